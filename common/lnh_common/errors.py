@@ -1,0 +1,398 @@
+"""Every error of the product: one class, one row.
+
+On the wire an error is `[code, message, detail]`. `message` says what failed and with which value
+and limit; `advice` says what to do about it; `ckr` is the PKCS#11 v3.1 return value (section 5.1)
+a front end answers with. Codes are never reused.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+ERRORS: Final[dict[int, type[LnhError]]] = {}
+
+
+class LnhError(Exception):
+    """The root of all errors; catches everything the product raises on purpose."""
+
+    code: ClassVar[int] = 0
+    ckr: ClassVar[str] = "CKR_GENERAL_ERROR"
+    advice: ClassVar[str] = "look at the member's log"
+
+    def __init__(self, message: str = "", detail: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail: dict[str, Any] = detail or {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "code" in cls.__dict__:
+            assert cls.code not in ERRORS, f"error code {cls.code} is taken by {ERRORS[cls.code].__name__}"
+            ERRORS[cls.code] = cls
+
+    def __str__(self) -> str:
+        return self.message or type(self).__name__
+
+    def to_wire(self) -> list[Any]:
+        return [self.code, self.message, self.detail]
+
+    @staticmethod
+    def from_wire(value: Any) -> LnhError:
+        """The error a peer sent; an unknown code (a newer peer) becomes `Internal`, keeping its words."""
+        match value:
+            case [int(code), str(message), dict(detail)]:
+                return ERRORS.get(code, Internal)(message, detail)
+            case _:
+                return Internal("a malformed error")
+
+
+# 1..19: the message and its way
+
+
+class Internal(LnhError):
+    code = 1
+
+
+class MalformedMessage(LnhError):
+    code = 2
+    ckr = "CKR_ARGUMENTS_BAD"
+    advice = "use the SDK of this version"
+
+
+class UnsupportedVersion(LnhError):
+    code = 3
+    ckr = "CKR_FUNCTION_NOT_SUPPORTED"
+    advice = "upgrade the older side; versions one minor step apart work together"
+
+
+class UnknownOperation(LnhError):
+    code = 4
+    ckr = "CKR_FUNCTION_NOT_SUPPORTED"
+    advice = "upgrade the member, or use an older SDK"
+
+
+class DeadlineExceeded(LnhError):
+    code = 5
+    ckr = "CKR_FUNCTION_CANCELED"
+    advice = "try again, or allow more time with timeout="
+
+
+class Busy(LnhError):
+    code = 6
+    ckr = "CKR_DEVICE_MEMORY"
+    advice = "try again in a moment, or send fewer requests at once"
+
+
+class Unreachable(LnhError):
+    code = 7
+    ckr = "CKR_DEVICE_REMOVED"
+    advice = "check that the member runs (lnh-member) and that its address and port are right"
+
+
+class OutcomeUnknown(LnhError):
+    code = 8
+    ckr = "CKR_FUNCTION_FAILED"
+    advice = "look whether the change happened before you repeat it"
+
+
+class ConnectionClosed(LnhError):
+    code = 9
+    ckr = "CKR_CRYPTOKI_NOT_INITIALIZED"
+    advice = "open a new connection with lnh.connect()"
+
+
+# 20..39: who you are
+
+
+class PasswordIncorrect(LnhError):
+    """Also what an unknown user gets: nothing distinguishes the two."""
+
+    code = 20
+    ckr = "CKR_PIN_INCORRECT"
+    advice = "check the name and the password; too many failures lock the login for a while"
+
+
+class PasswordLocked(LnhError):
+    code = 21
+    ckr = "CKR_PIN_LOCKED"
+    advice = "wait, or have the role's superior reset the password"
+
+
+class PasswordMustChange(LnhError):
+    code = 22
+    ckr = "CKR_PIN_EXPIRED"
+    advice = "change the password first: lnh role password"
+
+
+class PasswordInvalid(LnhError):
+    code = 23
+    ckr = "CKR_PIN_LEN_RANGE"
+    advice = "choose a password of 8 to 255 characters"
+
+
+class PermissionDenied(LnhError):
+    code = 24
+    ckr = "CKR_USER_NOT_LOGGED_IN"
+    advice = "log in as a role that may do this; docs/operations.md has the table"
+
+
+class TokenUnknown(LnhError):
+    code = 25
+    ckr = "CKR_SESSION_HANDLE_INVALID"
+    advice = "log in again"
+
+
+class TokenExpired(LnhError):
+    code = 26
+    ckr = "CKR_SESSION_CLOSED"
+    advice = "log in again"
+
+
+class ClientUnknown(LnhError):
+    code = 27
+    ckr = "CKR_TOKEN_NOT_RECOGNIZED"
+    advice = "register this client: LNHClientRegistration"
+
+
+class ClientRevoked(LnhError):
+    code = 28
+    ckr = "CKR_TOKEN_NOT_RECOGNIZED"
+    advice = "ask an administrator; a revoked client registers again under a new name"
+
+
+class FingerprintMismatch(LnhError):
+    code = 29
+    ckr = "CKR_TOKEN_NOT_RECOGNIZED"
+    advice = "do not go on: compare with `lnh cluster show` on the member's console"
+
+
+class ClusterIdentityChanged(LnhError):
+    code = 30
+    ckr = "CKR_TOKEN_NOT_RECOGNIZED"
+    advice = "the cluster is not the one registered: remove the registration, and register again if you trust it"
+
+
+class ChannelInvalid(LnhError):
+    """A sealed message that does not open: changed on its way, or sealed for another key."""
+
+    code = 31
+    ckr = "CKR_ENCRYPTED_DATA_INVALID"
+    advice = "something between client and HSM changed the message; look at the balancer and the network"
+
+
+# 40..69: keyrings, objects, mechanisms
+
+
+class KeyringUnknown(LnhError):
+    code = 40
+    ckr = "CKR_SLOT_ID_INVALID"
+    advice = "list the keyrings this client may see: lnh keyring list"
+
+
+class ObjectUnknown(LnhError):
+    code = 41
+    ckr = "CKR_OBJECT_HANDLE_INVALID"
+    advice = "look for the object again: lnh key list"
+
+
+class KeyTypeInconsistent(LnhError):
+    code = 42
+    ckr = "CKR_KEY_TYPE_INCONSISTENT"
+    advice = "use a key whose type fits the mechanism"
+
+
+class KeyFunctionNotPermitted(LnhError):
+    code = 43
+    ckr = "CKR_KEY_FUNCTION_NOT_PERMITTED"
+    advice = "use a key made for this use; a key's use is fixed at creation"
+
+
+class MechanismInvalid(LnhError):
+    code = 44
+    ckr = "CKR_MECHANISM_INVALID"
+    advice = "choose a mechanism the key and the policies allow"
+
+
+class MechanismParameterInvalid(LnhError):
+    code = 45
+    ckr = "CKR_MECHANISM_PARAM_INVALID"
+    advice = "correct the parameter that the message names"
+
+
+class TemplateInconsistent(LnhError):
+    code = 46
+    ckr = "CKR_TEMPLATE_INCONSISTENT"
+    advice = "correct the attribute that the message names"
+
+
+class TemplateIncomplete(LnhError):
+    code = 47
+    ckr = "CKR_TEMPLATE_INCOMPLETE"
+    advice = "give the attribute that the message names"
+
+
+class AttributeInvalid(LnhError):
+    code = 48
+    ckr = "CKR_ATTRIBUTE_VALUE_INVALID"
+    advice = "correct the attribute that the message names"
+
+
+class AttributeReadOnly(LnhError):
+    code = 49
+    ckr = "CKR_ATTRIBUTE_READ_ONLY"
+    advice = "this attribute is fixed once the object exists"
+
+
+class AttributeSensitive(LnhError):
+    code = 50
+    ckr = "CKR_ATTRIBUTE_SENSITIVE"
+    advice = "a sensitive value never leaves the HSM; wrap the key if it is extractable"
+
+
+class DataLength(LnhError):
+    code = 51
+    ckr = "CKR_DATA_LEN_RANGE"
+    advice = "send data of a length that the mechanism and the limit allow"
+
+
+class EncryptedDataInvalid(LnhError):
+    """One answer for every way a decryption can fail."""
+
+    code = 52
+    ckr = "CKR_ENCRYPTED_DATA_INVALID"
+    advice = "the ciphertext, its tag or its parameters are not what was encrypted with this key"
+
+
+class SignatureInvalid(LnhError):
+    code = 53
+    ckr = "CKR_SIGNATURE_INVALID"
+    advice = "the signature was not made over this data by this key"
+
+
+class KeyExpired(LnhError):
+    code = 54
+    ckr = "CKR_KEY_FUNCTION_NOT_PERMITTED"
+    advice = "the key is outside its START_DATE and END_DATE"
+
+
+class ActionProhibited(LnhError):
+    code = 55
+    ckr = "CKR_ACTION_PROHIBITED"
+    advice = "the object's attributes forbid this"
+
+
+class KeySizeRange(LnhError):
+    code = 56
+    ckr = "CKR_KEY_SIZE_RANGE"
+    advice = "choose a size the mechanism table lists"
+
+
+class PolicyForbids(LnhError):
+    code = 57
+    ckr = "CKR_ACTION_PROHIBITED"
+    advice = "the cluster's or the keyring's policy forbids it: lnh cluster policy, lnh keyring policy"
+
+
+class SealBroken(LnhError):
+    """A stored thing that does not open or verify: changed on disk, moved, or of another cluster."""
+
+    code = 58
+    ckr = "CKR_DEVICE_ERROR"
+    advice = "the stored data was changed outside the product: restore from a backup and look for the cause"
+
+
+# 70..99: the cluster and the appliance
+
+
+class MemberReadOnly(LnhError):
+    code = 70
+    ckr = "CKR_TOKEN_WRITE_PROTECTED"
+    advice = "wait until the member is connected to its primary again, or write through another member"
+
+
+class VersionConflict(LnhError):
+    code = 71
+    ckr = "CKR_FUNCTION_FAILED"
+    advice = "somebody else changed it at the same moment: read it again and repeat"
+
+
+class LimitReached(LnhError):
+    code = 72
+    ckr = "CKR_DEVICE_MEMORY"
+    advice = "the message names the limit; delete what is not needed, or raise the policy"
+
+
+class NameTaken(LnhError):
+    code = 73
+    ckr = "CKR_ARGUMENTS_BAD"
+    advice = "choose another name"
+
+
+class NameUnknown(LnhError):
+    code = 74
+    ckr = "CKR_ARGUMENTS_BAD"
+    advice = "list what exists"
+
+
+class NotActivated(LnhError):
+    code = 75
+    ckr = "CKR_DEVICE_ERROR"
+    advice = "activate the HSM on the member's console: lnh hsm activate"
+
+
+class NotInitialised(LnhError):
+    code = 76
+    ckr = "CKR_TOKEN_NOT_PRESENT"
+    advice = "the message names the step that is missing; docs/operations.md has their order"
+
+
+class AlreadyDone(LnhError):
+    code = 77
+    ckr = "CKR_FUNCTION_FAILED"
+    advice = "nothing to do"
+
+
+class NoCluster(LnhError):
+    code = 78
+    ckr = "CKR_TOKEN_NOT_PRESENT"
+    advice = "create a cluster on the member's console: lnh cluster create"
+
+
+class StorageFailed(LnhError):
+    """The disk refused; nothing that was not durable has been acknowledged."""
+
+    code = 79
+    ckr = "CKR_DEVICE_ERROR"
+    advice = "free space or replace the disk; the member goes on by itself once it can write"
+
+
+class ArgumentInvalid(LnhError):
+    code = 80
+    ckr = "CKR_ARGUMENTS_BAD"
+    advice = "correct the argument that the message names"
+
+
+class ConfigurationInvalid(LnhError):
+    code = 81
+    ckr = "CKR_ARGUMENTS_BAD"
+    advice = "correct the file and setting that the message names"
+
+
+class FileModeUnsafe(LnhError):
+    code = 82
+    ckr = "CKR_ARGUMENTS_BAD"
+    advice = "chmod 600 the file; if others could read it, register again with new keys"
+
+
+class PartitionUnknown(LnhError):
+    code = 83
+    ckr = "CKR_SLOT_ID_INVALID"
+    advice = "list the partitions: lnh partition list"
+
+
+class AuditFailed(LnhError):
+    """The audit trail could not be written, so the act was not done."""
+
+    code = 84
+    ckr = "CKR_DEVICE_ERROR"
+    advice = "free space in the member's log directory"

@@ -1,0 +1,72 @@
+"""Every limit and default of the product, once.
+
+A limit that is reached is answered with `LimitReached`, naming the limit, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# Cluster
+KEYRINGS_PER_CLUSTER: Final = 3500
+OBJECTS_PER_KEYRING: Final = 256  # default of the cluster policy `objects_per_keyring`
+OBJECTS_PER_PARTITION: Final = 100
+GROUPS: Final = 64
+RECOMMENDED_MEMBERS: Final = 4
+CLUSTERS_PER_CLIENT: Final = 10
+KEYRINGS_PER_CREATE: Final = 100
+
+# Names and values, in bytes of UTF-8 unless it says characters
+LABEL_BYTES: Final = 256
+ID_BYTES: Final = 255
+DATA_BYTES: Final = 64 * KIB
+CERTIFICATE_BYTES: Final = 64 * KIB
+TEMPLATE_ATTRIBUTES: Final = 64
+NAME_CHARACTERS: Final = 64  # users, clients, groups, members, partitions
+PASSWORD_CHARACTERS: Final = (8, 255)
+
+# Messages
+REQUEST_BYTES: Final = MIB  # data one request carries
+BODY_BYTES: Final = MIB + 16 * KIB  # the body frame: a full request and its envelope
+HEADER_BYTES: Final = 512
+TOKEN_BYTES: Final = 4 * KIB
+DECODE_DEPTH: Final = 16
+OPERATION_CHARACTERS: Final = 64
+BATCH_ITEMS: Final = 1024
+PAGE_ITEMS: Final = 256
+
+# Time, in seconds unless it says otherwise
+DEADLINE: Final = 10.0
+MAX_DEADLINE_MS: Final = 600_000
+ISSUED_AT_TOLERANCE: Final = 300
+CLOCK_TOLERANCE: Final = 60
+TOKEN_LIFETIME: Final = 15 * 60
+TOKEN_LIFETIME_MAX: Final = 24 * 3600
+SESSION_LIFETIME: Final = 24 * 3600
+LEASE_MS: Final = 1500
+PING_MS: Final = 150
+WORKER_LEASE_MS: Final = 1000
+DUPLICATE_WINDOW: Final = 600  # a duplicate record is kept at least this much log time
+DUPLICATE_RECORDS: Final = 1024  # ... and while it is among the client's newest
+
+# Failed logins
+FAILURES_BEFORE_LOCK: Final = 10
+LOCK_SECONDS: Final = 15 * 60
+
+# Argon2id: memory in KiB, passes, lanes
+CREDENTIAL_ARGON2: Final = (64 * KIB, 3, 1)
+ACTIVATION_ARGON2: Final = (256 * KIB, 3, 4)
+ARGON2_QUEUE: Final = 64
+
+# Queues
+REQUESTS_IN_FLIGHT: Final = 4096  # in one service, over all its callers
+REQUESTS_PER_CLIENT: Final = 1024  # of one connection, in the balancer
+HIGH_WATER_MARK: Final = 8192
+
+# Caches of one hsm worker
+CACHED_KEYS: Final = 4096
+CACHED_SESSIONS: Final = 4096
+CACHED_RECORDS: Final = 8192

@@ -1,0 +1,1 @@
+"""The typed messages: one module a service or subject; every operation is a row of `OPERATIONS`."""

@@ -1,0 +1,237 @@
+"""What the store is asked: opaque items in tables, changed by guarded, all-or-nothing commits.
+
+The store knows no keyring and no user: an item is `(table, scope, id)` with a version, a `head`
+(what a listing needs), a `body` (what only a use needs) and blind `tags` for equality search. What
+must hold when a change is applied is said by its guards, so that it holds on every member alike.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+
+from lnh_common.messages.base import Effect, Empty, Message, operation
+
+Id = Annotated[bytes, msgspec.Meta(max_length=64)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+Tag = Annotated[bytes, msgspec.Meta(max_length=32)]
+
+
+class Key(Message):
+    """Names one item. An empty `id` in a `forget` names the whole scope."""
+
+    table: Name
+    scope: Id = b""
+    id: Id = b""
+
+
+class Item(Message):
+    """One stored item; `body` is empty when the asker did not want it."""
+
+    key: Key
+    version: int
+    head: bytes
+    body: bytes = b""
+    tags: tuple[Tag, ...] = ()
+
+
+class Put(Message, tag="put"):
+    """Create (`expected` 0) or replace an item.
+
+    Args:
+        expected: the version it must have now; the new one is `expected + 1`. Otherwise VersionConflict.
+        unique: tags (of `tags`) that no other item of this table and scope may carry; NameTaken.
+        limit: how many items this table and scope may hold afterwards; LimitReached.
+    """
+
+    key: Key
+    expected: int
+    head: bytes
+    body: bytes = b""
+    tags: tuple[Tag, ...] = ()
+    unique: tuple[Tag, ...] = ()
+    limit: int | None = None
+
+
+class Delete(Message, tag="delete"):
+    """Remove an item; `expected` None removes any version. ObjectUnknown if there is none."""
+
+    key: Key
+    expected: int | None = None
+
+
+class DeleteScope(Message, tag="delete-scope"):
+    """Remove every item of a table's scope (`key.id` is empty); removing none is no error."""
+
+    key: Key
+
+
+class Require(Message, tag="require"):
+    """Change nothing, but refuse the whole commit unless the item has this version: VersionConflict."""
+
+    key: Key
+    version: int
+
+
+Change = Put | Delete | DeleteScope | Require
+
+
+class Commit(Message):
+    """All of `changes`, or none, exactly once.
+
+    Args:
+        client, session, sequence: name the request; repeated, it acts once and gets the first answer.
+            `client` is whose duplicates are kept together, `session` a random id a connection, both
+            16 bytes; `sequence` is at least 1.
+        issued_at: UTC milliseconds; one older than limits.DUPLICATE_WINDOW is refused.
+    """
+
+    client: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    session: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    sequence: Annotated[int, msgspec.Meta(ge=1)]
+    issued_at: int
+    changes: Annotated[tuple[Change, ...], msgspec.Meta(min_length=1, max_length=4096)]
+
+
+class Committed(Message):
+    """`index` of the entry. It is durable, and every cache of this member has forgotten what changed."""
+
+    index: int
+
+
+class Get(Message):
+    key: Key
+    body: bool = True
+
+
+class Got(Message):
+    """`item` is None where there is none. `index` is the applied index the answer reflects."""
+
+    item: Item | None
+    index: int
+
+
+class Scan(Message):
+    """Items of one table and scope that carry all of `tags`, in the order of their ids.
+
+    Args:
+        after: continue behind this id.
+        limit: at most this many items in the answer.
+    """
+
+    table: Name
+    scope: Id = b""
+    tags: tuple[Tag, ...] = ()
+    after: Id = b""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 256
+    body: bool = False
+
+
+class Scanned(Message):
+    items: tuple[Item, ...]
+    more: bool
+    index: int
+
+
+class Count(Message):
+    table: Name
+    scope: Id = b""
+
+
+class Counted(Message):
+    count: int
+    index: int
+
+
+class Create(Message):
+    """Open the first epoch of a new cluster with this member alone; again with the same ids: no change.
+
+    Raises AlreadyDone when the store holds another cluster.
+    """
+
+    cluster: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    member: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+
+
+class Destroy(Message):
+    """Erase the whole replicated state of this member (factory reset, leave)."""
+
+    cluster: bytes
+
+
+class Attach(Message):
+    """An hsm worker asks for, or renews, its cache lease and names itself (16 random bytes a start)."""
+
+    worker: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+
+
+class Attached(Message):
+    """The worker may use its caches for `lease_ms` from when it sent the request.
+
+    `fresh` says that the store did not know this worker: it must start with empty caches.
+    """
+
+    lease_ms: int
+    index: int
+    fresh: bool
+    read_write: bool
+
+
+class Forget(Message):
+    """Store to worker: drop these from every cache, then say `forgotten`."""
+
+    sequence: int
+    keys: tuple[Key, ...]
+    everything: bool = False
+
+
+class Forgotten(Message):
+    sequence: int
+    worker: bytes
+
+
+class Watch(Message):
+    """Answered once something in `tables` changed after `index`, or with nothing when time is up."""
+
+    index: int
+    tables: tuple[Name, ...]
+
+
+class Changed(Message):
+    """`everything` says that the asker must read the tables anew (it was too far behind)."""
+
+    index: int
+    keys: tuple[Key, ...]
+    everything: bool = False
+
+
+class Status(Message):
+    """`state` is none, read-write, read-only or failed; ids are empty and numbers 0 without a cluster."""
+
+    state: str
+    cluster: bytes
+    member: bytes
+    primary: bytes
+    epoch: int
+    in_sync: tuple[bytes, ...]
+    last_index: int
+    committed_index: int
+    applied_index: int
+    items: int
+    bytes_on_disk: int
+    commits_per_second: float
+    problem: str = ""
+
+
+GET: Final = operation("store.get", Get, Got)
+SCAN: Final = operation("store.scan", Scan, Scanned)
+COUNT: Final = operation("store.count", Count, Counted)
+COMMIT: Final = operation("store.commit", Commit, Committed, effect=Effect.WRITE)
+CREATE: Final = operation("store.create", Create, Empty, effect=Effect.WRITE)
+DESTROY: Final = operation("store.destroy", Destroy, Empty, effect=Effect.WRITE)
+ATTACH: Final = operation("store.attach", Attach, Attached)
+FORGET: Final = operation("store.forget", Forget, Empty)  # a cast, store to worker
+FORGOTTEN: Final = operation("store.forgotten", Forgotten, Empty)  # a cast, worker to store
+WATCH: Final = operation("store.watch", Watch, Changed)
+STATUS: Final = operation("store.status", Empty, Status)
