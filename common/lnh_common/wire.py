@@ -64,7 +64,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         if type(fields) is list and fields and type(fields[0]) is int:
             version = fields[0]
             if not OLDEST_VERSION <= version <= VERSION:
-                raise UnsupportedVersion(f"message version {version}; this side speaks {OLDEST_VERSION} to {VERSION}")
+                raise UnsupportedVersion(f"message version {version}; this side speaks {OLDEST_VERSION}..{VERSION}")
         return codec.convert(fields, cls)
 
     def answer(self, kind: Kind) -> Header:

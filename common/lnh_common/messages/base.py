@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import msgspec
+from typing_extensions import dataclass_transform
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The fields of a request or reply: a CBOR map on the wire. An unknown field is refused."""
 
