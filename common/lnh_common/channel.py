@@ -1,0 +1,308 @@
+"""The sealed channel between the SDK and an hsm worker; what lies between sees headers only.
+
+How it goes:
+
+1. `hello` answers with a *statement* about the channel key, signed by the cluster identity that the
+   client pinned when it registered (`Statement`).
+2. Whatever uses a credential travels in one HPKE message (RFC 9180; the KEM is ML-KEM-768 with X25519)
+   to that channel key and carries a fresh 32-byte secret S (`seal_credential`, `open_credential`). HPKE's
+   `info` binds it to the cluster, channel epoch, operation, request id and route; a registered client's
+   Ed25519 key signs `info` and the plaintext.
+3. A login is answered with a token, opaque to the client. Every later message is sealed under a key
+   and nonce expanded (HKDF-Expand, RFC 5869) from S and the message's own random 32 bytes N, used
+   once, with AES-256-GCM (`seal_message`, `open_message`). S has one key a direction.
+
+A retry sends the same bytes. Formats and test vectors: docs/formats.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives import hashes, hpke
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from lnh_common import codec
+from lnh_common.errors import ChannelInvalid, LnhError
+from lnh_common.wire import Header, Kind
+
+FORMAT: Final = "lnh-channel-1"
+SECRET_BYTES: Final = 32
+CHANNEL_KEY_BYTES: Final = 1184 + 32
+CHANNEL_SEED_BYTES: Final = 64 + 32
+
+_SUITE: Final = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
+_SHA512: Final = hashes.SHA512()
+_N: Final = 32
+_KEY: Final = 32
+_KEY_AND_NONCE: Final = 44
+_EPOCH: Final = 8
+
+
+def fingerprint(identity: bytes) -> str:
+    """The fingerprint of a cluster identity (a raw 32-byte Ed25519 public key), as OpenSSH writes one."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(identity).digest()).rstrip(b"=").decode()
+
+
+# --- the channel key
+
+
+def channel_private_key(seed: bytes) -> hpke.MLKEM768X25519PrivateKey:
+    """The channel key of a 96-byte seed: 64 bytes for ML-KEM-768 (FIPS 203, d || z), 32 for X25519."""
+    assert len(seed) == CHANNEL_SEED_BYTES, "a channel seed has 96 bytes"
+    return hpke.MLKEM768X25519PrivateKey(
+        MLKEM768PrivateKey.from_seed_bytes(seed[:64]), X25519PrivateKey.from_private_bytes(seed[64:])
+    )
+
+
+def channel_public_bytes(seed: bytes) -> bytes:
+    """The 1216 public bytes of the channel key: ML-KEM-768 encapsulation key, then X25519."""
+    return (
+        MLKEM768PrivateKey.from_seed_bytes(seed[:64]).public_key().public_bytes_raw()
+        + X25519PrivateKey.from_private_bytes(seed[64:]).public_key().public_bytes_raw()
+    )
+
+
+def channel_public_key(public: bytes) -> hpke.MLKEM768X25519PublicKey:
+    """Parse 1216 public bytes; raises ChannelInvalid."""
+    if len(public) != CHANNEL_KEY_BYTES:
+        raise ChannelInvalid(f"a channel key of {len(public)} bytes; it has {CHANNEL_KEY_BYTES}")
+    try:
+        return hpke.MLKEM768X25519PublicKey(
+            MLKEM768PublicKey.from_public_bytes(public[:1184]), X25519PublicKey.from_public_bytes(public[1184:])
+        )
+    except ValueError:
+        raise ChannelInvalid("not a channel key") from None
+
+
+class Statement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What the cluster identity signs in the answer to `hello`.
+
+    Args:
+        cluster: 16-byte cluster id.
+        label: the cluster's label.
+        epoch: of the channel key; a client refuses one lower than it has seen.
+        channel_key: 1216 bytes.
+        end: when the channel key is no longer accepted, UTC seconds.
+        member: 16-byte id of the member that answers.
+        member_key: the 32-byte CURVE key of that member's client port.
+    """
+
+    format: str
+    cluster: bytes
+    label: str
+    epoch: int
+    channel_key: bytes
+    end: int
+    member: bytes
+    member_key: bytes
+
+    def sign(self, identity: Ed25519PrivateKey) -> tuple[bytes, bytes]:
+        """The encoded statement and its 64-byte signature."""
+        encoded = codec.encode(list(msgspec.structs.astuple(self)))
+        return encoded, identity.sign(encoded)
+
+    @classmethod
+    def verify(cls, encoded: bytes, signature: bytes, identity: bytes) -> Statement:
+        """The statement, if `identity` (32 bytes) signed it; raises ChannelInvalid."""
+        try:
+            Ed25519PublicKey.from_public_bytes(identity).verify(signature, encoded)
+        except (InvalidSignature, ValueError):
+            raise ChannelInvalid("the answer to hello is not signed by the cluster's identity") from None
+        statement = codec.decode_as(encoded, cls)
+        if statement.format != FORMAT:
+            raise ChannelInvalid(f"channel format {statement.format!r}; this side speaks {FORMAT!r}")
+        return statement
+
+
+# --- messages that use a credential
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What is inside every seal, around the operation's fields.
+
+    Args:
+        issued_at: UTC milliseconds.
+        deadline_ms: how long the client waits for the answer; this one rules, not the header's.
+        connection: 16 random bytes a connection: the duplicate session of a write.
+        sequence: numbers a connection's writes from 1; 0 for what is no write.
+        fields: of the operation.
+    """
+
+    issued_at: int
+    deadline_ms: int
+    connection: bytes
+    sequence: int
+    fields: dict[str, Any]
+
+
+class _Credential(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The plaintext of an HPKE message."""
+
+    secret: bytes
+    nonce: bytes
+    client: bytes
+    envelope: Envelope
+
+
+class OpenedCredential(msgspec.Struct, frozen=True):
+    """An opened HPKE message; the signature is checked by whoever knows the client's key (`check_signature`)."""
+
+    secret: bytes
+    nonce: bytes
+    client: bytes
+    envelope: Envelope
+    signature: bytes
+    signed: bytes
+
+    def check_signature(self, public: bytes) -> None:
+        """Raises ChannelInvalid unless the client with this raw Ed25519 key made the message."""
+        try:
+            Ed25519PublicKey.from_public_bytes(public).verify(self.signature, self.signed)
+        except (InvalidSignature, ValueError):
+            raise ChannelInvalid("the message is not signed by the registered client's key") from None
+
+
+def _info(cluster: bytes, epoch: int, header: Header) -> bytes:
+    return codec.encode([FORMAT, cluster, epoch, header.operation, header.request_id, header.route])
+
+
+def seal_credential(
+    header: Header,
+    envelope: Envelope,
+    statement: Statement,
+    secret: bytes,
+    client: bytes = b"",
+    client_key: Ed25519PrivateKey | None = None,
+) -> bytes:
+    """The body frame of an operation that uses a credential.
+
+    Args:
+        secret: S, 32 fresh random bytes.
+        client, client_key: the registered client's id and signature key, or neither.
+    """
+    info = _info(statement.cluster, statement.epoch, header)
+    plaintext = codec.encode([secret, os.urandom(16), client, list(msgspec.structs.astuple(envelope))])
+    signature = client_key.sign(info + plaintext) if client_key else b""
+    sealed = _SUITE.encrypt(codec.encode([plaintext, signature]), channel_public_key(statement.channel_key), info)
+    return statement.epoch.to_bytes(_EPOCH, "big") + sealed
+
+
+def credential_epoch(body: bytes) -> int:
+    """The channel epoch a credential message was sealed for; raises ChannelInvalid."""
+    if len(body) <= _EPOCH:
+        raise ChannelInvalid("a sealed message too short to be one")
+    return int.from_bytes(body[:_EPOCH], "big")
+
+
+def open_credential(
+    header: Header, body: bytes, cluster: bytes, private: hpke.MLKEM768X25519PrivateKey
+) -> OpenedCredential:
+    """Open what `seal_credential` made; raises ChannelInvalid."""
+    info = _info(cluster, credential_epoch(body), header)
+    try:
+        plaintext = _SUITE.decrypt(body[_EPOCH:], private, info)
+    except (InvalidTag, ValueError):
+        raise ChannelInvalid("the sealed message does not open") from None
+    inner, signature = codec.decode_as(plaintext, tuple[bytes, bytes])
+    opened = codec.decode_as(inner, _Credential)
+    if len(opened.secret) != SECRET_BYTES:
+        raise ChannelInvalid(f"a channel secret of {len(opened.secret)} bytes; it has {SECRET_BYTES}")
+    return OpenedCredential(opened.secret, opened.nonce, opened.client, opened.envelope, signature, info + inner)
+
+
+# --- messages under a session's secret
+
+
+@dataclass(frozen=True, eq=False)
+class SessionKeys:
+    """One key a direction, both from S; `token_hash` is bound into every message."""
+
+    request: bytes = field(repr=False)
+    reply: bytes = field(repr=False)
+    token_hash: bytes
+
+    @classmethod
+    def derive(cls, secret: bytes, token: bytes) -> SessionKeys:
+        """The keys of secret S (32 bytes) for messages that carry `token` (empty around a credential)."""
+        return cls(
+            HKDFExpand(_SHA512, _KEY, b"lnh channel request").derive(secret),
+            HKDFExpand(_SHA512, _KEY, b"lnh channel reply").derive(secret),
+            hashlib.sha256(token).digest(),
+        )
+
+
+def _associated(header: Header, kind: Kind, token_hash: bytes) -> bytes:
+    # The deadline is left out: hops may shorten it, and the one inside the seal rules.
+    return codec.encode([header.version, int(kind), header.request_id, header.operation, header.route, token_hash])
+
+
+def _crypt(key: bytes, n: bytes) -> tuple[AESGCM, bytes]:
+    material = HKDFExpand(_SHA512, _KEY_AND_NONCE, n).derive(key)
+    return AESGCM(material[:_KEY]), material[_KEY:]
+
+
+def _seal(key: bytes, plaintext: bytes, associated: bytes) -> bytes:
+    n = os.urandom(_N)
+    cipher, nonce = _crypt(key, n)
+    return n + cipher.encrypt(nonce, plaintext, associated)
+
+
+def _open(key: bytes, body: bytes, associated: bytes) -> bytes:
+    cipher, nonce = _crypt(key, body[:_N])
+    try:
+        return cipher.decrypt(nonce, body[_N:], associated)
+    except (InvalidTag, ValueError):
+        raise ChannelInvalid("the sealed message does not open") from None
+
+
+def seal_request(keys: SessionKeys, header: Header, envelope: Envelope) -> bytes:
+    """The body frame of a request under a session."""
+    plaintext = codec.encode(list(msgspec.structs.astuple(envelope)))
+    return _seal(keys.request, plaintext, _associated(header, Kind.REQUEST, keys.token_hash))
+
+
+def open_request(keys: SessionKeys, header: Header, body: bytes) -> Envelope:
+    """Open what `seal_request` made; raises ChannelInvalid."""
+    associated = _associated(header, Kind.REQUEST, keys.token_hash)
+    return codec.decode_as(_open(keys.request, body, associated), Envelope)
+
+
+def _reply_associated(keys: SessionKeys, header: Header, request_body: bytes) -> bytes:
+    # The request's own associated data and body: a reply fits exactly one request.
+    return _associated(header, Kind.REPLY, keys.token_hash) + hashlib.sha256(request_body).digest()
+
+
+def seal_reply(keys: SessionKeys, header: Header, request_body: bytes, value: dict[str, Any] | LnhError) -> bytes:
+    """The body frame of the answer to a request: its fields, or an error nobody on the way can see."""
+    plaintext = codec.encode(value.to_wire() if isinstance(value, LnhError) else [0, value])
+    return _seal(keys.reply, plaintext, _reply_associated(keys, header, request_body))
+
+
+def open_reply(keys: SessionKeys, header: Header, request_body: bytes, body: bytes) -> dict[str, Any]:
+    """The fields of an answer.
+
+    Args:
+        header: of the request.
+        request_body: the body frame that was sent.
+        body: the body frame that came back.
+
+    Raises the error that was sealed, or ChannelInvalid.
+    """
+    match codec.decode(_open(keys.reply, body, _reply_associated(keys, header, request_body))):
+        case [0, dict(fields)]:
+            return fields
+        case [int(code), str(), dict()] as error if code:
+            raise LnhError.from_wire(error)
+        case _:
+            raise ChannelInvalid("a sealed answer of an unknown form")

@@ -1,0 +1,166 @@
+"""What appliance users, the PO and the KRSO do to the cluster, through any member."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from lnh_common import limits
+from lnh_common.messages.base import Effect, Empty, Message, Seal, operation
+from lnh_common.messages.session import Id16, Password, PersonName
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CHARACTERS)]
+Label = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.LABEL_BYTES)]
+
+
+class CreateKeyrings(Message):
+    """`total` keyrings: `label` itself for one, else label plus running number from `index`."""
+
+    label: Label
+    total: Annotated[int, msgspec.Meta(ge=1)] = 1
+    index: Annotated[int, msgspec.Meta(ge=0)] = 1
+
+
+class KeyringView(Message):
+    """`roles` names the credentials that are set: krso-first (must change), krso, krco."""
+
+    id: bytes
+    label: str
+    roles: tuple[str, ...] = ()
+    objects: int = 0
+    policy: dict[str, Any] = {}
+    clients: tuple[str, ...] = ()
+
+
+class Keyrings(Message):
+    keyrings: tuple[KeyringView, ...]
+    more: bool = False
+
+
+class ListKeyrings(Message):
+    """Those this session may see; `label` asks for one."""
+
+    label: Annotated[str, msgspec.Meta(max_length=limits.LABEL_BYTES)] = ""
+    after: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
+
+
+class KeyringRef(Message):
+    keyring: Id16
+
+
+class InitRole(Message):
+    """The first KRSO credential of a keyring: good for nothing but being changed."""
+
+    keyring: Id16
+    password: Password
+
+
+class SetRole(Message):
+    """The KRSO sets, or resets, the KRCO of its keyring (the message's route)."""
+
+    password: Password
+
+
+class Assignment(Message):
+    client: Name
+    keyring: Id16
+
+
+class ClientRef(Message):
+    client: Name
+
+
+class ClientView(Message):
+    name: str
+    id: bytes
+    registered_at: int
+    revoked: bool
+    monitor: str
+    keyrings: tuple[bytes, ...]
+
+
+class Clients(Message):
+    clients: tuple[ClientView, ...]
+
+
+class AddUser(Message):
+    name: Name
+    role: Name
+    password: Password
+
+
+class UserRef(Message):
+    name: Name
+
+
+class UserView(Message):
+    name: str
+    role: str
+
+
+class Users(Message):
+    users: tuple[UserView, ...]
+
+
+class PolicyChange(Message):
+    """Fields of the policy to change; an empty map changes nothing and shows it."""
+
+    changes: dict[str, Any] = {}
+
+
+class PolicyView(Message):
+    policy: dict[str, Any]
+
+
+class ClusterView(Message):
+    id: bytes
+    label: str
+    fingerprint: str
+    members: tuple[MemberView, ...]
+    keyrings: int
+    clients: int
+
+
+class MemberView(Message):
+    id: bytes
+    name: str
+    address: str
+    primary: bool
+    state: str
+    group: PersonName
+    product: str
+
+
+class ServiceView(Message):
+    """One service of the member that was asked, as its `status` operation tells."""
+
+    name: str
+    state: str
+    detail: dict[str, Any]
+
+
+class StatusView(Message):
+    cluster: ClusterView
+    services: tuple[ServiceView, ...]
+
+
+_S = Seal.SESSION
+_W = Effect.WRITE
+KEYRING_CREATE: Final = operation("keyring.create", CreateKeyrings, Keyrings, _S, _W)
+KEYRING_LIST: Final = operation("keyring.list", ListKeyrings, Keyrings, _S)
+KEYRING_SHOW: Final = operation("keyring.show", KeyringRef, KeyringView, _S)
+KEYRING_DELETE: Final = operation("keyring.delete", KeyringRef, Empty, _S, _W)
+KEYRING_POLICY: Final = operation("keyring.policy", PolicyChange, PolicyView, _S, _W)
+ROLE_INIT: Final = operation("role.init", InitRole, Empty, _S, _W)
+ROLE_SET: Final = operation("role.set", SetRole, Empty, _S, _W)
+CLIENT_LIST: Final = operation("client.list", Empty, Clients, _S)
+CLIENT_REVOKE: Final = operation("client.revoke", ClientRef, Empty, _S, _W)
+CLIENT_ASSIGN: Final = operation("client.assign", Assignment, Empty, _S, _W)
+CLIENT_UNASSIGN: Final = operation("client.unassign", Assignment, Empty, _S, _W)
+USER_ADD: Final = operation("user.add", AddUser, Empty, _S, _W)
+USER_LIST: Final = operation("user.list", Empty, Users, _S)
+USER_DELETE: Final = operation("user.delete", UserRef, Empty, _S, _W)
+CLUSTER_SHOW: Final = operation("cluster.show", Empty, ClusterView, _S)
+CLUSTER_POLICY: Final = operation("cluster.policy", PolicyChange, PolicyView, _S, _W)
+STATUS: Final = operation("status.show", Empty, StatusView, _S)

@@ -1,0 +1,165 @@
+"""The local console: what the hsm core is asked on its own ipc socket, by the directory's owner only."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from lnh_common import limits
+from lnh_common.messages.admin import Name
+from lnh_common.messages.base import Effect, Empty, Message, operation
+from lnh_common.messages.session import Password
+
+
+class InitAppliance(Message):
+    """The appliance's first admin."""
+
+    admin: Name
+    password: Password
+
+
+class ApplianceView(Message):
+    name: str
+    initialised: bool
+    users: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
+class InitHsm(Message):
+    """Initialise the HSM.
+
+    Args:
+        label: of this HSM.
+        so_password: of its security officer.
+        activation: the secret that seals its state on disk.
+        domain: the cloning domain; empty draws one of 128 bit.
+    """
+
+    label: Name
+    so_password: Password
+    activation: Annotated[bytes, msgspec.Meta(min_length=8, max_length=4096)]
+    domain: Annotated[str, msgspec.Meta(max_length=255)] = ""
+
+
+class HsmView(Message):
+    """`state` is uninitialised, sealed (not activated) or activated."""
+
+    state: str
+    label: str
+    identity: str
+    locked_memory: bool
+    workers: int
+    partitions: int
+    cluster: str
+    advice: tuple[str, ...]
+
+
+class Initialised(Message):
+    """`domain` is shown this once when the HSM drew it."""
+
+    identity: str
+    domain: str
+
+
+class Activate(Message):
+    activation: Annotated[bytes, msgspec.Meta(max_length=4096)]
+
+
+class AsSo(Message):
+    so_password: Password
+
+
+class InstallPackage(AsSo):
+    name: Name
+
+
+class CreatePartition(AsSo):
+    """`version` 0 or 1; both passwords are set at once."""
+
+    label: Name
+    version: Annotated[int, msgspec.Meta(ge=0, le=1)]
+    po_password: Password
+    co_password: Password
+
+
+class PartitionRef(AsSo):
+    label: Name
+
+
+class PartitionView(Message):
+    label: str
+    version: int
+    serial: str
+    objects: int
+    limit: int = limits.OBJECTS_PER_PARTITION
+    accessible: bool = True
+
+
+class Partitions(Message):
+    partitions: tuple[PartitionView, ...]
+
+
+class CreateCluster(AsSo):
+    """`label` also names the cluster's V1 partition, whose PO is the cluster's."""
+
+    label: Name
+    po_password: Password
+
+
+class CreatedCluster(Message):
+    cluster: str
+    fingerprint: str
+
+
+class ResetAdmin(AsSo):
+    admin: Name
+    password: Password
+
+
+class ConsoleCluster(Message):
+    """What a new client needs to know; `created` is false when there is no cluster."""
+
+    created: bool
+    label: str = ""
+    cluster: str = ""
+    fingerprint: str = ""
+    door: str = ""
+
+
+class AuditReport(Message):
+    """`problem` is empty when the chain holds."""
+
+    records: int
+    signed: int
+    head: str
+    problem: str = ""
+
+
+class AuditPage(Message):
+    after: Annotated[int, msgspec.Meta(ge=0)] = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+
+
+class AuditRecords(Message):
+    records: tuple[dict[str, Any], ...]
+
+
+_W = Effect.WRITE
+APPLIANCE_INIT: Final = operation("appliance.init", InitAppliance, Empty, effect=_W)
+APPLIANCE_SHOW: Final = operation("appliance.show", Empty, ApplianceView)
+APPLIANCE_RESET_ADMIN: Final = operation("appliance.reset-admin", ResetAdmin, Empty, effect=_W)
+APPLIANCE_REIMAGE: Final = operation("appliance.reimage", Empty, Empty, effect=_W)
+HSM_INIT: Final = operation("hsm.init", InitHsm, Initialised, effect=_W)
+HSM_SHOW: Final = operation("hsm.show", Empty, HsmView)
+HSM_ACTIVATE: Final = operation("hsm.activate", Activate, Empty, effect=_W)
+HSM_DEACTIVATE: Final = operation("hsm.deactivate", Activate, Empty, effect=_W)
+HSM_FACTORY_RESET: Final = operation("hsm.factory-reset", AsSo, Empty, effect=_W)
+PACKAGE_INSTALL: Final = operation("package.install", InstallPackage, Empty, effect=_W)
+PARTITION_CREATE: Final = operation("partition.create", CreatePartition, PartitionView, effect=_W)
+PARTITION_LIST: Final = operation("partition.list", Empty, Partitions)
+PARTITION_DELETE: Final = operation("partition.delete", PartitionRef, Empty, effect=_W)
+CLUSTER_CREATE: Final = operation("cluster.create", CreateCluster, CreatedCluster, effect=_W)
+CONSOLE_CLUSTER: Final = operation("console.cluster", Empty, ConsoleCluster)
+AUDIT_VERIFY: Final = operation("audit.verify", Empty, AuditReport)
+AUDIT_SHOW: Final = operation("audit.show", AuditPage, AuditRecords)

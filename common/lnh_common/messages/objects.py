@@ -1,0 +1,114 @@
+"""Objects of a keyring and what is done with them. The keyring is the message's route."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from lnh_common import limits
+from lnh_common.messages.base import Effect, Empty, Message, Seal, operation
+from lnh_common.messages.session import Id16
+
+Data = Annotated[bytes, msgspec.Meta(max_length=limits.REQUEST_BYTES)]
+# {attribute number: value}; `attributes.parse_template` checks it.
+WireTemplate = Annotated[dict[int, Any], msgspec.Meta(max_length=limits.TEMPLATE_ATTRIBUTES)]
+
+
+class ObjectView(Message):
+    """An object as anyone with a session sees it: no sensitive value is among `attributes`."""
+
+    handle: bytes
+    version: int
+    attributes: dict[int, Any]
+
+
+class GenerateKey(Message):
+    mechanism: int
+    template: WireTemplate = {}
+
+
+class GenerateKeyPair(Message):
+    mechanism: int
+    public_template: WireTemplate = {}
+    private_template: WireTemplate = {}
+
+
+class KeyPair(Message):
+    public: ObjectView
+    private: ObjectView
+
+
+class Find(Message):
+    """Objects whose attributes equal those of `template`, in handle order, from behind `after`."""
+
+    template: WireTemplate = {}
+    after: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=limits.PAGE_ITEMS)] = limits.PAGE_ITEMS
+
+
+class Found(Message):
+    objects: tuple[ObjectView, ...]
+    more: bool
+
+
+class ObjectRef(Message):
+    handle: Id16
+
+
+class SetAttributes(Message):
+    handle: Id16
+    template: WireTemplate
+
+
+class Use(Message):
+    """`parameters` is the CBOR of the mechanism's parameter type, empty for its defaults."""
+
+    handle: Id16
+    mechanism: int
+    data: Data
+    parameters: Annotated[bytes, msgspec.Meta(max_length=2048)] = b""
+
+
+class Verify(Use, kw_only=True):
+    signature: Annotated[bytes, msgspec.Meta(max_length=8192)]
+
+
+class UseMany(Message):
+    """One operation on up to 1024 items, together at most 1 MiB; each has its own result or error."""
+
+    handle: Id16
+    mechanism: int
+    items: Annotated[tuple[Data, ...], msgspec.Meta(min_length=1, max_length=limits.BATCH_ITEMS)]
+    parameters: Annotated[bytes, msgspec.Meta(max_length=2048)] = b""
+
+
+class Result(Message):
+    """`iv` is what the HSM drew, for mechanisms that have one."""
+
+    data: bytes
+    iv: bytes = b""
+
+
+class Results(Message):
+    """For each item its bytes, or the error `[code, message, detail]`."""
+
+    results: tuple[bytes | list[Any], ...]
+
+
+class RandomBytes(Message):
+    length: Annotated[int, msgspec.Meta(ge=1, le=limits.REQUEST_BYTES)]
+
+
+GENERATE: Final = operation("object.generate", GenerateKey, ObjectView, Seal.SESSION, Effect.WRITE)
+GENERATE_PAIR: Final = operation("object.generate-pair", GenerateKeyPair, KeyPair, Seal.SESSION, Effect.WRITE)
+FIND: Final = operation("object.find", Find, Found, Seal.SESSION)
+SHOW: Final = operation("object.show", ObjectRef, ObjectView, Seal.SESSION)
+SET: Final = operation("object.set", SetAttributes, ObjectView, Seal.SESSION, Effect.WRITE)
+DESTROY: Final = operation("object.destroy", ObjectRef, Empty, Seal.SESSION, Effect.WRITE)
+SIGN: Final = operation("key.sign", Use, Result, Seal.SESSION)
+VERIFY: Final = operation("key.verify", Verify, Empty, Seal.SESSION)
+ENCRYPT: Final = operation("key.encrypt", Use, Result, Seal.SESSION)
+DECRYPT: Final = operation("key.decrypt", Use, Result, Seal.SESSION)
+SIGN_MANY: Final = operation("key.sign-many", UseMany, Results, Seal.SESSION)
+RANDOM: Final = operation("random", RandomBytes, Result, Seal.SESSION)

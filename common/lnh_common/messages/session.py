@@ -1,0 +1,111 @@
+"""Getting in: hello, registration, login, renewal, logout, and changing one's own password."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Final
+
+import msgspec
+
+from lnh_common import limits
+from lnh_common.messages.base import Effect, Empty, Message, Seal, operation
+
+Password = Annotated[str, msgspec.Meta(max_length=limits.PASSWORD_CHARACTERS[1])]
+PersonName = Annotated[str, msgspec.Meta(max_length=limits.NAME_CHARACTERS)]
+Id16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Key32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+
+class Role(str, enum.Enum):
+    """Whose credential it is. An appliance user's own role (admin, operator, monitor, custom) is in its record."""
+
+    USER = "user"
+    PO = "po"
+    KRSO = "krso"
+    KRCO = "krco"
+
+    @property
+    def of_keyring(self) -> bool:
+        return self in (Role.KRSO, Role.KRCO)
+
+
+class Welcome(Message):
+    """The answer to `hello`: an encoded `channel.Statement`, who signed it, and the product's version."""
+
+    statement: bytes
+    signature: bytes
+    identity: bytes
+    product: str
+
+
+class Credential(Message):
+    """One credential.
+
+    Args:
+        name: of the appliance user; empty for the PO.
+        keyring: of the KRSO or KRCO; empty otherwise.
+    """
+
+    role: Role
+    password: Password
+    name: PersonName = ""
+    keyring: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
+
+
+class Login(Message):
+    """Up to two credentials at once (an admin and the PO); none is the registered client itself."""
+
+    credentials: Annotated[tuple[Credential, ...], msgspec.Meta(max_length=2)] = ()
+
+
+class LoggedIn(Message):
+    """`expires` and `ends` in UTC seconds: of this token, and of the session however often it is renewed."""
+
+    token: bytes
+    session: bytes
+    expires: int
+    ends: int
+
+
+class Logout(Message):
+    """End this session, or with `everywhere` every session of this credential."""
+
+    everywhere: bool = False
+
+
+class ChangePassword(Message):
+    """A holder changes its own password; the KRSO's first change makes the keyring's key."""
+
+    credential: Credential
+    new: Password
+
+
+class Register(Message):
+    """A client machine asks in.
+
+    Args:
+        name: of the client, unique in the cluster.
+        curve_key, sign_key: its raw public keys (CURVE25519, Ed25519).
+        monitor: the appliance user whose sight this machine has, or empty.
+        administrator: who lets it in.
+    """
+
+    administrator: Credential
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CHARACTERS)]
+    curve_key: Key32
+    sign_key: Key32
+    monitor: PersonName = ""
+
+
+class Registered(Message):
+    """The client's id."""
+
+    client: bytes
+
+
+HELLO: Final = operation("hello", Empty, Welcome)
+REGISTER: Final = operation("client.register", Register, Registered, Seal.CREDENTIAL, Effect.WRITE)
+LOGIN: Final = operation("session.login", Login, LoggedIn, Seal.CREDENTIAL)
+RENEW: Final = operation("session.renew", Empty, LoggedIn, Seal.SESSION)
+LOGOUT: Final = operation("session.logout", Logout, Empty, Seal.SESSION, Effect.WRITE)
+CHANGE_PASSWORD: Final = operation("role.password", ChangePassword, Empty, Seal.CREDENTIAL, Effect.WRITE)
