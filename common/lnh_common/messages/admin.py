@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from lnh_common import limits
-from lnh_common.messages.base import Effect, Empty, Message, Seal, operation
+from lnh_common.messages.base import Confidential, Effect, Empty, Message, Seal, operation
 from lnh_common.messages.session import Id16, Password, PersonName
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CHARACTERS)]
@@ -49,14 +49,14 @@ class KeyringRef(Message):
     keyring: Id16
 
 
-class InitRole(Message):
+class InitRole(Confidential):
     """The first KRSO credential of a keyring: good for nothing but being changed."""
 
     keyring: Id16
     password: Password
 
 
-class SetRole(Message):
+class SetRole(Confidential):
     """The KRSO sets, or resets, the KRCO of its keyring (the message's route)."""
 
     password: Password
@@ -84,7 +84,7 @@ class Clients(Message):
     clients: tuple[ClientView, ...]
 
 
-class AddUser(Message):
+class AddUser(Confidential):
     name: Name
     role: Name
     password: Password

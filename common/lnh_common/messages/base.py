@@ -15,6 +15,13 @@ class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """The fields of a request or reply: a CBOR map on the wire. An unknown field is refused."""
 
 
+class Confidential(Message):
+    """A message with a secret in it: its `repr` shows nothing."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(redacted)"
+
+
 class Empty(Message):
     """No fields."""
 

@@ -8,11 +8,11 @@ import msgspec
 
 from lnh_common import limits
 from lnh_common.messages.admin import Name
-from lnh_common.messages.base import Effect, Empty, Message, operation
+from lnh_common.messages.base import Confidential, Effect, Empty, Message, operation
 from lnh_common.messages.session import Password
 
 
-class InitAppliance(Message):
+class InitAppliance(Confidential):
     """The appliance's first admin."""
 
     admin: Name
@@ -26,7 +26,7 @@ class ApplianceView(Message):
     packages: tuple[str, ...]
 
 
-class InitHsm(Message):
+class InitHsm(Confidential):
     """Initialise the HSM.
 
     Args:
@@ -55,18 +55,18 @@ class HsmView(Message):
     advice: tuple[str, ...]
 
 
-class Initialised(Message):
+class Initialised(Confidential):
     """`domain` is shown this once when the HSM drew it."""
 
     identity: str
     domain: str
 
 
-class Activate(Message):
+class Activate(Confidential):
     activation: Annotated[bytes, msgspec.Meta(max_length=4096)]
 
 
-class AsSo(Message):
+class AsSo(Confidential):
     so_password: Password
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from lnh_common import limits
-from lnh_common.messages.base import Effect, Empty, Message, Seal, operation
+from lnh_common.messages.base import Confidential, Effect, Empty, Message, Seal, operation
 from lnh_common.messages.session import Id16
 
 Data = Annotated[bytes, msgspec.Meta(max_length=limits.REQUEST_BYTES)]
@@ -61,7 +61,7 @@ class SetAttributes(Message):
     template: WireTemplate
 
 
-class Use(Message):
+class Use(Confidential):
     """`parameters` is the CBOR of the mechanism's parameter type, empty for its defaults."""
 
     handle: Id16
@@ -74,7 +74,7 @@ class Verify(Use, kw_only=True):
     signature: Annotated[bytes, msgspec.Meta(max_length=8192)]
 
 
-class UseMany(Message):
+class UseMany(Confidential):
     """One operation on up to 1024 items, together at most 1 MiB; each has its own result or error."""
 
     handle: Id16
@@ -83,7 +83,7 @@ class UseMany(Message):
     parameters: Annotated[bytes, msgspec.Meta(max_length=2048)] = b""
 
 
-class Result(Message):
+class Result(Confidential):
     """`iv` is what the HSM drew, for mechanisms that have one."""
 
     data: bytes

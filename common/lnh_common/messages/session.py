@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import msgspec
 
 from lnh_common import limits
-from lnh_common.messages.base import Effect, Empty, Message, Seal, operation
+from lnh_common.messages.base import Confidential, Effect, Empty, Message, Seal, operation
 
 Password = Annotated[str, msgspec.Meta(max_length=limits.PASSWORD_CHARACTERS[1])]
 PersonName = Annotated[str, msgspec.Meta(max_length=limits.NAME_CHARACTERS)]
@@ -38,7 +38,7 @@ class Welcome(Message):
     product: str
 
 
-class Credential(Message):
+class Credential(Confidential):
     """One credential.
 
     Args:
@@ -52,13 +52,13 @@ class Credential(Message):
     keyring: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
 
 
-class Login(Message):
+class Login(Confidential):
     """Up to two credentials at once (an admin and the PO); none is the registered client itself."""
 
     credentials: Annotated[tuple[Credential, ...], msgspec.Meta(max_length=2)] = ()
 
 
-class LoggedIn(Message):
+class LoggedIn(Confidential):
     """`expires` and `ends` in UTC seconds: of this token, and of the session however often it is renewed."""
 
     token: bytes
@@ -73,14 +73,14 @@ class Logout(Message):
     everywhere: bool = False
 
 
-class ChangePassword(Message):
+class ChangePassword(Confidential):
     """A holder changes its own password; the KRSO's first change makes the keyring's key."""
 
     credential: Credential
     new: Password
 
 
-class Register(Message):
+class Register(Confidential):
     """A client machine asks in.
 
     Args:

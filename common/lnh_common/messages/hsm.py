@@ -1,0 +1,107 @@
+"""What the processes of one hsm service tell each other, over sockets only they can open."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from lnh_common.messages.base import Confidential, Effect, Empty, Message, operation
+from lnh_common.messages.session import Id16, Key32
+
+
+class ChannelSeed(Confidential):
+    """One epoch of the channel; `end` in UTC seconds: it is not offered after, and erased a session later."""
+
+    epoch: int
+    seed: Key32
+    end: int
+
+
+class SmkGeneration(Confidential):
+    generation: int
+    key: Key32
+
+
+class AttachWorker(Message):
+    """A worker names itself: its number, and the 16 random bytes it drew at its start."""
+
+    number: int
+    worker: Id16
+
+
+class WorkerSecrets(Confidential):
+    """All an hsm worker needs; never written anywhere.
+
+    Args:
+        member, member_key: this member's id and the CURVE key of its client port.
+        identity: 32-byte Ed25519 seed of the cluster identity.
+        channel: the epochs in use, newest last.
+        smk: the generations in use, newest last.
+    """
+
+    cluster: Id16
+    label: str
+    member: Id16
+    member_name: str
+    member_key: Key32
+    identity: Key32
+    channel: tuple[ChannelSeed, ...]
+    smk: tuple[SmkGeneration, ...]
+
+
+class Derive(Confidential):
+    """One Argon2id (RFC 9106): memory in KiB, passes, lanes."""
+
+    password: bytes
+    salt: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    memory: Annotated[int, msgspec.Meta(ge=8, le=1 << 21)]
+    passes: Annotated[int, msgspec.Meta(ge=1, le=16)]
+    lanes: Annotated[int, msgspec.Meta(ge=1, le=16)]
+
+
+class Derived(Confidential):
+    key: Key32
+
+
+class AuditEntry(Message):
+    """One line of the audit trail, before it is chained.
+
+    Args:
+        identity: who: a user's name, a client's name, `console`.
+        role: as which it acted.
+        target: what it was done to; a name or hex id, never a value.
+        outcome: `ok`, or the name of the error.
+        detail: what else one must know to understand the line; never a secret.
+    """
+
+    identity: str
+    role: str
+    operation: str
+    target: str
+    outcome: str
+    detail: dict[str, Any] = {}
+
+
+class Audit(Message):
+    entries: Annotated[tuple[AuditEntry, ...], msgspec.Meta(min_length=1, max_length=1024)]
+
+
+class Audited(Message):
+    """The entries are in the operating system's hands; `index` is the last one's."""
+
+    index: int
+
+
+class WorkerStatus(Message):
+    number: int
+    operations: int
+    sessions: int
+    keys: int
+    refused: int
+
+
+ATTACH: Final = operation("core.attach", AttachWorker, WorkerSecrets)
+AUDIT: Final = operation("core.audit", Audit, Audited, effect=Effect.WRITE)
+DERIVE: Final = operation("argon2.derive", Derive, Derived)
+WORKER_STATUS: Final = operation("worker.status", Empty, WorkerStatus)

@@ -1,0 +1,183 @@
+"""Security records: what the cluster knows of users, clients, keyrings, credentials and policies.
+
+A record is stored in clear, so that other services can read what they need (the balancer the clients,
+the backup service its schedule), and carries an HMAC under the record key over what it is, its id,
+its version and the cluster's instance, so that none of them can make or change one. Only hsm
+processes write records. Secrets inside a record are sealed on their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from lnh_common import codec
+from lnh_common.errors import SealBroken
+from lnh_common.messages.base import Message
+from lnh_common.messages.session import Role
+from lnh_common.messages.store import Item, Key, Put
+
+FORMAT: Final = "lnh-record-1"
+_TAG_BYTES: Final = 16
+
+R = TypeVar("R", bound="Record")
+
+
+class Record(Message):
+    """The fields of one record; `table` says where it is kept."""
+
+
+def record_id(*names: str | bytes) -> bytes:
+    """The 16-byte id of a record that is known by name: the same on every member."""
+    return hashlib.sha256(codec.encode(list(names))).digest()[:16]
+
+
+class ClusterRecord(Record):
+    """The one record of a cluster. `instance` changes at a restore or a forced opening of an epoch."""
+
+    id: bytes
+    label: str
+    instance: bytes
+    created_at: int
+
+
+class UserRecord(Record):
+    name: str
+    role: str
+
+
+class ClientRecord(Record):
+    """A registered client: `curve_key` opens the door, `sign_key` signs its logins."""
+
+    id: bytes
+    name: str
+    curve_key: bytes
+    sign_key: bytes
+    monitor: str
+    registered_at: int
+    revoked: bool
+    keyrings: tuple[bytes, ...] = ()
+
+
+class KeyringRecord(Record):
+    """`assigned`: only clients that list this keyring may see it; else every client may."""
+
+    id: bytes
+    label: str
+    created_at: int
+    assigned: bool = False
+
+
+class CredentialRecord(Record):
+    """One credential.
+
+    Args:
+        id: 16 random bytes, new at each change: sessions of before die with the old one.
+        argon2: memory in KiB, passes, lanes.
+        verifier: the 32-byte verifier, sealed under the SMK.
+        public: 1216 bytes of the key pair that `keyring_key` is sealed to.
+        must_change: good for nothing but being changed.
+        keyring_key: the keyring's key, sealed (HPKE) to `public` and then under the SMK; empty where none is.
+        generation: of the SMK that sealed.
+    """
+
+    role: Role
+    name: str
+    keyring: bytes
+    id: bytes
+    argon2: tuple[int, int, int]
+    salt: bytes
+    verifier: bytes
+    public: bytes
+    must_change: bool
+    keyring_key: bytes
+    generation: int
+    changed_at: int
+
+
+class PolicyRecord(Record):
+    """Of the cluster, or of one keyring; `fields` are those of `policy.Policy` that differ from the default."""
+
+    keyring: bytes
+    fields: dict[str, Any]
+
+
+class LockRecord(Record):
+    """Failed logins of one (client, role holder) pair; `until` is UTC seconds."""
+
+    failures: int
+    until: int
+
+
+class LogoutRecord(Record):
+    """A session that was ended; may be erased after `until`, when its last token has expired."""
+
+    session: bytes
+    until: int
+
+
+TABLES: Final[dict[type[Record], str]] = {
+    ClusterRecord: "cluster",
+    UserRecord: "user",
+    ClientRecord: "client",
+    KeyringRecord: "keyring",
+    CredentialRecord: "credential",
+    PolicyRecord: "policy",
+    LockRecord: "lock",
+    LogoutRecord: "logout",
+}
+OBJECTS: Final = "object"
+
+
+@dataclass(frozen=True)
+class Records:
+    """Makes and checks the records of one cluster instance.
+
+    Args:
+        key: the record key (`Purpose.RECORD` of the SMK).
+        cluster: 16-byte id.
+        instance: the cluster record's; what names it is the one record that does not carry it.
+    """
+
+    key: bytes = field(repr=False)
+    cluster: bytes
+    instance: bytes
+
+    def _mac(self, key: Key, version: int, head: bytes) -> bytes:
+        instance = b"" if key.table == TABLES[ClusterRecord] else self.instance
+        covered = codec.encode([FORMAT, self.cluster, instance, key.table, key.scope, key.id, version, head])
+        return hmac.digest(self.key, covered, "sha256")
+
+    def tag(self, name: str) -> bytes:
+        """The blind tag that makes a name unique in its table."""
+        return hmac.digest(self.key, codec.encode(["tag", name]), "sha256")[:_TAG_BYTES]
+
+    def key_of(self, kind: type[Record], record: bytes) -> Key:
+        return Key(table=TABLES[kind], id=record)
+
+    def put(
+        self, record: Record, record_id: bytes, expected: int, *, unique: str = "", limit: int | None = None
+    ) -> Put:
+        """The change that stores `record` as version `expected + 1`."""
+        key = self.key_of(type(record), record_id)
+        head = codec.encode(record)
+        tags = (self.tag(unique),) if unique else ()
+        return Put(
+            key=key, expected=expected, head=head, body=self._mac(key, expected + 1, head), tags=tags, unique=tags,
+            limit=limit,
+        )  # fmt: skip
+
+    def read(self, kind: type[R], item: Item) -> R:
+        """The record of a stored item; raises SealBroken when no hsm of this cluster wrote it there."""
+        if not hmac.compare_digest(self._mac(item.key, item.version, item.head), item.body):
+            raise SealBroken(f"the stored {item.key.table} record {item.key.id.hex()} was changed outside the HSM")
+        return codec.decode_as(item.head, kind)
+
+
+def fields_of(record: Record) -> dict[str, Any]:
+    """A record's fields by name."""
+    return msgspec.structs.asdict(record)
