@@ -95,8 +95,27 @@ class Commit(Message):
 
 
 class Committed(Message):
-    """`index` of the entry. It is durable, and every cache of this member has forgotten what changed."""
+    """`index` of the entry. It is durable, and every cache of this member has forgotten what changed.
 
+    `duplicate` says that the request had acted before: what it would have stored now is not what is there.
+    """
+
+    index: int
+    duplicate: bool = False
+
+
+class Recall(Message):
+    """What became of a request that may have come before; the fields are those of Commit."""
+
+    client: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    session: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    sequence: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Recalled(Message):
+    """`known` is false when it never acted; a request that was refused raises its first error again."""
+
+    known: bool
     index: int
 
 
@@ -228,6 +247,7 @@ GET: Final = operation("store.get", Get, Got)
 SCAN: Final = operation("store.scan", Scan, Scanned)
 COUNT: Final = operation("store.count", Count, Counted)
 COMMIT: Final = operation("store.commit", Commit, Committed, effect=Effect.WRITE)
+RECALL: Final = operation("store.recall", Recall, Recalled)
 CREATE: Final = operation("store.create", Create, Empty, effect=Effect.WRITE)
 DESTROY: Final = operation("store.destroy", Destroy, Empty, effect=Effect.WRITE)
 ATTACH: Final = operation("store.attach", Attach, Attached)
