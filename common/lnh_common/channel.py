@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from lnh_common import codec
-from lnh_common.errors import ChannelInvalid, LnhError
+from lnh_common.errors import ChannelInvalid, LnhError, MalformedMessage
 from lnh_common.wire import Header, Kind
 
 FORMAT: Final = "lnh-channel-1"
@@ -289,20 +289,31 @@ def seal_reply(keys: SessionKeys, header: Header, request_body: bytes, value: di
     return _seal(keys.reply, plaintext, _reply_associated(keys, header, request_body))
 
 
-def open_reply(keys: SessionKeys, header: Header, request_body: bytes, body: bytes) -> dict[str, Any]:
-    """The fields of an answer.
+def open_answer(keys: SessionKeys, header: Header, request_body: bytes, body: bytes) -> dict[str, Any] | LnhError:
+    """The fields of an answer, or the error that was sealed.
 
     Args:
         header: of the request.
         request_body: the body frame that was sent.
         body: the body frame that came back.
 
-    Raises the error that was sealed, or ChannelInvalid.
+    Raises ChannelInvalid: nobody who knows S made this answer to this request.
     """
-    match codec.decode(_open(keys.reply, body, _reply_associated(keys, header, request_body))):
-        case [0, dict(fields)]:
-            return fields
-        case [int(code), str(), dict()] as error if code:
-            raise LnhError.from_wire(error)
-        case _:
-            raise ChannelInvalid("a sealed answer of an unknown form")
+    plaintext = _open(keys.reply, body, _reply_associated(keys, header, request_body))
+    try:
+        match codec.decode(plaintext):
+            case [0, dict(fields)]:
+                return fields
+            case [int(code), str(), dict()] as error if code:
+                return LnhError.from_wire(error)
+    except MalformedMessage:
+        pass
+    raise ChannelInvalid("a sealed answer of an unknown form")
+
+
+def open_reply(keys: SessionKeys, header: Header, request_body: bytes, body: bytes) -> dict[str, Any]:
+    """`open_answer`, raising the error that was sealed."""
+    answer = open_answer(keys, header, request_body, body)
+    if isinstance(answer, LnhError):
+        raise answer
+    return answer
