@@ -1,0 +1,114 @@
+"""CURVE (RFC 26/CurveZMQ): key files, socket options, and failures of the handshake in words.
+
+Keys are Z85 text as libzmq takes them (40 characters); messages carry them raw (32 bytes). A key file holds one line,
+`lnh-curve-secret-1 <z85>`, and is refused when others could read it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import zmq
+from zmq.utils import z85
+
+from lnh_common.errors import ConfigurationInvalid, FileModeUnsafe
+from lnh_common.secret import Secret
+
+_MARK: Final = "lnh-curve-secret-1"
+_Z85_LENGTH: Final = 40
+
+FAILED_EVENTS: Final = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+LINK_EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | FAILED_EVENTS
+
+_EXPLANATIONS: Final = {
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the other side refused this key",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the other side's key is not the expected one, or it does not speak CURVE",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the connection broke during the handshake: wrong server key, or no CURVE",
+}
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """A CURVE25519 key pair; `public` is Z85."""
+
+    public: bytes
+    secret: Secret
+
+    @classmethod
+    def generate(cls) -> KeyPair:
+        public, secret = zmq.curve_keypair()
+        return cls(public, Secret(secret))
+
+    @classmethod
+    def of_secret(cls, secret: bytes) -> KeyPair:
+        """The pair of a Z85 secret key."""
+        return cls(zmq.curve_public(secret), Secret(secret))
+
+    @property
+    def raw_public(self) -> bytes:
+        """The 32 bytes that messages carry."""
+        return to_raw(self.public)
+
+    def save(self, path: Path) -> None:
+        """Write a new key file of mode 0600; raises FileExistsError rather than replace one."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(_MARK.encode() + b" " + self.secret.reveal() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    @classmethod
+    def load(cls, path: Path) -> KeyPair:
+        """Read a key file; raises FileModeUnsafe when others may read it, ConfigurationInvalid when it is no key."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+            if mode & 0o077:
+                raise FileModeUnsafe(f"{path} has mode {mode:04o}; a key file has 0600")
+            words = file.read(256).split()
+        if len(words) != 2 or words[0] != _MARK.encode() or len(words[1]) != _Z85_LENGTH:
+            raise ConfigurationInvalid(f"{path} is not a CURVE key file")
+        try:
+            return cls.of_secret(words[1])
+        except (zmq.ZMQError, ValueError):
+            raise ConfigurationInvalid(f"{path} is not a CURVE key file") from None
+
+
+def to_raw(public: bytes) -> bytes:
+    """Z85 to 32 raw bytes."""
+    return z85.decode(public)
+
+
+def to_z85(raw: bytes) -> bytes:
+    """32 raw bytes to Z85."""
+    return z85.encode(raw)
+
+
+def serve(socket: zmq.Socket[bytes], keys: KeyPair, domain: bytes = b"lnh") -> None:
+    """Make this the server side; who may come in is the ZAP authenticator's to decide (`zap.py`)."""
+    socket.curve_server = True
+    socket.curve_publickey = keys.public
+    socket.curve_secretkey = keys.secret.reveal()
+    socket.zap_domain = domain
+
+
+def connect(socket: zmq.Socket[bytes], server_key: bytes, keys: KeyPair) -> None:
+    """Make this the client side, which accepts only the server with this Z85 public key."""
+    socket.curve_serverkey = server_key
+    socket.curve_publickey = keys.public
+    socket.curve_secretkey = keys.secret.reveal()
+
+
+def explain(event: int) -> str:
+    """A failed handshake (an event of FAILED_EVENTS) in words."""
+    return _EXPLANATIONS.get(zmq.Event(event), "the handshake failed")

@@ -1,0 +1,92 @@
+"""A small synchronous asker: one DEALER, one thread, one request at a time. For the local console and for tests."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Final, TypeVar
+
+import zmq
+from typing_extensions import Self
+
+from lnh_common import codec, limits, wire
+from lnh_common.bus import curve
+from lnh_common.errors import DeadlineExceeded, OutcomeUnknown, Unreachable
+from lnh_common.messages.base import Effect, Message, Operation
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+
+class Caller:
+    """Asks one peer from the thread that made it; a context manager.
+
+    Args:
+        address: ZeroMQ endpoint to connect to.
+        server_key, keys: for CURVE, the peer's Z85 public key and our pair.
+        reach: seconds to wait for a peer to take a request before it is Unreachable.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        server_key: bytes | None = None,
+        keys: curve.KeyPair | None = None,
+        reach: float = 3.0,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        self.address: Final = address
+        self._reach: Final = reach
+        self._last_id = 0
+        socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
+        socket.linger = 0
+        socket.immediate = True
+        socket.reconnect_ivl = 20
+        socket.maxmsgsize = 2 * limits.BODY_BYTES
+        if server_key is not None:
+            curve.connect(socket, server_key, keys or curve.KeyPair.generate())
+        self._socket: Final = socket
+        socket.connect(address)
+
+    def ask(self, operation: Operation[Q, R], message: Q, timeout: float = limits.DEADLINE) -> R:
+        """Ask, and wait for the answer for `timeout` seconds.
+
+        Raises what the peer answered, Unreachable, DeadlineExceeded, or OutcomeUnknown for an unanswered change.
+        """
+        end = time.monotonic() + timeout
+        if not self._socket.poll(int(min(timeout, self._reach) * 1000), zmq.POLLOUT):
+            raise Unreachable(f"nobody answers at {self.address}")
+        self._last_id += 1
+        left = max(1, int((end - time.monotonic()) * 1000))
+        header = wire.request(operation.name, self._last_id, min(left, limits.MAX_DEADLINE_MS))
+        self._socket.send_multipart([header.pack(), b"", codec.encode(message)], zmq.NOBLOCK)
+        body = self._answer(self._last_id, end)
+        if body is None:
+            why = f"{operation.name} was not answered within {timeout:g} s"
+            raise OutcomeUnknown(why) if operation.effect is Effect.WRITE else DeadlineExceeded(why)
+        return codec.decode_as(body, operation.reply)
+
+    def _answer(self, request_id: int, end: float) -> bytes | None:
+        while (left := end - time.monotonic()) > 0 and self._socket.poll(int(left * 1000) + 1):
+            frames = self._socket.recv_multipart()
+            header = wire.Header.parse(frames[0])
+            wire.check_frames(frames)
+            if header.request_id != request_id:
+                continue  # the late answer to an earlier request
+            if header.kind is wire.Kind.ERROR:
+                raise wire.parse_error(frames[2])
+            if header.kind is wire.Kind.REPLY:
+                return frames[2]
+        return None
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

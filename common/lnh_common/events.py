@@ -1,0 +1,41 @@
+"""Log lines as events with fields: `log.info("bound", address=...)`.
+
+The fields ride on the standard library's records (`record.fields`); who writes them down, and how, is
+decided where the process starts. Values are made of what an operator may see: never a secret.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import Final
+
+ROOT: Final = "lnh"
+
+
+class Log:
+    """The events of one part of a service."""
+
+    def __init__(self, name: str) -> None:
+        self._logger: Final = logging.getLogger(f"{ROOT}.{name}")
+
+    def debug(self, event: str, **fields: object) -> None:
+        self._write(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        self._write(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        self._write(logging.WARNING, event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        self._write(logging.ERROR, event, fields)
+
+    def bug(self, event: str, error: BaseException, **fields: object) -> None:
+        """An exception nobody expected: its type and where it came from, not its words, which may hold a value."""
+        where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
+        self._write(logging.ERROR, event, {**fields, "exception": type(error).__name__, "where": where})
+
+    def _write(self, level: int, event: str, fields: dict[str, object]) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(level, event, extra={"fields": fields})
