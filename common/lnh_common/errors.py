@@ -396,3 +396,25 @@ class AuditFailed(LnhError):
     code = 84
     ckr = "CKR_DEVICE_ERROR"
     advice = "free space in the member's log directory"
+
+
+class ActivationFailed(LnhError):
+    """A wrong activation secret, or a state file that was changed: the seal cannot tell them apart."""
+
+    code = 85
+    ckr = "CKR_PIN_INCORRECT"
+    advice = "give the right activation secret; if it is right, put data/hsm.state back from a copy of this disk"
+
+
+class PartitionDisabled(LnhError):
+    code = 86
+    ckr = "CKR_TOKEN_NOT_PRESENT"
+    advice = "the cluster package disabled it; only re-imaging the appliance, which destroys it, reverses that"
+
+
+class NotPossible(LnhError):
+    """Something stands in the way; the message names it."""
+
+    code = 87
+    ckr = "CKR_FUNCTION_FAILED"
+    advice = "remove what the message names first, or leave things as they are"

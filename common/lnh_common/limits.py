@@ -14,6 +14,7 @@ MIB: Final = 1024 * KIB
 KEYRINGS_PER_CLUSTER: Final = 3500
 OBJECTS_PER_KEYRING: Final = 256  # default of the cluster policy `objects_per_keyring`
 OBJECTS_PER_PARTITION: Final = 100
+PARTITIONS: Final = 100
 GROUPS: Final = 64
 RECOMMENDED_MEMBERS: Final = 4
 CLUSTERS_PER_CLIENT: Final = 10
@@ -52,6 +53,9 @@ WORKER_LEASE_MS: Final = 1000
 DUPLICATE_WINDOW: Final = 600  # a duplicate record is kept at least this much log time
 DUPLICATE_RECORDS: Final = 1024  # ... and while it is among the client's newest
 
+CHANNEL_EPOCH: Final = 24 * 3600  # a channel key is the newest for so long
+CHANNEL_OVERLAP: Final = 3600  # ... and accepted so long beside the next
+
 # Failed logins
 FAILURES_BEFORE_LOCK: Final = 10
 LOCK_SECONDS: Final = 15 * 60
@@ -70,3 +74,8 @@ HIGH_WATER_MARK: Final = 8192
 CACHED_KEYS: Final = 4096
 CACHED_SESSIONS: Final = 4096
 CACHED_RECORDS: Final = 8192
+
+# The audit trail
+AUDIT_SIGN_RECORDS: Final = 1000
+AUDIT_SIGN_SECONDS: Final = 10.0
+AUDIT_SEGMENT_BYTES: Final = 64 * MIB
