@@ -28,7 +28,7 @@ class Log:
     def warning(self, event: str, **fields: object) -> None:
         self._write(logging.WARNING, event, fields)
 
-    def error(self, event: str, **fields: object) -> None:
+    def failure(self, event: str, **fields: object) -> None:
         self._write(logging.ERROR, event, fields)
 
     def bug(self, event: str, error: BaseException, **fields: object) -> None:

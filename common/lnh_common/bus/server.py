@@ -105,7 +105,7 @@ class Server:
     def start(self) -> None:
         """Bind and begin; handlers are entered before. Raises zmq.ZMQError when the address cannot be bound."""
         self._socket.bind(self.address)
-        self.address = self._socket.last_endpoint.decode()  # a wildcard port is known now
+        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)  # a wildcard port is known now
         self._pump = Pump(self._socket, self._receive)
 
     def cast(self, identity: bytes, operation: Operation[Q, Any], message: Q) -> bool:
