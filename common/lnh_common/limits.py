@@ -52,6 +52,9 @@ PING_MS: Final = 150
 WORKER_LEASE_MS: Final = 1000
 DUPLICATE_WINDOW: Final = 600  # a duplicate record is kept at least this much log time
 DUPLICATE_RECORDS: Final = 1024  # ... and while it is among the client's newest
+LOG_ENTRIES: Final = 4096  # applied entries the store keeps in its log, and no more
+LOG_BYTES: Final = 64 * MIB  # ... than this much payload
+DISK_STALL: Final = 30.0  # a store whose disk answers nothing for this long exits
 
 CHANNEL_EPOCH: Final = 24 * 3600  # a channel key is the newest for so long
 CHANNEL_OVERLAP: Final = 3600  # ... and accepted so long beside the next

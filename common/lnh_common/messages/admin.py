@@ -36,6 +36,7 @@ class KeyringView(Message):
 class Keyrings(Message):
     keyrings: tuple[KeyringView, ...]
     more: bool = False
+    last: bytes = b""  # where the next page begins, whether or not it was visible
 
 
 class ListKeyrings(Message):

@@ -50,6 +50,7 @@ class Find(Message):
 class Found(Message):
     objects: tuple[ObjectView, ...]
     more: bool
+    last: bytes = b""  # the next page is behind it
 
 
 class ObjectRef(Message):

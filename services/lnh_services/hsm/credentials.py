@@ -136,10 +136,16 @@ def new_record(
     )
 
 
+def kept_of(record: CredentialRecord, smk: Smk, cluster: bytes) -> Material:
+    """What is kept of an existing credential's password, to give it a new id; raises SealBroken."""
+    place = _place(Kind.VERIFIER, smk.generation, cluster, record.keyring, record.id)
+    verifier = unseal(smk.verifier_key(), record.verifier, place)
+    return Material(record.argon2, record.salt, verifier, record.public)
+
+
 def is_correct(record: CredentialRecord, derived: bytes, smk: Smk, cluster: bytes) -> bool:
     """Whether the Argon2id result is that of the credential's password; raises SealBroken."""
-    place = _place(Kind.VERIFIER, smk.generation, cluster, record.keyring, record.id)
-    return hmac.compare_digest(unseal(smk.verifier_key(), record.verifier, place), Purpose.VERIFY.derive(derived))
+    return hmac.compare_digest(kept_of(record, smk, cluster).verifier, Purpose.VERIFY.derive(derived))
 
 
 def keyring_key(record: CredentialRecord, derived: bytes, smk: Smk, cluster: bytes) -> bytes:

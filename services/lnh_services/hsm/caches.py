@@ -1,0 +1,121 @@
+"""What an hsm worker keeps unsealed, and how it forgets.
+
+Everything here may be used only under the worker's lease from its own store, and is dropped when the
+store says `forget`, when the lease ends and when the member is deactivated. The caches are bounded;
+what was used longest ago goes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from lnh_common import limits
+from lnh_common.attributes import Attribute, Attributes
+from lnh_common.messages.store import Key
+from lnh_services.hsm.records import OBJECTS, TABLES, LockRecord, PolicyRecord, Record
+from lnh_services.hsm.tokens import Session
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Lru(Generic[K, V]):
+    """A bounded mapping that drops what was used longest ago."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._entries: dict[K, V] = {}
+
+    def get(self, key: K) -> V | None:
+        value = self._entries.pop(key, None)
+        if value is not None:
+            self._entries[key] = value
+        return value
+
+    def put(self, key: K, value: V) -> None:
+        self._entries.pop(key, None)
+        if len(self._entries) >= self._size:
+            del self._entries[next(iter(self._entries))]
+        self._entries[key] = value
+
+    def drop(self, key: K) -> V | None:
+        return self._entries.pop(key, None)
+
+    def items(self) -> list[tuple[K, V]]:
+        return list(self._entries.items())
+
+    def clear(self) -> None:
+        self._entries.clear()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+Prepared = Callable[..., Any]
+
+
+@dataclass(eq=False)
+class CachedKey:
+    """An unsealed object: loaded once, and for each (use, mechanism, parameters) a prepared operation.
+
+    Args:
+        loaded: what the mechanism table made of the value; None for attributes alone.
+        dates: START_DATE and END_DATE, checked at each use.
+        uses: operations since they were last written to the audit trail.
+    """
+
+    version: int
+    attributes: Attributes
+    loaded: Any = field(repr=False)
+    dates: tuple[str, str] = ("", "")
+    prepared: dict[tuple[Attribute, int, bytes], Prepared] = field(default_factory=dict, repr=False)
+    uses: int = 0
+
+
+@dataclass(frozen=True)
+class CachedRecord:
+    """A record as last read; `record` is None where there is none (version 0)."""
+
+    record: Record | None
+    version: int
+
+
+# Tables whose changes touch no session: they come with every login.
+_NO_SESSION = frozenset({OBJECTS, TABLES[LockRecord]})
+
+
+class Caches:
+    """The caches of one worker."""
+
+    def __init__(self) -> None:
+        self.sessions: Lru[bytes, Session] = Lru(limits.CACHED_SESSIONS)
+        self.keys: Lru[tuple[bytes, bytes], CachedKey] = Lru(limits.CACHED_KEYS)
+        self.records: Lru[tuple[str, bytes], CachedRecord] = Lru(limits.CACHED_RECORDS)
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Drop what these items were, and every session that was checked against one of them."""
+        changed: set[tuple[str, bytes]] = set()
+        for key in keys:
+            if key.table == TABLES[PolicyRecord] or (key.table == OBJECTS and not key.id):
+                return self.forget_everything()
+            if key.table == OBJECTS:
+                self.keys.drop((key.scope, key.id))
+            else:
+                self.records.drop((key.table, key.id))
+            if key.table not in _NO_SESSION:
+                changed.add((key.table, key.id))
+        if changed:
+            for token, session in self.sessions.items():
+                if not changed.isdisjoint(session.depends):
+                    session.alive = False
+                    self.sessions.drop(token)
+        return None
+
+    def forget_everything(self) -> None:
+        for _, session in self.sessions.items():
+            session.alive = False
+        self.sessions.clear()
+        self.keys.clear()
+        self.records.clear()

@@ -1,0 +1,80 @@
+"""How an object is stored: attributes and value sealed apart, and blind tags to find it by.
+
+A listing opens attributes and never a value. The value is bound to the hash of the sealed attributes,
+so a store cannot give a key other attributes than those it was stored with. A tag is an HMAC under the
+keyring's index key over a name and a value: the store finds equal ones without reading either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from lnh_common import codec
+from lnh_common.attributes import Attribute
+from lnh_common.messages.store import Item, Key, Put
+from lnh_services.hsm.keys import Purpose
+from lnh_services.hsm.records import OBJECTS
+from lnh_services.hsm.sealing import Kind, Place, seal, unseal
+
+HANDLE_BYTES: Final = 16
+SEARCHABLE: Final = (Attribute.LABEL, Attribute.ID, Attribute.CLASS, Attribute.KEY_TYPE)
+_TAG_BYTES: Final = 16
+
+Attributes = dict[Attribute, Any]
+
+
+@dataclass(frozen=True)
+class KeyringKeys:
+    """The keys of one keyring, all from its keyring key, and its name on every seal."""
+
+    cluster: bytes
+    keyring: bytes
+    attributes: bytes = field(repr=False)
+    value: bytes = field(repr=False)
+    index: bytes = field(repr=False)
+
+    @classmethod
+    def derive(cls, keyring_key: bytes, cluster: bytes, keyring: bytes) -> KeyringKeys:
+        return cls(
+            cluster,
+            keyring,
+            Purpose.ATTRIBUTES.derive(keyring_key),
+            Purpose.VALUE.derive(keyring_key),
+            Purpose.INDEX.derive(keyring_key),
+        )
+
+    def _place(self, kind: Kind, handle: bytes, version: int) -> Place:
+        return Place(kind, cluster=self.cluster, keyring=self.keyring, handle=handle, version=version)
+
+    def key(self, handle: bytes) -> Key:
+        """Where the object is stored."""
+        return Key(table=OBJECTS, scope=self.keyring, id=handle)
+
+    def tag(self, attribute: Attribute, value: object) -> bytes:
+        """The blind tag of one attribute's value."""
+        name = attribute.name.encode()
+        covered = len(name).to_bytes(2, "big") + name + codec.encode(value)
+        return hmac.digest(self.index, covered, "sha256")[:_TAG_BYTES]
+
+    def put(self, handle: bytes, expected: int, attributes: Attributes, value: bytes, limit: int | None = None) -> Put:
+        """The change that stores the object as version `expected + 1`."""
+        place = self._place(Kind.ATTRIBUTES, handle, expected + 1)
+        head = seal(self.attributes, codec.encode({int(name): attributes[name] for name in attributes}), place)
+        body = seal(self.value, value, place.of(Kind.VALUE, hashlib.sha256(head).digest()))
+        tags = tuple(self.tag(name, attributes[name]) for name in SEARCHABLE if attributes.get(name) is not None)
+        return Put(key=self.key(handle), expected=expected, head=head, body=body, tags=tags, limit=limit)
+
+    def read_attributes(self, item: Item) -> Attributes:
+        """The attributes of a stored object; raises SealBroken."""
+        place = self._place(Kind.ATTRIBUTES, item.key.id, item.version)
+        opened = codec.decode(unseal(self.attributes, item.head, place))
+        return {Attribute(number): value for number, value in opened.items()}
+
+    def read_value(self, item: Item) -> bytes:
+        """The value of a stored object; raises SealBroken, also when it has other attributes than its own."""
+        place = self._place(Kind.VALUE, item.key.id, item.version)
+        place = place.of(Kind.VALUE, hashlib.sha256(item.head).digest())
+        return unseal(self.value, item.body, place)

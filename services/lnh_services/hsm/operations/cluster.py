@@ -1,0 +1,233 @@
+"""Appliance users, registered clients, the cluster's policy, and what it looks like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from lnh_common import channel
+from lnh_common.errors import ActionProhibited, ArgumentInvalid, ClientUnknown, KeyringUnknown, LnhError, NameUnknown
+from lnh_common.messages import backup, balancer, membership, store
+from lnh_common.messages.admin import (
+    AddUser,
+    Assignment,
+    ClientRef,
+    Clients,
+    ClientView,
+    ClusterView,
+    MemberView,
+    PolicyChange,
+    PolicyView,
+    ServiceView,
+    StatusView,
+    UserRef,
+    Users,
+    UserView,
+)
+from lnh_common.messages.base import Empty, Operation
+from lnh_common.messages.session import Role
+from lnh_services.hsm import credentials
+from lnh_services.hsm.operations.passwords import derive
+from lnh_services.hsm.operations.policies import change_policy
+from lnh_services.hsm.permissions import BUILTIN_ROLES
+from lnh_services.hsm.records import (
+    ClientRecord,
+    CredentialRecord,
+    KeyringRecord,
+    UserRecord,
+    record_id,
+)
+from lnh_services.hsm.steps import Peer, Steps, ask
+from lnh_services.hsm.worker_core import Request, WorkerCore
+
+# --- appliance users
+
+
+def add_user(worker: WorkerCore, request: Request[AddUser]) -> Steps[Empty]:
+    """A new appliance user, who can log in to any member."""
+    message = request.message
+    if message.role not in BUILTIN_ROLES:
+        raise ArgumentInvalid(f"no role {message.role!r}; there are {', '.join(BUILTIN_ROLES)}")
+    credentials.check_password(message.password)
+    kept = yield from derive(message.password)
+    identity = worker.secrets()
+    record = credentials.new_record(
+        kept,
+        role=Role.USER,
+        smk=identity.smk,
+        cluster=identity.secrets.cluster,
+        now=int(worker.utc()),
+        name=message.name,
+    )
+    records = yield from worker.started()
+    yield from worker.commit(
+        request,
+        [
+            records.put(
+                UserRecord(name=message.name, role=message.role), record_id("user", message.name), 0, unique=message.name
+            ),
+            records.put(record, credentials.credential_id(Role.USER, message.name), 0),
+        ],
+    )
+    return Empty()
+
+
+def list_users(worker: WorkerCore, request: Request[Empty]) -> Steps[Users]:
+    found = yield from worker.scan_all(UserRecord)
+    ordered = sorted(found, key=lambda user: user.name)
+    return Users(users=tuple(UserView(name=user.name, role=user.role) for user in ordered))
+
+
+def delete_user(worker: WorkerCore, request: Request[UserRef]) -> Steps[Empty]:
+    """Delete a user; its sessions end. The last admin stays."""
+    name = request.message.name
+    if (yield from worker.acted_before(request)):
+        return Empty()
+    record, version = yield from worker.versioned(UserRecord, record_id("user", name), cached=False)
+    if record is None:
+        raise NameUnknown(f"no appliance user {name!r}")
+    records = yield from worker.started()
+    changes: list[store.Change] = []
+    if record.role == "admin":
+        others = [user for user in (yield from worker.scan_all(UserRecord)) if user.role == "admin" and user.name != name]
+        if not others:
+            raise ActionProhibited(f"{name!r} is the last admin; add another first")
+        # So that two admins deleting each other do not both succeed.
+        _, other_version = yield from worker.versioned(UserRecord, record_id("user", others[0].name), cached=False)
+        changes.append(
+            store.Require(key=records.key_of(UserRecord, record_id("user", others[0].name)), version=other_version)
+        )
+    where = credentials.credential_id(Role.USER, name)
+    changes += [
+        store.Delete(key=records.key_of(UserRecord, record_id("user", name)), expected=version),
+        store.Delete(key=records.key_of(CredentialRecord, where)),
+    ]
+    yield from worker.commit(request, changes)
+    return Empty()
+
+
+# --- clients
+
+
+def list_clients(worker: WorkerCore, request: Request[Empty]) -> Steps[Clients]:
+    found = yield from worker.scan_all(ClientRecord)
+    return Clients(
+        clients=tuple(
+            ClientView(
+                name=client.name,
+                id=client.id,
+                registered_at=client.registered_at,
+                revoked=client.revoked,
+                monitor=client.monitor,
+                keyrings=client.keyrings,
+            )
+            for client in sorted(found, key=lambda client: client.name)
+        )
+    )
+
+
+def _named_client(worker: WorkerCore, name: str) -> Steps[tuple[ClientRecord, int]]:
+    records = yield from worker.started()
+    table = records.key_of(ClientRecord, b"").table
+    page = yield from ask(Peer.STORE, store.SCAN, store.Scan(table=table, tags=(records.tag(name),), body=True))
+    if not page.items:
+        raise ClientUnknown(f"no client {name!r} is registered here")
+    return records.read(ClientRecord, page.items[0]), page.items[0].version
+
+
+def revoke_client(worker: WorkerCore, request: Request[ClientRef]) -> Steps[Empty]:
+    """From when this returns, no request of the client is served."""
+    client, version = yield from _named_client(worker, request.message.client)
+    records = yield from worker.started()
+    revoked = msgspec.structs.replace(client, revoked=True)
+    yield from worker.commit(request, [records.put(revoked, client.id, version, unique=client.name)])
+    return Empty()
+
+
+def assign(worker: WorkerCore, request: Request[Assignment]) -> Steps[Empty]:
+    """Let only chosen clients see a keyring, this one among them."""
+    return (yield from _assign(worker, request, assigned=True))
+
+
+def unassign(worker: WorkerCore, request: Request[Assignment]) -> Steps[Empty]:
+    """Take a keyring from a client; with the last client gone, every client may see it again."""
+    return (yield from _assign(worker, request, assigned=False))
+
+
+def _assign(worker: WorkerCore, request: Request[Assignment], *, assigned: bool) -> Steps[Empty]:
+    keyring = request.message.keyring
+    if (yield from worker.acted_before(request)):
+        return Empty()
+    records = yield from worker.started()
+    client, version = yield from _named_client(worker, request.message.client)
+    record, keyring_version = yield from worker.versioned(KeyringRecord, keyring, cached=False)
+    if record is None:
+        raise KeyringUnknown(f"no keyring {keyring.hex()}")
+    kept = tuple(each for each in client.keyrings if each != keyring)
+    changed = msgspec.structs.replace(client, keyrings=(*kept, keyring) if assigned else kept)
+    still = assigned
+    if not assigned:
+        others = yield from worker.scan_all(ClientRecord)
+        still = any(keyring in other.keyrings for other in others if other.id != client.id and not other.revoked)
+    yield from worker.commit(
+        request,
+        [
+            records.put(changed, client.id, version, unique=client.name),
+            records.put(
+                msgspec.structs.replace(record, assigned=still), keyring, keyring_version, unique=record.label
+            ),
+        ],
+    )
+    return Empty()
+
+
+# --- the cluster
+
+
+def policy(worker: WorkerCore, request: Request[PolicyChange]) -> Steps[PolicyView]:
+    """The PO shows, or changes, the cluster's policy."""
+    return (yield from change_policy(worker, request))
+
+
+def show(worker: WorkerCore, request: Request[Empty]) -> Steps[ClusterView]:
+    """The cluster and its members."""
+    secrets = worker.secrets().secrets
+    identity = Ed25519PrivateKey.from_private_bytes(secrets.identity).public_key()
+    view = yield from ask(Peer.MEMBERSHIP, membership.STATUS, Empty())
+    counts = []
+    for kind in (KeyringRecord, ClientRecord):
+        records = yield from worker.started()
+        counted = yield from ask(Peer.STORE, store.COUNT, store.Count(table=records.key_of(kind, b"").table))
+        counts.append(counted.count)
+    return ClusterView(
+        id=secrets.cluster,
+        label=secrets.label,
+        fingerprint=channel.fingerprint(identity.public_bytes(Encoding.Raw, PublicFormat.Raw)),
+        members=tuple(MemberView(**msgspec.structs.asdict(member)) for member in view.members),
+        keyrings=counts[0],
+        clients=counts[1],
+    )
+
+
+_SERVICES: tuple[tuple[str, Peer, Operation[Any, Any]], ...] = (
+    ("store", Peer.STORE, store.STATUS),
+    ("membership", Peer.MEMBERSHIP, membership.STATUS),
+    ("balancer", Peer.BALANCER, balancer.STATUS),
+    ("backup", Peer.BACKUP, backup.STATUS),
+)
+
+
+def status(worker: WorkerCore, request: Request[Empty]) -> Steps[StatusView]:
+    """The whole member as its services see themselves; one that does not answer says so and is listed all the same."""
+    services = [ServiceView(name="hsm", state="running", detail=worker.status())]
+    for name, peer, operation in _SERVICES:
+        try:
+            answer = yield from ask(peer, operation, Empty())
+            detail = msgspec.to_builtins(answer, builtin_types=(bytes,))
+            services.append(ServiceView(name=name, state="running", detail=detail))
+        except LnhError as error:
+            services.append(ServiceView(name=name, state="not answering", detail={"error": str(error)}))
+    return StatusView(cluster=(yield from show(worker, request)), services=tuple(services))

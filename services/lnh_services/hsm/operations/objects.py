@@ -1,0 +1,176 @@
+"""Objects: generate, find, show, change, destroy."""
+
+from __future__ import annotations
+
+
+from lnh_common import limits
+from lnh_common.attributes import Attribute, Attributes, parse_template, to_wire
+from lnh_common.errors import ActionProhibited, MechanismInvalid, ObjectUnknown
+from lnh_common.mechanisms import Mechanism
+from lnh_common.messages import store
+from lnh_common.messages.base import Empty
+from lnh_common.messages.objects import (
+    Find,
+    Found,
+    GenerateKey,
+    GenerateKeyPair,
+    KeyPair,
+    ObjectRef,
+    ObjectView,
+    SetAttributes,
+)
+from lnh_services.hsm import policy as rules
+from lnh_services.hsm.mechanisms import generate as generation
+from lnh_services.hsm.objects import SEARCHABLE, KeyringKeys
+from lnh_services.hsm.operations.policies import effective_policy
+from lnh_services.hsm.records import KeyringRecord
+from lnh_services.hsm.steps import Peer, Steps, ask
+from lnh_services.hsm.worker_core import Request, WorkerCore
+
+_NEW: Final = 1
+
+
+def _keys(request: Request[Any]) -> KeyringKeys:
+    keys = request.who.keyring_keys
+    assert keys is not None, "a keyring role's session has the keyring's keys"
+    return keys
+
+
+def _mechanism(number: int) -> Mechanism:
+    try:
+        return Mechanism(number)
+    except ValueError:
+        raise MechanismInvalid(f"mechanism 0x{number:x} is not known") from None
+
+
+def view(handle: bytes, version: int, attributes: Attributes) -> ObjectView:
+    """An object as its session sees it."""
+    return ObjectView(handle=handle, version=version, attributes=to_wire(rules.visible(attributes)))
+
+
+def _store(worker: WorkerCore, request: Request[Any], made: list[tuple[Attributes, bytes]]) -> Steps[list[ObjectView]]:
+    """Store new objects, all or none; a request that comes again answers with what the first one stored."""
+    keys = _keys(request)
+    policy = yield from effective_policy(worker, keys.keyring)
+    records = yield from worker.started()
+    _, version = yield from worker.versioned(KeyringRecord, keys.keyring)
+    handles = [request.new_id(number) for number in range(len(made))]
+    exists = store.Require(key=records.key_of(KeyringRecord, keys.keyring), version=version)
+    puts = [
+        keys.put(handle, 0, attributes, value, policy.objects_per_keyring)
+        for handle, (attributes, value) in zip(handles, made, strict=True)
+    ]
+    committed = yield from worker.commit(request, [exists, *puts])
+    if not committed.duplicate:
+        return [view(handle, _NEW, attributes) for handle, (attributes, _) in zip(handles, made, strict=True)]
+    return [(yield from _stored(request, handle)) for handle in handles]
+
+
+def _stored(request: Request[Any], handle: bytes) -> Steps[ObjectView]:
+    keys = _keys(request)
+    got = yield from ask(Peer.STORE, store.GET, store.Get(key=keys.key(handle), body=False))
+    if got.item is None:
+        raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
+    return view(handle, got.item.version, keys.read_attributes(got.item))
+
+
+def generate(worker: WorkerCore, request: Request[GenerateKey]) -> Steps[ObjectView]:
+    """Make a secret key."""
+    policy = yield from effective_policy(worker, _keys(request).keyring)
+    mechanism = _mechanism(request.message.mechanism)
+    made = generation.generate_key(mechanism, parse_template(request.message.template), policy)
+    views = yield from _store(worker, request, [made])
+    return views[0]
+
+
+def generate_pair(worker: WorkerCore, request: Request[GenerateKeyPair]) -> Steps[KeyPair]:
+    """Make a key pair: both halves, or none."""
+    message = request.message
+    policy = yield from effective_policy(worker, _keys(request).keyring)
+    made = generation.generate_key_pair(
+        _mechanism(message.mechanism),
+        parse_template(message.public_template),
+        parse_template(message.private_template),
+        policy,
+    )
+    public, private = yield from _store(worker, request, list(made))
+    return KeyPair(public=public, private=private)
+
+
+def _matches(attributes: Attributes, template: Attributes) -> bool:
+    return all(name in attributes and attributes[name] == value for name, value in template.items())
+
+
+def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
+    """A page of the keyring's objects that have the template's attributes.
+
+    The store narrows by blind tags; what it answers is checked again, because it is not trusted.
+    """
+    keys = _keys(request)
+    message = request.message
+    template = parse_template(message.template)
+    visible = {name: value for name, value in template.items() if name is not Attribute.VALUE}
+    tags = tuple(keys.tag(name, template[name]) for name in SEARCHABLE if name in template)
+    found: list[ObjectView] = []
+    after, more = message.after, True
+    while more and len(found) < message.limit:
+        page = yield from ask(
+            Peer.STORE,
+            store.SCAN,
+            store.Scan(table="object", scope=keys.keyring, tags=tags, after=after, limit=limits.PAGE_ITEMS),
+        )
+        worker.check_alive(request.who)
+        more = page.more
+        for item in page.items:
+            if len(found) == message.limit:
+                more = True
+                break
+            after = item.key.id
+            attributes = keys.read_attributes(item)
+            if _matches(attributes, visible):
+                found.append(view(item.key.id, item.version, attributes))
+    return Found(objects=tuple(found), more=more, last=after)
+
+
+def show(worker: WorkerCore, request: Request[ObjectRef]) -> Steps[ObjectView]:
+    """One object's attributes."""
+    found = yield from _stored(request, request.message.handle)
+    worker.check_alive(request.who)
+    return found
+
+
+def _current(worker: WorkerCore, request: Request[Any], handle: bytes) -> Steps[tuple[store.Item, Attributes]]:
+    keys = _keys(request)
+    got = yield from ask(Peer.STORE, store.GET, store.Get(key=keys.key(handle)))
+    if got.item is None:
+        raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
+    return got.item, keys.read_attributes(got.item)
+
+
+def set_attributes(worker: WorkerCore, request: Request[SetAttributes]) -> Steps[ObjectView]:
+    """Change attributes, as far as each may change; every change makes a new version."""
+    message = request.message
+    keys = _keys(request)
+    if (yield from worker.acted_before(request)):
+        return (yield from _stored(request, message.handle))
+    item, attributes = yield from _current(worker, request, message.handle)
+    role = request.who.holder.role
+    assert role is not None, "objects are changed by a keyring role"
+    changed = rules.change(attributes, parse_template(message.template), role)
+    put = keys.put(message.handle, item.version, changed, keys.read_value(item))
+    yield from worker.commit(request, [put])
+    return view(message.handle, item.version + 1, changed)
+
+
+def destroy(worker: WorkerCore, request: Request[ObjectRef]) -> Steps[Empty]:
+    """Destroy an object: once this returned, no read-write member uses it."""
+    handle = request.message.handle
+    if (yield from worker.acted_before(request)):
+        return Empty()
+    item, attributes = yield from _current(worker, request, handle)
+    if not attributes.get(Attribute.DESTROYABLE, True):
+        raise ActionProhibited(f"object {handle.hex()} is not DESTROYABLE")
+    yield from worker.commit(request, [store.Delete(key=item.key, expected=item.version)])
+    return Empty()
+
+

@@ -1,0 +1,343 @@
+"""Getting in: hello, login, renewal, logout, registration, and changing one's own password."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+import lnh_common
+from lnh_common import channel, limits
+from lnh_common.channel import SessionKeys
+from lnh_common.errors import (
+    ClientRevoked,
+    KeyringUnknown,
+
+    NameUnknown,
+    PermissionDenied,
+    TokenExpired,
+    TokenUnknown,
+)
+from lnh_common.messages import store
+from lnh_common.messages.base import Empty
+from lnh_common.messages.session import (
+    ChangePassword,
+    Credential,
+    LoggedIn,
+    Login,
+    Logout,
+    Register,
+    Registered,
+    Role,
+    Welcome,
+)
+from lnh_services.hsm import credentials
+from lnh_services.hsm.keys import Purpose
+from lnh_services.hsm.objects import KeyringKeys
+from lnh_services.hsm.operations.passwords import derive, verify
+from lnh_services.hsm.operations.policies import effective_policy
+from lnh_services.hsm.permissions import BUILTIN_ROLES, Holder, Permission
+from lnh_services.hsm.records import (
+    ClientRecord,
+    CredentialRecord,
+    KeyringRecord,
+    LogoutRecord,
+
+    UserRecord,
+    record_id,
+)
+from lnh_services.hsm.steps import Steps
+from lnh_services.hsm.tokens import Grant, Session, Token, open_token, seal_token, token_epoch
+from lnh_services.hsm.worker_core import Request, WorkerCore
+
+KEYRING_POLICY: Final = "policy"
+
+
+def policy_id(keyring: bytes = b"") -> bytes:
+    """Where the cluster's (empty) or a keyring's policy is kept."""
+    return record_id(KEYRING_POLICY, keyring)
+
+
+def hello(worker: WorkerCore, request: Request[Empty]) -> Steps[Welcome]:
+    """Say who the cluster is, and by which key it may be spoken to."""
+    yield from ()
+    secrets = worker.secrets().secrets
+    seed = secrets.channel[-1]
+    identity = Ed25519PrivateKey.from_private_bytes(secrets.identity)
+    statement = channel.Statement(
+        channel.FORMAT,
+        secrets.cluster,
+        secrets.label,
+        seed.epoch,
+        channel.channel_public_bytes(Purpose.CHANNEL.derive(seed.seed)),
+        seed.end,
+        secrets.member,
+        secrets.member_key,
+    )
+    encoded, signature = statement.sign(identity)
+    public = identity.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return Welcome(statement=encoded, signature=signature, identity=public, product=lnh_common.VERSION)
+
+
+def register(worker: WorkerCore, request: Request[Register]) -> Steps[Registered]:
+    """An administrator lets a client machine in."""
+    message = request.message
+    assert request.credential is not None, "registration is a credential operation"
+    request.credential.check_signature(message.sign_key)
+    administrator = message.administrator
+    if administrator.role is not Role.USER:
+        raise PermissionDenied("a client is registered by an appliance user with permission 'clients'")
+    user, _ = yield from _verified_user(worker, request, administrator)
+    if Permission.CLIENTS not in BUILTIN_ROLES.get(user.role, frozenset()):
+        raise PermissionDenied(f"user {user.name!r} (role {user.role}) may not register clients")
+    if message.monitor and (yield from worker.record(UserRecord, record_id("user", message.monitor))) is None:
+        raise NameUnknown(f"no appliance user {message.monitor!r}")
+    client = request.new_id()
+    record = ClientRecord(
+        id=client,
+        name=message.name,
+        curve_key=message.curve_key,
+        sign_key=message.sign_key,
+        monitor=message.monitor,
+        registered_at=int(worker.utc()),
+        revoked=False,
+    )
+    records = yield from worker.started()
+    yield from worker.audit(request, "ok", administrator.name, "user")
+    yield from worker.commit(request, [records.put(record, client, 0, unique=message.name)])
+    return Registered(client=client)
+
+
+def _verified_user(
+    worker: WorkerCore, request: Request[Any], credential: Credential
+) -> Steps[tuple[UserRecord, CredentialRecord]]:
+    stored, _, _ = yield from verify(worker, request, credential)
+    user = yield from worker.record(UserRecord, record_id("user", credential.name))
+    if user is None:
+        raise NameUnknown(f"no appliance user {credential.name!r}")
+    return user, stored
+
+
+def login(worker: WorkerCore, request: Request[Login]) -> Steps[LoggedIn]:
+    """Open a session: of a registered client, with up to two credentials."""
+    given = request.message.credentials
+    if not given and request.client is None:
+        raise PermissionDenied("a login without a credential is a registered client's only")
+    keyrings = {credential.keyring for credential in given if credential.role.of_keyring}
+    if len(keyrings) > 1 or (keyrings and len(given) > 1):
+        raise PermissionDenied("a session holds one keyring role, and no other role beside it")
+    grants: list[Grant] = []
+    keyring_key = b""
+    for credential in given:
+        if credential.role.of_keyring:
+            yield from visible_keyring(worker, request.client, credential.keyring)
+        stored, _, derived = yield from verify(worker, request, credential)
+        if credential.role.of_keyring:
+            identity = worker.secrets()
+            keyring_key = credentials.keyring_key(
+                stored, derived, identity.smk_of(stored.generation), identity.secrets.cluster
+            )
+        grants.append(Grant(credential.role, credential.name, credential.keyring, stored.id))
+        yield from worker.audit(request, "ok", _name(request, credential), credential.role.value)
+    now = int(worker.utc())
+    yield from worker.started()
+    assert worker.cluster is not None, "started() read the cluster record"
+    assert request.credential is not None, "login is a credential operation"
+    token = Token(
+        secret=request.credential.secret,
+        session=os.urandom(16),
+        login_at=now,
+        expires=now,
+        client=request.client.id if request.client else b"",
+        grants=tuple(grants),
+        keyring_key=keyring_key,
+        instance=worker.cluster.instance,
+    )
+    return (yield from _issue(worker, token))
+
+
+def _name(request: Request[Any], credential: Credential) -> str:
+    client = f"@{request.client.name}" if request.client else ""
+    return (credential.name or credential.role.value) + client
+
+
+def visible_keyring(worker: WorkerCore, client: ClientRecord | None, keyring: bytes) -> Steps[KeyringRecord]:
+    """The keyring, if this client may see it; raises KeyringUnknown, or PermissionDenied without a client."""
+    if client is None:
+        raise PermissionDenied("keyrings are used by registered clients only: LNHClientRegistration")
+    record = yield from worker.record(KeyringRecord, keyring)
+    if record is None or (record.assigned and keyring not in client.keyrings):
+        raise KeyringUnknown(f"no keyring {keyring.hex()} that this client may see")
+    return record
+
+
+def _issue(worker: WorkerCore, token: Token) -> Steps[LoggedIn]:
+    """A token like this one with a new expiry, sealed in the newest channel epoch."""
+    policy = yield from effective_policy(worker, token.grants[0].keyring if token.grants else b"")
+    now = int(worker.utc())
+    ends = token.login_at + limits.SESSION_LIFETIME
+    expires = min(now + policy.token_lifetime, ends)
+    secrets = worker.secrets().secrets
+    seed = secrets.channel[-1]
+    renewed = Token(
+        token.secret,
+        token.session,
+        token.login_at,
+        expires,
+        token.client,
+        token.grants,
+        token.keyring_key,
+        token.instance,
+    )
+    sealed = seal_token(renewed, secrets.cluster, seed.epoch, seed.seed)
+    return LoggedIn(token=sealed, session=token.session, expires=expires, ends=ends)
+
+
+def check_token(worker: WorkerCore, sealed: bytes) -> Steps[Session]:
+    """Open a token and check all it rests on; raises TokenUnknown, TokenExpired, ClientRevoked."""
+    epoch, inner = token_epoch(sealed)
+    identity = worker.secrets()
+    seed = identity.seed(epoch)
+    if seed is None:
+        raise TokenUnknown(f"a session token of channel epoch {epoch}, which is over")
+    token = open_token(inner, identity.secrets.cluster, epoch, seed.seed)
+    _check_time(worker, token)
+    yield from worker.started()
+    assert worker.cluster is not None, "started() read the cluster record"
+    if token.instance != worker.cluster.instance:
+        raise TokenUnknown("the cluster was restored since this session was opened")
+    depends = {("cluster", record_id("cluster")), ("logout", token.session)}
+    if (yield from worker.record(LogoutRecord, token.session)) is not None:
+        raise TokenUnknown("this session was logged out")
+    client = None
+    if token.client:
+        depends.add(("client", token.client))
+        client = yield from worker.record(ClientRecord, token.client)
+        if client is None or client.revoked:
+            raise ClientRevoked("this client was revoked")
+    holder, keyring = Holder(client=client is not None), b""
+    for grant in token.grants:
+        holder = yield from _check_grant(worker, grant, client, holder, depends)
+        keyring = grant.keyring or keyring
+    if client is not None and client.monitor and not token.grants:
+        holder = Holder(permissions=BUILTIN_ROLES["monitor"], client=True)
+    depends |= {("policy", policy_id()), ("policy", policy_id(keyring))}
+    who = "+".join(grant.name or grant.role.value for grant in token.grants)
+    return Session(
+        token,
+        SessionKeys.derive(token.secret, sealed),
+        holder,
+        f"{who}@{client.name}" if client else who,
+        KeyringKeys.derive(token.keyring_key, identity.secrets.cluster, keyring) if token.keyring_key else None,
+        frozenset(depends),
+    )
+
+
+def _check_time(worker: WorkerCore, token: Token) -> None:
+    if worker.utc() > token.expires + limits.CLOCK_TOLERANCE:
+        raise TokenExpired("this session's token has expired")
+
+
+def _check_grant(
+    worker: WorkerCore,
+    grant: Grant,
+    client: ClientRecord | None,
+    holder: Holder,
+    depends: set[tuple[str, bytes]],
+) -> Steps[Holder]:
+    where = credentials.credential_id(grant.role, grant.name, grant.keyring)
+    depends.add(("credential", where))
+    stored = yield from worker.record(CredentialRecord, where)
+    if stored is None or stored.id != grant.credential:
+        raise TokenUnknown("the password was changed since this session was opened")
+    if grant.role.of_keyring:
+        depends.add(("keyring", grant.keyring))
+        yield from visible_keyring(worker, client, grant.keyring)
+        return Holder(role=grant.role, keyring=grant.keyring, client=holder.client)
+    if grant.role is Role.PO:
+        return Holder(permissions=holder.permissions, po=True, client=holder.client)
+    user_id = record_id("user", grant.name)
+    depends.add(("user", user_id))
+    user = yield from worker.record(UserRecord, user_id)
+    if user is None:
+        raise TokenUnknown("the appliance user was deleted")
+    held = BUILTIN_ROLES.get(user.role, frozenset())
+    return Holder(permissions=held | holder.permissions, po=holder.po, client=holder.client)
+
+
+def renew(worker: WorkerCore, request: Request[Empty]) -> Steps[LoggedIn]:
+    """The same session with a later expiry, up to a day after the login."""
+    token = request.who.token
+    if worker.utc() > token.login_at + limits.SESSION_LIFETIME:
+        raise TokenExpired(f"the login is more than {limits.SESSION_LIFETIME // 3600} hours old")
+    return (yield from _issue(worker, token))
+
+
+def logout(worker: WorkerCore, request: Request[Logout]) -> Steps[Empty]:
+    """End this session on every member; with `everywhere`, every session of its credentials."""
+    session = request.who
+    records = yield from worker.started()
+    until = session.token.login_at + limits.SESSION_LIFETIME + limits.CLOCK_TOLERANCE
+    record = LogoutRecord(session=session.token.session, until=until)
+    changes: list[store.Change] = [records.put(record, session.token.session, 0)]
+    if request.message.everywhere:
+        for grant in session.token.grants:
+            where = credentials.credential_id(grant.role, grant.name, grant.keyring)
+            stored, version = yield from worker.versioned(CredentialRecord, where, cached=False)
+            if stored is not None:
+                changes.append(records.put(_renamed(worker, stored, session.token.keyring_key), where, version))
+    yield from worker.commit(request, changes)
+    return Empty()
+
+
+def _renamed(worker: WorkerCore, stored: CredentialRecord, keyring_key: bytes) -> CredentialRecord:
+    """The same password under a new credential id."""
+    identity = worker.secrets()
+    smk = identity.smk_of(stored.generation)
+    return credentials.new_record(
+        credentials.kept_of(stored, smk, identity.secrets.cluster),
+        role=stored.role,
+        smk=identity.smk,
+        cluster=identity.secrets.cluster,
+        now=stored.changed_at,
+        name=stored.name,
+        keyring=stored.keyring,
+        keyring_key=keyring_key,
+        must_change=stored.must_change,
+    )
+
+
+def change_password(worker: WorkerCore, request: Request[ChangePassword]) -> Steps[Empty]:
+    """A holder changes its own password; the KRSO's first change makes the keyring's key."""
+    if (yield from worker.acted_before(request)):
+        return Empty()
+    credential, new = request.message.credential, request.message.new
+    credentials.check_password(new)
+    if credential.role.of_keyring:
+        yield from visible_keyring(worker, request.client, credential.keyring)
+    stored, version, derived = yield from verify(worker, request, credential, may_be_first=True)
+    identity = worker.secrets()
+    cluster = identity.secrets.cluster
+    keyring_key = credentials.keyring_key(stored, derived, identity.smk_of(stored.generation), cluster)
+    if credential.role is Role.KRSO and stored.must_change and not keyring_key:
+        keyring_key = os.urandom(credentials.KEYRING_KEY_BYTES)
+    kept = yield from derive(new)
+    record = credentials.new_record(
+        kept,
+        role=stored.role,
+        smk=identity.smk,
+        cluster=cluster,
+        now=int(worker.utc()),
+        name=stored.name,
+        keyring=stored.keyring,
+        keyring_key=keyring_key,
+    )
+    records = yield from worker.started()
+    yield from worker.audit(request, "ok", _name(request, credential), credential.role.value)
+    where = credentials.credential_id(stored.role, stored.name, stored.keyring)
+    yield from worker.commit(request, [records.put(record, where, version)])
+    return Empty()
+
+

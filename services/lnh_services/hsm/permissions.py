@@ -1,0 +1,140 @@
+"""Who may do what: one row an operation, enforced where the operation is served and nowhere else.
+
+A session carries grants: an appliance user with the permissions of its role, the PO, the KRSO or KRCO
+of one keyring, or nothing but a registered client. Appliance roles are named sets of permissions, so
+a custom role is data. The table is that of docs/operations.md, which a test holds to it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from lnh_common.errors import PermissionDenied
+from lnh_common.messages import admin, objects, session
+from lnh_common.messages.session import Role
+
+
+class Permission(str, enum.Enum):
+    """What an appliance role may hold."""
+
+    VIEW = "view"  # status, members, groups, keyring names, metrics
+    USERS = "users"
+    CLIENTS = "clients"  # and assignment
+    MEMBERS = "members"  # invite, promote, remove, set
+    KEYRINGS = "keyrings"  # create and delete, together with the PO
+    CLUSTER = "cluster"  # policy, join, leave, SMK, restore, together with the PO
+    GROUPS = "groups"
+    BACKUP = "backup"  # now, list, verify, download, schedule
+    BACKUP_DELETE = "backup-delete"
+    AUDIT_EXPORT = "audit-export"
+
+
+BUILTIN_ROLES: Final[dict[str, frozenset[Permission]]] = {
+    "admin": frozenset(Permission),
+    "operator": frozenset({Permission.VIEW, Permission.GROUPS, Permission.BACKUP}),
+    "monitor": frozenset({Permission.VIEW}),
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an operation asks of a session.
+
+    Args:
+        permission: an appliance user must hold it.
+        po: and the PO's credential beside it.
+        keyring: or: the session is one of these roles of the keyring it is about.
+        client: or: a registered client without any login.
+        audited: success is recorded too; refusals always are.
+    """
+
+    permission: Permission | None = None
+    po: bool = False
+    keyring: frozenset[Role] = frozenset()
+    client: bool = False
+    audited: bool = False
+
+
+_HOLDERS: Final = frozenset({Role.KRSO, Role.KRCO})
+_KRSO: Final = frozenset({Role.KRSO})
+_ANYONE: Final = Rule(client=True)
+_CRYPTOGRAPHY: Final = Rule(keyring=_HOLDERS)
+_OBJECTS: Final = Rule(keyring=_HOLDERS, audited=True)
+
+RULES: Final[dict[str, Rule]] = {
+    session.RENEW.name: _ANYONE,
+    session.LOGOUT.name: Rule(client=True, audited=True),
+    admin.KEYRING_LIST.name: Rule(Permission.VIEW, client=True, keyring=_HOLDERS),
+    admin.KEYRING_SHOW.name: Rule(Permission.VIEW, keyring=_HOLDERS),
+    admin.KEYRING_CREATE.name: Rule(Permission.KEYRINGS, po=True, audited=True),
+    admin.KEYRING_DELETE.name: Rule(Permission.KEYRINGS, po=True, audited=True),
+    admin.KEYRING_POLICY.name: Rule(keyring=_KRSO, audited=True),
+    admin.ROLE_INIT.name: Rule(Permission.KEYRINGS, po=True, audited=True),
+    admin.ROLE_SET.name: Rule(keyring=_KRSO, audited=True),
+    admin.CLIENT_LIST.name: Rule(Permission.CLIENTS),
+    admin.CLIENT_REVOKE.name: Rule(Permission.CLIENTS, audited=True),
+    admin.CLIENT_ASSIGN.name: Rule(Permission.CLIENTS, audited=True),
+    admin.CLIENT_UNASSIGN.name: Rule(Permission.CLIENTS, audited=True),
+    admin.USER_ADD.name: Rule(Permission.USERS, audited=True),
+    admin.USER_LIST.name: Rule(Permission.USERS),
+    admin.USER_DELETE.name: Rule(Permission.USERS, audited=True),
+    admin.CLUSTER_SHOW.name: Rule(Permission.VIEW, client=True, keyring=_HOLDERS),
+    admin.CLUSTER_POLICY.name: Rule(Permission.CLUSTER, po=True, audited=True),
+    admin.STATUS.name: Rule(Permission.VIEW),
+    objects.GENERATE.name: _OBJECTS,
+    objects.GENERATE_PAIR.name: _OBJECTS,
+    objects.SET.name: _OBJECTS,
+    objects.DESTROY.name: _OBJECTS,
+    objects.FIND.name: _CRYPTOGRAPHY,
+    objects.SHOW.name: _CRYPTOGRAPHY,
+    objects.SIGN.name: _CRYPTOGRAPHY,
+    objects.SIGN_MANY.name: _CRYPTOGRAPHY,
+    objects.VERIFY.name: _CRYPTOGRAPHY,
+    objects.ENCRYPT.name: _CRYPTOGRAPHY,
+    objects.DECRYPT.name: _CRYPTOGRAPHY,
+    objects.RANDOM.name: _CRYPTOGRAPHY,
+}
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What a session may, as its grants say.
+
+    Args:
+        permissions: of its appliance user.
+        po: whether the PO logged in too.
+        role, keyring: of its keyring role.
+        client: whether it is a registered client.
+    """
+
+    permissions: frozenset[Permission] = frozenset()
+    po: bool = False
+    role: Role | None = None
+    keyring: bytes = b""
+    client: bool = False
+
+
+def check(operation: str, route: bytes, holder: Holder) -> None:
+    """Raises PermissionDenied, naming what is missing."""
+    rule = RULES[operation]
+    if rule.keyring and holder.role in rule.keyring and (route in {holder.keyring, b""}):
+        return
+    if rule.client and holder.client:
+        return
+    if rule.permission is not None and rule.permission in holder.permissions:
+        if not rule.po or holder.po:
+            return
+        raise PermissionDenied(f"{operation} needs the PO's credential beside that of the user")
+    raise PermissionDenied(f"{operation} needs {' or '.join(_wanted(rule))}")
+
+
+def _wanted(rule: Rule) -> list[str]:
+    wanted = [f"the {role.name} of that keyring" for role in sorted(rule.keyring)]
+    if rule.permission is not None:
+        roles = [name for name, held in BUILTIN_ROLES.items() if rule.permission in held]
+        wanted.append(f"an appliance user with permission {rule.permission.value!r} ({', '.join(roles)})")
+    if rule.client:
+        wanted.append("a registered client")
+    return wanted

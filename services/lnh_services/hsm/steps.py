@@ -1,0 +1,50 @@
+"""How the worker's operations wait without I/O: a generator that yields what it asks, and is sent the answer.
+
+    def destroy(worker, request):
+        item = yield from worker.item(request.handle)      # may ask the store
+        yield from worker.commit(request, [Delete(...)])
+
+So every operation reads from top to bottom, is tested by hand-fed answers, and the loop that feeds it
+for real (`worker.py`) can serve a thousand at once and `forget` at any moment in between.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from lnh_common.messages.base import Message, Operation, Q, R
+
+T = TypeVar("T")
+
+
+class Peer(enum.Enum):
+    """Whom a worker asks."""
+
+    STORE = "store"
+    CORE = "core"
+    ARGON2 = "argon2"
+    MEMBERSHIP = "membership"
+    BALANCER = "balancer"
+    BACKUP = "backup"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request to another process; its answer, or its error, is sent into the generator."""
+
+    peer: Peer
+    operation: Operation[Any, Any]
+    message: Message
+
+
+Steps = Generator[Ask, Message, T]
+
+
+def ask(peer: Peer, operation: Operation[Q, R], message: Q) -> Steps[R]:
+    """Ask `peer`, and be answered with the operation's reply type."""
+    reply = yield Ask(peer, operation, message)
+    assert isinstance(reply, operation.reply), "the loop decodes an answer as the operation's reply type"
+    return cast("R", reply)

@@ -1,0 +1,482 @@
+"""The pure hsm worker: frames of a request in; what to ask, and the frames of the answer, out.
+
+A request goes through one function, `WorkerCore.serve`, in this order, and nothing is done before
+all of it has passed:
+
+    header -> operation of the table -> seal opened -> session and its records -> fields
+           -> permission -> audit (of what changes something) -> handler -> audit (of a refusal) -> sealed answer
+
+Before a seal is opened there is no key to answer under, so errors up to there are unsealed hints;
+after it every error is sealed. A handler is a generator (`steps.py`); while it waits others are served,
+and `forget` may take anything out of the caches, so what waited asks again whether its session lives.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar, cast
+
+import msgspec
+
+from lnh_common import channel, codec, limits, wire
+from lnh_common.attributes import Attribute
+from lnh_common.channel import Envelope, OpenedCredential, SessionKeys
+from lnh_common.errors import (
+    AuditFailed,
+    ChannelInvalid,
+    ClientRevoked,
+    ClientUnknown,
+    DeadlineExceeded,
+    Internal,
+    LnhError,
+    MalformedMessage,
+    NoCluster,
+    ObjectUnknown,
+    PermissionDenied,
+    SealBroken,
+    TokenUnknown,
+    UnknownOperation,
+    VersionConflict,
+)
+from lnh_common.messages import hsm, store
+from lnh_common.messages.base import OPERATIONS, Effect, Message, Operation, Seal
+from lnh_common.wire import Frames, Header, Kind
+from lnh_services.hsm import permissions
+from lnh_services.hsm.caches import CachedKey, CachedRecord, Caches
+from lnh_services.hsm.credentials import Smk
+from lnh_services.hsm.keys import Purpose
+from lnh_services.hsm.mechanisms import load
+from lnh_services.hsm.records import ClientRecord, ClusterRecord, Record, Records, record_id
+from lnh_services.hsm.steps import Ask, Peer, Steps, ask
+from lnh_services.hsm.tokens import Session
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Message)
+R = TypeVar("R", bound=Record)
+
+CLUSTER_RECORD: Final = record_id("cluster")
+_BYTES: Final = (bytes,)
+
+
+@dataclass(eq=False)
+class Request(Generic[M]):
+    """One opened request.
+
+    Args:
+        session: None where the operation opens one or uses a credential (`credential` then).
+        client: the registered client's record, where there is one.
+    """
+
+    header: Header
+    operation: Operation[Any, Any]
+    envelope: Envelope
+    message: M
+    session: Session | None = None
+    credential: OpenedCredential | None = None
+    client: ClientRecord | None = None
+
+    @property
+    def who(self) -> Session:
+        assert self.session is not None, "an operation under Seal.SESSION has a session"
+        return self.session
+
+    @property
+    def client_id(self) -> bytes:
+        """Whose duplicates this request's are kept with: 16 bytes."""
+        if self.client is not None:
+            return self.client.id
+        return self.who.token.session if self.session else self.envelope.connection
+
+    def new_id(self, number: int = 0) -> bytes:
+        """The 16-byte id of the `number`th thing this request makes: a retry makes the same ones."""
+        return record_id("made by", self.client_id, self.envelope.connection, codec.encode([self.envelope.sequence, number]))
+
+
+Handler = Callable[["WorkerCore", Request[Any]], Steps[Message]]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the member is, and the secrets the core gave."""
+
+    secrets: hsm.WorkerSecrets
+    smk: Smk
+    record_key: bytes
+
+    @classmethod
+    def of(cls, secrets: hsm.WorkerSecrets) -> Identity:
+        newest = secrets.smk[-1]
+        return cls(secrets, Smk(newest.generation, newest.key), Purpose.RECORD.derive(newest.key))
+
+    def smk_of(self, generation: int) -> Smk:
+        """Raises SealBroken for a generation this HSM does not hold."""
+        for held in self.secrets.smk:
+            if held.generation == generation:
+                return Smk(held.generation, held.key)
+        raise SealBroken(f"sealed under SMK generation {generation}, which this HSM does not hold")
+
+    def seed(self, epoch: int) -> hsm.ChannelSeed | None:
+        """The channel seed of an epoch that is still in use."""
+        return next((seed for seed in self.secrets.channel if seed.epoch == epoch), None)
+
+
+class WorkerCore:
+    """One worker's state. `utc` gives UTC seconds, `boot` seconds of a clock that never goes back."""
+
+    def __init__(self, handlers: dict[str, Handler], utc: Callable[[], float], boot: Callable[[], float]) -> None:
+        self.handlers = handlers
+        self.utc = utc
+        self.boot = boot
+        self.worker = os.urandom(16)
+        self.caches = Caches()
+        self.identity: Identity | None = None
+        self.records: Records | None = None
+        self.cluster: ClusterRecord | None = None
+        self.lease_until = 0.0
+        self.operations = 0
+        self.refused = 0
+        self._own_sequence = 0
+        self._channel_keys: dict[int, Any] = {}
+        self._uses: dict[tuple[bytes, bytes], int] = {}
+
+    # --- what the loop tells it
+
+    def take_secrets(self, secrets: hsm.WorkerSecrets) -> None:
+        """Begin, or go on, with what the core gave; other secrets than before end every session here."""
+        before = self.identity
+        self.identity = Identity.of(secrets)
+        if before is not None and before.secrets != secrets:
+            self.forget_everything()
+            self._channel_keys.clear()
+
+    def take_lease(self, sent_at: float, attached: store.Attached) -> None:
+        """The store granted a lease to a request sent at `sent_at` (boot seconds)."""
+        if attached.fresh:
+            self.forget_everything()
+        self.lease_until = sent_at + attached.lease_ms / 1000
+
+    def forget(self, message: store.Forget) -> None:
+        """The store says that these changed."""
+        if message.everything:
+            self.forget_everything()
+        else:
+            self._keep_uses(self.caches.keys.items())
+            self.caches.forget(message.keys)
+            if any(key.table == "cluster" for key in message.keys):
+                self.records = self.cluster = None
+
+    def forget_everything(self) -> None:
+        self._keep_uses(self.caches.keys.items())
+        self.caches.forget_everything()
+        self.records = self.cluster = None
+
+    # --- serving
+
+    def serve(self, header: Header, token: bytes, body: bytes) -> Steps[Frames]:
+        """Serve one request; never raises for what a client sent."""
+        self.operations += 1
+        if self.boot() >= self.lease_until:
+            self.forget_everything()
+        try:
+            operation = OPERATIONS.get(header.operation)
+            if operation is None or operation.name not in self.handlers:
+                raise UnknownOperation(f"operation {header.operation!r}")
+            if operation.seal is Seal.NONE:
+                return (yield from self._serve_open(operation, header, body))
+            if operation.seal is Seal.SESSION:
+                session = self.caches.sessions.get(token)
+                if session is None:
+                    session = yield from self._open_session(token)
+                keys = session.keys
+                envelope = channel.open_request(keys, header, body)
+                credential = None
+            else:
+                session = None
+                credential = self._open_credential(header, body)
+                keys = SessionKeys.derive(credential.secret, b"")
+                envelope = credential.envelope
+        except LnhError as error:
+            self.refused += 1
+            return wire.error_frames(header, error)
+        except Exception:  # the shell of every request: an answer is owed, and the bug is logged
+            log.exception("failed operation=%s", header.operation)
+            return wire.error_frames(header, Internal("the member failed; its log says why"))
+        value: dict[str, Any] | LnhError
+        try:
+            value = yield from self._serve_opened(operation, header, envelope, session, credential)
+        except LnhError as error:
+            self.refused += 1
+            value = error
+        except Exception:  # as above
+            log.exception("failed operation=%s", header.operation)
+            value = Internal("the member failed; its log says why")
+        return [header.answer(Kind.REPLY).pack(), b"", channel.seal_reply(keys, header, body, value)]
+
+    def _serve_open(self, operation: Operation[Any, Any], header: Header, body: bytes) -> Steps[Frames]:
+        message = codec.decode_as(body, operation.request)
+        reply = yield from self.handlers[operation.name](
+            self, Request(header, operation, Envelope(0, header.deadline_ms, b"", 0, {}), message)
+        )
+        return [header.answer(Kind.REPLY).pack(), b"", codec.encode(reply)]
+
+    def _serve_opened(
+        self,
+        operation: Operation[Any, Any],
+        header: Header,
+        envelope: Envelope,
+        session: Session | None,
+        credential: OpenedCredential | None,
+    ) -> Steps[dict[str, Any]]:
+        self._check_envelope(operation, envelope)
+        request: Request[Any] = Request(
+            header, operation, envelope, codec.convert(envelope.fields, operation.request), session, credential
+        )
+        if session is None:
+            assert credential is not None, "Seal.CREDENTIAL opened a credential message"
+            request.client = yield from self._signing_client(credential)
+            reply = yield from self.handlers[operation.name](self, request)
+            return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
+        audited = permissions.RULES[operation.name].audited
+        try:
+            permissions.check(operation.name, header.route, session.holder)
+            if audited:
+                yield from self.audit(request, "ok")
+            reply = yield from self.handlers[operation.name](self, request)
+        except LnhError as error:
+            if (audited and not isinstance(error, AuditFailed)) or isinstance(error, REFUSALS):
+                yield from self.audit(request, type(error).__name__)
+            raise
+        return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
+
+    def _check_envelope(self, operation: Operation[Any, Any], envelope: Envelope) -> None:
+        age = self.utc() - envelope.issued_at / 1000
+        if abs(age) > limits.ISSUED_AT_TOLERANCE:
+            raise DeadlineExceeded(
+                f"issued {age:.0f} s ago by this member's clock; at most {limits.ISSUED_AT_TOLERANCE}: set the clocks"
+            )
+        if operation.effect is Effect.WRITE and (envelope.sequence < 1 or len(envelope.connection) != 16):
+            raise MalformedMessage("a write names its connection (16 bytes) and sequence (from 1)")
+
+    # --- credentials and sessions
+
+    def secrets(self) -> Identity:
+        """Raises NoCluster before the core gave any."""
+        if self.identity is None:
+            raise NoCluster("this member serves no cluster")
+        return self.identity
+
+    def _open_credential(self, header: Header, body: bytes) -> OpenedCredential:
+        identity = self.secrets()
+        epoch = channel.credential_epoch(body)
+        private = self._channel_keys.get(epoch)
+        if private is None:
+            seed = identity.seed(epoch)
+            if seed is None:
+                raise TokenUnknown(f"channel epoch {epoch} is over; say hello again")
+            private = channel.channel_private_key(Purpose.CHANNEL.derive(seed.seed))
+            self._channel_keys[epoch] = private
+        return channel.open_credential(header, body, identity.secrets.cluster, private)
+
+    def _signing_client(self, credential: OpenedCredential) -> Steps[ClientRecord | None]:
+        """The registered client that made the message, or None for an unregistered one."""
+        if not credential.client:
+            return None
+        record = yield from self.record(ClientRecord, credential.client)
+        if record is None:
+            raise ClientUnknown(f"no client {credential.client.hex()} is registered here")
+        credential.check_signature(record.sign_key)
+        if record.revoked:
+            raise ClientRevoked(f"client {record.name!r} was revoked")
+        return record
+
+    def _open_session(self, token: bytes) -> Steps[Session]:
+        from lnh_services.hsm.operations.session import check_token
+
+        session = yield from check_token(self, token)
+        if session.alive and self.boot() < self.lease_until:
+            self.caches.sessions.put(token, session)
+        return session
+
+    # --- records
+
+    def started(self) -> Steps[Records]:
+        """The means to read records; asks for the cluster record once."""
+        if self.records is None:
+            identity = self.secrets()
+            bare = Records(identity.record_key, identity.secrets.cluster, b"")
+            key = bare.key_of(ClusterRecord, CLUSTER_RECORD)
+            got = yield from ask(Peer.STORE, store.GET, store.Get(key=key))
+            if got.item is None:
+                raise NoCluster("the store holds no cluster yet")
+            self.cluster = bare.read(ClusterRecord, got.item)
+            self.records = Records(identity.record_key, identity.secrets.cluster, self.cluster.instance)
+        return self.records
+
+    def record(self, kind: type[R], record: bytes) -> Steps[R | None]:
+        """The record with this id, or None."""
+        found = yield from self.versioned(kind, record)
+        return found[0]
+
+    def versioned(self, kind: type[R], record: bytes, *, cached: bool = True) -> Steps[tuple[R | None, int]]:
+        """The record with this id and its version, or (None, 0). `cached` False reads it from the store."""
+        records = yield from self.started()
+        key = records.key_of(kind, record)
+        known = self.caches.records.get((key.table, record)) if cached else None
+        if known is None:
+            got = yield from ask(Peer.STORE, store.GET, store.Get(key=key))
+            found = records.read(kind, got.item) if got.item else None
+            known = CachedRecord(found, got.item.version if got.item else 0)
+            if cached and self.boot() < self.lease_until:
+                self.caches.records.put((key.table, record), known)
+        return cast("R | None", known.record), known.version
+
+    def scan(self, kind: type[R], after: bytes = b"", limit: int = limits.PAGE_ITEMS) -> Steps[tuple[list[R], bool]]:
+        """A page of a table's records in the order of their ids, and whether there are more."""
+        records = yield from self.started()
+        table = records.key_of(kind, b"").table
+        page = yield from ask(Peer.STORE, store.SCAN, store.Scan(table=table, after=after, limit=limit, body=True))
+        return [records.read(kind, item) for item in page.items], page.more
+
+    def scan_all(self, kind: type[R]) -> Steps[list[R]]:
+        """Every record of a small table."""
+        found: list[R] = []
+        records = yield from self.started()
+        after, more = b"", True
+        while more:
+            table = records.key_of(kind, b"").table
+            page = yield from ask(
+                Peer.STORE, store.SCAN, store.Scan(table=table, after=after, limit=1024, body=True)
+            )
+            found += [records.read(kind, item) for item in page.items]
+            more = page.more
+            after = page.items[-1].key.id if page.items else after
+        return found
+
+    # --- objects
+
+    def object(self, request: Request[Any], handle: bytes) -> Steps[CachedKey]:
+        """An object of the request's keyring, unsealed; raises ObjectUnknown, SealBroken, TokenUnknown."""
+        session = request.who
+        where = (request.header.route, handle)
+        known = self.caches.keys.get(where)
+        if known is None:
+            keys = session.keyring_keys
+            assert keys is not None, "a keyring role's session has the keyring's keys"
+            got = yield from ask(Peer.STORE, store.GET, store.Get(key=keys.key(handle)))
+            if got.item is None:
+                raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
+            self.check_alive(session)
+            attributes = keys.read_attributes(got.item)
+            dates = (str(attributes.get(Attribute.START_DATE, "")), str(attributes.get(Attribute.END_DATE, "")))
+            known = CachedKey(got.item.version, attributes, load(attributes, keys.read_value(got.item)), dates)
+            if self.boot() < self.lease_until:
+                self.caches.keys.put(where, known)
+        return known
+
+    def check_alive(self, session: Session) -> None:
+        """Raises TokenUnknown when the session ended while its request waited."""
+        if not session.alive:
+            raise TokenUnknown("the session ended, or what it rests on changed")
+
+    # --- writing
+
+    def commit(self, request: Request[Any], changes: Iterable[store.Change]) -> Steps[store.Committed]:
+        """Commit a request's changes, exactly once however often it comes."""
+        if request.session is not None:
+            self.check_alive(request.session)
+        message = store.Commit(
+            client=request.client_id,
+            session=request.envelope.connection,
+            sequence=request.envelope.sequence,
+            issued_at=request.envelope.issued_at,
+            changes=tuple(changes),
+        )
+        return (yield from ask(Peer.STORE, store.COMMIT, message))
+
+    def acted_before(self, request: Request[Any]) -> Steps[bool]:
+        """Whether this request, which comes again, has acted; raises its first error if it was refused."""
+        recalled = yield from ask(
+            Peer.STORE,
+            store.RECALL,
+            store.Recall(
+                client=request.client_id, session=request.envelope.connection, sequence=request.envelope.sequence
+            ),
+        )
+        return recalled.known
+
+    def own_commit(self, change: store.Change) -> Steps[bool]:
+        """Commit a change of the worker's own (a lock count); False when somebody else was first."""
+        self._own_sequence += 1
+        message = store.Commit(
+            client=self.worker,
+            session=self.worker,
+            sequence=self._own_sequence,
+            issued_at=int(self.utc() * 1000),
+            changes=(change,),
+        )
+        try:
+            yield from ask(Peer.STORE, store.COMMIT, message)
+        except (VersionConflict, ObjectUnknown):
+            return False
+        return True
+
+    # --- audit
+
+    def audit(self, request: Request[Any], outcome: str, who: str = "", role: str = "") -> Steps[None]:
+        """Record an act, and wait until it is recorded; raises AuditFailed."""
+        session = request.session
+        entry = hsm.AuditEntry(
+            identity=who or (session.who if session else "unknown"),
+            role=role or (_role(session) if session else ""),
+            operation=request.operation.name,
+            target=_target(request),
+            outcome=outcome,
+            detail={"request": request.header.request_id, "session": session.token.session.hex() if session else ""},
+        )
+        yield from ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=(entry,)))
+
+    def take_uses(self) -> list[hsm.AuditEntry]:
+        """Uses of keys since the last call, one entry a key."""
+        self._keep_uses(self.caches.keys.items())
+        entries = [
+            hsm.AuditEntry(
+                identity="", role="", operation="key.use", target=f"{keyring.hex()}/{handle.hex()}", outcome="ok",
+                detail={"count": count},
+            )  # fmt: skip
+            for (keyring, handle), count in self._uses.items()
+        ]
+        self._uses.clear()
+        return entries
+
+    def _keep_uses(self, keys: Iterable[tuple[tuple[bytes, bytes], CachedKey]]) -> None:
+        for where, key in keys:
+            if key.uses:
+                self._uses[where] = self._uses.get(where, 0) + key.uses
+                key.uses = 0
+
+
+# Errors that say somebody tried what they may not: recorded whatever the operation.
+REFUSALS: Final = (PermissionDenied, ChannelInvalid, SealBroken)
+
+
+def _role(session: Session) -> str:
+    return "+".join(grant.role.value for grant in session.token.grants) or "client"
+
+
+def _target(request: Request[Any]) -> str:
+    """What the request is about, in names and ids only."""
+    parts = [request.header.route.hex()] if request.header.route else []
+    for name in ("label", "name", "client", "handle", "keyring"):
+        value = getattr(request.message, name, None)
+        if isinstance(value, (str, bytes)) and value:
+            parts.append(value.hex() if isinstance(value, bytes) else value)
+    if request.operation.name.startswith("object.generate"):
+        parts.append(request.new_id().hex())
+    return "/".join(parts)
+
+
+__all__ = ["CLUSTER_RECORD", "Ask", "Handler", "Identity", "Request", "WorkerCore"]
