@@ -72,6 +72,7 @@ ARGON2_QUEUE: Final = 64
 REQUESTS_IN_FLIGHT: Final = 4096  # in one service, over all its callers
 REQUESTS_PER_CLIENT: Final = 1024  # of one connection, in the balancer
 HIGH_WATER_MARK: Final = 8192
+BYTES_IN_FLIGHT: Final = 256 * MIB  # of requests one balancer is answerable for
 
 # Caches of one hsm worker
 CACHED_KEYS: Final = 4096

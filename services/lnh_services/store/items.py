@@ -1,0 +1,282 @@
+"""Items, tags and duplicate records in SQLite: the state machine's `Storage`, and the reads of it.
+
+One connection is one view: the writer's sees its open transaction, a reader's what was last committed.
+Scopes are counted in a table of their own, so that a limit is checked without counting a keyring's objects.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from lnh_common import codec, limits
+from lnh_common.errors import ArgumentInvalid, LnhError, SealBroken
+from lnh_common.messages.store import Item, Key, Scan
+from lnh_services.store.log import Milliseconds
+from lnh_services.store.state import MAX_TAGS, Answer, Mark, Record
+
+SCHEMA: Final = """
+CREATE TABLE items (
+    number INTEGER PRIMARY KEY, tbl TEXT NOT NULL, scope BLOB NOT NULL, id BLOB NOT NULL,
+    version INTEGER NOT NULL, tags BLOB NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL,
+    UNIQUE (tbl, scope, id)
+) STRICT;
+CREATE TABLE tags (
+    tbl TEXT NOT NULL, scope BLOB NOT NULL, tag BLOB NOT NULL, id BLOB NOT NULL,
+    PRIMARY KEY (tbl, scope, tag, id)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE scopes (
+    tbl TEXT NOT NULL, scope BLOB NOT NULL, items INTEGER NOT NULL,
+    PRIMARY KEY (tbl, scope)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE records (
+    client BLOB NOT NULL, session BLOB NOT NULL, sequence INTEGER NOT NULL, number INTEGER NOT NULL,
+    log_time INTEGER NOT NULL, issued_at INTEGER NOT NULL, answer BLOB NOT NULL,
+    PRIMARY KEY (client, session, sequence)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX records_in_order ON records (client, number);
+CREATE TABLE marks (
+    client BLOB NOT NULL, session BLOB NOT NULL, sequence INTEGER NOT NULL, issued_until INTEGER NOT NULL,
+    PRIMARY KEY (client, session)
+) STRICT, WITHOUT ROWID;
+"""
+
+# What a page of a scan may weigh: a whole item and the rest of the message still fit into a body.
+PAGE_BYTES: Final = limits.REQUEST_BYTES // 2
+
+_COLUMNS: Final = "i.id, i.version, i.tags, i.head"
+
+
+def pack_tags(tags: tuple[bytes, ...]) -> bytes:
+    """Each tag after one byte of length."""
+    return b"".join(bytes((len(tag),)) + tag for tag in tags)
+
+
+def parse_tags(packed: bytes) -> tuple[bytes, ...]:
+    """The inverse of `pack_tags`; raises SealBroken for anything else."""
+    tags, at = [], 0
+    while at < len(packed):
+        end = at + 1 + packed[at]
+        if end > len(packed):
+            raise SealBroken("the tags of a stored item do not decode")
+        tags.append(packed[at + 1 : end])
+        at = end
+    return tuple(tags)
+
+
+def _pack_answer(answer: Answer) -> bytes:
+    return codec.encode(answer if isinstance(answer, int) else answer.to_wire())
+
+
+def _parse_answer(packed: bytes) -> Answer:
+    decoded = codec.decode(packed)
+    return decoded if isinstance(decoded, int) else LnhError.from_wire(decoded)
+
+
+class ItemReader:
+    """Reads of items on one connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection: Final = connection
+
+    def get(self, key: Key, *, body: bool = True) -> Item | None:
+        columns = f"{_COLUMNS}, i.body" if body else f"{_COLUMNS}, x''"
+        row = self._connection.execute(
+            f"SELECT {columns} FROM items i WHERE tbl = ? AND scope = ? AND id = ?",  # noqa: S608  # constants
+            (key.table, key.scope, key.id),
+        ).fetchone()
+        return None if row is None else _item(key.table, key.scope, row)
+
+    def scan(self, scan: Scan) -> tuple[list[Item], bool]:
+        """A page, and whether more follows. Raises ArgumentInvalid for too many tags.
+
+        A page ends early at PAGE_BYTES, but holds at least one item if there is one.
+        """
+        tags = tuple(dict.fromkeys(scan.tags))
+        if len(tags) > MAX_TAGS:
+            raise ArgumentInvalid(f"a search for {len(tags)} tags; at most {MAX_TAGS}")
+        rows = self._connection.execute(
+            _scan_statement(len(tags), body=scan.body), (scan.table, scan.scope, scan.after, *tags, scan.limit + 1)
+        )
+        items: list[Item] = []
+        size = 0
+        for row in rows:
+            if len(items) == scan.limit:
+                return items, True
+            item = _item(scan.table, scan.scope, row)
+            size += len(item.head) + len(item.body) + sum(map(len, item.tags)) + 128
+            if items and size > PAGE_BYTES:
+                return items, True
+            items.append(item)
+        return items, False
+
+    def count(self, table: str, scope: bytes) -> int:
+        row = self._connection.execute(
+            "SELECT items FROM scopes WHERE tbl = ? AND scope = ?", (table, scope)
+        ).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def total(self) -> int:
+        """Items in all tables."""
+        (total,) = self._connection.execute("SELECT coalesce(sum(items), 0) FROM scopes").fetchone()
+        return int(total)
+
+    def everything(self) -> Iterator[Item]:
+        """Every item, by table, scope and id."""
+        for table, scope, *row in self._connection.execute(
+            f"SELECT i.tbl, i.scope, {_COLUMNS}, i.body FROM items i ORDER BY tbl, scope, id"  # noqa: S608  # constants
+        ):
+            yield _item(table, scope, row)
+
+
+def _item(table: str, scope: bytes, row: tuple[bytes, int, bytes, bytes, bytes] | list[object]) -> Item:
+    id_, version, tags, head, body = row
+    assert isinstance(id_, bytes)
+    assert isinstance(version, int)
+    assert isinstance(tags, bytes)
+    assert isinstance(head, bytes)
+    assert isinstance(body, bytes)
+    key = Key(table=table, scope=scope, id=id_)
+    return Item(key=key, version=version, head=head, body=body, tags=parse_tags(tags))
+
+
+def _record(row: tuple[bytes, bytes, int, int, int, int, bytes]) -> Record:
+    client, session, sequence, number, log_time, issued_at, answer = row
+    return Record(
+        client, session, sequence, number, Milliseconds(log_time), Milliseconds(issued_at), _parse_answer(answer)
+    )
+
+
+def _scan_statement(tags: int, *, body: bool) -> str:
+    """Parameters: table, scope, after, each tag, limit. The first tag's index drives a search by tags."""
+    columns = f"{_COLUMNS}, i.body" if body else f"{_COLUMNS}, x''"
+    if not tags:
+        return (
+            f"SELECT {columns} FROM items i WHERE tbl = ?1 AND scope = ?2 AND id > ?3 "  # noqa: S608  # constants
+            "ORDER BY id LIMIT ?4"
+        )
+    others = "".join(
+        f" AND EXISTS (SELECT 1 FROM tags o WHERE o.tbl = ?1 AND o.scope = ?2 AND o.tag = ?{n} AND o.id = t.id)"  # noqa: S608
+        for n in range(5, 4 + tags)
+    )
+    return (
+        f"SELECT {columns} FROM tags t CROSS JOIN items i ON i.tbl = ?1 AND i.scope = ?2 AND i.id = t.id "  # noqa: S608
+        f"WHERE t.tbl = ?1 AND t.scope = ?2 AND t.tag = ?4 AND t.id > ?3{others} ORDER BY t.id LIMIT ?{4 + tags}"
+    )
+
+
+class ItemStorage(ItemReader):
+    """The state machine's `Storage`, within the writer's open transaction."""
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        self._connection.execute("SAVEPOINT attempt")
+        try:
+            yield
+        except LnhError:
+            self._connection.execute("ROLLBACK TO attempt")
+            self._connection.execute("RELEASE attempt")
+            raise
+        # Anything else is the disk's or a bug: the whole transaction is rolled back by who began it.
+        self._connection.execute("RELEASE attempt")
+
+    def put(self, item: Item) -> None:
+        key, place = item.key, (item.key.table, item.key.scope)
+        old = self._tags_of(key)
+        row = (*place, key.id, item.version, pack_tags(item.tags), item.head, item.body)
+        self._connection.execute(
+            "INSERT INTO items (tbl, scope, id, version, tags, head, body) VALUES (?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT (tbl, scope, id) DO UPDATE SET version = excluded.version, tags = excluded.tags, "
+            "head = excluded.head, body = excluded.body",
+            row,
+        )
+        if old is None:
+            self._connection.execute(
+                "INSERT INTO scopes VALUES (?, ?, 1) ON CONFLICT (tbl, scope) DO UPDATE SET items = items + 1", place
+            )
+        self._drop_tags(key, set(old or ()) - set(item.tags))
+        new = set(item.tags) - set(old or ())
+        self._connection.executemany(
+            "INSERT INTO tags VALUES (?, ?, ?, ?)", [(*place, tag, key.id) for tag in sorted(new)]
+        )
+
+    def delete(self, key: Key) -> None:
+        tags = self._tags_of(key)
+        assert tags is not None, "deleting an item that is not there"
+        place = (key.table, key.scope)
+        self._drop_tags(key, set(tags))
+        self._connection.execute("DELETE FROM items WHERE tbl = ? AND scope = ? AND id = ?", (*place, key.id))
+        self._connection.execute("UPDATE scopes SET items = items - 1 WHERE tbl = ? AND scope = ?", place)
+        self._connection.execute("DELETE FROM scopes WHERE tbl = ? AND scope = ? AND items = 0", place)
+
+    def ids(self, table: str, scope: bytes) -> list[bytes]:
+        rows = self._connection.execute("SELECT id FROM items WHERE tbl = ? AND scope = ? ORDER BY id", (table, scope))
+        return [id_ for (id_,) in rows]
+
+    def tagged(self, table: str, scope: bytes, tag: bytes) -> list[bytes]:
+        rows = self._connection.execute(
+            "SELECT id FROM tags WHERE tbl = ? AND scope = ? AND tag = ? LIMIT 2", (table, scope, tag)
+        )
+        return [id_ for (id_,) in rows]
+
+    def record(self, client: bytes, session: bytes, sequence: int) -> Record | None:
+        row = self._connection.execute(
+            "SELECT client, session, sequence, number, log_time, issued_at, answer FROM records "
+            "WHERE client = ? AND session = ? AND sequence = ?",
+            (client, session, sequence),
+        ).fetchone()
+        return None if row is None else _record(row)
+
+    def add_record(self, record: Record) -> None:
+        self._connection.execute(
+            "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                record.client, record.session, record.sequence, record.number, record.log_time, record.issued_at,
+                _pack_answer(record.answer),
+            ),
+        )  # fmt: skip
+
+    def newest_number(self, client: bytes) -> int:
+        (number,) = self._connection.execute(
+            "SELECT coalesce(max(number), 0) FROM records WHERE client = ?", (client,)
+        ).fetchone()
+        return int(number)
+
+    def oldest_records(self, client: bytes, at_most: int) -> list[Record]:
+        rows = self._connection.execute(
+            "SELECT client, session, sequence, number, log_time, issued_at, answer FROM records "
+            "WHERE client = ? ORDER BY number LIMIT ?",
+            (client, at_most),
+        )
+        return [_record(row) for row in rows]
+
+    def drop_record(self, record: Record) -> None:
+        self._connection.execute("DELETE FROM records WHERE client = ? AND number = ?", (record.client, record.number))
+
+    def mark(self, client: bytes, session: bytes) -> Mark | None:
+        row = self._connection.execute(
+            "SELECT sequence, issued_until FROM marks WHERE client = ? AND session = ?", (client, session)
+        ).fetchone()
+        return None if row is None else Mark(row[0], row[1])
+
+    def set_mark(self, client: bytes, session: bytes, mark: Mark) -> None:
+        self._connection.execute(
+            "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)", (client, session, mark.sequence, mark.issued_until)
+        )
+
+    def drop_marks(self, client: bytes, before: Milliseconds) -> None:
+        self._connection.execute("DELETE FROM marks WHERE client = ? AND issued_until < ?", (client, before))
+
+    def _tags_of(self, key: Key) -> tuple[bytes, ...] | None:
+        row = self._connection.execute(
+            "SELECT tags FROM items WHERE tbl = ? AND scope = ? AND id = ?", (key.table, key.scope, key.id)
+        ).fetchone()
+        return None if row is None else parse_tags(row[0])
+
+    def _drop_tags(self, key: Key, tags: set[bytes]) -> None:
+        self._connection.executemany(
+            "DELETE FROM tags WHERE tbl = ? AND scope = ? AND tag = ? AND id = ?",
+            [(key.table, key.scope, tag, key.id) for tag in sorted(tags)],
+        )

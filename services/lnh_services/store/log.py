@@ -1,0 +1,133 @@
+"""The replicated log's entries: what one holds, how it is hashed, and how a chain of them is checked.
+
+Everything replicated is an entry. Each carries the hash of the one before it, so two logs that agree on
+an entry agree on everything before it, and a changed, missing or moved entry is noticed on start.
+docs/formats/store.md has the encoding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Final, NamedTuple, NewType
+
+import msgspec
+
+from lnh_common import codec, limits
+from lnh_common.errors import MalformedMessage, SealBroken
+from lnh_common.messages.store import Commit
+
+MemberId = NewType("MemberId", bytes)
+ClusterId = NewType("ClusterId", bytes)
+Milliseconds = NewType("Milliseconds", int)  # UTC, since 1970
+
+FORMAT: Final = 1
+PAYLOAD_BYTES: Final = 2 * limits.BODY_BYTES
+
+
+class Epoch(NamedTuple):
+    """Who leads: ordered as a pair, never used twice. `(0, b"")` is before the first."""
+
+    number: int
+    opener: MemberId
+
+    def following(self, opener: MemberId) -> Epoch:
+        """The next epoch, if `opener` opens it."""
+        return Epoch(self.number + 1, opener)
+
+    def __str__(self) -> str:
+        return f"{self.number}.{self.opener.hex()[:8]}"
+
+
+NO_EPOCH: Final = Epoch(0, MemberId(b""))
+
+
+class Open(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="open"):
+    """First entry of an epoch: who is primary, who is a member, and whom a commit waits for."""
+
+    primary: MemberId
+    members: tuple[MemberId, ...]
+    in_sync: tuple[MemberId, ...]
+
+
+class SetChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="set"):
+    """From this entry on a commit waits for exactly these members."""
+
+    in_sync: tuple[MemberId, ...]
+
+
+class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="write"):
+    """A request of a client, applied once it is committed."""
+
+    commit: Commit
+
+
+Payload = Open | SetChange | Write
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One entry; `payload` is the encoded Payload, `previous` and `hash` are SHA-256."""
+
+    epoch: Epoch
+    index: int
+    log_time: Milliseconds
+    previous: bytes
+    payload: bytes
+    hash: bytes
+
+    def content(self) -> Payload:
+        """The decoded payload; raises SealBroken, because nobody appends one that does not decode."""
+        try:
+            decoded: Payload = codec.decode_as(self.payload, Payload, PAYLOAD_BYTES)  # type: ignore[arg-type]
+        except MalformedMessage as error:
+            raise SealBroken(f"log entry {self.index} does not decode: {error}") from error
+        return decoded
+
+    def position(self) -> Position:
+        return Position(self.epoch, self.index, self.hash)
+
+
+class Position(msgspec.Struct, frozen=True, gc=False):
+    """Names an entry and, through its hash, all before it."""
+
+    epoch: Epoch
+    index: int
+    hash: bytes
+
+
+def genesis(cluster: ClusterId) -> Position:
+    """What the first entry of a cluster follows: so that no log is taken for another cluster's."""
+    return Position(NO_EPOCH, 0, hashlib.sha256(b"lnh store log\x00" + cluster).digest())
+
+
+def entry_hash(epoch: Epoch, index: int, log_time: Milliseconds, previous: bytes, payload: bytes) -> bytes:
+    """SHA-256 over the canonical CBOR of every other field."""
+    fields = [FORMAT, epoch.number, epoch.opener, index, log_time, previous, payload]
+    return hashlib.sha256(codec.encode(fields)).digest()
+
+
+def make_entry(previous: Position, epoch: Epoch, log_time: Milliseconds, payload: Payload) -> Entry:
+    """The entry that follows `previous`."""
+    packed = codec.encode(payload)
+    index = previous.index + 1
+    return Entry(
+        epoch, index, log_time, previous.hash, packed, entry_hash(epoch, index, log_time, previous.hash, packed)
+    )
+
+
+def check_chain(before: Position, entries: Iterable[Entry]) -> Position:
+    """Check that the entries follow `before` and one another; answers the last position.
+
+    Raises SealBroken naming the first entry that does not fit.
+    """
+    last, last_time = before, Milliseconds(0)
+    for entry in entries:
+        expected = entry_hash(entry.epoch, entry.index, entry.log_time, entry.previous, entry.payload)
+        if entry.index != last.index + 1:
+            raise SealBroken(f"log entry {last.index + 1} is missing; {entry.index} follows {last.index}")
+        if entry.previous != last.hash or entry.hash != expected:
+            raise SealBroken(f"log entry {entry.index} was changed: its hash does not fit")
+        if entry.epoch < last.epoch or entry.log_time < last_time:
+            raise SealBroken(f"log entry {entry.index} goes back in epoch or time")
+        last, last_time = entry.position(), entry.log_time
+    return last

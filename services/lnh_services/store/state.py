@@ -1,0 +1,237 @@
+"""The state machine: what applying a committed write does. Pure, and the same on every member.
+
+A write is a list of changes, applied in order, all or none. Each carries its guards (an expected version,
+unique tags, a limit), checked here and nowhere earlier, because only here every member sees the same state.
+The answer - the entry's index, or the error that refused it - is kept, and a request that comes again gets
+it again and does nothing:
+
+    (client, session, sequence) known            -> its first answer
+    at or below the session's evicted sequences   -> OutcomeUnknown: it may have acted, its answer is gone
+    issued longer ago than the duplicate window   -> refused, whoever asks
+    otherwise                                     -> applied, its answer recorded
+
+A record may go when it is both older than the window of log time and beyond the client's newest
+`DUPLICATE_RECORDS`. What remains of it is a mark: the session's highest evicted sequence. A mark goes when
+nothing it covers was issued within `MARK_KEPT`; a request older than that is answered OutcomeUnknown without
+looking, so a forgotten mark never turns into a claim that nothing happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Final, Protocol
+
+import msgspec
+
+from lnh_common import limits
+from lnh_common.errors import (
+    ArgumentInvalid,
+    DeadlineExceeded,
+    LimitReached,
+    LnhError,
+    NameTaken,
+    ObjectUnknown,
+    OutcomeUnknown,
+    VersionConflict,
+)
+from lnh_common.messages.store import Change, Commit, Delete, DeleteScope, Item, Key, Put, Require
+from lnh_services.store.log import Milliseconds
+
+WINDOW_MS: Final = limits.DUPLICATE_WINDOW * 1000
+MARK_KEPT_MS: Final = limits.SESSION_LIFETIME * 1000
+INTEGER_MAX: Final = 2**63 - 1
+MAX_TAGS: Final = 64
+EVICTED_AT_ONCE: Final = 8
+
+Answer = int | LnhError  # the index of the entry that acted, or why it did not
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One answered request. `number` counts the client's records from 1, in the order applied."""
+
+    client: bytes
+    session: bytes
+    sequence: int
+    number: int
+    log_time: Milliseconds
+    issued_at: Milliseconds
+    answer: Answer
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """Records of this session up to `sequence`, issued up to `issued_until`, were evicted."""
+
+    sequence: int
+    issued_until: Milliseconds
+
+
+class Storage(Protocol):
+    """Where the state machine keeps items and records: a database, or dicts in a test."""
+
+    def attempt(self) -> AbstractContextManager[None]:
+        """A block whose writes are all undone when it raises."""
+
+    def get(self, key: Key) -> Item | None: ...
+    def put(self, item: Item) -> None:
+        """Create or replace, with its tags."""
+
+    def delete(self, key: Key) -> None: ...
+    def ids(self, table: str, scope: bytes) -> list[bytes]:
+        """Of all items of the scope."""
+
+    def count(self, table: str, scope: bytes) -> int: ...
+    def tagged(self, table: str, scope: bytes, tag: bytes) -> list[bytes]:
+        """Ids of at most two items that carry the tag."""
+
+    def record(self, client: bytes, session: bytes, sequence: int) -> Record | None: ...
+    def add_record(self, record: Record) -> None: ...
+    def newest_number(self, client: bytes) -> int:
+        """The number of the client's newest record, 0 without any."""
+
+    def oldest_records(self, client: bytes, at_most: int) -> list[Record]:
+        """The client's records of the lowest numbers, in their order."""
+
+    def drop_record(self, record: Record) -> None: ...
+    def mark(self, client: bytes, session: bytes) -> Mark | None: ...
+    def set_mark(self, client: bytes, session: bytes, mark: Mark) -> None: ...
+    def drop_marks(self, client: bytes, before: Milliseconds) -> None:
+        """Drop the client's marks whose `issued_until` is before `before`."""
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """What applying one write came to; `changed` is empty when it was refused or a repetition."""
+
+    answer: Answer
+    changed: frozenset[Key] = frozenset()
+
+
+def touched(commit: Commit) -> frozenset[Key]:
+    """What the commit may change; an empty id stands for the whole scope."""
+    return frozenset(change.key for change in commit.changes if not isinstance(change, Require))
+
+
+def check(commit: Commit) -> None:
+    """Refuse, before it is appended, what no state could accept; raises ArgumentInvalid."""
+    if commit.sequence > INTEGER_MAX:
+        raise ArgumentInvalid(f"sequence {commit.sequence}; at most {INTEGER_MAX}")
+    if not 0 <= commit.issued_at <= INTEGER_MAX:
+        raise ArgumentInvalid(f"issued_at {commit.issued_at} is no time in UTC milliseconds")
+    for change in commit.changes:
+        _check_change(change)
+
+
+def _check_change(change: Change) -> None:
+    if isinstance(change, DeleteScope):
+        if change.key.id:
+            raise ArgumentInvalid("delete-scope names a single item; its id must be empty")
+        return
+    if not change.key.id:
+        raise ArgumentInvalid(f"an item of table {change.key.table} without an id; 1 to 64 bytes")
+    version = change.version if isinstance(change, Require) else change.expected
+    if version is not None and not 0 <= version < INTEGER_MAX:
+        raise ArgumentInvalid(f"version {version}; 0 to {INTEGER_MAX - 1}")
+    if not isinstance(change, Put):
+        return
+    if change.limit is not None and not 0 <= change.limit <= INTEGER_MAX:
+        raise ArgumentInvalid(f"limit {change.limit}; 0 to {INTEGER_MAX}")
+    if len(change.tags) > MAX_TAGS or len(set(change.tags)) != len(change.tags):
+        raise ArgumentInvalid(f"{len(change.tags)} tags; at most {MAX_TAGS}, all different")
+    if not set(change.unique) <= set(change.tags):
+        raise ArgumentInvalid("a unique tag that is not one of the item's tags")
+    size = len(change.head) + len(change.body)
+    if size > limits.REQUEST_BYTES:
+        raise ArgumentInvalid(f"an item of {size} bytes; at most {limits.REQUEST_BYTES}")
+
+
+def apply(storage: Storage, index: int, log_time: Milliseconds, commit: Commit) -> Applied:
+    """Apply the write of entry `index`, whose log time is `log_time`. Never raises an LnhError."""
+    known = storage.record(commit.client, commit.session, commit.sequence)
+    if known is not None:
+        return Applied(known.answer)
+    refusal = _refusal(storage, log_time, commit)
+    if refusal is not None:
+        return Applied(refusal)
+    try:
+        with storage.attempt():
+            changed = _apply_changes(storage, commit.changes)
+        outcome = Applied(index, changed)
+    except LnhError as error:
+        outcome = Applied(error)
+    _remember(storage, log_time, commit, outcome.answer)
+    return outcome
+
+
+def _refusal(storage: Storage, log_time: Milliseconds, commit: Commit) -> LnhError | None:
+    """Why a request that has no record must not act now; such answers are not recorded."""
+    age = log_time - commit.issued_at
+    mark = storage.mark(commit.client, commit.session)
+    if (mark is not None and commit.sequence <= mark.sequence) or age > MARK_KEPT_MS:
+        return OutcomeUnknown(f"request {commit.sequence} is too old: its first answer is no longer kept")
+    if age > WINDOW_MS:
+        return DeadlineExceeded(f"the request was issued {age // 1000} s ago; at most {limits.DUPLICATE_WINDOW} s")
+    return None
+
+
+def _remember(storage: Storage, log_time: Milliseconds, commit: Commit, answer: Answer) -> None:
+    client = commit.client
+    number = storage.newest_number(client) + 1
+    issued_at = Milliseconds(commit.issued_at)
+    storage.add_record(Record(client, commit.session, commit.sequence, number, log_time, issued_at, answer))
+    # Numbers and log times rise together, so what may go is a prefix; a few at a time keep a write's cost even.
+    for record in storage.oldest_records(client, EVICTED_AT_ONCE):
+        if record.number > number - limits.DUPLICATE_RECORDS or record.log_time >= log_time - WINDOW_MS:
+            break
+        mark = storage.mark(client, record.session) or Mark(0, Milliseconds(0))
+        raised = Mark(max(mark.sequence, record.sequence), max(mark.issued_until, record.issued_at))
+        storage.set_mark(client, record.session, raised)
+        storage.drop_record(record)
+        storage.drop_marks(client, Milliseconds(log_time - MARK_KEPT_MS))
+
+
+def _apply_changes(storage: Storage, changes: Iterable[Change]) -> frozenset[Key]:
+    changed: set[Key] = set()
+    for change in changes:
+        if isinstance(change, Put):
+            _put(storage, change)
+        elif isinstance(change, Delete):
+            _delete(storage, change)
+        elif isinstance(change, DeleteScope):
+            for id_ in storage.ids(change.key.table, change.key.scope):
+                storage.delete(Key(table=change.key.table, scope=change.key.scope, id=id_))
+        else:
+            _require(storage, change.key, change.version)
+            continue
+        changed.add(change.key)
+    return frozenset(changed)
+
+
+def _require(storage: Storage, key: Key, version: int) -> Item | None:
+    item = storage.get(key)
+    found = item.version if item else 0
+    if found != version:
+        raise VersionConflict(f"{key.table} {key.id.hex()} has version {found}, not {version}", {"version": found})
+    return item
+
+
+def _put(storage: Storage, put: Put) -> None:
+    key = put.key
+    existing = _require(storage, key, put.expected)
+    for tag in put.unique:
+        if any(id_ != key.id for id_ in storage.tagged(key.table, key.scope, tag)):
+            raise NameTaken(f"{key.table}: another item carries this name")
+    if existing is None and put.limit is not None and storage.count(key.table, key.scope) >= put.limit:
+        raise LimitReached(f"{key.table}: at most {put.limit}", {"limit": put.limit})
+    storage.put(Item(key=key, version=put.expected + 1, head=put.head, body=put.body, tags=put.tags))
+
+
+def _delete(storage: Storage, delete: Delete) -> None:
+    item = storage.get(delete.key)
+    if item is None:
+        raise ObjectUnknown(f"{delete.key.table} {delete.key.id.hex()} does not exist")
+    if delete.expected is not None and item.version != delete.expected:
+        raise VersionConflict(
+            f"{delete.key.table} {delete.key.id.hex()} has version {item.version}, not {delete.expected}",
+            {"version": item.version},
+        )
+    storage.delete(delete.key)
