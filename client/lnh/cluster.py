@@ -1,0 +1,128 @@
+"""`lnh.connect`: a registered client's way into a cluster."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from typing_extensions import Self
+
+from lnh.configuration import Configuration, Registration
+from lnh.connection import Connection, Link
+from lnh.keyrings import Keyring
+from lnh.sessions import Session, login
+from lnh_common import limits
+from lnh_common.bus import curve
+from lnh_common.errors import KeyringUnknown
+from lnh_common.messages.admin import KEYRING_LIST, STATUS, Keyrings, ListKeyrings, StatusView
+from lnh_common.messages.base import Empty
+
+
+class Cluster:
+    """A connection to a cluster; a context manager that closes it. Any thread may use it.
+
+    Attributes:
+        registration: what client.toml says about it.
+        connection: for what the SDK has no method for.
+    """
+
+    def __init__(self, connection: Connection, registration: Registration, *, timeout: float) -> None:
+        self.connection: Final = connection
+        self.registration: Final = registration
+        self.timeout: Final = timeout
+        self._session: Session | None = None
+        self._session_lock: Final = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.label!r} through {self.connection.link.address}>"
+
+    @property
+    def label(self) -> str:
+        return self.registration.label
+
+    @property
+    def id(self) -> bytes:
+        return self.registration.cluster
+
+    def keyrings(self) -> Iterator[Keyring]:
+        """The keyrings this client may see, a page at a time as they are taken."""
+        after = b""
+        while True:
+            page = self._list(ListKeyrings(after=after))
+            for view in page.keyrings:
+                yield Keyring(self.connection, view, timeout=self.timeout)
+            if not page.more or not page.keyrings:
+                return
+            after = page.keyrings[-1].id
+
+    def keyring(self, label: str) -> Keyring:
+        """The keyring with this label; raises KeyringUnknown when there is none that this client may see."""
+        for view in self._list(ListKeyrings(label=label)).keyrings:
+            if view.label == label:
+                return Keyring(self.connection, view, timeout=self.timeout)
+        raise KeyringUnknown(f"no keyring {label!r}")
+
+    def status(self) -> StatusView:
+        """Members and services, for a client registered with `--monitor`; raises PermissionDenied."""
+        return self.client_session().ask(STATUS, Empty())
+
+    def client_session(self) -> Session:
+        """The registered client's own session, without anybody's credential."""
+        with self._session_lock:
+            if self._session is None or self._session.ended:
+                secret, logged_in = login(self.connection, timeout=self.timeout)
+                self._session = Session(self.connection, secret, logged_in, timeout=self.timeout)
+            return self._session
+
+    def close(self) -> None:
+        """Close the connection. Sessions whose `with` is over are logged out; others live until they expire."""
+        self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _list(self, message: ListKeyrings) -> Keyrings:
+        return self.client_session().ask(KEYRING_LIST, message)
+
+
+def connect(
+    which: int | str | None = None, *, directory: Path | str | None = None, timeout: float = limits.DEADLINE
+) -> Cluster:
+    """Connect to a cluster this client is registered with.
+
+    Nothing is sent yet: the first operation finds out whether the member is there.
+
+    Args:
+        which: its label or index in client.toml; None for the only one.
+        directory: where client.toml is; None for `$LNH_CONFIG` or the platform's directory.
+        timeout: seconds an operation may take unless it says otherwise.
+
+    Raises NameUnknown, ConfigurationInvalid, FileModeUnsafe.
+    """
+    configuration = Configuration(None if directory is None else Path(directory))
+    return connect_to(configuration, configuration.registration(which), timeout=timeout)
+
+
+def connect_to(
+    configuration: Configuration, registration: Registration, *, timeout: float = limits.DEADLINE
+) -> Cluster:
+    """`connect` for a registration at hand."""
+    link = Link(registration.member, curve.to_z85(registration.member_key), registration.load_curve())
+    connection = Connection(
+        link,
+        registration.identity,
+        registration.cluster,
+        client=registration.client,
+        client_key=registration.load_sign_key(),
+        epoch=configuration.epoch(registration),
+        on_epoch=lambda epoch: configuration.save_epoch(registration, epoch),
+    )
+    return Cluster(connection, registration, timeout=timeout)

@@ -1,0 +1,307 @@
+"""client.toml: the clusters this client is registered with, and their keys.
+
+The file and the key files beside it have mode 0600, and looser ones are refused: whoever reads them
+is this client. A setting that is not known is an error, so that a misspelt one is not ignored.
+
+    [cluster.00]
+    id = "5f0c..."                  # the cluster, 16 bytes in hex
+    label = "prod"
+    member = "hsm1.example:4400"    # the first point of contact
+    alternates = []                 # other members' addresses
+    member_key = "..."              # the member's CURVE key, 32 bytes in hex
+    identity = "..."                # the pinned cluster identity, 32 bytes in hex
+    name = "web-1"                  # of this client
+    client = "..."                  # its id, 16 bytes in hex
+    client_key = "00.curve"         # key files, from this directory
+    sign_key = "00.sign"
+    user = ""                       # the appliance user whose sight this machine has
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from lnh_common import limits
+from lnh_common.bus import curve
+from lnh_common.errors import ConfigurationInvalid, FileModeUnsafe, LimitReached, NameTaken, NameUnknown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FILE: Final = "client.toml"
+_SIGN_MARK: Final = "lnh-ed25519-secret-1"
+
+_Hex16 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+_Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+_Address = Annotated[str, msgspec.Meta(pattern=r"^\S+:[0-9]{1,5}$")]
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """One `[cluster.NN]` as it is written."""
+
+    id: _Hex16
+    label: str
+    member: _Address
+    alternates: tuple[_Address, ...] = ()
+    member_key: _Hex32
+    identity: _Hex32
+    name: str
+    client: _Hex16
+    client_key: str
+    sign_key: str
+    user: str = ""
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True):
+    cluster: dict[Annotated[str, msgspec.Meta(pattern="^[0-9]{2}$")], _Table] = {}
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One cluster this client is registered with; `index` is 0 to 9."""
+
+    index: int
+    cluster: bytes
+    label: str
+    member: str
+    member_key: bytes
+    identity: bytes
+    name: str
+    client: bytes
+    client_key: Path
+    sign_key: Path
+    user: str = ""
+    alternates: tuple[str, ...] = ()
+
+    @property
+    def number(self) -> str:
+        """The index as it is written: 00 to 09."""
+        return f"{self.index:02}"
+
+    def load_curve(self) -> curve.KeyPair:
+        """The CURVE keys of this client; raises FileModeUnsafe or ConfigurationInvalid."""
+        try:
+            return curve.KeyPair.load(self.client_key)
+        except OSError as error:
+            raise _unreadable(self.client_key, error) from None
+
+    def load_sign_key(self) -> Ed25519PrivateKey:
+        """The Ed25519 key of this client; raises FileModeUnsafe or ConfigurationInvalid."""
+        words = read_private(self.sign_key).decode("ascii", "replace").split()
+        if len(words) != 2 or words[0] != _SIGN_MARK:
+            raise ConfigurationInvalid(f"{self.sign_key} is not an Ed25519 key file")
+        try:
+            return Ed25519PrivateKey.from_private_bytes(bytes.fromhex(words[1]))
+        except ValueError:
+            raise ConfigurationInvalid(f"{self.sign_key} is not an Ed25519 key file") from None
+
+
+class Configuration:
+    """The directory with client.toml, its key files, and the epochs seen.
+
+    Args:
+        directory: None for `$LNH_CONFIG` or the platform's.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self.directory: Final = directory or default_directory()
+
+    @property
+    def path(self) -> Path:
+        return self.directory / FILE
+
+    def registrations(self) -> list[Registration]:
+        """Every registration, by index; none when there is no file.
+
+        Raises FileModeUnsafe, or ConfigurationInvalid naming file and setting.
+        """
+        try:
+            text = read_private(self.path)
+        except FileNotFoundError:
+            return []
+        try:
+            file = msgspec.convert(tomllib.loads(text.decode()), _File)
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigurationInvalid(f"{self.path}: not TOML: {error}") from None
+        except msgspec.ValidationError as error:
+            raise ConfigurationInvalid(f"{self.path}: {error}") from None
+        for number in file.cluster:
+            if int(number) >= limits.CLUSTERS_PER_CLIENT:
+                raise ConfigurationInvalid(f"{self.path}: [cluster.{number}]; indexes are 00 to 09")
+        return [self._registration(number, table) for number, table in sorted(file.cluster.items())]
+
+    def registration(self, which: int | str | None = None) -> Registration:
+        """The registration with this index or label; None is the only one there is.
+
+        Raises NameUnknown.
+        """
+        found = self.registrations()
+        if not found:
+            raise NameUnknown(
+                f"this client is registered with no cluster ({self.path})", {"advice": "run LNHClientRegistration"}
+            )
+        if which is None:
+            if len(found) > 1:
+                names = ", ".join(f"{one.number} {one.label}" for one in found)
+                raise NameUnknown(f"this client is registered with several clusters: {names}; say which")
+            return found[0]
+        for one in found:
+            if which in (one.index, one.number, one.label):
+                return one
+        names = ", ".join(f"{one.number} {one.label}" for one in found)
+        raise NameUnknown(f"no registration {which!r}; there are: {names}")
+
+    def free_index(self) -> int:
+        """The lowest index not taken; raises LimitReached."""
+        taken = {one.index for one in self.registrations()}
+        for index in range(limits.CLUSTERS_PER_CLIENT):
+            if index not in taken:
+                return index
+        raise LimitReached(f"a client is registered with up to {limits.CLUSTERS_PER_CLIENT} clusters")
+
+    def prepare(self) -> None:
+        """Make the directory, of mode 0700, if it is not there."""
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from changing the registrations meanwhile."""
+        self.prepare()
+        with (self.directory / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def write_sign_key(self, path: Path, key: Ed25519PrivateKey) -> None:
+        """Write a new Ed25519 key file."""
+        write_private(path, f"{_SIGN_MARK} {key.private_bytes_raw().hex()}\n".encode())
+
+    def save(self, registration: Registration, *, replace: bool = False) -> None:
+        """Enter a registration under its index; raises NameTaken for a taken index or label."""
+        others = [one for one in self.registrations() if one.index != registration.index]
+        if not replace and len(others) != len(self.registrations()):
+            raise NameTaken(f"index {registration.number} is taken")
+        if any(one.label == registration.label for one in others):
+            raise NameTaken(f"a cluster with label {registration.label!r} is registered already")
+        self._write([*others, registration])
+
+    def remove(self, registration: Registration) -> None:
+        """Forget a registration and delete its key files."""
+        self._write([one for one in self.registrations() if one.index != registration.index])
+        for path in (registration.client_key, registration.sign_key, self._epoch_path(registration)):
+            path.unlink(missing_ok=True)
+
+    def epoch(self, registration: Registration) -> int:
+        """The highest channel epoch seen of this cluster; 0 for none."""
+        try:
+            return int(read_private(self._epoch_path(registration)))
+        except FileNotFoundError:
+            return 0
+        except ValueError:
+            raise ConfigurationInvalid(f"{self._epoch_path(registration)} holds no number") from None
+
+    def save_epoch(self, registration: Registration, epoch: int) -> None:
+        """Remember an epoch, unless a higher one is remembered already."""
+        with self.locked():
+            if epoch > self.epoch(registration):
+                write_private(self._epoch_path(registration), f"{epoch}\n".encode())
+
+    def _epoch_path(self, registration: Registration) -> Path:
+        return self.directory / f"{registration.cluster.hex()}.epoch"
+
+    def _registration(self, number: str, table: _Table) -> Registration:
+        return Registration(
+            index=int(number),
+            cluster=bytes.fromhex(table.id),
+            label=table.label,
+            member=table.member,
+            member_key=bytes.fromhex(table.member_key),
+            identity=bytes.fromhex(table.identity),
+            name=table.name,
+            client=bytes.fromhex(table.client),
+            client_key=self.directory / table.client_key,
+            sign_key=self.directory / table.sign_key,
+            user=table.user,
+            alternates=table.alternates,
+        )
+
+    def _write(self, registrations: list[Registration]) -> None:
+        import tomli_w
+
+        clusters: dict[str, Any] = {}
+        for one in sorted(registrations, key=lambda one: one.index):
+            clusters[one.number] = {
+                "id": one.cluster.hex(),
+                "label": one.label,
+                "member": one.member,
+                "alternates": list(one.alternates),
+                "member_key": one.member_key.hex(),
+                "identity": one.identity.hex(),
+                "name": one.name,
+                "client": one.client.hex(),
+                "client_key": os.path.relpath(one.client_key, self.directory),
+                "sign_key": os.path.relpath(one.sign_key, self.directory),
+                "user": one.user,
+            }
+        write_private(self.path, tomli_w.dumps({"cluster": clusters}).encode())
+
+
+def default_directory() -> Path:
+    """`$LNH_CONFIG`, or the platform's place for configuration."""
+    given = os.environ.get("LNH_CONFIG")
+    if given:
+        path = Path(given)
+        return path.parent if path.suffix == ".toml" else path
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "lnh"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lnh"
+
+
+def read_private(path: Path) -> bytes:
+    """The contents of a file only its owner can read; raises FileModeUnsafe otherwise."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    with os.fdopen(descriptor, "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode & 0o777
+        if mode & 0o077:
+            raise FileModeUnsafe(f"{path} has mode {mode:04o}; it must be 0600")
+        return file.read(1 << 20)
+
+
+def write_private(path: Path, contents: bytes) -> None:
+    """Write or replace a file of mode 0600, whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigurationInvalid:
+    return ConfigurationInvalid(f"{path} cannot be read: {error.strerror}")

@@ -1,0 +1,355 @@
+"""Objects of a keyring, one class for each kind, with methods named for what they do.
+
+Shaped after python-pkcs11. Everything an object is, is in its `attributes`; names are PKCS#11's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeAlias, overload
+
+from lnh import forms
+from lnh.forms import Encrypted
+from lnh_common import codec
+from lnh_common.attributes import Attribute, Attributes, AttributeValue, KeyType, ObjectClass, from_wire
+from lnh_common.errors import AttributeInvalid, LnhError, SignatureInvalid
+from lnh_common.mechanisms import Mechanism, Use
+from lnh_common.messages import objects as wire
+from lnh_common.messages.base import Message
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+
+    from lnh.keyrings import KeyringSession
+
+Data: TypeAlias = bytes | bytearray | memoryview | BinaryIO
+
+
+class StoredObject:
+    """An object of a keyring, as it was when it was read.
+
+    Attributes:
+        handle: 16 bytes, the same on every member, never reused.
+        version: counts its changes.
+        attributes: everything about it that is not sensitive.
+    """
+
+    def __init__(self, session: KeyringSession, view: wire.ObjectView) -> None:
+        self.session: Final = session
+        self.handle: Final = view.handle
+        self._take(view)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.label!r} {self.handle.hex()}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StoredObject) and self.handle == other.handle
+
+    def __hash__(self) -> int:
+        return hash(self.handle)
+
+    @property
+    def label(self) -> str:
+        value = self.attributes.get(Attribute.LABEL, "")
+        assert isinstance(value, str), "LABEL is text"
+        return value
+
+    @property
+    def id(self) -> bytes:
+        value = self.attributes.get(Attribute.ID, b"")
+        assert isinstance(value, bytes), "ID is bytes"
+        return value
+
+    @property
+    def object_class(self) -> ObjectClass:
+        return ObjectClass(self._number(Attribute.CLASS))
+
+    def __getitem__(self, attribute: Attribute) -> AttributeValue:
+        """An attribute's value; raises AttributeInvalid when the object has none."""
+        try:
+            return self.attributes[attribute]
+        except KeyError:
+            raise AttributeInvalid(f"this object has no {attribute.name}, or it is sensitive") from None
+
+    def refresh(self) -> None:
+        """Read the object again; raises ObjectUnknown when it is gone."""
+        self._take(self.session.ask(wire.SHOW, wire.ObjectRef(handle=self.handle)))
+
+    def set_attributes(self, attributes: Mapping[Attribute, AttributeValue] | None = None, **named: object) -> None:
+        """Change attributes, all or none: `key.set_attributes(label="new", extractable=False)`.
+
+        Raises AttributeReadOnly, AttributeInvalid, ActionProhibited, MemberReadOnly.
+        """
+        template = forms.template(attributes, named)
+        self._take(self.session.ask(wire.SET, wire.SetAttributes(handle=self.handle, template=template)))
+
+    def destroy(self) -> None:
+        """Destroy the object: afterwards no read-write member uses it. Raises ActionProhibited."""
+        self.session.ask(wire.DESTROY, wire.ObjectRef(handle=self.handle))
+
+    def _take(self, view: wire.ObjectView) -> None:
+        self.version = view.version
+        self.attributes: Attributes = from_wire(
+            {number: value for number, value in view.attributes.items() if number in Attribute._value2member_map_}
+        )
+
+    def _number(self, attribute: Attribute) -> int:
+        value = self[attribute]
+        assert isinstance(value, int), f"{attribute.name} is a number"
+        return value
+
+
+class Key(StoredObject):
+    """What all keys have: a type, and mechanisms they go with."""
+
+    @property
+    def key_type(self) -> KeyType:
+        return KeyType(self._number(Attribute.KEY_TYPE))
+
+    def default_mechanism(self, use: Use) -> Mechanism:
+        """The mechanism taken for this use when none is named; raises MechanismInvalid when there is none."""
+        return forms.default_mechanism(self.attributes, use)
+
+    def _mechanism(self, given: Mechanism | None, use: Use) -> Mechanism:
+        if given is not None:
+            return given
+        chosen = self._defaults.get(use)
+        if chosen is None:
+            chosen = self._defaults[use] = self.default_mechanism(use)
+        return chosen
+
+    def _take(self, view: wire.ObjectView) -> None:
+        super()._take(view)
+        self._defaults: dict[Use, Mechanism] = {}
+
+
+class SigningKey(Key):
+    """A key that signs: a private key, or a secret key that makes tags."""
+
+    def sign(
+        self,
+        data: Data,
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        der: bool = False,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Sign data.
+
+        Args:
+            data: up to 1 MiB; more, or an open file, for mechanisms with a hash of their own (not HMAC):
+                the hash is then computed here.
+            mechanism: None takes the key type's (ECDSA with the hash of the curve's size, RSA PSS with SHA-256...).
+            parameters: of the mechanism, such as `PssParameters`.
+            der: an ECDSA signature as X.509 has it (RFC 3279, 2.2.3), not `r || s`.
+
+        Raises KeyFunctionNotPermitted, MechanismInvalid, DataLength, ObjectUnknown and what a call raises.
+        """
+        mechanism = self._mechanism(mechanism, Use.SIGN)
+        fields = forms.use_fields(self.handle, mechanism, data, parameters)
+        signature = codec.convert(self.session.call(wire.SIGN, fields, timeout), wire.Result).data
+        return forms.ecdsa_to_der(mechanism, signature) if der else signature
+
+    @overload
+    def sign_many(
+        self,
+        messages: Sequence[bytes],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        return_errors: Literal[False] = False,
+        timeout: float | None = None,
+    ) -> list[bytes]: ...
+
+    @overload
+    def sign_many(
+        self,
+        messages: Sequence[bytes],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        return_errors: bool,
+        timeout: float | None = None,
+    ) -> list[bytes | LnhError]: ...
+
+    def sign_many(
+        self,
+        messages: Sequence[bytes],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        return_errors: bool = False,
+        timeout: float | None = None,
+    ) -> Sequence[bytes | LnhError]:
+        """Sign many messages in few requests (up to 1024 messages and 1 MiB each), in order.
+
+        Args:
+            return_errors: give the error in place of a signature that failed, instead of raising the first.
+            timeout: seconds for each request.
+        """
+        mechanism = self._mechanism(mechanism, Use.SIGN)
+        batches = (
+            (wire.SIGN_MANY, forms.many_fields(self.handle, mechanism, batch, parameters))
+            for batch in forms.batches(messages)
+        )
+        signatures: list[bytes | LnhError] = []
+        for fields in self.session.call_each(batches, 4, timeout):
+            for result in codec.convert(fields, wire.Results).results:
+                if isinstance(result, bytes):
+                    signatures.append(result)
+                    continue
+                error = LnhError.from_wire(result)
+                if not return_errors:
+                    error.detail = {**error.detail, "item": len(signatures)}
+                    raise error
+                signatures.append(error)
+        return signatures
+
+    def sign_each(
+        self,
+        messages: Iterable[Data],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        in_flight: int = 64,
+        timeout: float | None = None,
+    ) -> Iterator[bytes]:
+        """The signature of each message, in order, with up to `in_flight` requests under way at once.
+
+        Takes messages as it needs them, so they may be endless. Raises the error of a message in its turn.
+        """
+        mechanism = self._mechanism(mechanism, Use.SIGN)
+        calls = ((wire.SIGN, forms.use_fields(self.handle, mechanism, message, parameters)) for message in messages)
+        for fields in self.session.call_each(calls, in_flight, timeout):
+            yield codec.convert(fields, wire.Result).data
+
+
+class VerifyingKey(Key):
+    """A key that verifies: a public key, or a secret key."""
+
+    def verify(
+        self,
+        data: Data,
+        signature: bytes,
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        der: bool = False,
+        timeout: float | None = None,
+    ) -> bool:
+        """Whether the signature was made over the data by this key. Arguments as of `sign`.
+
+        Raises as `sign` does, and nothing for a signature that is merely wrong.
+        """
+        mechanism = self._mechanism(mechanism, Use.VERIFY)
+        if der:
+            try:
+                signature = forms.ecdsa_from_der(mechanism, signature, self.attributes)
+            except SignatureInvalid:
+                return False
+        fields = forms.use_fields(self.handle, mechanism, data, parameters)
+        fields["signature"] = signature
+        try:
+            self.session.call(wire.VERIFY, fields, timeout)
+        except SignatureInvalid:
+            return False
+        return True
+
+
+class EncryptingKey(Key):
+    """A key that encrypts: a public key, or a secret key."""
+
+    def encrypt(
+        self,
+        data: bytes,
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Encrypted:
+        """Encrypt up to 1 MiB: `iv || ciphertext || tag`, which `decrypt` takes as it is.
+
+        The HSM draws the IV. For a mechanism without one (RSA) the answer is the ciphertext alone.
+
+        Args:
+            mechanism: None takes the key's (AES_GCM, or that of its family; RSA_PKCS_OAEP).
+            parameters: such as `GcmParameters(aad=b"...")`.
+        """
+        mechanism = self._mechanism(mechanism, Use.ENCRYPT)
+        fields = forms.use_fields(self.handle, mechanism, data, parameters)
+        result = codec.convert(self.session.call(wire.ENCRYPT, fields, timeout), wire.Result)
+        return Encrypted(result.iv or forms.given_iv(parameters), result.data)
+
+
+class DecryptingKey(Key):
+    """A key that decrypts: a private key, or a secret key."""
+
+    def decrypt(
+        self,
+        data: bytes,
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Decrypt what `encrypt` made; with an IV among the parameters, `data` is the rest.
+
+        Raises EncryptedDataInvalid, which says one thing for every way this can fail.
+        """
+        mechanism = self._mechanism(mechanism, Use.DECRYPT)
+        parameters, ciphertext = forms.split_iv(mechanism, parameters, data)
+        fields = forms.use_fields(self.handle, mechanism, ciphertext, parameters)
+        return codec.convert(self.session.call(wire.DECRYPT, fields, timeout), wire.Result).data
+
+
+class PrivateKey(SigningKey, DecryptingKey):
+    """The private half of a key pair. Its value never leaves the HSM."""
+
+
+class PublicKey(VerifyingKey, EncryptingKey):
+    """The public half of a key pair."""
+
+    def to_der(self) -> bytes:
+        """SubjectPublicKeyInfo (RFC 5280, 4.1.2.7)."""
+        value = self[Attribute.PUBLIC_KEY_INFO]
+        assert isinstance(value, bytes), "PUBLIC_KEY_INFO is bytes"
+        return value
+
+    def to_pem(self) -> str:
+        """SubjectPublicKeyInfo as PEM (RFC 7468, 13)."""
+        return forms.pem("PUBLIC KEY", self.to_der())
+
+    def as_cryptography(self) -> PublicKeyTypes:
+        """The key as `cryptography` has it, to verify and encrypt without the cluster."""
+        from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+        return load_der_public_key(self.to_der())
+
+
+class SecretKey(SigningKey, VerifyingKey, EncryptingKey, DecryptingKey):
+    """A symmetric key. It has one use for life: to encrypt, to make tags, to wrap or to derive."""
+
+
+class Certificate(StoredObject):
+    """An X.509 certificate."""
+
+
+class DataObject(StoredObject):
+    """Data of any kind."""
+
+
+CLASSES: Final[dict[ObjectClass, type[StoredObject]]] = {
+    ObjectClass.PRIVATE_KEY: PrivateKey,
+    ObjectClass.PUBLIC_KEY: PublicKey,
+    ObjectClass.SECRET_KEY: SecretKey,
+    ObjectClass.CERTIFICATE: Certificate,
+    ObjectClass.DATA: DataObject,
+}
+
+
+def of_view(session: KeyringSession, view: wire.ObjectView) -> StoredObject:
+    """The object of its class."""
+    number = view.attributes.get(Attribute.CLASS.value)
+    kinds = [kind for object_class, kind in CLASSES.items() if object_class == number]
+    return (kinds[0] if kinds else StoredObject)(session, view)

@@ -1,0 +1,311 @@
+"""The requests of one connection: what is sent, awaited, repeated and given up. Pure: no socket, no clock.
+
+A request is sealed once, when it is submitted, and from then on its bytes never change: every repeat
+sends the same, so whoever serves it can tell that it is the same. From there it moves
+
+    submitted -> sent -> answered
+                  |  ^
+         a hint, or silence: due again
+
+- A sealed answer (REPLY) that opens is the truth and ends the request. One that does not open could
+  have been made by anyone, so it is a hint.
+- An unsealed answer (ERROR) is a hint too. Some hints say "try again" (`RETRY_HINTS`); any other
+  ends a READ with that error.
+- Silence makes a request due again, after longer and longer waits: a message dies with the TCP
+  connection it was on, and nobody tells.
+- At its deadline, or at a hint that says trying again is no use, a READ fails with what was heard
+  last. A WRITE that was sent may have been carried out whatever an unsealed word says: it fails with
+  OutcomeUnknown. One that never left fails with Unreachable, and did nothing.
+- MemberReadOnly, even sealed, proves only that *this* try changed nothing; after an earlier try the
+  outcome is unknown too (replication.md, "duplicates").
+
+`Requests` is shared by the thread-based and the asyncio connection. Times are seconds of a monotonic
+clock, given by the caller; `issued_at` inside the seal is UTC.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any, Final
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from lnh_common import channel, codec, limits, wire
+from lnh_common.channel import Envelope, SessionKeys, Statement
+from lnh_common.errors import (
+    Busy,
+    ChannelInvalid,
+    DeadlineExceeded,
+    LnhError,
+    MalformedMessage,
+    MemberReadOnly,
+    OutcomeUnknown,
+    TokenUnknown,
+    Unreachable,
+    UnsupportedVersion,
+)
+from lnh_common.messages.base import Effect, Message, Operation, Seal
+from lnh_common.wire import Frames, Header, Kind
+
+RETRY_HINTS: Final = (Busy, Unreachable, TokenUnknown, UnsupportedVersion)
+
+BACK_OFF: Final = (0.02, 1.0)  # after a hint: the first wait and the longest, in seconds; jittered by half
+SILENCE: Final = (2.0, 30.0)  # without a word: the first wait and the longest, in seconds
+_BYTES: Final = (bytes,)
+
+
+class Credentials(msgspec.Struct, frozen=True, gc=False):
+    """What seals an operation that uses a credential.
+
+    Args:
+        statement: of the channel key to seal to.
+        secret: S, 32 fresh random bytes; the answer is sealed under it.
+        client: the registered client's id, or empty.
+        client_key: its Ed25519 key, or the new one's while it registers.
+    """
+
+    statement: Statement
+    secret: bytes
+    client: bytes
+    client_key: Ed25519PrivateKey | None
+
+    def __repr__(self) -> str:
+        return "Credentials(redacted)"
+
+
+class Request:
+    """One request on its way; `Requests` moves it, the connection reads it.
+
+    Attributes:
+        frames: what is sent, every time.
+        deadline: when it is given up, on the caller's clock.
+        tries: how often it was sent.
+        done: whether `fields` or `error` is there.
+    """
+
+    __slots__ = (
+        "deadline",
+        "done",
+        "due",
+        "error",
+        "fields",
+        "frames",
+        "header",
+        "hint",
+        "hints",
+        "is_write",
+        "keys",
+        "tries",
+    )
+
+    def __init__(
+        self, header: Header, frames: Frames, keys: SessionKeys | None, deadline: float, *, is_write: bool
+    ) -> None:
+        self.header = header
+        self.frames = frames
+        self.keys = keys
+        self.deadline = deadline
+        self.is_write = is_write
+        self.tries = 0
+        self.hints = 0
+        self.due = 0.0
+        self.hint: LnhError | None = None
+        self.done = False
+        self.fields: dict[str, Any] | None = None
+        self.error: LnhError | None = None
+
+    def __repr__(self) -> str:
+        return f"Request({self.header.operation}, id={self.header.request_id}, tries={self.tries}, done={self.done})"
+
+    def result(self) -> dict[str, Any]:
+        """The answer's fields; raises the error it ended with."""
+        assert self.done, "asked for the result of a request under way"
+        if self.error is not None:
+            raise self.error
+        assert self.fields is not None, "an answered request has fields or an error"
+        return self.fields
+
+
+class Requests:
+    """The requests of one connection.
+
+    Args:
+        generator: jitter for repeats; a seeded one makes a test repeatable.
+    """
+
+    def __init__(self, generator: random.Random | None = None) -> None:
+        self.connection = os.urandom(16)
+        self._generator = generator or random.Random()  # noqa: S311  (jitter is no secret)
+        self._last_id = 0
+        self._last_write = 0
+        self._pending: dict[int, Request] = {}
+        self.earliest = float("inf")  # no later than the next moment at which `turn` does something
+
+    def __len__(self) -> int:
+        """How many are under way."""
+        return len(self._pending)
+
+    def submit(
+        self,
+        now: float,
+        issued_at: float,
+        operation: Operation[Any, Any],
+        fields: dict[str, Any] | Message,
+        timeout: float,
+        *,
+        route: bytes = b"",
+        token: bytes = b"",
+        seal: SessionKeys | Credentials | None = None,
+    ) -> Request:
+        """Seal a request; it is due at once.
+
+        Args:
+            now, issued_at: monotonic and UTC time, in seconds.
+            fields: of the operation's request.
+            timeout: seconds until it is given up, at most 600.
+            route: the 16-byte keyring id it is about, or empty.
+            token: of the session whose keys are `seal`, or empty.
+            seal: as the operation's row of the table demands.
+        """
+        self._last_id += 1
+        deadline_ms = min(int(timeout * 1000), limits.MAX_DEADLINE_MS)
+        header = wire.request(operation.name, self._last_id, deadline_ms, route=route)
+        is_write = operation.effect is Effect.WRITE
+        sequence = 0
+        if is_write:
+            self._last_write += 1
+            sequence = self._last_write
+        values: dict[str, Any] = (
+            msgspec.to_builtins(fields, builtin_types=_BYTES) if isinstance(fields, Message) else fields
+        )
+        keys: SessionKeys | None
+        if seal is None:
+            assert operation.seal is Seal.NONE, f"{operation.name} is sealed"
+            keys, body = None, codec.encode(values)
+        else:
+            envelope = Envelope(int(issued_at * 1000), deadline_ms, self.connection, sequence, values)
+            if isinstance(seal, SessionKeys):
+                assert operation.seal is Seal.SESSION, f"{operation.name} is not sealed under a session"
+                keys, body = seal, channel.seal_request(seal, header, envelope)
+            else:
+                assert operation.seal is Seal.CREDENTIAL, f"{operation.name} uses no credential"
+                body = channel.seal_credential(
+                    header, envelope, seal.statement, seal.secret, seal.client, seal.client_key
+                )
+                keys = SessionKeys.derive(seal.secret, b"")
+        if len(body) > limits.BODY_BYTES:
+            raise MalformedMessage(f"{operation.name}: {len(body)} bytes; a message carries {limits.BODY_BYTES}")
+        request = Request(header, [header.pack(), token, body], keys, now + timeout, is_write=is_write)
+        request.due = now
+        self.earliest = now
+        self._pending[header.request_id] = request
+        return request
+
+    def sent(self, now: float, request: Request) -> None:
+        """The request's frames have left; silence makes it due again."""
+        first, longest = SILENCE
+        request.due = now + min(first * (1 << min(request.tries, 10)), longest)
+        request.tries += 1
+        self.earliest = min(self.earliest, request.due, request.deadline)
+
+    def receive(self, now: float, frames: list[bytes]) -> Request | None:
+        """Take in one message; the request it ends, if it ends one.
+
+        What does not parse, or answers nothing that is under way (a duplicate, an answer after the
+        deadline), is dropped.
+        """
+        try:
+            wire.check_frames(frames)
+            header = Header.parse(frames[0])
+        except LnhError:
+            return None
+        request = self._pending.get(header.request_id)
+        if request is None or header.operation != request.header.operation:
+            return None
+        try:
+            if header.kind is Kind.REPLY:
+                return self._replied(now, request, frames[2])
+            if header.kind is Kind.ERROR:
+                return self._hinted(now, request, wire.parse_error(frames[2]))
+        except MalformedMessage as error:
+            self._disturbed(now, request, ChannelInvalid(f"an answer that does not parse: {error}"))
+        return None
+
+    def _replied(self, now: float, request: Request, body: bytes) -> Request | None:
+        if request.keys is None:
+            fields = codec.decode_as(body, dict)
+            return self._end(request, fields=fields)
+        try:
+            answer = channel.open_answer(request.keys, request.header, request.frames[2], body)
+        except ChannelInvalid as error:
+            self._disturbed(now, request, error)
+            return None
+        if isinstance(answer, MemberReadOnly) and request.is_write and request.tries > 1:
+            return self._end(request, error=_outcome_unknown(request, answer))
+        if isinstance(answer, LnhError):
+            return self._end(request, error=answer)
+        return self._end(request, fields=answer)
+
+    def _hinted(self, now: float, request: Request, hint: LnhError) -> Request | None:
+        if isinstance(hint, RETRY_HINTS):
+            self._disturbed(now, request, hint)
+            return None
+        request.hint = hint
+        return self._give_up(request)
+
+    def _disturbed(self, now: float, request: Request, hint: LnhError) -> None:
+        """Something was said that proves nothing: send again, a little later."""
+        request.hint = hint
+        first, longest = BACK_OFF
+        wait = min(first * (1 << min(request.hints, 10)), longest)
+        request.hints += 1
+        request.due = now + wait * (0.5 + self._generator.random())
+        self.earliest = min(self.earliest, request.due)
+
+    def turn(self, now: float) -> tuple[list[Request], list[Request]]:
+        """Let time pass: the requests that ended at their deadline, and those to send now and report as `sent`.
+
+        Nothing changes before `earliest`.
+        """
+        late = [request for request in self._pending.values() if request.deadline <= now]
+        for request in late:
+            self._give_up(request)
+        due = [request for request in self._pending.values() if request.due <= now]
+        self.earliest = min(
+            (min(request.due, request.deadline) for request in self._pending.values()), default=float("inf")
+        )
+        return late, due
+
+    def resend(self, now: float) -> None:
+        """The way they went is gone: everything under way is due again."""
+        for request in self._pending.values():
+            request.due = now
+        self.earliest = now
+
+    def abandon(self, request: Request) -> None:
+        """The caller no longer waits."""
+        self._pending.pop(request.header.request_id, None)
+
+    def _give_up(self, request: Request) -> Request:
+        operation = request.header.operation
+        if not request.tries:
+            return self._end(request, error=request.hint or Unreachable(f"{operation}: no member answers"))
+        if request.is_write:
+            return self._end(request, error=_outcome_unknown(request, request.hint))
+        waited = f"{operation}: no answer within {request.header.deadline_ms / 1000:g} s"
+        return self._end(request, error=request.hint or DeadlineExceeded(waited))
+
+    def _end(self, request: Request, *, fields: dict[str, Any] | None = None, error: LnhError | None = None) -> Request:
+        request.fields = fields
+        request.error = error
+        request.done = True
+        self._pending.pop(request.header.request_id, None)
+        return request
+
+
+def _outcome_unknown(request: Request, hint: LnhError | None) -> OutcomeUnknown:
+    heard = f"; last heard: {hint}" if hint is not None else ""
+    said = f"{request.header.operation}: sent, but no proven answer within {request.header.deadline_ms / 1000:g} s"
+    return OutcomeUnknown(said + heard, {"tries": request.tries})

@@ -1,0 +1,207 @@
+"""Sessions: a login's token and secret, renewed ahead of time, and what every kind of session can do.
+
+A session belongs to no member: any member opens its token, so nothing is lost when one dies. It ends
+24 hours after the login, at logout, or when its token was left to expire.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+from typing_extensions import Self
+
+from lnh.connection import Connection
+from lnh.requests import Request
+from lnh_common import codec, limits
+from lnh_common.channel import SessionKeys
+from lnh_common.errors import DataLength, LnhError, TokenExpired
+from lnh_common.messages.base import Empty, Message, Operation
+from lnh_common.messages.objects import RANDOM, RandomBytes
+from lnh_common.messages.session import (
+    CHANGE_PASSWORD,
+    LOGIN,
+    LOGOUT,
+    RENEW,
+    ChangePassword,
+    Credential,
+    LoggedIn,
+    Login,
+    Logout,
+    Role,
+)
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+_RENEW_AT: Final = 2 / 3  # of a token's lifetime
+
+
+class Session:
+    """What a login gave; a context manager that logs out at its end. Any thread may use it.
+
+    Args:
+        secret: S, which this login established.
+        logged_in: the answer to the login.
+        route: the keyring id that its operations are about, or empty.
+        timeout: seconds an operation may take unless it says otherwise.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        secret: bytes,
+        logged_in: LoggedIn,
+        *,
+        route: bytes = b"",
+        timeout: float = limits.DEADLINE,
+    ) -> None:
+        self.connection: Final = connection
+        self.route: Final = route
+        self.timeout: Final = timeout
+        self._secret: Final = secret
+        self._renewing: Final = threading.Lock()
+        self._take(logged_in)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(cluster={self.connection.cluster.hex()}, expires={self._logged_in.expires})"
+
+    @property
+    def ended(self) -> bool:
+        """Whether its token has expired, by this machine's clock."""
+        return time.time() >= self._logged_in.expires
+
+    def saved(self) -> tuple[bytes, LoggedIn]:
+        """S and the token: all it takes to use this session elsewhere. Keep them as one keeps a password."""
+        return self._secret, self._logged_in
+
+    def call(
+        self, operation: Operation[Any, Any], fields: dict[str, Any] | Message, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """One operation under this session, as `Connection.call`; raises also TokenExpired."""
+        token, keys = self.credentials()
+        return self.connection.call(
+            operation,
+            fields,
+            self.timeout if timeout is None else timeout,
+            route=self.route,
+            token=token,
+            seal=keys,
+        )
+
+    def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None) -> R:
+        """`call` with the operation's own types."""
+        return codec.convert(self.call(operation, message, timeout), operation.reply)
+
+    def call_each(
+        self,
+        calls: Iterable[tuple[Operation[Any, Any], dict[str, Any]]],
+        in_flight: int,
+        timeout: float | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """The answers to many independent operations, in order, with up to `in_flight` under way at once.
+
+        Raises the error of an operation in its turn; those behind it are then forgotten.
+        """
+        timeout = self.timeout if timeout is None else timeout
+        window: deque[Request] = deque()
+        with self.connection.channel(timeout) as channel:
+            try:
+                for operation, fields in calls:
+                    if len(window) >= in_flight:
+                        yield channel.wait(window.popleft())
+                    token, keys = self.credentials()
+                    window.append(channel.submit(operation, fields, timeout, route=self.route, token=token, seal=keys))
+                while window:
+                    yield channel.wait(window.popleft())
+            finally:
+                for request in window:
+                    channel.requests.abandon(request)
+
+    def credentials(self) -> tuple[bytes, SessionKeys]:
+        """The token and keys to use now, renewed when two thirds of the token's lifetime are over.
+
+        Raises TokenExpired.
+        """
+        if time.time() >= self._renew_at:
+            self._renew()
+        return self._credentials
+
+    def random(self, length: int) -> bytes:
+        """Random bytes from the HSM; `length` from 1 to 1 MiB."""
+        if not 1 <= length <= limits.REQUEST_BYTES:
+            raise DataLength(f"{length} random bytes; from 1 to {limits.REQUEST_BYTES}")
+        return self.ask(RANDOM, RandomBytes(length=length)).data
+
+    def logout(self, *, everywhere: bool = False) -> None:
+        """End this session, or every session of its credential."""
+        self.ask(LOGOUT, Logout(everywhere=everywhere))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Where nobody can be told, the session dies with its token: its secret is known here only.
+        with contextlib.suppress(LnhError):
+            self.logout()
+
+    def _take(self, logged_in: LoggedIn) -> None:
+        now = time.time()
+        self._logged_in = logged_in
+        self._credentials = logged_in.token, SessionKeys.derive(self._secret, logged_in.token)
+        last = logged_in.expires >= logged_in.ends
+        self._renew_at = float(logged_in.expires) if last else now + (logged_in.expires - now) * _RENEW_AT
+
+    def _renew(self) -> None:
+        with self._renewing:
+            now = time.time()
+            if now < self._renew_at:
+                return  # another thread did it
+            if now >= self._logged_in.expires:
+                raise TokenExpired("the session has ended: its token has expired")
+            token, keys = self._credentials
+            try:
+                fields = self.connection.call(RENEW, Empty(), self.timeout, route=self.route, token=token, seal=keys)
+            except LnhError:
+                # The token is good for a while yet; another attempt when a third of that has passed.
+                self._renew_at = time.time() + (self._logged_in.expires - time.time()) / 3
+                if time.time() >= self._logged_in.expires:
+                    raise
+                return
+            self._take(codec.convert(fields, LoggedIn))
+
+
+def login(
+    connection: Connection, *credentials: Credential, route: bytes = b"", timeout: float = limits.DEADLINE
+) -> tuple[bytes, LoggedIn]:
+    """Log in with up to two credentials, or none (the registered client itself); S and the answer.
+
+    Raises PasswordIncorrect, PasswordLocked, PasswordMustChange and what a call raises.
+    """
+    logged_in, secret = connection.call_with_credential(LOGIN, Login(credentials=credentials), timeout, route=route)
+    return secret, logged_in
+
+
+def change_password(
+    connection: Connection, credential: Credential, new: str, *, timeout: float = limits.DEADLINE
+) -> None:
+    """A holder changes its own password; the KRSO's first change makes the keyring's key.
+
+    Raises PasswordIncorrect, PasswordInvalid and what a call raises.
+    """
+    connection.call_with_credential(
+        CHANGE_PASSWORD, ChangePassword(credential=credential, new=new), timeout, route=credential.keyring
+    )
+
+
+def keyring_credential(role: Role, keyring: bytes, password: str) -> Credential:
+    """The credential of a keyring's KRSO or KRCO."""
+    assert role.of_keyring, f"{role.value} is no role of a keyring"
+    return Credential(role=role, keyring=keyring, password=password)
