@@ -1,0 +1,162 @@
+"""What every mechanism is made of: a loaded key, the prepared callables, and the HSM's own IVs.
+
+A mechanism is prepared once for (key, parameters) and then called for each item, so whatever can be
+built beforehand (hash, padding, key schedule) is built when it is prepared.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeAlias, TypeVar
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, mlkem, rsa, x448, x25519
+
+from lnh_common.attributes import KeyType, ObjectClass
+from lnh_common.errors import DataLength, EncryptedDataInvalid
+from lnh_common.mechanisms import GCM_IV_BYTES, Hash, MechanismRule
+from lnh_common.messages.base import Message
+
+MldsaPrivateKey: TypeAlias = mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
+MldsaPublicKey: TypeAlias = mldsa.MLDSA44PublicKey | mldsa.MLDSA65PublicKey | mldsa.MLDSA87PublicKey
+MlkemPrivateKey: TypeAlias = mlkem.MLKEM768PrivateKey | mlkem.MLKEM1024PrivateKey
+MlkemPublicKey: TypeAlias = mlkem.MLKEM768PublicKey | mlkem.MLKEM1024PublicKey
+PrivateKey: TypeAlias = (
+    rsa.RSAPrivateKey
+    | ec.EllipticCurvePrivateKey
+    | ed25519.Ed25519PrivateKey
+    | ed448.Ed448PrivateKey
+    | x25519.X25519PrivateKey
+    | x448.X448PrivateKey
+    | MldsaPrivateKey
+    | MlkemPrivateKey
+)
+PublicKey: TypeAlias = (
+    rsa.RSAPublicKey
+    | ec.EllipticCurvePublicKey
+    | ed25519.Ed25519PublicKey
+    | ed448.Ed448PublicKey
+    | x25519.X25519PublicKey
+    | x448.X448PublicKey
+    | MldsaPublicKey
+    | MlkemPublicKey
+)
+
+T = TypeVar("T")
+
+HASHES: Final[dict[Hash, hashes.HashAlgorithm]] = {
+    Hash.SHA1: hashes.SHA1(),  # noqa: S303  # OAEP's mask and label only
+    Hash.SHA224: hashes.SHA224(),
+    Hash.SHA256: hashes.SHA256(),
+    Hash.SHA384: hashes.SHA384(),
+    Hash.SHA512: hashes.SHA512(),
+    Hash.SHA3_224: hashes.SHA3_224(),
+    Hash.SHA3_256: hashes.SHA3_256(),
+    Hash.SHA3_384: hashes.SHA3_384(),
+    Hash.SHA3_512: hashes.SHA3_512(),
+}
+
+
+class LoadedKey:
+    """A key ready for use: parsed once, never shown.
+
+    `material` is the library's key object, or the bytes of a secret key.
+    """
+
+    __slots__ = ("_built", "key_type", "material", "object_class")
+
+    def __init__(self, object_class: ObjectClass, key_type: KeyType, material: PrivateKey | PublicKey | bytes) -> None:
+        self.object_class = object_class
+        self.key_type = key_type
+        self.material = material
+        self._built: dict[object, object] = {}
+
+    @property
+    def secret(self) -> bytes:
+        """The bytes of a secret key."""
+        assert isinstance(self.material, bytes), "only a secret key is bytes"
+        return self.material
+
+    def once(self, build: Callable[[bytes], T]) -> T:
+        """What `build` makes of a secret key, made once for this key."""
+        if build not in self._built:
+            self._built[build] = build(self.secret)
+        return self._built[build]  # type: ignore[return-value]  # stored under the callable that returned it
+
+    def __repr__(self) -> str:
+        return f"LoadedKey({self.key_type.name} {self.object_class.name}, redacted)"
+
+
+class Encrypted(NamedTuple):
+    """A ciphertext (with its tag, if any) and the IV; `iv` is empty where the mechanism has none."""
+
+    data: bytes
+    iv: bytes
+
+
+class IvSource:
+    """IVs that never repeat (SP 800-38D, 8.2): a random 64-bit prefix, then a 32-bit counter.
+
+    The prefix is drawn when a worker starts and again whenever the counter wraps. One worker has one
+    source and one thread.
+    """
+
+    __slots__ = ("_counter", "_prefix")
+
+    _PREFIX_BYTES: Final = 8
+    _LAST: Final = 0xFFFF_FFFF
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(self._PREFIX_BYTES)
+        self._counter = 0
+
+    def next(self) -> bytes:
+        """12 bytes for GCM and ChaCha20-Poly1305."""
+        iv = self._prefix + self._counter.to_bytes(4, "big")
+        if self._counter == self._LAST:
+            self._prefix = os.urandom(self._PREFIX_BYTES)
+            self._counter = 0
+        else:
+            self._counter += 1
+        return iv
+
+
+assert len(IvSource().next()) == GCM_IV_BYTES, "prefix and counter make one IV"
+
+Signer: TypeAlias = Callable[[bytes], bytes]
+Verifier: TypeAlias = Callable[[bytes, bytes], None]
+Encrypter: TypeAlias = Callable[[bytes], Encrypted]
+Decrypter: TypeAlias = Callable[[bytes], bytes]
+Digester: TypeAlias = Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """How a mechanism is carried out: each function prepares a callable for one key and its parameters.
+
+    A use the HSM does not serve is None; wrap, derive and encapsulate become columns of their own.
+
+    Args:
+        sign, verify, decrypt: of (key, parameters, rule).
+        encrypt: of (key, parameters, rule, ivs); a caller's IV was checked against the policy.
+        digest: of (rule).
+    """
+
+    sign: Callable[[LoadedKey, Message, MechanismRule], Signer] | None = None
+    verify: Callable[[LoadedKey, Message, MechanismRule], Verifier] | None = None
+    encrypt: Callable[[LoadedKey, Message, MechanismRule, IvSource], Encrypter] | None = None
+    decrypt: Callable[[LoadedKey, Message, MechanismRule], Decrypter] | None = None
+    digest: Callable[[MechanismRule], Digester] | None = None
+
+
+def undecryptable() -> EncryptedDataInvalid:
+    """The one answer to every decryption that fails."""
+    return EncryptedDataInvalid("the data does not decrypt")
+
+
+def check_length(data: bytes, wanted: tuple[int, ...], what: str) -> None:
+    """Raises DataLength unless the data has one of the wanted lengths."""
+    if len(data) not in wanted:
+        raise DataLength(f"{what} of {len(data)} bytes; {' or '.join(map(str, wanted))} wanted")
