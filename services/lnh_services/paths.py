@@ -125,6 +125,16 @@ class MemberDirectory:
         """Bound by the hsm core; its status."""
         return self.address("run/hsm/services.ipc")
 
+    @property
+    def hsm_core(self) -> str:
+        """Bound by the hsm core; its workers' secrets and audit."""
+        return self.address("run/hsm/core.ipc")
+
+    @property
+    def argon2(self) -> str:
+        """Bound by the Argon2id process."""
+        return self.address("run/hsm/argon2.ipc")
+
     def worker_address(self, number: int) -> str:
         """Bound by hsm worker `number` (from 0); the balancer's way in (docs/notes-balancer-worker.md)."""
         return self.address(f"run/hsm/worker-{number}.ipc")

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from lnh_common import limits
-from lnh_common.attributes import Attribute, Attributes
+from lnh_common.attributes import Attributes
+from lnh_common.mechanisms import Use
 from lnh_common.messages.store import Key
+from lnh_services.hsm.policy import Policy
 from lnh_services.hsm.records import OBJECTS, TABLES, LockRecord, PolicyRecord, Record
 from lnh_services.hsm.tokens import Session
 
@@ -43,6 +45,9 @@ class Lru(Generic[K, V]):
     def drop(self, key: K) -> V | None:
         return self._entries.pop(key, None)
 
+    def values(self) -> list[V]:
+        return list(self._entries.values())
+
     def items(self) -> list[tuple[K, V]]:
         return list(self._entries.items())
 
@@ -54,15 +59,18 @@ class Lru(Generic[K, V]):
 
 
 Prepared = Callable[..., Any]
+_PREPARED = 32  # operations kept ready a key
 
 
 @dataclass(eq=False)
 class CachedKey:
-    """An unsealed object: loaded once, and for each (use, mechanism, parameters) a prepared operation.
+    """An unsealed object, loaded once.
 
     Args:
         loaded: what the mechanism table made of the value; None for attributes alone.
         dates: START_DATE and END_DATE, checked at each use.
+        permitted: (use, mechanism) that its attributes and the policy allow.
+        prepared: for each (use, mechanism, parameters), the operation; parameters may hold an IV, so few are kept.
         uses: operations since they were last written to the audit trail.
     """
 
@@ -70,7 +78,8 @@ class CachedKey:
     attributes: Attributes
     loaded: Any = field(repr=False)
     dates: tuple[str, str] = ("", "")
-    prepared: dict[tuple[Attribute, int, bytes], Prepared] = field(default_factory=dict, repr=False)
+    permitted: set[tuple[Use, int]] = field(default_factory=set)
+    prepared: Lru[tuple[Use, int, bytes], Prepared] = field(default_factory=lambda: Lru(_PREPARED), repr=False)
     uses: int = 0
 
 
@@ -93,6 +102,7 @@ class Caches:
         self.sessions: Lru[bytes, Session] = Lru(limits.CACHED_SESSIONS)
         self.keys: Lru[tuple[bytes, bytes], CachedKey] = Lru(limits.CACHED_KEYS)
         self.records: Lru[tuple[str, bytes], CachedRecord] = Lru(limits.CACHED_RECORDS)
+        self.policies: Lru[bytes, Policy] = Lru(limits.CACHED_RECORDS)
 
     def forget(self, keys: Iterable[Key]) -> None:
         """Drop what these items were, and every session that was checked against one of them."""
@@ -114,8 +124,9 @@ class Caches:
         return None
 
     def forget_everything(self) -> None:
-        for _, session in self.sessions.items():
+        for session in self.sessions.values():
             session.alive = False
         self.sessions.clear()
         self.keys.clear()
         self.records.clear()
+        self.policies.clear()

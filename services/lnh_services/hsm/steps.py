@@ -40,7 +40,17 @@ class Ask:
     message: Message
 
 
-Steps = Generator[Ask, Message, T]
+class Deadline:
+    """When a request's asker stops waiting, in seconds of the worker's boot clock; set anew once its seal is open."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+
+# Sent None to begin with, then the answer to each Ask.
+Steps = Generator[Ask, Message | None, T]
 
 
 def ask(peer: Peer, operation: Operation[Q, R], message: Q) -> Steps[R]:

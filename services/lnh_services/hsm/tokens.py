@@ -58,7 +58,12 @@ class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 def seal_token(token: Token, cluster: bytes, epoch: int, seed: bytes) -> bytes:
     """The opaque bytes a client carries."""
     place = Place(Kind.TOKEN, cluster=cluster, version=epoch)
-    return codec.encode([epoch, seal(Purpose.TOKEN.derive(seed), codec.encode(msgspec.to_builtins(token, builtin_types=(bytes,))), place)])
+    return codec.encode(
+        [
+            epoch,
+            seal(Purpose.TOKEN.derive(seed), codec.encode(msgspec.to_builtins(token, builtin_types=(bytes,))), place),
+        ]
+    )
 
 
 def token_epoch(token: bytes) -> tuple[int, bytes]:

@@ -13,7 +13,6 @@ and `forget` may take anything out of the caches, so what waited asks again whet
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from lnh_common.errors import (
     UnknownOperation,
     VersionConflict,
 )
+from lnh_common.events import Log
 from lnh_common.messages import hsm, store
 from lnh_common.messages.base import OPERATIONS, Effect, Message, Operation, Seal
 from lnh_common.wire import Frames, Header, Kind
@@ -48,12 +48,12 @@ from lnh_services.hsm import permissions
 from lnh_services.hsm.caches import CachedKey, CachedRecord, Caches
 from lnh_services.hsm.credentials import Smk
 from lnh_services.hsm.keys import Purpose
-from lnh_services.hsm.mechanisms import load
+from lnh_services.hsm.mechanisms import IvSource, load_object
 from lnh_services.hsm.records import ClientRecord, ClusterRecord, Record, Records, record_id
-from lnh_services.hsm.steps import Ask, Peer, Steps, ask
+from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, ask
 from lnh_services.hsm.tokens import Session
 
-log = logging.getLogger(__name__)
+log = Log("hsm.worker")
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Record)
@@ -93,7 +93,9 @@ class Request(Generic[M]):
 
     def new_id(self, number: int = 0) -> bytes:
         """The 16-byte id of the `number`th thing this request makes: a retry makes the same ones."""
-        return record_id("made by", self.client_id, self.envelope.connection, codec.encode([self.envelope.sequence, number]))
+        return record_id(
+            "made by", self.client_id, self.envelope.connection, codec.encode([self.envelope.sequence, number])
+        )
 
 
 Handler = Callable[["WorkerCore", Request[Any]], Steps[Message]]
@@ -133,6 +135,7 @@ class WorkerCore:
         self.boot = boot
         self.worker = os.urandom(16)
         self.caches = Caches()
+        self.ivs = IvSource()
         self.identity: Identity | None = None
         self.records: Records | None = None
         self.cluster: ClusterRecord | None = None
@@ -159,6 +162,10 @@ class WorkerCore:
             self.forget_everything()
         self.lease_until = sent_at + attached.lease_ms / 1000
 
+    def is_leased(self) -> bool:
+        """Whether the caches may be used and filled."""
+        return self.boot() < self.lease_until
+
     def forget(self, message: store.Forget) -> None:
         """The store says that these changed."""
         if message.everything:
@@ -176,15 +183,14 @@ class WorkerCore:
 
     # --- serving
 
-    def serve(self, header: Header, token: bytes, body: bytes) -> Steps[Frames]:
+    def serve(self, header: Header, token: bytes, body: bytes, deadline: Deadline) -> Steps[Frames]:
         """Serve one request; never raises for what a client sent."""
         self.operations += 1
-        if self.boot() >= self.lease_until:
+        now = self.boot()
+        if now >= self.lease_until:
             self.forget_everything()
         try:
-            operation = OPERATIONS.get(header.operation)
-            if operation is None or operation.name not in self.handlers:
-                raise UnknownOperation(f"operation {header.operation!r}")
+            operation = self._operation(header)
             if operation.seal is Seal.NONE:
                 return (yield from self._serve_open(operation, header, body))
             if operation.seal is Seal.SESSION:
@@ -202,19 +208,26 @@ class WorkerCore:
         except LnhError as error:
             self.refused += 1
             return wire.error_frames(header, error)
-        except Exception:  # the shell of every request: an answer is owed, and the bug is logged
-            log.exception("failed operation=%s", header.operation)
+        except Exception as error:  # the shell of every request: an answer is owed, and the bug is logged
+            log.bug("request failed", error, operation=header.operation)
             return wire.error_frames(header, Internal("the member failed; its log says why"))
+        deadline.at = now + envelope.deadline_ms / 1000
         value: dict[str, Any] | LnhError
         try:
             value = yield from self._serve_opened(operation, header, envelope, session, credential)
         except LnhError as error:
             self.refused += 1
             value = error
-        except Exception:  # as above
-            log.exception("failed operation=%s", header.operation)
+        except Exception as error:  # as above
+            log.bug("request failed", error, operation=header.operation)
             value = Internal("the member failed; its log says why")
         return [header.answer(Kind.REPLY).pack(), b"", channel.seal_reply(keys, header, body, value)]
+
+    def _operation(self, header: Header) -> Operation[Any, Any]:
+        operation = OPERATIONS.get(header.operation)
+        if operation is None or operation.name not in self.handlers:
+            raise UnknownOperation(f"operation {header.operation!r} is not served here")
+        return operation
 
     def _serve_open(self, operation: Operation[Any, Any], header: Header, body: bytes) -> Steps[Frames]:
         message = codec.decode_as(body, operation.request)
@@ -297,7 +310,7 @@ class WorkerCore:
         from lnh_services.hsm.operations.session import check_token
 
         session = yield from check_token(self, token)
-        if session.alive and self.boot() < self.lease_until:
+        if session.alive and self.is_leased():
             self.caches.sessions.put(token, session)
         return session
 
@@ -330,7 +343,7 @@ class WorkerCore:
             got = yield from ask(Peer.STORE, store.GET, store.Get(key=key))
             found = records.read(kind, got.item) if got.item else None
             known = CachedRecord(found, got.item.version if got.item else 0)
-            if cached and self.boot() < self.lease_until:
+            if cached and self.is_leased():
                 self.caches.records.put((key.table, record), known)
         return cast("R | None", known.record), known.version
 
@@ -348,9 +361,7 @@ class WorkerCore:
         after, more = b"", True
         while more:
             table = records.key_of(kind, b"").table
-            page = yield from ask(
-                Peer.STORE, store.SCAN, store.Scan(table=table, after=after, limit=1024, body=True)
-            )
+            page = yield from ask(Peer.STORE, store.SCAN, store.Scan(table=table, after=after, limit=1024, body=True))
             found += [records.read(kind, item) for item in page.items]
             more = page.more
             after = page.items[-1].key.id if page.items else after
@@ -372,8 +383,8 @@ class WorkerCore:
             self.check_alive(session)
             attributes = keys.read_attributes(got.item)
             dates = (str(attributes.get(Attribute.START_DATE, "")), str(attributes.get(Attribute.END_DATE, "")))
-            known = CachedKey(got.item.version, attributes, load(attributes, keys.read_value(got.item)), dates)
-            if self.boot() < self.lease_until:
+            known = CachedKey(got.item.version, attributes, load_object(attributes, keys.read_value(got.item)), dates)
+            if self.is_leased():
                 self.caches.keys.put(where, known)
         return known
 
@@ -444,13 +455,27 @@ class WorkerCore:
         self._keep_uses(self.caches.keys.items())
         entries = [
             hsm.AuditEntry(
-                identity="", role="", operation="key.use", target=f"{keyring.hex()}/{handle.hex()}", outcome="ok",
+                identity="",
+                role="",
+                operation="key.use",
+                target=f"{keyring.hex()}/{handle.hex()}",
+                outcome="ok",
                 detail={"count": count},
-            )  # fmt: skip
+            )
             for (keyring, handle), count in self._uses.items()
         ]
         self._uses.clear()
         return entries
+
+    def status(self) -> dict[str, Any]:
+        """What `lnh status` shows of this worker."""
+        return {
+            "operations": self.operations,
+            "refused": self.refused,
+            "sessions": len(self.caches.sessions),
+            "keys": len(self.caches.keys),
+            "leased": self.is_leased(),
+        }
 
     def _keep_uses(self, keys: Iterable[tuple[tuple[bytes, bytes], CachedKey]]) -> None:
         for where, key in keys:

@@ -67,7 +67,10 @@ def add_user(worker: WorkerCore, request: Request[AddUser]) -> Steps[Empty]:
         request,
         [
             records.put(
-                UserRecord(name=message.name, role=message.role), record_id("user", message.name), 0, unique=message.name
+                UserRecord(name=message.name, role=message.role),
+                record_id("user", message.name),
+                0,
+                unique=message.name,
             ),
             records.put(record, credentials.credential_id(Role.USER, message.name), 0),
         ],
@@ -92,7 +95,9 @@ def delete_user(worker: WorkerCore, request: Request[UserRef]) -> Steps[Empty]:
     records = yield from worker.started()
     changes: list[store.Change] = []
     if record.role == "admin":
-        others = [user for user in (yield from worker.scan_all(UserRecord)) if user.role == "admin" and user.name != name]
+        others = [
+            user for user in (yield from worker.scan_all(UserRecord)) if user.role == "admin" and user.name != name
+        ]
         if not others:
             raise ActionProhibited(f"{name!r} is the last admin; add another first")
         # So that two admins deleting each other do not both succeed.
@@ -176,9 +181,7 @@ def _assign(worker: WorkerCore, request: Request[Assignment], *, assigned: bool)
         request,
         [
             records.put(changed, client.id, version, unique=client.name),
-            records.put(
-                msgspec.structs.replace(record, assigned=still), keyring, keyring_version, unique=record.label
-            ),
+            records.put(msgspec.structs.replace(record, assigned=still), keyring, keyring_version, unique=record.label),
         ],
     )
     return Empty()
@@ -190,6 +193,18 @@ def _assign(worker: WorkerCore, request: Request[Assignment], *, assigned: bool)
 def policy(worker: WorkerCore, request: Request[PolicyChange]) -> Steps[PolicyView]:
     """The PO shows, or changes, the cluster's policy."""
     return (yield from change_policy(worker, request))
+
+
+def _member(state: membership.MemberState) -> MemberView:
+    return MemberView(
+        id=state.id,
+        name=state.name,
+        address=state.address,
+        primary=state.role == "primary",
+        state=state.state,
+        group=state.group,
+        product=state.product,
+    )
 
 
 def show(worker: WorkerCore, request: Request[Empty]) -> Steps[ClusterView]:
@@ -206,7 +221,7 @@ def show(worker: WorkerCore, request: Request[Empty]) -> Steps[ClusterView]:
         id=secrets.cluster,
         label=secrets.label,
         fingerprint=channel.fingerprint(identity.public_bytes(Encoding.Raw, PublicFormat.Raw)),
-        members=tuple(MemberView(**msgspec.structs.asdict(member)) for member in view.members),
+        members=tuple(_member(each) for each in view.members),
         keyrings=counts[0],
         clients=counts[1],
     )

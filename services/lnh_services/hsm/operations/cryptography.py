@@ -8,46 +8,61 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
-from lnh_common.attributes import Attribute
-from lnh_common.errors import DataLength, LnhError, MechanismInvalid
 from lnh_common import limits
-from lnh_common.mechanisms import Mechanism, Use, USE_ATTRIBUTES, parse_parameters
+from lnh_common.errors import DataLength, LnhError, MechanismInvalid
+from lnh_common.mechanisms import Mechanism, Use
 from lnh_common.messages.base import Empty
-from lnh_common.messages.objects import RandomBytes, Result, Results
+from lnh_common.messages.objects import RandomBytes, Result, Results, UseMany, Verify
 from lnh_common.messages.objects import Use as UseKey
-from lnh_common.messages.objects import UseMany, Verify
 from lnh_services.hsm import policy as rules
 from lnh_services.hsm.caches import CachedKey, Prepared
-from lnh_services.hsm.mechanisms import PREPARE
+from lnh_services.hsm.mechanisms import LoadedKey, decrypter, encrypter, signer, verifier
 from lnh_services.hsm.operations.policies import effective_policy
 from lnh_services.hsm.steps import Steps
 from lnh_services.hsm.worker_core import Request, WorkerCore
 
 
 def _prepared(
-    worker: WorkerCore, request: Request[Any], use: Use, key: CachedKey, mechanism: int, parameters: bytes
+    worker: WorkerCore, request: Request[Any], use: Use, key: CachedKey, number: int, parameters: bytes
 ) -> Steps[Prepared]:
     """Check all that stays the same, and prepare the operation on this key."""
     policy = yield from effective_policy(worker, request.header.route)
-    try:
-        known = Mechanism(mechanism)
-    except ValueError:
-        raise MechanismInvalid(f"mechanism 0x{mechanism:x} is not known") from None
-    rules.check_use(key.attributes, use, known, policy)
     worker.check_alive(request.who)
-    operate: Prepared = PREPARE[use](known, key.loaded, parse_parameters(known, parameters), policy)
-    key.prepared[(USE_ATTRIBUTES[use], mechanism, parameters)] = operate
+    try:
+        mechanism = Mechanism(number)
+    except ValueError:
+        raise MechanismInvalid(f"mechanism 0x{number:x} is not known") from None
+    if (use, number) not in key.permitted:
+        rules.check_permitted(key.attributes, use, mechanism, policy)
+        key.permitted.add((use, number))
+    operate: Prepared
+    if use is Use.ENCRYPT:
+        caller_ivs = policy.allows_caller_ivs
+        operate = encrypter(mechanism, key.loaded, worker.ivs, parameters, caller_ivs=caller_ivs)
+    else:
+        operate = _PREPARE[use](mechanism, key.loaded, parameters)
+    key.prepared.put((use, number, parameters), operate)
     return operate
 
 
-def _operation(worker: WorkerCore, request: Request[UseKey | UseMany], use: Use) -> Steps[tuple[CachedKey, Prepared]]:
+_PREPARE: Final[dict[Use, Callable[[Mechanism, LoadedKey, bytes], Prepared]]] = {
+    Use.SIGN: signer,
+    Use.VERIFY: verifier,
+    Use.DECRYPT: decrypter,
+}
+
+
+def _operation(
+    worker: WorkerCore, request: Request[UseKey] | Request[Verify] | Request[UseMany], use: Use
+) -> Steps[tuple[CachedKey, Prepared]]:
     message = request.message
     key = worker.caches.keys.get((request.header.route, message.handle))
     if key is None:
         key = yield from worker.object(request, message.handle)
-    operate = key.prepared.get((USE_ATTRIBUTES[use], message.mechanism, message.parameters))
+    operate = key.prepared.get((use, message.mechanism, message.parameters))
     if operate is None:
         operate = yield from _prepared(worker, request, use, key, message.mechanism, message.parameters)
     if key.dates[0] or key.dates[1]:
@@ -102,6 +117,3 @@ def random(worker: WorkerCore, request: Request[RandomBytes]) -> Steps[Result]:
     """Random bytes of the operating system's generator."""
     yield from ()
     return Result(data=os.urandom(request.message.length))
-
-
-__all__ = ["Attribute", "decrypt", "encrypt", "random", "sign", "sign_many", "verify"]

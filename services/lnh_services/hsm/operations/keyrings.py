@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lnh_common import limits
-from lnh_common.errors import AlreadyDone, ArgumentInvalid, KeyringUnknown, LimitReached
+from lnh_common.errors import AlreadyDone, KeyringUnknown, LimitReached
 from lnh_common.messages import store
 from lnh_common.messages.admin import (
     CreateKeyrings,
@@ -22,8 +22,7 @@ from lnh_common.messages.base import Empty
 from lnh_common.messages.session import Role
 from lnh_services.hsm import credentials
 from lnh_services.hsm.operations.passwords import derive
-from lnh_services.hsm.operations.policies import change_policy
-from lnh_services.hsm.operations.session import policy_id
+from lnh_services.hsm.operations.policies import change_policy, policy_id
 from lnh_services.hsm.permissions import Permission
 from lnh_services.hsm.records import OBJECTS, ClientRecord, CredentialRecord, KeyringRecord, PolicyRecord
 from lnh_services.hsm.steps import Peer, Steps, ask
@@ -85,9 +84,7 @@ def list_(worker: WorkerCore, request: Request[ListKeyrings]) -> Steps[Keyrings]
     found = [records.read(KeyringRecord, item) for item in page.items]
     return Keyrings(
         keyrings=tuple(
-            KeyringView(id=each.id, label=each.label)
-            for each in found
-            if _is_visible(worker, request, each, client)
+            KeyringView(id=each.id, label=each.label) for each in found if _is_visible(worker, request, each, client)
         ),
         more=page.more,
         last=found[-1].id if found else b"",

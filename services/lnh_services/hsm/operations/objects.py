@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
 
 from lnh_common import limits
 from lnh_common.attributes import Attribute, Attributes, parse_template, to_wire
-from lnh_common.errors import ActionProhibited, MechanismInvalid, ObjectUnknown
+from lnh_common.errors import MechanismInvalid, ObjectUnknown
 from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
@@ -63,7 +64,10 @@ def _store(worker: WorkerCore, request: Request[Any], made: list[tuple[Attribute
     committed = yield from worker.commit(request, [exists, *puts])
     if not committed.duplicate:
         return [view(handle, _NEW, attributes) for handle, (attributes, _) in zip(handles, made, strict=True)]
-    return [(yield from _stored(request, handle)) for handle in handles]
+    views: list[ObjectView] = []
+    for handle in handles:
+        views.append((yield from _stored(request, handle)))  # noqa: PERF401  # a comprehension cannot yield
+    return views
 
 
 def _stored(request: Request[Any], handle: bytes) -> Steps[ObjectView]:
@@ -168,9 +172,6 @@ def destroy(worker: WorkerCore, request: Request[ObjectRef]) -> Steps[Empty]:
     if (yield from worker.acted_before(request)):
         return Empty()
     item, attributes = yield from _current(worker, request, handle)
-    if not attributes.get(Attribute.DESTROYABLE, True):
-        raise ActionProhibited(f"object {handle.hex()} is not DESTROYABLE")
+    rules.check_destroy(attributes)
     yield from worker.commit(request, [store.Delete(key=item.key, expected=item.version)])
     return Empty()
-
-

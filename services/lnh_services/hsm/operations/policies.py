@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lnh_common.messages.admin import PolicyChange, PolicyView
-from lnh_services.hsm.policy import Policy, merge, parse_policy
+from lnh_services.hsm import policy as rules
+from lnh_services.hsm.policy import Policy
 from lnh_services.hsm.records import PolicyRecord, record_id
 from lnh_services.hsm.steps import Steps
 from lnh_services.hsm.worker_core import Request, WorkerCore
@@ -16,12 +17,17 @@ def policy_id(keyring: bytes = b"") -> bytes:
 
 def effective_policy(worker: WorkerCore, keyring: bytes = b"") -> Steps[Policy]:
     """What holds for a keyring, or for the cluster alone."""
+    known = worker.caches.policies.get(keyring)
+    if known is not None:
+        return known
     cluster = yield from worker.record(PolicyRecord, policy_id())
-    policy = parse_policy(cluster.fields if cluster else {})
+    policy = rules.change_policy(Policy(), cluster.fields if cluster else {})
     if keyring:
         own = yield from worker.record(PolicyRecord, policy_id(keyring))
         if own is not None:
-            policy = merge(policy, own.fields)
+            policy = rules.effective(policy, own.fields)
+    if worker.is_leased():
+        worker.caches.policies.put(keyring, policy)
     return policy
 
 
@@ -33,11 +39,11 @@ def change_policy(worker: WorkerCore, request: Request[PolicyChange], keyring: b
     changes = request.message.changes
     if changes and not (yield from worker.acted_before(request)):
         fields.update(changes)
-        parse_policy(fields)
         if keyring:
-            cluster = yield from worker.record(PolicyRecord, policy_id())
-            merge(parse_policy(cluster.fields if cluster else {}), fields)
+            rules.merge((yield from effective_policy(worker)), fields)
+        else:
+            rules.change_policy(Policy(), fields)
         records = yield from worker.started()
         yield from worker.commit(request, [records.put(PolicyRecord(keyring=keyring, fields=fields), where, version)])
     policy = yield from effective_policy(worker, keyring)
-    return PolicyView(policy=fields_of_policy(policy))
+    return PolicyView(policy=rules.policy_view(policy))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Final
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -14,7 +14,6 @@ from lnh_common.channel import SessionKeys
 from lnh_common.errors import (
     ClientRevoked,
     KeyringUnknown,
-
     NameUnknown,
     PermissionDenied,
     TokenExpired,
@@ -37,27 +36,19 @@ from lnh_services.hsm import credentials
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.objects import KeyringKeys
 from lnh_services.hsm.operations.passwords import derive, verify
-from lnh_services.hsm.operations.policies import effective_policy
+from lnh_services.hsm.operations.policies import effective_policy, policy_id
 from lnh_services.hsm.permissions import BUILTIN_ROLES, Holder, Permission
 from lnh_services.hsm.records import (
     ClientRecord,
     CredentialRecord,
     KeyringRecord,
     LogoutRecord,
-
     UserRecord,
     record_id,
 )
 from lnh_services.hsm.steps import Steps
 from lnh_services.hsm.tokens import Grant, Session, Token, open_token, seal_token, token_epoch
 from lnh_services.hsm.worker_core import Request, WorkerCore
-
-KEYRING_POLICY: Final = "policy"
-
-
-def policy_id(keyring: bytes = b"") -> bytes:
-    """Where the cluster's (empty) or a keyring's policy is kept."""
-    return record_id(KEYRING_POLICY, keyring)
 
 
 def hello(worker: WorkerCore, request: Request[Empty]) -> Steps[Welcome]:
@@ -339,5 +330,3 @@ def change_password(worker: WorkerCore, request: Request[ChangePassword]) -> Ste
     where = credentials.credential_id(stored.role, stored.name, stored.keyring)
     yield from worker.commit(request, [records.put(record, where, version)])
     return Empty()
-
-

@@ -1,0 +1,347 @@
+"""The hsm worker process: sockets and time around the pure `WorkerCore`.
+
+One thread, one loop: drain what is ready, let each request go as far as it can, send what it asks,
+poll. What the store says is read before what clients say, so that a `forget` overtakes any use.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import itertools
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+import zmq
+
+from lnh_common import codec, limits, wire
+from lnh_common.errors import (
+    Busy,
+    DeadlineExceeded,
+    LnhError,
+    MalformedMessage,
+    NoCluster,
+    NotActivated,
+    OutcomeUnknown,
+)
+from lnh_common.events import Log
+from lnh_common.messages import balancer, hsm, store
+from lnh_common.messages.base import Effect, Message, Operation
+from lnh_common.wire import Header, Kind
+from lnh_services.hsm.hardening import harden
+from lnh_services.hsm.operations import HANDLERS
+from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps
+from lnh_services.hsm.worker_core import WorkerCore
+from lnh_services.paths import MemberDirectory
+from lnh_services.serving import EXIT_OK, open_member
+
+log = Log("hsm.worker")
+
+_BURST: Final = 64  # messages taken from one socket before the others are looked at
+_ATTACH_EVERY: Final = limits.WORKER_LEASE_MS / 4000
+_SECRETS_EVERY: Final = 5.0
+_USES_EVERY: Final = 60.0
+_STOP_WITHIN: Final = 2.0
+_UNSENT_RETRY: Final = 0.05
+_PING_TAG: Final = bytes(8)
+# Seconds after which an unanswered ask is sent again: its peer was started anew. All of them may be.
+_AGAIN_AFTER: Final[dict[Peer, float]] = {
+    Peer.STORE: 1.0,
+    Peer.CORE: 2.0,
+    Peer.ARGON2: 8.0,
+    Peer.MEMBERSHIP: 2.0,
+    Peer.BALANCER: 2.0,
+    Peer.BACKUP: 2.0,
+}
+
+
+def boot_time() -> float:
+    """Seconds since boot, also those asleep: never goes back."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(eq=False)
+class Task:
+    """A request being served; `way_back` is empty for the worker's own."""
+
+    steps: Steps[Any]
+    way_back: list[bytes]
+    deadline: Deadline
+
+
+@dataclass(eq=False)
+class Waiting:
+    """An ask without an answer yet; `sent_at` is None while its peer could not be reached."""
+
+    task: Task
+    peer: Peer
+    operation: Operation[Any, Any]
+    frames: list[bytes]
+    sent_at: float | None = None
+
+
+class Worker:
+    """One hsm worker.
+
+    Args:
+        number: from 0; names its socket.
+    """
+
+    def __init__(self, directory: MemberDirectory, number: int) -> None:
+        self.number = number
+        self.core = WorkerCore(HANDLERS, time.time, boot_time)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
+        self._front = self._context.socket(zmq.ROUTER)
+        self._front.linger = 500
+        self._front.router_mandatory = True
+        self._front.sndhwm = self._front.rcvhwm = limits.HIGH_WATER_MARK
+        self._front.maxmsgsize = 2 * limits.BODY_BYTES
+        self._peers = {
+            Peer.STORE: self._dealer(directory.store_for_hsm),
+            Peer.CORE: self._dealer(directory.hsm_core),
+            Peer.ARGON2: self._dealer(directory.argon2),
+            Peer.MEMBERSHIP: self._dealer(directory.membership_for_services),
+            Peer.BALANCER: self._dealer(directory.balancer_status),
+            Peer.BACKUP: self._dealer(directory.backup_for_services),
+        }
+        self._poller = zmq.Poller()
+        for socket in (self._front, *self._peers.values()):
+            self._poller.register(socket, zmq.POLLIN)
+        self._address = directory.worker_address(number)
+        self._waiting: dict[int, Waiting] = {}
+        self._ids = itertools.count(1)
+        self._stopping = False
+        self._next_attach = self._next_secrets = 0.0
+        self._next_uses = boot_time() + _USES_EVERY
+
+    def _dealer(self, address: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.DEALER)
+        socket.linger = 500
+        socket.immediate = True
+        socket.sndhwm = socket.rcvhwm = limits.HIGH_WATER_MARK
+        socket.reconnect_ivl = 20
+        socket.reconnect_ivl_max = 200
+        socket.connect(address)
+        return socket
+
+    # --- the loop
+
+    def run(self) -> None:
+        """Serve until told to stop; then finish what was begun, for a bounded time."""
+        self._front.bind(self._address)
+        log.info("serving", number=self.number)
+        gc.collect()
+        gc.freeze()
+        while not self._stopping:
+            self._poll()
+        ends = boot_time() + _STOP_WITHIN
+        self._poller.unregister(self._front)
+        while self._waiting and boot_time() < ends:
+            self._poll()
+        self.core.forget_everything()
+        for socket in (self._front, *self._peers.values()):
+            socket.close()
+        self._context.term()
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def _poll(self) -> None:
+        now = boot_time()
+        due = self._run_timers(now)
+        ready = dict(self._poller.poll(max(1, int((due - now) * 1000) + 1)))
+        while ready:
+            for peer, socket in self._peers.items():
+                if socket in ready:
+                    self._drain_peer(peer, socket)
+            if self._front not in ready or not self._drain_front():
+                return
+
+    def _drain_peer(self, peer: Peer, socket: zmq.Socket[bytes]) -> None:
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._answered(peer, socket.recv_multipart(zmq.NOBLOCK))
+
+    def _drain_front(self) -> bool:
+        """Serve what is ready; whether there may be more."""
+        receive, store_socket = self._front.recv_multipart, self._peers[Peer.STORE]
+        for _ in range(_BURST):
+            try:
+                frames = receive(zmq.NOBLOCK)
+            except zmq.Again:
+                return False
+            self._accept(frames)
+        self._drain_peer(Peer.STORE, store_socket)
+        return not self._stopping
+
+    # --- requests
+
+    def _accept(self, frames: list[bytes]) -> None:
+        way_back = frames[:2]
+        try:
+            wire.check_frames(frames[2:])
+            header = Header.parse(frames[2])
+            if header.kind is not Kind.REQUEST:
+                raise MalformedMessage("not a request")
+        except LnhError as error:
+            # Who sent this is no balancer of ours, or a newer one; without a header there is nothing to answer.
+            log.warning("message refused", error=str(error))
+            return
+        if way_back[1] == _PING_TAG and header.operation == balancer.HSM_PING.name:
+            load = balancer.WorkerLoad(served=self.core.operations, cached_keys=len(self.core.caches.keys))
+            self._send(way_back, [header.answer(Kind.REPLY).pack(), b"", codec.encode(load)])
+            return
+        if len(self._waiting) >= limits.REQUESTS_IN_FLIGHT:
+            self._send(way_back, wire.error_frames(header, Busy("this worker has all the work it takes")))
+            return
+        deadline = Deadline(boot_time() + header.deadline_ms / 1000)
+        self._advance(Task(self.core.serve(header, frames[3], frames[4], deadline), way_back, deadline), None)
+
+    def _advance(self, task: Task, answer: Message | LnhError | None) -> None:
+        """Let a request go on with an answer, until it asks again or is done."""
+        try:
+            asked = task.steps.throw(answer) if isinstance(answer, LnhError) else task.steps.send(answer)
+        except StopIteration as done:
+            if task.way_back:
+                self._send(task.way_back, done.value)
+            return
+        except LnhError as error:  # only the worker's own tasks raise; a request answers
+            log.warning("worker task failed", error=str(error))
+            return
+        self._ask(task, asked)
+
+    def _send(self, way_back: list[bytes], frames: wire.Frames) -> None:
+        try:
+            self._front.send_multipart([*way_back, *frames], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            # The balancer is gone, or takes nothing: whoever asked tries again.
+            log.warning("answer dropped", error=str(error))
+
+    # --- asking
+
+    def _ask(self, task: Task, asked: Ask) -> None:
+        number = next(self._ids)
+        left = max(1, min(int((task.deadline.at - boot_time()) * 1000), limits.MAX_DEADLINE_MS))
+        header = wire.request(asked.operation.name, number, left)
+        frames = [header.pack(), b"", codec.encode(asked.message)]
+        waiting = Waiting(task, asked.peer, asked.operation, frames)
+        self._waiting[number] = waiting
+        self._transmit(waiting)
+
+    def _transmit(self, waiting: Waiting) -> None:
+        try:
+            self._peers[waiting.peer].send_multipart(waiting.frames, zmq.NOBLOCK)
+            waiting.sent_at = boot_time()
+        except zmq.Again:
+            waiting.sent_at = None
+
+    def _answered(self, peer: Peer, frames: list[bytes]) -> None:
+        try:
+            header = Header.parse(frames[0])
+            wire.check_frames(frames)
+            if header.kind is Kind.CAST:
+                self._told(peer, header, frames[2])
+                return
+            waiting = self._waiting.pop(header.request_id, None)
+            if waiting is None:
+                return  # the second answer to something asked twice, or one that came too late
+            answer: Message | LnhError
+            if header.kind is Kind.ERROR:
+                answer = wire.parse_error(frames[2])
+            else:
+                answer = codec.decode_as(frames[2], waiting.operation.reply, 64 * limits.MIB)
+        except LnhError as error:
+            log.failure("malformed answer", peer=peer.value, error=str(error))
+            return
+        self._advance(waiting.task, answer)
+
+    def _told(self, peer: Peer, header: Header, body: bytes) -> None:
+        if peer is Peer.STORE and header.operation == store.FORGET.name:
+            forget = codec.decode_as(body, store.Forget)
+            self.core.forget(forget)
+            said = store.Forgotten(sequence=forget.sequence, worker=self.core.worker)
+            cast = wire.request(store.FORGOTTEN.name, next(self._ids), 0, kind=Kind.CAST)
+            with contextlib.suppress(zmq.Again):  # then the store waits for the lease to end
+                self._peers[Peer.STORE].send_multipart([cast.pack(), b"", codec.encode(said)], zmq.NOBLOCK)
+
+    # --- time
+
+    def _run_timers(self, now: float) -> float:
+        """Do what is due; when to look again."""
+        if now >= self._next_attach and self.core.identity is not None:
+            self._next_attach = now + _ATTACH_EVERY
+            self._start(self._attach(now), _ATTACH_EVERY * 3)
+        if now >= self._next_secrets:
+            self._next_secrets = now + (_SECRETS_EVERY if self.core.identity else _UNSENT_RETRY)
+            self._start(self._fetch_secrets(), 2.0)
+        if now >= self._next_uses:
+            self._next_uses = now + _USES_EVERY
+            self._start(self._report_uses(), _USES_EVERY)
+        due = min(self._next_attach if self.core.identity else now + 1, self._next_secrets, self._next_uses)
+        for number, waiting in list(self._waiting.items()):
+            if waiting.task.deadline.at <= now:
+                del self._waiting[number]
+                self._advance(waiting.task, _too_late(waiting.operation))
+                continue
+            again = _UNSENT_RETRY if waiting.sent_at is None else _AGAIN_AFTER[waiting.peer]
+            if (waiting.sent_at or now - again) + again <= now:
+                self._transmit(waiting)
+            due = min(due, waiting.task.deadline.at, now + _UNSENT_RETRY)
+        return due
+
+    def _start(self, steps: Steps[None], seconds: float) -> None:
+        self._advance(Task(steps, [], Deadline(boot_time() + seconds)), None)
+
+    def _attach(self, now: float) -> Steps[None]:
+        attached = yield Ask(Peer.STORE, store.ATTACH, store.Attach(worker=self.core.worker))
+        assert isinstance(attached, store.Attached), "the loop decodes an answer as the operation's reply type"
+        self.core.take_lease(now, attached)
+        if attached.fresh:
+            # A store that does not know this worker was started anew: what it was asked before is lost.
+            for waiting in self._waiting.values():
+                if waiting.peer is Peer.STORE:
+                    self._transmit(waiting)
+
+    def _fetch_secrets(self) -> Steps[None]:
+        question = hsm.AttachWorker(number=self.number, worker=self.core.worker)
+        try:
+            secrets = yield Ask(Peer.CORE, hsm.ATTACH, question)
+        except (NotActivated, NoCluster):
+            return
+        assert isinstance(secrets, hsm.WorkerSecrets), "the loop decodes an answer as the operation's reply type"
+        self.core.take_secrets(secrets)
+
+    def _report_uses(self) -> Steps[None]:
+        entries = self.core.take_uses()
+        for start in range(0, len(entries), 1024):
+            yield Ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=tuple(entries[start : start + 1024])))
+
+
+def _too_late(operation: Operation[Any, Any]) -> LnhError:
+    if operation.effect is Effect.WRITE:
+        return OutcomeUnknown(f"{operation.name} was not answered in time")
+    return DeadlineExceeded(f"{operation.name} was not answered in time")
+
+
+def main() -> int:
+    hardened = harden()
+    parser = argparse.ArgumentParser(prog="python -m lnh_services.hsm.worker", description="One hsm worker.")
+    parser.add_argument("--member-dir", required=True, metavar="DIR", help="the member's directory")
+    parser.add_argument("--number", required=True, type=int, help="of this worker, from 0")
+    arguments = parser.parse_args()
+    member = open_member(f"hsm-worker-{arguments.number}", MemberDirectory(arguments.member_dir))
+    for problem in hardened.problems:
+        log.warning("not hardened", problem=problem)
+    worker = Worker(member.directory, arguments.number)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.stop())
+    worker.run()
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())
