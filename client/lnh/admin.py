@@ -1,0 +1,194 @@
+"""Administering a cluster: what appliance users and the PO do, through any member.
+
+    with lnh.admin.connect("hsm1:4400", "admin", password, fingerprint="SHA256:...") as administration:
+        administration.create_keyrings("payments")
+
+A registered client logs in with `login(cluster.connection, ...)` instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lnh.connection import Connection
+from lnh.registration import connect_as_guest
+from lnh.sessions import Session
+from lnh.sessions import change_password as _change_password
+from lnh.sessions import login as _login
+from lnh_common import limits
+from lnh_common.errors import KeyringUnknown, LimitReached
+from lnh_common.messages import admin as wire
+from lnh_common.messages.admin import ClientView, ClusterView, KeyringView, StatusView, UserView
+from lnh_common.messages.base import Empty
+from lnh_common.messages.session import Credential, Role
+
+__all__ = ["Administration", "ClientView", "ClusterView", "KeyringView", "StatusView", "UserView", "connect", "login"]
+
+
+class Administration(Session):
+    """A session of an appliance user, of the PO, or of both at once; a context manager that logs out.
+
+    What may be done is the table's in docs/operations.md; the rest raises PermissionDenied.
+    """
+
+    def create_keyrings(self, label: str, total: int = 1, index: int = 1) -> list[KeyringView]:
+        """Create keyrings; for an admin and the PO together.
+
+        Args:
+            label: of one; of several, followed by a running number.
+            total: 1 to 100.
+            index: the first running number.
+
+        Raises NameTaken, LimitReached, MemberReadOnly, OutcomeUnknown.
+        """
+        if not 1 <= total <= limits.KEYRINGS_PER_CREATE:
+            most = limits.KEYRINGS_PER_CREATE
+            first = f"lnh keyring create {label} --total {most}, then --total {most} --index {index + most}"
+            raise LimitReached(f"{total} keyrings in one call; at most {most}", {"advice": first} if total > 0 else {})
+        message = wire.CreateKeyrings(label=label, total=total, index=index)
+        return list(self.ask(wire.KEYRING_CREATE, message).keyrings)
+
+    def keyrings(self) -> Iterator[KeyringView]:
+        """Every keyring, a page at a time as they are taken."""
+        after = b""
+        while True:
+            page = self.ask(wire.KEYRING_LIST, wire.ListKeyrings(after=after))
+            yield from page.keyrings
+            if not page.more or not page.keyrings:
+                return
+            after = page.keyrings[-1].id
+
+    def keyring(self, label: str) -> KeyringView:
+        """The keyring with this label; raises KeyringUnknown."""
+        for view in self.ask(wire.KEYRING_LIST, wire.ListKeyrings(label=label)).keyrings:
+            if view.label == label:
+                return view
+        raise KeyringUnknown(f"no keyring {label!r}")
+
+    def show_keyring(self, label: str) -> KeyringView:
+        """A keyring with its policy, number of objects and assigned clients; raises KeyringUnknown."""
+        return self.ask(wire.KEYRING_SHOW, wire.KeyringRef(keyring=self.keyring(label).id))
+
+    def delete_keyring(self, label: str) -> None:
+        """Delete a keyring and every object in it; for an admin and the PO together. Raises KeyringUnknown."""
+        self.ask(wire.KEYRING_DELETE, wire.KeyringRef(keyring=self.keyring(label).id))
+
+    def init_krso(self, label: str, password: str) -> None:
+        """Set a keyring's first KRSO credential, good for nothing but being changed; for an admin and the PO.
+
+        Raises AlreadyDone when the KRSO has one, PasswordInvalid.
+        """
+        self.ask(wire.ROLE_INIT, wire.InitRole(keyring=self.keyring(label).id, password=password))
+
+    def clients(self) -> list[ClientView]:
+        """Every registered client."""
+        return list(self.ask(wire.CLIENT_LIST, Empty()).clients)
+
+    def revoke_client(self, name: str) -> None:
+        """End a client's registration, now and for good; raises ClientUnknown."""
+        self.ask(wire.CLIENT_REVOKE, wire.ClientRef(client=name))
+
+    def assign(self, client: str, keyring: str) -> None:
+        """Let only assigned clients see a keyring, this one among them; raises ClientUnknown, KeyringUnknown."""
+        self.ask(wire.CLIENT_ASSIGN, wire.Assignment(client=client, keyring=self.keyring(keyring).id))
+
+    def unassign(self, client: str, keyring: str) -> None:
+        """Take an assignment back; with the last one every client sees the keyring again."""
+        self.ask(wire.CLIENT_UNASSIGN, wire.Assignment(client=client, keyring=self.keyring(keyring).id))
+
+    def add_user(self, name: str, role: str, password: str) -> None:
+        """Add an appliance user: admin, operator, monitor or a custom role. Raises NameTaken, PasswordInvalid."""
+        self.ask(wire.USER_ADD, wire.AddUser(name=name, role=role, password=password))
+
+    def users(self) -> list[UserView]:
+        """Every appliance user."""
+        return list(self.ask(wire.USER_LIST, Empty()).users)
+
+    def delete_user(self, name: str) -> None:
+        """Delete an appliance user and end its sessions; raises NameUnknown."""
+        self.ask(wire.USER_DELETE, wire.UserRef(name=name))
+
+    def show(self) -> ClusterView:
+        """The cluster and its members."""
+        return self.ask(wire.CLUSTER_SHOW, Empty())
+
+    def policy(self, **changes: object) -> dict[str, Any]:
+        """The cluster's policy, after these changes, which an admin and the PO make together."""
+        return self.ask(wire.CLUSTER_POLICY, wire.PolicyChange(changes=changes)).policy
+
+    def status(self) -> StatusView:
+        """The cluster, and the services of the member that answers."""
+        return self.ask(wire.STATUS, Empty())
+
+
+def credentials(user: str = "", password: str = "", po_password: str = "") -> tuple[Credential, ...]:
+    """The credentials of an appliance user, of the PO, or of both."""
+    found: tuple[Credential, ...] = ()
+    if user:
+        found += (Credential(role=Role.USER, name=user, password=password),)
+    if po_password:
+        found += (Credential(role=Role.PO, password=po_password),)
+    return found
+
+
+def login(
+    connection: Connection,
+    user: str = "",
+    password: str = "",
+    *,
+    po_password: str = "",
+    timeout: float = limits.DEADLINE,
+) -> Administration:
+    """Log in as an appliance user, as the PO, or as both at once.
+
+    Raises PasswordIncorrect, PasswordLocked and what a call raises.
+    """
+    secret, logged_in = _login(connection, *credentials(user, password, po_password), timeout=timeout)
+    return Administration(connection, secret, logged_in, timeout=timeout)
+
+
+def change_password(connection: Connection, user: str, old: str, new: str, *, timeout: float = limits.DEADLINE) -> None:
+    """An appliance user changes its own password; raises PasswordIncorrect, PasswordInvalid."""
+    _change_password(connection, Credential(role=Role.USER, name=user, password=old), new, timeout=timeout)
+
+
+def change_po_password(connection: Connection, old: str, new: str, *, timeout: float = limits.DEADLINE) -> None:
+    """The PO changes its password; raises PasswordIncorrect, PasswordInvalid."""
+    _change_password(connection, Credential(role=Role.PO, password=old), new, timeout=timeout)
+
+
+class _GuestAdministration(Administration):
+    """Closes the connection that was made for it."""
+
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__(*raised)
+        self.connection.close()
+
+
+def connect(
+    member: str,
+    user: str = "",
+    password: str = "",
+    *,
+    po_password: str = "",
+    fingerprint: str | None = None,
+    confirm: Callable[[str, str], bool] | None = None,
+    timeout: float = limits.DEADLINE,
+) -> Administration:
+    """Administer from a machine that is not registered, through the member at host:port.
+
+    Args:
+        fingerprint: of the cluster's identity.
+        confirm: is asked with label and fingerprint when none is given.
+
+    Raises FingerprintMismatch, PasswordIncorrect, Unreachable.
+    """
+    connection = connect_as_guest(member, fingerprint, confirm, timeout=timeout)
+    try:
+        given = credentials(user, password, po_password)
+        secret, logged_in = _login(connection, *given, timeout=timeout)
+    except BaseException:
+        connection.close()
+        raise
+    return _GuestAdministration(connection, secret, logged_in, timeout=timeout)

@@ -1,0 +1,161 @@
+"""A member's local console: initialising the appliance and its HSM, partitions, and creating a cluster.
+
+It speaks to the hsm's own socket in the member directory, which only the directory's owner can open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+from typing_extensions import Self
+
+from lnh_common.bus.sync import Caller
+from lnh_common.errors import PartitionUnknown, Unreachable
+from lnh_common.messages import console as wire
+from lnh_common.messages.base import Empty, Message, Operation
+from lnh_common.messages.console import (
+    ApplianceView,
+    AuditReport,
+    ConsoleCluster,
+    CreatedCluster,
+    HsmView,
+    Initialised,
+    PartitionView,
+)
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+SOCKET: Final = Path("run") / "hsm" / "console.ipc"
+_PATIENCE: Final = 60.0  # seconds: Argon2id with 256 MiB on a slow machine, and waiting for workers
+
+
+class Console:
+    """The console of the member in this directory; a context manager. One thread.
+
+    Args:
+        directory: the member directory.
+        timeout: seconds an operation may take.
+
+    Raises Unreachable when no member runs there.
+    """
+
+    def __init__(self, directory: Path | str, *, timeout: float = _PATIENCE) -> None:
+        self.directory: Final = Path(directory)
+        self._timeout: Final = timeout
+        path = (self.directory / SOCKET).absolute()
+        if not path.exists():
+            raise Unreachable(f"no member runs in {self.directory} ({path} is not there)")
+        self._caller: Final = Caller(f"ipc://{path}")
+
+    def ask(self, operation: Operation[Q, R], message: Q) -> R:
+        """One operation of the console; raises what the hsm answers."""
+        return self._caller.ask(operation, message, self._timeout)
+
+    def init_appliance(self, admin: str, password: str) -> None:
+        """Make the first admin; raises AlreadyDone, PasswordInvalid."""
+        self.ask(wire.APPLIANCE_INIT, wire.InitAppliance(admin=admin, password=password))
+
+    def appliance(self) -> ApplianceView:
+        return self.ask(wire.APPLIANCE_SHOW, Empty())
+
+    def reset_admin(self, admin: str, password: str, so_password: str) -> None:
+        """The SO gives an admin a new password; raises PasswordIncorrect, NameUnknown."""
+        self.ask(wire.APPLIANCE_RESET_ADMIN, wire.ResetAdmin(so_password=so_password, admin=admin, password=password))
+
+    def reimage(self) -> None:
+        """Destroy every role, partition and key of this appliance."""
+        self.ask(wire.APPLIANCE_REIMAGE, Empty())
+
+    def init_hsm(self, label: str, so_password: str, activation: bytes, domain: str = "") -> Initialised:
+        """Initialise the HSM.
+
+        Args:
+            activation: the secret that seals its state on disk, 8 to 4096 bytes.
+            domain: the cloning domain; empty draws one, which the answer shows this once.
+
+        Raises AlreadyDone, PasswordInvalid.
+        """
+        message = wire.InitHsm(label=label, so_password=so_password, activation=activation, domain=domain)
+        return self.ask(wire.HSM_INIT, message)
+
+    def hsm(self) -> HsmView:
+        return self.ask(wire.HSM_SHOW, Empty())
+
+    def activate(self, activation: bytes) -> None:
+        """Open the HSM's state; raises PasswordIncorrect, AlreadyDone."""
+        self.ask(wire.HSM_ACTIVATE, wire.Activate(activation=activation))
+
+    def deactivate(self, activation: bytes) -> None:
+        """Wipe what is open; raises PasswordIncorrect."""
+        self.ask(wire.HSM_DEACTIVATE, wire.Activate(activation=activation))
+
+    def factory_reset(self, so_password: str) -> None:
+        """Destroy everything in the HSM; raises PasswordIncorrect."""
+        self.ask(wire.HSM_FACTORY_RESET, wire.AsSo(so_password=so_password))
+
+    def install_package(self, name: str, so_password: str) -> None:
+        """Install a package; `cluster` disables access to existing partitions until the appliance is re-imaged."""
+        self.ask(wire.PACKAGE_INSTALL, wire.InstallPackage(so_password=so_password, name=name))
+
+    def create_partition(
+        self, label: str, version: int, so_password: str, po_password: str, co_password: str
+    ) -> PartitionView:
+        """Create an application partition; `version` 0 or 1. Raises NameTaken, LimitReached, PasswordIncorrect."""
+        message = wire.CreatePartition(
+            so_password=so_password, label=label, version=version, po_password=po_password, co_password=co_password
+        )
+        return self.ask(wire.PARTITION_CREATE, message)
+
+    def partitions(self) -> list[PartitionView]:
+        return list(self.ask(wire.PARTITION_LIST, Empty()).partitions)
+
+    def partition(self, label: str) -> PartitionView:
+        """The partition with this label; raises PartitionUnknown."""
+        for view in self.partitions():
+            if view.label == label:
+                return view
+        raise PartitionUnknown(f"no partition {label!r}")
+
+    def delete_partition(self, label: str, so_password: str) -> None:
+        """Delete a partition and its objects; raises PartitionUnknown, PasswordIncorrect."""
+        self.ask(wire.PARTITION_DELETE, wire.PartitionRef(so_password=so_password, label=label))
+
+    def create_cluster(self, label: str, so_password: str, po_password: str) -> CreatedCluster:
+        """Create a cluster of this one member: its V1 partition, PO, SMK and identity.
+
+        Raises NotInitialised naming the missing step, AlreadyDone, PasswordIncorrect.
+        """
+        message = wire.CreateCluster(so_password=so_password, label=label, po_password=po_password)
+        return self.ask(wire.CLUSTER_CREATE, message)
+
+    def cluster(self) -> ConsoleCluster:
+        """What a new client needs to know."""
+        return self.ask(wire.CONSOLE_CLUSTER, Empty())
+
+    def verify_audit(self) -> AuditReport:
+        """Check the audit trail's chain and signatures."""
+        return self.ask(wire.AUDIT_VERIFY, Empty())
+
+    def audit(self, after: int = 0) -> Iterator[dict[str, Any]]:
+        """The audit trail's records behind this index, a page at a time as they are taken."""
+        while True:
+            page = self.ask(wire.AUDIT_SHOW, wire.AuditPage(after=after))
+            yield from page.records
+            if not page.records:
+                return
+            after = page.records[-1]["index"]
+
+    def close(self) -> None:
+        self._caller.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
