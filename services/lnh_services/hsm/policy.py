@@ -31,8 +31,6 @@ from lnh_common.attributes import (
     Change,
     KeyType,
     ObjectClass,
-    Template,
-    to_wire,
 )
 from lnh_common.errors import (
     ActionProhibited,
@@ -361,10 +359,10 @@ def copy(attributes: Attributes, template: Attributes, role: Role, unique_id: st
     return _changed(copied, template, role)
 
 
-def visible(attributes: Attributes) -> Template:
+def visible(attributes: Attributes) -> Attributes:
     """What anyone with a session may read: all of them, for no sensitive value is ever among the attributes."""
     assert attributes[_A.CLASS] not in SENSITIVE_KEYS or _A.VALUE not in attributes, "a key's value is sealed apart"
-    return to_wire(attributes)
+    return dict(attributes)
 
 
 def check_readable(attributes: Attributes) -> None:
