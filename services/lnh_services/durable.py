@@ -27,7 +27,7 @@ def replace_file(path: Path, data: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(temporary, path)
+        temporary.replace(path)
         sync_directory(path.parent)
     except OSError as error:
         raise StorageFailed(f"{path.name} could not be written: {error.strerror}") from error

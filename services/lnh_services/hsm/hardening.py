@@ -92,7 +92,7 @@ def _prctl(libc: ctypes.CDLL, option: int, value: int) -> bool:
 
 
 def _close_inherited() -> None:
-    highest = max((int(name) for name in os.listdir("/proc/self/fd")), default=_FIRST_INHERITED)
+    highest = max((int(entry.name) for entry in Path("/proc/self/fd").iterdir()), default=_FIRST_INHERITED)
     os.closerange(_FIRST_INHERITED, highest + 1)
 
 

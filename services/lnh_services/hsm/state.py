@@ -251,7 +251,9 @@ class ApplianceFile:
         except MalformedMessage:
             raise SealBroken("data/appliance.cbor is damaged") from None
         if appliance.format != APPLIANCE_FORMAT:
-            raise SealBroken(f"data/appliance.cbor has format {appliance.format!r}; this version reads {APPLIANCE_FORMAT!r}")
+            raise SealBroken(
+                f"data/appliance.cbor has format {appliance.format!r}; this version reads {APPLIANCE_FORMAT!r}"
+            )
         return appliance
 
     def write(self, appliance: Appliance) -> None:

@@ -31,9 +31,7 @@ class KeptPassword(Confidential):
 
     @classmethod
     def of(cls, material: Material) -> KeptPassword:
-        return cls(
-            argon2=material.argon2, salt=material.salt, verifier=material.verifier, public=material.public
-        )
+        return cls(argon2=material.argon2, salt=material.salt, verifier=material.verifier, public=material.public)
 
     def material(self) -> Material:
         """As `credentials.new_record` takes it, to become a record of the cluster."""
@@ -56,7 +54,7 @@ class Verifier(Confidential):
     locked_until: int = 0
 
     def reserve(self, role: str, now: int) -> Verifier:
-        """This verifier with one more attempt counted as failed; save it before the attempt is made.
+        """The verifier with one more attempt counted as failed; save it before the attempt is made.
 
         Args:
             role: for the message.
@@ -67,13 +65,15 @@ class Verifier(Confidential):
         if now < self.locked_until:
             # A clock that went back must not lock for longer than a lock lasts.
             seconds = min(self.locked_until - now, limits.LOCK_SECONDS)
-            raise PasswordLocked(f"{limits.FAILURES_BEFORE_LOCK} wrong passwords for the {role}; locked for {seconds} s")
+            raise PasswordLocked(
+                f"{limits.FAILURES_BEFORE_LOCK} wrong passwords for the {role}; locked for {seconds} s"
+            )
         failures = (0 if self.locked_until else self.failures) + 1
         locked_until = now + limits.LOCK_SECONDS if failures >= limits.FAILURES_BEFORE_LOCK else 0
         return msgspec.structs.replace(self, failures=failures, locked_until=locked_until)
 
     def settle(self, role: str, derived: bytes) -> Verifier:
-        """This verifier, reserved, after a right attempt; raises PasswordIncorrect after a wrong one."""
+        """The verifier, reserved before, after a right attempt; raises PasswordIncorrect after a wrong one."""
         if not self.password.is_from(derived):
             left = limits.FAILURES_BEFORE_LOCK - self.failures
             raise PasswordIncorrect(f"the {role} password is wrong; {max(left, 0)} attempts left before it is locked")

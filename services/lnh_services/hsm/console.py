@@ -1,0 +1,503 @@
+"""The local console: carries out what the directory's owner asks of the appliance and its HSM.
+
+`rules.py` says what an act needs and what it changes; here it is authorised, recorded and carried out,
+one act at a time. An act that changes something is written to the audit trail before it begins and
+again with its outcome: what could not be written down is not done. An act that began is finished,
+also when the asker no longer waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from msgspec.structs import replace
+
+from lnh_common import channel
+from lnh_common.bus.server import Call, Server
+from lnh_common.errors import (
+    ActivationFailed,
+    AuditFailed,
+    LnhError,
+    NameUnknown,
+    NotActivated,
+    NotPossible,
+    PasswordIncorrect,
+    SealBroken,
+)
+from lnh_common.events import Log
+from lnh_common.messages import console, store
+from lnh_common.messages.base import Effect, Empty, Message, Operation
+from lnh_common.messages.hsm import AuditEntry, Derive
+from lnh_common.messages.session import Role
+from lnh_services.hsm import audit, credentials, genesis, rules
+from lnh_services.hsm.hardening import Hardening
+from lnh_services.hsm.keys import KEY_BYTES
+from lnh_services.hsm.records import ClusterRecord, CredentialRecord, Records, UserRecord
+from lnh_services.hsm.state import Cluster, HsmState, Partition, Phase, User
+from lnh_services.hsm.vault import Vault
+from lnh_services.hsm.verifiers import KeptPassword, Verifier
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+M = TypeVar("M", bound=Message)
+
+STORE_SECONDS: Final = 10.0
+_DOMAIN_BYTES: Final = 16
+_USERS_SHOWN: Final = 4096
+_SO: Final = "SO"
+
+Perform = Callable[[Any], Awaitable[Message]]
+
+
+class Asks(Protocol):
+    """The asking end of the bus, as `bus.client.Client` is."""
+
+    async def ask(self, operation: Operation[Q, R], message: Q, *, timeout: float) -> R: ...
+
+
+class Pool(Protocol):
+    """The hsm workers, as `children.Workers` is."""
+
+    @property
+    def running(self) -> int: ...
+    def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the console is told of the member.
+
+    Args:
+        name: of the member.
+        door: `host:port` of its client port.
+        advice: what an operator should know about its settings.
+    """
+
+    name: str
+    door: str
+    hardening: Hardening
+    trail_path: Path
+    advice: tuple[str, ...] = ()
+
+
+class Console:
+    """Serves every operation of `messages/console.py`.
+
+    Args:
+        derive: runs one Argon2id elsewhere.
+        store: asks this member's store.
+        clock: UTC seconds.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        trail: audit.Trail,
+        *,
+        derive: Callable[[Derive], Awaitable[bytes]],
+        store: Asks,
+        workers: Pool,
+        surroundings: Surroundings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._vault: Final = vault
+        self._trail: Final = trail
+        self._derive: Final = derive
+        self._store: Final = store
+        self._workers: Final = workers
+        self._surroundings: Final = surroundings
+        self._clock: Final = clock
+        self._log: Final = Log("hsm.console")
+        self._turn: Final = asyncio.Lock()
+        self._acts: Final[set[asyncio.Task[Message]]] = set()
+        self._performers: Final[dict[str, Perform]] = {
+            console.APPLIANCE_INIT.name: self._init_appliance,
+            console.APPLIANCE_SHOW.name: self._show_appliance,
+            console.APPLIANCE_RESET_ADMIN.name: self._reset_admin,
+            console.APPLIANCE_REIMAGE.name: self._reimage,
+            console.HSM_INIT.name: self._init_hsm,
+            console.HSM_SHOW.name: self._show_hsm,
+            console.HSM_ACTIVATE.name: self._activate,
+            console.HSM_DEACTIVATE.name: self._deactivate,
+            console.HSM_FACTORY_RESET.name: self._factory_reset,
+            console.PACKAGE_INSTALL.name: self._install_package,
+            console.PARTITION_CREATE.name: self._create_partition,
+            console.PARTITION_LIST.name: self._list_partitions,
+            console.PARTITION_DELETE.name: self._delete_partition,
+            console.CLUSTER_CREATE.name: self._create_cluster,
+            console.CONSOLE_CLUSTER.name: self._show_cluster,
+            console.AUDIT_VERIFY.name: self._verify_audit,
+            console.AUDIT_SHOW.name: self._show_audit,
+        }
+
+    def serve(self, server: Server) -> None:
+        """Enter every operation of the local console."""
+        for name in self._performers:
+            self.serve_one(server, console_operation(name))
+
+    def serve_one(self, server: Server, operation: Operation[Any, Any]) -> None:
+        async def answer(call: Call, request: Message) -> Message:
+            return await self.perform(operation, request)
+
+        server.serve(operation, answer)
+
+    async def perform(self, operation: Operation[Any, R], request: Message) -> R:
+        """Carry out one operation; raises what `rules` and the act itself raise, AuditFailed."""
+        if operation.effect is Effect.READ:
+            rules.check(operation.name, self._vault.situation)
+            reply = await self._performers[operation.name](request)
+        else:
+            act = asyncio.ensure_future(self._act(operation, request))
+            self._acts.add(act)
+            act.add_done_callback(self._ended)
+            reply = await asyncio.shield(act)
+        assert isinstance(reply, operation.reply), f"{operation.name} answered {type(reply).__name__}"
+        return reply
+
+    async def finish(self, seconds: float) -> None:
+        """Let acts that began end, for so long."""
+        if self._acts:
+            await asyncio.wait(self._acts, timeout=seconds)
+
+    def _ended(self, act: asyncio.Task[Message]) -> None:
+        self._acts.discard(act)
+        if not act.cancelled():
+            act.exception()  # read here too: its asker may have gone
+
+    async def _act(self, operation: Operation[Any, Any], request: Message) -> Message:
+        async with self._turn:
+            name = operation.name
+            try:
+                rules.check(name, self._vault.situation)
+            except LnhError as error:
+                self._record(name, request, _outcome(error))
+                raise
+            self._record(name, request, "begun")
+            try:
+                reply = await self._performers[name](request)
+            except Exception as error:
+                self._record(name, request, _outcome(error))
+                raise
+            try:
+                self._record(name, request, "ok")
+            except AuditFailed as error:
+                raise AuditFailed(f"{name} was done, and the audit trail holds its beginning only: {error}") from error
+            return reply
+
+    def _record(self, operation: str, request: Message, outcome: str) -> None:
+        entry = AuditEntry(
+            identity="console",
+            role=_SO if isinstance(request, console.AsSo) else "",
+            operation=operation,
+            target=_target(request),
+            outcome=outcome,
+        )
+        self._trail.append([entry], int(self._clock() * 1000), durable=True)
+
+    # --- credentials
+
+    async def _keep(self, password: str) -> KeptPassword:
+        """What to keep of a new password; raises PasswordInvalid."""
+        credentials.check_password(password)
+        asked = credentials.derivation(password)
+        return KeptPassword.of(credentials.material(asked, await self._derive(asked)))
+
+    async def _authorise(self, request: console.AsSo) -> None:
+        """Raises PasswordIncorrect, PasswordLocked."""
+        reserved = self._vault.opened.so.reserve(_SO, int(self._clock()))
+        self._set_so(reserved)
+        derived = await self._derive(reserved.password.derivation(request.so_password))
+        self._set_so(reserved.settle(_SO, derived))
+
+    def _set_so(self, verifier: Verifier) -> None:
+        self._vault.change(lambda state: replace(state, so=verifier))
+
+    # --- the appliance
+
+    async def _init_appliance(self, request: console.InitAppliance) -> Empty:
+        user = User(name=request.admin, role=rules.ADMIN, password=await self._keep(request.password))
+        if self._vault.state is None:
+            self._vault.change_appliance(lambda now: replace(now, initialised=True, waiting=(*now.waiting, user)))
+            return Empty()
+        self._vault.change(lambda state: replace(state, users=(*state.users, user)))
+        self._vault.change_appliance(lambda now: replace(now, initialised=True))
+        return Empty()
+
+    async def _show_appliance(self, _: Empty) -> console.ApplianceView:
+        now = self._vault.situation
+        cluster = now.state.cluster if now.state else None
+        users = tuple(user.name for user in now.users)
+        if cluster and cluster.phase is Phase.CREATED:
+            users = await self._users_of(cluster)
+        return console.ApplianceView(
+            name=self._surroundings.name,
+            initialised=now.appliance.initialised,
+            users=users,
+            packages=now.state.packages if now.state else now.appliance.packages,
+        )
+
+    async def _reset_admin(self, request: console.ResetAdmin) -> Empty:
+        await self._authorise(request)
+        kept = await self._keep(request.password)
+        cluster = self._vault.opened.cluster
+        if cluster and cluster.phase is Phase.CREATED:
+            await self._reset_in_cluster(cluster, request.admin, kept)
+        else:
+            self._vault.change(
+                lambda state: replace(state, users=rules.reset_password(state.users, request.admin, kept))
+            )
+        return Empty()
+
+    async def _reimage(self, _: Empty) -> Empty:
+        state = self._vault.state
+        may_hold_cluster = state is None or state.cluster is not None
+        await self._workers.stop()
+        self._sign()
+        self._vault.reimage()  # the keys first: without them what the store holds says nothing
+        if may_hold_cluster:
+            await self._destroy_stored()
+        return Empty()
+
+    # --- the HSM
+
+    async def _init_hsm(self, request: console.InitHsm) -> console.Initialised:
+        so = Verifier(password=await self._keep(request.so_password))
+        drawn = "" if request.domain else secrets.token_hex(_DOMAIN_BYTES)
+        state = HsmState(
+            label=request.label,
+            identity=secrets.token_bytes(KEY_BYTES),
+            so=so,
+            domain=request.domain or drawn,
+        )
+        cover = self._vault.new_cover(request.label, state.identity_public())
+        key = await self._derive(cover.derivation(request.activation))
+        self._vault.initialise(state, cover, key)
+        return console.Initialised(identity=channel.fingerprint(cover.identity), domain=drawn)
+
+    async def _show_hsm(self, _: Empty) -> console.HsmView:
+        now = self._vault.situation
+        cover = self._vault.cover
+        cluster = now.state.cluster if now.state else None
+        created = cluster and cluster.phase is Phase.CREATED
+        return console.HsmView(
+            state=now.name,
+            label=cover.label if cover else "",
+            identity=channel.fingerprint(cover.identity) if cover else "",
+            locked_memory=self._surroundings.hardening.locked_memory,
+            workers=self._workers.running,
+            partitions=len(now.state.partitions) if now.state else 0,
+            cluster=cluster.label if cluster and created else "",
+            advice=(*self._surroundings.hardening.problems, *self._surroundings.advice),
+        )
+
+    async def _activate(self, request: console.Activate) -> Empty:
+        cover = self._vault.cover
+        assert cover is not None, "an initialised HSM has a cover"
+        self._vault.activate(await self._derive(cover.derivation(request.activation)))
+        self._sign()
+        self.start_workers()
+        return Empty()
+
+    async def _deactivate(self, request: console.Activate) -> Empty:
+        cover = self._vault.cover
+        assert cover is not None, "an activated HSM has a cover"
+        if not self._vault.is_key(await self._derive(cover.derivation(request.activation))):
+            raise ActivationFailed("that is not the activation secret")
+        await self._workers.stop()
+        self._sign()
+        self._vault.deactivate()
+        return Empty()
+
+    async def _factory_reset(self, request: console.AsSo) -> Empty:
+        await self._authorise(request)
+        await self._workers.stop()
+        try:
+            if self._vault.opened.cluster:
+                await self._destroy_stored()
+        except LnhError:
+            self.start_workers()
+            raise
+        self._sign()
+        self._vault.factory_reset()
+        return Empty()
+
+    def start_workers(self) -> None:
+        """Have them run if there is a cluster to serve."""
+        state = self._vault.state
+        if state and state.cluster and state.cluster.phase is Phase.CREATED:
+            self._workers.start()
+
+    def _sign(self) -> None:
+        if self._vault.state and self._trail.unsigned:
+            self._trail.sign(self._vault.state.signing_key(), int(self._clock() * 1000))
+
+    # --- packages and partitions
+
+    async def _install_package(self, request: console.InstallPackage) -> Empty:
+        await self._authorise(request)
+        self._vault.change(lambda state: rules.install(state, request.name))
+        return Empty()
+
+    async def _create_partition(self, request: console.CreatePartition) -> console.PartitionView:
+        await self._authorise(request)
+        partition = Partition(
+            label=request.label,
+            version=request.version,
+            serial=genesis.new_serial(),
+            po=Verifier(password=await self._keep(request.po_password)),
+            co=Verifier(password=await self._keep(request.co_password)),
+        )
+        return rules.views(self._vault.change(lambda state: rules.add_partition(state, partition)))[-1]
+
+    async def _list_partitions(self, _: Empty) -> console.Partitions:
+        return console.Partitions(partitions=rules.views(self._vault.opened))
+
+    async def _delete_partition(self, request: console.PartitionRef) -> Empty:
+        await self._authorise(request)
+        self._vault.change(lambda state: rules.remove_partition(state, request.label))
+        return Empty()
+
+    # --- the cluster
+
+    async def _create_cluster(self, request: console.CreateCluster) -> console.CreatedCluster:
+        await self._authorise(request)
+        cluster = self._vault.opened.cluster
+        if cluster is None:
+            await self._check_store_empty()
+            po = await self._keep(request.po_password)
+            now = int(self._clock())
+            self._vault.change(lambda state: genesis.begin(state, request.label, po, now))
+        else:
+            await self._check_same(cluster, request)
+        cluster = await self._found(self._vault.opened)
+        self._vault.change(genesis.finished)
+        self._sign()
+        self.start_workers()
+        return console.CreatedCluster(
+            cluster=cluster.id.hex(), fingerprint=channel.fingerprint(cluster.identity_public())
+        )
+
+    async def _check_same(self, cluster: Cluster, request: console.CreateCluster) -> None:
+        genesis.check_same(cluster, request.label)
+        assert cluster.po is not None, "a cluster that is being created has its PO here"
+        if not cluster.po.is_from(await self._derive(cluster.po.derivation(request.po_password))):
+            raise PasswordIncorrect("the cluster was begun with another PO password; finish it with that one")
+
+    async def _found(self, state: HsmState) -> Cluster:
+        """Bring the cluster into the store; what an earlier attempt brought there stays as it is."""
+        cluster = state.cluster
+        assert cluster is not None, "a cluster that is being created"
+        await self._ask_store(store.CREATE, store.Create(cluster=cluster.id, member=cluster.member))
+        where = cluster.records().key_of(ClusterRecord, genesis.CLUSTER_RECORD)
+        got = await self._ask_store(store.GET, store.Get(key=where))
+        if got.item is None:
+            await self._ask_store(store.COMMIT, genesis.first_commit(state, int(self._clock() * 1000)))
+        else:
+            cluster.records().read(ClusterRecord, got.item)
+        return cluster
+
+    async def _show_cluster(self, _: Empty) -> console.ConsoleCluster:
+        now = self._vault.situation
+        if now.initialised and now.state is None:
+            raise NotActivated("the HSM is not activated, so the cluster it serves is sealed")
+        cluster = now.state.cluster if now.state else None
+        if cluster is None or cluster.phase is not Phase.CREATED:
+            return console.ConsoleCluster(created=False)
+        return console.ConsoleCluster(
+            created=True,
+            label=cluster.label,
+            cluster=cluster.id.hex(),
+            fingerprint=channel.fingerprint(cluster.identity_public()),
+            door=self._surroundings.door,
+        )
+
+    # --- what is asked of the store
+
+    async def _ask_store(self, operation: Operation[Q, R], message: Q) -> R:
+        return await self._store.ask(operation, message, timeout=STORE_SECONDS)
+
+    async def _check_store_empty(self) -> None:
+        status = await self._ask_store(store.STATUS, Empty())
+        if status.cluster:
+            raise NotPossible(
+                f"this member's store holds the data of another cluster ({status.cluster.hex()});"
+                " re-imaging the appliance destroys it"
+            )
+
+    async def _destroy_stored(self) -> None:
+        status = await self._ask_store(store.STATUS, Empty())
+        if status.cluster:
+            await self._ask_store(store.DESTROY, store.Destroy(cluster=status.cluster))
+
+    async def _records(self, cluster: Cluster) -> Records:
+        """Of the cluster's present instance."""
+        got = await self._ask_store(
+            store.GET, store.Get(key=cluster.records().key_of(ClusterRecord, genesis.CLUSTER_RECORD))
+        )
+        if got.item is None:
+            raise SealBroken("the store does not hold the cluster's own record")
+        return cluster.records(cluster.records().read(ClusterRecord, got.item).instance)
+
+    async def _users_of(self, cluster: Cluster) -> tuple[str, ...]:
+        records = await self._records(cluster)
+        table = records.key_of(UserRecord, b"").table
+        found = await self._ask_store(store.SCAN, store.Scan(table=table, limit=_USERS_SHOWN, body=True))
+        return tuple(sorted(records.read(UserRecord, item).name for item in found.items))
+
+    async def _reset_in_cluster(self, cluster: Cluster, name: str, kept: KeptPassword) -> None:
+        records = await self._records(cluster)
+        user_key = records.key_of(UserRecord, genesis.user_id(name))
+        user = (await self._ask_store(store.GET, store.Get(key=user_key))).item
+        if user is None:
+            raise NameUnknown(f"no appliance user {name}")
+        rules.check_is_admin(name, records.read(UserRecord, user).role)
+        where = credentials.credential_id(Role.USER, name)
+        old = (await self._ask_store(store.GET, store.Get(key=records.key_of(CredentialRecord, where)))).item
+        now = self._clock()
+        new = credentials.new_record(
+            kept.material(), role=Role.USER, smk=cluster.newest_smk(), cluster=cluster.id, now=int(now), name=name
+        )
+        changes: tuple[store.Change, ...] = (
+            store.Require(key=user_key, version=user.version),
+            records.put(new, where, old.version if old else 0),
+        )
+        session = secrets.token_bytes(16)
+        commit = store.Commit(
+            client=cluster.member, session=session, sequence=1, issued_at=int(now * 1000), changes=changes
+        )
+        await self._ask_store(store.COMMIT, commit)
+
+    # --- the audit trail
+
+    async def _verify_audit(self, _: Empty) -> console.AuditReport:
+        cover = self._vault.cover
+        reading = audit.Reading(self._surroundings.trail_path, self._trail.position.index)
+        return await asyncio.to_thread(reading.verify, cover.identity if cover else None)
+
+    async def _show_audit(self, request: console.AuditPage) -> console.AuditRecords:
+        return console.AuditRecords(records=audit.page(self._surroundings.trail_path, request.after, request.limit))
+
+
+def console_operation(name: str) -> Operation[Any, Any]:
+    """The row of the operation table that `messages/console.py` entered."""
+    return next(row for row in vars(console).values() if isinstance(row, Operation) and row.name == name)
+
+
+def _target(request: Message) -> str:
+    """What an act is about, for the trail: a name the request carries, never a secret."""
+    for field in ("admin", "label", "name"):
+        value = getattr(request, field, None)
+        if isinstance(value, str):
+            return value
+    return ""
+
+
+def _outcome(error: BaseException) -> str:
+    return type(error).__name__ if isinstance(error, LnhError) else "Internal"

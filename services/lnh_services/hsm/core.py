@@ -1,0 +1,255 @@
+"""The hsm core: holds the HSM's state, gives its workers their secrets, and keeps the audit trail.
+
+    run/hsm/console.ipc   the local console             run/hsm/core.ipc   its workers: secrets, audit
+    run/hsm/services.ipc  status, for other services     run/hsm/argon2.ipc (the Argon2id process)
+
+It is the only process that writes the HSM's own state and the trail; workers hold secrets in memory
+and nothing else. What it decides is in `rules.py`, `channel_epochs.py` and `audit.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from msgspec.structs import replace
+
+from lnh_common import limits
+from lnh_common.bus import curve
+from lnh_common.bus.client import Client
+from lnh_common.bus.server import Call, Server
+from lnh_common.errors import AuditFailed, ConfigurationInvalid, LnhError, NoCluster, NotActivated
+from lnh_common.events import Log
+from lnh_common.messages import console as messages
+from lnh_common.messages.hsm import ATTACH, AUDIT, DERIVE, AttachWorker, Audit, Audited, Derive, WorkerSecrets
+from lnh_services import durable
+from lnh_services.configuration import Settings
+from lnh_services.hsm import argon2
+from lnh_services.hsm.audit import Trail
+from lnh_services.hsm.channel_epochs import rotated
+from lnh_services.hsm.children import Workers, argon2_process
+from lnh_services.hsm.console import Console, Surroundings
+from lnh_services.hsm.hardening import Hardening
+from lnh_services.hsm.keys import KEY_BYTES
+from lnh_services.hsm.state import ApplianceFile, HsmState, Phase, StateFile
+from lnh_services.hsm.vault import Vault
+from lnh_services.paths import MemberDirectory
+from lnh_services.serving import Member
+
+CORE_SOCKET: Final = "run/hsm/core.ipc"
+STATE_FILE: Final = "hsm.state"
+APPLIANCE_FILE: Final = "appliance.cbor"
+TRAIL_FILE: Final = "audit.jsonl"
+
+_DERIVE_SECONDS: Final = 60.0
+_FINISH_SECONDS: Final = 5.0
+_CONSOLE_REQUESTS: Final = 64
+_SIGN_TICK: Final = 1.0
+_ROTATE_TICK: Final = 30.0
+_ACTIVATION_BYTES: Final = 4096
+_OWNER_ONLY: Final = 0o077
+
+_log: Final = Log("hsm.core")
+
+
+class Core:
+    """One member's hsm core; made and used within a running loop.
+
+    Raises at construction what `Vault` and `Trail.open` raise.
+    """
+
+    def __init__(self, member: Member, hardening: Hardening) -> None:
+        self._directory: Final = member.directory
+        self._settings: Final = member.settings
+        check_private(self._directory)
+        data = self._directory.data("hsm")
+        trail_path = self._directory.log / TRAIL_FILE
+        self._vault: Final = Vault(StateFile(data / STATE_FILE), ApplianceFile(data / APPLIANCE_FILE))
+        self._trail: Final = Trail(trail_path, self._settings.name)
+        self._argon2: Final = argon2_process(self._directory)
+        self._workers: Final = Workers(self._directory, self._settings.worker_count)
+        self._deriver: Final = Client(self._directory.address(argon2.SOCKET), name="hsm.argon2")
+        self._store: Final = Client(self._directory.store_for_hsm, name="hsm.store")
+        self._console: Final = Console(
+            self._vault,
+            self._trail,
+            derive=self._derive,
+            store=self._store,
+            workers=self._workers,
+            surroundings=Surroundings(
+                name=self._settings.name,
+                door=f"{self._settings.host}:{self._settings.client_port}",
+                hardening=hardening,
+                trail_path=trail_path,
+                advice=_advice(self._directory, self._settings),
+            ),
+        )
+        self._signed_at = 0.0
+
+    async def serve(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then end children, sign the trail and forget."""
+        self._trail.open(_now_ms())
+        servers = self._servers()
+        self._argon2.start()
+        for server in servers:
+            server.start()
+        tasks = [
+            asyncio.create_task(self._every(_SIGN_TICK, self._sign_when_due)),
+            asyncio.create_task(self._every(_ROTATE_TICK, self._rotate_when_due)),
+            asyncio.create_task(self._activate_from_file()),
+        ]
+        try:
+            await stop.wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._stop(servers)
+
+    async def _stop(self, servers: list[Server]) -> None:
+        await self._console.finish(_FINISH_SECONDS)
+        await self._workers.stop()
+        for server in servers:
+            await server.close()
+        await self._deriver.close()
+        await self._store.close()
+        await self._argon2.stop()
+        try:
+            self._sign()
+        except AuditFailed as error:
+            _log.failure("audit trail not signed", problem=str(error))
+        self._trail.close()
+        self._vault.deactivate()
+
+    def _servers(self) -> list[Server]:
+        console = Server(self._directory.hsm_console, name="hsm.console", in_flight=_CONSOLE_REQUESTS)
+        self._console.serve(console)
+        core = Server(self._directory.address(CORE_SOCKET), name="hsm.core")
+        core.serve(ATTACH, self._on_attach)
+        core.serve(AUDIT, self._on_audit)
+        services = Server(self._directory.hsm_for_services, name="hsm.services")
+        self._console.serve_one(services, messages.HSM_SHOW)
+        return [console, core, services]
+
+    # --- workers
+
+    async def _on_attach(self, call: Call, request: AttachWorker) -> WorkerSecrets:
+        state = self._vault.state
+        if state is None:
+            raise NotActivated("the HSM is not activated")
+        cluster = state.cluster
+        if cluster is None or cluster.phase is not Phase.CREATED:
+            raise NoCluster("this member has no cluster")
+        return WorkerSecrets(
+            cluster=cluster.id,
+            label=cluster.label,
+            member=cluster.member,
+            member_name=self._settings.name,
+            member_key=curve.to_raw(self._directory.client_public.read_bytes().strip()),
+            identity=cluster.identity,
+            channel=cluster.channel,
+            smk=cluster.smk,
+        )
+
+    async def _on_audit(self, call: Call, request: Audit) -> Audited:
+        index = self._trail.append(request.entries, _now_ms())
+        if self._trail.unsigned >= limits.AUDIT_SIGN_RECORDS:
+            self._sign()
+        return Audited(index=index)
+
+    async def _derive(self, request: Derive) -> bytes:
+        return (await self._deriver.ask(DERIVE, request, timeout=_DERIVE_SECONDS)).key
+
+    # --- what happens by itself
+
+    async def _every(self, seconds: float, act: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await act()
+            except LnhError as error:
+                _log.failure("not done", what=act.__name__.strip("_"), problem=str(error))
+            except Exception as error:  # a bug must not end the audit's signing or the channel's rotation for good
+                _log.bug("failed", error, what=act.__name__.strip("_"))
+
+    async def _sign_when_due(self) -> None:
+        if time.monotonic() - self._signed_at >= limits.AUDIT_SIGN_SECONDS:
+            self._sign()
+
+    def _sign(self) -> None:
+        if self._vault.state and self._trail.unsigned:
+            self._trail.sign(self._vault.state.signing_key(), _now_ms())
+            self._signed_at = time.monotonic()
+
+    async def _rotate_when_due(self) -> None:
+        state = self._vault.state
+        if state and state.cluster and with_rotated_channel(state, int(time.time())) is not state:
+            self._vault.change(lambda now: with_rotated_channel(now, int(time.time())))
+            _log.info("channel seed drawn")
+
+    async def _activate_from_file(self) -> None:
+        """Activate at start when the settings name a file; what goes wrong is said, and a hand can still do it."""
+        name = self._settings.activation.file
+        if not name or not self._vault.situation.initialised:
+            return
+        try:
+            activation = read_activation(self._directory, name)
+            await self._console.perform(messages.HSM_ACTIVATE, messages.Activate(activation=activation))
+            await self._rotate_when_due()
+            _log.info("activated from file")
+        except LnhError as error:
+            _log.failure("not activated from file", file=name, problem=str(error))
+
+
+def with_rotated_channel(state: HsmState, now: int) -> HsmState:
+    """The state with the channel epochs due at `now` (UTC seconds): itself when nothing is due."""
+    if state.cluster is None:
+        return state
+    channel = rotated(state.cluster.channel, now, lambda: secrets.token_bytes(KEY_BYTES))
+    if channel is state.cluster.channel:
+        return state
+    return replace(state, cluster=replace(state.cluster, channel=channel))
+
+
+def read_activation(directory: MemberDirectory, name: str) -> bytes:
+    """The activation secret in a file, without the line end an editor puts there.
+
+    Args:
+        name: absolute, or relative to the member directory.
+
+    Raises FileModeUnsafe, StorageFailed, ConfigurationInvalid when there is none.
+    """
+    found = durable.read_private(directory.root / name, _ACTIVATION_BYTES)
+    if found is None:
+        raise ConfigurationInvalid(f"the activation file {name} is missing")
+    return found.rstrip(b"\r\n")
+
+
+def check_private(directory: MemberDirectory) -> None:
+    """Raises ConfigurationInvalid unless the directory of the hsm's sockets is its owner's alone."""
+    status = (directory.root / "run" / "hsm").stat()
+    if status.st_mode & _OWNER_ONLY or status.st_uid != os.geteuid():
+        raise ConfigurationInvalid(f"{directory.root}/run/hsm must be this user's alone (mode 0700)")
+
+
+def _advice(directory: MemberDirectory, settings: Settings) -> tuple[str, ...]:
+    name = settings.activation.file
+    if name and _device(directory.root / name) == _device(directory.data("hsm")):
+        return ("the activation file is on the disk it protects: who takes the disk can open the HSM",)
+    return ()
+
+
+def _device(path: Path) -> int:
+    try:
+        return path.stat().st_dev
+    except OSError:
+        return -1
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
