@@ -1,0 +1,43 @@
+"""`python -m lnh_services.balancer --member-dir DIR`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import sys
+from types import FrameType
+
+import zmq
+
+from lnh_common.errors import ConfigurationInvalid
+from lnh_services import serving
+from lnh_services.balancer.service import Balancer
+from lnh_services.serving import Member
+
+
+def main() -> int:
+    return serving.guarded("balancer", _serve)
+
+
+def _serve(member: Member) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # more connections, where the system allows
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    wake, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def stop(_: int, __: FrameType | None) -> None:
+        os.write(waker, b"\0")
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    try:
+        balancer = Balancer(member.directory, member.settings)
+    except zmq.ZMQError as error:
+        raise ConfigurationInvalid(f"ports from {member.settings.base_port} cannot be used: {error.strerror}") from None
+    balancer.run(wake)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

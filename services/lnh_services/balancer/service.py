@@ -1,0 +1,431 @@
+"""The client door of a member: one tight loop over `zmq.Poller` that takes all that is ready before it polls again.
+
+    front   ROUTER, tcp, CURVE     clients; every key is admitted, what it may do is decided in the hsm
+    door    ROUTER, tcp, CURVE     the published key; answers `hello` alone, so that a client learns the front's key
+    backs   DEALER, ipc, a worker  [tag] [header] [token] [body] and back: docs/notes-balancer-worker.md
+    status  ROUTER, ipc            `balancer.status`
+
+It reads headers and can read no body: bodies are sealed between the client and an hsm worker. Of an answer it reads the
+tag alone. What is decided is in `routing.py`; here is what happens on sockets, written for speed:
+`recv_multipart` asks libzmq after each frame whether another follows, which costs more than receiving it, so frames are
+received one by one, and a frame from outside as a `zmq.Frame`, which knows.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import Counter, deque
+from typing import Final
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from lnh_common import codec, limits, wire
+from lnh_common.bus import curve, intake, zap
+from lnh_common.errors import Busy, LnhError, MalformedMessage, UnknownOperation, Unreachable
+from lnh_common.events import Log
+from lnh_common.messages import admin, balancer, objects, session
+from lnh_common.messages.base import OPERATIONS, Empty, Seal
+from lnh_services.balancer.routing import PING_TAG, TAG_BYTES, Place, Request, Router
+from lnh_services.balancer.throttle import Throttle
+from lnh_services.configuration import Settings
+from lnh_services.paths import MemberDirectory
+
+Socket = zmq.Socket[bytes]
+
+_CLIENT_MESSAGES: Final = (admin, objects, session)  # the modules whose operations come from clients
+ROUTED: Final = frozenset(
+    row.name for row in OPERATIONS.values() if row.seal is not Seal.NONE or row.name == session.HELLO.name
+)
+CREDENTIAL: Final = frozenset(row.name for row in OPERATIONS.values() if row.seal is Seal.CREDENTIAL)
+AT_THE_DOOR: Final = frozenset({session.HELLO.name})
+
+CREDENTIAL_RATE: Final = 20.0  # uses of credentials a second from one address
+CREDENTIAL_BURST: Final = 200
+
+_BURST: Final = 256  # messages of one socket before the next has its turn
+_TICK_BUSY_MS: Final = 50  # between looks at deadlines while there are requests
+_TICK_IDLE_MS: Final = 500
+_PING_EVERY: Final = 1.0
+_RATE_WINDOW: Final = 5  # seconds
+_DOOR_ACCOUNT: Final = b"door"  # all that comes through the door shares one client's bound
+_NOBLOCK: Final = zmq.NOBLOCK
+_MORE: Final = zmq.NOBLOCK | zmq.SNDMORE
+
+
+class Balancer:
+    """One member's balancer; `run` it in the thread that made it."""
+
+    def __init__(self, directory: MemberDirectory, settings: Settings) -> None:
+        self._settings: Final = settings
+        self._log: Final = Log("balancer")
+        self._context: Final[zmq.Context[Socket]] = zmq.Context()
+        self._poller: Final = zmq.Poller()
+        self._router: Final = Router([Place(f"worker-{number}") for number in range(settings.worker_count)])
+        self._throttle: Final = Throttle(CREDENTIAL_RATE, CREDENTIAL_BURST)
+        self._dropped: Final[Counter[str]] = Counter()
+        self._connections: Final[set[int]] = set()
+        self._rates: Final[deque[tuple[float, int, int]]] = deque(maxlen=_RATE_WINDOW + 1)
+        self._stopping = False
+        self._next_tick = 0.0
+        self._next_ping = 0.0
+
+        self._zap: Final = zap.socket(self._context)
+        self._front: Final = self._listen(
+            settings.endpoint(settings.client_port), curve.KeyPair.load(directory.client_keys)
+        )
+        self._door: Final = self._listen(settings.endpoint(settings.door_port), curve.DOOR)
+        self._front_monitor: Final = self._front.get_monitor_socket(
+            zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | curve.FAILED_EVENTS
+        )
+        self._status: Final = self._context.socket(zmq.ROUTER)
+        self._status.linger = 0
+        self._status.bind(directory.balancer_status)
+        self._backs: Final = [self._reach(directory.worker_address(n)) for n in range(settings.worker_count)]
+        self._back_monitors: Final = [
+            back.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED) for back in self._backs
+        ]
+        for number, back in enumerate(self._backs):
+            back.connect(directory.worker_address(number))
+        sources = [self._zap, self._front, self._door, self._status, self._front_monitor]
+        for socket in (*sources, *self._backs, *self._back_monitors):
+            self._poller.register(socket, zmq.POLLIN)
+
+    def _listen(self, endpoint: str, keys: curve.KeyPair) -> Socket:
+        socket = self._context.socket(zmq.ROUTER)
+        curve.serve(socket, keys)
+        socket.linger = 500
+        socket.router_mandatory = True
+        socket.sndhwm = 2 * limits.REQUESTS_PER_CLIENT  # of one connection
+        socket.rcvhwm = limits.REQUESTS_PER_CLIENT
+        socket.maxmsgsize = 2 * limits.BODY_BYTES  # over the limit is answered; over this, disconnected
+        socket.handshake_ivl = 5_000
+        socket.heartbeat_ivl = 10_000  # a peer that is gone, or reads nothing for long, is disconnected
+        socket.heartbeat_timeout = 30_000
+        socket.backlog = 512
+        socket.ipv6 = ":" in self._settings.listen
+        socket.bind(endpoint)
+        return socket
+
+    def _reach(self, address: str) -> Socket:
+        socket = self._context.socket(zmq.DEALER)
+        socket.linger = 0
+        socket.immediate = True
+        socket.sndhwm = socket.rcvhwm = 2 * limits.REQUESTS_IN_FLIGHT
+        socket.reconnect_ivl = 20
+        socket.reconnect_ivl_max = 200
+        return socket
+
+    def run(self, wake: int) -> None:
+        """Serve until `wake`, a file descriptor, becomes readable; then finish what is in flight and return."""
+        self._poller.register(wake, zmq.POLLIN)
+        gc.collect()
+        gc.freeze()
+        end = None
+        while end is None or (self._router.requests and time.monotonic() < end):
+            self._turn(wake)
+            if self._stopping and end is None:
+                self._poller.unregister(wake)
+                end = time.monotonic() + self._settings.timeouts.stop / 1000
+        self._close()
+
+    def _turn(self, wake: int) -> None:
+        ready = dict(self._poller.poll(_TICK_BUSY_MS if self._router.requests else _TICK_IDLE_MS))
+        if self._front in ready:
+            self._drain_front()
+        for number, back in enumerate(self._backs):
+            if back in ready:
+                self._drain_back(number, back)
+        if len(ready) > 1 or (self._front not in ready and ready):
+            self._rare(ready, wake)
+        now = time.monotonic()
+        if now >= self._next_tick:
+            self._tick(now)
+
+    def _rare(self, ready: dict[Socket | int, int], wake: int) -> None:
+        """What is not a request or an answer."""
+        for number, monitor in enumerate(self._back_monitors):
+            if monitor in ready:
+                self._link(number, monitor)
+        if self._zap in ready:
+            self._authenticate()
+        if self._front_monitor in ready:
+            self._connection()
+        if self._door in ready:
+            self._drain_door()
+        if self._status in ready:
+            self._answer_status()
+        if wake in ready:
+            self._stopping = True
+            self._log.info("stopping", in_flight=self._router.requests)
+
+    # --- requests
+
+    def _drain_front(self) -> None:
+        front = self._front
+        receive = front.recv
+        for _ in range(_BURST):
+            try:
+                client = receive(_NOBLOCK)
+            except zmq.Again:
+                return
+            header = receive(0, copy=False)
+            if not header.more:
+                self._refuse_frames(client, header, 1)
+                continue
+            token = receive(0, copy=False)
+            if not token.more:
+                self._refuse_frames(client, header, 2)
+                continue
+            body = receive(0, copy=False)
+            if body.more:
+                self._refuse_frames(client, header, 3 + len(front.recv_multipart()))
+                continue
+            self._route(client, header, [header.bytes, token.bytes, body.bytes])
+
+    def _route(self, client: bytes, first: zmq.Frame, frames: list[bytes]) -> None:
+        try:
+            header = wire.Header.parse(frames[0])
+            if header.kind is not wire.Kind.REQUEST:
+                raise MalformedMessage("a client sends requests")
+            wire.check_frames(frames)
+            operation = header.operation
+            if operation not in ROUTED:
+                raise UnknownOperation(f"operation {operation[: limits.OPERATION_CHARACTERS]!r} is unknown")
+            now = time.monotonic()
+            if operation in CREDENTIAL:
+                self._throttle_credentials(now, first)
+            if self._stopping:
+                raise Unreachable("this member is stopping")
+            request = self._router.admit(now, client, frames, operation, now + header.deadline_ms / 1000)
+        except LnhError as error:
+            self._refuse(self._front, client, frames[0], error)
+            return
+        if request.place is not None:
+            self._dispatch(request)
+
+    def _throttle_credentials(self, now: float, frame: zmq.Frame) -> None:
+        address = str(frame.get("Peer-Address"))
+        if not self._throttle.allows(now, address):
+            self._dropped["throttled"] += 1
+            raise Busy(f"too many logins from {address}; at most {CREDENTIAL_RATE:g} a second")
+
+    def _dispatch(self, request: Request) -> None:
+        assert request.place is not None, "a request is sent to the place it was given"
+        send = self._backs[request.place].send
+        header, token, body = request.frames
+        try:
+            send(request.tag, _MORE)
+        except zmq.Again:
+            self._place_down(request.place)
+            return
+        send(header, _MORE)
+        send(token, _MORE)
+        send(body, _NOBLOCK)
+
+    def _drain_back(self, number: int, back: Socket) -> None:
+        receive = back.recv
+        now = time.monotonic()
+        settle = self._router.settle
+        for _ in range(_BURST):
+            try:
+                tag = receive(_NOBLOCK)
+            except zmq.Again:
+                return
+            # Four frames by contract with our own workers; a tag of another length shows that it was broken.
+            if len(tag) != TAG_BYTES:
+                self._resynchronise(number, back)
+                return
+            header = receive()
+            token = receive()
+            body = receive()
+            request = settle(now, number, tag)
+            if request is not None:
+                self._answer(self._way_back(request), [request.client, header, token, body])
+
+    def _resynchronise(self, number: int, back: Socket) -> None:
+        if back.getsockopt(zmq.RCVMORE):
+            back.recv_multipart(_NOBLOCK)
+        self._dropped["worker's frames"] += 1
+        self._log.failure("a worker broke the contract of frames", worker=number)
+
+    def _answer(self, socket: Socket, frames: list[bytes]) -> None:
+        client, header, token, body = frames
+        send = socket.send
+        try:
+            send(client, _MORE)
+        except zmq.Again:
+            self._dropped["client does not read"] += 1
+            return
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._dropped["client gone"] += 1
+            return
+        send(header, _MORE)
+        send(token, _MORE)
+        send(body, _NOBLOCK)
+
+    def _refuse(self, socket: Socket, client: bytes, header: bytes, error: LnhError) -> None:
+        refused = intake.refusal(header, error)
+        if refused.answer is None:
+            self._dropped["malformed"] += 1
+        else:
+            self._answer(socket, [client, *refused.answer])
+
+    def _refuse_frames(self, client: bytes, header: zmq.Frame, count: int) -> None:
+        self._refuse(self._front, client, header.bytes, MalformedMessage(f"{count} frames; a message has 3"))
+
+    def _way_back(self, request: Request) -> Socket:
+        return self._door if request.account is _DOOR_ACCOUNT else self._front
+
+    # --- the door
+
+    def _drain_door(self) -> None:
+        for _ in range(_BURST):
+            try:
+                client, *frames = self._door.recv_multipart(_NOBLOCK)
+            except zmq.Again:
+                return
+            self._serve_door(client, frames)
+
+    def _serve_door(self, client: bytes, frames: list[bytes]) -> None:
+        taken = intake.read(frames, AT_THE_DOOR)
+        if isinstance(taken, intake.Refused):
+            if taken.answer is None:
+                self._dropped["malformed"] += 1
+            else:
+                self._answer(self._door, [client, *taken.answer])
+            return
+        header = taken.header
+        now = time.monotonic()
+        try:
+            request = self._router.admit(
+                now, client, frames, header.operation, now + header.deadline_ms / 1000, account=_DOOR_ACCOUNT
+            )
+        except Busy as error:
+            self._refuse(self._door, client, frames[0], error)
+            return
+        if request.place is not None:
+            self._dispatch(request)
+
+    # --- places
+
+    def _link(self, number: int, monitor: Socket) -> None:
+        for _ in range(_BURST):
+            try:
+                event = parse_monitor_message(monitor.recv_multipart(_NOBLOCK))["event"]
+            except zmq.Again:
+                return
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._log.info("worker up", worker=number)
+                for request in self._router.up(time.monotonic(), number):
+                    self._dispatch(request)
+            else:
+                self._drain_back(number, self._backs[number])  # what it answered before it went still counts
+                self._place_down(number)
+
+    def _place_down(self, number: int) -> None:
+        moved = self._router.down(time.monotonic(), number)
+        self._log.warning("worker down", worker=number, moved=len(moved), waiting=len(self._router.waiting))
+        for request in moved:
+            # A place that dies during this loop moves its requests itself; those were dispatched there.
+            if request.place is not None and request.tag in self._router.places[request.place].outstanding:
+                self._dispatch(request)
+
+    # --- what is rare
+
+    def _authenticate(self) -> None:
+        for _ in range(_BURST):
+            try:
+                frames = self._zap.recv_multipart(_NOBLOCK)
+            except zmq.Again:
+                return
+            self._zap.send_multipart(zap.answer(frames, zap.everyone), _NOBLOCK)
+
+    def _connection(self) -> None:
+        for _ in range(_BURST):
+            try:
+                message = parse_monitor_message(self._front_monitor.recv_multipart(_NOBLOCK))
+            except zmq.Again:
+                return
+            match message["event"]:
+                case zmq.EVENT_ACCEPTED:
+                    self._connections.add(message["value"])
+                case zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED:
+                    self._connections.discard(message["value"])
+                case failed:
+                    self._dropped["handshake"] += 1
+                    self._log.debug("handshake failed", problem=curve.explain(failed))
+
+    def _tick(self, now: float) -> None:
+        for request, error in self._router.expire(now):
+            self._refuse(self._way_back(request), request.client, request.frames[0], error)
+        self._next_tick = now + _TICK_BUSY_MS / 1000
+        if now >= self._next_ping:
+            self._next_ping = now + _PING_EVERY
+            self._rates.append((now, self._router.settled, self._router.refused))
+            self._ping()
+
+    def _ping(self) -> None:
+        header = wire.request(balancer.HSM_PING.name, 0, int(1000 * _PING_EVERY)).pack()
+        body = codec.encode(Empty())
+        for place, back in zip(self._router.places, self._backs, strict=True):
+            if place.up:
+                try:
+                    back.send_multipart([PING_TAG, header, b"", body], _NOBLOCK)
+                except zmq.Again:
+                    self._dropped["ping"] += 1  # it went away just now; the monitor will tell
+
+    def _answer_status(self) -> None:
+        for _ in range(_BURST):
+            try:
+                client, *frames = self._status.recv_multipart(_NOBLOCK)
+            except zmq.Again:
+                return
+            taken = intake.read(frames, (balancer.STATUS.name,))
+            if isinstance(taken, intake.Refused):
+                answer = taken.answer
+            else:
+                answer = [taken.header.answer(wire.Kind.REPLY).pack(), b"", codec.encode(self.status(time.monotonic()))]
+            if answer is not None:
+                self._answer(self._status, [client, *answer])
+
+    def status(self, now: float) -> balancer.Status:
+        """What the balancer tells of itself."""
+        router = self._router
+        then, settled, refused = self._rates[0] if self._rates else (now - 1.0, 0, 0)
+        seconds = max(now - then, 0.001)
+        latencies = sorted(router.latencies) or [0.0]
+        return balancer.Status(
+            state="stopping" if self._stopping else "serving",
+            connections=len(self._connections),
+            requests_per_second=round((router.settled - settled) / seconds, 1),
+            refused_per_second=round((router.refused - refused) / seconds, 1),
+            p50=int(1e6 * latencies[len(latencies) // 2]),
+            p99=int(1e6 * latencies[len(latencies) * 99 // 100]),
+            in_flight=router.requests,
+            waiting=len(router.waiting),
+            retried=router.retried,
+            expired=router.expired,
+            dropped=self._dropped.total(),
+            places=tuple(
+                balancer.PlaceView(
+                    name=place.name,
+                    state="down" if not place.up else "silent" if place.is_silent(now) else "serving",
+                    requests=len(place.outstanding),
+                    work=place.work,
+                )
+                for place in router.places
+            ),
+        )
+
+    def _close(self) -> None:
+        for socket in (self._front, *self._backs):
+            socket.disable_monitor()
+        for socket in (self._front_monitor, *self._back_monitors):
+            socket.close(0)
+        for socket in (self._front, self._door, self._status, *self._backs, self._zap):
+            socket.close()
+        self._context.term()
