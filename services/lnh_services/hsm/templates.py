@@ -127,6 +127,9 @@ def _uses(template: Attributes, object_class: ObjectClass, key_type: KeyType) ->
 
 def _allowed(template: Attributes, made: Attributes, key_type: KeyType, key_uses: KeyUses) -> list[int]:
     uses = {_USE_OF[use] for use in uses_of(made)}
+    for use in sorted(uses, key=lambda use: use.value):
+        if not any(key_type in rule.key_types and use in rule.uses for rule in MECHANISM_RULES.values()):
+            raise TemplateInconsistent(f"{USE_ATTRIBUTES[use].name}: no mechanism does that with {key_type.name}")
     fitting = [
         mechanism.value
         for mechanism, rule in MECHANISM_RULES.items()

@@ -33,7 +33,8 @@ from lnh_common.messages import balancer, hsm, store
 from lnh_common.messages.base import Effect, Message, Operation
 from lnh_common.wire import Header, Kind
 from lnh_services.hsm.hardening import harden
-from lnh_services.hsm.operations import HANDLERS
+from lnh_services.hsm.operations.table import HANDLERS
+from lnh_services.hsm.operations.session import check_token
 from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps
 from lnh_services.hsm.worker_core import WorkerCore
 from lnh_services.paths import MemberDirectory
@@ -93,7 +94,7 @@ class Worker:
 
     def __init__(self, directory: MemberDirectory, number: int) -> None:
         self.number = number
-        self.core = WorkerCore(HANDLERS, time.time, boot_time)
+        self.core = WorkerCore(HANDLERS, check_token, time.time, boot_time)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._front = self._context.socket(zmq.ROUTER)
         self._front.linger = 500

@@ -127,10 +127,24 @@ class Identity:
 
 
 class WorkerCore:
-    """One worker's state. `utc` gives UTC seconds, `boot` seconds of a clock that never goes back."""
+    """One worker's state.
 
-    def __init__(self, handlers: dict[str, Handler], utc: Callable[[], float], boot: Callable[[], float]) -> None:
+    Args:
+        handlers: the operations it serves.
+        check_token: opens a token and checks all it rests on.
+        utc: UTC seconds.
+        boot: seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        handlers: dict[str, Handler],
+        check_token: Callable[[WorkerCore, bytes], Steps[Session]],
+        utc: Callable[[], float],
+        boot: Callable[[], float],
+    ) -> None:
         self.handlers = handlers
+        self.check_token = check_token
         self.utc = utc
         self.boot = boot
         self.worker = os.urandom(16)
@@ -307,9 +321,7 @@ class WorkerCore:
         return record
 
     def _open_session(self, token: bytes) -> Steps[Session]:
-        from lnh_services.hsm.operations.session import check_token
-
-        session = yield from check_token(self, token)
+        session = yield from self.check_token(self, token)
         if session.alive and self.is_leased():
             self.caches.sessions.put(token, session)
         return session

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -32,6 +32,8 @@ from lnh_services.store.items import ItemReader, ItemStorage
 from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Milliseconds, Open, Position, SetChange, Write
 from lnh_services.store.replica import Durable, InSync
 from lnh_services.store.state import Answer
+
+T = TypeVar("T")
 
 FORMAT: Final = 1
 _APPLICATION_ID: Final = 0x4C4E4853  # "LNHS"
@@ -127,11 +129,11 @@ class Engine:
             return self._load()
 
     def _load(self) -> tuple[Durable, LastStop]:
-        if self._meta("format") != FORMAT:
-            raise SealBroken(f"the store's database has format {self._meta('format')}; this version reads {FORMAT}")
-        cluster, member = ClusterId(self._meta("cluster")), MemberId(self._meta("member"))
-        promised = Epoch(*self._meta("promised"))
-        committed = int(self._meta("committed"))
+        if (found_format := self._meta("format", int)) != FORMAT:
+            raise SealBroken(f"the store's database has format {found_format}; this version reads {FORMAT}")
+        cluster, member = ClusterId(self._meta("cluster", bytes)), MemberId(self._meta("member", bytes))
+        promised = self._meta("promised", Epoch)
+        committed = self._meta("committed", int)
         base = self._base()
         members, sets = base.members, [InSync(base.index, base.in_sync)] if base.index else []
         entries = self._entries(base.index + 1)
@@ -150,7 +152,7 @@ class Engine:
         found = Durable(cluster, member, promised, last, last_time, committed, members, tuple(sets[in_force:]))
         if not found.is_sound():
             raise SealBroken(f"the store's log and its other records disagree at entry {committed}")
-        return found, msgspec.convert(self._meta("stop"), LastStop)
+        return found, self._meta("stop", LastStop)
 
     def _open(self) -> None:
         self._path.chmod(0o600)
@@ -158,6 +160,7 @@ class Engine:
         self._writer.execute("PRAGMA journal_mode = WAL")
         self._writer.execute("PRAGMA synchronous = FULL")
         self._writer.execute("PRAGMA secure_delete = FAST")
+        self._writer.execute(f"PRAGMA journal_size_limit = {limits.LOG_BYTES}")
         self._reader = _connect(self._path)
         self._reader.execute("PRAGMA query_only = ON")
 
@@ -187,8 +190,8 @@ class Engine:
                     self._set_meta("cluster", cluster)
                     self._set_meta("member", member)
                     self._set_meta("promised", list(promised))
-                    self._set_meta("stop", [boot, None])
-                    self._set_meta("base", msgspec.to_builtins(Base(0, 0, b"", b"", 0, (), ()), builtin_types=(bytes,)))
+                    self._set_meta("stop", LastStop(boot, None))
+                    self._set_meta("base", Base(0, 0, b"", b"", 0, (), ()))
                     outcome = self._step((entry,), entry.index)
                 _sync_directory(self._directory)
             except BaseException:
@@ -203,7 +206,7 @@ class Engine:
         """Make a promise durable. Raises DiskFull or DiskUncertain."""
         with _told_apart("promise"), self._transaction():
             self._set_meta("promised", list(epoch))
-            self._set_meta("stop", [boot, None])
+            self._set_meta("stop", LastStop(boot, None))
 
     def persist(self, entries: tuple[Entry, ...], committed: int) -> Outcome:
         """Append entries and apply all up to `committed`, in one step. Raises DiskFull or DiskUncertain."""
@@ -221,7 +224,7 @@ class Engine:
         """Note that the store stopped in order; raises DiskFull or DiskUncertain."""
         if self._writer is not None:
             with _told_apart("stop"), self._transaction():
-                self._set_meta("stop", [boot, lease_end])
+                self._set_meta("stop", LastStop(boot, lease_end))
 
     def probe(self) -> None:
         """Write something durable that changes nothing, to see whether the disk takes it."""
@@ -326,7 +329,7 @@ class Engine:
                 in_sync = content.in_sync
         last = dropped[-1]
         new = Base(last.index, last.epoch.number, last.epoch.opener, last.hash, last.log_time, members, in_sync)
-        self._set_meta("base", msgspec.to_builtins(new, builtin_types=(bytes,)))
+        self._set_meta("base", new)
         self._writing.execute("DELETE FROM log WHERE idx <= ?", (last.index,))
 
     def _entries(self, first: int, last: int = state.INTEGER_MAX) -> list[Entry]:
@@ -338,14 +341,14 @@ class Engine:
         return [Entry(Epoch(row[0], row[1]), *row[2:]) for row in rows]
 
     def _base(self) -> Base:
-        return msgspec.convert(self._meta("base"), Base, builtin_types=(bytes,))
+        return self._meta("base", Base)
 
-    def _meta(self, name: str) -> Any:
+    def _meta(self, name: str, kind: type[T]) -> T:
         row = self._writing.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         if row is None:
             raise SealBroken(f"the store's database lacks its record {name!r}")
         try:
-            return codec.decode(row[0])
+            return codec.decode_as(row[0], kind)
         except MalformedMessage as error:
             raise SealBroken(f"the store's record {name!r} does not decode") from error
 

@@ -25,7 +25,7 @@ commits everything before it. Nothing commits in an epoch before its `open`. Our
 the entry is durable here; so `Persist` carries the commit index that holds *once it is done*, and the engine
 appends, commits and applies in one transaction. With others in the set that index is what is known so far.
 
-**A step** is what is in flight: at most one batch of entries (or a creation, or an erasure). It has two halves,
+**A step** is what is in flight: at most one batch of entries (or a creation, or an erasure). It has two parts,
 run in parallel: the disk (`Persist` .. `persisted`) and the caches (`Forget` .. `forgotten`). Only when both
 are done are its requests answered. What waits meanwhile is the next batch, kept by the caller until `idle`.
 
@@ -36,9 +36,9 @@ so that no stream of writes can starve them.
 **Refused** (the disk is full, rolled back, nothing was made durable): the entries never were. That is safe
 only because they were sent to nobody; with others in the set a store that cannot append must exit instead.
 
-What is not here yet has its place: other members' acknowledgements enter `acknowledged`, their messages become
-events beside `persisted`, what is sent to them effects beside `Persist`; leases between members become
-a third half of a step.
+What is not here yet has its place: an `Acknowledgement`, which our own disk gives today, comes from other members
+too and enters `acknowledged`; their messages become events beside `persisted`, what is sent to them effects beside
+`Persist`; and whether the others' leases still hold becomes a third part of a step.
 """
 
 from __future__ import annotations
@@ -98,6 +98,15 @@ class Durable(msgspec.Struct, frozen=True):
         )
 
 
+class Acknowledgement(msgspec.Struct, frozen=True):
+    """A member's word that its log is durable up to an entry; what differs in any field does not count."""
+
+    epoch: Epoch
+    index: int
+    hash: bytes
+    incarnation: bytes
+
+
 class Interest(msgspec.Struct, frozen=True):
     """What a read looks at: one item, or with `id` None everything in a table's scope."""
 
@@ -116,6 +125,7 @@ class Found(msgspec.Struct, frozen=True):
     member: MemberId
     promised: Epoch
     entry: Entry
+    receipt: Acknowledgement
 
 
 class Promise(msgspec.Struct, frozen=True):
@@ -129,10 +139,11 @@ class Persist(msgspec.Struct, frozen=True):
 
     entries: tuple[Entry, ...]
     committed: int
+    receipt: Acknowledgement  # what `persisted` is called with
 
 
 class Erase(msgspec.Struct, frozen=True):
-    """Destroy everything on disk; then `persisted`."""
+    """Destroy everything on disk; then `erased`."""
 
 
 class Forget(msgspec.Struct, frozen=True):
@@ -188,7 +199,9 @@ class _Step:
 class Replica:
     """One member's end of the replicated log. Pure: events in, effects out."""
 
-    def __init__(self) -> None:
+    def __init__(self, incarnation: bytes) -> None:
+        """`incarnation` is drawn at random at each start."""
+        self.incarnation = incarnation
         self._clear()
         self._step: _Step | None = None
         self._rounds = 0
@@ -238,7 +251,10 @@ class Replica:
         entry = self._append(now, Open(member, (member,), (member,)))
         step = self._begin(_Step(everything=True))
         step.requests[entry.index] = request
-        return [Found(cluster, member, self.promised, entry), Forget(step.round, frozenset(), everything=True)]
+        return [
+            Found(cluster, member, self.promised, entry, self._receipt()),
+            Forget(step.round, frozenset(), everything=True),
+        ]
 
     def recover(self, found: Durable) -> list[Effect]:
         """Take up what an earlier incarnation left; opens the next epoch."""
@@ -292,21 +308,28 @@ class Replica:
         step = self._begin(_Step(everything=True, erases=request))
         return [Forget(step.round, frozenset(), everything=True), Erase()]
 
-    def persisted(self, answers: Mapping[int, Answer]) -> list[Effect]:
-        """The step's Found, Persist or Erase is done; `answers` are of the entries applied with it, by index."""
+    def persisted(self, receipt: Acknowledgement, answers: Mapping[int, Answer]) -> list[Effect]:
+        """The step's Found or Persist is done; `answers` are of the entries applied with it, by index."""
         step = self._step
         assert step is not None, "something became durable that nobody asked for"
         assert not step.durable, "one step became durable twice"
+        assert receipt == self._receipt(), "the disk acknowledged another log than this one"
         step.durable = True
-        if step.erases is not None:
-            step.answers[step.erases] = 0
-            self._clear()
-        else:
-            self.durable = self.last
-            self._commit(self._committable(self.durable.index))
+        self.durable = self.last
+        self._commit(self._committable(self.durable.index))
         for index, request in step.requests.items():
             assert index <= self.committed, "an answer before its entry is committed"
             step.answers[request] = answers.get(index, index)
+        return self._end_if_done(step)
+
+    def erased(self) -> list[Effect]:
+        """The step's Erase is done."""
+        step = self._step
+        assert step is not None, "an erasure nobody asked for"
+        assert step.erases is not None, "an erasure nobody asked for"
+        step.durable = True
+        step.answers[step.erases] = 0
+        self._clear()
         return self._end_if_done(step)
 
     def forgotten(self, round_: int) -> list[Effect]:
@@ -370,7 +393,10 @@ class Replica:
         return entry
 
     def _persist(self, entries: tuple[Entry, ...]) -> Persist:
-        return Persist(entries, self._committable(self.last.index))
+        return Persist(entries, self._committable(self.last.index), self._receipt())
+
+    def _receipt(self) -> Acknowledgement:
+        return Acknowledgement(self.epoch, self.last.index, self.last.hash, self.incarnation)
 
     def _committable(self, durable: int) -> int:
         """The commit index, if this member's log is durable up to `durable`."""

@@ -91,7 +91,7 @@ class StoreService:
         self._engine: Final = Engine(directory.data("store"))
         self._writer: Final = ThreadPoolExecutor(1, "store-writer")
         self._boot: Final = _boot_id()
-        self._replica: Final = Replica()
+        self._replica: Final = Replica(os.urandom(16))
         self._leases = WorkerLeases(limits.WORKER_LEASE_MS, _boottime())
         self._identities: dict[WorkerId, bytes] = {}
         self._changes: Final = RecentChanges()
@@ -375,7 +375,10 @@ class StoreService:
 
     def _to_disk(self, effect: DiskEffect) -> None:
         if isinstance(effect, core.Persist):
-            self._submit(lambda: self._engine.persist(effect.entries, effect.committed), self._persisted)
+            self._submit(
+                lambda: self._engine.persist(effect.entries, effect.committed),
+                lambda outcome: self._persisted(effect.receipt, outcome),
+            )
         elif isinstance(effect, core.Promise):
             self._submit(
                 lambda: self._engine.promise(effect.epoch, self._boot),
@@ -385,7 +388,7 @@ class StoreService:
             self._changes.restart(0)
             self._submit(
                 lambda: self._engine.found(effect.cluster, effect.member, effect.promised, effect.entry, self._boot),
-                self._persisted,
+                lambda outcome: self._persisted(effect.receipt, outcome),
             )
         else:
             self._submit(self._engine.erase, self._erased)
@@ -422,17 +425,17 @@ class StoreService:
             _exit(EXIT_BUG)
         self._schedule()
 
-    def _persisted(self, outcome: Outcome) -> None:
+    def _persisted(self, receipt: core.Acknowledgement, outcome: Outcome) -> None:
         for index, keys in outcome.changed:
             self._changes.add(index, keys)
         self._rate.add(self._loop.time(), len(outcome.answers))
-        self._run(self._replica.persisted(outcome.answers))
+        self._run(self._replica.persisted(receipt, outcome.answers))
         for watcher in list(self._watchers):
             _wake(watcher)
 
     def _erased(self, _: None) -> None:
         self._changes.restart(0)
-        self._run(self._replica.persisted({}))
+        self._run(self._replica.erased())
         for watcher in list(self._watchers):
             _wake(watcher)
         _log.info("erased")
@@ -449,6 +452,9 @@ class StoreService:
     async def _attach(self, call: Call, attach: messages.Attach) -> messages.Attached:
         self._check_sound()
         worker = WorkerId(attach.worker)
+        if self._replica.phase is Phase.PROMISING:
+            # Until this start is on disk, the next one would not know that leases may have been granted since.
+            return messages.Attached(lease_ms=0, index=self._replica.committed, fresh=True, read_write=False)
         grant = self._leases.attach(_boottime(), worker)
         moved = self._identities.get(worker) != call.identity
         self._identities[worker] = call.identity

@@ -30,7 +30,6 @@ from lnh_services.hsm.mechanisms.base import (
     Signer,
     Verifier,
 )
-from lnh_services.hsm.mechanisms.digest import random_bytes
 from lnh_services.hsm.mechanisms.loading import load, load_object
 from lnh_services.hsm.mechanisms.table import MECHANISMS
 
@@ -50,7 +49,6 @@ __all__ = [
     "encrypter",
     "load",
     "load_object",
-    "random_bytes",
     "signer",
     "verifier",
 ]

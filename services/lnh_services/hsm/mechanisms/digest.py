@@ -1,13 +1,9 @@
-"""Digests (FIPS 180-4 and 202) and random bytes."""
+"""Digests (FIPS 180-4 and 202)."""
 
 from __future__ import annotations
 
-import os
-
 from cryptography.hazmat.primitives.hashes import Hash as Context
 
-from lnh_common import limits
-from lnh_common.errors import DataLength
 from lnh_common.mechanisms import MechanismRule
 from lnh_services.hsm.mechanisms.base import HASHES, Digester
 
@@ -23,10 +19,3 @@ def digest(rule: MechanismRule) -> Digester:
         return context.finalize()
 
     return compute
-
-
-def random_bytes(length: int) -> bytes:
-    """1 byte to 1 MiB from the system's generator; raises DataLength."""
-    if not 1 <= length <= limits.REQUEST_BYTES:
-        raise DataLength(f"{length} random bytes; from 1 to {limits.REQUEST_BYTES}")
-    return os.urandom(length)

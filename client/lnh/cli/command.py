@@ -1,0 +1,115 @@
+"""One way to write a verb: its options come in groups, its errors become two lines and an exit status.
+
+    @verb(app, "list", AdminOptions)
+    def list_(options: AdminOptions) -> None: ...
+
+The fields of the option group (a dataclass whose annotations are typer's) become options of the verb;
+the function gets the group as its first argument.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from lnh.cli import terminal
+
+G = TypeVar("G", bound="Output")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", hidden=True)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+
+
+@dataclasses.dataclass(kw_only=True)
+class Output:
+    """How every verb shows its results."""
+
+    json: JsonOption = False
+    debug: DebugOption = False
+
+    def rows(self, rows: Any, *columns: str) -> None:
+        terminal.show_rows(rows, as_json=self.json, columns=columns)
+
+    def record(self, record: Any) -> None:
+        terminal.show_record(record, as_json=self.json)
+
+    def say(self, text: str, **fields: Any) -> None:
+        terminal.say(text, as_json=self.json, **fields)
+
+
+def noun(name: str, about: str) -> typer.Typer:
+    """A noun of the tree."""
+    return typer.Typer(name=name, help=about, no_args_is_help=True, pretty_exceptions_show_locals=False)
+
+
+def verb(app: typer.Typer, name: str, group: type[G]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Enter a function as a verb of `app` with the options of `group`."""
+
+    def enter(function: Callable[..., None]) -> Callable[..., None]:
+        command = with_options(function, group)
+        app.command(name, help=inspect.getdoc(function))(command)
+        return command
+
+    return enter
+
+
+def with_options(function: Callable[..., None], group: type[G]) -> Callable[..., None]:
+    """The function with its first parameter replaced by the fields of the option group."""
+    own = get_type_hints(function, include_extras=True)
+    first, *rest = inspect.signature(function).parameters.values()
+    del first
+    hints = get_type_hints(group, include_extras=True)
+    parameters = [parameter.replace(annotation=own[parameter.name]) for parameter in rest]
+    parameters += [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in dataclasses.fields(group)
+    ]
+    names = [field.name for field in dataclasses.fields(group)]
+
+    @functools.wraps(function)
+    def command(**arguments: Any) -> None:
+        options = group(**{name: arguments.pop(name) for name in names})
+        run(functools.partial(function, options, **arguments), debug=options.debug)
+
+    parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    )
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def run(action: Callable[[], None], *, debug: bool) -> None:
+    """Do it; an error of the product ends the process with its two lines and exit status."""
+    from lnh_common.errors import DeadlineExceeded, LnhError, Unreachable
+
+    try:
+        action()
+    except LnhError as error:
+        if debug:
+            raise
+        unreachable = isinstance(error, Unreachable | DeadlineExceeded)
+        advice = error.detail.get("advice")
+        terminal.refuse(
+            str(error),
+            advice if isinstance(advice, str) else error.advice,
+            terminal.UNREACHABLE if unreachable else terminal.REFUSED,
+        )
+    except BrokenPipeError:
+        # Whoever read our output has enough; leave nothing for the interpreter to flush.
+        sys.stdout = None  # type: ignore[assignment]
+        raise typer.Exit(terminal.REFUSED) from None
+    except OSError as error:
+        if debug:
+            raise
+        named = f"{error.filename}: " if error.filename else ""
+        terminal.refuse(f"{named}{error.strerror or error}", "name a file that can be read or written")

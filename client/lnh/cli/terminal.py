@@ -1,0 +1,155 @@
+"""What the CLI shows and asks: tables, JSON, refusals, passwords and confirmations.
+
+On a terminal tables are drawn; in a pipe they are aligned text; with `--json` it is JSON. Errors are two
+lines on stderr. Secrets are read without echo, or from a file, and never shown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import typer
+
+DONE: Final = 0
+REFUSED: Final = 1
+USAGE: Final = 2
+UNREACHABLE: Final = 3
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: bytes in hex, messages as objects, enums by name."""
+    import enum
+
+    import msgspec
+
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, msgspec.Struct):
+        return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    return value
+
+
+def show_json(value: Any) -> None:
+    typer.echo(json.dumps(plain(value), indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
+
+
+def show_rows(rows: Iterable[Mapping[str, Any]], *, as_json: bool, columns: Sequence[str]) -> None:
+    """A list of things, one a line, with these columns; with `as_json` with all they have."""
+    listed = list(rows)
+    if as_json:
+        show_json(listed)
+        return
+    cells = [[_cell(row.get(column)) for column in columns] for row in listed]
+    titles = [column.replace("_", " ") for column in columns]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for title in titles:
+            table.add_column(title, overflow="fold")
+        for line in cells:
+            table.add_row(*map(Text, line))
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+    for line in [titles, *cells]:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def show_record(record: Mapping[str, Any], *, as_json: bool) -> None:
+    """One thing, a line for each of its properties."""
+    if as_json:
+        show_json(record)
+        return
+    width = max((len(name) for name in record), default=0)
+    for name, value in record.items():
+        title = typer.style(name.replace("_", " ").ljust(width), bold=True)
+        typer.echo(f"{title}  {_cell(value)}")
+
+
+def say(text: str, *, as_json: bool = False, **fields: Any) -> None:
+    """Something was done: a sentence, or with `as_json` its fields."""
+    if as_json:
+        show_json({"done": True, **fields})
+    else:
+        typer.echo(text)
+
+
+def note(text: str) -> None:
+    """A remark that is no result: on stderr."""
+    typer.echo(text, err=True)
+
+
+def refuse(what: str, advice: str, status: int = REFUSED) -> NoReturn:
+    """End with two lines that say what was refused and what to do about it."""
+    typer.echo(f"refused: {what}", err=True)
+    typer.echo(f"try: {advice}", err=True)
+    raise typer.Exit(status)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is destroyed; `--yes` answers. Nobody to ask is a no."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        refuse(f"{question} (nobody to ask)", "repeat with --yes", USAGE)
+    if not typer.confirm(question, err=True):
+        refuse("not confirmed", "repeat and answer y, or with --yes")
+
+
+def confirm_fingerprint(label: str, fingerprint: str) -> bool:
+    """Ask, as ssh does, whether this is the cluster's fingerprint; False where nobody can be asked."""
+    if not sys.stdin.isatty():
+        note(f"cluster {label} has fingerprint {fingerprint}")
+        return False
+    note(f"The identity of cluster {label!r} is not known here. Its fingerprint is\n  {fingerprint}")
+    return typer.confirm("Is that what `lnh cluster show` prints on the member's console?", err=True)
+
+
+def read_secret(role: str, file: Path | None = None, *, what: str = "", new: bool = False) -> str:
+    """A password: from `file`, from the file that `LNH_<ROLE>_PASSWORD_FILE` names, or from a prompt.
+
+    Args:
+        role: ADMIN, PO, SO, KRSO, KRCO, or what else a secret is for.
+        what: to ask for; "" makes it from the role.
+        new: asks twice.
+    """
+    variable = f"LNH_{role.upper()}_PASSWORD_FILE"
+    path = file or (Path(os.environ[variable]) if os.environ.get(variable) else None)
+    what = what or f"{role.upper()} password"
+    if path is not None:
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            refuse(f"{what}: {path} cannot be read: {reason}", "name a readable file", USAGE)
+        return text.removesuffix("\n").removesuffix("\r")
+    if not sys.stdin.isatty():
+        refuse(f"no {what}", f"answer on a terminal, give --password-file, or name a file in {variable}", USAGE)
+    return str(typer.prompt(what, hide_input=True, confirmation_prompt=new, err=True))
+
+
+def _cell(value: Any) -> str:
+    value = plain(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return ", ".join(_cell(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_cell(item)}" for name, item in value.items())
+    return str(value)

@@ -1,0 +1,49 @@
+"""The operations a worker serves, one handler each. Adding one: a row here, a rule in `permissions.py`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lnh_common.messages import admin, objects, session
+from lnh_services.hsm.operations import cluster, cryptography, keyrings
+from lnh_services.hsm.operations import objects as on_objects
+from lnh_services.hsm.operations import session as on_sessions
+from lnh_services.hsm.worker_core import Handler
+
+HANDLERS: Final[dict[str, Handler]] = {
+    session.HELLO.name: on_sessions.hello,
+    session.REGISTER.name: on_sessions.register,
+    session.LOGIN.name: on_sessions.login,
+    session.RENEW.name: on_sessions.renew,
+    session.LOGOUT.name: on_sessions.logout,
+    session.CHANGE_PASSWORD.name: on_sessions.change_password,
+    admin.KEYRING_CREATE.name: keyrings.create,
+    admin.KEYRING_LIST.name: keyrings.list_,
+    admin.KEYRING_SHOW.name: keyrings.show,
+    admin.KEYRING_DELETE.name: keyrings.delete,
+    admin.KEYRING_POLICY.name: keyrings.policy,
+    admin.ROLE_INIT.name: keyrings.init_role,
+    admin.ROLE_SET.name: keyrings.set_role,
+    admin.CLIENT_LIST.name: cluster.list_clients,
+    admin.CLIENT_REVOKE.name: cluster.revoke_client,
+    admin.CLIENT_ASSIGN.name: cluster.assign,
+    admin.CLIENT_UNASSIGN.name: cluster.unassign,
+    admin.USER_ADD.name: cluster.add_user,
+    admin.USER_LIST.name: cluster.list_users,
+    admin.USER_DELETE.name: cluster.delete_user,
+    admin.CLUSTER_SHOW.name: cluster.show,
+    admin.CLUSTER_POLICY.name: cluster.policy,
+    admin.STATUS.name: cluster.status,
+    objects.GENERATE.name: on_objects.generate,
+    objects.GENERATE_PAIR.name: on_objects.generate_pair,
+    objects.FIND.name: on_objects.find,
+    objects.SHOW.name: on_objects.show,
+    objects.SET.name: on_objects.set_attributes,
+    objects.DESTROY.name: on_objects.destroy,
+    objects.SIGN.name: cryptography.sign,
+    objects.SIGN_MANY.name: cryptography.sign_many,
+    objects.VERIFY.name: cryptography.verify,
+    objects.ENCRYPT.name: cryptography.encrypt,
+    objects.DECRYPT.name: cryptography.decrypt,
+    objects.RANDOM.name: cryptography.random,
+}

@@ -1,0 +1,123 @@
+"""The state machine's storage as dicts: the plainest thing that can be right, to compare with and to test on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lnh_common.messages.store import Commit, Committed, Count, Counted, Get, Got, Item, Key, Recall, Recalled, Scan, Scanned
+from lnh_common.errors import LnhError, UnknownOperation
+from lnh_common.messages.base import Message
+from lnh_services.store import state
+from lnh_services.store.log import Milliseconds
+from lnh_services.store.state import Mark, Record
+
+
+class DictStorage:
+    def __init__(self) -> None:
+        self.items: dict[tuple[str, bytes, bytes], Item] = {}
+        self.records: dict[tuple[bytes, bytes, int], Record] = {}
+        self.marks: dict[tuple[bytes, bytes], Mark] = {}
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        before = dict(self.items)
+        try:
+            yield
+        except BaseException:
+            self.items = before
+            raise
+
+    def get(self, key: Key) -> Item | None:
+        return self.items.get((key.table, key.scope, key.id))
+
+    def put(self, item: Item) -> None:
+        self.items[item.key.table, item.key.scope, item.key.id] = item
+
+    def delete(self, key: Key) -> None:
+        del self.items[key.table, key.scope, key.id]
+
+    def in_scope(self, table: str, scope: bytes) -> list[Item]:
+        return [self.items[at] for at in sorted(self.items) if at[:2] == (table, scope)]
+
+    def ids(self, table: str, scope: bytes) -> list[bytes]:
+        return [item.key.id for item in self.in_scope(table, scope)]
+
+    def count(self, table: str, scope: bytes) -> int:
+        return len(self.ids(table, scope))
+
+    def tagged(self, table: str, scope: bytes, tag: bytes) -> list[bytes]:
+        return [item.key.id for item in self.in_scope(table, scope) if tag in item.tags][:2]
+
+    def record(self, client: bytes, session: bytes, sequence: int) -> Record | None:
+        return self.records.get((client, session, sequence))
+
+    def add_record(self, record: Record) -> None:
+        self.records[record.client, record.session, record.sequence] = record
+
+    def newest_number(self, client: bytes) -> int:
+        return max((record.number for record in self.records.values() if record.client == client), default=0)
+
+    def oldest_records(self, client: bytes, at_most: int) -> list[Record]:
+        own = [record for record in self.records.values() if record.client == client]
+        return sorted(own, key=lambda record: record.number)[:at_most]
+
+    def drop_record(self, record: Record) -> None:
+        del self.records[record.client, record.session, record.sequence]
+
+    def mark(self, client: bytes, session: bytes) -> Mark | None:
+        return self.marks.get((client, session))
+
+    def set_mark(self, client: bytes, session: bytes, mark: Mark) -> None:
+        self.marks[client, session] = mark
+
+    def drop_marks(self, client: bytes, before: Milliseconds) -> None:
+        self.marks = {at: mark for at, mark in self.marks.items() if at[0] != client or mark.issued_until >= before}
+
+
+class DictStore:
+    """Answers the store's messages from dicts; `forgotten` collects what every cache must forget."""
+
+    def __init__(self) -> None:
+        self.storage = DictStorage()
+        self.index = 0
+        self.forgotten: list[frozenset[Key]] = []
+
+    def answer(self, message: Message, now_ms: int) -> Message:
+        match message:
+            case Get():
+                item = self.storage.get(message.key)
+                return Got(item=copy.copy(item), index=self.index)
+            case Scan():
+                matching = [
+                    item
+                    for item in self.storage.in_scope(message.table, message.scope)
+                    if item.key.id > message.after and set(message.tags) <= set(item.tags)
+                ]
+                return Scanned(
+                    items=tuple(matching[: message.limit]), more=len(matching) > message.limit, index=self.index
+                )
+            case Count():
+                return Counted(count=self.storage.count(message.table, message.scope), index=self.index)
+            case Recall():
+                record = self.storage.record(message.client, message.session, message.sequence)
+                if record is None:
+                    return Recalled(known=False, index=0)
+                if isinstance(record.answer, LnhError):
+                    raise record.answer
+                return Recalled(known=True, index=record.answer)
+            case Commit():
+                return self._commit(message, now_ms)
+            case _:
+                raise UnknownOperation(type(message).__name__)
+
+    def _commit(self, commit: Commit, now_ms: int) -> Committed:
+        state.check(commit)
+        self.index += 1
+        known = self.storage.record(commit.client, commit.session, commit.sequence)
+        applied = state.apply(self.storage, self.index, Milliseconds(now_ms), commit)
+        self.forgotten.append(applied.changed)
+        if isinstance(applied.answer, LnhError):
+            raise applied.answer
+        return Committed(index=applied.answer, duplicate=known is not None)

@@ -1,0 +1,202 @@
+"""A pure hsm worker with a client beside it: no process, no socket, no clock; the channel is the real one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from models.storage import DictStore
+
+from lnh_common import channel, codec, wire
+from lnh_common.channel import Envelope, SessionKeys, Statement
+from lnh_common.errors import LnhError
+from lnh_common.messages import hsm, session, store
+from lnh_common.messages.base import Effect, Empty, Message, Operation, Q, R
+from lnh_common.messages.session import Credential, LoggedIn, Login, Register, Role
+from lnh_services.hsm import credentials
+from lnh_services.hsm.keys import Purpose
+from lnh_services.hsm.operations.table import HANDLERS
+from lnh_services.hsm.operations.session import check_token
+from lnh_services.hsm.operations.policies import policy_id
+from lnh_services.hsm.records import ClusterRecord, PolicyRecord, Records, UserRecord, record_id
+from lnh_services.hsm.steps import Ask, Deadline, Peer
+from lnh_services.hsm.worker_core import CLUSTER_RECORD, WorkerCore
+
+ADMIN_PASSWORD = "admin password"
+PO_PASSWORD = "partition owner"
+START = 1_700_000_000.0
+
+
+def derived(password: bytes, salt: bytes) -> bytes:
+    """Stands in for Argon2id, which runs in a process of its own: the worker only ever sees its 32 bytes."""
+    return hashlib.sha256(salt + password).digest()
+
+
+def material(password: str) -> credentials.Material:
+    derivation = credentials.derivation(password)
+    return credentials.material(derivation, derived(derivation.password, derivation.salt))
+
+
+class World:
+    """One store and any number of workers of one cluster, in virtual time."""
+
+    def __init__(self) -> None:
+        self.now = START
+        self.store = DictStore()
+        self.audit: list[hsm.AuditEntry] = []
+        self.cluster = os.urandom(16)
+        self.identity = Ed25519PrivateKey.generate()
+        self.secrets = hsm.WorkerSecrets(
+            cluster=self.cluster,
+            label="test",
+            member=os.urandom(16),
+            member_name="a",
+            member_key=os.urandom(32),
+            identity=self.identity.private_bytes_raw(),
+            channel=(hsm.ChannelSeed(epoch=1, seed=os.urandom(32), end=int(START) + 86400),),
+            smk=(hsm.SmkGeneration(generation=1, key=os.urandom(32)),),
+        )
+        self.workers: list[WorkerCore] = []
+        self._found()
+
+    def _found(self) -> None:
+        smk = credentials.Smk(1, self.secrets.smk[0].key)
+        records = Records(Purpose.RECORD.derive(smk.key), self.cluster, os.urandom(16))
+        cluster = ClusterRecord(id=self.cluster, label="test", instance=records.instance, created_at=int(START))
+        admin = credentials.new_record(
+            material(ADMIN_PASSWORD), role=Role.USER, smk=smk, cluster=self.cluster, now=int(START), name="admin"
+        )
+        po = credentials.new_record(material(PO_PASSWORD), role=Role.PO, smk=smk, cluster=self.cluster, now=int(START))
+        changes = (
+            records.put(cluster, CLUSTER_RECORD, 0),
+            records.put(UserRecord(name="admin", role="admin"), record_id("user", "admin"), 0),
+            records.put(admin, credentials.credential_id(Role.USER, "admin"), 0),
+            records.put(po, credentials.credential_id(Role.PO), 0),
+            records.put(PolicyRecord(keyring=b"", fields={}), policy_id(), 0),
+        )
+        commit = store.Commit(
+            client=self.cluster, session=self.cluster, sequence=1, issued_at=int(START * 1000), changes=changes
+        )
+        self.store.answer(commit, int(START * 1000))
+
+    def worker(self) -> WorkerCore:
+        made = WorkerCore(HANDLERS, check_token, lambda: self.now, lambda: self.now)
+        made.take_secrets(self.secrets)
+        made.take_lease(self.now, store.Attached(lease_ms=10**9, index=0, fresh=True, read_write=True))
+        self.workers.append(made)
+        return made
+
+    def answer(self, asked: Ask) -> Message:
+        message = asked.message
+        if asked.peer is Peer.STORE:
+            before = len(self.store.forgotten)
+            try:
+                return self.store.answer(message, int(self.now * 1000))
+            finally:
+                for keys in self.store.forgotten[before:]:
+                    for worker in self.workers:
+                        worker.forget(store.Forget(sequence=before, keys=tuple(keys)))
+        if isinstance(message, hsm.Derive):
+            return hsm.Derived(key=derived(message.password, message.salt))
+        if isinstance(message, hsm.Audit):
+            self.audit.extend(message.entries)
+            return hsm.Audited(index=len(self.audit))
+        raise AssertionError(f"nobody plays {asked.peer}")
+
+    def serve(self, worker: WorkerCore, frames: wire.Frames) -> wire.Frames:
+        header = wire.Header.parse(frames[0])
+        steps = worker.serve(header, frames[1], frames[2], Deadline(self.now + 10))
+        try:
+            asked = steps.send(None)
+            while True:
+                try:
+                    answer = self.answer(asked)
+                except LnhError as error:
+                    asked = steps.throw(error)
+                else:
+                    asked = steps.send(answer)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+
+
+@dataclass
+class Client:
+    """The SDK's side of the channel, in a few lines."""
+
+    world: World
+    worker: WorkerCore
+    key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    id: bytes = b""
+    token: bytes = b""
+    secret: bytes = b""
+    connection: bytes = field(default_factory=lambda: os.urandom(16))
+    sequence: int = 0
+    request_id: int = 0
+
+    def hello(self) -> Statement:
+        self.request_id += 1
+        header = wire.request(session.HELLO.name, self.request_id, 1000)
+        answer = self.world.serve(self.worker, [header.pack(), b"", codec.encode(Empty())])
+        welcome = codec.decode_as(answer[2], session.Welcome)
+        public = self.world.identity.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        assert welcome.identity == public
+        return Statement.verify(welcome.statement, welcome.signature, public)
+
+    def envelope(self, operation: Operation[Any, Any], message: Message) -> Envelope:
+        if operation.effect is Effect.WRITE:
+            self.sequence += 1
+        fields = codec.decode(codec.encode(message))
+        sequence = self.sequence if operation.effect is Effect.WRITE else 0
+        return Envelope(int(self.world.now * 1000), 10_000, self.connection, sequence, fields)
+
+    def sealed(self, operation: Operation[Any, Any], message: Message, route: bytes = b"") -> tuple[wire.Frames, SessionKeys]:
+        """The frames of a request, to be sent once, twice, or changed."""
+        self.request_id += 1
+        header = wire.request(operation.name, self.request_id, 10_000, route=route)
+        envelope = self.envelope(operation, message)
+        if operation.seal.name == "CREDENTIAL":
+            self.secret = os.urandom(32)
+            body = channel.seal_credential(header, envelope, self.hello(), self.secret, self.id, self.key)
+            return [header.pack(), b"", body], SessionKeys.derive(self.secret, b"")
+        keys = SessionKeys.derive(self.secret, self.token)
+        return [header.pack(), self.token, channel.seal_request(keys, header, envelope)], keys
+
+    def open(self, operation: Operation[Q, R], sent: wire.Frames, keys: SessionKeys, answer: wire.Frames) -> R:
+        header = wire.Header.parse(answer[0])
+        if header.kind is wire.Kind.ERROR:
+            raise wire.parse_error(answer[2])
+        fields = channel.open_reply(keys, wire.Header.parse(sent[0]), sent[2], answer[2])
+        return codec.convert(fields, operation.reply)
+
+    def ask(self, operation: Operation[Q, R], message: Q, route: bytes = b"") -> R:
+        sent, keys = self.sealed(operation, message, route)
+        return self.open(operation, sent, keys, self.world.serve(self.worker, sent))
+
+    def login(self, *given: Credential) -> LoggedIn:
+        self.token = b""
+        logged_in = self.ask(session.LOGIN, Login(credentials=given))
+        self.token = logged_in.token
+        return logged_in
+
+    def as_administrator(self) -> Client:
+        """Another connection of nobody's machine, logged in as admin and PO."""
+        other = Client(self.world, self.worker)
+        other.login(
+            Credential(role=Role.USER, name="admin", password=ADMIN_PASSWORD),
+            Credential(role=Role.PO, password=PO_PASSWORD),
+        )
+        return other
+
+    def register(self, name: str = "client") -> Client:
+        message = Register(
+            administrator=Credential(role=Role.USER, name="admin", password=ADMIN_PASSWORD),
+            name=name,
+            curve_key=os.urandom(32),
+            sign_key=self.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw),
+        )
+        self.id = self.ask(session.REGISTER, message).client
+        return self

@@ -1,0 +1,161 @@
+"""The state machine's storage on plain dicts, and an independent, naive model of what it should answer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lnh_common import limits
+from lnh_common.errors import (
+    DeadlineExceeded,
+    LimitReached,
+    LnhError,
+    NameTaken,
+    ObjectUnknown,
+    OutcomeUnknown,
+    VersionConflict,
+)
+from lnh_common.messages.store import Commit, Delete, DeleteScope, Item, Key, Put
+from lnh_services.store.log import Milliseconds
+from lnh_services.store.state import Answer, Mark, Record
+
+
+class DictStorage:
+    """`Storage` without a database."""
+
+    def __init__(self) -> None:
+        self.items: dict[Key, Item] = {}
+        self.records: dict[tuple[bytes, bytes, int], Record] = {}
+        self.numbers: dict[bytes, int] = {}
+        self.marks: dict[tuple[bytes, bytes], Mark] = {}
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        before = dict(self.items)
+        try:
+            yield
+        except LnhError:
+            self.items = before
+            raise
+
+    def get(self, key: Key) -> Item | None:
+        return self.items.get(key)
+
+    def put(self, item: Item) -> None:
+        self.items[item.key] = item
+
+    def delete(self, key: Key) -> None:
+        del self.items[key]
+
+    def ids(self, table: str, scope: bytes) -> list[bytes]:
+        return sorted(key.id for key in self.items if (key.table, key.scope) == (table, scope))
+
+    def count(self, table: str, scope: bytes) -> int:
+        return len(self.ids(table, scope))
+
+    def tagged(self, table: str, scope: bytes, tag: bytes) -> list[bytes]:
+        found = [id_ for id_ in self.ids(table, scope) if tag in self.items[Key(table=table, scope=scope, id=id_)].tags]
+        return found[:2]
+
+    def record(self, client: bytes, session: bytes, sequence: int) -> Record | None:
+        return self.records.get((client, session, sequence))
+
+    def add_record(self, record: Record) -> None:
+        self.records[record.client, record.session, record.sequence] = record
+        self.numbers[record.client] = record.number
+
+    def newest_number(self, client: bytes) -> int:
+        return self.numbers.get(client, 0)
+
+    def oldest_records(self, client: bytes, at_most: int) -> list[Record]:
+        own = sorted((r for r in self.records.values() if r.client == client), key=lambda r: r.number)
+        return own[:at_most]
+
+    def drop_record(self, record: Record) -> None:
+        del self.records[record.client, record.session, record.sequence]
+
+    def mark(self, client: bytes, session: bytes) -> Mark | None:
+        return self.marks.get((client, session))
+
+    def set_mark(self, client: bytes, session: bytes, mark: Mark) -> None:
+        self.marks[client, session] = mark
+
+    def drop_marks(self, client: bytes, before: Milliseconds) -> None:
+        gone = [at for at, mark in self.marks.items() if at[0] == client and mark.issued_until < before]
+        for at in gone:
+            del self.marks[at]
+
+
+class Naive:
+    """Remembers every request for ever, so that it can tell what a forgetful store must and may answer."""
+
+    def __init__(self) -> None:
+        self.items: dict[Key, Item] = {}
+        self.acted: dict[tuple[bytes, bytes, int], tuple[int, int, Answer]] = {}  # place in client's order, time
+        self.orders: dict[bytes, int] = {}
+
+    def allowed(self, index: int, log_time: int, commit: Commit) -> list[Answer]:
+        """Applies the commit; answers what a correct store may say, the surest first."""
+        name = (commit.client, commit.session, commit.sequence)
+        if name in self.acted:
+            order, time, answer = self.acted[name]
+            age, behind = log_time - time, self.orders[commit.client] - order
+            if age <= limits.DUPLICATE_WINDOW * 1000 or behind < limits.DUPLICATE_RECORDS:
+                return [answer]
+            return [answer, OutcomeUnknown()]
+        age = log_time - commit.issued_at
+        if age > limits.DUPLICATE_WINDOW * 1000:
+            return [DeadlineExceeded(), OutcomeUnknown()]
+        return [self._act(index, log_time, commit)]
+
+    def never_acted(self, commit: Commit) -> bool:
+        return (commit.client, commit.session, commit.sequence) not in self.acted
+
+    def _act(self, index: int, log_time: int, commit: Commit) -> Answer:
+        before = copy.copy(self.items)
+        answer: Answer = index
+        try:
+            for change in commit.changes:
+                self._change(change)
+        except LnhError as error:
+            self.items = before
+            answer = error
+        order = self.orders[commit.client] = self.orders.get(commit.client, 0) + 1
+        self.acted[commit.client, commit.session, commit.sequence] = (order, log_time, answer)
+        return answer
+
+    def _change(self, change: object) -> None:
+        if isinstance(change, DeleteScope):
+            self.items = {k: i for k, i in self.items.items() if not _same_scope(k, change.key)}
+            return
+        old = self.items.get(change.key)  # type: ignore[attr-defined]
+        version = old.version if old else 0
+        if isinstance(change, Put):
+            scope = [i for k, i in self.items.items() if _same_scope(k, change.key)]
+            if version != change.expected:
+                raise VersionConflict
+            if any(i.key != change.key and set(i.tags) & set(change.unique) for i in scope):
+                raise NameTaken
+            if change.limit is not None and old is None and len(scope) + 1 > change.limit:
+                raise LimitReached
+            self.items[change.key] = Item(
+                key=change.key, version=version + 1, head=change.head, body=change.body, tags=change.tags
+            )
+        elif isinstance(change, Delete):
+            if old is None:
+                raise ObjectUnknown
+            if change.expected not in (None, version):
+                raise VersionConflict
+            del self.items[change.key]
+        elif version != change.version:  # type: ignore[attr-defined]
+            raise VersionConflict
+
+
+def _same_scope(one: Key, other: Key) -> bool:
+    return (one.table, one.scope) == (other.table, other.scope)
+
+
+def kind(answer: Answer) -> object:
+    """What two answers must share: the index, or the sort of error."""
+    return answer if isinstance(answer, int) else type(answer)

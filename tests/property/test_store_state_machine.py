@@ -1,0 +1,176 @@
+"""The state machine on dicts, on SQLite, and as a naive model says: all three agree."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from store_model import DictStorage, Naive, kind
+
+from lnh_common import limits
+from lnh_common.errors import DeadlineExceeded, OutcomeUnknown
+from lnh_common.messages.store import Commit, Delete, DeleteScope, Key, Put, Require
+from lnh_services.store import items, state
+from lnh_services.store.log import Milliseconds
+
+START = 1_700_000_000_000
+WINDOW = limits.DUPLICATE_WINDOW * 1000
+
+ids = st.sampled_from([b"a", b"b", b"c", b"d"])
+scopes = st.sampled_from([b"", b"s"])
+tags = st.lists(st.sampled_from([b"x", b"y", b"z"]), unique=True, max_size=3).map(tuple)
+versions = st.integers(0, 3)
+
+
+@st.composite
+def keys(draw: st.DrawFn) -> Key:
+    return Key(table=draw(st.sampled_from(["t", "u"])), scope=draw(scopes), id=draw(ids))
+
+
+@st.composite
+def puts(draw: st.DrawFn) -> Put:
+    own = draw(tags)
+    return Put(
+        key=draw(keys()),
+        expected=draw(versions),
+        head=draw(st.binary(max_size=3)),
+        body=draw(st.binary(max_size=3)),
+        tags=own,
+        unique=own[: draw(st.integers(0, 1))],
+        limit=draw(st.none() | st.integers(0, 4)),
+    )
+
+
+changes = st.one_of(
+    puts(),
+    puts(),
+    st.builds(Delete, key=keys(), expected=st.none() | versions),
+    st.builds(DeleteScope, key=st.builds(Key, table=st.sampled_from(["t", "u"]), scope=scopes)),
+    st.builds(Require, key=keys(), version=versions),
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[int, Commit]:
+    """How much log time passes, and a request (a few names, so that many are repetitions)."""
+    elapsed = draw(st.sampled_from([0, 1, 1000, 60_000, WINDOW - 1, WINDOW, WINDOW + 1, 2 * WINDOW]))
+    commit = Commit(
+        client=draw(st.sampled_from([b"c" * 16, b"d" * 16])),
+        session=draw(st.sampled_from([b"1" * 16, b"2" * 16])),
+        sequence=draw(st.integers(1, 6)),
+        issued_at=-draw(st.sampled_from([-1000, 0, 5, WINDOW, WINDOW + 1, 200 * WINDOW])),
+        changes=tuple(draw(st.lists(changes, min_size=1, max_size=4))),
+    )
+    return elapsed, commit
+
+
+def _database() -> items.ItemStorage:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.executescript(items.SCHEMA)
+    return items.ItemStorage(connection)
+
+
+@pytest.mark.parametrize("kept", [0, 2, 1024])
+def test_dicts_sqlite_and_the_naive_model_agree(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "DUPLICATE_RECORDS", kept)
+
+    @settings(max_examples=120, deadline=None, derandomize=True)
+    @given(st.lists(requests(), max_size=40))
+    def check(steps: list[tuple[int, Commit]]) -> None:
+        dicts, database, naive = DictStorage(), _database(), Naive()
+        time = START
+        for index, (elapsed, commit) in enumerate(steps, 1):
+            time += elapsed
+            issued = commit.__class__(**{**_fields(commit), "issued_at": max(0, time + commit.issued_at)})
+            fresh = naive.never_acted(issued)
+            allowed = naive.allowed(index, time, issued)
+            one = state.apply(dicts, index, Milliseconds(time), issued)
+            two = state.apply(database, index, Milliseconds(time), issued)
+            assert kind(one.answer) in [kind(answer) for answer in allowed] or (
+                fresh and isinstance(one.answer, OutcomeUnknown) and dicts.mark(issued.client, issued.session)
+            )
+            if fresh and isinstance(one.answer, OutcomeUnknown):
+                # The store could not know it as new; it did nothing, so the model must forget that it acted.
+                naive = _without(naive, issued, dicts)
+            assert kind(one.answer) == kind(two.answer)
+            assert one.changed == two.changed
+            assert dicts.items == naive.items
+            assert {item.key: item for item in database.everything()} == dicts.items
+            for table in ("t", "u"):
+                for scope in (b"", b"s"):
+                    assert database.count(table, scope) == dicts.count(table, scope)
+
+    check()
+
+
+def _fields(commit: Commit) -> dict[str, object]:
+    return {name: getattr(commit, name) for name in commit.__struct_fields__}
+
+
+def _without(naive: Naive, commit: Commit, truth: DictStorage) -> Naive:
+    acted = naive.acted.pop((commit.client, commit.session, commit.sequence), None)
+    if acted is not None:
+        naive.orders[commit.client] -= 1
+    naive.items = dict(truth.items)
+    return naive
+
+
+def _write(sequence: int, issued_at: int, session: bytes = b"s" * 16, expected: int | None = None) -> Commit:
+    key = Key(table="t", id=b"k%d" % sequence)
+    change = Put(key=key, expected=0 if expected is None else expected, head=b"")
+    return Commit(client=b"c" * 16, session=session, sequence=sequence, issued_at=issued_at, changes=(change,))
+
+
+def test_a_record_outlives_the_window_while_it_is_among_the_newest() -> None:
+    database = _database()
+    state.apply(database, 1, Milliseconds(START), _write(1, START))
+    for sequence in range(2, limits.DUPLICATE_RECORDS + 1):
+        late = START + 10 * WINDOW
+        assert state.apply(database, sequence, Milliseconds(late), _write(sequence, late)).answer == sequence
+    again = state.apply(database, 5000, Milliseconds(START + 10 * WINDOW), _write(1, START))
+    assert again.answer == 1
+    assert not again.changed
+
+
+def test_a_record_beyond_the_newest_stays_until_the_window_has_passed() -> None:
+    database = _database()
+    for sequence in range(1, limits.DUPLICATE_RECORDS + 50):
+        state.apply(database, sequence, Milliseconds(START), _write(sequence, START))
+    assert state.apply(database, 5000, Milliseconds(START + WINDOW), _write(1, START)).answer == 1
+
+
+def test_an_evicted_request_is_answered_outcome_unknown_and_does_not_act() -> None:
+    database = _database()
+    count = limits.DUPLICATE_RECORDS + 50
+    for sequence in range(1, count):
+        state.apply(database, sequence, Milliseconds(START), _write(sequence, START))
+    late = Milliseconds(START + WINDOW + 1)
+    for sequence in range(count, count + 20):
+        state.apply(database, sequence, late, _write(sequence, late))
+    answer = state.apply(database, 9000, late, _write(1, late)).answer
+    assert isinstance(answer, OutcomeUnknown)
+    assert database.count("t", b"") == count + 19
+
+
+def test_a_write_issued_before_the_window_is_refused_and_changes_nothing() -> None:
+    database = _database()
+    applied = state.apply(database, 1, Milliseconds(START), _write(1, START - WINDOW - 1))
+    assert isinstance(applied.answer, DeadlineExceeded)
+    assert database.count("t", b"") == 0
+
+
+def test_marks_go_when_nothing_they_cover_can_be_mistaken_for_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "DUPLICATE_RECORDS", 1)
+    dicts = DictStorage()
+    for n, hours in enumerate(range(0, 24 * 7, 1), 1):
+        time = Milliseconds(START + hours * 3_600_000)
+        state.apply(dicts, n, time, _write(n, time, session=n.to_bytes(16, "big")))
+    assert len(dicts.marks) <= 26
+    end = Milliseconds(START + 24 * 7 * 3_600_000)
+    for n, hours in enumerate(range(0, 24 * 7, 1), 1):
+        issued = START + hours * 3_600_000
+        again = state.apply(dicts, 9000 + n, end, _write(n, issued, session=n.to_bytes(16, "big")))
+        assert again.answer == n or isinstance(again.answer, OutcomeUnknown)
+        assert not again.changed

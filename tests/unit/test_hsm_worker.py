@@ -1,0 +1,453 @@
+"""The pure hsm worker, asked over the real channel: what it serves, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+from models.worker import ADMIN_PASSWORD, Client, World
+
+from lnh_common import errors, limits, wire
+from lnh_common.attributes import Attribute, KeyType, ObjectClass
+from lnh_common.channel import SessionKeys
+from lnh_common.mechanisms import CURVES, GcmParameters, Mechanism
+from lnh_common import codec
+from lnh_common.messages import admin, objects, session
+from lnh_common.messages.base import Empty
+from lnh_common.messages.session import ChangePassword, Credential, Role
+
+KRSO = "the security officer"
+KRCO = "the crypto officer"
+A = Attribute
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def client(world: World) -> Client:
+    return Client(world, world.worker()).register()
+
+
+def make_keyring(client: Client, label: str = "payments") -> bytes:
+    """A keyring whose KRSO and KRCO have their own passwords."""
+    administrator = client.as_administrator()
+    made = administrator.ask(admin.KEYRING_CREATE, admin.CreateKeyrings(label=label))
+    keyring = made.keyrings[0].id
+    administrator.ask(admin.ROLE_INIT, admin.InitRole(keyring=keyring, password="a first password"))
+    first = Credential(role=Role.KRSO, keyring=keyring, password="a first password")
+    client.ask(session.CHANGE_PASSWORD, ChangePassword(credential=first, new=KRSO))
+    client.login(Credential(role=Role.KRSO, keyring=keyring, password=KRSO))
+    client.ask(admin.ROLE_SET, admin.SetRole(password=KRCO), keyring)
+    return keyring
+
+
+@pytest.fixture
+def keyring(client: Client) -> bytes:
+    keyring = make_keyring(client)
+    client.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
+    return keyring
+
+
+def generate_ec(client: Client, keyring: bytes, **more: Any) -> objects.KeyPair:
+    template: dict[int, Any] = {A.EC_PARAMS.value: CURVES["P-256"].oid, A.LABEL.value: "ca"}
+    return client.ask(
+        objects.GENERATE_PAIR,
+        objects.GenerateKeyPair(
+            mechanism=Mechanism.EC_KEY_PAIR_GEN, public_template=template, private_template={A.LABEL.value: "ca"}
+        ),
+        keyring,
+    )
+
+
+def sign(client: Client, keyring: bytes, handle: bytes, data: bytes = b"data") -> bytes:
+    use = objects.Use(handle=handle, mechanism=Mechanism.ECDSA_SHA256, data=data)
+    return client.ask(objects.SIGN, use, keyring).data
+
+
+def test_a_signature_verifies_with_an_independent_library(client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    signature = sign(client, keyring, pair.private.handle)
+    public = load_der_public_key(pair.public.attributes[A.PUBLIC_KEY_INFO])
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    public.verify(encode_dss_signature(r, s), b"data", ec.ECDSA(hashes.SHA256()))
+    verify = objects.Verify(
+        handle=pair.public.handle, mechanism=Mechanism.ECDSA_SHA256, data=b"data", signature=signature
+    )
+    client.ask(objects.VERIFY, verify, keyring)
+    with pytest.raises(errors.SignatureInvalid):
+        client.ask(
+            objects.VERIFY,
+            objects.Verify(
+                handle=pair.public.handle, mechanism=Mechanism.ECDSA_SHA256, data=b"other", signature=signature
+            ),
+            keyring,
+        )
+
+
+def test_another_worker_serves_the_same_session(world: World, client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    client.worker = world.worker()
+    sign(client, keyring, pair.private.handle)
+
+
+def test_encrypting_and_decrypting_with_an_iv_the_hsm_drew(client: Client, keyring: bytes) -> None:
+    key = client.ask(
+        objects.GENERATE, objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template={A.VALUE_LEN.value: 32}), keyring
+    )
+    parameters = codec.encode(GcmParameters(aad=b"about"))
+    use = objects.Use(handle=key.handle, mechanism=Mechanism.AES_GCM, data=b"secret", parameters=parameters)
+    encrypted = client.ask(objects.ENCRYPT, use, keyring)
+    with_iv = codec.encode(GcmParameters(iv=encrypted.iv, aad=b"about"))
+    use = objects.Use(handle=key.handle, mechanism=Mechanism.AES_GCM, data=encrypted.data, parameters=with_iv)
+    assert client.ask(objects.DECRYPT, use, keyring).data == b"secret"
+    wrong = codec.encode(GcmParameters(iv=encrypted.iv, aad=b"other"))
+    with pytest.raises(errors.EncryptedDataInvalid):
+        client.ask(
+            objects.DECRYPT,
+            objects.Use(handle=key.handle, mechanism=Mechanism.AES_GCM, data=encrypted.data, parameters=wrong),
+            keyring,
+        )
+
+
+def test_a_batch_answers_each_item_with_its_own_result_or_error(client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    many = objects.UseMany(handle=pair.private.handle, mechanism=Mechanism.ECDSA, items=(bytes(32), b"", bytes(32)))
+    results = client.ask(objects.SIGN_MANY, many, keyring).results
+    assert [type(result) for result in results] == [bytes, list, bytes]
+    assert results[1][0] == errors.DataLength.code
+
+
+def test_a_request_that_comes_twice_makes_one_key_and_answers_the_same(world: World, client: Client, keyring: bytes) -> None:
+    message = objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template={A.VALUE_LEN.value: 32})
+    sent, keys = client.sealed(objects.GENERATE, message, keyring)
+    first = client.open(objects.GENERATE, sent, keys, world.serve(client.worker, sent))
+    second = client.open(objects.GENERATE, sent, keys, world.serve(world.worker(), sent))
+    assert first == second
+    assert client.ask(objects.FIND, objects.Find(), keyring).objects == (first,)
+
+
+def test_objects_are_found_by_label_class_and_type(client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    wanted = {A.LABEL.value: "ca", A.CLASS.value: ObjectClass.PRIVATE_KEY.value}
+    found = client.ask(objects.FIND, objects.Find(template=wanted), keyring)
+    assert [each.handle for each in found.objects] == [pair.private.handle]
+    wanted = {A.KEY_TYPE.value: KeyType.AES.value}
+    assert client.ask(objects.FIND, objects.Find(template=wanted), keyring).objects == ()
+
+
+def test_a_destroyed_key_is_unknown_to_every_worker_at_once(world: World, client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    other = world.worker()
+    mine = client.worker
+    for client.worker in (mine, other):
+        sign(client, keyring, pair.private.handle)
+    client.ask(objects.DESTROY, objects.ObjectRef(handle=pair.private.handle), keyring)
+    for client.worker in (mine, other):
+        with pytest.raises(errors.ObjectUnknown):
+            sign(client, keyring, pair.private.handle)
+
+
+def test_a_changed_password_ends_sessions_of_before(client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    current = Credential(role=Role.KRCO, keyring=keyring, password=KRCO)
+    token, secret = client.token, client.secret
+    client.ask(session.CHANGE_PASSWORD, ChangePassword(credential=current, new="something else"))
+    client.token, client.secret = token, secret
+    with pytest.raises(errors.TokenUnknown):
+        sign(client, keyring, pair.private.handle)
+    client.login(Credential(role=Role.KRCO, keyring=keyring, password="something else"))
+    sign(client, keyring, pair.private.handle)
+
+
+def test_a_revoked_client_is_refused_with_the_session_it_has(client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    client.as_administrator().ask(admin.CLIENT_REVOKE, admin.ClientRef(client="client"))
+    with pytest.raises(errors.ClientRevoked):
+        sign(client, keyring, pair.private.handle)
+    with pytest.raises(errors.ClientRevoked):
+        client.login()
+
+
+def test_a_session_that_logged_out_is_over_on_every_worker(world: World, client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    client.ask(session.LOGOUT, session.Logout())
+    for client.worker in (client.worker, world.worker()):
+        with pytest.raises(errors.TokenUnknown):
+            sign(client, keyring, pair.private.handle)
+
+
+def test_logging_out_everywhere_ends_the_other_sessions_of_the_role(client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    token, secret = client.token, client.secret
+    client.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
+    client.ask(session.LOGOUT, session.Logout(everywhere=True))
+    client.token, client.secret = token, secret
+    with pytest.raises(errors.TokenUnknown):
+        sign(client, keyring, pair.private.handle)
+    client.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
+    sign(client, keyring, pair.private.handle)
+
+
+def test_a_renewed_session_goes_on_and_a_forgotten_one_expires(world: World, client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    world.now += limits.TOKEN_LIFETIME - 1
+    client.token = client.ask(session.RENEW, Empty()).token
+    world.now += limits.TOKEN_LIFETIME - 1
+    sign(client, keyring, pair.private.handle)
+    world.now += limits.CLOCK_TOLERANCE + 10
+    client.worker = world.worker()
+    with pytest.raises(errors.TokenExpired):
+        sign(client, keyring, pair.private.handle)
+
+
+def test_an_expired_token_is_refused_also_by_a_worker_that_knows_it(world: World, client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    sign(client, keyring, pair.private.handle)
+    world.now += limits.TOKEN_LIFETIME + limits.CLOCK_TOLERANCE + 1
+    with pytest.raises(errors.TokenExpired):
+        sign(client, keyring, pair.private.handle)
+
+
+def test_the_first_krso_password_is_good_for_nothing_but_being_changed(client: Client) -> None:
+    administrator = client.as_administrator()
+    keyring = administrator.ask(admin.KEYRING_CREATE, admin.CreateKeyrings(label="x")).keyrings[0].id
+    administrator.ask(admin.ROLE_INIT, admin.InitRole(keyring=keyring, password="a first password"))
+    with pytest.raises(errors.PasswordMustChange):
+        client.login(Credential(role=Role.KRSO, keyring=keyring, password="a first password"))
+
+
+def test_the_administrator_cannot_take_a_keyring_whose_krso_is_set(client: Client, keyring: bytes) -> None:
+    with pytest.raises(errors.AlreadyDone):
+        client.as_administrator().ask(admin.ROLE_INIT, admin.InitRole(keyring=keyring, password="mine now, all of it"))
+
+
+def test_ten_wrong_passwords_lock_and_time_unlocks(world: World, client: Client, keyring: bytes) -> None:
+    wrong = Credential(role=Role.KRCO, keyring=keyring, password="not this one")
+    for _ in range(limits.FAILURES_BEFORE_LOCK):
+        with pytest.raises(errors.PasswordIncorrect):
+            client.login(wrong)
+    right = Credential(role=Role.KRCO, keyring=keyring, password=KRCO)
+    with pytest.raises(errors.PasswordLocked):
+        client.login(right)
+    world.now += limits.LOCK_SECONDS + 1
+    client.login(right)
+
+
+def test_an_unknown_user_is_told_what_a_wrong_password_is_told(client: Client) -> None:
+    said = []
+    for name in ("admin", "nobody"):
+        with pytest.raises(errors.PasswordIncorrect) as caught:
+            client.login(Credential(role=Role.USER, name=name, password="not this one"))
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
+def test_wrong_passwords_are_in_the_audit_trail_and_passwords_are_not(world: World, client: Client) -> None:
+    with pytest.raises(errors.PasswordIncorrect):
+        client.login(Credential(role=Role.USER, name="admin", password="not this one"))
+    assert world.audit[-1].outcome == "PasswordIncorrect"
+    assert "not this one" not in repr(world.audit) and ADMIN_PASSWORD not in repr(world.audit)
+
+
+def test_only_registered_clients_use_keyrings(world: World, client: Client, keyring: bytes) -> None:
+    stranger = Client(world, client.worker)
+    with pytest.raises(errors.PermissionDenied):
+        stranger.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
+
+
+def test_an_assigned_keyring_is_hidden_from_other_clients(world: World, client: Client, keyring: bytes) -> None:
+    other = Client(world, client.worker).register("other")
+    administrator = client.as_administrator()
+    administrator.ask(admin.CLIENT_ASSIGN, admin.Assignment(client="client", keyring=keyring))
+    other.login()
+    assert other.ask(admin.KEYRING_LIST, admin.ListKeyrings()).keyrings == ()
+    with pytest.raises(errors.KeyringUnknown):
+        other.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
+    client.login()
+    assert [each.id for each in client.ask(admin.KEYRING_LIST, admin.ListKeyrings()).keyrings] == [keyring]
+    administrator.ask(admin.CLIENT_UNASSIGN, admin.Assignment(client="client", keyring=keyring))
+    other.login()
+    assert len(other.ask(admin.KEYRING_LIST, admin.ListKeyrings()).keyrings) == 1
+
+
+def test_a_role_of_one_keyring_cannot_touch_another(client: Client, keyring: bytes) -> None:
+    other = make_keyring(client, "other")
+    client.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
+    with pytest.raises(errors.PermissionDenied):
+        client.ask(objects.FIND, objects.Find(), other)
+
+
+def test_a_krco_may_not_do_what_is_the_krsos(world: World, client: Client, keyring: bytes) -> None:
+    with pytest.raises(errors.PermissionDenied):
+        client.ask(admin.ROLE_SET, admin.SetRole(password="something else"), keyring)
+    assert world.audit[-1].outcome == "PermissionDenied"
+
+
+def test_an_admin_without_the_po_creates_no_keyring(client: Client) -> None:
+    client.login(Credential(role=Role.USER, name="admin", password=ADMIN_PASSWORD))
+    with pytest.raises(errors.PermissionDenied):
+        client.ask(admin.KEYRING_CREATE, admin.CreateKeyrings(label="x"))
+
+
+def test_a_key_for_signing_does_not_encrypt(client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    use = objects.Use(handle=pair.private.handle, mechanism=Mechanism.AES_GCM, data=b"x")
+    with pytest.raises(errors.LnhError) as caught:
+        client.ask(objects.ENCRYPT, use, keyring)
+    assert isinstance(caught.value, (errors.KeyTypeInconsistent, errors.KeyFunctionNotPermitted))
+
+
+def test_a_token_of_another_cluster_is_unknown(client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    client.token = client.token[:-1] + bytes([client.token[-1] ^ 1])
+    with pytest.raises(errors.TokenUnknown):
+        sign(client, keyring, pair.private.handle)
+
+
+@pytest.mark.parametrize("frame", [0, 1, 2])
+def test_a_request_changed_on_its_way_is_refused(world: World, client: Client, keyring: bytes, frame: int) -> None:
+    pair = generate_ec(client, keyring)
+    use = objects.Use(handle=pair.private.handle, mechanism=Mechanism.ECDSA_SHA256, data=b"data")
+    sent, keys = client.sealed(objects.SIGN, use, keyring)
+    if frame == 0:
+        header = wire.Header.parse(sent[0])
+        sent[0] = wire.request(objects.ENCRYPT.name, header.request_id, 1000, route=keyring).pack()
+    else:
+        sent[frame] = sent[frame][:-1] + bytes([sent[frame][-1] ^ 1])
+    with pytest.raises((errors.ChannelInvalid, errors.TokenUnknown)):
+        client.open(objects.SIGN, sent, keys, world.serve(client.worker, sent))
+
+
+def test_an_answer_changed_on_its_way_is_refused(world: World, client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    use = objects.Use(handle=pair.private.handle, mechanism=Mechanism.ECDSA_SHA256, data=b"data")
+    sent, keys = client.sealed(objects.SIGN, use, keyring)
+    answer = world.serve(client.worker, sent)
+    answer[2] = answer[2][:-1] + bytes([answer[2][-1] ^ 1])
+    with pytest.raises(errors.ChannelInvalid):
+        client.open(objects.SIGN, sent, keys, answer)
+
+
+def test_the_answer_to_one_request_is_not_taken_for_another(world: World, client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    use = objects.Use(handle=pair.private.handle, mechanism=Mechanism.ECDSA_SHA256, data=b"data")
+    first, keys = client.sealed(objects.SIGN, use, keyring)
+    second, _ = client.sealed(objects.SIGN, use, keyring)
+    answer = world.serve(client.worker, first)
+    with pytest.raises(errors.ChannelInvalid):
+        client.open(objects.SIGN, second, keys, answer)
+
+
+def test_a_request_issued_long_ago_is_refused(world: World, client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    use = objects.Use(handle=pair.private.handle, mechanism=Mechanism.ECDSA_SHA256, data=b"data")
+    sent, keys = client.sealed(objects.SIGN, use, keyring)
+    world.now += limits.ISSUED_AT_TOLERANCE + 1
+    with pytest.raises(errors.DeadlineExceeded):
+        client.open(objects.SIGN, sent, keys, world.serve(client.worker, sent))
+
+
+def test_a_tampered_object_does_not_open(world: World, client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    other = generate_ec(client, keyring)
+    items = world.store.storage.items
+    at = ("object", keyring, pair.private.handle)
+    import msgspec
+
+    items[at] = msgspec.structs.replace(items[at], body=items["object", keyring, other.private.handle].body)
+    with pytest.raises(errors.SealBroken):
+        sign(client, keyring, pair.private.handle)
+    assert world.audit[-1].outcome == "SealBroken"
+
+
+def test_a_tampered_record_is_refused(world: World, client: Client) -> None:
+    import msgspec
+
+    items = world.store.storage.items
+    at = next(at for at in items if at[0] == "user")
+    items[at] = msgspec.structs.replace(items[at], head=codec.encode({"name": "admin", "role": "monitor"}))
+    with pytest.raises(errors.SealBroken):
+        client.as_administrator().ask(admin.USER_LIST, Empty())
+
+
+def test_a_worker_whose_lease_ended_keeps_nothing_and_still_answers_from_the_store(
+    world: World, client: Client, keyring: bytes
+) -> None:
+    pair = generate_ec(client, keyring)
+    sign(client, keyring, pair.private.handle)
+    client.worker.lease_until = 0.0
+    sign(client, keyring, pair.private.handle)
+    assert len(client.worker.caches.keys) == 0
+    assert len(client.worker.caches.sessions) == 0
+
+
+def test_keyrings_are_made_many_at_a_time_all_or_none(client: Client) -> None:
+    administrator = client.as_administrator()
+    made = administrator.ask(admin.KEYRING_CREATE, admin.CreateKeyrings(label="k", total=3, index=5))
+    assert [each.label for each in made.keyrings] == ["k5", "k6", "k7"]
+    with pytest.raises(errors.NameTaken):
+        administrator.ask(admin.KEYRING_CREATE, admin.CreateKeyrings(label="k", total=3, index=7))
+    assert len(administrator.ask(admin.KEYRING_LIST, admin.ListKeyrings()).keyrings) == 3
+    with pytest.raises(errors.LimitReached):
+        administrator.ask(admin.KEYRING_CREATE, admin.CreateKeyrings(label="z", total=101))
+
+
+def test_a_deleted_keyring_takes_its_objects_and_sessions_with_it(world: World, client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    client.as_administrator().ask(admin.KEYRING_DELETE, admin.KeyringRef(keyring=keyring))
+    with pytest.raises((errors.TokenUnknown, errors.KeyringUnknown)):
+        sign(client, keyring, pair.private.handle)
+    assert world.store.storage.count("object", keyring) == 0
+
+
+def test_the_last_admin_is_not_deleted(client: Client) -> None:
+    administrator = client.as_administrator()
+    with pytest.raises(errors.ActionProhibited):
+        administrator.ask(admin.USER_DELETE, admin.UserRef(name="admin"))
+    administrator.ask(admin.USER_ADD, admin.AddUser(name="second", role="admin", password="another password"))
+    administrator.ask(admin.USER_DELETE, admin.UserRef(name="admin"))
+
+
+def test_a_keyring_policy_only_gets_stricter(client: Client, keyring: bytes) -> None:
+    client.login(Credential(role=Role.KRSO, keyring=keyring, password=KRSO))
+    policy = client.ask(admin.KEYRING_POLICY, admin.PolicyChange(changes={"objects_per_keyring": 1}), keyring).policy
+    assert policy["objects_per_keyring"] == 1
+    with pytest.raises(errors.PolicyForbids):
+        client.ask(admin.KEYRING_POLICY, admin.PolicyChange(changes={"objects_per_keyring": 100_000}), keyring)
+    template = {A.VALUE_LEN.value: 32}
+    make = objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template=template)
+    client.ask(objects.GENERATE, make, keyring)
+    with pytest.raises(errors.LimitReached):
+        client.ask(objects.GENERATE, make, keyring)
+
+
+def test_uses_of_keys_are_counted(client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    for _ in range(3):
+        sign(client, keyring, pair.private.handle)
+    entries = client.worker.take_uses()
+    assert [(entry.target, entry.detail) for entry in entries] == [
+        (f"{keyring.hex()}/{pair.private.handle.hex()}", {"count": 3})
+    ]
+    assert client.worker.take_uses() == []
+
+
+def test_random_bytes_come_in_the_length_asked_for(client: Client, keyring: bytes) -> None:
+    assert len(client.ask(objects.RANDOM, objects.RandomBytes(length=40), keyring).data) == 40
+
+
+def test_garbage_gets_an_answer_and_changes_nothing(world: World, client: Client) -> None:
+    header = wire.request(objects.SIGN.name, 7, 1000, route=bytes(16))
+    for token in (b"", os.urandom(300)):
+        answer = world.serve(client.worker, [header.pack(), token, os.urandom(200)])
+        assert wire.Header.parse(answer[0]).kind is wire.Kind.ERROR
+    assert SessionKeys.derive(bytes(32), b"").token_hash
