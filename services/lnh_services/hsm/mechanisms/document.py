@@ -5,11 +5,12 @@ A test holds that the page is what this renders.
 
 from __future__ import annotations
 
+import enum
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from lnh_common.attributes import ATTRIBUTES, Attribute, AttributeRule, Kind
+from lnh_common.attributes import ATTRIBUTES, USES, Attribute, AttributeRule, Kind, ObjectClass
 from lnh_common.mechanisms import CURVES, MECHANISM_RULES, Mechanism, MechanismRule, NoParameters, Use
 from lnh_services.hsm.mechanisms.generate import GENERATING
 from lnh_services.hsm.mechanisms.table import MECHANISMS
@@ -95,14 +96,23 @@ def _attribute_rows() -> Iterator[str]:
             f"0x{attribute.value:x}",
             rule.kind.value,
             ", ".join(object_class.name for object_class in sorted(rule.classes)),
-            rule.source.value,
-            _default(rule),
-            rule.change.value,
+            _with_exceptions(rule.source, rule.sources),
+            _default(attribute, rule),
+            _with_exceptions(rule.change, rule.changes),
         )
         yield f"| {' | '.join(cells)} |"
 
 
-def _default(rule: AttributeRule) -> str:
+def _with_exceptions(usual: enum.Enum, exceptions: Mapping[ObjectClass, enum.Enum]) -> str:
+    others = [f"{object_class.name}: {exception.value}" for object_class, exception in sorted(exceptions.items())]
+    return "; ".join([str(usual.value), *others])
+
+
+def _default(attribute: Attribute, rule: AttributeRule) -> str:
+    if attribute in USES:
+        return "the natural use"
+    if rule.kind is Kind.MECHANISMS:
+        return "the family's"
     if rule.kind is Kind.BOOL:
         by_value = {
             value: [object_class.name for object_class in sorted(rule.defaults) if rule.defaults[object_class] is value]
