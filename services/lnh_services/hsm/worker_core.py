@@ -36,6 +36,7 @@ from lnh_common.errors import (
     ObjectUnknown,
     PermissionDenied,
     SealBroken,
+    TokenExpired,
     TokenUnknown,
     UnknownOperation,
     VersionConflict,
@@ -211,6 +212,8 @@ class WorkerCore:
                 session = self.caches.sessions.get(token)
                 if session is None:
                     session = yield from self._open_session(token)
+                elif self.utc() > session.token.expires + limits.CLOCK_TOLERANCE:
+                    raise TokenExpired("this session's token has expired")
                 keys = session.keys
                 envelope = channel.open_request(keys, header, body)
                 credential = None
