@@ -128,11 +128,19 @@ class ConsoleCluster(Message):
 
 
 class AuditReport(Message):
-    """`problem` is empty when the chain holds."""
+    """`problem` is empty when the chain holds; else it names the first line that does not, and nothing after counts.
+
+    Args:
+        records: that hold.
+        signed: of them, covered by a head this HSM signed.
+        anchored: of them, covered by the head in the cluster's replicated log.
+        head: the hash of the last line that holds.
+    """
 
     records: int
     signed: int
     head: str
+    anchored: int = 0
     problem: str = ""
 
 

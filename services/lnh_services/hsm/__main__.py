@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from lnh_common.errors import SealBroken, StorageFailed
+from lnh_common.events import Log
 from lnh_services import serving
 from lnh_services.hsm.core import Core
 from lnh_services.hsm.hardening import harden
+
+_log = Log("hsm")
 
 
 def main() -> int:
@@ -15,7 +19,14 @@ def main() -> int:
     hardening = harden()
 
     async def serve(member: serving.Member, stop: asyncio.Event) -> None:
-        await Core(member, hardening).serve(stop)
+        for problem in hardening.problems:
+            _log.warning("not hardened", problem=problem)
+        try:
+            core = Core(member, hardening)
+        except (SealBroken, StorageFailed) as error:
+            _log.failure("the state of this HSM cannot be used", problem=str(error), advice=error.advice)
+            raise
+        await core.serve(stop)
 
     return serving.run("hsm", serve)
 

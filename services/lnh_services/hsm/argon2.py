@@ -20,7 +20,6 @@ from lnh_services import serving
 from lnh_services.hsm.hardening import harden
 from lnh_services.hsm.keys import KEY_BYTES
 
-SOCKET: Final = "run/hsm/argon2.ipc"
 _LEAST_MEMORY_A_LANE: Final = 8  # KiB; RFC 9106, 3.1
 
 
@@ -64,7 +63,7 @@ class Derivations:
 
 
 async def _main(member: serving.Member, stop: asyncio.Event) -> None:
-    server = Server(member.directory.address(SOCKET), name="argon2")
+    server = Server(member.directory.argon2, name="argon2")
     server.serve(DERIVE, Derivations().on_derive)
     server.start()
     try:
@@ -75,7 +74,7 @@ async def _main(member: serving.Member, stop: asyncio.Event) -> None:
 
 def main() -> int:
     harden()
-    return serving.run("hsm.argon2", _main)
+    return serving.run("hsm-argon2", _main)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -94,6 +95,7 @@ class HeadLine(_Line, frozen=True, forbid_unknown_fields=True):
 
 
 Line = RecordLine | HeadLine
+AnyLine = TypeVar("AnyLine", RecordLine, HeadLine)
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,13 @@ class Trail:
         self._size = 0
         self._descriptor = -1
         self._problem = ""
+        self._notes: tuple[AuditEntry, ...] = ()  # to be said first, as soon as the disk takes it
+        self._head: HeadLine | None = None
+
+    @property
+    def head(self) -> HeadLine | None:
+        """The newest head that the newest segment has."""
+        return self._head
 
     @property
     def unsigned(self) -> int:
@@ -175,16 +184,16 @@ class Trail:
         Args:
             now: UTC milliseconds.
 
-        Raises AuditFailed.
+        Raises AuditFailed when it cannot be read. One that cannot be written now is tried again with each `append`.
         """
         try:
             notes = self._resume()
-            self._open_segment()
         except OSError as error:
-            raise AuditFailed(f"the audit trail could not be opened: {error.strerror}") from error
-        self.append(
-            [AuditEntry(identity="hsm", role="", operation="audit.open", target="", outcome="ok", detail=notes)], now
-        )
+            raise AuditFailed(f"the audit trail could not be read: {error.strerror}") from error
+        opened = AuditEntry(identity="hsm", role="", operation="audit.open", target="", outcome="ok", detail=notes)
+        self._notes = (opened,)
+        with suppress(AuditFailed):
+            self.append((), now)
 
     def append(self, entries: Sequence[AuditEntry], now: int, *, durable: bool = False) -> int:
         """Write records; they are in the operating system's hands, and on the disk if `durable`.
@@ -193,6 +202,7 @@ class Trail:
         """
         position = self._position
         spelled = bytearray()
+        entries = (*self._notes, *entries)
         for entry in entries:
             line = self._chain(self._record(entry, position, now))
             spelled += line.spelling()
@@ -200,10 +210,11 @@ class Trail:
         self._write(bytes(spelled), durable=durable)
         self._position = position
         self._unsigned += len(entries)
+        self._notes = ()
         return position.index
 
-    def sign(self, key: Ed25519PrivateKey, now: int) -> Position:
-        """Write a head and bring everything to the disk; the position it signed. Raises AuditFailed."""
+    def sign(self, key: Ed25519PrivateKey, now: int) -> None:
+        """Write a head and bring everything to the disk; raises AuditFailed."""
         signed = self._position
         unsigned = HeadLine(
             index=signed.index + 1,
@@ -216,7 +227,7 @@ class Trail:
         self._write(line.spelling(), durable=True)
         self._position = Position(line.index, bytes.fromhex(line.hash))
         self._unsigned = 0
-        return signed
+        self._head = line
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -238,28 +249,30 @@ class Trail:
         )
 
     @staticmethod
-    def _chain(line: Line) -> Line:
+    def _chain(line: AnyLine) -> AnyLine:
         return msgspec.structs.replace(line, hash=line.digest().hex())
 
     def _write(self, data: bytes, *, durable: bool) -> None:
         if self._problem:
             raise AuditFailed(self._problem)
         try:
+            if self._descriptor < 0:
+                self._open_segment()
             if self._size and self._size + len(data) > self._segment_bytes:
                 self._rotate()
-            self._write_whole(data)
-            if durable:
-                os.fsync(self._descriptor)
+            self._write_whole(data, durable=durable)
         except OSError as error:
-            self._log.failure("audit trail not written", error=error.strerror)
+            self._log.failure("audit trail not written", problem=error.strerror)
             raise AuditFailed(f"the audit trail could not be written: {error.strerror}") from error
         self._size += len(data)
 
-    def _write_whole(self, data: bytes) -> None:
+    def _write_whole(self, data: bytes, *, durable: bool) -> None:
         view = memoryview(data)
         try:
             while view:
                 view = view[os.write(self._descriptor, view) :]
+            if durable:
+                os.fsync(self._descriptor)
         except OSError:
             self._take_back()
             raise
@@ -298,7 +311,10 @@ class Trail:
             for spelling in _lines(newest):
                 line = parse_line(spelling, after)
                 after = Position(line.index, bytes.fromhex(line.hash))
-                self._unsigned = 0 if isinstance(line, HeadLine) else self._unsigned + 1
+                if isinstance(line, HeadLine):
+                    self._unsigned, self._head = 0, line
+                else:
+                    self._unsigned += 1
         except ChainBroken as error:
             # It is evidence: leave it as it is, and go on behind it where `verify` will stop and say so.
             notes["broken_after"] = after.index if after else 0
@@ -326,39 +342,48 @@ class Reading:
     """
 
     def __init__(self, path: Path, last: int | None = None) -> None:
+        self._path: Final = path
         self._last: Final = last
         self._files: Final = [(segment.name, segment.open("rb")) for segment in segments(path)]
 
-    def verify(self, public: bytes | None) -> AuditReport:
+    def verify(self, public: bytes | None, anchor: HeadLine | None = None) -> AuditReport:
         """Check the whole trail, and close.
 
         Args:
             public: this HSM's identity (32 bytes), or None before it has one.
+            anchor: a head that is kept elsewhere, checked to be this HSM's; the trail must contain what it signed.
 
         `signed` counts the records that a head of this HSM covers. `problem` names file, line and what is wrong with
         the first line that does not hold; what comes after it proves nothing and is not counted.
         """
         after = Position()
-        records = signed = 0
+        records = signed = anchored = 0
         ours = False
+        name, number, problem = self._path.name, 0, ""
         for name, number, spelling in self._lines():
             if self._last is not None and after.index >= self._last:
-                break
+                continue
             try:
                 line = parse_line(spelling, after)
                 if isinstance(line, HeadLine):
                     _check_head(line, public, ours=ours)
+                if anchor:
+                    _check_anchored(line, anchor)
             except ChainBroken as error:
-                self._close()
                 problem = f"{name} line {number}: {error}"
-                return AuditReport(records=records, signed=signed, head=after.hash.hex(), problem=problem)
+                break
             after = Position(line.index, bytes.fromhex(line.hash))
             if isinstance(line, RecordLine):
                 records += 1
             elif public is not None and line.signer == public.hex():
                 signed, ours = records, True
+            if anchor and line.index == anchor.index - 1:
+                anchored = records
+        else:
+            if anchor and after.index < anchor.index - 1:
+                problem = f"{name} ends at line {number}: the cluster's log holds a head of {anchor.index - 1} lines"
         self._close()
-        return AuditReport(records=records, signed=signed, head=after.hash.hex())
+        return AuditReport(records=records, signed=signed, anchored=anchored, head=after.hash.hex(), problem=problem)
 
     def _lines(self) -> Iterator[tuple[str, int, bytes]]:
         for name, file in self._files:
@@ -398,6 +423,12 @@ def _check_head(line: HeadLine, public: bytes | None, *, ours: bool) -> None:
         raise ChainBroken("its signature is not its signer's") from None
     if ours and public is not None and line.signer != public.hex():
         raise ChainBroken("signed by another HSM after this one had signed")
+
+
+def _check_anchored(line: Line, anchor: HeadLine) -> None:
+    """Raises ChainBroken when it stands where the anchored head's last line stood, and is another."""
+    if line.index == anchor.index - 1 and line.hash != anchor.previous:
+        raise ChainBroken("not the line that the cluster's log holds the signed hash of")
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -77,7 +77,7 @@ class Child:
             self._log.failure("child not started", child=self.name, error=error.strerror)
             return None
         self._process = process
-        self._log.info("child started", child=self.name, pid=process.pid)
+        self._log.info("child started", child=self.name, child_pid=process.pid)
         ended = asyncio.create_task(process.wait())
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait((ended, stopping), return_when=asyncio.FIRST_COMPLETED)

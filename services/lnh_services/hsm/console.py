@@ -23,19 +23,21 @@ from lnh_common.bus.server import Call, Server
 from lnh_common.errors import (
     ActivationFailed,
     AuditFailed,
+    DeadlineExceeded,
     LnhError,
     NameUnknown,
     NotActivated,
     NotPossible,
     PasswordIncorrect,
     SealBroken,
+    Unreachable,
 )
 from lnh_common.events import Log
 from lnh_common.messages import console, store
 from lnh_common.messages.base import Effect, Empty, Message, Operation
 from lnh_common.messages.hsm import AuditEntry, Derive
 from lnh_common.messages.session import Role
-from lnh_services.hsm import audit, credentials, genesis, rules
+from lnh_services.hsm import anchor, audit, credentials, genesis, rules
 from lnh_services.hsm.hardening import Hardening
 from lnh_services.hsm.keys import KEY_BYTES
 from lnh_services.hsm.records import ClusterRecord, CredentialRecord, Records, UserRecord
@@ -117,6 +119,7 @@ class Console:
         self._log: Final = Log("hsm.console")
         self._turn: Final = asyncio.Lock()
         self._acts: Final[set[asyncio.Task[Message]]] = set()
+        self._anchored = 0
         self._performers: Final[dict[str, Perform]] = {
             console.APPLIANCE_INIT.name: self._init_appliance,
             console.APPLIANCE_SHOW.name: self._show_appliance,
@@ -259,7 +262,7 @@ class Console:
         state = self._vault.state
         may_hold_cluster = state is None or state.cluster is not None
         await self._workers.stop()
-        self._sign()
+        self.sign()
         self._vault.reimage()  # the keys first: without them what the store holds says nothing
         if may_hold_cluster:
             await self._destroy_stored()
@@ -301,7 +304,7 @@ class Console:
         cover = self._vault.cover
         assert cover is not None, "an initialised HSM has a cover"
         self._vault.activate(await self._derive(cover.derivation(request.activation)))
-        self._sign()
+        self.sign()
         self.start_workers()
         return Empty()
 
@@ -311,7 +314,7 @@ class Console:
         if not self._vault.is_key(await self._derive(cover.derivation(request.activation))):
             raise ActivationFailed("that is not the activation secret")
         await self._workers.stop()
-        self._sign()
+        self.sign()
         self._vault.deactivate()
         return Empty()
 
@@ -324,7 +327,7 @@ class Console:
         except LnhError:
             self.start_workers()
             raise
-        self._sign()
+        self.sign()
         self._vault.factory_reset()
         return Empty()
 
@@ -334,9 +337,22 @@ class Console:
         if state and state.cluster and state.cluster.phase is Phase.CREATED:
             self._workers.start()
 
-    def _sign(self) -> None:
+    def sign(self) -> None:
+        """Sign what the trail holds since its last head, if the HSM is activated; raises AuditFailed."""
         if self._vault.state and self._trail.unsigned:
             self._trail.sign(self._vault.state.signing_key(), int(self._clock() * 1000))
+
+    async def anchor(self) -> None:
+        """Bring the newest head into the replicated log, if there is a cluster; raises what the store answers."""
+        state, head = self._vault.state, self._trail.head
+        cluster = state.cluster if state else None
+        if state is None or cluster is None or cluster.phase is not Phase.CREATED or head is None:
+            return
+        if head.index == self._anchored or head.signer != state.identity_public().hex():
+            return
+        kept = (await self._ask_store(store.GET, store.Get(key=anchor.key_of(cluster.member)))).item
+        await self._ask_store(store.COMMIT, anchor.commit(head, cluster.member, kept, int(self._clock() * 1000)))
+        self._anchored = head.index
 
     # --- packages and partitions
 
@@ -378,7 +394,7 @@ class Console:
             await self._check_same(cluster, request)
         cluster = await self._found(self._vault.opened)
         self._vault.change(genesis.finished)
-        self._sign()
+        self.sign()
         self.start_workers()
         return console.CreatedCluster(
             cluster=cluster.id.hex(), fingerprint=channel.fingerprint(cluster.identity_public())
@@ -478,8 +494,24 @@ class Console:
 
     async def _verify_audit(self, _: Empty) -> console.AuditReport:
         cover = self._vault.cover
+        public = cover.identity if cover else None
+        head, problem = None, ""
+        try:
+            head = await self._anchored_head(public)
+        except SealBroken as error:
+            problem = str(error)
+        except (Unreachable, DeadlineExceeded) as error:  # the report then says that nothing is anchored
+            self._log.warning("anchored head not read", problem=str(error))
         reading = audit.Reading(self._surroundings.trail_path, self._trail.position.index)
-        return await asyncio.to_thread(reading.verify, cover.identity if cover else None)
+        report = await asyncio.to_thread(reading.verify, public, head)
+        return replace(report, problem=report.problem or problem)
+
+    async def _anchored_head(self, public: bytes | None) -> audit.HeadLine | None:
+        cluster = self._vault.state.cluster if self._vault.state else None
+        if public is None or cluster is None or cluster.phase is not Phase.CREATED:
+            return None
+        item = (await self._ask_store(store.GET, store.Get(key=anchor.key_of(cluster.member)))).item
+        return anchor.read(item, public) if item else None
 
     async def _show_audit(self, request: console.AuditPage) -> console.AuditRecords:
         return console.AuditRecords(records=audit.page(self._surroundings.trail_path, request.after, request.limit))

@@ -29,7 +29,6 @@ from lnh_common.messages import console as messages
 from lnh_common.messages.hsm import ATTACH, AUDIT, DERIVE, AttachWorker, Audit, Audited, Derive, WorkerSecrets
 from lnh_services import durable
 from lnh_services.configuration import Settings
-from lnh_services.hsm import argon2
 from lnh_services.hsm.audit import Trail
 from lnh_services.hsm.channel_epochs import rotated
 from lnh_services.hsm.children import Workers, argon2_process
@@ -41,7 +40,6 @@ from lnh_services.hsm.vault import Vault
 from lnh_services.paths import MemberDirectory
 from lnh_services.serving import Member
 
-CORE_SOCKET: Final = "run/hsm/core.ipc"
 STATE_FILE: Final = "hsm.state"
 APPLIANCE_FILE: Final = "appliance.cbor"
 TRAIL_FILE: Final = "audit.jsonl"
@@ -73,7 +71,7 @@ class Core:
         self._trail: Final = Trail(trail_path, self._settings.name)
         self._argon2: Final = argon2_process(self._directory)
         self._workers: Final = Workers(self._directory, self._settings.worker_count)
-        self._deriver: Final = Client(self._directory.address(argon2.SOCKET), name="hsm.argon2")
+        self._deriver: Final = Client(self._directory.argon2, name="hsm.argon2")
         self._store: Final = Client(self._directory.store_for_hsm, name="hsm.store")
         self._console: Final = Console(
             self._vault,
@@ -120,7 +118,7 @@ class Core:
         await self._store.close()
         await self._argon2.stop()
         try:
-            self._sign()
+            self._console.sign()
         except AuditFailed as error:
             _log.failure("audit trail not signed", problem=str(error))
         self._trail.close()
@@ -129,7 +127,7 @@ class Core:
     def _servers(self) -> list[Server]:
         console = Server(self._directory.hsm_console, name="hsm.console", in_flight=_CONSOLE_REQUESTS)
         self._console.serve(console)
-        core = Server(self._directory.address(CORE_SOCKET), name="hsm.core")
+        core = Server(self._directory.hsm_core, name="hsm.core")
         core.serve(ATTACH, self._on_attach)
         core.serve(AUDIT, self._on_audit)
         services = Server(self._directory.hsm_for_services, name="hsm.services")
@@ -159,7 +157,7 @@ class Core:
     async def _on_audit(self, call: Call, request: Audit) -> Audited:
         index = self._trail.append(request.entries, _now_ms())
         if self._trail.unsigned >= limits.AUDIT_SIGN_RECORDS:
-            self._sign()
+            self._console.sign()
         return Audited(index=index)
 
     async def _derive(self, request: Derive) -> bytes:
@@ -179,12 +177,9 @@ class Core:
 
     async def _sign_when_due(self) -> None:
         if time.monotonic() - self._signed_at >= limits.AUDIT_SIGN_SECONDS:
-            self._sign()
-
-    def _sign(self) -> None:
-        if self._vault.state and self._trail.unsigned:
-            self._trail.sign(self._vault.state.signing_key(), _now_ms())
+            self._console.sign()
             self._signed_at = time.monotonic()
+            await self._console.anchor()
 
     async def _rotate_when_due(self) -> None:
         state = self._vault.state

@@ -73,8 +73,7 @@ def may_lock_future(soft_limit: int, effective_capabilities: int) -> bool:
 def _lock_memory(libc: ctypes.CDLL) -> bool:
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if not may_lock_future(soft, _effective_capabilities()):
-        # What is mapped now may fit under the limit; what comes later would not be locked, so it is not enough.
-        libc.mlockall(_MCL_CURRENT | _MCL_ONFAULT)
+        # Not even what is mapped now: a locked stack or a locked block that grows beyond the limit is refused later.
         return False
     return bool(libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) == 0)
 
