@@ -116,6 +116,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """How many hsm workers run: at least 1."""
         return self.workers or max(1, len(os.sched_getaffinity(0)))
 
+    def checked(self) -> Settings:
+        """These settings, made in code; raises ConfigurationInvalid as if they had been read."""
+        try:
+            return msgspec.convert(msgspec.to_builtins(self), Settings)
+        except msgspec.ValidationError as error:
+            raise ConfigurationInvalid(str(error)) from None
+
     def endpoint(self, port: int) -> str:
         """The ZeroMQ endpoint to bind for one of the ports."""
         return f"tcp://[{self.listen}]:{port}" if ":" in self.listen else f"tcp://{self.listen}:{port}"

@@ -23,6 +23,8 @@ from lnh_services.paths import MemberDirectory
 
 _PR_SET_PDEATHSIG: Final = 1
 
+SUPERVISOR_VARIABLE: Final = "LNH_SUPERVISOR_PID"  # set by the supervisor for what it starts
+
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -63,6 +65,8 @@ def run(service: str, main: Callable[[Member, asyncio.Event], Awaitable[None]]) 
 
 def guarded(service: str, main: Callable[[Member], None]) -> int:
     """Prepare, run `main`, and turn what it raises into a log line and an exit code."""
+    if parent := os.environ.pop(SUPERVISOR_VARIABLE, ""):
+        die_with_parent(int(parent))
     try:
         member = prepare(service)
     except (ConfigurationInvalid, FileModeUnsafe) as error:
@@ -93,7 +97,7 @@ async def _until_signalled(member: Member, main: Callable[[Member, asyncio.Event
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when `parent`, the process that started it, dies. Linux only.
 
-    Called in the child, between fork and exec or at its start; a parent that is already gone ends it at once.
+    Called in the child at its start; a parent that is already gone ends it at once.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

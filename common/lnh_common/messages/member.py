@@ -11,7 +11,8 @@ class ServiceState(Message):
     """One service's process.
 
     Args:
-        state: starting, running (its process lives and its status answers), waiting (for its next start), stopped.
+        state: starting, running (its process lives and its status answers), silent (it answered before and does not
+            now), waiting (for its next start), stopped.
         pid: 0 when there is no process.
         restarts: since the supervisor started.
         since: seconds since it last changed state.

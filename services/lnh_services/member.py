@@ -1,0 +1,143 @@
+"""The supervisor of one member (`lnh-member`): starts the five services, restarts one that dies, stops them in order.
+
+    lnh-member --member-dir DIR --init --name A --base-port 7100     make the directory of a new member
+    lnh-member --member-dir DIR                                      run it until SIGTERM or SIGINT
+    lnh-member --member-dir DIR --wait-ready                         wait until it is ready
+
+Exit codes: 0 done, 1 failed or refused, 2 wrong usage or settings, 3 not ready in time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Final, TextIO
+
+from lnh_common.bus.sync import Caller
+from lnh_common.errors import AlreadyDone, ArgumentInvalid, ConfigurationInvalid, LnhError
+from lnh_common.events import Log
+from lnh_common.messages import member as messages
+from lnh_common.messages.base import Empty
+from lnh_services import serving
+from lnh_services.configuration import ActivationSettings, LogFormat, LogSettings, Settings
+from lnh_services.initialise import initialise_member
+from lnh_services.paths import MemberDirectory
+from lnh_services.serving import EXIT_FAILED, EXIT_OK, EXIT_USAGE
+from lnh_services.supervision import Supervisor
+
+EXIT_NOT_READY: Final = 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The console script."""
+    options = _parser().parse_args(arguments)
+    directory = MemberDirectory(options.member_dir)
+    try:
+        if options.init:
+            return _init(directory, options)
+        if options.wait_ready:
+            return _wait_ready(directory, options.timeout)
+        return _run(directory)
+    except ConfigurationInvalid as error:
+        return _refused(error, EXIT_USAGE)
+    except LnhError as error:
+        return _refused(error, EXIT_FAILED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lnh-member", description="Runs one member of an HSM cluster.")
+    parser.add_argument("--member-dir", required=True, metavar="DIR", help="the member's directory")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--init", action="store_true", help="make the directory of a new member and exit")
+    mode.add_argument("--wait-ready", action="store_true", help="wait until the running member is ready and exit")
+    parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="of --wait-ready (30)")
+    new = parser.add_argument_group("settings of a new member (--init)")
+    new.add_argument("--name", help="unique in the cluster")
+    new.add_argument("--base-port", type=int, help="the first of five consecutive ports")
+    new.add_argument("--listen", default="127.0.0.1", metavar="ADDRESS", help="bind to it (127.0.0.1)")
+    new.add_argument("--advertise", default="", metavar="HOST", help="where others reach it (the listen address)")
+    new.add_argument("--workers", type=int, default=0, help="hsm worker processes (one a core)")
+    new.add_argument("--activation-file", default="", metavar="FILE", help="activate the HSM at start from this secret")
+    new.add_argument("--log-format", choices=[each.value for each in LogFormat], default=LogFormat.JSON.value)
+    return parser
+
+
+def _refused(error: LnhError, code: int) -> int:
+    print(f"refused: {error}\ntry: {error.advice}", file=sys.stderr)
+    return code
+
+
+def _init(directory: MemberDirectory, options: argparse.Namespace) -> int:
+    if not options.name or options.base_port is None:
+        raise ArgumentInvalid("--init needs --name and --base-port")
+    settings = Settings(
+        name=options.name,
+        base_port=options.base_port,
+        listen=options.listen,
+        advertise=options.advertise,
+        workers=options.workers,
+        activation=ActivationSettings(file=options.activation_file),
+        log=LogSettings(format=LogFormat(options.log_format)),
+    ).checked()
+    initialise_member(directory, settings)
+    print(f"member {settings.name} in {directory.root}, ports {settings.client_port} to {settings.door_port}")
+    print(f"next: lnh-member --member-dir {directory.root}")
+    return EXIT_OK
+
+
+def _wait_ready(directory: MemberDirectory, timeout: float) -> int:
+    end = time.monotonic() + timeout
+    problem = "the supervisor does not answer"
+    with Caller(directory.supervisor_address, reach=timeout) as caller:
+        while (left := end - time.monotonic()) > 0:
+            with contextlib.suppress(LnhError):
+                status = caller.ask(messages.STATUS, Empty(), timeout=left)
+                if status.ready:
+                    return EXIT_OK
+                problem = ", ".join(f"{one.name} is {one.state}" for one in status.services if one.state != "running")
+            time.sleep(min(0.05, max(0.0, left)))
+    print(f"not ready: {problem}", file=sys.stderr)
+    return EXIT_NOT_READY
+
+
+def _run(directory: MemberDirectory) -> int:
+    member = serving.open_member("member", directory, stderr=True)
+    with _lock(directory.lock):
+        asyncio.run(_supervise(member))
+    return EXIT_OK
+
+
+async def _supervise(member: serving.Member) -> None:
+    log = Log("member")
+    supervisor = Supervisor(member)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, supervisor.stop)
+    log.info("started", member=member.settings.name, directory=str(member.directory.root), pid=os.getpid())
+    await supervisor.run()
+    log.info("stopped")
+
+
+def _lock(path: Path) -> TextIO:
+    """Hold the directory for this supervisor; the lock ends with the process. Raises AlreadyDone."""
+    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with file:
+            raise AlreadyDone(f"a supervisor (process {file.read(20).strip()}) runs {path.parent.parent}") from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+if __name__ == "__main__":
+    sys.exit(main())
