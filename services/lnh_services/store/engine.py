@@ -31,7 +31,7 @@ from lnh_services.store import items, log, state
 from lnh_services.store.items import ItemReader, ItemStorage
 from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Milliseconds, Open, Position, SetChange, Write
 from lnh_services.store.replica import Durable, InSync
-from lnh_services.store.state import Answer
+from lnh_services.store.state import Answer, Record
 
 T = TypeVar("T")
 
@@ -255,6 +255,12 @@ class Engine:
     def count(self, table: str, scope: bytes) -> int:
         with _told_apart("read"):
             return self._reading.count(table, scope)
+
+    def record(self, client: bytes, session: bytes, sequence: int) -> Record | None:
+        """What became of a request, if that is still known."""
+        assert self._reader is not None, "no database is open"
+        with _told_apart("read"):
+            return ItemStorage(self._reader).record(client, session, sequence)
 
     def sizes(self) -> Sizes:
         """Of the state; zeros without a cluster."""

@@ -155,10 +155,11 @@ class Forget(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """Answer a request."""
+    """Answer a request. `entry` is the index of its own entry: an answer that names another came from before."""
 
     request: RequestId
     answer: Answer
+    entry: int = 0
 
 
 class Serve(msgspec.Struct, frozen=True):
@@ -428,7 +429,9 @@ class Replica:
         if self.phase is Phase.OPENING:
             assert self.committed >= self.opened_at, "a primary whose open is not committed"
             self.phase = Phase.PRIMARY
-        return [*(Reply(request, answer) for request, answer in step.answers.items()), *self._serve_reads()]
+        entries = {request: index for index, request in step.requests.items()}
+        replies = [Reply(request, answer, entries.get(request, 0)) for request, answer in step.answers.items()]
+        return [*replies, *self._serve_reads()]
 
     def _serve_reads(self) -> list[Effect]:
         reads, self._reads = self._reads, {}

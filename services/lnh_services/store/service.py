@@ -43,7 +43,6 @@ from lnh_services.store.changes import KEYS_AT_ONCE, Rate, RecentChanges
 from lnh_services.store.engine import DiskFull, DiskUncertain, Engine, LastStop, Outcome, Sizes
 from lnh_services.store.log import ClusterId, MemberId, Milliseconds
 from lnh_services.store.replica import Interest, Phase, ReadId, Replica, RequestId
-from lnh_services.store.state import Answer
 
 R = TypeVar("R", bound=Message)
 
@@ -100,7 +99,7 @@ class StoreService:
         self._numbers = 0
         self._writes: deque[_Write] = deque()
         self._orders: deque[_Order] = deque()
-        self._requests: dict[RequestId, asyncio.Future[Answer]] = {}
+        self._requests: dict[RequestId, asyncio.Future[core.Reply]] = {}
         self._reads: dict[ReadId, _Read] = {}
         self._forget: messages.Forget | None = None
         self._problem: StorageFailed | None = None  # the disk refuses; passes by itself
@@ -122,6 +121,7 @@ class StoreService:
             door.serve(messages.WATCH, self._watch)
             door.serve(messages.STATUS, self._status)
         self._hsm.serve(messages.COMMIT, self._commit)
+        self._hsm.serve(messages.RECALL, self._recall)
         self._hsm.serve(messages.CREATE, self._create)
         self._hsm.serve(messages.DESTROY, self._destroy)
         self._hsm.serve(messages.ATTACH, self._attach)
@@ -265,7 +265,18 @@ class StoreService:
         weight = sum(len(c.head) + len(c.body) for c in commit.changes if isinstance(c, messages.Put))
         number = RequestId(self._next_number())
         self._writes.append(_Write(number, commit, weight))
-        return messages.Committed(index=await self._answered(number))
+        reply = await self._answered(number)
+        index = _index(reply)
+        return messages.Committed(index=index, duplicate=index != reply.entry)
+
+    async def _recall(self, call: Call, recall: messages.Recall) -> messages.Recalled:
+        self._check_sound()
+        record = self._engine.record(recall.client, recall.session, recall.sequence)
+        if record is None:
+            return messages.Recalled(known=False, index=0)
+        if isinstance(record.answer, LnhError):
+            raise record.answer
+        return messages.Recalled(known=True, index=record.answer)
 
     async def _create(self, call: Call, create: messages.Create) -> Empty:
         return await self._order(create)
@@ -277,23 +288,20 @@ class StoreService:
         self._check_sound()
         number = RequestId(self._next_number())
         self._orders.append(_Order(number, message))
-        await self._answered(number)
+        _index(await self._answered(number))
         return Empty()
 
-    async def _answered(self, number: RequestId) -> int:
-        """The index a request was answered with; raises the error it was answered with."""
+    async def _answered(self, number: RequestId) -> core.Reply:
+        """The replica's answer to a request."""
         if self._stopping:
             raise Unreachable("this store is stopping")
-        future: asyncio.Future[Answer] = self._loop.create_future()
+        future: asyncio.Future[core.Reply] = self._loop.create_future()
         self._requests[number] = future
         self._schedule()
         try:
-            answer = await future
+            return await future
         finally:
             del self._requests[number]
-        if isinstance(answer, LnhError):
-            raise answer
-        return answer
 
     def _schedule(self) -> None:
         """Begin the next step once every message that is ready has been taken."""
@@ -348,7 +356,7 @@ class StoreService:
         self._orders.clear()
         self._writes.clear()
         for request in waiting:
-            self._reply(request, error)
+            self._reply(core.Reply(request, error))
 
     # Effects
 
@@ -358,7 +366,7 @@ class StoreService:
         while todo:
             effect = todo.popleft()
             if isinstance(effect, core.Reply):
-                self._reply(effect.request, effect.answer)
+                self._reply(effect)
             elif isinstance(effect, core.Serve):
                 self._serve_read(effect.read)
             elif isinstance(effect, core.Forget):
@@ -368,10 +376,10 @@ class StoreService:
         if self._writes or self._orders:
             self._schedule()
 
-    def _reply(self, request: RequestId, answer: Answer) -> None:
-        future = self._requests.get(request)
+    def _reply(self, reply: core.Reply) -> None:
+        future = self._requests.get(reply.request)
         if future is not None and not future.done():
-            future.set_result(answer)
+            future.set_result(reply)
 
     def _to_disk(self, effect: DiskEffect) -> None:
         if isinstance(effect, core.Persist):
@@ -578,6 +586,13 @@ class StoreService:
     def _next_number(self) -> int:
         self._numbers += 1
         return self._numbers
+
+
+def _index(reply: core.Reply) -> int:
+    """The index a request was answered with; raises the error it was answered with."""
+    if isinstance(reply.answer, LnhError):
+        raise reply.answer
+    return reply.answer
 
 
 def _wake(future: asyncio.Future[None]) -> None:
