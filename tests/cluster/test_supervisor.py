@@ -1,0 +1,118 @@
+"""The supervisor with real services."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from lnh_common.messages import backup, balancer, membership
+from lnh_services import member as supervisor
+from lnh_services.serving import EXIT_FAILED
+from lnh_services.supervision import SERVICES
+from processes import Processes, RunningMember, ask, is_alive, wait_until
+
+
+@pytest.fixture
+def running(processes: Processes, short_path: Path) -> RunningMember:
+    return RunningMember(processes, short_path / "a", workers=1)
+
+
+def test_a_started_member_is_ready_and_every_service_answers(running: RunningMember) -> None:
+    running.start()
+    view = ask(running.directory.membership_for_services, membership.STATUS)
+    assert [(one.name, one.role, one.group) for one in view.members] == [("A", "none", "local")]
+    assert ask(running.directory.backup_for_services, backup.STATUS).schedule == "none"
+    assert ask(running.directory.balancer_status, balancer.STATUS).state == "serving"
+    assert supervisor.main(["--member-dir", str(running.directory.root), "--wait-ready", "--timeout", "5"]) == 0
+
+
+@pytest.mark.parametrize("name", ["store", "balancer", "hsm"])
+def test_a_service_that_is_killed_is_started_again(running: RunningMember, name: str) -> None:
+    running.start()
+    before = running.service(name)
+    os.kill(before.pid, signal.SIGKILL)
+    wait_until(lambda: running.service(name).pid not in (0, before.pid), "a new process")
+    wait_until(running.is_ready, "a ready member")
+    after = running.service(name)
+    assert (after.restarts, after.exit) == (1, -signal.SIGKILL)
+
+
+def test_a_stop_is_ordered_and_leaves_nothing(running: RunningMember, processes: Processes) -> None:
+    process = running.start()
+    process.terminate()
+    assert process.wait(15) == 0
+    wait_until(lambda: not processes.left(), "the end of every process")
+    stopped = {
+        name: line.split('"time": "')[1].split('"')[0]
+        for name in ("balancer", "hsm", "store")
+        for line in (running.directory.log / f"{name}.log").read_text().splitlines()
+        if '"event": "stopped"' in line
+    }
+    assert stopped["balancer"] <= stopped["hsm"] <= stopped["store"]
+
+
+def test_a_second_supervisor_on_one_directory_is_refused(
+    running: RunningMember, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = running.start()
+    assert supervisor.main(["--member-dir", str(running.directory.root)]) == EXIT_FAILED
+    said = capsys.readouterr().err
+    assert str(first.pid) in said
+    assert running.is_ready()
+
+
+def test_services_do_not_outlive_a_killed_supervisor(running: RunningMember, processes: Processes) -> None:
+    process = running.start()
+    assert len(processes.left()) > len(SERVICES), "the supervisor and its services run"
+    process.kill()
+    process.wait()
+    wait_until(lambda: not processes.left(), "the end of every process", within=5)
+
+
+def test_a_member_starts_again_after_its_supervisor_was_killed(running: RunningMember) -> None:
+    first = running.start()
+    first.kill()
+    first.wait()
+    running.start()
+
+
+def test_a_service_that_cannot_start_is_retried_with_growing_pauses_while_others_run(
+    running: RunningMember, processes: Processes
+) -> None:
+    running.directory.client_keys.chmod(0o644)  # the balancer refuses such a key file
+    processes.start("-m", "lnh_services.member", "--member-dir", str(running.directory.root))
+    wait_until((running.directory.root / "run" / "member.ipc").exists, "the supervisor")
+    wait_until(lambda: running.service("balancer").restarts >= 2, "two restarts")
+    assert running.service("balancer").exit == 2
+    wait_until(lambda: running.service("store").state == "running", "the store")
+    assert not running.is_ready()
+    running.directory.client_keys.chmod(0o600)
+    wait_until(running.is_ready, "a ready member")
+
+
+def test_a_service_that_does_not_stop_is_killed(processes: Processes, short_path: Path) -> None:
+    running = RunningMember(processes, short_path / "a", workers=1, stop=300)
+    process = running.start()
+    pid = running.service("backup").pid
+    os.kill(pid, signal.SIGSTOP)
+    process.terminate()
+    assert process.wait(10) == 0
+    assert not is_alive(pid)
+
+
+def test_init_makes_a_member_once_and_says_what_next(short_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--member-dir", str(short_path / "b"), "--init", "--name", "B", "--base-port", "7200"]
+    assert supervisor.main(arguments) == 0
+    assert "lnh-member --member-dir" in capsys.readouterr().out
+    assert supervisor.main(arguments) == EXIT_FAILED
+    assert "exists" in capsys.readouterr().err
+    assert supervisor.main([*arguments[:-1], "80"]) != 0
+
+
+def test_a_member_that_is_not_running_is_not_ready(running: RunningMember, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--member-dir", str(running.directory.root), "--wait-ready", "--timeout", "0.2"]
+    assert supervisor.main(arguments) == supervisor.EXIT_NOT_READY
+    assert "does not answer" in capsys.readouterr().err

@@ -1,0 +1,32 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from processes import Processes
+
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A new directory whose path leaves room for a socket's name (pytest's own may not)."""
+    path = Path(tempfile.mkdtemp(prefix="lnh-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def processes(short_path: Path) -> Iterator[Processes]:
+    """Starts real processes; none outlives its test."""
+    running = Processes()
+    yield running
+    running.end()

@@ -1,0 +1,145 @@
+"""Real processes for tests: started, waited for by condition, and always ended, also when the test fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from lnh_common.bus.sync import Caller
+from lnh_common.errors import LnhError
+from lnh_common.messages import member
+from lnh_common.messages.base import Empty, Message, Operation
+from lnh_services.configuration import PORTS, Settings, TimeoutSettings
+from lnh_services.initialise import initialise_member
+from lnh_services.paths import MemberDirectory
+
+R = TypeVar("R", bound=Message)
+
+DEADLINE = 20.0
+
+
+def wait_until(condition: Callable[[], object], what: str, within: float = DEADLINE) -> None:
+    """Wait for a condition with a deadline; the test fails, saying what did not come."""
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not come within {within:g} s"
+        time.sleep(0.01)
+
+
+def free_base_port() -> int:
+    """The first of five consecutive ports that nobody has bound now, below those the system hands out."""
+    for _ in range(200):
+        base = random.SystemRandom().randrange(12_000, 32_000 - PORTS)
+        with contextlib.ExitStack() as bound:
+            try:
+                for port in range(base, base + PORTS):
+                    one = bound.enter_context(socket.socket())
+                    one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return base
+    raise AssertionError("no five free ports in a row")
+
+
+def ask(address: str, operation: Operation[Empty, R], timeout: float = 5.0) -> R:
+    """Ask a service something that needs no argument."""
+    with Caller(address) as caller:
+        return caller.ask(operation, Empty(), timeout=timeout)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether this process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Processes:
+    """Ends all it started, and asserts that nothing that names one of its directories outlives it."""
+
+    def __init__(self) -> None:
+        self._started: list[subprocess.Popen[bytes]] = []
+        self._marks: list[str] = []
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start `python ARGUMENTS...`."""
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **environment},
+        )
+        self._started.append(process)
+        return process
+
+    def watch(self, directory: Path) -> None:
+        """Nothing whose command line names this directory may be left at the end."""
+        self._marks.append(str(directory))
+
+    def left(self) -> list[int]:
+        """Running processes that name a watched directory."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal() and int(entry.name) != os.getpid():
+                with contextlib.suppress(OSError):
+                    command = (entry / "cmdline").read_bytes().decode("utf-8", "replace")
+                    if any(mark in command for mark in self._marks) and is_alive(int(entry.name)):
+                        found.append(int(entry.name))
+        return found
+
+    def end(self) -> None:
+        for process in self._started:
+            if process.poll() is None:
+                process.terminate()
+        for process in self._started:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        left = self.left()
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert not left, f"processes {left} outlived their test"
+
+
+class RunningMember:
+    """A member directory and, once started, its supervisor."""
+
+    def __init__(self, processes: Processes, root: Path, **settings: int) -> None:
+        self.processes = processes
+        self.directory = MemberDirectory(root)
+        self.settings = Settings(
+            name="A",
+            base_port=free_base_port(),
+            workers=settings.pop("workers", 1),
+            timeouts=TimeoutSettings(**settings),
+        )
+        initialise_member(self.directory, self.settings)
+        processes.watch(root)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the supervisor and wait until every service is running."""
+        process = self.processes.start("-m", "lnh_services.member", "--member-dir", str(self.directory.root))
+        wait_until(self.is_ready, "a ready member")
+        return process
+
+    def is_ready(self) -> bool:
+        with contextlib.suppress(LnhError):
+            return ask(self.directory.supervisor_address, member.STATUS, timeout=1).ready
+        return False
+
+    def service(self, name: str) -> member.ServiceState:
+        """One service as the supervisor tells it."""
+        status = ask(self.directory.supervisor_address, member.STATUS)
+        return next(one for one in status.services if one.name == name)
