@@ -11,15 +11,9 @@ Every operation has a deadline (10 s unless it says otherwise) and raises a `Lnh
 `lnh.errors` has the tree.
 """
 
-from lnh.cluster import Cluster, connect
-from lnh.configuration import Configuration, Registration
-from lnh.forms import Encrypted
-from lnh.keyrings import Keyring, KeyringSession
-from lnh.keys import Certificate, DataObject, Key, PrivateKey, PublicKey, SecretKey, StoredObject
-from lnh.registration import register
-from lnh.sessions import Session
+from typing import TYPE_CHECKING, Final
+
 from lnh_common import errors
-from lnh_common.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.errors import (
     ActionProhibited,
     ActivationFailed,
@@ -81,19 +75,71 @@ from lnh_common.errors import (
     UnsupportedVersion,
     VersionConflict,
 )
-from lnh_common.mechanisms import (
-    AeadParameters,
-    GcmParameters,
-    Hash,
-    HashedParameters,
-    IvParameters,
-    MacParameters,
-    Mechanism,
-    MldsaParameters,
-    OaepParameters,
-    PssParameters,
-)
-from lnh_common.messages.session import Role
+
+# What is not an error is imported when it is first asked for: `lnh --help` needs none of it.
+if TYPE_CHECKING:
+    from lnh.cluster import Cluster, connect
+    from lnh.configuration import Configuration, Registration
+    from lnh.forms import Encrypted
+    from lnh.keyrings import Keyring, KeyringSession
+    from lnh.keys import (
+        Certificate,
+        DataObject,
+        Key,
+        PrivateKey,
+        PublicKey,
+        SecretKey,
+        StoredObject,
+    )
+    from lnh.registration import register
+    from lnh.sessions import Session
+    from lnh_common.attributes import Attribute, KeyType, ObjectClass
+    from lnh_common.mechanisms import (
+        AeadParameters,
+        GcmParameters,
+        Hash,
+        HashedParameters,
+        IvParameters,
+        MacParameters,
+        Mechanism,
+        MldsaParameters,
+        OaepParameters,
+        PssParameters,
+    )
+    from lnh_common.messages.session import Role
+
+_HOMES: Final = {
+    "Cluster": "lnh.cluster",
+    "connect": "lnh.cluster",
+    "Configuration": "lnh.configuration",
+    "Registration": "lnh.configuration",
+    "Encrypted": "lnh.forms",
+    "Keyring": "lnh.keyrings",
+    "KeyringSession": "lnh.keyrings",
+    "Certificate": "lnh.keys",
+    "DataObject": "lnh.keys",
+    "Key": "lnh.keys",
+    "PrivateKey": "lnh.keys",
+    "PublicKey": "lnh.keys",
+    "SecretKey": "lnh.keys",
+    "StoredObject": "lnh.keys",
+    "register": "lnh.registration",
+    "Session": "lnh.sessions",
+    "Attribute": "lnh_common.attributes",
+    "KeyType": "lnh_common.attributes",
+    "ObjectClass": "lnh_common.attributes",
+    "AeadParameters": "lnh_common.mechanisms",
+    "GcmParameters": "lnh_common.mechanisms",
+    "Hash": "lnh_common.mechanisms",
+    "HashedParameters": "lnh_common.mechanisms",
+    "IvParameters": "lnh_common.mechanisms",
+    "MacParameters": "lnh_common.mechanisms",
+    "Mechanism": "lnh_common.mechanisms",
+    "MldsaParameters": "lnh_common.mechanisms",
+    "OaepParameters": "lnh_common.mechanisms",
+    "PssParameters": "lnh_common.mechanisms",
+    "Role": "lnh_common.messages.session",
+}
 
 __all__ = [
     "ActionProhibited",
@@ -187,3 +233,17 @@ __all__ = [
     "errors",
     "register",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lnh' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

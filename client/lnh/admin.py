@@ -9,6 +9,7 @@ A registered client logs in with `login(cluster.connection, ...)` instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any
 
 from lnh.connection import Connection
@@ -42,10 +43,7 @@ class Administration(Session):
 
         Raises NameTaken, LimitReached, MemberReadOnly, OutcomeUnknown.
         """
-        if not 1 <= total <= limits.KEYRINGS_PER_CREATE:
-            most = limits.KEYRINGS_PER_CREATE
-            first = f"lnh keyring create {label} --total {most}, then --total {most} --index {index + most}"
-            raise LimitReached(f"{total} keyrings in one call; at most {most}", {"advice": first} if total > 0 else {})
+        check_total(label, total, index)
         message = wire.CreateKeyrings(label=label, total=total, index=index)
         return list(self.ask(wire.KEYRING_CREATE, message).keyrings)
 
@@ -122,6 +120,16 @@ class Administration(Session):
         return self.ask(wire.STATUS, Empty())
 
 
+def check_total(label: str, total: int, index: int) -> None:
+    """Raises LimitReached for more keyrings than one call creates, saying how to go on."""
+    most = limits.KEYRINGS_PER_CREATE
+    if not 1 <= total <= most:
+        start = f" --index {index}" if index != 1 else ""
+        advice = f"lnh keyring create {label} --total {most}{start}, then --total {most} --index {index + most}"
+        detail = {"advice": advice} if total > most else {"advice": "--total 1 or more"}
+        raise LimitReached(f"{total} keyrings in one call; at most {most}", detail)
+
+
 def credentials(user: str = "", password: str = "", po_password: str = "") -> tuple[Credential, ...]:
     """The credentials of an appliance user, of the PO, or of both."""
     found: tuple[Credential, ...] = ()
@@ -161,8 +169,10 @@ def change_po_password(connection: Connection, old: str, new: str, *, timeout: f
 class _GuestAdministration(Administration):
     """Closes the connection that was made for it."""
 
-    def __exit__(self, *raised: object) -> None:
-        super().__exit__(*raised)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
         self.connection.close()
 
 

@@ -13,6 +13,7 @@ from typing_extensions import Self
 from lnh.configuration import Configuration, Registration
 from lnh.connection import Connection, Link
 from lnh.keyrings import Keyring
+from lnh.registration import hello
 from lnh.sessions import Session, login
 from lnh_common import limits
 from lnh_common.bus import curve
@@ -116,6 +117,23 @@ def connect_to(
 ) -> Cluster:
     """`connect` for a registration at hand."""
     link = Link(registration.member, curve.to_z85(registration.member_key), registration.load_curve())
+    return _open(configuration, registration, link, timeout)
+
+
+def connect_through(
+    configuration: Configuration, registration: Registration, member: str, *, timeout: float = limits.DEADLINE
+) -> Cluster:
+    """`connect` through another member than the registered one, whose key its door tells.
+
+    Raises ClusterIdentityChanged when it is not a member of that cluster, Unreachable.
+    """
+    greeting = hello(member, timeout)
+    greeting.check_pinned(registration)
+    link = Link(member, curve.to_z85(greeting.statement.member_key), registration.load_curve())
+    return _open(configuration, registration, link, timeout)
+
+
+def _open(configuration: Configuration, registration: Registration, link: Link, timeout: float) -> Cluster:
     connection = Connection(
         link,
         registration.identity,

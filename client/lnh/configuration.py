@@ -164,6 +164,13 @@ class Configuration:
         names = ", ".join(f"{one.number} {one.label}" for one in found)
         raise NameUnknown(f"no registration {which!r}; there are: {names}")
 
+    def registration_of(self, cluster: bytes) -> Registration:
+        """The registration with the cluster of this id; raises NameUnknown."""
+        for one in self.registrations():
+            if one.cluster == cluster:
+                return one
+        raise NameUnknown(f"this client is not registered with cluster {cluster.hex()}")
+
     def free_index(self) -> int:
         """The lowest index not taken; raises LimitReached."""
         taken = {one.index for one in self.registrations()}

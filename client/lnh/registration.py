@@ -61,6 +61,14 @@ class Greeting:
         elif confirm is None or not confirm(self.statement.label, self.fingerprint):
             raise FingerprintMismatch(f"the fingerprint {self.fingerprint} was not confirmed")
 
+    def check_pinned(self, registration: Registration) -> None:
+        """Raises ClusterIdentityChanged unless this is a member of the cluster that was registered."""
+        if self.statement.cluster != registration.cluster or self.identity != registration.identity:
+            raise ClusterIdentityChanged(
+                f"cluster {self.statement.cluster.hex()} with identity {self.fingerprint} answers at {self.address}; "
+                f"registered was {registration.cluster.hex()} with {fingerprint(registration.identity)}"
+            )
+
 
 def parse_address(address: str) -> tuple[str, int]:
     """host:port of a member's client port; raises ArgumentInvalid."""
@@ -181,10 +189,7 @@ def _in(configuration: Configuration, name: str) -> Path:
 
 
 def _change_member(configuration: Configuration, one: Registration, greeting: Greeting) -> Registration:
-    if greeting.identity != one.identity:
-        raise ClusterIdentityChanged(
-            f"the cluster's identity is {greeting.fingerprint}; registered was {fingerprint(one.identity)}"
-        )
+    greeting.check_pinned(one)
     changed = replace(one, member=greeting.address, member_key=greeting.statement.member_key)
     configuration.save(changed, replace=True)
     return changed

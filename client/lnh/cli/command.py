@@ -69,7 +69,10 @@ def with_options(function: Callable[..., None], group: type[G]) -> Callable[...,
     parameters = [parameter.replace(annotation=own[parameter.name]) for parameter in rest]
     parameters += [
         inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
+            annotation=hints[field.name],
         )
         for field in dataclasses.fields(group)
     ]
@@ -81,9 +84,8 @@ def with_options(function: Callable[..., None], group: type[G]) -> Callable[...,
         run(functools.partial(function, options, **arguments), debug=options.debug)
 
     parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
-    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-    )
+    signature = inspect.Signature([parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters])
+    command.__dict__["__signature__"] = signature
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
 
@@ -106,7 +108,7 @@ def run(action: Callable[[], None], *, debug: bool) -> None:
         )
     except BrokenPipeError:
         # Whoever read our output has enough; leave nothing for the interpreter to flush.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         raise typer.Exit(terminal.REFUSED) from None
     except OSError as error:
         if debug:

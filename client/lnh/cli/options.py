@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lnh.cluster import Cluster
     from lnh.connection import Connection
     from lnh.console import Console
-    from lnh.keyrings import Keyring, KeyringSession
+    from lnh.keyrings import KeyringSession
     from lnh_common.messages.session import Role
 
 _Where = "Where"
@@ -73,25 +73,33 @@ class ClusterOptions(Output):
         """A connection as the registered client, or as a guest through `--member`."""
         from lnh.cluster import connect_through
         from lnh.configuration import Configuration
+        from lnh.registration import connect_as_guest, hello
 
-        if self.member is not None:
-            connection = connect_through(
-                Configuration(),
-                self.member,
-                fingerprint=self.fingerprint,
-                confirm=terminal.confirm_fingerprint,
-                timeout=self.timeout,
-            )
-        else:
-            connection = self.registered().connection
-        with connection:
+        if self.member is None or self.cluster is not None:
+            with self.registered() as cluster:
+                yield cluster.connection
+            return
+        configuration = Configuration()
+        answering = hello(self.member, self.timeout).statement.cluster
+        for registration in configuration.registrations():
+            if registration.cluster == answering:
+                with connect_through(configuration, registration, self.member, timeout=self.timeout) as cluster:
+                    yield cluster.connection
+                return
+        confirm = terminal.confirm_fingerprint
+        with connect_as_guest(self.member, self.fingerprint, confirm, timeout=self.timeout) as connection:
             yield connection
 
     def registered(self) -> Cluster:
-        """The cluster this client is registered with."""
-        from lnh.cluster import connect
+        """The cluster this client is registered with, through `--member` if that is given."""
+        from lnh.cluster import connect_through, connect_to
+        from lnh.configuration import Configuration
 
-        return connect(self.cluster, timeout=self.timeout)
+        configuration = Configuration()
+        registration = configuration.registration(self.cluster)
+        if self.member is not None:
+            return connect_through(configuration, registration, self.member, timeout=self.timeout)
+        return connect_to(configuration, registration, timeout=self.timeout)
 
 
 UserOption = Annotated[
@@ -118,22 +126,51 @@ class AdminOptions(ClusterOptions):
             yield session
 
     @contextmanager
+    def viewing(self, *, needs_sight: bool = False) -> Iterator[Administration]:
+        """A session that looks and changes nothing.
+
+        That is the registered client's own, unless a user has logged in or a password is at hand.
+
+        Args:
+            needs_sight: whether the client's own will not do without a monitor's sight.
+        """
+        from lnh import admin
+
+        with self.connection() as connection:
+            own = connection.client and not terminal.has_secret("ADMIN", self.password_file)
+            if own and needs_sight:
+                from lnh.configuration import Configuration
+
+                own = bool(Configuration().registration_of(connection.cluster).user)
+            if own and self._kept_name(connection) is None:
+                with admin.login(connection, timeout=self.timeout) as session:
+                    yield session
+                return
+            with self._session(connection, needs_po=False) as session:
+                yield session
+
+    @contextmanager
     def _session(self, connection: Connection, *, needs_po: bool) -> Iterator[Administration]:
         from lnh import admin
         from lnh.cli import saved
 
-        kept = saved.load(connection, saved.user_name(self.user, po=needs_po), admin.Administration, self.timeout)
-        if kept is None and not needs_po:
-            kept = saved.load(connection, saved.user_name(self.user, po=True), admin.Administration, self.timeout)
-        if kept is not None:
-            yield kept
-            return
+        name = self._kept_name(connection, needs_po=needs_po)
+        if name is not None:
+            with saved.kept(connection, name, admin.Administration, self.timeout) as kept:
+                if kept is not None:
+                    yield kept
+                    return
         password = self.password()
         po_password = self.po_password() if needs_po else ""
-        with admin.login(
-            connection, self.user, password, po_password=po_password, timeout=self.timeout
-        ) as session:
+        with admin.login(connection, self.user, password, po_password=po_password, timeout=self.timeout) as session:
             yield session
+
+    def _kept_name(self, connection: Connection, *, needs_po: bool = False) -> str | None:
+        """The name of a kept session that will do; one with the PO's credential does for everything."""
+        from lnh.cli import saved
+
+        names = [saved.user_name(self.user, po=with_po) for with_po in (True, False) if with_po or not needs_po]
+        return next((name for name in names if saved.exists(connection, name)), None)
 
     def po_password(self) -> str:
         return terminal.read_secret("PO")
@@ -175,43 +212,25 @@ class KeyringOptions(ClusterOptions):
         return terminal.read_secret(self.role, self.password_file, what=f"{self.role} password of {self.keyring}")
 
     @contextmanager
-    def opened(self) -> Iterator[tuple[Connection, Keyring]]:
-        """The connection and the keyring, before any login of a role."""
-        with self.connected() as cluster:
-            yield cluster.connection, cluster.keyring(self.keyring)
-
-    @contextmanager
-    def connected(self) -> Iterator[Cluster]:
-        """The cluster; `--member` picks another way into it."""
-        from lnh.cluster import through
-
-        cluster = self.registered()
-        if self.member is not None:
-            cluster.close()
-            cluster = through(cluster.registration, self.member, timeout=self.timeout)
-        with cluster:
-            yield cluster
-
-    @contextmanager
     def session(self) -> Iterator[KeyringSession]:
         """A session of the role: the one `role login` keeps, or a new one."""
         from lnh.cli import saved
         from lnh.keyrings import KeyringSession
 
         role = self.keyring_role()
-        with self.connected() as cluster:
+        with self.registered() as cluster:
             name = saved.role_name(self.keyring, role)
-            kept = saved.load(cluster.connection, name, KeyringSession, self.timeout)
-            if kept is not None:
-                yield kept
-                return
+            with saved.kept(cluster.connection, name, KeyringSession, self.timeout) as kept:
+                if kept is not None:
+                    yield kept
+                    return
             keyring = cluster.keyring(self.keyring)
             with keyring.login(role, self.password()) as session:
                 yield session
 
 
 def parse_role(text: str) -> Role:
-    """krso or krco; a usage error otherwise."""
+    """The role of a keyring called so; a usage error otherwise."""
     from lnh_common.messages.session import Role
 
     try:

@@ -2,7 +2,7 @@
 
 Each is a file of mode 0600 in a directory of mode 0700 under `$XDG_RUNTIME_DIR` (or the temporary
 directory): the sealed token, and the secret that goes with it. It is as good as the password until it
-expires, at most an hour idle by default and a day in all, or until `logout`.
+expires (15 minutes without a command, a day in all, unless the policy says otherwise) or `logout`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import hashlib
 import json
 import os
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
-
-import msgspec
 
 from lnh.configuration import read_private, write_private
 from lnh.connection import Connection
 from lnh.sessions import Session
-from lnh_common.errors import ConfigurationInvalid, FileModeUnsafe
+from lnh_common.errors import ConfigurationInvalid, FileModeUnsafe, TokenExpired, TokenUnknown
 from lnh_common.messages.session import LoggedIn, Role
 
 S = TypeVar("S", bound=Session)
@@ -38,7 +39,7 @@ def role_name(keyring: str, role: Role) -> str:
 def save(session: Session, name: str) -> None:
     """Keep a session."""
     secret, logged_in = session.saved()
-    kept = {
+    values = {
         "name": name,
         "secret": secret.hex(),
         "token": logged_in.token.hex(),
@@ -47,26 +48,43 @@ def save(session: Session, name: str) -> None:
         "ends": logged_in.ends,
         "route": session.route.hex(),
     }
-    write_private(_path(session.connection, name), json.dumps(kept).encode())
+    write_private(_path(session.connection, name), json.dumps(values).encode())
 
 
-def load(connection: Connection, name: str, kind: type[S], timeout: float) -> S | None:
-    """The session kept under this name, renewed if it is time to; None when there is none, or it has ended."""
-    import time
+@contextmanager
+def kept(connection: Connection, name: str, kind: type[S], timeout: float) -> Iterator[S | None]:
+    """The session kept under this name, or None when there is none or it has ended.
 
+    Renewed meanwhile, it is kept anew; refused by the HSM, it is forgotten.
+    """
+    session = _load(connection, name, kind, timeout)
+    if session is None:
+        yield None
+        return
+    before = session.saved()
+    try:
+        yield session
+    except (TokenUnknown, TokenExpired):
+        forget(connection, name)
+        raise
+    if session.saved() != before:
+        save(session, name)
+
+
+def _load(connection: Connection, name: str, kind: type[S], timeout: float) -> S | None:
     path = _path(connection, name)
     try:
-        kept = json.loads(read_private(path))
+        found = json.loads(read_private(path))
         logged_in = LoggedIn(
-            token=bytes.fromhex(kept["token"]),
-            session=bytes.fromhex(kept["session"]),
-            expires=int(kept["expires"]),
-            ends=int(kept["ends"]),
+            token=bytes.fromhex(found["token"]),
+            session=bytes.fromhex(found["session"]),
+            expires=int(found["expires"]),
+            ends=int(found["ends"]),
         )
-        secret, route = bytes.fromhex(kept["secret"]), bytes.fromhex(kept["route"])
+        secret, route = bytes.fromhex(found["secret"]), bytes.fromhex(found["route"])
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, msgspec.ValidationError):
+    except (ValueError, KeyError, TypeError):
         raise ConfigurationInvalid(f"{path} is no kept session; delete it") from None
     if logged_in.expires - _MARGIN <= time.time():
         path.unlink(missing_ok=True)
@@ -74,17 +92,14 @@ def load(connection: Connection, name: str, kind: type[S], timeout: float) -> S 
     return kind(connection, secret, logged_in, route=route, timeout=timeout)
 
 
-def keep_renewed(session: Session, name: str) -> None:
-    """Write a kept session again when it was renewed meanwhile."""
-    save(session, name)
+def exists(connection: Connection, name: str) -> bool:
+    """Whether a session is kept under this name."""
+    return _path(connection, name).exists()
 
 
-def forget(connection: Connection, name: str) -> bool:
-    """Delete a kept session; False when there was none."""
-    path = _path(connection, name)
-    existed = path.exists()
-    path.unlink(missing_ok=True)
-    return existed
+def forget(connection: Connection, name: str) -> None:
+    """Delete a kept session, if there is one."""
+    _path(connection, name).unlink(missing_ok=True)
 
 
 def _path(connection: Connection, name: str) -> Path:

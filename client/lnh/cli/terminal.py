@@ -40,6 +40,20 @@ def plain(value: Any) -> Any:
     return value
 
 
+def fields(message: Any) -> dict[str, Any]:
+    """A message's fields, plain, in its order."""
+    found = plain(message)
+    assert isinstance(found, dict), "a message has fields"
+    return found
+
+
+def moment(seconds: int) -> str:
+    """A time in UTC seconds, as people and programs read it (RFC 3339)."""
+    import datetime as dt
+
+    return dt.datetime.fromtimestamp(seconds, dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def show_json(value: Any) -> None:
     typer.echo(json.dumps(plain(value), indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
 
@@ -140,6 +154,11 @@ def read_secret(role: str, file: Path | None = None, *, what: str = "", new: boo
     if not sys.stdin.isatty():
         refuse(f"no {what}", f"answer on a terminal, give --password-file, or name a file in {variable}", USAGE)
     return str(typer.prompt(what, hide_input=True, confirmation_prompt=new, err=True))
+
+
+def has_secret(role: str, file: Path | None) -> bool:
+    """Whether `read_secret` would not have to ask."""
+    return file is not None or bool(os.environ.get(f"LNH_{role.upper()}_PASSWORD_FILE"))
 
 
 def _cell(value: Any) -> str:

@@ -1,0 +1,33 @@
+"""`lnh audit`: a member's audit trail, at its local console."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lnh.cli import terminal
+from lnh.cli.command import noun, verb
+from lnh.cli.options import ConsoleOptions
+
+app = noun("audit", "A member's audit trail, at its local console.")
+
+
+@verb(app, "show", ConsoleOptions)
+def show(
+    options: ConsoleOptions, after: Annotated[int, typer.Option(min=0, help="Only records behind this index.")] = 0
+) -> None:
+    """Show the records: who did what to what, and what came of it."""
+    with options.console() as console:
+        records = list(console.audit(after))
+    options.rows(records, "index", "time", "identity", "role", "operation", "target", "outcome")
+
+
+@verb(app, "verify", ConsoleOptions)
+def verify(options: ConsoleOptions) -> None:
+    """Check that the trail was not edited: its hash chain and signed heads."""
+    with options.console() as console:
+        report = console.verify_audit()
+    options.record(terminal.fields(report))
+    if report.problem:
+        terminal.refuse(report.problem, "keep the file as evidence, and compare it with a copy")

@@ -1,0 +1,176 @@
+"""`lnh sign`, `verify`, `encrypt`, `decrypt`, `digest`, `random`: files, stdin, hexadecimal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lnh.cli import files, terminal
+from lnh.cli import key as keys
+from lnh.cli.command import Output, verb
+from lnh.cli.options import KeyringOptions
+
+if TYPE_CHECKING:
+    from lnh_common.messages.base import Message
+
+Der = Annotated[bool, typer.Option("--der", help="An ECDSA signature as X.509 and OpenSSL have it, not r || s.")]
+Aad = Annotated[str, typer.Option(help="Associated data, hexadecimal.")]
+
+
+def enter(app: typer.Typer) -> None:
+    """Enter the verbs that have no noun."""
+    verb(app, "sign", KeyringOptions)(sign)
+    verb(app, "verify", KeyringOptions)(verify)
+    verb(app, "encrypt", KeyringOptions)(encrypt)
+    verb(app, "decrypt", KeyringOptions)(decrypt)
+    verb(app, "random", KeyringOptions)(random)
+    verb(app, "digest", Output)(digest)
+
+
+def sign(
+    options: KeyringOptions,
+    key: keys.KeyArgument,
+    file: files.Input = None,
+    mechanism: files.MechanismOption = None,
+    output: files.Output = None,
+    der: Der = False,
+    as_hex: files.Hex = False,
+) -> None:
+    """Sign a file of any length (with a mechanism that hashes it), or stdin."""
+    from lnh.keys import SigningKey
+    from lnh_common.errors import KeyFunctionNotPermitted
+
+    chosen = files.mechanism(mechanism) if mechanism else None
+    with options.session() as session, files.opened(file) as data:
+        found = keys.find_key(session, key)
+        if not isinstance(found, SigningKey):
+            raise KeyFunctionNotPermitted(f"{key!r} is a public key; the private key signs")
+        signature = found.sign(data, chosen, der=der)
+    files.write_result(output, signature, as_hex=as_hex, as_json=options.json, name="signature")
+
+
+def verify(
+    options: KeyringOptions,
+    key: keys.KeyArgument,
+    signature: Annotated[Path, typer.Option("--signature", help="File with the signature.")],
+    file: files.Input = None,
+    mechanism: files.MechanismOption = None,
+    der: Der = False,
+    as_hex: Annotated[bool, typer.Option("--hex", help="The signature file is hexadecimal.")] = False,
+) -> None:
+    """Verify a signature; the exit status is 1 when it is wrong."""
+    from lnh.keys import VerifyingKey
+    from lnh_common.errors import KeyFunctionNotPermitted, SignatureInvalid
+
+    chosen = files.mechanism(mechanism) if mechanism else None
+    proof = signature.read_bytes()
+    if as_hex:
+        proof = files.unhex(proof.decode("ascii", "replace").strip())
+    with options.session() as session, files.opened(file) as data:
+        found = keys.find_other_half(session, key)
+        if not isinstance(found, VerifyingKey):
+            raise KeyFunctionNotPermitted(f"{key!r} does not verify; its public key does")
+        valid = found.verify(data, proof, chosen, der=der)
+    if options.json:
+        terminal.show_json({"valid": valid})
+        if not valid:
+            raise typer.Exit(terminal.REFUSED)
+        return
+    if not valid:
+        raise SignatureInvalid("the signature is not valid")
+    typer.echo("valid")
+
+
+def encrypt(
+    options: KeyringOptions,
+    key: keys.KeyArgument,
+    file: files.Input = None,
+    mechanism: files.MechanismOption = None,
+    aad: Aad = "",
+    output: files.Output = None,
+    as_hex: files.Hex = False,
+) -> None:
+    """Encrypt up to 1 MiB: what is written is IV, ciphertext and tag, one after the other."""
+    from lnh.keys import EncryptingKey
+    from lnh_common import limits
+    from lnh_common.errors import KeyFunctionNotPermitted
+    from lnh_common.mechanisms import Use
+
+    chosen = files.mechanism(mechanism) if mechanism else None
+    data = files.read(file, limits.REQUEST_BYTES)
+    with options.session() as session:
+        found = keys.find_other_half(session, key)
+        if not isinstance(found, EncryptingKey):
+            raise KeyFunctionNotPermitted(f"{key!r} is a private key; the public key encrypts")
+        chosen = chosen or found.default_mechanism(Use.ENCRYPT)
+        encrypted = found.encrypt(data, chosen, _associated(chosen.name, aad))
+    if options.json and output is None:
+        terminal.show_json({"iv": encrypted.iv, "ciphertext": encrypted.ciphertext, "mechanism": chosen})
+        return
+    files.write_result(output, bytes(encrypted), as_hex=as_hex, as_json=False, name="ciphertext")
+
+
+def decrypt(
+    options: KeyringOptions,
+    key: keys.KeyArgument,
+    file: files.Input = None,
+    mechanism: files.MechanismOption = None,
+    aad: Aad = "",
+    output: files.Output = None,
+    as_hex: files.Hex = False,
+) -> None:
+    """Decrypt what `encrypt` wrote."""
+    from lnh.keys import DecryptingKey
+    from lnh_common import limits
+    from lnh_common.errors import KeyFunctionNotPermitted
+    from lnh_common.mechanisms import Use
+
+    chosen = files.mechanism(mechanism) if mechanism else None
+    data = files.read(file, limits.REQUEST_BYTES)
+    with options.session() as session:
+        found = keys.find_key(session, key)
+        if not isinstance(found, DecryptingKey):
+            raise KeyFunctionNotPermitted(f"{key!r} is a public key; the private key decrypts")
+        chosen = chosen or found.default_mechanism(Use.DECRYPT)
+        plaintext = found.decrypt(data, chosen, _associated(chosen.name, aad))
+    files.write_result(output, plaintext, as_hex=as_hex, as_json=options.json, name="plaintext")
+
+
+def digest(options: Output, mechanism: files.MechanismOption = None, file: files.Input = None) -> None:
+    """Hash a file of any length, or stdin. It is public data, so it is hashed on this machine."""
+    import hashlib
+
+    from lnh_common.errors import MechanismInvalid
+    from lnh_common.mechanisms import MECHANISM_RULES, Mechanism, Use
+
+    chosen = files.mechanism(mechanism) if mechanism else Mechanism.SHA256
+    if Use.DIGEST not in MECHANISM_RULES[chosen].uses:
+        raise MechanismInvalid(f"{chosen.name} is no digest")
+    hasher = hashlib.new(chosen.name.lower())
+    with files.opened(file) as data:
+        while chunk := data.read(1 << 20):
+            hasher.update(chunk)
+    if options.json:
+        terminal.show_json({"mechanism": chosen, "digest": hasher.digest()})
+    else:
+        typer.echo(hasher.hexdigest())
+
+
+def random(
+    options: KeyringOptions,
+    length: Annotated[int, typer.Argument(min=1, help="Bytes.")] = 32,
+    output: files.Output = None,
+    as_hex: files.Hex = False,
+) -> None:
+    """Random bytes from the HSM."""
+    with options.session() as session:
+        data = session.random(length)
+    files.write_result(output, data, as_hex=as_hex, as_json=options.json, name="random")
+
+
+def _associated(mechanism: str, aad: str) -> Message | None:
+    from lnh.forms import aad_parameters
+
+    return aad_parameters(files.mechanism(mechanism), files.unhex(aad)) if aad else None

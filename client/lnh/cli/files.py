@@ -1,0 +1,90 @@
+"""Data in and out of the CLI: files, stdin and stdout, hexadecimal; and names of mechanisms.
+
+Ciphertext files are plain: `iv || ciphertext || tag`, as docs/formats/cli-files.md says, so that any
+program can read them.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from lnh.cli import terminal
+
+if TYPE_CHECKING:
+    from lnh_common.mechanisms import Mechanism
+
+Input = Annotated[Path | None, typer.Argument(metavar="FILE", help="Data; stdin without one.", allow_dash=True)]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; stdout without one.")]
+Hex = Annotated[bool, typer.Option("--hex", help="Write hexadecimal.")]
+MechanismOption = Annotated[str | None, typer.Option("--mechanism", "-m", help="PKCS#11's name, such as ECDSA_SHA256.")]
+
+
+@contextmanager
+def opened(path: Path | None) -> Iterator[BinaryIO]:
+    """A file to read, or stdin."""
+    if path is None or str(path) == "-":
+        yield sys.stdin.buffer
+    else:
+        with path.open("rb") as file:
+            yield file
+
+
+def read(path: Path | None, limit: int) -> bytes:
+    """All of a file or of stdin; raises DataLength for more than `limit` bytes."""
+    from lnh_common.errors import DataLength
+
+    with opened(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise DataLength(f"more than {limit} bytes in {path or 'stdin'}; that is what one message carries")
+    return data
+
+
+def write(path: Path | None, data: bytes, *, is_text: bool = False) -> None:
+    """To a file, or stdout; bytes that are no text go to a terminal as hexadecimal."""
+    if path is not None and str(path) != "-":
+        path.write_bytes(data)
+        return
+    if sys.stdout.isatty() and not is_text:
+        typer.echo(data.hex())
+        return
+    typer.get_binary_stream("stdout").write(data)
+    typer.get_binary_stream("stdout").flush()
+
+
+def write_result(path: Path | None, data: bytes, *, as_hex: bool, as_json: bool, name: str) -> None:
+    """A result as the options say: JSON, hexadecimal or bytes."""
+    if as_json and path is None:
+        terminal.show_json({name: data})
+        return
+    write(path, data.hex().encode() + b"\n" if as_hex else data, is_text=as_hex)
+
+
+def unhex(text: str) -> bytes:
+    """Hexadecimal; a usage error otherwise."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        terminal.refuse(f"{text!r} is not hexadecimal", "two digits a byte", terminal.USAGE)
+
+
+def is_handle(text: str) -> bool:
+    return re.fullmatch("[0-9a-fA-F]{32}", text) is not None
+
+
+def mechanism(name: str) -> Mechanism:
+    """The mechanism called so; a usage error otherwise."""
+    from lnh_common.mechanisms import Mechanism
+
+    wanted = name.upper().replace("-", "_").removeprefix("CKM_")
+    if wanted not in Mechanism.__members__:
+        near = [known for known in Mechanism.__members__ if wanted.split("_")[0] in known]
+        terminal.refuse(f"no mechanism {name!r}", ", ".join(near or Mechanism.__members__), terminal.USAGE)
+    return Mechanism[wanted]

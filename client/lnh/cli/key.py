@@ -1,0 +1,257 @@
+"""`lnh key`: keys of a keyring."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lnh.cli import files, terminal
+from lnh.cli.command import Yes, noun, verb
+from lnh.cli.options import KeyringOptions
+
+if TYPE_CHECKING:
+    from lnh.keyrings import KeyringSession
+    from lnh.keys import Key, StoredObject
+
+app = noun("key", "Keys of a keyring.")
+
+KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="Label, or handle (32 hexadecimal digits).")]
+Half = Annotated[str | None, typer.Option("--class", help="public, private or secret.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="NAME=VALUE", help="An attribute.")]
+
+
+@verb(app, "generate", KeyringOptions)
+def generate(
+    options: KeyringOptions,
+    label: Annotated[str, typer.Argument(help="Of the key or key pair.")],
+    key_type: Annotated[
+        str,
+        typer.Option("--type", "-t", help="AES, GENERIC_SECRET, CHACHA20, RSA, EC, EC_EDWARDS, EC_MONTGOMERY, ..."),
+    ] = "EC",
+    bits: Annotated[int | None, typer.Option("--bits", "-b", help="Of AES, RSA, GENERIC_SECRET.")] = None,
+    curve: Annotated[str | None, typer.Option(help="P-256, Ed25519 and so on.")] = None,
+    parameter_set: Annotated[str | None, typer.Option(help="ML-DSA-65, ML-KEM-768 and so on.")] = None,
+    key_id: Annotated[str, typer.Option("--id", help="ID, hexadecimal.")] = "",
+    settings: Settings = None,
+) -> None:
+    """Make a key, or a key pair."""
+    from lnh_common.mechanisms import GENERATORS, MECHANISM_RULES, Use
+
+    kind = parse_key_type(key_type)
+    attributes = parse_settings(settings or [])
+    if key_id:
+        attributes["id"] = files.unhex(key_id)
+    with options.session() as session:
+        if Use.GENERATE in MECHANISM_RULES[GENERATORS[kind]].uses:
+            made: list[StoredObject] = [session.generate_key(kind, bits, label=label, **attributes)]
+        else:
+            made = list(
+                session.generate_keypair(
+                    kind, bits, curve=curve, parameter_set=parameter_set, label=label, **attributes
+                )
+            )
+    _rows(options, made)
+
+
+@verb(app, "list", KeyringOptions)
+def list_(
+    options: KeyringOptions,
+    label: Annotated[str | None, typer.Option(help="Only with this label.")] = None,
+    half: Half = None,
+    key_type: Annotated[str | None, typer.Option("--type", "-t", help="Only of this type.")] = None,
+) -> None:
+    """List the keys."""
+    wanted: dict[str, Any] = _class(half)
+    if label is not None:
+        wanted["label"] = label
+    if key_type is not None:
+        wanted["key_type"] = parse_key_type(key_type)
+    with options.session() as session:
+        found = list(session.find(**wanted))
+    _rows(options, found)
+
+
+@verb(app, "show", KeyringOptions)
+def show(options: KeyringOptions, key: KeyArgument, half: Half = None) -> None:
+    """Show a key's attributes."""
+    with options.session() as session:
+        options.record(_view(find_key(session, key, half)))
+
+
+@verb(app, "set", KeyringOptions)
+def set_(
+    options: KeyringOptions,
+    key: KeyArgument,
+    settings: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help="Attributes to change.")],
+    half: Half = None,
+) -> None:
+    """Change attributes of a key, all or none."""
+    attributes = parse_settings(settings)
+    with options.session() as session:
+        found = find_key(session, key, half)
+        found.set_attributes(**attributes)
+        options.record(_view(found))
+
+
+@verb(app, "delete", KeyringOptions)
+def delete(options: KeyringOptions, key: KeyArgument, half: Half = None, yes: Yes = False) -> None:
+    """Destroy a key; of a pair both halves, unless one is named."""
+    from lnh.keys import Key
+
+    with options.session() as session:
+        found: list[Key] = [find_key(session, key, half)]
+        if half is None and not files.is_handle(key):
+            found = [one for one in session.find(label=key) if isinstance(one, Key)]
+        terminal.confirm(f"Destroy {len(found)} key(s) {key!r}? It cannot be undone.", yes=yes)
+        for one in found:
+            one.destroy()
+    options.say(f"destroyed {len(found)} key(s)", handles=[one.handle for one in found])
+
+
+@verb(app, "export", KeyringOptions)
+def export(
+    options: KeyringOptions,
+    key: KeyArgument,
+    der: Annotated[bool, typer.Option("--der", help="DER instead of PEM.")] = False,
+    output: files.Output = None,
+) -> None:
+    """Write a public key, as SubjectPublicKeyInfo in PEM or DER."""
+    from lnh.keys import PublicKey
+    from lnh_common.errors import KeyTypeInconsistent
+
+    with options.session() as session:
+        found = find_key(session, key, "public")
+        if not isinstance(found, PublicKey):
+            raise KeyTypeInconsistent(f"{key!r} is no public key; others are not exported")
+        if options.json:
+            terminal.show_json({"pem": found.to_pem(), "handle": found.handle})
+            return
+        files.write(output, found.to_der() if der else found.to_pem().encode(), is_text=not der)
+
+
+def find_key(session: KeyringSession, key: str, half: str | None = None) -> Key:
+    """The key with this label or handle; raises ObjectUnknown, or LimitReached for several."""
+    from lnh.keys import Key
+    from lnh_common.errors import ObjectUnknown
+
+    if files.is_handle(key):
+        found = session.get_object(bytes.fromhex(key))
+        if not isinstance(found, Key):
+            raise ObjectUnknown(f"object {key} is no key")
+        return found
+    return session.get_key(label=key, **_class(half))
+
+
+def find_other_half(session: KeyringSession, key: str) -> Key:
+    """The key with this label or handle; of a key pair the public key, which verifies and encrypts."""
+    from lnh_common.mechanisms import GENERATORS, MECHANISM_RULES, Use
+
+    found = find_key(session, key)
+    if not files.is_handle(key) and Use.GENERATE_PAIR in MECHANISM_RULES[GENERATORS[found.key_type]].uses:
+        return find_key(session, key, "public")
+    return found
+
+
+def parse_key_type(text: str) -> Any:
+    """A KeyType; a usage error otherwise."""
+    from lnh_common.attributes import KeyType
+
+    name = text.upper().replace("-", "_")
+    if name not in KeyType.__members__:
+        terminal.refuse(f"no key type {text!r}", ", ".join(KeyType.__members__), terminal.USAGE)
+    return KeyType[name]
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """NAME=VALUE attributes, each value read as its attribute's row says."""
+    from lnh.forms import attribute
+    from lnh_common.attributes import ATTRIBUTES, Kind
+    from lnh_common.mechanisms import Mechanism
+
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            terminal.refuse(f"{setting!r} is not NAME=VALUE", "label=new, extractable=false", terminal.USAGE)
+        kind = ATTRIBUTES[attribute(name)].kind
+        value: Any = text
+        if kind is Kind.BOOL:
+            words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+            if text.lower() not in words:
+                terminal.refuse(f"{name} is true or false, not {text!r}", f"{name}=true", terminal.USAGE)
+            value = words[text.lower()]
+        elif kind is Kind.INT:
+            value = int(text, 0) if text.removeprefix("0x").isalnum() else text
+        elif kind is Kind.BYTES:
+            value = files.unhex(text)
+        elif kind is Kind.MECHANISMS:
+            value = [files.mechanism(one).value for one in text.split(",") if one]
+            assert all(number in Mechanism._value2member_map_ for number in value), "the table's numbers"
+        parsed[name.lower().replace("-", "_")] = value
+    return parsed
+
+
+def _class(half: str | None) -> dict[str, Any]:
+    from lnh_common.attributes import ObjectClass
+
+    if half is None:
+        return {}
+    name = f"{half.upper()}_KEY"
+    if name not in ObjectClass.__members__:
+        terminal.refuse(f"no class {half!r} of keys", "public, private or secret", terminal.USAGE)
+    return {"object_class": ObjectClass[name]}
+
+
+def _rows(options: KeyringOptions, found: list[StoredObject]) -> None:
+    if options.json:
+        terminal.show_json([_view(one) for one in found])
+        return
+    options.rows([_row(one) for one in found], "label", "class", "type", "size", "id", "uses", "handle")
+
+
+def _row(one: StoredObject) -> dict[str, Any]:
+    from lnh_common.attributes import USES, Attribute, KeyType
+    from lnh_common.mechanisms import CURVES_BY_PARAMS, ML_DSA_SETS, ML_KEM_SETS
+
+    attributes = one.attributes
+    number = attributes.get(Attribute.KEY_TYPE)
+    size: object = attributes.get(Attribute.MODULUS_BITS, "")
+    params = attributes.get(Attribute.EC_PARAMS)
+    if isinstance(params, bytes) and params in CURVES_BY_PARAMS:
+        size = CURVES_BY_PARAMS[params].name
+    length = attributes.get(Attribute.VALUE_LEN)
+    if isinstance(length, int):
+        size = length * 8
+    which = attributes.get(Attribute.PARAMETER_SET)
+    if isinstance(which, int):
+        size = (ML_DSA_SETS if number == KeyType.ML_DSA else ML_KEM_SETS).get(which, which)
+    return {
+        "label": one.label,
+        "class": one.object_class.name.removesuffix("_KEY").lower(),
+        "type": KeyType(number).name if isinstance(number, int) else "",
+        "size": size,
+        "id": one.id,
+        "uses": [use.name.lower() for use in USES if attributes.get(use)],
+        "handle": one.handle,
+    }
+
+
+def _view(one: StoredObject) -> dict[str, Any]:
+    from lnh_common.attributes import Attribute, KeyType, ObjectClass
+    from lnh_common.mechanisms import Mechanism
+
+    names: dict[Attribute, Any] = {
+        Attribute.CLASS: ObjectClass,
+        Attribute.KEY_TYPE: KeyType,
+        Attribute.KEY_GEN_MECHANISM: Mechanism,
+    }
+    shown: dict[str, Any] = {"handle": one.handle, "version": one.version}
+    for attribute, value in one.attributes.items():
+        if attribute in names and value in names[attribute]._value2member_map_:
+            value = names[attribute](value)
+        elif attribute is Attribute.ALLOWED_MECHANISMS and isinstance(value, list):
+            known = Mechanism._value2member_map_
+            value = [Mechanism(number) if number in known else number for number in value]
+        shown[attribute.name.lower()] = value
+    return shown

@@ -1,0 +1,52 @@
+"""`lnh`: the tree of nouns and verbs, assembled."""
+
+from __future__ import annotations
+
+import typer
+
+from lnh.cli import (
+    appliance,
+    audit,
+    client,
+    cluster,
+    cryptography,
+    hsm,
+    key,
+    keyring,
+    member,
+    package,
+    partition,
+    role,
+    status,
+    user,
+)
+
+app = typer.Typer(
+    name="lnh",
+    help="A software HSM cluster: its members, keyrings and keys.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for _noun in (appliance, hsm, partition, package, cluster, member, user, client, keyring, role, key, audit):
+    app.add_typer(_noun.app)
+for _verbs in (cryptography, status):
+    _verbs.enter(app)
+
+
+@app.command("version")
+def version() -> None:
+    """The version of this client."""
+    from importlib.metadata import version
+
+    typer.echo(version("lnh"))
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
