@@ -49,6 +49,7 @@ _TICK_BUSY_MS: Final = 50  # between looks at deadlines while there are requests
 _TICK_IDLE_MS: Final = 500
 _PING_EVERY: Final = 1.0
 _RATE_WINDOW: Final = 5  # seconds
+_ERRORS_AHEAD: Final = 256  # refusals that one connection may leave unread, beside its answers
 _DOOR_ACCOUNT: Final = b"door"  # all that comes through the door shares one client's bound
 _NOBLOCK: Final = zmq.NOBLOCK
 _MORE: Final = zmq.NOBLOCK | zmq.SNDMORE
@@ -97,12 +98,12 @@ class Balancer:
         curve.serve(socket, keys)
         socket.linger = 500
         socket.router_mandatory = True
-        socket.sndhwm = 2 * limits.REQUESTS_PER_CLIENT  # of one connection
+        socket.sndhwm = limits.REQUESTS_PER_CLIENT + _ERRORS_AHEAD  # of one connection: all it may have asked
         socket.rcvhwm = limits.REQUESTS_PER_CLIENT
         socket.maxmsgsize = 2 * limits.BODY_BYTES  # over the limit is answered; over this, disconnected
         socket.handshake_ivl = 5_000
-        socket.heartbeat_ivl = 10_000  # a peer that is gone, or reads nothing for long, is disconnected
-        socket.heartbeat_timeout = 30_000
+        socket.heartbeat_ivl = 5_000  # a peer that is gone, or reads nothing for long, is disconnected
+        socket.heartbeat_timeout = 15_000
         socket.backlog = 512
         socket.ipv6 = ":" in self._settings.listen
         socket.bind(endpoint)

@@ -25,11 +25,12 @@ def rotated(seeds: Seeds, now: int, draw: Callable[[], bytes]) -> Seeds:
 
     The newest is never erased, and epoch numbers only grow, whatever the clock did.
     """
-    kept = tuple(seed for seed in seeds[:-1] if now < seed.end + limits.TOKEN_LIFETIME_MAX) + seeds[-1:]
-    if kept and _is_fresh(kept[-1], now):
-        return seeds if len(kept) == len(seeds) else kept
-    epoch = kept[-1].epoch + 1 if kept else 1
-    return (*kept, ChannelSeed(epoch=epoch, seed=draw(), end=now + _LIFE))
+    held = seeds
+    if not held or not _is_fresh(held[-1], now):
+        epoch = held[-1].epoch + 1 if held else 1
+        held = (*held, ChannelSeed(epoch=epoch, seed=draw(), end=now + _LIFE))
+    kept = tuple(seed for seed in held[:-1] if now < seed.end + limits.TOKEN_LIFETIME_MAX) + held[-1:]
+    return seeds if kept == seeds else kept
 
 
 def _is_fresh(newest: ChannelSeed, now: int) -> bool:

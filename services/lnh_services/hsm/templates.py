@@ -35,7 +35,8 @@ def check_template(
 ) -> None:
     """Whether a generation template may say all this.
 
-    Raises TemplateInconsistent for an attribute the object does not have or that contradicts the mechanism,
+    Raises TemplateInconsistent for an attribute the object does not have or that contradicts the mechanism, or a use
+    that no mechanism has for such a key,
     AttributeReadOnly for one only the HSM sets, PermissionDenied for TRUSTED.
     """
     kind = object_class.name if key_type is None else f"{key_type.name} {object_class.name}"
@@ -50,6 +51,9 @@ def check_template(
                 raise PermissionDenied(f"{name.name} is set by the KRSO only")
             case _:
                 pass
+    for use in uses_of(template):
+        if not any(key_type in rule.key_types and _USE_OF[use] in rule.uses for rule in MECHANISM_RULES.values()):
+            raise TemplateInconsistent(f"{use.name}: no mechanism does that with {kind}")
     for name, wanted in ((_A.CLASS, object_class), (_A.KEY_TYPE, key_type)):
         if name in template and template[name] != wanted:
             raise TemplateInconsistent(f"{name.name} {template[name]!r}: {mechanism.name} makes {kind}")
@@ -127,9 +131,6 @@ def _uses(template: Attributes, object_class: ObjectClass, key_type: KeyType) ->
 
 def _allowed(template: Attributes, made: Attributes, key_type: KeyType, key_uses: KeyUses) -> list[int]:
     uses = {_USE_OF[use] for use in uses_of(made)}
-    for use in sorted(uses, key=lambda use: use.value):
-        if not any(key_type in rule.key_types and use in rule.uses for rule in MECHANISM_RULES.values()):
-            raise TemplateInconsistent(f"{USE_ATTRIBUTES[use].name}: no mechanism does that with {key_type.name}")
     fitting = [
         mechanism.value
         for mechanism, rule in MECHANISM_RULES.items()

@@ -1,0 +1,42 @@
+# Everything starts from here; `make` alone says what there is.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+WHERE  ?= .lnh-demo
+
+.PHONY: help setup demo up down test check bench soak clean
+
+help:            ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+setup: $(BIN)/.ready  ## the virtual environment, once
+
+demo: setup      ## a cluster from nothing to a signature, and back to nothing
+	@$(BIN)/lnh demo
+
+up: setup        ## start a member with a cluster and a registered client, and leave it running
+	@$(BIN)/lnh up --dir $(WHERE)
+
+down: setup      ## end what `make up` started
+	@$(BIN)/lnh down --dir $(WHERE)
+
+test: setup      ## every test
+	@$(BIN)/pytest -q -n 2
+
+check: setup     ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench: setup     ## measure, with its references in the same run; writes build/bench.json
+	@$(BIN)/python -m bench
+
+soak: setup      ## crashes until stopped (LNH_SOAK=seconds, default an hour)
+	@LNH_SOAK=$${LNH_SOAK:-3600} $(BIN)/pytest -q tests/cluster/test_store_crash.py tests/property/test_store_crashes_simulated.py
+
+clean:
+	rm -rf $(VENV) build .lnh-demo

@@ -1,0 +1,341 @@
+"""The balancer as a process, with small echo workers behind it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from lnh_common import codec, limits, wire
+from lnh_common.bus import curve
+from lnh_common.errors import (
+    Busy,
+    DeadlineExceeded,
+    LnhError,
+    MalformedMessage,
+    UnknownOperation,
+    Unreachable,
+    UnsupportedVersion,
+)
+from lnh_common.messages import balancer
+from lnh_common.messages.base import Empty
+from processes import Processes, RunningMember, ask, wait_until
+
+WORKER = str(Path(__file__).with_name("echo_worker.py"))
+BODY = b"a sealed body"
+
+
+class Client:
+    """A client's bare socket: what it sends is the test's business."""
+
+    def __init__(self, port: int, server_key: bytes, holds: int = 0) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.socket.rcvhwm = holds  # answers it takes from the network before the test reads them; 0: any number
+        self.socket.sndhwm = 0
+        curve.connect(self.socket, server_key, curve.KeyPair.generate())
+        self.socket.connect(f"tcp://127.0.0.1:{port}")
+        self._last = 0
+
+    def send(
+        self, operation: str = "key.sign", body: bytes = BODY, deadline: float = 10.0, token: bytes = b"token"
+    ) -> int:
+        self._last += 1
+        header = wire.request(operation, self._last, int(deadline * 1000), route=bytes(16))
+        self.socket.send_multipart([header.pack(), token, body])
+        return self._last
+
+    def answer(self, within: float = 10.0) -> tuple[wire.Header, LnhError | bytes]:
+        assert self.socket.poll(int(within * 1000)), "no answer came"
+        header, _, body = self.socket.recv_multipart()
+        parsed = wire.Header.parse(header)
+        return parsed, wire.parse_error(body) if parsed.kind is wire.Kind.ERROR else body
+
+    def exchange(self, operation: str = "key.sign", body: bytes = BODY, deadline: float = 10.0) -> LnhError | bytes:
+        asked = self.send(operation, body, deadline)
+        header, answer = self.answer(deadline + 5)
+        assert header.request_id == asked
+        return answer
+
+
+class Door:
+    """A balancer, its workers, and clients of it."""
+
+    def __init__(self, processes: Processes, root: Path) -> None:
+        self.member = RunningMember(processes, root, workers=2, stop=3000)
+        self.workers: dict[int, subprocess.Popen[bytes]] = {}
+        self.clients: list[Client] = []
+        self.member.directory.create()
+        self.process = processes.start("-m", "lnh_services.balancer", "--member-dir", str(root))
+
+    def start_worker(self, number: int, *mode: str) -> None:
+        address = self.member.directory.worker_address(number)
+        self.workers[number] = self.member.processes.start(WORKER, address, *mode)
+        wait_until(lambda: self.status().places[number].state == "serving", f"worker {number}")
+
+    def status(self) -> balancer.Status:
+        return ask(self.member.directory.balancer_status, balancer.STATUS)
+
+    def client(self, holds: int = 0) -> Client:
+        key = curve.KeyPair.load(self.member.directory.client_keys).public
+        self.clients.append(Client(self.member.settings.client_port, key, holds))
+        return self.clients[-1]
+
+    def door_client(self) -> Client:
+        self.clients.append(Client(self.member.settings.door_port, curve.DOOR.public))
+        return self.clients[-1]
+
+
+@pytest.fixture
+def empty(processes: Processes, short_path: Path) -> Iterator[Door]:
+    """A balancer without a worker."""
+    door = Door(processes, short_path / "a")
+    yield door
+    for client in door.clients:
+        client.socket.close()
+
+
+@pytest.fixture
+def door(empty: Door) -> Door:
+    """A balancer with two workers."""
+    for number in range(2):
+        empty.start_worker(number)
+    return empty
+
+
+def test_an_answer_comes_back_byte_for_byte_to_its_asker(door: Door) -> None:
+    clients = [door.client() for _ in range(3)]
+    for round_ in range(20):
+        for number, client in enumerate(clients):
+            client.send(body=b"%d of %d" % (round_, number))
+    for number, client in enumerate(clients):
+        answers = {header.request_id: body for header, body in (client.answer() for _ in range(20))}
+        assert answers == {round_ + 1: b"%d of %d" % (round_, number) for round_ in range(20)}
+    status = door.status()
+    assert (status.in_flight, status.waiting) == (0, 0)
+    assert status.p99 >= status.p50 > 0
+
+
+def test_both_workers_are_used(door: Door) -> None:
+    client = door.client()
+    for _ in range(200):
+        client.send()
+    for _ in range(200):
+        client.answer()
+    for number in range(2):
+        os.kill(door.workers[number].pid, signal.SIGSTOP)
+    for _ in range(10):
+        client.send()
+    wait_until(lambda: door.status().in_flight == 10, "ten requests in flight")
+    assert sorted(place.requests for place in door.status().places) == [5, 5]
+    for number in range(2):
+        os.kill(door.workers[number].pid, signal.SIGCONT)
+    for _ in range(10):
+        assert client.answer()[1] == BODY
+
+
+def header(version: object = 1, kind: object = 0, operation: object = "key.sign") -> bytes:
+    return codec.encode([version, kind, 77, operation, b"", 5000])
+
+
+MALFORMED: list[tuple[list[bytes], type[LnhError]]] = [
+    ([header()], MalformedMessage),
+    ([header(), b""], MalformedMessage),
+    ([header(), b"", b"", b""], MalformedMessage),
+    ([header(), *[b""] * 50], MalformedMessage),
+    ([header(), bytes(limits.TOKEN_BYTES + 1), b""], MalformedMessage),
+    ([header(), b"", bytes(limits.BODY_BYTES + 1)], MalformedMessage),
+    ([header(version=9), b"", b""], UnsupportedVersion),
+    ([header(operation="no.such"), b"", b""], UnknownOperation),
+    ([header(operation="store.commit"), b"", b""], UnknownOperation),
+    ([header(operation="hsm.ping"), b"", b""], UnknownOperation),
+    ([codec.encode([1, 0, 77, "key.sign", bytes(17), 5000]), b"", b""], MalformedMessage),
+    ([codec.encode([1, 0, 77, "key.sign", b"", -1]), b"", b""], MalformedMessage),
+    ([codec.encode([1, 0, 77, "key.sign", b"", 5000, 1]), b"", b""], MalformedMessage),
+]
+UNANSWERABLE: list[list[bytes]] = [
+    [b""],
+    [b"garbage", b"", b""],
+    [header(kind=1), b"", b""],
+    [header(kind=3), b"", b""],
+    [header(operation=7), b"", b""],
+    [b"\x86" * 400, b"", b""],
+    [bytes(limits.HEADER_BYTES + 1), b"", b""],
+]
+
+
+def test_a_malformed_message_costs_its_sender_that_message_alone(door: Door) -> None:
+    client, other = door.client(), door.client()
+    for frames, expected in MALFORMED:
+        client.socket.send_multipart(frames)
+        answered, error = client.answer()
+        assert (answered.request_id, type(error)) == (77, expected)
+    for frames in UNANSWERABLE:
+        client.socket.send_multipart(frames)
+    assert client.exchange() == BODY
+    assert other.exchange() == BODY
+    assert door.status().dropped == len(UNANSWERABLE)
+
+
+def test_garbage_and_half_open_connections_do_not_stop_it(door: Door) -> None:
+    ports = (door.member.settings.client_port, door.member.settings.door_port)
+    opened = [socket.create_connection(("127.0.0.1", port)) for port in ports for _ in range(50)]
+    try:
+        for number, one in enumerate(opened):
+            if number % 2:
+                one.send(os.urandom(200))
+        assert door.client().exchange() == BODY
+    finally:
+        for one in opened:
+            one.close()
+    assert door.client().exchange() == BODY
+
+
+def test_a_client_with_another_server_key_does_not_get_in(door: Door) -> None:
+    stranger = Client(door.member.settings.client_port, curve.KeyPair.generate().public)
+    door.clients.append(stranger)
+    stranger.send()
+    assert door.client().exchange() == BODY
+    assert not stranger.socket.poll(200)
+
+
+def test_a_client_that_does_not_read_does_not_stop_others(door: Door) -> None:
+    slow = door.client(holds=1)
+    big = bytes(limits.BODY_BYTES - 1024)
+    for _ in range(100):
+        slow.send(body=big)
+    quick = door.client()
+    wait_until(lambda: door.status().in_flight == 0, "an answer to everything the slow one asked")
+    for _ in range(50):
+        assert quick.exchange() == BODY
+
+
+def test_more_than_one_connection_may_have_in_flight_is_busy_at_once(door: Door) -> None:
+    for worker in door.workers.values():
+        os.kill(worker.pid, signal.SIGSTOP)
+    greedy, modest = door.client(), door.client()
+    for _ in range(limits.REQUESTS_PER_CLIENT + 10):
+        greedy.send()
+    refused = [greedy.answer() for _ in range(10)]
+    assert {type(error) for _, error in refused} == {Busy}
+    modest.send()
+    for worker in door.workers.values():
+        os.kill(worker.pid, signal.SIGCONT)
+    assert modest.answer()[1] == BODY
+    answers = Counter(type(greedy.answer()[1]) for _ in range(limits.REQUESTS_PER_CLIENT))
+    assert answers == {bytes: limits.REQUESTS_PER_CLIENT}
+
+
+def test_requests_of_a_worker_killed_under_load_are_answered_by_another(door: Door) -> None:
+    client = door.client()
+    outstanding: set[int] = set()
+    answered = 0
+    killed = False
+    while answered < 3000:
+        while len(outstanding) < 64:
+            outstanding.add(client.send())
+        answered_header, body = client.answer(within=5)
+        outstanding.remove(answered_header.request_id)
+        assert body == BODY
+        answered += 1
+        if answered == 1000 and not killed:
+            killed = True
+            os.kill(door.workers[1].pid, signal.SIGSTOP)  # so that it surely has some when it dies
+        if answered == 1500:
+            door.workers[1].kill()
+    for _ in range(len(outstanding)):
+        assert client.answer(within=5)[1] == BODY
+    assert door.status().retried > 0
+    door.start_worker(1)
+    assert client.exchange() == BODY
+
+
+def test_a_request_no_worker_answers_ends_at_its_deadline(empty: Door) -> None:
+    for number in range(2):
+        empty.start_worker(number, "hold")
+    client = empty.client()
+    begun = time.monotonic()
+    error = client.exchange(deadline=0.3)
+    assert type(error) is DeadlineExceeded
+    assert 0.25 < time.monotonic() - begun < 2
+    wait_until(lambda: empty.status().in_flight == 0, "nothing in flight")
+
+
+def test_without_a_worker_a_request_waits_a_while_and_is_then_unreachable(empty: Door) -> None:
+    client = empty.client()
+    assert type(client.exchange()) is Unreachable
+    asked = client.send()
+    empty.start_worker(0)
+    answered, body = client.answer()
+    assert (answered.request_id, body) == (asked, BODY)
+
+
+def test_a_request_that_kills_every_worker_is_given_up(empty: Door) -> None:
+    client = empty.client()
+    client.send(deadline=20)
+    for number in (0, 1, 0):
+        empty.start_worker(number, "hold")
+        wait_until(lambda at=number: empty.status().places[at].requests == 1, "the request")  # type: ignore[misc]
+        empty.workers[number].kill()
+    answered, error = client.answer(within=5)
+    assert type(error) is Unreachable
+    assert answered.request_id == 1
+
+
+def test_the_door_answers_hello_alone(door: Door) -> None:
+    stranger = door.door_client()
+    assert stranger.exchange("hello", codec.encode(Empty())) == codec.encode(Empty())
+    for operation in ("key.sign", "session.login", "client.register"):
+        assert type(stranger.exchange(operation, codec.encode(Empty()))) is UnknownOperation
+
+
+def test_logins_from_one_address_are_limited(door: Door) -> None:
+    client = door.client()
+    answers = Counter()  # type: ignore[var-annotated]
+    for _ in range(3):
+        for _ in range(200):
+            client.send("session.login")
+        answers.update(type(client.answer()[1]) for _ in range(200))
+    assert answers[Busy] > 100
+    assert client.exchange() == BODY
+
+
+def test_a_stop_finishes_what_is_in_flight(door: Door) -> None:
+    for worker in door.workers.values():
+        os.kill(worker.pid, signal.SIGSTOP)
+    client = door.client()
+    asked = client.send()
+    wait_until(lambda: door.status().in_flight == 1, "the request")
+    door.process.terminate()
+    wait_until(lambda: door.status().state == "stopping", "the stop")
+    assert type(client.exchange()) is Unreachable
+    for worker in door.workers.values():
+        os.kill(worker.pid, signal.SIGCONT)
+    answered, body = client.answer()
+    assert (answered.request_id, body) == (asked, BODY)
+    assert door.process.wait(10) == 0
+
+
+def test_it_waits_without_work(door: Door) -> None:
+    def spent() -> float:
+        fields = Path(f"/proc/{door.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    door.client().exchange()
+    before, begun = spent(), time.monotonic()
+    wait_until(lambda: time.monotonic() - begun > 2, "two seconds")
+    assert spent() - before < 0.1
+
+
+def test_it_does_not_load_the_code_that_opens_bodies(processes: Processes, short_path: Path) -> None:
+    check = "import sys, lnh_services.balancer.service as _; sys.exit('lnh_common.channel' in sys.modules)"
+    assert processes.start("-c", check).wait(20) == 0

@@ -1,0 +1,157 @@
+"""The local console of one appliance on real files, with a store of dicts beside it; no process, no socket, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from models.storage import DictStore
+from models.worker import START, derived
+
+from lnh_common.errors import AlreadyDone, OutcomeUnknown
+from lnh_common.messages import console, store
+from lnh_common.messages.base import Empty, Message, Operation
+from lnh_common.messages.hsm import AuditEntry, Derive
+from lnh_services.hsm.audit import Trail
+from lnh_services.hsm.console import Console, Surroundings
+from lnh_services.hsm.hardening import Hardening
+from lnh_services.hsm.state import ApplianceFile, StateFile
+from lnh_services.hsm.vault import Vault
+
+SO = "security officer"
+PO = "partition owner"
+CO = "crypto officer"
+ADMIN = "admin password"
+ACTIVATION = b"activation secret"
+ARGON2 = (64, 1, 1)  # named in the state file; the derivation itself is a hash here
+
+
+class Store:
+    """The member's store as the console asks it. `fail` may raise before or after an operation is carried out."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.items = DictStore()
+        self.cluster = self.member = b""
+        self.asked: list[str] = []
+        self.lose_answer_of = 0
+        self._clock = clock
+
+    async def ask(self, operation: Operation[Any, Any], message: Message, *, timeout: float) -> Any:
+        self.asked.append(operation.name)
+        reply = self._answer(message)
+        if self.lose_answer_of == len(self.asked):
+            raise OutcomeUnknown("the answer was lost")
+        return reply
+
+    def _answer(self, message: Message) -> Message:
+        match message:
+            case Empty():
+                return store.Status(
+                    state="read-write" if self.cluster else "none", cluster=self.cluster, member=self.member, primary=b"",
+                    epoch=1, in_sync=(), last_index=0, committed_index=0, applied_index=0, items=0, bytes_on_disk=0,
+                    commits_per_second=0.0,
+                )  # fmt: skip
+            case store.Create():
+                if self.cluster not in (b"", message.cluster):
+                    raise AlreadyDone("another cluster")
+                self.cluster, self.member = message.cluster, message.member
+                return Empty()
+            case store.Destroy():
+                assert message.cluster == self.cluster
+                self.cluster, self.items = b"", DictStore()
+                return Empty()
+            case _:
+                return self.items.answer(message, int(self._clock() * 1000))
+
+
+class Workers:
+    """Counts as running what was started."""
+
+    def __init__(self) -> None:
+        self.running = 0
+
+    def start(self) -> None:
+        self.running = 2
+
+    async def stop(self) -> None:
+        self.running = 0
+
+
+class Desk:
+    """An appliance in `directory`; `restart` is what a crash of the core leaves: the files and the store."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.now = START
+        self.store = Store(lambda: self.now)
+        self.restart()
+
+    def restart(self) -> None:
+        self.trail_path = self.directory / "audit.jsonl"
+        self.vault = Vault(
+            StateFile(self.directory / "hsm.state", ARGON2), ApplianceFile(self.directory / "appliance.cbor")
+        )
+        self.trail = Trail(self.trail_path, "a")
+        self.trail.open(int(self.now * 1000))
+        self.workers = Workers()
+        self.console = Console(
+            self.vault,
+            self.trail,
+            derive=self._derive,
+            store=self.store,
+            workers=self.workers,
+            surroundings=Surroundings(
+                name="a", door="localhost:7100", hardening=Hardening(True, True, ()), trail_path=self.trail_path
+            ),
+            clock=lambda: self.now,
+        )
+
+    @staticmethod
+    async def _derive(request: Derive) -> bytes:
+        return derived(request.password, request.salt)
+
+    async def ask(self, operation: Operation[Any, Any], message: Message | None = None) -> Any:
+        return await self.console.perform(operation, message or Empty())
+
+    def audit(self, *entries: AuditEntry) -> None:
+        self.trail.append(entries, int(self.now * 1000))
+
+    # --- steps of the usual order
+
+    async def appliance_init(self) -> None:
+        await self.ask(console.APPLIANCE_INIT, console.InitAppliance(admin="alice", password=ADMIN))
+
+    async def hsm_init(self) -> console.Initialised:
+        message = console.InitHsm(label="hsm-a", so_password=SO, activation=ACTIVATION)
+        reply = await self.ask(console.HSM_INIT, message)
+        assert isinstance(reply, console.Initialised)
+        return reply
+
+    async def activate(self) -> None:
+        await self.ask(console.HSM_ACTIVATE, console.Activate(activation=ACTIVATION))
+
+    async def deactivate(self) -> None:
+        await self.ask(console.HSM_DEACTIVATE, console.Activate(activation=ACTIVATION))
+
+    async def install(self) -> None:
+        await self.ask(console.PACKAGE_INSTALL, console.InstallPackage(so_password=SO, name="cluster"))
+
+    async def partition(self, label: str = "own", version: int = 0) -> console.PartitionView:
+        message = console.CreatePartition(so_password=SO, label=label, version=version, po_password=PO, co_password=CO)
+        view = await self.ask(console.PARTITION_CREATE, message)
+        assert isinstance(view, console.PartitionView)
+        return view
+
+    async def cluster_create(self, label: str = "prod", po: str = PO) -> console.CreatedCluster:
+        message = console.CreateCluster(so_password=SO, label=label, po_password=po)
+        reply = await self.ask(console.CLUSTER_CREATE, message)
+        assert isinstance(reply, console.CreatedCluster)
+        return reply
+
+    async def cluster(self) -> console.CreatedCluster:
+        """Everything up to a cluster."""
+        await self.appliance_init()
+        await self.hsm_init()
+        await self.install()
+        return await self.cluster_create()

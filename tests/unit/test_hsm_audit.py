@@ -1,0 +1,275 @@
+"""The audit trail: it continues, rotates, survives, and shows where it was edited."""
+
+from __future__ import annotations
+
+import json
+import resource
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lnh_common.errors import AuditFailed, SealBroken
+from lnh_common.messages.hsm import AuditEntry
+from lnh_common.messages.store import Item
+from lnh_services.hsm import anchor, audit
+from lnh_services.hsm.audit import Trail, page, verify
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
+PUBLIC = KEY.public_key().public_bytes_raw()
+NOW = 1_700_000_000_000
+
+
+def entry(target: str = "key", **detail: object) -> AuditEntry:
+    return AuditEntry(
+        identity="alice", role="admin", operation="key.generate", target=target, outcome="ok", detail=detail
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "audit.jsonl"
+
+
+def opened(path: Path, segment_bytes: int = 1 << 20) -> Trail:
+    trail = Trail(path, "a", segment_bytes)
+    trail.open(NOW)
+    return trail
+
+
+def written(path: Path, records: int = 5) -> Trail:
+    """A trail of an opening record, `records` records, a head in their middle and one at the end."""
+    trail = opened(path)
+    for number in range(records):
+        trail.append([entry(f"key {number}", count=number)], NOW + number)
+        if number == records // 2:
+            trail.sign(KEY, NOW)
+    trail.sign(KEY, NOW)
+    return trail
+
+
+def test_a_trail_verifies_and_says_what_is_signed(path: Path) -> None:
+    trail = written(path)
+    report = verify(path, PUBLIC)
+    assert (report.records, report.signed, report.problem) == (6, 6, "")
+    trail.append([entry()], NOW)
+    report = verify(path, PUBLIC)
+    assert (report.records, report.signed) == (7, 6)
+    assert report.head == trail.position.hash.hex()
+
+
+def test_only_its_owner_may_read_it(path: Path) -> None:
+    opened(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_no_byte_can_be_changed_unnoticed(path: Path) -> None:
+    written(path, 2)
+    whole = path.read_bytes()
+    line_of = [whole[:at].count(b"\n") + 1 for at in range(len(whole))]
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        problem = verify(path, PUBLIC).problem
+        assert f"line {line_of[at]}:" in problem, (at, whole[at : at + 1], problem)
+
+
+@pytest.mark.parametrize("edit", ["remove", "repeat", "swap"])
+def test_no_line_can_be_removed_repeated_or_moved_unnoticed(path: Path, edit: str) -> None:
+    written(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    for at in range(len(lines) - 1):
+        changed = {
+            "remove": lines[:at] + lines[at + 1 :],
+            "repeat": lines[: at + 1] + lines[at:],
+            "swap": [*lines[:at], lines[at + 1], lines[at], *lines[at + 2 :]],
+        }[edit]
+        path.write_bytes(b"".join(changed))
+        expected = at + 2 if edit == "repeat" else at + 1
+        assert f"line {expected}:" in verify(path, PUBLIC).problem
+
+
+def test_a_line_spelt_in_another_way_is_a_change(path: Path) -> None:
+    written(path)
+    lines = path.read_bytes().splitlines()
+    lines[1] = json.dumps(json.loads(lines[1])).encode()
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    assert "line 2: spelt" in verify(path, PUBLIC).problem
+
+
+def test_a_chain_forged_anew_has_no_head_of_this_hsm(path: Path) -> None:
+    forger = Ed25519PrivateKey.generate()
+    trail = opened(path)
+    trail.append([entry()], NOW)
+    trail.sign(forger, NOW)
+    assert verify(path, PUBLIC).signed == 0
+    trail.sign(KEY, NOW)
+    trail.append([entry()], NOW)
+    assert verify(path, PUBLIC).signed == 2
+    trail.sign(forger, NOW)
+    assert "another HSM" in verify(path, PUBLIC).problem
+
+
+def test_a_trail_continues_after_a_restart(path: Path) -> None:
+    written(path).close()
+    trail = opened(path)
+    trail.append([entry()], NOW)
+    assert trail.unsigned == 2
+    assert trail.head is not None
+    report = verify(path, PUBLIC)
+    assert (report.records, report.signed, report.problem) == (8, 6, "")
+
+
+def test_half_a_line_left_by_a_crash_is_cut_and_said_so(path: Path) -> None:
+    written(path).close()
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole.splitlines()[1][:100])
+    opened(path).close()
+    assert verify(path, PUBLIC).problem == ""
+    (*_, last) = page(path, 0, 100)
+    assert (last["operation"], last["detail"]) == ("audit.open", {"cut_bytes": 100})
+
+
+def test_a_trail_edited_at_its_end_is_kept_as_it_is_and_continued_behind(path: Path) -> None:
+    written(path).close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3].replace(b"alice", b"mallo")
+    edited = b"".join(lines)
+    path.write_bytes(edited)
+    trail = opened(path)
+    trail.append([entry()], NOW)
+    assert (path.parent / "audit-000001.jsonl").read_bytes() == edited
+    assert "audit-000001.jsonl line 4:" in verify(path, PUBLIC).problem
+    assert json.loads(path.read_bytes().splitlines()[0])["detail"] == {"broken_after": 3}
+
+
+def test_segments_are_one_chain(path: Path) -> None:
+    trail = opened(path, segment_bytes=2000)
+    for number in range(30):
+        trail.append([entry(str(number))], NOW)
+    trail.sign(KEY, NOW)
+    there = audit.segments(path)
+    assert len(there) > 3
+    assert there[-1] == path
+    assert all(segment.stat().st_size <= 2000 for segment in there)
+    assert verify(path, PUBLIC).signed == 31
+    trail.close()
+    trail = opened(path, segment_bytes=2000)
+    trail.append([entry()], NOW)
+    assert verify(path, PUBLIC).problem == ""
+    there[1].unlink()
+    assert f"{there[2].name} line 1:" in verify(path, PUBLIC).problem
+
+
+def test_a_crash_between_two_segments_loses_nothing(path: Path) -> None:
+    written(path).close()
+    path.rename(path.with_name("audit-000001.jsonl"))
+    trail = opened(path)
+    trail.append([entry()], NOW)
+    assert verify(path, PUBLIC).problem == ""
+    path.write_bytes(b"")
+    opened(path)
+    assert verify(path, PUBLIC).problem == ""
+
+
+def test_pages_run_through_all_segments(path: Path) -> None:
+    trail = opened(path, segment_bytes=2000)
+    for number in range(30):
+        trail.append([entry(str(number))], NOW)
+        if number % 7 == 0:
+            trail.sign(KEY, NOW)
+    seen: list[str] = []
+    after = 0
+    while records := page(path, after, 4):
+        seen += [record["target"] for record in records]
+        after = records[-1]["index"]
+    assert seen == ["", *map(str, range(30))]
+
+
+def test_a_full_disk_leaves_no_half_line_and_is_tried_again(path: Path) -> None:
+    trail = written(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, hard))
+    try:
+        with pytest.raises(AuditFailed, match="could not be written"):
+            trail.append([entry()], NOW)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    trail.append([entry("again")], NOW)
+    report = verify(path, PUBLIC)
+    assert (report.records, report.problem) == (7, "")
+
+
+def test_a_trail_that_cannot_be_written_at_start_says_so_at_the_first_act_and_recovers(path: Path) -> None:
+    written(path).close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        trail = opened(path)
+        with pytest.raises(AuditFailed):
+            trail.append([entry()], NOW)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    trail.append([entry()], NOW)
+    assert [record["operation"] for record in page(path, 8, 9)] == ["audit.open", "key.generate"]
+    assert verify(path, PUBLIC).problem == ""
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.text(max_size=20),
+            st.dictionaries(
+                st.text(max_size=5),
+                st.recursive(
+                    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+                    max_leaves=5,
+                ),
+                max_size=4,
+            ),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_whatever_an_entry_says_the_trail_verifies(path: Path, entries: list[tuple[str, dict[str, object]]]) -> None:
+    path.unlink(missing_ok=True)
+    trail = opened(path)
+    trail.append(
+        [entry(target, **{}).__class__(**{**_fields(target), "detail": detail}) for target, detail in entries], NOW
+    )
+    trail.close()
+    opened(path).close()
+    report = verify(path, None)
+    assert (report.records, report.problem) == (len(entries) + 2, "")
+    assert len(page(path, 0, 100)) == len(entries) + 2
+
+
+def _fields(target: str) -> dict[str, str]:
+    return {"identity": target, "role": "", "operation": "o", "target": target, "outcome": "ok"}
+
+
+def test_an_anchor_proves_what_was_cut_off_or_replaced(path: Path) -> None:
+    trail = written(path)
+    head = trail.head
+    assert head is not None
+    item = Item(key=anchor.key_of(bytes(16)), version=1, head=anchor.commit(head, bytes(16), None, NOW).changes[0].head)  # type: ignore[union-attr]
+    kept = anchor.read(item, PUBLIC)
+    assert kept == head
+    assert audit.Reading(path).verify(PUBLIC, kept).anchored == 6
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:4]))
+    assert "ends at line 4" in audit.Reading(path).verify(PUBLIC, kept).problem
+    path.unlink()
+    trail = opened(path)
+    for _ in range(20):
+        trail.append([entry("other")], NOW)
+    trail.sign(KEY, NOW)
+    assert f"line {head.index - 1}:" in audit.Reading(path).verify(PUBLIC, kept).problem
+    with pytest.raises(SealBroken):
+        anchor.read(item, Ed25519PrivateKey.generate().public_key().public_bytes_raw())

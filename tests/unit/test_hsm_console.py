@@ -1,0 +1,461 @@
+"""The local console: the order of things, who may, and that nothing is half done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+from models.console import ACTIVATION, ADMIN, PO, SO, Desk
+from models.worker import derived
+
+from lnh_common import errors, limits
+from lnh_common.messages import console
+from lnh_common.messages.base import OPERATIONS, Effect
+from lnh_common.messages.session import Role
+from lnh_common.messages.store import Get
+from lnh_services.hsm import audit, credentials, genesis
+from lnh_services.hsm.operations.policies import policy_id
+from lnh_services.hsm.records import ClusterRecord, CredentialRecord, UserRecord
+from lnh_services.hsm.rules import NEEDS
+from lnh_services.hsm.worker_core import CLUSTER_RECORD
+
+Step = Callable[[Desk], Awaitable[object]]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_every_console_operation_has_a_row_of_needs() -> None:
+    rows = {row.name for row in vars(console).values() if row in OPERATIONS.values()}
+    assert rows == set(NEEDS)
+
+
+def test_records_are_where_the_workers_look_for_them() -> None:
+    assert (genesis.CLUSTER_RECORD, genesis.POLICY_RECORD) == (CLUSTER_RECORD, policy_id(b""))
+
+
+REFUSALS: list[tuple[str, list[Step], Step, type[errors.LnhError], str]] = [
+    ("activate, not initialised", [], Desk.activate, errors.NotInitialised, "not initialised"),
+    ("install, not initialised", [], Desk.install, errors.NotInitialised, "not initialised"),
+    ("init twice", [Desk.hsm_init], Desk.hsm_init, errors.AlreadyDone, "is initialised"),
+    ("admin twice", [Desk.appliance_init], Desk.appliance_init, errors.AlreadyDone, "first admin"),
+    ("activate twice", [Desk.hsm_init], Desk.activate, errors.AlreadyDone, "is activated"),
+    ("install, sealed", [Desk.hsm_init, Desk.deactivate], Desk.install, errors.NotActivated, "not activated"),
+    ("install twice", [Desk.hsm_init, Desk.install], Desk.install, errors.AlreadyDone, "is installed"),
+    ("cluster, no admin", [Desk.hsm_init, Desk.install], Desk.cluster_create, errors.NotInitialised, "no admin"),
+    (
+        "cluster, no package",
+        [Desk.appliance_init, Desk.hsm_init],
+        Desk.cluster_create,
+        errors.NotInitialised,
+        "package",
+    ),
+    ("cluster twice", [Desk.cluster], Desk.cluster_create, errors.AlreadyDone, "one cluster"),
+    ("partition, package", [Desk.hsm_init, Desk.install], Desk.partition, errors.PartitionDisabled, "disabled"),
+    ("partition twice", [Desk.hsm_init, Desk.partition], Desk.partition, errors.NameTaken, "own"),
+]
+
+
+@pytest.mark.parametrize(
+    ("before", "step", "error", "words"), [row[1:] for row in REFUSALS], ids=[r[0] for r in REFUSALS]
+)
+def test_a_refusal_names_what_is_missing(
+    desk: Desk, before: list[Step], step: Step, error: type[errors.LnhError], words: str
+) -> None:
+    async def go() -> None:
+        for each in before:
+            await each(desk)
+        with pytest.raises(error, match=words):
+            await step(desk)
+
+    asyncio.run(go())
+
+
+def test_a_cluster_is_refused_beside_v1_partitions_of_the_appliances_own(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.appliance_init()
+        await desk.hsm_init()
+        await desk.partition("mine", version=1)
+        await desk.install()
+        with pytest.raises(errors.NotPossible, match="mine"):
+            await desk.cluster_create()
+        assert desk.store.asked == []
+
+    asyncio.run(go())
+
+
+def test_the_package_disables_own_partitions_and_only_reimaging_reverses_it(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.hsm_init()
+        assert (await desk.partition()).accessible
+        await desk.install()
+        (view,) = (await desk.ask(console.PARTITION_LIST)).partitions
+        assert not view.accessible
+        with pytest.raises(errors.PartitionDisabled):
+            await desk.ask(console.PARTITION_DELETE, console.PartitionRef(so_password=SO, label="own"))
+        await desk.ask(console.HSM_FACTORY_RESET, console.AsSo(so_password=SO))
+        await desk.hsm_init()
+        with pytest.raises(errors.PartitionDisabled):
+            await desk.partition()
+        await desk.ask(console.APPLIANCE_REIMAGE)
+        await desk.hsm_init()
+        assert (await desk.partition()).accessible
+
+    asyncio.run(go())
+
+
+def test_partitions_are_deleted_by_the_so(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.hsm_init()
+        await desk.partition()
+        with pytest.raises(errors.PartitionUnknown):
+            await desk.ask(console.PARTITION_DELETE, console.PartitionRef(so_password=SO, label="other"))
+        await desk.ask(console.PARTITION_DELETE, console.PartitionRef(so_password=SO, label="own"))
+        assert (await desk.ask(console.PARTITION_LIST)).partitions == ()
+
+    asyncio.run(go())
+
+
+def test_a_domain_is_drawn_and_shown_once_unless_one_is_given(desk: Desk) -> None:
+    async def go() -> None:
+        drawn = (await desk.hsm_init()).domain
+        assert len(bytes.fromhex(drawn)) == 16
+        assert desk.vault.opened.domain == drawn
+        await desk.ask(console.HSM_FACTORY_RESET, console.AsSo(so_password=SO))
+        message = console.InitHsm(label="b", so_password=SO, activation=ACTIVATION, domain="ours")
+        assert (await desk.ask(console.HSM_INIT, message)).domain == ""
+        assert desk.vault.opened.domain == "ours"
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("password", ["short77", "x" * 256])
+def test_a_password_of_a_wrong_length_changes_nothing(desk: Desk, password: str) -> None:
+    async def go() -> None:
+        with pytest.raises(errors.PasswordInvalid):
+            await desk.ask(console.APPLIANCE_INIT, console.InitAppliance(admin="alice", password=password))
+        assert not (await desk.ask(console.APPLIANCE_SHOW)).initialised
+
+    asyncio.run(go())
+
+
+def test_an_admin_made_before_the_hsm_moves_into_it(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.appliance_init()
+        assert [user.name for user in desk.vault.situation.appliance.waiting] == ["alice"]
+        await desk.hsm_init()
+        assert [user.name for user in desk.vault.opened.users] == ["alice"]
+        assert desk.vault.situation.appliance.waiting == ()
+        assert (await desk.ask(console.APPLIANCE_SHOW)).users == ("alice",)
+
+    asyncio.run(go())
+
+
+def test_an_admin_made_while_the_hsm_is_sealed_moves_at_activation(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.hsm_init()
+        await desk.deactivate()
+        await desk.appliance_init()
+        desk.restart()
+        await desk.activate()
+        assert [user.name for user in desk.vault.opened.users] == ["alice"]
+
+    asyncio.run(go())
+
+
+def test_ten_wrong_so_passwords_lock_it_also_across_a_restart(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.hsm_init()
+        wrong = console.InstallPackage(so_password="wrong password", name="cluster")
+        for attempt in range(limits.FAILURES_BEFORE_LOCK):
+            if attempt == 5:
+                desk.restart()
+                await desk.activate()
+            with pytest.raises(errors.PasswordIncorrect):
+                await desk.ask(console.PACKAGE_INSTALL, wrong)
+        desk.restart()
+        await desk.activate()
+        with pytest.raises(errors.PasswordLocked, match="900 s"):
+            await desk.install()
+        desk.now += limits.LOCK_SECONDS
+        await desk.install()
+        assert desk.vault.opened.so.failures == 0
+
+    asyncio.run(go())
+
+
+def test_an_attempt_counts_before_its_derivation_so_that_pulling_the_plug_is_no_free_guess(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.hsm_init()
+        desk.console._derive = never  # type: ignore[misc]
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(desk.install(), 0.01)
+        desk.restart()
+        await desk.activate()
+        assert desk.vault.opened.so.failures == 1
+
+    async def never(_: object) -> bytes:
+        return await asyncio.get_running_loop().create_future()
+
+    asyncio.run(go())
+
+
+def test_what_began_is_finished_when_its_asker_is_gone(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.hsm_init()
+        asked = asyncio.ensure_future(desk.install())
+        await asyncio.sleep(0)
+        asked.cancel()
+        await desk.console.finish(5)
+        assert desk.vault.opened.packages == ("cluster",)
+
+    asyncio.run(go())
+
+
+def test_deactivation_needs_the_activation_secret_and_ends_the_workers(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.cluster()
+        assert desk.workers.running
+        with pytest.raises(errors.ActivationFailed):
+            await desk.ask(console.HSM_DEACTIVATE, console.Activate(activation=b"another secret"))
+        assert desk.workers.running
+        await desk.deactivate()
+        assert desk.vault.state is None
+        assert desk.workers.running == 0
+        view = await desk.ask(console.HSM_SHOW)
+        assert (view.state, view.label, view.cluster) == ("sealed", "hsm-a", "")
+        with pytest.raises(errors.NotActivated):
+            await desk.ask(console.CONSOLE_CLUSTER)
+        await desk.activate()
+        assert desk.workers.running
+
+    asyncio.run(go())
+
+
+def test_a_cluster_is_its_partition_its_records_and_the_users_who_move_into_it(desk: Desk) -> None:
+    async def go() -> None:
+        assert (await desk.ask(console.CONSOLE_CLUSTER)) == console.ConsoleCluster(created=False)
+        created = await desk.cluster()
+        state = desk.vault.opened
+        assert state.cluster is not None
+        assert state.users == ()
+        assert state.cluster.po is None
+        (view,) = (await desk.ask(console.PARTITION_LIST)).partitions
+        assert (view.label, view.version, view.accessible) == ("prod", 1, True)
+        shown = await desk.ask(console.CONSOLE_CLUSTER)
+        assert (shown.cluster, shown.fingerprint, shown.door) == (
+            created.cluster,
+            created.fingerprint,
+            "localhost:7100",
+        )
+        assert (await desk.ask(console.APPLIANCE_SHOW)).users == ("alice",)
+        assert password_of(desk, Role.USER, "alice") == [ADMIN]
+        assert password_of(desk, Role.PO, "") == [PO]
+
+    asyncio.run(go())
+
+
+def password_of(desk: Desk, role: Role, name: str) -> list[str]:
+    """Which of the passwords of this test opens a credential of the cluster."""
+    cluster = desk.vault.opened.cluster
+    assert cluster is not None
+    stored = desk.store.items.storage
+    item = stored.get(cluster.records().key_of(ClusterRecord, genesis.CLUSTER_RECORD))
+    assert item is not None
+    records = cluster.records(cluster.records().read(ClusterRecord, item).instance)
+    item = stored.get(records.key_of(CredentialRecord, credentials.credential_id(role, name)))
+    assert item is not None
+    record = records.read(CredentialRecord, item)
+    return [
+        password
+        for password in (ADMIN, PO, SO, "reset password")
+        if credentials.is_correct(record, derived(password.encode(), record.salt), cluster.newest_smk(), cluster.id)
+    ]
+
+
+@pytest.mark.parametrize("lost", range(1, 5))
+def test_a_cluster_whose_creation_was_interrupted_is_finished_as_the_same(desk: Desk, lost: int) -> None:
+    async def go() -> None:
+        await desk.appliance_init()
+        await desk.hsm_init()
+        await desk.install()
+        desk.store.lose_answer_of = lost
+        with pytest.raises(errors.OutcomeUnknown):
+            await desk.cluster_create()
+        begun = desk.vault.opened.cluster
+        assert desk.workers.running == 0
+        desk.restart()
+        await desk.activate()
+        if begun is not None:
+            with pytest.raises(errors.ArgumentInvalid, match="prod"):
+                await desk.cluster_create("other")
+            with pytest.raises(errors.PasswordIncorrect, match="another PO password"):
+                await desk.cluster_create("prod", po="some other password")
+        created = await desk.cluster_create()
+        assert begun is None or begun.id.hex() == created.cluster
+        assert desk.store.cluster.hex() == created.cluster
+        assert password_of(desk, Role.PO, "") == [PO]
+        assert desk.workers.running
+
+    asyncio.run(go())
+
+
+def test_a_store_that_holds_another_cluster_is_not_written_over(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.appliance_init()
+        await desk.hsm_init()
+        await desk.install()
+        desk.store.cluster = b"another clusters"
+        with pytest.raises(errors.NotPossible, match=b"another clusters".hex()):
+            await desk.cluster_create()
+        assert desk.vault.opened.cluster is None
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("in_cluster", [False, True])
+def test_the_so_resets_an_admin(desk: Desk, in_cluster: bool) -> None:
+    async def go() -> None:
+        await desk.appliance_init()
+        await desk.hsm_init()
+        await desk.install()
+        if in_cluster:
+            await desk.cluster_create()
+        reset = console.ResetAdmin(so_password=SO, admin="alice", password="reset password")
+        with pytest.raises(errors.NameUnknown):
+            await desk.ask(console.APPLIANCE_RESET_ADMIN, msgspec.structs.replace(reset, admin="bob"))
+        await desk.ask(console.APPLIANCE_RESET_ADMIN, reset)
+        if not in_cluster:
+            await desk.cluster_create()
+        assert password_of(desk, Role.USER, "alice") == ["reset password"]
+
+    asyncio.run(go())
+
+
+def test_the_so_resets_nobody_but_admins(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.cluster()
+        cluster = desk.vault.opened.cluster
+        assert cluster is not None
+        got = desk.store.items.answer(Get(key=cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)), 0)
+        records = cluster.records(cluster.records().read(ClusterRecord, got.item).instance)  # type: ignore[attr-defined]
+        put = records.put(UserRecord(name="mia", role="monitor"), genesis.user_id("mia"), 0)
+        commit = genesis.first_commit(with_po(desk), int(desk.now * 1000))
+        desk.store.items.answer(msgspec.structs.replace(commit, sequence=1, changes=(put,)), int(desk.now * 1000))
+        with pytest.raises(errors.ArgumentInvalid, match="monitor"):
+            await desk.ask(
+                console.APPLIANCE_RESET_ADMIN,
+                console.ResetAdmin(so_password=SO, admin="mia", password="reset password"),
+            )
+
+    def with_po(desk: Desk) -> object:
+        state = desk.vault.opened
+        assert state.cluster is not None
+        return msgspec.structs.replace(state, cluster=msgspec.structs.replace(state.cluster, po=state.so.password))
+
+    asyncio.run(go())
+
+
+def test_a_factory_reset_erases_the_hsm_and_its_cluster_and_keeps_packages(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.cluster()
+        await desk.ask(console.HSM_FACTORY_RESET, console.AsSo(so_password=SO))
+        assert desk.store.cluster == b""
+        assert desk.workers.running == 0
+        assert not (desk.directory / "hsm.state").exists()
+        shown = await desk.ask(console.APPLIANCE_SHOW)
+        assert (shown.packages, shown.initialised) == (("cluster",), False)
+        await desk.appliance_init()
+        await desk.hsm_init()
+        await desk.cluster_create()
+
+    asyncio.run(go())
+
+
+def test_a_factory_reset_without_a_cluster_keeps_the_admin(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.appliance_init()
+        await desk.hsm_init()
+        await desk.ask(console.HSM_FACTORY_RESET, console.AsSo(so_password=SO))
+        await desk.hsm_init()
+        assert (await desk.ask(console.APPLIANCE_SHOW)).users == ("alice",)
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_reimaging_destroys_everything_but_the_trail(desk: Desk, sealed: bool) -> None:
+    async def go() -> None:
+        await desk.cluster()
+        if sealed:
+            desk.restart()
+        await desk.ask(console.APPLIANCE_REIMAGE)
+        assert desk.store.cluster == b""
+        assert {path.name for path in desk.directory.iterdir()} == {"audit.jsonl"}
+        assert audit.verify(desk.trail_path, None).problem == ""
+        await desk.cluster()
+
+    asyncio.run(go())
+
+
+def test_an_act_that_cannot_be_recorded_is_not_done(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def go() -> None:
+        await desk.hsm_init()
+
+        def full(*_: object, **__: object) -> int:
+            raise errors.AuditFailed("no space")
+
+        monkeypatch.setattr(desk.trail, "append", full)
+        with pytest.raises(errors.AuditFailed):
+            await desk.install()
+        assert desk.vault.opened.packages == ()
+
+    asyncio.run(go())
+
+
+def test_acts_and_refusals_are_in_the_trail_and_no_password_is(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.cluster()
+        with pytest.raises(errors.PasswordIncorrect):
+            await desk.ask(
+                console.PACKAGE_INSTALL, console.InstallPackage(so_password="wrong password", name="cluster")
+            )
+        records = (await desk.ask(console.AUDIT_SHOW, console.AuditPage())).records
+        acts = [(record["operation"], record["outcome"]) for record in records]
+        assert acts[1:3] == [("appliance.init", "begun"), ("appliance.init", "ok")]
+        assert acts[-2:] == [("package.install", "begun"), ("package.install", "PasswordIncorrect")]
+        text = desk.trail_path.read_bytes()
+        assert not [
+            secret for secret in (SO, PO, ADMIN, "wrong password", ACTIVATION.decode()) if secret.encode() in text
+        ]
+
+    asyncio.run(go())
+
+
+def test_the_report_compares_the_trail_with_its_anchor_in_the_store(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.cluster()
+        await desk.console.anchor()
+        report = await desk.ask(console.AUDIT_VERIFY)
+        assert (report.problem, report.anchored) == ("", report.records - 1)  # the creation's own `ok` came after
+        desk.console.sign()
+        await desk.console.anchor()
+        report = await desk.ask(console.AUDIT_VERIFY)
+        assert report.anchored == report.signed == report.records
+        lines = desk.trail_path.read_bytes().splitlines(keepends=True)
+        desk.trail_path.write_bytes(b"".join(lines[:4]))
+        desk.restart()
+        await desk.activate()
+        assert "cluster's log" in (await desk.ask(console.AUDIT_VERIFY)).problem
+
+    asyncio.run(go())
+
+
+def test_reads_are_not_changes() -> None:
+    changing = {name for name in NEEDS if OPERATIONS[name].effect is Effect.WRITE}
+    assert changing.isdisjoint({"hsm.show", "appliance.show", "partition.list", "console.cluster", "audit.verify"})
