@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -184,6 +185,21 @@ def test_a_malformed_message_costs_its_sender_that_message_alone(door: Door) -> 
     assert client.exchange() == BODY
     assert other.exchange() == BODY
     assert door.status().dropped == len(UNANSWERABLE)
+
+
+def test_random_frames_do_not_stop_it(door: Door) -> None:
+    draw = random.Random(7)  # one seed, one run
+    client = door.client()
+    good = header()
+    for _ in range(3000):
+        frames = [draw.randbytes(draw.randrange(60)) for _ in range(draw.randrange(1, 6))]
+        if draw.random() < 0.5:
+            changed = bytearray(good)
+            changed[draw.randrange(len(changed))] = draw.randrange(256)
+            frames[0] = bytes(changed)
+        client.socket.send_multipart(frames)
+    assert door.client().exchange() == BODY
+    wait_until(lambda: door.status().in_flight == 0, "nothing in flight")
 
 
 def test_garbage_and_half_open_connections_do_not_stop_it(door: Door) -> None:

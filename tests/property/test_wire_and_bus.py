@@ -19,7 +19,7 @@ from lnh_common.bus.server import Call, Server
 from lnh_common.bus.sync import Caller
 from lnh_common.errors import LnhError, MalformedMessage, UnsupportedVersion
 from lnh_common.messages import store
-from lnh_common.messages.base import OPERATIONS
+from lnh_common.messages.base import OPERATIONS, Message
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**65), 2**65) | st.floats(allow_nan=False) | st.binary() | st.text(),
@@ -101,7 +101,7 @@ def test_a_packed_header_parses_to_itself(header: wire.Header) -> None:
 
 @pytest.mark.parametrize("data", NASTY)
 @pytest.mark.parametrize("kind", [store.Count, store.Commit, store.Item])
-def test_nasty_cbor_is_no_message(data: bytes, kind: type[store.Message]) -> None:
+def test_nasty_cbor_is_no_message(data: bytes, kind: type[Message]) -> None:
     with pytest.raises(MalformedMessage):
         codec.decode_as(data, kind)
 
@@ -147,6 +147,10 @@ def test_a_zap_request_always_gets_seven_or_fewer_frames_and_admits_only_curve(f
         assert len(frames[6]) == 32
 
 
+async def count(call: Call, request: store.Count) -> store.Counted:
+    return store.Counted(count=42, index=0)
+
+
 class Live:
     """A server in a thread of its own, as a client sees it."""
 
@@ -165,17 +169,13 @@ class Live:
 
     async def _main(self) -> None:
         server = Server(self.address, name="fuzzed")
-        server.serve(store.COUNT, self._count)
+        server.serve(store.COUNT, count)
         server.start()
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._ready.set()
         await self._stop.wait()
         await server.close()
-
-    @staticmethod
-    async def _count(call: Call, request: store.Count) -> store.Counted:
-        return store.Counted(count=42, index=0)
 
     def close(self) -> None:
         assert self._stop is not None

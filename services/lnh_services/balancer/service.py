@@ -234,20 +234,24 @@ class Balancer:
                 tag = receive(_NOBLOCK)
             except zmq.Again:
                 return
+            try:
+                header = receive(_NOBLOCK)
+                token = receive(_NOBLOCK)
+                body = receive(_NOBLOCK)
+            except zmq.Again:
+                self._contract_broken(number)
+                return
             # Four frames by contract with our own workers; a tag of another length shows that it was broken.
             if len(tag) != TAG_BYTES:
-                self._resynchronise(number, back)
-                return
-            header = receive()
-            token = receive()
-            body = receive()
+                if back.getsockopt(zmq.RCVMORE):
+                    back.recv_multipart(_NOBLOCK)
+                self._contract_broken(number)
+                continue
             request = settle(now, number, tag)
             if request is not None:
                 self._answer(self._way_back(request), [request.client, header, token, body])
 
-    def _resynchronise(self, number: int, back: Socket) -> None:
-        if back.getsockopt(zmq.RCVMORE):
-            back.recv_multipart(_NOBLOCK)
+    def _contract_broken(self, number: int) -> None:
         self._dropped["worker's frames"] += 1
         self._log.failure("a worker broke the contract of frames", worker=number)
 
