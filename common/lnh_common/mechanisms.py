@@ -205,6 +205,7 @@ CURVES_BY_PARAMS: Final[dict[bytes, Curve]] = {
 RSA_BITS: Final = (2048, 3072, 4096, 8192)
 AES_BYTES: Final = (16, 24, 32)
 CHACHA20_BYTES: Final = 32
+GENERIC_SECRET_BYTES: Final = (16, 512)  # least and most
 # PARAMETER_SET (CKP_, PKCS#11 v3.2) of each lattice scheme.
 ML_DSA_SETS: Final[dict[int, str]] = {1: "ML-DSA-44", 2: "ML-DSA-65", 3: "ML-DSA-87"}
 ML_KEM_SETS: Final[dict[int, str]] = {2: "ML-KEM-768", 3: "ML-KEM-1024"}

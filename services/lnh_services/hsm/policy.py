@@ -298,7 +298,9 @@ def check_permitted(attributes: Attributes, use: Use, mechanism: Mechanism, poli
     key_type = attributes.get(_A.KEY_TYPE)
     if key_type not in rule.key_types:
         raise KeyTypeInconsistent(f"{mechanism.name} is not for {_type_name(attributes)}")
-    needed = USE_ATTRIBUTES[use]
+    needed = USE_ATTRIBUTES.get(use)
+    if needed is None:
+        raise KeyFunctionNotPermitted(f"no key is used to {use.value}")
     if attributes.get(needed) is not True:
         raise KeyFunctionNotPermitted(f"{needed.name} is not true for this key")
     allowed = attributes[_A.ALLOWED_MECHANISMS]

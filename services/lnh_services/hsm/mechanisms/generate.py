@@ -29,6 +29,7 @@ from lnh_common.mechanisms import (
     AES_BYTES,
     CHACHA20_BYTES,
     CURVES_BY_PARAMS,
+    GENERIC_SECRET_BYTES,
     ML_DSA_SETS,
     ML_KEM_SETS,
     RSA_BITS,
@@ -42,7 +43,6 @@ from lnh_services.hsm.policy import Policy, check_mechanism, check_new, check_ne
 from lnh_services.hsm.templates import check_template, complete, mirror_uses, share_id
 
 _A = Attribute
-_GENERIC_BYTES: Final = (16, 512)
 _F4: Final = 65537
 _F4_BYTES: Final = _F4.to_bytes(3, "big")
 _CHECK_BYTES: Final = 3
@@ -186,7 +186,7 @@ def _chacha20_length(template: Attributes) -> int:
 
 def _generic_length(template: Attributes) -> int:
     length = _number(template, _A.VALUE_LEN)
-    least, most = _GENERIC_BYTES
+    least, most = GENERIC_SECRET_BYTES
     if not least <= length <= most:
         raise KeySizeRange(f"VALUE_LEN {length}; GENERIC_SECRET has {least} to {most} bytes")
     return length
