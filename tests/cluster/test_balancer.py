@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -77,11 +78,18 @@ class Door:
         self.clients: list[Client] = []
         self.member.directory.create()
         self.process = processes.start("-m", "lnh_services.balancer", "--member-dir", str(root))
+        wait_until(self.is_serving, "a serving balancer")
 
     def start_worker(self, number: int, *mode: str) -> None:
         address = self.member.directory.worker_address(number)
         self.workers[number] = self.member.processes.start(WORKER, address, *mode)
         wait_until(lambda: self.status().places[number].state == "serving", f"worker {number}")
+
+    def is_serving(self) -> bool:
+        assert self.process.poll() is None, "the balancer ended"
+        with contextlib.suppress(LnhError):
+            return self.status().state == "serving"
+        return False
 
     def status(self) -> balancer.Status:
         return ask(self.member.directory.balancer_status, balancer.STATUS)
