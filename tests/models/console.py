@@ -6,9 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from models.storage import DictStore
-from models.worker import START, derived
-
 from lnh_common.errors import AlreadyDone, OutcomeUnknown
 from lnh_common.messages import console, store
 from lnh_common.messages.base import Empty, Message, Operation
@@ -18,6 +15,8 @@ from lnh_services.hsm.console import Console, Surroundings
 from lnh_services.hsm.hardening import Hardening
 from lnh_services.hsm.state import ApplianceFile, StateFile
 from lnh_services.hsm.vault import Vault
+from models.storage import DictStore
+from models.worker import START, derived
 
 SO = "security officer"
 PO = "partition owner"

@@ -6,6 +6,7 @@ import json
 import resource
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from lnh_common.errors import AuditFailed, SealBroken
 from lnh_common.messages.hsm import AuditEntry
-from lnh_common.messages.store import Item
+from lnh_common.messages.store import Item, Put
 from lnh_services.hsm import anchor, audit
 from lnh_services.hsm.audit import Trail, page, verify
 
@@ -240,9 +241,7 @@ def test_a_trail_that_cannot_be_written_at_start_says_so_at_the_first_act_and_re
 def test_whatever_an_entry_says_the_trail_verifies(path: Path, entries: list[tuple[str, dict[str, object]]]) -> None:
     path.unlink(missing_ok=True)
     trail = opened(path)
-    trail.append(
-        [entry(target, **{}).__class__(**{**_fields(target), "detail": detail}) for target, detail in entries], NOW
-    )
+    trail.append([msgspec.structs.replace(entry(target), detail=detail) for target, detail in entries], NOW)
     trail.close()
     opened(path).close()
     report = verify(path, None)
@@ -250,15 +249,13 @@ def test_whatever_an_entry_says_the_trail_verifies(path: Path, entries: list[tup
     assert len(page(path, 0, 100)) == len(entries) + 2
 
 
-def _fields(target: str) -> dict[str, str]:
-    return {"identity": target, "role": "", "operation": "o", "target": target, "outcome": "ok"}
-
-
 def test_an_anchor_proves_what_was_cut_off_or_replaced(path: Path) -> None:
     trail = written(path)
     head = trail.head
     assert head is not None
-    item = Item(key=anchor.key_of(bytes(16)), version=1, head=anchor.commit(head, bytes(16), None, NOW).changes[0].head)  # type: ignore[union-attr]
+    (change,) = anchor.commit(head, bytes(16), None, NOW).changes
+    assert isinstance(change, Put)
+    item = Item(key=change.key, version=1, head=change.head)
     kept = anchor.read(item, PUBLIC)
     assert kept == head
     assert audit.Reading(path).verify(PUBLIC, kept).anchored == 6

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from models.console import ACTIVATION, ADMIN, PO, SO, Desk
-from models.worker import derived
 
 from lnh_common import errors, limits
 from lnh_common.messages import console
@@ -20,7 +18,10 @@ from lnh_services.hsm import audit, credentials, genesis
 from lnh_services.hsm.operations.policies import policy_id
 from lnh_services.hsm.records import ClusterRecord, CredentialRecord, UserRecord
 from lnh_services.hsm.rules import NEEDS
+from lnh_services.hsm.state import HsmState
 from lnh_services.hsm.worker_core import CLUSTER_RECORD
+from models.console import ACTIVATION, ADMIN, PO, SO, Desk
+from models.worker import derived
 
 Step = Callable[[Desk], Awaitable[object]]
 
@@ -36,7 +37,8 @@ def test_every_console_operation_has_a_row_of_needs() -> None:
 
 
 def test_records_are_where_the_workers_look_for_them() -> None:
-    assert (genesis.CLUSTER_RECORD, genesis.POLICY_RECORD) == (CLUSTER_RECORD, policy_id(b""))
+    assert genesis.CLUSTER_RECORD == CLUSTER_RECORD
+    assert policy_id(b"") == genesis.POLICY_RECORD
 
 
 REFUSALS: list[tuple[str, list[Step], Step, type[errors.LnhError], str]] = [
@@ -200,7 +202,8 @@ def test_an_attempt_counts_before_its_derivation_so_that_pulling_the_plug_is_no_
         assert desk.vault.opened.so.failures == 1
 
     async def never(_: object) -> bytes:
-        return await asyncio.get_running_loop().create_future()
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError("nobody answers")
 
     asyncio.run(go())
 
@@ -353,7 +356,7 @@ def test_the_so_resets_nobody_but_admins(desk: Desk) -> None:
                 console.ResetAdmin(so_password=SO, admin="mia", password="reset password"),
             )
 
-    def with_po(desk: Desk) -> object:
+    def with_po(desk: Desk) -> HsmState:
         state = desk.vault.opened
         assert state.cluster is not None
         return msgspec.structs.replace(state, cluster=msgspec.structs.replace(state.cluster, po=state.so.password))

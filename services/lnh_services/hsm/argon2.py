@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from lnh_common import limits
 from lnh_common.bus.server import Call, Server
-from lnh_common.errors import ArgumentInvalid, Busy, DeadlineExceeded
+from lnh_common.errors import ArgumentInvalid, Busy
 from lnh_common.messages.hsm import DERIVE, Derive, Derived
 from lnh_services import serving
 from lnh_services.hsm.hardening import harden
@@ -37,7 +37,7 @@ def derive(request: Derive) -> bytes:
 
 
 class Derivations:
-    """Serves `argon2.derive`: a queue of at most `queue` requests before one derivation."""
+    """Serves `argon2.derive`: at most `queue` requests wait for the one that is served."""
 
     def __init__(self, queue: int = limits.ARGON2_QUEUE) -> None:
         self._queue: Final = queue
@@ -49,17 +49,19 @@ class Derivations:
             raise Busy(f"{self._queue} logins wait for their turn, which is the limit")
         self._waiting += 1
         try:
-            # The turn is kept until the derivation ends, also when its asker's deadline ends first: a thread is not
-            # cancelled, and two at once would be more than the one this process is for.
-            return await asyncio.shield(asyncio.ensure_future(self._derive(call, request)))
+            await self._turn.acquire()
         finally:
             self._waiting -= 1
+        # The turn ends with the derivation, also when its asker's deadline ends first: a thread is not cancelled, and
+        # two at once would be more than the one this process is for.
+        work = asyncio.ensure_future(asyncio.to_thread(derive, request))
+        work.add_done_callback(self._end_turn)
+        return Derived(key=await asyncio.shield(work))
 
-    async def _derive(self, call: Call, request: Derive) -> Derived:
-        async with self._turn:
-            if call.remaining() <= 0:
-                raise DeadlineExceeded("the deadline passed while others were served")
-            return Derived(key=await asyncio.to_thread(derive, request))
+    def _end_turn(self, work: asyncio.Future[bytes]) -> None:
+        self._turn.release()
+        if not work.cancelled():
+            work.exception()  # read here too: its asker may have gone
 
 
 async def _main(member: serving.Member, stop: asyncio.Event) -> None:

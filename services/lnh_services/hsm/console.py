@@ -49,7 +49,7 @@ Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 M = TypeVar("M", bound=Message)
 
-STORE_SECONDS: Final = 10.0
+STORE_SECONDS: Final = 5.0
 _DOMAIN_BYTES: Final = 16
 _USERS_SHOWN: Final = 4096
 _SO: Final = "SO"

@@ -1,0 +1,300 @@
+"""The hsm core, its Argon2id process, its workers and a store as real processes, asked over their real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from lnh_common import limits
+from lnh_common.bus.client import Client
+from lnh_common.bus.sync import Caller
+from lnh_common.errors import ActivationFailed, Busy, DeadlineExceeded, LnhError, NoCluster, NotActivated, Unreachable
+from lnh_common.messages import console
+from lnh_common.messages.base import Empty, Message, Operation
+from lnh_common.messages.hsm import ATTACH, AUDIT, DERIVE, AttachWorker, Audit, AuditEntry, Derive
+from lnh_services.configuration import ActivationSettings, Settings
+from lnh_services.durable import replace_file
+from lnh_services.hsm.audit import verify
+from lnh_services.hsm.state import StateFile
+from lnh_services.initialise import initialise_member
+from lnh_services.paths import MemberDirectory
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Message)
+
+SO, PO, ADMIN, ACTIVATION = "security officer", "partition owner", "admin password", b"activation secret"
+PATIENCE = 30.0
+
+
+def eventually(look: Callable[[], T | None], what: str) -> T:
+    """What `look` finds, as soon as it finds something."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        found = look()
+        if found:
+            return found
+        select.select([], [], [], 0.02)
+    raise AssertionError(f"not within {PATIENCE} s: {what}")
+
+
+class Member:
+    """A member directory and the processes started for it."""
+
+    def __init__(self, directory: MemberDirectory) -> None:
+        self.directory = directory
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, service: str) -> None:
+        command = [sys.executable, "-m", f"lnh_services.{service}", "--member-dir", str(self.directory.root)]
+        self.processes[service] = subprocess.Popen(command)
+
+    def stop(self, service: str, number: signal.Signals = signal.SIGTERM) -> int:
+        process = self.processes.pop(service)
+        process.send_signal(number)
+        return process.wait(PATIENCE)
+
+    def stop_all(self) -> None:
+        for service in list(self.processes):
+            self.stop(service)
+
+    def ask(self, operation: Operation[Any, R], message: Message | None = None, address: str = "") -> R:
+        with Caller(address or self.directory.hsm_console) as caller:
+            return caller.ask(operation, message or Empty(), timeout=PATIENCE)
+
+    def attach(self) -> Any:
+        return self.ask(ATTACH, AttachWorker(number=9, worker=bytes(16)), self.directory.hsm_core)
+
+    def children(self) -> dict[str, int]:
+        """The core's children by module, number by number."""
+        core = self.processes["hsm"].pid
+        found = {}
+        for entry in Path("/proc").iterdir():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if int(fields[1]) == core and b"-m" in words:
+                found[b" ".join(words[words.index(b"-m") + 1 :]).decode().strip()] = int(entry.name)
+        return found
+
+
+@contextmanager
+def member(root: Path, **settings: Any) -> Iterator[Member]:
+    directory = MemberDirectory(root)
+    initialise_member(directory, Settings(name="a", base_port=7100, workers=1, **settings))
+    made = Member(directory)
+    try:
+        yield made
+    finally:
+        made.stop_all()
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Member]:
+    with member(tmp_path / "m") as made:
+        yield made
+
+
+def initialised(made: Member) -> None:
+    made.ask(console.APPLIANCE_INIT, console.InitAppliance(admin="alice", password=ADMIN))
+    made.ask(console.HSM_INIT, console.InitHsm(label="hsm-a", so_password=SO, activation=ACTIVATION))
+
+
+def with_cluster(made: Member) -> console.CreatedCluster:
+    initialised(made)
+    made.ask(console.PACKAGE_INSTALL, console.InstallPackage(so_password=SO, name="cluster"))
+    return made.ask(console.CLUSTER_CREATE, console.CreateCluster(so_password=SO, label="prod", po_password=PO))
+
+
+def test_an_appliance_becomes_a_cluster_and_is_the_same_after_a_restart(alone: Member) -> None:
+    alone.start("hsm")
+    alone.start("store")
+    with pytest.raises(NotActivated):
+        alone.attach()
+    initialised(alone)
+    with pytest.raises(NoCluster):
+        alone.attach()
+    alone.ask(console.PACKAGE_INSTALL, console.InstallPackage(so_password=SO, name="cluster"))
+    created = alone.ask(console.CLUSTER_CREATE, console.CreateCluster(so_password=SO, label="prod", po_password=PO))
+    before = alone.attach()
+    assert (before.cluster.hex(), before.label, before.member_name) == (created.cluster, "prod", "a")
+    eventually(lambda: alone.ask(console.HSM_SHOW).workers, "a worker")
+
+    assert alone.stop("hsm") == 0
+    alone.start("hsm")
+    assert alone.ask(console.HSM_SHOW).state == "sealed"
+    with pytest.raises(NotActivated):
+        alone.attach()
+    with pytest.raises(ActivationFailed):
+        alone.ask(console.HSM_ACTIVATE, console.Activate(activation=b"another secret"))
+    alone.ask(console.HSM_ACTIVATE, console.Activate(activation=ACTIVATION))
+    assert alone.attach() == before
+    assert alone.ask(console.CONSOLE_CLUSTER).fingerprint == created.fingerprint
+    report = alone.ask(console.AUDIT_VERIFY)
+    assert report.problem == ""
+    assert report.signed >= report.records - 1
+
+    alone.ask(console.HSM_DEACTIVATE, console.Activate(activation=ACTIVATION))
+    assert [name for name in alone.children() if "worker" in name] == []
+    with pytest.raises(NotActivated):
+        alone.attach()
+
+
+def test_killed_at_any_moment_of_its_creation_it_is_finished_as_the_same_cluster(alone: Member) -> None:
+    alone.start("hsm")
+    initialised(alone)
+    alone.ask(console.PACKAGE_INSTALL, console.InstallPackage(so_password=SO, name="cluster"))
+    create = console.CreateCluster(so_password=SO, label="prod", po_password=PO)
+    state = StateFile(alone.directory.data("hsm") / "hsm.state")
+    began = ""
+    for wait in (0.25, 0.32, 0.36, 0.40):  # about when its two derivations are done
+        if "store" not in alone.processes:
+            alone.start("store")
+        with Caller(alone.directory.hsm_console) as caller, pytest.raises(LnhError):
+            caller.ask(console.CLUSTER_CREATE, create, timeout=wait)
+        alone.stop("hsm", signal.SIGKILL)
+        assert state.read() is not None
+        alone.start("hsm")
+        alone.ask(console.HSM_ACTIVATE, console.Activate(activation=ACTIVATION))
+        labels = [view.serial for view in alone.ask(console.PARTITION_LIST).partitions]
+        assert len(labels) <= 1
+        assert not began or labels == [began]
+        began = labels[0] if labels else ""
+        if alone.ask(console.CONSOLE_CLUSTER).created:
+            break
+    else:
+        alone.ask(console.CLUSTER_CREATE, create)
+    assert alone.ask(console.CONSOLE_CLUSTER).created
+    assert alone.ask(console.APPLIANCE_SHOW).users == ("alice",)
+    assert alone.ask(console.AUDIT_VERIFY).problem == ""
+
+
+def test_without_its_store_no_cluster_is_begun(alone: Member) -> None:
+    alone.start("hsm")
+    initialised(alone)
+    alone.ask(console.PACKAGE_INSTALL, console.InstallPackage(so_password=SO, name="cluster"))
+    with pytest.raises(Unreachable):
+        alone.ask(console.CLUSTER_CREATE, console.CreateCluster(so_password=SO, label="prod", po_password=PO))
+    assert alone.ask(console.PARTITION_LIST).partitions == ()
+
+
+def test_it_activates_from_a_file_that_only_its_owner_may_read(tmp_path: Path) -> None:
+    with member(tmp_path / "m", activation=ActivationSettings(file="activation")) as made:
+        made.start("hsm")
+        initialised(made)
+        made.stop("hsm")
+        replace_file(made.directory.root / "activation", ACTIVATION + b"\n")
+        made.start("hsm")
+        eventually(lambda: made.ask(console.HSM_SHOW).state == "activated", "activation from the file")
+        assert "disk it protects" in " ".join(made.ask(console.HSM_SHOW).advice)
+        made.stop("hsm")
+        (made.directory.root / "activation").chmod(0o644)
+        made.start("hsm")
+        log = made.directory.log / "hsm.log"
+        eventually(lambda: "not activated from file" in log.read_text(), "a line in the log")
+        assert made.ask(console.HSM_SHOW).state == "sealed"
+
+
+def test_children_are_restarted_and_die_with_the_core(alone: Member) -> None:
+    alone.start("hsm")
+    alone.start("store")
+    with_cluster(alone)
+    first = eventually(lambda: alone.children() if len(alone.children()) == 2 else None, "both children")
+    for pid in first.values():
+        os.kill(pid, signal.SIGKILL)
+    second = eventually(
+        lambda: now if len(now := alone.children()) == 2 and not set(now.values()) & set(first.values()) else None,
+        "both children anew",
+    )
+    with Caller(alone.directory.argon2) as caller:
+        eventually(lambda: _derived(caller), "Argon2id again")
+    watched = [os.pidfd_open(pid) for pid in second.values()]
+    alone.stop("hsm", signal.SIGKILL)
+    for descriptor in watched:
+        assert select.select([descriptor], [], [], PATIENCE)[0], "a child lives on"
+        os.close(descriptor)
+
+
+def _derive(memory: int = 64) -> Derive:
+    return Derive(password=b"password", salt=bytes(16), memory=memory, passes=1, lanes=1)
+
+
+def _derived(caller: Caller) -> bool:
+    try:
+        return len(caller.ask(DERIVE, _derive(), timeout=1).key) == 32
+    except LnhError:
+        return False
+
+
+def test_a_worker_can_write_to_the_trail_and_cannot_forge_it(alone: Member) -> None:
+    alone.start("hsm")
+    initialised(alone)
+    entry = AuditEntry(
+        identity="app", role="krco", operation="key.generate", target="00ff", outcome="ok", detail={"n": 1}
+    )
+    address = alone.directory.hsm_core
+    first = alone.ask(AUDIT, Audit(entries=(entry,)), address).index
+    assert alone.ask(AUDIT, Audit(entries=(entry,) * limits.AUDIT_SIGN_RECORDS), address).index == first + 1000
+    report = alone.ask(console.AUDIT_VERIFY)
+    assert (report.problem, report.signed) == ("", report.records)
+    alone.stop("hsm", signal.SIGKILL)
+    path = alone.directory.log / "audit.jsonl"
+    assert verify(path, None).problem == ""
+    text = path.read_bytes()
+    assert text.count(b'"app"') == 1001
+    path.write_bytes(text.replace(b'"app"', b'"bad"', 1))
+    alone.start("hsm")
+    assert "line" in alone.ask(console.AUDIT_VERIFY).problem
+
+
+def test_a_damaged_state_file_stops_it_with_a_reason(alone: Member) -> None:
+    alone.start("hsm")
+    initialised(alone)
+    alone.stop("hsm")
+    (alone.directory.data("hsm") / "hsm.state").write_bytes(b"scribble")
+    alone.start("hsm")
+    assert alone.processes.pop("hsm").wait(PATIENCE) == 1
+    assert "hsm.state is damaged" in (alone.directory.log / "hsm.log").read_text()
+
+
+def test_the_argon2_process_does_one_at_a_time_refuses_beyond_its_queue_and_drops_what_is_late(alone: Member) -> None:
+    alone.start("hsm")
+    alone.ask(console.HSM_SHOW)
+    with Caller(alone.directory.argon2) as caller:
+        eventually(lambda: _derived(caller), "the Argon2id process")
+    outcomes = flood(alone.directory.argon2, limits.ARGON2_QUEUE + 1 + 10)
+    assert outcomes.count(Busy) == 10
+    assert DeadlineExceeded in outcomes
+    assert None in outcomes
+
+
+def flood(address: str, count: int) -> list[type[LnhError] | None]:
+    """Ask for `count` derivations at once, each of which has little time; what became of each."""
+
+    async def one(client: Client) -> type[LnhError] | None:
+        try:
+            await client.ask(DERIVE, _derive(64 * limits.KIB), timeout=1.0)
+        except LnhError as error:
+            return type(error)
+        return None
+
+    async def go() -> list[type[LnhError] | None]:
+        client = Client(address)
+        try:
+            return await asyncio.gather(*(one(client) for _ in range(count)))
+        finally:
+            await client.close()
+
+    return asyncio.run(go())
