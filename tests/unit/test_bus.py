@@ -12,8 +12,10 @@ import pytest
 import zmq
 
 from lnh_common import codec, limits, wire
+from lnh_common.bus import zap
 from lnh_common.bus.client import Client
 from lnh_common.bus.curve import KeyPair
+from lnh_common.bus.pump import Pump
 from lnh_common.bus.server import Call, Server
 from lnh_common.errors import (
     Busy,
@@ -342,10 +344,40 @@ def test_curve_admits_with_the_right_server_key_and_explains_a_wrong_one() -> No
             assert (await good.ask(store.COUNT, store.Count(table="t"))).count == 1
             with pytest.raises(Unreachable, match=r"handshake|key"):
                 await bad.ask(store.COUNT, store.Count(table="t"), timeout=1.0)
+            assert server.dropped["handshake"] > 0
         finally:
             await good.close()
             await bad.close()
             await server.close()
+            context.term()
+
+    run(scene)
+
+
+def test_an_authenticator_admits_by_key_and_the_refused_learn_why() -> None:
+    async def scene() -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        keys, welcome, unwelcome = KeyPair.generate(), KeyPair.generate(), KeyPair.generate()
+        door = zap.socket(context)
+        guard = Pump(
+            door,
+            lambda frames: guard.send(zap.answer(frames, lambda handshake: handshake.key == welcome.public)),
+        )
+        server = Server("tcp://127.0.0.1:*", name="curve", keys=keys, context=context)
+        server.serve(store.COUNT, counted)
+        server.start()
+        good = Client(server.address, server_key=keys.public, keys=welcome)
+        bad = Client(server.address, server_key=keys.public, keys=unwelcome)
+        try:
+            assert (await good.ask(store.COUNT, store.Count(table="t"))).count == 1
+            with pytest.raises(Unreachable, match="refused this key"):
+                await bad.ask(store.COUNT, store.Count(table="t"), timeout=1.0)
+        finally:
+            await good.close()
+            await bad.close()
+            await server.close()
+            guard.stop()
+            door.close()
             context.term()
 
     run(scene)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from lnh_common import codec, limits, wire
 from lnh_common.bus import curve, intake
@@ -90,6 +91,8 @@ class Server:
         if keys is not None:
             curve.serve(socket, keys)
         self._socket: Final = socket
+        self._monitor: Final = socket.get_monitor_socket(curve.FAILED_EVENTS) if keys is not None else None
+        self._pumps: list[Pump] = []
         self._pump: Pump | None = None
 
     def serve(self, operation: Operation[Q, R], handler: Handler[Q, R]) -> None:
@@ -107,6 +110,9 @@ class Server:
         self._socket.bind(self.address)
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)  # a wildcard port is known now
         self._pump = Pump(self._socket, self._receive)
+        self._pumps.append(self._pump)
+        if self._monitor is not None:
+            self._pumps.append(Pump(self._monitor, self._on_failed_handshake))
 
     def cast(self, identity: bytes, operation: Operation[Q, Any], message: Q) -> bool:
         """Send a message that wants no answer to one connection; False when it is gone or does not read."""
@@ -127,8 +133,11 @@ class Server:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
-        if self._pump is not None:
-            self._pump.stop()
+        for pump in self._pumps:
+            pump.stop()
+        if self._monitor is not None:
+            self._socket.disable_monitor()
+            self._monitor.close(0)
         self._socket.close()
 
     def _receive(self, frames: list[bytes]) -> None:
@@ -147,6 +156,12 @@ class Server:
             self._begin_cast(call, taken)
         else:
             self._begin(call, taken)
+
+    def _on_failed_handshake(self, frames: list[bytes]) -> None:
+        self.dropped["handshake"] += 1
+        if self.dropped["handshake"].bit_count() == 1:  # at powers of two: seen, and never a flood
+            problem = curve.explain(parse_monitor_message(frames)["event"])
+            self._log.warning("handshakes failed", so_far=self.dropped["handshake"], problem=problem)
 
     def _begin(self, call: Call, taken: intake.Accepted) -> None:
         handler = self._handlers.get(call.header.operation)

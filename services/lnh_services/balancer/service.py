@@ -362,7 +362,9 @@ class Balancer:
                     self._connections.discard(message["value"])
                 case failed:
                     self._dropped["handshake"] += 1
-                    self._log.debug("handshake failed", problem=curve.explain(failed))
+                    if self._dropped["handshake"].bit_count() == 1:  # at powers of two: seen, and never a flood
+                        problem = curve.explain(failed)
+                        self._log.warning("handshakes failed", so_far=self._dropped["handshake"], problem=problem)
 
     def _tick(self, now: float) -> None:
         for request, error in self._router.expire(now):
