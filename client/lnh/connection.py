@@ -126,7 +126,7 @@ class Channel:
         milliseconds = max(int(min(wait, _TICK) * 1000), 1)
         if milliseconds != self._receive_ms:
             self._socket.rcvtimeo = self._receive_ms = milliseconds
-        flags = 0
+        flags = zmq.NOBLOCK if timeout <= 0 else 0
         try:
             while True:
                 frames = self._socket.recv_multipart(flags)

@@ -40,6 +40,7 @@ Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
 _RENEW_AT: Final = 2 / 3  # of a token's lifetime
+_AHEAD: Final = 4  # how many times `in_flight` answers may be kept for one that is late, in its turn
 
 
 class Session:
@@ -110,10 +111,13 @@ class Session:
         """
         timeout = self.timeout if timeout is None else timeout
         window: deque[Request] = deque()
+        most = _AHEAD * in_flight
         with self.connection.channel(timeout) as channel:
             try:
                 for operation, fields in calls:
-                    if len(window) >= in_flight:
+                    while len(channel.requests) >= in_flight and len(window) < most:
+                        channel.step(timeout)
+                    while window and (window[0].done or len(window) >= most):
                         yield channel.wait(window.popleft())
                     token, keys = self.credentials()
                     window.append(channel.submit(operation, fields, timeout, route=self.route, token=token, seal=keys))

@@ -37,7 +37,7 @@ def list_(options: AdminOptions) -> None:
     """List the keyrings this client may see."""
     with options.viewing() as session:
         views = list(session.keyrings())
-    options.rows(map(terminal.fields, views), "label", "id", "roles", "objects")
+    options.rows(map(terminal.fields, views), "label", "id")
 
 
 @verb(app, "show", AdminOptions)

@@ -7,12 +7,14 @@ import typer
 from lnh.cli import (
     appliance,
     audit,
+    bench,
     client,
     cluster,
     cryptography,
     hsm,
     key,
     keyring,
+    local,
     member,
     package,
     partition,
@@ -31,7 +33,7 @@ app = typer.Typer(
 
 for _noun in (appliance, hsm, partition, package, cluster, member, user, client, keyring, role, key, audit):
     app.add_typer(_noun.app)
-for _verbs in (cryptography, status):
+for _verbs in (cryptography, status, bench, local):
     _verbs.enter(app)
 
 

@@ -131,13 +131,17 @@ def logout(
     options.say(f"logged out {role.name}" if ended or everywhere else "was not logged in", ended=ended)
 
 
-@verb(app, "list", KeyringOptions)
-def list_(options: KeyringOptions) -> None:
-    """List a keyring's roles and whether they have a credential."""
-    with options.registered() as cluster:
-        roles = cluster.keyring(options.keyring).view.roles
-    rows = [
-        {"role": "krso", "state": "must change" if "krso-first" in roles else "set" if "krso" in roles else "not set"},
-        {"role": "krco", "state": "set" if "krco" in roles else "not set"},
-    ]
+@verb(app, "list", AdminOptions)
+def list_(
+    options: AdminOptions,
+    keyring: Annotated[str, typer.Option("--keyring", "-k", envvar="LNH_KEYRING", help="The keyring.")],
+) -> None:
+    """List a keyring's roles and whether they have a credential, as an appliance user."""
+    with options.administration() as session:
+        held = session.show_keyring(keyring).roles
+    rows = []
+    for role in ("krso", "krco"):
+        marks = [mark for mark in held if mark.startswith(role)]
+        state = "not set" if not marks else "set" if role in marks else "must change"
+        rows.append({"role": role, "state": state})
     options.rows(rows, "role", "state")

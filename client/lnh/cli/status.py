@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from lnh.cli import terminal
@@ -27,4 +29,14 @@ def status(options: AdminOptions) -> None:
     typer.echo()
     options.rows(members, "name", "address", "primary", "state", "group", "product")
     typer.echo()
-    options.rows(record["services"], "name", "state", "detail")
+    services = [{**service, "detail": _brief(service["detail"])} for service in record["services"]]
+    options.rows(services, "name", "state", "detail")
+
+
+def _brief(detail: dict[str, Any]) -> dict[str, Any]:
+    """What fits on a line: numbers and words, no ids and nothing nested."""
+    return {
+        name: value
+        for name, value in detail.items()
+        if value != "" and not isinstance(value, dict | list) and not (isinstance(value, str) and len(value) > 24)
+    }
