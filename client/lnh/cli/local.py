@@ -7,6 +7,7 @@ files of mode 0600 under one directory; ports are free ones.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shlex
@@ -152,10 +153,7 @@ def set_up(steps: Steps) -> str:
     steps.say("Install the cluster package, and create the cluster: its V1 partition, PO, SMK and identity")
     steps.run("lnh", "package", "install", "cluster", "--yes")
     steps.run("lnh", "cluster", "create", "demo", "--po-password-file", place.secret("po"))
-    shown = steps.run("lnh", "cluster", "show", "--member-dir", place.member, "--json")
-    import json
-
-    cluster = json.loads(shown)
+    cluster = json.loads(steps.run("lnh", "cluster", "show", "--member-dir", place.member, "--json"))
     steps.say("Register this client: the fingerprint is checked, an admin lets it in")
     steps.run(
         "LNHClientRegistration", "--member", address, "--cluster-id", cluster["cluster"],
@@ -181,11 +179,13 @@ def make_keyring(steps: Steps) -> None:
 
 
 _KEYS: Final = (
-    ("rsa", ("RSA", "--bits", "2048")),
-    ("p256", ("EC", "--curve", "P-256")),
-    ("ed25519", ("EC_EDWARDS", "--curve", "Ed25519")),
-    ("aes", ("AES", "--bits", "256")),
+    ("rsa", ("--type", "RSA", "--bits", "2048")),
+    ("p256", ("--type", "EC", "--curve", "P-256")),
+    ("ed25519", ("--type", "EC_EDWARDS", "--curve", "Ed25519")),
+    ("aes", ("--type", "AES", "--bits", "256")),
 )
+# What makes the signature one that `openssl dgst` verifies by itself.
+_SIGN: Final = {"rsa": ("--mechanism", "SHA256_RSA_PKCS"), "p256": ("--der",), "ed25519": ()}
 _VERIFY: Final = {
     "rsa": ("dgst", "-sha256", "-verify"),
     "p256": ("dgst", "-sha256", "-verify"),
@@ -198,10 +198,9 @@ def sign_and_check(steps: Steps, keys: tuple[str, ...]) -> None:
     root = steps.place.root
     for name in keys:
         signature = root / f"{name}.sig"
-        der = ["--der"] if name == "p256" else []
-        steps.run("lnh", "sign", "--keyring", "payments", "--key", name, *der, root / "file", "--out", signature)
+        steps.run("lnh", "sign", "--keyring", "payments", name, root / "file", *_SIGN[name], "--output", signature)
         public = root / f"{name}.pem"
-        steps.run("lnh", "key", "export", "--keyring", "payments", name, "--out", public)
+        steps.run("lnh", "key", "export", "--keyring", "payments", name, "--output", public)
         if shutil.which("openssl") is None:
             _verify_with_library(name, public, root / "file", signature)
             typer.echo(f"{_TABS}verified with the `cryptography` library (no openssl command here)")
@@ -233,8 +232,9 @@ def _verify_with_library(name: str, public: Path, file: Path, signature: Path) -
 def encrypt_and_check(steps: Steps) -> None:
     """Encrypt the file, decrypt it, compare."""
     root = steps.place.root
-    steps.run("lnh", "encrypt", "--keyring", "payments", "--key", "aes", root / "file", "--out", root / "file.enc")
-    steps.run("lnh", "decrypt", "--keyring", "payments", "--key", "aes", root / "file.enc", "--out", root / "file.dec")
+    aes = ("--keyring", "payments", "aes")
+    steps.run("lnh", "encrypt", *aes, root / "file", "--output", root / "file.enc")
+    steps.run("lnh", "decrypt", *aes, root / "file.enc", "--output", root / "file.dec")
     if (root / "file.dec").read_bytes() != (root / "file").read_bytes():
         raise StepFailed("the decrypted file is not the file")
     if (root / "file").read_bytes() in (root / "file.enc").read_bytes():
@@ -275,6 +275,7 @@ def demo() -> None:
     began = time.monotonic()
     place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))  # noqa: S108  # sockets want a short path
     steps = Steps(place)
+    kept = True  # so that a failure can be looked into
     try:
         place.create()
         typer.echo(f"Everything happens in D={place.root}. To type the commands yourself:")
@@ -285,7 +286,7 @@ def demo() -> None:
         steps.say("Generate keys: RSA-2048, P-256, Ed25519, AES-256, in one session of the KRCO")
         steps.run("lnh", "role", "login", "--keyring", "payments")
         for name, words in _KEYS:
-            steps.run("lnh", "key", "generate", "--keyring", "payments", "--label", name, *words)
+            steps.run("lnh", "key", "generate", "--keyring", "payments", name, *words)
         steps.run("lnh", "key", "list", "--keyring", "payments")
         (place.root / "file").write_bytes(b"A real file.\n" * 1000)
         steps.say("Sign a file with each key, and have another program verify it")
@@ -302,12 +303,14 @@ def demo() -> None:
         steps.say("How it is")
         steps.run("lnh", "status")
         steps.say(f"Done in {time.monotonic() - began:.0f} s. Stopping it, and removing {place.root}")
+        kept = False
     except StepFailed as error:
-        terminal.refuse(str(error), f"look at {place.member}/log; it is removed when you press return")
+        terminal.refuse(str(error), f"look at {place.member}/log, then remove {place.root}")
     finally:
         with contextlib.suppress(StepFailed):
             stop(place)
-        shutil.rmtree(place.root, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(place.root, ignore_errors=True)
 
 
 Directory = Annotated[Path, typer.Option("--dir", help="Where it lives.")]
@@ -344,7 +347,7 @@ def up(directory: Directory = Path(".lnh-demo")) -> None:
     typer.echo(f"A cluster runs in {place.root}. To use it:")
     for name, value in place.variables().items():
         typer.echo(f"{_TABS}export {name}={shlex.quote(value)}")
-    typer.echo(f"{_TABS}lnh key generate --keyring payments --label first EC --curve P-256")
+    typer.echo(f"{_TABS}lnh key generate --keyring payments first --type EC --curve P-256")
     typer.echo(f"To end it: lnh down --dir {directory}")
 
 

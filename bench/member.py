@@ -1,0 +1,81 @@
+"""A member for the benchmark: set up by the product's own commands, ended whatever happens."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import lnh
+from lnh.cli.local import Place, Steps, make_keyring, set_up, stop
+
+
+@dataclass
+class Running:
+    """A running member; `processes` are the supervisor and all it started."""
+
+    place: Place
+    supervisor: int
+
+    def processes(self) -> list[int]:
+        found, todo = [], [self.supervisor]
+        while todo:
+            pid = todo.pop()
+            found.append(pid)
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                todo += [int(child) for child in (task / "children").read_text().split()]
+        return found
+
+    def pss_megabytes(self) -> float:
+        """Proportional set size of all processes."""
+        total = 0
+        for pid in self.processes():
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1])
+        return total / 1024
+
+    def cpu_seconds(self) -> float:
+        """User and system time of all processes so far."""
+        ticks = 0
+        for pid in self.processes():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def idle(self, seconds: float) -> float:
+        """Share of one core used while nothing is asked."""
+        before, began = self.cpu_seconds(), time.monotonic()
+        time.sleep(seconds)  # what is measured is doing nothing
+        return (self.cpu_seconds() - before) / (time.monotonic() - began)
+
+
+@contextmanager
+def running() -> Iterator[Running]:
+    """One member with two workers, a cluster, a registered client and a keyring `payments`."""
+    place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))
+    try:
+        place.create()
+        steps = Steps(place, quiet=True)
+        steps.environment["LNH_WORKERS"] = "2"
+        set_up(steps)
+        make_keyring(steps)
+        steps.run("lnh", "cluster", "policy", "objects_per_keyring=1000000")
+        yield Running(place, int(place.pid_file.read_text()))
+    finally:
+        stop(place)
+        shutil.rmtree(place.root, ignore_errors=True)
+
+
+@contextmanager
+def session(place: Place) -> Iterator[lnh.KeyringSession]:
+    """The KRCO's session of the keyring."""
+    os.environ.update(place.variables())
+    password = place.secret("krco").read_text().strip()
+    with lnh.connect("demo") as cluster, cluster.keyring("payments").login(lnh.Role.KRCO, password) as logged_in:
+        yield logged_in

@@ -1,0 +1,120 @@
+"""What the cluster is compared with, measured in the same run: bare `cryptography`, and SoftHSM2 where installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+
+SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
+P11_CLIENT = Path("/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so")
+
+
+def rate(operation: Callable[[], object], seconds: float) -> float:
+    """Operations a second of a callable, in this process."""
+    operation()
+    count, began = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - began) < seconds:
+        for _ in range(16):
+            operation()
+        count += 16
+    return count / elapsed
+
+
+def p256(seconds: float) -> float:
+    """P-256 signatures a second of one core."""
+    key, algorithm, digest = ec.generate_private_key(ec.SECP256R1()), ec.ECDSA(Prehashed(hashes.SHA256())), bytes(32)
+    return rate(lambda: key.sign(digest, algorithm), seconds)
+
+
+def rsa2048(seconds: float) -> float:
+    """RSA-2048 signatures a second of one core."""
+    key = rsa.generate_private_key(65537, 2048)
+    scheme, algorithm = padding.PKCS1v15(), hashes.SHA256()
+    return rate(lambda: key.sign(bytes(32), scheme, algorithm), seconds)
+
+
+def on_all_cores(measure: Callable[[float], float], seconds: float) -> float:
+    """The sum over one process a core, at once."""
+    cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(cores) as pool:
+        return sum(pool.map(measure, [seconds] * cores))
+
+
+class NotInstalled(Exception):
+    """What is missing to measure SoftHSM2."""
+
+
+def softhsm(*, remote: bool) -> dict[str, float]:
+    """SoftHSM2's rates: in process, or behind p11-kit's remoting; in a process of its own. Raises NotInstalled."""
+    for path in (SOFTHSM, *((P11_CLIENT,) if remote else ())):
+        if not path.exists():
+            raise NotInstalled(f"{path} is missing; the README says what to install")
+    command = [sys.executable, "-m", "bench.references", *(["--remote"] if remote else [])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        raise NotInstalled(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "SoftHSM2 failed")
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+def _counted(operation: Callable[[], object], count: int) -> float:
+    operation()
+    began = time.perf_counter()
+    for _ in range(count):
+        operation()
+    return count / (time.perf_counter() - began)
+
+
+def _measure_softhsm(module: Path, *, writes: bool) -> dict[str, float]:
+    import pkcs11
+    from pkcs11.util.ec import encode_named_curve_parameters
+
+    token = pkcs11.lib(str(module)).get_token(token_label="peer")
+    with token.open(user_pin="123456", rw=True) as session:
+        parameters = {pkcs11.Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1")}
+        curve = session.create_domain_parameters(pkcs11.KeyType.EC, parameters, local=True)
+        _, key = curve.generate_keypair(mechanism=pkcs11.Mechanism.EC_KEY_PAIR_GEN)
+        figures = {"p256": _counted(lambda: key.sign(bytes(32), mechanism=pkcs11.Mechanism.ECDSA), 4000)}
+        if writes:
+            make = pkcs11.Mechanism.EC_KEY_PAIR_GEN
+            figures["pairs"] = _counted(lambda: curve.generate_keypair(mechanism=make, store=True, label="x"), 100)
+        return figures
+
+
+def main() -> None:
+    """Measure SoftHSM2 with a token of its own, and print its figures."""
+    with tempfile.TemporaryDirectory() as home:
+        Path(home, "tokens").mkdir()
+        configuration = f"directories.tokendir = {home}/tokens\nobjectstore.backend = file\nlog.level = ERROR\n"
+        Path(home, "softhsm2.conf").write_text(configuration)
+        os.environ["SOFTHSM2_CONF"] = f"{home}/softhsm2.conf"
+        initialise = ["softhsm2-util", "--init-token", "--free", "--label", "peer", "--so-pin", "12345678"]
+        subprocess.run([*initialise, "--pin", "123456"], check=True, stdout=subprocess.DEVNULL)
+        if "--remote" not in sys.argv:
+            print(json.dumps(_measure_softhsm(SOFTHSM, writes=True)))
+            return
+        serve = ["p11-kit", "server", "--provider", str(SOFTHSM), "-n", f"{home}/p11.sock", "pkcs11:"]
+        started = subprocess.run(serve, check=True, stdout=subprocess.PIPE, text=True).stdout
+        os.environ["P11_KIT_SERVER_ADDRESS"] = f"unix:path={home}/p11.sock"
+        found = re.search(r"P11_KIT_SERVER_PID=(\d+)", started)
+        assert found, "p11-kit server prints its process id"
+        try:
+            print(json.dumps(_measure_softhsm(P11_CLIENT, writes=False)))
+        finally:
+            os.kill(int(found.group(1)), 15)
+
+
+if __name__ == "__main__":
+    main()
