@@ -8,9 +8,10 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,6 @@ from lnh_common.messages.hsm import ATTACH, AUDIT, DERIVE, AttachWorker, Audit, 
 from lnh_services.configuration import ActivationSettings, Settings
 from lnh_services.durable import replace_file
 from lnh_services.hsm.audit import verify
-from lnh_services.hsm.state import StateFile
 from lnh_services.initialise import initialise_member
 from lnh_services.paths import MemberDirectory
 
@@ -152,33 +152,51 @@ def test_an_appliance_becomes_a_cluster_and_is_the_same_after_a_restart(alone: M
         alone.attach()
 
 
-def test_killed_at_any_moment_of_its_creation_it_is_finished_as_the_same_cluster(alone: Member) -> None:
+@pytest.mark.parametrize("writes", [2, 3, 4])
+def test_killed_while_it_creates_a_cluster_it_finishes_the_same_one(alone: Member, writes: int) -> None:
+    """Killed right after the SO was accepted, the cluster was begun here, and the store had it."""
     alone.start("hsm")
+    alone.start("store")
     initialised(alone)
     alone.ask(console.PACKAGE_INSTALL, console.InstallPackage(so_password=SO, name="cluster"))
     create = console.CreateCluster(so_password=SO, label="prod", po_password=PO)
-    state = StateFile(alone.directory.data("hsm") / "hsm.state")
-    began = ""
-    for wait in (0.25, 0.32, 0.36, 0.40):  # about when its two derivations are done
-        if "store" not in alone.processes:
-            alone.start("store")
-        with Caller(alone.directory.hsm_console) as caller, pytest.raises(LnhError):
-            caller.ask(console.CLUSTER_CREATE, create, timeout=wait)
-        alone.stop("hsm", signal.SIGKILL)
-        assert state.read() is not None
-        alone.start("hsm")
-        alone.ask(console.HSM_ACTIVATE, console.Activate(activation=ACTIVATION))
-        labels = [view.serial for view in alone.ask(console.PARTITION_LIST).partitions]
-        assert len(labels) <= 1
-        assert not began or labels == [began]
-        began = labels[0] if labels else ""
-        if alone.ask(console.CONSOLE_CLUSTER).created:
-            break
-    else:
+
+    def ask() -> None:
+        with suppress(LnhError), Caller(alone.directory.hsm_console) as caller:
+            caller.ask(console.CLUSTER_CREATE, create, timeout=0.5)  # what began goes on
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_for_writes(alone.directory.data("hsm") / "hsm.state", writes)
+    alone.stop("hsm", signal.SIGKILL)
+    asking.join(PATIENCE)
+    alone.start("hsm")
+    alone.ask(console.HSM_ACTIVATE, console.Activate(activation=ACTIVATION))
+    begun = [view.serial for view in alone.ask(console.PARTITION_LIST).partitions]
+    assert len(begun) == (writes > 2)
+    if not alone.ask(console.CONSOLE_CLUSTER).created:
         alone.ask(console.CLUSTER_CREATE, create)
-    assert alone.ask(console.CONSOLE_CLUSTER).created
+    serials = [view.serial for view in alone.ask(console.PARTITION_LIST).partitions]
+    assert len(serials) == 1
+    assert begun in ([], serials)
     assert alone.ask(console.APPLIANCE_SHOW).users == ("alice",)
     assert alone.ask(console.AUDIT_VERIFY).problem == ""
+
+
+def wait_for_writes(path: Path, count: int) -> None:
+    """Until the file was replaced so often."""
+    seen = [_mark(path)]
+    end = time.monotonic() + PATIENCE
+    while len(seen) <= count:
+        assert time.monotonic() < end, f"{len(seen) - 1} of {count} writes"
+        mark = _mark(path)
+        if mark != seen[-1]:
+            seen.append(mark)
+
+
+def _mark(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 def test_without_its_store_no_cluster_is_begun(alone: Member) -> None:

@@ -50,6 +50,7 @@ R = TypeVar("R", bound=Message)
 M = TypeVar("M", bound=Message)
 
 STORE_SECONDS: Final = 5.0
+STATUS_SECONDS: Final = 2.0
 _DOMAIN_BYTES: Final = 16
 _USERS_SHOWN: Final = 4096
 _SO: Final = "SO"
@@ -440,7 +441,7 @@ class Console:
         return await self._store.ask(operation, message, timeout=STORE_SECONDS)
 
     async def _check_store_empty(self) -> None:
-        status = await self._ask_store(store.STATUS, Empty())
+        status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
         if status.cluster:
             raise NotPossible(
                 f"this member's store holds the data of another cluster ({status.cluster.hex()});"
@@ -448,7 +449,7 @@ class Console:
             )
 
     async def _destroy_stored(self) -> None:
-        status = await self._ask_store(store.STATUS, Empty())
+        status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
         if status.cluster:
             await self._ask_store(store.DESTROY, store.Destroy(cluster=status.cluster))
 
