@@ -34,7 +34,8 @@ def rate(operation: Callable[[], object], seconds: float) -> float:
 
 def p256(seconds: float) -> float:
     """P-256 signatures a second of one core."""
-    key, algorithm, digest = ec.generate_private_key(ec.SECP256R1()), ec.ECDSA(Prehashed(hashes.SHA256())), bytes(32)
+    key = ec.generate_private_key(ec.SECP256R1())
+    algorithm, digest = ec.ECDSA(Prehashed(hashes.SHA256())), bytes(32)
     return rate(lambda: key.sign(digest, algorithm), seconds)
 
 

@@ -6,9 +6,22 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lnh_common.messages.store import Commit, Committed, Count, Counted, Get, Got, Item, Key, Recall, Recalled, Scan, Scanned
 from lnh_common.errors import LnhError, UnknownOperation
 from lnh_common.messages.base import Message
+from lnh_common.messages.store import (
+    Commit,
+    Committed,
+    Count,
+    Counted,
+    Get,
+    Got,
+    Item,
+    Key,
+    Recall,
+    Recalled,
+    Scan,
+    Scanned,
+)
 from lnh_services.store import state
 from lnh_services.store.log import Milliseconds
 from lnh_services.store.state import Mark, Record

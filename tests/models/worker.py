@@ -9,7 +9,6 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from models.storage import DictStore
 
 from lnh_common import channel, codec, wire
 from lnh_common.channel import Envelope, SessionKeys, Statement
@@ -19,12 +18,13 @@ from lnh_common.messages.base import Effect, Empty, Message, Operation, Q, R
 from lnh_common.messages.session import Credential, LoggedIn, Login, Register, Role
 from lnh_services.hsm import credentials
 from lnh_services.hsm.keys import Purpose
-from lnh_services.hsm.operations.table import HANDLERS
-from lnh_services.hsm.operations.session import check_token
 from lnh_services.hsm.operations.policies import policy_id
+from lnh_services.hsm.operations.session import check_token
+from lnh_services.hsm.operations.table import HANDLERS
 from lnh_services.hsm.records import ClusterRecord, PolicyRecord, Records, UserRecord, record_id
 from lnh_services.hsm.steps import Ask, Deadline, Peer
 from lnh_services.hsm.worker_core import CLUSTER_RECORD, WorkerCore
+from models.storage import DictStore
 
 ADMIN_PASSWORD = "admin password"
 PO_PASSWORD = "partition owner"
@@ -153,7 +153,9 @@ class Client:
         sequence = self.sequence if operation.effect is Effect.WRITE else 0
         return Envelope(int(self.world.now * 1000), 10_000, self.connection, sequence, fields)
 
-    def sealed(self, operation: Operation[Any, Any], message: Message, route: bytes = b"") -> tuple[wire.Frames, SessionKeys]:
+    def sealed(
+        self, operation: Operation[Any, Any], message: Message, route: bytes = b""
+    ) -> tuple[wire.Frames, SessionKeys]:
         """The frames of a request, to be sent once, twice, or changed."""
         self.request_id += 1
         header = wire.request(operation.name, self.request_id, 10_000, route=route)

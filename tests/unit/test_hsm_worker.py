@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_der_public_key
-from models.worker import ADMIN_PASSWORD, Client, World
 
-from lnh_common import errors, limits, wire
+from lnh_common import codec, errors, limits, wire
 from lnh_common.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.channel import SessionKeys
 from lnh_common.mechanisms import CURVES, GcmParameters, Mechanism
-from lnh_common import codec
 from lnh_common.messages import admin, objects, session
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import ChangePassword, Credential, Role
+from models.worker import ADMIN_PASSWORD, Client, World
 
 KRSO = "the security officer"
 KRCO = "the crypto officer"
@@ -101,7 +101,9 @@ def test_another_worker_serves_the_same_session(world: World, client: Client, ke
 
 def test_encrypting_and_decrypting_with_an_iv_the_hsm_drew(client: Client, keyring: bytes) -> None:
     key = client.ask(
-        objects.GENERATE, objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template={A.VALUE_LEN.value: 32}), keyring
+        objects.GENERATE,
+        objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template={A.VALUE_LEN.value: 32}),
+        keyring,
     )
     parameters = codec.encode(GcmParameters(aad=b"about"))
     use = objects.Use(handle=key.handle, mechanism=Mechanism.AES_GCM, data=b"secret", parameters=parameters)
@@ -126,7 +128,9 @@ def test_a_batch_answers_each_item_with_its_own_result_or_error(client: Client, 
     assert results[1][0] == errors.DataLength.code
 
 
-def test_a_request_that_comes_twice_makes_one_key_and_answers_the_same(world: World, client: Client, keyring: bytes) -> None:
+def test_a_request_that_comes_twice_makes_one_key_and_answers_the_same(
+    world: World, client: Client, keyring: bytes
+) -> None:
     message = objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template={A.VALUE_LEN.value: 32})
     sent, keys = client.sealed(objects.GENERATE, message, keyring)
     first = client.open(objects.GENERATE, sent, keys, world.serve(client.worker, sent))
@@ -180,7 +184,8 @@ def test_a_revoked_client_is_refused_with_the_session_it_has(client: Client, key
 def test_a_session_that_logged_out_is_over_on_every_worker(world: World, client: Client, keyring: bytes) -> None:
     pair = generate_ec(client, keyring)
     client.ask(session.LOGOUT, session.Logout())
-    for client.worker in (client.worker, world.worker()):
+    mine, other = client.worker, world.worker()
+    for client.worker in (mine, other):
         with pytest.raises(errors.TokenUnknown):
             sign(client, keyring, pair.private.handle)
 
@@ -209,7 +214,9 @@ def test_a_renewed_session_goes_on_and_a_forgotten_one_expires(world: World, cli
         sign(client, keyring, pair.private.handle)
 
 
-def test_an_expired_token_is_refused_also_by_a_worker_that_knows_it(world: World, client: Client, keyring: bytes) -> None:
+def test_an_expired_token_is_refused_also_by_a_worker_that_knows_it(
+    world: World, client: Client, keyring: bytes
+) -> None:
     pair = generate_ec(client, keyring)
     sign(client, keyring, pair.private.handle)
     world.now += limits.TOKEN_LIFETIME + limits.CLOCK_TOLERANCE + 1
@@ -255,7 +262,8 @@ def test_wrong_passwords_are_in_the_audit_trail_and_passwords_are_not(world: Wor
     with pytest.raises(errors.PasswordIncorrect):
         client.login(Credential(role=Role.USER, name="admin", password="not this one"))
     assert world.audit[-1].outcome == "PasswordIncorrect"
-    assert "not this one" not in repr(world.audit) and ADMIN_PASSWORD not in repr(world.audit)
+    assert "not this one" not in repr(world.audit)
+    assert ADMIN_PASSWORD not in repr(world.audit)
 
 
 def test_only_registered_clients_use_keyrings(world: World, client: Client, keyring: bytes) -> None:
@@ -361,8 +369,6 @@ def test_a_tampered_object_does_not_open(world: World, client: Client, keyring: 
     other = generate_ec(client, keyring)
     items = world.store.storage.items
     at = ("object", keyring, pair.private.handle)
-    import msgspec
-
     items[at] = msgspec.structs.replace(items[at], body=items["object", keyring, other.private.handle].body)
     with pytest.raises(errors.SealBroken):
         sign(client, keyring, pair.private.handle)
@@ -370,8 +376,6 @@ def test_a_tampered_object_does_not_open(world: World, client: Client, keyring: 
 
 
 def test_a_tampered_record_is_refused(world: World, client: Client) -> None:
-    import msgspec
-
     items = world.store.storage.items
     at = next(at for at in items if at[0] == "user")
     items[at] = msgspec.structs.replace(items[at], head=codec.encode({"name": "admin", "role": "monitor"}))
@@ -451,3 +455,9 @@ def test_garbage_gets_an_answer_and_changes_nothing(world: World, client: Client
         answer = world.serve(client.worker, [header.pack(), token, os.urandom(200)])
         assert wire.Header.parse(answer[0]).kind is wire.Kind.ERROR
     assert SessionKeys.derive(bytes(32), b"").token_hash
+
+
+def test_objects_of_a_session_are_refused_until_they_are_served(client: Client, keyring: bytes) -> None:
+    template = {A.VALUE_LEN.value: 32, A.TOKEN.value: False}
+    with pytest.raises(errors.TemplateInconsistent):
+        client.ask(objects.GENERATE, objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template=template), keyring)

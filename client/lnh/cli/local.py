@@ -273,7 +273,7 @@ def _runs(pid: int) -> bool:
 def demo() -> None:
     """Show it all: a cluster from nothing, keys, signatures, a restart, and nothing left behind."""
     began = time.monotonic()
-    place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))  # noqa: S108  # sockets want a short path
+    place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))  # sockets want a short path
     steps = Steps(place)
     kept = True  # so that a failure can be looked into
     try:
@@ -335,7 +335,7 @@ def up(directory: Directory = Path(".lnh-demo")) -> None:
         else:
             if len(os.fsencode(place.root)) > _DIRECTORY_BYTES:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))  # noqa: S108  # as in the demo
+                place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))  # as in the demo
                 (directory / "place").write_text(f"{place.root}\n")
             place.create()
             steps = Steps(place, quiet=True)

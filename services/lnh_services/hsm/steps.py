@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from lnh_common.messages.base import Message, Operation, Q, R
 
@@ -57,4 +57,4 @@ def ask(peer: Peer, operation: Operation[Q, R], message: Q) -> Steps[R]:
     """Ask `peer`, and be answered with the operation's reply type."""
     reply = yield Ask(peer, operation, message)
     assert isinstance(reply, operation.reply), "the loop decodes an answer as the operation's reply type"
-    return cast("R", reply)
+    return reply

@@ -33,8 +33,8 @@ from lnh_common.messages import balancer, hsm, store
 from lnh_common.messages.base import Effect, Message, Operation
 from lnh_common.wire import Header, Kind
 from lnh_services.hsm.hardening import harden
-from lnh_services.hsm.operations.table import HANDLERS
 from lnh_services.hsm.operations.session import check_token
+from lnh_services.hsm.operations.table import HANDLERS
 from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps
 from lnh_services.hsm.worker_core import WorkerCore
 from lnh_services.paths import MemberDirectory

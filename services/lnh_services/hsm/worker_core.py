@@ -52,7 +52,7 @@ from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.mechanisms import IvSource, load_object
 from lnh_services.hsm.records import ClientRecord, ClusterRecord, Record, Records, record_id
 from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, ask
-from lnh_services.hsm.tokens import Session
+from lnh_services.hsm.tokens import Session, Token
 
 log = Log("hsm.worker")
 
@@ -212,8 +212,7 @@ class WorkerCore:
                 session = self.caches.sessions.get(token)
                 if session is None:
                     session = yield from self._open_session(token)
-                elif self.utc() > session.token.expires + limits.CLOCK_TOLERANCE:
-                    raise TokenExpired("this session's token has expired")
+                self.check_time(session.token)
                 keys = session.keys
                 envelope = channel.open_request(keys, header, body)
                 credential = None
@@ -402,6 +401,11 @@ class WorkerCore:
             if self.is_leased():
                 self.caches.keys.put(where, known)
         return known
+
+    def check_time(self, token: Token) -> None:
+        """Raises TokenExpired."""
+        if self.utc() > token.expires + limits.CLOCK_TOLERANCE:
+            raise TokenExpired("this session's token has expired")
 
     def check_alive(self, session: Session) -> None:
         """Raises TokenUnknown when the session ended while its request waited."""

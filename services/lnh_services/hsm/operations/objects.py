@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from lnh_common import limits
 from lnh_common.attributes import Attribute, Attributes, parse_template, to_wire
-from lnh_common.errors import MechanismInvalid, ObjectUnknown
+from lnh_common.errors import MechanismInvalid, ObjectUnknown, TemplateInconsistent
 from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
@@ -20,6 +20,7 @@ from lnh_common.messages.objects import (
     ObjectView,
     SetAttributes,
 )
+from lnh_common.messages.session import Role
 from lnh_services.hsm import policy as rules
 from lnh_services.hsm.mechanisms import generate as generation
 from lnh_services.hsm.objects import SEARCHABLE, KeyringKeys
@@ -35,6 +36,20 @@ def _keys(request: Request[Any]) -> KeyringKeys:
     keys = request.who.keyring_keys
     assert keys is not None, "a keyring role's session has the keyring's keys"
     return keys
+
+
+def _role(request: Request[Any]) -> Role:
+    role = request.who.holder.role
+    assert role is not None, "objects are made and changed by a keyring role"
+    return role
+
+
+def _stored_template(template: dict[int, Any]) -> Attributes:
+    """A template for something that is kept; raises TemplateInconsistent for one of a session."""
+    parsed = parse_template(template)
+    if parsed.get(Attribute.TOKEN) is False:
+        raise TemplateInconsistent("TOKEN is false: objects of a session are not served yet")
+    return parsed
 
 
 def _mechanism(number: int) -> Mechanism:
@@ -57,6 +72,8 @@ def _store(worker: WorkerCore, request: Request[Any], made: list[tuple[Attribute
     _, version = yield from worker.versioned(KeyringRecord, keys.keyring)
     handles = [request.new_id(number) for number in range(len(made))]
     exists = store.Require(key=records.key_of(KeyringRecord, keys.keyring), version=version)
+    for handle, (attributes, _) in zip(handles, made, strict=True):
+        attributes[Attribute.UNIQUE_ID] = handle.hex()
     puts = [
         keys.put(handle, 0, attributes, value, policy.objects_per_keyring)
         for handle, (attributes, value) in zip(handles, made, strict=True)
@@ -82,7 +99,8 @@ def generate(worker: WorkerCore, request: Request[GenerateKey]) -> Steps[ObjectV
     """Make a secret key."""
     policy = yield from effective_policy(worker, _keys(request).keyring)
     mechanism = _mechanism(request.message.mechanism)
-    made = generation.generate_key(mechanism, parse_template(request.message.template), policy)
+    template = _stored_template(request.message.template)
+    made = generation.generate_key(mechanism, template, policy, _role(request))
     views = yield from _store(worker, request, [made])
     return views[0]
 
@@ -93,9 +111,10 @@ def generate_pair(worker: WorkerCore, request: Request[GenerateKeyPair]) -> Step
     policy = yield from effective_policy(worker, _keys(request).keyring)
     made = generation.generate_key_pair(
         _mechanism(message.mechanism),
-        parse_template(message.public_template),
-        parse_template(message.private_template),
+        _stored_template(message.public_template),
+        _stored_template(message.private_template),
         policy,
+        _role(request),
     )
     public, private = yield from _store(worker, request, list(made))
     return KeyPair(public=public, private=private)
@@ -113,7 +132,7 @@ def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
     keys = _keys(request)
     message = request.message
     template = parse_template(message.template)
-    visible = {name: value for name, value in template.items() if name is not Attribute.VALUE}
+    visible: Attributes = {name: value for name, value in template.items() if name is not Attribute.VALUE}
     tags = tuple(keys.tag(name, template[name]) for name in SEARCHABLE if name in template)
     found: list[ObjectView] = []
     after, more = message.after, True
@@ -158,9 +177,7 @@ def set_attributes(worker: WorkerCore, request: Request[SetAttributes]) -> Steps
     if (yield from worker.acted_before(request)):
         return (yield from _stored(request, message.handle))
     item, attributes = yield from _current(worker, request, message.handle)
-    role = request.who.holder.role
-    assert role is not None, "objects are changed by a keyring role"
-    changed = rules.change(attributes, parse_template(message.template), role)
+    changed = rules.change(attributes, parse_template(message.template), _role(request))
     put = keys.put(message.handle, item.version, changed, keys.read_value(item))
     yield from worker.commit(request, [put])
     return view(message.handle, item.version + 1, changed)

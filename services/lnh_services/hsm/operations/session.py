@@ -194,7 +194,7 @@ def check_token(worker: WorkerCore, sealed: bytes) -> Steps[Session]:
     if seed is None:
         raise TokenUnknown(f"a session token of channel epoch {epoch}, which is over")
     token = open_token(inner, identity.secrets.cluster, epoch, seed.seed)
-    _check_time(worker, token)
+    worker.check_time(token)
     yield from worker.started()
     assert worker.cluster is not None, "started() read the cluster record"
     if token.instance != worker.cluster.instance:
@@ -224,11 +224,6 @@ def check_token(worker: WorkerCore, sealed: bytes) -> Steps[Session]:
         KeyringKeys.derive(token.keyring_key, identity.secrets.cluster, keyring) if token.keyring_key else None,
         frozenset(depends),
     )
-
-
-def _check_time(worker: WorkerCore, token: Token) -> None:
-    if worker.utc() > token.expires + limits.CLOCK_TOLERANCE:
-        raise TokenExpired("this session's token has expired")
 
 
 def _check_grant(
