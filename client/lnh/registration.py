@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,11 +23,14 @@ from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.bus.sync import Caller
 from lnh_common.channel import Statement, fingerprint
-from lnh_common.errors import ArgumentInvalid, ClusterIdentityChanged, FingerprintMismatch, NameTaken
+from lnh_common.errors import ArgumentInvalid, Busy, ClusterIdentityChanged, FingerprintMismatch, NameTaken, NoCluster
 from lnh_common.messages.base import Empty
-from lnh_common.messages.session import HELLO, REGISTER, Credential, Register, Role
+from lnh_common.messages.session import HELLO, REGISTER, Credential, Register, Role, Welcome
 
 DOOR_OFFSET: Final = 4  # the door's port: the member's client port and this
+
+_SETTLING: Final = 3.0  # seconds: a cluster just created, or a member just started, is not served at once
+_PAUSE: Final = 0.05
 
 Confirm = Callable[[str, str], bool]
 
@@ -86,9 +90,22 @@ def hello(address: str, timeout: float = limits.DEADLINE) -> Greeting:
     host, port = parse_address(address)
     door = f"tcp://{host}:{port + DOOR_OFFSET}"
     with Caller(door, server_key=curve.DOOR.public, reach=timeout) as caller:
-        welcome = caller.ask(HELLO, Empty(), timeout)
+        welcome = _ask(caller, timeout)
     statement = Statement.verify(welcome.statement, welcome.signature, welcome.identity)
     return Greeting(address, statement, welcome.identity)
+
+
+def _ask(caller: Caller, timeout: float) -> Welcome:
+    now = time.monotonic()
+    end, settled = now + timeout, now + min(timeout, _SETTLING)
+    while True:
+        now = time.monotonic()
+        try:
+            return caller.ask(HELLO, Empty(), max(end - now, 0.001))
+        except (Busy, NoCluster) as error:
+            if now + _PAUSE >= (settled if isinstance(error, NoCluster) else end):
+                raise
+            time.sleep(_PAUSE)
 
 
 def connect_as_guest(

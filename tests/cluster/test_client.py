@@ -1,0 +1,388 @@
+"""The SDK and the command line against a real member: processes, sockets, disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+
+import lnh
+from lnh import admin
+from lnh.cluster import connect_to
+from lnh.console import Console
+from lnh.registration import hello
+from processes import Processes, RunningMember
+
+ADMIN, PO, SO, KRSO, KRCO = (f"password of {role}" for role in ("admin", "po", "so", "krso", "krco"))
+
+
+@dataclass
+class Site:
+    """A running member with a cluster, a registered client and a keyring."""
+
+    member: RunningMember
+    address: str
+    fingerprint: str
+    configuration: lnh.Configuration
+
+    @property
+    def directory(self) -> Path:
+        return self.configuration.directory
+
+    def connect(self, **options: Any) -> lnh.Cluster:
+        return lnh.connect("prod", directory=self.directory, **options)
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    processes = Processes()
+    with tempfile.TemporaryDirectory(prefix="lnh-") as root:
+        try:
+            yield build(processes, Path(root))
+        finally:
+            processes.end()
+
+
+def build(processes: Processes, root: Path) -> Site:
+    member = RunningMember(processes, root / "A", workers=2)
+    member.start()
+    with Console(root / "A") as console:
+        console.init_appliance("admin", ADMIN)
+        console.init_hsm("A", SO, b"activation secret")
+        console.install_package("cluster", SO)
+        created = console.create_cluster("prod", SO, PO)
+    address = f"127.0.0.1:{member.settings.base_port}"
+    configuration = lnh.Configuration(root / "client")
+    lnh.register(configuration, address, "web-1", "admin", lambda: ADMIN, wanted=created.fingerprint)
+    site = Site(member, address, created.fingerprint, configuration)
+    with site.connect() as cluster, admin.login(cluster.connection, "admin", ADMIN, po_password=PO) as session:
+        session.create_keyrings("payments")
+        session.init_krso("payments", "the first password")
+    with site.connect() as cluster:
+        keyring = cluster.keyring("payments")
+        keyring.change_password(lnh.Role.KRSO, "the first password", KRSO)
+        with keyring.login(lnh.Role.KRSO, KRSO) as session:
+            session.set_krco(KRCO)
+    return site
+
+
+@pytest.fixture
+def session(site: Site) -> Iterator[lnh.KeyringSession]:
+    with site.connect() as cluster, cluster.keyring("payments").login(lnh.Role.KRCO, KRCO) as session:
+        yield session
+
+
+def test_the_example_of_the_readme_works(site: Site) -> None:
+    with (
+        site.connect() as cluster,
+        cluster.keyring("payments").login(lnh.Role.KRCO, KRCO) as session,
+    ):
+        public, private = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="readme")
+        signature = private.sign(b"data", mechanism=lnh.Mechanism.ECDSA_SHA256)
+        assert public.verify(b"data", signature)
+        signatures = private.sign_many([b"a", b"b"])
+        assert [public.verify(data, one) for data, one in zip([b"a", b"b"], signatures, strict=True)] == [True, True]
+        key = session.get_key(label="readme", object_class=lnh.ObjectClass.PRIVATE_KEY)
+        assert key == private
+        assert private in list(session.find(key_type=lnh.KeyType.EC))
+
+
+def test_ecdsa_signatures_verify_with_an_independent_library(session: lnh.KeyringSession) -> None:
+    for curve, hash_ in (("P-256", hashes.SHA256()), ("P-384", hashes.SHA384()), ("P-521", hashes.SHA512())):
+        public, private = session.generate_keypair(lnh.KeyType.EC, curve=curve)
+        independent = public.as_cryptography()
+        assert isinstance(independent, ec.EllipticCurvePublicKey)
+        independent.verify(private.sign(b"data", der=True), b"data", ec.ECDSA(hash_))
+        assert public.verify(b"data", private.sign(b"data", der=True), der=True)
+        assert not public.verify(b"other", private.sign(b"data"))
+        assert not public.verify(b"data", b"nonsense", der=True)
+
+
+def test_eddsa_and_rsa_signatures_verify_with_an_independent_library(session: lnh.KeyringSession) -> None:
+    public, private = session.generate_keypair(lnh.KeyType.EC_EDWARDS)
+    independent = public.as_cryptography()
+    assert isinstance(independent, ed25519.Ed25519PublicKey)
+    independent.verify(private.sign(b"data"), b"data")
+    public, private = session.generate_keypair(lnh.KeyType.RSA, 2048, timeout=60)
+    of_rsa = public.as_cryptography()
+    assert isinstance(of_rsa, rsa.RSAPublicKey)
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+    of_rsa.verify(private.sign(b"data"), b"data", pss, hashes.SHA256())
+    signature = private.sign(b"data", lnh.Mechanism.SHA256_RSA_PKCS)
+    of_rsa.verify(signature, b"data", padding.PKCS1v15(), hashes.SHA256())
+    assert private.decrypt(public.encrypt(b"a secret")) == b"a secret"
+
+
+def test_data_longer_than_a_message_is_hashed_by_the_client(session: lnh.KeyringSession, tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    public, private = session.generate_keypair(lnh.KeyType.EC)
+    independent = public.as_cryptography()
+    assert isinstance(independent, ec.EllipticCurvePublicKey)
+    independent.verify(private.sign(data, der=True), data, ec.ECDSA(hashes.SHA256()))
+    (tmp_path / "data").write_bytes(data)
+    with (tmp_path / "data").open("rb") as file:
+        assert public.verify(data, private.sign(file))
+    _, edwards = session.generate_keypair(lnh.KeyType.EC_EDWARDS)
+    with pytest.raises(lnh.DataLength):
+        edwards.sign(data)
+
+
+def test_secret_keys_encrypt_and_make_tags(session: lnh.KeyringSession) -> None:
+    key = session.generate_key(lnh.KeyType.AES, 256, label="aes")
+    encrypted = key.encrypt(b"plaintext", parameters=lnh.GcmParameters(aad=b"about"))
+    assert len(encrypted) == 12 + 9 + 16
+    assert len(encrypted.iv) == 12
+    assert key.decrypt(encrypted, parameters=lnh.GcmParameters(aad=b"about")) == b"plaintext"
+    with pytest.raises(lnh.EncryptedDataInvalid):
+        key.decrypt(encrypted)
+    with pytest.raises(lnh.EncryptedDataInvalid):
+        key.decrypt(b"short")
+    mac = session.generate_key(lnh.KeyType.GENERIC_SECRET, 256, label="mac")
+    assert mac.verify(b"data", mac.sign(b"data"))
+    assert not mac.verify(b"other", mac.sign(b"data"))
+    with pytest.raises(lnh.KeyFunctionNotPermitted):
+        key.sign(b"data", lnh.Mechanism.AES_CMAC)
+
+
+def test_many_signatures_come_in_order_whichever_way_they_are_asked_for(session: lnh.KeyringSession) -> None:
+    public, private = session.generate_keypair(lnh.KeyType.EC_EDWARDS)
+    independent = public.as_cryptography()
+    assert isinstance(independent, ed25519.Ed25519PublicKey)
+    messages = [number.to_bytes(4, "big") for number in range(1500)]
+    for signatures in (private.sign_many(messages), list(private.sign_each(messages, in_flight=32))):
+        assert len(signatures) == len(messages)
+        for message, signature in zip(messages, signatures, strict=True):
+            independent.verify(signature, message)
+
+
+def test_one_connection_serves_many_threads(session: lnh.KeyringSession) -> None:
+    public, private = session.generate_keypair(lnh.KeyType.EC_EDWARDS)
+    independent = public.as_cryptography()
+    assert isinstance(independent, ed25519.Ed25519PublicKey)
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(20):
+                data = f"{number} {turn}".encode()
+                independent.verify(private.sign(data), data)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert failures == []
+
+
+def test_objects_are_found_changed_and_destroyed(session: lnh.KeyringSession) -> None:
+    key = session.generate_key(lnh.KeyType.AES, 128, label="old name", id=b"\x01")
+    assert (key.label, key.id, key.key_type) == ("old name", b"\x01", lnh.KeyType.AES)
+    key.set_attributes(label="new name")
+    assert session.get_key(label="new name") == key
+    with pytest.raises(lnh.AttributeReadOnly):
+        key.set_attributes(key_type=lnh.KeyType.RSA)
+    with pytest.raises(lnh.AttributeInvalid):
+        key.set_attributes(nonsense=1)
+    key.destroy()
+    with pytest.raises(lnh.ObjectUnknown):
+        session.get_key(label="new name")
+    with pytest.raises(lnh.ObjectUnknown):
+        key.encrypt(b"data")
+
+
+def test_wrong_passwords_and_unknown_keyrings_are_refused(site: Site) -> None:
+    with site.connect() as cluster:
+        with pytest.raises(lnh.KeyringUnknown):
+            cluster.keyring("nonsense")
+        with pytest.raises(lnh.PasswordIncorrect):
+            cluster.keyring("payments").login(lnh.Role.KRCO, "wrong password")
+        with pytest.raises(lnh.ArgumentInvalid):
+            cluster.keyring("payments").login(lnh.Role.PO, PO)
+        assert [keyring.label for keyring in cluster.keyrings()] == ["payments"]
+
+
+def test_a_session_is_renewed_with_the_same_secret_and_a_logged_out_one_is_dead(site: Site) -> None:
+    with site.connect() as cluster:
+        session = cluster.keyring("payments").login(lnh.Role.KRCO, KRCO)
+        secret, before = session.saved()
+        session._renew_at = 0.0
+        session.random(8)
+        again, after = session.saved()
+        assert again == secret
+        assert after.token != before.token
+        assert after.session == before.session
+        session.logout()
+        with pytest.raises((lnh.TokenUnknown, lnh.TokenExpired)):
+            session.random(8)
+
+
+def test_a_changed_identity_is_an_error_and_never_a_question(site: Site) -> None:
+    registration = replace(site.configuration.registration(), identity=os.urandom(32))
+    with connect_to(site.configuration, registration) as cluster, pytest.raises(lnh.ClusterIdentityChanged):
+        list(cluster.keyrings())
+
+
+def test_an_older_channel_epoch_than_one_seen_is_refused(site: Site) -> None:
+    registration = site.configuration.registration()
+    with connect_to(site.configuration, registration) as cluster:
+        cluster.connection._epoch = 1 << 40
+        with pytest.raises(lnh.ChannelInvalid, match="epoch"):
+            list(cluster.keyrings())
+
+
+def test_registration_checks_the_fingerprint_and_asks_only_without_one(site: Site, tmp_path: Path) -> None:
+    other = lnh.Configuration(tmp_path / "other")
+    asked: list[str] = []
+
+    def say_no(label: str, fingerprint: str) -> bool:
+        asked.append(f"{label} {fingerprint}")
+        return False
+
+    def never() -> str:
+        raise AssertionError("no password before the fingerprint is checked")
+
+    with pytest.raises(lnh.FingerprintMismatch):
+        lnh.register(other, site.address, "web-2", "admin", never, wanted="SHA256:" + "A" * 43)
+    with pytest.raises(lnh.FingerprintMismatch):
+        lnh.register(other, site.address, "web-2", "admin", never, confirm=say_no)
+    assert asked == [f"prod {site.fingerprint}"]
+    with pytest.raises(lnh.PasswordIncorrect):
+        lnh.register(other, site.address, "web-2", "admin", lambda: "wrong password", wanted=site.fingerprint)
+    assert other.registrations() == []
+
+
+def test_registering_again_changes_the_member_and_asks_for_no_password(site: Site) -> None:
+    before = site.configuration.registration()
+    after = lnh.register(site.configuration, site.address, "ignored", "admin", lambda: "ignored")
+    assert after == before
+
+
+def test_an_unregistered_machine_administers_with_the_fingerprint(site: Site) -> None:
+    with admin.connect(site.address, "admin", ADMIN, fingerprint=site.fingerprint) as session:
+        session.add_user("watcher", "monitor", "password of watcher")
+        assert ("watcher", "monitor") in [(user.name, user.role) for user in session.users()]
+        assert session.show().label == "prod"
+        with pytest.raises(lnh.PermissionDenied):
+            session.create_keyrings("without the po")
+        session.delete_user("watcher")
+    assert hello(site.address).fingerprint == site.fingerprint
+
+
+def test_a_member_that_is_not_there_is_unreachable_and_a_write_to_it_did_nothing(site: Site) -> None:
+    registration = replace(site.configuration.registration(), member="127.0.0.1:9")
+    with connect_to(site.configuration, registration, timeout=0.3) as cluster, pytest.raises(lnh.Unreachable):
+        list(cluster.keyrings())
+
+
+@dataclass
+class Shell:
+    """Runs the command line in its own process, as a user would."""
+
+    site: Site
+    place: Path
+
+    def run(self, *arguments: str, status: int = 0, data: bytes = b"") -> str:
+        result = subprocess.run(
+            [sys.executable, "-m", "lnh.cli.main", *arguments],
+            input=data,
+            capture_output=True,
+            timeout=60,
+            check=False,
+            cwd=self.place,
+            env={**os.environ, "LNH_CONFIG": str(self.site.directory), "XDG_RUNTIME_DIR": str(self.place)}
+            | {f"LNH_{name}_PASSWORD_FILE": str(self.place / name) for name in ("ADMIN", "PO", "KRSO", "KRCO")},
+        )
+        assert result.returncode == status, result.stderr.decode()
+        assert b"Traceback" not in result.stderr
+        return result.stdout.decode() or result.stderr.decode()
+
+
+@pytest.fixture
+def shell(site: Site, tmp_path: Path) -> Shell:
+    for name, password in {"ADMIN": ADMIN, "PO": PO, "KRSO": KRSO, "KRCO": KRCO}.items():
+        (tmp_path / name).write_text(password + "\n")
+    return Shell(site, tmp_path)
+
+
+def test_the_command_line_signs_and_openssl_verifies(shell: Shell) -> None:
+    (shell.place / "data").write_bytes(b"data to sign")
+    made = json.loads(shell.run("key", "generate", "cli", "-k", "payments", "--json"))
+    assert [one["class"] for one in made] == ["PUBLIC_KEY", "PRIVATE_KEY"]
+    shell.run("sign", "cli", "data", "-k", "payments", "--der", "-o", "data.sig")
+    shell.run("key", "export", "cli", "-k", "payments", "-o", "cli.pem")
+    subprocess.run(
+        ["openssl", "dgst", "-sha256", "-verify", "cli.pem", "-signature", "data.sig", "data"],
+        cwd=shell.place,
+        check=True,
+        capture_output=True,
+        timeout=20,
+    )
+    assert shell.run("verify", "cli", "data", "-k", "payments", "--der", "--signature", "data.sig") == "valid\n"
+    wrong = ("verify", "cli", "ADMIN", "-k", "payments", "--der", "--signature", "data.sig")
+    assert shell.run(*wrong, status=1).startswith("refused: ")
+    shell.run("key", "delete", "cli", "-k", "payments", "--yes")
+    assert "ObjectUnknown" not in shell.run("sign", "cli", "data", "-k", "payments", status=1)
+
+
+def test_the_command_line_keeps_a_login_until_logout(shell: Shell) -> None:
+    shell.run("role", "login", "-k", "payments")
+    (shell.place / "KRCO").write_text("wrong password\n")
+    assert len(shell.run("random", "16", "-k", "payments", "--hex").strip()) == 32
+    kept = list((shell.place / "lnh").glob("*.session"))
+    assert [path.stat().st_mode & 0o777 for path in kept] == [0o600]
+    assert KRCO.encode() not in kept[0].read_bytes()
+    shell.run("role", "logout", "-k", "payments")
+    assert shell.run("random", "16", "-k", "payments", status=1).startswith("refused: ")
+
+
+def test_the_command_line_encrypts_and_decrypts(shell: Shell) -> None:
+    shell.run("key", "generate", "cli aes", "-k", "payments", "-t", "aes", "-b", "128")
+    shell.run("encrypt", "cli aes", "-k", "payments", "-o", "out", data=b"in the clear")
+    assert len((shell.place / "out").read_bytes()) == 12 + 12 + 16
+    assert shell.run("decrypt", "cli aes", "out", "-k", "payments") == "in the clear"
+    shell.run("decrypt", "cli aes", "ADMIN", "-k", "payments", status=1)
+
+
+def test_the_command_line_administers(shell: Shell) -> None:
+    created = json.loads(shell.run("keyring", "create", "many", "--total", "3", "--json"))
+    assert [one["label"] for one in created] == ["many1", "many2", "many3"]
+    assert "many2" in shell.run("keyring", "list")
+    for one in created:
+        shell.run("keyring", "delete", one["label"], "--yes")
+    assert json.loads(shell.run("client", "list", "--json"))[0]["name"] == "web-1"
+    roles = json.loads(shell.run("role", "list", "-k", "payments", "--json"))
+    assert roles == [{"role": "krso", "state": "set"}, {"role": "krco", "state": "set"}]
+    status = json.loads(shell.run("status", "--json"))
+    assert {one["name"] for one in status["services"]} >= {"hsm", "store", "balancer"}
+    assert "prod" in shell.run("cluster", "show")
+    assert "read-write" in shell.run("member", "list")
+
+
+def test_the_command_line_measures(shell: Shell) -> None:
+    figures = json.loads(shell.run("bench", "-k", "payments", "--seconds", "0.5", "--json"))
+    assert figures["operations_per_second"] > 0
+    assert len(figures["operations_per_second_windows"]) == 5
+    assert figures["p50_us"] <= figures["p99_us"] <= figures["p99.9_us"]
+    assert "lnh bench" not in shell.run("key", "list", "-k", "payments")
+
+
+def test_the_command_line_shows_and_verifies_the_audit_trail(shell: Shell) -> None:
+    directory = str(shell.site.member.directory.root)
+    report = json.loads(shell.run("audit", "verify", "--member-dir", directory, "--json"))
+    assert report["problem"] == ""
+    records = json.loads(shell.run("audit", "show", "--member-dir", directory, "--json"))
+    assert "keyring.create" in [record["operation"] for record in records]

@@ -1,0 +1,261 @@
+"""The SDK's request core against a network that loses, repeats, delays, reorders and forges."""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lnh.requests import BACK_OFF, Request, Requests
+from lnh_common import channel, wire
+from lnh_common.channel import SessionKeys
+from lnh_common.errors import (
+    Busy,
+    ChannelInvalid,
+    DeadlineExceeded,
+    LnhError,
+    MalformedMessage,
+    MemberReadOnly,
+    NotActivated,
+    ObjectUnknown,
+    OutcomeUnknown,
+    TokenUnknown,
+    Unreachable,
+)
+from lnh_common.messages.objects import DESTROY, SHOW
+from lnh_common.wire import Header, Kind
+
+KEYS = SessionKeys.derive(b"s" * 32, b"token")
+HANDLE = b"h" * 16
+TIMEOUT = 10.0
+
+
+@dataclass
+class Hsm:
+    """Acts once on each (connection, sequence); answers a repeat with the first answer."""
+
+    acted: dict[tuple[bytes, int], int] = field(default_factory=dict)
+    reads: int = 0
+
+    def serve(self, frames: list[bytes]) -> list[bytes]:
+        header = Header.parse(frames[0])
+        envelope = channel.open_request(KEYS, header, frames[2])
+        if envelope.sequence:
+            name = (envelope.connection, envelope.sequence)
+            self.acted[name] = self.acted.get(name, 0) or 1
+        else:
+            self.reads += 1
+        body = channel.seal_reply(KEYS, header, frames[2], {"served": header.request_id})
+        return [header.answer(Kind.REPLY).pack(), b"", body]
+
+
+def submit(requests: Requests, now: float, operation: Any = SHOW) -> Request:
+    return requests.submit(now, 1.7e9, operation, {"handle": HANDLE}, TIMEOUT, token=b"token", seal=KEYS)
+
+
+def hint(request: Request, error: LnhError) -> list[bytes]:
+    return wire.error_frames(request.header, error)
+
+
+def reply(request: Request, value: dict[str, Any] | LnhError) -> list[bytes]:
+    body = channel.seal_reply(KEYS, request.header, request.frames[2], value)
+    return [request.header.answer(Kind.REPLY).pack(), b"", body]
+
+
+FAULTS = st.sampled_from(
+    ["deliver", "deliver", "deliver", "lose request", "lose reply", "duplicate", "delay", "busy", "forge", "garbage"]
+)
+
+
+@settings(max_examples=150)
+@given(
+    seed=st.integers(0, 1 << 32),
+    faults=st.lists(FAULTS, min_size=1, max_size=40),
+    writes=st.lists(st.booleans(), min_size=1, max_size=8),
+)
+def test_every_request_ends_and_a_write_acts_at_most_once_and_is_never_reported_undone_when_it_acted(
+    seed: int, faults: list[str], writes: list[bool]
+) -> None:
+    generator = random.Random(seed)
+    requests = Requests(generator)
+    hsm = Hsm()
+    now = 0.0
+    asked = [submit(requests, now, DESTROY if write else SHOW) for write in writes]
+    first_bytes = {request.header.request_id: list(request.frames) for request in asked}
+    network: list[tuple[float, list[bytes]]] = []  # answers under way
+    turn = 0
+    while len(requests):
+        _, due = requests.turn(now)
+        for request in due:
+            requests.sent(now, request)
+            assert request.frames == first_bytes[request.header.request_id], "a repeat sends the same bytes"
+            fault = faults[turn % len(faults)]
+            turn += 1
+            soon = now + generator.uniform(0.001, 0.5)
+            if fault == "lose request":
+                continue
+            if fault == "busy":
+                network.append((soon, hint(request, Busy("later"))))
+                continue
+            if fault == "garbage":
+                network.append((soon, [os.urandom(20), b"", b""]))
+            if fault == "forge":
+                forged = channel.seal_reply(SessionKeys.derive(b"x" * 32, b"token"), request.header, b"", {})
+                network.append((now, [request.header.answer(Kind.REPLY).pack(), b"", forged]))
+            answer = hsm.serve(request.frames)
+            if fault == "lose reply":
+                continue
+            network.append((now + 60 if fault == "delay" else soon, answer))
+            if fault == "duplicate":
+                network.append((soon + 0.1, answer))
+        if not len(requests):
+            break
+        network.sort(key=lambda item: item[0])
+        moments = [requests.earliest, *(moment for moment, _ in network[:1])]
+        now = max(now, min(moments))
+        while network and network[0][0] <= now:
+            requests.receive(now, network.pop(0)[1])
+        assert now <= TIMEOUT + 1, "a request outlived its deadline"
+    for request, write in zip(asked, writes, strict=True):
+        assert request.done
+        if request.error is None:
+            assert request.result() == {"served": request.header.request_id}
+        elif write:
+            assert isinstance(request.error, OutcomeUnknown), "an unproven word about a write is no outcome"
+    assert all(count == 1 for count in hsm.acted.values())
+    assert len(hsm.acted) <= sum(writes)
+
+
+def test_a_sealed_answer_ends_a_request_and_a_second_one_is_dropped() -> None:
+    requests = Requests()
+    request = submit(requests, 0.0)
+    requests.sent(0.0, request)
+    assert requests.receive(0.1, reply(request, {"a": 1})) is request
+    assert request.result() == {"a": 1}
+    assert requests.receive(0.2, reply(request, {"a": 2})) is None
+    assert request.result() == {"a": 1}
+
+
+def test_a_sealed_error_is_raised_as_it_was_sealed() -> None:
+    requests = Requests()
+    for error in (ObjectUnknown("gone"), MalformedMessage("bad field"), ChannelInvalid("not signed")):
+        request = submit(requests, 0.0, DESTROY)
+        requests.sent(0.0, request)
+        requests.receive(0.1, reply(request, error))
+        with pytest.raises(type(error), match=str(error)):
+            request.result()
+
+
+@pytest.mark.parametrize("error", [Busy(), Unreachable(), TokenUnknown()])
+def test_a_hint_to_try_again_leads_to_the_same_bytes_after_a_jittered_wait(error: LnhError) -> None:
+    requests = Requests(random.Random(1))
+    request = submit(requests, 0.0)
+    requests.sent(0.0, request)
+    waits = []
+    now = 0.1
+    for _ in range(8):
+        assert requests.receive(now, hint(request, error)) is None
+        assert requests.turn(now) == ([], [])
+        waits.append(request.due - now)
+        now = request.due
+        assert requests.turn(now) == ([], [request])
+        requests.sent(now, request)
+    first, longest = BACK_OFF
+    assert first / 2 <= waits[0] <= first * 1.5
+    assert max(waits) <= longest * 1.5
+    assert waits[-1] > waits[0] * 4
+
+
+def test_a_read_that_nobody_answers_says_what_was_heard_last() -> None:
+    requests = Requests()
+    silent, busy = submit(requests, 0.0), submit(requests, 0.0)
+    for request in (silent, busy):
+        requests.sent(0.0, request)
+    requests.receive(0.1, hint(busy, Busy("full")))
+    ended, _ = requests.turn(TIMEOUT)
+    assert set(ended) == {silent, busy}
+    with pytest.raises(DeadlineExceeded):
+        silent.result()
+    with pytest.raises(Busy, match="full"):
+        busy.result()
+
+
+def test_a_write_that_never_left_did_nothing_and_says_so() -> None:
+    requests = Requests()
+    request = submit(requests, 0.0, DESTROY)
+    requests.turn(TIMEOUT)
+    with pytest.raises(Unreachable):
+        request.result()
+
+
+def test_an_unsealed_refusal_ends_a_read_with_it_and_a_write_with_outcome_unknown() -> None:
+    requests = Requests()
+    read, write = submit(requests, 0.0), submit(requests, 0.0, DESTROY)
+    for request in (read, write):
+        requests.sent(0.0, request)
+        requests.receive(0.1, hint(request, NotActivated("sealed")))
+    with pytest.raises(NotActivated):
+        read.result()
+    with pytest.raises(OutcomeUnknown, match="sealed"):
+        write.result()
+
+
+def test_read_only_is_told_for_a_write_tried_once_and_outcome_unknown_after_an_earlier_try() -> None:
+    requests = Requests()
+    once, twice = submit(requests, 0.0, DESTROY), submit(requests, 0.0, DESTROY)
+    requests.sent(0.0, once)
+    for _ in range(2):
+        requests.sent(0.0, twice)
+    for request in (once, twice):
+        requests.receive(0.1, reply(request, MemberReadOnly("cut off")))
+    with pytest.raises(MemberReadOnly):
+        once.result()
+    with pytest.raises(OutcomeUnknown):
+        twice.result()
+
+
+def test_an_answer_to_another_operation_or_an_old_request_is_dropped() -> None:
+    requests = Requests()
+    request = submit(requests, 0.0)
+    requests.sent(0.0, request)
+    other = wire.request("object.destroy", request.header.request_id, 1000)
+    assert requests.receive(0.1, wire.error_frames(other, NotActivated())) is None
+    unknown = wire.request("object.show", 999, 1000)
+    assert requests.receive(0.1, wire.error_frames(unknown, NotActivated())) is None
+    assert not request.done
+
+
+@given(st.lists(st.binary(max_size=64), max_size=4))
+def test_no_frames_of_any_kind_upset_the_core(frames: list[bytes]) -> None:
+    requests = Requests()
+    request = submit(requests, 0.0)
+    requests.sent(0.0, request)
+    assert requests.receive(0.1, frames) is None
+    requests.receive(0.1, [request.header.answer(Kind.ERROR).pack(), b"", b"".join(frames)])
+    requests.receive(0.1, [request.header.answer(Kind.REPLY).pack(), b"", b"".join(frames)])
+    if not request.done:
+        requests.receive(0.2, reply(request, {"ok": True}))
+        assert request.result() == {"ok": True}
+
+
+def test_writes_are_numbered_from_one_and_reads_carry_no_number() -> None:
+    requests = Requests()
+    sequences = []
+    for operation in (DESTROY, SHOW, DESTROY):
+        request = submit(requests, 0.0, operation)
+        envelope = channel.open_request(KEYS, request.header, request.frames[2])
+        assert envelope.connection == requests.connection
+        sequences.append(envelope.sequence)
+    assert sequences == [1, 0, 2]
+
+
+def test_nothing_secret_is_in_a_repr() -> None:
+    requests = Requests()
+    request = submit(requests, 0.0)
+    assert HANDLE.hex() not in repr(request)
+    assert KEYS.request.hex() not in repr(KEYS)

@@ -1,0 +1,186 @@
+"""The command line without a cluster: its tree, usage errors, refusals, exit statuses and output."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from lnh.cli import bench, saved, terminal
+from lnh.cli.client import RegistrationOptions, register
+from lnh.cli.command import with_options
+from lnh.cli.main import app
+from lnh_common.errors import FileModeUnsafe
+
+runner = CliRunner()
+
+TREE = {
+    "appliance": {"init", "show", "reset-admin", "reimage"},
+    "hsm": {"init", "show", "activate", "deactivate", "factory-reset"},
+    "partition": {"create", "list", "show", "delete"},
+    "package": {"install", "list"},
+    "cluster": {"create", "show", "policy"},
+    "member": {"list", "show"},
+    "user": {"add", "list", "delete", "password", "login", "logout"},
+    "client": {"register", "list", "show", "revoke", "assign", "unassign"},
+    "keyring": {"create", "list", "show", "delete", "policy"},
+    "role": {"init", "login", "logout", "password", "reset", "list"},
+    "key": {"generate", "list", "show", "set", "delete", "export"},
+    "audit": {"show", "verify"},
+}
+VERBS = {"sign", "verify", "encrypt", "decrypt", "random", "digest", "status", "bench"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LNH_CONFIG", str(tmp_path / "lnh"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    for name in ("LNH_CLUSTER", "LNH_MEMBER", "LNH_MEMBER_DIR", "LNH_KEYRING", "LNH_USER"):
+        monkeypatch.delenv(name, raising=False)
+    for role in ("ADMIN", "PO", "SO", "KRSO", "KRCO", "NEW"):
+        monkeypatch.delenv(f"LNH_{role}_PASSWORD_FILE", raising=False)
+
+
+@pytest.mark.parametrize(("noun", "verbs"), TREE.items())
+def test_every_noun_has_its_verbs_and_each_explains_itself(noun: str, verbs: set[str]) -> None:
+    for verb in verbs:
+        result = runner.invoke(app, [noun, verb, "--help"])
+        assert result.exit_code == 0
+        assert "Usage" in result.output
+        assert "--json" in result.output
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_the_verbs_without_a_noun_explain_themselves(verb: str) -> None:
+    assert runner.invoke(app, [verb, "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["keyring", "create"],
+        ["keyring", "create", "a", "--total", "many"],
+        ["hsm", "show"],
+        ["nonsense"],
+        ["sign", "ca"],
+        ["key", "generate", "a", "-k", "k", "--type", "DES"],
+        ["key", "set", "a", "label", "-k", "k"],
+        ["sign", "ca", "-k", "k", "-m", "MD5_RSA"],
+        ["client", "register"],
+        ["role", "reset", "-k", "k", "--role", "king", "--color"],
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    assert runner.invoke(app, arguments).exit_code == terminal.USAGE
+
+
+def test_a_refusal_is_two_lines_on_stderr_and_exits_with_1() -> None:
+    result = runner.invoke(app, ["keyring", "create", "payments", "--total", "200"])
+    assert result.exit_code == terminal.REFUSED
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [
+        "refused: 200 keyrings in one call; at most 100",
+        "try: lnh keyring create payments --total 100, then --total 100 --index 101",
+    ]
+
+
+def test_without_a_registration_the_advice_is_to_register() -> None:
+    result = runner.invoke(app, ["keyring", "list"])
+    assert result.exit_code == terminal.REFUSED
+    assert result.stderr.splitlines()[1] == "try: run LNHClientRegistration"
+
+
+def test_a_member_that_does_not_run_exits_with_3(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["hsm", "show", "--member-dir", str(tmp_path)])
+    assert result.exit_code == terminal.UNREACHABLE
+    assert result.stderr.startswith("refused: no member runs in")
+    unused = ["client", "register", "--member", "127.0.0.1:9", "--timeout", "0.2"]
+    assert runner.invoke(app, unused).exit_code == terminal.UNREACHABLE
+
+
+def test_there_is_no_traceback_unless_asked_for(tmp_path: Path) -> None:
+    arguments = ["hsm", "show", "--member-dir", str(tmp_path)]
+    assert "Traceback" not in runner.invoke(app, arguments).output
+    assert runner.invoke(app, [*arguments, "--debug"]).exception is not None
+
+
+def test_destruction_is_not_done_when_nobody_can_be_asked(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["appliance", "reimage", "--member-dir", str(tmp_path)])
+    assert result.exit_code == terminal.USAGE
+    assert "--yes" in result.stderr
+
+
+def test_a_password_comes_from_a_file_or_the_variable_that_names_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "password"
+    path.write_text("correct horse\n")
+    assert terminal.read_secret("KRCO", path) == "correct horse"
+    monkeypatch.setenv("LNH_KRCO_PASSWORD_FILE", str(path))
+    assert terminal.read_secret("KRCO") == "correct horse"
+    path.unlink()
+    with pytest.raises(typer.Exit):
+        terminal.read_secret("KRCO")
+
+
+def test_digest_agrees_with_hashlib_and_prints_json(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(b"x" * 3_000_000)
+    wanted = hashlib.sha384(path.read_bytes()).hexdigest()
+    plain = runner.invoke(app, ["digest", str(path), "--mechanism", "sha384"])
+    assert plain.stdout == wanted + "\n"
+    printed = runner.invoke(app, ["digest", str(path), "--mechanism", "SHA384", "--json"])
+    assert json.loads(printed.stdout) == {"mechanism": "SHA384", "digest": wanted}
+    assert runner.invoke(app, ["digest"], input=b"abc").stdout.strip() == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_a_table_in_a_pipe_is_aligned_text_and_json_has_all_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[dict[str, object]] = [
+        {"label": "a", "id": b"\x01", "more": 1},
+        {"label": "longer", "id": b"\x02", "more": None},
+    ]
+    terminal.show_rows(rows, as_json=False, columns=("label", "id"))
+    assert capsys.readouterr().out.splitlines() == ["label   id", "a       01", "longer  02"]
+    terminal.show_rows(rows, as_json=True, columns=("label", "id"))
+    assert json.loads(capsys.readouterr().out)[1] == {"label": "longer", "id": "02", "more": None}
+
+
+def test_no_registrations_is_an_empty_json_list() -> None:
+    result = runner.invoke(app, ["client", "register", "--list", "--json"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == []
+
+
+def test_the_registration_script_is_the_same_command() -> None:
+    script = typer.Typer()
+    script.command()(with_options(register, RegistrationOptions))
+    assert runner.invoke(script, ["--list"]).exit_code == 0
+    for option in ("--member", "--cluster-id", "--fingerprint", "--index", "--monitor", "--remove"):
+        assert option in runner.invoke(script, ["--help"]).output
+
+
+def test_kept_sessions_are_refused_in_a_directory_others_can_enter(tmp_path: Path) -> None:
+    (tmp_path / "lnh").mkdir(mode=0o755)
+    with pytest.raises(FileModeUnsafe):
+        saved._directory()
+    (tmp_path / "lnh").chmod(0o700)
+    assert saved._directory() == tmp_path / "lnh"
+
+
+def test_percentiles_are_of_the_nearest_rank() -> None:
+    ordered = [float(number) for number in range(1, 1001)]
+    assert bench.percentile(ordered, 0.5) == 501
+    assert bench.percentile(ordered, 0.999) == 1000
+    assert bench.percentile([7.0], 0.99) == 7
+
+
+def test_the_command_line_starts_without_loading_the_sdk() -> None:
+    code = "import sys, lnh.cli.main; print(*(m for m in ('zmq', 'cryptography', 'rich') if m in sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert loaded.stdout.split() == []

@@ -1,0 +1,153 @@
+"""client.toml: what is written is read again, and what is unsafe or unknown is refused."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from lnh.configuration import Configuration, Registration, default_directory
+from lnh_common.bus import curve
+from lnh_common.errors import ConfigurationInvalid, FileModeUnsafe, LimitReached, NameTaken, NameUnknown
+
+
+def registered(configuration: Configuration, index: int, label: str) -> Registration:
+    """A registration with keys, entered."""
+    configuration.prepare()
+    registration = Registration(
+        index=index,
+        cluster=os.urandom(16),
+        label=label,
+        member="127.0.0.1:4400",
+        member_key=os.urandom(32),
+        identity=os.urandom(32),
+        name="web-1",
+        client=os.urandom(16),
+        client_key=configuration.directory / f"{index:02}.curve",
+        sign_key=configuration.directory / f"{index:02}.sign",
+        alternates=("127.0.0.1:4500",),
+        user="watcher",
+    )
+    curve.KeyPair.generate().save(registration.client_key)
+    configuration.write_sign_key(registration.sign_key, Ed25519PrivateKey.generate())
+    configuration.save(registration)
+    return registration
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> Configuration:
+    return Configuration(tmp_path / "lnh")
+
+
+def test_a_registration_is_read_as_it_was_written(configuration: Configuration) -> None:
+    written = registered(configuration, 0, "prod")
+    assert configuration.registrations() == [written]
+    assert configuration.registration() == written
+    assert configuration.registration("prod") == configuration.registration(0) == configuration.registration("00")
+    written.load_curve()
+    written.load_sign_key()
+
+
+def test_files_have_mode_0600_and_the_directory_0700(configuration: Configuration) -> None:
+    registered(configuration, 0, "prod")
+    assert configuration.directory.stat().st_mode & 0o777 == 0o700
+    for name in ("client.toml", "00.curve", "00.sign"):
+        assert (configuration.directory / name).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
+def test_a_file_others_may_read_is_refused(configuration: Configuration, mode: int) -> None:
+    registration = registered(configuration, 0, "prod")
+    registration.client_key.chmod(mode)
+    with pytest.raises(FileModeUnsafe, match="curve"):
+        registration.load_curve()
+    registration.sign_key.chmod(mode)
+    with pytest.raises(FileModeUnsafe, match="sign"):
+        registration.load_sign_key()
+    configuration.path.chmod(mode)
+    with pytest.raises(FileModeUnsafe, match=r"client\.toml"):
+        configuration.registrations()
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("user = ", "usr = "), "usr"),
+        (('name = "web-1"', "name = 5"), "name"),
+        (('member = "127.0.0.1:4400"', 'member = "nowhere"'), "member"),
+        (("[cluster.00]", "[cluster.7]"), "cluster"),
+        (("[cluster.00]", "[cluster.11]"), "11"),
+        (("[cluster.00]", "[other]"), "other"),
+        (("[cluster.00]", "[cluster"), "TOML"),
+    ],
+)
+def test_a_setting_that_is_unknown_or_wrong_is_an_error_that_names_it(
+    configuration: Configuration, change: tuple[str, str], named: str
+) -> None:
+    registered(configuration, 0, "prod")
+    text = configuration.path.read_text()
+    assert change[0] in text
+    configuration.path.write_text(text.replace(*change))
+    with pytest.raises(ConfigurationInvalid, match=named):
+        configuration.registrations()
+
+
+def test_ten_clusters_fit_and_an_eleventh_does_not(configuration: Configuration) -> None:
+    for index in range(10):
+        assert configuration.free_index() == index
+        registered(configuration, index, f"c{index}")
+    assert len(configuration.registrations()) == 10
+    with pytest.raises(LimitReached):
+        configuration.free_index()
+    with pytest.raises(NameUnknown, match="several"):
+        configuration.registration()
+
+
+def test_a_taken_index_or_label_is_refused_and_nothing_changes(configuration: Configuration) -> None:
+    first = registered(configuration, 0, "prod")
+    with pytest.raises(NameTaken):
+        configuration.save(replace(first, label="other"))
+    with pytest.raises(NameTaken):
+        configuration.save(replace(first, index=1))
+    assert configuration.registrations() == [first]
+
+
+def test_removing_a_registration_deletes_its_keys_and_leaves_the_others(configuration: Configuration) -> None:
+    first, second = registered(configuration, 0, "a"), registered(configuration, 1, "b")
+    configuration.save_epoch(first, 3)
+    configuration.remove(first)
+    assert configuration.registrations() == [second]
+    assert sorted(path.name for path in configuration.directory.iterdir()) == [
+        ".lock",
+        "01.curve",
+        "01.sign",
+        "client.toml",
+    ]
+
+
+def test_the_highest_epoch_seen_is_remembered(configuration: Configuration) -> None:
+    one = registered(configuration, 0, "a")
+    assert configuration.epoch(one) == 0
+    for epoch in (2, 5, 3):
+        configuration.save_epoch(one, epoch)
+    assert configuration.epoch(one) == 5
+
+
+def test_without_a_file_there_is_no_registration_and_the_error_says_what_to_run(configuration: Configuration) -> None:
+    assert configuration.registrations() == []
+    with pytest.raises(NameUnknown) as caught:
+        configuration.registration("prod")
+    assert "LNHClientRegistration" in caught.value.detail["advice"]
+
+
+def test_the_environment_says_where_the_directory_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LNH_CONFIG", str(tmp_path))
+    assert default_directory() == tmp_path
+    monkeypatch.setenv("LNH_CONFIG", str(tmp_path / "client.toml"))
+    assert default_directory() == tmp_path
+    monkeypatch.delenv("LNH_CONFIG")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert default_directory() == tmp_path / "lnh"
