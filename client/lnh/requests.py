@@ -52,6 +52,7 @@ from lnh_common.wire import Frames, Header, Kind
 RETRY_HINTS: Final = (Busy, Unreachable, TokenUnknown, UnsupportedVersion)
 
 BACK_OFF: Final = (0.02, 1.0)  # after a hint: the first wait and the longest, in seconds; jittered by half
+TOKEN_PATIENCE: Final = 1.0  # seconds of "token unknown" after which it is believed
 SILENCE: Final = (2.0, 30.0)  # without a word: the first wait and the longest, in seconds
 _BYTES: Final = (bytes,)
 
@@ -97,6 +98,7 @@ class Request:
         "hints",
         "is_write",
         "keys",
+        "stranger_since",
         "tries",
     )
 
@@ -110,6 +112,7 @@ class Request:
         self.is_write = is_write
         self.tries = 0
         self.hints = 0
+        self.stranger_since = 0.0
         self.due = 0.0
         self.hint: LnhError | None = None
         self.done = False
@@ -250,6 +253,12 @@ class Requests:
 
     def _hinted(self, now: float, request: Request, hint: LnhError) -> Request | None:
         if isinstance(hint, RETRY_HINTS):
+            # A member may not have heard of a new channel epoch yet; for long it does not stay so.
+            if isinstance(hint, TokenUnknown):
+                request.stranger_since = request.stranger_since or now
+                if now - request.stranger_since > TOKEN_PATIENCE:
+                    request.hint = hint
+                    return self._give_up(request)
             self._disturbed(now, request, hint)
             return None
         request.hint = hint
