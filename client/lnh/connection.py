@@ -19,12 +19,13 @@ from typing import Any, Final, TypeVar
 import zmq
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typing_extensions import Self
+from zmq.utils.monitor import parse_monitor_message
 
 from lnh.requests import Credentials, Request, Requests
 from lnh_common import codec, limits
 from lnh_common.bus import curve
 from lnh_common.channel import SECRET_BYTES, SessionKeys, Statement, fingerprint
-from lnh_common.errors import Busy, ChannelInvalid, ClusterIdentityChanged, ConnectionClosed
+from lnh_common.errors import Busy, ChannelInvalid, ClusterIdentityChanged, ConnectionClosed, Unreachable
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.session import HELLO, Welcome
 
@@ -32,6 +33,7 @@ Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
 CHANNELS: Final = 64  # of one connection: so many threads can wait for answers at once
+_MORE: Final = zmq.SNDMORE | zmq.NOBLOCK
 _TICK: Final = 0.1  # seconds a receive blocks at most before the deadlines are looked at
 _STATEMENT_FRESH: Final = 30.0  # seconds; a credential is sealed to a key that was current just now
 
@@ -68,8 +70,10 @@ class Channel:
         socket.tcp_keepalive = 1
         socket.rcvtimeo = self._receive_ms = int(_TICK * 1000)
         curve.connect(socket, link.server_key, link.keys)
+        self._monitor: Final = socket.get_monitor_socket(curve.LINK_EVENTS & ~zmq.EVENT_HANDSHAKE_SUCCEEDED)
         socket.connect(f"tcp://{link.address}")
         self._socket: Final = socket
+        self._address: Final = link.address
         self._unsent = False
 
     def submit(
@@ -121,6 +125,7 @@ class Channel:
             # Until the socket takes more, what is due stays due: wait for either direction.
             events = self._socket.poll(max(int(min(timeout, _TICK) * 1000), 1), zmq.POLLIN | zmq.POLLOUT)
             if not events & zmq.POLLIN:
+                self._watch()
                 return ended
             wait = 0.001
         milliseconds = max(int(min(wait, _TICK) * 1000), 1)
@@ -129,7 +134,7 @@ class Channel:
         flags = zmq.NOBLOCK if timeout <= 0 else 0
         try:
             while True:
-                frames = self._socket.recv_multipart(flags)
+                frames = self._receive(flags)
                 answered = requests.receive(_monotonic(), frames)
                 if answered is not None:
                     ended.append(answered)
@@ -139,9 +144,22 @@ class Channel:
         except zmq.Again:
             return ended
 
+    def _receive(self, flags: int) -> list[bytes]:
+        # A frame knows whether another follows; recv_multipart asks libzmq each time, which costs as much again.
+        frame = self._socket.recv(flags, copy=False)
+        frames = [frame.bytes]
+        while frame.more:
+            frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+            frames.append(frame.bytes)
+        return frames
+
     def _send(self, now: float, request: Request) -> bool:
         try:
-            self._socket.send_multipart(request.frames, zmq.NOBLOCK)
+            header, token, body = request.frames
+            send = self._socket.send
+            send(header, _MORE)
+            send(token, _MORE)
+            send(body, zmq.NOBLOCK)
         except zmq.Again:
             self._unsent = True
             return False
@@ -149,6 +167,8 @@ class Channel:
         return True
 
     def close(self) -> None:
+        self._socket.disable_monitor()
+        self._monitor.close(0)
         self._socket.close()
 
 
