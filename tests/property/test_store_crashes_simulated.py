@@ -6,7 +6,8 @@ import os
 import time
 
 import pytest
-import store_simulation
+
+from models import store_simulation
 
 SEEDS = 150
 

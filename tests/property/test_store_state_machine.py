@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sqlite3
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from store_model import DictStorage, Naive, kind
 
 from lnh_common import limits
 from lnh_common.errors import DeadlineExceeded, OutcomeUnknown
-from lnh_common.messages.store import Commit, Delete, DeleteScope, Key, Put, Require
+from lnh_common.messages.store import Commit, Delete, DeleteScope, Item, Key, Put, Require
 from lnh_services.store import items, state
 from lnh_services.store.log import Milliseconds
+from models.naive_store import Naive, kind
+from models.storage import DictStorage
 
 START = 1_700_000_000_000
 WINDOW = limits.DUPLICATE_WINDOW * 1000
@@ -66,6 +68,10 @@ def requests(draw: st.DrawFn) -> tuple[int, Commit]:
     return elapsed, commit
 
 
+def items_of(storage: DictStorage) -> dict[Key, Item]:
+    return {item.key: item for item in storage.items.values()}
+
+
 def _database() -> items.ItemStorage:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.executescript(items.SCHEMA)
@@ -83,7 +89,7 @@ def test_dicts_sqlite_and_the_naive_model_agree(kept: int, monkeypatch: pytest.M
         time = START
         for index, (elapsed, commit) in enumerate(steps, 1):
             time += elapsed
-            issued = commit.__class__(**{**_fields(commit), "issued_at": max(0, time + commit.issued_at)})
+            issued = msgspec.structs.replace(commit, issued_at=max(0, time + commit.issued_at))
             fresh = naive.never_acted(issued)
             allowed = naive.allowed(index, time, issued)
             one = state.apply(dicts, index, Milliseconds(time), issued)
@@ -96,8 +102,8 @@ def test_dicts_sqlite_and_the_naive_model_agree(kept: int, monkeypatch: pytest.M
                 naive = _without(naive, issued, dicts)
             assert kind(one.answer) == kind(two.answer)
             assert one.changed == two.changed
-            assert dicts.items == naive.items
-            assert {item.key: item for item in database.everything()} == dicts.items
+            assert items_of(dicts) == naive.items
+            assert {item.key: item for item in database.everything()} == naive.items
             for table in ("t", "u"):
                 for scope in (b"", b"s"):
                     assert database.count(table, scope) == dicts.count(table, scope)
@@ -105,15 +111,11 @@ def test_dicts_sqlite_and_the_naive_model_agree(kept: int, monkeypatch: pytest.M
     check()
 
 
-def _fields(commit: Commit) -> dict[str, object]:
-    return {name: getattr(commit, name) for name in commit.__struct_fields__}
-
-
 def _without(naive: Naive, commit: Commit, truth: DictStorage) -> Naive:
     acted = naive.acted.pop((commit.client, commit.session, commit.sequence), None)
     if acted is not None:
         naive.orders[commit.client] -= 1
-    naive.items = dict(truth.items)
+    naive.items = items_of(truth)
     return naive
 
 

@@ -31,7 +31,7 @@ from lnh_services.store import items, log, state
 from lnh_services.store.items import ItemReader, ItemStorage
 from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Milliseconds, Open, Position, SetChange, Write
 from lnh_services.store.replica import Durable, InSync
-from lnh_services.store.state import Answer, Record
+from lnh_services.store.state import Answer
 
 T = TypeVar("T")
 
@@ -256,11 +256,11 @@ class Engine:
         with _told_apart("read"):
             return self._reading.count(table, scope)
 
-    def record(self, client: bytes, session: bytes, sequence: int) -> Record | None:
-        """What became of a request, if that is still known."""
+    def recall(self, client: bytes, session: bytes, sequence: int) -> Answer | None:
+        """What became of a request: see `state.recall`."""
         assert self._reader is not None, "no database is open"
         with _told_apart("read"):
-            return ItemStorage(self._reader).record(client, session, sequence)
+            return state.recall(ItemStorage(self._reader), client, session, sequence)
 
     def sizes(self) -> Sizes:
         """Of the state; zeros without a cluster."""

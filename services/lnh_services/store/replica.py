@@ -185,8 +185,8 @@ class _Step:
         self.forgotten = False
         self.answers: dict[RequestId, Answer] = {}
 
-    def blocks(self, interest: Interest) -> bool:
-        if self.everything:
+    def blocks(self, interest: Interest | None) -> bool:
+        if self.everything or interest is None:
             return True
         table, scope = interest.table, interest.scope
         if (table, scope) not in self.scopes:
@@ -206,7 +206,7 @@ class Replica:
         self._clear()
         self._step: _Step | None = None
         self._rounds = 0
-        self._reads: dict[ReadId, Interest] = {}
+        self._reads: set[ReadId] = set()
 
     def _clear(self) -> None:
         self.phase = Phase.NONE
@@ -368,16 +368,16 @@ class Replica:
 
     # Reading
 
-    def read(self, read: ReadId, interest: Interest) -> list[Effect]:
-        """A read asks to be served: now, or when what is in flight there has ended."""
+    def read(self, read: ReadId, interest: Interest | None) -> list[Effect]:
+        """A read asks to be served: now, or when what is in flight there has ended (anywhere, with None)."""
         if self._step is not None and self._step.blocks(interest):
-            self._reads[read] = interest
+            self._reads.add(read)
             return []
         return [Serve(read)]
 
     def withdraw(self, read: ReadId) -> None:
         """A read's deadline passed; it need not be served any more."""
-        self._reads.pop(read, None)
+        self._reads.discard(read)
 
     # The parts
 
@@ -434,5 +434,5 @@ class Replica:
         return [*replies, *self._serve_reads()]
 
     def _serve_reads(self) -> list[Effect]:
-        reads, self._reads = self._reads, {}
+        reads, self._reads = sorted(self._reads), set()
         return [Serve(read) for read in reads]

@@ -144,6 +144,19 @@ def _check_change(change: Change) -> None:
         raise ArgumentInvalid(f"an item of {size} bytes; at most {limits.REQUEST_BYTES}")
 
 
+def recall(storage: Storage, client: bytes, session: bytes, sequence: int) -> Answer | None:
+    """The first answer to a request, or None if it never acted; OutcomeUnknown if that is no longer known."""
+    known = storage.record(client, session, sequence)
+    if known is not None:
+        return known.answer
+    mark = storage.mark(client, session)
+    return _forgotten(sequence) if mark is not None and sequence <= mark.sequence else None
+
+
+def _forgotten(sequence: int) -> OutcomeUnknown:
+    return OutcomeUnknown(f"request {sequence} is too old: its first answer is no longer kept")
+
+
 def apply(storage: Storage, index: int, log_time: Milliseconds, commit: Commit) -> Applied:
     """Apply the write of entry `index`, whose log time is `log_time`. Never raises an LnhError."""
     known = storage.record(commit.client, commit.session, commit.sequence)
@@ -167,7 +180,7 @@ def _refusal(storage: Storage, log_time: Milliseconds, commit: Commit) -> LnhErr
     age = log_time - commit.issued_at
     mark = storage.mark(commit.client, commit.session)
     if (mark is not None and commit.sequence <= mark.sequence) or age > MARK_KEPT_MS:
-        return OutcomeUnknown(f"request {commit.sequence} is too old: its first answer is no longer kept")
+        return _forgotten(commit.sequence)
     if age > WINDOW_MS:
         return DeadlineExceeded(f"the request was issued {age // 1000} s ago; at most {limits.DUPLICATE_WINDOW} s")
     return None

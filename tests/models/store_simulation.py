@@ -10,8 +10,6 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 
-from store_model import DictStorage
-
 from lnh_common.errors import LnhError, StorageFailed
 from lnh_common.messages.store import Commit, Key, Put
 from lnh_services.store import log, state
@@ -19,6 +17,7 @@ from lnh_services.store import replica as core
 from lnh_services.store.caches import Seconds, WorkerId, WorkerLeases
 from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Milliseconds
 from lnh_services.store.replica import Durable, InSync, Interest, ReadId, Replica, RequestId
+from models.storage import DictStorage
 
 CLUSTER, MEMBER = ClusterId(b"C" * 16), MemberId(b"M" * 16)
 LEASE_MS = 1000

@@ -1,10 +1,8 @@
-"""The state machine's storage on plain dicts, and an independent, naive model of what it should answer."""
+"""An independent, naive model of what the store's state machine should answer: it forgets nothing."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from lnh_common import limits
 from lnh_common.errors import (
@@ -17,74 +15,7 @@ from lnh_common.errors import (
     VersionConflict,
 )
 from lnh_common.messages.store import Commit, Delete, DeleteScope, Item, Key, Put
-from lnh_services.store.log import Milliseconds
-from lnh_services.store.state import Answer, Mark, Record
-
-
-class DictStorage:
-    """`Storage` without a database."""
-
-    def __init__(self) -> None:
-        self.items: dict[Key, Item] = {}
-        self.records: dict[tuple[bytes, bytes, int], Record] = {}
-        self.numbers: dict[bytes, int] = {}
-        self.marks: dict[tuple[bytes, bytes], Mark] = {}
-
-    @contextmanager
-    def attempt(self) -> Iterator[None]:
-        before = dict(self.items)
-        try:
-            yield
-        except LnhError:
-            self.items = before
-            raise
-
-    def get(self, key: Key) -> Item | None:
-        return self.items.get(key)
-
-    def put(self, item: Item) -> None:
-        self.items[item.key] = item
-
-    def delete(self, key: Key) -> None:
-        del self.items[key]
-
-    def ids(self, table: str, scope: bytes) -> list[bytes]:
-        return sorted(key.id for key in self.items if (key.table, key.scope) == (table, scope))
-
-    def count(self, table: str, scope: bytes) -> int:
-        return len(self.ids(table, scope))
-
-    def tagged(self, table: str, scope: bytes, tag: bytes) -> list[bytes]:
-        found = [id_ for id_ in self.ids(table, scope) if tag in self.items[Key(table=table, scope=scope, id=id_)].tags]
-        return found[:2]
-
-    def record(self, client: bytes, session: bytes, sequence: int) -> Record | None:
-        return self.records.get((client, session, sequence))
-
-    def add_record(self, record: Record) -> None:
-        self.records[record.client, record.session, record.sequence] = record
-        self.numbers[record.client] = record.number
-
-    def newest_number(self, client: bytes) -> int:
-        return self.numbers.get(client, 0)
-
-    def oldest_records(self, client: bytes, at_most: int) -> list[Record]:
-        own = sorted((r for r in self.records.values() if r.client == client), key=lambda r: r.number)
-        return own[:at_most]
-
-    def drop_record(self, record: Record) -> None:
-        del self.records[record.client, record.session, record.sequence]
-
-    def mark(self, client: bytes, session: bytes) -> Mark | None:
-        return self.marks.get((client, session))
-
-    def set_mark(self, client: bytes, session: bytes, mark: Mark) -> None:
-        self.marks[client, session] = mark
-
-    def drop_marks(self, client: bytes, before: Milliseconds) -> None:
-        gone = [at for at, mark in self.marks.items() if at[0] == client and mark.issued_until < before]
-        for at in gone:
-            del self.marks[at]
+from lnh_services.store.state import Answer
 
 
 class Naive:
