@@ -142,7 +142,21 @@ class Channel:
                         return ended
                 flags = zmq.NOBLOCK
         except zmq.Again:
+            if not flags:
+                self._watch()
             return ended
+
+    def _watch(self) -> None:
+        """See whether the way is gone: looked at only when nothing comes, so that it costs nothing when all is well."""
+        try:
+            while True:
+                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))["event"]
+                if event == zmq.EVENT_DISCONNECTED:
+                    self.requests.resend(_monotonic())
+                else:
+                    self.requests.unreachable(Unreachable(f"{self._address}: {curve.explain(event)}"))
+        except zmq.Again:
+            return
 
     def _receive(self, flags: int) -> list[bytes]:
         # A frame knows whether another follows; recv_multipart asks libzmq each time, which costs as much again.

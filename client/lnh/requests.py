@@ -293,6 +293,12 @@ class Requests:
             request.due = now
         self.earliest = now
 
+    def unreachable(self, why: Unreachable) -> None:
+        """What to say of those that never leave."""
+        for request in self._pending.values():
+            if not request.tries:
+                request.hint = why
+
     def abandon(self, request: Request) -> None:
         """The caller no longer waits."""
         self._pending.pop(request.header.request_id, None)

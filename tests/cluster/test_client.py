@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -285,6 +287,35 @@ def test_an_unregistered_machine_administers_with_the_fingerprint(site: Site) ->
 def test_a_member_that_is_not_there_is_unreachable_and_a_write_to_it_did_nothing(site: Site) -> None:
     registration = replace(site.configuration.registration(), member="127.0.0.1:9")
     with connect_to(site.configuration, registration, timeout=0.3) as cluster, pytest.raises(lnh.Unreachable):
+        list(cluster.keyrings())
+
+
+def test_a_call_in_flight_survives_the_death_of_the_balancer(site: Site, session: lnh.KeyringSession) -> None:
+    public, private = session.generate_keypair(lnh.KeyType.EC_EDWARDS)
+    for _ in range(2):
+        before = site.member.service("balancer")
+        assert before.pid is not None
+        os.kill(before.pid, signal.SIGKILL)
+        started = time.monotonic()
+        assert public.verify(b"data", private.sign(b"data"))
+        assert time.monotonic() - started < 5
+        made = session.generate_key(lnh.KeyType.AES)
+        made.destroy()
+
+
+def test_a_revoked_client_is_told_so_and_reaches_nothing(site: Site, tmp_path: Path) -> None:
+    configuration = lnh.Configuration(tmp_path / "revoked")
+    lnh.register(configuration, site.address, "revoked", "admin", lambda: ADMIN, wanted=site.fingerprint)
+    with lnh.connect(directory=configuration.directory, timeout=2) as cluster:
+        assert list(cluster.keyrings())
+        with site.connect() as own, admin.login(own.connection, "admin", ADMIN) as session:
+            session.revoke_client("revoked")
+        with pytest.raises((lnh.ClientRevoked, lnh.ClientUnknown)):
+            list(cluster.keyrings())
+    with (
+        lnh.connect(directory=configuration.directory, timeout=2) as cluster,
+        pytest.raises((lnh.ClientRevoked, lnh.ClientUnknown, lnh.Unreachable)),
+    ):
         list(cluster.keyrings())
 
 
