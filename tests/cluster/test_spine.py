@@ -1,0 +1,172 @@
+"""The whole product as its user has it: the demo, and services killed or data changed under a running load."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from bench import member
+from bench.member import Running
+from cryptography.hazmat.primitives.asymmetric import ec
+
+import lnh
+from lnh.cli.local import Steps, stop
+
+PROGRAM = Path(sys.executable).parent / "lnh"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    with member.running() as one:
+        yield one
+
+
+@pytest.fixture
+def session(running: Running) -> Iterator[lnh.KeyringSession]:
+    with member.session(running.place) as one:
+        yield one
+
+
+def children(running: Running) -> dict[int, str]:
+    """Command lines of the member's processes."""
+    found = {}
+    for pid in running.processes():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            found[pid] = b" ".join(words).decode()
+    return found
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, f"not within {seconds} s: {what}"
+        threading.Event().wait(0.05)
+
+
+def test_the_demo_goes_through_and_leaves_nothing(tmp_path: Path) -> None:
+    done = subprocess.run([PROGRAM, "demo"], capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("$ lnh sign") == 6
+    assert "Traceback" not in done.stdout + done.stderr
+    root = (
+        next(line for line in done.stdout.splitlines() if "happens in D=" in line)
+        .partition("D=")[2]
+        .partition(". To type")[0]
+    )
+    assert not Path(root).exists()
+    alive = subprocess.run(["pgrep", "-f", root], capture_output=True, text=True, check=False).stdout.split()
+    assert alive == []
+
+
+@pytest.mark.parametrize(
+    "victim", ["hsm.worker", "lnh_services.store", "lnh_services.balancer", "lnh_services.membership", "hsm.argon2"]
+)
+def test_a_service_killed_under_load_costs_at_most_retries(
+    running: Running, session: lnh.KeyringSession, victim: str
+) -> None:
+    public, private = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label=victim)
+    errors: list[Exception] = []
+    signatures: list[tuple[bytes, bytes]] = []
+    made: list[bytes] = []
+    over = threading.Event()
+
+    def sign() -> None:
+        try:
+            while not over.is_set():
+                data = os.urandom(32)
+                signatures.append((data, private.sign(data, lnh.Mechanism.ECDSA)))
+        except Exception as error:
+            errors.append(error)
+
+    def make() -> None:
+        try:
+            while not over.is_set():
+                made.append(session.generate_key(lnh.KeyType.AES, 256, label=victim).handle)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for work in (sign, sign, make)]
+    for thread in threads:
+        thread.start()
+    try:
+        until(lambda: len(signatures) > 50 and len(made) > 5, "load runs")
+        killed = next(pid for pid, words in children(running).items() if victim in words)
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: any(victim in words for pid, words in children(running).items() if pid != killed), "restarted")
+        seen = len(signatures), len(made)
+        goes_on = lambda: len(signatures) > seen[0] + 50 and len(made) > seen[1] + 5  # noqa: E731
+        until(lambda: goes_on() or bool(errors), "the load goes on")
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(30)
+    assert errors == []
+    key = public.as_cryptography()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    for data, signature in signatures[-20:]:
+        public.verify(data, signature, lnh.Mechanism.ECDSA)
+    stored = {found.handle for found in session.find(label=victim, key_type=lnh.KeyType.AES)}
+    assert stored == set(made), "a key was lost, or made twice"
+
+
+def test_a_session_goes_on_after_every_process_was_restarted(running: Running) -> None:
+    with member.session(running.place) as session:
+        _, private = session.generate_keypair(lnh.KeyType.EC_EDWARDS, curve="Ed25519", label="kept")
+        before = private.sign(b"data")
+        stop(running.place)
+        running.supervisor = Steps(running.place, quiet=True).start().pid
+        assert private.sign(b"data") == before
+
+
+def test_a_row_changed_on_disk_is_refused_and_the_rest_still_served(
+    running: Running, session: lnh.KeyringSession
+) -> None:
+    _, changed = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="changed")
+    _, other = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="other")
+    stop(running.place)
+    database = next((running.place.member / "data" / "store").glob("*.db*"))
+    with sqlite3.connect(database) as rows:
+        (body,) = rows.execute("SELECT body FROM items WHERE id = ?", (changed.handle,)).fetchone()
+        body = body[:-1] + bytes([body[-1] ^ 1])
+        rows.execute("UPDATE items SET body = ? WHERE id = ?", (body, changed.handle))
+    rows.close()
+    running.supervisor = Steps(running.place, quiet=True).start().pid
+    with pytest.raises(lnh.errors.SealBroken):
+        changed.sign(b"data")
+    other.sign(b"data")
+
+
+def test_a_deadline_holds_while_nothing_answers(running: Running, session: lnh.KeyringSession) -> None:
+    _, private = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="late")
+    workers = [pid for pid, words in children(running).items() if "hsm.worker" in words]
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        with pytest.raises(lnh.LnhError):
+            private.sign(b"data", timeout=1.0)
+        assert time.monotonic() - began < 3
+    finally:
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+    private.sign(b"data")
+
+
+def test_keys_of_the_wrong_kind_and_data_too_long_are_refused(session: lnh.KeyringSession) -> None:
+    aes = session.generate_key(lnh.KeyType.AES, 256, label="wrong")
+    with pytest.raises((lnh.errors.KeyTypeInconsistent, lnh.errors.KeyFunctionNotPermitted)):
+        aes.sign(b"data", lnh.Mechanism.SHA256_HMAC)
+    with pytest.raises(lnh.errors.DataLength):
+        aes.encrypt(bytes(2 << 20))
+    with pytest.raises(lnh.errors.ObjectUnknown):
+        session.get_object(os.urandom(16))
