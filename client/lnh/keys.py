@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
     from lnh.keyrings import KeyringSession
+    from lnh.wrappers import EcKey, Ed448Key, Ed25519Key, RsaKey
 
 Data: TypeAlias = bytes | bytearray | memoryview | BinaryIO
 
@@ -305,6 +306,15 @@ class DecryptingKey(Key):
 
 class PrivateKey(SigningKey, DecryptingKey):
     """The private half of a key pair. Its value never leaves the HSM."""
+
+    def as_cryptography(self) -> EcKey | RsaKey | Ed25519Key | Ed448Key:
+        """The key as `cryptography` has it, so that `x509.CertificateBuilder().sign(...)` uses it in the cluster.
+
+        Raises KeyTypeInconsistent for a type without such signatures.
+        """
+        from lnh.wrappers import wrap
+
+        return wrap(self)
 
 
 class PublicKey(VerifyingKey, EncryptingKey):

@@ -20,6 +20,8 @@ REFUSED: Final = 1
 USAGE: Final = 2
 UNREACHABLE: Final = 3
 
+_UNBROKEN: Final = ("handle", "id", "label", "name", "member", "address")
+
 
 def plain(value: Any) -> Any:
     """A value as JSON has it: bytes in hex, messages as objects, enums by name."""
@@ -71,11 +73,13 @@ def show_rows(rows: Iterable[Mapping[str, Any]], *, as_json: bool, columns: Sequ
         from rich.table import Table
         from rich.text import Text
 
+        # On a terminal a column with nothing in it is left out, and identifiers are not broken.
+        filled = [place for place in range(len(columns)) if not cells or any(line[place] for line in cells)]
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for title in titles:
-            table.add_column(title, overflow="fold")
+        for place in filled:
+            table.add_column(titles[place], overflow="fold", no_wrap=columns[place] in _UNBROKEN)
         for line in cells:
-            table.add_row(*map(Text, line))
+            table.add_row(*(Text(line[place]) for place in filled))
         Console().print(table)
         return
     widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]

@@ -1,0 +1,171 @@
+"""Private keys in the cluster as `cryptography` has private keys, to sign certificates and the like.
+
+`x509.CertificateBuilder().sign(private.as_cryptography(), hashes.SHA256())` works as with any other key.
+What would need the key's value raises AttributeSensitive.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from lnh_common.attributes import Attribute, KeyType
+from lnh_common.errors import AttributeSensitive, KeyTypeInconsistent
+from lnh_common.mechanisms import Hash, HashedParameters, Mechanism, OaepParameters, PssParameters
+
+if TYPE_CHECKING:
+    from lnh.keys import PrivateKey
+
+_ECDSA: Final = {
+    "sha256": Mechanism.ECDSA_SHA256,
+    "sha384": Mechanism.ECDSA_SHA384,
+    "sha512": Mechanism.ECDSA_SHA512,
+}
+_PKCS1: Final = {
+    "sha256": Mechanism.SHA256_RSA_PKCS,
+    "sha384": Mechanism.SHA384_RSA_PKCS,
+    "sha512": Mechanism.SHA512_RSA_PKCS,
+}
+_PSS: Final = {
+    "sha256": Mechanism.SHA256_RSA_PKCS_PSS,
+    "sha384": Mechanism.SHA384_RSA_PKCS_PSS,
+    "sha512": Mechanism.SHA512_RSA_PKCS_PSS,
+}
+_HASHES: Final = {"sha1": Hash.SHA1, "sha256": Hash.SHA256, "sha384": Hash.SHA384, "sha512": Hash.SHA512}
+
+
+class _Wrapper:
+    """What every wrapped key has; it stays in the HSM."""
+
+    def __init__(self, key: PrivateKey, public: Any) -> None:
+        self._key = key
+        self._public = public
+
+    def public_key(self) -> Any:
+        return self._public
+
+    def private_numbers(self) -> NoReturn:
+        self._refuse()
+
+    def private_bytes(self, *_: object, **__: object) -> NoReturn:
+        self._refuse()
+
+    def private_bytes_raw(self) -> NoReturn:
+        self._refuse()
+
+    def exchange(self, *_: object) -> NoReturn:
+        self._refuse()
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, _: object) -> Any:
+        return self
+
+    def _refuse(self) -> NoReturn:
+        raise AttributeSensitive("a private key's value never leaves the HSM")
+
+
+class EcKey(_Wrapper, ec.EllipticCurvePrivateKey):
+    """An elliptic-curve private key; its signatures are DER, as `cryptography`'s are."""
+
+    @property
+    def curve(self) -> ec.EllipticCurve:
+        curve: ec.EllipticCurve = self._public.curve
+        return curve
+
+    @property
+    def key_size(self) -> int:
+        size: int = self._public.key_size
+        return size
+
+    def sign(self, data: Any, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
+        if not isinstance(signature_algorithm, ec.ECDSA):
+            raise UnsupportedAlgorithm("an elliptic-curve key signs with ECDSA")
+        algorithm = signature_algorithm.algorithm
+        if isinstance(algorithm, Prehashed):
+            return self._key.sign(bytes(data), Mechanism.ECDSA, der=True)
+        return self._key.sign(bytes(data), _choose(_ECDSA, algorithm), der=True)
+
+
+class RsaKey(_Wrapper, rsa.RSAPrivateKey):
+    """An RSA private key."""
+
+    @property
+    def key_size(self) -> int:
+        size: int = self._public.key_size
+        return size
+
+    def sign(self, data: Any, padding: padding.AsymmetricPadding, algorithm: Any) -> bytes:
+        prehashed = isinstance(algorithm, Prehashed)
+        inner = _hash_of(algorithm)
+        if padding.name == "EMSA-PSS":
+            parameters: HashedParameters = PssParameters(prehashed=prehashed, salt_length=self._salt(padding, inner))
+            return self._key.sign(bytes(data), _choose(_PSS, inner), parameters)
+        if padding.name != "EMSA-PKCS1-v1_5":
+            raise UnsupportedAlgorithm(f"padding {padding.name}")
+        return self._key.sign(bytes(data), _choose(_PKCS1, inner), HashedParameters(prehashed=prehashed))
+
+    def decrypt(self, ciphertext: bytes, padding: padding.AsymmetricPadding) -> bytes:
+        if padding.name == "EMSA-PKCS1-v1_5":
+            return self._key.decrypt(ciphertext, Mechanism.RSA_PKCS)
+        hash_ = _HASHES.get(padding._algorithm.name)  # type: ignore[attr-defined]  # `cryptography` offers no other way
+        if hash_ is None:
+            raise UnsupportedAlgorithm("OAEP takes SHA-1 or SHA-2")
+        label = padding._label or b""  # type: ignore[attr-defined]
+        return self._key.decrypt(ciphertext, Mechanism.RSA_PKCS_OAEP, OaepParameters(hash=hash_, label=label))
+
+    def _salt(self, pss: Any, algorithm: hashes.HashAlgorithm) -> int:
+        wanted = pss._salt_length
+        if isinstance(wanted, int):
+            return wanted
+        if wanted is padding.PSS.MAX_LENGTH:
+            return padding.calculate_max_pss_salt_length(self._public, algorithm)
+        return algorithm.digest_size
+
+
+class Ed25519Key(_Wrapper, ed25519.Ed25519PrivateKey):
+    """An Ed25519 private key."""
+
+    def sign(self, data: Any) -> bytes:
+        return self._key.sign(bytes(data), Mechanism.EDDSA)
+
+
+class Ed448Key(_Wrapper, ed448.Ed448PrivateKey):
+    """An Ed448 private key."""
+
+    def sign(self, data: Any) -> bytes:
+        return self._key.sign(bytes(data), Mechanism.EDDSA)
+
+
+def wrap(key: PrivateKey) -> EcKey | RsaKey | Ed25519Key | Ed448Key:
+    """The key as `cryptography` has private keys; raises KeyTypeInconsistent for a type that does not sign."""
+    info = key[Attribute.PUBLIC_KEY_INFO]
+    assert isinstance(info, bytes), "PUBLIC_KEY_INFO is bytes"
+    public = load_der_public_key(info)
+    match public:
+        case ec.EllipticCurvePublicKey():
+            return EcKey(key, public)
+        case rsa.RSAPublicKey():
+            return RsaKey(key, public)
+        case ed25519.Ed25519PublicKey():
+            return Ed25519Key(key, public)
+        case ed448.Ed448PublicKey():
+            return Ed448Key(key, public)
+    raise KeyTypeInconsistent(f"no wrapper for {KeyType(key.key_type).name} keys")
+
+
+def _hash_of(algorithm: Any) -> hashes.HashAlgorithm:
+    found: hashes.HashAlgorithm = algorithm._algorithm if isinstance(algorithm, Prehashed) else algorithm
+    return found
+
+
+def _choose(mechanisms: dict[str, Mechanism], algorithm: hashes.HashAlgorithm) -> Mechanism:
+    if algorithm.name not in mechanisms:
+        raise UnsupportedAlgorithm(f"hash {algorithm.name}; there are {', '.join(mechanisms)}")
+    return mechanisms[algorithm.name]
