@@ -88,13 +88,13 @@ def show_rows(rows: Iterable[Mapping[str, Any]], *, as_json: bool, columns: Sequ
 
 
 def show_record(record: Mapping[str, Any], *, as_json: bool) -> None:
-    """One thing, a line for each of its properties."""
+    """One thing, a line for each of its properties, named as one would set them."""
     if as_json:
         show_json(record)
         return
     width = max((len(name) for name in record), default=0)
     for name, value in record.items():
-        title = typer.style(name.replace("_", " ").ljust(width), bold=True)
+        title = typer.style(name.ljust(width), bold=True)
         typer.echo(f"{title}  {_cell(value)}")
 
 
