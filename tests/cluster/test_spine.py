@@ -104,8 +104,11 @@ def test_a_service_killed_under_load_costs_at_most_retries(
         os.kill(killed, signal.SIGKILL)
         until(lambda: any(victim in words for pid, words in children(running).items() if pid != killed), "restarted")
         seen = len(signatures), len(made)
-        goes_on = lambda: len(signatures) > seen[0] + 50 and len(made) > seen[1] + 5  # noqa: E731
-        until(lambda: goes_on() or bool(errors), "the load goes on")
+
+        def goes_on() -> bool:
+            return bool(errors) or (len(signatures) > seen[0] + 50 and len(made) > seen[1] + 5)
+
+        until(goes_on, "the load goes on")
     finally:
         over.set()
         for thread in threads:

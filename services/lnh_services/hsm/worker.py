@@ -43,7 +43,7 @@ from lnh_services.serving import EXIT_OK, open_member
 log = Log("hsm.worker")
 
 _BURST: Final = 64  # messages taken from one socket before the others are looked at
-_ATTACH_EVERY: Final = limits.WORKER_LEASE_MS / 4000
+_ATTACH_EVERY: Final = limits.WORKER_LEASE_MS / 3000
 _SECRETS_EVERY: Final = 5.0
 _USES_EVERY: Final = 60.0
 _STOP_WITHIN: Final = 2.0
@@ -297,7 +297,7 @@ class Worker:
         """Do what is due; when to look again."""
         if now >= self._next_attach and self.core.identity is not None:
             self._next_attach = now + _ATTACH_EVERY
-            self._start(self._attach(now), _ATTACH_EVERY * 3)
+            self._start(self._attach(now), _ATTACH_EVERY * 2)
         if now >= self._next_secrets:
             self._next_secrets = now + (_SECRETS_EVERY if self.core.identity else _UNSENT_RETRY)
             self._start(self._fetch_secrets(), 2.0)
