@@ -456,7 +456,9 @@ class Driver:
         for index, keys in outcome.changed:
             self.changes.add(index, keys)
         self._rate.add(self._loop.time(), len(outcome.answers))
-        self._run(self.replica.persisted(receipt, outcome.answers))
+        effects = self.replica.persisted(receipt, outcome.answers)
+        self.changes.add(self.replica.committed, frozenset())  # entries that change no item move the index too
+        self._run(effects)
         self._on_change()
 
     def _erased(self, _: None) -> None:

@@ -1,0 +1,482 @@
+"""The real store and its two doors: forgetting, waiting, watching, full and damaged disks, start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from lnh_common import limits
+from lnh_common.bus.client import Client
+from lnh_common.errors import (
+    AlreadyDone,
+    ArgumentInvalid,
+    NoCluster,
+    OutcomeUnknown,
+    SealBroken,
+    StorageFailed,
+    UnknownOperation,
+    Unreachable,
+    VersionConflict,
+)
+from lnh_common.messages import store
+from lnh_common.messages.base import Empty, Message
+from lnh_services.configuration import Settings
+from lnh_services.initialise import initialise_member
+from lnh_services.paths import MemberDirectory
+from processes import Processes, is_alive, wait_until
+
+CLUSTER, MEMBER = b"C" * 16, b"M" * 16
+LEASE = limits.WORKER_LEASE_MS / 1000
+KEY = store.Key(table="t", scope=b"s", id=b"1")
+
+
+def put(key: store.Key = KEY, version: int = 0, body: bytes = b"body") -> store.Put:
+    return store.Put(key=key, expected=version, head=b"head", body=body)
+
+
+class Running:
+    """One store process and both its doors."""
+
+    def __init__(self, processes: Processes, directory: MemberDirectory) -> None:
+        self.processes = processes
+        self.directory = directory
+        self.forgets: list[store.Forget] = []
+        self.worker = secrets.token_bytes(16)
+        self.session = secrets.token_bytes(16)
+        self.sequence = 0
+        self.says_forgotten = True
+        self.told = asyncio.Event()  # to forget something
+        self.hsm = Client(directory.store_for_hsm, on_cast=self.on_cast)
+        self.services = Client(directory.store_for_services)
+        self.process = self.begin()
+
+    def begin(self) -> subprocess.Popen[bytes]:
+        return self.processes.start("-m", "lnh_services.store", "--member-dir", str(self.directory.root))
+
+    def on_cast(self, operation: str, message: Message) -> None:
+        assert isinstance(message, store.Forget)
+        self.forgets.append(message)
+        self.told.set()
+        if self.says_forgotten:
+            self.hsm.cast(store.FORGOTTEN, store.Forgotten(sequence=message.sequence, worker=self.worker))
+
+    async def create(self) -> None:
+        await self.hsm.ask(store.CREATE, store.Create(cluster=CLUSTER, member=MEMBER), timeout=15)
+
+    async def status(self) -> store.Status:
+        return await self.services.ask(store.STATUS, Empty(), timeout=10)
+
+    async def state(self, wanted: str) -> store.Status:
+        """The status, once the store is in this state."""
+        end = time.monotonic() + 20
+        while True:
+            try:
+                status = await self.status()
+                if status.state == wanted:
+                    return status
+            except Unreachable:
+                pass
+            assert time.monotonic() < end, f"the store is not {wanted}"
+            await asyncio.sleep(0.02)
+
+    async def attach(self) -> store.Attached:
+        return await self.hsm.ask(store.ATTACH, store.Attach(worker=self.worker))
+
+    def commit(self, *changes: store.Change) -> store.Commit:
+        self.sequence += 1
+        return store.Commit(
+            client=b"c" * 16, session=self.session, sequence=self.sequence, issued_at=int(time.time() * 1000),
+            changes=changes,
+        )  # fmt: skip
+
+    async def write(self, *changes: store.Change) -> store.Committed:
+        return await self.hsm.ask(store.COMMIT, self.commit(*changes))
+
+    async def get(self, key: store.Key = KEY) -> store.Item | None:
+        return (await self.services.ask(store.GET, store.Get(key=key))).item
+
+    async def restart(self) -> None:
+        self.process = self.begin()
+        await self.status()
+
+    async def close(self) -> None:
+        await self.hsm.close()
+        await self.services.close()
+
+
+Scenario = Callable[[Running], Awaitable[None]]
+
+
+@pytest.fixture
+def directory(processes: Processes, short_path: Path) -> MemberDirectory:
+    directory = MemberDirectory(short_path / "m")
+    initialise_member(directory, Settings(name="A", base_port=15_000))
+    processes.watch(directory.root)
+    return directory
+
+
+@pytest.fixture
+def play(processes: Processes, directory: MemberDirectory) -> Callable[[Scenario], None]:
+    """Runs a scenario on a new store that holds a cluster."""
+
+    async def run(scenario: Scenario) -> None:
+        running = Running(processes, directory)
+        try:
+            await running.create()
+            await scenario(running)
+        finally:
+            await running.close()
+
+    return lambda scenario: asyncio.run(run(scenario))
+
+
+Play = Callable[[Scenario], None]
+
+
+def test_a_commit_is_read_back_through_both_doors(play: Play) -> None:
+    async def scenario(s: Running) -> None:
+        committed = await s.write(put())
+        assert committed == store.Committed(index=2)
+        item = await s.get()
+        assert item is not None
+        assert (item.version, item.head, item.body) == (1, b"head", b"body")
+        got = await s.hsm.ask(store.GET, store.Get(key=KEY, body=False))
+        assert got.item is not None
+        assert (got.item.body, got.index) == (b"", 2)
+        counted = await s.services.ask(store.COUNT, store.Count(table="t", scope=b"s"))
+        assert counted == store.Counted(count=1, index=2)
+
+    play(scenario)
+
+
+def test_a_request_that_comes_again_acts_once_and_says_so(play: Play) -> None:
+    async def scenario(s: Running) -> None:
+        commit, refused = s.commit(put()), s.commit(put())
+        first = await s.hsm.ask(store.COMMIT, commit)
+        again = await s.hsm.ask(store.COMMIT, commit)
+        assert (first.duplicate, again) == (False, store.Committed(index=first.index, duplicate=True))
+        for _ in range(2):
+            with pytest.raises(VersionConflict):
+                await s.hsm.ask(store.COMMIT, refused)
+        asked = store.Recall(client=commit.client, session=commit.session, sequence=commit.sequence)
+        assert await s.hsm.ask(store.RECALL, asked) == store.Recalled(known=True, index=first.index)
+        never = store.Recall(client=commit.client, session=commit.session, sequence=99)
+        assert await s.hsm.ask(store.RECALL, never) == store.Recalled(known=False, index=0)
+        with pytest.raises(VersionConflict):
+            await s.hsm.ask(
+                store.RECALL, store.Recall(client=commit.client, session=commit.session, sequence=refused.sequence)
+            )
+
+    play(scenario)
+
+
+def test_what_no_state_could_accept_is_refused_before_it_is_appended(play: Play) -> None:
+    nameless = store.Key(table="t", scope=b"s")
+    wrong: tuple[store.Change, ...] = (
+        put(nameless),
+        put(version=-1),
+        put(version=2**63),
+        put(body=b"b" * limits.REQUEST_BYTES),
+        store.DeleteScope(key=KEY),
+        store.Put(key=KEY, expected=0, head=b"", unique=(b"x",)),
+        store.Put(key=KEY, expected=0, head=b"", tags=(b"x", b"x")),
+        store.Put(key=KEY, expected=0, head=b"", limit=-1),
+    )
+
+    async def scenario(s: Running) -> None:
+        for change in wrong:
+            with pytest.raises(ArgumentInvalid):
+                await s.write(change)
+        with pytest.raises(ArgumentInvalid):
+            await s.hsm.ask(store.COMMIT, store.Commit(
+                client=b"c" * 16, session=b"s" * 16, sequence=2**63, issued_at=0, changes=(put(),)
+            ))  # fmt: skip
+        assert (await s.status()).last_index == 1
+
+    play(scenario)
+
+
+def test_the_services_door_only_reads(play: Play) -> None:
+    async def scenario(s: Running) -> None:
+        with pytest.raises(UnknownOperation):
+            await s.services.ask(store.COMMIT, s.commit(put()))
+        with pytest.raises(UnknownOperation):
+            await s.services.ask(store.CREATE, store.Create(cluster=CLUSTER, member=MEMBER))
+        with pytest.raises(UnknownOperation):
+            await s.services.ask(store.DESTROY, store.Destroy(cluster=CLUSTER))
+        with pytest.raises(UnknownOperation):
+            await s.services.ask(store.ATTACH, store.Attach(worker=s.worker))
+
+    play(scenario)
+
+
+def test_a_commit_is_answered_after_the_worker_has_forgotten(play: Play) -> None:
+    async def scenario(s: Running) -> None:
+        assert (await s.attach()).fresh
+        assert not (await s.attach()).fresh
+        await s.write(put(), put(store.Key(table="t", scope=b"s", id=b"2")))
+        (forget,) = s.forgets
+        assert {key.id for key in forget.keys} == {b"1", b"2"}
+        await s.write(store.DeleteScope(key=store.Key(table="t", scope=b"s")))
+        assert s.forgets[-1].keys == (store.Key(table="t", scope=b"s"),)
+
+    play(scenario)
+
+
+def test_a_silent_worker_holds_a_commit_and_reads_of_it_until_its_lease_ends(play: Play) -> None:
+    async def scenario(s: Running) -> None:
+        s.says_forgotten = False
+        await s.attach()
+        begun = time.monotonic()
+        commit = asyncio.create_task(s.write(put()))
+        await s.told.wait()
+        read = asyncio.create_task(s.get())
+        assert await s.get(store.Key(table="t", scope=b"other", id=b"1")) is None
+        assert (await s.attach()).lease_ms <= limits.WORKER_LEASE_MS  # it owes an answer: no longer lease
+        assert not commit.done()
+        assert not read.done()
+        item = await read
+        assert item is not None
+        assert item.version == 1
+        await commit
+        assert time.monotonic() - begun > LEASE * 0.9
+        assert (await s.attach()).fresh
+
+    play(scenario)
+
+
+def test_a_restarted_store_acknowledges_nothing_while_an_older_lease_may_last(play: Play) -> None:
+    async def scenario(s: Running) -> None:
+        await s.write(put())
+        s.process.kill()
+        s.process.wait()
+        begun = time.clock_gettime(time.CLOCK_BOOTTIME)
+        await s.restart()
+        await s.write(put(version=1))
+        assert time.clock_gettime(time.CLOCK_BOOTTIME) - begun >= LEASE
+        assert (await s.status()).epoch == 2
+
+    play(scenario)
+
+
+def test_a_watcher_is_told_what_changed_or_that_nothing_did(play: Play) -> None:
+    async def scenario(s: Running) -> None:
+        ask = store.Watch(index=1, tables=("t",))
+        watching = asyncio.create_task(s.services.ask(store.WATCH, ask, timeout=10))
+        await s.write(put(store.Key(table="u", id=b"1")))
+        committed = await s.write(put())
+        assert await watching == store.Changed(index=committed.index, keys=(KEY,))
+        quiet = await s.services.ask(store.WATCH, store.Watch(index=committed.index, tables=("t",)), timeout=0.2)
+        assert quiet == store.Changed(index=committed.index, keys=())
+        ahead = await s.services.ask(store.WATCH, store.Watch(index=99, tables=("t",)), timeout=5)
+        assert ahead.everything
+
+    play(scenario)
+
+
+def test_creating_and_destroying_may_be_repeated_but_not_mistaken(play: Play) -> None:
+    async def scenario(s: Running) -> None:
+        await s.create()
+        with pytest.raises(AlreadyDone):
+            await s.hsm.ask(store.CREATE, store.Create(cluster=b"D" * 16, member=MEMBER))
+        with pytest.raises(NoCluster):
+            await s.hsm.ask(store.DESTROY, store.Destroy(cluster=b"D" * 16))
+        await s.attach()
+        await s.write(put())
+        await s.hsm.ask(store.DESTROY, store.Destroy(cluster=CLUSTER))
+        assert s.forgets[-1].everything
+        assert (await s.status()).state == "none"
+        await s.hsm.ask(store.DESTROY, store.Destroy(cluster=CLUSTER))
+        with pytest.raises(NoCluster):
+            await s.get()
+        with pytest.raises(NoCluster):
+            await s.write(put())
+        with pytest.raises(NoCluster):
+            await s.hsm.ask(store.RECALL, store.Recall(client=b"c" * 16, session=b"s" * 16, sequence=1))
+        await s.create()
+        await s.write(put())
+        assert sorted(path.name for path in s.directory.data("store").iterdir())[:1] == ["store.db"]
+
+    play(scenario)
+
+
+def test_a_store_that_stops_in_order_answers_what_it_took(play: Play) -> None:
+    async def scenario(s: Running) -> None:
+        await s.attach()
+        keys = [store.Key(table="t", scope=b"s", id=b"%d" % n) for n in range(200)]
+        writes = [asyncio.create_task(s.write(put(key))) for key in keys]
+        await s.told.wait()
+        watching = asyncio.create_task(
+            s.services.ask(store.WATCH, store.Watch(index=10_000, tables=("u",)), timeout=20)
+        )
+        s.process.send_signal(signal.SIGTERM)
+        outcomes = await asyncio.gather(*writes, return_exceptions=True)
+        await asyncio.wait([watching])
+        watching.exception()
+        assert s.process.wait(10) == 0
+        await s.restart()
+        for key, outcome in zip(keys, outcomes, strict=True):
+            if isinstance(outcome, OutcomeUnknown):
+                continue
+            assert isinstance(outcome, store.Committed | Unreachable)
+            assert (await s.get(key) is not None) == isinstance(outcome, store.Committed)
+        assert any(isinstance(outcome, store.Committed) for outcome in outcomes)
+
+    play(scenario)
+
+
+def test_a_second_store_on_the_same_directory_is_refused(play: Play) -> None:
+    async def scenario(s: Running) -> None:
+        other = s.begin()
+        assert await asyncio.to_thread(other.wait, 20) == 2
+        await s.write(put())
+
+    play(scenario)
+
+
+def test_a_damaged_database_is_said_and_not_served(play: Play) -> None:
+    async def scenario(s: Running) -> None:
+        await s.write(put())
+        s.process.terminate()
+        s.process.wait(10)
+        path = s.directory.data("store") / "store.db"
+        path.write_bytes(b"\x5a" * path.stat().st_size)
+        await s.restart()
+        status = await s.state("failed")
+        assert "damaged" in status.problem
+        for asked in (s.get(), s.write(put()), s.attach()):
+            with pytest.raises(SealBroken):
+                await asked
+        assert is_alive(s.process.pid)
+
+    play(scenario)
+
+
+def test_a_directory_too_deep_for_a_socket_is_a_clear_refusal(tmp_path: Path) -> None:
+    root = tmp_path / ("d" * 100)
+    asked = subprocess.run(
+        [sys.executable, "-m", "lnh_services.store", "--member-dir", str(root)],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert asked.returncode == 2
+    assert "Traceback" not in asked.stderr
+
+
+class SmallDisk:
+    """A file system of a few MiB over the store's directory, in a mount namespace of its own."""
+
+    def __init__(self, directory: MemberDirectory) -> None:
+        self.namespace = (
+            ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+        )
+        where = directory.data("store")
+        self.holder = subprocess.Popen(
+            [*self.namespace, "sh", "-c", f"mount -t tmpfs -o size=4m none {where} && echo ready && exec sleep 600"],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert self.holder.stdout is not None
+        self.works = self.holder.stdout.readline() == b"ready\n"
+        self.path = Path(f"/proc/{self.holder.pid}/root") / where.relative_to("/")
+
+    def enter(self) -> list[str]:
+        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        return ["nsenter", "--target", str(self.holder.pid), "--mount", *user]
+
+    def fill(self) -> None:
+        descriptor = os.open(self.path / "filler", os.O_CREAT | os.O_WRONLY)
+        with contextlib.suppress(OSError):  # that it is full is what is wanted
+            while os.write(descriptor, b"f" * 4096):
+                pass
+        os.close(descriptor)
+
+    def free(self) -> None:
+        (self.path / "filler").unlink()
+
+    def end(self) -> None:
+        self.holder.kill()
+        self.holder.wait()
+
+
+class OnSmallDisk(Running):
+    def __init__(self, processes: Processes, directory: MemberDirectory, disk: SmallDisk) -> None:
+        self.disk = disk
+        super().__init__(processes, directory)
+
+    def begin(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*self.disk.enter(), sys.executable, "-m", "lnh_services.store", "--member-dir", str(self.directory.root)]
+        )
+
+
+def test_a_full_disk_stops_acknowledging_and_passes_by_itself(processes: Processes, directory: MemberDirectory) -> None:
+    disk = SmallDisk(directory)
+    if not disk.works:
+        disk.end()
+        pytest.skip("needs root or user namespaces to mount a small file system")
+
+    async def scenario() -> None:
+        s = OnSmallDisk(processes, directory, disk)
+        try:
+            await s.create()
+            await s.attach()
+            held = {}
+            for n in range(5):
+                key = store.Key(table="t", scope=b"s", id=b"held%d" % n)
+                await s.write(put(key))
+                held[key] = b"body"
+            disk.fill()
+            for n in range(400):
+                key = store.Key(table="t", scope=b"s", id=b"%d" % n)
+                try:
+                    await s.write(put(key, body=b"b" * 20_000))
+                except StorageFailed:
+                    break
+                held[key] = b"b" * 20_000
+            else:
+                raise AssertionError("the disk never filled")
+            status = await s.state("failed")
+            assert "full" in status.problem
+            assert await s.get(key) is None
+            assert is_alive(s.process.pid)
+            await check(s, held)
+
+            s.process.kill()
+            s.process.wait()
+            await s.restart()  # on the full disk
+            status = await s.status()
+            assert status.state in ("failed", "read-only", "read-write")
+            if status.state == "failed":
+                with pytest.raises(StorageFailed):
+                    await s.write(put(key))
+
+            disk.free()
+            await s.state("read-write")
+            await s.write(put(key))
+            held[key] = b"body"
+            await check(s, held)
+        finally:
+            s.process.kill()
+            s.process.wait()
+            await s.close()
+
+    async def check(s: Running, held: dict[store.Key, bytes]) -> None:
+        for key, body in held.items():
+            item = await s.get(key)
+            assert item is not None
+            assert (item.version, item.body) == (1, body)
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        disk.end()
+    wait_until(lambda: not processes.left(), "the end of the store")

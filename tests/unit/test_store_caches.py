@@ -1,0 +1,77 @@
+"""Worker leases and rounds of forgetting, in virtual time."""
+
+from __future__ import annotations
+
+from lnh_services.store.caches import Seconds, WorkerId, WorkerLeases
+
+ONE, TWO = WorkerId(b"1" * 16), WorkerId(b"2" * 16)
+
+
+def _leases(fence: float = 0.0) -> WorkerLeases:
+    return WorkerLeases(1000, Seconds(fence))
+
+
+def test_a_worker_that_is_not_known_begins_with_empty_caches() -> None:
+    leases = _leases()
+    assert leases.attach(Seconds(10), ONE).fresh
+    assert not leases.attach(Seconds(10.5), ONE).fresh
+    assert leases.attach(Seconds(11.6), ONE).fresh
+
+
+def test_a_round_with_nobody_is_over_at_once() -> None:
+    leases = _leases()
+    assert leases.open_round(Seconds(10), 1) == []
+    assert leases.finished(Seconds(10)) == [1]
+    assert leases.next_change() is None
+
+
+def test_a_round_ends_when_everyone_has_forgotten() -> None:
+    leases = _leases()
+    leases.attach(Seconds(10), ONE)
+    leases.attach(Seconds(10), TWO)
+    assert set(leases.open_round(Seconds(10.1), 1)) == {ONE, TWO}
+    leases.forgotten(ONE, 1)
+    assert leases.finished(Seconds(10.2)) == []
+    leases.forgotten(TWO, 1)
+    assert leases.finished(Seconds(10.2)) == [1]
+
+
+def test_a_silent_workers_round_ends_with_its_lease_and_not_before() -> None:
+    leases = _leases()
+    leases.attach(Seconds(10), ONE)
+    leases.open_round(Seconds(10.5), 1)
+    assert leases.next_change() == Seconds(11)
+    assert leases.finished(Seconds(10.999)) == []
+    assert leases.finished(Seconds(11)) == [1]
+
+
+def test_a_worker_that_owes_an_answer_gets_only_what_is_left_of_its_lease() -> None:
+    leases = _leases()
+    leases.attach(Seconds(10), ONE)
+    leases.open_round(Seconds(10.5), 1)
+    assert leases.attach(Seconds(10.75), ONE).lease_ms == 250
+    assert leases.finished(Seconds(11)) == [1]
+
+
+def test_a_word_about_another_round_changes_nothing() -> None:
+    leases = _leases()
+    leases.attach(Seconds(10), ONE)
+    leases.open_round(Seconds(10), 2)
+    leases.forgotten(ONE, 1)
+    leases.forgotten(TWO, 2)
+    assert leases.finished(Seconds(10.1)) == []
+
+
+def test_no_round_is_over_before_leases_of_an_earlier_incarnation_have_ended() -> None:
+    leases = _leases(fence=11)
+    leases.open_round(Seconds(10), 1)
+    assert leases.finished(Seconds(10.9)) == []
+    assert leases.next_change() == Seconds(11)
+    assert leases.finished(Seconds(11)) == [1]
+
+
+def test_the_latest_end_covers_every_lease_granted() -> None:
+    leases = _leases(fence=9)
+    leases.attach(Seconds(10), ONE)
+    assert leases.latest_end(Seconds(10.5)) == Seconds(11)
+    assert leases.latest_end(Seconds(12)) == Seconds(12)

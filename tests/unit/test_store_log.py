@@ -1,0 +1,81 @@
+"""The log's chain: whatever is changed, moved, dropped or taken from elsewhere is noticed."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from lnh_common.errors import SealBroken
+from lnh_common.messages.store import Commit, Key, Put
+from lnh_services.store import log
+from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Milliseconds, Open, Write
+
+CLUSTER, MEMBER = ClusterId(b"C" * 16), MemberId(b"M" * 16)
+EPOCH = Epoch(1, MEMBER)
+
+
+def _chain(length: int) -> list[Entry]:
+    entries: list[Entry] = []
+    last = log.genesis(CLUSTER)
+    for index in range(1, length + 1):
+        put = Put(key=Key(table="t", id=b"%d" % index), expected=0, head=b"head")
+        commit = Commit(client=b"c" * 16, session=b"s" * 16, sequence=index, issued_at=index, changes=(put,))
+        payload = Open(MEMBER, (MEMBER,), (MEMBER,)) if index == 1 else Write(commit)
+        entries.append(log.make_entry(last, EPOCH, Milliseconds(index), payload))
+        last = entries[-1].position()
+    return entries
+
+
+def test_a_sound_chain_ends_at_its_last_entry() -> None:
+    entries = _chain(5)
+    assert log.check_chain(log.genesis(CLUSTER), entries) == entries[-1].position()
+
+
+def test_a_payload_comes_back_as_it_was_written() -> None:
+    content = _chain(2)[1].content()
+    assert isinstance(content, Write)
+    assert content.commit.sequence == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"payload": b"\xa0"},
+        {"hash": b"\0" * 32},
+        {"previous": b"\0" * 32},
+        {"log_time": 99},
+        {"index": 9},
+        {"epoch": Epoch(2, MEMBER)},
+        {"epoch": Epoch(1, MemberId(b"X" * 16))},
+    ],
+)
+def test_an_entry_changed_in_any_field_breaks_the_chain(change: dict[str, object]) -> None:
+    entries = _chain(4)
+    entries[2] = msgspec.structs.replace(entries[2], **change)
+    with pytest.raises(SealBroken, match="entry"):
+        log.check_chain(log.genesis(CLUSTER), entries)
+
+
+def test_a_missing_entry_breaks_the_chain() -> None:
+    entries = _chain(4)
+    del entries[1]
+    with pytest.raises(SealBroken, match="2 is missing"):
+        log.check_chain(log.genesis(CLUSTER), entries)
+
+
+def test_another_clusters_log_is_refused() -> None:
+    with pytest.raises(SealBroken):
+        log.check_chain(log.genesis(ClusterId(b"D" * 16)), _chain(2))
+
+
+def test_a_chain_rehashed_by_one_who_set_time_back_is_refused() -> None:
+    first = log.make_entry(log.genesis(CLUSTER), EPOCH, Milliseconds(5), Open(MEMBER, (MEMBER,), (MEMBER,)))
+    second = log.make_entry(first.position(), EPOCH, Milliseconds(4), Open(MEMBER, (MEMBER,), (MEMBER,)))
+    with pytest.raises(SealBroken, match="time"):
+        log.check_chain(log.genesis(CLUSTER), [first, second])
+
+
+def test_a_payload_that_is_no_payload_is_a_broken_seal() -> None:
+    entry = msgspec.structs.replace(_chain(1)[0], payload=b"\x01")
+    with pytest.raises(SealBroken, match="does not decode"):
+        entry.content()
