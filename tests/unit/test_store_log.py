@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -79,3 +81,13 @@ def test_a_payload_that_is_no_payload_is_a_broken_seal() -> None:
     entry = msgspec.structs.replace(_chain(1)[0], payload=b"\x01")
     with pytest.raises(SealBroken, match="does not decode"):
         entry.content()
+
+
+def test_the_documented_vector_holds() -> None:
+    cluster, member = ClusterId(bytes(range(16))), MemberId(bytes(range(16, 32)))
+    start = log.genesis(cluster)
+    opening = Open(member, (member,), (member,))
+    entry = log.make_entry(start, Epoch(1, member), Milliseconds(1_700_000_000_000), opening)
+    documented = (Path(__file__).parents[2] / "docs/formats/store.md").read_text("utf-8")
+    for value in (start.hash, entry.payload, entry.hash):
+        assert value.hex() in "".join(documented.split())

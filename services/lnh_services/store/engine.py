@@ -46,11 +46,11 @@ _CODES: Final = {
 
 _SCHEMA: Final = (
     """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE log (
     idx INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, opener BLOB NOT NULL, log_time INTEGER NOT NULL,
     previous BLOB NOT NULL, payload BLOB NOT NULL, hash BLOB NOT NULL
-) STRICT;
+);
 """
     + items.SCHEMA
 )

@@ -22,25 +22,25 @@ CREATE TABLE items (
     number INTEGER PRIMARY KEY, tbl TEXT NOT NULL, scope BLOB NOT NULL, id BLOB NOT NULL,
     version INTEGER NOT NULL, tags BLOB NOT NULL, head BLOB NOT NULL, body BLOB NOT NULL,
     UNIQUE (tbl, scope, id)
-) STRICT;
+);
 CREATE TABLE tags (
     tbl TEXT NOT NULL, scope BLOB NOT NULL, tag BLOB NOT NULL, id BLOB NOT NULL,
     PRIMARY KEY (tbl, scope, tag, id)
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 CREATE TABLE scopes (
     tbl TEXT NOT NULL, scope BLOB NOT NULL, items INTEGER NOT NULL,
     PRIMARY KEY (tbl, scope)
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 CREATE TABLE records (
     client BLOB NOT NULL, session BLOB NOT NULL, sequence INTEGER NOT NULL, number INTEGER NOT NULL,
     log_time INTEGER NOT NULL, issued_at INTEGER NOT NULL, answer BLOB NOT NULL,
     PRIMARY KEY (client, session, sequence)
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 CREATE UNIQUE INDEX records_in_order ON records (client, number);
 CREATE TABLE marks (
     client BLOB NOT NULL, session BLOB NOT NULL, sequence INTEGER NOT NULL, issued_until INTEGER NOT NULL,
     PRIMARY KEY (client, session)
-) STRICT, WITHOUT ROWID;
+) WITHOUT ROWID;
 """
 
 # What a page of a scan may weigh: a whole item and the rest of the message still fit into a body.
