@@ -140,6 +140,8 @@ class Worker:
 
     def run(self) -> None:
         """Serve until told to stop; then finish what was begun, for a bounded time."""
+        while self.core.identity is None and not self._stopping:
+            self._poll()  # a worker without secrets could only refuse; nobody reaches it before it has them
         self._front.bind(self._address)
         log.info("serving", number=self.number)
         gc.collect()
