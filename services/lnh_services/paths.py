@@ -136,7 +136,7 @@ class MemberDirectory:
         return self.address("run/hsm/argon2.ipc")
 
     def worker_address(self, number: int) -> str:
-        """Bound by hsm worker `number` (from 0); the balancer's way in (docs/notes-balancer-worker.md)."""
+        """Bound by hsm worker `number` (from 0); the balancer's way in (docs/formats/balancer-worker.md)."""
         return self.address(f"run/hsm/worker-{number}.ipc")
 
     def address(self, name: str) -> str:

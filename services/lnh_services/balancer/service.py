@@ -2,7 +2,7 @@
 
     front   ROUTER, tcp, CURVE     clients; every key is admitted, what it may do is decided in the hsm
     door    ROUTER, tcp, CURVE     the published key; answers `hello` alone, so that a client learns the front's key
-    backs   DEALER, ipc, a worker  [tag] [header] [token] [body] and back: docs/notes-balancer-worker.md
+    backs   DEALER, ipc, a worker  [tag] [header] [token] [body] and back: docs/formats/balancer-worker.md
     status  ROUTER, ipc            `balancer.status`
 
 It reads headers and can read no body: bodies are sealed between the client and an hsm worker. Of an answer it reads the

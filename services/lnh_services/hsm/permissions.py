@@ -2,7 +2,7 @@
 
 A session carries grants: an appliance user with the permissions of its role, the PO, the KRSO or KRCO
 of one keyring, or nothing but a registered client. Appliance roles are named sets of permissions, so
-a custom role is data. The table is that of docs/operations.md, which a test holds to it.
+a custom role is data.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ class Worker:
 
     def _drain_front(self) -> bool:
         """Serve what is ready; whether there may be more."""
-        # By contract with our own balancer a message has five frames (docs/formats.md); to ask libzmq after each
+        # By contract with our own balancer a message has five frames (docs/formats/balancer-worker.md); to ask libzmq after each
         # whether another follows costs more than to serve it. A tag of another length shows that it was broken.
         receive = self._front.recv
         for _ in range(_BURST):
