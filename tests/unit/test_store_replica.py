@@ -162,18 +162,30 @@ def test_what_the_disk_refused_never_was() -> None:
 
 def test_an_epoch_the_disk_refused_is_opened_later() -> None:
     replica = Replica(b"i" * 16)
-    replica.recover(_durable(Epoch(1, ME), Epoch(1, ME)))
+    _, forget = replica.recover(_durable(Epoch(1, ME), Epoch(1, ME)))
+    assert isinstance(forget, core.Forget)
+    replica.forgotten(forget.round)
     replica.refused(StorageFailed("full"))
-    assert replica.retry(NOW)[0] == core.Promise(Epoch(2, ME))
+    assert replica.retry(NOW) == [core.Promise(Epoch(2, ME))]
+    assert replica.read(ReadId(1), Interest("t", b"s", b"1")) == [core.Serve(ReadId(1))]
     replica.has_promised(NOW, Epoch(2, ME))
     replica.refused(StorageFailed("full"))
-    persist, forget = replica.retry(NOW)
+    (persist,) = replica.retry(NOW)
     assert isinstance(persist, core.Persist)
-    assert isinstance(forget, core.Forget)
     assert persist.entries[0].index == 2
-    replica.forgotten(forget.round)
     replica.persisted(persist.receipt, {})
     assert replica.is_read_write
+
+
+def test_reads_after_a_refused_opening_wait_until_older_caches_have_forgotten() -> None:
+    replica = Replica(b"i" * 16)
+    _, forget = replica.recover(_durable(Epoch(1, ME), Epoch(1, ME)))
+    assert isinstance(forget, core.Forget)
+    replica.refused(StorageFailed("full"))
+    assert replica.read(ReadId(1), Interest("t", b"s", b"1")) == []
+    assert replica.retry(NOW) == []
+    assert replica.forgotten(forget.round) == [core.Serve(ReadId(1))]
+    assert replica.retry(NOW) == [core.Promise(Epoch(2, ME))]
 
 
 def test_a_refused_creation_leaves_no_cluster() -> None:

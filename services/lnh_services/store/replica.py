@@ -183,6 +183,7 @@ class _Step:
         self.round = 0
         self.durable = False
         self.forgotten = False
+        self.refused = False
         self.answers: dict[RequestId, Answer] = {}
 
     def blocks(self, interest: Interest | None) -> bool:
@@ -206,6 +207,7 @@ class Replica:
         self._clear()
         self._step: _Step | None = None
         self._rounds = 0
+        self._caches_known = False  # every cache has forgotten everything since this start
         self._reads: set[ReadId] = set()
 
     def _clear(self) -> None:
@@ -270,8 +272,15 @@ class Replica:
 
     def _promise_next(self) -> list[Effect]:
         self.phase = Phase.PROMISING
+        forgets = self._begin_opening()
+        return [Promise(self.promised.following(self.member)), *forgets]
+
+    def _begin_opening(self) -> list[Effect]:
+        if self._caches_known and self.committed == self.durable.index:
+            self._begin(_Step()).forgotten = True  # nothing was applied since: what caches hold is current
+            return []
         step = self._begin(_Step(everything=True))
-        return [Promise(self.promised.following(self.member)), Forget(step.round, frozenset(), everything=True)]
+        return [Forget(step.round, frozenset(), everything=True)]
 
     def has_promised(self, now: Milliseconds, epoch: Epoch) -> list[Effect]:
         """The promise is on disk: open the epoch."""
@@ -339,12 +348,16 @@ class Replica:
         if step is None or step.round != round_:
             return []
         step.forgotten = True
+        self._caches_known = self._caches_known or step.everything
+        if step.refused:
+            self._step = None
+            return self._serve_reads()
         return self._end_if_done(step)
 
     def refused(self, error: LnhError) -> list[Effect]:
         """The disk took nothing of the step: it never was. Answers its requests with the error."""
         assert self.in_sync in ((), (self.member,)), "entries that others may hold cannot be taken back"
-        step, self._step = self._step, None
+        step = self._step
         assert step is not None, "the disk refused what nobody asked for"
         assert not step.durable, "the disk refused what it had taken"
         assert step.erases is None, "an erasure is not refused"
@@ -353,6 +366,11 @@ class Replica:
         else:
             self.last = self.durable
             self.sets = tuple(s for s in self.sets if s.index <= self.durable.index)
+        if self.phase in (Phase.PROMISING, Phase.OPENING) and not step.forgotten:
+            # What an earlier incarnation applied last, a cache may not know yet: reads wait on until it does.
+            step.refused = True
+            return []
+        self._step = None
         return [*(Reply(request, error) for request in step.requests.values()), *self._serve_reads()]
 
     def retry(self, now: Milliseconds) -> list[Effect]:
@@ -362,8 +380,8 @@ class Replica:
         if self.phase is Phase.PROMISING:
             return self._promise_next()
         if self.phase is Phase.OPENING:
-            step = self._begin(_Step(everything=True))
-            return [self._open(now), Forget(step.round, frozenset(), everything=True)]
+            forgets = self._begin_opening()
+            return [self._open(now), *forgets]
         return []
 
     # Reading
