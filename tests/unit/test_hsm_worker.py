@@ -461,3 +461,17 @@ def test_objects_of_a_session_are_refused_until_they_are_served(client: Client, 
     template = {A.VALUE_LEN.value: 32, A.TOKEN.value: False}
     with pytest.raises(errors.TemplateInconsistent):
         client.ask(objects.GENERATE, objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template=template), keyring)
+
+
+def test_a_request_goes_on_when_its_worker_forgets_everything_while_it_waits(
+    world: World, client: Client, keyring: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = world.answer
+
+    def forgetting(asked: Any) -> Any:
+        client.worker.forget_everything()
+        return answer(asked)
+
+    monkeypatch.setattr(world, "answer", forgetting)
+    pair = generate_ec(client, keyring)
+    sign(client, keyring, pair.private.handle)

@@ -89,11 +89,13 @@ class Session:
     """An opened and checked token in a worker's cache.
 
     Args:
+        sealed: the token as the client carries it.
         who: for the audit trail.
         depends: (table, id) of the records it was checked against; a change of one ends its life here.
         alive: false once one of them changed: an operation that waited must look before it acts.
     """
 
+    sealed: bytes
     token: Token
     keys: SessionKeys
     holder: Holder

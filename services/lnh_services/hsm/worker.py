@@ -141,7 +141,7 @@ class Worker:
     def run(self) -> None:
         """Serve until told to stop; then finish what was begun, for a bounded time."""
         while self.core.identity is None and not self._stopping:
-            self._poll()  # a worker without secrets could only refuse; nobody reaches it before it has them
+            self._poll()  # without secrets it could only refuse, so nobody reaches it before
         self._front.bind(self._address)
         log.info("serving", number=self.number)
         gc.collect()
@@ -179,8 +179,8 @@ class Worker:
 
     def _drain_front(self) -> bool:
         """Serve what is ready; whether there may be more."""
-        # By contract with our own balancer a message has five frames (docs/formats/balancer-worker.md); to ask libzmq after each
-        # whether another follows costs more than to serve it. A tag of another length shows that it was broken.
+        # By contract with our own balancer a message has five frames (docs/formats/balancer-worker.md); asking libzmq
+        # after each whether another follows is costly. A tag of another length shows that the contract was broken.
         receive = self._front.recv
         for _ in range(_BURST):
             try:
@@ -299,7 +299,7 @@ class Worker:
         """Do what is due; when to look again."""
         if now >= self._next_attach and self.core.identity is not None:
             self._next_attach = now + _ATTACH_EVERY
-            self._start(self._attach(now), _ATTACH_EVERY * 2)
+            self._start(self._attach(now), limits.WORKER_LEASE_MS / 1000)
         if now >= self._next_secrets:
             self._next_secrets = now + (_SECRETS_EVERY if self.core.identity else _UNSENT_RETRY)
             self._start(self._fetch_secrets(), 2.0)

@@ -392,9 +392,13 @@ class WorkerCore:
             keys = session.keyring_keys
             assert keys is not None, "a keyring role's session has the keyring's keys"
             got = yield from ask(Peer.STORE, store.GET, store.Get(key=keys.key(handle)))
+            while not session.alive:
+                # What was read is older than what was forgotten: first the session again, then the object.
+                yield from self.check_alive(request)
+                session = request.who
+                got = yield from ask(Peer.STORE, store.GET, store.Get(key=keys.key(handle)))
             if got.item is None:
                 raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
-            self.check_alive(session)
             attributes = keys.read_attributes(got.item)
             dates = (str(attributes.get(Attribute.START_DATE, "")), str(attributes.get(Attribute.END_DATE, "")))
             known = CachedKey(got.item.version, attributes, load_object(attributes, keys.read_value(got.item)), dates)
@@ -407,17 +411,21 @@ class WorkerCore:
         if self.utc() > token.expires + limits.CLOCK_TOLERANCE:
             raise TokenExpired("this session's token has expired")
 
-    def check_alive(self, session: Session) -> None:
-        """Raises TokenUnknown when the session ended while its request waited."""
+    def check_alive(self, request: Request[Any]) -> Steps[None]:
+        """Check the session anew when what it rests on may have changed while the request waited.
+
+        Raises TokenUnknown, TokenExpired or ClientRevoked when it is over.
+        """
+        session = request.who
         if not session.alive:
-            raise TokenUnknown("the session ended, or what it rests on changed")
+            request.session = yield from self._open_session(session.sealed)
 
     # --- writing
 
     def commit(self, request: Request[Any], changes: Iterable[store.Change]) -> Steps[store.Committed]:
         """Commit a request's changes, exactly once however often it comes."""
         if request.session is not None:
-            self.check_alive(request.session)
+            yield from self.check_alive(request)
         message = store.Commit(
             client=request.client_id,
             session=request.envelope.connection,

@@ -30,7 +30,7 @@ def _prepared(
 ) -> Steps[Prepared]:
     """Check all that stays the same, and prepare the operation on this key."""
     policy = yield from effective_policy(worker, request.header.route)
-    worker.check_alive(request.who)
+    yield from worker.check_alive(request)
     try:
         mechanism = Mechanism(number)
     except ValueError:

@@ -142,7 +142,7 @@ def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
             store.SCAN,
             store.Scan(table="object", scope=keys.keyring, tags=tags, after=after, limit=limits.PAGE_ITEMS),
         )
-        worker.check_alive(request.who)
+        yield from worker.check_alive(request)
         more = page.more
         for item in page.items:
             if len(found) == message.limit:
@@ -158,7 +158,7 @@ def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
 def show(worker: WorkerCore, request: Request[ObjectRef]) -> Steps[ObjectView]:
     """One object's attributes."""
     found = yield from _stored(request, request.message.handle)
-    worker.check_alive(request.who)
+    yield from worker.check_alive(request)
     return found
 
 

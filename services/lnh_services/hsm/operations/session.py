@@ -217,6 +217,7 @@ def check_token(worker: WorkerCore, sealed: bytes) -> Steps[Session]:
     depends |= {("policy", policy_id()), ("policy", policy_id(keyring))}
     who = "+".join(grant.name or grant.role.value for grant in token.grants)
     return Session(
+        sealed,
         token,
         SessionKeys.derive(token.secret, sealed),
         holder,
