@@ -313,7 +313,7 @@ def test_creating_and_destroying_may_be_repeated_but_not_mistaken(play: Play) ->
 def test_a_store_that_stops_in_order_answers_what_it_took(play: Play) -> None:
     async def scenario(s: Running) -> None:
         await s.attach()
-        keys = [store.Key(table="t", scope=b"s", id=b"%d" % n) for n in range(200)]
+        keys = [store.Key(table="t", scope=b"s", id=b"%d" % n) for n in range(25)]
         writes = [asyncio.create_task(s.write(put(key))) for key in keys]
         await s.told.wait()
         watching = asyncio.create_task(
