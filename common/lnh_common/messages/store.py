@@ -13,6 +13,7 @@ import msgspec
 
 from lnh_common.messages.base import Effect, Empty, Message, operation
 
+MemberId16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Id = Annotated[bytes, msgspec.Meta(max_length=64)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
 Tag = Annotated[bytes, msgspec.Meta(max_length=32)]
@@ -179,6 +180,43 @@ class Destroy(Message):
     cluster: bytes
 
 
+class MemberInfo(Message):
+    """One member as every other must know it; part of the log, so that all agree on it.
+
+    Args:
+        id: 16 random bytes, never used again once the member left.
+        host, port: where it is reached: its advertised address and base port (membership +1, store +2).
+        key: the CURVE public key (32 bytes) of its membership and store ports.
+    """
+
+    id: MemberId16
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    host: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+
+class Adopt(Message):
+    """Begin, empty, as a member of a cluster that has just listed `member`; again with the same ids: no change.
+
+    The primary sends everything from then on. Raises AlreadyDone when the store holds another cluster.
+    """
+
+    cluster: MemberId16
+    member: MemberInfo
+    members: Annotated[tuple[MemberInfo, ...], msgspec.Meta(min_length=1, max_length=64)]
+
+
+class SetMember(Message):
+    """List a new member, or change the name or address of a listed one; through any member, done by the primary."""
+
+    member: MemberInfo
+
+
+class MemberRef(Message):
+    member: MemberId16
+
+
 class Attach(Message):
     """An hsm worker asks for, or renews, its cache lease and names itself (16 random bytes a start)."""
 
@@ -250,6 +288,10 @@ COMMIT: Final = operation("store.commit", Commit, Committed, effect=Effect.WRITE
 RECALL: Final = operation("store.recall", Recall, Recalled)
 CREATE: Final = operation("store.create", Create, Empty, effect=Effect.WRITE)
 DESTROY: Final = operation("store.destroy", Destroy, Empty, effect=Effect.WRITE)
+ADOPT: Final = operation("store.adopt", Adopt, Empty, effect=Effect.WRITE)
+MEMBER_SET: Final = operation("store.member.set", SetMember, Committed, effect=Effect.WRITE)
+MEMBER_REMOVE: Final = operation("store.member.remove", MemberRef, Committed, effect=Effect.WRITE)
+PROMOTE: Final = operation("store.promote", MemberRef, Empty, effect=Effect.WRITE)
 ATTACH: Final = operation("store.attach", Attach, Attached)
 FORGET: Final = operation("store.forget", Forget, Empty)  # a cast, store to worker
 FORGOTTEN: Final = operation("store.forgotten", Forgotten, Empty)  # a cast, worker to store
