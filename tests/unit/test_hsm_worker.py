@@ -294,6 +294,13 @@ def test_a_role_of_one_keyring_cannot_touch_another(client: Client, keyring: byt
         client.ask(objects.FIND, objects.Find(), other)
 
 
+@pytest.mark.parametrize("route", [b"", bytes(16)])
+def test_a_key_is_used_in_the_name_of_its_keyring_only(client: Client, keyring: bytes, route: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    with pytest.raises(errors.PermissionDenied):
+        sign(client, route, pair.private.handle)
+
+
 def test_a_krco_may_not_do_what_is_the_krsos(world: World, client: Client, keyring: bytes) -> None:
     with pytest.raises(errors.PermissionDenied):
         client.ask(admin.ROLE_SET, admin.SetRole(password="something else"), keyring)
