@@ -6,13 +6,13 @@ Shaped after python-pkcs11. Everything an object is, is in its `attributes`; nam
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO, Final, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeAlias, overload
 
 from lnh import forms
 from lnh.forms import Encrypted
 from lnh_common import codec
 from lnh_common.attributes import Attribute, Attributes, AttributeValue, KeyType, ObjectClass, from_wire
-from lnh_common.errors import AttributeInvalid, LnhError, SignatureInvalid
+from lnh_common.errors import ActionProhibited, AttributeInvalid, LnhError, SignatureInvalid
 from lnh_common.mechanisms import Mechanism, Use
 from lnh_common.messages import objects as wire
 from lnh_common.messages.base import Message
@@ -20,24 +20,26 @@ from lnh_common.messages.base import Message
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
-    from lnh.keyrings import KeyringSession
+    from lnh.objects import ObjectSession
     from lnh.wrappers import EcKey, Ed448Key, Ed25519Key, RsaKey
 
 Data: TypeAlias = bytes | bytearray | memoryview | BinaryIO
 
 
 class StoredObject:
-    """An object of a keyring, as it was when it was read.
+    """An object of a keyring, or of a session, as it was when it was read.
 
     Attributes:
         handle: 16 bytes, the same on every member, never reused.
         version: counts its changes.
         attributes: everything about it that is not sensitive.
+        sealed: what its session carries of an object with TOKEN false, which is stored nowhere; else empty.
     """
 
-    def __init__(self, session: KeyringSession, view: wire.ObjectView) -> None:
+    def __init__(self, session: ObjectSession, view: wire.ObjectView) -> None:
         self.session: Final = session
         self.handle: Final = view.handle
+        self.sealed = view.sealed if isinstance(view, wire.SessionObject) else b""
         self._take(view)
 
     def __repr__(self) -> str:
@@ -74,19 +76,30 @@ class StoredObject:
 
     def refresh(self) -> None:
         """Read the object again; raises ObjectUnknown when it is gone."""
-        self._take(self.session.ask(wire.SHOW, wire.ObjectRef(handle=self.handle)))
+        self._take(self.session.ask(wire.SHOW, wire.Show(handle=self.handle, sealed=self.sealed)))
 
     def set_attributes(self, attributes: Mapping[Attribute, AttributeValue] | None = None, **named: object) -> None:
         """Change attributes, all or none: `key.set_attributes(label="new", extractable=False)`.
 
         Raises AttributeReadOnly, AttributeInvalid, ActionProhibited, MemberReadOnly.
         """
+        if self.sealed:
+            raise ActionProhibited("TOKEN is false: an object of a session cannot be changed")
         template = forms.template(attributes, named)
         self._take(self.session.ask(wire.SET, wire.SetAttributes(handle=self.handle, template=template)))
 
     def destroy(self) -> None:
         """Destroy the object: afterwards no read-write member uses it. Raises ActionProhibited."""
+        if self.sealed:
+            self._drop()
+            return
         self.session.ask(wire.DESTROY, wire.ObjectRef(handle=self.handle))
+
+    def _drop(self) -> None:
+        if self.attributes.get(Attribute.DESTROYABLE) is False:
+            raise ActionProhibited("DESTROYABLE is false")
+        self.session.forget(self.handle)
+        self.sealed = b""
 
     def _take(self, view: wire.ObjectView) -> None:
         self.version = view.version
@@ -119,6 +132,14 @@ class Key(StoredObject):
             chosen = self._defaults[use] = self.default_mechanism(use)
         return chosen
 
+    def _use(self, mechanism: Mechanism, data: Data, parameters: Message | None) -> dict[str, Any]:
+        return self._carry(forms.use_fields(self.handle, mechanism, data, parameters))
+
+    def _carry(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if self.sealed:
+            fields["sealed"] = self.sealed
+        return fields
+
     def _take(self, view: wire.ObjectView) -> None:
         super()._take(view)
         self._defaults: dict[Use, Mechanism] = {}
@@ -148,7 +169,7 @@ class SigningKey(Key):
         Raises KeyFunctionNotPermitted, MechanismInvalid, DataLength, ObjectUnknown and what a call raises.
         """
         mechanism = self._mechanism(mechanism, Use.SIGN)
-        fields = forms.use_fields(self.handle, mechanism, data, parameters)
+        fields = self._use(mechanism, data, parameters)
         signature = codec.convert(self.session.call(wire.SIGN, fields, timeout), wire.Result).data
         return forms.ecdsa_to_der(mechanism, signature) if der else signature
 
@@ -191,7 +212,7 @@ class SigningKey(Key):
         """
         mechanism = self._mechanism(mechanism, Use.SIGN)
         batches = (
-            (wire.SIGN_MANY, forms.many_fields(self.handle, mechanism, batch, parameters))
+            (wire.SIGN_MANY, self._carry(forms.many_fields(self.handle, mechanism, batch, parameters)))
             for batch in forms.batches(messages)
         )
         signatures: list[bytes | LnhError] = []
@@ -221,7 +242,7 @@ class SigningKey(Key):
         Takes messages as it needs them, so they may be endless. Raises the error of a message in its turn.
         """
         mechanism = self._mechanism(mechanism, Use.SIGN)
-        calls = ((wire.SIGN, forms.use_fields(self.handle, mechanism, message, parameters)) for message in messages)
+        calls = ((wire.SIGN, self._use(mechanism, message, parameters)) for message in messages)
         for fields in self.session.call_each(calls, in_flight, timeout):
             yield codec.convert(fields, wire.Result).data
 
@@ -249,7 +270,7 @@ class VerifyingKey(Key):
                 signature = forms.ecdsa_from_der(mechanism, signature, self.attributes)
             except SignatureInvalid:
                 return False
-        fields = forms.use_fields(self.handle, mechanism, data, parameters)
+        fields = self._use(mechanism, data, parameters)
         fields["signature"] = signature
         try:
             self.session.call(wire.VERIFY, fields, timeout)
@@ -278,7 +299,7 @@ class EncryptingKey(Key):
             parameters: such as `GcmParameters(aad=b"...")`.
         """
         mechanism = self._mechanism(mechanism, Use.ENCRYPT)
-        fields = forms.use_fields(self.handle, mechanism, data, parameters)
+        fields = self._use(mechanism, data, parameters)
         result = codec.convert(self.session.call(wire.ENCRYPT, fields, timeout), wire.Result)
         return Encrypted(result.iv or forms.given_iv(parameters), result.data)
 
@@ -300,7 +321,7 @@ class DecryptingKey(Key):
         """
         mechanism = self._mechanism(mechanism, Use.DECRYPT)
         parameters, ciphertext = forms.split_iv(mechanism, parameters, data)
-        fields = forms.use_fields(self.handle, mechanism, ciphertext, parameters)
+        fields = self._use(mechanism, ciphertext, parameters)
         return codec.convert(self.session.call(wire.DECRYPT, fields, timeout), wire.Result).data
 
 
@@ -358,7 +379,7 @@ CLASSES: Final[dict[ObjectClass, type[StoredObject]]] = {
 }
 
 
-def of_view(session: KeyringSession, view: wire.ObjectView) -> StoredObject:
+def of_view(session: ObjectSession, view: wire.ObjectView) -> StoredObject:
     """The object of its class."""
     number = view.attributes.get(Attribute.CLASS.value)
     kinds = [kind for object_class, kind in CLASSES.items() if object_class == number]

@@ -26,6 +26,7 @@ ID_BYTES: Final = 255
 DATA_BYTES: Final = 64 * KIB
 CERTIFICATE_BYTES: Final = 64 * KIB
 TEMPLATE_ATTRIBUTES: Final = 64
+SESSION_OBJECT_BYTES: Final = 10 * KIB  # sealed; it travels beside a full request
 NAME_CHARACTERS: Final = 64  # users, clients, groups, members, partitions
 PASSWORD_CHARACTERS: Final = (8, 255)
 

@@ -26,6 +26,8 @@ from lnh import admin
 from lnh.cluster import connect_to
 from lnh.console import Console
 from lnh.registration import hello
+from lnh_common.attributes import to_wire
+from lnh_common.messages.objects import SessionObject
 from processes import Processes, RunningMember
 
 ADMIN, PO, SO, KRSO, KRCO = (f"password of {role}" for role in ("admin", "po", "so", "krso", "krco"))
@@ -126,6 +128,42 @@ def test_eddsa_and_rsa_signatures_verify_with_an_independent_library(session: ln
     signature = private.sign(b"data", lnh.Mechanism.SHA256_RSA_PKCS)
     of_rsa.verify(signature, b"data", padding.PKCS1v15(), hashes.SHA256())
     assert private.decrypt(public.encrypt(b"a secret")) == b"a secret"
+
+
+def test_a_key_with_token_false_lives_in_its_session_only(site: Site, session: lnh.KeyringSession) -> None:
+    public, private = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="mine", token=False)
+    independent = public.as_cryptography()
+    assert isinstance(independent, ec.EllipticCurvePublicKey)
+    independent.verify(private.sign(b"data", der=True), b"data", ec.ECDSA(hashes.SHA256()))
+    assert [public.verify(b"a", one) for one in private.sign_many([b"a", b"b"])] == [True, False]
+    assert list(private.sign_each([b"a"])) != []
+    key = session.generate_key(lnh.KeyType.AES, label="mine", token=False)
+    key.refresh()
+    assert key.decrypt(key.encrypt(b"a secret")) == b"a secret"
+    assert set(session.find(label="mine")) == set(session.find(token=False)) == {public, private, key}
+    assert session.get_key(label="mine", key_type=lnh.KeyType.EC) is private
+    assert session.get_object(key.handle) is key
+    with pytest.raises(lnh.ActionProhibited):
+        key.set_attributes(label="other")
+    with pytest.raises(lnh.TemplateInconsistent):
+        session.generate_keypair(lnh.KeyType.EC, public={lnh.Attribute.TOKEN: False})
+    with site.connect() as cluster, cluster.keyring("payments").login(lnh.Role.KRCO, KRCO) as other:
+        assert list(other.find(label="mine")) == []
+        stolen = SessionObject(
+            handle=private.handle, version=1, attributes=to_wire(private.attributes), sealed=private.sealed
+        )
+        theirs = lnh.PrivateKey(other, stolen)
+        with pytest.raises(lnh.ObjectUnknown):
+            theirs.sign(b"data")
+    key.destroy()
+    assert set(session.find(label="mine")) == {public, private}
+    for use in (key.destroy, key.refresh, lambda: key.encrypt(b"a secret")):
+        with pytest.raises(lnh.ObjectUnknown):
+            use()
+    session.logout()
+    with pytest.raises(lnh.TokenUnknown):
+        private.sign(b"data")
+    assert list(session.find(token=False)) == []
 
 
 def test_certificates_are_signed_by_keys_in_the_cluster(session: lnh.KeyringSession) -> None:

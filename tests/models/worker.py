@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from lnh_common import channel, codec, wire
 from lnh_common.channel import Envelope, SessionKeys, Statement
 from lnh_common.errors import LnhError
-from lnh_common.messages import hsm, session, store
+from lnh_common.messages import admin, hsm, session, store
 from lnh_common.messages.base import Effect, Empty, Message, Operation, Q, R
-from lnh_common.messages.session import Credential, LoggedIn, Login, Register, Role
+from lnh_common.messages.session import ChangePassword, Credential, LoggedIn, Login, Register, Role
 from lnh_services.hsm import credentials
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.operations.policies import policy_id
@@ -28,6 +28,8 @@ from models.storage import DictStore
 
 ADMIN_PASSWORD = "admin password"
 PO_PASSWORD = "partition owner"
+KRSO = "the security officer"
+KRCO = "the crypto officer"
 START = 1_700_000_000.0
 
 
@@ -202,3 +204,16 @@ class Client:
         )
         self.id = self.ask(session.REGISTER, message).client
         return self
+
+
+def make_keyring(client: Client, label: str = "payments") -> bytes:
+    """A keyring whose KRSO and KRCO have their own passwords."""
+    administrator = client.as_administrator()
+    made = administrator.ask(admin.KEYRING_CREATE, admin.CreateKeyrings(label=label))
+    keyring = made.keyrings[0].id
+    administrator.ask(admin.ROLE_INIT, admin.InitRole(keyring=keyring, password="a first password"))
+    first = Credential(role=Role.KRSO, keyring=keyring, password="a first password")
+    client.ask(session.CHANGE_PASSWORD, ChangePassword(credential=first, new=KRSO))
+    client.login(Credential(role=Role.KRSO, keyring=keyring, password=KRSO))
+    client.ask(admin.ROLE_SET, admin.SetRole(password=KRCO), keyring)
+    return keyring

@@ -19,10 +19,8 @@ from lnh_common.mechanisms import CURVES, GcmParameters, Mechanism
 from lnh_common.messages import admin, objects, session
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import ChangePassword, Credential, Role
-from models.worker import ADMIN_PASSWORD, Client, World
+from models.worker import ADMIN_PASSWORD, KRCO, KRSO, Client, World, make_keyring
 
-KRSO = "the security officer"
-KRCO = "the crypto officer"
 A = Attribute
 
 
@@ -34,19 +32,6 @@ def world() -> World:
 @pytest.fixture
 def client(world: World) -> Client:
     return Client(world, world.worker()).register()
-
-
-def make_keyring(client: Client, label: str = "payments") -> bytes:
-    """A keyring whose KRSO and KRCO have their own passwords."""
-    administrator = client.as_administrator()
-    made = administrator.ask(admin.KEYRING_CREATE, admin.CreateKeyrings(label=label))
-    keyring = made.keyrings[0].id
-    administrator.ask(admin.ROLE_INIT, admin.InitRole(keyring=keyring, password="a first password"))
-    first = Credential(role=Role.KRSO, keyring=keyring, password="a first password")
-    client.ask(session.CHANGE_PASSWORD, ChangePassword(credential=first, new=KRSO))
-    client.login(Credential(role=Role.KRSO, keyring=keyring, password=KRSO))
-    client.ask(admin.ROLE_SET, admin.SetRole(password=KRCO), keyring)
-    return keyring
 
 
 @pytest.fixture
@@ -462,12 +447,6 @@ def test_garbage_gets_an_answer_and_changes_nothing(world: World, client: Client
         answer = world.serve(client.worker, [header.pack(), token, os.urandom(200)])
         assert wire.Header.parse(answer[0]).kind is wire.Kind.ERROR
     assert SessionKeys.derive(bytes(32), b"").token_hash
-
-
-def test_objects_of_a_session_are_refused_until_they_are_served(client: Client, keyring: bytes) -> None:
-    template = {A.VALUE_LEN.value: 32, A.TOKEN.value: False}
-    with pytest.raises(errors.TemplateInconsistent):
-        client.ask(objects.GENERATE, objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template=template), keyring)
 
 
 def test_a_request_goes_on_when_its_worker_forgets_everything_while_it_waits(

@@ -40,6 +40,12 @@ def generate(
 
     kind = parse_key_type(key_type)
     attributes = parse_settings(settings or [])
+    if attributes.get("token") is False:
+        terminal.refuse(
+            "token=false: a key that lives in a session would be gone when this command ends",
+            "leave it out, or use the SDK: session.generate_key(..., token=False)",
+            terminal.USAGE,
+        )
     if key_id:
         attributes["id"] = files.unhex(key_id)
     with options.session() as session:

@@ -1,4 +1,9 @@
-"""Objects of a keyring and what is done with them. The keyring is the message's route."""
+"""Objects of a keyring and what is done with them. The keyring is the message's route.
+
+An object of a session (TOKEN false) is stored nowhere: whoever made it is given it `sealed`, and sends that along
+with each use. Making one changes nothing, so it is a read: a read-only member does it, and one that is made twice
+because its answer was lost is of no consequence.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,10 @@ from lnh_common.messages.session import Id16
 Data = Annotated[bytes, msgspec.Meta(max_length=limits.REQUEST_BYTES)]
 # {attribute number: value}; `attributes.parse_template` checks it.
 WireTemplate = Annotated[dict[int, Any], msgspec.Meta(max_length=limits.TEMPLATE_ATTRIBUTES)]
+
+
+# What the HSM gave for an object of this session; empty for a stored one.
+Sealed = Annotated[bytes, msgspec.Meta(max_length=limits.SESSION_OBJECT_BYTES)]
 
 
 class ObjectView(Message):
@@ -39,6 +48,17 @@ class KeyPair(Message):
     private: ObjectView
 
 
+class SessionObject(ObjectView, kw_only=True):
+    """An object of this session, and what it is when it comes back."""
+
+    sealed: bytes
+
+
+class SessionKeyPair(Message):
+    public: SessionObject
+    private: SessionObject
+
+
 class Find(Message):
     """Objects whose attributes equal those of `template`, in handle order, from behind `after`."""
 
@@ -57,6 +77,10 @@ class ObjectRef(Message):
     handle: Id16
 
 
+class Show(ObjectRef, kw_only=True):
+    sealed: Sealed = b""
+
+
 class SetAttributes(Message):
     handle: Id16
     template: WireTemplate
@@ -69,6 +93,7 @@ class Use(Confidential):
     mechanism: int
     data: Data
     parameters: Annotated[bytes, msgspec.Meta(max_length=2048)] = b""
+    sealed: Sealed = b""
 
 
 class Verify(Use, kw_only=True):
@@ -82,6 +107,7 @@ class UseMany(Confidential):
     mechanism: int
     items: Annotated[tuple[Data, ...], msgspec.Meta(min_length=1, max_length=limits.BATCH_ITEMS)]
     parameters: Annotated[bytes, msgspec.Meta(max_length=2048)] = b""
+    sealed: Sealed = b""
 
 
 class Result(Confidential):
@@ -103,8 +129,12 @@ class RandomBytes(Message):
 
 GENERATE: Final = operation("object.generate", GenerateKey, ObjectView, Seal.SESSION, Effect.WRITE)
 GENERATE_PAIR: Final = operation("object.generate-pair", GenerateKeyPair, KeyPair, Seal.SESSION, Effect.WRITE)
+GENERATE_IN_SESSION: Final = operation("object.generate-in-session", GenerateKey, SessionObject, Seal.SESSION)
+GENERATE_PAIR_IN_SESSION: Final = operation(
+    "object.generate-pair-in-session", GenerateKeyPair, SessionKeyPair, Seal.SESSION
+)
 FIND: Final = operation("object.find", Find, Found, Seal.SESSION)
-SHOW: Final = operation("object.show", ObjectRef, ObjectView, Seal.SESSION)
+SHOW: Final = operation("object.show", Show, ObjectView, Seal.SESSION)
 SET: Final = operation("object.set", SetAttributes, ObjectView, Seal.SESSION, Effect.WRITE)
 DESTROY: Final = operation("object.destroy", ObjectRef, Empty, Seal.SESSION, Effect.WRITE)
 SIGN: Final = operation("key.sign", Use, Result, Seal.SESSION)

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from lnh_common import limits
-from lnh_common.attributes import Attributes
+from lnh_common.attributes import Attribute, Attributes
 from lnh_common.mechanisms import Use
 from lnh_common.messages.store import Key
+from lnh_services.hsm.mechanisms import load_object
+from lnh_services.hsm.objects import HANDLE_BYTES
 from lnh_services.hsm.policy import Policy
-from lnh_services.hsm.records import OBJECTS, TABLES, LockRecord, PolicyRecord, Record
+from lnh_services.hsm.records import OBJECTS, TABLES, LockRecord, LogoutRecord, PolicyRecord, Record
 from lnh_services.hsm.tokens import Session
 
 K = TypeVar("K")
@@ -82,6 +84,12 @@ class CachedKey:
     prepared: Lru[tuple[Use, int, bytes], Prepared] = field(default_factory=lambda: Lru(_PREPARED), repr=False)
     uses: int = 0
 
+    @classmethod
+    def loaded_from(cls, version: int, attributes: Attributes, value: bytes) -> CachedKey:
+        """Raises what loading a value that is none of its kind raises."""
+        dates = (str(attributes.get(Attribute.START_DATE, "")), str(attributes.get(Attribute.END_DATE, "")))
+        return cls(version, attributes, load_object(attributes, value), dates)
+
 
 @dataclass(frozen=True)
 class CachedRecord:
@@ -100,6 +108,7 @@ class Caches:
 
     def __init__(self) -> None:
         self.sessions: Lru[bytes, Session] = Lru(limits.CACHED_SESSIONS)
+        # By keyring and handle; one of a session by keyring, and session id and handle joined.
         self.keys: Lru[tuple[bytes, bytes], CachedKey] = Lru(limits.CACHED_KEYS)
         self.records: Lru[tuple[str, bytes], CachedRecord] = Lru(limits.CACHED_RECORDS)
         self.policies: Lru[bytes, Policy] = Lru(limits.CACHED_RECORDS)
@@ -107,6 +116,7 @@ class Caches:
     def forget(self, keys: Iterable[Key]) -> None:
         """Drop what these items were, and every session that was checked against one of them."""
         changed: set[tuple[str, bytes]] = set()
+        ended: set[bytes] = set()
         for key in keys:
             if key.table == TABLES[PolicyRecord] or (key.table == OBJECTS and not key.id):
                 return self.forget_everything()
@@ -116,12 +126,24 @@ class Caches:
                 self.records.drop((key.table, key.id))
             if key.table not in _NO_SESSION:
                 changed.add((key.table, key.id))
+            if key.table == TABLES[LogoutRecord]:
+                ended.add(key.id)
         if changed:
             for token, session in self.sessions.items():
                 if not changed.isdisjoint(session.depends):
                     session.alive = False
                     self.sessions.drop(token)
+                    ended.add(session.token.session)
+        if ended:
+            self._forget_carried(ended)
         return None
+
+    def _forget_carried(self, sessions: set[bytes]) -> None:
+        """Drop the objects of these sessions."""
+        carried = [where for where, _ in self.keys.items() if len(where[1]) > HANDLE_BYTES]
+        for where in carried:
+            if where[1][:-HANDLE_BYTES] in sessions:
+                self.keys.drop(where)
 
     def forget_everything(self) -> None:
         for session in self.sessions.values():

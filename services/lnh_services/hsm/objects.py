@@ -3,6 +3,9 @@
 A listing opens attributes and never a value. The value is bound to the hash of the sealed attributes,
 so a store cannot give a key other attributes than those it was stored with. A tag is an HMAC under the
 keyring's index key over a name and a value: the store finds equal ones without reading either.
+
+An object of a session is not stored: attributes and value are one sealed thing that its session's SDK carries,
+bound to keyring, session and handle (docs/formats/session-objects.md).
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lnh_common import codec
-from lnh_common.attributes import Attribute
+from lnh_common.attributes import Attribute, to_wire
+from lnh_common.messages.objects import ObjectView
 from lnh_common.messages.store import Item, Key, Put
 from lnh_services.hsm.keys import Purpose
+from lnh_services.hsm.policy import visible
 from lnh_services.hsm.records import OBJECTS
 from lnh_services.hsm.sealing import Kind, Place, seal, unseal
 
@@ -24,6 +29,11 @@ SEARCHABLE: Final = (Attribute.LABEL, Attribute.ID, Attribute.CLASS, Attribute.K
 _TAG_BYTES: Final = 16
 
 Attributes = dict[Attribute, Any]
+
+
+def view(handle: bytes, version: int, attributes: Attributes) -> ObjectView:
+    """An object as its session sees it."""
+    return ObjectView(handle=handle, version=version, attributes=to_wire(visible(attributes)))
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class KeyringKeys:
     attributes: bytes = field(repr=False)
     value: bytes = field(repr=False)
     index: bytes = field(repr=False)
+    session: bytes = field(repr=False)
 
     @classmethod
     def derive(cls, keyring_key: bytes, cluster: bytes, keyring: bytes) -> KeyringKeys:
@@ -44,6 +55,7 @@ class KeyringKeys:
             Purpose.ATTRIBUTES.derive(keyring_key),
             Purpose.VALUE.derive(keyring_key),
             Purpose.INDEX.derive(keyring_key),
+            Purpose.SESSION_OBJECT.derive(keyring_key),
         )
 
     def _place(self, kind: Kind, handle: bytes, version: int) -> Place:
@@ -62,7 +74,7 @@ class KeyringKeys:
     def put(self, handle: bytes, expected: int, attributes: Attributes, value: bytes, limit: int | None = None) -> Put:
         """The change that stores the object as version `expected + 1`."""
         place = self._place(Kind.ATTRIBUTES, handle, expected + 1)
-        head = seal(self.attributes, codec.encode({int(name): attributes[name] for name in attributes}), place)
+        head = seal(self.attributes, codec.encode(_numbered(attributes)), place)
         body = seal(self.value, value, place.of(Kind.VALUE, hashlib.sha256(head).digest()))
         tags = tuple(self.tag(name, attributes[name]) for name in SEARCHABLE if attributes.get(name) is not None)
         return Put(key=self.key(handle), expected=expected, head=head, body=body, tags=tags, limit=limit)
@@ -70,11 +82,29 @@ class KeyringKeys:
     def read_attributes(self, item: Item) -> Attributes:
         """The attributes of a stored object; raises SealBroken."""
         place = self._place(Kind.ATTRIBUTES, item.key.id, item.version)
-        opened = codec.decode(unseal(self.attributes, item.head, place))
-        return {Attribute(number): value for number, value in opened.items()}
+        return _named(codec.decode(unseal(self.attributes, item.head, place)))
 
     def read_value(self, item: Item) -> bytes:
         """The value of a stored object; raises SealBroken, also when it has other attributes than its own."""
         place = self._place(Kind.VALUE, item.key.id, item.version)
         place = place.of(Kind.VALUE, hashlib.sha256(item.head).digest())
         return unseal(self.value, item.body, place)
+
+    def seal_for_session(self, session: bytes, handle: bytes, attributes: Attributes, value: bytes) -> bytes:
+        """What the session with this id carries of an object of its own."""
+        place = self._place(Kind.SESSION_OBJECT, handle, 1).of(Kind.SESSION_OBJECT, session)
+        return seal(self.session, codec.encode([_numbered(attributes), value]), place)
+
+    def open_for_session(self, session: bytes, handle: bytes, sealed: bytes) -> tuple[Attributes, bytes]:
+        """Attributes and value of what `seal_for_session` made for this very session; raises SealBroken."""
+        place = self._place(Kind.SESSION_OBJECT, handle, 1).of(Kind.SESSION_OBJECT, session)
+        attributes, value = codec.decode(unseal(self.session, sealed, place))
+        return _named(attributes), value
+
+
+def _numbered(attributes: Attributes) -> dict[int, Any]:
+    return {int(name): value for name, value in attributes.items()}
+
+
+def _named(numbered: dict[int, Any]) -> Attributes:
+    return {Attribute(number): value for number, value in numbered.items()}

@@ -85,6 +85,8 @@ RULES: Final[dict[str, Rule]] = {
     admin.STATUS.name: Rule(Permission.VIEW),
     objects.GENERATE.name: _OBJECTS,
     objects.GENERATE_PAIR.name: _OBJECTS,
+    objects.GENERATE_IN_SESSION.name: _OBJECTS,
+    objects.GENERATE_PAIR_IN_SESSION.name: _OBJECTS,
     objects.SET.name: _OBJECTS,
     objects.DESTROY.name: _OBJECTS,
     objects.FIND.name: _CRYPTOGRAPHY,

@@ -34,6 +34,7 @@ class Kind(str, enum.Enum):
     KEYRING_KEY = "keyring-key"
     VERIFIER = "verifier"
     TOKEN = "token"
+    SESSION_OBJECT = "session-object"
     STATE = "state"
 
 

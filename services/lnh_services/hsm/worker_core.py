@@ -21,7 +21,6 @@ from typing import Any, Final, Generic, TypeVar, cast
 import msgspec
 
 from lnh_common import channel, codec, limits, wire
-from lnh_common.attributes import Attribute
 from lnh_common.channel import Envelope, OpenedCredential, SessionKeys
 from lnh_common.errors import (
     AuditFailed,
@@ -44,12 +43,14 @@ from lnh_common.errors import (
 from lnh_common.events import Log
 from lnh_common.messages import hsm, store
 from lnh_common.messages.base import OPERATIONS, Effect, Message, Operation, Seal
+from lnh_common.messages.session import Role
 from lnh_common.wire import Frames, Header, Kind
 from lnh_services.hsm import permissions
 from lnh_services.hsm.caches import CachedKey, CachedRecord, Caches
 from lnh_services.hsm.credentials import Smk
 from lnh_services.hsm.keys import Purpose
-from lnh_services.hsm.mechanisms import IvSource, load_object
+from lnh_services.hsm.mechanisms import IvSource
+from lnh_services.hsm.objects import KeyringKeys
 from lnh_services.hsm.records import ClientRecord, ClusterRecord, Record, Records, record_id
 from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, ask
 from lnh_services.hsm.tokens import Session, Token
@@ -70,6 +71,7 @@ class Request(Generic[M]):
     Args:
         session: None where the operation opens one or uses a credential (`credential` then).
         client: the registered client's record, where there is one.
+        drawn: where the ids come from that a read makes, which are new at each try.
     """
 
     header: Header
@@ -79,11 +81,24 @@ class Request(Generic[M]):
     session: Session | None = None
     credential: OpenedCredential | None = None
     client: ClientRecord | None = None
+    drawn: bytes = b""
 
     @property
     def who(self) -> Session:
         assert self.session is not None, "an operation under Seal.SESSION has a session"
         return self.session
+
+    @property
+    def keyring_keys(self) -> KeyringKeys:
+        keys = self.who.keyring_keys
+        assert keys is not None, "a keyring role's session has the keyring's keys"
+        return keys
+
+    @property
+    def role(self) -> Role:
+        role = self.who.holder.role
+        assert role is not None, "objects are made and changed by a keyring role"
+        return role
 
     @property
     def client_id(self) -> bytes:
@@ -93,7 +108,10 @@ class Request(Generic[M]):
         return self.who.token.session if self.session else self.envelope.connection
 
     def new_id(self, number: int = 0) -> bytes:
-        """The 16-byte id of the `number`th thing this request makes: a retry makes the same ones."""
+        """The 16-byte id of the `number`th thing this request makes: the same when a write is repeated."""
+        if self.operation.effect is Effect.READ:
+            self.drawn = self.drawn or os.urandom(16)
+            return record_id("made", self.drawn, codec.encode(number))
         return record_id(
             "made by", self.client_id, self.envelope.connection, codec.encode([self.envelope.sequence, number])
         )
@@ -389,8 +407,7 @@ class WorkerCore:
         where = (request.header.route, handle)
         known = self.caches.keys.get(where)
         if known is None:
-            keys = session.keyring_keys
-            assert keys is not None, "a keyring role's session has the keyring's keys"
+            keys = request.keyring_keys
             got = yield from ask(Peer.STORE, store.GET, store.Get(key=keys.key(handle)))
             while not session.alive:
                 # What was read is older than what was forgotten: first the session again, then the object.
@@ -400,8 +417,7 @@ class WorkerCore:
             if got.item is None:
                 raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
             attributes = keys.read_attributes(got.item)
-            dates = (str(attributes.get(Attribute.START_DATE, "")), str(attributes.get(Attribute.END_DATE, "")))
-            known = CachedKey(got.item.version, attributes, load_object(attributes, keys.read_value(got.item)), dates)
+            known = CachedKey.loaded_from(got.item.version, attributes, keys.read_value(got.item))
             if self.is_leased():
                 self.caches.keys.put(where, known)
         return known

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from lnh_common import limits
-from lnh_common.errors import DataLength, LnhError, MechanismInvalid
+from lnh_common.errors import DataLength, LnhError
 from lnh_common.mechanisms import Mechanism, Use
+from lnh_common.mechanisms import mechanism as find_mechanism
 from lnh_common.messages.base import Empty
 from lnh_common.messages.objects import RandomBytes, Result, Results, UseMany, Verify
 from lnh_common.messages.objects import Use as UseKey
@@ -21,6 +22,7 @@ from lnh_services.hsm import policy as rules
 from lnh_services.hsm.caches import CachedKey, Prepared
 from lnh_services.hsm.mechanisms import LoadedKey, decrypter, encrypter, signer, verifier
 from lnh_services.hsm.operations.policies import effective_policy
+from lnh_services.hsm.operations.session_objects import carried
 from lnh_services.hsm.steps import Steps
 from lnh_services.hsm.worker_core import Request, WorkerCore
 
@@ -31,10 +33,7 @@ def _prepared(
     """Check all that stays the same, and prepare the operation on this key."""
     policy = yield from effective_policy(worker, request.header.route)
     yield from worker.check_alive(request)
-    try:
-        mechanism = Mechanism(number)
-    except ValueError:
-        raise MechanismInvalid(f"mechanism 0x{number:x} is not known") from None
+    mechanism = find_mechanism(number)
     if (use, number) not in key.permitted:
         rules.check_permitted(key.attributes, use, mechanism, policy)
         key.permitted.add((use, number))
@@ -59,9 +58,12 @@ def _operation(
     worker: WorkerCore, request: Request[UseKey] | Request[Verify] | Request[UseMany], use: Use
 ) -> Steps[tuple[CachedKey, Prepared]]:
     message = request.message
-    key = worker.caches.keys.get((request.header.route, message.handle))
-    if key is None:
-        key = yield from worker.object(request, message.handle)
+    if message.sealed:
+        key = carried(worker, request, message.handle, message.sealed)
+    else:
+        key = worker.caches.keys.get((request.header.route, message.handle)) or (
+            yield from worker.object(request, message.handle)
+        )
     operate = key.prepared.get((use, message.mechanism, message.parameters))
     if operate is None:
         operate = yield from _prepared(worker, request, use, key, message.mechanism, message.parameters)

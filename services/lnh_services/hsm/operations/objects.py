@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from lnh_common import limits
-from lnh_common.attributes import Attribute, Attributes, parse_template, to_wire
-from lnh_common.errors import MechanismInvalid, ObjectUnknown, TemplateInconsistent
-from lnh_common.mechanisms import Mechanism
+from lnh_common.attributes import Attribute, Attributes, parse_template
+from lnh_common.errors import ObjectUnknown, TemplateInconsistent
+from lnh_common.mechanisms import mechanism
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
 from lnh_common.messages.objects import (
+    GENERATE_IN_SESSION,
     Find,
     Found,
     GenerateKey,
@@ -19,12 +20,13 @@ from lnh_common.messages.objects import (
     ObjectRef,
     ObjectView,
     SetAttributes,
+    Show,
 )
-from lnh_common.messages.session import Role
 from lnh_services.hsm import policy as rules
 from lnh_services.hsm.mechanisms import generate as generation
-from lnh_services.hsm.objects import SEARCHABLE, KeyringKeys
+from lnh_services.hsm.objects import SEARCHABLE, view
 from lnh_services.hsm.operations.policies import effective_policy
+from lnh_services.hsm.operations.session_objects import carried
 from lnh_services.hsm.records import KeyringRecord
 from lnh_services.hsm.steps import Peer, Steps, ask
 from lnh_services.hsm.worker_core import Request, WorkerCore
@@ -32,41 +34,17 @@ from lnh_services.hsm.worker_core import Request, WorkerCore
 _NEW: Final = 1
 
 
-def _keys(request: Request[Any]) -> KeyringKeys:
-    keys = request.who.keyring_keys
-    assert keys is not None, "a keyring role's session has the keyring's keys"
-    return keys
-
-
-def _role(request: Request[Any]) -> Role:
-    role = request.who.holder.role
-    assert role is not None, "objects are made and changed by a keyring role"
-    return role
-
-
 def _stored_template(template: dict[int, Any]) -> Attributes:
-    """A template for something that is kept; raises TemplateInconsistent for one of a session."""
+    """A template for something that is stored; raises TemplateInconsistent for one of a session."""
     parsed = parse_template(template)
     if parsed.get(Attribute.TOKEN) is False:
-        raise TemplateInconsistent("TOKEN is false: objects of a session are not served yet")
+        raise TemplateInconsistent(f"TOKEN is false: {GENERATE_IN_SESSION.name} makes an object of a session")
     return parsed
-
-
-def _mechanism(number: int) -> Mechanism:
-    try:
-        return Mechanism(number)
-    except ValueError:
-        raise MechanismInvalid(f"mechanism 0x{number:x} is not known") from None
-
-
-def view(handle: bytes, version: int, attributes: Attributes) -> ObjectView:
-    """An object as its session sees it."""
-    return ObjectView(handle=handle, version=version, attributes=to_wire(rules.visible(attributes)))
 
 
 def _store(worker: WorkerCore, request: Request[Any], made: list[tuple[Attributes, bytes]]) -> Steps[list[ObjectView]]:
     """Store new objects, all or none; a request that comes again answers with what the first one stored."""
-    keys = _keys(request)
+    keys = request.keyring_keys
     policy = yield from effective_policy(worker, keys.keyring)
     records = yield from worker.started()
     _, version = yield from worker.versioned(KeyringRecord, keys.keyring)
@@ -88,7 +66,7 @@ def _store(worker: WorkerCore, request: Request[Any], made: list[tuple[Attribute
 
 
 def _stored(request: Request[Any], handle: bytes) -> Steps[ObjectView]:
-    keys = _keys(request)
+    keys = request.keyring_keys
     got = yield from ask(Peer.STORE, store.GET, store.Get(key=keys.key(handle), body=False))
     if got.item is None:
         raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
@@ -97,10 +75,9 @@ def _stored(request: Request[Any], handle: bytes) -> Steps[ObjectView]:
 
 def generate(worker: WorkerCore, request: Request[GenerateKey]) -> Steps[ObjectView]:
     """Make a secret key."""
-    policy = yield from effective_policy(worker, _keys(request).keyring)
-    mechanism = _mechanism(request.message.mechanism)
+    policy = yield from effective_policy(worker, request.keyring_keys.keyring)
     template = _stored_template(request.message.template)
-    made = generation.generate_key(mechanism, template, policy, _role(request))
+    made = generation.generate_key(mechanism(request.message.mechanism), template, policy, request.role)
     views = yield from _store(worker, request, [made])
     return views[0]
 
@@ -108,13 +85,13 @@ def generate(worker: WorkerCore, request: Request[GenerateKey]) -> Steps[ObjectV
 def generate_pair(worker: WorkerCore, request: Request[GenerateKeyPair]) -> Steps[KeyPair]:
     """Make a key pair: both halves, or none."""
     message = request.message
-    policy = yield from effective_policy(worker, _keys(request).keyring)
+    policy = yield from effective_policy(worker, request.keyring_keys.keyring)
     made = generation.generate_key_pair(
-        _mechanism(message.mechanism),
+        mechanism(message.mechanism),
         _stored_template(message.public_template),
         _stored_template(message.private_template),
         policy,
-        _role(request),
+        request.role,
     )
     public, private = yield from _store(worker, request, list(made))
     return KeyPair(public=public, private=private)
@@ -129,7 +106,7 @@ def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
 
     The store narrows by blind tags; what it answers is checked again, because it is not trusted.
     """
-    keys = _keys(request)
+    keys = request.keyring_keys
     message = request.message
     template = parse_template(message.template)
     visible: Attributes = {name: value for name, value in template.items() if name is not Attribute.VALUE}
@@ -155,15 +132,19 @@ def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
     return Found(objects=tuple(found), more=more, last=after)
 
 
-def show(worker: WorkerCore, request: Request[ObjectRef]) -> Steps[ObjectView]:
+def show(worker: WorkerCore, request: Request[Show]) -> Steps[ObjectView]:
     """One object's attributes."""
+    message = request.message
+    if message.sealed:
+        known = carried(worker, request, message.handle, message.sealed)
+        return view(message.handle, known.version, known.attributes)
     found = yield from _stored(request, request.message.handle)
     yield from worker.check_alive(request)
     return found
 
 
 def _current(worker: WorkerCore, request: Request[Any], handle: bytes) -> Steps[tuple[store.Item, Attributes]]:
-    keys = _keys(request)
+    keys = request.keyring_keys
     got = yield from ask(Peer.STORE, store.GET, store.Get(key=keys.key(handle)))
     if got.item is None:
         raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
@@ -173,11 +154,11 @@ def _current(worker: WorkerCore, request: Request[Any], handle: bytes) -> Steps[
 def set_attributes(worker: WorkerCore, request: Request[SetAttributes]) -> Steps[ObjectView]:
     """Change attributes, as far as each may change; every change makes a new version."""
     message = request.message
-    keys = _keys(request)
+    keys = request.keyring_keys
     if (yield from worker.acted_before(request)):
         return (yield from _stored(request, message.handle))
     item, attributes = yield from _current(worker, request, message.handle)
-    changed = rules.change(attributes, parse_template(message.template), _role(request))
+    changed = rules.change(attributes, parse_template(message.template), request.role)
     put = keys.put(message.handle, item.version, changed, keys.read_value(item))
     yield from worker.commit(request, [put])
     return view(message.handle, item.version + 1, changed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lnh_common.messages import admin, objects, session
-from lnh_services.hsm.operations import cluster, cryptography, keyrings
+from lnh_services.hsm.operations import cluster, cryptography, keyrings, session_objects
 from lnh_services.hsm.operations import objects as on_objects
 from lnh_services.hsm.operations import session as on_sessions
 from lnh_services.hsm.worker_core import Handler
@@ -36,6 +36,8 @@ HANDLERS: Final[dict[str, Handler]] = {
     admin.STATUS.name: cluster.status,
     objects.GENERATE.name: on_objects.generate,
     objects.GENERATE_PAIR.name: on_objects.generate_pair,
+    objects.GENERATE_IN_SESSION.name: session_objects.generate,
+    objects.GENERATE_PAIR_IN_SESSION.name: session_objects.generate_pair,
     objects.FIND.name: on_objects.find,
     objects.SHOW.name: on_objects.show,
     objects.SET.name: on_objects.set_attributes,
