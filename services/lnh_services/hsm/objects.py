@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lnh_common import codec
-from lnh_common.attributes import Attribute, to_wire
-from lnh_common.messages.objects import ObjectView
+from lnh_common.attributes import Attribute, parse_template, to_wire
+from lnh_common.errors import TemplateInconsistent
+from lnh_common.messages.objects import GENERATE_IN_SESSION, ObjectView
 from lnh_common.messages.store import Item, Key, Put
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.policy import visible
@@ -34,6 +35,23 @@ Attributes = dict[Attribute, Any]
 def view(handle: bytes, version: int, attributes: Attributes) -> ObjectView:
     """An object as its session sees it."""
     return ObjectView(handle=handle, version=version, attributes=to_wire(visible(attributes)))
+
+
+def stored_template(template: dict[int, Any]) -> Attributes:
+    """A template for something that is stored; raises TemplateInconsistent for an object of a session."""
+    parsed = parse_template(template)
+    if parsed.get(Attribute.TOKEN) is False:
+        raise TemplateInconsistent(f"TOKEN is false: {GENERATE_IN_SESSION.name} makes an object of a session")
+    return parsed
+
+
+def has(attributes: Attributes, template: Attributes) -> bool:
+    """Whether an object has all of a template's attributes; VALUE is not compared, a key's is sealed apart."""
+    return all(
+        name in attributes and attributes[name] == value
+        for name, value in template.items()
+        if name is not Attribute.VALUE
+    )
 
 
 @dataclass(frozen=True)

@@ -6,52 +6,18 @@ does not depend on the day or the data; after that an operation is a dictionary 
 
 from __future__ import annotations
 
-import datetime as dt
 import os
-from collections.abc import Callable
-from typing import Any, Final
 
-from lnh_common import limits
-from lnh_common.errors import DataLength, LnhError
-from lnh_common.mechanisms import Mechanism, Use
-from lnh_common.mechanisms import mechanism as find_mechanism
+from lnh_common.mechanisms import Use
 from lnh_common.messages.base import Empty
 from lnh_common.messages.objects import RandomBytes, Result, Results, UseMany, Verify
 from lnh_common.messages.objects import Use as UseKey
-from lnh_services.hsm import policy as rules
 from lnh_services.hsm.caches import CachedKey, Prepared
-from lnh_services.hsm.mechanisms import LoadedKey, decrypter, encrypter, signer, verifier
 from lnh_services.hsm.operations.policies import effective_policy
 from lnh_services.hsm.operations.session_objects import carried
 from lnh_services.hsm.steps import Steps
+from lnh_services.hsm.uses import check_batch, check_today, each, prepare
 from lnh_services.hsm.worker_core import Request, WorkerCore
-
-
-def _prepared(
-    worker: WorkerCore, request: Request[Any], use: Use, key: CachedKey, number: int, parameters: bytes
-) -> Steps[Prepared]:
-    """Check all that stays the same, and prepare the operation on this key."""
-    policy = yield from effective_policy(worker, request.header.route)
-    yield from worker.check_alive(request)
-    mechanism = find_mechanism(number)
-    if (use, number) not in key.permitted:
-        rules.check_permitted(key.attributes, use, mechanism, policy)
-        key.permitted.add((use, number))
-    operate: Prepared
-    if use is Use.ENCRYPT:
-        caller_ivs = policy.allows_caller_ivs
-        operate = encrypter(mechanism, key.loaded, worker.ivs, parameters, caller_ivs=caller_ivs)
-    else:
-        operate = _PREPARE[use](mechanism, key.loaded, parameters)
-    key.prepared.put((use, number, parameters), operate)
-    return operate
-
-
-_PREPARE: Final[dict[Use, Callable[[Mechanism, LoadedKey, bytes], Prepared]]] = {
-    Use.SIGN: signer,
-    Use.VERIFY: verifier,
-    Use.DECRYPT: decrypter,
-}
 
 
 def _operation(
@@ -66,9 +32,10 @@ def _operation(
         )
     operate = key.prepared.get((use, message.mechanism, message.parameters))
     if operate is None:
-        operate = yield from _prepared(worker, request, use, key, message.mechanism, message.parameters)
-    if key.dates[0] or key.dates[1]:
-        rules.check_dates(key.attributes, dt.datetime.fromtimestamp(worker.utc(), dt.timezone.utc).date())
+        policy = yield from effective_policy(worker, request.header.route)
+        yield from worker.check_alive(request)
+        operate = prepare(key, use, message.mechanism, message.parameters, policy, worker.ivs)
+    check_today(key, worker.utc())
     return key, operate
 
 
@@ -80,18 +47,11 @@ def sign(worker: WorkerCore, request: Request[UseKey]) -> Steps[Result]:
 
 def sign_many(worker: WorkerCore, request: Request[UseMany]) -> Steps[Results]:
     """Up to 1024 items, each with its own signature or error."""
-    total = sum(map(len, request.message.items))
-    if total > limits.REQUEST_BYTES:
-        raise DataLength(f"{total} bytes in one request; at most {limits.REQUEST_BYTES}")
+    check_batch(request.message)
     key, operate = yield from _operation(worker, request, Use.SIGN)
-    results: list[bytes | list[Any]] = []
-    for item in request.message.items:
-        try:
-            results.append(operate(item))
-        except LnhError as error:
-            results.append(error.to_wire())
+    results = each(operate, request.message.items)
     key.uses += len(results)
-    return Results(results=tuple(results))
+    return Results(results=results)
 
 
 def verify(worker: WorkerCore, request: Request[Verify]) -> Steps[Empty]:

@@ -6,12 +6,11 @@ from typing import Any, Final
 
 from lnh_common import limits
 from lnh_common.attributes import Attribute, Attributes, parse_template
-from lnh_common.errors import ObjectUnknown, TemplateInconsistent
+from lnh_common.errors import ObjectUnknown
 from lnh_common.mechanisms import mechanism
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
 from lnh_common.messages.objects import (
-    GENERATE_IN_SESSION,
     Find,
     Found,
     GenerateKey,
@@ -24,7 +23,7 @@ from lnh_common.messages.objects import (
 )
 from lnh_services.hsm import policy as rules
 from lnh_services.hsm.mechanisms import generate as generation
-from lnh_services.hsm.objects import SEARCHABLE, view
+from lnh_services.hsm.objects import SEARCHABLE, has, stored_template, view
 from lnh_services.hsm.operations.policies import effective_policy
 from lnh_services.hsm.operations.session_objects import carried
 from lnh_services.hsm.records import KeyringRecord
@@ -32,14 +31,6 @@ from lnh_services.hsm.steps import Peer, Steps, ask
 from lnh_services.hsm.worker_core import Request, WorkerCore
 
 _NEW: Final = 1
-
-
-def _stored_template(template: dict[int, Any]) -> Attributes:
-    """A template for something that is stored; raises TemplateInconsistent for one of a session."""
-    parsed = parse_template(template)
-    if parsed.get(Attribute.TOKEN) is False:
-        raise TemplateInconsistent(f"TOKEN is false: {GENERATE_IN_SESSION.name} makes an object of a session")
-    return parsed
 
 
 def _store(worker: WorkerCore, request: Request[Any], made: list[tuple[Attributes, bytes]]) -> Steps[list[ObjectView]]:
@@ -76,7 +67,7 @@ def _stored(request: Request[Any], handle: bytes) -> Steps[ObjectView]:
 def generate(worker: WorkerCore, request: Request[GenerateKey]) -> Steps[ObjectView]:
     """Make a secret key."""
     policy = yield from effective_policy(worker, request.keyring_keys.keyring)
-    template = _stored_template(request.message.template)
+    template = stored_template(request.message.template)
     made = generation.generate_key(mechanism(request.message.mechanism), template, policy, request.role)
     views = yield from _store(worker, request, [made])
     return views[0]
@@ -88,17 +79,13 @@ def generate_pair(worker: WorkerCore, request: Request[GenerateKeyPair]) -> Step
     policy = yield from effective_policy(worker, request.keyring_keys.keyring)
     made = generation.generate_key_pair(
         mechanism(message.mechanism),
-        _stored_template(message.public_template),
-        _stored_template(message.private_template),
+        stored_template(message.public_template),
+        stored_template(message.private_template),
         policy,
         request.role,
     )
     public, private = yield from _store(worker, request, list(made))
     return KeyPair(public=public, private=private)
-
-
-def _matches(attributes: Attributes, template: Attributes) -> bool:
-    return all(name in attributes and attributes[name] == value for name, value in template.items())
 
 
 def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
@@ -109,7 +96,6 @@ def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
     keys = request.keyring_keys
     message = request.message
     template = parse_template(message.template)
-    visible: Attributes = {name: value for name, value in template.items() if name is not Attribute.VALUE}
     tags = tuple(keys.tag(name, template[name]) for name in SEARCHABLE if name in template)
     found: list[ObjectView] = []
     after, more = message.after, True
@@ -127,7 +113,7 @@ def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
                 break
             after = item.key.id
             attributes = keys.read_attributes(item)
-            if _matches(attributes, visible):
+            if has(attributes, template):
                 found.append(view(item.key.id, item.version, attributes))
     return Found(objects=tuple(found), more=more, last=after)
 
