@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from typing_extensions import Self
 
+from lnh.partitions import PartitionSession
 from lnh_common.bus.sync import Caller
 from lnh_common.errors import PartitionUnknown, Unreachable
 from lnh_common.messages import console as wire
@@ -51,9 +52,9 @@ class Console:
             raise Unreachable(f"no member runs in {self.directory} ({path} is not there)")
         self._caller: Final = Caller(f"ipc://{path}")
 
-    def ask(self, operation: Operation[Q, R], message: Q) -> R:
+    def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None) -> R:
         """One operation of the console; raises what the hsm answers."""
-        return self._caller.ask(operation, message, self._timeout)
+        return self._caller.ask(operation, message, self._timeout if timeout is None else timeout)
 
     def init_appliance(self, admin: str, password: str) -> None:
         """Make the first admin; raises AlreadyDone, PasswordInvalid."""
@@ -123,6 +124,10 @@ class Console:
     def delete_partition(self, label: str, so_password: str) -> None:
         """Delete a partition and its objects; raises PartitionUnknown, PasswordIncorrect."""
         self.ask(wire.PARTITION_DELETE, wire.PartitionRef(so_password=so_password, label=label))
+
+    def partition_session(self, label: str, co_password: str) -> PartitionSession:
+        """Make, find and use a partition's objects as its CO; the password is checked at each operation."""
+        return PartitionSession(self, label, co_password)
 
     def create_cluster(self, label: str, so_password: str, po_password: str) -> CreatedCluster:
         """Create a cluster of this one member: its V1 partition, PO, SMK and identity.

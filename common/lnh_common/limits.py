@@ -14,6 +14,7 @@ MIB: Final = 1024 * KIB
 KEYRINGS_PER_CLUSTER: Final = 3500
 OBJECTS_PER_KEYRING: Final = 256  # default of the cluster policy `objects_per_keyring`
 OBJECTS_PER_PARTITION: Final = 100
+PARTITION_BYTES: Final = 16 * MIB  # of a partition's file
 PARTITIONS: Final = 100
 GROUPS: Final = 64
 RECOMMENDED_MEMBERS: Final = 4
@@ -39,6 +40,7 @@ DECODE_DEPTH: Final = 16
 OPERATION_CHARACTERS: Final = 64
 BATCH_ITEMS: Final = 1024
 PAGE_ITEMS: Final = 256
+PAGE_BYTES: Final = 512 * KIB  # a page of objects ends with the one that would exceed it
 
 # Time, in seconds unless it says otherwise
 DEADLINE: Final = 10.0

@@ -13,6 +13,7 @@ from lnh_common.messages.hsm import AuditEntry, Derive
 from lnh_services.hsm.audit import Trail
 from lnh_services.hsm.console import Console, Surroundings
 from lnh_services.hsm.hardening import Hardening
+from lnh_services.hsm.partitions import PartitionFiles
 from lnh_services.hsm.state import ApplianceFile, StateFile
 from lnh_services.hsm.vault import Vault
 from models.storage import DictStore
@@ -89,7 +90,9 @@ class Desk:
     def restart(self) -> None:
         self.trail_path = self.directory / "audit.jsonl"
         self.vault = Vault(
-            StateFile(self.directory / "hsm.state", ARGON2), ApplianceFile(self.directory / "appliance.cbor")
+            StateFile(self.directory / "hsm.state", ARGON2),
+            ApplianceFile(self.directory / "appliance.cbor"),
+            PartitionFiles(self.directory),
         )
         self.trail = Trail(self.trail_path, "a")
         self.trail.open(int(self.now * 1000))

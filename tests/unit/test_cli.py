@@ -43,7 +43,7 @@ def nothing_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     for name in ("LNH_CLUSTER", "LNH_MEMBER", "LNH_MEMBER_DIR", "LNH_KEYRING", "LNH_USER"):
         monkeypatch.delenv(name, raising=False)
-    for role in ("ADMIN", "PO", "SO", "KRSO", "KRCO", "NEW"):
+    for role in ("ADMIN", "PO", "SO", "CO", "KRSO", "KRCO", "NEW"):
         monkeypatch.delenv(f"LNH_{role}_PASSWORD_FILE", raising=False)
 
 
@@ -69,6 +69,8 @@ def test_the_verbs_without_a_noun_explain_themselves(verb: str) -> None:
         ["hsm", "show"],
         ["nonsense"],
         ["sign", "ca"],
+        ["sign", "ca", "--partition", "p"],
+        ["key", "generate", "a", "-k", "k", "--set", "token=false"],
         ["key", "generate", "a", "-k", "k", "--type", "DES"],
         ["key", "set", "a", "label", "-k", "k"],
         ["sign", "ca", "-k", "k", "-m", "MD5_RSA"],

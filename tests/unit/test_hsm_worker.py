@@ -133,6 +133,20 @@ def test_objects_are_found_by_label_class_and_type(client: Client, keyring: byte
     assert client.ask(objects.FIND, objects.Find(template=wanted), keyring).objects == ()
 
 
+def test_a_page_of_large_objects_ends_before_it_is_too_large_for_a_message(client: Client, keyring: bytes) -> None:
+    large = {A.CLASS.value: ObjectClass.DATA.value, A.VALUE.value: bytes(limits.DATA_BYTES)}
+    template = {A.VALUE_LEN.value: 32, A.WRAP.value: True, A.UNWRAP.value: True, A.UNWRAP_TEMPLATE.value: large}
+    message = objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template=template)
+    made = {client.ask(objects.GENERATE, message, keyring).handle for _ in range(20)}
+    pages, after, more = [], b"", True
+    while more:
+        found = client.ask(objects.FIND, objects.Find(after=after), keyring)
+        pages.append([one.handle for one in found.objects])
+        after, more = found.last, found.more
+    assert all(len(page) * limits.DATA_BYTES <= limits.PAGE_BYTES for page in pages)
+    assert sorted(made) == [handle for page in pages for handle in page]
+
+
 def test_a_destroyed_key_is_unknown_to_every_worker_at_once(world: World, client: Client, keyring: bytes) -> None:
     pair = generate_ec(client, keyring)
     other = world.worker()

@@ -10,7 +10,7 @@ import typer
 from lnh.cli import files, terminal
 from lnh.cli import key as keys
 from lnh.cli.command import Output, verb
-from lnh.cli.options import KeyringOptions
+from lnh.cli.options import KeyringOptions, ObjectOptions
 
 if TYPE_CHECKING:
     from lnh_common.messages.base import Message
@@ -21,16 +21,16 @@ Aad = Annotated[str, typer.Option(help="Associated data, hexadecimal.")]
 
 def enter(app: typer.Typer) -> None:
     """Enter the verbs that have no noun."""
-    verb(app, "sign", KeyringOptions)(sign)
-    verb(app, "verify", KeyringOptions)(verify)
-    verb(app, "encrypt", KeyringOptions)(encrypt)
-    verb(app, "decrypt", KeyringOptions)(decrypt)
+    verb(app, "sign", ObjectOptions)(sign)
+    verb(app, "verify", ObjectOptions)(verify)
+    verb(app, "encrypt", ObjectOptions)(encrypt)
+    verb(app, "decrypt", ObjectOptions)(decrypt)
     verb(app, "random", KeyringOptions)(random)
     verb(app, "digest", Output)(digest)
 
 
 def sign(
-    options: KeyringOptions,
+    options: ObjectOptions,
     key: keys.KeyArgument,
     file: files.Input = None,
     mechanism: files.MechanismOption = None,
@@ -43,7 +43,7 @@ def sign(
     from lnh_common.errors import KeyFunctionNotPermitted
 
     chosen = files.mechanism(mechanism) if mechanism else None
-    with options.session() as session, files.opened(file) as data:
+    with options.objects() as session, files.opened(file) as data:
         found = keys.find_key(session, key)
         if not isinstance(found, SigningKey):
             raise KeyFunctionNotPermitted(f"{key!r} is a public key; the private key signs")
@@ -52,7 +52,7 @@ def sign(
 
 
 def verify(
-    options: KeyringOptions,
+    options: ObjectOptions,
     key: keys.KeyArgument,
     signature: Annotated[Path, typer.Option("--signature", help="File with the signature.")],
     file: files.Input = None,
@@ -68,7 +68,7 @@ def verify(
     proof = signature.read_bytes()
     if as_hex:
         proof = files.unhex(proof.decode("ascii", "replace").strip())
-    with options.session() as session, files.opened(file) as data:
+    with options.objects() as session, files.opened(file) as data:
         found = keys.find_other_half(session, key)
         if not isinstance(found, VerifyingKey):
             raise KeyFunctionNotPermitted(f"{key!r} does not verify; its public key does")
@@ -84,7 +84,7 @@ def verify(
 
 
 def encrypt(
-    options: KeyringOptions,
+    options: ObjectOptions,
     key: keys.KeyArgument,
     file: files.Input = None,
     mechanism: files.MechanismOption = None,
@@ -100,7 +100,7 @@ def encrypt(
 
     chosen = files.mechanism(mechanism) if mechanism else None
     data = files.read(file, limits.REQUEST_BYTES)
-    with options.session() as session:
+    with options.objects() as session:
         found = keys.find_other_half(session, key)
         if not isinstance(found, EncryptingKey):
             raise KeyFunctionNotPermitted(f"{key!r} is a private key; the public key encrypts")
@@ -113,7 +113,7 @@ def encrypt(
 
 
 def decrypt(
-    options: KeyringOptions,
+    options: ObjectOptions,
     key: keys.KeyArgument,
     file: files.Input = None,
     mechanism: files.MechanismOption = None,
@@ -129,7 +129,7 @@ def decrypt(
 
     chosen = files.mechanism(mechanism) if mechanism else None
     data = files.read(file, limits.REQUEST_BYTES)
-    with options.session() as session:
+    with options.objects() as session:
         found = keys.find_key(session, key)
         if not isinstance(found, DecryptingKey):
             raise KeyFunctionNotPermitted(f"{key!r} is a public key; the private key decrypts")

@@ -1,4 +1,4 @@
-"""`lnh key`: keys of a keyring."""
+"""`lnh key`: keys of a keyring, or with --partition of a member's own partition."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import typer
 
 from lnh.cli import files, terminal
 from lnh.cli.command import Yes, noun, verb
-from lnh.cli.options import KeyringOptions
+from lnh.cli.options import ObjectOptions
 
 if TYPE_CHECKING:
-    from lnh.keyrings import KeyringSession
     from lnh.keys import Key, StoredObject
+    from lnh.objects import ObjectSession
 
-app = noun("key", "Keys of a keyring.")
+app = noun("key", "Keys of a keyring, or of a partition.")
 
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="Label, or handle (32 hexadecimal digits).")]
 Half = Annotated[str | None, typer.Option("--class", help="public, private or secret.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="NAME=VALUE", help="An attribute.")]
 
 
-@verb(app, "generate", KeyringOptions)
+@verb(app, "generate", ObjectOptions)
 def generate(
-    options: KeyringOptions,
+    options: ObjectOptions,
     label: Annotated[str, typer.Argument(help="Of the key or key pair.")],
     key_type: Annotated[
         str,
@@ -48,7 +48,7 @@ def generate(
         )
     if key_id:
         attributes["id"] = files.unhex(key_id)
-    with options.session() as session:
+    with options.objects() as session:
         if Use.GENERATE in MECHANISM_RULES[GENERATORS[kind]].uses:
             made: list[StoredObject] = [session.generate_key(kind, bits, label=label, **attributes)]
         else:
@@ -60,9 +60,9 @@ def generate(
     _rows(options, made)
 
 
-@verb(app, "list", KeyringOptions)
+@verb(app, "list", ObjectOptions)
 def list_(
-    options: KeyringOptions,
+    options: ObjectOptions,
     label: Annotated[str | None, typer.Option(help="Only with this label.")] = None,
     half: Half = None,
     key_type: Annotated[str | None, typer.Option("--type", "-t", help="Only of this type.")] = None,
@@ -73,39 +73,39 @@ def list_(
         wanted["label"] = label
     if key_type is not None:
         wanted["key_type"] = parse_key_type(key_type)
-    with options.session() as session:
+    with options.objects() as session:
         found = list(session.find(**wanted))
     _rows(options, found)
 
 
-@verb(app, "show", KeyringOptions)
-def show(options: KeyringOptions, key: KeyArgument, half: Half = None) -> None:
+@verb(app, "show", ObjectOptions)
+def show(options: ObjectOptions, key: KeyArgument, half: Half = None) -> None:
     """Show a key's attributes."""
-    with options.session() as session:
+    with options.objects() as session:
         options.record(_view(find_key(session, key, half)))
 
 
-@verb(app, "set", KeyringOptions)
+@verb(app, "set", ObjectOptions)
 def set_(
-    options: KeyringOptions,
+    options: ObjectOptions,
     key: KeyArgument,
     settings: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help="Attributes to change.")],
     half: Half = None,
 ) -> None:
     """Change attributes of a key, all or none."""
     attributes = parse_settings(settings)
-    with options.session() as session:
+    with options.objects() as session:
         found = find_key(session, key, half)
         found.set_attributes(**attributes)
         options.record(_view(found))
 
 
-@verb(app, "delete", KeyringOptions)
-def delete(options: KeyringOptions, key: KeyArgument, half: Half = None, yes: Yes = False) -> None:
+@verb(app, "delete", ObjectOptions)
+def delete(options: ObjectOptions, key: KeyArgument, half: Half = None, yes: Yes = False) -> None:
     """Destroy a key; of a pair both halves, unless one is named."""
     from lnh.keys import Key
 
-    with options.session() as session:
+    with options.objects() as session:
         found: list[Key] = [find_key(session, key, half)]
         if half is None and not files.is_handle(key):
             found = [one for one in session.find(label=key) if isinstance(one, Key)]
@@ -115,9 +115,9 @@ def delete(options: KeyringOptions, key: KeyArgument, half: Half = None, yes: Ye
     options.say(f"destroyed {len(found)} key(s)", handles=[one.handle for one in found])
 
 
-@verb(app, "export", KeyringOptions)
+@verb(app, "export", ObjectOptions)
 def export(
-    options: KeyringOptions,
+    options: ObjectOptions,
     key: KeyArgument,
     der: Annotated[bool, typer.Option("--der", help="DER instead of PEM.")] = False,
     output: files.Output = None,
@@ -126,7 +126,7 @@ def export(
     from lnh.keys import PublicKey
     from lnh_common.errors import KeyTypeInconsistent
 
-    with options.session() as session:
+    with options.objects() as session:
         found = find_key(session, key, "public")
         if not isinstance(found, PublicKey):
             raise KeyTypeInconsistent(f"{key!r} is no public key; others are not exported")
@@ -136,7 +136,7 @@ def export(
         files.write(output, found.to_der() if der else found.to_pem().encode(), is_text=not der)
 
 
-def find_key(session: KeyringSession, key: str, half: str | None = None) -> Key:
+def find_key(session: ObjectSession, key: str, half: str | None = None) -> Key:
     """The key with this label or handle; raises ObjectUnknown, or LimitReached for several."""
     from lnh.keys import Key
     from lnh_common.errors import ObjectUnknown
@@ -149,7 +149,7 @@ def find_key(session: KeyringSession, key: str, half: str | None = None) -> Key:
     return session.get_key(label=key, **_class(half))
 
 
-def find_other_half(session: KeyringSession, key: str) -> Key:
+def find_other_half(session: ObjectSession, key: str) -> Key:
     """The key with this label or handle; of a key pair the public key, which verifies and encrypts."""
     from lnh_common.mechanisms import GENERATORS, MECHANISM_RULES, Use
 
@@ -209,7 +209,7 @@ def _class(half: str | None) -> dict[str, Any]:
     return {"object_class": ObjectClass[name]}
 
 
-def _rows(options: KeyringOptions, found: list[StoredObject]) -> None:
+def _rows(options: ObjectOptions, found: list[StoredObject]) -> None:
     if options.json:
         terminal.show_json([_view(one) for one in found])
         return

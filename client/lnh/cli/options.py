@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lnh.connection import Connection
     from lnh.console import Console
     from lnh.keyrings import KeyringSession
+    from lnh.objects import ObjectSession
     from lnh_common.messages.session import Role
 
 _Where = "Where"
@@ -227,6 +228,38 @@ class KeyringOptions(ClusterOptions):
             keyring = cluster.keyring(self.keyring)
             with keyring.login(role, self.password()) as session:
                 yield session
+
+
+@dataclasses.dataclass(kw_only=True)
+class ObjectOptions(KeyringOptions):
+    """As a role of a keyring, or as the CO of a partition at a member's local console."""
+
+    keyring: Annotated[
+        str, typer.Option("--keyring", "-k", envvar="LNH_KEYRING", help="The keyring.", rich_help_panel=_Where)
+    ] = ""
+    partition: Annotated[
+        str, typer.Option(help="A partition instead, at the local console of --member-dir.", rich_help_panel=_Where)
+    ] = ""
+    member_dir: Annotated[
+        Path | None, typer.Option(envvar="LNH_MEMBER_DIR", help="The member directory.", rich_help_panel=_Where)
+    ] = None
+
+    @contextmanager
+    def objects(self) -> Iterator[ObjectSession]:
+        """A session with the objects of the keyring, or of the partition."""
+        if not self.partition:
+            if not self.keyring:
+                terminal.refuse("no keyring named", "--keyring KEYRING, or --partition LABEL", terminal.USAGE)
+            with self.session() as session:
+                yield session
+            return
+        if self.member_dir is None:
+            terminal.refuse("a partition is used from its member's local console", "--member-dir DIR", terminal.USAGE)
+        from lnh.console import Console
+
+        with Console(self.member_dir) as console:
+            what = f"CO password of partition {self.partition}"
+            yield console.partition_session(self.partition, terminal.read_secret("CO", self.password_file, what=what))
 
 
 def parse_role(text: str) -> Role:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 
 from lnh_common import limits
+from lnh_common.messages import objects
 from lnh_common.messages.admin import Name
-from lnh_common.messages.base import Confidential, Effect, Empty, Message, operation
+from lnh_common.messages.base import Confidential, Effect, Empty, Message, Operation, operation
 from lnh_common.messages.session import Password
+
+M = TypeVar("M", bound=Message)
 
 
 class InitAppliance(Confidential):
@@ -96,6 +99,19 @@ class PartitionView(Message):
     accessible: bool = True
 
 
+class AsCo(Confidential):
+    """As the CO of one of the appliance's own partitions."""
+
+    partition: Name
+    co_password: Password
+
+
+class InPartition(AsCo, Generic[M]):
+    """What one would ask of a keyring, asked of a partition."""
+
+    request: M
+
+
 class Partitions(Message):
     partitions: tuple[PartitionView, ...]
 
@@ -171,3 +187,21 @@ CLUSTER_CREATE: Final = operation("cluster.create", CreateCluster, CreatedCluste
 CONSOLE_CLUSTER: Final = operation("console.cluster", Empty, ConsoleCluster)
 AUDIT_VERIFY: Final = operation("audit.verify", Empty, AuditReport)
 AUDIT_SHOW: Final = operation("audit.show", AuditPage, AuditRecords)
+
+# What the CO of a partition does with its objects, by the name of what a keyring's role does with its own.
+IN_PARTITION: Final[dict[str, Operation[Any, Any]]] = {
+    row.name: operation(f"partition.{row.name}", request, row.reply, effect=row.effect)
+    for row, request in (
+        (objects.GENERATE, InPartition[objects.GenerateKey]),
+        (objects.GENERATE_PAIR, InPartition[objects.GenerateKeyPair]),
+        (objects.FIND, InPartition[objects.Find]),
+        (objects.SHOW, InPartition[objects.Show]),
+        (objects.SET, InPartition[objects.SetAttributes]),
+        (objects.DESTROY, InPartition[objects.ObjectRef]),
+        (objects.SIGN, InPartition[objects.Use]),
+        (objects.SIGN_MANY, InPartition[objects.UseMany]),
+        (objects.VERIFY, InPartition[objects.Verify]),
+        (objects.ENCRYPT, InPartition[objects.Use]),
+        (objects.DECRYPT, InPartition[objects.Use]),
+    )
+}

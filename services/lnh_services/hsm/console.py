@@ -28,18 +28,21 @@ from lnh_common.errors import (
     NameUnknown,
     NotActivated,
     NotPossible,
+    PartitionDisabled,
     PasswordIncorrect,
     SealBroken,
     Unreachable,
 )
 from lnh_common.events import Log
-from lnh_common.messages import console, store
-from lnh_common.messages.base import Effect, Empty, Message, Operation
+from lnh_common.messages import console, objects, store
+from lnh_common.messages.base import OPERATIONS, Effect, Empty, Message, Operation
 from lnh_common.messages.hsm import AuditEntry, Derive
 from lnh_common.messages.session import Role
 from lnh_services.hsm import anchor, audit, credentials, genesis, rules
 from lnh_services.hsm.hardening import Hardening
 from lnh_services.hsm.keys import KEY_BYTES
+from lnh_services.hsm.mechanisms import IvSource
+from lnh_services.hsm.partitions import Contents
 from lnh_services.hsm.records import ClusterRecord, CredentialRecord, Records, UserRecord
 from lnh_services.hsm.state import Cluster, HsmState, Partition, Phase, User
 from lnh_services.hsm.vault import Vault
@@ -121,6 +124,7 @@ class Console:
         self._turn: Final = asyncio.Lock()
         self._acts: Final[set[asyncio.Task[Message]]] = set()
         self._anchored = 0
+        self._ivs: Final = IvSource()
         self._performers: Final[dict[str, Perform]] = {
             console.APPLIANCE_INIT.name: self._init_appliance,
             console.APPLIANCE_SHOW.name: self._show_appliance,
@@ -135,6 +139,7 @@ class Console:
             console.PARTITION_CREATE.name: self._create_partition,
             console.PARTITION_LIST.name: self._list_partitions,
             console.PARTITION_DELETE.name: self._delete_partition,
+            **{row.name: self._in_partition(name) for name, row in console.IN_PARTITION.items()},
             console.CLUSTER_CREATE.name: self._create_cluster,
             console.CONSOLE_CLUSTER.name: self._show_cluster,
             console.AUDIT_VERIFY.name: self._verify_audit,
@@ -144,7 +149,7 @@ class Console:
     def serve(self, server: Server) -> None:
         """Enter every operation of the local console."""
         for name in self._performers:
-            self.serve_one(server, console_operation(name))
+            self.serve_one(server, OPERATIONS[name])
 
     def serve_one(self, server: Server, operation: Operation[Any, Any]) -> None:
         async def answer(call: Call, request: Message) -> Message:
@@ -154,7 +159,7 @@ class Console:
 
     async def perform(self, operation: Operation[Any, R], request: Message) -> R:
         """Carry out one operation; raises what `rules` and the act itself raise, AuditFailed."""
-        if operation.effect is Effect.READ:
+        if operation.effect is Effect.READ and not isinstance(request, console.AsCo):
             rules.check(operation.name, self._vault.situation)
             reply = await self._performers[operation.name](request)
         else:
@@ -190,17 +195,17 @@ class Console:
                 self._record(name, request, _outcome(error))
                 raise
             try:
-                self._record(name, request, "ok")
+                self._record(name, request, "ok", reply)
             except AuditFailed as error:
                 raise AuditFailed(f"{name} was done, and the audit trail holds its beginning only: {error}") from error
             return reply
 
-    def _record(self, operation: str, request: Message, outcome: str) -> None:
+    def _record(self, operation: str, request: Message, outcome: str, reply: Message | None = None) -> None:
         entry = AuditEntry(
             identity="console",
-            role=_SO if isinstance(request, console.AsSo) else "",
+            role=_role(request),
             operation=operation,
-            target=_target(request),
+            target=_target(request, reply),
             outcome=outcome,
         )
         self._trail.append([entry], int(self._clock() * 1000), durable=True)
@@ -215,13 +220,31 @@ class Console:
 
     async def _authorise(self, request: console.AsSo) -> None:
         """Raises PasswordIncorrect, PasswordLocked."""
-        reserved = self._vault.opened.so.reserve(_SO, int(self._clock()))
-        self._set_so(reserved)
-        derived = await self._derive(reserved.password.derivation(request.so_password))
-        self._set_so(reserved.settle(_SO, derived))
+        await self._attempt(_SO, self._vault.opened.so, request.so_password, lambda state, so: replace(state, so=so))
 
-    def _set_so(self, verifier: Verifier) -> None:
-        self._vault.change(lambda state: replace(state, so=verifier))
+    async def _authorise_co(self, request: console.AsCo) -> Partition:
+        """The partition of this CO; raises PartitionUnknown, PasswordIncorrect, PasswordLocked."""
+        label = request.partition
+        partition = rules.find_partition(self._vault.opened, label)
+        if partition.co is None:
+            raise PartitionDisabled(f"partition {label} is the cluster's")
+        await self._attempt(
+            f"CO of partition {label}",
+            partition.co,
+            request.co_password,
+            lambda state, co: rules.with_co(state, label, co),
+        )
+        return partition
+
+    async def _attempt(
+        self, role: str, verifier: Verifier, password: str, kept: Callable[[HsmState, Verifier], HsmState]
+    ) -> None:
+        """One attempt at a password, counted before it is made; `kept` is the state with the verifier as it then is."""
+        reserved = verifier.reserve(role, int(self._clock()))
+        self._vault.change(lambda state: kept(state, reserved))
+        derived = await self._derive(reserved.password.derivation(password))
+        settled = reserved.settle(role, derived)
+        self._vault.change(lambda state: kept(state, settled))
 
     # --- the appliance
 
@@ -370,16 +393,35 @@ class Console:
             serial=genesis.new_serial(),
             po=Verifier(password=await self._keep(request.po_password)),
             co=Verifier(password=await self._keep(request.co_password)),
+            key=secrets.token_bytes(KEY_BYTES),
         )
-        return rules.views(self._vault.change(lambda state: rules.add_partition(state, partition)))[-1]
+        return self._views(self._vault.change(lambda state: rules.add_partition(state, partition)))[-1]
 
     async def _list_partitions(self, _: Empty) -> console.Partitions:
-        return console.Partitions(partitions=rules.views(self._vault.opened))
+        return console.Partitions(partitions=self._views(self._vault.opened))
+
+    def _views(self, state: HsmState) -> tuple[console.PartitionView, ...]:
+        return rules.views(state, lambda serial: len(self._vault.partitions.read(serial)))
 
     async def _delete_partition(self, request: console.PartitionRef) -> Empty:
         await self._authorise(request)
-        self._vault.change(lambda state: rules.remove_partition(state, request.label))
+        self._vault.remove_partition(request.label)
         return Empty()
+
+    def _in_partition(self, name: str) -> Perform:
+        """What carries out an operation on objects as a partition's CO."""
+
+        async def perform(request: console.InPartition[Message]) -> Message:
+            partition = await self._authorise_co(request)
+            files = self._vault.partitions
+            contents = Contents(partition, files.read(partition.serial), self._ivs, self._clock())
+            # In a thread: an RSA key takes its time, and the workers' questions do not wait for it.
+            reply = await asyncio.to_thread(contents.perform, name, request.request)
+            if console.IN_PARTITION[name].effect is Effect.WRITE:
+                files.write(partition.serial, contents.stored.values())
+            return reply
+
+        return perform
 
     # --- the cluster
 
@@ -518,13 +560,16 @@ class Console:
         return console.AuditRecords(records=audit.page(self._surroundings.trail_path, request.after, request.limit))
 
 
-def console_operation(name: str) -> Operation[Any, Any]:
-    """The row of the operation table that `messages/console.py` entered."""
-    return next(row for row in vars(console).values() if isinstance(row, Operation) and row.name == name)
+def _role(request: Message) -> str:
+    return _SO if isinstance(request, console.AsSo) else "CO" if isinstance(request, console.AsCo) else ""
 
 
-def _target(request: Message) -> str:
-    """What an act is about, for the trail: a name the request carries, never a secret."""
+def _target(request: Message, reply: Message | None) -> str:
+    """What an act is about, for the trail: a name or handle that it carries or made, never a secret."""
+    if isinstance(request, console.InPartition):
+        made = reply.private if isinstance(reply, objects.KeyPair) else reply
+        handle = getattr(request.request, "handle", b"") or getattr(made, "handle", b"")
+        return f"{request.partition}/{handle.hex()}" if handle else request.partition
     for field in ("admin", "label", "name"):
         value = getattr(request, field, None)
         if isinstance(value, str):

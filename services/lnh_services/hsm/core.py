@@ -35,6 +35,7 @@ from lnh_services.hsm.children import Workers, argon2_process
 from lnh_services.hsm.console import Console, Surroundings
 from lnh_services.hsm.hardening import Hardening
 from lnh_services.hsm.keys import KEY_BYTES
+from lnh_services.hsm.partitions import PartitionFiles
 from lnh_services.hsm.state import ApplianceFile, HsmState, Phase, StateFile
 from lnh_services.hsm.vault import Vault
 from lnh_services.paths import MemberDirectory
@@ -67,7 +68,9 @@ class Core:
         check_private(self._directory)
         data = self._directory.data("hsm")
         trail_path = self._directory.log / TRAIL_FILE
-        self._vault: Final = Vault(StateFile(data / STATE_FILE), ApplianceFile(data / APPLIANCE_FILE))
+        self._vault: Final = Vault(
+            StateFile(data / STATE_FILE), ApplianceFile(data / APPLIANCE_FILE), PartitionFiles(data)
+        )
         self._trail: Final = Trail(trail_path, self._settings.name)
         self._argon2: Final = argon2_process(self._directory)
         self._workers: Final = Workers(self._directory, self._settings.worker_count)

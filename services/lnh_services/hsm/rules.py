@@ -33,7 +33,7 @@ from lnh_common.errors import (
 from lnh_common.messages import console
 from lnh_common.messages.console import PartitionView
 from lnh_services.hsm.state import CLUSTER_PACKAGE, Appliance, HsmState, Partition, Phase, User
-from lnh_services.hsm.verifiers import KeptPassword
+from lnh_services.hsm.verifiers import KeptPassword, Verifier
 
 ADMIN: Final = "admin"
 PACKAGES: Final = (CLUSTER_PACKAGE,)
@@ -131,6 +131,7 @@ NEEDS: Final[dict[str, tuple[Need, ...]]] = {
     console.PARTITION_CREATE.name: (*_ACTIVE, _partitions_enabled),
     console.PARTITION_LIST.name: _ACTIVE,
     console.PARTITION_DELETE.name: (*_ACTIVE, _partitions_enabled),
+    **{row.name: (*_ACTIVE, _partitions_enabled) for row in console.IN_PARTITION.values()},
     console.CLUSTER_CREATE.name: (
         *_ACTIVE, _no_cluster, _appliance_initialised, _cluster_package, _no_own_v1_partition,
     ),
@@ -154,15 +155,15 @@ def own_partitions(state: HsmState) -> tuple[Partition, ...]:
     return tuple(partition for partition in state.partitions if partition.serial != serial)
 
 
-def views(state: HsmState) -> tuple[PartitionView, ...]:
-    """The partitions as the console shows them."""
+def views(state: HsmState, objects: Callable[[str], int]) -> tuple[PartitionView, ...]:
+    """The partitions as the console shows them; `objects` counts those of the one with this serial."""
     disabled = own_partitions(state) if CLUSTER_PACKAGE in state.packages else ()
     return tuple(
         PartitionView(
             label=partition.label,
             version=partition.version,
             serial=partition.serial,
-            objects=len(partition.objects),
+            objects=objects(partition.serial),
             accessible=partition not in disabled,
         )
         for partition in state.partitions
@@ -193,10 +194,25 @@ def add_partition(state: HsmState, partition: Partition) -> HsmState:
     return replace(state, partitions=(*state.partitions, partition))
 
 
+def find_partition(state: HsmState, label: str) -> Partition:
+    """Raises PartitionUnknown."""
+    for partition in state.partitions:
+        if partition.label == label:
+            return partition
+    raise PartitionUnknown(f"no partition {label!r}")
+
+
+def with_co(state: HsmState, label: str, co: Verifier) -> HsmState:
+    """The state with a partition's CO as it is after an attempt."""
+    return replace(
+        state,
+        partitions=tuple(replace(other, co=co) if other.label == label else other for other in state.partitions),
+    )
+
+
 def remove_partition(state: HsmState, label: str) -> HsmState:
     """Raises PartitionUnknown."""
-    if all(partition.label != label for partition in state.partitions):
-        raise PartitionUnknown(f"no partition {label}")
+    find_partition(state, label)
     return replace(state, partitions=tuple(other for other in state.partitions if other.label != label))
 
 

@@ -51,7 +51,7 @@ class Partition(Confidential):
     Args:
         serial: 16 decimal digits, random.
         po, co: its officers; the cluster's partition has none here, its PO is the cluster's.
-        objects: at most `limits.OBJECTS_PER_PARTITION`.
+        key: its objects are sealed under it (`partitions.py`); the cluster's partition has none but the SMK.
     """
 
     label: str
@@ -59,7 +59,7 @@ class Partition(Confidential):
     serial: str
     po: Verifier | None
     co: Verifier | None
-    objects: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=limits.OBJECTS_PER_PARTITION)] = ()
+    key: Key32 | None = None
 
 
 class Phase(str, Enum):

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from lnh_common.errors import ActivationFailed, NotActivated
 from lnh_common.secret import Secret
 from lnh_services.hsm import rules
+from lnh_services.hsm.partitions import PartitionFiles
 from lnh_services.hsm.rules import Situation
 from lnh_services.hsm.state import Appliance, ApplianceFile, Cover, HsmState, SealedState, StateFile
 
@@ -17,8 +18,9 @@ from lnh_services.hsm.state import Appliance, ApplianceFile, Cover, HsmState, Se
 class Vault:
     """The HSM's state as it is on disk, and in clear while activated. Every change is durable when it returns."""
 
-    def __init__(self, state_file: StateFile, appliance_file: ApplianceFile) -> None:
-        """Reads both files; raises SealBroken, FileModeUnsafe, StorageFailed."""
+    def __init__(self, state_file: StateFile, appliance_file: ApplianceFile, partitions: PartitionFiles) -> None:
+        """Reads state and appliance; raises SealBroken, FileModeUnsafe, StorageFailed."""
+        self.partitions: Final = partitions
         self._state_file: Final = state_file
         self._appliance_file: Final = appliance_file
         self._appliance = appliance_file.read()
@@ -111,8 +113,15 @@ class Vault:
         self._appliance_file.erase()
         self._appliance = Appliance()
 
+    def remove_partition(self, label: str) -> None:
+        """Erase a partition's key, and then what is sealed under it; raises PartitionUnknown, StorageFailed."""
+        serial = rules.find_partition(self.opened, label).serial
+        self.change(lambda state: rules.remove_partition(state, label))
+        self.partitions.erase(serial)
+
     def _erase_state(self) -> None:
         self._state_file.erase()
+        self.partitions.erase_all()
         self.deactivate()
         self._cover = None
 

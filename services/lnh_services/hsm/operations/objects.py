@@ -98,7 +98,7 @@ def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
     template = parse_template(message.template)
     tags = tuple(keys.tag(name, template[name]) for name in SEARCHABLE if name in template)
     found: list[ObjectView] = []
-    after, more = message.after, True
+    after, more, size = message.after, True, 0
     while more and len(found) < message.limit:
         page = yield from ask(
             Peer.STORE,
@@ -108,12 +108,12 @@ def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
         yield from worker.check_alive(request)
         more = page.more
         for item in page.items:
-            if len(found) == message.limit:
-                more = True
-                break
+            if len(found) == message.limit or (found and size + len(item.head) > limits.PAGE_BYTES):
+                return Found(objects=tuple(found), more=True, last=after)
             after = item.key.id
             attributes = keys.read_attributes(item)
             if has(attributes, template):
+                size += len(item.head)
                 found.append(view(item.key.id, item.version, attributes))
     return Found(objects=tuple(found), more=more, last=after)
 

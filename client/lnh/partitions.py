@@ -1,0 +1,65 @@
+"""A partition's objects, for its CO at a member's local console; the same methods as in a keyring's session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from lnh.objects import ObjectSession
+from lnh_common import codec
+from lnh_common.errors import NotPossible
+from lnh_common.messages.base import Message, Operation
+from lnh_common.messages.console import IN_PARTITION
+
+if TYPE_CHECKING:
+    from lnh.console import Console
+
+_BYTES: Final = (bytes,)
+
+
+class PartitionSession(ObjectSession):
+    """What the CO of one partition does; made by `Console.partition_session`. One thread.
+
+    The console checks the password at each operation, which takes an Argon2id: a moment.
+    """
+
+    def __init__(self, console: Console, partition: str, co_password: str) -> None:
+        super().__init__()
+        self.partition: Final = partition
+        self._console: Final = console
+        self._password: Final = co_password
+
+    def __repr__(self) -> str:
+        return f"PartitionSession({self.partition!r})"
+
+    def call(
+        self, operation: Operation[Any, Any], fields: dict[str, Any] | Message, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """One operation as this partition's CO.
+
+        Raises PartitionUnknown, PartitionDisabled, PasswordIncorrect, PasswordLocked, NotActivated and what the
+        operation itself raises.
+        """
+        row = IN_PARTITION.get(operation.name)
+        if row is None:
+            raise NotPossible(f"{operation.name}: a partition stores its objects, and has no sessions of its own")
+        given = {
+            "partition": self.partition,
+            "co_password": self._password,
+            "request": msgspec.to_builtins(fields, builtin_types=_BYTES) if isinstance(fields, Message) else fields,
+        }
+        reply = self._console.ask(row, codec.convert(given, row.request), timeout)
+        answered: dict[str, Any] = msgspec.to_builtins(reply, builtin_types=_BYTES)
+        return answered
+
+    def call_each(
+        self,
+        calls: Iterable[tuple[Operation[Any, Any], dict[str, Any]]],
+        in_flight: int,
+        timeout: float | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """The answers to many operations, in order, one after the other."""
+        for operation, fields in calls:
+            yield self.call(operation, fields, timeout)
