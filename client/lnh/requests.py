@@ -9,8 +9,9 @@ sends the same, so whoever serves it can tell that it is the same. From there it
 
 - A sealed answer (REPLY) that opens is the truth and ends the request. One that does not open could
   have been made by anyone, so it is a hint.
-- An unsealed answer (ERROR) is a hint too. Some hints say "try again" (`RETRY_HINTS`); any other
-  ends a READ with that error.
+- An unsealed answer (ERROR) is a hint too, and never the truth. Those of `RETRY_HINTS` say "try again". TokenUnknown
+  and all others are tried again for `HINT_PATIENCE`; then a READ fails with TokenUnknown (which a new login cures, and
+  proves nothing) or with AnswerUnproven, which tells what was heard. Only `hello` has no seal, and believes.
 - Silence makes a request due again, after longer and longer waits: a message dies with the TCP
   connection it was on, and nobody tells.
 - At its deadline, or at a hint that says trying again is no use, a READ fails with what was heard
@@ -35,6 +36,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from lnh_common import channel, codec, limits, wire
 from lnh_common.channel import Envelope, SessionKeys, Statement
 from lnh_common.errors import (
+    AnswerUnproven,
     Busy,
     ChannelInvalid,
     DeadlineExceeded,
@@ -49,10 +51,10 @@ from lnh_common.errors import (
 from lnh_common.messages.base import Effect, Message, Operation, Seal
 from lnh_common.wire import Frames, Header, Kind
 
-RETRY_HINTS: Final = (Busy, Unreachable, TokenUnknown, UnsupportedVersion)
+RETRY_HINTS: Final = (Busy, Unreachable, UnsupportedVersion, DeadlineExceeded)
 
 BACK_OFF: Final = (0.02, 1.0)  # after a hint: the first wait and the longest, in seconds; jittered by half
-TOKEN_PATIENCE: Final = 1.0  # seconds of "token unknown" after which it is believed
+HINT_PATIENCE: Final = 1.0  # seconds of unsealed refusals after which a request is given up
 SILENCE: Final = (2.0, 30.0)  # without a word: the first wait and the longest, in seconds
 _BYTES: Final = (bytes,)
 
@@ -98,7 +100,7 @@ class Request:
         "hints",
         "is_write",
         "keys",
-        "stranger_since",
+        "refused_since",
         "tries",
     )
 
@@ -112,7 +114,7 @@ class Request:
         self.is_write = is_write
         self.tries = 0
         self.hints = 0
-        self.stranger_since = 0.0
+        self.refused_since = 0.0
         self.due = 0.0
         self.hint: LnhError | None = None
         self.done = False
@@ -253,16 +255,22 @@ class Requests:
 
     def _hinted(self, now: float, request: Request, hint: LnhError) -> Request | None:
         if isinstance(hint, RETRY_HINTS):
-            # A member may not have heard of a new channel epoch yet; for long it does not stay so.
-            if isinstance(hint, TokenUnknown):
-                request.stranger_since = request.stranger_since or now
-                if now - request.stranger_since > TOKEN_PATIENCE:
-                    request.hint = hint
-                    return self._give_up(request)
             self._disturbed(now, request, hint)
             return None
-        request.hint = hint
-        return self._give_up(request)
+        if request.keys is None:
+            request.hint = hint
+            return self._give_up(request)
+        # A member may not have heard of a new channel epoch yet, or somebody lies; for long it does not stay so.
+        request.refused_since = request.refused_since or now
+        if type(hint) is not TokenUnknown:
+            hint = AnswerUnproven(
+                f"nothing sealed came back; heard {type(hint).__name__}: {hint}", {"heard": hint.code}
+            )
+        if now - request.refused_since > HINT_PATIENCE:
+            request.hint = hint
+            return self._give_up(request)
+        self._disturbed(now, request, hint)
+        return None
 
     def _disturbed(self, now: float, request: Request, hint: LnhError) -> None:
         """Something was said that proves nothing: send again, a little later."""

@@ -180,6 +180,34 @@ class ChannelInvalid(LnhError):
     advice = "something between client and HSM changed the message; look at the balancer and the network"
 
 
+class SessionEnded(TokenUnknown):
+    """The session was logged out."""
+
+    code = 33
+
+
+class CredentialChanged(TokenUnknown):
+    """The password, or the user, that opened the session is another one now."""
+
+    code = 34
+    advice = "log in again, with the new password"
+
+
+class ClusterRestored(TokenUnknown):
+    """The session is of before the cluster was restored."""
+
+    code = 35
+    advice = "log in again; what was done after the backup is gone"
+
+
+class AnswerUnproven(LnhError):
+    """Only unsealed words came back, which anyone between client and HSM could have said: none is known to be true."""
+
+    code = 32
+    ckr = "CKR_DEVICE_ERROR"
+    advice = "if what was heard is true, do what it asks for; if not, look at the balancer and the network"
+
+
 # 40..69: keyrings, objects, mechanisms
 
 

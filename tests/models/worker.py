@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -21,7 +22,15 @@ from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.operations.policies import policy_id
 from lnh_services.hsm.operations.session import check_token
 from lnh_services.hsm.operations.table import HANDLERS
-from lnh_services.hsm.records import ClusterRecord, PolicyRecord, Records, UserRecord, record_id
+from lnh_services.hsm.records import (
+    OBJECTS,
+    ClusterRecord,
+    PolicyRecord,
+    Records,
+    UserRecord,
+    fields_of,
+    record_id,
+)
 from lnh_services.hsm.steps import Ask, Deadline, Peer
 from lnh_services.hsm.worker_core import CLUSTER_RECORD, WorkerCore
 from models.storage import DictStore
@@ -84,6 +93,23 @@ class World:
             client=self.cluster, session=self.cluster, sequence=1, issued_at=int(START * 1000), changes=changes
         )
         self.store.answer(commit, int(START * 1000))
+
+    def renew_instance(self) -> None:
+        """What a restore does to the sessions of before: the same records, of another instance."""
+        items = self.store.storage.items
+        old = Records(Purpose.RECORD.derive(self.secrets.smk[0].key), self.cluster, b"")
+        key = old.key_of(ClusterRecord, CLUSTER_RECORD)
+        cluster = old.read(ClusterRecord, items[key.table, key.scope, key.id])
+        new = Records(old.key, self.cluster, os.urandom(16))
+        for at, item in list(items.items()):
+            if item.key == key:
+                kept = codec.encode(ClusterRecord(**{**fields_of(cluster), "instance": new.instance}))
+                mac = old._mac(key, item.version, kept)
+                items[at] = msgspec.structs.replace(item, head=kept, body=mac)
+            elif item.key.table != OBJECTS:
+                items[at] = msgspec.structs.replace(item, body=new._mac(item.key, item.version, item.head))
+        for worker in self.workers:
+            worker.forget(store.Forget(sequence=0, keys=(), everything=True))
 
     def worker(self) -> WorkerCore:
         made = WorkerCore(HANDLERS, check_token, lambda: self.now, lambda: self.now)

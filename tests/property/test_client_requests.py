@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnh.requests import BACK_OFF, Request, Requests
+from lnh.requests import BACK_OFF, HINT_PATIENCE, RETRY_HINTS, Request, Requests
 from lnh_common import channel, wire
 from lnh_common.channel import SessionKeys
 from lnh_common.errors import (
+    AnswerUnproven,
     Busy,
     ChannelInvalid,
+    ClientRevoked,
     DeadlineExceeded,
     LnhError,
     MalformedMessage,
@@ -24,10 +26,12 @@ from lnh_common.errors import (
     NotActivated,
     ObjectUnknown,
     OutcomeUnknown,
+    SessionEnded,
     TokenUnknown,
     Unreachable,
 )
 from lnh_common.messages.objects import DESTROY, SHOW
+from lnh_common.messages.session import HELLO
 from lnh_common.wire import Header, Kind
 
 KEYS = SessionKeys.derive(b"s" * 32, b"token")
@@ -151,14 +155,14 @@ def test_a_sealed_error_is_raised_as_it_was_sealed() -> None:
             request.result()
 
 
-@pytest.mark.parametrize("error", [Busy(), Unreachable(), TokenUnknown()])
+@pytest.mark.parametrize("error", [Busy(), Unreachable(), TokenUnknown(), ClientRevoked()])
 def test_a_hint_to_try_again_leads_to_the_same_bytes_after_a_jittered_wait(error: LnhError) -> None:
     requests = Requests(random.Random(1))
     request = submit(requests, 0.0)
     requests.sent(0.0, request)
     waits = []
     now = 0.1
-    for _ in range(8 if not isinstance(error, TokenUnknown) else 5):
+    for _ in range(8 if isinstance(error, RETRY_HINTS) else 5):
         assert requests.receive(now, hint(request, error)) is None
         assert requests.turn(now) == ([], [])
         waits.append(request.due - now)
@@ -207,16 +211,39 @@ def test_a_write_that_never_left_did_nothing_and_says_so() -> None:
         request.result()
 
 
-def test_an_unsealed_refusal_ends_a_read_with_it_and_a_write_with_outcome_unknown() -> None:
+@pytest.mark.parametrize("error", [NotActivated("said so"), ClientRevoked("said so"), SessionEnded("said so")])
+def test_an_unsealed_refusal_is_never_believed(error: LnhError) -> None:
     requests = Requests()
-    read, write = submit(requests, 0.0), submit(requests, 0.0, DESTROY)
-    for request in (read, write):
+    read, write, late = submit(requests, 0.0), submit(requests, 0.0, DESTROY), submit(requests, 0.0)
+    for request in (read, write, late):
         requests.sent(0.0, request)
-        requests.receive(0.1, hint(request, NotActivated("sealed")))
-    with pytest.raises(NotActivated):
-        read.result()
-    with pytest.raises(OutcomeUnknown, match="sealed"):
+        assert requests.receive(0.1, hint(request, error)) is None
+    for request in (read, write):
+        assert requests.receive(0.2 + HINT_PATIENCE, hint(request, error)) is request
+    requests.turn(TIMEOUT)
+    for request in (read, late):
+        with pytest.raises(AnswerUnproven, match=f"heard {type(error).__name__}: said so"):
+            request.result()
+    with pytest.raises(OutcomeUnknown, match="said so"):
         write.result()
+
+
+def test_a_forged_refusal_is_overcome_by_the_sealed_answer() -> None:
+    requests = Requests()
+    request = submit(requests, 0.0, DESTROY)
+    requests.sent(0.0, request)
+    requests.receive(0.1, hint(request, ClientRevoked("a lie")))
+    assert requests.receive(0.3, reply(request, {"done": True})) is request
+    assert request.result() == {"done": True}
+
+
+def test_hello_has_no_seal_and_is_believed() -> None:
+    requests = Requests()
+    request = requests.submit(0.0, 1.7e9, HELLO, {}, TIMEOUT)
+    requests.sent(0.0, request)
+    assert requests.receive(0.1, hint(request, NotActivated("not yet"))) is request
+    with pytest.raises(NotActivated):
+        request.result()
 
 
 def test_read_only_is_told_for_a_write_tried_once_and_outcome_unknown_after_an_earlier_try() -> None:

@@ -180,6 +180,65 @@ def test_a_revoked_client_is_refused_with_the_session_it_has(client: Client, key
         client.login()
 
 
+def revoke(world: World, client: Client) -> None:
+    client.as_administrator().ask(admin.CLIENT_REVOKE, admin.ClientRef(client="client"))
+
+
+def log_out(world: World, client: Client) -> None:
+    client.ask(session.LOGOUT, session.Logout())
+
+
+def change_password(world: World, client: Client) -> None:
+    keyring = client.ask(admin.KEYRING_LIST, admin.ListKeyrings()).keyrings[0].id
+    token, secret = client.token, client.secret
+    credential = Credential(role=Role.KRCO, keyring=keyring, password=KRCO)
+    client.ask(session.CHANGE_PASSWORD, ChangePassword(credential=credential, new="another password"))
+    client.token, client.secret = token, secret
+
+
+def delete_keyring(world: World, client: Client) -> None:
+    keyring = client.ask(admin.KEYRING_LIST, admin.ListKeyrings()).keyrings[0].id
+    client.as_administrator().ask(admin.KEYRING_DELETE, admin.KeyringRef(keyring=keyring))
+
+
+def let_expire(world: World, client: Client) -> None:
+    world.now += limits.TOKEN_LIFETIME + limits.CLOCK_TOLERANCE + 1
+
+
+def restore(world: World, client: Client) -> None:
+    world.renew_instance()
+
+
+ENDS = {
+    revoke: errors.ClientRevoked,
+    log_out: errors.SessionEnded,
+    change_password: errors.CredentialChanged,
+    delete_keyring: errors.CredentialChanged,
+    let_expire: errors.TokenExpired,
+    restore: errors.ClusterRestored,
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("known", [True, False], ids=["known session", "new worker"])
+def test_that_a_session_is_over_is_said_under_its_seal_and_to_nobody_else(
+    world: World, client: Client, keyring: bytes, end: Any, known: bool
+) -> None:
+    client.ask(objects.FIND, objects.Find(), keyring)
+    end(world, client)
+    worker = client.worker if known else world.worker()
+    sent, keys = client.sealed(objects.FIND, objects.Find(), keyring)
+    answer = world.serve(worker, sent)
+    assert wire.Header.parse(answer[0]).kind is wire.Kind.REPLY
+    with pytest.raises(ENDS[end]) as caught:
+        client.open(objects.FIND, sent, keys, answer)
+    assert type(caught.value) is ENDS[end]
+    sent[2] = sent[2][:-1] + bytes([sent[2][-1] ^ 1])
+    answer = world.serve(worker, sent)
+    assert wire.Header.parse(answer[0]).kind is wire.Kind.ERROR
+    assert isinstance(wire.parse_error(answer[2]), errors.ChannelInvalid)
+
+
 def test_a_session_that_logged_out_is_over_on_every_worker(world: World, client: Client, keyring: bytes) -> None:
     pair = generate_ec(client, keyring)
     client.ask(session.LOGOUT, session.Logout())

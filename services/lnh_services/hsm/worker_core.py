@@ -3,12 +3,13 @@
 A request goes through one function, `WorkerCore.serve`, in this order, and nothing is done before
 all of it has passed:
 
-    header -> operation of the table -> seal opened -> session and its records -> fields
+    header -> operation of the table -> token and seal opened -> session's records -> fields
            -> permission -> audit (of what changes something) -> handler -> audit (of a refusal) -> sealed answer
 
 Before a seal is opened there is no key to answer under, so errors up to there are unsealed hints;
-after it every error is sealed. A handler is a generator (`steps.py`); while it waits others are served,
-and `forget` may take anything out of the caches, so what waited asks again whether its session lives.
+after it every error is sealed, also that a session is over: its client can believe it. A handler is a
+generator (`steps.py`); while it waits others are served, and `forget` may take anything out of the
+caches, so what waited asks again whether its session lives.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ from lnh_services.hsm.mechanisms import IvSource
 from lnh_services.hsm.objects import KeyringKeys
 from lnh_services.hsm.records import ClientRecord, ClusterRecord, Record, Records, record_id
 from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, ask
-from lnh_services.hsm.tokens import Session, Token
+from lnh_services.hsm.tokens import Session, Token, open_token, token_epoch
 
 log = Log("hsm.worker")
 
@@ -150,7 +151,7 @@ class WorkerCore:
 
     Args:
         handlers: the operations it serves.
-        check_token: opens a token and checks all it rests on.
+        check_token: checks all that an opened token rests on, and makes it a session.
         utc: UTC seconds.
         boot: seconds of a clock that never goes back.
     """
@@ -158,7 +159,7 @@ class WorkerCore:
     def __init__(
         self,
         handlers: dict[str, Handler],
-        check_token: Callable[[WorkerCore, bytes], Steps[Session]],
+        check_token: Callable[[WorkerCore, bytes, Token], Steps[Session]],
         utc: Callable[[], float],
         boot: Callable[[], float],
     ) -> None:
@@ -228,10 +229,8 @@ class WorkerCore:
                 return (yield from self._serve_open(operation, header, body))
             if operation.seal is Seal.SESSION:
                 session = self.caches.sessions.get(token)
-                if session is None:
-                    session = yield from self._open_session(token)
-                self.check_time(session.token)
-                keys = session.keys
+                opened = self._open_token(token) if session is None else session.token
+                keys = SessionKeys.derive(opened.secret, token) if session is None else session.keys
                 envelope = channel.open_request(keys, header, body)
                 credential = None
             else:
@@ -248,6 +247,10 @@ class WorkerCore:
         deadline.at = now + envelope.deadline_ms / 1000
         value: dict[str, Any] | LnhError
         try:
+            if credential is None:
+                if session is None:
+                    session = yield from self._open_session(token, opened)
+                self.check_time(session.token)
             value = yield from self._serve_opened(operation, header, envelope, session, credential)
         except LnhError as error:
             self.refused += 1
@@ -340,8 +343,19 @@ class WorkerCore:
             raise ClientRevoked(f"client {record.name!r} was revoked")
         return record
 
-    def _open_session(self, token: bytes) -> Steps[Session]:
-        session = yield from self.check_token(self, token)
+    def _open_token(self, token: bytes) -> Token:
+        """Raises TokenUnknown."""
+        epoch, sealed = token_epoch(token)
+        identity = self.secrets()
+        seed = identity.seed(epoch)
+        if seed is None:
+            raise TokenUnknown(f"a session token of channel epoch {epoch}, which is over")
+        return open_token(sealed, identity.secrets.cluster, epoch, seed.seed)
+
+    def _open_session(self, token: bytes, opened: Token) -> Steps[Session]:
+        """The session of an opened token; raises TokenExpired, and what `check_token` raises."""
+        self.check_time(opened)
+        session = yield from self.check_token(self, token, opened)
         if session.alive and self.is_leased():
             self.caches.sessions.put(token, session)
         return session
@@ -430,11 +444,11 @@ class WorkerCore:
     def check_alive(self, request: Request[Any]) -> Steps[None]:
         """Check the session anew when what it rests on may have changed while the request waited.
 
-        Raises TokenUnknown, TokenExpired or ClientRevoked when it is over.
+        Raises TokenUnknown (or what it was replaced by), TokenExpired or ClientRevoked when it is over.
         """
         session = request.who
         if not session.alive:
-            request.session = yield from self._open_session(session.sealed)
+            request.session = yield from self._open_session(session.sealed, self._open_token(session.sealed))
 
     # --- writing
 

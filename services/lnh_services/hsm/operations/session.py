@@ -13,11 +13,13 @@ from lnh_common import channel, limits
 from lnh_common.channel import SessionKeys
 from lnh_common.errors import (
     ClientRevoked,
+    ClusterRestored,
+    CredentialChanged,
     KeyringUnknown,
     NameUnknown,
     PermissionDenied,
+    SessionEnded,
     TokenExpired,
-    TokenUnknown,
 )
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
@@ -47,7 +49,7 @@ from lnh_services.hsm.records import (
     record_id,
 )
 from lnh_services.hsm.steps import Steps
-from lnh_services.hsm.tokens import Grant, Session, Token, open_token, seal_token, token_epoch
+from lnh_services.hsm.tokens import Grant, Session, Token, seal_token
 from lnh_services.hsm.worker_core import Request, WorkerCore
 
 
@@ -186,22 +188,18 @@ def _issue(worker: WorkerCore, token: Token) -> Steps[LoggedIn]:
     return LoggedIn(token=sealed, session=token.session, expires=expires, ends=ends)
 
 
-def check_token(worker: WorkerCore, sealed: bytes) -> Steps[Session]:
-    """Open a token and check all it rests on; raises TokenUnknown, TokenExpired, ClientRevoked."""
-    epoch, inner = token_epoch(sealed)
-    identity = worker.secrets()
-    seed = identity.seed(epoch)
-    if seed is None:
-        raise TokenUnknown(f"a session token of channel epoch {epoch}, which is over")
-    token = open_token(inner, identity.secrets.cluster, epoch, seed.seed)
-    worker.check_time(token)
+def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[Session]:
+    """Check all that an opened token rests on.
+
+    Raises SessionEnded, CredentialChanged, ClusterRestored, ClientRevoked, KeyringUnknown.
+    """
     yield from worker.started()
     assert worker.cluster is not None, "started() read the cluster record"
     if token.instance != worker.cluster.instance:
-        raise TokenUnknown("the cluster was restored since this session was opened")
+        raise ClusterRestored("the cluster was restored since this session was opened")
     depends = {("cluster", record_id("cluster")), ("logout", token.session)}
     if (yield from worker.record(LogoutRecord, token.session)) is not None:
-        raise TokenUnknown("this session was logged out")
+        raise SessionEnded("this session was logged out")
     client = None
     if token.client:
         depends.add(("client", token.client))
@@ -222,7 +220,7 @@ def check_token(worker: WorkerCore, sealed: bytes) -> Steps[Session]:
         SessionKeys.derive(token.secret, sealed),
         holder,
         f"{who}@{client.name}" if client else who,
-        KeyringKeys.derive(token.keyring_key, identity.secrets.cluster, keyring) if token.keyring_key else None,
+        KeyringKeys.derive(token.keyring_key, worker.secrets().secrets.cluster, keyring) if token.keyring_key else None,
         frozenset(depends),
     )
 
@@ -238,7 +236,7 @@ def _check_grant(
     depends.add(("credential", where))
     stored = yield from worker.record(CredentialRecord, where)
     if stored is None or stored.id != grant.credential:
-        raise TokenUnknown("the password was changed since this session was opened")
+        raise CredentialChanged("the password was changed since this session was opened")
     if grant.role.of_keyring:
         depends.add(("keyring", grant.keyring))
         yield from visible_keyring(worker, client, grant.keyring)
@@ -249,7 +247,7 @@ def _check_grant(
     depends.add(("user", user_id))
     user = yield from worker.record(UserRecord, user_id)
     if user is None:
-        raise TokenUnknown("the appliance user was deleted")
+        raise CredentialChanged("the appliance user was deleted")
     held = BUILTIN_ROLES.get(user.role, frozenset())
     return Holder(permissions=held | holder.permissions, po=holder.po, client=holder.client)
 
