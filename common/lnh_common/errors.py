@@ -446,3 +446,50 @@ class NotPossible(LnhError):
     code = 87
     ckr = "CKR_FUNCTION_FAILED"
     advice = "remove what the message names first, or leave things as they are"
+
+
+# 100..109: joining, leaving
+
+
+class DomainMismatch(LnhError):
+    """The joining HSM did not prove the cloning domain of the inviting one; nothing was released."""
+
+    code = 100
+    ckr = "CKR_FUNCTION_FAILED"
+    advice = "initialise the joining HSM with the cluster's cloning domain, and have a new invitation made"
+
+
+class InvitationExpired(LnhError):
+    code = 101
+    ckr = "CKR_FUNCTION_FAILED"
+    advice = "have a new one made: lnh member invite"
+
+
+class InvitationUsed(LnhError):
+    code = 102
+    ckr = "CKR_FUNCTION_FAILED"
+    advice = "an invitation serves one member; have another made: lnh member invite"
+
+
+class InvitationBurnt(LnhError):
+    """Somebody tried it with a wrong cloning domain."""
+
+    code = 103
+    ckr = "CKR_FUNCTION_FAILED"
+    advice = "find out who tried it; then have a new one made: lnh member invite"
+
+
+class InvitationUnknown(LnhError):
+    """Of another HSM, or one that was never made."""
+
+    code = 104
+    ckr = "CKR_FUNCTION_FAILED"
+    advice = "the member at that address did not make it: have a new one made with lnh member invite"
+
+
+class MemberExpelled(LnhError):
+    """The member was removed from its cluster; its HSM wiped what it held of it."""
+
+    code = 105
+    ckr = "CKR_DEVICE_REMOVED"
+    advice = "join again with a new invitation: lnh cluster join"

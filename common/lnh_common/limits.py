@@ -18,6 +18,7 @@ PARTITION_BYTES: Final = 16 * MIB  # of a partition's file
 PARTITIONS: Final = 100
 GROUPS: Final = 64
 RECOMMENDED_MEMBERS: Final = 4
+MEMBERS: Final = 64  # more than anybody should run; a list of members has an end
 CLUSTERS_PER_CLIENT: Final = 10
 KEYRINGS_PER_CREATE: Final = 100
 
@@ -66,9 +67,14 @@ CHANNEL_OVERLAP: Final = 3600  # ... and accepted so long beside the next
 FAILURES_BEFORE_LOCK: Final = 10
 LOCK_SECONDS: Final = 15 * 60
 
+# Invitations
+INVITATION_SECONDS: Final = 15 * 60
+INVITATIONS_KEPT: Final = 64  # the newest, open or not, so that a refusal can say which condition failed
+
 # Argon2id: memory in KiB, passes, lanes
 CREDENTIAL_ARGON2: Final = (64 * KIB, 3, 1)
 ACTIVATION_ARGON2: Final = (256 * KIB, 3, 4)
+DOMAIN_ARGON2: Final = (256 * KIB, 3, 4)
 ARGON2_QUEUE: Final = 64
 
 # Queues

@@ -108,6 +108,11 @@ class MemberDirectory:
         return self.address("run/membership/services.ipc")
 
     @property
+    def membership_for_hsm(self) -> str:
+        """Bound by membership; orders, which it takes from the hsm alone."""
+        return self.address("run/membership/hsm.ipc")
+
+    @property
     def backup_for_services(self) -> str:
         return self.address("run/backup/services.ipc")
 

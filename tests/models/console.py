@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lnh_common.errors import AlreadyDone, OutcomeUnknown
-from lnh_common.messages import console, store
+from lnh_common.messages import console, hsm, membership, store
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.hsm import AuditEntry, Derive
 from lnh_services.hsm.audit import Trail
@@ -33,6 +33,8 @@ class Store:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.items = DictStore()
         self.cluster = self.member = b""
+        self.state = "read-write"
+        self.members: tuple[store.MemberInfo, ...] = ()
         self.asked: list[str] = []
         self.lose_answer_of = 0
         self._clock = clock
@@ -48,18 +50,27 @@ class Store:
         match message:
             case Empty():
                 return store.Status(
-                    state="read-write" if self.cluster else "none", cluster=self.cluster, member=self.member, primary=b"",
+                    state=self.state if self.cluster else "none", cluster=self.cluster, member=self.member, primary=b"",
                     epoch=1, in_sync=(), last_index=0, committed_index=0, applied_index=0, items=0, bytes_on_disk=0,
-                    commits_per_second=0.0,
+                    commits_per_second=0.0, members=self.members,
                 )  # fmt: skip
             case store.Create():
                 if self.cluster not in (b"", message.cluster):
                     raise AlreadyDone("another cluster")
                 self.cluster, self.member = message.cluster, message.member
                 return Empty()
+            case store.Adopt():
+                if self.cluster not in (b"", message.cluster):
+                    raise AlreadyDone("another cluster")
+                self.cluster, self.member, self.members = message.cluster, message.member.id, message.members
+                return Empty()
+            case store.SetMember():
+                others = tuple(each for each in self.members if each.id != message.member.id)
+                self.members = (*others, message.member)
+                return store.Committed(index=len(self.members))
             case store.Destroy():
                 assert message.cluster == self.cluster
-                self.cluster, self.items = b"", DictStore()
+                self.cluster, self.items, self.members = b"", DictStore(), ()
                 return Empty()
             case _:
                 return self.items.answer(message, int(self._clock() * 1000))
@@ -78,12 +89,46 @@ class Workers:
         self.running = 0
 
 
+class Membership:
+    """The member's membership as the console asks it; `peers` are the members that may be asked to let it in."""
+
+    def __init__(self, name: str, port: int) -> None:
+        self.name, self.port = name, port
+        self.key = bytes([port % 256]) * 32
+        self.renewed = 0
+        self.peers: dict[int, Desk] = {}
+        self.asked: list[str] = []
+        self.change_request: Callable[[bytes], bytes] = bytes
+        self.change_reply: Callable[[bytes], bytes] = bytes
+
+    async def ask(self, operation: Operation[Any, Any], message: Message, *, timeout: float) -> Any:
+        self.asked.append(operation.name)
+        match message:
+            case membership.Prepare():
+                if message.renew:
+                    self.renewed += 1
+                    self.key = bytes([self.port % 256, self.renewed]) * 16
+                host = "127.0.0.1"
+                info = store.MemberInfo(id=message.member, name=self.name, host=host, port=self.port, key=self.key)
+                return membership.Prepared(member=info)
+            case membership.AskToJoin():
+                inviter = self.peers[message.port]
+                admit = hsm.Admit(invitation=message.invitation, request=self.change_request(message.request))
+                admitted = await inviter.console.belonging.admit(admit)
+                await inviter.store.ask(store.MEMBER_SET, store.SetMember(member=admitted.member), timeout=1)
+                return membership.Joined(reply=self.change_reply(admitted.reply))
+            case _:
+                return membership.View(cluster=b"", primary=b"", epoch=1, members=(), services=(), waiting_for=("b",))
+
+
 class Desk:
     """An appliance in `directory`; `restart` is what a crash of the core leaves: the files and the store."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str = "a", port: int = 7100) -> None:
         self.directory = directory
+        self.name = name
         self.now = START
+        self.membership = Membership(name, port)
         self.store = Store(lambda: self.now)
         self.restart()
 
@@ -94,7 +139,7 @@ class Desk:
             ApplianceFile(self.directory / "appliance.cbor"),
             PartitionFiles(self.directory),
         )
-        self.trail = Trail(self.trail_path, "a")
+        self.trail = Trail(self.trail_path, self.name)
         self.trail.open(int(self.now * 1000))
         self.workers = Workers()
         self.console = Console(
@@ -102,9 +147,10 @@ class Desk:
             self.trail,
             derive=self._derive,
             store=self.store,
+            membership=self.membership,
             workers=self.workers,
             surroundings=Surroundings(
-                name="a", door="localhost:7100", hardening=Hardening(True, True, ()), trail_path=self.trail_path
+                name=self.name, door="localhost:7100", hardening=Hardening(True, True, ()), trail_path=self.trail_path
             ),
             clock=lambda: self.now,
         )
@@ -124,8 +170,8 @@ class Desk:
     async def appliance_init(self) -> None:
         await self.ask(console.APPLIANCE_INIT, console.InitAppliance(admin="alice", password=ADMIN))
 
-    async def hsm_init(self) -> console.Initialised:
-        message = console.InitHsm(label="hsm-a", so_password=SO, activation=ACTIVATION)
+    async def hsm_init(self, domain: str = "") -> console.Initialised:
+        message = console.InitHsm(label="hsm-a", so_password=SO, activation=ACTIVATION, domain=domain)
         reply = await self.ask(console.HSM_INIT, message)
         assert isinstance(reply, console.Initialised)
         return reply
@@ -151,9 +197,17 @@ class Desk:
         assert isinstance(reply, console.CreatedCluster)
         return reply
 
-    async def cluster(self) -> console.CreatedCluster:
+    async def join(self, invitation: str) -> console.JoinedCluster:
+        reply = await self.ask(console.CLUSTER_JOIN, console.JoinCluster(so_password=SO, invitation=invitation))
+        assert isinstance(reply, console.JoinedCluster)
+        return reply
+
+    async def invite(self) -> str:
+        return (await self.console.belonging.invite()).text
+
+    async def cluster(self, domain: str = "") -> console.CreatedCluster:
         """Everything up to a cluster."""
         await self.appliance_init()
-        await self.hsm_init()
+        await self.hsm_init(domain)
         await self.install()
         return await self.cluster_create()

@@ -128,19 +128,59 @@ class CreatedCluster(Message):
     fingerprint: str
 
 
+class JoinCluster(AsSo):
+    """`invitation` is the text that `lnh member invite` wrote; it is no secret of the SO's but good for one try."""
+
+    invitation: Annotated[str, msgspec.Meta(max_length=8192)]
+
+
+class JoinedCluster(Message):
+    """`warning` is empty when nothing speaks against this member; `member` is its id in the cluster."""
+
+    label: str
+    cluster: str
+    fingerprint: str
+    member: str
+    warning: str = ""
+
+
+class JoinProgress(Message):
+    """How far this member is in its cluster.
+
+    Args:
+        state: of its store: read-write once it takes part; none, read-only, joining, expelled or failed.
+        index: of the last entry of the log that it holds.
+        waiting_for: names of members that have not taken note of this one; it takes part when all have.
+    """
+
+    state: str
+    index: int
+    waiting_for: tuple[str, ...] = ()
+    problem: str = ""
+
+
 class ResetAdmin(AsSo):
     admin: Name
     password: Password
 
 
 class ConsoleCluster(Message):
-    """What a new client needs to know; `created` is false when there is no cluster."""
+    """What a new client needs to know; `created` is false when there is no cluster.
+
+    Args:
+        member: this member's id in it.
+        phase: creating, created, joining, leaving; empty without a cluster.
+        expelled: why this member is in no cluster any more.
+    """
 
     created: bool
     label: str = ""
     cluster: str = ""
     fingerprint: str = ""
     door: str = ""
+    member: str = ""
+    phase: str = ""
+    expelled: str = ""
 
 
 class AuditReport(Message):
@@ -184,6 +224,9 @@ PARTITION_CREATE: Final = operation("partition.create", CreatePartition, Partiti
 PARTITION_LIST: Final = operation("partition.list", Empty, Partitions)
 PARTITION_DELETE: Final = operation("partition.delete", PartitionRef, Empty, effect=_W)
 CLUSTER_CREATE: Final = operation("cluster.create", CreateCluster, CreatedCluster, effect=_W)
+CLUSTER_JOIN: Final = operation("cluster.join", JoinCluster, JoinedCluster, effect=_W)
+CLUSTER_PROGRESS: Final = operation("cluster.progress", Empty, JoinProgress)
+CLUSTER_DISCARD: Final = operation("cluster.discard", AsSo, Empty, effect=_W)
 CONSOLE_CLUSTER: Final = operation("console.cluster", Empty, ConsoleCluster)
 AUDIT_VERIFY: Final = operation("audit.verify", Empty, AuditReport)
 AUDIT_SHOW: Final = operation("audit.show", AuditPage, AuditRecords)

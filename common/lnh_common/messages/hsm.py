@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated, Any, Final
 
 import msgspec
 
 from lnh_common.messages.base import Confidential, Effect, Empty, Message, operation
 from lnh_common.messages.session import Id16, Key32
+from lnh_common.messages.store import MemberInfo
 
 
 class ChannelSeed(Confidential):
@@ -101,6 +103,53 @@ class WorkerStatus(Message):
     refused: int
 
 
+class Invited(Confidential):
+    """A new invitation.
+
+    Args:
+        text: to be handed to whoever sets up the new member.
+        expires: UTC seconds.
+        identity: fingerprint of the inviting HSM's public keys.
+    """
+
+    text: str
+    expires: int
+    identity: str
+
+
+class Admit(Message):
+    """A request to join, as it came from another member's HSM, and the nonce of the invitation it goes by."""
+
+    invitation: Key32
+    request: Annotated[bytes, msgspec.Meta(max_length=16384)]
+
+
+class Admitted(Message):
+    """What the joining HSM is to be answered once the cluster lists `member`; nobody else can open `reply`."""
+
+    reply: bytes
+    member: MemberInfo
+
+
+class Departure(str, enum.Enum):
+    """Why a member is in its cluster no longer."""
+
+    LEFT = "left"
+    EXPELLED = "expelled"
+    DELETED = "deleted"  # the cluster, by its last member
+
+
+class Depart(Message):
+    """Tells that this member is in the cluster no longer; asked again, or about another cluster, it changes nothing."""
+
+    cluster: Id16
+    departure: Departure
+    reason: str = ""
+
+
+INVITE: Final = operation("core.invite", Empty, Invited, effect=Effect.WRITE)
+ADMIT: Final = operation("hsm.admit", Admit, Admitted, effect=Effect.WRITE)
+DEPART: Final = operation("hsm.depart", Depart, Empty, effect=Effect.WRITE)
 ATTACH: Final = operation("core.attach", AttachWorker, WorkerSecrets)
 AUDIT: Final = operation("core.audit", Audit, Audited, effect=Effect.WRITE)
 DERIVE: Final = operation("argon2.derive", Derive, Derived)

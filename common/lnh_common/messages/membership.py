@@ -1,10 +1,19 @@
-"""The view of the cluster that membership gives to everyone in its member."""
+"""What membership tells and is told: the view it gives to everyone in its member, orders from the hsm, and peers.
+
+The orders come on a socket of the hsm's alone. Peers speak over CURVE; a key that no member has may say `hello` and
+`join`, and nothing else.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
-from lnh_common.messages.base import Empty, Message, operation
+import msgspec
+
+from lnh_common import limits
+from lnh_common.messages.base import Effect, Empty, Message, operation
+from lnh_common.messages.session import Key32
+from lnh_common.messages.store import MemberId16, MemberInfo, MemberRef, RemovedMember
 
 
 class MemberState(Message):
@@ -14,8 +23,11 @@ class MemberState(Message):
         id: 16 bytes, or empty while there is no cluster.
         address: host and base port that others reach it at.
         role: primary, secondary, or none without a cluster.
-        state: read-write, read-only, failed, none, or unreachable.
+        state: read-write, read-only, joining (it catches up and is not counted on yet), diverged, expelled, failed,
+            none, or unreachable.
         group: its affinity group.
+        product: its version; empty when it was never heard.
+        last_heard: UTC seconds; 0 when it was never heard since this member's membership started.
     """
 
     id: bytes
@@ -25,6 +37,7 @@ class MemberState(Message):
     state: str
     group: str
     product: str
+    last_heard: int = 0
 
 
 class ServiceHealth(Message):
@@ -37,13 +50,122 @@ class ServiceHealth(Message):
 
 
 class View(Message):
-    """The cluster as this member sees it; `cluster` and `primary` are empty while there is none."""
+    """The cluster as this member sees it; `cluster` and `primary` are empty while there is none.
+
+    Args:
+        waiting_for: names of members that have not taken note of this one yet.
+    """
 
     cluster: bytes
     primary: bytes
     epoch: int
     members: tuple[MemberState, ...]
     services: tuple[ServiceHealth, ...]
+    waiting_for: tuple[str, ...] = ()
 
 
+class Prepare(Message):
+    """What this member will be listed as; with `renew` under a new CURVE key, made now.
+
+    A member that comes back, or tries again, never has a key that a cluster knows already.
+    """
+
+    member: MemberId16
+    renew: bool = False
+
+
+class Prepared(Message):
+    member: MemberInfo
+
+
+class AskToJoin(Message):
+    """The joining HSM's request, and where to bring it: the address, CURVE key and nonce of its invitation."""
+
+    host: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    key: Key32
+    invitation: Key32
+    request: Annotated[bytes, msgspec.Meta(max_length=16384)]
+
+
+class Joined(Message):
+    """The inviting HSM's answer, and what the cluster remarks about its new size."""
+
+    reply: bytes
+    warning: str = ""
+
+
+class Remove(Message):
+    """A member that is to be one no longer.
+
+    Args:
+        lost: it does not answer and never will; else it must answer.
+        force: although another member that should agree is missing.
+    """
+
+    member: MemberId16
+    lost: bool = False
+    force: bool = False
+
+
+class Done(Message):
+    """`remark` says what else one should know."""
+
+    remark: str = ""
+
+
+class Hello(Message):
+    """A member introduces itself."""
+
+    cluster: Annotated[bytes, msgspec.Meta(max_length=16)]
+    member: Annotated[bytes, msgspec.Meta(max_length=16)]
+    product: str
+
+
+class Welcome(Message):
+    """The answer to anybody's hello.
+
+    Args:
+        cluster, member: of the one that answers; empty without a cluster.
+        listed: whether it lists the member that asked, under the key it came with.
+        removed: the committed entry that removed it, if it was a member.
+    """
+
+    cluster: bytes
+    member: bytes
+    product: str
+    listed: bool
+    removed: RemovedMember | None = None
+
+
+class Health(Message):
+    """What one member says of itself to another: `store` fields, and whom it lists."""
+
+    cluster: bytes
+    member: bytes
+    product: str
+    state: str
+    primary: bytes
+    epoch: int
+    index: int
+    listed: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=limits.MEMBERS)]
+
+
+class RequestToJoin(Message):
+    invitation: Key32
+    request: Annotated[bytes, msgspec.Meta(max_length=16384)]
+
+
+_W = Effect.WRITE
 STATUS: Final = operation("membership.status", Empty, View)
+PREPARE: Final = operation("membership.prepare", Prepare, Prepared, effect=_W)
+JOIN: Final = operation("membership.join", AskToJoin, Joined, effect=_W)
+SET: Final = operation("membership.set", MemberInfo, Done, effect=_W)
+PROMOTE: Final = operation("membership.promote", MemberRef, Done, effect=_W)
+REMOVE: Final = operation("membership.remove", Remove, Done, effect=_W)
+LEAVE: Final = operation("membership.leave", MemberRef, Done, effect=_W)
+DELETE: Final = operation("membership.delete", Empty, Done, effect=_W)
+PEER_HELLO: Final = operation("member.hello", Hello, Welcome)
+PEER_HEALTH: Final = operation("member.health", Empty, Health)
+PEER_JOIN: Final = operation("member.join", RequestToJoin, Joined, effect=_W)
+PEER_LEFT: Final = operation("member.left", RemovedMember, Empty, effect=_W)

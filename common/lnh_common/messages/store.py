@@ -263,8 +263,21 @@ class Changed(Message):
     everything: bool = False
 
 
+class RemovedMember(Message):
+    """A member that is no more, and the committed entry that removed it."""
+
+    member: MemberId16
+    epoch: int
+    index: int
+
+
 class Status(Message):
-    """`state` is none, read-write, read-only or failed; ids are empty and numbers 0 without a cluster."""
+    """`state` is none, read-write, read-only, joining, expelled or failed; without a cluster ids are empty, numbers 0.
+
+    Args:
+        members: as the log lists them.
+        removed: the last ones that left or were removed.
+    """
 
     state: str
     cluster: bytes
@@ -279,6 +292,8 @@ class Status(Message):
     bytes_on_disk: int
     commits_per_second: float
     problem: str = ""
+    members: tuple[MemberInfo, ...] = ()
+    removed: tuple[RemovedMember, ...] = ()
 
 
 GET: Final = operation("store.get", Get, Got)

@@ -39,6 +39,7 @@ from lnh_common.messages.base import OPERATIONS, Effect, Empty, Message, Operati
 from lnh_common.messages.hsm import AuditEntry, Derive
 from lnh_common.messages.session import Role
 from lnh_services.hsm import anchor, audit, credentials, genesis, rules
+from lnh_services.hsm.belonging import STATUS_SECONDS, STORE_SECONDS, Asks, Belonging
 from lnh_services.hsm.hardening import Hardening
 from lnh_services.hsm.keys import KEY_BYTES
 from lnh_services.hsm.mechanisms import IvSource
@@ -52,19 +53,11 @@ Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 M = TypeVar("M", bound=Message)
 
-STORE_SECONDS: Final = 5.0
-STATUS_SECONDS: Final = 2.0
 _DOMAIN_BYTES: Final = 16
 _USERS_SHOWN: Final = 4096
 _SO: Final = "SO"
 
 Perform = Callable[[Any], Awaitable[Message]]
-
-
-class Asks(Protocol):
-    """The asking end of the bus, as `bus.client.Client` is."""
-
-    async def ask(self, operation: Operation[Q, R], message: Q, *, timeout: float) -> R: ...
 
 
 class Pool(Protocol):
@@ -98,7 +91,7 @@ class Console:
 
     Args:
         derive: runs one Argon2id elsewhere.
-        store: asks this member's store.
+        store, membership: ask this member's.
         clock: UTC seconds.
     """
 
@@ -109,6 +102,7 @@ class Console:
         *,
         derive: Callable[[Derive], Awaitable[bytes]],
         store: Asks,
+        membership: Asks,
         workers: Pool,
         surroundings: Surroundings,
         clock: Callable[[], float] = time.time,
@@ -125,6 +119,7 @@ class Console:
         self._acts: Final[set[asyncio.Task[Message]]] = set()
         self._anchored = 0
         self._ivs: Final = IvSource()
+        self.belonging: Final = Belonging(vault, self, derive=derive, store=store, membership=membership, clock=clock)
         self._performers: Final[dict[str, Perform]] = {
             console.APPLIANCE_INIT.name: self._init_appliance,
             console.APPLIANCE_SHOW.name: self._show_appliance,
@@ -141,6 +136,7 @@ class Console:
             console.PARTITION_DELETE.name: self._delete_partition,
             **{row.name: self._in_partition(name) for name, row in console.IN_PARTITION.items()},
             console.CLUSTER_CREATE.name: self._create_cluster,
+            **self.belonging.performers(),
             console.CONSOLE_CLUSTER.name: self._show_cluster,
             console.AUDIT_VERIFY.name: self._verify_audit,
             console.AUDIT_SHOW.name: self._show_audit,
@@ -174,6 +170,7 @@ class Console:
         """Let acts that began end, for so long."""
         if self._acts:
             await asyncio.wait(self._acts, timeout=seconds)
+        await self.belonging.finish()
 
     def _ended(self, act: asyncio.Task[Message]) -> None:
         self._acts.discard(act)
@@ -218,7 +215,12 @@ class Console:
         asked = credentials.derivation(password)
         return KeptPassword.of(credentials.material(asked, await self._derive(asked)))
 
-    async def _authorise(self, request: console.AsSo) -> None:
+    def record(self, operation: str, target: str, outcome: str) -> None:
+        """Enter into the audit trail what another member's request, or this cluster, had this HSM do."""
+        entry = AuditEntry(identity="cluster", role="", operation=operation, target=target, outcome=outcome)
+        self._trail.append([entry], int(self._clock() * 1000), durable=True)
+
+    async def authorise(self, request: console.AsSo) -> None:
         """Raises PasswordIncorrect, PasswordLocked."""
         await self._attempt(_SO, self._vault.opened.so, request.so_password, lambda state, so: replace(state, so=so))
 
@@ -271,7 +273,7 @@ class Console:
         )
 
     async def _reset_admin(self, request: console.ResetAdmin) -> Empty:
-        await self._authorise(request)
+        await self.authorise(request)
         kept = await self._keep(request.password)
         cluster = self._vault.opened.cluster
         if cluster and cluster.phase is Phase.CREATED:
@@ -330,6 +332,7 @@ class Console:
         self._vault.activate(await self._derive(cover.derivation(request.activation)))
         self.sign()
         self.start_workers()
+        self.belonging.go_on()
         return Empty()
 
     async def _deactivate(self, request: console.Activate) -> Empty:
@@ -343,7 +346,7 @@ class Console:
         return Empty()
 
     async def _factory_reset(self, request: console.AsSo) -> Empty:
-        await self._authorise(request)
+        await self.authorise(request)
         await self._workers.stop()
         try:
             if self._vault.opened.cluster:
@@ -360,6 +363,9 @@ class Console:
         state = self._vault.state
         if state and state.cluster and state.cluster.phase is Phase.CREATED:
             self._workers.start()
+
+    async def stop_workers(self) -> None:
+        await self._workers.stop()
 
     def sign(self) -> None:
         """Sign what the trail holds since its last head, if the HSM is activated; raises AuditFailed."""
@@ -381,12 +387,12 @@ class Console:
     # --- packages and partitions
 
     async def _install_package(self, request: console.InstallPackage) -> Empty:
-        await self._authorise(request)
+        await self.authorise(request)
         self._vault.change(lambda state: rules.install(state, request.name))
         return Empty()
 
     async def _create_partition(self, request: console.CreatePartition) -> console.PartitionView:
-        await self._authorise(request)
+        await self.authorise(request)
         partition = Partition(
             label=request.label,
             version=request.version,
@@ -404,7 +410,7 @@ class Console:
         return rules.views(state, lambda serial: len(self._vault.partitions.read(serial)))
 
     async def _delete_partition(self, request: console.PartitionRef) -> Empty:
-        await self._authorise(request)
+        await self.authorise(request)
         self._vault.remove_partition(request.label)
         return Empty()
 
@@ -426,7 +432,7 @@ class Console:
     # --- the cluster
 
     async def _create_cluster(self, request: console.CreateCluster) -> console.CreatedCluster:
-        await self._authorise(request)
+        await self.authorise(request)
         cluster = self._vault.opened.cluster
         if cluster is None:
             await self._check_store_empty()
@@ -468,9 +474,15 @@ class Console:
             raise NotActivated("the HSM is not activated, so the cluster it serves is sealed")
         cluster = now.state.cluster if now.state else None
         if cluster is None or cluster.phase is not Phase.CREATED:
-            return console.ConsoleCluster(created=False)
+            return console.ConsoleCluster(
+                created=False,
+                phase=cluster.phase.value if cluster else "",
+                expelled=now.state.expelled if now.state else "",
+            )
         return console.ConsoleCluster(
             created=True,
+            phase=cluster.phase.value,
+            member=cluster.member.hex(),
             label=cluster.label,
             cluster=cluster.id.hex(),
             fingerprint=channel.fingerprint(cluster.identity_public()),
@@ -501,11 +513,15 @@ class Console:
             store.GET, store.Get(key=cluster.records().key_of(ClusterRecord, genesis.CLUSTER_RECORD))
         )
         if got.item is None:
-            raise SealBroken("the store does not hold the cluster's own record")
+            raise NotPossible("this member's store does not hold the cluster's records yet: it has just joined")
         return cluster.records(cluster.records().read(ClusterRecord, got.item).instance)
 
     async def _users_of(self, cluster: Cluster) -> tuple[str, ...]:
-        records = await self._records(cluster)
+        """Of the cluster, as far as this member's store has them: none while a joining one is still empty."""
+        try:
+            records = await self._records(cluster)
+        except NotPossible:
+            return ()
         table = records.key_of(UserRecord, b"").table
         found = await self._ask_store(store.SCAN, store.Scan(table=table, limit=_USERS_SHOWN, body=True))
         return tuple(sorted(records.read(UserRecord, item).name for item in found.items))

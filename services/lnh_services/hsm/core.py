@@ -26,7 +26,24 @@ from lnh_common.bus.server import Call, Server
 from lnh_common.errors import AuditFailed, ConfigurationInvalid, LnhError, NoCluster, NotActivated
 from lnh_common.events import Log
 from lnh_common.messages import console as messages
-from lnh_common.messages.hsm import ATTACH, AUDIT, DERIVE, AttachWorker, Audit, Audited, Derive, WorkerSecrets
+from lnh_common.messages.base import Empty
+from lnh_common.messages.hsm import (
+    ADMIT,
+    ATTACH,
+    AUDIT,
+    DEPART,
+    DERIVE,
+    INVITE,
+    Admit,
+    Admitted,
+    AttachWorker,
+    Audit,
+    Audited,
+    Depart,
+    Derive,
+    Invited,
+    WorkerSecrets,
+)
 from lnh_services import durable
 from lnh_services.configuration import Settings
 from lnh_services.hsm.audit import Trail
@@ -50,6 +67,7 @@ _FINISH_SECONDS: Final = 5.0
 _CONSOLE_REQUESTS: Final = 64
 _SIGN_TICK: Final = 1.0
 _ROTATE_TICK: Final = 30.0
+_TIDY_TICK: Final = 5.0
 _ACTIVATION_BYTES: Final = 4096
 _OWNER_ONLY: Final = 0o077
 
@@ -76,11 +94,13 @@ class Core:
         self._workers: Final = Workers(self._directory, self._settings.worker_count)
         self._deriver: Final = Client(self._directory.argon2, name="hsm.argon2")
         self._store: Final = Client(self._directory.store_for_hsm, name="hsm.store")
+        self._membership: Final = Client(self._directory.membership_for_hsm, name="hsm.membership")
         self._console: Final = Console(
             self._vault,
             self._trail,
             derive=self._derive,
             store=self._store,
+            membership=self._membership,
             workers=self._workers,
             surroundings=Surroundings(
                 name=self._settings.name,
@@ -102,6 +122,7 @@ class Core:
         tasks = [
             asyncio.create_task(self._every(_SIGN_TICK, self._sign_when_due)),
             asyncio.create_task(self._every(_ROTATE_TICK, self._rotate_when_due)),
+            asyncio.create_task(self._every(_TIDY_TICK, self._tidy)),
             asyncio.create_task(self._activate_from_file()),
         ]
         try:
@@ -119,6 +140,7 @@ class Core:
             await server.close()
         await self._deriver.close()
         await self._store.close()
+        await self._membership.close()
         await self._argon2.stop()
         try:
             self._console.sign()
@@ -133,8 +155,11 @@ class Core:
         core = Server(self._directory.hsm_core, name="hsm.core")
         core.serve(ATTACH, self._on_attach)
         core.serve(AUDIT, self._on_audit)
+        core.serve(INVITE, self._on_invite)
         services = Server(self._directory.hsm_for_services, name="hsm.services")
         self._console.serve_one(services, messages.HSM_SHOW)
+        services.serve(ADMIT, self._on_admit)
+        services.serve(DEPART, self._on_depart)
         return [console, core, services]
 
     # --- workers
@@ -163,6 +188,18 @@ class Core:
             self._console.sign()
         return Audited(index=index)
 
+    async def _on_invite(self, call: Call, request: Empty) -> Invited:
+        return await self._console.belonging.invite()
+
+    # --- what membership brings
+
+    async def _on_admit(self, call: Call, request: Admit) -> Admitted:
+        return await self._console.belonging.admit(request)
+
+    async def _on_depart(self, call: Call, request: Depart) -> Empty:
+        await self._console.belonging.depart(request)
+        return Empty()
+
     async def _derive(self, request: Derive) -> bytes:
         return (await self._deriver.ask(DERIVE, request, timeout=_DERIVE_SECONDS)).key
 
@@ -183,6 +220,10 @@ class Core:
             self._console.sign()
             self._signed_at = time.monotonic()
             await self._console.anchor()
+
+    async def _tidy(self) -> None:
+        self._console.belonging.go_on()
+        await self._console.belonging.tidy()
 
     async def _rotate_when_due(self) -> None:
         state = self._vault.state

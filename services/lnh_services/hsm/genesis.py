@@ -1,4 +1,8 @@
-"""The birth of a cluster: its secrets, drawn in this HSM, and the commit that its store begins with. Pure."""
+"""How an HSM's state comes to hold a cluster, and loses it again. Pure.
+
+A cluster is born here (its secrets drawn in this HSM, and the commit its store begins with), or comes from another
+member's HSM (`joining.py`); either way its SMK lives in a V1 partition of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +13,12 @@ from typing import Final
 from msgspec.structs import replace
 
 from lnh_common.errors import ArgumentInvalid
-from lnh_common.messages.hsm import SmkGeneration
+from lnh_common.messages.hsm import Departure, SmkGeneration
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import Commit, Put
 from lnh_services.hsm import credentials, rules
 from lnh_services.hsm.channel_epochs import rotated
+from lnh_services.hsm.joining import Bundle
 from lnh_services.hsm.keys import KEY_BYTES
 from lnh_services.hsm.records import ClusterRecord, PolicyRecord, Record, UserRecord, record_id
 from lnh_services.hsm.state import Cluster, HsmState, Partition, Phase
@@ -54,7 +59,61 @@ def begin(state: HsmState, label: str, po: KeptPassword, now: int) -> HsmState:
         channel=rotated((), now, lambda: secrets.token_bytes(KEY_BYTES)),
         po=po,
     )
-    return replace(rules.add_partition(state, partition), cluster=cluster)
+    return replace(rules.add_partition(state, partition), cluster=cluster, joining=None, expelled="")
+
+
+def install(state: HsmState, bundle: Bundle) -> HsmState:
+    """The state of a joining HSM with what the inviting one gave it; its own users and roles are the cluster's now.
+
+    Raises NameTaken, LimitReached.
+    """
+    begun = state.joining
+    assert begun is not None, "an answer to a request of ours"
+    partition = Partition(label=bundle.label, version=1, serial=new_serial(), po=None, co=None)
+    cluster = Cluster(
+        id=bundle.cluster,
+        label=bundle.label,
+        member=begun.member.id,
+        partition=partition.serial,
+        phase=Phase.JOINING,
+        identity=bundle.identity,
+        smk=bundle.smk,
+        channel=bundle.channel,
+    )
+    return replace(
+        rules.add_partition(state, partition),
+        cluster=cluster,
+        users=(),
+        joining=replace(begun, members=bundle.members),
+        expelled="",
+    )
+
+
+def joined(state: HsmState) -> HsmState:
+    """The state once this member's store has begun to follow the cluster."""
+    assert state.cluster is not None, "a cluster that is being joined"
+    return replace(state, joining=None, cluster=replace(state.cluster, phase=Phase.CREATED))
+
+
+def leaving(state: HsmState, departure: Departure, reason: str) -> HsmState:
+    """The state of one that serves nobody any more and has not wiped everything yet."""
+    assert state.cluster is not None, "a cluster to leave"
+    expelled = (reason or "this member was removed") if departure is Departure.EXPELLED else ""
+    return replace(state, expelled=expelled, cluster=replace(state.cluster, phase=Phase.LEAVING))
+
+
+def left(state: HsmState) -> HsmState:
+    """The state without anything of the cluster: SMK, identity, seeds and partition are gone."""
+    cluster = state.cluster
+    assert cluster is not None, "a cluster to leave"
+    return replace(
+        state,
+        cluster=None,
+        partitions=tuple(each for each in state.partitions if each.serial != cluster.partition),
+        invitations=(),
+        joining=None,
+        discarded=cluster.id,
+    )
 
 
 def check_same(cluster: Cluster, label: str) -> None:

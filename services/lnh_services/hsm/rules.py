@@ -3,7 +3,7 @@
 Pure. One row an operation in `NEEDS`; every refusal names the condition that is missing.
 
     appliance.init   -+
-    hsm.init          +-> package.install -> cluster.create -> (served by the workers)
+    hsm.init          +-> package.install -> cluster.create or cluster.join -> (served by the workers)
     hsm.activate     -+
     partition.*  only without the cluster package, whose installation disables them for good
 """
@@ -115,6 +115,28 @@ def _no_cluster(now: Situation) -> LnhError | None:
     return None
 
 
+def _joins_none(now: Situation) -> LnhError | None:
+    return _unfinished(now, Phase.JOINING, Phase.LEAVING)
+
+
+def _creates_none(now: Situation) -> LnhError | None:
+    return _unfinished(now, Phase.CREATING, Phase.LEAVING)
+
+
+def _unfinished(now: Situation, *phases: Phase) -> LnhError | None:
+    cluster = now.state.cluster if now.state else None
+    if cluster and cluster.phase in phases:
+        begun = f"{cluster.phase.value} the cluster {cluster.label} was begun here"
+        return NotPossible(f"{begun} and is to be finished first")
+    return None
+
+
+def _was_expelled(now: Situation) -> LnhError | None:
+    if now.state and (now.state.expelled or now.state.discarded):
+        return None
+    return AlreadyDone("this member was expelled from no cluster: there is nothing to erase")
+
+
 _ACTIVE: Final = (_hsm_initialised, _activated)
 
 NEEDS: Final[dict[str, tuple[Need, ...]]] = {
@@ -133,8 +155,11 @@ NEEDS: Final[dict[str, tuple[Need, ...]]] = {
     console.PARTITION_DELETE.name: (*_ACTIVE, _partitions_enabled),
     **{row.name: (*_ACTIVE, _partitions_enabled) for row in console.IN_PARTITION.values()},
     console.CLUSTER_CREATE.name: (
-        *_ACTIVE, _no_cluster, _appliance_initialised, _cluster_package, _no_own_v1_partition,
+        *_ACTIVE, _no_cluster, _joins_none, _appliance_initialised, _cluster_package, _no_own_v1_partition,
     ),
+    console.CLUSTER_JOIN.name: (*_ACTIVE, _no_cluster, _creates_none, _cluster_package, _no_own_v1_partition),
+    console.CLUSTER_PROGRESS.name: _ACTIVE,
+    console.CLUSTER_DISCARD.name: (*_ACTIVE, _was_expelled),
     console.CONSOLE_CLUSTER.name: (),
     console.AUDIT_VERIFY.name: (),
     console.AUDIT_SHOW.name: (),

@@ -36,6 +36,7 @@ class Kind(str, enum.Enum):
     TOKEN = "token"
     SESSION_OBJECT = "session-object"
     STATE = "state"
+    JOINING = "joining"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from lnh_common.errors import ActivationFailed, LimitReached, MalformedMessage, 
 from lnh_common.messages.base import Confidential
 from lnh_common.messages.hsm import ChannelSeed, Derive, SmkGeneration
 from lnh_common.messages.session import Id16, Key32
+from lnh_common.messages.store import MemberInfo
 from lnh_services import durable
 from lnh_services.hsm.credentials import Smk
 from lnh_services.hsm.keys import Purpose
@@ -67,6 +68,45 @@ class Phase(str, Enum):
 
     CREATING = "creating"
     CREATED = "created"
+    JOINING = "joining"  # its secrets are here; this member's store may not know the cluster yet
+    LEAVING = "leaving"  # nobody is served any more; what is left is erased
+
+
+class InvitationStatus(str, Enum):
+    OPEN = "open"
+    USED = "used"
+    BURNT = "burnt"
+
+
+class Issued(Confidential):
+    """An invitation this HSM made.
+
+    Args:
+        expires: UTC seconds.
+        used_by: SHA-256 of the request that used it, which alone is answered again.
+    """
+
+    nonce: Key32
+    expires: int
+    status: InvitationStatus = InvitationStatus.OPEN
+    used_by: bytes = b""
+
+
+class Joining(Confidential):
+    """A join that was begun: the same words are said again until they are answered.
+
+    Args:
+        invitation: as it was handed over.
+        nonce: drawn for it.
+        request: as it was sent.
+        members: the cluster's, once the answer came.
+    """
+
+    invitation: str
+    member: MemberInfo
+    nonce: Key32
+    request: bytes
+    members: tuple[MemberInfo, ...] = ()
 
 
 class Cluster(Confidential):
@@ -107,6 +147,10 @@ class HsmState(Confidential):
     Args:
         identity: seed of this HSM's own identity (`Purpose.HSM_SIGN`, `Purpose.HSM_RECEIVE`).
         domain: the cloning domain.
+        invitations: that this HSM made, oldest first.
+        joining: the join that is under way.
+        discarded: a cluster whose data, without any key by now, this member's store is still to erase.
+        expelled: why this member is in no cluster any more; empty once it is in one again.
     """
 
     label: str
@@ -117,6 +161,10 @@ class HsmState(Confidential):
     users: tuple[User, ...] = ()
     partitions: tuple[Partition, ...] = ()
     cluster: Cluster | None = None
+    invitations: Annotated[tuple[Issued, ...], msgspec.Meta(max_length=limits.INVITATIONS_KEPT)] = ()
+    joining: Joining | None = None
+    discarded: bytes = b""
+    expelled: str = ""
 
     def signing_key(self) -> Ed25519PrivateKey:
         """Signs as this HSM: the heads of its audit trail."""

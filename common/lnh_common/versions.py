@@ -1,0 +1,26 @@
+"""Which versions of the product run together: those at most one minor step apart."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lnh_common.errors import UnsupportedVersion
+
+MINOR_STEPS: Final = 1
+
+
+def check_compatible(own: str, other: str) -> None:
+    """Raises UnsupportedVersion unless members of these two versions (MAJOR.MINOR.PATCH) run together."""
+    mine, theirs = _parts(own), _parts(other)
+    if mine is None or theirs is None or mine[0] != theirs[0] or abs(mine[1] - theirs[1]) > MINOR_STEPS:
+        raise UnsupportedVersion(
+            f"version {other} and version {own} do not run together: at most {MINOR_STEPS} minor step apart"
+        )
+
+
+def _parts(version: str) -> tuple[int, int] | None:
+    major, _, rest = version.partition(".")
+    minor = rest.partition(".")[0]
+    if not (major.isascii() and major.isdecimal() and minor.isascii() and minor.isdecimal()):
+        return None
+    return int(major), int(minor)
