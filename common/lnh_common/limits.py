@@ -66,6 +66,10 @@ CHANNEL_OVERLAP: Final = 3600  # ... and accepted so long beside the next
 # Failed logins
 FAILURES_BEFORE_LOCK: Final = 10
 LOCK_SECONDS: Final = 15 * 60
+FAILURES_BEFORE_DELAY: Final = 20  # of one role holder over all clients
+DELAY_MAX: Final = 3600
+FORGIVEN_AFTER: Final = 3600  # since the last one, one failure over all clients each
+SUCCEEDED_LATELY: Final = 30 * 24 * 3600  # a client that did is not delayed by others' failures
 
 # Invitations
 INVITATION_SECONDS: Final = 15 * 60

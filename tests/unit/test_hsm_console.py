@@ -13,10 +13,10 @@ from lnh_common import errors, limits
 from lnh_common.messages import console
 from lnh_common.messages.base import OPERATIONS, Effect
 from lnh_common.messages.session import Role
-from lnh_common.messages.store import Get
-from lnh_services.hsm import audit, credentials, genesis
+from lnh_common.messages.store import Commit, Get
+from lnh_services.hsm import audit, credentials, genesis, guesses
 from lnh_services.hsm.operations.policies import policy_id
-from lnh_services.hsm.records import ClusterRecord, CredentialRecord, UserRecord
+from lnh_services.hsm.records import ClusterRecord, CredentialRecord, HolderLockRecord, LockRecord, UserRecord
 from lnh_services.hsm.rules import NEEDS
 from lnh_services.hsm.state import HsmState
 from lnh_services.hsm.worker_core import CLUSTER_RECORD
@@ -336,6 +336,31 @@ def test_the_so_resets_an_admin(desk: Desk, in_cluster: bool) -> None:
         if not in_cluster:
             await desk.cluster_create()
         assert password_of(desk, Role.USER, "alice") == ["reset password"]
+
+    asyncio.run(go())
+
+
+def test_a_reset_by_the_so_forgives_the_admins_failures(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.cluster()
+        cluster = desk.vault.opened.cluster
+        assert cluster is not None
+        got = desk.store.items.answer(Get(key=cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)), 0)
+        records = cluster.records(cluster.records().read(ClusterRecord, got.item).instance)  # type: ignore[attr-defined]
+        scope = guesses.scope(records, Role.USER, "alice", b"")
+        locked = LockRecord(failures=10, until=int(desk.now) + 900, succeeded=7)
+        puts = (
+            records.put(locked, guesses.UNREGISTERED, 0, scope=scope),
+            records.put(HolderLockRecord(failures=40, last=int(desk.now)), guesses.HOLDER, 0, scope=scope),
+        )
+        commit = Commit(client=bytes(16), session=bytes(16), sequence=1, issued_at=int(desk.now * 1000), changes=puts)
+        desk.store.items.answer(commit, int(desk.now * 1000))
+        reset = console.ResetAdmin(so_password=SO, admin="alice", password="reset password")
+        await desk.ask(console.APPLIANCE_RESET_ADMIN, reset)
+        left = desk.store.items.storage.in_scope(guesses.TABLE, scope)
+        by_id = {item.key.id: item for item in left}
+        assert records.read(LockRecord, by_id[guesses.UNREGISTERED]) == LockRecord(succeeded=7)
+        assert records.read(HolderLockRecord, by_id[guesses.HOLDER]) == HolderLockRecord()
 
     asyncio.run(go())
 

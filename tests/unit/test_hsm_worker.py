@@ -307,6 +307,38 @@ def test_ten_wrong_passwords_lock_and_time_unlocks(world: World, client: Client,
     client.login(right)
 
 
+def test_guessing_through_many_clients_is_delayed_but_not_for_those_who_know_the_password(
+    world: World, client: Client, keyring: bytes
+) -> None:
+    wrong = Credential(role=Role.KRCO, keyring=keyring, password="not this one")
+    right = Credential(role=Role.KRCO, keyring=keyring, password=KRCO)
+    guessing = [Client(world, world.worker()).register(f"guess-{number}") for number in range(4)]
+    for turn in range(limits.FAILURES_BEFORE_DELAY):
+        with pytest.raises(errors.PasswordIncorrect):
+            guessing[turn % 4].login(wrong)
+    with pytest.raises(errors.PasswordLocked, match="from all clients") as caught:
+        guessing[0].login(wrong)
+    assert caught.value.detail == {"seconds": 1}
+    newcomer = Client(world, world.worker()).register("newcomer")
+    with pytest.raises(errors.PasswordLocked):
+        newcomer.login(right)
+    client.login(right)
+    world.now += 1
+    newcomer.login(right)
+
+
+def test_a_reset_by_the_krso_forgives_the_krcos_failures(world: World, client: Client, keyring: bytes) -> None:
+    wrong = Credential(role=Role.KRCO, keyring=keyring, password="not this one")
+    for _ in range(limits.FAILURES_BEFORE_LOCK):
+        with pytest.raises(errors.PasswordIncorrect):
+            client.login(wrong)
+    with pytest.raises(errors.PasswordLocked):
+        client.login(wrong)
+    client.login(Credential(role=Role.KRSO, keyring=keyring, password=KRSO))
+    client.ask(admin.ROLE_SET, admin.SetRole(password="another password"), keyring)
+    client.login(Credential(role=Role.KRCO, keyring=keyring, password="another password"))
+
+
 def test_an_unknown_user_is_told_what_a_wrong_password_is_told(client: Client) -> None:
     said = []
     for name in ("admin", "nobody"):

@@ -12,6 +12,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -23,6 +24,7 @@ from lnh_common.bus.server import Call, Server
 from lnh_common.errors import (
     ActivationFailed,
     AuditFailed,
+    Busy,
     DeadlineExceeded,
     LnhError,
     NameUnknown,
@@ -32,13 +34,14 @@ from lnh_common.errors import (
     PasswordIncorrect,
     SealBroken,
     Unreachable,
+    VersionConflict,
 )
 from lnh_common.events import Log
 from lnh_common.messages import console, objects, store
 from lnh_common.messages.base import OPERATIONS, Effect, Empty, Message, Operation
 from lnh_common.messages.hsm import AuditEntry, Derive
 from lnh_common.messages.session import Role
-from lnh_services.hsm import anchor, audit, credentials, genesis, rules
+from lnh_services.hsm import anchor, audit, credentials, genesis, guesses, rules
 from lnh_services.hsm.belonging import STATUS_SECONDS, STORE_SECONDS, Asks, Belonging
 from lnh_services.hsm.hardening import Hardening
 from lnh_services.hsm.keys import KEY_BYTES
@@ -55,6 +58,7 @@ M = TypeVar("M", bound=Message)
 
 _DOMAIN_BYTES: Final = 16
 _USERS_SHOWN: Final = 4096
+_FORGIVE_TRIES: Final = 16
 _SO: Final = "SO"
 
 Perform = Callable[[Any], Awaitable[Message]]
@@ -543,9 +547,25 @@ class Console:
             store.Require(key=user_key, version=user.version),
             records.put(new, where, old.version if old else 0),
         )
-        session = secrets.token_bytes(16)
+        await self._commit(cluster, changes)
+        await self._forgive(cluster, records, name)
+
+    async def _forgive(self, cluster: Cluster, records: Records, admin: str) -> None:
+        """No failed login of this admin counts any more."""
+        scope = guesses.scope(records, Role.USER, admin, b"")
+        for _ in range(_FORGIVE_TRIES):
+            locks = store.Scan(table=guesses.TABLE, scope=scope, limit=guesses.CLEARED_AT_ONCE, body=True)
+            changes = tuple(guesses.clear(records, (await self._ask_store(store.SCAN, locks)).items))
+            if not changes:
+                return
+            with suppress(VersionConflict):  # somebody is guessing just now
+                await self._commit(cluster, changes)
+        raise Busy(f"the password of {admin} is reset; its failed logins are not, for somebody goes on guessing")
+
+    async def _commit(self, cluster: Cluster, changes: tuple[store.Change, ...]) -> None:
+        now = int(self._clock() * 1000)
         commit = store.Commit(
-            client=cluster.member, session=session, sequence=1, issued_at=int(now * 1000), changes=changes
+            client=cluster.member, session=secrets.token_bytes(16), sequence=1, issued_at=now, changes=changes
         )
         await self._ask_store(store.COMMIT, commit)
 

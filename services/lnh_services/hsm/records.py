@@ -107,10 +107,18 @@ class PolicyRecord(Record):
 
 
 class LockRecord(Record):
-    """Failed logins of one (client, role holder) pair; `until` is UTC seconds."""
+    """Failed logins of one (client, role holder) pair; times are UTC seconds, `succeeded` of the last success."""
 
-    failures: int
-    until: int
+    failures: int = 0
+    until: int = 0
+    succeeded: int = 0
+
+
+class HolderLockRecord(Record):
+    """Failed logins of one role holder over all clients, and when the last was, in UTC seconds."""
+
+    failures: int = 0
+    last: int = 0
 
 
 class LogoutRecord(Record):
@@ -128,6 +136,7 @@ TABLES: Final[dict[type[Record], str]] = {
     CredentialRecord: "credential",
     PolicyRecord: "policy",
     LockRecord: "lock",
+    HolderLockRecord: "lock",
     LogoutRecord: "logout",
 }
 OBJECTS: Final = "object"
@@ -156,14 +165,21 @@ class Records:
         """The blind tag that makes a name unique in its table."""
         return hmac.digest(self.key, codec.encode(["tag", name]), "sha256")[:_TAG_BYTES]
 
-    def key_of(self, kind: type[Record], record: bytes) -> Key:
-        return Key(table=TABLES[kind], id=record)
+    def key_of(self, kind: type[Record], record: bytes, scope: bytes = b"") -> Key:
+        return Key(table=TABLES[kind], scope=scope, id=record)
 
     def put(
-        self, record: Record, record_id: bytes, expected: int, *, unique: str = "", limit: int | None = None
+        self,
+        record: Record,
+        record_id: bytes,
+        expected: int,
+        *,
+        unique: str = "",
+        limit: int | None = None,
+        scope: bytes = b"",
     ) -> Put:
         """The change that stores `record` as version `expected + 1`."""
-        key = self.key_of(type(record), record_id)
+        key = self.key_of(type(record), record_id, scope)
         head = codec.encode(record)
         tags = (self.tag(unique),) if unique else ()
         return Put(

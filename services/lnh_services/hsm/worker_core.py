@@ -380,10 +380,13 @@ class WorkerCore:
         found = yield from self.versioned(kind, record)
         return found[0]
 
-    def versioned(self, kind: type[R], record: bytes, *, cached: bool = True) -> Steps[tuple[R | None, int]]:
+    def versioned(
+        self, kind: type[R], record: bytes, *, cached: bool = True, scope: bytes = b""
+    ) -> Steps[tuple[R | None, int]]:
         """The record with this id and its version, or (None, 0). `cached` False reads it from the store."""
         records = yield from self.started()
-        key = records.key_of(kind, record)
+        assert not (scope and cached), "records of a scope are read from the store"
+        key = records.key_of(kind, record, scope)
         known = self.caches.records.get((key.table, record)) if cached else None
         if known is None:
             got = yield from ask(Peer.STORE, store.GET, store.Get(key=key))
@@ -476,15 +479,15 @@ class WorkerCore:
         )
         return recalled.known
 
-    def own_commit(self, change: store.Change) -> Steps[bool]:
-        """Commit a change of the worker's own (a lock count); False when somebody else was first."""
+    def own_commit(self, *changes: store.Change) -> Steps[bool]:
+        """Commit changes of the worker's own (lock counts); False when somebody else was first."""
         self._own_sequence += 1
         message = store.Commit(
             client=self.worker,
             session=self.worker,
             sequence=self._own_sequence,
             issued_at=int(self.utc() * 1000),
-            changes=(change,),
+            changes=changes,
         )
         try:
             yield from ask(Peer.STORE, store.COMMIT, message)

@@ -21,7 +21,7 @@ from lnh_common.messages.admin import (
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import Role
 from lnh_services.hsm import credentials
-from lnh_services.hsm.operations.passwords import derive
+from lnh_services.hsm.operations.passwords import derive, forgive
 from lnh_services.hsm.operations.policies import change_policy, policy_id
 from lnh_services.hsm.permissions import Permission
 from lnh_services.hsm.records import OBJECTS, ClientRecord, CredentialRecord, KeyringRecord, PolicyRecord
@@ -196,4 +196,5 @@ def set_role(worker: WorkerCore, request: Request[SetRole]) -> Steps[Empty]:
     )
     records = yield from worker.started()
     yield from worker.commit(request, [records.put(record, where, version)])
+    yield from forgive(worker, Role.KRCO, keyring=keyring)
     return Empty()

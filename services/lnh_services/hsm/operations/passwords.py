@@ -1,8 +1,7 @@
 """Checking a password: an attempt is reserved before Argon2id runs, and refunded on success.
 
-So however many attempts come at once, through however many members, no more than the limit are made.
-Ten failures lock that (client, role holder) pair for a quarter of an hour. A name that does not exist
-costs the same work, the same lock and gets the same words as a wrong password.
+How many may fail, and what waits for how long, is in `guesses.py`. A name that does not exist costs the same work, the
+same lock and gets the same words as a wrong password.
 """
 
 from __future__ import annotations
@@ -10,19 +9,17 @@ from __future__ import annotations
 import hmac
 from typing import Any, Final
 
-from lnh_common import limits
 from lnh_common.errors import Busy, PasswordIncorrect, PasswordLocked, PasswordMustChange
-from lnh_common.messages import hsm
-from lnh_common.messages.session import Credential
-from lnh_services.hsm import credentials
-from lnh_services.hsm.records import CredentialRecord, LockRecord, record_id
+from lnh_common.messages import hsm, store
+from lnh_common.messages.session import Credential, Role
+from lnh_services.hsm import credentials, guesses
+from lnh_services.hsm.guesses import Locks, Reserved
+from lnh_services.hsm.records import CredentialRecord, HolderLockRecord, LockRecord
 from lnh_services.hsm.steps import Peer, Steps, ask
 from lnh_services.hsm.worker_core import Request, WorkerCore
 
 _WRONG: Final = "wrong name or password"
-_RESERVE_TRIES: Final = 16
-# Locks are kept by a part of the hash, so that made-up names cannot fill the store.
-_LOCK_BYTES: Final = 3
+_RESERVE_TRIES: Final = 64
 
 
 def derive(password: str) -> Steps[credentials.Material]:
@@ -43,9 +40,7 @@ def verify(
     Returns its record, the record's version, and the Argon2id result that opens what is sealed to it.
     Raises PasswordIncorrect, PasswordLocked, PasswordMustChange, Busy.
     """
-    client = request.client.id if request.client else b""
-    lock = record_id("lock", client, given.role.value, given.name, given.keyring)[:_LOCK_BYTES]
-    reserved = yield from _reserve(worker, request, given, lock)
+    reserved = yield from _reserve(worker, request, given)
     where = credentials.credential_id(given.role, given.name, given.keyring)
     stored, version = yield from worker.versioned(CredentialRecord, where, cached=False)
     if stored is None:
@@ -60,42 +55,69 @@ def verify(
     ):
         yield from worker.audit(request, PasswordIncorrect.__name__, given.name or given.role.value, given.role.value)
         raise PasswordIncorrect(_WRONG)
-    yield from _refund(worker, lock, reserved)
+    yield from _refund(worker, request, given, reserved)
     if stored.must_change and not may_be_first:
         raise PasswordMustChange(f"this {given.role.name} password is a first one, good only for being changed")
     return stored, version, derived.key
 
 
-def _reserve(worker: WorkerCore, request: Request[Any], given: Credential, lock: bytes) -> Steps[int]:
-    """Count an attempt as failed before it is made; how many had failed before it."""
+def _locks(worker: WorkerCore, request: Request[Any], scope: bytes) -> Steps[tuple[Locks, int, int]]:
+    """What has failed, and the versions of the two records that say so."""
+    client = request.client.id if request.client else guesses.UNREGISTERED
+    pair, version = yield from worker.versioned(LockRecord, client, cached=False, scope=scope)
+    holder, holder_version = yield from worker.versioned(HolderLockRecord, guesses.HOLDER, cached=False, scope=scope)
+    locks = Locks(pair or LockRecord(), holder or HolderLockRecord(), request.client is not None)
+    return locks, version, holder_version
+
+
+def _keep(
+    worker: WorkerCore, request: Request[Any], scope: bytes, counted: Reserved, versions: tuple[int, int]
+) -> Steps[bool]:
+    """Store both records, or neither: False when somebody else was first."""
     records = yield from worker.started()
+    client = request.client.id if request.client else guesses.UNREGISTERED
+    changes: list[store.Change] = [records.put(counted.pair, client, versions[0], scope=scope)]
+    if counted.holder is not None:
+        changes.append(records.put(counted.holder, guesses.HOLDER, versions[1], scope=scope))
+    return (yield from worker.own_commit(*changes))
+
+
+def _reserve(worker: WorkerCore, request: Request[Any], given: Credential) -> Steps[Reserved]:
+    """Count an attempt as failed before it is made."""
+    records = yield from worker.started()
+    scope = guesses.scope(records, given.role, given.name, given.keyring)
     for _ in range(_RESERVE_TRIES):
-        record, version = yield from worker.versioned(LockRecord, lock, cached=False)
-        now = int(worker.utc())
-        failures = record.failures if record else 0
-        if record is not None and record.until <= now:
-            failures = 0
-        if failures >= limits.FAILURES_BEFORE_LOCK:
+        locks, *versions = yield from _locks(worker, request, scope)
+        try:
+            counted = guesses.reserve(locks, int(worker.utc()))
+        except PasswordLocked:
             yield from worker.audit(request, PasswordLocked.__name__, given.name or given.role.value, given.role.value)
-            assert record is not None, "failures were read from it"
-            raise PasswordLocked(
-                f"{failures} failed logins; locked for another {record.until - now} s",
-                {"seconds": record.until - now},
-            )
-        counted = LockRecord(failures=failures + 1, until=now + limits.LOCK_SECONDS)
-        if (yield from worker.own_commit(records.put(counted, lock, version))):
-            return failures
+            raise
+        if (yield from _keep(worker, request, scope, counted, (versions[0], versions[1]))):
+            return counted
     raise Busy("many logins of this role at once")
 
 
-def _refund(worker: WorkerCore, lock: bytes, failures: int) -> Steps[None]:
-    """The attempt succeeded: no failure is left of this holder's."""
+def _refund(worker: WorkerCore, request: Request[Any], given: Credential, reserved: Reserved) -> Steps[None]:
+    """The attempt succeeded."""
     records = yield from worker.started()
+    scope = guesses.scope(records, given.role, given.name, given.keyring)
     for _ in range(_RESERVE_TRIES):
-        record, version = yield from worker.versioned(LockRecord, lock, cached=False)
-        # Attempts still running keep their reservation; what had failed before is forgiven.
-        left = max(0, (record.failures if record else 0) - failures - 1)
-        until = record.until if record else 0
-        if (yield from worker.own_commit(records.put(LockRecord(failures=left, until=until), lock, version))):
+        locks, *versions = yield from _locks(worker, request, scope)
+        left = guesses.refund(locks, reserved.before, int(worker.utc()), counted=reserved.holder is not None)
+        if (yield from _keep(worker, request, scope, left, (versions[0], versions[1]))):
+            return
+    raise Busy("many logins of this role at once")
+
+
+def forgive(worker: WorkerCore, role: Role, name: str = "", keyring: bytes = b"") -> Steps[None]:
+    """After a password was reset by a superior: no failure of before counts any more. Raises Busy."""
+    records = yield from worker.started()
+    scope = guesses.scope(records, role, name, keyring)
+    for _ in range(_RESERVE_TRIES):
+        locks = store.Scan(table=guesses.TABLE, scope=scope, limit=guesses.CLEARED_AT_ONCE, body=True)
+        found = yield from ask(Peer.STORE, store.SCAN, locks)
+        changes = guesses.clear(records, found.items)
+        if not changes or (yield from worker.own_commit(*changes)):
             return
     raise Busy("many logins of this role at once")

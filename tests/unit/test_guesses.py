@@ -1,0 +1,178 @@
+"""How often a password may be guessed: the rules alone, in virtual time."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lnh_common import limits
+from lnh_common.errors import PasswordLocked
+from lnh_common.messages.session import Role
+from lnh_services.hsm import guesses
+from lnh_services.hsm.guesses import Locks, Reserved
+from lnh_services.hsm.records import HolderLockRecord, LockRecord, Records
+
+START = 1_700_000_000
+HOUR = 3600
+
+
+class Holder:
+    """One role holder and everybody who tries to be it; `pairs` and `holder` are what a store would keep."""
+
+    def __init__(self) -> None:
+        self.now = START
+        self.pairs: dict[str, LockRecord] = {}
+        self.holder = HolderLockRecord()
+
+    def locks(self, client: str) -> Locks:
+        return Locks(self.pairs.get(client, LockRecord()), self.holder, bool(client))
+
+    def begin(self, client: str) -> Reserved:
+        counted = guesses.reserve(self.locks(client), self.now)
+        self._keep(client, counted)
+        return counted
+
+    def succeed(self, client: str) -> None:
+        counted = self.begin(client)
+        held = counted.holder is not None
+        self._keep(client, guesses.refund(self.locks(client), counted.before, self.now, counted=held))
+
+    def _keep(self, client: str, counted: Reserved) -> None:
+        self.pairs[client] = counted.pair
+        self.holder = counted.holder or self.holder
+
+    def wait(self, client: str) -> int:
+        """Seconds until the client may try."""
+        try:
+            guesses.reserve(self.locks(client), self.now)
+        except PasswordLocked as locked:
+            return int(locked.detail["seconds"])
+        return 0
+
+    def fail_from_new_clients(self, count: int) -> None:
+        for number in range(count):
+            client = f"attacker {self.now} {number}"
+            self.now += self.wait(client)
+            self.begin(client)
+
+
+def test_ten_failures_lock_the_pair_and_no_other() -> None:
+    holder = Holder()
+    for _ in range(limits.FAILURES_BEFORE_LOCK):
+        holder.begin("a")
+    assert holder.wait("a") == limits.LOCK_SECONDS
+    assert holder.wait("b") == 0
+    holder.now += limits.LOCK_SECONDS
+    holder.succeed("a")
+
+
+def test_across_clients_the_wait_doubles_up_to_an_hour() -> None:
+    holder = Holder()
+    waits = []
+    for number in range(limits.FAILURES_BEFORE_DELAY + 16):
+        waits.append(holder.wait(f"client {number}"))
+        holder.now += waits[-1]
+        holder.begin(f"client {number}")
+    free, delayed = waits[: limits.FAILURES_BEFORE_DELAY], waits[limits.FAILURES_BEFORE_DELAY :]
+    assert set(free) == {0}
+    assert delayed[:12] == [1 << power for power in range(12)]
+    assert max(delayed) == limits.DELAY_MAX
+    assert delayed[-1] == limits.DELAY_MAX
+
+
+def test_a_day_of_guessing_from_any_number_of_clients_is_a_few_dozen_guesses() -> None:
+    holder = Holder()
+    guessed = 0
+    while holder.now < START + 24 * HOUR:
+        holder.fail_from_new_clients(1)
+        guessed += 1
+    assert guessed < limits.FAILURES_BEFORE_DELAY + 12 + 24 + 2
+
+
+def test_a_client_that_succeeded_lately_is_not_kept_out_by_others() -> None:
+    holder = Holder()
+    holder.succeed("the service")
+    holder.fail_from_new_clients(limits.FAILURES_BEFORE_DELAY + 15)
+    assert holder.wait("somebody new") > 0
+    assert holder.wait("the service") == 0
+    holder.succeed("the service")
+    for _ in range(limits.FAILURES_BEFORE_LOCK):
+        holder.begin("the service")
+    assert holder.wait("the service") > 0, "its own failures count as ever"
+    holder.now += limits.SUCCEEDED_LATELY
+    holder.fail_from_new_clients(limits.FAILURES_BEFORE_DELAY + 15)
+    assert holder.wait("the service") > 0, "it was long ago"
+
+
+def test_success_of_the_unregistered_does_not_let_all_of_them_in() -> None:
+    holder = Holder()
+    holder.succeed("")
+    holder.fail_from_new_clients(limits.FAILURES_BEFORE_DELAY + 15)
+    assert holder.wait("") > 0
+
+
+def test_success_takes_back_its_own_reservation_and_forgives_no_other_client() -> None:
+    holder = Holder()
+    holder.fail_from_new_clients(5)
+    holder.succeed("right at once")
+    assert holder.holder.failures == 5
+    for _ in range(3):
+        holder.begin("mistyped")
+    holder.succeed("mistyped")
+    assert holder.pairs["mistyped"].failures == 0
+    assert holder.holder.failures == 8
+
+
+def test_attempts_at_the_same_time_are_each_reserved() -> None:
+    holder = Holder()
+    holder.fail_from_new_clients(limits.FAILURES_BEFORE_DELAY)
+    holder.now += holder.wait("first")
+    holder.begin("first")  # its Argon2id runs
+    assert holder.wait("second") > 0
+
+
+def test_failures_are_forgiven_with_time() -> None:
+    holder = Holder()
+    holder.fail_from_new_clients(limits.FAILURES_BEFORE_DELAY + 5)
+    holder.now += 6 * limits.FORGIVEN_AFTER
+    assert holder.wait("somebody new") == 0
+
+
+def test_a_clock_that_went_back_locks_no_longer_than_a_lock_lasts() -> None:
+    holder = Holder()
+    for _ in range(limits.FAILURES_BEFORE_LOCK):
+        holder.begin("a")
+    holder.fail_from_new_clients(limits.FAILURES_BEFORE_DELAY + 15)
+    holder.now -= 10 * 24 * HOUR
+    assert holder.wait("a") <= limits.LOCK_SECONDS
+    assert holder.wait("b") <= limits.DELAY_MAX
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2000), st.booleans()), max_size=60))
+def test_whatever_happens_a_wait_is_bounded_and_no_more_than_ten_of_a_pair_run_in_a_lock_time(
+    acts: list[tuple[str, int, bool]],
+) -> None:
+    holder = Holder()
+    failed: dict[str, list[int]] = {"a": [], "b": [], "c": []}
+    for client, seconds, right in acts:
+        holder.now += seconds
+        wait = holder.wait(client)
+        assert 0 <= wait <= max(limits.LOCK_SECONDS, limits.DELAY_MAX)
+        if wait:
+            continue
+        if right:
+            holder.succeed(client)
+            failed[client].clear()
+        else:
+            holder.begin(client)
+            failed[client].append(holder.now)
+            recent = [at for at in failed[client] if at > holder.now - limits.LOCK_SECONDS]
+            assert len(recent) <= limits.FAILURES_BEFORE_LOCK
+
+
+def test_names_share_a_scope_only_by_a_key_nobody_outside_has() -> None:
+    one, other = (Records(os.urandom(32), bytes(16), bytes(16)) for _ in range(2))
+    assert guesses.scope(one, Role.USER, "a", b"") == guesses.scope(one, Role.USER, "a", b"")
+    assert guesses.scope(one, Role.USER, "a", b"") != guesses.scope(other, Role.USER, "a", b"")
