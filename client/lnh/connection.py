@@ -19,11 +19,11 @@ from typing import Any, Final, TypeVar
 import zmq
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typing_extensions import Self
-from zmq.utils.monitor import parse_monitor_message
 
 from lnh.requests import Credentials, Request, Requests
 from lnh_common import codec, limits
 from lnh_common.bus import curve
+from lnh_common.bus.dealer import Dealer
 from lnh_common.channel import SECRET_BYTES, SessionKeys, Statement, fingerprint
 from lnh_common.errors import Busy, ChannelInvalid, ClusterIdentityChanged, ConnectionClosed, Unreachable
 from lnh_common.messages.base import Empty, Message, Operation
@@ -34,6 +34,7 @@ R = TypeVar("R", bound=Message)
 
 CHANNELS: Final = 64  # of one connection: so many threads can wait for answers at once
 _MORE: Final = zmq.SNDMORE | zmq.NOBLOCK
+_QUIET: Final = 0.05  # seconds without a request after which it is looked at whether the member is still there
 _TICK: Final = 0.1  # seconds a receive blocks at most before the deadlines are looked at
 _STATEMENT_FRESH: Final = 30.0  # seconds; a credential is sealed to a key that was current just now
 
@@ -62,7 +63,6 @@ class Channel:
         self.requests: Final = Requests()
         socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
         socket.linger = 0
-        socket.immediate = True  # what is handed over goes to a connected member, or is still ours
         socket.sndhwm = socket.rcvhwm = limits.HIGH_WATER_MARK
         socket.maxmsgsize = 2 * limits.BODY_BYTES
         socket.reconnect_ivl = 20
@@ -70,11 +70,11 @@ class Channel:
         socket.tcp_keepalive = 1
         socket.rcvtimeo = self._receive_ms = int(_TICK * 1000)
         curve.connect(socket, link.server_key, link.keys)
-        self._monitor: Final = socket.get_monitor_socket(curve.LINK_EVENTS & ~zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        socket.connect(f"tcp://{link.address}")
+        self._dealer: Final = Dealer(socket, f"tcp://{link.address}", self._changed)
         self._socket: Final = socket
         self._address: Final = link.address
         self._unsent = False
+        self._submitted = 0.0
 
     def submit(
         self,
@@ -91,6 +91,9 @@ class Channel:
         request = self.requests.submit(
             now, time.time(), operation, fields, timeout, route=route, token=token, seal=seal
         )
+        if now - self._submitted > _QUIET:
+            self._watch()
+        self._submitted = now
         self._send(now, request)
         return request
 
@@ -122,9 +125,8 @@ class Channel:
                 return ended
         wait = min(timeout, requests.earliest - now)
         if self._unsent:
-            # Until the socket takes more, what is due stays due: wait for either direction.
-            events = self._socket.poll(max(int(min(timeout, _TICK) * 1000), 1), zmq.POLLIN | zmq.POLLOUT)
-            if not events & zmq.POLLIN:
+            # Until the member is there and takes more, what is due stays due.
+            if not self._poll(max(int(min(timeout, _TICK) * 1000), 1)):
                 self._watch()
                 return ended
             wait = 0.001
@@ -148,15 +150,20 @@ class Channel:
 
     def _watch(self) -> None:
         """See whether the way is gone: looked at only when nothing comes, so that it costs nothing when all is well."""
-        try:
-            while True:
-                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))["event"]
-                if event == zmq.EVENT_DISCONNECTED:
-                    self.requests.resend(_monotonic())
-                else:
-                    self.requests.unreachable(Unreachable(f"{self._address}: {curve.explain(event)}"))
-        except zmq.Again:
-            return
+        self._dealer.watch()
+        if self._dealer.problem:
+            self.requests.unreachable(Unreachable(f"{self._address}: {self._dealer.problem}"))
+
+    def _changed(self, up: bool) -> None:
+        if not up:
+            self.requests.resend(_monotonic())
+
+    def _poll(self, milliseconds: int) -> bool:
+        """Wait until something can be received, or sent, or happens to the connection; whether the first."""
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN | zmq.POLLOUT if self._dealer.connected else zmq.POLLIN)
+        poller.register(self._dealer.monitor, zmq.POLLIN)
+        return bool(dict(poller.poll(milliseconds)).get(self._socket, 0) & zmq.POLLIN)
 
     def _receive(self, flags: int) -> list[bytes]:
         # A frame knows whether another follows; recv_multipart asks libzmq each time, which costs as much again.
@@ -168,6 +175,9 @@ class Channel:
         return frames
 
     def _send(self, now: float, request: Request) -> bool:
+        if not self._dealer.connected:
+            self._unsent = True
+            return False
         try:
             header, token, body = request.frames
             send = self._socket.send
@@ -181,9 +191,7 @@ class Channel:
         return True
 
     def close(self) -> None:
-        self._socket.disable_monitor()
-        self._monitor.close(0)
-        self._socket.close()
+        self._dealer.close()
 
 
 class Connection:

@@ -363,3 +363,24 @@ def test_it_waits_without_work(door: Door) -> None:
 def test_it_does_not_load_the_code_that_opens_bodies(processes: Processes, short_path: Path) -> None:
     check = "import sys, lnh_services.balancer.service as _; sys.exit('lnh_common.channel' in sys.modules)"
     assert processes.start("-c", check).wait(20) == 0
+
+
+def test_a_worker_killed_with_hundreds_of_answers_on_the_way_takes_nobody_along(door: Door) -> None:
+    client = door.client()
+    outstanding: set[int] = set()
+
+    def keep(going: int) -> None:
+        while len(outstanding) < 500:
+            outstanding.add(client.send())
+        for _ in range(going):
+            answered, body = client.answer()
+            assert body == BODY
+            outstanding.discard(answered.request_id)  # one that was moved may have been answered before
+
+    for _ in range(12):
+        for _ in range(4):
+            keep(250)
+        door.workers[1].kill()
+        keep(100)
+        assert door.process.poll() is None
+        door.start_worker(1)

@@ -1,6 +1,6 @@
 """The asking side of an asyncio service: one DEALER, many requests in flight.
 
-A request is handed to libzmq only while a peer is connected (ZMQ_IMMEDIATE), so nothing stale is delivered after a
+A request is handed to libzmq only while a peer is connected (`dealer.py`), so nothing stale is delivered after a
 reconnection; until then it waits here, in a bounded queue. When the connection breaks, what was sent and not answered
 fails at once: as Unreachable if it may be repeated, as OutcomeUnknown if it may have changed something.
 """
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from lnh_common import codec, limits, wire
 from lnh_common.bus import curve
+from lnh_common.bus.dealer import Dealer
 from lnh_common.bus.pump import Pump
 from lnh_common.errors import (
     Busy,
@@ -74,7 +74,6 @@ class Client:
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         self.address: Final = address
-        self.connected = False
         self._log: Final = Log(name)
         self._in_flight: Final = in_flight
         self._on_cast: Final = on_cast
@@ -82,22 +81,25 @@ class Client:
         self._waiting: dict[int, _Waiting] = {}
         self._last_id = 0
         self._closed = False
-        self._problem = ""
         self._loop: Final = asyncio.get_running_loop()
         socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
         socket.linger = LINGER_MS
-        socket.immediate = True
         socket.sndhwm = socket.rcvhwm = max(limits.HIGH_WATER_MARK, 2 * in_flight)
         socket.maxmsgsize = 2 * limits.BODY_BYTES
         socket.reconnect_ivl = 20
         socket.reconnect_ivl_max = 500
         if server_key is not None:
             curve.connect(socket, server_key, keys or curve.KeyPair.generate())
-        self._socket: Final = socket
-        self._monitor: Final = socket.get_monitor_socket(curve.LINK_EVENTS)
-        self._monitor_pump: Final = Pump(self._monitor, self._on_event)
+        self._dealer: Final = Dealer(socket, address, self._link)
         self._pump: Final = Pump(socket, self._receive)
-        socket.connect(address)
+        self._monitor_descriptor: Final = int(self._dealer.monitor.getsockopt(zmq.FD))
+        self._loop.add_reader(self._monitor_descriptor, self._watch)
+        self._loop.call_soon(self._watch)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the peer is there."""
+        return self._dealer.connected
 
     # The timeout is an argument because it travels in the header.
     async def ask(self, operation: Operation[Q, R], message: Q, *, timeout: float = limits.DEADLINE) -> R:
@@ -133,6 +135,7 @@ class Client:
         assert header.request_id not in self._waiting, "a request id is used once"
         frames = [header.pack(), token, body]
         waiting = _Waiting(header.operation, effect, frames, self._loop.create_future())
+        self._watch()  # or what is sent before the loop hears of a broken connection is lost with it
         waiting.sent = self._send(frames)
         self._waiting[header.request_id] = waiting
         timer = self._loop.call_later(header.deadline_ms / 1000, self._expire, waiting)
@@ -146,6 +149,7 @@ class Client:
         """Send a message that wants no answer; False when nobody is connected or the queue is full."""
         if self._closed:
             return False
+        self._watch()
         header = wire.request(operation.name, 0, 0, kind=wire.Kind.CAST)
         return self._send([header.pack(), b"", codec.encode(message)])
 
@@ -157,12 +161,12 @@ class Client:
         for waiting in list(self._waiting.values()):
             _fail(waiting, ConnectionClosed("this connection was closed"))
         self._pump.stop()
-        self._monitor_pump.stop()
-        self._socket.disable_monitor()
-        self._monitor.close(0)
-        self._socket.close()
+        self._loop.remove_reader(self._monitor_descriptor)
+        self._dealer.close()
 
     def _send(self, frames: list[bytes]) -> bool:
+        if not self._dealer.connected:
+            return False
         try:
             self._pump.send(frames)
         except zmq.Again:
@@ -196,21 +200,17 @@ class Client:
             return
         self._on_cast(header.operation, message)
 
-    def _on_event(self, frames: list[bytes]) -> None:
-        event = parse_monitor_message(frames)["event"]
-        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self._link(up=True)
-        elif event == zmq.EVENT_DISCONNECTED:
-            self._link(up=False)
-        else:
-            self._problem = curve.explain(event)
-            self._log.warning("handshake failed", peer=self.address, problem=self._problem)
+    def _watch(self) -> None:
+        if self._closed:
+            return
+        before = self._dealer.problem
+        self._dealer.watch()
+        if self._dealer.problem and self._dealer.problem != before:
+            self._log.warning("handshake failed", peer=self.address, problem=self._dealer.problem)
 
-    def _link(self, *, up: bool) -> None:
-        self._pump.drain()  # what came before the connection broke still counts
-        changed, self.connected = self.connected != up, up
+    def _link(self, up: bool) -> None:
+        self._pump.drain_all()  # what came before the connection broke still counts
         if up:
-            self._problem = ""
             for waiting in self._waiting.values():
                 if not waiting.sent:
                     waiting.sent = self._send(waiting.frames)
@@ -218,12 +218,12 @@ class Client:
             for waiting in self._waiting.values():
                 if waiting.sent:
                     _fail(waiting, _lost(waiting, f"{self.address} closed the connection"))
-        if changed and self._on_link is not None:
+        if self._on_link is not None:
             self._on_link(up)
 
     def _expire(self, waiting: _Waiting) -> None:
         if not waiting.sent:
-            problem = f": {self._problem}" if self._problem else ""
+            problem = f": {self._dealer.problem}" if self._dealer.problem else ""
             _fail(waiting, Unreachable(f"nobody answers at {self.address}{problem}"))
         elif waiting.effect is Effect.WRITE:
             _fail(waiting, OutcomeUnknown(f"{waiting.operation} was not answered in time"))

@@ -30,7 +30,7 @@ class Pump:
         self._again()
 
     def send(self, frames: list[bytes]) -> None:
-        """Queue a message; never waits. Raises zmq.Again when the queue is full or nobody is connected,
+        """Queue a message; never waits. Raises zmq.Again when the queue is full,
         and zmq.ZMQError (EHOSTUNREACH) for a ROUTER's peer that is gone.
         """
         try:
@@ -40,17 +40,27 @@ class Pump:
                 self._again()
 
     def drain(self) -> None:
-        """Take what is ready now."""
+        """Take what is ready now; what is beyond a burst, when other tasks have had their turn."""
         self._scheduled = False
-        for _ in range(_BURST):
+        if self._drain(_BURST):
+            self._again()
+
+    def drain_all(self) -> None:
+        """Take all there is: it is the last that comes."""
+        while self._drain(_BURST):
+            pass
+
+    def _drain(self, burst: int) -> bool:
+        """Whether there may be more."""
+        for _ in range(burst):
             if self._stopped:
-                return
+                return False
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
-                return
+                return False
             self._receive(frames)
-        self._again()
+        return True
 
     def stop(self) -> None:
         """Receive no more; the socket is the caller's to close."""

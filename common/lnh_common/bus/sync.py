@@ -11,6 +11,7 @@ from typing_extensions import Self
 
 from lnh_common import codec, limits, wire
 from lnh_common.bus import curve
+from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import DeadlineExceeded, OutcomeUnknown, Unreachable
 from lnh_common.messages.base import Effect, Message, Operation
 
@@ -41,13 +42,11 @@ class Caller:
         self._last_id = 0
         socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
         socket.linger = 0
-        socket.immediate = True
         socket.reconnect_ivl = 20
         socket.maxmsgsize = 2 * limits.BODY_BYTES
         if server_key is not None:
             curve.connect(socket, server_key, keys or curve.KeyPair.generate())
-        self._socket: Final = socket
-        socket.connect(address)
+        self._dealer: Final = Dealer(socket, address)
 
     def ask(self, operation: Operation[Q, R], message: Q, timeout: float = limits.DEADLINE) -> R:
         """Ask, and wait for the answer for `timeout` seconds.
@@ -55,12 +54,13 @@ class Caller:
         Raises what the peer answered, Unreachable, DeadlineExceeded, or OutcomeUnknown for an unanswered change.
         """
         end = time.monotonic() + timeout
-        if not self._socket.poll(int(min(timeout, self._reach) * 1000), zmq.POLLOUT):
+        if not self._dealer.wait(min(timeout, self._reach)):
             raise Unreachable(f"nobody answers at {self.address}")
         self._last_id += 1
         left = max(1, int((end - time.monotonic()) * 1000))
         header = wire.request(operation.name, self._last_id, min(left, limits.MAX_DEADLINE_MS))
-        self._socket.send_multipart([header.pack(), b"", codec.encode(message)], zmq.NOBLOCK)
+        if not self._dealer.send([header.pack(), b"", codec.encode(message)]):
+            raise Unreachable(f"{self.address} takes no more requests")
         body = self._answer(self._last_id, end)
         if body is None:
             why = f"{operation.name} was not answered within {timeout:g} s"
@@ -68,8 +68,9 @@ class Caller:
         return codec.decode_as(body, operation.reply)
 
     def _answer(self, request_id: int, end: float) -> bytes | None:
-        while (left := end - time.monotonic()) > 0 and self._socket.poll(int(left * 1000) + 1):
-            frames = self._socket.recv_multipart()
+        socket = self._dealer.socket
+        while (left := end - time.monotonic()) > 0 and socket.poll(int(left * 1000) + 1):
+            frames = socket.recv_multipart()
             header = wire.Header.parse(frames[0])
             wire.check_frames(frames)
             if header.request_id != request_id:
@@ -81,7 +82,7 @@ class Caller:
         return None
 
     def close(self) -> None:
-        self._socket.close()
+        self._dealer.close()
 
     def __enter__(self) -> Self:
         return self

@@ -23,6 +23,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from lnh_common import codec, limits, wire
 from lnh_common.bus import curve, intake, zap
+from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import Busy, LnhError, MalformedMessage, UnknownOperation, Unreachable
 from lnh_common.events import Log
 from lnh_common.messages import admin, balancer, objects, session
@@ -83,14 +84,10 @@ class Balancer:
         self._status: Final = self._context.socket(zmq.ROUTER)
         self._status.linger = 0
         self._status.bind(directory.balancer_status)
-        self._backs: Final = [self._reach(directory.worker_address(n)) for n in range(settings.worker_count)]
-        self._back_monitors: Final = [
-            back.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED) for back in self._backs
-        ]
-        for number, back in enumerate(self._backs):
-            back.connect(directory.worker_address(number))
+        self._workers: Final = [self._reach(n, directory.worker_address(n)) for n in range(settings.worker_count)]
+        self._backs: Final = [worker.socket for worker in self._workers]
         sources = [self._zap, self._front, self._door, self._status, self._front_monitor]
-        for socket in (*sources, *self._backs, *self._back_monitors):
+        for socket in (*sources, *self._backs, *(worker.monitor for worker in self._workers)):
             self._poller.register(socket, zmq.POLLIN)
 
     def _listen(self, endpoint: str, keys: curve.KeyPair) -> Socket:
@@ -109,14 +106,13 @@ class Balancer:
         socket.bind(endpoint)
         return socket
 
-    def _reach(self, address: str) -> Socket:
+    def _reach(self, number: int, address: str) -> Dealer:
         socket = self._context.socket(zmq.DEALER)
         socket.linger = 0
-        socket.immediate = True
         socket.sndhwm = socket.rcvhwm = 2 * limits.REQUESTS_IN_FLIGHT
         socket.reconnect_ivl = 20
         socket.reconnect_ivl_max = 200
-        return socket
+        return Dealer(socket, address, lambda up: self._link(number, up))
 
     def run(self, wake: int) -> None:
         """Serve until `wake`, a file descriptor, becomes readable; then finish what is in flight and return."""
@@ -146,9 +142,9 @@ class Balancer:
 
     def _rare(self, ready: dict[Socket | int, int], wake: int) -> None:
         """What is not a request or an answer."""
-        for number, monitor in enumerate(self._back_monitors):
-            if monitor in ready:
-                self._link(number, monitor)
+        for worker in self._workers:
+            if worker.monitor in ready:
+                worker.watch()
         if self._zap in ready:
             self._authenticate()
         if self._front_monitor in ready:
@@ -225,7 +221,8 @@ class Balancer:
         send(token, _MORE)
         send(body, _NOBLOCK)
 
-    def _drain_back(self, number: int, back: Socket) -> None:
+    def _drain_back(self, number: int, back: Socket) -> bool:
+        """Pass on what a worker answered; whether there may be more."""
         receive = back.recv
         now = time.monotonic()
         settle = self._router.settle
@@ -233,14 +230,14 @@ class Balancer:
             try:
                 tag = receive(_NOBLOCK)
             except zmq.Again:
-                return
+                return False
             try:
                 header = receive(_NOBLOCK)
                 token = receive(_NOBLOCK)
                 body = receive(_NOBLOCK)
             except zmq.Again:
                 self._contract_broken(number)
-                return
+                return False
             # Four frames by contract with our own workers; a tag of another length shows that it was broken.
             if len(tag) != TAG_BYTES:
                 if back.getsockopt(zmq.RCVMORE):
@@ -250,6 +247,7 @@ class Balancer:
             request = settle(now, number, tag)
             if request is not None:
                 self._answer(self._way_back(request), [request.client, header, token, body])
+        return True
 
     def _contract_broken(self, number: int) -> None:
         self._dropped["worker's frames"] += 1
@@ -317,19 +315,15 @@ class Balancer:
 
     # --- places
 
-    def _link(self, number: int, monitor: Socket) -> None:
-        for _ in range(_BURST):
-            try:
-                event = parse_monitor_message(monitor.recv_multipart(_NOBLOCK))["event"]
-            except zmq.Again:
-                return
-            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._log.info("worker up", worker=number)
-                for request in self._router.up(time.monotonic(), number):
-                    self._dispatch(request)
-            else:
-                self._drain_back(number, self._backs[number])  # what it answered before it went still counts
-                self._place_down(number)
+    def _link(self, number: int, up: bool) -> None:
+        if up:
+            self._log.info("worker up", worker=number)
+            for request in self._router.up(time.monotonic(), number):
+                self._dispatch(request)
+        else:
+            while self._drain_back(number, self._backs[number]):
+                pass  # what it answered before it went still counts
+            self._place_down(number)
 
     def _place_down(self, number: int) -> None:
         moved = self._router.down(time.monotonic(), number)
@@ -429,10 +423,10 @@ class Balancer:
         )
 
     def _close(self) -> None:
-        for socket in (self._front, *self._backs):
-            socket.disable_monitor()
-        for socket in (self._front_monitor, *self._back_monitors):
-            socket.close(0)
-        for socket in (self._front, self._door, self._status, *self._backs, self._zap):
+        self._front.disable_monitor()
+        self._front_monitor.close(0)
+        for worker in self._workers:
+            worker.close()
+        for socket in (self._front, self._door, self._status, self._zap):
             socket.close()
         self._context.term()

@@ -19,6 +19,7 @@ from typing import Any, Final
 import zmq
 
 from lnh_common import codec, limits, wire
+from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import (
     Busy,
     DeadlineExceeded,
@@ -114,7 +115,7 @@ class Worker:
         self._poller = zmq.Poller()
         self._poller.register(self._front, zmq.POLLIN)
         # The others are connected when they are first asked: each socket makes every poll slower.
-        self._peers: dict[Peer, zmq.Socket[bytes]] = {}
+        self._peers: dict[Peer, Dealer] = {}
         for peer in (Peer.STORE, Peer.CORE):
             self._connect(peer)
         self._address = directory.worker_address(number)
@@ -124,17 +125,17 @@ class Worker:
         self._next_attach = self._next_secrets = 0.0
         self._next_uses = boot_time() + _USES_EVERY
 
-    def _connect(self, peer: Peer) -> zmq.Socket[bytes]:
+    def _connect(self, peer: Peer) -> Dealer:
         socket = self._context.socket(zmq.DEALER)
         socket.linger = 500
-        socket.immediate = True
         socket.sndhwm = socket.rcvhwm = limits.HIGH_WATER_MARK
         socket.reconnect_ivl = 20
         socket.reconnect_ivl_max = 200
-        socket.connect(self._addresses[peer])
-        self._peers[peer] = socket
+        # What it answered before it went still counts. Its monitor is looked at when it is asked something.
+        dealer = Dealer(socket, self._addresses[peer], lambda _: self._drain_peer(peer, socket))
+        self._peers[peer] = dealer
         self._poller.register(socket, zmq.POLLIN)
-        return socket
+        return dealer
 
     # --- the loop
 
@@ -154,8 +155,9 @@ class Worker:
         while self._waiting and boot_time() < ends:
             self._poll()
         self.core.forget_everything()
-        for socket in (self._front, *self._peers.values()):
-            socket.close()
+        self._front.close()
+        for dealer in self._peers.values():
+            dealer.close()
         self._context.term()
 
     def stop(self) -> None:
@@ -166,9 +168,9 @@ class Worker:
         due = self._run_timers(now)
         ready = dict(self._poller.poll(max(1, int((due - now) * 1000) + 1)))
         while ready:
-            for peer, socket in list(self._peers.items()):
-                if socket in ready:
-                    self._drain_peer(peer, socket)
+            for peer, dealer in list(self._peers.items()):
+                if dealer.socket in ready:
+                    self._drain_peer(peer, dealer.socket)
             if self._front not in ready or not self._drain_front():
                 return
 
@@ -195,7 +197,7 @@ class Worker:
                     self._front.recv_multipart(zmq.NOBLOCK)
                 continue
             self._accept([balancer_id, tag], [header, receive(zmq.NOBLOCK), receive(zmq.NOBLOCK)])
-        self._drain_peer(Peer.STORE, self._peers[Peer.STORE])
+        self._drain_peer(Peer.STORE, self._peers[Peer.STORE].socket)
         return not self._stopping
 
     # --- requests
@@ -257,12 +259,9 @@ class Worker:
         self._transmit(waiting)
 
     def _transmit(self, waiting: Waiting) -> None:
-        socket = self._peers.get(waiting.peer) or self._connect(waiting.peer)
-        try:
-            socket.send_multipart(waiting.frames, zmq.NOBLOCK)
-            waiting.sent_at = boot_time()
-        except zmq.Again:
-            waiting.sent_at = None
+        dealer = self._peers.get(waiting.peer) or self._connect(waiting.peer)
+        dealer.watch()
+        waiting.sent_at = boot_time() if dealer.send(waiting.frames) else None
 
     def _answered(self, peer: Peer, frames: list[bytes]) -> None:
         try:
@@ -290,8 +289,8 @@ class Worker:
             self.core.forget(forget)
             said = store.Forgotten(sequence=forget.sequence, worker=self.core.worker)
             cast = wire.request(store.FORGOTTEN.name, next(self._ids), 0, kind=Kind.CAST)
-            with contextlib.suppress(zmq.Again):  # then the store waits for the lease to end
-                self._peers[Peer.STORE].send_multipart([cast.pack(), b"", codec.encode(said)], zmq.NOBLOCK)
+            # If it cannot be said, the store waits for the lease to end.
+            self._peers[Peer.STORE].send([cast.pack(), b"", codec.encode(said)])
 
     # --- time
 

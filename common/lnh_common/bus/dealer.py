@@ -1,0 +1,102 @@
+"""A DEALER to one peer that knows whether the peer is there.
+
+Frames are handed to libzmq only while the connection stands, which the socket's monitor tells. What could not be handed
+over stays the caller's, and what was handed over and had not left when the connection broke is thrown away: nothing
+stale reaches the peer after it came back.
+
+ZMQ_IMMEDIATE promises the same and is not used: with it, libzmq 4.3.5 ends a pipe that its socket is in the midst of
+reading a message from, and aborts the process (fq.cpp, `!_more`) when the peer dies with many messages on the way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from lnh_common.bus import curve
+
+
+def _ignore(_: bool) -> None:
+    """What an owner does who asks for `connected` only."""
+
+
+class Dealer:
+    """One connection to `address`, which comes and goes. One thread at a time.
+
+    Args:
+        socket: a DEALER with its options set, not yet connected; from here on this object's.
+        on_change: is told True when the peer is there and False when it is gone, from within `watch`; then what it had
+            sent can be received for the last time.
+
+    Attributes:
+        connected: as of the last `watch`.
+        problem: why the last handshake failed, or empty.
+    """
+
+    def __init__(
+        self, socket: zmq.Socket[bytes], address: str, on_change: Callable[[bool], None] | None = None
+    ) -> None:
+        self.socket: Final = socket
+        self.address: Final = address
+        self.connected = False
+        self.problem = ""
+        self._on_change: Final = on_change or _ignore
+        self.monitor: Final = socket.get_monitor_socket(curve.LINK_EVENTS)
+        socket.connect(address)
+
+    def watch(self) -> None:
+        """Take in what happened to the connection; to be called between messages, not within one."""
+        events = []
+        try:
+            while True:
+                events.append(parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))["event"])
+        except zmq.Again:
+            pass
+        for number, event in enumerate(events):
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self.problem = ""
+                self.connected = True
+                self._on_change(True)
+            elif event != zmq.EVENT_DISCONNECTED:
+                self.problem = curve.explain(event)
+            elif self.connected:
+                self.connected = False
+                self._on_change(False)
+                if zmq.EVENT_HANDSHAKE_SUCCEEDED not in events[number:] and not self.connected:  # not back already
+                    self._discard()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the peer is there, so long at most; whether it is."""
+        end = time.monotonic() + seconds
+        self.watch()
+        while not self.connected and (left := end - time.monotonic()) > 0:
+            self.monitor.poll(int(left * 1000) + 1)
+            self.watch()
+        return self.connected
+
+    def send(self, frames: list[bytes]) -> bool:
+        """Hand a message over; False when nobody is there or the queue is full, and then it is still the caller's."""
+        if not self.connected:
+            return False
+        try:
+            self.socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def _discard(self) -> None:
+        """Connect anew, without what libzmq kept for the peer."""
+        linger, self.socket.linger = self.socket.linger, 0
+        self.socket.disconnect(self.address)
+        self.socket.linger = linger
+        self.socket.connect(self.address)
+
+    def close(self) -> None:
+        """Close the socket, which still sends for its linger."""
+        self.socket.disable_monitor()
+        self.monitor.close(0)
+        self.socket.close()
