@@ -20,6 +20,7 @@ from lnh_common.errors import (
     AttributeInvalid,
     DataLength,
     EncryptedDataInvalid,
+    KeyFunctionNotPermitted,
     MechanismInvalid,
     SignatureInvalid,
 )
@@ -28,6 +29,7 @@ from lnh_common.mechanisms import (
     CURVES_BY_PARAMS,
     GCM_IV_BYTES,
     MECHANISM_RULES,
+    USE_ATTRIBUTES,
     AeadParameters,
     GcmParameters,
     Hash,
@@ -119,7 +121,12 @@ def split_template(named: Mapping[str, object], key_type: KeyType) -> tuple[dict
 
 
 def default_mechanism(attributes: Mapping[Attribute, AttributeValue], use: Use) -> Mechanism:
-    """What a key with these attributes does for this use when nobody says; raises MechanismInvalid."""
+    """What a key with these attributes does for this use when nobody says.
+
+    Raises KeyFunctionNotPermitted for what the key is not for, MechanismInvalid.
+    """
+    if attributes.get(USE_ATTRIBUTES[use]) is False:
+        raise KeyFunctionNotPermitted(f"{USE_ATTRIBUTES[use].name} is not true for this key")
     number = attributes.get(Attribute.KEY_TYPE)
     assert isinstance(number, int), "a key has a KEY_TYPE"
     key_type = KeyType(number)

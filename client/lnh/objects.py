@@ -26,6 +26,7 @@ K = TypeVar("K", bound=StoredObject)
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
+_BY_HANDLE: Final = "name it by its handle, which `lnh key list` shows"
 _DEFAULT_BITS: Final = {KeyType.AES: 256, KeyType.GENERIC_SECRET: 256, KeyType.CHACHA20: 256, KeyType.RSA: 3072}
 _DEFAULT_CURVES: Final = {KeyType.EC: "P-256", KeyType.EC_EDWARDS: "Ed25519", KeyType.EC_MONTGOMERY: "X25519"}
 _SETS: Final = {KeyType.ML_DSA: ML_DSA_SETS, KeyType.ML_KEM: ML_KEM_SETS}
@@ -184,7 +185,8 @@ class ObjectSession(ABC):
         if not found:
             raise ObjectUnknown(f"no key with {said or 'this template'}")
         if len(found) > 1:
-            raise LimitReached(f"{len(found)} keys with {said or 'this template'}; one is wanted")
+            several = f"{len(found)} keys with {said or 'this template'}; one is wanted"
+            raise LimitReached(several, {"advice": _BY_HANDLE})
         return found[0]
 
     def get_object(self, handle: bytes) -> StoredObject:

@@ -23,7 +23,15 @@ from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.bus.sync import Caller
 from lnh_common.channel import Statement, fingerprint
-from lnh_common.errors import ArgumentInvalid, Busy, ClusterIdentityChanged, FingerprintMismatch, NameTaken, NoCluster
+from lnh_common.errors import (
+    ArgumentInvalid,
+    Busy,
+    ClusterIdentityChanged,
+    FingerprintMismatch,
+    NameTaken,
+    NoCluster,
+    Unreachable,
+)
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import HELLO, REGISTER, Credential, Register, Role, Welcome
 
@@ -31,6 +39,8 @@ DOOR_OFFSET: Final = 4  # the door's port: the member's client port and this
 
 _SETTLING: Final = 3.0  # seconds: a cluster just created, or a member just started, is not served at once
 _PAUSE: Final = 0.05
+
+_COMPARE: Final = "if it is what `lnh cluster show` prints on the member's console, give it with --fingerprint"
 
 Confirm = Callable[[str, str], bool]
 
@@ -63,7 +73,7 @@ class Greeting:
             if wanted.rstrip("=") != self.fingerprint:
                 raise FingerprintMismatch(f"the fingerprint is {self.fingerprint}; wanted was {wanted}")
         elif confirm is None or not confirm(self.statement.label, self.fingerprint):
-            raise FingerprintMismatch(f"the fingerprint {self.fingerprint} was not confirmed")
+            raise FingerprintMismatch(f"the fingerprint {self.fingerprint} was not confirmed", {"advice": _COMPARE})
 
     def check_pinned(self, registration: Registration) -> None:
         """Raises ClusterIdentityChanged unless this is a member of the cluster that was registered."""
@@ -90,7 +100,10 @@ def hello(address: str, timeout: float = limits.DEADLINE) -> Greeting:
     host, port = parse_address(address)
     door = f"tcp://{host}:{port + DOOR_OFFSET}"
     with Caller(door, server_key=curve.DOOR.public, reach=timeout) as caller:
-        welcome = _ask(caller, timeout)
+        try:
+            welcome = _ask(caller, timeout)
+        except Unreachable:
+            raise Unreachable(f"no member answers at {address} (at its door, port {port + DOOR_OFFSET})") from None
     statement = Statement.verify(welcome.statement, welcome.signature, welcome.identity)
     return Greeting(address, statement, welcome.identity)
 

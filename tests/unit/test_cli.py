@@ -103,13 +103,31 @@ def test_a_member_that_does_not_run_exits_with_3(tmp_path: Path) -> None:
     assert result.exit_code == terminal.UNREACHABLE
     assert result.stderr.startswith("refused: no member runs in")
     unused = ["client", "register", "--member", "127.0.0.1:9", "--timeout", "0.2"]
-    assert runner.invoke(app, unused).exit_code == terminal.UNREACHABLE
+    result = runner.invoke(app, unused)
+    assert result.exit_code == terminal.UNREACHABLE
+    assert result.stderr.startswith("refused: no member answers at 127.0.0.1:9 ")
 
 
 def test_there_is_no_traceback_unless_asked_for(tmp_path: Path) -> None:
     arguments = ["hsm", "show", "--member-dir", str(tmp_path)]
     assert "Traceback" not in runner.invoke(app, arguments).output
     assert runner.invoke(app, [*arguments, "--debug"]).exception is not None
+
+
+def test_a_bug_is_two_lines_unless_its_traceback_is_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("nobody thought of that")
+
+    monkeypatch.setattr("lnh.console.Console.__init__", broken)
+    result = runner.invoke(app, ["hsm", "show", "--member-dir", str(tmp_path)])
+    assert result.exit_code == terminal.REFUSED
+    assert result.stderr.splitlines()[0] == "refused: this is a bug: ZeroDivisionError: nobody thought of that"
+    debugged = runner.invoke(app, ["hsm", "show", "--member-dir", str(tmp_path), "--debug"])
+    assert isinstance(debugged.exception, ZeroDivisionError)
+
+
+def test_the_version_is_told_by_word_and_by_option() -> None:
+    assert runner.invoke(app, ["--version"]).stdout == runner.invoke(app, ["version"]).stdout != ""
 
 
 def test_destruction_is_not_done_when_nobody_can_be_asked(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ def show(
     """Show the records: who did what to what, and what came of it."""
     with options.console() as console:
         records = list(console.audit(after))
+    if not options.json:
+        records = [record | {"time": terminal.moment(record["time"] // 1000)} for record in records]
     options.rows(records, "index", "time", "identity", "role", "operation", "target", "outcome")
 
 
@@ -28,6 +30,9 @@ def verify(options: ConsoleOptions) -> None:
     """Check that the trail was not edited: its hash chain and signed heads."""
     with options.console() as console:
         report = console.verify_audit()
-    options.record(terminal.fields(report))
+    shown = terminal.fields(report)
+    if not options.json and not report.problem:
+        shown["problem"] = "none: the chain holds"
+    options.record(shown)
     if report.problem:
         terminal.refuse(report.problem, "keep the file as evidence, and compare it with a copy")

@@ -115,3 +115,9 @@ def run(action: Callable[[], None], *, debug: bool) -> None:
             raise
         named = f"{error.filename}: " if error.filename else ""
         terminal.refuse(f"{named}{error.strerror or error}", "name a file that can be read or written")
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:  # the shell of every verb: a bug is two lines too
+        if debug:
+            raise
+        terminal.refuse(f"this is a bug: {type(error).__name__}: {error}", "repeat with --debug, and report it")

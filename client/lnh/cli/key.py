@@ -222,7 +222,8 @@ def _row(one: StoredObject) -> dict[str, Any]:
 
     attributes = one.attributes
     number = attributes.get(Attribute.KEY_TYPE)
-    size: object = attributes.get(Attribute.MODULUS_BITS, "")
+    modulus = attributes.get(Attribute.MODULUS)
+    size: object = len(modulus) * 8 if isinstance(modulus, bytes) else ""
     params = attributes.get(Attribute.EC_PARAMS)
     if isinstance(params, bytes) and params in CURVES_BY_PARAMS:
         size = CURVES_BY_PARAMS[params].name

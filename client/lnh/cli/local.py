@@ -46,6 +46,7 @@ class Place:
         self.root = root
         self.member = root / "member"
         self.pid_file = root / "member.pid"
+        self.ready = root / "ready"  # there once the cluster is set up
 
     def secret(self, name: str) -> Path:
         return self.root / "secrets" / name
@@ -58,6 +59,10 @@ class Place:
             descriptor = os.open(self.secret(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_urlsafe(18) + "\n")
+
+    def is_one(self) -> bool:
+        """Whether this directory is gone, or one that `create` made: nothing else is ever removed."""
+        return not self.root.exists() or (self.root / "secrets").is_dir()
 
     def variables(self) -> dict[str, str]:
         """The environment in which every command finds this cluster and its passwords."""
@@ -244,30 +249,30 @@ def encrypt_and_check(steps: Steps) -> None:
 
 def stop(place: Place) -> None:
     """Stop the member of a place, if it runs; raises StepFailed when it does not end."""
-    try:
-        pid = int(place.pid_file.read_text())
-        os.kill(pid, signal.SIGTERM)
-    except (FileNotFoundError, ValueError, ProcessLookupError):
+    pid = running(place)
+    if pid is None:
         return
+    os.kill(pid, signal.SIGTERM)
     ends = time.monotonic() + _STOP_SECONDS
-    while _runs(pid):
+    while running(place) is not None:
         if time.monotonic() > ends:
             raise StepFailed(f"the member (process {pid}) did not stop within {_STOP_SECONDS:.0f} s")
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
-        time.sleep(0.05)  # between looks at a process that is none of our children
+        time.sleep(0.05)  # between looks at a process that may be none of our children
     place.pid_file.unlink(missing_ok=True)
 
 
-def _runs(pid: int) -> bool:
+def running(place: Place) -> int | None:
+    """The process of a place's member, if it runs; a number that another process has by now is not taken for it."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{pid}/stat")
-    with contextlib.suppress(OSError):
-        return state.read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
+        pid = int(place.pid_file.read_text())
+        process = Path("/proc") / str(pid)
+        words = (process / "cmdline").read_bytes().split(b"\0")
+        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, ValueError):
+        return None
+    return pid if os.fsencode(place.member) in words and state != "Z" else None
 
 
 def demo() -> None:
@@ -295,6 +300,7 @@ def demo() -> None:
         steps.say("Encrypt and decrypt it")
         encrypt_and_check(steps)
         steps.say("Stop every process of the member and start them again; the same session goes on, without a login")
+        typer.secho(f"{_TABS}$ kill $(cat $D/member.pid)", fg="cyan")
         stop(place)
         steps.start()
         steps.environment.pop("LNH_KRCO_PASSWORD_FILE")
@@ -328,34 +334,52 @@ def up(directory: Directory = Path(".lnh-demo")) -> None:
     """Start a one-member cluster with a registered client and a keyring, and leave it running."""
     place = _place_of(directory)
     try:
-        if place.pid_file.exists() and _runs(int(place.pid_file.read_text())):
-            terminal.refuse(f"{directory} runs already", f"lnh down --dir {directory}")
-        if place.member.exists():
-            Steps(place, quiet=True).start()
+        if place.ready.exists():
+            if running(place) is None:
+                Steps(place, quiet=True).start()
+        elif place.root.exists() and any(place.root.iterdir()):
+            terminal.refuse(
+                f"{directory} is not empty, and holds no finished cluster",
+                f"lnh down --dir {directory} removes one that was not finished",
+            )
         else:
-            if len(os.fsencode(place.root)) > _DIRECTORY_BYTES:
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))  # as in the demo
-                (directory / "place").write_text(f"{place.root}\n")
-            place.create()
+            place = _begin(directory, place)
             steps = Steps(place, quiet=True)
             set_up(steps)
             make_keyring(steps)
-    except StepFailed as error:
+            place.ready.touch()
+    except BaseException as error:  # an interrupted start leaves no process behind
         stop(place)
-        terminal.refuse(str(error), f"look at {place.member}/log")
+        if isinstance(error, StepFailed):
+            terminal.refuse(str(error), f"look at {place.member}/log, then lnh down --dir {directory}")
+        raise
     typer.echo(f"A cluster runs in {place.root}. To use it:")
+    if shutil.which("lnh") is None:
+        typer.echo(f"{_TABS}export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH")
     for name, value in place.variables().items():
         typer.echo(f"{_TABS}export {name}={shlex.quote(value)}")
     typer.echo(f"{_TABS}lnh key generate --keyring payments first --type EC --curve P-256")
     typer.echo(f"To end it: lnh down --dir {directory}")
 
 
+def _begin(directory: Path, place: Place) -> Place:
+    """Make the directories; elsewhere, when the path is too long for the member's sockets."""
+    if len(os.fsencode(place.root)) > _DIRECTORY_BYTES:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))  # as in the demo
+        (directory / "place").write_text(f"{place.root}\n")
+    place.create()
+    return place
+
+
 def down(directory: Directory = Path(".lnh-demo"), keep: bool = False) -> None:
     """End what `lnh up` started, and remove it (`--keep` leaves its data to start again)."""
     place = _place_of(directory)
-    if not place.member.exists():
-        terminal.refuse(f"{directory} holds no cluster", "lnh up")
+    if not directory.exists():
+        typer.echo(f"{directory} holds no cluster")
+        return
+    if not place.is_one():
+        terminal.refuse(f"{directory} was not made by lnh up", "name the directory of one that was")
     try:
         stop(place)
     except StepFailed as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from lnh.cli import (
@@ -43,6 +45,19 @@ def version() -> None:
     from importlib.metadata import version
 
     typer.echo(version("lnh"))
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+) -> None:
+    """A software HSM cluster: its members, keyrings and keys."""
 
 
 def main() -> None:

@@ -156,7 +156,7 @@ def read_secret(role: str, file: Path | None = None, *, what: str = "", new: boo
             refuse(f"{what}: {path} cannot be read: {reason}", "name a readable file", USAGE)
         return text.removesuffix("\n").removesuffix("\r")
     if not sys.stdin.isatty():
-        refuse(f"no {what}", f"answer on a terminal, give --password-file, or name a file in {variable}", USAGE)
+        refuse(f"no {what}", f"answer on a terminal, or name a file by its option (--help) or in {variable}", USAGE)
     return str(typer.prompt(what, hide_input=True, confirmation_prompt=new, err=True))
 
 

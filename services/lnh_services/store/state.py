@@ -232,7 +232,7 @@ def _put(storage: Storage, put: Put) -> None:
     existing = _require(storage, key, put.expected)
     for tag in put.unique:
         if any(id_ != key.id for id_ in storage.tagged(key.table, key.scope, tag)):
-            raise NameTaken(f"{key.table}: another item carries this name")
+            raise NameTaken(f"there is a {key.table} of this name")
     if existing is None and put.limit is not None and storage.count(key.table, key.scope) >= put.limit:
         raise LimitReached(f"{key.table}: at most {put.limit}", {"limit": put.limit})
     storage.put(Item(key=key, version=put.expected + 1, head=put.head, body=put.body, tags=put.tags))

@@ -173,7 +173,7 @@ class _PairRow:
 def _aes_length(template: Attributes) -> int:
     length = _number(template, _A.VALUE_LEN)
     if length not in AES_BYTES:
-        raise KeySizeRange(f"VALUE_LEN {length}; AES has {AES_BYTES} bytes")
+        raise KeySizeRange(f"VALUE_LEN {length}; AES has {_listed(AES_BYTES)} bytes")
     return length
 
 
@@ -192,6 +192,10 @@ def _generic_length(template: Attributes) -> int:
     return length
 
 
+def _listed(sizes: tuple[int, ...]) -> str:
+    return f"{', '.join(map(str, sizes[:-1]))} or {sizes[-1]}"
+
+
 def _number(template: Attributes, name: Attribute) -> int:
     if name not in template:
         raise TemplateIncomplete(f"{name.name} is missing")
@@ -203,7 +207,7 @@ def _number(template: Attributes, name: Attribute) -> int:
 def _plan_rsa(template: Attributes) -> _Plan:
     bits = _number(template, _A.MODULUS_BITS)
     if bits not in RSA_BITS:
-        raise KeySizeRange(f"MODULUS_BITS {bits}; RSA has {RSA_BITS} bits")
+        raise KeySizeRange(f"MODULUS_BITS {bits}; RSA has {_listed(RSA_BITS)} bits")
     exponent = template.get(_A.PUBLIC_EXPONENT, _F4_BYTES)
     assert isinstance(exponent, bytes), "PUBLIC_EXPONENT is bytes; its rule says so"
     if int.from_bytes(exponent, "big") != _F4:

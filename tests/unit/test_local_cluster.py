@@ -1,0 +1,68 @@
+"""`lnh up` and `lnh down` on directories in every state: they touch nothing that is not theirs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lnh.cli import local, terminal
+from lnh.cli.main import app
+from processes import wait_until
+
+runner = CliRunner()
+
+
+def test_down_where_nothing_is_says_so(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["down", "--dir", str(tmp_path / "none")])
+    assert (result.exit_code, "holds no cluster" in result.stdout) == (0, True)
+
+
+def test_a_directory_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("data")
+    for verb in ("up", "down"):
+        assert runner.invoke(app, [verb, "--dir", str(tmp_path)]).exit_code == terminal.REFUSED
+    assert (tmp_path / "precious").read_text() == "data"
+
+
+def test_what_was_not_finished_is_not_taken_for_a_cluster_and_can_be_removed(tmp_path: Path) -> None:
+    place = local.Place(tmp_path / "p")
+    place.create()
+    result = runner.invoke(app, ["up", "--dir", str(place.root)])
+    assert result.exit_code == terminal.REFUSED
+    assert "lnh down" in result.stderr
+    assert runner.invoke(app, ["down", "--dir", str(place.root)]).exit_code == 0
+    assert not place.root.exists()
+
+
+def test_a_start_that_fails_says_why_and_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: local.Steps) -> str:
+        raise local.StepFailed("no five free ports")
+
+    monkeypatch.setattr(local, "set_up", fails)
+    monkeypatch.setattr(local, "_DIRECTORY_BYTES", 4096)
+    result = runner.invoke(app, ["up", "--dir", str(tmp_path / "p")])
+    assert result.exit_code == terminal.REFUSED
+    assert result.stderr.startswith("refused: no five free ports")
+    assert local.running(local.Place(tmp_path / "p")) is None
+
+
+def test_a_process_that_only_has_the_members_number_is_not_ended(tmp_path: Path) -> None:
+    place = local.Place(tmp_path)
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        place.pid_file.write_text(f"{other.pid}\n")
+        assert local.running(place) is None
+        local.stop(place)
+        assert other.poll() is None
+    finally:
+        other.communicate(b"\n")
+    member = subprocess.Popen([sys.executable, "-c", "input()", place.member], stdin=subprocess.PIPE)
+    place.pid_file.write_text(f"{member.pid}\n")
+    wait_until(lambda: local.running(place) == member.pid, "the member's command line")
+    local.stop(place)
+    assert local.running(place) is None
+    assert member.wait() != 0
