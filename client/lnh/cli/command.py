@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import inspect
 import sys
+import types
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -62,7 +63,9 @@ def verb(app: typer.Typer, name: str, group: type[G]) -> Callable[[Callable[...,
 
 def with_options(function: Callable[..., None], group: type[G]) -> Callable[..., None]:
     """The function with its first parameter replaced by the fields of the option group."""
-    own = get_type_hints(function, include_extras=True)
+    # Not of the function itself: Python 3.10 would wrap what has the default None once more, and hide typer's part.
+    annotated = types.SimpleNamespace(__annotations__=function.__annotations__)
+    own = get_type_hints(annotated, function.__globals__, include_extras=True)
     first, *rest = inspect.signature(function).parameters.values()
     del first
     hints = get_type_hints(group, include_extras=True)
