@@ -329,6 +329,17 @@ class SealBroken(LnhError):
     advice = "the stored data was changed outside the product: restore from a backup and look for the cause"
 
 
+class StateRolledBack(LnhError):
+    """A genuine record or object, but older than one this HSM has used."""
+
+    code = 59
+    ckr = "CKR_DEVICE_ERROR"
+    advice = (
+        "the member's store went back to an older state: stop the member, find out why, and take the newer state from "
+        "another member; an HSM that is activated anew takes what is there"
+    )
+
+
 # 70..99: the cluster and the appliance
 
 

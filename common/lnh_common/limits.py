@@ -92,6 +92,10 @@ CACHED_KEYS: Final = 4096
 CACHED_SESSIONS: Final = 4096
 CACHED_RECORDS: Final = 8192
 
+# The hsm core
+ITEMS_SEEN: Final = 1 << 17  # whose highest version it remembers
+MARKS_AT_ONCE: Final = 4096
+
 # The audit trail
 AUDIT_SIGN_RECORDS: Final = 1000
 AUDIT_SIGN_SECONDS: Final = 10.0

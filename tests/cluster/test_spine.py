@@ -149,6 +149,31 @@ def test_a_row_changed_on_disk_is_refused_and_the_rest_still_served(
     other.sign(b"data")
 
 
+def test_a_key_put_back_as_it_was_before_it_changed_is_refused(running: Running, session: lnh.KeyringSession) -> None:
+    _, key = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="older")
+    _, other = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="untouched")
+    database = next((running.place.member / "data" / "store").glob("*.db"))
+    with sqlite3.connect(database) as rows:
+        older = rows.execute("SELECT version, head, body FROM items WHERE id = ?", (key.handle,)).fetchone()
+    rows.close()
+    key.set_attributes(label="newer")
+    key.sign(b"data")
+    os.kill(running.supervisor, signal.SIGSTOP)  # so that no store runs while its file is changed
+    try:
+        store = next(pid for pid, words in children(running).items() if "lnh_services.store" in words)
+        os.kill(store, signal.SIGKILL)
+        until(lambda: store not in children(running) or not children(running)[store], "the store is dead")
+        with sqlite3.connect(database) as rows:
+            rows.execute("UPDATE items SET version = ?, head = ?, body = ? WHERE id = ?", (*older, key.handle))
+        rows.close()
+    finally:
+        os.kill(running.supervisor, signal.SIGCONT)
+    other.sign(b"data")
+    with pytest.raises(lnh.errors.StateRolledBack):
+        key.sign(b"data")
+    other.sign(b"data")
+
+
 def test_a_deadline_holds_while_nothing_answers(running: Running, session: lnh.KeyringSession) -> None:
     _, private = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="late")
     workers = [pid for pid, words in children(running).items() if "hsm.worker" in words]

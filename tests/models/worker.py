@@ -18,6 +18,7 @@ from lnh_common.messages import admin, hsm, session, store
 from lnh_common.messages.base import Effect, Empty, Message, Operation, Q, R
 from lnh_common.messages.session import ChangePassword, Credential, LoggedIn, Login, Register, Role
 from lnh_services.hsm import credentials
+from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.operations.policies import policy_id
 from lnh_services.hsm.operations.session import check_token
@@ -59,6 +60,7 @@ class World:
         self.now = START
         self.store = DictStore()
         self.audit: list[hsm.AuditEntry] = []
+        self.seen = HighestSeen()
         self.cluster = os.urandom(16)
         self.identity = Ed25519PrivateKey.generate()
         self.secrets = hsm.WorkerSecrets(
@@ -130,6 +132,8 @@ class World:
                         worker.forget(store.Forget(sequence=before, keys=tuple(keys)))
         if isinstance(message, hsm.Derive):
             return hsm.Derived(key=derived(message.password, message.salt))
+        if isinstance(message, hsm.Seen):
+            return hsm.Highest(highest=tuple(self.seen.note(message.marks)))
         if isinstance(message, hsm.Audit):
             self.audit.extend(message.entries)
             return hsm.Audited(index=len(self.audit))
@@ -146,7 +150,7 @@ class World:
                 except LnhError as error:
                     asked = steps.throw(error)
                 else:
-                    asked = steps.send(answer)
+                    asked = steps.send(answer if asked.waits else None)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
 

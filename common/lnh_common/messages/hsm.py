@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from lnh_common import limits
 from lnh_common.messages.base import Confidential, Effect, Empty, Message, operation
 from lnh_common.messages.session import Id16, Key32
 from lnh_common.messages.store import MemberInfo
@@ -95,6 +96,29 @@ class Audited(Message):
     index: int
 
 
+class Mark(Message):
+    """One stored item as a worker used it, or wrote it.
+
+    Args:
+        item: names it: 16 bytes of a hash.
+        born: of what is made anew under the same id, UTC milliseconds; -1 is as it is known.
+    """
+
+    item: Id16
+    born: int
+    version: int
+
+
+class Seen(Message):
+    marks: Annotated[tuple[Mark, ...], msgspec.Meta(min_length=1, max_length=limits.MARKS_AT_ONCE)]
+
+
+class Highest(Message):
+    """For each mark, in order: the highest `(born, version)` that this HSM has seen, the mark's included."""
+
+    highest: tuple[tuple[int, int], ...]
+
+
 class WorkerStatus(Message):
     number: int
     operations: int
@@ -152,5 +176,6 @@ ADMIT: Final = operation("hsm.admit", Admit, Admitted, effect=Effect.WRITE)
 DEPART: Final = operation("hsm.depart", Depart, Empty, effect=Effect.WRITE)
 ATTACH: Final = operation("core.attach", AttachWorker, WorkerSecrets)
 AUDIT: Final = operation("core.audit", Audit, Audited, effect=Effect.WRITE)
+SEEN: Final = operation("core.seen", Seen, Highest)
 DERIVE: Final = operation("argon2.derive", Derive, Derived)
 WORKER_STATUS: Final = operation("worker.status", Empty, WorkerStatus)

@@ -34,6 +34,7 @@ from lnh_common.messages.hsm import (
     DEPART,
     DERIVE,
     INVITE,
+    SEEN,
     Admit,
     Admitted,
     AttachWorker,
@@ -41,7 +42,9 @@ from lnh_common.messages.hsm import (
     Audited,
     Depart,
     Derive,
+    Highest,
     Invited,
+    Seen,
     WorkerSecrets,
 )
 from lnh_services import durable
@@ -50,6 +53,7 @@ from lnh_services.hsm.audit import Trail
 from lnh_services.hsm.channel_epochs import rotated
 from lnh_services.hsm.children import Workers, argon2_process
 from lnh_services.hsm.console import Console, Surroundings
+from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.hardening import Hardening
 from lnh_services.hsm.keys import KEY_BYTES
 from lnh_services.hsm.partitions import PartitionFiles
@@ -110,6 +114,7 @@ class Core:
                 advice=_advice(self._directory, self._settings),
             ),
         )
+        self._seen: Final = HighestSeen()
         self._signed_at = 0.0
 
     async def serve(self, stop: asyncio.Event) -> None:
@@ -155,6 +160,8 @@ class Core:
         core = Server(self._directory.hsm_core, name="hsm.core")
         core.serve(ATTACH, self._on_attach)
         core.serve(AUDIT, self._on_audit)
+        core.serve(SEEN, self._on_seen)
+        core.on_cast(SEEN, self._on_told)
         core.serve(INVITE, self._on_invite)
         services = Server(self._directory.hsm_for_services, name="hsm.services")
         self._console.serve_one(services, messages.HSM_SHOW)
@@ -199,6 +206,12 @@ class Core:
     async def _on_depart(self, call: Call, request: Depart) -> Empty:
         await self._console.belonging.depart(request)
         return Empty()
+
+    async def _on_seen(self, call: Call, request: Seen) -> Highest:
+        return Highest(highest=tuple(self._seen.note(request.marks)))
+
+    async def _on_told(self, call: Call, told: Seen) -> None:
+        self._seen.note(told.marks)
 
     async def _derive(self, request: Derive) -> bytes:
         return (await self._deriver.ask(DERIVE, request, timeout=_DERIVE_SECONDS)).key

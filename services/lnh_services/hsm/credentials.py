@@ -104,6 +104,7 @@ def new_record(
     keyring: bytes = b"",
     keyring_key: bytes = b"",
     must_change: bool = False,
+    born: int = 0,
 ) -> CredentialRecord:
     """A new credential with a new id.
 
@@ -133,6 +134,7 @@ def new_record(
         keyring_key=sealed,
         generation=smk.generation,
         changed_at=now,
+        born=born,
     )
 
 

@@ -108,6 +108,10 @@ class KeyringKeys:
         place = place.of(Kind.VALUE, hashlib.sha256(item.head).digest())
         return unseal(self.value, item.body, place)
 
+    def read(self, item: Item) -> tuple[Attributes, bytes]:
+        """Attributes and value of a stored object; raises SealBroken."""
+        return self.read_attributes(item), self.read_value(item)
+
     def seal_for_session(self, session: bytes, handle: bytes, attributes: Attributes, value: bytes) -> bytes:
         """What the session with this id carries of an object of its own."""
         place = self._place(Kind.SESSION_OBJECT, handle, 1).of(Kind.SESSION_OBJECT, session)

@@ -46,8 +46,11 @@ class ClusterRecord(Record):
 
 
 class UserRecord(Record):
+    """`born`, in UTC milliseconds, tells it from an earlier user of the same name; so of a user's credential."""
+
     name: str
     role: str
+    born: int = 0
 
 
 class ClientRecord(Record):
@@ -97,6 +100,7 @@ class CredentialRecord(Record):
     keyring_key: bytes
     generation: int
     changed_at: int
+    born: int = 0
 
 
 class PolicyRecord(Record):

@@ -33,11 +33,16 @@ class Peer(enum.Enum):
 
 @dataclass(frozen=True)
 class Ask:
-    """One request to another process; its answer, or its error, is sent into the generator."""
+    """One request to another process; its answer, or its error, is sent into the generator.
+
+    Args:
+        waits: false where no answer is wanted; None is then sent at once.
+    """
 
     peer: Peer
     operation: Operation[Any, Any]
     message: Message
+    waits: bool = True
 
 
 class Deadline:
@@ -58,3 +63,8 @@ def ask(peer: Peer, operation: Operation[Q, R], message: Q) -> Steps[R]:
     reply = yield Ask(peer, operation, message)
     assert isinstance(reply, operation.reply), "the loop decodes an answer as the operation's reply type"
     return reply
+
+
+def tell(peer: Peer, operation: Operation[Q, Any], message: Q) -> Steps[None]:
+    """Tell `peer` something, and go on at once; it may get lost."""
+    yield Ask(peer, operation, message, waits=False)

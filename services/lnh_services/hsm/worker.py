@@ -233,7 +233,11 @@ class Worker:
         except LnhError as error:  # only the worker's own tasks raise; a request answers
             log.warning("worker task failed", error=str(error))
             return
-        self._ask(task, asked)
+        if asked.waits:
+            self._ask(task, asked)
+        else:
+            self._cast(asked.peer, asked.operation, asked.message)
+            self._advance(task, None)
 
     def _send(self, way_back: list[bytes], frames: wire.Frames) -> None:
         send = self._front.send
@@ -287,10 +291,13 @@ class Worker:
         if peer is Peer.STORE and header.operation == store.FORGET.name:
             forget = codec.decode_as(body, store.Forget)
             self.core.forget(forget)
+            # If it gets lost, the store waits for the lease to end.
             said = store.Forgotten(sequence=forget.sequence, worker=self.core.worker)
-            cast = wire.request(store.FORGOTTEN.name, next(self._ids), 0, kind=Kind.CAST)
-            # If it cannot be said, the store waits for the lease to end.
-            self._peers[Peer.STORE].send([cast.pack(), b"", codec.encode(said)])
+            self._cast(Peer.STORE, store.FORGOTTEN, said)
+
+    def _cast(self, peer: Peer, operation: Operation[Any, Any], message: Message) -> None:
+        header = wire.request(operation.name, next(self._ids), 0, kind=Kind.CAST)
+        self._peers[peer].send([header.pack(), b"", codec.encode(message)])
 
     # --- time
 

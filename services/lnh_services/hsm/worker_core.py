@@ -22,6 +22,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import msgspec
 
 from lnh_common import channel, codec, limits, wire
+from lnh_common.attributes import Attributes
 from lnh_common.channel import Envelope, OpenedCredential, SessionKeys
 from lnh_common.errors import (
     AuditFailed,
@@ -36,6 +37,7 @@ from lnh_common.errors import (
     ObjectUnknown,
     PermissionDenied,
     SealBroken,
+    StateRolledBack,
     TokenExpired,
     TokenUnknown,
     UnknownOperation,
@@ -49,10 +51,11 @@ from lnh_common.wire import Frames, Header, Kind
 from lnh_services.hsm import permissions
 from lnh_services.hsm.caches import CachedKey, CachedRecord, Caches
 from lnh_services.hsm.credentials import Smk
+from lnh_services.hsm.freshness import Items
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.mechanisms import IvSource
 from lnh_services.hsm.objects import KeyringKeys
-from lnh_services.hsm.records import ClientRecord, ClusterRecord, Record, Records, record_id
+from lnh_services.hsm.records import TABLES, ClientRecord, ClusterRecord, Record, Records, record_id
 from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, ask
 from lnh_services.hsm.tokens import Session, Token, open_token, token_epoch
 
@@ -368,10 +371,10 @@ class WorkerCore:
             identity = self.secrets()
             bare = Records(identity.record_key, identity.secrets.cluster, b"")
             key = bare.key_of(ClusterRecord, CLUSTER_RECORD)
-            got = yield from ask(Peer.STORE, store.GET, store.Get(key=key))
-            if got.item is None:
+            found = yield from Items(bare.cluster, b"").get(key, lambda item: bare.read(ClusterRecord, item))
+            if found is None:
                 raise NoCluster("the store holds no cluster yet")
-            self.cluster = bare.read(ClusterRecord, got.item)
+            self.cluster = found[0]
             self.records = Records(identity.record_key, identity.secrets.cluster, self.cluster.instance)
         return self.records
 
@@ -389,32 +392,37 @@ class WorkerCore:
         key = records.key_of(kind, record, scope)
         known = self.caches.records.get((key.table, record)) if cached else None
         if known is None:
-            got = yield from ask(Peer.STORE, store.GET, store.Get(key=key))
-            found = records.read(kind, got.item) if got.item else None
-            known = CachedRecord(found, got.item.version if got.item else 0)
+            found = yield from self._items(records).get(key, lambda item: records.read(kind, item))
+            known = CachedRecord(*(found or (None, 0)))
             if cached and self.is_leased():
                 self.caches.records.put((key.table, record), known)
         return cast("R | None", known.record), known.version
 
-    def scan(self, kind: type[R], after: bytes = b"", limit: int = limits.PAGE_ITEMS) -> Steps[tuple[list[R], bool]]:
-        """A page of a table's records in the order of their ids, and whether there are more."""
+    def page(
+        self, kind: type[R], *, name: str = "", after: bytes = b"", limit: int = limits.PAGE_ITEMS
+    ) -> Steps[tuple[list[tuple[R, int]], bool]]:
+        """A page of a table's records (of those with this name) with their versions, by id; whether there are more."""
         records = yield from self.started()
-        table = records.key_of(kind, b"").table
-        page = yield from ask(Peer.STORE, store.SCAN, store.Scan(table=table, after=after, limit=limit, body=True))
-        return [records.read(kind, item) for item in page.items], page.more
+        tags = (records.tag(name),) if name else ()
+        scan = store.Scan(table=TABLES[kind], tags=tags, after=after, limit=limit, body=True)
+        found, more = yield from self._items(records).page(scan, lambda item: records.read(kind, item))
+        return [(record, item.version) for item, record in found], more
 
     def scan_all(self, kind: type[R]) -> Steps[list[R]]:
         """Every record of a small table."""
-        found: list[R] = []
         records = yield from self.started()
+        found: list[R] = []
         after, more = b"", True
         while more:
-            table = records.key_of(kind, b"").table
-            page = yield from ask(Peer.STORE, store.SCAN, store.Scan(table=table, after=after, limit=1024, body=True))
-            found += [records.read(kind, item) for item in page.items]
-            more = page.more
-            after = page.items[-1].key.id if page.items else after
+            scan = store.Scan(table=TABLES[kind], after=after, limit=1024, body=True)
+            page, more = yield from self._items(records).page(scan, lambda item: records.read(kind, item))
+            found += [record for _, record in page]
+            after = page[-1][0].key.id if page else after
         return found
+
+    @staticmethod
+    def _items(records: Records) -> Items:
+        return Items(records.cluster, records.instance)
 
     # --- objects
 
@@ -425,19 +433,38 @@ class WorkerCore:
         known = self.caches.keys.get(where)
         if known is None:
             keys = request.keyring_keys
-            got = yield from ask(Peer.STORE, store.GET, store.Get(key=keys.key(handle)))
+            found = yield from self.stored(keys, handle)
             while not session.alive:
                 # What was read is older than what was forgotten: first the session again, then the object.
                 yield from self.check_alive(request)
                 session = request.who
-                got = yield from ask(Peer.STORE, store.GET, store.Get(key=keys.key(handle)))
-            if got.item is None:
-                raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
-            attributes = keys.read_attributes(got.item)
-            known = CachedKey.loaded_from(got.item.version, attributes, keys.read_value(got.item))
+                found = yield from self.stored(keys, handle)
+            (attributes, value), version = found
+            known = CachedKey.loaded_from(version, attributes, value)
             if self.is_leased():
                 self.caches.keys.put(where, known)
         return known
+
+    def stored(self, keys: KeyringKeys, handle: bytes) -> Steps[tuple[tuple[Attributes, bytes], int]]:
+        """An object's attributes and value, and its version; raises ObjectUnknown, SealBroken, StateRolledBack."""
+        records = yield from self.started()
+        found = yield from self._items(records).get(keys.key(handle), keys.read)
+        if found is None:
+            raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
+        return found
+
+    def described(self, keys: KeyringKeys, handle: bytes) -> Steps[tuple[Attributes, int]]:
+        """An object's attributes without its value; raises as `stored`."""
+        records = yield from self.started()
+        found = yield from self._items(records).get(keys.key(handle), keys.read_attributes, body=False)
+        if found is None:
+            raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
+        return found
+
+    def objects(self, keys: KeyringKeys, scan: store.Scan) -> Steps[tuple[list[tuple[store.Item, Attributes]], bool]]:
+        """A page of objects with their attributes, and whether there are more; raises SealBroken, StateRolledBack."""
+        records = yield from self.started()
+        return (yield from self._items(records).page(scan, keys.read_attributes))
 
     def check_time(self, token: Token) -> None:
         """Raises TokenExpired."""
@@ -466,7 +493,14 @@ class WorkerCore:
             issued_at=request.envelope.issued_at,
             changes=tuple(changes),
         )
-        return (yield from ask(Peer.STORE, store.COMMIT, message))
+        committed = yield from ask(Peer.STORE, store.COMMIT, message)
+        if not committed.duplicate:
+            yield from self._written(message)
+        return committed
+
+    def _written(self, commit: store.Commit) -> Steps[None]:
+        if self.records is not None:
+            yield from self._items(self.records).written(commit.changes)
 
     def acted_before(self, request: Request[Any]) -> Steps[bool]:
         """Whether this request, which comes again, has acted; raises its first error if it was refused."""
@@ -493,6 +527,7 @@ class WorkerCore:
             yield from ask(Peer.STORE, store.COMMIT, message)
         except (VersionConflict, ObjectUnknown):
             return False
+        yield from self._written(message)
         return True
 
     # --- audit
@@ -545,7 +580,7 @@ class WorkerCore:
 
 
 # Errors that say somebody tried what they may not: recorded whatever the operation.
-REFUSALS: Final = (PermissionDenied, ChannelInvalid, SealBroken)
+REFUSALS: Final = (PermissionDenied, ChannelInvalid, SealBroken, StateRolledBack)
 
 
 def _role(session: Session) -> str:

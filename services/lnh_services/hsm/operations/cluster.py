@@ -54,6 +54,7 @@ def add_user(worker: WorkerCore, request: Request[AddUser]) -> Steps[Empty]:
     credentials.check_password(message.password)
     kept = yield from derive(message.password)
     identity = worker.secrets()
+    born = int(worker.utc() * 1000)
     record = credentials.new_record(
         kept,
         role=Role.USER,
@@ -61,13 +62,14 @@ def add_user(worker: WorkerCore, request: Request[AddUser]) -> Steps[Empty]:
         cluster=identity.secrets.cluster,
         now=int(worker.utc()),
         name=message.name,
+        born=born,
     )
     records = yield from worker.started()
     yield from worker.commit(
         request,
         [
             records.put(
-                UserRecord(name=message.name, role=message.role),
+                UserRecord(name=message.name, role=message.role, born=born),
                 record_id("user", message.name),
                 0,
                 unique=message.name,
@@ -106,10 +108,10 @@ def delete_user(worker: WorkerCore, request: Request[UserRef]) -> Steps[Empty]:
             store.Require(key=records.key_of(UserRecord, record_id("user", others[0].name)), version=other_version)
         )
     where = credentials.credential_id(Role.USER, name)
-    changes += [
-        store.Delete(key=records.key_of(UserRecord, record_id("user", name)), expected=version),
-        store.Delete(key=records.key_of(CredentialRecord, where)),
-    ]
+    changes.append(store.Delete(key=records.key_of(UserRecord, record_id("user", name)), expected=version))
+    held, held_version = yield from worker.versioned(CredentialRecord, where, cached=False)
+    if held is not None:
+        changes.append(store.Delete(key=records.key_of(CredentialRecord, where), expected=held_version))
     yield from worker.commit(request, changes)
     return Empty()
 
@@ -135,12 +137,10 @@ def list_clients(worker: WorkerCore, request: Request[Empty]) -> Steps[Clients]:
 
 
 def _named_client(worker: WorkerCore, name: str) -> Steps[tuple[ClientRecord, int]]:
-    records = yield from worker.started()
-    table = records.key_of(ClientRecord, b"").table
-    page = yield from ask(Peer.STORE, store.SCAN, store.Scan(table=table, tags=(records.tag(name),), body=True))
-    if not page.items:
+    found, _ = yield from worker.page(ClientRecord, name=name)
+    if not found:
         raise ClientUnknown(f"no client {name!r} is registered here")
-    return records.read(ClientRecord, page.items[0]), page.items[0].version
+    return found[0]
 
 
 def revoke_client(worker: WorkerCore, request: Request[ClientRef]) -> Steps[Empty]:

@@ -73,20 +73,13 @@ def list_(worker: WorkerCore, request: Request[ListKeyrings]) -> Steps[Keyrings]
     """Names of keyrings, as far as the session may see them."""
     message = request.message
     client = yield from _client(worker, request)
-    records = yield from worker.started()
-    tags = (records.tag(message.label),) if message.label else ()
-    table = records.key_of(KeyringRecord, b"").table
-    page = yield from ask(
-        Peer.STORE,
-        store.SCAN,
-        store.Scan(table=table, tags=tags, after=message.after, limit=limits.PAGE_ITEMS, body=True),
-    )
-    found = [records.read(KeyringRecord, item) for item in page.items]
+    page, more = yield from worker.page(KeyringRecord, name=message.label, after=message.after)
+    found = [record for record, _ in page]
     return Keyrings(
         keyrings=tuple(
             KeyringView(id=each.id, label=each.label) for each in found if _is_visible(worker, request, each, client)
         ),
-        more=page.more,
+        more=more,
         last=found[-1].id if found else b"",
     )
 

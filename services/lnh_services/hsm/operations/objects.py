@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from lnh_common import limits
 from lnh_common.attributes import Attribute, Attributes, parse_template
-from lnh_common.errors import ObjectUnknown
 from lnh_common.mechanisms import mechanism
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
@@ -26,8 +25,8 @@ from lnh_services.hsm.mechanisms import generate as generation
 from lnh_services.hsm.objects import SEARCHABLE, has, stored_template, view
 from lnh_services.hsm.operations.policies import effective_policy
 from lnh_services.hsm.operations.session_objects import carried
-from lnh_services.hsm.records import KeyringRecord
-from lnh_services.hsm.steps import Peer, Steps, ask
+from lnh_services.hsm.records import OBJECTS, KeyringRecord
+from lnh_services.hsm.steps import Steps
 from lnh_services.hsm.worker_core import Request, WorkerCore
 
 _NEW: Final = 1
@@ -52,16 +51,13 @@ def _store(worker: WorkerCore, request: Request[Any], made: list[tuple[Attribute
         return [view(handle, _NEW, attributes) for handle, (attributes, _) in zip(handles, made, strict=True)]
     views: list[ObjectView] = []
     for handle in handles:
-        views.append((yield from _stored(request, handle)))  # noqa: PERF401  # a comprehension cannot yield
+        views.append((yield from _stored(worker, request, handle)))  # noqa: PERF401  # a comprehension cannot yield
     return views
 
 
-def _stored(request: Request[Any], handle: bytes) -> Steps[ObjectView]:
-    keys = request.keyring_keys
-    got = yield from ask(Peer.STORE, store.GET, store.Get(key=keys.key(handle), body=False))
-    if got.item is None:
-        raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
-    return view(handle, got.item.version, keys.read_attributes(got.item))
+def _stored(worker: WorkerCore, request: Request[Any], handle: bytes) -> Steps[ObjectView]:
+    attributes, version = yield from worker.described(request.keyring_keys, handle)
+    return view(handle, version, attributes)
 
 
 def generate(worker: WorkerCore, request: Request[GenerateKey]) -> Steps[ObjectView]:
@@ -100,18 +96,13 @@ def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
     found: list[ObjectView] = []
     after, more, size = message.after, True, 0
     while more and len(found) < message.limit:
-        page = yield from ask(
-            Peer.STORE,
-            store.SCAN,
-            store.Scan(table="object", scope=keys.keyring, tags=tags, after=after, limit=limits.PAGE_ITEMS),
-        )
+        scan = store.Scan(table=OBJECTS, scope=keys.keyring, tags=tags, after=after, limit=limits.PAGE_ITEMS)
+        page, more = yield from worker.objects(keys, scan)
         yield from worker.check_alive(request)
-        more = page.more
-        for item in page.items:
+        for item, attributes in page:
             if len(found) == message.limit or (found and size + len(item.head) > limits.PAGE_BYTES):
                 return Found(objects=tuple(found), more=True, last=after)
             after = item.key.id
-            attributes = keys.read_attributes(item)
             if has(attributes, template):
                 size += len(item.head)
                 found.append(view(item.key.id, item.version, attributes))
@@ -124,17 +115,9 @@ def show(worker: WorkerCore, request: Request[Show]) -> Steps[ObjectView]:
     if message.sealed:
         known = carried(worker, request, message.handle, message.sealed)
         return view(message.handle, known.version, known.attributes)
-    found = yield from _stored(request, request.message.handle)
+    found = yield from _stored(worker, request, request.message.handle)
     yield from worker.check_alive(request)
     return found
-
-
-def _current(worker: WorkerCore, request: Request[Any], handle: bytes) -> Steps[tuple[store.Item, Attributes]]:
-    keys = request.keyring_keys
-    got = yield from ask(Peer.STORE, store.GET, store.Get(key=keys.key(handle)))
-    if got.item is None:
-        raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
-    return got.item, keys.read_attributes(got.item)
 
 
 def set_attributes(worker: WorkerCore, request: Request[SetAttributes]) -> Steps[ObjectView]:
@@ -142,12 +125,11 @@ def set_attributes(worker: WorkerCore, request: Request[SetAttributes]) -> Steps
     message = request.message
     keys = request.keyring_keys
     if (yield from worker.acted_before(request)):
-        return (yield from _stored(request, message.handle))
-    item, attributes = yield from _current(worker, request, message.handle)
+        return (yield from _stored(worker, request, message.handle))
+    (attributes, value), version = yield from worker.stored(keys, message.handle)
     changed = rules.change(attributes, parse_template(message.template), request.role)
-    put = keys.put(message.handle, item.version, changed, keys.read_value(item))
-    yield from worker.commit(request, [put])
-    return view(message.handle, item.version + 1, changed)
+    yield from worker.commit(request, [keys.put(message.handle, version, changed, value)])
+    return view(message.handle, version + 1, changed)
 
 
 def destroy(worker: WorkerCore, request: Request[ObjectRef]) -> Steps[Empty]:
@@ -155,7 +137,7 @@ def destroy(worker: WorkerCore, request: Request[ObjectRef]) -> Steps[Empty]:
     handle = request.message.handle
     if (yield from worker.acted_before(request)):
         return Empty()
-    item, attributes = yield from _current(worker, request, handle)
+    attributes, version = yield from worker.described(request.keyring_keys, handle)
     rules.check_destroy(attributes)
-    yield from worker.commit(request, [store.Delete(key=item.key, expected=item.version)])
+    yield from worker.commit(request, [store.Delete(key=request.keyring_keys.key(handle), expected=version)])
     return Empty()

@@ -291,6 +291,7 @@ def _renamed(worker: WorkerCore, stored: CredentialRecord, keyring_key: bytes) -
         keyring=stored.keyring,
         keyring_key=keyring_key,
         must_change=stored.must_change,
+        born=stored.born,
     )
 
 
@@ -318,6 +319,7 @@ def change_password(worker: WorkerCore, request: Request[ChangePassword]) -> Ste
         name=stored.name,
         keyring=stored.keyring,
         keyring_key=keyring_key,
+        born=stored.born,
     )
     records = yield from worker.started()
     yield from worker.audit(request, "ok", _name(request, credential), credential.role.value)

@@ -1,0 +1,144 @@
+"""Nothing that this HSM used is served older than it was: the highest age seen of each item, kept in the core.
+
+Every record and object is authentic by its seal, and an authentic older one is authentic too. So before a worker reads
+one from the store (to fill a cache, or past one) it asks the core how old it must be at least; what comes is checked,
+and if it is newer than the core knew, the core is told. Asked in this order nothing lies between what was read and its
+use: a `forget` that comes meanwhile is about what is not read yet. What a worker wrote or deleted the core is told too.
+
+An *age* is `(born, version)`. Versions of an item only grow, but start again when it was deleted and made anew under
+the same id; only users are, and their records say when they were born (UTC milliseconds).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
+
+from lnh_common import codec, limits
+from lnh_common.errors import StateRolledBack
+from lnh_common.messages.hsm import SEEN, Mark, Seen
+from lnh_common.messages.store import GET, SCAN, Change, Delete, Get, Item, Key, Put, Scan
+from lnh_services.hsm.records import TABLES, CredentialRecord, LockRecord, LogoutRecord, PolicyRecord, UserRecord
+from lnh_services.hsm.steps import Peer, Steps, ask, tell
+
+T = TypeVar("T")
+Age = tuple[int, int]
+
+_ITEM_BYTES: Final = 16
+AS_KNOWN: Final = -1  # born when it was born
+# Without a record of these more is allowed, not less; so "there is none" is checked as version 0.
+ABSENCE_ALLOWS: Final = frozenset(TABLES[kind] for kind in (LogoutRecord, LockRecord, PolicyRecord))
+
+
+class HighestSeen:
+    """The core's table: bounded; what was used longest ago is forgotten first.
+
+    Args:
+        size: how many items it holds.
+    """
+
+    def __init__(self, size: int = limits.ITEMS_SEEN) -> None:
+        self._size: Final = size
+        self._ages: Final[dict[bytes, Age]] = {}
+
+    def note(self, marks: Sequence[Mark]) -> list[Age]:
+        """Take in what was used; for each, the highest age seen, this one included."""
+        return [self._note(mark) for mark in marks]
+
+    def _note(self, mark: Mark) -> Age:
+        known = self._ages.pop(mark.item, (0, 0))
+        born = known[0] if mark.born == AS_KNOWN else mark.born
+        highest = max(known, (born, mark.version))
+        if highest == (0, 0):
+            return highest  # there never was one
+        if len(self._ages) >= self._size:
+            del self._ages[next(iter(self._ages))]
+        self._ages[mark.item] = highest
+        return highest
+
+    def __len__(self) -> int:
+        return len(self._ages)
+
+
+class Items:
+    """Names and checks what is stored of one instance of the cluster: a restore begins anew."""
+
+    def __init__(self, cluster: bytes, instance: bytes) -> None:
+        self._where: Final = [cluster, instance]
+
+    def name(self, key: Key) -> bytes:
+        """16 bytes that name an item."""
+        covered = codec.encode([*self._where, key.table, key.scope, key.id])
+        return hashlib.sha256(covered).digest()[:_ITEM_BYTES]
+
+    def highest(self, keys: Sequence[Key]) -> Steps[list[Age]]:
+        """How old these must be at least; to be asked before they are read."""
+        if not keys:
+            return []
+        marks = tuple(Mark(item=self.name(key), born=0, version=0) for key in keys)
+        return list((yield from ask(Peer.CORE, SEEN, Seen(marks=marks))).highest)
+
+    def get(self, key: Key, read: Callable[[Item], T], *, body: bool = True) -> Steps[tuple[T, int] | None]:
+        """An item as `read` reads it, which raises if it is not authentic, and its version; None where there is none.
+
+        Raises StateRolledBack.
+        """
+        at_least = (yield from self.highest([key]))[0]
+        item = (yield from ask(Peer.STORE, GET, Get(key=key, body=body))).item
+        if item is None:
+            if key.table in ABSENCE_ALLOWS:
+                yield from self.used([(key, (0, 0), at_least)])
+            return None
+        found = read(item)
+        yield from self.used([(key, (_born(found), item.version), at_least)])
+        return found, item.version
+
+    def page(self, scan: Scan, read: Callable[[Item], T]) -> Steps[tuple[list[tuple[Item, T]], bool]]:
+        """A page of items as `read` reads them, and whether there are more; raises StateRolledBack.
+
+        What is on it is known only when it is there. So something older than the core knows may have changed just now:
+        it is read again, and must then be as new as was said.
+        """
+        at_least: dict[bytes, Age] = {}
+        while True:
+            page = yield from ask(Peer.STORE, SCAN, scan)
+            found = [(item, read(item)) for item in page.items]
+            ages = [(item.key, (_born(one), item.version)) for item, one in found]
+            yield from self.used([(key, age, at_least.get(key.id, age)) for key, age in ages])
+            known = yield from self.highest([key for key, _ in ages])
+            pairs = list(zip(ages, known, strict=True))
+            at_least = {key.id: highest for (key, age), highest in pairs if age < highest}
+            if not at_least:
+                yield from self.used([(key, age, highest) for (key, age), highest in pairs])
+                return found, page.more
+
+    def used(self, found: Iterable[tuple[Key, Age, Age]]) -> Steps[None]:
+        """Check what was read: its key, its age, and how old it must be; raises StateRolledBack."""
+        newer = []
+        for key, age, at_least in found:
+            if age < at_least:
+                raise StateRolledBack(
+                    f"the store served version {age[1]} of {key.table} {key.id.hex()}; "
+                    f"this HSM has used or written version {at_least[1]}"
+                )
+            if age > at_least:
+                newer.append(Mark(item=self.name(key), born=age[0], version=age[1]))
+        if newer:
+            yield from tell(Peer.CORE, SEEN, Seen(marks=tuple(newer)))
+
+    def written(self, changes: Iterable[Change]) -> Steps[None]:
+        """The changes were committed. Of what is new nothing older exists, so it is not kept."""
+        marks = []
+        for change in changes:
+            match change:
+                case Put() if change.expected or change.key.table in ABSENCE_ALLOWS:
+                    marks.append(Mark(item=self.name(change.key), born=AS_KNOWN, version=change.expected + 1))
+                case Delete(expected=int(version)):
+                    marks.append(Mark(item=self.name(change.key), born=AS_KNOWN, version=version + 1))
+        for start in range(0, len(marks), limits.MARKS_AT_ONCE):
+            yield from tell(Peer.CORE, SEEN, Seen(marks=tuple(marks[start : start + limits.MARKS_AT_ONCE])))
+
+
+def _born(found: object) -> int:
+    return found.born if isinstance(found, UserRecord | CredentialRecord) else 0

@@ -1,0 +1,257 @@
+"""Records a store cannot forge, nor take back: what the HSM used is not used older again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lnh_common import errors
+from lnh_common.attributes import Attribute
+from lnh_common.mechanisms import Mechanism
+from lnh_common.messages import admin, objects, session, store
+from lnh_common.messages.base import Empty
+from lnh_common.messages.hsm import Mark
+from lnh_common.messages.session import ChangePassword, Credential, Role
+from lnh_services.hsm import credentials
+from lnh_services.hsm.freshness import AS_KNOWN, HighestSeen
+from lnh_services.hsm.operations.policies import policy_id
+from lnh_services.hsm.records import record_id
+from lnh_services.hsm.steps import Ask, Peer
+from models.worker import KRCO, KRSO, Client, World, make_keyring
+
+Place = tuple[str, bytes, bytes]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def client(world: World) -> Client:
+    return Client(world, world.worker()).register()
+
+
+@pytest.fixture
+def keyring(client: Client) -> bytes:
+    keyring = make_keyring(client)
+    client.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
+    return keyring
+
+
+class Hostile:
+    """A store that keeps what it once held, and puts it back behind the HSM's back."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.kept = dict(world.store.storage.items)
+
+    def put_back(self, *places: Place) -> None:
+        items = self.world.store.storage.items
+        for place in places:
+            if place in self.kept:
+                items[place] = self.kept[place]
+            else:
+                items.pop(place, None)
+
+    def forget_all(self) -> None:
+        """A store may make the workers read again, whenever it likes."""
+        for worker in self.world.workers:
+            worker.forget(store.Forget(sequence=0, keys=(), everything=True))
+
+
+def generate(client: Client, keyring: bytes) -> objects.ObjectView:
+    template: dict[int, Any] = {Attribute.VALUE_LEN.value: 32, Attribute.LABEL.value: "old"}
+    return client.ask(
+        objects.GENERATE, objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template=template), keyring
+    )
+
+
+def encrypt(client: Client, keyring: bytes, handle: bytes) -> None:
+    client.ask(objects.ENCRYPT, objects.Use(handle=handle, mechanism=Mechanism.AES_GCM, data=b"data"), keyring)
+
+
+def relabel(client: Client, keyring: bytes, handle: bytes) -> None:
+    change = objects.SetAttributes(handle=handle, template={Attribute.LABEL.value: "new"})
+    client.ask(objects.SET, change, keyring)
+
+
+@pytest.mark.parametrize("other_worker", [False, True])
+def test_an_older_version_of_an_object_is_refused(
+    world: World, client: Client, keyring: bytes, other_worker: bool
+) -> None:
+    made = generate(client, keyring)
+    hostile = Hostile(world)
+    relabel(client, keyring, made.handle)
+    hostile.put_back(("object", keyring, made.handle))
+    hostile.forget_all()
+    if other_worker:
+        client.worker = world.worker()
+    with pytest.raises(errors.StateRolledBack, match=r"version 1 .* version 2"):
+        encrypt(client, keyring, made.handle)
+    assert world.audit[-1].outcome == "StateRolledBack"
+    with pytest.raises(errors.StateRolledBack):
+        client.ask(objects.SHOW, objects.Show(handle=made.handle), keyring)
+    with pytest.raises(errors.StateRolledBack):
+        client.ask(objects.DESTROY, objects.ObjectRef(handle=made.handle), keyring)
+    with pytest.raises(errors.StateRolledBack):
+        client.ask(objects.FIND, objects.Find(), keyring)
+    other = generate(client, keyring)
+    encrypt(client, keyring, other.handle)
+
+
+def test_a_destroyed_key_does_not_come_back(world: World, client: Client, keyring: bytes) -> None:
+    made = generate(client, keyring)
+    hostile = Hostile(world)
+    client.ask(objects.DESTROY, objects.ObjectRef(handle=made.handle), keyring)
+    with pytest.raises(errors.ObjectUnknown):
+        encrypt(client, keyring, made.handle)
+    hostile.put_back(("object", keyring, made.handle))
+    with pytest.raises(errors.StateRolledBack):
+        encrypt(client, keyring, made.handle)
+
+
+def test_a_logout_is_not_undone_by_losing_its_record(world: World, client: Client, keyring: bytes) -> None:
+    hostile = Hostile(world)
+    client.ask(session.LOGOUT, session.Logout())
+    hostile.put_back(*(place for place in world.store.storage.items if place[0] == "logout"))
+    hostile.forget_all()
+    with pytest.raises(errors.StateRolledBack):
+        client.ask(objects.FIND, objects.Find(), keyring)
+
+
+def test_a_revoked_client_is_not_let_in_again(world: World, client: Client, keyring: bytes) -> None:
+    hostile = Hostile(world)
+    client.as_administrator().ask(admin.CLIENT_REVOKE, admin.ClientRef(client="client"))
+    hostile.put_back(("client", b"", client.id))
+    hostile.forget_all()
+    with pytest.raises(errors.StateRolledBack):
+        client.ask(objects.FIND, objects.Find(), keyring)
+    with pytest.raises(errors.StateRolledBack):
+        client.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
+
+
+def test_a_changed_password_is_not_changed_back(world: World, client: Client, keyring: bytes) -> None:
+    hostile = Hostile(world)
+    credential = Credential(role=Role.KRCO, keyring=keyring, password=KRCO)
+    client.ask(session.CHANGE_PASSWORD, ChangePassword(credential=credential, new="another password"))
+    hostile.put_back(("credential", b"", credentials.credential_id(Role.KRCO, "", keyring)))
+    with pytest.raises(errors.StateRolledBack):
+        client.login(credential)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_stricter_policy_is_not_loosened(world: World, client: Client, keyring: bytes, lost: bool) -> None:
+    hostile = Hostile(world)
+    client.login(Credential(role=Role.KRSO, keyring=keyring, password=KRSO))
+    for limit in (2, 1):
+        client.ask(admin.KEYRING_POLICY, admin.PolicyChange(changes={"objects_per_keyring": limit}), keyring)
+        if limit == 2 and not lost:
+            hostile = Hostile(world)
+    hostile.put_back(("policy", b"", policy_id(keyring)))
+    hostile.forget_all()
+    with pytest.raises(errors.StateRolledBack):
+        generate(client, keyring)
+
+
+def test_a_user_deleted_and_added_again_is_another_one_and_the_old_one_stays_dead(world: World, client: Client) -> None:
+    administrator = client.as_administrator()
+    administrator.ask(admin.USER_ADD, admin.AddUser(name="eve", role="admin", password="first password"))
+    first = Credential(role=Role.USER, name="eve", password="first password")
+    client.ask(session.CHANGE_PASSWORD, ChangePassword(credential=first, new="second password"))
+    hostile = Hostile(world)
+    second = Credential(role=Role.USER, name="eve", password="second password")
+    client.login(second)
+    administrator.ask(admin.USER_DELETE, admin.UserRef(name="eve"))
+    user, credential = ("user", b"", record_id("user", "eve")), ("credential", b"", credentials.credential_id(Role.USER, "eve"))  # fmt: skip
+    hostile.put_back(user, credential)
+    with pytest.raises(errors.StateRolledBack):
+        client.login(second)
+    for place in (user, credential):
+        del world.store.storage.items[place]
+    world.now += 1
+    administrator.ask(admin.USER_ADD, admin.AddUser(name="eve", role="monitor", password="third password"))
+    client.login(Credential(role=Role.USER, name="eve", password="third password"))
+    hostile.put_back(user, credential)
+    hostile.forget_all()
+    with pytest.raises(errors.StateRolledBack):
+        client.login(second)
+
+
+def test_a_restore_begins_anew(world: World, client: Client, keyring: bytes) -> None:
+    made = generate(client, keyring)
+    hostile = Hostile(world)
+    relabel(client, keyring, made.handle)
+    hostile.put_back(("object", keyring, made.handle))
+    world.renew_instance()
+    client.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
+    encrypt(client, keyring, made.handle)
+
+
+def test_what_is_cached_costs_no_question(
+    world: World, client: Client, keyring: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = generate(client, keyring)
+    encrypt(client, keyring, made.handle)
+    asked: list[Ask] = []
+    answer = world.answer
+
+    def listening(ask: Ask) -> Any:
+        asked.append(ask)
+        return answer(ask)
+
+    monkeypatch.setattr(world, "answer", listening)
+    encrypt(client, keyring, made.handle)
+    assert asked == []
+    client.worker = world.worker()
+    encrypt(client, keyring, made.handle)
+    assert {ask.peer for ask in asked} == {Peer.STORE, Peer.CORE}
+
+
+def test_a_listing_that_changes_while_it_is_read_is_read_again(
+    world: World, client: Client, keyring: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = generate(client, keyring)
+    other = Client(world, world.worker(), key=client.key, id=client.id)
+    other.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
+    answer, scans = world.answer, []
+
+    def changing(ask: Ask) -> Any:
+        reply = answer(ask)
+        if isinstance(ask.message, store.Scan):
+            scans.append(ask)
+            if len(scans) == 1:
+                relabel(other, keyring, made.handle)
+        return reply
+
+    monkeypatch.setattr(world, "answer", changing)
+    found = client.ask(objects.FIND, objects.Find(), keyring)
+    assert [each.attributes[Attribute.LABEL] for each in found.objects] == ["new"]
+    assert len(scans) == 2
+
+
+def mark(item: int, version: int, born: int = 0) -> Mark:
+    return Mark(item=item.to_bytes(16, "big"), born=born, version=version)
+
+
+def test_the_table_keeps_the_highest_and_forgets_what_was_used_longest_ago() -> None:
+    seen = HighestSeen(3)
+    assert seen.note([mark(1, 2), mark(1, 1), mark(2, 5)]) == [(0, 2), (0, 2), (0, 5)]
+    assert seen.note([mark(1, 0)]) == [(0, 2)]
+    seen.note([mark(3, 1), mark(4, 1)])
+    assert len(seen) == 3
+    assert seen.note([mark(2, 0), mark(1, 0), mark(9, 0)]) == [(0, 0), (0, 2), (0, 0)]
+    assert len(seen) == 3
+    assert seen.note([mark(1, 1, born=7), mark(1, 9, born=6), mark(1, 4, born=AS_KNOWN)]) == [(7, 1), (7, 1), (7, 4)]
+
+
+def test_a_user_list_of_before_a_deletion_is_refused(world: World, client: Client) -> None:
+    administrator = client.as_administrator()
+    administrator.ask(admin.USER_ADD, admin.AddUser(name="eve", role="admin", password="first password"))
+    hostile = Hostile(world)
+    administrator.ask(admin.USER_LIST, Empty())
+    administrator.ask(admin.USER_DELETE, admin.UserRef(name="eve"))
+    hostile.put_back(("user", b"", record_id("user", "eve")))
+    with pytest.raises(errors.StateRolledBack):
+        administrator.ask(admin.USER_LIST, Empty())
