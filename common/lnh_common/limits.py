@@ -84,6 +84,7 @@ ARGON2_QUEUE: Final = 64
 # Queues
 REQUESTS_IN_FLIGHT: Final = 4096  # in one service, over all its callers
 REQUESTS_PER_CLIENT: Final = 1024  # of one connection, in the balancer
+SLOW_JOBS: Final = 64  # RSA keys to be made, in one hsm worker
 HIGH_WATER_MARK: Final = 8192
 BYTES_IN_FLIGHT: Final = 256 * MIB  # of requests one balancer is answerable for
 

@@ -32,7 +32,7 @@ from lnh_services.hsm.records import (
     fields_of,
     record_id,
 )
-from lnh_services.hsm.steps import Ask, Deadline, Peer
+from lnh_services.hsm.steps import Ask, Deadline, Peer, Work
 from lnh_services.hsm.worker_core import CLUSTER_RECORD, WorkerCore
 from models.storage import DictStore
 
@@ -139,6 +139,10 @@ class World:
             return hsm.Audited(index=len(self.audit))
         raise AssertionError(f"nobody plays {asked.peer}")
 
+    def work(self, asked: Work) -> object:
+        """What a thread does for the real worker."""
+        return asked.compute()
+
     def serve(self, worker: WorkerCore, frames: wire.Frames) -> wire.Frames:
         header = wire.Header.parse(frames[0])
         steps = worker.serve(header, frames[1], frames[2], Deadline(self.now + 10))
@@ -146,11 +150,11 @@ class World:
             asked = steps.send(None)
             while True:
                 try:
-                    answer = self.answer(asked)
+                    answer = self.work(asked) if isinstance(asked, Work) else self.answer(asked)
                 except LnhError as error:
                     asked = steps.throw(error)
                 else:
-                    asked = steps.send(answer if asked.waits else None)
+                    asked = steps.send(answer if isinstance(asked, Work) or asked.waits else None)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
 

@@ -11,7 +11,7 @@ for real (`worker.py`) can serve a thousand at once and `forget` at any moment i
 from __future__ import annotations
 
 import enum
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -45,6 +45,18 @@ class Ask:
     waits: bool = True
 
 
+@dataclass(frozen=True)
+class Work:
+    """Something slow that needs nothing of the worker: done in a thread, its result sent into the generator.
+
+    Args:
+        key: the same when the same request comes again.
+    """
+
+    key: Hashable
+    compute: Callable[[], object]
+
+
 class Deadline:
     """When a request's asker stops waiting, in seconds of the worker's boot clock; set anew once its seal is open."""
 
@@ -54,8 +66,8 @@ class Deadline:
         self.at = at
 
 
-# Sent None to begin with, then the answer to each Ask.
-Steps = Generator[Ask, Message | None, T]
+# Sent None to begin with, then the answer to each Ask and the result of each Work.
+Steps = Generator[Ask | Work, Any, T]
 
 
 def ask(peer: Peer, operation: Operation[Q, R], message: Q) -> Steps[R]:
@@ -68,3 +80,9 @@ def ask(peer: Peer, operation: Operation[Q, R], message: Q) -> Steps[R]:
 def tell(peer: Peer, operation: Operation[Q, Any], message: Q) -> Steps[None]:
     """Tell `peer` something, and go on at once; it may get lost."""
     yield Ask(peer, operation, message, waits=False)
+
+
+def work(key: Hashable, compute: Callable[[], T]) -> Steps[T]:
+    """The result of something slow; others are served meanwhile, so look again at what may have changed."""
+    result: T = yield Work(key, compute)
+    return result

@@ -36,7 +36,8 @@ from lnh_common.wire import Header, Kind
 from lnh_services.hsm.hardening import harden
 from lnh_services.hsm.operations.session import check_token
 from lnh_services.hsm.operations.table import HANDLERS
-from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps
+from lnh_services.hsm.slow import SlowWork
+from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, Work
 from lnh_services.hsm.worker_core import WorkerCore
 from lnh_services.paths import MemberDirectory
 from lnh_services.serving import EXIT_OK, open_member
@@ -120,6 +121,7 @@ class Worker:
             self._connect(peer)
         self._address = directory.worker_address(number)
         self._waiting: dict[int, Waiting] = {}
+        self._slow: SlowWork[Task] = SlowWork()
         self._ids = itertools.count(1)
         self._stopping = False
         self._next_attach = self._next_secrets = 0.0
@@ -152,7 +154,7 @@ class Worker:
             self._poll()
         ends = boot_time() + _STOP_WITHIN
         self._poller.unregister(self._front)
-        while self._waiting and boot_time() < ends:
+        while (self._waiting or self._slow) and boot_time() < ends:
             self._poll()
         self.core.forget_everything()
         self._front.close()
@@ -167,6 +169,8 @@ class Worker:
         now = boot_time()
         due = self._run_timers(now)
         ready = dict(self._poller.poll(max(1, int((due - now) * 1000) + 1)))
+        if self._slow.descriptor in ready:
+            self._drain_slow()
         while ready:
             for peer, dealer in list(self._peers.items()):
                 if dealer.socket in ready:
@@ -222,10 +226,10 @@ class Worker:
         deadline = Deadline(boot_time() + header.deadline_ms / 1000)
         self._advance(Task(self.core.serve(header, frames[1], frames[2], deadline), way_back, deadline), None)
 
-    def _advance(self, task: Task, answer: Message | LnhError | None) -> None:
-        """Let a request go on with an answer, until it asks again or is done."""
+    def _advance(self, task: Task, answer: Any) -> None:
+        """Let a request go on with an answer, a result or an exception, until it asks again or is done."""
         try:
-            asked = task.steps.throw(answer) if isinstance(answer, LnhError) else task.steps.send(answer)
+            asked = task.steps.throw(answer) if isinstance(answer, Exception) else task.steps.send(answer)
         except StopIteration as done:
             if task.way_back:
                 self._send(task.way_back, done.value)
@@ -233,11 +237,29 @@ class Worker:
         except LnhError as error:  # only the worker's own tasks raise; a request answers
             log.warning("worker task failed", error=str(error))
             return
-        if asked.waits:
+        if isinstance(asked, Work):
+            self._begin(task, asked)
+        elif asked.waits:
             self._ask(task, asked)
         else:
             self._cast(asked.peer, asked.operation, asked.message)
             self._advance(task, None)
+
+    def _begin(self, task: Task, asked: Work) -> None:
+        """Have something slow done, and go on with the result."""
+        try:
+            self._slow.begin(asked.key, asked.compute, task)
+        except Busy as error:
+            self._advance(task, error)
+            return
+        # Only while there is some: what is looked at makes every poll slower.
+        self._poller.register(self._slow.descriptor, zmq.POLLIN)
+
+    def _drain_slow(self) -> None:
+        for task, outcome in self._slow.take():
+            self._advance(task, outcome)
+        if not self._slow:
+            self._poller.unregister(self._slow.descriptor)
 
     def _send(self, way_back: list[bytes], frames: wire.Frames) -> None:
         send = self._front.send
@@ -322,6 +344,12 @@ class Worker:
             if (waiting.sent_at or now - again) + again <= now:
                 self._transmit(waiting)
             due = min(due, waiting.task.deadline.at, now + _UNSENT_RETRY)
+        for task in self._slow.waiting() if self._slow else ():
+            if task.deadline.at <= now:
+                self._slow.give_up(task)
+                self._advance(task, DeadlineExceeded("the key was not made in time, and will not be"))
+            else:
+                due = min(due, task.deadline.at)
         return due
 
     def _start(self, steps: Steps[None], seconds: float) -> None:

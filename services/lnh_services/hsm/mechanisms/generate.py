@@ -87,6 +87,18 @@ def generate_key(mechanism: Mechanism, template: Attributes, policy: Policy, rol
     return Generated(attributes, value)
 
 
+@dataclass(frozen=True)
+class PlannedPair:
+    """A key pair that may be made: all that can be refused has been checked.
+
+    Args:
+        is_slow: whether making it takes long enough for others to notice.
+    """
+
+    make: Callable[[], tuple[Generated, Generated]]
+    is_slow: bool
+
+
 def generate_key_pair(
     mechanism: Mechanism,
     public_template: Attributes,
@@ -94,7 +106,18 @@ def generate_key_pair(
     policy: Policy,
     role: Role = Role.KRCO,
 ) -> tuple[Generated, Generated]:
-    """A key pair, (public, private) (C_GenerateKeyPair, PKCS#11 v3.1, 5.18.2); as `generate_key`.
+    """A key pair, (public, private): `plan_key_pair`, and make it."""
+    return plan_key_pair(mechanism, public_template, private_template, policy, role).make()
+
+
+def plan_key_pair(
+    mechanism: Mechanism,
+    public_template: Attributes,
+    private_template: Attributes,
+    policy: Policy,
+    role: Role = Role.KRCO,
+) -> PlannedPair:
+    """What makes a key pair, (public, private) (C_GenerateKeyPair, PKCS#11 v3.1, 5.18.2); raises as `generate_key`.
 
     What to generate (MODULUS_BITS, EC_PARAMS, PARAMETER_SET) is in the public template. Where only one
     template names uses or an ID, the other half gets what goes with it.
@@ -127,6 +150,10 @@ def generate_key_pair(
     public |= plan.public
     private |= plan.private
     check_new_pair(public, private, policy, role)
+    return PlannedPair(partial(_make_pair, row, plan, public, private), row.is_slow)
+
+
+def _make_pair(row: _PairRow, plan: _Plan, public: Attributes, private: Attributes) -> tuple[Generated, Generated]:
     key = plan.generate()
     info = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     for attributes in (public, private):
@@ -168,6 +195,7 @@ class _PairRow:
     key_type: KeyType
     plan: Callable[[Attributes], _Plan]
     describe: Callable[[PublicKey, Attributes, Attributes], None]
+    is_slow: bool = False
 
 
 def _aes_length(template: Attributes) -> int:
@@ -314,7 +342,7 @@ _SECRET: Final[dict[Mechanism, _SecretRow]] = {
     Mechanism.GENERIC_SECRET_KEY_GEN: _SecretRow(_K.GENERIC_SECRET, _generic_length),
 }
 _PAIRS: Final[dict[Mechanism, _PairRow]] = {
-    Mechanism.RSA_PKCS_KEY_PAIR_GEN: _PairRow(_K.RSA, _plan_rsa, _describe_rsa),
+    Mechanism.RSA_PKCS_KEY_PAIR_GEN: _PairRow(_K.RSA, _plan_rsa, _describe_rsa, is_slow=True),
     Mechanism.EC_KEY_PAIR_GEN: _PairRow(_K.EC, _plan_curve(_K.EC), _describe_point),
     Mechanism.EC_EDWARDS_KEY_PAIR_GEN: _PairRow(_K.EC_EDWARDS, _plan_curve(_K.EC_EDWARDS), _describe_raw_point),
     Mechanism.EC_MONTGOMERY_KEY_PAIR_GEN: _PairRow(

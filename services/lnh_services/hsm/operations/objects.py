@@ -24,7 +24,7 @@ from lnh_services.hsm import policy as rules
 from lnh_services.hsm.mechanisms import generate as generation
 from lnh_services.hsm.objects import SEARCHABLE, has, stored_template, view
 from lnh_services.hsm.operations.policies import effective_policy
-from lnh_services.hsm.operations.session_objects import carried
+from lnh_services.hsm.operations.session_objects import carried, make_pair
 from lnh_services.hsm.records import OBJECTS, KeyringRecord
 from lnh_services.hsm.steps import Steps
 from lnh_services.hsm.worker_core import Request, WorkerCore
@@ -73,13 +73,14 @@ def generate_pair(worker: WorkerCore, request: Request[GenerateKeyPair]) -> Step
     """Make a key pair: both halves, or none."""
     message = request.message
     policy = yield from effective_policy(worker, request.keyring_keys.keyring)
-    made = generation.generate_key_pair(
+    planned = generation.plan_key_pair(
         mechanism(message.mechanism),
         stored_template(message.public_template),
         stored_template(message.private_template),
         policy,
         request.role,
     )
+    made = yield from make_pair(request, planned)
     public, private = yield from _store(worker, request, list(made))
     return KeyPair(public=public, private=private)
 

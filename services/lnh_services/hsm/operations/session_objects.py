@@ -16,9 +16,10 @@ from lnh_common.mechanisms import mechanism
 from lnh_common.messages.objects import GenerateKey, GenerateKeyPair, SessionKeyPair, SessionObject
 from lnh_services.hsm.caches import CachedKey
 from lnh_services.hsm.mechanisms import generate as generation
+from lnh_services.hsm.mechanisms.generate import Generated
 from lnh_services.hsm.objects import view
 from lnh_services.hsm.operations.policies import effective_policy
-from lnh_services.hsm.steps import Steps
+from lnh_services.hsm.steps import Steps, work
 from lnh_services.hsm.worker_core import Request, WorkerCore
 
 VERSION = 1  # it never changes
@@ -38,13 +39,15 @@ def generate_pair(worker: WorkerCore, request: Request[GenerateKeyPair]) -> Step
     message = request.message
     policy = yield from effective_policy(worker, request.keyring_keys.keyring)
     yield from worker.check_alive(request)
-    public, private = generation.generate_key_pair(
+    planned = generation.plan_key_pair(
         mechanism(message.mechanism),
         _template(message.public_template),
         _template(message.private_template),
         policy,
         request.role,
     )
+    public, private = yield from make_pair(request, planned)
+    yield from worker.check_alive(request)
     return SessionKeyPair(public=_sealed(request, 0, public), private=_sealed(request, 1, private))
 
 
@@ -68,6 +71,14 @@ def carried(worker: WorkerCore, request: Request[Any], handle: bytes, sealed: by
     return known
 
 
+def make_pair(request: Request[Any], planned: generation.PlannedPair) -> Steps[tuple[Generated, Generated]]:
+    """Make a key pair; a slow one while others are served."""
+    if not planned.is_slow:
+        return planned.make()
+    same = (request.who.token.session, request.envelope.connection, request.header.request_id)
+    return (yield from work(same, planned.make))
+
+
 def _template(template: dict[int, Any]) -> Attributes:
     parsed = parse_template(template)
     if parsed.setdefault(Attribute.TOKEN, False) is not False:
@@ -75,7 +86,7 @@ def _template(template: dict[int, Any]) -> Attributes:
     return parsed
 
 
-def _sealed(request: Request[Any], number: int, made: generation.Generated) -> SessionObject:
+def _sealed(request: Request[Any], number: int, made: Generated) -> SessionObject:
     handle = request.new_id(number)
     made.attributes[Attribute.UNIQUE_ID] = handle.hex()
     sealed = request.keyring_keys.seal_for_session(request.who.token.session, handle, made.attributes, made.value)
