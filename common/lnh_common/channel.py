@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from lnh_common import codec
@@ -226,39 +227,41 @@ def open_credential(
 
 @dataclass(frozen=True, eq=False)
 class SessionKeys:
-    """One key a direction, both from S; `token_hash` is bound into every message."""
+    """One key a direction, both from S; `token_hash` is bound into every message.
+
+    `request_mac` and `reply_mac` are those keys' HMACs, copied for each message: keying one costs more than using it.
+    """
 
     request: bytes = field(repr=False)
     reply: bytes = field(repr=False)
     token_hash: bytes
+    request_mac: HMAC = field(repr=False)
+    reply_mac: HMAC = field(repr=False)
 
     @classmethod
     def derive(cls, secret: bytes, token: bytes) -> SessionKeys:
         """The keys of secret S (32 bytes) for messages that carry `token` (empty around a credential)."""
-        return cls(
-            HKDFExpand(_SHA512, _KEY, b"lnh channel request").derive(secret),
-            HKDFExpand(_SHA512, _KEY, b"lnh channel reply").derive(secret),
-            hashlib.sha256(token).digest(),
-        )
+        request = HKDFExpand(_SHA512, _KEY, b"lnh channel request").derive(secret)
+        reply = HKDFExpand(_SHA512, _KEY, b"lnh channel reply").derive(secret)
+        token_hash = hashlib.sha256(token).digest()
+        return cls(request, reply, token_hash, HMAC(request, _SHA512), HMAC(reply, _SHA512))
 
 
-def _associated(header: Header, kind: Kind, token_hash: bytes) -> bytes:
-    # The deadline is left out: hops may shorten it, and the one inside the seal rules.
-    return codec.encode([header.version, int(kind), header.request_id, header.operation, header.route, token_hash])
+def _crypt(key: HMAC, n: bytes) -> tuple[AESGCM, bytes]:
+    # HKDF-Expand of one block (RFC 5869, 2.3): T(1) = HMAC(key, info || 0x01), of which the first 44 of 64 bytes.
+    block = key.copy()
+    block.update(n + b"\x01")
+    material = block.finalize()
+    return AESGCM(material[:_KEY]), material[_KEY:_KEY_AND_NONCE]
 
 
-def _crypt(key: bytes, n: bytes) -> tuple[AESGCM, bytes]:
-    material = HKDFExpand(_SHA512, _KEY_AND_NONCE, n).derive(key)
-    return AESGCM(material[:_KEY]), material[_KEY:]
-
-
-def _seal(key: bytes, plaintext: bytes, associated: bytes) -> bytes:
+def _seal(key: HMAC, plaintext: bytes, associated: bytes) -> bytes:
     n = os.urandom(_N)
     cipher, nonce = _crypt(key, n)
     return n + cipher.encrypt(nonce, plaintext, associated)
 
 
-def _open(key: bytes, body: bytes, associated: bytes) -> bytes:
+def _open(key: HMAC, body: bytes, associated: bytes) -> bytes:
     cipher, nonce = _crypt(key, body[:_N])
     try:
         return cipher.decrypt(nonce, body[_N:], associated)
@@ -268,25 +271,24 @@ def _open(key: bytes, body: bytes, associated: bytes) -> bytes:
 
 def seal_request(keys: SessionKeys, header: Header, envelope: Envelope) -> bytes:
     """The body frame of a request under a session."""
-    plaintext = codec.encode(list(msgspec.structs.astuple(envelope)))
-    return _seal(keys.request, plaintext, _associated(header, Kind.REQUEST, keys.token_hash))
+    plaintext = codec.encode(msgspec.structs.astuple(envelope))
+    return _seal(keys.request_mac, plaintext, header.bound(Kind.REQUEST, keys.token_hash))
 
 
 def open_request(keys: SessionKeys, header: Header, body: bytes) -> Envelope:
     """Open what `seal_request` made; raises ChannelInvalid."""
-    associated = _associated(header, Kind.REQUEST, keys.token_hash)
-    return codec.decode_as(_open(keys.request, body, associated), Envelope)
+    return codec.decode_as(_open(keys.request_mac, body, header.bound(Kind.REQUEST, keys.token_hash)), Envelope)
 
 
 def _reply_associated(keys: SessionKeys, header: Header, request_body: bytes) -> bytes:
     # The request's own associated data and body: a reply fits exactly one request.
-    return _associated(header, Kind.REPLY, keys.token_hash) + hashlib.sha256(request_body).digest()
+    return header.bound(Kind.REPLY, keys.token_hash) + hashlib.sha256(request_body).digest()
 
 
 def seal_reply(keys: SessionKeys, header: Header, request_body: bytes, value: dict[str, Any] | LnhError) -> bytes:
     """The body frame of the answer to a request: its fields, or an error nobody on the way can see."""
     plaintext = codec.encode(value.to_wire() if isinstance(value, LnhError) else [0, value])
-    return _seal(keys.reply, plaintext, _reply_associated(keys, header, request_body))
+    return _seal(keys.reply_mac, plaintext, _reply_associated(keys, header, request_body))
 
 
 def open_answer(keys: SessionKeys, header: Header, request_body: bytes, body: bytes) -> dict[str, Any] | LnhError:
@@ -299,7 +301,7 @@ def open_answer(keys: SessionKeys, header: Header, request_body: bytes, body: by
 
     Raises ChannelInvalid: nobody who knows S made this answer to this request.
     """
-    plaintext = _open(keys.reply, body, _reply_associated(keys, header, request_body))
+    plaintext = _open(keys.reply_mac, body, _reply_associated(keys, header, request_body))
     try:
         match codec.decode(plaintext):
             case [0, dict(fields)]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cbor2
+import msgspec
 import pytest
 import zmq
 from hypothesis import HealthCheck, given, settings
@@ -91,6 +92,24 @@ def test_a_header_parses_or_is_refused(frame: bytes) -> None:
     except (MalformedMessage, UnsupportedVersion):
         return
     assert wire.Header.parse(header.pack()) == header
+
+
+def _parsed(frame: bytes, parse: Callable[[bytes], wire.Header]) -> wire.Header | str:
+    try:
+        return parse(frame)
+    except LnhError as error:
+        return repr(error)
+
+
+@given(good_headers, headers)
+def test_what_is_remembered_of_a_header_reads_and_writes_as_cbor_does(header: wire.Header, frame: bytes) -> None:
+    packed = header.pack()
+    assert packed == cbor2.dumps(list(msgspec.structs.astuple(header)))
+    fields = [header.version, 1, header.request_id, header.operation, header.route, bytes(32)]
+    assert header.bound(wire.Kind.REPLY, bytes(32)) == cbor2.dumps(fields)
+    for one in (packed, packed[:3] + frame[3:], frame):
+        for _ in range(2):
+            assert _parsed(one, wire.Header.parse) == _parsed(one, wire.Header._parse)
 
 
 @given(good_headers)

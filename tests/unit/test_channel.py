@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from lnh_common import channel, wire
+from lnh_common import channel, codec, wire
 from lnh_common.channel import Envelope, SessionKeys
 
 
@@ -18,7 +18,7 @@ def test_a_messages_key_and_nonce_are_hkdf_expand_of_its_random_number() -> None
     envelope = Envelope(1, 1000, bytes(16), 0, {"data": b"x"})
     body = channel.seal_request(keys, header, envelope)
     material = HKDFExpand(hashes.SHA512(), 44, body[:32]).derive(keys.request)
-    associated = channel._associated(header, wire.Kind.REQUEST, keys.token_hash)
+    associated = codec.encode([1, 0, 1, "key.sign", bytes(16), keys.token_hash])
     opened = AESGCM(material[:32]).decrypt(material[32:], body[32:], associated)
     assert opened
     assert channel.open_request(keys, header, body) == envelope
