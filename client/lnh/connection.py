@@ -25,9 +25,18 @@ from lnh_common import codec, limits
 from lnh_common.bus import curve
 from lnh_common.bus.dealer import Dealer
 from lnh_common.channel import SECRET_BYTES, SessionKeys, Statement, fingerprint
-from lnh_common.errors import Busy, ChannelInvalid, ClusterIdentityChanged, ConnectionClosed, Unreachable
+from lnh_common.errors import (
+    AnswerUnproven,
+    Busy,
+    ChannelInvalid,
+    ClientRevoked,
+    ClientUnknown,
+    ClusterIdentityChanged,
+    ConnectionClosed,
+    Unreachable,
+)
 from lnh_common.messages.base import Empty, Message, Operation
-from lnh_common.messages.session import HELLO, Welcome
+from lnh_common.messages.session import HELLO, LOGIN, Login, Welcome
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -37,6 +46,8 @@ _MORE: Final = zmq.SNDMORE | zmq.NOBLOCK
 _QUIET: Final = 0.05  # seconds without a request after which it is looked at whether the member is still there
 _TICK: Final = 0.1  # seconds a receive blocks at most before the deadlines are looked at
 _STATEMENT_FRESH: Final = 30.0  # seconds; a credential is sealed to a key that was current just now
+
+_NOT_A_CLIENT: Final = frozenset({ClientRevoked.code, ClientUnknown.code})
 
 _monotonic = time.monotonic
 
@@ -257,8 +268,14 @@ class Connection:
         channel = self._borrow(timeout)
         try:
             return channel.wait(channel.submit(operation, fields, timeout, route=route, token=token, seal=seal))
+        except AnswerUnproven as error:
+            heard = error
         finally:
             self._give_back(channel)
+        if operation is not LOGIN and self.client and heard.detail.get("heard") in _NOT_A_CLIENT:
+            # The balancer says so, or whoever is there in its place. The HSM answers a login under its seal.
+            self.call_with_credential(LOGIN, Login(), timeout)
+        raise heard
 
     @contextmanager
     def channel(self, timeout: float = limits.DEADLINE) -> Iterator[Channel]:

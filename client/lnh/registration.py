@@ -115,7 +115,7 @@ def _ask(caller: Caller, timeout: float) -> Welcome:
         now = time.monotonic()
         try:
             return caller.ask(HELLO, Empty(), max(end - now, 0.001))
-        except (Busy, NoCluster) as error:
+        except (Busy, NoCluster, Unreachable) as error:  # a member's workers may be starting just now
             if now + _PAUSE >= (settled if isinstance(error, NoCluster) else end):
                 raise
             time.sleep(_PAUSE)

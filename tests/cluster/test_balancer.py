@@ -18,8 +18,11 @@ import zmq
 
 from lnh_common import codec, limits, wire
 from lnh_common.bus import curve
+from lnh_common.bus.sync import Caller
 from lnh_common.errors import (
     Busy,
+    ClientRevoked,
+    ClientUnknown,
     DeadlineExceeded,
     LnhError,
     MalformedMessage,
@@ -27,8 +30,10 @@ from lnh_common.errors import (
     Unreachable,
     UnsupportedVersion,
 )
-from lnh_common.messages import balancer
+from lnh_common.messages import admin, balancer, store
 from lnh_common.messages.base import Empty
+from lnh_services.balancer.clients import REGISTERED_ONLY
+from lnh_services.hsm.permissions import RULES
 from processes import Processes, RunningMember, ask, wait_until
 
 WORKER = str(Path(__file__).with_name("echo_worker.py"))
@@ -38,13 +43,14 @@ BODY = b"a sealed body"
 class Client:
     """A client's bare socket: what it sends is the test's business."""
 
-    def __init__(self, port: int, server_key: bytes, holds: int = 0) -> None:
+    def __init__(self, port: int, server_key: bytes, holds: int = 0, keys: curve.KeyPair | None = None) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self.socket = context.socket(zmq.DEALER)
         self.socket.linger = 0
         self.socket.rcvhwm = holds  # answers it takes from the network before the test reads them; 0: any number
         self.socket.sndhwm = 0
-        curve.connect(self.socket, server_key, curve.KeyPair.generate())
+        self.keys = keys or curve.KeyPair.generate()
+        curve.connect(self.socket, server_key, self.keys)
         self.socket.connect(f"tcp://127.0.0.1:{port}")
         self._last = 0
 
@@ -94,9 +100,9 @@ class Door:
     def status(self) -> balancer.Status:
         return ask(self.member.directory.balancer_status, balancer.STATUS)
 
-    def client(self, holds: int = 0) -> Client:
+    def client(self, holds: int = 0, keys: curve.KeyPair | None = None) -> Client:
         key = curve.KeyPair.load(self.member.directory.client_keys).public
-        self.clients.append(Client(self.member.settings.client_port, key, holds))
+        self.clients.append(Client(self.member.settings.client_port, key, holds, keys))
         return self.clients[-1]
 
     def door_client(self) -> Client:
@@ -384,3 +390,100 @@ def test_a_worker_killed_with_hundreds_of_answers_on_the_way_takes_nobody_along(
         keep(100)
         assert door.process.poll() is None
         door.start_worker(1)
+
+
+class Records:
+    """The store beside a balancer, with client records as an hsm would write them; nobody checks their HMAC here."""
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self.versions: dict[bytes, int] = {}
+        self.sequence = 0
+        self.start()
+        self.caller = Caller(door.member.directory.store_for_hsm)
+        self.caller.ask(store.CREATE, store.Create(cluster=b"C" * 16, member=b"M" * 16), timeout=20)
+
+    def start(self) -> None:
+        root = str(self.door.member.directory.root)
+        self.process = self.door.member.processes.start("-m", "lnh_services.store", "--member-dir", root)
+
+    def put(self, name: str, key: bytes, *, revoked: bool = False, damaged: bool = False) -> None:
+        client = name.encode().ljust(16)
+        record = {"id": client, "name": name, "curve_key": key, "revoked": revoked, "keyrings": [], "later": 1}
+        head = b"no record" if damaged else codec.encode(record)
+        at = store.Key(table="client", id=client)
+        version = self.versions.get(client, 0)
+        self._commit(store.Put(key=at, expected=version, head=head, body=b"mac"))
+        self.versions[client] = version + 1
+
+    def delete(self, name: str) -> None:
+        client = name.encode().ljust(16)
+        self._commit(store.Delete(key=store.Key(table="client", id=client), expected=self.versions.pop(client)))
+
+    def _commit(self, change: store.Change) -> None:
+        self.sequence += 1
+        issued_at = time.time_ns() // 1_000_000
+        commit = store.Commit(
+            client=b"c" * 16, session=b"s" * 16, sequence=self.sequence, issued_at=issued_at, changes=(change,)
+        )
+        self.caller.ask(store.COMMIT, commit, timeout=20)
+
+
+def becomes(client: Client, wanted: type[LnhError] | bytes, operation: str = "key.sign") -> None:
+    """Wait until what this client asks is answered so."""
+
+    def answered() -> bool:
+        answer = client.exchange(operation)
+        return answer == wanted if isinstance(wanted, bytes) else isinstance(answer, wanted)
+
+    wait_until(answered, f"the answer {wanted!r}")
+
+
+def test_what_only_registered_clients_may_ask_is_refused_to_others_and_to_revoked_ones(door: Door) -> None:
+    registered, stranger = door.client(), door.client()
+    for client in (registered, stranger):
+        assert client.exchange() == BODY, "a balancer that has read no clients lets the hsm decide"
+    records = Records(door)
+    try:
+        becomes(stranger, ClientUnknown)
+        becomes(registered, ClientUnknown)
+        records.put("web-1", registered.keys.raw_public)
+        becomes(registered, BODY)
+        another = door.client(keys=registered.keys)
+        assert another.exchange() == BODY
+        for operation in sorted(REGISTERED_ONLY):
+            assert isinstance(stranger.exchange(operation), ClientUnknown)
+            assert registered.exchange(operation) == BODY
+        for operation in (
+            "hello",
+            "session.login",
+            "client.register",
+            "session.renew",
+            "keyring.create",
+            admin.STATUS.name,
+        ):
+            assert stranger.exchange(operation) == BODY, "appliance users act from anywhere"
+
+        records.put("web-1", registered.keys.raw_public, revoked=True)
+        for client in (registered, another):
+            becomes(client, ClientRevoked)
+        assert registered.exchange("session.login") == BODY, "the hsm says under its seal that it was revoked"
+        records.put("web-2", registered.keys.raw_public)
+        becomes(registered, BODY)
+        records.put("odd", b"", damaged=True)
+        records.delete("web-2")
+        becomes(registered, ClientRevoked)
+
+        records.process.kill()
+        records.process.wait()
+        assert isinstance(stranger.exchange(), ClientUnknown), "without the store, what was read last holds"
+        records.start()
+        records.put("web-3", stranger.keys.raw_public)
+        becomes(stranger, BODY)
+    finally:
+        records.caller.close()
+
+
+def test_the_balancer_knows_which_operations_are_a_registered_clients_only() -> None:
+    of_clients = {name for name, rule in RULES.items() if rule.keyring and rule.permission is None and not rule.client}
+    assert of_clients == REGISTERED_ONLY

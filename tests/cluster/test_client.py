@@ -27,6 +27,7 @@ from lnh.cluster import connect_to
 from lnh.console import Console
 from lnh.registration import hello
 from lnh_common.attributes import to_wire
+from lnh_common.bus.curve import KeyPair
 from lnh_common.messages.objects import SessionObject
 from processes import Processes, RunningMember
 
@@ -384,20 +385,31 @@ def test_a_call_in_flight_survives_the_death_of_the_balancer(site: Site, session
         made.destroy()
 
 
-def test_a_revoked_client_is_told_so_and_reaches_nothing(site: Site, tmp_path: Path) -> None:
+def test_a_revoked_client_is_told_so_under_seal_and_reaches_nothing(site: Site, tmp_path: Path) -> None:
     configuration = lnh.Configuration(tmp_path / "revoked")
     lnh.register(configuration, site.address, "revoked", "admin", lambda: ADMIN, wanted=site.fingerprint)
-    with lnh.connect(directory=configuration.directory, timeout=2) as cluster:
-        assert list(cluster.keyrings())
+    with lnh.connect(directory=configuration.directory) as cluster:
+        keyring = cluster.keyring("payments").login(lnh.Role.KRCO, KRCO)
+        assert len(keyring.random(8)) == 8
         with site.connect() as own, admin.login(own.connection, "admin", ADMIN) as session:
             session.revoke_client("revoked")
-        with pytest.raises((lnh.ClientRevoked, lnh.ClientUnknown)):
+        for _ in range(2):
+            with pytest.raises(lnh.ClientRevoked):
+                keyring.random(8)
+        with pytest.raises(lnh.ClientRevoked):
             list(cluster.keyrings())
-    with (
-        lnh.connect(directory=configuration.directory, timeout=2) as cluster,
-        pytest.raises((lnh.ClientRevoked, lnh.ClientUnknown, lnh.Unreachable)),
-    ):
+    with lnh.connect(directory=configuration.directory) as cluster, pytest.raises(lnh.ClientRevoked):
         list(cluster.keyrings())
+
+
+def test_a_key_no_client_has_asks_no_keyring_operation_of_a_worker(site: Site, session: lnh.KeyringSession) -> None:
+    secret, logged_in = session.saved()
+    link = replace(session.connection.link, keys=KeyPair.generate())
+    registration = site.configuration.registration()
+    stranger = lnh.connection.Connection(link, registration.identity, registration.cluster)
+    with stranger, pytest.raises(lnh.AnswerUnproven, match="ClientUnknown"):
+        lnh.Session(stranger, secret, logged_in, route=session.route).random(8)
+    assert len(session.random(8)) == 8
 
 
 @dataclass

@@ -1,8 +1,9 @@
 """The client door of a member: one tight loop over `zmq.Poller` that takes all that is ready before it polls again.
 
-    front   ROUTER, tcp, CURVE     clients; every key is admitted, what it may do is decided in the hsm
+    front   ROUTER, tcp, CURVE     clients; every key is admitted, and may ask what `clients.py` says; the hsm decides
     door    ROUTER, tcp, CURVE     the published key; answers `hello` alone, so that a client learns the front's key
     backs   DEALER, ipc, a worker  [tag] [header] [token] [body] and back: docs/formats/balancer-worker.md
+    store   DEALER, ipc            the registered clients' keys (`follower.py`)
     status  ROUTER, ipc            `balancer.status`
 
 It reads headers and can read no body: bodies are sealed between the client and an hsm worker. Of an answer it reads the
@@ -28,6 +29,8 @@ from lnh_common.errors import Busy, LnhError, MalformedMessage, UnknownOperation
 from lnh_common.events import Log
 from lnh_common.messages import admin, balancer, objects, session
 from lnh_common.messages.base import OPERATIONS, Empty, Seal
+from lnh_services.balancer.clients import REGISTERED_ONLY, Clients
+from lnh_services.balancer.follower import Follower
 from lnh_services.balancer.routing import PING_TAG, TAG_BYTES, Place, Request, Router
 from lnh_services.balancer.throttle import Throttle
 from lnh_services.configuration import Settings
@@ -86,7 +89,10 @@ class Balancer:
         self._status.bind(directory.balancer_status)
         self._workers: Final = [self._reach(n, directory.worker_address(n)) for n in range(settings.worker_count)]
         self._backs: Final = [worker.socket for worker in self._workers]
-        sources = [self._zap, self._front, self._door, self._status, self._front_monitor]
+        self._clients: Final = Clients()
+        self._follower: Final = Follower(self._context, directory.store_for_services, self._clients)
+        store = self._follower.dealer
+        sources = [self._zap, self._front, self._door, self._status, self._front_monitor, store.socket, store.monitor]
         for socket in (*sources, *self._backs, *(worker.monitor for worker in self._workers)):
             self._poller.register(socket, zmq.POLLIN)
 
@@ -147,6 +153,12 @@ class Balancer:
                 worker.watch()
         if self._zap in ready:
             self._authenticate()
+        store = self._follower.dealer
+        if store.monitor in ready:
+            store.watch()
+            self._follower.tick(time.monotonic())
+        if store.socket in ready:
+            self._follower.receive(time.monotonic())
         if self._front_monitor in ready:
             self._connection()
         if self._door in ready:
@@ -190,6 +202,11 @@ class Balancer:
             operation = header.operation
             if operation not in ROUTED:
                 raise UnknownOperation(f"operation {operation[: limits.OPERATION_CHARACTERS]!r} is unknown")
+            if operation in REGISTERED_ONLY:
+                refusal = self._clients.refusal(str(first.get("User-Id")))
+                if refusal is not None:
+                    self._dropped["not a client's"] += 1
+                    raise refusal
             now = time.monotonic()
             if operation in CREDENTIAL:
                 self._throttle_credentials(now, first)
@@ -368,6 +385,7 @@ class Balancer:
             self._next_ping = now + _PING_EVERY
             self._rates.append((now, self._router.settled, self._router.refused))
             self._ping()
+        self._follower.tick(now)
 
     def _ping(self) -> None:
         header = wire.request(balancer.HSM_PING.name, 0, int(1000 * _PING_EVERY)).pack()
@@ -425,8 +443,8 @@ class Balancer:
     def _close(self) -> None:
         self._front.disable_monitor()
         self._front_monitor.close(0)
-        for worker in self._workers:
-            worker.close()
+        for dealer in (self._follower.dealer, *self._workers):
+            dealer.close()
         for socket in (self._front, self._door, self._status, self._zap):
             socket.close()
         self._context.term()

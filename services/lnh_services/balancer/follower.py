@@ -1,0 +1,88 @@
+"""Keeps `Clients` in step with the store: one socket in the balancer's loop, one question at a time, never waiting."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import zmq
+
+from lnh_common import codec, limits, wire
+from lnh_common.bus.dealer import Dealer
+from lnh_common.errors import DeadlineExceeded, LnhError
+from lnh_services.balancer.clients import PAUSE_SECONDS, Clients, Question
+
+
+class Follower:
+    """Asks what `Clients.follow` wants asked.
+
+    Args:
+        address: of the store's door for services.
+    """
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, clients: Clients) -> None:
+        socket = context.socket(zmq.DEALER)
+        socket.linger = 0
+        socket.reconnect_ivl = 20
+        socket.reconnect_ivl_max = 500
+        socket.maxmsgsize = 64 * limits.MIB
+        self.dealer: Final = Dealer(socket, address, self._on_change)
+        self._steps: Final = clients.follow()
+        self._last = 0
+        self._asked: Question | None = None
+        self._sent = False
+        self._until = 0.0  # when the question is given up, or the pause is over
+        self._question(next(self._steps), 0.0)
+
+    def tick(self, now: float) -> None:
+        """Ask what could not be asked before, and give up what was asked too long ago."""
+        if self._asked is None:
+            if now >= self._until:
+                self._go_on(now, None)
+        elif not self._sent:
+            self._send(now)
+        elif now >= self._until:
+            self._go_on(now, DeadlineExceeded("the store does not answer"))
+
+    def receive(self, now: float) -> None:
+        """Take in what the store says."""
+        while True:
+            try:
+                frames = self.dealer.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            asked = self._asked
+            try:
+                header = wire.Header.parse(frames[0])
+                wire.check_frames(frames)
+                if asked is None or header.request_id != self._last:
+                    continue  # the late answer to something given up
+                if header.kind is wire.Kind.ERROR:
+                    answer: Any = wire.parse_error(frames[2])
+                else:
+                    answer = codec.decode_as(frames[2], asked.operation.reply, 64 * limits.MIB)
+            except LnhError as error:
+                answer = error
+            self._go_on(now, answer)
+
+    def _on_change(self, up: bool) -> None:
+        if not up:
+            self._until = 0.0  # whatever was asked is lost with the connection; the next `tick` says so
+
+    def _go_on(self, now: float, answer: Any) -> None:
+        asked = self._steps.throw(answer) if isinstance(answer, LnhError) else self._steps.send(answer)
+        self._question(asked, now)
+
+    def _question(self, asked: Question | None, now: float) -> None:
+        self._asked, self._sent = asked, False
+        if asked is None:
+            self._until = now + PAUSE_SECONDS
+        else:
+            self._send(now)
+
+    def _send(self, now: float) -> None:
+        asked = self._asked
+        assert asked is not None, "there is something to ask"
+        self._last += 1
+        header = wire.request(asked.operation.name, self._last, int(asked.seconds * 1000))
+        self._sent = self.dealer.send([header.pack(), b"", codec.encode(asked.message)])
+        self._until = now + asked.seconds + PAUSE_SECONDS
