@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -71,10 +71,10 @@ class Processes:
         self._started: list[subprocess.Popen[bytes]] = []
         self._marks: list[str] = []
 
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start `python ARGUMENTS...`."""
+    def start(self, *arguments: str, under: Sequence[str] = (), **environment: str) -> subprocess.Popen[bytes]:
+        """Start `UNDER... python ARGUMENTS...`."""
         process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [*under, sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
             env={**os.environ, **environment},
         )
@@ -113,6 +113,40 @@ class Processes:
         assert not left, f"processes {left} outlived their test"
 
 
+class SmallDisk:
+    """A small file system over a directory, in a mount namespace of its own: only what starts `under` it sees it."""
+
+    def __init__(self, where: Path, megabytes: int) -> None:
+        self.namespace = (
+            ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+        )
+        self.holder = subprocess.Popen(
+            [*self.namespace, "sh", "-c", f"mount -t tmpfs -o size={megabytes}m none {where} && echo ready && exec sleep 600"],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert self.holder.stdout is not None
+        self.works = self.holder.stdout.readline() == b"ready\n"
+        self.path = Path(f"/proc/{self.holder.pid}/root") / where.relative_to("/")
+
+    def enter(self) -> list[str]:
+        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        return ["nsenter", "--target", str(self.holder.pid), "--mount", *user]
+
+    def fill(self) -> None:
+        descriptor = os.open(self.path / "filler", os.O_CREAT | os.O_WRONLY)
+        with contextlib.suppress(OSError):  # that it is full is what is wanted
+            while os.write(descriptor, b"f" * 4096):
+                pass
+        os.close(descriptor)
+
+    def free(self) -> None:
+        (self.path / "filler").unlink()
+
+    def end(self) -> None:
+        self.holder.kill()
+        self.holder.wait()
+
+
 class RunningMember:
     """A member directory and, once started, its supervisor."""
 
@@ -128,9 +162,10 @@ class RunningMember:
         initialise_member(self.directory, self.settings)
         processes.watch(root)
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self, under: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         """Start the supervisor and wait until every service is running."""
-        process = self.processes.start("-m", "lnh_services.member", "--member-dir", str(self.directory.root))
+        arguments = ("-m", "lnh_services.member", "--member-dir", str(self.directory.root))
+        process = self.processes.start(*arguments, under=under)
         wait_until(self.is_ready, "a ready member")
         return process
 

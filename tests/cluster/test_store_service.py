@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import secrets
 import signal
 import subprocess
@@ -33,7 +31,7 @@ from lnh_common.messages.base import Empty, Message
 from lnh_services.configuration import Settings
 from lnh_services.initialise import initialise_member
 from lnh_services.paths import MemberDirectory
-from processes import Processes, is_alive, wait_until
+from processes import Processes, SmallDisk, is_alive, wait_until
 
 CLUSTER, MEMBER = b"C" * 16, b"M" * 16
 LEASE = limits.WORKER_LEASE_MS / 1000
@@ -372,54 +370,18 @@ def test_a_directory_too_deep_for_a_socket_is_a_clear_refusal(tmp_path: Path) ->
     assert "Traceback" not in asked.stderr
 
 
-class SmallDisk:
-    """A file system of a few MiB over the store's directory, in a mount namespace of its own."""
-
-    def __init__(self, directory: MemberDirectory) -> None:
-        self.namespace = (
-            ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
-        )
-        where = directory.data("store")
-        self.holder = subprocess.Popen(
-            [*self.namespace, "sh", "-c", f"mount -t tmpfs -o size=4m none {where} && echo ready && exec sleep 600"],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        assert self.holder.stdout is not None
-        self.works = self.holder.stdout.readline() == b"ready\n"
-        self.path = Path(f"/proc/{self.holder.pid}/root") / where.relative_to("/")
-
-    def enter(self) -> list[str]:
-        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
-        return ["nsenter", "--target", str(self.holder.pid), "--mount", *user]
-
-    def fill(self) -> None:
-        descriptor = os.open(self.path / "filler", os.O_CREAT | os.O_WRONLY)
-        with contextlib.suppress(OSError):  # that it is full is what is wanted
-            while os.write(descriptor, b"f" * 4096):
-                pass
-        os.close(descriptor)
-
-    def free(self) -> None:
-        (self.path / "filler").unlink()
-
-    def end(self) -> None:
-        self.holder.kill()
-        self.holder.wait()
-
-
 class OnSmallDisk(Running):
     def __init__(self, processes: Processes, directory: MemberDirectory, disk: SmallDisk) -> None:
         self.disk = disk
         super().__init__(processes, directory)
 
     def begin(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*self.disk.enter(), sys.executable, "-m", "lnh_services.store", "--member-dir", str(self.directory.root)]
-        )
+        arguments = ("-m", "lnh_services.store", "--member-dir", str(self.directory.root))
+        return self.processes.start(*arguments, under=self.disk.enter())
 
 
 def test_a_full_disk_stops_acknowledging_and_passes_by_itself(processes: Processes, directory: MemberDirectory) -> None:
-    disk = SmallDisk(directory)
+    disk = SmallDisk(directory.data("store"), megabytes=4)
     if not disk.works:
         disk.end()
         pytest.skip("needs root or user namespaces to mount a small file system")
