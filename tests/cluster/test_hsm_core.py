@@ -69,7 +69,7 @@ class Member:
             self.stop(service)
 
     def ask(self, operation: Operation[Any, R], message: Message | None = None, address: str = "") -> R:
-        with Caller(address or self.directory.hsm_console) as caller:
+        with Caller(address or self.directory.hsm_console, reach=PATIENCE) as caller:
             return caller.ask(operation, message or Empty(), timeout=PATIENCE)
 
     def attach(self) -> Any:
