@@ -50,7 +50,7 @@ class Console:
         path = (self.directory / SOCKET).absolute()
         if not path.exists():
             raise Unreachable(f"no member runs in {self.directory} ({path} is not there)")
-        self._caller: Final = Caller(f"ipc://{path}")
+        self._caller: Final = Caller(f"ipc://{path}", name=f"the console of {self.directory}")
 
     def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None) -> R:
         """One operation of the console; raises what the hsm answers."""

@@ -26,6 +26,7 @@ class Caller:
         address: ZeroMQ endpoint to connect to.
         server_key, keys: for CURVE, the peer's Z85 public key and our pair.
         reach: seconds to wait for a peer to take a request before it is Unreachable.
+        name: of the peer, for people; else they are told the address.
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class Caller:
         server_key: bytes | None = None,
         keys: curve.KeyPair | None = None,
         reach: float = 3.0,
+        name: str = "",
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         self.address: Final = address
+        self._name: Final = name or address
         self._reach: Final = reach
         self._last_id = 0
         socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
@@ -55,7 +58,7 @@ class Caller:
         """
         end = time.monotonic() + timeout
         if not self._dealer.wait(min(timeout, self._reach)):
-            raise Unreachable(f"nobody answers at {self.address}")
+            raise Unreachable(f"nobody answers at {self._name}")
         self._last_id += 1
         left = max(1, int((end - time.monotonic()) * 1000))
         header = wire.request(operation.name, self._last_id, min(left, limits.MAX_DEADLINE_MS))

@@ -76,5 +76,5 @@ class Verifier(Confidential):
         """The verifier, reserved before, after a right attempt; raises PasswordIncorrect after a wrong one."""
         if not self.password.is_from(derived):
             left = limits.FAILURES_BEFORE_LOCK - self.failures
-            raise PasswordIncorrect(f"the {role} password is wrong; {max(left, 0)} attempts left before it is locked")
+            raise PasswordIncorrect(f"wrong password of the {role}; {max(left, 0)} attempts left before it is locked")
         return msgspec.structs.replace(self, failures=0, locked_until=0)
