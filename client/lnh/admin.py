@@ -18,13 +18,32 @@ from lnh.sessions import Session
 from lnh.sessions import change_password as _change_password
 from lnh.sessions import login as _login
 from lnh_common import limits
-from lnh_common.errors import KeyringUnknown, LimitReached
+from lnh_common.errors import KeyringUnknown, LimitReached, NameUnknown
 from lnh_common.messages import admin as wire
-from lnh_common.messages.admin import ClientView, ClusterView, KeyringView, StatusView, UserView
+from lnh_common.messages.admin import (
+    ClientView,
+    ClusterView,
+    InvitationView,
+    KeyringView,
+    MemberView,
+    StatusView,
+    UserView,
+)
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import Credential, Role
 
-__all__ = ["Administration", "ClientView", "ClusterView", "KeyringView", "StatusView", "UserView", "connect", "login"]
+__all__ = [
+    "Administration",
+    "ClientView",
+    "ClusterView",
+    "InvitationView",
+    "KeyringView",
+    "MemberView",
+    "StatusView",
+    "UserView",
+    "connect",
+    "login",
+]
 
 
 class Administration(Session):
@@ -110,6 +129,65 @@ class Administration(Session):
     def show(self) -> ClusterView:
         """The cluster and its members."""
         return self.ask(wire.CLUSTER_SHOW, Empty())
+
+    def members(self) -> list[MemberView]:
+        """Every member, as the one that answers sees it."""
+        return list(self.show().members)
+
+    def member(self, name: str) -> MemberView:
+        """The member of this name; raises NameUnknown."""
+        members = self.members()
+        for view in members:
+            if view.name == name:
+                return view
+        raise NameUnknown(f"no member {name!r}; there are: {', '.join(view.name for view in members)}")
+
+    def invite(self) -> InvitationView:
+        """An invitation for one new member, good for 15 minutes and once; for an admin and the PO together.
+
+        Raises MemberReadOnly.
+        """
+        return self.ask(wire.MEMBER_INVITE, Empty())
+
+    def set_member(
+        self, name: str, *, new_name: str | None = None, host: str | None = None, port: int | None = None
+    ) -> None:
+        """Give a member another name or address; what is not given stays. Raises NameUnknown, NameTaken."""
+        change = wire.ChangeMember(member=self.member(name).id, name=new_name, host=host, port=port)
+        self.ask(wire.MEMBER_SET, change)
+
+    def promote(self, name: str) -> str:
+        """Make a member the primary, losing nothing; what one should know. Raises NameUnknown, NotPossible."""
+        return self.ask(wire.MEMBER_PROMOTE, wire.MemberRef(member=self.member(name).id)).remark
+
+    def remove_member(self, name: str) -> str:
+        """Remove a member that works; its HSM wipes the cluster's secrets. What one should know.
+
+        Raises NameUnknown, NotPossible (it is the primary, or does not answer).
+        """
+        return self.ask(wire.MEMBER_REMOVE, wire.MemberRef(member=self.member(name).id)).remark
+
+    def delete_member(self, name: str, *, force: bool = False) -> str:
+        """Remove a member that is lost for good; what one should know. Raises NameUnknown, NotPossible (it answers).
+
+        Args:
+            force: although other members that should agree are missing too, whose writes may be lost.
+        """
+        return self.ask(wire.MEMBER_DELETE, wire.DeleteMember(member=self.member(name).id, force=force)).remark
+
+    def leave(self, member: bytes) -> str:
+        """Have the member with this id leave; for an admin and the PO together. What one should know.
+
+        Raises NameUnknown, NotPossible (it is the primary, or the last member).
+        """
+        return self.ask(wire.CLUSTER_LEAVE, wire.MemberRef(member=member)).remark
+
+    def delete_cluster(self, member: bytes) -> None:
+        """Destroy the cluster with its last member, which has this id; for an admin and the PO together.
+
+        Raises NotPossible while there are other members.
+        """
+        self.ask(wire.CLUSTER_DELETE, wire.MemberRef(member=member))
 
     def policy(self, **changes: object) -> dict[str, Any]:
         """The cluster's policy, after these changes, which an admin and the PO make together."""

@@ -24,6 +24,8 @@ from lnh_common.messages.console import (
     CreatedCluster,
     HsmView,
     Initialised,
+    JoinedCluster,
+    JoinProgress,
     PartitionView,
 )
 
@@ -136,6 +138,23 @@ class Console:
         """
         message = wire.CreateCluster(so_password=so_password, label=label, po_password=po_password)
         return self.ask(wire.CLUSTER_CREATE, message)
+
+    def join_cluster(self, invitation: str, so_password: str) -> JoinedCluster:
+        """Join the cluster whose member made this invitation; run again, it goes on where it was interrupted.
+
+        Raises NotPossible (V1 partitions of its own, another cluster's data), AlreadyDone, NotInitialised,
+        DomainMismatch, InvitationExpired, InvitationUsed, InvitationBurnt, InvitationUnknown, UnsupportedVersion,
+        NameTaken, MemberReadOnly, PasswordIncorrect, Unreachable.
+        """
+        return self.ask(wire.CLUSTER_JOIN, wire.JoinCluster(so_password=so_password, invitation=invitation))
+
+    def progress(self) -> JoinProgress:
+        """How far this member is in the cluster it joined."""
+        return self.ask(wire.CLUSTER_PROGRESS, Empty())
+
+    def discard_cluster(self, so_password: str) -> None:
+        """Erase what is left of a cluster this member was expelled from; raises AlreadyDone, PasswordIncorrect."""
+        self.ask(wire.CLUSTER_DISCARD, wire.AsSo(so_password=so_password))
 
     def cluster(self) -> ConsoleCluster:
         """What a new client needs to know."""

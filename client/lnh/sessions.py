@@ -67,6 +67,7 @@ class Session:
         self.timeout: Final = timeout
         self._secret: Final = secret
         self._renewing: Final = threading.Lock()
+        self._abandoned = False
         self._take(logged_in)
 
     def __repr__(self) -> str:
@@ -146,6 +147,10 @@ class Session:
         """End this session, or every session of its credential."""
         self.ask(LOGOUT, Logout(everywhere=everywhere))
 
+    def abandon(self) -> None:
+        """Leave it to die with its token: whoever one would log out at serves nobody any more."""
+        self._abandoned = True
+
     def __enter__(self) -> Self:
         return self
 
@@ -153,8 +158,9 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Where nobody can be told, the session dies with its token: its secret is known here only.
-        with contextlib.suppress(LnhError):
-            self.logout()
+        if not self._abandoned:
+            with contextlib.suppress(LnhError):
+                self.logout()
 
     def _take(self, logged_in: LoggedIn) -> None:
         now = time.time()

@@ -17,9 +17,9 @@ from lnh_common.messages import console, store
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.hsm import ChannelSeed, Depart, Departure, SmkGeneration
 from lnh_common.versions import check_compatible
-from lnh_services.hsm import genesis, joining
+from lnh_services.hsm import dismissals, genesis, joining
 from lnh_services.hsm.joining import Identity, Invitation, Occasion
-from lnh_services.hsm.state import Phase
+from lnh_services.hsm.state import Cluster, Phase
 from models.console import SO, Desk
 
 DOMAIN = "the cloning domain"
@@ -391,6 +391,51 @@ def test_a_join_that_was_begun_stands_in_the_way_of_creating_a_cluster_and_of_an
     asyncio.run(go())
 
 
+def dismissal_of(cluster: Cluster) -> bytes:
+    return dismissals.dismissal(cluster.smk[-1].key, cluster.id, cluster.member)
+
+
+def test_no_peer_can_make_an_hsm_wipe_its_smk_without_another_hsms_dismissal(two: Two) -> None:
+    async def go() -> None:
+        await two.b.join(await two.ready())
+        cluster = two.b.vault.opened.cluster
+        assert cluster is not None
+        of_another = dismissals.dismissal(cluster.smk[-1].key, cluster.id, two.a.store.members[0].id)
+        for departure in (Departure.LEFT, Departure.DELETED):
+            with pytest.raises(errors.PermissionDenied):
+                await two.b.console.belonging.depart(Depart(cluster=cluster.id, departure=departure, proof=of_another))
+        lie = Depart(cluster=cluster.id, departure=Departure.EXPELLED, reason="entry 7", proof=of_another)
+        await two.b.console.belonging.depart(lie)
+        await two.b.console.belonging.finish()
+        kept = two.b.vault.opened.cluster
+        assert kept is not None
+        assert (kept.smk, kept.phase, two.b.workers.running) == (cluster.smk, Phase.SUSPENDED, 0)
+        two.b.restart()
+        await two.b.activate()
+        assert not two.b.workers.running
+        with pytest.raises(errors.MemberExpelled):
+            await two.b.join(await two.a.invite())
+        proven = Depart(cluster=cluster.id, departure=Departure.EXPELLED, proof=dismissal_of(cluster))
+        await two.b.console.belonging.depart(proven)
+        await two.b.console.belonging.finish()
+        assert two.b.vault.opened.cluster is None
+
+    asyncio.run(go())
+
+
+def test_the_so_wipes_what_an_expelled_member_kept_for_want_of_a_proof(two: Two) -> None:
+    async def go() -> None:
+        await two.b.join(await two.ready())
+        cluster = two.b.vault.opened.cluster
+        assert cluster is not None
+        await two.b.console.belonging.depart(Depart(cluster=cluster.id, departure=Departure.EXPELLED))
+        await two.b.ask(console.CLUSTER_DISCARD, console.AsSo(so_password=SO))
+        assert two.b.vault.opened.cluster is None
+        assert not two.b.store.cluster
+
+    asyncio.run(go())
+
+
 @pytest.mark.parametrize("departure", list(Departure))
 def test_who_leaves_keeps_nothing_of_the_cluster(two: Two, departure: Departure) -> None:
     async def go() -> None:
@@ -399,7 +444,8 @@ def test_who_leaves_keeps_nothing_of_the_cluster(two: Two, departure: Departure)
         assert cluster is not None
         await two.b.console.belonging.depart(Depart(cluster=bytes(16), departure=departure))
         assert two.b.vault.opened.cluster is cluster, "that was about another cluster"
-        depart = Depart(cluster=cluster.id, departure=departure, reason="removed in entry 7")
+        reason = "removed in entry 7"
+        depart = Depart(cluster=cluster.id, departure=departure, reason=reason, proof=dismissal_of(cluster))
         await two.b.console.belonging.depart(depart)
         await two.b.console.belonging.finish()
         state = two.b.vault.opened
@@ -428,7 +474,8 @@ def test_an_expelled_member_joins_again_without_being_tidied_first(two: Two) -> 
         await two.b.join(await two.ready())
         cluster = two.b.vault.opened.cluster
         assert cluster is not None
-        await two.b.console.belonging.depart(Depart(cluster=cluster.id, departure=Departure.EXPELLED))
+        depart = Depart(cluster=cluster.id, departure=Departure.EXPELLED, proof=dismissal_of(cluster))
+        await two.b.console.belonging.depart(depart)
         await two.b.console.belonging.finish()
         two.a.store.members = two.a.store.members[:1]
         await two.b.join(await two.a.invite())
@@ -443,7 +490,7 @@ def test_a_departure_that_was_interrupted_is_finished_after_the_next_activation(
         await two.b.join(await two.ready())
         cluster = two.b.vault.opened.cluster
         assert cluster is not None
-        two.b.vault.change(lambda state: genesis.leaving(state, Departure.LEFT, ""))
+        two.b.vault.change(lambda state: genesis.departing(state, Phase.LEAVING, Departure.LEFT, ""))
         two.b.restart()
         await two.b.activate()
         assert not two.b.workers.running

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
+import lnh_common
 from lnh_common.messages import store
+from lnh_common.messages.membership import Health
 from lnh_services.backup.service import status
-from lnh_services.membership.service import view
+from lnh_services.membership.view import Heard, This, view
 
 
 def answer(state: str, cluster: bytes, primary: bytes) -> store.Status:
@@ -38,10 +41,57 @@ def answer(state: str, cluster: bytes, primary: bytes) -> store.Status:
     ],
 )
 def test_the_role_and_state_are_what_the_store_tells(told: store.Status | None, role: str, state: str) -> None:
-    (member,) = view("A", "host:7100", told, {}).members
+    (member,) = view(This("A", "host:7100"), told, {}, {}, 100.0).members
     assert (member.name, member.address, member.role, member.state, member.group) == (
         *("A", "host:7100", role, state, "local"),
     )
+
+
+A, B, C = (
+    store.MemberInfo(id=name.encode() * 16, name=name, host="host", port=port, key=bytes(32))
+    for name, port in (("a", 7100), ("b", 7200), ("c", 7300))
+)
+
+
+def several(state: str, in_sync: tuple[store.MemberInfo, ...], primary: store.MemberInfo = A) -> store.Status:
+    """The status of member A's store among three."""
+    return msgspec.structs.replace(
+        answer(state, b"c" * 16, primary.id), member=A.id, members=(A, B, C), in_sync=tuple(each.id for each in in_sync)
+    )
+
+
+def heard(member: store.MemberInfo, state: str, at: float, *listed: store.MemberInfo) -> dict[bytes, Heard]:
+    health = Health(
+        cluster=b"c" * 16, member=member.id, product="0.1.1", state=state, primary=A.id, epoch=3, index=9,
+        listed=tuple(each.id for each in listed),
+    )  # fmt: skip
+    return {member.id: Heard(health, at)}
+
+
+def test_every_member_is_shown_with_what_was_last_heard_of_it() -> None:
+    told = several("read-write", (A, B))
+    known = {**heard(B, "read-write", 99.0, A, B, C), **heard(C, "read-write", 90.0, A, B, C)}
+    shown = view(This("A", "host:1"), told, {}, known, 100.0)
+    assert [(each.name, each.role, each.state, each.last_heard) for each in shown.members] == [
+        ("a", "primary", "read-write", 100), ("b", "secondary", "read-write", 99), ("c", "secondary", "unreachable", 90),
+    ]  # fmt: skip
+    assert [each.product for each in shown.members] == [lnh_common.VERSION, "0.1.1", "0.1.1"]
+    assert [each.address for each in shown.members] == ["host:7100", "host:7200", "host:7300"]
+    assert shown.waiting_for == ()
+
+
+def test_a_member_that_catches_up_is_joining_and_one_that_was_cut_off_read_only() -> None:
+    known = heard(B, "read-only", 99.0)
+    assert view(This("A", ""), several("read-write", (A, C)), {}, known, 100.0).members[1].state == "joining"
+    assert view(This("A", ""), several("read-write", (A, B, C)), {}, known, 100.0).members[1].state == "read-only"
+
+
+def test_a_joining_member_says_whom_it_waits_for() -> None:
+    told = several("read-only", (B, C), primary=B)
+    known = {**heard(B, "read-write", 99.0, A, B, C), **heard(C, "read-write", 99.0, B, C)}
+    assert view(This("A", ""), told, {}, known, 100.0).waiting_for == ("c",)
+    assert view(This("A", ""), told, {}, heard(B, "read-write", 90.0, A, B, C), 100.0).waiting_for == ("b", "c")
+    assert view(This("A", ""), several("read-write", (A, B, C)), {}, {}, 100.0).waiting_for == ()
 
 
 def test_backup_counts_the_archives_there_are(tmp_path: Path) -> None:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from lnh.cli import terminal
-from lnh.cli.command import noun, verb
+from lnh.cli.command import Yes, noun, verb
+from lnh.cli.member import COLUMNS, row
 from lnh.cli.options import AdminOptions, ConsoleOptions, PoOptions
+
+if TYPE_CHECKING:
+    from lnh.console import Console
+    from lnh_common.messages.console import JoinProgress
+
+_LOOK_EVERY: Final = 0.2  # seconds
+_WIPED_WITHIN: Final = 20.0
 
 app = noun("cluster", "The cluster as a whole.")
 
@@ -27,6 +37,114 @@ def create(
         po_password = terminal.read_secret("PO", po_password_file, what="new PO password", new=True)
         done = console.create_cluster(label, so_password, po_password)
     options.record({"label": label, "cluster": done.cluster, "fingerprint": done.fingerprint})
+
+
+@verb(app, "join", ConsoleOptions)
+def join(
+    options: ConsoleOptions,
+    invitation: Annotated[Path, typer.Option(help="What `lnh member invite` wrote there; - reads standard input.")],
+    timeout: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to wait until it takes part.")] = 60.0,
+) -> None:
+    """Join the cluster that an invitation is from, as the SO, at this member's local console.
+
+    Its own users, roles and V1 partition become the cluster's. Interrupted, it goes on when it is run again.
+    """
+    text = sys.stdin.read() if str(invitation) == "-" else invitation.read_text()
+    with options.console() as console:
+        joined = console.join_cluster(text, options.so_password())
+        if joined.warning:
+            terminal.note(f"warning: {joined.warning}")
+        progress = wait_until_in_step(console, timeout)
+    record = {**terminal.fields(joined), "state": progress.state}
+    if progress.state != "read-write":
+        if options.json:
+            options.record(record)
+        waits = f"; it waits for {', '.join(progress.waiting_for)} to take note of it" if progress.waiting_for else ""
+        terminal.refuse(
+            f"joined {joined.label}, but {progress.problem or progress.state} after {timeout:g} s{waits}",
+            "it goes on by itself: lnh member list; a member that is lost for good: lnh member delete NAME",
+        )
+    options.record(record)
+
+
+def wait_until_in_step(console: Console, timeout: float) -> JoinProgress:
+    """What the member says once it takes part, or when the time is over; on the way there it is told on stderr."""
+    end, told = time.monotonic() + timeout, ""
+    while True:
+        progress = console.progress()
+        if progress.state in ("read-write", "expelled", "failed") or time.monotonic() >= end:
+            return progress
+        waits = f", waiting for {', '.join(progress.waiting_for)}" if progress.waiting_for else ""
+        if (now := f"{progress.state}: entry {progress.index}{waits}") != told:
+            terminal.note(now)
+            told = now
+        time.sleep(_LOOK_EVERY)
+
+
+@dataclasses.dataclass(kw_only=True)
+class LeaveOptions(PoOptions):
+    """As an admin and the PO, for the member of this directory."""
+
+    member_dir: Annotated[
+        Path, typer.Option(envvar="LNH_MEMBER_DIR", help="The member directory.", rich_help_panel="Where")
+    ]
+
+
+@verb(app, "leave", LeaveOptions)
+def leave(options: LeaveOptions, yes: Yes = False) -> None:
+    """Leave the cluster: this member's HSM wipes the SMK and all it holds of the cluster, and its store is erased.
+
+    On a member that was expelled it erases what is left, as the SO.
+    """
+    from lnh.console import Console
+
+    with Console(options.member_dir) as console:
+        found = console.cluster()
+        if found.expelled:
+            terminal.confirm(f"Erase what is left here of the cluster? {found.expelled}", yes=yes)
+            console.discard_cluster(terminal.read_secret("SO"))
+            options.say("erased what was left of the cluster")
+            return
+        remark = _order_end(options, console, f"Leave {found.label!r} and wipe its SMK here?", yes=yes, last=False)
+    options.say(". ".join(filter(None, (f"left {found.label}", remark))), label=found.label, remark=remark)
+
+
+@verb(app, "delete", LeaveOptions)
+def delete(options: LeaveOptions, yes: Yes = False) -> None:
+    """Destroy the cluster with its last member: every keyring and key in it."""
+    from lnh.console import Console
+
+    with Console(options.member_dir) as console:
+        found = console.cluster()
+        question = f"Destroy the cluster {found.label!r} with every keyring and key in it?"
+        _order_end(options, console, question, yes=yes, last=True)
+    options.say(f"destroyed {found.label}", label=found.label)
+
+
+def _order_end(options: LeaveOptions, console: Console, question: str, *, yes: bool, last: bool) -> str:
+    """Have the cluster, or this member's part in it, ended, and wait until its HSM wiped it; what one should know."""
+    from lnh_common.errors import NoCluster
+
+    found = console.cluster()
+    if not found.created:
+        raise NoCluster(f"this member has no cluster to leave{f' ({found.phase})' if found.phase else ''}")
+    terminal.confirm(question, yes=yes)
+    if options.cluster is None and options.member is None:
+        options.member, options.fingerprint = found.door, found.fingerprint
+    remark = ""
+    with options.administration() as session:
+        member = bytes.fromhex(found.member)
+        if last:
+            session.delete_cluster(member)
+        else:
+            remark = session.leave(member)
+        session.abandon()
+    end = time.monotonic() + _WIPED_WITHIN
+    while (now := console.cluster()).created or now.phase:
+        if time.monotonic() > end:
+            terminal.refuse(f"done, but the HSM has not wiped it within {_WIPED_WITHIN:.0f} s", "look at its log")
+        time.sleep(_LOOK_EVERY)
+    return remark
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -56,7 +174,7 @@ def show(options: ShowOptions) -> None:
     members = record.pop("members")
     options.record(record)
     typer.echo()
-    options.rows(members, "name", "address", "primary", "state", "group", "product")
+    options.rows(map(row, members), *COLUMNS)
 
 
 @verb(app, "policy", PoOptions)

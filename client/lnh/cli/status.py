@@ -8,6 +8,7 @@ import typer
 
 from lnh.cli import terminal
 from lnh.cli.command import verb
+from lnh.cli.member import COLUMNS, row
 from lnh.cli.options import AdminOptions
 
 
@@ -27,7 +28,7 @@ def status(options: AdminOptions) -> None:
     members = cluster.pop("members")
     options.record(cluster)
     typer.echo()
-    options.rows(members, "name", "address", "primary", "state", "group", "product")
+    options.rows(map(row, members), *COLUMNS)
     typer.echo()
     services = [{**service, "detail": _brief(service["detail"])} for service in record["services"]]
     options.rows(services, "name", "state", "detail")

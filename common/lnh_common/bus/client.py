@@ -84,6 +84,7 @@ class Client:
         self._loop: Final = asyncio.get_running_loop()
         socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
         socket.linger = LINGER_MS
+        socket.ipv6 = "[" in address
         socket.sndhwm = socket.rcvhwm = max(limits.HIGH_WATER_MARK, 2 * in_flight)
         socket.maxmsgsize = 2 * limits.BODY_BYTES
         socket.reconnect_ivl = 20

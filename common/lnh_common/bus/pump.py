@@ -56,11 +56,13 @@ class Pump:
             if self._stopped:
                 return False
             try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                self._take()
             except zmq.Again:
                 return False
-            self._receive(frames)
         return True
+
+    def _take(self) -> None:
+        self._receive(self._socket.recv_multipart(zmq.NOBLOCK))
 
     def stop(self) -> None:
         """Receive no more; the socket is the caller's to close."""
@@ -71,3 +73,19 @@ class Pump:
     def _again(self) -> None:
         self._scheduled = True
         self._loop.call_soon(self.drain)
+
+
+class CurvePump(Pump):
+    """Of a CURVE server: `receive_from` gets the sender's Z85 public key too, empty where no authenticator named it."""
+
+    def __init__(self, socket: zmq.Socket[bytes], receive_from: Callable[[list[bytes], bytes], None]) -> None:
+        self._receive_from: Final = receive_from
+        super().__init__(socket, lambda frames: receive_from(frames, b""))
+
+    def _take(self) -> None:
+        frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        try:
+            key = frames[0].get("User-Id")
+        except zmq.ZMQError:
+            key = ""
+        self._receive_from([frame.bytes for frame in frames], str(key).encode())

@@ -18,7 +18,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from lnh_common import codec, limits, wire
 from lnh_common.bus import curve, intake
-from lnh_common.bus.pump import Pump
+from lnh_common.bus.pump import CurvePump, Pump
 from lnh_common.errors import Busy, DeadlineExceeded, Internal, LnhError, OutcomeUnknown, UnknownOperation, Unreachable
 from lnh_common.events import Log
 from lnh_common.messages.base import Effect, Message, Operation
@@ -37,11 +37,13 @@ class Call:
         identity: names the asking connection; good for `Server.cast` while it lasts.
         header: of the request.
         deadline: when the asker gives up, in the loop's time.
+        key: the asker's CURVE public key (32 bytes); empty on a socket without CURVE or authenticator.
     """
 
     identity: bytes
     header: wire.Header
     deadline: float
+    key: bytes = b""
 
     def remaining(self) -> float:
         """Seconds until the deadline."""
@@ -71,6 +73,7 @@ class Server:
         in_flight: int = limits.REQUESTS_IN_FLIGHT,
         keys: curve.KeyPair | None = None,
         max_message: int = 2 * limits.BODY_BYTES,
+        ipv6: bool = False,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         self.address = address
@@ -88,6 +91,7 @@ class Server:
         socket.sndhwm = socket.rcvhwm = limits.HIGH_WATER_MARK
         socket.router_mandatory = True
         socket.maxmsgsize = max_message
+        socket.ipv6 = ipv6
         if keys is not None:
             curve.serve(socket, keys)
         self._socket: Final = socket
@@ -109,7 +113,9 @@ class Server:
         """Bind and begin; handlers are entered before. Raises zmq.ZMQError when the address cannot be bound."""
         self._socket.bind(self.address)
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)  # a wildcard port is known now
-        self._pump = Pump(self._socket, self._receive)
+        self._pump = (
+            Pump(self._socket, self._receive) if self._monitor is None else CurvePump(self._socket, self._receive)
+        )
         self._pumps.append(self._pump)
         if self._monitor is not None:
             self._pumps.append(Pump(self._monitor, self._on_failed_handshake))
@@ -140,7 +146,7 @@ class Server:
             self._monitor.close(0)
         self._socket.close()
 
-    def _receive(self, frames: list[bytes]) -> None:
+    def _receive(self, frames: list[bytes], key: bytes = b"") -> None:
         identity = frames[0]
         taken = intake.read(frames[1:], self._served)
         if isinstance(taken, intake.Refused):
@@ -151,7 +157,7 @@ class Server:
                 self._send([identity, *taken.answer])
             return
         header = taken.header
-        call = Call(identity, header, self._loop.time() + header.deadline_ms / 1000)
+        call = Call(identity, header, self._loop.time() + header.deadline_ms / 1000, curve.to_raw(key))
         if header.kind is wire.Kind.CAST:
             self._begin_cast(call, taken)
         else:

@@ -131,6 +131,48 @@ class MemberView(Message):
     state: str
     group: PersonName
     product: str
+    role: str = ""
+    last_heard: int = 0
+
+
+class InvitationView(Confidential):
+    """A new invitation.
+
+    Args:
+        text: to be handed to whoever sets up the new member, and given to `lnh cluster join` there.
+        expires: UTC seconds.
+        identity: fingerprint of the HSM that made it.
+    """
+
+    text: str
+    expires: int
+    identity: str
+
+
+class ChangeMember(Message):
+    """Give a member another name or address; what is None stays."""
+
+    member: Id16
+    name: Name | None = None
+    host: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+
+
+class MemberRef(Message):
+    member: Id16
+
+
+class DeleteMember(Message):
+    """Remove a member that is lost for good; with `force` although others that should agree are missing too."""
+
+    member: Id16
+    force: bool = False
+
+
+class Remark(Message):
+    """What one should know of something that was done; mostly nothing."""
+
+    remark: str = ""
 
 
 class ServiceView(Message):
@@ -164,4 +206,11 @@ USER_LIST: Final = operation("user.list", Empty, Users, _S)
 USER_DELETE: Final = operation("user.delete", UserRef, Empty, _S, _W)
 CLUSTER_SHOW: Final = operation("cluster.show", Empty, ClusterView, _S)
 CLUSTER_POLICY: Final = operation("cluster.policy", PolicyChange, PolicyView, _S, _W)
+CLUSTER_LEAVE: Final = operation("cluster.leave", MemberRef, Remark, _S, _W)
+CLUSTER_DELETE: Final = operation("cluster.delete", MemberRef, Remark, _S, _W)
+MEMBER_INVITE: Final = operation("member.invite", Empty, InvitationView, _S, _W)
+MEMBER_SET: Final = operation("member.set", ChangeMember, Remark, _S, _W)
+MEMBER_PROMOTE: Final = operation("member.promote", MemberRef, Remark, _S, _W)
+MEMBER_REMOVE: Final = operation("member.remove", MemberRef, Remark, _S, _W)
+MEMBER_DELETE: Final = operation("member.delete", DeleteMember, Remark, _S, _W)
 STATUS: Final = operation("status.show", Empty, StatusView, _S)

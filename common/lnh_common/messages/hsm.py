@@ -164,11 +164,16 @@ class Departure(str, enum.Enum):
 
 
 class Depart(Message):
-    """Tells that this member is in the cluster no longer; asked again, or about another cluster, it changes nothing."""
+    """Tells that this member is in the cluster no longer; asked again, or about another cluster, it changes nothing.
+
+    Args:
+        proof: the dismissal, by an HSM of the cluster; without it an expelled member stops serving and wipes nothing.
+    """
 
     cluster: Id16
     departure: Departure
     reason: str = ""
+    proof: bytes = b""
 
 
 INVITE: Final = operation("core.invite", Empty, Invited, effect=Effect.WRITE)

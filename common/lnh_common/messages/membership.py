@@ -99,11 +99,13 @@ class Remove(Message):
     """A member that is to be one no longer.
 
     Args:
+        proof: the dismissal, by the HSM that took the order, on which the removed one wipes its own.
         lost: it does not answer and never will; else it must answer.
         force: although another member that should agree is missing.
     """
 
     member: MemberId16
+    proof: bytes = b""
     lost: bool = False
     force: bool = False
 
@@ -129,6 +131,7 @@ class Welcome(Message):
         cluster, member: of the one that answers; empty without a cluster.
         listed: whether it lists the member that asked, under the key it came with.
         removed: the committed entry that removed it, if it was a member.
+        proof: its dismissal then, if this member knows it.
     """
 
     cluster: bytes
@@ -136,6 +139,24 @@ class Welcome(Message):
     product: str
     listed: bool
     removed: RemovedMember | None = None
+    proof: bytes = b""
+
+
+class Dismissed(Message):
+    """To a member that is none any more: because it wanted to leave, or because it was removed."""
+
+    cluster: MemberId16
+    member: MemberId16
+    left: bool
+    reason: str
+    proof: bytes
+
+
+class Leave(Message):
+    """A member that wants to leave, and its dismissal."""
+
+    member: MemberId16
+    proof: bytes
 
 
 class Health(Message):
@@ -163,9 +184,9 @@ JOIN: Final = operation("membership.join", AskToJoin, Joined, effect=_W)
 SET: Final = operation("membership.set", MemberInfo, Done, effect=_W)
 PROMOTE: Final = operation("membership.promote", MemberRef, Done, effect=_W)
 REMOVE: Final = operation("membership.remove", Remove, Done, effect=_W)
-LEAVE: Final = operation("membership.leave", MemberRef, Done, effect=_W)
-DELETE: Final = operation("membership.delete", Empty, Done, effect=_W)
+LEAVE: Final = operation("membership.leave", Leave, Done, effect=_W)
+DELETE: Final = operation("membership.delete", Leave, Done, effect=_W)
 PEER_HELLO: Final = operation("member.hello", Hello, Welcome)
 PEER_HEALTH: Final = operation("member.health", Empty, Health)
 PEER_JOIN: Final = operation("member.join", RequestToJoin, Joined, effect=_W)
-PEER_LEFT: Final = operation("member.left", RemovedMember, Empty, effect=_W)
+PEER_DISMISSED: Final = operation("member.dismissed", Dismissed, Empty, effect=_W)

@@ -34,6 +34,7 @@ from lnh_common.errors import (
     NameTaken,
     NoCluster,
     NotPossible,
+    PermissionDenied,
     UnsupportedVersion,
 )
 from lnh_common.events import Log
@@ -41,7 +42,7 @@ from lnh_common.messages import console, hsm, membership, store
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.store import MemberInfo
 from lnh_common.versions import check_compatible
-from lnh_services.hsm import genesis, invitations, joining
+from lnh_services.hsm import dismissals, genesis, invitations, joining
 from lnh_services.hsm.joining import Invitation
 from lnh_services.hsm.state import Cluster, Joining, Phase
 from lnh_services.hsm.vault import Vault
@@ -305,22 +306,32 @@ class Belonging:
     async def depart(self, request: hsm.Depart) -> None:
         """Stop serving and wipe what this HSM holds of the cluster; begun when it returns, and finished soon after.
 
-        Raises NotActivated: what is sealed cannot be wiped.
+        An expelled one without a dismissal only stops serving: what tells it so may be lying.
+        Raises NotActivated: what is sealed cannot be wiped; PermissionDenied for any other departure without one.
         """
         cluster = self._vault.opened.cluster
-        if cluster is None or cluster.id != request.cluster:
+        if cluster is None or cluster.id != request.cluster or cluster.phase is Phase.LEAVING:
             return
-        if cluster.phase is not Phase.LEAVING:
-            self._desk.record(hsm.DEPART.name, cluster.label, request.departure.value)
-            self._vault.change(lambda state: genesis.leaving(state, request.departure, request.reason))
+        smks = [smk.key for smk in cluster.smk]
+        dismissed = dismissals.is_dismissed(smks, cluster.id, cluster.member, request.proof)
+        phase = Phase.LEAVING if dismissed else Phase.SUSPENDED
+        if phase is Phase.SUSPENDED and request.departure is not hsm.Departure.EXPELLED:
+            raise PermissionDenied("no HSM of this cluster has dismissed this member")
+        if phase is cluster.phase:
+            return
+        self._desk.record(hsm.DEPART.name, cluster.label, f"{request.departure.value}, {phase.value}")
+        self._vault.change(lambda state: genesis.departing(state, phase, request.departure, request.reason))
         self.go_on()
 
     def go_on(self) -> None:
         """Finish a departure that was begun, if there is one; also after a start."""
-        state = self._vault.state
-        leaving = state is not None and state.cluster is not None and state.cluster.phase is Phase.LEAVING
-        if leaving and (self._departing is None or self._departing.done()):
+        cluster = self._vault.state.cluster if self._vault.state else None
+        if cluster is None or (self._departing is not None and not self._departing.done()):
+            return
+        if cluster.phase is Phase.LEAVING:
             self._departing = asyncio.create_task(self._leave())
+        elif cluster.phase is Phase.SUSPENDED:
+            self._departing = asyncio.create_task(self._desk.stop_workers())
 
     async def finish(self) -> None:
         """Let a departure end."""
@@ -349,8 +360,12 @@ class Belonging:
 
     async def _discard_rest(self, request: console.AsSo) -> Empty:
         await self._desk.authorise(request)
-        self._vault.change(lambda state: replace(state, expelled=""))
-        await self.tidy()
+        if self._vault.opened.cluster is None:
+            self._vault.change(lambda state: replace(state, expelled=""))
+            await self.tidy()
+        else:
+            self._vault.change(lambda state: genesis.departing(state, Phase.LEAVING, hsm.Departure.LEFT, ""))
+            await self._leave()
         return Empty()
 
     async def _destroy_discarded(self) -> None:

@@ -95,11 +95,11 @@ def joined(state: HsmState) -> HsmState:
     return replace(state, joining=None, cluster=replace(state.cluster, phase=Phase.CREATED))
 
 
-def leaving(state: HsmState, departure: Departure, reason: str) -> HsmState:
-    """The state of one that serves nobody any more and has not wiped everything yet."""
+def departing(state: HsmState, phase: Phase, departure: Departure, reason: str) -> HsmState:
+    """The state of one that serves nobody any more, and either keeps what it has or is about to wipe it."""
     assert state.cluster is not None, "a cluster to leave"
     expelled = (reason or "this member was removed") if departure is Departure.EXPELLED else ""
-    return replace(state, expelled=expelled, cluster=replace(state.cluster, phase=Phase.LEAVING))
+    return replace(state, expelled=expelled, cluster=replace(state.cluster, phase=phase))
 
 
 def left(state: HsmState) -> HsmState:

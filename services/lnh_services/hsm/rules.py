@@ -22,6 +22,7 @@ from lnh_common.errors import (
     ArgumentInvalid,
     LimitReached,
     LnhError,
+    MemberExpelled,
     NameTaken,
     NameUnknown,
     NotActivated,
@@ -116,15 +117,17 @@ def _no_cluster(now: Situation) -> LnhError | None:
 
 
 def _joins_none(now: Situation) -> LnhError | None:
-    return _unfinished(now, Phase.JOINING, Phase.LEAVING)
+    return _unfinished(now, Phase.JOINING, Phase.LEAVING, Phase.SUSPENDED)
 
 
 def _creates_none(now: Situation) -> LnhError | None:
-    return _unfinished(now, Phase.CREATING, Phase.LEAVING)
+    return _unfinished(now, Phase.CREATING, Phase.LEAVING, Phase.SUSPENDED)
 
 
 def _unfinished(now: Situation, *phases: Phase) -> LnhError | None:
     cluster = now.state.cluster if now.state else None
+    if cluster and cluster.phase is Phase.SUSPENDED and Phase.SUSPENDED in phases:
+        return MemberExpelled(f"this member was expelled from {cluster.label}: lnh cluster leave wipes what it keeps")
     if cluster and cluster.phase in phases:
         begun = f"{cluster.phase.value} the cluster {cluster.label} was begun here"
         return NotPossible(f"{begun} and is to be finished first")

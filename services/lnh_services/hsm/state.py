@@ -69,6 +69,7 @@ class Phase(str, Enum):
     CREATING = "creating"
     CREATED = "created"
     JOINING = "joining"  # its secrets are here; this member's store may not know the cluster yet
+    SUSPENDED = "suspended"  # said to be expelled, without proof: it serves nobody and keeps what it has
     LEAVING = "leaving"  # nobody is served any more; what is left is erased
 
 

@@ -109,7 +109,7 @@ class Worker:
             Peer.STORE: directory.store_for_hsm,
             Peer.CORE: directory.hsm_core,
             Peer.ARGON2: directory.argon2,
-            Peer.MEMBERSHIP: directory.membership_for_services,
+            Peer.MEMBERSHIP: directory.membership_for_hsm,
             Peer.BALANCER: directory.balancer_status,
             Peer.BACKUP: directory.backup_for_services,
         }

@@ -1,24 +1,46 @@
-"""Gives everyone in this member the view of the cluster, and asks its services how they are. One member for now."""
+"""The membership service: the view of the cluster, orders from the hsm, and the member port.
+
+    run/membership/services.ipc   the view, for everyone in this member
+    run/membership/hsm.ipc        orders, which are the hsm's alone
+    base port + 1, CURVE          other members; a key that is no member's may say hello and ask to join
+
+What is done together with others is in `procedures.py`, what is shown in `view.py`; here are sockets and time.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import lnh_common
+from lnh_common.bus import curve
 from lnh_common.bus.client import Client
+from lnh_common.bus.gate import Gate
 from lnh_common.bus.server import Call, Server
-from lnh_common.errors import LnhError
+from lnh_common.errors import LnhError, NotPossible, PermissionDenied, Unreachable
 from lnh_common.events import Log
-from lnh_common.messages import backup, balancer, console, membership, store
-from lnh_common.messages.base import Empty, Operation
+from lnh_common.messages import backup, balancer, console, hsm, store
+from lnh_common.messages import membership as messages
+from lnh_common.messages.base import Empty, Message, Operation
+from lnh_common.messages.store import MemberInfo, Status
+from lnh_services.durable import replace_file
+from lnh_services.membership import procedures
+from lnh_services.membership.peers import Peers
+from lnh_services.membership.port import MemberPort
+from lnh_services.membership.steps import Ask, Here, Steps
+from lnh_services.membership.view import This, view
 from lnh_services.paths import MemberDirectory
 from lnh_services.serving import Member
 
-_LOOK_EVERY: Final = 2.0  # seconds
-LOCAL_GROUP: Final = "local"
+M = TypeVar("M", bound=Message)
+
+_LOOK_EVERY: Final = 2.0  # seconds between questions to the own services
+_FOLLOW_EVERY: Final = 1.0  # ... and to the own store and the peers
+DISMISSALS: Final = "dismissal"  # the table where hsm workers keep them
 
 _log: Final = Log("membership")
 
@@ -45,28 +67,59 @@ class Membership:
 
     def __init__(self, member: Member) -> None:
         self._settings: Final = member.settings
+        self._directory: Final = member.directory
         self._timeout: Final = member.settings.timeouts.status / 1000
         directory = member.directory
         self._server: Final = Server(directory.membership_for_services, name="membership")
-        self._server.serve(membership.STATUS, self._status)
+        self._orders: Final = Server(directory.membership_for_hsm, name="membership.orders")
         self._clients: Final = {
             asked.name: Client(asked.address(directory), name=f"membership.{asked.name}") for asked in (STORE, *OTHERS)
         }
-        self._health: dict[str, membership.ServiceHealth] = {}
+        self._gate: Final = Gate()
+        self._peers: Final = Peers(self._keys, self._timeout)
+        self._port: Final = MemberPort(self._settings, self._enter_peer_handlers)
+        self._health: dict[str, messages.ServiceHealth] = {}
+        self._known: Status | None = None
+        self._running: dict[tuple[str, Message], asyncio.Task[Message]] = {}
+        self._enter_handlers()
+
+    def _enter_handlers(self) -> None:
+        for server in (self._server, self._orders):
+            server.serve(messages.STATUS, self._status)
+        orders = self._orders
+        orders.serve(messages.PREPARE, self._prepare)
+        orders.serve(messages.JOIN, self._by(procedures.ask_to_join))
+        orders.serve(messages.SET, self._by(procedures.set_member))
+        orders.serve(messages.PROMOTE, self._by(lambda order: procedures.promote(order.member)))
+        orders.serve(messages.REMOVE, self._by(_remove))
+        orders.serve(messages.LEAVE, self._by(procedures.leave))
+        orders.serve(messages.DELETE, self._by(procedures.delete_cluster))
+
+    def _enter_peer_handlers(self, server: Server) -> None:
+        server.serve(messages.PEER_HELLO, self._on_hello)
+        server.serve(messages.PEER_JOIN, self._on_join)
+        server.serve(messages.PEER_HEALTH, self._members_only(self._on_health))
+        server.serve(messages.PEER_DISMISSED, self._members_only(self._on_dismissed))
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
         self._server.start()
+        self._orders.start()
         looking = [asyncio.create_task(self._look(asked)) for asked in OTHERS]
+        looking.append(asyncio.create_task(self._follow()))
         try:
             await stop.wait()
         finally:
-            for task in looking:
+            for task in (*looking, *self._running.values()):
                 task.cancel()
             await asyncio.gather(*looking, return_exceptions=True)
-            await self._server.close()
+            await asyncio.gather(self._server.close(), self._orders.close(), self._port.close())
+            await self._peers.close()
+            self._gate.close()
             for client in self._clients.values():
                 await client.close()
+
+    # --- looking around
 
     async def _look(self, asked: Asked) -> None:
         while True:
@@ -86,36 +139,213 @@ class Membership:
         before = self._health.get(asked.name)
         if before is None or before.state != state:
             _log.info("service health", service=asked.name, state=state, problem=problem)
-        self._health[asked.name] = membership.ServiceHealth(
+        self._health[asked.name] = messages.ServiceHealth(
             name=asked.name, state=state, milliseconds=int(1000 * (loop.time() - begun)), problem=problem
         )
         return answer
 
-    async def _status(self, call: Call, request: Empty) -> membership.View:
-        answer: store.Status | None = await self._ask(STORE)
-        return view(self._settings.name, f"{self._settings.host}:{self._settings.client_port}", answer, self._health)
+    async def _follow(self) -> None:
+        """Keep the member port, the peers and the HSM in step with what the store lists."""
+        while True:
+            try:
+                await self._follow_once()
+            except LnhError as error:
+                _log.warning("not done, tried again", problem=str(error))
+            except Exception as error:  # a bug must not end the watch over the cluster
+                _log.bug("following failed", error)
+            await asyncio.sleep(_FOLLOW_EVERY)
+
+    async def _follow_once(self) -> None:
+        status = await self._own_status()
+        if status is None:
+            return
+        if not status.cluster:
+            await self._port.close()
+            await self._peers.close()
+            return
+        await self._port.open(self._keys())
+        removed_by = await self._peers.follow(status)
+        if removed_by is not None or status.state == "expelled":
+            await self._expelled(status, removed_by)
+
+    async def _own_status(self) -> Status | None:
+        """What the store says; kept, so that the member port knows whom to let in."""
+        status: Status | None = await self._ask(STORE)
+        if status is not None:
+            self._known = status
+        return status
+
+    async def _expelled(self, status: Status, told: messages.Welcome | None) -> None:
+        """Have the HSM stop serving, and wipe if an HSM of the cluster has dismissed this member."""
+        if told is None:
+            told = next(iter(await self._peers.hello(status.members, status)), None)
+        removed = told.removed if told else None
+        reason = status.problem or "this member was removed from the cluster"
+        if removed is not None:
+            reason = f"this member was removed by entry {removed.index} of epoch {removed.epoch}"
+        depart = hsm.Depart(
+            cluster=status.cluster,
+            departure=hsm.Departure.EXPELLED,
+            reason=reason,
+            proof=told.proof if told else b"",
+        )
+        await self._clients["hsm"].ask(hsm.DEPART, depart, timeout=self._timeout)
+
+    # --- this member
+
+    def _keys(self) -> curve.KeyPair:
+        return curve.KeyPair.load(self._directory.member_keys)
+
+    async def _status(self, call: Call, request: Empty) -> messages.View:
+        status = await self._own_status()
+        this = This(self._settings.name, f"{self._settings.host}:{self._settings.client_port}")
+        return view(this, status, self._health, self._peers.heard, time.time())
+
+    async def _prepare(self, call: Call, request: messages.Prepare) -> messages.Prepared:
+        status = await self._own_status()
+        if status is None:
+            raise Unreachable("this member's store does not answer")
+        if request.renew:
+            if status.cluster:
+                raise NotPossible("this member is in a cluster, and keeps its key while it is")
+            await self._port.close()
+            await self._peers.close()
+            self._renew_key()
+        else:
+            await self._port.open(self._keys())
+        listed = next((each for each in status.members if each.id == request.member), None)
+        return messages.Prepared(member=listed or self._own_info(request.member))
+
+    def _renew_key(self) -> None:
+        self._directory.member_keys.unlink(missing_ok=True)
+        made = curve.KeyPair.generate()
+        made.save(self._directory.member_keys)
+        replace_file(self._directory.member_public, made.public + b"\n")
+        _log.info("member key renewed")
+
+    def _own_info(self, member: bytes) -> MemberInfo:
+        return MemberInfo(
+            id=member,
+            name=self._settings.name,
+            host=self._settings.host,
+            port=self._settings.client_port,
+            key=self._keys().raw_public,
+        )
+
+    # --- procedures
+
+    def _by(self, procedure: Callable[[Any], Steps[Message]]) -> Callable[[Call, Any], Awaitable[Any]]:
+        """Carries an order out by its procedure; asked again meanwhile, it is the same order."""
+
+        async def carry_out(call: Call, order: Message) -> Message:
+            which = (call.header.operation, order)
+            task = self._running.get(which)
+            if task is None:
+                task = asyncio.create_task(self._run(procedure(order)))
+                self._running[which] = task
+                task.add_done_callback(lambda done: self._ended(which, done))
+            return await asyncio.shield(task)
+
+        return carry_out
+
+    def _ended(self, which: tuple[str, Message], task: asyncio.Task[Message]) -> None:
+        del self._running[which]
+        if not task.cancelled():
+            task.exception()  # read here too: its asker may have gone
+
+    async def _run(self, steps: Steps[M]) -> M:
+        """Feed a procedure the answers to what it asks, until it is done."""
+        answer: Message | LnhError | None = None
+        while True:
+            try:
+                step = steps.throw(answer) if isinstance(answer, LnhError) else steps.send(answer)
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+            if not isinstance(step, Ask):
+                await asyncio.sleep(step.seconds)
+                answer = None
+                continue
+            try:
+                answer = await self._perform(step)
+            except LnhError as error:
+                answer = error
+
+    async def _perform(self, step: Ask) -> Message:
+        if isinstance(step.whom, Here):
+            client = self._clients[step.whom.value]
+            return await client.ask(step.operation, step.message, timeout=step.timeout)
+        return await self._peers.ask(step.whom, step.operation, step.message, step.timeout)
+
+    # --- what peers say
+
+    def _members_only(self, handler: Callable[[Call, M], Awaitable[Any]]) -> Callable[[Call, M], Awaitable[Any]]:
+        async def guarded(call: Call, request: M) -> Any:
+            if not self._is_member(call.key):
+                await self._own_status()  # it may have been listed a moment ago
+            if not self._is_member(call.key):
+                raise PermissionDenied("this key is not that of a member")
+            return await handler(call, request)
+
+        return guarded
+
+    def _is_member(self, key: bytes) -> bool:
+        return self._known is not None and any(each.key == key for each in self._known.members)
+
+    async def _on_hello(self, call: Call, hello: messages.Hello) -> messages.Welcome:
+        status = await self._own_status()
+        if status is None:
+            raise Unreachable("this member's store does not answer")
+        removed = None
+        proof = b""
+        if hello.cluster and hello.cluster == status.cluster:
+            removed = next((each for each in status.removed if each.member == hello.member), None)
+            if removed is not None:
+                proof = await self._dismissal_of(hello.member)
+        return messages.Welcome(
+            cluster=status.cluster,
+            member=status.member,
+            product=lnh_common.VERSION,
+            listed=any(each.id == hello.member and each.key == call.key for each in status.members),
+            removed=removed,
+            proof=proof,
+        )
+
+    async def _dismissal_of(self, member: bytes) -> bytes:
+        with contextlib.suppress(LnhError):
+            get = store.Get(key=store.Key(table=DISMISSALS, id=member))
+            item = (await self._clients["store"].ask(store.GET, get, timeout=self._timeout)).item
+            return item.head if item else b""
+        return b""
+
+    async def _on_health(self, call: Call, request: Empty) -> messages.Health:
+        status = await self._own_status()
+        if status is None:
+            raise Unreachable("this member's store does not answer")
+        return messages.Health(
+            cluster=status.cluster,
+            member=status.member,
+            product=lnh_common.VERSION,
+            state=status.state,
+            primary=status.primary,
+            epoch=status.epoch,
+            index=status.last_index,
+            listed=tuple(each.id for each in status.members),
+        )
+
+    async def _on_join(self, call: Call, request: messages.RequestToJoin) -> messages.Joined:
+        return await self._run(procedures.admit(call.key, request))
+
+    async def _on_dismissed(self, call: Call, word: messages.Dismissed) -> Empty:
+        if self._known is None or (word.cluster, word.member) != (self._known.cluster, self._known.member):
+            raise NotPossible("that is about another member")
+        depart = hsm.Depart(
+            cluster=word.cluster,
+            departure=hsm.Departure.LEFT if word.left else hsm.Departure.EXPELLED,
+            reason=word.reason,
+            proof=word.proof,
+        )
+        return await self._clients["hsm"].ask(hsm.DEPART, depart, timeout=self._timeout)
 
 
-def view(
-    name: str, address: str, answer: store.Status | None, health: dict[str, membership.ServiceHealth]
-) -> membership.View:
-    """The cluster as one member's store tells it; None is a store that does not answer."""
-    role = "none"
-    if answer is not None and answer.cluster:
-        role = "primary" if answer.primary == answer.member else "secondary"
-    this = membership.MemberState(
-        id=answer.member if answer is not None else b"",
-        name=name,
-        address=address,
-        role=role,
-        state=answer.state if answer is not None else "unreachable",
-        group=LOCAL_GROUP,
-        product=lnh_common.VERSION,
-    )
-    return membership.View(
-        cluster=answer.cluster if answer is not None else b"",
-        primary=answer.primary if answer is not None else b"",
-        epoch=answer.epoch if answer is not None else 0,
-        members=(this,),
-        services=tuple(health[service] for service in sorted(health)),
-    )
+def _remove(order: messages.Remove) -> Steps[messages.Done]:
+    return procedures.remove_lost(order) if order.lost else procedures.remove(order)

@@ -204,6 +204,8 @@ def _member(state: membership.MemberState) -> MemberView:
         state=state.state,
         group=state.group,
         product=state.product,
+        role=state.role,
+        last_heard=state.last_heard,
     )
 
 

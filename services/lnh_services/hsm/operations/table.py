@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lnh_common.messages import admin, objects, session
-from lnh_services.hsm.operations import cluster, cryptography, keyrings, session_objects
+from lnh_services.hsm.operations import cluster, cryptography, keyrings, members, session_objects
 from lnh_services.hsm.operations import objects as on_objects
 from lnh_services.hsm.operations import session as on_sessions
 from lnh_services.hsm.worker_core import Handler
@@ -33,6 +33,13 @@ HANDLERS: Final[dict[str, Handler]] = {
     admin.USER_DELETE.name: cluster.delete_user,
     admin.CLUSTER_SHOW.name: cluster.show,
     admin.CLUSTER_POLICY.name: cluster.policy,
+    admin.CLUSTER_LEAVE.name: members.leave,
+    admin.CLUSTER_DELETE.name: members.delete_cluster,
+    admin.MEMBER_INVITE.name: members.invite,
+    admin.MEMBER_SET.name: members.set_,
+    admin.MEMBER_PROMOTE.name: members.promote,
+    admin.MEMBER_REMOVE.name: members.remove,
+    admin.MEMBER_DELETE.name: members.delete,
     admin.STATUS.name: cluster.status,
     objects.GENERATE.name: on_objects.generate,
     objects.GENERATE_PAIR.name: on_objects.generate_pair,

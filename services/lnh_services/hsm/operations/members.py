@@ -1,0 +1,99 @@
+"""The members of the cluster: invited, changed, promoted, removed; and leaving it.
+
+An order goes straight to membership, which has the store's replica do it; what is removed cannot be removed twice, and
+who is primary cannot become it, so an order that comes again does no harm. A removal goes with this HSM's dismissal
+(`dismissals.py`), on which the removed member's HSM wipes what it holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lnh_common.errors import LnhError, NameUnknown
+from lnh_common.messages import hsm, membership, store
+from lnh_common.messages.admin import ChangeMember, DeleteMember, InvitationView, MemberRef, Remark
+from lnh_common.messages.base import Empty
+from lnh_services.hsm import dismissals
+from lnh_services.hsm.steps import Peer, Steps, ask
+from lnh_services.hsm.worker_core import Request, WorkerCore
+
+
+def invite(worker: WorkerCore, request: Request[Empty]) -> Steps[InvitationView]:
+    """An invitation for one new member; an admin and the PO approve its joining by it."""
+    made = yield from ask(Peer.CORE, hsm.INVITE, Empty())
+    return InvitationView(text=made.text, expires=made.expires, identity=made.identity)
+
+
+def set_(worker: WorkerCore, request: Request[ChangeMember]) -> Steps[Remark]:
+    """Another name or address."""
+    message = request.message
+    status = yield from ask(Peer.STORE, store.STATUS, Empty())
+    listed = next((each for each in status.members if each.id == message.member), None)
+    if listed is None:
+        raise NameUnknown(f"no member {message.member.hex()}")
+    changed = msgspec.structs.replace(
+        listed,
+        name=message.name or listed.name,
+        host=message.host or listed.host,
+        port=message.port or listed.port,
+    )
+    done = yield from ask(Peer.MEMBERSHIP, membership.SET, changed)
+    return Remark(remark=done.remark)
+
+
+def promote(worker: WorkerCore, request: Request[MemberRef]) -> Steps[Remark]:
+    """Make another member primary."""
+    order = store.MemberRef(member=request.message.member)
+    done = yield from ask(Peer.MEMBERSHIP, membership.PROMOTE, order)
+    return Remark(remark=done.remark)
+
+
+def remove(worker: WorkerCore, request: Request[MemberRef]) -> Steps[Remark]:
+    """Remove a member that works."""
+    member = request.message.member
+    order = membership.Remove(member=member, proof=_proof(worker, member))
+    return (yield from _removed(worker, request, order))
+
+
+def delete(worker: WorkerCore, request: Request[DeleteMember]) -> Steps[Remark]:
+    """Remove a member that is lost for good."""
+    member = request.message.member
+    order = membership.Remove(member=member, proof=_proof(worker, member), lost=True, force=request.message.force)
+    return (yield from _removed(worker, request, order))
+
+
+def leave(worker: WorkerCore, request: Request[MemberRef]) -> Steps[Remark]:
+    """Take a member off the list, and have its HSM wipe what it holds of the cluster."""
+    member = request.message.member
+    done = yield from ask(
+        Peer.MEMBERSHIP, membership.LEAVE, membership.Leave(member=member, proof=_proof(worker, member))
+    )
+    return Remark(remark=done.remark)
+
+
+def delete_cluster(worker: WorkerCore, request: Request[MemberRef]) -> Steps[Remark]:
+    """Destroy the cluster with its last member."""
+    member = request.message.member
+    order = membership.Leave(member=member, proof=_proof(worker, member))
+    done = yield from ask(Peer.MEMBERSHIP, membership.DELETE, order)
+    return Remark(remark=done.remark)
+
+
+def _removed(worker: WorkerCore, request: Request[Any], order: membership.Remove) -> Steps[Remark]:
+    if (yield from worker.acted_before(request)):
+        return Remark()
+    done = yield from ask(Peer.MEMBERSHIP, membership.REMOVE, order)
+    remark = done.remark
+    if order.member != worker.secrets().secrets.member:
+        try:
+            yield from worker.commit(request, [dismissals.put(order.member, order.proof)])
+        except LnhError as error:
+            remark = f"{remark}; its dismissal could not be kept ({error})".removeprefix("; ")
+    return Remark(remark=remark)
+
+
+def _proof(worker: WorkerCore, member: bytes) -> bytes:
+    identity = worker.secrets()
+    return dismissals.dismissal(identity.smk.key, identity.secrets.cluster, member)

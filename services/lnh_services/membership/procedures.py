@@ -1,0 +1,267 @@
+"""What several members do together: join, promote, remove, leave. Pure: generators that yield what they ask.
+
+Nothing here decides what is safe: the store's replica does, on every member alike. A procedure brings the right
+questions to the right services in the right order, refuses early with a reason an administrator can act on, and may be
+cut off anywhere: what was done stands in the log or in an HSM's sealed state, and doing it again changes nothing.
+
+    join           joining HSM -> ask_to_join -> admit (at the inviting member) -> its HSM: check and answer
+                   -> its store: list the new member -> back, and only now
+    promote        store, until the other one is primary
+    remove, leave  store, then tell the one that is a member no longer
+    remove_lost    only what answers nobody; a lost primary's place is taken by the store's take-over
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import lnh_common
+from lnh_common import limits
+from lnh_common.errors import (
+    LnhError,
+    NameTaken,
+    NameUnknown,
+    NoCluster,
+    NotPossible,
+    OutcomeUnknown,
+    PermissionDenied,
+    Unreachable,
+)
+from lnh_common.messages import hsm, store
+from lnh_common.messages import membership as messages
+from lnh_common.messages.base import Empty
+from lnh_common.messages.membership import Done, Joined
+from lnh_common.messages.store import MemberInfo, Status
+from lnh_common.versions import check_compatible
+from lnh_services.membership.steps import Here, Pause, Steps, There, ask
+
+JOIN_SECONDS: Final = 30.0
+HELLO_SECONDS: Final = 3.0
+ORDER_SECONDS: Final = 8.0
+PROMOTED_WITHIN: Final = 10.0  # after which replication.md asks the administrator
+_LOOK_AGAIN: Final = 0.1
+
+
+def membership_of(member: MemberInfo) -> There:
+    """Where a member's membership is reached."""
+    return There(member.host, member.port + 1, member.key)
+
+
+# --- joining
+
+
+def ask_to_join(request: messages.AskToJoin) -> Steps[Joined]:
+    """Bring a joining HSM's request to the member that invited it.
+
+    Raises UnsupportedVersion and NoCluster before anything is used, what `admit` there raises, Unreachable.
+    """
+    inviter = There(request.host, request.port, request.key)
+    hello = messages.Hello(cluster=b"", member=b"", product=lnh_common.VERSION)
+    try:
+        welcome = yield from ask(inviter, messages.PEER_HELLO, hello, HELLO_SECONDS)
+    except Unreachable as error:
+        raise Unreachable(f"the inviting member does not answer at {request.host}:{request.port}: {error}") from None
+    check_compatible(lnh_common.VERSION, welcome.product)
+    if not welcome.cluster:
+        raise NoCluster(f"the member at {request.host}:{request.port} is in no cluster any more")
+    question = messages.RequestToJoin(invitation=request.invitation, request=request.request)
+    return (yield from ask(inviter, messages.PEER_JOIN, question, JOIN_SECONDS))
+
+
+def admit(asker: bytes, request: messages.RequestToJoin) -> Steps[Joined]:
+    """Have a joining HSM checked and answered by ours, and list its member before the answer leaves.
+
+    Args:
+        asker: the CURVE key the request came under.
+
+    Raises what the hsm's `Belonging.admit` and the store's `member.set` raise.
+    """
+    admitted = yield from ask(
+        Here.HSM, hsm.ADMIT, hsm.Admit(invitation=request.invitation, request=request.request), JOIN_SECONDS
+    )
+    member = admitted.member
+    if member.key != asker:
+        raise PermissionDenied("the request to join came under another key than that of the member it names")
+    yield from ask(Here.STORE, store.MEMBER_SET, store.SetMember(member=member), ORDER_SECONDS)
+    status = yield from ask(Here.STORE, store.STATUS, Empty())
+    return Joined(reply=admitted.reply, warning=size_warning(len({member.id, *(each.id for each in status.members)})))
+
+
+def size_warning(members: int) -> str:
+    """What is to be said of a cluster of so many members; empty up to the recommended maximum."""
+    if members <= limits.RECOMMENDED_MEMBERS:
+        return ""
+    most = limits.RECOMMENDED_MEMBERS
+    return (
+        f"the cluster has {members} members now; {most} is the recommended maximum, and each more makes writes slower"
+    )
+
+
+# --- changing and promoting
+
+
+def set_member(changed: MemberInfo) -> Steps[Done]:
+    """Give a listed member another name or address; raises NameUnknown, NameTaken, and what the store raises."""
+    status = yield from _status()
+    _find(status, changed.id)
+    for other in status.members:
+        if other.id == changed.id:
+            continue
+        if other.name == changed.name:
+            raise NameTaken(f"there is a member {changed.name}")
+        if (other.host, other.port) == (changed.host, changed.port):
+            raise NameTaken(f"member {other.name} has the address {changed.host}:{changed.port}")
+    yield from ask(Here.STORE, store.MEMBER_SET, store.SetMember(member=changed), ORDER_SECONDS)
+    return Done()
+
+
+def promote(target: bytes) -> Steps[Done]:
+    """Make another member primary, losing nothing.
+
+    Raises NameUnknown, NotPossible when it is not in step, OutcomeUnknown after 10 s, and what the store
+    raises.
+    """
+    status = yield from _status()
+    member = _find(status, target)
+    if status.primary == target:
+        return Done(remark=f"{member.name} is the primary")
+    if status.primary == status.member and target not in status.in_sync:
+        raise NotPossible(
+            f"{member.name} is not in step with the primary, so it cannot take over without loss",
+            {"advice": "lnh member list shows when it is read-write; promote it then, or another"},
+        )
+    yield from ask(Here.STORE, store.PROMOTE, store.MemberRef(member=target), PROMOTED_WITHIN)
+    waited = 0.0
+    while waited < PROMOTED_WITHIN:
+        status = yield from _status()
+        if status.primary == target and status.state == "read-write":
+            return Done()
+        yield Pause(_LOOK_AGAIN)
+        waited += _LOOK_AGAIN
+    raise OutcomeUnknown(
+        f"{member.name} has not taken over within {PROMOTED_WITHIN:.0f} s",
+        {"advice": "lnh member list says who is primary; if nobody is, remove the lost one: lnh member delete NAME"},
+    )
+
+
+# --- removing
+
+
+def remove(order: messages.Remove) -> Steps[Done]:
+    """Remove a member that works, and tell it so.
+
+    Raises NameUnknown, NotPossible (the primary, the last member, one that does not answer), and what the store raises.
+    """
+    status = yield from _status()
+    member = _find(status, order.member)
+    _check_may_go(status, member)
+    if member.id != status.member and not (yield from _answers(member)):
+        raise NotPossible(
+            f"{member.name} does not answer, so it cannot be removed in order",
+            {"advice": f"wait until it does, or if it is lost for good: lnh member delete {member.name}"},
+        )
+    return (yield from _dismiss(status, member, order.proof, left=False))
+
+
+def leave(order: messages.Leave) -> Steps[Done]:
+    """Take a member that wants to go off the list, and let it go; raises as `remove` does."""
+    status = yield from _status()
+    member = _find(status, order.member)
+    _check_may_go(status, member)
+    return (yield from _dismiss(status, member, order.proof, left=True))
+
+
+def remove_lost(order: messages.Remove) -> Steps[Done]:
+    """Remove a member that is lost for good; where it was the primary, another takes over.
+
+    Raises NameUnknown, NotPossible when it answers, and what the store raises.
+    """
+    status = yield from _status()
+    member = _find(status, order.member)
+    if member.id == status.member:
+        raise NotPossible("this member answers, so it is not lost", {"advice": "lnh cluster leave, on it"})
+    if (yield from _answers(member)):
+        raise NotPossible(
+            f"{member.name} answers, so it is not lost",
+            {"advice": f"promote another if it is the primary, then: lnh member remove {member.name}"},
+        )
+    if status.primary == member.id:
+        return (yield from _take_over(member))
+    yield from ask(Here.STORE, store.MEMBER_REMOVE, store.MemberRef(member=member.id), ORDER_SECONDS)
+    return Done()
+
+
+def delete_cluster(order: messages.Leave) -> Steps[Done]:
+    """Have the last member's HSM wipe the cluster; raises NotPossible while there are others, NameUnknown."""
+    status = yield from _status()
+    others = [each.name for each in status.members if each.id != status.member]
+    if others:
+        raise NotPossible(
+            f"the cluster has other members ({', '.join(others)}): only its last one deletes it",
+            {"advice": "lnh member remove each of them first, or lnh cluster leave on this one"},
+        )
+    if order.member != status.member:
+        raise NameUnknown("the cluster is deleted on its last member itself")
+    depart = hsm.Depart(cluster=status.cluster, departure=hsm.Departure.DELETED, proof=order.proof)
+    yield from ask(Here.HSM, hsm.DEPART, depart)
+    return Done()
+
+
+def _take_over(lost: MemberInfo) -> Steps[Done]:
+    """The seam for `store.takeover`, by which the replica opens an epoch without the lost primary."""
+    yield from _status()
+    raise NotPossible(
+        f"{lost.name} is the primary and does not answer; taking its place over is not in this version",
+        {"advice": "start it again, or restore the cluster from a backup"},
+    )
+
+
+def _dismiss(status: Status, member: MemberInfo, proof: bytes, *, left: bool) -> Steps[Done]:
+    removed = yield from ask(Here.STORE, store.MEMBER_REMOVE, store.MemberRef(member=member.id), ORDER_SECONDS)
+    reason = f"member {member.name} {'left' if left else 'was removed'} with entry {removed.index} of the log"
+    if member.id == status.member:
+        departure = hsm.Departure.LEFT if left else hsm.Departure.EXPELLED
+        depart = hsm.Depart(cluster=status.cluster, departure=departure, reason=reason, proof=proof)
+        yield from ask(Here.HSM, hsm.DEPART, depart)
+        return Done()
+    word = messages.Dismissed(cluster=status.cluster, member=member.id, left=left, reason=reason, proof=proof)
+    try:
+        yield from ask(membership_of(member), messages.PEER_DISMISSED, word, HELLO_SECONDS)
+    except LnhError:
+        return Done(remark=f"{member.name} has not heard of it yet; it learns of it when it next reaches a member")
+    return Done()
+
+
+def _check_may_go(status: Status, member: MemberInfo) -> None:
+    if len(status.members) == 1:
+        raise NotPossible(
+            f"{member.name} is the last member", {"advice": "lnh cluster delete destroys the cluster with it"}
+        )
+    if status.primary == member.id:
+        raise NotPossible(
+            f"{member.name} is the primary", {"advice": "promote another member first: lnh member promote NAME"}
+        )
+
+
+def _answers(member: MemberInfo) -> Steps[bool]:
+    hello = messages.Hello(cluster=b"", member=b"", product=lnh_common.VERSION)
+    try:
+        welcome = yield from ask(membership_of(member), messages.PEER_HELLO, hello, HELLO_SECONDS)
+    except LnhError:
+        return False
+    return welcome.member == member.id
+
+
+def _status() -> Steps[Status]:
+    status = yield from ask(Here.STORE, store.STATUS, Empty())
+    if not status.cluster:
+        raise NoCluster("this member has no cluster")
+    return status
+
+
+def _find(status: Status, member: bytes) -> MemberInfo:
+    for each in status.members:
+        if each.id == member:
+            return each
+    names = ", ".join(each.name for each in status.members)
+    raise NameUnknown(f"no member {member.hex()}; there are: {names}")

@@ -1,0 +1,129 @@
+"""The cluster as one member sees it: what its store tells, and what it heard from the others. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import lnh_common
+from lnh_common.messages import store
+from lnh_common.messages.membership import Health, MemberState, ServiceHealth, View
+from lnh_common.messages.store import MemberInfo
+
+LOCAL_GROUP: Final = "local"
+SILENT_AFTER: Final = 5.0  # seconds without a word after which a member counts as unreachable
+READ_ONLY: Final = "read-only"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a peer last said of itself, and when: UTC seconds."""
+
+    health: Health
+    at: float
+
+
+@dataclass(frozen=True)
+class This:
+    """What the settings say of this member; it counts until the log lists it."""
+
+    name: str
+    address: str
+
+
+def view(
+    this: This,
+    status: store.Status | None,
+    health: Mapping[str, ServiceHealth],
+    heard: Mapping[bytes, Heard],
+    now: float,
+) -> View:
+    """The cluster as one member's store and its peers tell it.
+
+    Args:
+        status: of the own store; None when it does not answer.
+        health: of the own services, by name.
+        heard: of the others, by member id.
+        now: UTC seconds.
+    """
+    services = tuple(health[service] for service in sorted(health))
+    if status is None or not status.cluster:
+        state = "unreachable" if status is None else status.state
+        alone = MemberState(
+            id=b"", name=this.name, address=this.address, role="none", state=state, group=LOCAL_GROUP,
+            product=lnh_common.VERSION, last_heard=int(now),
+        )  # fmt: skip
+        return View(cluster=b"", primary=b"", epoch=0, members=(alone,), services=services)
+    members = tuple(_member(status, each, heard.get(each.id), now) for each in status.members)
+    if all(each.id != status.member for each in status.members):
+        members = (_own(status, status.member, this.name, this.address, now), *members)
+    return View(
+        cluster=status.cluster,
+        primary=status.primary,
+        epoch=status.epoch,
+        members=members,
+        services=services,
+        waiting_for=waiting_for(status, heard, now),
+    )
+
+
+def waiting_for(status: store.Status, heard: Mapping[bytes, Heard], now: float) -> tuple[str, ...]:
+    """Names of the members that have not shown that they list this one, while it does not take part yet."""
+    if not _is_joining(status, status.member, status.state):
+        return ()
+    return tuple(
+        each.name
+        for each in status.members
+        if each.id != status.member
+        and not (_is_fresh(heard.get(each.id), now) and status.member in heard[each.id].health.listed)
+    )
+
+
+def _member(status: store.Status, member: MemberInfo, heard: Heard | None, now: float) -> MemberState:
+    address = f"{member.host}:{member.port}"
+    if member.id == status.member:
+        return _own(status, member.id, member.name, address, now)
+    state = "unreachable"
+    if heard is not None and _is_fresh(heard, now):
+        state = _shown(status, member.id, heard.health.state)
+    return MemberState(
+        id=member.id,
+        name=member.name,
+        address=address,
+        role=_role(status, member.id),
+        state=state,
+        group=LOCAL_GROUP,
+        product=heard.health.product if heard else "",
+        last_heard=int(heard.at) if heard else 0,
+    )
+
+
+def _own(status: store.Status, member: bytes, name: str, address: str, now: float) -> MemberState:
+    return MemberState(
+        id=member,
+        name=name,
+        address=address,
+        role=_role(status, member),
+        state=_shown(status, member, status.state),
+        group=LOCAL_GROUP,
+        product=lnh_common.VERSION,
+        last_heard=int(now),
+    )
+
+
+def _role(status: store.Status, member: bytes) -> str:
+    return "primary" if status.primary == member else "secondary"
+
+
+def _shown(status: store.Status, member: bytes, state: str) -> str:
+    return "joining" if _is_joining(status, member, state) else state
+
+
+def _is_joining(status: store.Status, member: bytes, state: str) -> bool:
+    """Whether a member that answers is not counted on yet: it catches up."""
+    return state == "joining" or (state == READ_ONLY and bool(status.in_sync) and member not in status.in_sync)
+
+
+def _is_fresh(heard: Heard | None, now: float) -> bool:
+    return heard is not None and now - heard.at <= SILENT_AFTER

@@ -1,0 +1,305 @@
+"""Membership's procedures on hand-fed answers: the right questions in the right order, and refusals with a way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+import lnh_common
+from lnh_common import errors
+from lnh_common.messages import hsm, store
+from lnh_common.messages import membership as messages
+from lnh_common.messages.base import Empty, Message
+from lnh_common.messages.store import MemberInfo
+from lnh_services.membership import procedures
+from lnh_services.membership.steps import Ask, Here, Pause, Steps, There
+
+CLUSTER = b"c" * 16
+
+
+def member(name: str, port: int) -> MemberInfo:
+    return MemberInfo(id=name.encode() * 16, name=name, host="host", port=port, key=name.encode() * 32)
+
+
+A, B, C = member("a", 7100), member("b", 7200), member("c", 7300)
+
+
+class World:
+    """Answers what a procedure asks; `silent` members answer nobody."""
+
+    def __init__(self, *members: MemberInfo, primary: MemberInfo = A, this: MemberInfo = A) -> None:
+        self.members = list(members)
+        self.primary, self.this = primary, this
+        self.silent: set[bytes] = set()
+        self.in_sync = {each.id for each in members}
+        self.promotes = True
+        self.asked: list[str] = []
+        self.told: list[Message] = []
+        self.paused = 0.0
+        self.answers: dict[str, Callable[[Any], Message]] = {}
+
+    def status(self) -> store.Status:
+        return store.Status(
+            state="read-write", cluster=CLUSTER, member=self.this.id, primary=self.primary.id, epoch=3,
+            in_sync=tuple(self.in_sync), last_index=7, committed_index=7, applied_index=7, items=0, bytes_on_disk=0,
+            commits_per_second=0.0, members=tuple(self.members),
+        )  # fmt: skip
+
+    def run(self, steps: Steps[Any]) -> Any:
+        answer: Message | errors.LnhError | None = None
+        try:
+            while True:
+                step = steps.throw(answer) if isinstance(answer, errors.LnhError) else steps.send(answer)
+                if isinstance(step, Pause):
+                    self.paused += step.seconds
+                    answer = None
+                    continue
+                self.asked.append(step.operation.name)
+                try:
+                    answer = self._answer(step)
+                except errors.LnhError as error:
+                    answer = error
+        except StopIteration as done:
+            return done.value
+
+    def _answer(self, step: Ask) -> Message:
+        if step.operation.name in self.answers:
+            return self.answers[step.operation.name](step.message)
+        match step.message:
+            case Empty():
+                return self.status()
+            case messages.Hello():
+                assert isinstance(step.whom, There)
+                (asked,) = (each for each in self.members if procedures.membership_of(each) == step.whom)
+                if asked.id in self.silent:
+                    raise errors.Unreachable("nobody answers")
+                return messages.Welcome(
+                    cluster=CLUSTER, member=asked.id, product=lnh_common.VERSION, listed=True, removed=None
+                )
+            case store.SetMember(member=changed):
+                self.members = [each for each in self.members if each.id != changed.id] + [changed]
+                return store.Committed(index=8)
+            case store.MemberRef(member=which) if step.operation is store.PROMOTE:
+                if self.promotes:
+                    self.primary = next(each for each in self.members if each.id == which)
+                return Empty()
+            case store.MemberRef(member=which):
+                self.members = [each for each in self.members if each.id != which]
+                return store.Committed(index=8)
+            case hsm.Depart() | messages.Dismissed():
+                self.told.append(step.message)
+                if isinstance(step.message, messages.Dismissed) and step.message.member in self.silent:
+                    raise errors.Unreachable("nobody answers")
+                return Empty()
+        raise AssertionError(f"nobody answers {step.operation.name}")
+
+
+def remove(which: MemberInfo, *, lost: bool = False) -> messages.Remove:
+    return messages.Remove(member=which.id, proof=b"proof", lost=lost)
+
+
+def advice(error: pytest.ExceptionInfo[errors.LnhError]) -> str:
+    return str(error.value.detail.get("advice", ""))
+
+
+# --- joining
+
+ASKING = messages.AskToJoin(host="host", port=7101, key=A.key, invitation=bytes(32), request=b"request")
+
+
+def welcome(**changed: Any) -> Callable[[Any], Message]:
+    said = messages.Welcome(cluster=CLUSTER, member=A.id, product=lnh_common.VERSION, listed=False)
+    return lambda _: msgspec.structs.replace(said, **changed)
+
+
+def test_a_request_to_join_is_brought_to_the_member_of_the_invitation() -> None:
+    world = World(A)
+    world.answers["member.join"] = lambda asked: messages.Joined(reply=asked.request + b" answered")
+    assert world.run(procedures.ask_to_join(ASKING)).reply == b"request answered"
+    assert world.asked == ["member.hello", "member.join"]
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        (welcome(product="9.0.0"), errors.UnsupportedVersion),
+        (welcome(cluster=b""), errors.NoCluster),
+    ],
+)
+def test_what_stands_in_the_way_is_found_before_the_invitation_is_used(
+    said: Callable[[Any], Message], error: type[errors.LnhError]
+) -> None:
+    world = World(A)
+    world.answers["member.hello"] = said
+    with pytest.raises(error):
+        world.run(procedures.ask_to_join(ASKING))
+    assert world.asked == ["member.hello"]
+
+
+def admitted(_: Any) -> Message:
+    return hsm.Admitted(reply=b"sealed", member=B)
+
+
+def test_the_answer_leaves_only_after_the_new_member_is_listed() -> None:
+    world = World(A)
+    world.answers["hsm.admit"] = admitted
+    joined = world.run(procedures.admit(B.key, messages.RequestToJoin(invitation=bytes(32), request=b"")))
+    assert (joined.reply, joined.warning) == (b"sealed", "")
+    assert world.asked == ["hsm.admit", "store.member.set", "store.status"]
+    assert world.members == [A, B]
+
+    def refused(_: Any) -> Message:
+        raise errors.MemberReadOnly("cut off")
+
+    world.answers["store.member.set"] = refused
+    with pytest.raises(errors.MemberReadOnly):
+        world.run(procedures.admit(B.key, messages.RequestToJoin(invitation=bytes(32), request=b"")))
+
+
+def test_a_request_under_another_key_than_the_members_is_refused() -> None:
+    world = World(A)
+    world.answers["hsm.admit"] = admitted
+    with pytest.raises(errors.PermissionDenied):
+        world.run(procedures.admit(C.key, messages.RequestToJoin(invitation=bytes(32), request=b"")))
+    assert world.members == [A]
+
+
+def test_a_fifth_member_works_with_a_warning() -> None:
+    world = World(A, C, member("d", 7400), member("e", 7500))
+    world.answers["hsm.admit"] = admitted
+    joined = world.run(procedures.admit(B.key, messages.RequestToJoin(invitation=bytes(32), request=b"")))
+    assert "5 members now; 4 is the recommended maximum" in joined.warning
+    assert procedures.size_warning(4) == ""
+
+
+# --- changing, promoting
+
+
+def test_names_and_addresses_stay_unique() -> None:
+    world = World(A, B)
+    with pytest.raises(errors.NameTaken, match="member a"):
+        world.run(procedures.set_member(msgspec.structs.replace(B, name="a")))
+    with pytest.raises(errors.NameTaken, match="address host:7100"):
+        world.run(procedures.set_member(msgspec.structs.replace(B, port=7100)))
+    with pytest.raises(errors.NameUnknown):
+        world.run(procedures.set_member(C))
+    changed = msgspec.structs.replace(B, name="new", host="elsewhere")
+    world.run(procedures.set_member(changed))
+    assert world.members == [A, changed]
+
+
+def test_promotion_returns_when_the_other_is_primary() -> None:
+    world = World(A, B)
+    world.run(procedures.promote(B.id))
+    assert world.primary is B
+    assert "is the primary" in world.run(procedures.promote(B.id)).remark, "asked again, it is no error"
+    assert world.asked.count("store.promote") == 1
+
+
+def test_a_member_that_is_not_in_step_is_not_promoted() -> None:
+    world = World(A, B)
+    world.in_sync = {A.id}
+    with pytest.raises(errors.NotPossible, match="b is not in step") as refused:
+        world.run(procedures.promote(B.id))
+    assert "lnh member list" in advice(refused)
+    assert "store.promote" not in world.asked
+
+
+def test_a_promotion_that_does_not_end_says_how_to_go_on_after_ten_seconds() -> None:
+    world = World(A, B)
+    world.promotes = False
+    with pytest.raises(errors.OutcomeUnknown) as unknown:
+        world.run(procedures.promote(B.id))
+    assert world.paused == pytest.approx(10, abs=0.2)
+    assert "lnh member delete" in advice(unknown)
+
+
+# --- removing
+
+
+def test_a_removed_member_is_told_after_it_was_removed() -> None:
+    world = World(A, B, C)
+    assert world.run(procedures.remove(remove(B))).remark == ""
+    assert world.members == [A, C]
+    assert world.asked.index("store.member.remove") < world.asked.index("member.dismissed")
+    (word,) = world.told
+    assert isinstance(word, messages.Dismissed)
+    assert (word.member, word.left, word.proof, word.cluster) == (B.id, False, b"proof", CLUSTER)
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_a_member_that_goes_by_its_own_order_has_its_own_hsm_told(left: bool) -> None:
+    world = World(A, B, primary=B)
+    if left:
+        world.run(procedures.leave(messages.Leave(member=A.id, proof=b"proof")))
+    else:
+        world.run(procedures.remove(remove(A)))
+    (word,) = world.told
+    assert isinstance(word, hsm.Depart)
+    assert word.departure is (hsm.Departure.LEFT if left else hsm.Departure.EXPELLED)
+    assert word.proof == b"proof"
+
+
+def test_one_that_did_not_hear_is_removed_all_the_same_and_the_answer_says_so() -> None:
+    world = World(A, B)
+    world.answers["member.hello"] = welcome(member=B.id)
+    world.silent = {B.id}
+    assert "has not heard" in world.run(procedures.remove(remove(B))).remark
+
+
+REFUSALS = [
+    ("the primary", lambda: (World(A, B), procedures.remove(remove(A))), "is the primary", "lnh member promote"),
+    ("primary leaves", lambda: (World(A, B), procedures.leave(messages.Leave(member=A.id, proof=b""))), "is the primary", "promote"),
+    ("the last", lambda: (World(A), procedures.remove(remove(A))), "last member", "lnh cluster delete"),
+    ("lost, but this one", lambda: (World(A, B, primary=B), procedures.remove_lost(remove(A, lost=True))), "not lost", "leave"),
+    ("lost, but answers", lambda: (World(A, B), procedures.remove_lost(remove(B, lost=True))), "not lost", "lnh member remove b"),
+    ("delete with others", lambda: (World(A, B), procedures.delete_cluster(messages.Leave(member=A.id, proof=b""))), "b", "remove each"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "words", "way_out"), [row[1:] for row in REFUSALS], ids=[row[0] for row in REFUSALS])
+def test_a_refusal_says_which_condition_failed_and_what_to_do(make: Any, words: str, way_out: str) -> None:
+    world, steps = make()
+    with pytest.raises(errors.NotPossible, match=words) as refused:
+        world.run(steps)
+    assert way_out in advice(refused)
+    assert set(world.asked) <= {"store.status", "member.hello"}
+
+
+def test_one_that_does_not_answer_is_deleted_not_removed() -> None:
+    world = World(A, B, C)
+    world.silent = {B.id}
+    with pytest.raises(errors.NotPossible, match="does not answer") as refused:
+        world.run(procedures.remove(remove(B)))
+    assert "lnh member delete b" in advice(refused)
+    world.run(procedures.remove_lost(remove(B, lost=True)))
+    assert world.members == [A, C]
+
+
+def test_the_last_member_deletes_the_cluster() -> None:
+    world = World(A)
+    world.run(procedures.delete_cluster(messages.Leave(member=A.id, proof=b"proof")))
+    (word,) = world.told
+    assert isinstance(word, hsm.Depart)
+    assert (word.cluster, word.departure, word.proof) == (CLUSTER, hsm.Departure.DELETED, b"proof")
+    with pytest.raises(errors.NameUnknown):
+        world.run(procedures.delete_cluster(messages.Leave(member=B.id, proof=b"")))
+
+
+def test_orders_need_a_cluster() -> None:
+    world = World(A)
+    nothing = msgspec.structs.replace(world.status(), cluster=b"")
+    world.answers["store.status"] = lambda _: nothing
+    for steps in (procedures.promote(A.id), procedures.remove(remove(A)), procedures.set_member(A)):
+        with pytest.raises(errors.NoCluster):
+            world.run(steps)
+
+
+def test_where_a_service_of_this_member_is_asked_and_where_another() -> None:
+    assert procedures.membership_of(B) == There("host", 7201, B.key)
+    first = procedures.admit(B.key, messages.RequestToJoin(invitation=bytes(32), request=b"")).send(None)
+    assert isinstance(first, Ask)
+    assert first.whom is Here.HSM
