@@ -31,6 +31,7 @@ from lnh_common.messages.admin import (
 )
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import Credential, Role
+from lnh_common.messages.store import Divergent
 
 __all__ = [
     "Administration",
@@ -174,6 +175,14 @@ class Administration(Session):
             force: although other members that should agree are missing too, whose writes may be lost.
         """
         return self.ask(wire.MEMBER_DELETE, wire.DeleteMember(member=self.member(name).id, force=force)).remark
+
+    def divergent(self, name: str, *, seen: bool = False) -> Divergent:
+        """The entries a member had to drop when it came back; raises NameUnknown, Unreachable.
+
+        Args:
+            seen: an administrator has looked: it is DIVERGED no longer.
+        """
+        return self.ask(wire.MEMBER_DIVERGENT, wire.LookAtDivergent(member=self.member(name).id, seen=seen))
 
     def leave(self, member: bytes) -> str:
         """Have the member with this id leave; for an admin and the PO together. What one should know.

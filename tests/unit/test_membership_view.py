@@ -86,6 +86,15 @@ def test_a_member_that_catches_up_is_joining_and_one_that_was_cut_off_read_only(
     assert view(This("A", ""), several("read-write", (A, B, C)), {}, known, 100.0).members[1].state == "read-only"
 
 
+def test_a_member_that_dropped_what_it_had_applied_is_shown_so() -> None:
+    (health,) = heard(B, "read-write", 99.0).values()
+    known = {B.id: Heard(msgspec.structs.replace(health.health, diverged=True), 99.0)}
+    told = msgspec.structs.replace(several("read-write", (A, B, C)), diverged=True)
+    assert [each.state for each in view(This("A", ""), told, {}, known, 100.0).members] == [
+        "diverged", "diverged", "unreachable",
+    ]  # fmt: skip
+
+
 def test_a_joining_member_says_whom_it_waits_for() -> None:
     told = several("read-only", (B, C), primary=B)
     known = {**heard(B, "read-write", 99.0, A, B, C), **heard(C, "read-write", 99.0, B, C)}

@@ -76,9 +76,7 @@ class World:
                 (asked,) = (each for each in self.members if procedures.membership_of(each) == step.whom)
                 if asked.id in self.silent:
                     raise errors.Unreachable("nobody answers")
-                return messages.Welcome(
-                    cluster=CLUSTER, member=asked.id, product=lnh_common.VERSION, listed=True, removed=None
-                )
+                return messages.Welcome(cluster=CLUSTER, member=asked.id, product=lnh_common.VERSION, listed=True)
             case store.SetMember(member=changed):
                 self.members = [each for each in self.members if each.id != changed.id] + [changed]
                 return store.Committed(index=8)
@@ -277,6 +275,38 @@ def test_one_that_does_not_answer_is_deleted_not_removed() -> None:
     assert "lnh member delete b" in advice(refused)
     world.run(procedures.remove_lost(remove(B, lost=True)))
     assert world.members == [A, C]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_lost_primarys_place_is_taken_over(force: bool) -> None:
+    world = World(A, B, C, this=B)
+    world.silent = {A.id}
+    orders: list[Message] = []
+
+    def taken(order: Message) -> Message:
+        orders.append(order)
+        return store.Committed(index=9)
+
+    world.answers["store.takeover"] = taken
+    order = msgspec.structs.replace(remove(A, lost=True), force=force)
+    assert "another member is primary" in world.run(procedures.remove_lost(order)).remark
+    assert orders == [store.TakeOver(lost=(A.id,), force=force)]
+
+
+def test_what_a_member_dropped_is_asked_of_itself() -> None:
+    found = store.Divergent(diverged=True, files=(), aside=("old.db",))
+    world = World(A, B)
+    world.answers = {
+        "store.divergent": lambda _: found,
+        "member.divergent": lambda _: found,
+        "store.divergent.acknowledge": lambda _: Empty(),
+    }
+    assert world.run(procedures.look_at_divergent(messages.LookAtDivergent(member=B.id, seen=True))) == found
+    assert world.run(procedures.look_at_divergent(messages.LookAtDivergent(member=A.id))) == found
+    world.run(procedures.look_at_divergent(messages.LookAtDivergent(member=A.id, seen=True)))
+    assert [name for name in world.asked if "divergent" in name] == [
+        "member.divergent", "store.divergent", "store.divergent", "store.divergent.acknowledge",
+    ]  # fmt: skip
 
 
 def test_the_last_member_deletes_the_cluster() -> None:

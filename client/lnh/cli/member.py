@@ -143,3 +143,26 @@ def _what_is_lost(lost: dict[str, Any], *, force: bool) -> str:
     if force:
         words += " With --force, what other members that are missing now acknowledged may be lost too."
     return words
+
+
+@verb(app, "divergent", AdminOptions)
+def divergent(
+    options: AdminOptions,
+    name: Name,
+    seen: Annotated[bool, typer.Option("--seen", help="I have looked: the member is DIVERGED no longer.")] = False,
+) -> None:
+    """Show what a member had to drop when it came back to a cluster that had gone on without it."""
+    with options.administration() as session:
+        found = session.divergent(name, seen=seen)
+    if options.json:
+        options.record(terminal.fields(found))
+        return
+    files = [
+        {**terminal.fields(file), "saved_at": terminal.moment(file.saved_at // 1000), "writes": len(file.writes)}
+        for file in found.files
+    ]
+    options.rows(files, "name", "saved_at", "epoch", "first", "last", "entries", "writes", "problem")
+    for database in found.aside:
+        terminal.note(f"kept aside when a snapshot took its place: {database}")
+    if found.diverged and not seen:
+        terminal.note("Some of it had been applied there. Once you have looked: repeat with --seen")

@@ -9,6 +9,7 @@ import msgspec
 from lnh_common import limits
 from lnh_common.messages.base import Confidential, Effect, Empty, Message, Seal, operation
 from lnh_common.messages.session import Id16, Password, PersonName
+from lnh_common.messages.store import Divergent
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CHARACTERS)]
 Label = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.LABEL_BYTES)]
@@ -169,6 +170,13 @@ class DeleteMember(Message):
     force: bool = False
 
 
+class LookAtDivergent(Message):
+    """With `seen` an administrator has looked, and the member is DIVERGED no longer."""
+
+    member: Id16
+    seen: bool = False
+
+
 class Remark(Message):
     """What one should know of something that was done; mostly nothing."""
 
@@ -213,4 +221,5 @@ MEMBER_SET: Final = operation("member.set", ChangeMember, Remark, _S, _W)
 MEMBER_PROMOTE: Final = operation("member.promote", MemberRef, Remark, _S, _W)
 MEMBER_REMOVE: Final = operation("member.remove", MemberRef, Remark, _S, _W)
 MEMBER_DELETE: Final = operation("member.delete", DeleteMember, Remark, _S, _W)
+MEMBER_DIVERGENT: Final = operation("member.divergent-entries", LookAtDivergent, Divergent, _S, _W)
 STATUS: Final = operation("status.show", Empty, StatusView, _S)

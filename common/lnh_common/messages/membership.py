@@ -13,7 +13,7 @@ import msgspec
 from lnh_common import limits
 from lnh_common.messages.base import Effect, Empty, Message, operation
 from lnh_common.messages.session import Key32
-from lnh_common.messages.store import MemberId16, MemberInfo, MemberRef, RemovedMember
+from lnh_common.messages.store import Divergent, MemberId16, MemberInfo, MemberRef, RemovedMember
 
 
 class MemberState(Message):
@@ -101,13 +101,20 @@ class Remove(Message):
     Args:
         proof: the dismissal, by the HSM that took the order, on which the removed one wipes its own.
         lost: it does not answer and never will; else it must answer.
-        force: although another member that should agree is missing.
+        force: go on without other members that should agree and do not answer, too.
     """
 
     member: MemberId16
     proof: bytes = b""
     lost: bool = False
     force: bool = False
+
+
+class LookAtDivergent(Message):
+    """What a member had to drop; with `seen` an administrator has looked, and it is DIVERGED no longer."""
+
+    member: MemberId16
+    seen: bool = False
 
 
 class Done(Message):
@@ -130,8 +137,8 @@ class Welcome(Message):
     Args:
         cluster, member: of the one that answers; empty without a cluster.
         listed: whether it lists the member that asked, under the key it came with.
-        removed: the committed entry that removed it, if it was a member.
-        proof: its dismissal then, if this member knows it.
+        removed, proof: if the one that asked was a member and is none any more, the committed entry that removed it,
+            and its dismissal; as far as they are known.
     """
 
     cluster: bytes
@@ -170,6 +177,7 @@ class Health(Message):
     epoch: int
     index: int
     listed: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=limits.MEMBERS)]
+    diverged: bool = False
 
 
 class RequestToJoin(Message):
@@ -186,7 +194,9 @@ PROMOTE: Final = operation("membership.promote", MemberRef, Done, effect=_W)
 REMOVE: Final = operation("membership.remove", Remove, Done, effect=_W)
 LEAVE: Final = operation("membership.leave", Leave, Done, effect=_W)
 DELETE: Final = operation("membership.delete", Leave, Done, effect=_W)
+DIVERGENT: Final = operation("membership.divergent", LookAtDivergent, Divergent, effect=_W)
 PEER_HELLO: Final = operation("member.hello", Hello, Welcome)
 PEER_HEALTH: Final = operation("member.health", Empty, Health)
 PEER_JOIN: Final = operation("member.join", RequestToJoin, Joined, effect=_W)
+PEER_DIVERGENT: Final = operation("member.divergent", LookAtDivergent, Divergent, effect=_W)
 PEER_DISMISSED: Final = operation("member.dismissed", Dismissed, Empty, effect=_W)

@@ -217,6 +217,74 @@ class MemberRef(Message):
     member: MemberId16
 
 
+class TakeOver(Message):
+    """Make this member primary in place of one that is lost for good; the lost are members no more.
+
+    Args:
+        lost: the primary, and with `force` others too.
+        force: go on without members that do not answer; what only they know is lost.
+    """
+
+    lost: Annotated[tuple[MemberId16, ...], msgspec.Meta(min_length=1, max_length=64)]
+    force: bool = False
+
+
+class SetTerms(Message):
+    """What leases are granted for from now on.
+
+    Args:
+        lease_ms: how long a member may go on without its primary.
+        alone_ms: after so long without any other member the primary of several takes no writes; 0: it always does.
+    """
+
+    lease_ms: Annotated[int, msgspec.Meta(ge=100, le=60_000)]
+    alone_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 0
+
+
+class DivergentEntry(Message):
+    """An entry that was dropped: whose write it was, and what it would have changed (not more than 16 keys)."""
+
+    index: int
+    log_time: int
+    client: bytes
+    keys: tuple[Key, ...]
+
+
+class DivergentFile(Message):
+    """One run of dropped entries, kept in a file of this name in the store's directory.
+
+    Args:
+        saved_at: UTC milliseconds.
+        epoch, opener: of the last entry.
+        entries: how many; of them `writes` are shown, at most 256 in one answer.
+        problem: why it cannot be read; empty if it can.
+    """
+
+    name: str
+    saved_at: int
+    epoch: int = 0
+    opener: bytes = b""
+    first: int = 0
+    last: int = 0
+    entries: int = 0
+    writes: tuple[DivergentEntry, ...] = ()
+    problem: str = ""
+
+
+class Divergent(Message):
+    """What this member had to drop.
+
+    Args:
+        diverged: of what was dropped something had been applied here, and no administrator has looked yet.
+        files: the newest 64.
+        aside: names of databases that were kept aside when a snapshot took their place.
+    """
+
+    diverged: bool
+    files: tuple[DivergentFile, ...]
+    aside: tuple[str, ...]
+
+
 class Attach(Message):
     """An hsm worker asks for, or renews, its cache lease and names itself (16 random bytes a start)."""
 
@@ -271,12 +339,30 @@ class RemovedMember(Message):
     index: int
 
 
-class Status(Message):
-    """`state` is none, read-write, read-only, joining, expelled or failed; without a cluster ids are empty, numbers 0.
+class Lag(Message):
+    """What the primary knows of another member.
 
     Args:
+        index: it has acknowledged everything up to here.
+        heard_ms: since it last said anything; -1 if it never did in this epoch.
+    """
+
+    member: bytes
+    index: int
+    heard_ms: int
+
+
+class Status(Message):
+    """How this member's store stands.
+
+    Args:
+        state: none, read-write, read-only, joining, expelled or failed; without a cluster ids are empty, numbers 0.
         members: as the log lists them.
         removed: the last ones that left or were removed.
+        lease_ms: what is left of the time in which this member is read-write by itself.
+        lags: of the other members, where this one is primary.
+        diverged: it dropped what it had applied, and no administrator has looked yet.
+        expelled: why it is no member any more; empty if it is.
     """
 
     state: str
@@ -294,6 +380,10 @@ class Status(Message):
     problem: str = ""
     members: tuple[MemberInfo, ...] = ()
     removed: tuple[RemovedMember, ...] = ()
+    lease_ms: int = 0
+    lags: tuple[Lag, ...] = ()
+    diverged: bool = False
+    expelled: str = ""
 
 
 GET: Final = operation("store.get", Get, Got)
@@ -307,6 +397,10 @@ ADOPT: Final = operation("store.adopt", Adopt, Empty, effect=Effect.WRITE)
 MEMBER_SET: Final = operation("store.member.set", SetMember, Committed, effect=Effect.WRITE)
 MEMBER_REMOVE: Final = operation("store.member.remove", MemberRef, Committed, effect=Effect.WRITE)
 PROMOTE: Final = operation("store.promote", MemberRef, Empty, effect=Effect.WRITE)
+TAKE_OVER: Final = operation("store.takeover", TakeOver, Committed, effect=Effect.WRITE)
+TERMS: Final = operation("store.terms", SetTerms, Committed, effect=Effect.WRITE)
+DIVERGENT: Final = operation("store.divergent", Empty, Divergent)
+DIVERGENT_ACKNOWLEDGE: Final = operation("store.divergent.acknowledge", Empty, Empty, effect=Effect.WRITE)
 ATTACH: Final = operation("store.attach", Attach, Attached)
 FORGET: Final = operation("store.forget", Forget, Empty)  # a cast, store to worker
 FORGOTTEN: Final = operation("store.forgotten", Forgotten, Empty)  # a cast, worker to store

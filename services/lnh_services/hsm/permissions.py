@@ -90,6 +90,7 @@ RULES: Final[dict[str, Rule]] = {
     admin.MEMBER_PROMOTE.name: Rule(Permission.MEMBERS, audited=True),
     admin.MEMBER_REMOVE.name: Rule(Permission.MEMBERS, audited=True),
     admin.MEMBER_DELETE.name: Rule(Permission.MEMBERS, audited=True),
+    admin.MEMBER_DIVERGENT.name: Rule(Permission.MEMBERS, audited=True),
     admin.STATUS.name: Rule(Permission.VIEW),
     objects.GENERATE.name: _OBJECTS,
     objects.GENERATE_PAIR.name: _OBJECTS,

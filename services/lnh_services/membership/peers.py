@@ -44,7 +44,7 @@ class Peers:
         self._clients: Final[dict[There, Client]] = {}
 
     async def follow(self, status: Status) -> messages.Welcome | None:
-        """Ask every other listed member how it is; the word of one that has this member removed, if there is such.
+        """Ask every other listed member how it is; the word of one that says this member was removed, if there is such.
 
         Connections to those that are members no longer are closed.
         """
@@ -76,10 +76,11 @@ class Peers:
             welcome = await client.ask(messages.PEER_HELLO, hello, timeout=self._timeout)
         except LnhError:
             return None
-        return welcome if welcome.removed is not None and welcome.cluster == status.cluster else None
+        tells = welcome.removed is not None or bool(welcome.proof)
+        return welcome if tells and welcome.cluster == status.cluster else None
 
     async def hello(self, members: Iterable[MemberInfo], status: Status) -> list[messages.Welcome]:
-        """What the members that answer say to a hello."""
+        """What those say to a hello that know of this member's removal."""
         return [
             welcome
             for member in members

@@ -38,6 +38,7 @@ from lnh_services.membership.steps import Here, Pause, Steps, There, ask
 JOIN_SECONDS: Final = 30.0
 HELLO_SECONDS: Final = 3.0
 ORDER_SECONDS: Final = 8.0
+TAKE_OVER_SECONDS: Final = 20.0
 PROMOTED_WITHIN: Final = 10.0  # after which replication.md asks the administrator
 _LOOK_AGAIN: Final = 0.1
 
@@ -186,7 +187,9 @@ def remove_lost(order: messages.Remove) -> Steps[Done]:
             {"advice": f"promote another if it is the primary, then: lnh member remove {member.name}"},
         )
     if status.primary == member.id:
-        return (yield from _take_over(member))
+        take_over = store.TakeOver(lost=(member.id,), force=order.force)
+        yield from ask(Here.STORE, store.TAKE_OVER, take_over, TAKE_OVER_SECONDS)
+        return Done(remark="another member is primary now: lnh member list")
     yield from ask(Here.STORE, store.MEMBER_REMOVE, store.MemberRef(member=member.id), ORDER_SECONDS)
     return Done()
 
@@ -207,13 +210,21 @@ def delete_cluster(order: messages.Leave) -> Steps[Done]:
     return Done()
 
 
-def _take_over(lost: MemberInfo) -> Steps[Done]:
-    """The seam for `store.takeover`, by which the replica opens an epoch without the lost primary."""
-    yield from _status()
-    raise NotPossible(
-        f"{lost.name} is the primary and does not answer; taking its place over is not in this version",
-        {"advice": "start it again, or restore the cluster from a backup"},
-    )
+def look_at_divergent(order: messages.LookAtDivergent) -> Steps[store.Divergent]:
+    """What a member had to drop, from itself; raises NameUnknown, Unreachable."""
+    status = yield from _status()
+    if order.member == status.member:
+        return (yield from own_divergent(order))
+    member = _find(status, order.member)
+    return (yield from ask(membership_of(member), messages.PEER_DIVERGENT, order))
+
+
+def own_divergent(order: messages.LookAtDivergent) -> Steps[store.Divergent]:
+    """What this member had to drop."""
+    found = yield from ask(Here.STORE, store.DIVERGENT, Empty())
+    if order.seen:
+        yield from ask(Here.STORE, store.DIVERGENT_ACKNOWLEDGE, Empty())
+    return found
 
 
 def _dismiss(status: Status, member: MemberInfo, proof: bytes, *, left: bool) -> Steps[Done]:

@@ -94,11 +94,13 @@ class Membership:
         orders.serve(messages.REMOVE, self._by(_remove))
         orders.serve(messages.LEAVE, self._by(procedures.leave))
         orders.serve(messages.DELETE, self._by(procedures.delete_cluster))
+        orders.serve(messages.DIVERGENT, self._by(procedures.look_at_divergent))
 
     def _enter_peer_handlers(self, server: Server) -> None:
         server.serve(messages.PEER_HELLO, self._on_hello)
         server.serve(messages.PEER_JOIN, self._on_join)
         server.serve(messages.PEER_HEALTH, self._members_only(self._on_health))
+        server.serve(messages.PEER_DIVERGENT, self._members_only(self._on_divergent))
         server.serve(messages.PEER_DISMISSED, self._members_only(self._on_dismissed))
 
     async def serve(self, stop: asyncio.Event) -> None:
@@ -179,10 +181,9 @@ class Membership:
         """Have the HSM stop serving, and wipe if an HSM of the cluster has dismissed this member."""
         if told is None:
             told = next(iter(await self._peers.hello(status.members, status)), None)
-        removed = told.removed if told else None
-        reason = status.problem or "this member was removed from the cluster"
-        if removed is not None:
-            reason = f"this member was removed by entry {removed.index} of epoch {removed.epoch}"
+        reason = status.expelled or "another member says that this one was removed from the cluster"
+        if told and told.removed and not status.expelled:
+            reason += f" by entry {told.removed.index} of epoch {told.removed.epoch}"
         depart = hsm.Depart(
             cluster=status.cluster,
             departure=hsm.Departure.EXPELLED,
@@ -295,12 +296,11 @@ class Membership:
         status = await self._own_status()
         if status is None:
             raise Unreachable("this member's store does not answer")
-        removed = None
-        proof = b""
-        if hello.cluster and hello.cluster == status.cluster:
+        removed, proof = None, b""
+        was_here = bool(hello.cluster) and hello.cluster == status.cluster
+        if was_here and all(each.id != hello.member for each in status.members):
             removed = next((each for each in status.removed if each.member == hello.member), None)
-            if removed is not None:
-                proof = await self._dismissal_of(hello.member)
+            proof = await self._dismissal_of(hello.member)
         return messages.Welcome(
             cluster=status.cluster,
             member=status.member,
@@ -330,10 +330,14 @@ class Membership:
             epoch=status.epoch,
             index=status.last_index,
             listed=tuple(each.id for each in status.members),
+            diverged=status.diverged,
         )
 
     async def _on_join(self, call: Call, request: messages.RequestToJoin) -> messages.Joined:
         return await self._run(procedures.admit(call.key, request))
+
+    async def _on_divergent(self, call: Call, order: messages.LookAtDivergent) -> store.Divergent:
+        return await self._run(procedures.own_divergent(order))
 
     async def _on_dismissed(self, call: Call, word: messages.Dismissed) -> Empty:
         if self._known is None or (word.cluster, word.member) != (self._known.cluster, self._known.member):

@@ -86,7 +86,7 @@ def _member(status: store.Status, member: MemberInfo, heard: Heard | None, now: 
         return _own(status, member.id, member.name, address, now)
     state = "unreachable"
     if heard is not None and _is_fresh(heard, now):
-        state = _shown(status, member.id, heard.health.state)
+        state = _shown(status, member.id, heard.health.state, diverged=heard.health.diverged)
     return MemberState(
         id=member.id,
         name=member.name,
@@ -105,7 +105,7 @@ def _own(status: store.Status, member: bytes, name: str, address: str, now: floa
         name=name,
         address=address,
         role=_role(status, member),
-        state=_shown(status, member, status.state),
+        state=_shown(status, member, status.state, diverged=status.diverged),
         group=LOCAL_GROUP,
         product=lnh_common.VERSION,
         last_heard=int(now),
@@ -116,7 +116,9 @@ def _role(status: store.Status, member: bytes) -> str:
     return "primary" if status.primary == member else "secondary"
 
 
-def _shown(status: store.Status, member: bytes, state: str) -> str:
+def _shown(status: store.Status, member: bytes, state: str, *, diverged: bool) -> str:
+    if diverged and state in (READ_ONLY, "read-write"):
+        return "diverged"
     return "joining" if _is_joining(status, member, state) else state
 
 

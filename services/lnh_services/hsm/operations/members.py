@@ -13,7 +13,7 @@ import msgspec
 
 from lnh_common.errors import LnhError, NameUnknown
 from lnh_common.messages import hsm, membership, store
-from lnh_common.messages.admin import ChangeMember, DeleteMember, InvitationView, MemberRef, Remark
+from lnh_common.messages.admin import ChangeMember, DeleteMember, InvitationView, LookAtDivergent, MemberRef, Remark
 from lnh_common.messages.base import Empty
 from lnh_services.hsm import dismissals
 from lnh_services.hsm.steps import Peer, Steps, ask
@@ -79,6 +79,12 @@ def delete_cluster(worker: WorkerCore, request: Request[MemberRef]) -> Steps[Rem
     order = membership.Leave(member=member, proof=_proof(worker, member))
     done = yield from ask(Peer.MEMBERSHIP, membership.DELETE, order)
     return Remark(remark=done.remark)
+
+
+def divergent(worker: WorkerCore, request: Request[LookAtDivergent]) -> Steps[store.Divergent]:
+    """The entries a member had to drop."""
+    order = membership.LookAtDivergent(member=request.message.member, seen=request.message.seen)
+    return (yield from ask(Peer.MEMBERSHIP, membership.DIVERGENT, order))
 
 
 def _removed(worker: WorkerCore, request: Request[Any], order: membership.Remove) -> Steps[Remark]:

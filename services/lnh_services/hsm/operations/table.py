@@ -40,6 +40,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     admin.MEMBER_PROMOTE.name: members.promote,
     admin.MEMBER_REMOVE.name: members.remove,
     admin.MEMBER_DELETE.name: members.delete,
+    admin.MEMBER_DIVERGENT.name: members.divergent,
     admin.STATUS.name: cluster.status,
     objects.GENERATE.name: on_objects.generate,
     objects.GENERATE_PAIR.name: on_objects.generate_pair,

@@ -1,0 +1,119 @@
+"""Orders about members at an hsm worker: who may give them, and what goes with them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from lnh_common import errors
+from lnh_common.messages import admin, hsm, membership, store
+from lnh_common.messages.base import Empty, Message, Operation
+from lnh_common.messages.session import Credential, Role
+from lnh_services.hsm import dismissals
+from lnh_services.hsm.steps import Ask, Peer
+from models.worker import ADMIN_PASSWORD, PO_PASSWORD, Client, World
+
+OTHER = b"b" * 16
+ADMIN = Credential(role=Role.USER, name="admin", password=ADMIN_PASSWORD)
+PO = Credential(role=Role.PO, password=PO_PASSWORD)
+
+
+class Cluster(World):
+    """A world whose membership and core answer; `orders` are those that came to membership."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.orders: list[Message] = []
+        self.refusal: errors.LnhError | None = None
+
+    def answer(self, asked: Ask) -> Message:
+        if asked.peer is Peer.MEMBERSHIP:
+            self.orders.append(asked.message)
+            if self.refusal:
+                raise self.refusal
+            return membership.Done(remark="done")
+        if asked.operation is hsm.INVITE:
+            return hsm.Invited(text="an invitation", expires=9, identity="SHA256:x")
+        return super().answer(asked)
+
+
+@pytest.fixture
+def world() -> Cluster:
+    return Cluster()
+
+
+def session(world: Cluster, *credentials: Credential) -> Client:
+    client = Client(world, world.worker())
+    client.login(*credentials)
+    return client
+
+
+BOTH: list[tuple[Operation[Any, Any], Message]] = [
+    (admin.MEMBER_INVITE, Empty()),
+    (admin.CLUSTER_LEAVE, admin.MemberRef(member=OTHER)),
+    (admin.CLUSTER_DELETE, admin.MemberRef(member=OTHER)),
+]
+ADMINS: list[tuple[Operation[Any, Any], Message]] = [
+    (admin.MEMBER_PROMOTE, admin.MemberRef(member=OTHER)),
+    (admin.MEMBER_REMOVE, admin.MemberRef(member=OTHER)),
+    (admin.MEMBER_DELETE, admin.DeleteMember(member=OTHER)),
+]
+
+
+@pytest.mark.parametrize(("operation", "message"), BOTH, ids=lambda value: getattr(value, "name", ""))
+def test_an_admin_and_the_po_together_and_neither_alone(
+    world: Cluster, operation: Operation[Any, Any], message: Message
+) -> None:
+    for alone in (ADMIN, PO):
+        with pytest.raises(errors.PermissionDenied):
+            session(world, alone).ask(operation, message)
+    assert world.orders == []
+    session(world, ADMIN, PO).ask(operation, message)
+    assert world.audit[-1].operation == operation.name
+
+
+@pytest.mark.parametrize(("operation", "message"), ADMINS, ids=lambda value: getattr(value, "name", ""))
+def test_an_admin_and_nobody_less(world: Cluster, operation: Operation[Any, Any], message: Message) -> None:
+    administrator = session(world, ADMIN)
+    add = admin.AddUser(name="operator", role="operator", password="operator password")
+    administrator.ask(admin.USER_ADD, add)
+    with pytest.raises(errors.PermissionDenied):
+        session(world, Credential(role=Role.USER, name="operator", password="operator password")).ask(
+            operation, message
+        )
+    assert world.orders == []
+    assert administrator.ask(operation, message).remark == "done"
+    assert world.audit[-1].target == OTHER.hex()
+
+
+def test_a_removal_goes_with_a_dismissal_that_is_kept_for_who_did_not_hear(world: Cluster) -> None:
+    session(world, ADMIN).ask(admin.MEMBER_REMOVE, admin.MemberRef(member=OTHER))
+    (order,) = world.orders
+    assert isinstance(order, membership.Remove)
+    assert dismissals.is_dismissed([world.secrets.smk[0].key], world.cluster, OTHER, order.proof)
+    for smk, cluster, member in (
+        (os.urandom(32), world.cluster, OTHER),
+        (world.secrets.smk[0].key, os.urandom(16), OTHER),
+        (world.secrets.smk[0].key, world.cluster, os.urandom(16)),
+    ):
+        assert not dismissals.is_dismissed([smk], cluster, member, order.proof)
+    kept = world.store.storage.get(store.Key(table=dismissals.TABLE, id=OTHER))
+    assert kept is not None
+    assert kept.head == order.proof
+
+
+def test_a_removal_that_was_refused_leaves_no_dismissal(world: Cluster) -> None:
+    world.refusal = errors.NotPossible("b is the primary")
+    with pytest.raises(errors.NotPossible):
+        session(world, ADMIN).ask(admin.MEMBER_REMOVE, admin.MemberRef(member=OTHER))
+    assert world.store.storage.get(store.Key(table=dismissals.TABLE, id=OTHER)) is None
+
+
+def test_the_same_removal_that_comes_twice_is_ordered_once(world: Cluster) -> None:
+    administrator = session(world, ADMIN)
+    sent, keys = administrator.sealed(admin.MEMBER_REMOVE, admin.MemberRef(member=OTHER))
+    for _ in range(2):
+        administrator.open(admin.MEMBER_REMOVE, sent, keys, world.serve(administrator.worker, sent))
+    assert len(world.orders) == 1
