@@ -7,8 +7,8 @@ sends the same, so whoever serves it can tell that it is the same. From there it
                   |  ^
          a hint, or silence: due again
 
-- A sealed answer (REPLY) that opens is the truth and ends the request. One that does not open could
-  have been made by anyone, so it is a hint.
+- A sealed answer (REPLY) that opens is the truth and ends the request, but for Busy: nothing was done yet, so it
+  is tried again. One that does not open could have been made by anyone, so it is a hint.
 - An unsealed answer (ERROR) is a hint too, and never the truth. Those of `RETRY_HINTS` say "try again". TokenUnknown
   and all others are tried again for `HINT_PATIENCE`; then a READ fails with TokenUnknown (which a new login cures, and
   proves nothing) or with AnswerUnproven, which tells what was heard. Only `hello` has no seal, and believes.
@@ -249,6 +249,9 @@ class Requests:
             return None
         if isinstance(answer, MemberReadOnly) and request.is_write and request.tries > 1:
             return self._end(request, error=_outcome_unknown(request, answer))
+        if isinstance(answer, Busy):
+            self._disturbed(now, request, answer)
+            return None
         if isinstance(answer, LnhError):
             return self._end(request, error=answer)
         return self._end(request, fields=answer)

@@ -68,6 +68,7 @@ FAILURES_BEFORE_LOCK: Final = 10
 LOCK_SECONDS: Final = 15 * 60
 FAILURES_BEFORE_DELAY: Final = 20  # of one role holder over all clients
 DELAY_MAX: Final = 3600
+ATTEMPT_SECONDS: Final = 60  # after which an attempt under way is taken for a failed one
 FORGIVEN_AFTER: Final = 3600  # since the last one, one failure over all clients each
 SUCCEEDED_LATELY: Final = 30 * 24 * 3600  # a client that did is not delayed by others' failures
 

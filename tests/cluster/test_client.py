@@ -26,6 +26,7 @@ from lnh import admin
 from lnh.cluster import connect_to
 from lnh.console import Console
 from lnh.registration import hello
+from lnh_common import limits
 from lnh_common.attributes import to_wire
 from lnh_common.bus.curve import KeyPair
 from lnh_common.messages.objects import SessionObject
@@ -297,6 +298,25 @@ def test_wrong_passwords_and_unknown_keyrings_are_refused(site: Site) -> None:
         with pytest.raises(lnh.ArgumentInvalid):
             cluster.keyring("payments").login(lnh.Role.PO, PO)
         assert [keyring.label for keyring in cluster.keyrings()] == ["payments"]
+
+
+def test_more_right_logins_at_once_than_wrong_ones_are_allowed_all_succeed(site: Site) -> None:
+    failures: list[Exception] = []
+    with site.connect(timeout=60) as cluster:
+        keyring = cluster.keyring("payments")
+
+        def log_in() -> None:
+            try:
+                assert len(keyring.login(lnh.Role.KRCO, KRCO).random(8)) == 8
+            except Exception as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=log_in) for _ in range(limits.FAILURES_BEFORE_LOCK + 6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(90)
+    assert failures == []
 
 
 def test_a_session_is_renewed_with_the_same_secret_and_a_logged_out_one_is_dead(site: Site) -> None:

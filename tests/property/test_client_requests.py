@@ -155,6 +155,17 @@ def test_a_sealed_error_is_raised_as_it_was_sealed() -> None:
             request.result()
 
 
+@pytest.mark.parametrize("operation", [SHOW, DESTROY])
+def test_a_sealed_busy_says_that_nothing_was_done_yet_and_is_tried_again(operation: Any) -> None:
+    requests = Requests()
+    request = submit(requests, 0.0, operation)
+    requests.sent(0.0, request)
+    assert requests.receive(0.1, reply(request, Busy("others are under way"))) is None
+    assert requests.turn(request.due) == ([], [request])
+    requests.sent(request.due, request)
+    assert requests.receive(0.5, reply(request, {"done": True})) is request
+
+
 @pytest.mark.parametrize("error", [Busy(), Unreachable(), TokenUnknown(), ClientRevoked()])
 def test_a_hint_to_try_again_leads_to_the_same_bytes_after_a_jittered_wait(error: LnhError) -> None:
     requests = Requests(random.Random(1))

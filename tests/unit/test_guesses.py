@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lnh_common import limits
-from lnh_common.errors import PasswordLocked
+from lnh_common.errors import Busy, PasswordLocked
 from lnh_common.messages.session import Role
 from lnh_services.hsm import guesses
-from lnh_services.hsm.guesses import Locks, Reserved
+from lnh_services.hsm.guesses import Counted, Locks, Outcome
 from lnh_services.hsm.records import HolderLockRecord, LockRecord, Records
 
 START = 1_700_000_000
@@ -29,17 +30,22 @@ class Holder:
     def locks(self, client: str) -> Locks:
         return Locks(self.pairs.get(client, LockRecord()), self.holder, bool(client))
 
-    def begin(self, client: str) -> Reserved:
+    def begin(self, client: str) -> Counted:
         counted = guesses.reserve(self.locks(client), self.now)
         self._keep(client, counted)
         return counted
 
-    def succeed(self, client: str) -> None:
-        counted = self.begin(client)
-        held = counted.holder is not None
-        self._keep(client, guesses.refund(self.locks(client), counted.before, self.now, counted=held))
+    def end(self, client: str, begun: Counted, outcome: Outcome) -> None:
+        over_all = begun.holder is not None
+        self._keep(client, guesses.end(self.locks(client), outcome, self.now, over_all=over_all))
 
-    def _keep(self, client: str, counted: Reserved) -> None:
+    def fail(self, client: str) -> None:
+        self.end(client, self.begin(client), Outcome.WRONG)
+
+    def succeed(self, client: str) -> None:
+        self.end(client, self.begin(client), Outcome.RIGHT)
+
+    def _keep(self, client: str, counted: Counted) -> None:
         self.pairs[client] = counted.pair
         self.holder = counted.holder or self.holder
 
@@ -55,13 +61,13 @@ class Holder:
         for number in range(count):
             client = f"attacker {self.now} {number}"
             self.now += self.wait(client)
-            self.begin(client)
+            self.fail(client)
 
 
 def test_ten_failures_lock_the_pair_and_no_other() -> None:
     holder = Holder()
     for _ in range(limits.FAILURES_BEFORE_LOCK):
-        holder.begin("a")
+        holder.fail("a")
     assert holder.wait("a") == limits.LOCK_SECONDS
     assert holder.wait("b") == 0
     holder.now += limits.LOCK_SECONDS
@@ -74,7 +80,7 @@ def test_across_clients_the_wait_doubles_up_to_an_hour() -> None:
     for number in range(limits.FAILURES_BEFORE_DELAY + 16):
         waits.append(holder.wait(f"client {number}"))
         holder.now += waits[-1]
-        holder.begin(f"client {number}")
+        holder.fail(f"client {number}")
     free, delayed = waits[: limits.FAILURES_BEFORE_DELAY], waits[limits.FAILURES_BEFORE_DELAY :]
     assert set(free) == {0}
     assert delayed[:12] == [1 << power for power in range(12)]
@@ -99,7 +105,7 @@ def test_a_client_that_succeeded_lately_is_not_kept_out_by_others() -> None:
     assert holder.wait("the service") == 0
     holder.succeed("the service")
     for _ in range(limits.FAILURES_BEFORE_LOCK):
-        holder.begin("the service")
+        holder.fail("the service")
     assert holder.wait("the service") > 0, "its own failures count as ever"
     holder.now += limits.SUCCEEDED_LATELY
     holder.fail_from_new_clients(limits.FAILURES_BEFORE_DELAY + 15)
@@ -119,18 +125,60 @@ def test_success_takes_back_its_own_reservation_and_forgives_no_other_client() -
     holder.succeed("right at once")
     assert holder.holder.failures == 5
     for _ in range(3):
-        holder.begin("mistyped")
+        holder.fail("mistyped")
     holder.succeed("mistyped")
     assert holder.pairs["mistyped"].failures == 0
     assert holder.holder.failures == 8
 
 
-def test_attempts_at_the_same_time_are_each_reserved() -> None:
+def test_no_more_attempts_run_at_once_than_may_fail_and_further_ones_wait() -> None:
     holder = Holder()
-    holder.fail_from_new_clients(limits.FAILURES_BEFORE_DELAY)
-    holder.now += holder.wait("first")
-    holder.begin("first")  # its Argon2id runs
-    assert holder.wait("second") > 0
+    running = [holder.begin("a") for _ in range(limits.FAILURES_BEFORE_LOCK)]
+    with pytest.raises(Busy):
+        holder.begin("a")
+    holder.end("a", running.pop(), Outcome.RIGHT)
+    running.append(holder.begin("a"))
+    with pytest.raises(Busy):
+        holder.begin("a")
+    for begun in running:
+        holder.end("a", begun, Outcome.RIGHT)
+    assert holder.pairs["a"].failures == 0
+    assert holder.holder.failures == 0
+
+
+def test_when_all_that_ran_failed_the_pair_is_locked() -> None:
+    holder = Holder()
+    running = [holder.begin("a") for _ in range(limits.FAILURES_BEFORE_LOCK)]
+    for begun in running:
+        holder.end("a", begun, Outcome.WRONG)
+    assert holder.wait("a") == limits.LOCK_SECONDS
+
+
+def test_over_all_clients_attempts_at_the_same_time_are_reserved_too() -> None:
+    holder = Holder()
+    running = [(f"client {number}", holder.begin(f"client {number}")) for number in range(limits.FAILURES_BEFORE_DELAY)]
+    with pytest.raises(Busy):
+        holder.begin("one more")
+    for client, begun in running:
+        holder.end(client, begun, Outcome.RIGHT)
+    holder.succeed("one more")
+    assert holder.holder.failures == 0
+
+
+def test_an_attempt_of_which_nothing_is_heard_has_failed() -> None:
+    holder = Holder()
+    for _ in range(limits.FAILURES_BEFORE_LOCK):
+        holder.begin("a")
+    holder.now += limits.ATTEMPT_SECONDS
+    assert holder.wait("a") == limits.LOCK_SECONDS - limits.ATTEMPT_SECONDS
+
+
+def test_an_attempt_that_was_not_made_is_taken_back_and_forgives_nothing() -> None:
+    holder = Holder()
+    holder.fail("a")
+    holder.end("a", holder.begin("a"), Outcome.NOT_MADE)
+    assert holder.pairs["a"] == LockRecord(failures=1, until=START + limits.LOCK_SECONDS, begun=START)
+    assert holder.holder.failures == 1
 
 
 def test_failures_are_forgiven_with_time() -> None:
@@ -143,7 +191,7 @@ def test_failures_are_forgiven_with_time() -> None:
 def test_a_clock_that_went_back_locks_no_longer_than_a_lock_lasts() -> None:
     holder = Holder()
     for _ in range(limits.FAILURES_BEFORE_LOCK):
-        holder.begin("a")
+        holder.fail("a")
     holder.fail_from_new_clients(limits.FAILURES_BEFORE_DELAY + 15)
     holder.now -= 10 * 24 * HOUR
     assert holder.wait("a") <= limits.LOCK_SECONDS
@@ -166,7 +214,7 @@ def test_whatever_happens_a_wait_is_bounded_and_no_more_than_ten_of_a_pair_run_i
             holder.succeed(client)
             failed[client].clear()
         else:
-            holder.begin(client)
+            holder.fail(client)
             failed[client].append(holder.now)
             recent = [at for at in failed[client] if at > holder.now - limits.LOCK_SECONDS]
             assert len(recent) <= limits.FAILURES_BEFORE_LOCK

@@ -8,19 +8,23 @@ once, through however many members, no more are made than these rules allow. The
   an hour. A failure is forgiven an hour after the last.
 
 A client that succeeded within the last thirty days is counted by its own pair alone, so that others' guessing does not
-keep it out; those who are not registered are many under one name, and are never such a client. What waits is refused at
-once and says for how long: an answer held back for an hour helps nobody.
+keep it out; those who are not registered are many under one name, and are never such a client.
+
+Where the limit is reached only because of attempts that are under way, the next is Busy: it waits, by trying again, for
+theirs to end. What is locked or delayed is refused at once and told for how long: an answer held back for an hour helps
+nobody. An attempt of which nothing is heard for a minute has failed.
 
 All records of one holder are in one scope of the table, so that whoever resets its password finds them.
 """
 
 from __future__ import annotations
 
+import enum
 import hmac
 from typing import Final, NamedTuple
 
 from lnh_common import codec, limits
-from lnh_common.errors import PasswordLocked
+from lnh_common.errors import Busy, PasswordLocked
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import Item, Put
 from lnh_services.hsm.records import TABLES, HolderLockRecord, LockRecord, Records
@@ -56,54 +60,82 @@ class Locks(NamedTuple):
         return self.registered and self.pair.succeeded > 0 and now - self.pair.succeeded < limits.SUCCEEDED_LATELY
 
 
-class Reserved(NamedTuple):
-    """The records with one more attempt counted as failed.
+class Outcome(enum.Enum):
+    """How an attempt ended."""
 
-    Args:
-        holder: None where it stays as it was.
-        before: how many failures of the pair there were.
-    """
+    RIGHT = "right"
+    WRONG = "wrong"
+    NOT_MADE = "not made"
+
+
+class Counted(NamedTuple):
+    """The records to store; `holder` is None where it stays as it was."""
 
     pair: LockRecord
     holder: HolderLockRecord | None
-    before: int
 
 
-def reserve(locks: Locks, now: int) -> Reserved:
+def reserve(locks: Locks, now: int) -> Counted:
     """Count an attempt as failed; store what this answers before the attempt is made.
 
     Args:
         now: UTC seconds.
 
-    Raises PasswordLocked, saying for how many seconds.
+    Raises PasswordLocked, saying for how many seconds; Busy while attempts under way may still turn out right.
     """
     pair, holder = locks.pair, locks.holder
     failures = pair.failures if now < pair.until else 0
+    running = _running(pair.running, pair.begun, now)
     if failures >= limits.FAILURES_BEFORE_LOCK:
+        if running:
+            raise Busy(f"{running} logins of this client to this role are under way")
         raise _locked(f"{failures} failed logins; locked", pair.until - now, limits.LOCK_SECONDS)
-    counted = LockRecord(failures=failures + 1, until=now + limits.LOCK_SECONDS, succeeded=pair.succeeded)
+    counted = LockRecord(
+        failures=failures + 1,
+        until=now + limits.LOCK_SECONDS,
+        succeeded=pair.succeeded,
+        running=running + 1,
+        begun=now,
+    )
     if locks.is_trusted(now):
-        return Reserved(counted, None, failures)
+        return Counted(counted, None)
     over_all = _left(holder, now)
+    running = _running(holder.running, holder.last, now)
     wait = min(holder.last, now) + delay(over_all) - now
     if wait > 0:
+        if running:
+            raise Busy(f"{running} logins to this role are under way")
         raise _locked(f"{over_all} failed logins of this role from all clients; delayed", wait, limits.DELAY_MAX)
-    return Reserved(counted, HolderLockRecord(failures=over_all + 1, last=now), failures)
+    return Counted(counted, HolderLockRecord(failures=over_all + 1, last=now, running=running + 1))
 
 
-def refund(locks: Locks, before: int, now: int, *, counted: bool) -> Reserved:
-    """The attempt succeeded.
+def end(locks: Locks, outcome: Outcome, now: int, *, over_all: bool) -> Counted:
+    """An attempt that was reserved has ended.
 
     Args:
         locks: as they are now.
-        before: the pair's failures when it was reserved: they are forgiven; attempts still running stay counted.
-        counted: whether it was counted over all clients. Others' failures stay.
+        over_all: whether it was counted over all clients too.
+
+    A right one forgives the pair's failures, but those of others stay; attempts under way stay counted.
     """
     pair, holder = locks.pair, locks.holder
-    left = LockRecord(failures=max(0, pair.failures - before - 1), until=pair.until, succeeded=now)
-    if not counted:
-        return Reserved(left, None, before)
-    return Reserved(left, HolderLockRecord(failures=max(0, _left(holder, now) - 1), last=holder.last), before)
+    running = max(0, pair.running - 1)
+    failures = {
+        Outcome.RIGHT: running,
+        Outcome.WRONG: pair.failures,
+        Outcome.NOT_MADE: max(0, pair.failures - 1),
+    }[outcome]
+    succeeded = now if outcome is Outcome.RIGHT else pair.succeeded
+    left = LockRecord(failures=failures, until=pair.until, succeeded=succeeded, running=running, begun=pair.begun)
+    if not over_all:
+        return Counted(left, None)
+    taken_back = 0 if outcome is Outcome.WRONG else 1
+    return Counted(
+        left,
+        HolderLockRecord(
+            failures=max(0, _left(holder, now) - taken_back), last=holder.last, running=max(0, holder.running - 1)
+        ),
+    )
 
 
 def delay(failures: int) -> int:
@@ -128,6 +160,11 @@ def clear(records: Records, items: tuple[Item, ...]) -> list[Put]:
         if old.failures:
             changes.append(records.put(record, item.key.id, item.version, scope=item.key.scope))
     return changes
+
+
+def _running(running: int, begun: int, now: int) -> int:
+    """How many attempts are under way; one of which nothing was heard for long has failed."""
+    return running if abs(now - begun) < limits.ATTEMPT_SECONDS else 0
 
 
 def _left(holder: HolderLockRecord, now: int) -> int:

@@ -111,18 +111,24 @@ class PolicyRecord(Record):
 
 
 class LockRecord(Record):
-    """Failed logins of one (client, role holder) pair; times are UTC seconds, `succeeded` of the last success."""
+    """Failed logins of one (client, role holder) pair, and those under way, which count as failed until they end.
+
+    Times are UTC seconds: until when it is locked, of the last success, of the last beginning.
+    """
 
     failures: int = 0
     until: int = 0
     succeeded: int = 0
+    running: int = 0
+    begun: int = 0
 
 
 class HolderLockRecord(Record):
-    """Failed logins of one role holder over all clients, and when the last was, in UTC seconds."""
+    """Failed logins of one role holder over all clients, those under way, and when the last began, in UTC seconds."""
 
     failures: int = 0
     last: int = 0
+    running: int = 0
 
 
 class LogoutRecord(Record):

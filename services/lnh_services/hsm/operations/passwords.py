@@ -13,7 +13,7 @@ from lnh_common.errors import Busy, PasswordIncorrect, PasswordLocked, PasswordM
 from lnh_common.messages import hsm, store
 from lnh_common.messages.session import Credential, Role
 from lnh_services.hsm import credentials, guesses
-from lnh_services.hsm.guesses import Locks, Reserved
+from lnh_services.hsm.guesses import Counted, Locks, Outcome
 from lnh_services.hsm.records import CredentialRecord, HolderLockRecord, LockRecord
 from lnh_services.hsm.steps import Peer, Steps, ask
 from lnh_services.hsm.worker_core import Request, WorkerCore
@@ -48,14 +48,19 @@ def verify(
         derivation = credentials.derivation(given.password, salt)
     else:
         derivation = credentials.derivation(given.password, stored.salt, stored.argon2)
-    derived = yield from ask(Peer.ARGON2, hsm.DERIVE, derivation)
+    try:
+        derived = yield from ask(Peer.ARGON2, hsm.DERIVE, derivation)
+    except Busy:
+        yield from _end(worker, request, given, reserved, Outcome.NOT_MADE)
+        raise
     identity = worker.secrets()
     if stored is None or not credentials.is_correct(
         stored, derived.key, identity.smk_of(stored.generation), identity.secrets.cluster
     ):
         yield from worker.audit(request, PasswordIncorrect.__name__, given.name or given.role.value, given.role.value)
+        yield from _end(worker, request, given, reserved, Outcome.WRONG)
         raise PasswordIncorrect(_WRONG)
-    yield from _refund(worker, request, given, reserved)
+    yield from _end(worker, request, given, reserved, Outcome.RIGHT)
     if stored.must_change and not may_be_first:
         raise PasswordMustChange(f"this {given.role.name} password is a first one, good only for being changed")
     return stored, version, derived.key
@@ -71,7 +76,7 @@ def _locks(worker: WorkerCore, request: Request[Any], scope: bytes) -> Steps[tup
 
 
 def _keep(
-    worker: WorkerCore, request: Request[Any], scope: bytes, counted: Reserved, versions: tuple[int, int]
+    worker: WorkerCore, request: Request[Any], scope: bytes, counted: Counted, versions: tuple[int, int]
 ) -> Steps[bool]:
     """Store both records, or neither: False when somebody else was first."""
     records = yield from worker.started()
@@ -82,7 +87,7 @@ def _keep(
     return (yield from worker.own_commit(*changes))
 
 
-def _reserve(worker: WorkerCore, request: Request[Any], given: Credential) -> Steps[Reserved]:
+def _reserve(worker: WorkerCore, request: Request[Any], given: Credential) -> Steps[Counted]:
     """Count an attempt as failed before it is made."""
     records = yield from worker.started()
     scope = guesses.scope(records, given.role, given.name, given.keyring)
@@ -98,16 +103,19 @@ def _reserve(worker: WorkerCore, request: Request[Any], given: Credential) -> St
     raise Busy("many logins of this role at once")
 
 
-def _refund(worker: WorkerCore, request: Request[Any], given: Credential, reserved: Reserved) -> Steps[None]:
-    """The attempt succeeded."""
+def _end(
+    worker: WorkerCore, request: Request[Any], given: Credential, reserved: Counted, outcome: Outcome
+) -> Steps[None]:
+    """The attempt has ended."""
     records = yield from worker.started()
     scope = guesses.scope(records, given.role, given.name, given.keyring)
     for _ in range(_RESERVE_TRIES):
         locks, *versions = yield from _locks(worker, request, scope)
-        left = guesses.refund(locks, reserved.before, int(worker.utc()), counted=reserved.holder is not None)
+        left = guesses.end(locks, outcome, int(worker.utc()), over_all=reserved.holder is not None)
         if (yield from _keep(worker, request, scope, left, (versions[0], versions[1]))):
             return
-    raise Busy("many logins of this role at once")
+    if outcome is not Outcome.WRONG:  # which it becomes by itself, and must not be tried again
+        raise Busy("many logins of this role at once")
 
 
 def forgive(worker: WorkerCore, role: Role, name: str = "", keyring: bytes = b"") -> Steps[None]:
