@@ -99,11 +99,9 @@ def hello(address: str, timeout: float = limits.DEADLINE) -> Greeting:
     """
     host, port = parse_address(address)
     door = f"tcp://{host}:{port + DOOR_OFFSET}"
-    with Caller(door, server_key=curve.DOOR.public, reach=timeout) as caller:
-        try:
-            welcome = _ask(caller, timeout)
-        except Unreachable:
-            raise Unreachable(f"no member answers at {address} (at its door, port {port + DOOR_OFFSET})") from None
+    name = f"{address} (its door is port {port + DOOR_OFFSET})"
+    with Caller(door, server_key=curve.DOOR.public, reach=timeout, name=name) as caller:
+        welcome = _ask(caller, timeout)
     statement = Statement.verify(welcome.statement, welcome.signature, welcome.identity)
     return Greeting(address, statement, welcome.identity)
 

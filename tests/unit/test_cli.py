@@ -105,7 +105,7 @@ def test_a_member_that_does_not_run_exits_with_3(tmp_path: Path) -> None:
     unused = ["client", "register", "--member", "127.0.0.1:9", "--timeout", "0.2"]
     result = runner.invoke(app, unused)
     assert result.exit_code == terminal.UNREACHABLE
-    assert result.stderr.startswith("refused: no member answers at 127.0.0.1:9 ")
+    assert result.stderr.startswith("refused: nobody answers at 127.0.0.1:9 (its door is port 13)")
 
 
 def test_there_is_no_traceback_unless_asked_for(tmp_path: Path) -> None:
