@@ -12,6 +12,8 @@ import zmq
 
 from lnh_common import codec, wire
 from lnh_common.messages import balancer
+from lnh_services import bundles
+from lnh_services.bundles import Bundle
 
 
 def main(address: str, *, hold: bool) -> None:
@@ -20,28 +22,22 @@ def main(address: str, *, hold: bool) -> None:
     socket.router_mandatory = True
     socket.sndhwm = socket.rcvhwm = 8192
     socket.bind(address)
-    receive, send = socket.recv, socket.send
     served = 0
     while True:
-        socket.poll()
-        while True:
-            try:
-                way = receive(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            tag, first, token, body = receive(), receive(), receive(), receive()
-            header = wire.Header.parse(first)
+        way, *frames = socket.recv_multipart()
+        answers = Bundle()
+        for entry in bundles.unpack(frames):
+            header = wire.Header.parse(entry.header)
+            token, body = entry.token, entry.body
             if header.operation == balancer.HSM_PING.name:
                 token, body = b"", codec.encode(balancer.WorkerLoad(served=served))
             elif hold:
                 continue
             served += 1
+            answers.add(entry.tag, header.answer(wire.Kind.REPLY).pack(), token, body)
+        if answers:
             with contextlib.suppress(zmq.ZMQError):
-                send(way, zmq.SNDMORE)
-                send(tag, zmq.SNDMORE)
-                send(header.answer(wire.Kind.REPLY).pack(), zmq.SNDMORE)
-                send(token, zmq.SNDMORE)
-                send(body, 0)
+                socket.send_multipart([way, answers.take()], zmq.NOBLOCK)
 
 
 if __name__ == "__main__":

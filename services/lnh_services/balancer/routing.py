@@ -32,8 +32,6 @@ from lnh_common.messages import objects, session
 Frames = list[bytes]
 Tag = bytes
 
-TAG_BYTES: Final = 8
-PING_TAG: Final = bytes(TAG_BYTES)
 _TAG: Final = struct.Struct(">Q")
 
 SILENT_AFTER: Final = 0.25  # seconds without any answer from a place that has work

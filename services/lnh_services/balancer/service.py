@@ -29,10 +29,12 @@ from lnh_common.errors import Busy, LnhError, MalformedMessage, UnknownOperation
 from lnh_common.events import Log
 from lnh_common.messages import admin, balancer, objects, session
 from lnh_common.messages.base import OPERATIONS, Empty, Seal
+from lnh_services import bundles
 from lnh_services.balancer.clients import REGISTERED_ONLY, Clients
 from lnh_services.balancer.follower import Follower
-from lnh_services.balancer.routing import PING_TAG, TAG_BYTES, Place, Request, Router
+from lnh_services.balancer.routing import Place, Request, Router
 from lnh_services.balancer.throttle import Throttle
+from lnh_services.bundles import PING_TAG, Bundle
 from lnh_services.configuration import Settings
 from lnh_services.paths import MemberDirectory
 
@@ -89,6 +91,7 @@ class Balancer:
         self._status.bind(directory.balancer_status)
         self._workers: Final = [self._reach(n, directory.worker_address(n)) for n in range(settings.worker_count)]
         self._backs: Final = [worker.socket for worker in self._workers]
+        self._outboxes: Final = [Bundle() for _ in self._workers]
         self._clients: Final = Clients()
         self._follower: Final = Follower(self._context, directory.store_for_services, self._clients)
         store = self._follower.dealer
@@ -145,6 +148,10 @@ class Balancer:
         now = time.monotonic()
         if now >= self._next_tick:
             self._tick(now)
+        while any(self._outboxes):  # a place that is found dead moves its requests to the others'
+            for place, outbox in enumerate(self._outboxes):
+                if outbox:
+                    self._flush(place)
 
     def _rare(self, ready: dict[Socket | int, int], wake: int) -> None:
         """What is not a request or an answer."""
@@ -227,48 +234,37 @@ class Balancer:
 
     def _dispatch(self, request: Request) -> None:
         assert request.place is not None, "a request is sent to the place it was given"
-        send = self._backs[request.place].send
         header, token, body = request.frames
+        if self._outboxes[request.place].add(request.tag, header, token, body):
+            self._flush(request.place)
+
+    def _flush(self, place: int) -> None:
+        """Send a worker what waits for it."""
         try:
-            send(request.tag, _MORE)
+            self._backs[place].send(self._outboxes[place].take(), _NOBLOCK)
         except zmq.Again:
-            self._place_down(request.place)
-            return
-        send(header, _MORE)
-        send(token, _MORE)
-        send(body, _NOBLOCK)
+            self._place_down(place)
 
     def _drain_back(self, number: int, back: Socket) -> bool:
         """Pass on what a worker answered; whether there may be more."""
-        receive = back.recv
         now = time.monotonic()
         settle = self._router.settle
         for _ in range(_BURST):
             try:
-                tag = receive(_NOBLOCK)
+                frames = back.recv_multipart(_NOBLOCK)
             except zmq.Again:
                 return False
             try:
-                header = receive(_NOBLOCK)
-                token = receive(_NOBLOCK)
-                body = receive(_NOBLOCK)
-            except zmq.Again:
-                self._contract_broken(number)
-                return False
-            # Four frames by contract with our own workers; a tag of another length shows that it was broken.
-            if len(tag) != TAG_BYTES:
-                if back.getsockopt(zmq.RCVMORE):
-                    back.recv_multipart(_NOBLOCK)
-                self._contract_broken(number)
+                entries = bundles.unpack(frames)
+            except MalformedMessage as error:
+                self._dropped["worker's frames"] += 1
+                self._log.failure("a worker broke the contract of frames", worker=number, error=str(error))
                 continue
-            request = settle(now, number, tag)
-            if request is not None:
-                self._answer(self._way_back(request), [request.client, header, token, body])
+            for tag, header, token, body in entries:
+                request = settle(now, number, tag)
+                if request is not None:
+                    self._answer(self._way_back(request), [request.client, header, token, body])
         return True
-
-    def _contract_broken(self, number: int) -> None:
-        self._dropped["worker's frames"] += 1
-        self._log.failure("a worker broke the contract of frames", worker=number)
 
     def _answer(self, socket: Socket, frames: list[bytes]) -> None:
         client, header, token, body = frames
@@ -343,6 +339,7 @@ class Balancer:
             self._place_down(number)
 
     def _place_down(self, number: int) -> None:
+        self._outboxes[number].clear()
         moved = self._router.down(time.monotonic(), number)
         self._log.warning("worker down", worker=number, moved=len(moved), waiting=len(self._router.waiting))
         for request in moved:
@@ -390,12 +387,9 @@ class Balancer:
     def _ping(self) -> None:
         header = wire.request(balancer.HSM_PING.name, 0, int(1000 * _PING_EVERY)).pack()
         body = codec.encode(Empty())
-        for place, back in zip(self._router.places, self._backs, strict=True):
+        for place, outbox in zip(self._router.places, self._outboxes, strict=True):
             if place.up:
-                try:
-                    back.send_multipart([PING_TAG, header, b"", body], _NOBLOCK)
-                except zmq.Again:
-                    self._dropped["ping"] += 1  # it went away just now; the monitor will tell
+                outbox.add(PING_TAG, header, b"", body)
 
     def _answer_status(self) -> None:
         for _ in range(_BURST):

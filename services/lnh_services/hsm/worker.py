@@ -33,9 +33,12 @@ from lnh_common.events import Log
 from lnh_common.messages import balancer, hsm, store
 from lnh_common.messages.base import Effect, Message, Operation
 from lnh_common.wire import Header, Kind
+from lnh_services import bundles
+from lnh_services.bundles import PING_TAG, Bundle, Entry
 from lnh_services.hsm.hardening import harden
 from lnh_services.hsm.operations.session import check_token
 from lnh_services.hsm.operations.table import HANDLERS
+from lnh_services.hsm.ready import open_ready
 from lnh_services.hsm.slow import SlowWork
 from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, Work
 from lnh_services.hsm.worker_core import WorkerCore
@@ -50,9 +53,6 @@ _SECRETS_EVERY: Final = 5.0
 _USES_EVERY: Final = 60.0
 _STOP_WITHIN: Final = 2.0
 _UNSENT_RETRY: Final = 0.05
-_TAG_BYTES: Final = 8
-_PING_TAG: Final = bytes(_TAG_BYTES)
-_MORE: Final = zmq.SNDMORE | zmq.NOBLOCK
 # Seconds after which an unanswered ask is sent again: its peer was started anew. All of them may be.
 _AGAIN_AFTER: Final[dict[Peer, float]] = {
     Peer.STORE: 1.0,
@@ -69,12 +69,15 @@ def boot_time() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+WayBack = tuple[bytes, bytes]  # the balancer's routing id, and its tag of the request
+
+
 @dataclass(eq=False)
 class Task:
-    """A request being served; `way_back` is empty for the worker's own."""
+    """A request being served; `way_back` is None for the worker's own."""
 
     steps: Steps[Any]
-    way_back: list[bytes]
+    way_back: WayBack | None
     deadline: Deadline
 
 
@@ -121,6 +124,7 @@ class Worker:
             self._connect(peer)
         self._address = directory.worker_address(number)
         self._waiting: dict[int, Waiting] = {}
+        self._answers: dict[bytes, Bundle] = {}  # to be sent, by balancer
         self._slow: SlowWork[Task] = SlowWork()
         self._ids = itertools.count(1)
         self._stopping = False
@@ -168,6 +172,7 @@ class Worker:
     def _poll(self) -> None:
         now = boot_time()
         due = self._run_timers(now)
+        self._flush()
         ready = dict(self._poller.poll(max(1, int((due - now) * 1000) + 1)))
         if self._slow.descriptor in ready:
             self._drain_slow()
@@ -175,6 +180,7 @@ class Worker:
             for peer, dealer in list(self._peers.items()):
                 if dealer.socket in ready:
                     self._drain_peer(peer, dealer.socket)
+            self._flush()
             if self._front not in ready or not self._drain_front():
                 return
 
@@ -185,28 +191,43 @@ class Worker:
 
     def _drain_front(self) -> bool:
         """Serve what is ready; whether there may be more."""
-        # By contract with our own balancer a message has five frames (docs/formats/balancer-worker.md); asking libzmq
-        # after each whether another follows is costly. A tag of another length shows that the contract was broken.
-        receive = self._front.recv
         for _ in range(_BURST):
             try:
-                balancer_id = receive(zmq.NOBLOCK)
+                balancer_id, *frames = self._front.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return False
-            tag = receive(zmq.NOBLOCK)
-            header = receive(zmq.NOBLOCK)
-            if len(tag) != _TAG_BYTES:
-                log.failure("the balancer broke the contract of frames")
-                if self._front.getsockopt(zmq.RCVMORE):
-                    self._front.recv_multipart(zmq.NOBLOCK)
+            try:
+                entries = bundles.unpack(frames)
+            except MalformedMessage as error:
+                log.failure("the balancer broke the contract of frames", error=str(error))
                 continue
-            self._accept([balancer_id, tag], [header, receive(zmq.NOBLOCK), receive(zmq.NOBLOCK)])
-        self._drain_peer(Peer.STORE, self._peers[Peer.STORE].socket)
+            self._serve(balancer_id, entries)
+            self._flush()
+            self._drain_peer(Peer.STORE, self._peers[Peer.STORE].socket)
         return not self._stopping
 
     # --- requests
 
-    def _accept(self, way_back: list[bytes], frames: wire.Frames) -> None:
+    def _serve(self, balancer_id: bytes, entries: list[Entry]) -> None:
+        """Step by step for all that can be answered at once (`ready.py`); each of the others goes its own way."""
+        opened = []
+        for entry in entries:
+            ready = open_ready(self.core, entry)
+            if ready is None:
+                self._accept((balancer_id, entry.tag), entry)
+            else:
+                opened.append(ready)
+        done = []
+        for ready in opened:
+            if ready.act(self.core):
+                done.append(ready)
+            else:
+                self._accept((balancer_id, ready.entry.tag), ready.entry)
+        for ready in done:
+            self._send((balancer_id, ready.entry.tag), ready.answer())
+
+    def _accept(self, way_back: WayBack, entry: Entry) -> None:
+        frames = [entry.header, entry.token, entry.body]
         try:
             wire.check_frames(frames)
             header = Header.parse(frames[0])
@@ -216,7 +237,7 @@ class Worker:
             # Who sent this is no balancer of ours, or a newer one; without a header there is nothing to answer.
             log.warning("message refused", error=str(error))
             return
-        if way_back[1] == _PING_TAG and header.operation == balancer.HSM_PING.name:
+        if way_back[1] == PING_TAG and header.operation == balancer.HSM_PING.name:
             load = balancer.WorkerLoad(served=self.core.operations, cached_keys=len(self.core.caches.keys))
             self._send(way_back, [header.answer(Kind.REPLY).pack(), b"", codec.encode(load)])
             return
@@ -261,17 +282,20 @@ class Worker:
         if not self._slow:
             self._poller.unregister(self._slow.descriptor)
 
-    def _send(self, way_back: list[bytes], frames: wire.Frames) -> None:
-        send = self._front.send
-        try:
-            send(way_back[0], _MORE)
-            send(way_back[1], _MORE)
-            send(frames[0], _MORE)
-            send(frames[1], _MORE)
-            send(frames[2], zmq.NOBLOCK)
-        except zmq.ZMQError as error:
-            # The balancer is gone, or takes nothing: whoever asked tries again.
-            log.warning("answer dropped", error=str(error))
+    def _send(self, way_back: WayBack, frames: wire.Frames) -> None:
+        balancer_id, tag = way_back
+        header, token, body = frames
+        if self._answers.setdefault(balancer_id, Bundle()).add(tag, header, token, body):
+            self._flush()
+
+    def _flush(self) -> None:
+        for balancer_id, bundle in self._answers.items():
+            try:
+                self._front.send_multipart([balancer_id, bundle.take()], zmq.NOBLOCK)
+            except zmq.ZMQError as error:
+                # The balancer is gone, or takes nothing: whoever asked tries again.
+                log.warning("answers dropped", error=str(error))
+        self._answers.clear()
 
     # --- asking
 
@@ -353,7 +377,7 @@ class Worker:
         return due
 
     def _start(self, steps: Steps[None], seconds: float) -> None:
-        self._advance(Task(steps, [], Deadline(boot_time() + seconds)), None)
+        self._advance(Task(steps, None, Deadline(boot_time() + seconds)), None)
 
     def _attach(self, now: float) -> Steps[None]:
         attached = yield Ask(Peer.STORE, store.ATTACH, store.Attach(worker=self.core.worker))

@@ -284,7 +284,7 @@ class WorkerCore:
         session: Session | None,
         credential: OpenedCredential | None,
     ) -> Steps[dict[str, Any]]:
-        self._check_envelope(operation, envelope)
+        self.check_envelope(operation, envelope)
         request: Request[Any] = Request(
             header, operation, envelope, codec.convert(envelope.fields, operation.request), session, credential
         )
@@ -305,7 +305,7 @@ class WorkerCore:
             raise
         return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
 
-    def _check_envelope(self, operation: Operation[Any, Any], envelope: Envelope) -> None:
+    def check_envelope(self, operation: Operation[Any, Any], envelope: Envelope) -> None:
         age = self.utc() - envelope.issued_at / 1000
         if abs(age) > limits.ISSUED_AT_TOLERANCE:
             raise DeadlineExceeded(

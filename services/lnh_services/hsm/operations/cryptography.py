@@ -7,9 +7,13 @@ does not depend on the day or the data; after that an operation is a dictionary 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
 from lnh_common.mechanisms import Use
-from lnh_common.messages.base import Empty
+from lnh_common.messages import objects
+from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.objects import RandomBytes, Result, Results, UseMany, Verify
 from lnh_common.messages.objects import Use as UseKey
 from lnh_services.hsm.caches import CachedKey, Prepared
@@ -39,40 +43,53 @@ def _operation(
     return key, operate
 
 
-def sign(worker: WorkerCore, request: Request[UseKey]) -> Steps[Result]:
-    key, operate = yield from _operation(worker, request, Use.SIGN)
-    key.uses += 1
-    return Result(data=operate(request.message.data))
+def _compute(operate: Prepared, message: UseKey) -> Result:
+    return Result(data=operate(message.data))
 
 
-def sign_many(worker: WorkerCore, request: Request[UseMany]) -> Steps[Results]:
+def _sign_many(operate: Prepared, message: UseMany) -> Results:
     """Up to 1024 items, each with its own signature or error."""
-    check_batch(request.message)
-    key, operate = yield from _operation(worker, request, Use.SIGN)
-    results = each(operate, request.message.items)
-    key.uses += len(results)
-    return Results(results=results)
+    check_batch(message)
+    return Results(results=each(operate, message.items))
 
 
-def verify(worker: WorkerCore, request: Request[Verify]) -> Steps[Empty]:
+def _verify(operate: Prepared, message: Verify) -> Empty:
     """Raises SignatureInvalid."""
-    key, operate = yield from _operation(worker, request, Use.VERIFY)
-    key.uses += 1
-    operate(request.message.data, request.message.signature)
+    operate(message.data, message.signature)
     return Empty()
 
 
-def encrypt(worker: WorkerCore, request: Request[UseKey]) -> Steps[Result]:
-    key, operate = yield from _operation(worker, request, Use.ENCRYPT)
-    key.uses += 1
-    encrypted = operate(request.message.data)
+def _encrypt(operate: Prepared, message: UseKey) -> Result:
+    encrypted = operate(message.data)
     return Result(data=encrypted.data, iv=encrypted.iv)
 
 
-def decrypt(worker: WorkerCore, request: Request[UseKey]) -> Steps[Result]:
-    key, operate = yield from _operation(worker, request, Use.DECRYPT)
-    key.uses += 1
-    return Result(data=operate(request.message.data))
+Act = Callable[[Prepared, Any], Message]
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a use of a key is for, and how it is carried out once the key's operation is prepared."""
+
+    use: Use
+    act: Act
+
+
+ACTS: Final = {
+    objects.SIGN.name: Served(Use.SIGN, _compute),
+    objects.SIGN_MANY.name: Served(Use.SIGN, _sign_many),
+    objects.VERIFY.name: Served(Use.VERIFY, _verify),
+    objects.ENCRYPT.name: Served(Use.ENCRYPT, _encrypt),
+    objects.DECRYPT.name: Served(Use.DECRYPT, _compute),
+}
+
+
+def use(worker: WorkerCore, request: Request[Any]) -> Steps[Message]:
+    """Any of `ACTS`."""
+    served = ACTS[request.operation.name]
+    key, operate = yield from _operation(worker, request, served.use)
+    key.uses += len(request.message.items) if isinstance(request.message, UseMany) else 1
+    return served.act(operate, request.message)
 
 
 def random(worker: WorkerCore, request: Request[RandomBytes]) -> Steps[Result]:
