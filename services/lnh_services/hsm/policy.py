@@ -209,7 +209,7 @@ WRAPPING: Final = frozenset({_A.WRAP, _A.UNWRAP})
 
 def uses_of(attributes: Attributes) -> frozenset[Attribute]:
     """The uses that are true."""
-    return frozenset(use for use in USES if attributes.get(use) is True)
+    return frozenset([use for use in USES if attributes.get(use) is True])
 
 
 def families_of(attributes: Attributes) -> frozenset[Family]:

@@ -6,8 +6,8 @@ else; whether the result may exist under a policy is then for `policy.check_new`
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
+from functools import cache
 from typing import Final
 
 from lnh_common.attributes import (
@@ -16,6 +16,7 @@ from lnh_common.attributes import (
     NATURAL_USES,
     USES,
     Attribute,
+    AttributeRule,
     Attributes,
     KeyType,
     ObjectClass,
@@ -52,7 +53,7 @@ def check_template(
             case _:
                 pass
     for use in uses_of(template):
-        if not any(key_type in rule.key_types and _USE_OF[use] in rule.uses for rule in MECHANISM_RULES.values()):
+        if _USE_OF[use] not in _uses_served(key_type):
             raise TemplateInconsistent(f"{use.name}: no mechanism does that with {kind}")
     for name, wanted in ((_A.CLASS, object_class), (_A.KEY_TYPE, key_type)):
         if name in template and template[name] != wanted:
@@ -101,8 +102,8 @@ def complete(
     """
     made: Attributes = {_A.CLASS: object_class.value, _A.KEY_TYPE: key_type.value, _A.UNIQUE_ID: unique_id}
     made |= _uses(template, object_class, key_type)
-    for name, rule in ATTRIBUTES.items():
-        if not rule.applies(object_class, key_type) or name in made:
+    for name, rule in _rules(object_class, key_type):
+        if name in made:
             continue
         if rule.needs is not None and made.get(rule.needs) is not True:
             if name in template:
@@ -110,7 +111,8 @@ def complete(
         elif name in template:
             made[name] = template[name]
         elif object_class in rule.defaults:
-            made[name] = copy.deepcopy(rule.defaults[object_class])
+            default = rule.defaults[object_class]
+            made[name] = list(default) if isinstance(default, list) else default
     made[_A.ALLOWED_MECHANISMS] = _allowed(template, made, key_type, key_uses)
     made[_A.LOCAL] = True
     made[_A.KEY_GEN_MECHANISM] = mechanism.value
@@ -118,6 +120,25 @@ def complete(
         made[_A.ALWAYS_SENSITIVE] = made[_A.SENSITIVE]
         made[_A.NEVER_EXTRACTABLE] = not made[_A.EXTRACTABLE]
     return made
+
+
+@cache
+def _rules(object_class: ObjectClass, key_type: KeyType) -> tuple[tuple[Attribute, AttributeRule], ...]:
+    """The rows of the attributes that such an object has."""
+    return tuple((name, rule) for name, rule in ATTRIBUTES.items() if rule.applies(object_class, key_type))
+
+
+@cache
+def _fitting(key_type: KeyType, uses: frozenset[Use]) -> tuple[int, ...]:
+    """The mechanisms that serve one of these uses with such a key."""
+    rules = MECHANISM_RULES.items()
+    return tuple(mechanism.value for mechanism, rule in rules if key_type in rule.key_types and rule.uses & uses)
+
+
+@cache
+def _uses_served(key_type: KeyType | None) -> frozenset[Use]:
+    """What some mechanism does with such a key."""
+    return frozenset(use for rule in MECHANISM_RULES.values() if key_type in rule.key_types for use in rule.uses)
 
 
 def _uses(template: Attributes, object_class: ObjectClass, key_type: KeyType) -> Attributes:
@@ -130,12 +151,8 @@ def _uses(template: Attributes, object_class: ObjectClass, key_type: KeyType) ->
 
 
 def _allowed(template: Attributes, made: Attributes, key_type: KeyType, key_uses: KeyUses) -> list[int]:
-    uses = {_USE_OF[use] for use in uses_of(made)}
-    fitting = [
-        mechanism.value
-        for mechanism, rule in MECHANISM_RULES.items()
-        if key_type in rule.key_types and rule.uses & uses
-    ]
+    uses = frozenset(_USE_OF[use] for use in uses_of(made))
+    fitting = list(_fitting(key_type, uses))
     named = template.get(_A.ALLOWED_MECHANISMS)
     if named is not None:
         assert isinstance(named, list), "ALLOWED_MECHANISMS is a list; its rule says so"
