@@ -62,6 +62,7 @@ DISK_STALL: Final = 30.0  # a store whose disk answers nothing for this long exi
 
 CHANNEL_EPOCH: Final = 24 * 3600  # a channel key is the newest for so long
 CHANNEL_OVERLAP: Final = 3600  # ... and accepted so long beside the next
+CHANNEL_SETTLE: Final = 15  # ... and offered to clients only so long after it was drawn: all members have it then
 
 # Failed logins
 FAILURES_BEFORE_LOCK: Final = 10

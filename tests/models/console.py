@@ -34,6 +34,7 @@ class Store:
         self.items = DictStore()
         self.cluster = self.member = b""
         self.state = "read-write"
+        self.primary = b""
         self.members: tuple[store.MemberInfo, ...] = ()
         self.asked: list[str] = []
         self.lose_answer_of = 0
@@ -50,7 +51,7 @@ class Store:
         match message:
             case Empty():
                 return store.Status(
-                    state=self.state if self.cluster else "none", cluster=self.cluster, member=self.member, primary=b"",
+                    state=self.state if self.cluster else "none", cluster=self.cluster, member=self.member, primary=self.primary,
                     epoch=1, in_sync=(), last_index=0, committed_index=0, applied_index=0, items=0, bytes_on_disk=0,
                     commits_per_second=0.0, members=self.members,
                 )  # fmt: skip

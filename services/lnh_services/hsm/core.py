@@ -10,14 +10,12 @@ and nothing else. What it decides is in `rules.py`, `channel_epochs.py` and `aud
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
-
-from msgspec.structs import replace
 
 from lnh_common import limits
 from lnh_common.bus import curve
@@ -50,14 +48,14 @@ from lnh_common.messages.hsm import (
 from lnh_services import durable
 from lnh_services.configuration import Settings
 from lnh_services.hsm.audit import Trail
-from lnh_services.hsm.channel_epochs import rotated
+from lnh_services.hsm.channel_epochs import offered
+from lnh_services.hsm.channel_keeping import ChannelKeeper
 from lnh_services.hsm.children import Workers, argon2_process
 from lnh_services.hsm.console import Console, Surroundings
 from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.hardening import Hardening
-from lnh_services.hsm.keys import KEY_BYTES
 from lnh_services.hsm.partitions import PartitionFiles
-from lnh_services.hsm.state import ApplianceFile, HsmState, Phase, StateFile
+from lnh_services.hsm.state import ApplianceFile, Phase, StateFile
 from lnh_services.hsm.vault import Vault
 from lnh_services.paths import MemberDirectory
 from lnh_services.serving import Member
@@ -70,7 +68,7 @@ _DERIVE_SECONDS: Final = 60.0
 _FINISH_SECONDS: Final = 5.0
 _CONSOLE_REQUESTS: Final = 64
 _SIGN_TICK: Final = 1.0
-_ROTATE_TICK: Final = 30.0
+_ROTATE_TICK: Final = 5.0
 _TIDY_TICK: Final = 5.0
 _ACTIVATION_BYTES: Final = 4096
 _OWNER_ONLY: Final = 0o077
@@ -99,6 +97,7 @@ class Core:
         self._deriver: Final = Client(self._directory.argon2, name="hsm.argon2")
         self._store: Final = Client(self._directory.store_for_hsm, name="hsm.store")
         self._membership: Final = Client(self._directory.membership_for_hsm, name="hsm.membership")
+        self._channel: Final = ChannelKeeper(self._vault, self._store)
         self._console: Final = Console(
             self._vault,
             self._trail,
@@ -185,7 +184,7 @@ class Core:
             member_name=self._settings.name,
             member_key=curve.to_raw(self._directory.client_public.read_bytes().strip()),
             identity=cluster.identity,
-            channel=cluster.channel,
+            channel=offered(cluster.channel, int(time.time())),
             smk=cluster.smk,
         )
 
@@ -239,10 +238,7 @@ class Core:
         await self._console.belonging.tidy()
 
     async def _rotate_when_due(self) -> None:
-        state = self._vault.state
-        if state and state.cluster and with_rotated_channel(state, int(time.time())) is not state:
-            self._vault.change(lambda now: with_rotated_channel(now, int(time.time())))
-            _log.info("channel seed drawn")
+        await self._channel.keep()
 
     async def _activate_from_file(self) -> None:
         """Activate at start when the settings name a file; what goes wrong is said, and a hand can still do it."""
@@ -252,20 +248,12 @@ class Core:
         try:
             activation = read_activation(self._directory, name)
             await self._console.perform(messages.HSM_ACTIVATE, messages.Activate(activation=activation))
-            await self._rotate_when_due()
             _log.info("activated from file")
         except LnhError as error:
             _log.failure("not activated from file", file=name, problem=str(error))
-
-
-def with_rotated_channel(state: HsmState, now: int) -> HsmState:
-    """The state with the channel epochs due at `now` (UTC seconds): itself when nothing is due."""
-    if state.cluster is None:
-        return state
-    channel = rotated(state.cluster.channel, now, lambda: secrets.token_bytes(KEY_BYTES))
-    if channel is state.cluster.channel:
-        return state
-    return replace(state, cluster=replace(state.cluster, channel=channel))
+            return
+        with contextlib.suppress(LnhError):  # the store may not be there yet; there will be another round
+            await self._rotate_when_due()
 
 
 def read_activation(directory: MemberDirectory, name: str) -> bytes:

@@ -138,6 +138,29 @@ class LogoutRecord(Record):
     until: int
 
 
+class HsmRecord(Record):
+    """The public keys of a member's HSM: what is for it alone is sealed to `receive`."""
+
+    member: bytes
+    sign: bytes
+    receive: bytes
+
+
+class SealedSeed(Message):
+    """A channel seed, sealed (HPKE) to the HSM of one member."""
+
+    member: bytes
+    sealed: bytes
+
+
+class ChannelRecord(Record):
+    """The newest channel epoch, for every member's HSM; `end` in UTC seconds."""
+
+    epoch: int
+    end: int
+    sealed: tuple[SealedSeed, ...]
+
+
 TABLES: Final[dict[type[Record], str]] = {
     ClusterRecord: "cluster",
     UserRecord: "user",
@@ -148,6 +171,8 @@ TABLES: Final[dict[type[Record], str]] = {
     LockRecord: "lock",
     HolderLockRecord: "lock",
     LogoutRecord: "logout",
+    HsmRecord: "hsm",
+    ChannelRecord: "channel",
 }
 OBJECTS: Final = "object"
 
