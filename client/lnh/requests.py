@@ -17,8 +17,8 @@ sends the same, so whoever serves it can tell that it is the same. From there it
 - At its deadline, or at a hint that says trying again is no use, a READ fails with what was heard
   last. A WRITE that was sent may have been carried out whatever an unsealed word says: it fails with
   OutcomeUnknown. One that never left fails with Unreachable, and did nothing.
-- MemberReadOnly, even sealed, proves only that *this* try changed nothing; after an earlier try the
-  outcome is unknown too (replication.md, "duplicates").
+- MemberReadOnly, even sealed, proves only that *this* try changed nothing; after an earlier try it leaves the
+  outcome open, as a sealed OutcomeUnknown does: the same request is sent again until the answer is known.
 
 `Requests` is shared by the thread-based and the asyncio connection. Times are seconds of a monotonic
 clock, given by the caller; `issued_at` inside the seal is UTC.
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import os
 import random
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -247,9 +247,7 @@ class Requests:
         except ChannelInvalid as error:
             self._disturbed(now, request, error)
             return None
-        if isinstance(answer, MemberReadOnly) and request.is_write and request.tries > 1:
-            return self._end(request, error=_outcome_unknown(request, answer))
-        if isinstance(answer, Busy):
+        if isinstance(answer, Busy) or (request.is_write and _leaves_open(answer, request.tries)):
             self._disturbed(now, request, answer)
             return None
         if isinstance(answer, LnhError):
@@ -329,6 +327,11 @@ class Requests:
         request.done = True
         self._pending.pop(request.header.request_id, None)
         return request
+
+
+def _leaves_open(answer: object, tries: int) -> TypeGuard[LnhError]:
+    """Whether a sealed answer to a write says less than what became of it: asked again, it may become known."""
+    return isinstance(answer, OutcomeUnknown) or (isinstance(answer, MemberReadOnly) and tries > 1)
 
 
 def _outcome_unknown(request: Request, hint: LnhError | None) -> OutcomeUnknown:

@@ -133,7 +133,8 @@ async def crash_again_and_again(processes: Processes, root: Path, seconds: float
 
     process = start()
     await ready(load.reader)
-    await load.client.ask(store.CREATE, store.Create(cluster=b"C" * 16, member=b"M" * 16))
+    member = store.MemberInfo(id=b"M" * 16, name="A", host="127.0.0.1", port=15_000, key=b"k" * 32)
+    await load.client.ask(store.CREATE, store.Create(cluster=b"C" * 16, member=member))
     tasks = [asyncio.create_task(load.write(n)) for n in range(WRITERS)] + [asyncio.create_task(load.attach())]
     try:
         end = None if seconds is None else time.monotonic() + seconds

@@ -58,7 +58,7 @@ class Store:
             case store.Create():
                 if self.cluster not in (b"", message.cluster):
                     raise AlreadyDone("another cluster")
-                self.cluster, self.member = message.cluster, message.member
+                self.cluster, self.member = message.cluster, message.member.id
                 return Empty()
             case store.Adopt():
                 if self.cluster not in (b"", message.cluster):
@@ -151,7 +151,13 @@ class Desk:
             membership=self.membership,
             workers=self.workers,
             surroundings=Surroundings(
-                name=self.name, door="localhost:7100", hardening=Hardening(True, True, ()), trail_path=self.trail_path
+                name=self.name,
+                door="localhost:7100",
+                host="localhost",
+                port=7100,
+                key=b"k" * 32,
+                hardening=Hardening(True, True, ()),
+                trail_path=self.trail_path,
             ),
             clock=lambda: self.now,
         )

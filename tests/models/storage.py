@@ -96,12 +96,13 @@ class DictStore:
         self.storage = DictStorage()
         self.index = 0
         self.forgotten: list[frozenset[Key]] = []
+        self.current = True
 
     def answer(self, message: Message, now_ms: int) -> Message:
         match message:
             case Get():
                 item = self.storage.get(message.key)
-                return Got(item=copy.copy(item), index=self.index)
+                return Got(item=copy.copy(item), index=self.index, current=self.current)
             case Scan():
                 matching = [
                     item
@@ -109,10 +110,15 @@ class DictStore:
                     if item.key.id > message.after and set(message.tags) <= set(item.tags)
                 ]
                 return Scanned(
-                    items=tuple(matching[: message.limit]), more=len(matching) > message.limit, index=self.index
+                    items=tuple(matching[: message.limit]),
+                    more=len(matching) > message.limit,
+                    index=self.index,
+                    current=self.current,
                 )
             case Count():
-                return Counted(count=self.storage.count(message.table, message.scope), index=self.index)
+                return Counted(
+                    count=self.storage.count(message.table, message.scope), index=self.index, current=self.current
+                )
             case Recall():
                 record = self.storage.record(message.client, message.session, message.sequence)
                 if record is None:

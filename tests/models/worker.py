@@ -59,6 +59,7 @@ class World:
     def __init__(self) -> None:
         self.now = START
         self.store = DictStore()
+        self.asked = 0  # of the store
         self.audit: list[hsm.AuditEntry] = []
         self.seen = HighestSeen()
         self.cluster = os.urandom(16)
@@ -123,6 +124,7 @@ class World:
     def answer(self, asked: Ask) -> Message:
         message = asked.message
         if asked.peer is Peer.STORE:
+            self.asked += 1
             before = len(self.store.forgotten)
             try:
                 return self.store.answer(message, int(self.now * 1000))

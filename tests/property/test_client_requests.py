@@ -267,8 +267,23 @@ def test_read_only_is_told_for_a_write_tried_once_and_outcome_unknown_after_an_e
         requests.receive(0.1, reply(request, MemberReadOnly("cut off")))
     with pytest.raises(MemberReadOnly):
         once.result()
-    with pytest.raises(OutcomeUnknown):
+    assert not twice.done  # an earlier try may have acted: it is asked again until that is known
+    requests.turn(twice.deadline)
+    with pytest.raises(OutcomeUnknown, match="cut off"):
         twice.result()
+
+
+def test_a_sealed_unknown_outcome_is_asked_again_until_it_is_known() -> None:
+    requests = Requests()
+    request = submit(requests, 0.0, DESTROY)
+    requests.sent(0.0, request)
+    requests.receive(0.1, reply(request, OutcomeUnknown("the primary changed while it was asked")))
+    assert not request.done
+    _, due = requests.turn(1.0)
+    assert due == [request]
+    requests.sent(1.0, request)
+    requests.receive(1.1, reply(request, {}))
+    assert request.result() == {}
 
 
 def test_an_answer_to_another_operation_or_an_old_request_is_dropped() -> None:

@@ -167,7 +167,7 @@ def test_a_zap_request_always_gets_seven_or_fewer_frames_and_admits_only_curve(f
 
 
 async def count(call: Call, request: store.Count) -> store.Counted:
-    return store.Counted(count=42, index=0)
+    return store.Counted(count=42, index=0, current=True)
 
 
 class Live:

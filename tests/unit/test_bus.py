@@ -66,7 +66,7 @@ async def bus(path: Path, **server: int) -> AsyncIterator[Bus]:
 
 
 async def counted(_: Call, request: store.Count) -> store.Counted:
-    return store.Counted(count=len(request.table), index=1)
+    return store.Counted(count=len(request.table), index=1, current=True)
 
 
 async def forever(_: Call, request: Message) -> Any:
@@ -252,7 +252,7 @@ def test_close_lets_what_is_in_flight_finish(tmp_path: Path) -> None:
 
             async def slow(_: Call, request: store.Count) -> store.Counted:
                 await go.wait()
-                return store.Counted(count=5, index=0)
+                return store.Counted(count=5, index=0, current=True)
 
             it.server.serve(store.COUNT, slow)
             it.server.start()

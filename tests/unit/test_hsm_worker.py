@@ -16,9 +16,10 @@ from lnh_common import codec, errors, limits, wire
 from lnh_common.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.channel import SessionKeys
 from lnh_common.mechanisms import CURVES, GcmParameters, Mechanism
-from lnh_common.messages import admin, objects, session
+from lnh_common.messages import admin, objects, session, store
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import ChangePassword, Credential, Role
+from lnh_services.hsm.worker_core import WorkerCore
 from models.worker import ADMIN_PASSWORD, KRCO, KRSO, Client, World, make_keyring
 
 A = Attribute
@@ -488,6 +489,64 @@ def test_a_worker_whose_lease_ended_keeps_nothing_and_still_answers_from_the_sto
     client.worker.lease_until = 0.0
     sign(client, keyring, pair.private.handle)
     assert len(client.worker.caches.keys) == 0
+    assert len(client.worker.caches.sessions) == 0
+
+
+def lease(worker: WorkerCore, *, mode: bool) -> None:
+    """A new lease of this mode, of an empty cache."""
+    worker.take_lease(worker.boot(), store.Attached(lease_ms=10**9, index=0, fresh=True, read_write=mode))
+
+
+def test_what_was_not_current_is_not_cached_under_a_read_write_lease(
+    world: World, client: Client, keyring: bytes
+) -> None:
+    pair = generate_ec(client, keyring)
+    world.store.current = False
+    lease(client.worker, mode=True)
+    sign(client, keyring, pair.private.handle)
+    caches = client.worker.caches
+    assert [len(cache) for cache in (caches.keys, caches.sessions, caches.records, caches.policies)] == [0, 0, 0, 0]
+    asked = world.asked
+    sign(client, keyring, pair.private.handle)
+    assert world.asked > asked  # also what it rests on is read again
+    world.store.current = True
+    sign(client, keyring, pair.private.handle)
+    assert len(caches.keys) == len(caches.sessions) == 1
+
+
+def test_a_read_only_lease_lets_everything_be_cached_until_everything_is_to_be_forgotten(
+    world: World, client: Client, keyring: bytes
+) -> None:
+    pair = generate_ec(client, keyring)
+    world.store.current = False
+    lease(client.worker, mode=False)
+    sign(client, keyring, pair.private.handle)
+    caches = client.worker.caches
+    assert len(caches.keys) == len(caches.sessions) == 1
+    asked = world.asked
+    sign(client, keyring, pair.private.handle)
+    assert world.asked == asked
+    client.worker.forget(store.Forget(sequence=1, keys=(), everything=True))
+    assert not client.worker.is_leased()
+    sign(client, keyring, pair.private.handle)
+    assert len(caches.keys) == len(caches.sessions) == 0
+
+
+def test_a_session_is_not_cached_when_what_it_was_checked_against_changed_meanwhile(
+    world: World, client: Client, keyring: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = generate_ec(client, keyring)
+    lease(client.worker, mode=True)
+    answer = world.answer
+
+    def changing(asked: Any) -> Any:
+        answered = answer(asked)
+        if isinstance(asked.message, store.Get) and asked.message.key.table == "client":
+            client.worker.forget(store.Forget(sequence=1, keys=(asked.message.key,)))
+        return answered
+
+    monkeypatch.setattr(world, "answer", changing)
+    sign(client, keyring, pair.private.handle)
     assert len(client.worker.caches.sessions) == 0
 
 

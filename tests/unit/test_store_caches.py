@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lnh_services.store.caches import Seconds, WorkerId, WorkerLeases
+from lnh_services.store.caches import Grant, WorkerId, WorkerLeases
+from lnh_services.store.protocol import Seconds
 
 ONE, TWO = WorkerId(b"1" * 16), WorkerId(b"2" * 16)
 
@@ -75,3 +76,39 @@ def test_the_latest_end_covers_every_lease_granted() -> None:
     leases.attach(Seconds(10), ONE)
     assert leases.latest_end(Seconds(10.5)) == Seconds(11)
     assert leases.latest_end(Seconds(12)) == Seconds(12)
+
+
+def test_a_lease_never_outlasts_what_it_may_and_an_earlier_longer_one_still_counts() -> None:
+    leases = _leases()
+    assert leases.attach(Seconds(10), ONE, until=Seconds(10.25)).lease_ms == 250
+    assert leases.attach(Seconds(10.1), ONE, until=Seconds(20)).lease_ms == 1000
+    assert leases.attach(Seconds(10.2), ONE, until=Seconds(10.5)).lease_ms == 300
+    assert leases.open_round(Seconds(10.6), 1) == [ONE]  # the answer with the shorter lease may have been lost
+    assert leases.finished(Seconds(11.0)) == []
+    assert leases.finished(Seconds(11.2)) == [1]
+    assert leases.attach(Seconds(12), TWO, until=Seconds(11)).lease_ms == 0
+
+
+def test_after_a_round_about_everything_every_lease_begins_anew() -> None:
+    leases = _leases()
+    leases.attach(Seconds(10), ONE, read_write=False)
+    leases.attach(Seconds(10), TWO, read_write=False)
+    leases.open_round(Seconds(10.1), 1, everything=True)
+    assert leases.attach(Seconds(10.1), TWO, read_write=False).lease_ms == 0
+    leases.forgotten(ONE, 1)
+    assert leases.attach(Seconds(10.2), ONE, read_write=False).lease_ms == 0  # it could cache what is not current
+    assert leases.finished(Seconds(10.2)) == []
+    leases.forgotten(TWO, 1)
+    assert leases.finished(Seconds(10.3)) == [1]
+    for worker in (ONE, TWO):
+        assert leases.attach(Seconds(10.4), worker, read_write=True) == Grant(1000, fresh=True, read_write=True)
+
+
+def test_a_lease_keeps_its_mode_until_it_ends() -> None:
+    leases = _leases()
+    leases.attach(Seconds(10), ONE)
+    assert leases.attach(Seconds(10.4), ONE, read_write=False) == Grant(600, fresh=False, read_write=True)
+    assert leases.attach(Seconds(11), ONE, read_write=False) == Grant(1000, fresh=True, read_write=False)
+    assert leases.attach(Seconds(11.5), ONE, read_write=False) == Grant(1000, fresh=False, read_write=False)
+    assert leases.attach(Seconds(11.6), ONE, read_write=True).lease_ms == 0
+    assert leases.attach(Seconds(12.5), ONE, read_write=True) == Grant(1000, fresh=True, read_write=True)

@@ -8,12 +8,14 @@ import msgspec
 import pytest
 
 from lnh_common.errors import SealBroken
-from lnh_common.messages.store import Commit, Key, Put
+from lnh_common.messages.store import Commit, Key, MemberInfo, Put
 from lnh_services.store import log
 from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Milliseconds, Open, Write
 
 CLUSTER, MEMBER = ClusterId(b"C" * 16), MemberId(b"M" * 16)
 EPOCH = Epoch(1, MEMBER)
+INFO = MemberInfo(id=MEMBER, name="alpha", host="127.0.0.1", port=4000, key=bytes(32))
+OPEN = Open((INFO,), (MEMBER,))
 
 
 def _chain(length: int) -> list[Entry]:
@@ -22,7 +24,7 @@ def _chain(length: int) -> list[Entry]:
     for index in range(1, length + 1):
         put = Put(key=Key(table="t", id=b"%d" % index), expected=0, head=b"head")
         commit = Commit(client=b"c" * 16, session=b"s" * 16, sequence=index, issued_at=index, changes=(put,))
-        payload = Open(MEMBER, (MEMBER,), (MEMBER,)) if index == 1 else Write(commit)
+        payload = OPEN if index == 1 else Write(commit)
         entries.append(log.make_entry(last, EPOCH, Milliseconds(index), payload))
         last = entries[-1].position()
     return entries
@@ -71,8 +73,8 @@ def test_another_clusters_log_is_refused() -> None:
 
 
 def test_a_chain_rehashed_by_one_who_set_time_back_is_refused() -> None:
-    first = log.make_entry(log.genesis(CLUSTER), EPOCH, Milliseconds(5), Open(MEMBER, (MEMBER,), (MEMBER,)))
-    second = log.make_entry(first.position(), EPOCH, Milliseconds(4), Open(MEMBER, (MEMBER,), (MEMBER,)))
+    first = log.make_entry(log.genesis(CLUSTER), EPOCH, Milliseconds(5), OPEN)
+    second = log.make_entry(first.position(), EPOCH, Milliseconds(4), OPEN)
     with pytest.raises(SealBroken, match="time"):
         log.check_chain(log.genesis(CLUSTER), [first, second])
 
@@ -86,7 +88,8 @@ def test_a_payload_that_is_no_payload_is_a_broken_seal() -> None:
 def test_the_documented_vector_holds() -> None:
     cluster, member = ClusterId(bytes(range(16))), MemberId(bytes(range(16, 32)))
     start = log.genesis(cluster)
-    opening = Open(member, (member,), (member,))
+    info = MemberInfo(id=member, name="alpha", host="127.0.0.1", port=4000, key=bytes(range(32)))
+    opening = Open((info,), (member,))
     entry = log.make_entry(start, Epoch(1, member), Milliseconds(1_700_000_000_000), opening)
     documented = (Path(__file__).parents[2] / "docs/formats/store.md").read_text("utf-8")
     for value in (start.hash, entry.payload, entry.hash):

@@ -1,205 +1,407 @@
-"""The replica's rules one by one; what they come to together is tested by the simulation."""
+"""The replica's rules one by one, by hand-fed events; what they come to together is tested by the simulation."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import pytest
+from msgspec.structs import replace
 
-from lnh_common.errors import StorageFailed
-from lnh_common.messages.store import Commit, DeleteScope, Key, Put
+from lnh_common.errors import MemberReadOnly, NotPossible, OutcomeUnknown, StorageFailed
+from lnh_common.messages.store import Commit, DeleteScope, Key, MemberInfo, Put
 from lnh_services.store import log
-from lnh_services.store import replica as core
-from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds, Open
-from lnh_services.store.replica import Durable, InSync, Interest, Phase, ReadId, Replica, RequestId
+from lnh_services.store import protocol as say
+from lnh_services.store.history import Base, Removed, Standing
+from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds, Open, SetChange, Terms
+from lnh_services.store.protocol import Durable, Effect, Instant, ReadId, RequestId, Seconds
+from lnh_services.store.replica import Interest, Phase, Replica
 
-CLUSTER, ME, OTHER = ClusterId(b"C" * 16), MemberId(b"M" * 16), MemberId(b"N" * 16)
-NOW = Milliseconds(1_000_000)
-
-
-def _commit(key: Key, sequence: int = 1) -> Commit:
-    put = Put(key=key, expected=0, head=b"") if key.id else DeleteScope(key=key)
-    return Commit(client=b"c" * 16, session=b"s" * 16, sequence=sequence, issued_at=NOW, changes=(put,))
-
-
+CLUSTER = ClusterId(b"C" * 16)
+A, B, C = (MemberId(letter * 16) for letter in (b"A", b"B", b"C"))
+INFO = {id_: MemberInfo(id=id_, name=id_[:1].decode(), host="::1", port=4000, key=bytes(32)) for id_ in (A, B, C)}
 KEY = Key(table="t", scope=b"s", id=b"1")
+E = TypeVar("E")
 
 
-def _founded() -> Replica:
+def at(seconds: float = 0.0) -> Instant:
+    return Instant(Seconds(1000 + seconds), Milliseconds(int(1_000_000 + seconds * 1000)))
+
+
+def commit(key: Key = KEY, sequence: int = 1) -> Commit:
+    put = Put(key=key, expected=0, head=b"") if key.id else DeleteScope(key=key)
+    return Commit(client=b"c" * 16, session=b"s" * 16, sequence=sequence, issued_at=1_000_000, changes=(put,))
+
+
+def only(kind: type[E], effects: list[Effect]) -> E:
+    (found,) = (effect for effect in effects if isinstance(effect, kind))
+    return found
+
+
+def said(effects: list[Effect], to: MemberId) -> list[say.Message]:
+    return [effect.message for effect in effects if isinstance(effect, say.Send) and effect.to == to]
+
+
+def carried_out(replica: Replica, effects: list[Effect], now: Instant) -> list[Effect]:
+    """What is left when disk and caches do at once what they are asked: replies, messages, reads."""
+    left: list[Effect] = []
+    todo = list(effects)
+    while todo:
+        effect = todo.pop(0)
+        if isinstance(effect, say.Persist):
+            todo += replica.persisted(now, effect.number, {})
+        elif isinstance(effect, say.Forget):
+            todo += replica.forgotten(now, effect.round)
+        else:
+            left.append(effect)
+    return left
+
+
+def founded() -> Replica:
     replica = Replica(b"i" * 16)
-    found, forget = replica.create(NOW, RequestId(1), CLUSTER, ME)
-    assert isinstance(found, core.Found)
-    assert isinstance(forget, core.Forget)
-    replica.forgotten(forget.round)
-    assert replica.persisted(found.receipt, {}) == [core.Reply(RequestId(1), 1, 1)]
+    effects = carried_out(replica, replica.create(at(), RequestId(1), CLUSTER, INFO[A]), at())
+    assert only(say.Reply, effects) == say.Reply(RequestId(1), 1, 1)
     return replica
 
 
-def _write(replica: Replica, key: Key = KEY, now: Milliseconds = NOW) -> tuple[core.Forget, core.Persist]:
-    forget, persist = replica.write(now, [(RequestId(2), _commit(key))])
-    assert isinstance(forget, core.Forget)
-    assert isinstance(persist, core.Persist)
-    return forget, persist
+def begun(replica: Replica, key: Key = KEY, now: Instant | None = None, number: int = 2) -> list[Effect]:
+    assert replica.submit(now or at(), RequestId(number), commit(key, number)) == []
+    return replica.flush(now or at())
 
 
-def _durable(promised: Epoch, last_epoch: Epoch, members: tuple[MemberId, ...] = (ME,)) -> Durable:
-    entry = log.make_entry(log.genesis(CLUSTER), last_epoch, NOW, Open(ME, members, members))
-    return Durable(CLUSTER, ME, promised, entry.position(), NOW, 1, members, (InSync(1, members),))
+def durable(members: tuple[MemberId, ...], *, opener: MemberId, promised: Epoch | None = None) -> Durable:
+    """What a member finds that stored the `open` of epoch 1 and knows it committed."""
+    epoch = Epoch(1, opener)
+    infos = tuple(INFO[member] for member in members)
+    entry = log.make_entry(log.genesis(CLUSTER), epoch, Milliseconds(1), Open(infos, members))
+    base = Base(log.genesis(CLUSTER), Milliseconds(0), Standing())
+    return Durable(CLUSTER, A, promised or epoch, base, (entry,), 1)
+
+
+def member_of(opener: MemberId = B) -> Replica:
+    """A follows `opener`, in a set with it."""
+    replica = Replica(b"i" * 16)
+    carried_out(replica, replica.recover(at(), durable((A, opener), opener=opener)), at())
+    return replica
+
+
+def primary_of(*others: MemberId) -> tuple[Replica, dict[MemberId, bytes]]:
+    """A is primary of a set of itself and `others`, whose incarnations are answered too."""
+    replica = Replica(b"i" * 16)
+    incarnations = {other: other[:1] * 8 for other in others}
+    effects = carried_out(replica, replica.recover(at(), durable((A, *others), opener=A)), at())
+    epoch = Epoch(2, A)
+    assert [said(effects, other) for other in others] == [[say.Prepare(epoch)] for _ in others]
+    for other in others:
+        report = replace(replica.report(epoch), kept=None)
+        effects = carried_out(replica, replica.receive(at(), other, report), at())
+    for other in others:
+        carried_out(replica, replica.receive(at(), other, say.Kept(epoch)), at())
+        carried_out(replica, replica.receive(at(), other, say.Ping(epoch, incarnations[other], 1)), at())
+    for other in others:
+        acknowledge(replica, other, incarnations[other])
+    assert replica.phase is Phase.PRIMARY
+    return replica, incarnations
+
+
+def acknowledge(
+    replica: Replica, member: MemberId, incarnation: bytes, now: Instant | None = None, epoch: Epoch | None = None
+) -> list[Effect]:
+    last = replica.history.last
+    message = say.Appended(epoch or replica.promised, last.index, last.hash, incarnation, last.index)
+    return carried_out(replica, replica.receive(now or at(), member, message), now or at())
+
+
+# Alone
 
 
 def test_a_new_cluster_has_this_member_as_primary_and_its_only_member() -> None:
-    replica = _founded()
+    replica = founded()
     assert replica.phase is Phase.PRIMARY
-    assert (replica.primary, replica.members, replica.in_sync) == (ME, (ME,), (ME,))
-    assert (replica.committed, replica.epoch) == (1, Epoch(1, ME))
+    assert (replica.primary, replica.ids, replica.standing.in_sync) == (A, (A,), (A,))
+    assert (replica.committed, replica.promised) == (1, Epoch(1, A))
 
 
 def test_a_write_is_answered_only_when_it_is_durable_and_forgotten() -> None:
-    replica = _founded()
-    forget, persist = _write(replica)
+    replica = founded()
+    effects = begun(replica)
+    persist, forget = only(say.Persist, effects), only(say.Forget, effects)
     assert persist.committed == 2
-    assert replica.persisted(persist.receipt, {2: 2}) == []
-    assert replica.forgotten(forget.round) == [core.Reply(RequestId(2), 2, 2)]
+    assert replica.persisted(at(), persist.number, {2: 2}) == []
+    assert replica.forgotten(at(), forget.round) == [say.Reply(RequestId(2), 2, 2)]
 
 
 def test_caches_may_have_forgotten_before_the_entry_is_durable() -> None:
-    replica = _founded()
-    forget, persist = _write(replica)
-    assert replica.forgotten(forget.round) == []
-    assert replica.persisted(persist.receipt, {2: 2}) == [core.Reply(RequestId(2), 2, 2)]
+    replica = founded()
+    effects = begun(replica)
+    assert replica.forgotten(at(), only(say.Forget, effects).round) == []
+    answered = replica.persisted(at(), only(say.Persist, effects).number, {2: 2})
+    assert answered == [say.Reply(RequestId(2), 2, 2)]
 
 
-def test_every_changed_key_of_a_batch_is_forgotten_in_one_round() -> None:
-    replica = _founded()
-    other = Key(table="t", scope=b"s", id=b"2")
-    effects = replica.write(NOW, [(RequestId(2), _commit(KEY)), (RequestId(3), _commit(other, 2))])
-    forgets = [effect for effect in effects if isinstance(effect, core.Forget)]
-    assert [forget.keys for forget in forgets] == [frozenset({KEY, other})]
+def test_what_comes_during_a_step_is_the_next_one() -> None:
+    replica = founded()
+    effects = begun(replica)
+    assert begun(replica, number=3) == []
+    assert begun(replica, number=4) == []
+    then = replica.persisted(at(), only(say.Persist, effects).number, {2: 2})
+    assert [entry.index for entry in only(say.Persist, then).entries] == [3, 4]
 
 
-def test_reads_of_what_is_in_flight_wait_until_it_is_answered() -> None:
-    replica = _founded()
-    forget, persist = _write(replica)
-    assert replica.read(ReadId(1), Interest("t", b"s", b"1")) == []
-    assert replica.read(ReadId(2), Interest("t", b"s")) == []
-    assert replica.read(ReadId(3), None) == []
-    assert replica.read(ReadId(4), Interest("t", b"s", b"2")) == [core.Serve(ReadId(4))]
-    assert replica.read(ReadId(5), Interest("t", b"other")) == [core.Serve(ReadId(5))]
-    replica.withdraw(ReadId(2))
-    replica.persisted(persist.receipt, {2: 2})
-    served = replica.forgotten(forget.round)
-    assert served == [core.Reply(RequestId(2), 2, 2), core.Serve(ReadId(1)), core.Serve(ReadId(3))]
+def test_reads_of_what_is_in_flight_wait_and_others_do_not() -> None:
+    replica = founded()
+    effects = begun(replica)
+    assert replica.read(at(), ReadId(1), Interest("t", b"s", b"1")) == []
+    assert replica.read(at(), ReadId(2), Interest("t", b"s")) == []
+    assert replica.read(at(), ReadId(3), None) == []
+    assert replica.read(at(), ReadId(4), Interest("t", b"s", b"2")) == [say.Serve(ReadId(4), current=True)]
+    assert replica.read(at(), ReadId(5), Interest("t", b"other")) == [say.Serve(ReadId(5), current=True)]
+    replica.withdraw_read(ReadId(2))
+    left = carried_out(replica, effects, at())
+    assert left == [
+        say.Reply(RequestId(2), 2, 2), say.Serve(ReadId(1), current=True), say.Serve(ReadId(3), current=True)
+    ]  # fmt: skip
 
 
 def test_deleting_a_scope_makes_reads_of_each_of_its_items_wait() -> None:
-    replica = _founded()
-    _write(replica, Key(table="t", scope=b"s"))
-    assert replica.read(ReadId(1), Interest("t", b"s", b"1")) == []
+    replica = founded()
+    begun(replica, Key(table="t", scope=b"s"))
+    assert replica.read(at(), ReadId(1), Interest("t", b"s", b"1")) == []
 
 
 def test_log_time_never_goes_back() -> None:
-    replica = _founded()
-    forget, persist = _write(replica, now=Milliseconds(NOW - 5000))
-    assert persist.entries[0].log_time == NOW
-    replica.forgotten(forget.round)
-    replica.persisted(persist.receipt, {})
-    assert _write(replica, now=Milliseconds(NOW + 1))[1].entries[0].log_time == NOW + 1
+    replica = founded()
+    effects = begun(replica, now=Instant(at().boot, Milliseconds(5)))
+    assert only(say.Persist, effects).entries[0].log_time == at().utc
 
 
 def test_a_restart_promises_the_next_epoch_before_it_opens_it() -> None:
     replica = Replica(b"i" * 16)
-    promise, forget = replica.recover(_durable(Epoch(3, ME), Epoch(1, ME)))
-    assert promise == core.Promise(Epoch(4, ME))
-    assert isinstance(forget, core.Forget)
-    assert forget.everything
-    assert not replica.idle
-    (persist,) = replica.has_promised(NOW, Epoch(4, ME))
-    assert isinstance(persist, core.Persist)
-    assert isinstance(persist.entries[0].content(), Open)
-    assert (persist.entries[0].epoch, persist.committed) == (Epoch(4, ME), 2)
-    replica.persisted(persist.receipt, {})
-    assert not replica.is_read_write
-    replica.forgotten(forget.round)
-    assert replica.is_read_write
+    effects = replica.recover(at(), durable((A,), opener=A, promised=Epoch(3, A)))
+    promise, forget = only(say.Persist, effects), only(say.Forget, effects)
+    assert (promise.promised, promise.entries, forget.everything) == (Epoch(4, A), (), True)
+    opening = only(say.Persist, replica.persisted(at(), promise.number, {}))
+    assert isinstance(opening.entries[0].content(), Open)
+    assert (opening.entries[0].epoch, opening.committed) == (Epoch(4, A), 2)
+    replica.persisted(at(), opening.number, {})
+    assert not replica.is_serving()  # its caches may hold what an earlier incarnation never knew
+    replica.forgotten(at(), forget.round)
+    assert replica.is_serving()
 
 
-def test_nothing_commits_without_the_others_of_the_set() -> None:
-    replica = Replica(b"i" * 16)
-    replica.recover(_durable(Epoch(1, ME), Epoch(1, ME), (ME, OTHER)))
-    (persist,) = replica.has_promised(NOW, Epoch(2, ME))
-    assert isinstance(persist, core.Persist)
-    assert persist.committed == 1
-    replica.acknowledged[OTHER] = 2
-    assert replica._committable(2) == 2
-
-
-def test_nothing_commits_in_an_epoch_before_its_open() -> None:
-    replica = Replica(b"i" * 16)
-    replica.recover(_durable(Epoch(1, ME), Epoch(1, ME), (ME, OTHER)))
-    replica.has_promised(NOW, Epoch(2, ME))
-    replica.committed = 0
-    replica.acknowledged[OTHER] = 1
-    assert replica._committable(2) == 0
-
-
-def test_an_acknowledgement_of_another_incarnation_stops_the_replica() -> None:
-    replica = _founded()
-    _, persist = _write(replica)
-    stale = core.Acknowledgement(persist.receipt.epoch, 2, persist.receipt.hash, b"o" * 16)
-    with pytest.raises(AssertionError):
-        replica.persisted(stale, {})
-
-
-def test_what_the_disk_refused_never_was() -> None:
-    replica = _founded()
-    forget, persist = _write(replica)
-    replica.read(ReadId(1), Interest("t", b"s", b"1"))
-    full = StorageFailed("full")
-    assert replica.refused(full) == [core.Reply(RequestId(2), full), core.Serve(ReadId(1))]
-    assert replica.forgotten(forget.round) == []
-    again = _write(replica)[1]
-    assert again.entries[0].index == persist.entries[0].index
-    assert again.entries[0].previous == persist.entries[0].previous
-
-
-def test_an_epoch_the_disk_refused_is_opened_later() -> None:
-    replica = Replica(b"i" * 16)
-    _, forget = replica.recover(_durable(Epoch(1, ME), Epoch(1, ME)))
-    assert isinstance(forget, core.Forget)
-    replica.forgotten(forget.round)
-    replica.refused(StorageFailed("full"))
-    assert replica.retry(NOW) == [core.Promise(Epoch(2, ME))]
-    assert replica.read(ReadId(1), Interest("t", b"s", b"1")) == [core.Serve(ReadId(1))]
-    replica.has_promised(NOW, Epoch(2, ME))
-    replica.refused(StorageFailed("full"))
-    (persist,) = replica.retry(NOW)
-    assert isinstance(persist, core.Persist)
-    assert persist.entries[0].index == 2
-    replica.persisted(persist.receipt, {})
-    assert replica.is_read_write
-
-
-def test_reads_after_a_refused_opening_wait_until_older_caches_have_forgotten() -> None:
-    replica = Replica(b"i" * 16)
-    _, forget = replica.recover(_durable(Epoch(1, ME), Epoch(1, ME)))
-    assert isinstance(forget, core.Forget)
-    replica.refused(StorageFailed("full"))
-    assert replica.read(ReadId(1), Interest("t", b"s", b"1")) == []
-    assert replica.retry(NOW) == []
-    assert replica.forgotten(forget.round) == [core.Serve(ReadId(1))]
-    assert replica.retry(NOW) == [core.Promise(Epoch(2, ME))]
+def test_what_a_full_disk_refuses_never_was() -> None:
+    replica = founded()
+    effects = begun(replica)
+    error = StorageFailed("full")
+    assert replica.refused(at(), only(say.Persist, effects).number, error) == [say.Reply(RequestId(2), error)]
+    assert (replica.history.last.index, replica.committed) == (1, 1)
+    replica.forgotten(at(), only(say.Forget, effects).round)
+    carried_out(replica, replica.tick(at(0.1)), at(0.1))  # looks whether the disk takes writes again
+    again = carried_out(replica, begun(replica, number=3), at())
+    assert only(say.Reply, again) == say.Reply(RequestId(3), 2, 2)
 
 
 def test_a_refused_creation_leaves_no_cluster() -> None:
     replica = Replica(b"i" * 16)
-    replica.create(NOW, RequestId(1), CLUSTER, ME)
-    replica.refused(StorageFailed("full"))
-    assert (replica.phase, replica.cluster, replica.idle) == (Phase.NONE, b"", True)
+    effects = replica.create(at(), RequestId(1), CLUSTER, INFO[A])
+    error = StorageFailed("full")
+    assert replica.refused(at(), only(say.Persist, effects).number, error) == [say.Reply(RequestId(1), error)]
+    assert replica.phase is Phase.NONE
 
 
-def test_an_erased_store_holds_nothing_and_says_so_only_when_caches_forgot() -> None:
-    replica = _founded()
-    forget, erase = replica.destroy(RequestId(9))
-    assert isinstance(forget, core.Forget)
-    assert erase == core.Erase()
-    assert replica.erased() == []
-    assert replica.forgotten(forget.round) == [core.Reply(RequestId(9), 0)]
+def test_erasing_ends_in_no_cluster() -> None:
+    replica = founded()
+    erase = only(say.Erase, replica.destroy(at(), RequestId(9)))
+    assert replica.persisted(at(), erase.number, {}) == [say.Reply(RequestId(9), 0)]
     assert (replica.phase, replica.cluster) == (Phase.NONE, b"")
+
+
+# With others
+
+
+def test_nothing_is_committed_before_every_member_of_the_set_acknowledged_it() -> None:
+    replica, incarnations = primary_of(B, C)
+    carried_out(replica, begun(replica), at())
+    acknowledge(replica, B, incarnations[B])
+    assert replica.committed < replica.history.last.index
+    answered = acknowledge(replica, C, incarnations[C])
+    assert only(say.Reply, answered).request == RequestId(2)
+
+
+@pytest.mark.parametrize("wrong", ["epoch", "hash", "incarnation"])
+def test_an_acknowledgement_that_differs_in_anything_does_not_count(wrong: str) -> None:
+    replica, incarnations = primary_of(B)
+    carried_out(replica, begun(replica), at())
+    last = replica.history.last
+    fields = {"epoch": replica.promised, "hash": last.hash, "incarnation": incarnations[B]}
+    fields[wrong] = {"epoch": Epoch(1, A), "hash": bytes(32), "incarnation": b"another"}[wrong]
+    message = say.Appended(index=last.index, matched=last.index, **fields)  # type: ignore[arg-type]
+    replica.receive(at(), B, message)
+    assert replica.committed < last.index
+
+
+def test_a_lease_is_granted_only_to_members_of_the_committed_set() -> None:
+    replica, _ = primary_of(B)
+    pong = said(replica.receive(at(), B, say.Ping(replica.promised, b"B" * 8, 7)), B)
+    assert pong == [say.Pong(replica.promised, 7, Terms().lease_ms, replica.committed)]
+    replica.take(at(), RequestId(5), say.SetMember(INFO[C]))
+    carried_out(replica, replica.flush(at()), at())
+    acknowledge(replica, B, b"B" * 8)
+    other = said(replica.receive(at(), C, say.Ping(replica.promised, b"C" * 8, 1)), C)[0]
+    assert isinstance(other, say.Pong)
+    assert other.lease_ms == 0
+
+
+def test_a_silent_member_leaves_the_set_only_after_its_last_lease_has_ended() -> None:
+    replica, _ = primary_of(B)
+    carried_out(replica, replica.receive(at(0.2), B, say.Ping(replica.promised, b"B" * 8, 7)), at(0.2))
+    now, ends = 0.2, 0.2 + Terms().lease_ms / 1000
+    while replica.standing.in_sync == (A, B):
+        assert now < ends + 0.2, "the silent member is never dropped"
+        now += 0.05
+        carried_out(replica, replica.tick(at(now)), at(now))
+    assert now > ends
+    assert isinstance(replica.history.entry(replica.history.last.index).content(), SetChange)
+    assert replica.committed == replica.history.last.index
+
+
+def test_a_member_of_a_higher_epoch_makes_the_primary_open_another_above_it() -> None:
+    replica, _ = primary_of(B)
+    effects = replica.receive(at(), B, say.Rejected(Epoch(7, B)))
+    assert only(say.Persist, effects).promised == Epoch(8, A)
+    assert not replica.is_current(at())
+
+
+def test_a_member_acknowledges_what_is_durable_and_forgotten() -> None:
+    replica = member_of()
+    entry = log.make_entry(replica.history.last, Epoch(1, B), Milliseconds(2), log.Write(commit()))
+    effects = replica.receive(at(), B, say.Append(Epoch(1, B), replica.history.last, (entry,), 1))
+    assert not any(isinstance(message, say.Appended) and message.index == 2 for message in said(effects, B))
+    persisted = replica.persisted(at(), only(say.Persist, effects).number, {})
+    assert said(persisted, B) == []
+    (appended,) = said(replica.forgotten(at(), only(say.Forget, effects).round), B)
+    assert appended == say.Appended(Epoch(1, B), 2, entry.hash, b"i" * 16, 2)
+
+
+def test_a_lease_counts_from_when_it_was_asked_for() -> None:
+    replica = member_of()
+    (ping,) = said(replica.tick(at(0.0)), B)
+    assert isinstance(ping, say.Ping)
+    effects = replica.receive(at(1.0), B, say.Pong(Epoch(1, B), ping.number, 1500, 1))
+    assert not replica.is_current(at(1.0))  # caches filled without a lease are emptied first
+    carried_out(replica, effects, at(1.0))
+    assert replica.is_current(at(1.49))
+    assert not replica.is_current(at(1.51))
+
+
+def test_a_member_without_a_lease_refuses_writes_and_serves_what_it_has() -> None:
+    replica = member_of()
+    (reply,) = replica.submit(at(), RequestId(2), commit())
+    assert isinstance(reply, say.Reply)
+    assert isinstance(reply.answer, MemberReadOnly)
+    assert replica.read(at(), ReadId(1), Interest("t", b"s", b"1")) == [say.Serve(ReadId(1), current=False)]
+
+
+def test_a_member_promises_a_higher_epoch_once_and_reports_when_that_is_durable() -> None:
+    replica = member_of()
+    effects = replica.receive(at(), B, say.Prepare(Epoch(5, B)))
+    assert said(effects, B) == []
+    (report,) = said(replica.persisted(at(), only(say.Persist, effects).number, {}), B)
+    assert isinstance(report, say.Report)
+    assert (report.epoch, report.last) == (Epoch(5, B), replica.history.last)
+    assert said(replica.receive(at(), B, say.Prepare(Epoch(4, B))), B) == [say.Rejected(Epoch(5, B))]
+
+
+def test_entries_that_contradict_a_newer_epoch_are_dropped_and_saved_first() -> None:
+    replica = member_of()
+    old = log.make_entry(replica.history.last, Epoch(1, B), Milliseconds(2), log.Write(commit()))
+    shared = replica.history.last
+    carried_out(replica, replica.receive(at(), B, say.Append(Epoch(1, B), shared, (old,), 1)), at())
+    opening = log.make_entry(shared, Epoch(2, B), Milliseconds(3), Open((INFO[A], INFO[B]), (A, B)))
+    effects = replica.receive(at(), B, say.Append(Epoch(2, B), shared, (opening,), 1))
+    step = only(say.Persist, effects)
+    assert (step.promised, step.dropped, step.entries) == (Epoch(2, B), (old,), (opening,))
+    assert any(isinstance(effect, say.Forget) and effect.everything for effect in effects)
+
+
+def test_two_entries_of_one_epoch_at_one_index_stop_the_store() -> None:
+    replica = member_of()
+    shared = replica.history.last
+    one = log.make_entry(shared, Epoch(1, B), Milliseconds(2), log.Write(commit()))
+    other = log.make_entry(shared, Epoch(1, B), Milliseconds(3), log.Write(commit()))
+    replica.receive(at(), B, say.Append(Epoch(1, B), shared, (one,), 1))
+    with pytest.raises(AssertionError, match="one epoch"):
+        replica.receive(at(), B, say.Append(Epoch(1, B), shared, (other,), 1))
+
+
+def test_an_unknown_sender_is_not_heeded() -> None:
+    replica = member_of()
+    assert replica.receive(at(), C, say.Prepare(Epoch(9, C))) == []
+    assert replica.promised == Epoch(1, B)
+
+
+def test_a_member_removed_by_a_committed_entry_stops() -> None:
+    replica = member_of()
+    effects = replica.receive(at(), B, say.Expelled(Removed(A, Epoch(3, B), 9)))
+    assert only(say.Persist, effects).expelled == Removed(A, Epoch(3, B), 9)
+    assert replica.phase is Phase.EXPELLED
+    (reply,) = replica.submit(at(), RequestId(2), commit())
+    assert isinstance(reply, say.Reply)
+    assert isinstance(reply.answer, NotPossible)
+
+
+def test_of_two_that_removed_each_other_the_higher_epoch_stays() -> None:
+    replica = Replica(b"i" * 16)
+    carried_out(replica, replica.recover(at(), durable((A,), opener=A)), at())  # in epoch 2 by now; C is unknown
+    carried_out(replica, replica.receive(at(), C, say.Expelled(Removed(A, Epoch(1, C), 9))), at())
+    before = replica.phase
+    carried_out(replica, replica.receive(at(), C, say.Expelled(Removed(A, Epoch(3, C), 9))), at())
+    assert (before, replica.phase) == (Phase.PRIMARY, Phase.EXPELLED)
+
+
+def test_a_take_over_is_refused_while_the_primary_answers_or_a_survivor_is_missing() -> None:
+    replica = Replica(b"i" * 16)
+    carried_out(replica, replica.recover(at(), durable((A, B, C), opener=B)), at())
+    (reply,) = replica.take_over(at(), RequestId(2), frozenset({C}), force=False)
+    assert isinstance(reply, say.Reply)
+    assert "not among the lost" in str(reply.answer)
+    carried_out(replica, replica.take_over(at(), RequestId(3), frozenset({B}), force=False), at())
+    replies = [
+        effect
+        for step in range(60)
+        for effect in carried_out(replica, replica.tick(at(step / 20)), at(step / 20))
+        if isinstance(effect, say.Reply)
+    ]
+    assert [reply.request for reply in replies] == [RequestId(3)]
+    assert "no answer from C" in str(replies[0].answer)
+    assert replica.promised == Epoch(1, B)  # nothing was promised
+
+
+def test_a_take_over_refuses_when_the_lost_primary_answers() -> None:
+    replica = Replica(b"i" * 16)
+    carried_out(replica, replica.recover(at(), durable((A, B, C), opener=B)), at())
+    carried_out(replica, replica.take_over(at(), RequestId(3), frozenset({B}), force=False), at())
+    report = replica.report(log.NO_EPOCH)
+    replica.receive(at(), C, report)
+    effects = replica.receive(at(), B, replace(report, primary=True))
+    assert "answers as primary" in str(only(say.Reply, effects).answer)
+
+
+def test_after_a_stall_the_primary_commits_nothing_before_it_has_heard_the_others() -> None:
+    replica, incarnations = primary_of(B)
+    carried_out(replica, replica.tick(at(1.0)), at(1.0))  # it ticked at 0 last: more than half a lease
+    carried_out(replica, begun(replica, now=at(1.0)), at(1.0))
+    assert not replica.is_current(at(1.0))
+    acknowledge(replica, B, incarnations[B], at(1.1))
+    assert replica.is_current(at(1.1))
+    assert replica.committed == replica.history.last.index
+
+
+def test_a_write_passed_on_when_the_primary_changes_has_an_unknown_outcome() -> None:
+    replica = member_of()
+    (ping,) = said(replica.tick(at(0.0)), B)
+    assert isinstance(ping, say.Ping)
+    carried_out(replica, replica.receive(at(), B, say.Pong(Epoch(1, B), ping.number, 1500, 1)), at())
+    (forward,) = replica.submit(at(0.1), RequestId(2), commit())
+    assert isinstance(forward, say.Send)
+    effects = replica.receive(at(0.2), B, say.Prepare(Epoch(2, B)))
+    assert isinstance(only(say.Reply, effects).answer, OutcomeUnknown)

@@ -126,10 +126,17 @@ class Get(Message):
 
 
 class Got(Message):
-    """`item` is None where there is none. `index` is the applied index the answer reflects."""
+    """What is there.
+
+    Args:
+        item: None where there is none.
+        index: the applied index the answer reflects.
+        current: it reflects every write acknowledged, anywhere, before it was asked for; false on a read-only member.
+    """
 
     item: Item | None
     index: int
+    current: bool
 
 
 class Scan(Message):
@@ -152,6 +159,7 @@ class Scanned(Message):
     items: tuple[Item, ...]
     more: bool
     index: int
+    current: bool
 
 
 class Count(Message):
@@ -162,22 +170,7 @@ class Count(Message):
 class Counted(Message):
     count: int
     index: int
-
-
-class Create(Message):
-    """Open the first epoch of a new cluster with this member alone; again with the same ids: no change.
-
-    Raises AlreadyDone when the store holds another cluster.
-    """
-
-    cluster: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
-    member: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
-
-
-class Destroy(Message):
-    """Erase the whole replicated state of this member (factory reset, leave)."""
-
-    cluster: bytes
+    current: bool
 
 
 class MemberInfo(Message):
@@ -194,6 +187,22 @@ class MemberInfo(Message):
     host: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
     key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+
+class Create(Message):
+    """Open the first epoch of a new cluster with this member alone; again with the same ids: no change.
+
+    Raises AlreadyDone when the store holds another cluster.
+    """
+
+    cluster: MemberId16
+    member: MemberInfo
+
+
+class Destroy(Message):
+    """Erase the whole replicated state of this member (factory reset, leave)."""
+
+    cluster: bytes
 
 
 class Adopt(Message):
@@ -292,9 +301,12 @@ class Attach(Message):
 
 
 class Attached(Message):
-    """The worker may use its caches for `lease_ms` from when it sent the request.
+    """The worker may use its caches for `lease_ms` from when it sent the request (0: not at all).
 
-    `fresh` says that the store did not know this worker: it must start with empty caches.
+    Args:
+        fresh: the store did not know this worker: it must start with empty caches.
+        read_write: under this lease only what was read as `current` may be cached; else all may, until everything is
+            to be forgotten.
     """
 
     lease_ms: int
@@ -304,7 +316,7 @@ class Attached(Message):
 
 
 class Forget(Message):
-    """Store to worker: drop these from every cache, then say `forgotten`."""
+    """Store to worker: drop these from every cache, then say `forgotten`; with `everything` its lease ends too."""
 
     sequence: int
     keys: tuple[Key, ...]

@@ -103,6 +103,11 @@ class CachedRecord:
 _NO_SESSION = frozenset({OBJECTS, TABLES[LockRecord]})
 
 
+def touches_sessions(key: Key) -> bool:
+    """Whether a session may have been checked against what this names."""
+    return key.table not in _NO_SESSION
+
+
 class Caches:
     """The caches of one worker."""
 
@@ -124,7 +129,7 @@ class Caches:
                 self.keys.drop((key.scope, key.id))
             else:
                 self.records.drop((key.table, key.id))
-            if key.table not in _NO_SESSION:
+            if touches_sessions(key):
                 changed.add((key.table, key.id))
             if key.table == TABLES[LogoutRecord]:
                 ended.add(key.id)

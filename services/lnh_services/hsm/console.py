@@ -80,11 +80,15 @@ class Surroundings:
     Args:
         name: of the member.
         door: `host:port` of its client port.
+        host, port, key: where other members reach it (base port), and the CURVE key of its member ports (32 bytes).
         advice: what an operator should know about its settings.
     """
 
     name: str
     door: str
+    host: str
+    port: int
+    key: bytes
     hardening: Hardening
     trail_path: Path
     advice: tuple[str, ...] = ()
@@ -463,7 +467,9 @@ class Console:
         """Bring the cluster into the store; what an earlier attempt brought there stays as it is."""
         cluster = state.cluster
         assert cluster is not None, "a cluster that is being created"
-        await self._ask_store(store.CREATE, store.Create(cluster=cluster.id, member=cluster.member))
+        here = self._surroundings
+        member = store.MemberInfo(id=cluster.member, name=here.name, host=here.host, port=here.port, key=here.key)
+        await self._ask_store(store.CREATE, store.Create(cluster=cluster.id, member=member))
         where = cluster.records().key_of(ClusterRecord, genesis.CLUSTER_RECORD)
         got = await self._ask_store(store.GET, store.Get(key=where))
         if got.item is None:

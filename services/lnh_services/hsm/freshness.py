@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, TypeVar
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
 from lnh_common import codec, limits
 from lnh_common.errors import StateRolledBack
@@ -23,6 +24,29 @@ from lnh_services.hsm.records import TABLES, CredentialRecord, LockRecord, Logou
 from lnh_services.hsm.steps import Peer, Steps, ask, tell
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Read(Generic[T]):
+    """One item as it was read: None and version 0 where there is none.
+
+    Args:
+        current: as the store said (`store.Got`).
+        outdated: a `forget` about it came while it was read; good for whoever asked, and for nobody after.
+    """
+
+    value: T | None
+    version: int
+    current: bool
+    outdated: bool = False
+
+    @property
+    def known(self) -> T:
+        """The value of an item that there is."""
+        assert self.value is not None, "asked for what is not there"
+        return self.value
+
+
 Age = tuple[int, int]
 
 _ITEM_BYTES: Final = 16
@@ -79,20 +103,21 @@ class Items:
         marks = tuple(Mark(item=self.name(key), born=0, version=0) for key in keys)
         return list((yield from ask(Peer.CORE, SEEN, Seen(marks=marks))).highest)
 
-    def get(self, key: Key, read: Callable[[Item], T], *, body: bool = True) -> Steps[tuple[T, int] | None]:
-        """An item as `read` reads it, which raises if it is not authentic, and its version; None where there is none.
+    def get(self, key: Key, read: Callable[[Item], T], *, body: bool = True) -> Steps[Read[T]]:
+        """An item as `read` reads it, which raises if it is not authentic.
 
         Raises StateRolledBack.
         """
         at_least = (yield from self.highest([key]))[0]
-        item = (yield from ask(Peer.STORE, GET, Get(key=key, body=body))).item
+        got = yield from ask(Peer.STORE, GET, Get(key=key, body=body))
+        item = got.item
         if item is None:
             if key.table in ABSENCE_ALLOWS:
                 yield from self.used([(key, (0, 0), at_least)])
-            return None
+            return Read(None, 0, got.current)
         found = read(item)
         yield from self.used([(key, (_born(found), item.version), at_least)])
-        return found, item.version
+        return Read(found, item.version, got.current)
 
     def page(self, scan: Scan, read: Callable[[Item], T]) -> Steps[tuple[list[tuple[Item, T]], bool]]:
         """A page of items as `read` reads them, and whether there are more; raises StateRolledBack.

@@ -337,6 +337,8 @@ class Worker:
         if peer is Peer.STORE and header.operation == store.FORGET.name:
             forget = codec.decode_as(body, store.Forget)
             self.core.forget(forget)
+            if forget.everything:
+                self._next_attach = 0.0  # the lease is over, and another may be had as soon as all have forgotten
             # If it gets lost, the store waits for the lease to end.
             said = store.Forgotten(sequence=forget.sequence, worker=self.core.worker)
             self._cast(Peer.STORE, store.FORGOTTEN, said)

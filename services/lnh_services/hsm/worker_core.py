@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
@@ -49,9 +49,9 @@ from lnh_common.messages.base import OPERATIONS, Effect, Message, Operation, Sea
 from lnh_common.messages.session import Role
 from lnh_common.wire import Frames, Header, Kind
 from lnh_services.hsm import permissions
-from lnh_services.hsm.caches import CachedKey, CachedRecord, Caches
+from lnh_services.hsm.caches import CachedKey, CachedRecord, Caches, touches_sessions
 from lnh_services.hsm.credentials import Smk
-from lnh_services.hsm.freshness import Items
+from lnh_services.hsm.freshness import Items, Read
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.mechanisms import IvSource
 from lnh_services.hsm.objects import KeyringKeys
@@ -61,6 +61,7 @@ from lnh_services.hsm.tokens import Session, Token, open_token, token_epoch
 
 log = Log("hsm.worker")
 
+T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Record)
 
@@ -149,6 +150,17 @@ class Identity:
         return next((seed for seed in self.secrets.channel if seed.epoch == epoch), None)
 
 
+@dataclass(eq=False)
+class _Reading:
+    """An item that is being read, and whether a `forget` about it came meanwhile."""
+
+    key: store.Key
+    outdated: bool = False
+
+    def is_one_of(self, keys: tuple[store.Key, ...]) -> bool:
+        return self.key in keys or store.Key(table=self.key.table, scope=self.key.scope) in keys
+
+
 class WorkerCore:
     """One worker's state.
 
@@ -176,9 +188,13 @@ class WorkerCore:
         self.identity: Identity | None = None
         self.records: Records | None = None
         self.cluster: ClusterRecord | None = None
+        self._records_outdated = False  # they may be: good for what asked for them, and for nobody after it
         self.lease_until = 0.0
+        self.read_write = True  # the lease's mode
+        self.disturbed = 0  # how often answers of the store may have become outdated since they came
         self.operations = 0
         self.refused = 0
+        self._readings: set[_Reading] = set()
         self._own_sequence = 0
         self._channel_keys: dict[int, Any] = {}
         self._uses: dict[tuple[bytes, bytes], int] = {}
@@ -195,21 +211,35 @@ class WorkerCore:
 
     def take_lease(self, sent_at: float, attached: store.Attached) -> None:
         """The store granted a lease to a request sent at `sent_at` (boot seconds)."""
-        if attached.fresh:
-            self.forget_everything()
+        if attached.fresh or (attached.read_write and not self.read_write):
+            self.forget_everything()  # what was cached while the member was read-only may be older than it is now
         self.lease_until = sent_at + attached.lease_ms / 1000
+        self.read_write = attached.read_write
 
     def is_leased(self) -> bool:
-        """Whether the caches may be used and filled."""
+        """Whether the caches may be used."""
         return self.boot() < self.lease_until
+
+    def may_cache(self, found: Read[Any]) -> bool:
+        """Whether an answer of the store may go into a cache now, before anything else is waited for."""
+        return self.is_leased() and not found.outdated and (found.current or not self.read_write)
+
+    def may_cache_since(self, disturbed: int) -> bool:
+        """Whether what several answers since `disturbed` had this value came to may go into a cache."""
+        return self.is_leased() and self.disturbed == disturbed
 
     def forget(self, message: store.Forget) -> None:
         """The store says that these changed."""
         if message.everything:
             self.forget_everything()
+            self.lease_until = 0.0
         else:
             self._keep_uses(self.caches.keys.items())
             self.caches.forget(message.keys)
+            for reading in self._readings:
+                reading.outdated = reading.outdated or reading.is_one_of(message.keys)
+            if any(touches_sessions(key) for key in message.keys):
+                self.disturbed += 1
             if any(key.table == "cluster" for key in message.keys):
                 self.records = self.cluster = None
 
@@ -217,6 +247,9 @@ class WorkerCore:
         self._keep_uses(self.caches.keys.items())
         self.caches.forget_everything()
         self.records = self.cluster = None
+        self.disturbed += 1
+        for reading in self._readings:
+            reading.outdated = True
 
     # --- serving
 
@@ -358,8 +391,9 @@ class WorkerCore:
     def _open_session(self, token: bytes, opened: Token) -> Steps[Session]:
         """The session of an opened token; raises TokenExpired, and what `check_token` raises."""
         self.check_time(opened)
+        disturbed = self.disturbed
         session = yield from self.check_token(self, token, opened)
-        if session.alive and self.is_leased():
+        if session.alive and self.may_cache_since(disturbed):
             self.caches.sessions.put(token, session)
         return session
 
@@ -367,16 +401,31 @@ class WorkerCore:
 
     def started(self) -> Steps[Records]:
         """The means to read records; asks for the cluster record once."""
-        if self.records is None:
+        if self.records is None or self._records_outdated:
             identity = self.secrets()
             bare = Records(identity.record_key, identity.secrets.cluster, b"")
             key = bare.key_of(ClusterRecord, CLUSTER_RECORD)
-            found = yield from Items(bare.cluster, b"").get(key, lambda item: bare.read(ClusterRecord, item))
-            if found is None:
+            found = yield from self._read(Items(bare.cluster, b""), key, lambda item: bare.read(ClusterRecord, item))
+            if found.value is None:
                 raise NoCluster("the store holds no cluster yet")
-            self.cluster = found[0]
+            self._records_outdated = self.is_leased() and not self.may_cache(found)
+            self.cluster = found.value
             self.records = Records(identity.record_key, identity.secrets.cluster, self.cluster.instance)
         return self.records
+
+    def _read(
+        self, items: Items, key: store.Key, read: Callable[[store.Item], T], *, body: bool = True
+    ) -> Steps[Read[T]]:
+        reading = _Reading(key)
+        self._readings.add(reading)
+        try:
+            found = yield from items.get(key, read, body=body)
+        finally:
+            self._readings.discard(reading)
+        found = replace(found, outdated=reading.outdated)
+        if not self.may_cache(found):
+            self.disturbed += 1
+        return found
 
     def record(self, kind: type[R], record: bytes) -> Steps[R | None]:
         """The record with this id, or None."""
@@ -392,9 +441,9 @@ class WorkerCore:
         key = records.key_of(kind, record, scope)
         known = self.caches.records.get((key.table, record)) if cached else None
         if known is None:
-            found = yield from self._items(records).get(key, lambda item: records.read(kind, item))
-            known = CachedRecord(*(found or (None, 0)))
-            if cached and self.is_leased():
+            found = yield from self._read(self._items(records), key, lambda item: records.read(kind, item))
+            known = CachedRecord(found.value, found.version)
+            if cached and self.may_cache(found):
                 self.caches.records.put((key.table, record), known)
         return cast("R | None", known.record), known.version
 
@@ -439,25 +488,25 @@ class WorkerCore:
                 yield from self.check_alive(request)
                 session = request.who
                 found = yield from self.stored(keys, handle)
-            (attributes, value), version = found
-            known = CachedKey.loaded_from(version, attributes, value)
-            if self.is_leased():
+            known = CachedKey.loaded_from(found.version, *found.known)
+            if self.may_cache(found):
                 self.caches.keys.put(where, known)
         return known
 
-    def stored(self, keys: KeyringKeys, handle: bytes) -> Steps[tuple[tuple[Attributes, bytes], int]]:
-        """An object's attributes and value, and its version; raises ObjectUnknown, SealBroken, StateRolledBack."""
-        records = yield from self.started()
-        found = yield from self._items(records).get(keys.key(handle), keys.read)
-        if found is None:
-            raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
-        return found
+    def stored(self, keys: KeyringKeys, handle: bytes) -> Steps[Read[tuple[Attributes, bytes]]]:
+        """An object's attributes and value; raises ObjectUnknown, SealBroken, StateRolledBack."""
+        return (yield from self._existing(keys, handle, keys.read))
 
-    def described(self, keys: KeyringKeys, handle: bytes) -> Steps[tuple[Attributes, int]]:
+    def described(self, keys: KeyringKeys, handle: bytes) -> Steps[Read[Attributes]]:
         """An object's attributes without its value; raises as `stored`."""
+        return (yield from self._existing(keys, handle, keys.read_attributes, body=False))
+
+    def _existing(
+        self, keys: KeyringKeys, handle: bytes, read: Callable[[store.Item], T], *, body: bool = True
+    ) -> Steps[Read[T]]:
         records = yield from self.started()
-        found = yield from self._items(records).get(keys.key(handle), keys.read_attributes, body=False)
-        if found is None:
+        found = yield from self._read(self._items(records), keys.key(handle), read, body=body)
+        if found.version == 0:
             raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
         return found
 

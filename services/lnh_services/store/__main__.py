@@ -10,7 +10,7 @@ from lnh_services.store.service import StoreService
 
 
 async def _main(member: serving.Member, stop: asyncio.Event) -> None:
-    await StoreService(member.directory).serve(stop)
+    await StoreService(member).serve(stop)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,11 @@ its lease has certainly ended. Three rules make that end come:
   (CLOCK_BOOTTIME), so the worker's ends first;
 - a store that starts cannot know whom its predecessor gave a lease, so no round is over before every such
   lease has ended (the `fence`). A worker it does not know starts with empty caches (`fresh`).
+
+A lease is read-write or read-only, as the member was when it was granted. Under a read-write lease a worker caches
+what was current when it was read, and nothing else; under a read-only one, whatever its member serves. So that nothing
+of the second kind is ever used as the first, a round about everything, which a member goes through before it is
+read-write again, ends each worker's lease with its answer, and nobody gets one while such a round is open.
 """
 
 from __future__ import annotations
@@ -17,21 +22,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NewType
 
+from lnh_services.store.protocol import Seconds
+
 WorkerId = NewType("WorkerId", bytes)
-Seconds = NewType("Seconds", float)  # CLOCK_BOOTTIME
 
 
 @dataclass(frozen=True)
 class Grant:
-    """The answer to a worker that attaches."""
+    """The answer to a worker that attaches; `lease_ms` 0 is none."""
 
     lease_ms: int
     fresh: bool
+    read_write: bool
 
 
 @dataclass
 class _Worker:
     lease_end: Seconds
+    read_write: bool
     owes: set[int] = field(default_factory=set)  # rounds it has not yet answered
 
 
@@ -43,24 +51,38 @@ class WorkerLeases:
         self._lease_ms = lease_ms
         self._fence = fence
         self._workers: dict[WorkerId, _Worker] = {}
-        self._rounds: set[int] = set()
+        self._rounds: dict[int, bool] = {}  # open ones, and whether each is about everything
 
-    def attach(self, now: Seconds, worker: WorkerId) -> Grant:
-        """Grant or renew a lease; the answer must leave right away, since the lease counts from `now`."""
+    def attach(self, now: Seconds, worker: WorkerId, *, read_write: bool = True, until: Seconds | None = None) -> Grant:
+        """Grant or renew a lease; the answer must leave right away, since the lease counts from `now`.
+
+        Args:
+            read_write: how the member stands.
+            until: when the lease must have ended, if that is sooner than it would.
+        """
         self._drop_ended(now)
+        if any(self._rounds.values()):
+            return Grant(0, fresh=False, read_write=read_write)
+        end = Seconds(now + self._lease_ms / 1000)
+        if until is not None:
+            end = min(end, until)
         known = self._workers.get(worker)
         if known is None:
-            self._workers[worker] = _Worker(Seconds(now + self._lease_ms / 1000))
-            return Grant(self._lease_ms, fresh=True)
-        if known.owes:
-            return Grant(int((known.lease_end - now) * 1000), fresh=False)
-        known.lease_end = Seconds(now + self._lease_ms / 1000)
-        return Grant(self._lease_ms, fresh=False)
+            if end <= now:
+                return Grant(0, fresh=False, read_write=read_write)
+            self._workers[worker] = _Worker(end, read_write)
+            return Grant(_whole_ms(end - now), fresh=True, read_write=read_write)
+        if known.owes or (known.read_write and not read_write):
+            end = min(known.lease_end, end)
+        elif known.read_write != read_write:
+            return Grant(0, fresh=False, read_write=read_write)  # what it holds may not be current
+        known.lease_end = max(known.lease_end, end)  # the answer may be lost, and the worker keep the longer one
+        return Grant(_whole_ms(end - now), fresh=False, read_write=known.read_write)
 
-    def open_round(self, now: Seconds, round_: int) -> list[WorkerId]:
+    def open_round(self, now: Seconds, round_: int, *, everything: bool = False) -> list[WorkerId]:
         """Begin a round; answers whom to tell. Ask `finished` right away: there may be nobody."""
         self._drop_ended(now)
-        self._rounds.add(round_)
+        self._rounds[round_] = everything
         for worker in self._workers.values():
             worker.owes.add(round_)
         return list(self._workers)
@@ -68,8 +90,11 @@ class WorkerLeases:
     def forgotten(self, worker: WorkerId, round_: int) -> None:
         """The worker says it forgot; a word about another round, or from a stranger, changes nothing."""
         known = self._workers.get(worker)
-        if known is not None:
-            known.owes.discard(round_)
+        if known is None or round_ not in known.owes:
+            return
+        known.owes.discard(round_)
+        if self._rounds.get(round_):
+            del self._workers[worker]  # it ended its lease itself, and holds nothing
 
     def finished(self, now: Seconds) -> list[int]:
         """Close and name the rounds that are over, in their order."""
@@ -77,8 +102,9 @@ class WorkerLeases:
         if now < self._fence:
             return []
         owed = {round_ for worker in self._workers.values() for round_ in worker.owes}
-        over = sorted(self._rounds - owed)
-        self._rounds -= set(over)
+        over = sorted(self._rounds.keys() - owed)
+        for round_ in over:
+            del self._rounds[round_]
         return over
 
     def next_change(self) -> Seconds | None:
@@ -102,3 +128,8 @@ class WorkerLeases:
     def _drop_ended(self, now: Seconds) -> None:
         for worker in [worker for worker, state in self._workers.items() if state.lease_end <= now]:
             del self._workers[worker]
+
+
+def _whole_ms(seconds: float) -> int:
+    """Rounded down, so that a worker's count ends first."""
+    return max(0, int(seconds * 1000 + 1e-6))

@@ -1,81 +1,65 @@
-"""Drives the replica: carries its effects out on disk and in the workers' caches, and reports back to it.
+"""Drives the replica: carries its effects out on disk, in the workers' caches and to other members, and reports back.
 
-One loop, one writer thread. Requests become events of the replica, one step at a time; what arrives during a
-step is the next batch, so that a hundred writers cost one fsync. Reads are made on the loop's thread.
-
-A store whose disk fails in a way that leaves open what is durable exits at once, answering nobody: its next
-start reads what is really there.
+One loop, one writer thread, one thread for snapshots. Requests become events of the replica; what arrives during a
+step with the disk is the next batch, so that a hundred writers cost one fsync. Reads are made on the loop's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future as ThreadFuture
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn, ParamSpec, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from lnh_common import limits
-from lnh_common.errors import AlreadyDone, LnhError, NoCluster, SealBroken, StorageFailed, Unreachable
+from lnh_common.errors import AlreadyDone, LnhError, NoCluster, NotPossible, SealBroken, StorageFailed, Unreachable
 from lnh_common.events import Log
 from lnh_common.messages import store as messages
 from lnh_common.messages.base import Message
-from lnh_services.store import replica as core
-from lnh_services.store.caches import Seconds, WorkerId, WorkerLeases
+from lnh_services.serving import Member
+from lnh_services.store import protocol
+from lnh_services.store.caches import WorkerId, WorkerLeases
 from lnh_services.store.changes import KEYS_AT_ONCE, Rate, RecentChanges
-from lnh_services.store.engine import DiskFull, DiskUncertain, Engine, LastStop, Outcome, Sizes
-from lnh_services.store.log import ClusterId, MemberId, Milliseconds
-from lnh_services.store.replica import Interest, Phase, ReadId, Replica, RequestId
+from lnh_services.store.disk import DiskFull
+from lnh_services.store.engine import Engine, LastStop, Outcome, Sizes
+from lnh_services.store.history import Base
+from lnh_services.store.local import Interest
+from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds
+from lnh_services.store.peers import Peers
+from lnh_services.store.protocol import (
+    Effect,
+    Erase,
+    Install,
+    Instant,
+    Order,
+    Persist,
+    ReadId,
+    Reply,
+    RequestId,
+    Seconds,
+)
+from lnh_services.store.replica import Phase, Replica
+from lnh_services.store.snapshots import Incoming
+from lnh_services.store.transfer import Transfer, Transfers
+from lnh_services.store.writer import Writer, certain
 
 R = TypeVar("R", bound=Message)
-P = ParamSpec("P")
 
-BATCH_ENTRIES: Final = 512
-BATCH_BYTES: Final = 8 * limits.MIB
-EXIT_DISK: Final = 74  # EX_IOERR
-EXIT_BUG: Final = 70  # EX_SOFTWARE
+TICK: Final = 0.05  # how often the replica looks at the time while there are other members
+SLOW_TICK: Final = 0.5  # ... and while there are none; and how often a trouble is looked at again
 
-DiskEffect = core.Found | core.Promise | core.Persist | core.Erase
-Refused = Callable[[LnhError], list[core.Effect]]
 Tell = Callable[[WorkerId, messages.Forget], None]
+Event = Callable[[Instant], list[Effect]]
 
 _log: Final = Log("store")
 
 
-def _certain(method: Callable[P, None]) -> Callable[P, None]:
-    """Guards a turn of the replica: where an invariant broke, the process ends rather than go on uncertain."""
-
-    @functools.wraps(method)
-    def turn(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            method(*args, **kwargs)
-        except Exception as error:  # whatever it is, nothing after it may be answered
-            _log.bug("invariant broken, exiting", error)
-            _exit(EXIT_BUG)
-
-    return turn
-
-
-class _Write(NamedTuple):
-    request: RequestId
-    commit: messages.Commit
-    weight: int
-
-
-class _Order(NamedTuple):
-    """A creation or an erasure: done alone, when nothing is in flight."""
-
-    request: RequestId
-    message: messages.Create | messages.Destroy
-
-
 class _Read(NamedTuple):
-    perform: Callable[[], Message]
+    interest: Interest | None
+    perform: Callable[[bool], Message]
     answer: asyncio.Future[Any]
 
 
@@ -83,47 +67,62 @@ class Driver:
     """Runs one member's replica. Made and used within a running loop.
 
     Args:
-        directory: where the database is.
+        member: whose store it is.
         tell: sends a Forget to a worker that has a lease; the word may get lost.
         on_change: called after `changes` grew.
     """
 
-    def __init__(self, directory: Path, tell: Tell, on_change: Callable[[], None]) -> None:
+    def __init__(self, member: Member, tell: Tell, on_change: Callable[[], None]) -> None:
+        settings = member.settings
         self.replica: Final = Replica(os.urandom(16))
         self.changes: Final = RecentChanges()
-        self.engine: Final = Engine(directory)
+        self.engine: Final = Engine(member.directory.data("store"))
         self.stopping = False
         self._loop: Final = asyncio.get_running_loop()
         self._tell: Final = tell
         self._on_change: Final = on_change
-        self._writer: Final = ThreadPoolExecutor(1, "store-writer")
+        self._writer: Final = Writer()
+        self._peers: Final = Peers(
+            settings.endpoint(settings.store_port), member.directory.member_keys, self._heard, self._heard_of_snapshot
+        )
+        self._transfers: Final = Transfers(self.engine, self._peers.transfer, self._arrived, self._damaged)
         self._boot: Final = _boot_id()
-        self._leases = WorkerLeases(limits.WORKER_LEASE_MS, _boottime())
+        self._leases = WorkerLeases(limits.WORKER_LEASE_MS, _now().boot)
         self._rate: Final = Rate()
         self._numbers = 0
-        self._writes: deque[_Write] = deque()
-        self._orders: deque[_Order] = deque()
-        self._requests: dict[RequestId, asyncio.Future[core.Reply]] = {}
+        self._requests: dict[RequestId, asyncio.Future[Reply]] = {}
         self._reads: dict[ReadId, _Read] = {}
+        self._opening: set[asyncio.Future[None]] = set()  # writes that wait for the end of an opening
         self._served: set[ReadId] = set()  # carried out, but the answer has not left yet
-        self._forget: messages.Forget | None = None  # of the round that is open
+        self._held: deque[protocol.Forget] = deque()  # until it has
+        self._rounds: dict[int, messages.Forget] = {}  # open ones
+        self._arrivals: dict[int, Incoming] = {}  # snapshots that the replica may install
+        self._lifecycle: Final = asyncio.Lock()  # creation, adoption, erasure: one after the other
+        self._others: tuple[messages.MemberInfo, ...] = ()
         self._problem: StorageFailed | None = None  # the disk refuses; passes by itself
         self._damage: SealBroken | None = None  # what is on disk is wrong; does not
+        self._again: Persist | Install | Erase | None = None  # a step the disk had no room for
         self._loaded = False
-        self._writing = False  # the writer thread has something to do
-        self._scheduled = False
+        self._noted = False  # on disk is that this start may grant leases
+        self._flushing = False
+        self._ticking: asyncio.TimerHandle | None = None
+        self._look_at = 0.0
         self._lease_timer: asyncio.TimerHandle | None = None
 
     # Life
 
     def load(self) -> None:
         """Open what is on disk; a trouble is kept, said in every answer, and tried again if it can pass."""
+        self._load()
+        self._tick()
+
+    def _load(self) -> None:
         try:
             found = self.engine.load()
         except SealBroken as error:
-            self.engine.close()
             self._loaded = True
             self._damaged(error)
+            self.engine.close()
             return
         except StorageFailed as error:
             self.engine.close()
@@ -132,55 +131,59 @@ class Driver:
         self._loaded = True
         self._untroubled()
         if found is None:
+            self._noted = True
             _log.info("no cluster")
             return
         durable, last_stop = found
         self._leases = WorkerLeases(limits.WORKER_LEASE_MS, self._fence(last_stop))
         self.changes.restart(durable.committed)
-        _log.info("loaded", epoch=str(durable.promised), last=durable.last.index, committed=durable.committed)
-        self._run(self.replica.recover(durable))
+        self._note_start()
+        last = durable.entries[-1].index if durable.entries else durable.base.position.index
+        _log.info("loaded", epoch=str(durable.promised), last=last, committed=durable.committed)
+        self._turn(lambda now: self.replica.recover(now, durable))
 
     def _fence(self, last_stop: LastStop) -> Seconds:
         """When no worker can hold a lease of an earlier incarnation any more."""
-        now = _boottime()
+        now = _now().boot
         if self._boot and last_stop.boot != self._boot:
-            return now  # the machine was started since, and its workers with it
+            return Seconds(now)  # the machine was started since, and its workers with it
         latest = Seconds(now + limits.WORKER_LEASE_MS / 1000)
         return latest if last_stop.lease_end is None else Seconds(min(latest, max(now, last_stop.lease_end)))
+
+    def _note_start(self) -> None:
+        def noted(_: None) -> None:
+            self._noted = True
+            self._untroubled()
+
+        self._writer.submit(lambda: self.engine.note_start(self._boot), noted, self._troubled, self._damaged)
 
     async def finish(self) -> None:
         """Take nothing new; let what waits become durable and be answered."""
         self.stopping = True
+        self._wake_waiting()
         pending = set(self._requests.values())
         if pending:
             await asyncio.wait(pending, timeout=2 * limits.WORKER_LEASE_MS / 1000 + limits.DISK_STALL)
             await asyncio.sleep(0)  # their handlers send the answers
 
-    def close(self) -> None:
-        """Close the database; `finish` comes before."""
-        self._writer.shutdown(wait=True)
+    async def close(self) -> None:
+        """Leave the other members, and close the database; `finish` comes before."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+        await self._transfers.close()
+        self._peers.close()
+        self._writer.close()
         self._note_stop()
         self.engine.close()
 
     def _note_stop(self) -> None:
         if self._loaded and self._damage is None:
             try:
-                self.engine.stop(self._boot, self._leases.latest_end(_boottime()))
+                self.engine.note_stop(self._boot, self._leases.latest_end(_now().boot))
             except StorageFailed as error:
                 _log.warning("stop not noted", problem=str(error))  # the next start waits a lease longer
 
-    @_certain
-    def tick(self) -> None:
-        """Look again at a trouble that may have passed; called now and then."""
-        if self._damage is not None or self._writing:
-            return
-        if not self._loaded:
-            self.load()
-        elif self._problem is not None:
-            if self.replica.phase in (Phase.PROMISING, Phase.OPENING):
-                self._run(self.replica.retry(_utc()))
-            else:
-                self._submit(self.engine.probe, _nothing, None)
+    # What stands
 
     @property
     def trouble(self) -> LnhError | None:
@@ -188,8 +191,27 @@ class Driver:
         return self._damage or self._problem
 
     @property
+    def listening_problem(self) -> str:
+        """Why other members cannot connect; empty if they can."""
+        return self._peers.problem
+
+    @property
     def commits_per_second(self) -> float:
         return self._rate.at(self._loop.time())
+
+    def is_current(self) -> bool:
+        """Read-write."""
+        return self._damage is None and self.replica.is_current(_now())
+
+    def now(self) -> Instant:
+        return _now()
+
+    def lease_left(self) -> float:
+        """Seconds this member may go on as read-write without hearing anything; 0 if it is not."""
+        now = _now()
+        if self._damage is not None or not self.replica.is_current(now):
+            return 0.0
+        return max(0.0, self.replica.current_until(now) - now.boot)
 
     def sizes(self) -> Sizes:
         """Of the database; zeros if that cannot be told."""
@@ -210,53 +232,304 @@ class Driver:
 
     # What is asked
 
-    async def read(self, interest: Interest | None, perform: Callable[[], R]) -> R:
-        """What `perform` reads, once nothing in flight touches it (with None: once nothing is in flight)."""
+    async def read(self, interest: Interest | None, perform: Callable[[bool], R]) -> R:
+        """What `perform` reads, once nothing in flight touches it (with None: once nothing is in flight).
+
+        It is told whether what it reads is current.
+        """
         self.check_sound()
         number = ReadId(self._next_number())
         answer: asyncio.Future[R] = self._loop.create_future()
-        self._reads[number] = _Read(perform, answer)
+        self._reads[number] = _Read(interest, perform, answer)
         try:
-            self._begin_read(number, interest)
+            self._turn(lambda now: self.replica.read(now, number, interest))
             return await answer  # from here on nothing waits until the answer is sent
         finally:
             del self._reads[number]
             self._served.discard(number)
-            self.replica.withdraw(number)
+            self.replica.withdraw_read(number)
 
-    async def commit(self, commit: messages.Commit) -> core.Reply:
-        """Have a checked commit appended, made durable and applied; the answer may be an error."""
-        self.check_sound()
-        weight = sum(len(c.head) + len(c.body) for c in commit.changes if isinstance(c, messages.Put))
-        number = RequestId(self._next_number())
-        self._writes.append(_Write(number, commit, weight))
-        return await self._answered(number)
+    async def submit(self, order: Order) -> Reply:
+        """Have a checked order carried out by the cluster; the answer may be an error.
 
-    async def order(self, message: messages.Create | messages.Destroy) -> core.Reply:
-        """Found a cluster, or erase one; the answer may be an error."""
+        While this member opens an epoch, as a primary does that starts again, it waits: what it is asked was not yet
+        appended anywhere, and usually it can be within a second.
+        """
+        while self._is_opening():
+            woken = self._loop.create_future()
+            self._opening.add(woken)
+            try:
+                await woken
+            finally:
+                self._opening.discard(woken)
+        if self._problem is not None and not self.is_current():
+            raise StorageFailed(str(self._problem))
+        return await self._asked(lambda now, request: self.replica.submit(now, request, order))
+
+    def _is_opening(self) -> bool:
+        held_up = self._damage is not None or self._problem is not None or self.stopping
+        return self.replica.phase is Phase.OPENING and not held_up
+
+    def _wake_waiting(self) -> None:
+        if self._opening and not self._is_opening():
+            for woken in self._opening:
+                if not woken.done():
+                    woken.set_result(None)
+
+    async def take_over(self, lost: frozenset[MemberId], *, force: bool) -> Reply:
+        """Become primary in place of a lost one; the answer may be an error."""
+        return await self._asked(lambda now, request: self.replica.take_over(now, request, lost, force=force))
+
+    async def acknowledge_divergence(self) -> Reply:
+        """An administrator has looked at what was dropped."""
+        return await self._asked(self.replica.acknowledge_divergence)
+
+    async def create(self, create: messages.Create) -> None:
+        """Found a cluster of this member alone. Raises AlreadyDone, StorageFailed."""
+        cluster, member = ClusterId(create.cluster), create.member
+        async with self._lifecycle:
+            if not self._holds(cluster, MemberId(member.id)):
+                _check(await self._asked(lambda now, request: self.replica.create(now, request, cluster, member)))
+
+    async def adopt(self, adopt: messages.Adopt) -> None:
+        """Begin as a member of a cluster. Raises AlreadyDone, StorageFailed."""
+        cluster, member, members = ClusterId(adopt.cluster), adopt.member, adopt.members
+        async with self._lifecycle:
+            if not self._holds(cluster, MemberId(member.id)):
+                _check(
+                    await self._asked(lambda now, request: self.replica.adopt(now, request, cluster, member, members))
+                )
+
+    async def destroy(self, cluster: bytes) -> None:
+        """Erase everything of this cluster. Raises NoCluster when the store holds another one."""
+        async with self._lifecycle:
+            held = self.replica.cluster
+            if not held:
+                return
+            if held != cluster:
+                raise NoCluster(f"the store holds cluster {held.hex()}, not this one")
+            _check(await self._asked(self.replica.destroy))
+
+    def _holds(self, cluster: ClusterId, member: MemberId) -> bool:
+        held = self.replica.cluster
+        if held and (held, self.replica.member) != (cluster, member):
+            raise AlreadyDone(f"the store holds cluster {held.hex()}")
+        return bool(held)
+
+    async def _asked(self, event: Callable[[Instant, RequestId], list[Effect]]) -> Reply:
+        """The replica's answer to a request."""
         self.check_sound()
+        if self.stopping:
+            raise Unreachable("this store is stopping")
         number = RequestId(self._next_number())
-        self._orders.append(_Order(number, message))
-        return await self._answered(number)
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self._requests[number] = future
+        try:
+            self._turn(lambda now: event(now, number))
+            self._flush_soon()
+            return await future
+        finally:
+            del self._requests[number]
+
+    def _flush_soon(self) -> None:
+        """Begin the next step once every message that is ready has been taken."""
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        self._turn(self.replica.flush)
+
+    # Time
+
+    @certain
+    def _tick(self) -> None:
+        self._ticking = self._loop.call_later(TICK if self._others else SLOW_TICK, self._tick)
+        if self._loaded:
+            self._turn(self.replica.tick)
+        now = self._loop.time()
+        if now >= self._look_at:
+            self._look_at = now + SLOW_TICK
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """At troubles that may have passed."""
+        if self._damage is not None:
+            return
+        self._peers.tidy()
+        if not self._loaded:
+            self._load()
+        elif self._again is not None:
+            step, self._again = self._again, None
+            self._to_disk(step)
+        elif not self._noted:
+            self._note_start()
+
+    # What happens
+
+    @certain
+    def _turn(self, event: Event) -> None:
+        if self._damage is None:
+            self._run(event(_now()))
+            self._follow_members()
+            self._wake_waiting()
+
+    def _heard(self, sender: MemberId, message: protocol.Message) -> None:
+        self._turn(lambda now: self.replica.receive(now, sender, message))
+
+    def _heard_of_snapshot(self, sender: MemberId, word: Transfer) -> None:
+        if self._damage is None and self.replica.cluster:
+            self._transfers.hear(self.replica.cluster, sender, word)
+
+    def _arrived(self, sender: MemberId, epoch: Epoch, base: Base, incoming: Incoming) -> None:
+        number = self._next_number()
+        self._arrivals[number] = incoming
+        self._turn(lambda now: self.replica.offered(now, sender, number, epoch, base))
+        if not self.replica.is_installing:
+            self._discard_arrivals()
+
+    def _discard_arrivals(self) -> None:
+        for incoming in self._arrivals.values():
+            incoming.discard()
+        self._arrivals.clear()
+
+    def _follow_members(self) -> None:
+        """The member list may have changed."""
+        members = self.replica.members
+        others = tuple(info for info in members if info.id != self.replica.member)
+        if others != self._others:
+            alone, self._others = not self._others, others
+            self._peers.know(others)
+            if alone and self._ticking is not None:
+                self._ticking.cancel()
+                self._ticking = self._loop.call_later(0, self._tick)
+
+    # Effects
+
+    def _run(self, effects: list[Effect]) -> None:
+        """Carry out effects, and those that follow at once."""
+        todo = deque(effects)
+        while todo:
+            effect = todo.popleft()
+            if isinstance(effect, protocol.Send):
+                self._peers.send(effect.to, effect.message)
+            elif isinstance(effect, Reply):
+                self._reply(effect)
+            elif isinstance(effect, protocol.Serve):
+                todo.extend(self._serve_read(effect))
+            elif isinstance(effect, protocol.Forget):
+                todo.extend(self._begin_forgetting(effect))
+            elif isinstance(effect, protocol.SendSnapshot):
+                self._transfers.send(effect.to, effect.epoch)
+            elif isinstance(effect, protocol.Say):
+                _log.info(effect.event, **effect.fields)
+            else:
+                self._to_disk(effect)
+
+    def _reply(self, reply: Reply) -> None:
+        future = self._requests.get(reply.request)
+        if future is not None and not future.done():
+            future.set_result(reply)
+
+    def _serve_read(self, serve: protocol.Serve) -> list[Effect]:
+        read = self._reads.get(serve.read)
+        if read is None or read.answer.done():
+            return []
+        try:
+            self._check_readable()
+            result = read.perform(serve.current)
+        except SealBroken as error:
+            self._damaged(error)
+            return []
+        except Exception as error:  # the read's own trouble, a bug too; the bus answers it
+            read.answer.set_exception(error)
+            return []
+        now = _now()
+        if serve.current and not self.replica.is_current(now):
+            return self.replica.read(now, serve.read, read.interest)  # the lease ended meanwhile
+        self._served.add(serve.read)
+        read.answer.set_result(result)
+        return []
+
+    def _check_readable(self) -> None:
+        self.check_sound()
+        if self.replica.phase is Phase.NONE:
+            raise NoCluster("this member's store holds no cluster")
+        if self.replica.phase is Phase.EXPELLED:
+            raise NotPossible("this member was removed from the cluster")
+
+    # The disk
+
+    def _to_disk(self, step: Persist | Install | Erase) -> None:
+        def full(error: DiskFull) -> None:
+            self._no_room(step, error)
+
+        if isinstance(step, Persist):
+            if step.found is not None:
+                self.changes.restart(0)
+            work = lambda: self.engine.persist(step, self._boot)  # noqa: E731  # short, and named where it is used
+            self._writer.submit(work, lambda outcome: self._persisted(step, outcome), full, self._damaged)
+        elif isinstance(step, Install):
+            incoming = self._arrivals[step.snapshot]
+            install = lambda: self.engine.install(step, incoming)  # noqa: E731  # as above
+            self._writer.submit(install, lambda _: self._installed(step), full, self._damaged)
+        else:
+            self._transfers.stop()
+            self._writer.submit(self.engine.erase, lambda _: self._erased(step), full, self._damaged)
+
+    def _persisted(self, step: Persist, outcome: Outcome) -> None:
+        self._untroubled()
+        self._noted = self._noted or step.found is not None
+        for index, keys in outcome.changed:
+            self.changes.add(index, keys)
+        self._rate.add(self._loop.time(), len(outcome.answers))
+        self._turn(lambda now: self.replica.persisted(now, step.number, outcome.answers))
+        self.changes.add(self.replica.applied, frozenset())  # entries that change no item move the index too
+        self._on_change()
+
+    def _installed(self, step: Install) -> None:
+        self._untroubled()
+        del self._arrivals[step.snapshot]
+        self._discard_arrivals()
+        self.changes.restart(step.base.position.index)
+        self._turn(lambda now: self.replica.persisted(now, step.number, {}))
+        self._on_change()
+
+    def _erased(self, step: Erase) -> None:
+        self.changes.restart(0)
+        self._turn(lambda now: self.replica.persisted(now, step.number, {}))
+        self._discard_arrivals()
+        self._on_change()
+        _log.info("erased")
+
+    def _no_room(self, step: Persist | Install | Erase, error: DiskFull) -> None:
+        """The disk took nothing of the step. Other members may know of it: then it is tried until the disk takes it."""
+        self._troubled(error)
+        if self.replica.may_withdraw(step):
+            self._turn(lambda now: self.replica.refused(now, step.number, error))
+        else:
+            self._again = step
+
+    # The workers' caches
 
     def attach(self, worker: WorkerId) -> messages.Attached:
         """Grant a lease; the answer must leave right away."""
         self.check_sound()
-        if self.replica.phase is Phase.PROMISING:
-            # Until this start is on disk, the next one would not know that leases may have been granted since.
-            return messages.Attached(lease_ms=0, index=self.replica.committed, fresh=True, read_write=False)
-        grant = self._leases.attach(_boottime(), worker)
-        return messages.Attached(
-            lease_ms=grant.lease_ms,
-            index=self.replica.committed,
-            fresh=grant.fresh,
-            read_write=self.replica.is_read_write,
-        )
+        now = _now()
+        current, index = self.replica.is_current(now), self.replica.applied
+        # Until this start is on disk, the next one would not know that leases may have been granted since. A primary
+        # that does not serve now may do so again at once: only one that follows another forgets everything before.
+        if not self._noted or not (current or self.replica.phase is Phase.MEMBER):
+            return messages.Attached(lease_ms=0, index=index, fresh=False, read_write=current)
+        until = Seconds(self.replica.current_until(now)) if current else None
+        grant = self._leases.attach(now.boot, worker, read_write=current, until=until)
+        return messages.Attached(lease_ms=grant.lease_ms, index=index, fresh=grant.fresh, read_write=grant.read_write)
 
     def remind(self, worker: WorkerId) -> None:
         """Tell a worker again what it must forget: it has a new connection, and the word may be lost."""
-        if self._forget is not None:
-            self._tell(worker, self._forget)
+        for forget in self._rounds.values():
+            self._tell(worker, forget)
 
     def forgotten(self, worker: WorkerId, round_: int) -> None:
         """A worker has forgotten what it was told to."""
@@ -265,251 +538,75 @@ class Driver:
 
     def leased_workers(self) -> list[WorkerId]:
         """Those who hold a lease now."""
-        return self._leases.known(_boottime())
+        return self._leases.known(_now().boot)
 
-    # Steps
-
-    async def _answered(self, number: RequestId) -> core.Reply:
-        """The replica's answer to a request."""
-        if self.stopping:
-            raise Unreachable("this store is stopping")
-        future: asyncio.Future[core.Reply] = self._loop.create_future()
-        self._requests[number] = future
-        self._schedule()
-        try:
-            return await future
-        finally:
-            del self._requests[number]
-
-    @_certain
-    def _begin_read(self, number: ReadId, interest: Interest | None) -> None:
-        self._run(self.replica.read(number, interest))
-
-    def _serve_read(self, number: ReadId) -> None:
-        read = self._reads.get(number)
-        if read is None or read.answer.done():
-            return
-        self._served.add(number)
-        try:
-            self._check_readable()
-            read.answer.set_result(read.perform())
-        except SealBroken as error:
-            self._damaged(error)
-            read.answer.set_exception(error)
-        except Exception as error:  # the read's own trouble, a bug too; the bus answers it
-            read.answer.set_exception(error)
-
-    def _check_readable(self) -> None:
-        self.check_sound()
-        if self.replica.phase is Phase.NONE:
-            raise NoCluster("this member's store holds no cluster")
-
-    def _schedule(self) -> None:
-        """Begin the next step once every message that is ready has been taken."""
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._begin_step)
-
-    @_certain
-    def _begin_step(self) -> None:
-        self._scheduled = False
-        if self._served:
-            # An answer must not follow the Forget of a later step: a worker would cache what is old by then.
-            self._schedule()
-            return
-        if self._damage is not None:
-            self._refuse_waiting(self._damage)
-        elif self._problem is not None and not self._writing and not self.replica.idle:
-            self._refuse_waiting(self._problem)  # the epoch itself could not be opened
-        elif self.replica.idle and not self._writing:
-            if self._orders:
-                self._run(self._carry_out(self._orders.popleft()))
-                self._schedule()
-            elif self._writes:
-                self._run(self._write_batch())
-
-    def _carry_out(self, order: _Order) -> list[core.Effect]:
-        if order.request not in self._requests:
-            return []  # its deadline passed before it began
-        message, held = order.message, self.replica.cluster
-        if isinstance(message, messages.Create):
-            if held == message.cluster and self.replica.member == message.member:
-                return [core.Reply(order.request, self.replica.committed)]
-            if held:
-                return [core.Reply(order.request, AlreadyDone(f"the store holds cluster {held.hex()}"))]
-            return self.replica.create(_utc(), order.request, ClusterId(message.cluster), MemberId(message.member))
-        if not held:
-            return [core.Reply(order.request, 0)]
-        if held != message.cluster:
-            return [core.Reply(order.request, NoCluster(f"the store holds cluster {held.hex()}, not this one"))]
-        return self.replica.destroy(order.request)
-
-    def _write_batch(self) -> list[core.Effect]:
-        if self.replica.phase is Phase.NONE:
-            self._refuse_waiting(NoCluster("this member's store holds no cluster"))
+    def _begin_forgetting(self, forget: protocol.Forget) -> list[Effect]:
+        if self._served or self._held:
+            # An answer must not follow a later Forget: a worker would cache what is old by then.
+            if not self._held:
+                self._loop.call_soon(self._release_held)
+            self._held.append(forget)
             return []
-        batch: list[tuple[RequestId, messages.Commit]] = []
-        weight = 0
-        while self._writes and len(batch) < BATCH_ENTRIES and weight < BATCH_BYTES:
-            write = self._writes.popleft()
-            if write.request in self._requests:  # else its deadline passed before it was appended
-                batch.append((write.request, write.commit))
-                weight += write.weight
-        return self.replica.write(_utc(), batch) if batch else []
-
-    def _refuse_waiting(self, error: LnhError) -> None:
-        waiting = [order.request for order in self._orders] + [write.request for write in self._writes]
-        self._orders.clear()
-        self._writes.clear()
-        for request in waiting:
-            self._reply(core.Reply(request, error))
-
-    # Effects
-
-    def _run(self, effects: list[core.Effect]) -> None:
-        """Carry out effects, and those that follow at once."""
-        todo = deque(effects)
-        while todo:
-            effect = todo.popleft()
-            if isinstance(effect, core.Reply):
-                self._reply(effect)
-            elif isinstance(effect, core.Serve):
-                self._serve_read(effect.read)
-            elif isinstance(effect, core.Forget):
-                todo.extend(self._begin_forgetting(effect))
-            else:
-                self._to_disk(effect)
-        if self._writes or self._orders:
-            self._schedule()
-
-    def _reply(self, reply: core.Reply) -> None:
-        future = self._requests.get(reply.request)
-        if future is not None and not future.done():
-            future.set_result(reply)
-
-    def _to_disk(self, effect: DiskEffect) -> None:
-        refused = self.replica.refused
-        if isinstance(effect, core.Persist):
-            self._submit(
-                lambda: self.engine.persist(effect.entries, effect.committed),
-                lambda outcome: self._persisted(effect.receipt, outcome),
-                refused,
-            )
-        elif isinstance(effect, core.Promise):
-            self._submit(
-                lambda: self.engine.promise(effect.epoch, self._boot),
-                lambda _: self._run(self.replica.has_promised(_utc(), effect.epoch)),
-                refused,
-            )
-        elif isinstance(effect, core.Found):
-            self.changes.restart(0)
-            self._submit(
-                lambda: self.engine.found(effect.cluster, effect.member, effect.promised, effect.entry, self._boot),
-                lambda outcome: self._persisted(effect.receipt, outcome),
-                refused,
-            )
-        else:
-            self._submit(self.engine.erase, self._erased, refused)
-
-    def _submit(self, work: Callable[[], Any], then: Callable[[Any], None], refused: Refused | None) -> None:
-        """Have the writer thread do `work`; then call `then` here with its result, or `refused` with the error."""
-        assert not self._writing, "the writer does one thing at a time"
-        self._writing = True
-        watchdog = self._loop.call_later(limits.DISK_STALL, self._stalled)
-
-        def done(future: ThreadFuture[Any]) -> None:
-            self._loop.call_soon_threadsafe(self._written, future, watchdog, then, refused)
-
-        self._writer.submit(work).add_done_callback(done)
-
-    @_certain
-    def _written(
-        self,
-        future: ThreadFuture[Any],
-        watchdog: asyncio.TimerHandle,
-        then: Callable[[Any], None],
-        refused: Refused | None,
-    ) -> None:
-        watchdog.cancel()
-        self._writing = False
-        error = future.exception()
-        if error is None:
-            self._untroubled()
-            then(future.result())
-        elif isinstance(error, DiskFull | SealBroken):
-            if isinstance(error, SealBroken):
-                self._damaged(error)
-            else:
-                self._troubled(error)
-            if refused is not None:
-                self._run(refused(error))
-            self._refuse_waiting(error)  # also what was sent twice: both get the same answer
-        else:
-            if isinstance(error, DiskUncertain):
-                _log.failure("disk failed, exiting", problem=str(error))
-                _exit(EXIT_DISK)
-            _log.bug("writer failed, exiting", error)
-            _exit(EXIT_BUG)
-        self._schedule()
-
-    def _persisted(self, receipt: core.Acknowledgement, outcome: Outcome) -> None:
-        for index, keys in outcome.changed:
-            self.changes.add(index, keys)
-        self._rate.add(self._loop.time(), len(outcome.answers))
-        effects = self.replica.persisted(receipt, outcome.answers)
-        self.changes.add(self.replica.committed, frozenset())  # entries that change no item move the index too
-        self._run(effects)
-        self._on_change()
-
-    def _erased(self, _: None) -> None:
-        self.changes.restart(0)
-        self._run(self.replica.erased())
-        self._on_change()
-        _log.info("erased")
-
-    def _stalled(self) -> None:
-        _log.failure("disk answers nothing, exiting", seconds=limits.DISK_STALL)
-        _exit(EXIT_DISK)
-
-    # The workers' caches
-
-    def _begin_forgetting(self, forget: core.Forget) -> list[core.Effect]:
         everything = forget.everything or len(forget.keys) > KEYS_AT_ONCE
         keys = () if everything else tuple(forget.keys)
-        self._forget = messages.Forget(sequence=forget.round, keys=keys, everything=everything)
-        now = _boottime()
-        for worker in self._leases.open_round(now, forget.round):
-            self._tell(worker, self._forget)
-        return self._rounds_over(now)
+        told = messages.Forget(sequence=forget.round, keys=keys, everything=everything)
+        self._rounds[forget.round] = told
+        now = _now().boot
+        for worker in self._leases.open_round(now, forget.round, everything=everything):
+            self._tell(worker, told)
+        return self._rounds_over()
 
-    @_certain
+    @certain
+    def _release_held(self) -> None:
+        if self._served:
+            self._loop.call_soon(self._release_held)
+            return
+        held, self._held = self._held, deque()
+        while held:
+            forget = held.popleft()
+            self._turn(lambda _, forget=forget: self._begin_forgetting(forget))  # type: ignore[misc]
+            if self._held:
+                self._held.extend(held)
+                return
+
     def _look_at_leases(self) -> None:
-        self._run(self._rounds_over(_boottime()))
+        self._turn(lambda _: self._rounds_over())
 
-    def _rounds_over(self, now: Seconds) -> list[core.Effect]:
-        effects = [effect for round_ in self._leases.finished(now) for effect in self.replica.forgotten(round_)]
+    def _rounds_over(self) -> list[Effect]:
+        now = _now()
+        effects: list[Effect] = []
+        for round_ in self._leases.finished(now.boot):
+            self._rounds.pop(round_, None)
+            effects += self.replica.forgotten(now, round_)
         if self._lease_timer is not None:
             self._lease_timer.cancel()
             self._lease_timer = None
         change = self._leases.next_change()
         if change is not None:
             # A little late rather than early: the loop's clock is not the leases'.
-            self._lease_timer = self._loop.call_later(max(0.0, change - now) + 0.001, self._look_at_leases)
-        else:
-            self._forget = None
+            self._lease_timer = self._loop.call_later(max(0.0, change - now.boot) + 0.001, self._look_at_leases)
         return effects
 
     # Troubles
 
     def _damaged(self, error: SealBroken) -> None:
-        if self._damage is None:
-            self._damage = error
-            _log.failure("damaged", problem=str(error))
+        """Nothing is served any more, and nobody is spoken to."""
+        if self._damage is not None:
+            return
+        self._damage = error
+        _log.failure("damaged", problem=str(error))
+        self._transfers.stop()
+        self._peers.close()
+        self._wake_waiting()
+        for waiting in [*self._requests.values(), *(read.answer for read in self._reads.values())]:
+            if not waiting.done():
+                waiting.set_exception(SealBroken(str(error)))
 
     def _troubled(self, error: StorageFailed) -> None:
         if self._problem is None:
             _log.failure("disk refuses", problem=str(error))
         self._problem = error
+        self._wake_waiting()
 
     def _untroubled(self) -> None:
         if self._problem is not None:
@@ -521,16 +618,13 @@ class Driver:
         return self._numbers
 
 
-def _nothing(_: None) -> None:
-    """The disk took a probe; nothing follows."""
+def _check(reply: Reply) -> None:
+    if isinstance(reply.answer, LnhError):
+        raise reply.answer
 
 
-def _boottime() -> Seconds:
-    return Seconds(time.clock_gettime(time.CLOCK_BOOTTIME))
-
-
-def _utc() -> Milliseconds:
-    return Milliseconds(time.time_ns() // 1_000_000)
+def _now() -> Instant:
+    return Instant(Seconds(time.clock_gettime(time.CLOCK_BOOTTIME)), Milliseconds(time.time_ns() // 1_000_000))
 
 
 def _boot_id() -> str:
@@ -539,8 +633,3 @@ def _boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:
         return ""
-
-
-def _exit(code: int) -> NoReturn:
-    """End at once: no answer that is not certain may leave, and no later step may begin."""
-    os._exit(code)

@@ -1,48 +1,58 @@
 """The store's disk: log and applied state in one SQLite database, changed in durable steps.
 
-One writer thread calls `found`, `promise`, `persist`, `erase` and `probe`; each is one transaction and one
-fsync, however many entries it holds. The event loop's thread reads (`get`, `scan`, `count`, `status`) what was
-last committed, while a step is written (WAL). docs/formats/store.md describes the tables.
+One writer thread calls `persist`, `install`, `erase`, `note_start` and `note_stop`; a `Persist` is one transaction
+and at most one fsync, however many entries it holds. The event loop's thread reads (`get`, `scan`, `count`, `sizes`)
+what was last committed, while a step is written (WAL). A third thread may read a snapshot. docs/formats/store.md
+describes the tables.
 
-Three things can be wrong with a disk, and they are told apart:
-- DiskFull: the transaction was rolled back and nothing of it is durable; try again later.
-- DiskUncertain: a write or fsync failed in a way that leaves open what is durable. Only a restart, which
-  reads what is really there, can tell; the process must exit without answering.
-- SealBroken: what is on disk is not what was written. Nothing is served from it.
+**Steps without fsync.** A step that only applies what is durable already is committed with `synchronous = NORMAL`: in
+WAL mode this writes the same checksummed frames and leaves out the fsync. Frames are valid only as an unbroken row,
+so a power cut loses such steps from the end, never one before a later one that was kept, and the next step with FULL
+forces all of them to disk with itself (it always writes something, a `probe`: a transaction without a frame forces
+nothing). A checkpoint forces the WAL to disk before it copies anything, in both modes. What is lost so is applied again
+from the log.
+
+**A snapshot takes the database's place by a rename** of a file that is complete and on disk. SQLite would play an old
+WAL into whatever database has its name, so first the old one is checkpointed whole, all its connections are closed, and
+its WAL is removed for good.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3
-from collections import deque
+import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from lnh_common import codec, limits
-from lnh_common.errors import LnhError, MalformedMessage, SealBroken, StorageFailed
+from lnh_common.errors import MalformedMessage, SealBroken
 from lnh_common.messages.store import Item, Key, Scan
-from lnh_services.store import items, log, state
+from lnh_services.durable import sync_directory
+from lnh_services.store import divergent, items, log, state
+from lnh_services.store.disk import (
+    DiskUncertain,
+    connect,
+    database_files,
+    remove_database,
+    sync_file,
+    told_apart,
+)
+from lnh_services.store.history import Base, History, Removed
 from lnh_services.store.items import ItemReader, ItemStorage
-from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Milliseconds, Open, Position, SetChange, Write
-from lnh_services.store.replica import Durable, InSync
+from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Write
+from lnh_services.store.protocol import Durable, Install, Persist
+from lnh_services.store.snapshots import Incoming, Outgoing
 from lnh_services.store.state import Answer
 
 T = TypeVar("T")
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 _APPLICATION_ID: Final = 0x4C4E4853  # "LNHS"
-_FULL, _CORRUPT, _NOT_A_DATABASE = 13, 11, 26  # SQLite's primary result codes
-_CODES: Final = {
-    "database or disk is full": _FULL,
-    "database disk image is malformed": _CORRUPT,
-    "file is not a database": _NOT_A_DATABASE,
-}  # Python 3.10 gives no code, only the words
 
 _SCHEMA: Final = (
     """
@@ -54,29 +64,9 @@ CREATE TABLE log (
 """
     + items.SCHEMA
 )
-
-
-class DiskFull(StorageFailed):
-    """The disk took nothing of the step, and what was there is untouched."""
-
-
-class DiskUncertain(StorageFailed):
-    """Whether the step is durable is not known; this process must not go on."""
-
-
-class Base(msgspec.Struct, frozen=True, array_like=True):
-    """What the kept log follows: the last entry dropped, and what was in force at it."""
-
-    index: int
-    epoch: int
-    opener: bytes
-    hash: bytes
-    log_time: int
-    members: tuple[MemberId, ...]
-    in_sync: tuple[MemberId, ...]
-
-    def position(self) -> Position:
-        return Position(Epoch(self.epoch, MemberId(self.opener)), self.index, self.hash)
+_ENTRIES: Final = (
+    "SELECT epoch, opener, idx, log_time, previous, payload, hash FROM log WHERE idx BETWEEN ? AND ? ORDER BY idx"
+)
 
 
 class LastStop(msgspec.Struct, frozen=True, array_like=True):
@@ -104,13 +94,14 @@ class Engine:
     """The database of one member's store, in `directory`."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory: Final = directory
+        self.directory: Final = directory
         self._path: Final = directory / "store.db"
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._outgoing: set[Outgoing] = set()
+        self._use: Final = threading.Lock()  # of the reader, of `_outgoing`, and of the name of the database
         self._applied = 0
-        self._log_sizes: deque[tuple[int, int]] = deque()  # (index, payload bytes) of the kept log
-        self._log_bytes = 0
+        self._incoming = 0
 
     # Beginning and end
 
@@ -119,9 +110,10 @@ class Engine:
 
         Raises SealBroken if it is damaged, StorageFailed if it cannot be opened.
         """
-        if not self._path.exists():
-            return None
-        with _told_apart("open"):
+        with told_apart("open"):
+            self._remove_leftovers()
+            if not self._path.exists():
+                return None
             self._open()
             if not self._writing.execute("SELECT 1 FROM sqlite_schema WHERE name = 'meta'").fetchone():
                 self.erase()  # a creation that never became durable
@@ -131,41 +123,59 @@ class Engine:
     def _load(self) -> tuple[Durable, LastStop]:
         if (found_format := self._meta("format", int)) != FORMAT:
             raise SealBroken(f"the store's database has format {found_format}; this version reads {FORMAT}")
-        cluster, member = ClusterId(self._meta("cluster", bytes)), MemberId(self._meta("member", bytes))
-        promised = self._meta("promised", Epoch)
-        committed = self._meta("committed", int)
-        base = self._base()
-        members, sets = base.members, [InSync(base.index, base.in_sync)] if base.index else []
-        entries = self._entries(base.index + 1)
-        last = log.check_chain(base.position() if base.index else log.genesis(cluster), entries)
-        for entry in entries:
-            content = entry.content()
-            if isinstance(content, Open):
-                members = content.members
-            if isinstance(content, Open | SetChange):
-                sets.append(InSync(entry.index, content.in_sync))
-        in_force = max((i for i, s in enumerate(sets) if s.index <= committed), default=0)
-        last_time = entries[-1].log_time if entries else Milliseconds(base.log_time)
-        self._log_sizes = deque((entry.index, len(entry.payload)) for entry in entries)
-        self._log_bytes = sum(size for _, size in self._log_sizes)
-        self._applied = committed
-        found = Durable(cluster, member, promised, last, last_time, committed, members, tuple(sets[in_force:]))
+        base = self._meta("base", Base)
+        cluster = ClusterId(self._meta("cluster", bytes))
+        entries = tuple(_entries(self._writing, base.position.index + 1))
+        if base.position.index == 0 and base.position != log.genesis(cluster):
+            raise SealBroken("the store's log does not begin where this cluster's does")
+        log.check_chain(base.position, entries)
+        kept = self._meta("kept", Entry | None)  # type: ignore[arg-type]
+        if kept is not None:
+            log.check_chain(log.Position(kept.epoch, kept.index - 1, kept.previous), (kept,))
+        found = Durable(
+            cluster=cluster,
+            member=MemberId(self._meta("member", bytes)),
+            promised=self._meta("promised", Epoch),
+            base=base,
+            entries=entries,
+            committed=self._meta("committed", int),
+            kept=kept,
+            diverged=self._meta("diverged", bool),
+            expelled=self._meta("expelled", Removed | None),  # type: ignore[arg-type]
+        )
         if not found.is_sound():
-            raise SealBroken(f"the store's log and its other records disagree at entry {committed}")
+            raise SealBroken(f"the store's log and its other records disagree at entry {found.committed}")
+        self._applied = found.committed
         return found, self._meta("stop", LastStop)
 
     def _open(self) -> None:
         self._path.chmod(0o600)
-        self._writer = _connect(self._path)
+        self._writer = connect(self._path)
         self._writer.execute("PRAGMA journal_mode = WAL")
         self._writer.execute("PRAGMA synchronous = FULL")
         self._writer.execute("PRAGMA secure_delete = FAST")
         self._writer.execute(f"PRAGMA journal_size_limit = {limits.LOG_BYTES}")
-        self._reader = _connect(self._path)
+        self._reader = connect(self._path)
         self._reader.execute("PRAGMA query_only = ON")
+
+    def _remove_leftovers(self) -> None:
+        """What a crash left half done: snapshots not taken over, and a second name of a database that stayed."""
+        for path in self.directory.glob("incoming-*"):
+            path.unlink(missing_ok=True)
+        if self._path.exists():
+            for path in self.directory.glob("store-*.aside.db"):
+                if path.samefile(self._path):
+                    path.unlink()
 
     def close(self) -> None:
         """Close the database; what was committed stays."""
+        with self._use:
+            self._close()
+
+    def _close(self) -> None:
+        for outgoing in self._outgoing:
+            outgoing.close()
+        self._outgoing.clear()
         for connection in (self._reader, self._writer):
             if connection is not None:
                 with suppress(sqlite3.Error):  # nothing is uncommitted, so nothing can be lost
@@ -174,108 +184,245 @@ class Engine:
 
     # Durable steps, called by the writer thread
 
-    def found(self, cluster: ClusterId, member: MemberId, promised: Epoch, entry: Entry, boot: str) -> Outcome:
-        """Make the database of a new cluster with its first entry. Raises DiskFull or DiskUncertain."""
-        assert self._writer is None, "founding over an open database"
-        with _told_apart("create"):
+    def persist(self, step: Persist, boot: str) -> Outcome:
+        """Carry out one step, all of it or nothing; `boot` names this start of the machine for a new database.
+
+        Raises DiskFull or DiskUncertain.
+        """
+        if step.found is not None:
+            return self._found(step, boot)
+        if step.dropped:
+            cluster, member = ClusterId(self._meta("cluster", bytes)), MemberId(self._meta("member", bytes))
+            with told_apart("save"):
+                divergent.save(self.directory, cluster, member, step.dropped)
+        with told_apart("write"):
+            if not step.sync:
+                self._writing.execute("PRAGMA synchronous = NORMAL")
             try:
-                self._remove_files()
-                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                with self._transaction():
+                    outcome = self._carry_out(step)
+            finally:
+                if not step.sync:
+                    self._writing.execute("PRAGMA synchronous = FULL")
+        self._applied = step.committed
+        return outcome
+
+    def _found(self, step: Persist, boot: str) -> Outcome:
+        assert self._writer is None, "founding over an open database"
+        assert step.found is not None, "a step that founds"
+        cluster, member, base = step.found
+        with told_apart("create"):
+            try:
+                remove_database(self._path)
+                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
                 self._open()
                 with self._transaction() as writer:
                     for statement in filter(str.strip, _SCHEMA.split(";")):
                         writer.execute(statement)
-                    writer.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                    self._set_meta("format", FORMAT)
-                    self._set_meta("cluster", cluster)
-                    self._set_meta("member", member)
-                    self._set_meta("promised", list(promised))
-                    self._set_meta("stop", LastStop(boot, None))
-                    self._set_meta("base", Base(0, 0, b"", b"", 0, (), ()))
-                    outcome = self._step((entry,), entry.index)
-                _sync_directory(self._directory)
+                    _begin_meta(writer, cluster, member, base)
+                    _set_meta(writer, "stop", LastStop(boot, None))
+                    self._applied = base.position.index
+                    outcome = self._carry_out(step)
+                sync_directory(self.directory)
             except BaseException:
                 self.close()
                 with suppress(OSError):  # what remains is no cluster, and the next creation begins by removing it
-                    self._remove_files()
+                    remove_database(self._path)
                 raise
-        self._applied = entry.index
+        self._applied = step.committed
         return outcome
 
-    def promise(self, epoch: Epoch, boot: str) -> None:
-        """Make a promise durable. Raises DiskFull or DiskUncertain."""
-        with _told_apart("promise"), self._transaction():
-            self._set_meta("promised", list(epoch))
-            self._set_meta("stop", LastStop(boot, None))
-
-    def persist(self, entries: tuple[Entry, ...], committed: int) -> Outcome:
-        """Append entries and apply all up to `committed`, in one step. Raises DiskFull or DiskUncertain."""
-        kept, size = self._log_sizes.copy(), self._log_bytes
-        try:
-            with _told_apart("write"), self._transaction():
-                outcome = self._step(entries, committed)
-        except BaseException:
-            self._log_sizes, self._log_bytes = kept, size
-            raise
-        self._applied = max(self._applied, committed)
+    def _carry_out(self, step: Persist) -> Outcome:
+        writer = self._writing
+        if step.dropped:
+            first = min(entry.index for entry in step.dropped)
+            assert first > self._applied, "dropping what was applied"
+            writer.execute("DELETE FROM log WHERE idx >= ?", (first,))
+        writer.executemany(
+            "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [(e.index, *e.epoch, e.log_time, e.previous, e.payload, e.hash) for e in step.entries],
+        )
+        for name, value in (
+            ("promised", step.promised),
+            ("kept", step.kept),
+            ("expelled", step.expelled),
+            ("diverged", step.diverged),
+            ("base", step.base),
+        ):
+            if value is not None:
+                _set_meta(writer, name, value)
+        outcome = self._apply(step)
+        if step.base is not None:
+            writer.execute("DELETE FROM log WHERE idx <= ?", (step.base.position.index,))
+        if step.sync:
+            _set_meta(writer, "probe", os.urandom(16))
         return outcome
 
-    def stop(self, boot: str, lease_end: float) -> None:
+    def _apply(self, step: Persist) -> Outcome:
+        assert step.committed >= self._applied, "applying backwards"
+        outcome = Outcome({}, [])
+        if step.committed == self._applied:
+            return outcome
+        new = step.entries[0].index if step.entries else step.committed + 1
+        earlier = _entries(self._writing, self._applied + 1, min(new - 1, step.committed))
+        storage = ItemStorage(self._writing)
+        for entry in (*earlier, *step.entries):
+            content = entry.content() if entry.index <= step.committed else None
+            if isinstance(content, Write):
+                applied = state.apply(storage, entry.index, entry.log_time, content.commit)
+                outcome.answers[entry.index] = applied.answer
+                outcome.changed.append((entry.index, applied.changed))
+        _set_meta(self._writing, "committed", step.committed)
+        return outcome
+
+    def note_start(self, boot: str) -> None:
+        """Note that a store runs, and may grant leases from now on. Raises DiskFull or DiskUncertain."""
+        self._note("stop", LastStop(boot, None))
+
+    def note_stop(self, boot: str, lease_end: float) -> None:
         """Note that the store stopped in order; raises DiskFull or DiskUncertain."""
-        if self._writer is not None:
-            with _told_apart("stop"), self._transaction():
-                self._set_meta("stop", LastStop(boot, lease_end))
+        self._note("stop", LastStop(boot, lease_end))
 
-    def probe(self) -> None:
-        """Write something durable that changes nothing, to see whether the disk takes it."""
+    def _note(self, name: str, value: object) -> None:
         if self._writer is not None:
-            with _told_apart("write"), self._transaction():
-                self._set_meta("probe", os.urandom(16))
+            with told_apart("write"), self._transaction() as writer:
+                _set_meta(writer, name, value)
 
     def erase(self) -> None:
-        """Close and remove the database. Raises DiskUncertain."""
-        with _told_apart("erase"):
-            self.close()
+        """Close and remove everything this store ever kept. Raises DiskUncertain."""
+        with told_apart("erase"), self._use:
+            self._close()
             self._applied = 0
-            self._log_sizes.clear()
-            self._log_bytes = 0
-            self._remove_files()
-            _sync_directory(self._directory)
+            remove_database(self._path)
+            for pattern in ("incoming-*", "store-*.aside.db", "divergent-*"):
+                for path in self.directory.glob(pattern):
+                    path.unlink(missing_ok=True)
+            sync_directory(self.directory)
+
+    # Snapshots
+
+    def send(self) -> Outgoing:
+        """A snapshot of what is applied now, for any thread; `release` it. Raises SealBroken or DiskUncertain."""
+        with told_apart("read"), self._use:
+            assert self._reader is not None, "no database is open"
+            connection = connect(self._path)
+            try:
+                connection.execute("BEGIN")
+                connection.execute("SELECT 1 FROM meta").fetchone()  # from here on it sees no later step
+            except BaseException:
+                connection.close()
+                raise
+            outgoing = Outgoing(connection, _describe)
+            self._outgoing.add(outgoing)
+            return outgoing
+
+    def release(self, outgoing: Outgoing) -> None:
+        """A snapshot is not read any further."""
+        with self._use:
+            self._outgoing.discard(outgoing)
+            outgoing.close()
+
+    def receive(self, cluster: ClusterId) -> Incoming:
+        """Begin to take in a snapshot, for any thread. Raises DiskFull or DiskUncertain."""
+        self._incoming += 1
+        return Incoming(self.directory / f"incoming-{self._incoming}.db", cluster, _SCHEMA)
+
+    def install(self, step: Install, incoming: Incoming) -> None:
+        """Put a finished snapshot in place of log and state, keeping what was promised. Called by the writer thread.
+
+        Raises DiskFull, with everything as it was, or DiskUncertain.
+        """
+        cluster, member = ClusterId(self._meta("cluster", bytes)), MemberId(self._meta("member", bytes))
+        with told_apart("install"):
+            if step.dropped:
+                divergent.save(self.directory, cluster, member, step.dropped)
+            self._complete(incoming.path, step, cluster, member)
+            with self._use:
+                self._checkpoint()
+                self._close()
+                try:
+                    self._replace(incoming.path, step)
+                    self._open()
+                except OSError as error:
+                    raise DiskUncertain(f"the store's disk failed (install): {error.strerror}") from error
+        self._applied = step.base.position.index
+
+    def _complete(self, path: Path, step: Install, cluster: ClusterId, member: MemberId) -> None:
+        """Give the new database all that is not of the snapshot, and make it durable."""
+        new = connect(path)
+        try:
+            new.execute("BEGIN IMMEDIATE")
+            new.execute("DELETE FROM meta")  # of an earlier try
+            _begin_meta(new, cluster, member, step.base)
+            _set_meta(new, "promised", max(self._meta("promised", Epoch), step.base.position.epoch))
+            for name in ("kept", "stop", "expelled"):
+                (value,) = self._writing.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+                new.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+            _set_meta(new, "diverged", step.aside or self._meta("diverged", bool))
+            new.execute("COMMIT")
+        finally:
+            new.close()
+        sync_file(path)
+
+    def _checkpoint(self) -> None:
+        """Bring all of the WAL into the database."""
+        for outgoing in self._outgoing:
+            outgoing.close()
+        busy, left, copied = self._writing.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy or left != copied:
+            raise DiskUncertain("the store's WAL could not be brought into its database")
+
+    def _replace(self, new: Path, step: Install) -> None:
+        _, *rest = database_files(self._path)
+        for path in rest:
+            assert not (path.exists() and path.stat().st_size and path.name.endswith("-wal")), (
+                "a WAL that was not empty"
+            )
+            path.unlink(missing_ok=True)
+        sync_directory(self.directory)
+        if step.aside:
+            position = step.base.position
+            name = f"store-{position.epoch.number}.{position.epoch.opener.hex()}-{position.index}.aside.db"
+            aside = self.directory / name
+            aside.unlink(missing_ok=True)
+            aside.hardlink_to(self._path)
+            sync_directory(self.directory)
+        new.replace(self._path)
+        sync_directory(self.directory)
 
     # Reads, called by the event loop's thread
 
     def get(self, key: Key, *, body: bool) -> Item | None:
-        with _told_apart("read"):
-            return self._reading.get(key, body=body)
+        with self._reading() as reader:
+            return reader.get(key, body=body)
 
     def scan(self, scan: Scan) -> tuple[list[Item], bool]:
-        with _told_apart("read"):
-            return self._reading.scan(scan)
+        with self._reading() as reader:
+            return reader.scan(scan)
 
     def count(self, table: str, scope: bytes) -> int:
-        with _told_apart("read"):
-            return self._reading.count(table, scope)
+        with self._reading() as reader:
+            return reader.count(table, scope)
 
     def recall(self, client: bytes, session: bytes, sequence: int) -> Answer | None:
         """What became of a request: see `state.recall`."""
-        assert self._reader is not None, "no database is open"
-        with _told_apart("read"):
+        with told_apart("read"), self._use:
+            assert self._reader is not None, "no database is open"
             return state.recall(ItemStorage(self._reader), client, session, sequence)
 
     def sizes(self) -> Sizes:
         """Of the state; zeros without a cluster."""
         if self._reader is None:
             return Sizes(0, 0)
-        with _told_apart("read"):
-            return Sizes(self._reading.total(), sum(path.stat().st_size for path in self._files() if path.exists()))
+        with self._reading() as reader:
+            files = (path.stat().st_size for path in database_files(self._path) if path.exists())
+            return Sizes(reader.total(), sum(files))
 
     @contextmanager
-    def snapshot(self) -> Iterator[tuple[int, Iterator[Item]]]:
-        """The applied index and every item as of it, whatever is written meanwhile."""
-        with _told_apart("read"), closing(_connect(self._path)) as connection:
-            connection.execute("BEGIN")
-            (packed,) = connection.execute("SELECT value FROM meta WHERE name = 'committed'").fetchone()
-            yield int(codec.decode(packed)), ItemReader(connection).everything()
+    def _reading(self) -> Iterator[ItemReader]:
+        with told_apart("read"), self._use:
+            assert self._reader is not None, "no database is open"
+            yield ItemReader(self._reader)
 
     # The parts
 
@@ -284,82 +431,8 @@ class Engine:
         assert self._writer is not None, "no database is open"
         return self._writer
 
-    @property
-    def _reading(self) -> ItemReader:
-        assert self._reader is not None, "no database is open"
-        return ItemReader(self._reader)
-
-    def _step(self, entries: tuple[Entry, ...], committed: int) -> Outcome:
-        self._writing.executemany(
-            "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(e.index, *e.epoch, e.log_time, e.previous, e.payload, e.hash) for e in entries],
-        )
-        for entry in entries:
-            self._log_sizes.append((entry.index, len(entry.payload)))
-            self._log_bytes += len(entry.payload)
-        outcome = Outcome({}, [])
-        earlier = self._entries(self._applied + 1, entries[0].index - 1 if entries else committed)
-        storage = ItemStorage(self._writing)
-        for entry in (*earlier, *entries):
-            content = entry.content() if entry.index <= committed else None
-            if isinstance(content, Write):
-                applied = state.apply(storage, entry.index, entry.log_time, content.commit)
-                outcome.answers[entry.index] = applied.answer
-                outcome.changed.append((entry.index, applied.changed))
-        self._set_meta("committed", committed)
-        self._shorten_log(committed)
-        return outcome
-
-    def _shorten_log(self, committed: int) -> None:
-        """Drop the oldest applied entries, some at a time, once the log is a quarter over its bounds."""
-        if len(self._log_sizes) <= limits.LOG_ENTRIES * 5 // 4 and self._log_bytes <= limits.LOG_BYTES * 5 // 4:
-            return
-        last_dropped = 0
-        while self._log_sizes and (len(self._log_sizes) > limits.LOG_ENTRIES or self._log_bytes > limits.LOG_BYTES):
-            index, size = self._log_sizes[0]
-            if index >= committed:
-                break
-            self._log_sizes.popleft()
-            self._log_bytes -= size
-            last_dropped = index
-        if not last_dropped:
-            return
-        base = self._base()
-        members, in_sync = base.members, base.in_sync
-        dropped = self._entries(base.index + 1, last_dropped)
-        for entry in dropped:
-            content = entry.content()
-            if isinstance(content, Open):
-                members = content.members
-            if isinstance(content, Open | SetChange):
-                in_sync = content.in_sync
-        last = dropped[-1]
-        new = Base(last.index, last.epoch.number, last.epoch.opener, last.hash, last.log_time, members, in_sync)
-        self._set_meta("base", new)
-        self._writing.execute("DELETE FROM log WHERE idx <= ?", (last.index,))
-
-    def _entries(self, first: int, last: int = state.INTEGER_MAX) -> list[Entry]:
-        rows = self._writing.execute(
-            "SELECT epoch, opener, idx, log_time, previous, payload, hash FROM log WHERE idx BETWEEN ? AND ? "
-            "ORDER BY idx",
-            (first, last),
-        )
-        return [Entry(Epoch(row[0], row[1]), *row[2:]) for row in rows]
-
-    def _base(self) -> Base:
-        return self._meta("base", Base)
-
     def _meta(self, name: str, kind: type[T]) -> T:
-        row = self._writing.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        if row is None:
-            raise SealBroken(f"the store's database lacks its record {name!r}")
-        try:
-            return codec.decode_as(row[0], kind)
-        except MalformedMessage as error:
-            raise SealBroken(f"the store's record {name!r} does not decode") from error
-
-    def _set_meta(self, name: str, value: object) -> None:
-        self._writing.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, codec.encode(value)))
+        return _get_meta(self._writing, name, kind)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -373,46 +446,45 @@ class Engine:
                 writer.execute("ROLLBACK")
             raise
 
-    def _files(self) -> list[Path]:
-        return [self._path, *(self._path.with_name(self._path.name + ending) for ending in ("-wal", "-shm"))]
 
-    def _remove_files(self) -> None:
-        for path in self._files():
-            path.unlink(missing_ok=True)
+def _begin_meta(connection: sqlite3.Connection, cluster: ClusterId, member: MemberId, base: Base) -> None:
+    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    for name, value in (
+        ("format", FORMAT),
+        ("cluster", cluster),
+        ("member", member),
+        ("promised", list(log.NO_EPOCH)),
+        ("committed", base.position.index),
+        ("base", base),
+        ("kept", None),
+        ("diverged", False),
+        ("expelled", None),
+    ):
+        _set_meta(connection, name, value)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA temp_store = MEMORY")
-    connection.execute("PRAGMA cache_size = -16384")
-    connection.execute("PRAGMA cell_size_check = ON")
-    return connection
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def _get_meta(connection: sqlite3.Connection, name: str, kind: type[T]) -> T:
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        raise SealBroken(f"the store's database lacks its record {name!r}")
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return codec.decode_as(row[0], kind, 2 * log.PAYLOAD_BYTES)
+    except MalformedMessage as error:
+        raise SealBroken(f"the store's record {name!r} does not decode") from error
 
 
-@contextmanager
-def _told_apart(act: str) -> Iterator[None]:
-    """Turn what SQLite and the system raise into one of the three troubles."""
-    try:
-        yield
-    except LnhError:
-        raise
-    except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        primary = code & 0xFF if code is not None else _CODES.get(str(error), 0)
-        if primary == _FULL:
-            raise DiskFull(f"the store's disk is full ({act})") from error
-        if primary in (_CORRUPT, _NOT_A_DATABASE):
-            raise SealBroken(f"the store's database is damaged ({act}): {error}") from error
-        raise DiskUncertain(f"the store's disk failed ({act}): {getattr(error, 'sqlite_errorname', error)}") from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"the store's disk is full ({act})") from error
-        raise DiskUncertain(f"the store's disk failed ({act}): {error.strerror}") from error
+def _set_meta(connection: sqlite3.Connection, name: str, value: Any) -> None:
+    packed = codec.encode(list(value) if isinstance(value, Epoch) else value)
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, packed))
+
+
+def _entries(connection: sqlite3.Connection, first: int, last: int = state.INTEGER_MAX) -> list[Entry]:
+    return [Entry(Epoch(row[0], row[1]), *row[2:]) for row in connection.execute(_ENTRIES, (first, last))]
+
+
+def _describe(connection: sqlite3.Connection) -> tuple[ClusterId, Base]:
+    """The cluster, and what a log that goes on from the applied state follows."""
+    cluster = ClusterId(_get_meta(connection, "cluster", bytes))
+    base, committed = _get_meta(connection, "base", Base), _get_meta(connection, "committed", int)
+    history = History(base, _entries(connection, base.position.index + 1, committed))
+    return cluster, Base(history.last, history.last_time, history.standing)

@@ -15,7 +15,7 @@ import msgspec
 
 from lnh_common import codec, limits
 from lnh_common.errors import MalformedMessage, SealBroken
-from lnh_common.messages.store import Commit
+from lnh_common.messages.store import Commit, MemberInfo
 
 MemberId = NewType("MemberId", bytes)
 ClusterId = NewType("ClusterId", bytes)
@@ -43,11 +43,18 @@ NO_EPOCH: Final = Epoch(0, MemberId(b""))
 
 
 class Open(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="open"):
-    """First entry of an epoch: who is primary, who is a member, and whom a commit waits for."""
+    """First entry of an epoch, whose opener is primary from here on.
 
-    primary: MemberId
-    members: tuple[MemberId, ...]
+    Args:
+        members: all of them, in place of whatever the log said before.
+        in_sync: whom a commit waits for.
+        awaits: members without whose word the epoch may not serve, also not after a restart of its opener
+            (a take-over's survivors, the old primary of a promotion); empty where silence is no obstacle.
+    """
+
+    members: tuple[MemberInfo, ...]
     in_sync: tuple[MemberId, ...]
+    awaits: tuple[MemberId, ...] = ()
 
 
 class SetChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="set"):
@@ -56,16 +63,34 @@ class SetChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="se
     in_sync: tuple[MemberId, ...]
 
 
+class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="members"):
+    """The members from this entry on: one joined, was removed, or has another name or address."""
+
+    members: tuple[MemberInfo, ...]
+
+
+class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="terms"):
+    """What leases are granted for once this entry is committed.
+
+    Args:
+        lease_ms: L, milliseconds.
+        alone_ms: after so long without hearing any other member a primary of several takes no writes; 0: never.
+    """
+
+    lease_ms: int = limits.LEASE_MS
+    alone_ms: int = 0
+
+
 class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="write"):
     """A request of a client, applied once it is committed."""
 
     commit: Commit
 
 
-Payload = Open | SetChange | Write
+Payload = Open | SetChange | Members | Terms | Write
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One entry; `payload` is the encoded Payload, `previous` and `hash` are SHA-256."""
 
     epoch: Epoch
@@ -87,12 +112,17 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
         return Position(self.epoch, self.index, self.hash)
 
 
-class Position(msgspec.Struct, frozen=True, gc=False):
+class Position(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Names an entry and, through its hash, all before it."""
 
     epoch: Epoch
     index: int
     hash: bytes
+
+    @property
+    def rank(self) -> tuple[Epoch, int]:
+        """What decides which of two logs goes on."""
+        return self.epoch, self.index
 
 
 def genesis(cluster: ClusterId) -> Position:

@@ -1,6 +1,7 @@
 """The store's two doors: what the hsm and what the other services may ask, answered by the driver.
 
-The hsm's door takes everything; the services' door only reads. Both are ipc sockets in a directory that only
+The hsm's door takes everything. The services' door takes no write and nothing that founds or ends a cluster here; it
+reads, and lets membership coordinate: who is a member, who is primary. Both are ipc sockets in a directory that only
 the member's own processes can enter.
 """
 
@@ -9,22 +10,22 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from lnh_common.bus.server import Call, Server
-from lnh_common.errors import ArgumentInvalid, ConfigurationInvalid, LnhError
+from lnh_common.errors import ArgumentInvalid, ConfigurationInvalid, LnhError, NoCluster
 from lnh_common.messages import store as messages
 from lnh_common.messages.base import Empty
-from lnh_services.paths import MemberDirectory
-from lnh_services.store import replica as core
-from lnh_services.store import state
+from lnh_services.serving import Member
+from lnh_services.store import inspection, protocol, state
 from lnh_services.store.caches import WorkerId
 from lnh_services.store.driver import Driver
-from lnh_services.store.replica import Interest, Phase
+from lnh_services.store.local import Interest
+from lnh_services.store.log import MemberId, Terms
+from lnh_services.store.protocol import Reply
+from lnh_services.store.replica import Phase
 
-TICK: Final = 0.5  # how often a trouble is looked at again
 WATCH_MARGIN: Final = 0.05  # a watch is answered so long before its asker gives up
 
 
@@ -34,10 +35,11 @@ class StoreService:
     Raises ConfigurationInvalid when another store runs on the same directory.
     """
 
-    def __init__(self, directory: MemberDirectory) -> None:
+    def __init__(self, member: Member) -> None:
+        directory = member.directory
         self._loop: Final = asyncio.get_running_loop()
         self._lock: Final = _lock(directory.data("store") / "store.lock")
-        self._driver: Final = Driver(directory.data("store"), self._tell, self._wake_watchers)
+        self._driver: Final = Driver(member, self._tell, self._wake_watchers)
         self._replica: Final = self._driver.replica
         self._engine: Final = self._driver.engine
         self._identities: dict[WorkerId, bytes] = {}
@@ -53,10 +55,18 @@ class StoreService:
             door.serve(messages.COUNT, self._count)
             door.serve(messages.WATCH, self._watch)
             door.serve(messages.STATUS, self._status)
+            door.serve(messages.ADOPT, self._adopt)
+            door.serve(messages.MEMBER_SET, self._set_member)
+            door.serve(messages.MEMBER_REMOVE, self._remove_member)
+            door.serve(messages.PROMOTE, self._promote)
+            door.serve(messages.TAKE_OVER, self._take_over)
+            door.serve(messages.DIVERGENT, self._divergent)
+            door.serve(messages.DIVERGENT_ACKNOWLEDGE, self._acknowledge_divergence)
         self._hsm.serve(messages.COMMIT, self._commit)
         self._hsm.serve(messages.RECALL, self._recall)
         self._hsm.serve(messages.CREATE, self._create)
         self._hsm.serve(messages.DESTROY, self._destroy)
+        self._hsm.serve(messages.TERMS, self._set_terms)
         self._hsm.serve(messages.ATTACH, self._attach)
         self._hsm.on_cast(messages.FORGOTTEN, self._forgotten)
 
@@ -66,17 +76,13 @@ class StoreService:
         self._hsm.start()
         self._services.start()
         try:
-            while not stop.is_set():
-                with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(stop.wait(), TICK)
-                    break
-                self._driver.tick()
+            await stop.wait()
             self._driver.stopping = True
             self._wake_watchers()
             await self._driver.finish()
         finally:
             await asyncio.gather(self._hsm.close(0.2), self._services.close(0.2))
-            self._driver.close()
+            await self._driver.close()
             os.close(self._lock)
 
     # Reads
@@ -85,24 +91,28 @@ class StoreService:
         key = get.key
         return await self._driver.read(
             Interest(key.table, key.scope, key.id),
-            lambda: messages.Got(item=self._engine.get(key, body=get.body), index=self._replica.committed),
+            lambda current: messages.Got(
+                item=self._engine.get(key, body=get.body), index=self._replica.applied, current=current
+            ),
         )
 
     async def _scan(self, call: Call, scan: messages.Scan) -> messages.Scanned:
-        def perform() -> messages.Scanned:
+        def perform(current: bool) -> messages.Scanned:
             items, more = self._engine.scan(scan)
-            return messages.Scanned(items=tuple(items), more=more, index=self._replica.committed)
+            return messages.Scanned(items=tuple(items), more=more, index=self._replica.applied, current=current)
 
         return await self._driver.read(Interest(scan.table, scan.scope), perform)
 
     async def _count(self, call: Call, count: messages.Count) -> messages.Counted:
         return await self._driver.read(
             Interest(count.table, count.scope),
-            lambda: messages.Counted(count=self._engine.count(count.table, count.scope), index=self._replica.committed),
+            lambda current: messages.Counted(
+                count=self._engine.count(count.table, count.scope), index=self._replica.applied, current=current
+            ),
         )
 
     async def _recall(self, call: Call, recall: messages.Recall) -> messages.Recalled:
-        def perform() -> messages.Recalled:
+        def perform(current: bool) -> messages.Recalled:
             answer = self._engine.recall(recall.client, recall.session, recall.sequence)
             if isinstance(answer, LnhError):
                 raise answer
@@ -117,17 +127,53 @@ class StoreService:
 
     async def _commit(self, call: Call, commit: messages.Commit) -> messages.Committed:
         state.check(commit)
-        reply = await self._driver.commit(commit)
-        index = _index(reply)
-        return messages.Committed(index=index, duplicate=index != reply.entry)
+        return _committed(await self._driver.submit(commit))
+
+    # The cluster
 
     async def _create(self, call: Call, create: messages.Create) -> Empty:
-        _index(await self._driver.order(create))
+        await self._driver.create(create)
+        return Empty()
+
+    async def _adopt(self, call: Call, adopt: messages.Adopt) -> Empty:
+        if adopt.member not in adopt.members:
+            raise ArgumentInvalid("the member that is to join is not among the members")
+        await self._driver.adopt(adopt)
         return Empty()
 
     async def _destroy(self, call: Call, destroy: messages.Destroy) -> Empty:
-        _index(await self._driver.order(destroy))
+        await self._driver.destroy(destroy.cluster)
         return Empty()
+
+    async def _set_member(self, call: Call, asked: messages.SetMember) -> messages.Committed:
+        return _committed(await self._driver.submit(protocol.SetMember(asked.member)))
+
+    async def _remove_member(self, call: Call, asked: messages.MemberRef) -> messages.Committed:
+        return _committed(await self._driver.submit(protocol.RemoveMember(MemberId(asked.member))))
+
+    async def _promote(self, call: Call, asked: messages.MemberRef) -> Empty:
+        _index(await self._driver.submit(protocol.Promote(MemberId(asked.member))))
+        return Empty()
+
+    async def _take_over(self, call: Call, asked: messages.TakeOver) -> messages.Committed:
+        lost = frozenset(MemberId(member) for member in asked.lost)
+        return _committed(await self._driver.take_over(lost, force=asked.force))
+
+    async def _set_terms(self, call: Call, asked: messages.SetTerms) -> messages.Committed:
+        return _committed(await self._driver.submit(protocol.SetTerms(Terms(asked.lease_ms, asked.alone_ms))))
+
+    async def _divergent(self, call: Call, _: Empty) -> messages.Divergent:
+        directory, diverged = self._engine.directory, self._replica.diverged
+        return await asyncio.to_thread(inspection.divergent, directory, diverged=diverged)
+
+    async def _acknowledge_divergence(self, call: Call, _: Empty) -> Empty:
+        self._check_member()
+        _index(await self._driver.acknowledge_divergence())
+        return Empty()
+
+    def _check_member(self) -> None:
+        if self._replica.phase is Phase.NONE:
+            raise NoCluster("this member's store holds no cluster")
 
     # The workers' caches
 
@@ -173,37 +219,19 @@ class StoreService:
             _wake(watcher)
 
     async def _status(self, call: Call, _: Empty) -> messages.Status:
-        replica = self._replica
-        trouble, sizes = self._driver.trouble, self._driver.sizes()
-        return messages.Status(
-            state=self._state(),
-            cluster=replica.cluster,
-            member=replica.member,
-            primary=replica.primary,
-            epoch=replica.epoch.number,
-            in_sync=replica.in_sync,
-            last_index=replica.durable.index,
-            committed_index=replica.committed,
-            applied_index=replica.committed,
-            items=sizes.items,
-            bytes_on_disk=sizes.bytes,
-            commits_per_second=self._driver.commits_per_second,
-            problem=str(trouble) if trouble else "",
-        )
-
-    def _state(self) -> str:
-        if self._driver.trouble is not None:
-            return "failed"
-        if self._replica.phase is Phase.NONE:
-            return "none"
-        return "read-write" if self._replica.is_read_write else "read-only"
+        return inspection.status(self._driver)
 
 
-def _index(reply: core.Reply) -> int:
+def _index(reply: Reply) -> int:
     """The index a request was answered with; raises the error it was answered with."""
     if isinstance(reply.answer, LnhError):
         raise reply.answer
     return reply.answer
+
+
+def _committed(reply: Reply) -> messages.Committed:
+    index = _index(reply)
+    return messages.Committed(index=index, duplicate=index != reply.entry)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

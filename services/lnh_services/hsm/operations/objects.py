@@ -56,8 +56,8 @@ def _store(worker: WorkerCore, request: Request[Any], made: list[tuple[Attribute
 
 
 def _stored(worker: WorkerCore, request: Request[Any], handle: bytes) -> Steps[ObjectView]:
-    attributes, version = yield from worker.described(request.keyring_keys, handle)
-    return view(handle, version, attributes)
+    found = yield from worker.described(request.keyring_keys, handle)
+    return view(handle, found.version, found.known)
 
 
 def generate(worker: WorkerCore, request: Request[GenerateKey]) -> Steps[ObjectView]:
@@ -127,10 +127,11 @@ def set_attributes(worker: WorkerCore, request: Request[SetAttributes]) -> Steps
     keys = request.keyring_keys
     if (yield from worker.acted_before(request)):
         return (yield from _stored(worker, request, message.handle))
-    (attributes, value), version = yield from worker.stored(keys, message.handle)
+    found = yield from worker.stored(keys, message.handle)
+    attributes, value = found.known
     changed = rules.change(attributes, parse_template(message.template), request.role)
-    yield from worker.commit(request, [keys.put(message.handle, version, changed, value)])
-    return view(message.handle, version + 1, changed)
+    yield from worker.commit(request, [keys.put(message.handle, found.version, changed, value)])
+    return view(message.handle, found.version + 1, changed)
 
 
 def destroy(worker: WorkerCore, request: Request[ObjectRef]) -> Steps[Empty]:
@@ -138,7 +139,7 @@ def destroy(worker: WorkerCore, request: Request[ObjectRef]) -> Steps[Empty]:
     handle = request.message.handle
     if (yield from worker.acted_before(request)):
         return Empty()
-    attributes, version = yield from worker.described(request.keyring_keys, handle)
-    rules.check_destroy(attributes)
-    yield from worker.commit(request, [store.Delete(key=request.keyring_keys.key(handle), expected=version)])
+    found = yield from worker.described(request.keyring_keys, handle)
+    rules.check_destroy(found.known)
+    yield from worker.commit(request, [store.Delete(key=request.keyring_keys.key(handle), expected=found.version)])
     return Empty()

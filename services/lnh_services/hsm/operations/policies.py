@@ -20,13 +20,14 @@ def effective_policy(worker: WorkerCore, keyring: bytes = b"") -> Steps[Policy]:
     known = worker.caches.policies.get(keyring)
     if known is not None:
         return known
+    disturbed = worker.disturbed
     cluster = yield from worker.record(PolicyRecord, policy_id())
     policy = rules.change_policy(Policy(), cluster.fields if cluster else {})
     if keyring:
         own = yield from worker.record(PolicyRecord, policy_id(keyring))
         if own is not None:
             policy = rules.effective(policy, own.fields)
-    if worker.is_leased():
+    if worker.may_cache_since(disturbed):
         worker.caches.policies.put(keyring, policy)
     return policy
 

@@ -1,0 +1,95 @@
+"""Entries a member had to drop, kept for an administrator to look at.
+
+Each unbroken run of dropped entries is one file of its own, `divergent-<epoch>-<index>.cbor`, named for its last entry
+(which names, through its hash, all before it). docs/formats/store.md has the content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from lnh_common import codec, limits
+from lnh_common.errors import LnhError, MalformedMessage, SealBroken
+from lnh_services.durable import read_private, replace_file
+from lnh_services.store import log
+from lnh_services.store.log import ClusterId, Entry, MemberId
+
+FORMAT: Final = 1
+PATTERN: Final = "divergent-*.cbor"
+FILE_BYTES: Final = 4 * limits.LOG_BYTES  # what is read back; a log is bounded, and nothing longer is ever dropped
+
+
+class Saved(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What one file holds."""
+
+    format: int
+    cluster: bytes
+    member: bytes
+    entries: tuple[Entry, ...]
+
+
+class Listed(NamedTuple):
+    """One file and what is in it, or why that cannot be read."""
+
+    path: Path
+    saved: Saved | None
+    problem: str
+
+
+def save(directory: Path, cluster: ClusterId, member: MemberId, entries: Sequence[Entry]) -> None:
+    """Make dropped entries durable; what an earlier file holds is never lost. Raises StorageFailed."""
+    for run in _runs(entries):
+        last = run[-1]
+        name = f"divergent-{last.epoch.number}.{last.epoch.opener.hex()}-{last.index}.cbor"
+        path = directory / name
+        if path.exists():
+            try:
+                if len(read(path).entries) >= len(run):
+                    continue  # dropped once before: they agree on all that both hold
+            except LnhError:
+                path.rename(path.with_suffix(".unreadable"))
+        replace_file(path, codec.encode(Saved(FORMAT, cluster, member, run)))
+
+
+def read(path: Path) -> Saved:
+    """Raises SealBroken when it is not what `save` wrote, StorageFailed when it cannot be read."""
+    data = read_private(path, FILE_BYTES)
+    try:
+        saved = codec.decode_as(data or b"", Saved, FILE_BYTES)
+    except MalformedMessage as error:
+        raise SealBroken(f"{path.name} does not decode") from error
+    if saved.format != FORMAT:
+        raise SealBroken(f"{path.name} has format {saved.format}; this version reads {FORMAT}")
+    for entry in saved.entries:
+        fields = (entry.epoch, entry.index, entry.log_time, entry.previous, entry.payload)
+        if log.entry_hash(*fields) != entry.hash:
+            raise SealBroken(f"{path.name}: entry {entry.index} was changed: its hash does not fit")
+    return saved
+
+
+def find(directory: Path) -> list[Listed]:
+    """All that was ever dropped here, oldest first."""
+    paths = sorted(directory.glob(PATTERN), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    return [_listed(path) for path in paths]
+
+
+def _listed(path: Path) -> Listed:
+    try:
+        return Listed(path, read(path), "")
+    except LnhError as error:
+        return Listed(path, None, str(error))
+
+
+def _runs(entries: Iterable[Entry]) -> list[tuple[Entry, ...]]:
+    """Split where an entry does not follow the one before."""
+    runs: list[list[Entry]] = []
+    for entry in entries:
+        if runs and entry.previous == runs[-1][-1].hash:
+            runs[-1].append(entry)
+        else:
+            runs.append([entry])
+    return [tuple(run) for run in runs]

@@ -1,0 +1,305 @@
+"""A member that is not primary: it follows the primary's log, asks for its lease, passes on what it is asked. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lnh_common import limits
+from lnh_common.errors import LnhError, MemberReadOnly, NotPossible, OutcomeUnknown
+from lnh_services.store.history import Base
+from lnh_services.store.local import Handing, Local, Origin
+from lnh_services.store.log import Entry, MemberId, Open, Position
+from lnh_services.store.primary import Primary
+from lnh_services.store.protocol import (
+    Append,
+    Appended,
+    Behind,
+    Fetch,
+    Fetched,
+    Forward,
+    Forwarded,
+    Go,
+    Instant,
+    Message,
+    Order,
+    Ping,
+    Pong,
+    Promote,
+    Rejected,
+)
+
+PING: Final = limits.PING_MS / 1000
+RESEND: Final = 0.3  # seconds after which what was not answered is said again
+RECLAIM: Final = 2.0  # an old primary waits so long for the new one's `open`
+SEARCH: Final = 1.0  # without a word of the primary for so long, everybody is asked
+REOPEN: Final = 5.0  # ... and one whose own epoch is the newest opens another
+HELD: Final = 10.0  # what was held while the primary changed is refused, if there is no lease by then
+FETCH_ENTRIES: Final = 512
+FETCH_BYTES: Final = 4 * limits.MIB
+_PINGS_KEPT: Final = 64
+
+
+class Follower:
+    """An ordinary member of the epoch it promised.
+
+    Args:
+        handing: set on an old primary that promised this epoch to the member it promotes.
+    """
+
+    def __init__(self, local: Local, now: Instant, handing: Handing | None = None) -> None:
+        self._local: Final = local
+        self._epoch: Final = local.promised
+        self._handing = handing
+        self._since: Final = now.boot
+        self._heard = 0.0  # a word of this epoch's primary
+        self._matched = 0  # the log is known to agree with the primary's up to here
+        self._said = 0  # acknowledged up to here
+        self._say_again = False
+        self._parted = False
+        self._lease_until = 0.0
+        self._clearing: tuple[int, float] | None = None  # the round before a lease is taken, and that lease
+        self._pings: dict[int, float] = {}
+        self._number = 0
+        self._next_ping = 0.0
+        self._next_go = 0.0
+        self._forwards: dict[int, tuple[Origin, Order]] = {}
+
+    @property
+    def primary(self) -> MemberId:
+        return self._epoch.opener if self._heard else MemberId(b"")
+
+    # The lease
+
+    def is_current(self, now: Instant) -> bool:
+        return now.boot < self._lease_until and self._epoch == self._local.promised
+
+    def current_until(self, now: Instant) -> float:
+        return self._lease_until
+
+    def _pong(self, now: Instant, pong: Pong) -> None:
+        sent = self._pings.pop(pong.number, None)
+        if not self._local.is_installing:
+            self._commit(pong.committed)
+        if sent is None or not pong.lease_ms:
+            return
+        until = self.lease_end(now, sent, pong.lease_ms)
+        if self.is_current(now):
+            self._lease_until = max(self._lease_until, until)
+        elif self._clearing is not None:
+            self._clearing = (self._clearing[0], max(self._clearing[1], until))
+        elif self._local.caches_known:
+            # What caches took from applied state while there was no lease may be older than what the lease vouches for.
+            self._clearing = (self._local.clear_caches(), until)
+
+    def lease_end(self, now: Instant, sent: float, lease_ms: int) -> float:
+        """A lease counts from when it was asked for, so that it ends before the primary's count of it does."""
+        return sent + lease_ms / 1000
+
+    def forgotten(self, now: Instant, round_: int) -> None:
+        if self._clearing is not None and self._clearing[0] == round_:
+            self._lease_until, self._clearing = self._clearing[1], None
+
+    # The log
+
+    def receive(self, now: Instant, sender: MemberId, message: Message) -> None:
+        if isinstance(message, Append | Pong):
+            self._hear(now, sender, message)
+        elif isinstance(message, Go):
+            self._go(now, sender, message)
+        elif isinstance(message, Fetch):
+            if message.epoch == self._epoch and message.epoch.opener == sender:
+                self._fetch(sender, message)
+        elif isinstance(message, Forwarded):
+            forwarded = self._forwards.pop(message.number, None)
+            if forwarded is not None:
+                error = message.error
+                answer = message.index if error is None else LnhError.from_wire(list(error))
+                self._local.answer(forwarded[0], answer, message.entry)
+        elif isinstance(message, Forward):
+            self._local.answer((sender, message.number), OutcomeUnknown("this member is not primary any more"))
+
+    def _hear(self, now: Instant, sender: MemberId, message: Append | Pong) -> None:
+        if message.epoch != self._epoch or sender != self._epoch.opener:
+            if message.epoch < self._local.promised:
+                self._local.send(sender, Rejected(self._local.promised))
+            return
+        self._heard = now.boot
+        if isinstance(message, Pong):
+            self._pong(now, message)
+        elif not self._local.is_installing:
+            self._append(sender, message)
+
+    def _append(self, sender: MemberId, append: Append) -> None:
+        if not self.matches(append.previous):
+            self._fall_behind(sender)
+            return
+        new = self._new_entries(append.entries)
+        if new is None:
+            self._parted = True
+            self._fall_behind(sender)
+            return
+        if new:
+            self._local.truncate(new[0].index - 1)
+            self._local.extend(new)
+        end = append.previous.index + len(append.entries)
+        self._matched = max(self._matched, end)
+        self._say_again = True
+        self._commit(append.committed)
+
+    def matches(self, previous: Position) -> bool:
+        """Whether this log holds what the primary's entries follow."""
+        return self._local.history.has(previous)
+
+    def _new_entries(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...] | None:
+        """Those not in the log yet; None if they contradict what is committed here."""
+        history = self._local.history
+        for number, entry in enumerate(entries):
+            held = history.position(entry.index)
+            if held == entry.position():
+                continue
+            if held is not None:
+                assert held.epoch != entry.epoch, "two entries of one epoch at one index"
+                if entry.index <= self._local.committed:
+                    return None
+            return entries[number:]
+        return ()
+
+    def _commit(self, committed: int) -> None:
+        self._local.commit(max(self._local.committed, self.known_committed(committed)))
+
+    def known_committed(self, committed: int) -> int:
+        """Of what the primary says is committed, the part that this log is known to share."""
+        return min(committed, self._matched)
+
+    def _fall_behind(self, sender: MemberId) -> None:
+        local = self._local
+        outline = local.history.outline(local.committed)
+        local.send(sender, Behind(self._epoch, local.incarnation, outline, self._parted))
+
+    def settle(self, now: Instant) -> None:
+        """Acknowledge what has become durable and forgotten since."""
+        vouched = min(self.vouched(), self._matched)
+        if (vouched > self._said or self._say_again) and self._heard and not self._local.is_installing:
+            position = self._local.history.position(vouched)
+            if position is not None and vouched:
+                self._said = vouched
+                message = Appended(self._epoch, vouched, position.hash, self._local.incarnation, self._matched)
+                self._local.send(self._epoch.opener, message)
+        self._say_again = False
+        self._hand_over_done()
+        if self._local.held and self.is_current(now) and self._handing is None:
+            held, self._local.held = self._local.held, []
+            for origin, order in held:
+                self.take(now, origin, order)
+
+    def vouched(self) -> int:
+        """What is durable here, and forgotten by every cache."""
+        return self._local.vouched
+
+    def projected(self) -> int:
+        return self._local.committed
+
+    def has_parted(self) -> bool:
+        return self._parted
+
+    def may_install(self, sender: MemberId, base: Base) -> bool:
+        if sender != self._epoch.opener or self._epoch != self._local.promised:
+            return False
+        if self._parted:
+            return base.position.epoch == self._epoch
+        return base.position.index > self._local.committed and not self._local.history.has(base.position)
+
+    def installed(self, base: Base) -> None:
+        self._parted = False
+        self._matched = base.position.index
+
+    def _fetch(self, sender: MemberId, fetch: Fetch) -> None:
+        history = self._local.history
+        shared = history.shared(fetch.outline)
+        if shared is None:
+            self._local.send_snapshot(sender, fetch.epoch)
+            return
+        entries = history.following(shared.index, FETCH_ENTRIES, FETCH_BYTES)
+        self._local.send(sender, Fetched(fetch.epoch, shared, entries))
+
+    # Time
+
+    def tick(self, now: Instant) -> None:
+        if now.boot >= self._next_ping:
+            self._next_ping = now.boot + PING
+            self._ping(now)
+        if self._handing is not None:
+            self._tick_handing(now, self._handing)
+            return
+        if self._local.held and now.boot - self._since > HELD:
+            held, self._local.held = self._local.held, []
+            for origin, _ in held:
+                self._local.answer(origin, MemberReadOnly("the primary changed, and this member has no lease yet"))
+        if self._local.was_primary() and now.boot - max(self._heard, self._since) > REOPEN:
+            self._local.reopen(now, self._local.promised)
+
+    def _ping(self, now: Instant) -> None:
+        self._number += 1
+        self._pings[self._number] = now.boot
+        if len(self._pings) > _PINGS_KEPT:
+            del self._pings[next(iter(self._pings))]
+        lost = now.boot - max(self._heard, self._since) > SEARCH
+        known = self._epoch.opener in self._local.others
+        for member in self._local.others if lost or not known else (self._epoch.opener,):
+            self._local.send(member, Ping(self._epoch, self._local.incarnation, self._number))
+
+    # Passing on
+
+    def take(self, now: Instant, origin: Origin, order: Order) -> None:
+        local = self._local
+        if self._handing is not None:
+            local.held.append((origin, order))
+        elif isinstance(origin, tuple):
+            local.answer(origin, OutcomeUnknown("this member is not primary any more"))
+        elif not self.is_current(now):
+            local.answer(origin, MemberReadOnly("this member has no lease from the primary"))
+        else:
+            self._number += 1
+            self._forwards[self._number] = (origin, order)
+            local.send(self._epoch.opener, Forward.of(self._epoch, self._number, order))
+
+    def leave(self, now: Instant) -> None:
+        for origin, order in self._forwards.values():
+            if isinstance(order, Promote) and order.member == self._local.promised.opener:
+                self._local.promotions.append((origin, order.member))
+            else:
+                self._local.answer(origin, OutcomeUnknown("the primary changed while it was asked"))
+        self._forwards.clear()
+        if self._handing is not None:
+            why = NotPossible("the member to be promoted did not take over in time; the primary took it back")
+            self._local.answer(self._handing.origin, why)
+            self._handing = None
+
+    # Promotion
+
+    def _go(self, now: Instant, sender: MemberId, go: Go) -> None:
+        """The primary hands over: open the epoch it promised, if the log is all there."""
+        local = self._local
+        if go.epoch.opener != local.member or go.epoch <= local.promised or sender != self._epoch.opener:
+            return
+        if local.history.last != go.last or min(self.vouched(), self._matched) < go.last.index:
+            return
+        local.promise(go.epoch)
+        in_sync = local.standing.in_sync
+        awaits = tuple(member for member in in_sync if member != local.member)
+        self.leave(now)
+        local.role = Primary(local, now, Open(local.members, in_sync, awaits), last_to=sender)
+
+    def _tick_handing(self, now: Instant, handing: Handing) -> None:
+        if now.boot - self._since > RECLAIM and not self._heard:
+            self._local.reopen(now, self._epoch)
+        elif now.boot >= self._next_go and not self._heard:
+            self._next_go = now.boot + RESEND
+            self._local.when_durable(lambda: self._local.send(handing.target, Go(self._epoch, handing.last)))
+
+    def _hand_over_done(self) -> None:
+        opened = self._local.standing.opened
+        is_open = self._local.history.last.epoch == self._epoch and self._local.committed >= opened
+        if self._handing is not None and is_open:
+            self._local.answer(self._handing.origin, opened, opened)
+            self._handing = None

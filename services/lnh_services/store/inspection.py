@@ -1,0 +1,128 @@
+"""What an operator is shown of a store: its status, and the entries it had to drop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from lnh_common.errors import LnhError
+from lnh_common.messages import store as messages
+from lnh_services.store import divergent as kept
+from lnh_services.store.driver import Driver
+from lnh_services.store.log import Entry, Write
+from lnh_services.store.primary import Primary
+from lnh_services.store.replica import Phase, Replica
+from lnh_services.store.state import touched
+
+_FILES: Final = 64
+_WRITES: Final = 256
+_KEYS: Final = 16
+
+
+def status(driver: Driver) -> messages.Status:
+    """How the store stands now."""
+    replica = driver.replica
+    trouble, sizes = driver.trouble, driver.sizes()
+    return messages.Status(
+        state=_state(driver),
+        cluster=replica.cluster,
+        member=replica.member,
+        primary=replica.primary,
+        epoch=replica.promised.number,
+        in_sync=replica.standing.in_sync,
+        last_index=replica.history.last.index,
+        committed_index=replica.committed,
+        applied_index=replica.applied,
+        items=sizes.items,
+        bytes_on_disk=sizes.bytes,
+        commits_per_second=driver.commits_per_second,
+        problem=str(trouble) if trouble else driver.listening_problem,
+        members=replica.members,
+        removed=tuple(
+            messages.RemovedMember(member=each.member, epoch=each.epoch.number, index=each.index)
+            for each in replica.expelling()
+        ),
+        lease_ms=int(driver.lease_left() * 1000),
+        lags=_lags(driver),
+        diverged=replica.diverged,
+        expelled=_expelled(replica),
+    )
+
+
+def _state(driver: Driver) -> str:
+    if driver.trouble is not None:
+        return "failed"
+    if driver.replica.phase is Phase.NONE:
+        return "none"
+    if driver.replica.phase is Phase.EXPELLED:
+        return "expelled"
+    if driver.is_current():
+        return "read-write"
+    standing = driver.replica.standing
+    joins = driver.replica.member in dict(standing.joining) or not standing.opened
+    return "joining" if joins else "read-only"
+
+
+def _lags(driver: Driver) -> tuple[messages.Lag, ...]:
+    role = driver.replica.role
+    if not isinstance(role, Primary):
+        return ()
+    now = driver.now().boot
+    return tuple(
+        messages.Lag(
+            member=member,
+            index=progress.match,
+            heard_ms=int((now - progress.heard) * 1000) if progress.heard > 0 else -1,
+        )
+        for member, progress in role.progress().items()
+    )
+
+
+def _expelled(replica: Replica) -> str:
+    removed = replica.expelled
+    if removed is None:
+        return ""
+    return f"entry {removed.index} of epoch {removed.epoch.number} removed this member from the cluster"
+
+
+def divergent(directory: Path, *, diverged: bool) -> messages.Divergent:
+    """The newest files of dropped entries, and what is in them. Reads the disk."""
+    files: list[messages.DivergentFile] = []
+    room = _WRITES
+    for listed in reversed(kept.find(directory)[-_FILES:]):
+        file = _file(listed, room)
+        room -= len(file.writes)
+        files.append(file)
+    aside = tuple(sorted(path.name for path in directory.glob("store-*.aside.db")))
+    return messages.Divergent(diverged=diverged, files=tuple(files), aside=aside)
+
+
+def _file(listed: kept.Listed, room: int) -> messages.DivergentFile:
+    saved_at = listed.path.stat().st_mtime_ns // 1_000_000
+    if listed.saved is None or not listed.saved.entries:
+        return messages.DivergentFile(name=listed.path.name, saved_at=saved_at, problem=listed.problem or "no entries")
+    entries = listed.saved.entries
+    writes = [write for entry in entries if (write := _write(entry)) is not None]
+    return messages.DivergentFile(
+        name=listed.path.name,
+        saved_at=saved_at,
+        epoch=entries[-1].epoch.number,
+        opener=entries[-1].epoch.opener,
+        first=entries[0].index,
+        last=entries[-1].index,
+        entries=len(entries),
+        writes=tuple(writes[:room]),
+    )
+
+
+def _write(entry: Entry) -> messages.DivergentEntry | None:
+    try:
+        content = entry.content()
+    except LnhError:
+        return None
+    if not isinstance(content, Write):
+        return None
+    keys = sorted(touched(content.commit), key=lambda key: (key.table, key.scope, key.id))[:_KEYS]
+    return messages.DivergentEntry(
+        index=entry.index, log_time=entry.log_time, client=content.commit.client, keys=tuple(keys)
+    )

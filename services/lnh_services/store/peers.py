@@ -1,0 +1,318 @@
+"""Store to store: one ROUTER that receives, one DEALER to each other member that sends, over TCP and CURVE.
+
+Who may connect is decided by key: those of the members in force, and of those removed, who are to learn why.
+The sender of a message is the member whose key its connection proved to hold (ZAP's User-Id); nothing in a message says
+who sent it. Everything may be lost: to a member that is not connected nothing is kept, and what a slow one has not
+taken is bounded; whoever must be heard says it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from lnh_common import codec, limits, wire
+from lnh_common.bus import curve, zap
+from lnh_common.bus.pump import CurvePump, Pump
+from lnh_common.errors import LnhError, MalformedMessage
+from lnh_common.events import Log
+from lnh_common.messages.store import MemberInfo
+from lnh_services.store.history import REMOVED_KEPT
+from lnh_services.store.log import MemberId
+from lnh_services.store.protocol import Message, Ping, Pong
+from lnh_services.store.transfer import Transfer
+
+STORE_PORT: Final = 2  # after a member's base port
+MESSAGE_BYTES: Final = 16 * limits.MIB  # the largest: a batch of entries, and one more
+QUEUE_BYTES: Final = 64 * limits.MIB  # what waits for one member
+QUEUE_MESSAGES: Final = 16_384
+REMOVED_IDLE: Final = 10.0  # seconds a connection to a removed member stays after the last word
+_HIGH_WATER_MARK: Final = 16  # messages in libzmq, beyond our own queue
+
+_REPLICA: Final = "store.replica"
+_SNAPSHOT: Final = "store.snapshot"
+
+OnMessage = Callable[[MemberId, Message], None]
+OnTransfer = Callable[[MemberId, Transfer], None]
+
+_log: Final = Log("store.peers")
+
+
+@dataclass(eq=False)
+class _Link:
+    """The sending connection to one member, and what waits for it."""
+
+    info: MemberInfo
+    socket: zmq.Socket[bytes]
+    monitor: zmq.Socket[bytes]
+    queue: deque[wire.Frames] = field(default_factory=deque)
+    size: int = 0
+    connected: bool = False
+    pumps: list[Pump] = field(default_factory=list)
+    problem: str = ""
+    used: float = 0.0
+
+
+class Peers:
+    """Connects this member's store with the others'. Made and used within a running loop.
+
+    Args:
+        address: ZeroMQ endpoint to bind once there are other members.
+        keys: the key file of the member ports, read when it is first needed.
+        on_message, on_transfer: called with what a member says; must not raise.
+    """
+
+    def __init__(self, address: str, keys: Path, on_message: OnMessage, on_transfer: OnTransfer) -> None:
+        self.problem = ""  # why others cannot connect
+        self.dropped = 0  # messages to members that are slow or away
+        self._address: Final = address
+        self._key_file: Final = keys
+        self._keys: curve.KeyPair | None = None
+        self._on_message: Final = on_message
+        self._on_transfer: Final = on_transfer
+        self._loop: Final = asyncio.get_running_loop()
+        self._context: Final[zmq.Context[zmq.Socket[bytes]]] = zmq.Context()
+        self._known: dict[bytes, MemberId] = {}  # by key in Z85
+        self._infos: dict[MemberId, MemberInfo] = {}
+        self._listed: frozenset[MemberId] = frozenset()
+        self._links: dict[MemberId, _Link] = {}
+        self._authenticator: zmq.Socket[bytes] | None = None
+        self._router: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._pumps: list[Pump] = []
+        self._refused = 0
+
+    # Who there is
+
+    def know(self, members: Iterable[MemberInfo]) -> None:
+        """The other members are these from now on; those that were and are no more may still connect."""
+        listed = {MemberId(info.id): info for info in members}
+        for id_, info in listed.items():
+            if self._infos.get(id_) != info:
+                self._disconnect(id_)
+            self._infos.pop(id_, None)
+            self._infos[id_] = info
+        self._listed = frozenset(listed)
+        gone = [id_ for id_ in self._infos if id_ not in self._listed]
+        for id_ in gone:
+            self._disconnect(id_)
+        for id_ in gone[: max(0, len(gone) - REMOVED_KEPT)]:
+            del self._infos[id_]
+        self._known = {curve.to_z85(info.key): id_ for id_, info in self._infos.items()}
+        if listed:
+            self.open()
+            for id_ in sorted(listed):
+                self._connect(id_)
+
+    def tidy(self) -> None:
+        """Try again to listen, if that failed, and end connections that were made to tell the removed; now and then."""
+        self.open()
+        idle = self._loop.time() - REMOVED_IDLE
+        for id_ in [id_ for id_, link in self._links.items() if id_ not in self._listed and link.used < idle]:
+            self._disconnect(id_)
+
+    def open(self) -> None:
+        """Listen, if there is anybody to listen to and nothing in the way; `problem` says what is."""
+        if self._router is not None or not self._listed:
+            return
+        try:
+            self._keys = self._keys or curve.KeyPair.load(self._key_file)
+            self._bind(self._keys)
+        except (zmq.ZMQError, OSError, LnhError) as error:
+            if not self.problem:
+                _log.failure("cannot listen", address=self._address, problem=str(error))
+            self.problem = f"other members cannot connect to {self._address}: {error}"
+        else:
+            self.problem = ""
+            _log.info("listening", address=self._address)
+
+    def _bind(self, keys: curve.KeyPair) -> None:
+        if self._authenticator is None:
+            self._authenticator = zap.socket(self._context)
+            self._pumps.append(Pump(self._authenticator, self._admit))
+        router = self._context.socket(zmq.ROUTER)
+        _common_options(router)
+        router.rcvhwm = _HIGH_WATER_MARK
+        router.maxmsgsize = MESSAGE_BYTES
+        router.ipv6 = "[" in self._address
+        curve.serve(router, keys)
+        try:
+            router.bind(self._address)
+        except zmq.ZMQError:
+            router.close(0)
+            raise
+        self._router = router
+        self._monitor = router.get_monitor_socket(curve.FAILED_EVENTS)
+        self._pumps.append(CurvePump(router, self._receive))
+        self._pumps.append(Pump(self._monitor, self._on_refused))
+
+    def _admit(self, frames: list[bytes]) -> None:
+        assert self._authenticator is not None, "it was asked"
+        self._authenticator.send_multipart(zap.answer(frames, lambda shake: shake.key in self._known))
+
+    def _connect(self, id_: MemberId) -> _Link | None:
+        if id_ in self._links or self._keys is None:
+            return self._links.get(id_)
+        info = self._infos[id_]
+        socket = self._context.socket(zmq.DEALER)
+        _common_options(socket)
+        socket.immediate = True
+        socket.sndhwm = _HIGH_WATER_MARK
+        socket.reconnect_ivl = 50
+        socket.reconnect_ivl_max = 500
+        socket.connect_timeout = 1000
+        socket.ipv6 = ":" in info.host
+        curve.connect(socket, curve.to_z85(info.key), self._keys)
+        monitor = socket.get_monitor_socket(curve.LINK_EVENTS)
+        link = _Link(info, socket, monitor, used=self._loop.time())
+        # A DEALER's pump is woken when it can be written to as well.
+        link.pumps += [Pump(monitor, lambda frames: self._on_event(link, frames))]
+        self._loop.add_reader(int(socket.getsockopt(zmq.FD)), self._flush, link)
+        host = f"[{info.host}]" if ":" in info.host else info.host
+        socket.connect(f"tcp://{host}:{info.port + STORE_PORT}")
+        self._links[id_] = link
+        return link
+
+    def _disconnect(self, id_: MemberId) -> None:
+        link = self._links.pop(id_, None)
+        if link is None:
+            return
+        for pump in link.pumps:
+            pump.stop()
+        self._loop.remove_reader(int(link.socket.getsockopt(zmq.FD)))
+        link.socket.disable_monitor()
+        link.monitor.close(0)
+        link.socket.close(0)
+
+    def is_connected(self, member: MemberId) -> bool:
+        """Whether what is sent to this member can leave now."""
+        link = self._links.get(member)
+        return link is not None and link.connected
+
+    def close(self) -> None:
+        """Drop everything that was not sent, and close. Closing twice is fine."""
+        for id_ in list(self._links):
+            self._disconnect(id_)
+        for pump in self._pumps:
+            pump.stop()
+        self._pumps.clear()
+        if self._router is not None:
+            self._router.disable_monitor()
+        for socket in (self._monitor, self._router, self._authenticator):
+            if socket is not None:
+                socket.close(0)
+        self._monitor = self._router = self._authenticator = None
+        self._context.term()
+
+    # Sending
+
+    def send(self, to: MemberId, message: Message) -> None:
+        """Say something to a member, listed or removed; it may be lost."""
+        self._send(to, _REPLICA, message, first=isinstance(message, Ping | Pong))
+
+    def transfer(self, to: MemberId, transfer: Transfer) -> None:
+        """Say something about a snapshot; it may be lost."""
+        self._send(to, _SNAPSHOT, transfer)
+
+    def _send(self, to: MemberId, operation: str, message: Any, *, first: bool = False) -> None:
+        link = self._links.get(to)
+        if link is None and to in self._infos:
+            link = self._connect(to)
+        if link is None or not link.connected:
+            self.dropped += 1
+            return
+        link.used = self._loop.time()
+        body = codec.encode(message)
+        if link.size + len(body) > QUEUE_BYTES or len(link.queue) >= QUEUE_MESSAGES:
+            self.dropped += 1
+            return
+        frames = [wire.request(operation, 0, 0, kind=wire.Kind.CAST).pack(), b"", body]
+        # Leases hang on pings: they do not wait behind a long batch.
+        (link.queue.appendleft if first else link.queue.append)(frames)
+        link.size += len(body)
+        self._flush(link)
+
+    def _flush(self, link: _Link) -> None:
+        """Give libzmq what it takes; its descriptor says when it takes more."""
+        if link.socket.closed:
+            return
+        while link.queue:
+            try:
+                link.socket.send_multipart(link.queue[0], zmq.NOBLOCK)
+            except zmq.Again:
+                if not int(link.socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT:
+                    return
+                continue
+            link.size -= len(link.queue.popleft()[2])
+        link.socket.getsockopt(zmq.EVENTS)  # takes note of what its descriptor told
+
+    def _on_event(self, link: _Link, frames: list[bytes]) -> None:
+        event = parse_monitor_message(frames)["event"]
+        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            link.connected, link.problem = True, ""
+            _log.info("connected", peer=link.info.name)
+        elif event == zmq.EVENT_DISCONNECTED:
+            if link.connected:
+                _log.info("disconnected", peer=link.info.name)
+            link.connected = False
+            self.dropped += len(link.queue)
+            link.queue.clear()
+            link.size = 0
+        elif link.problem != (problem := curve.explain(event)):
+            link.problem = problem
+            _log.warning("handshake failed", peer=link.info.name, problem=problem)
+
+    # Receiving
+
+    def _receive(self, frames: list[bytes], key: bytes) -> None:
+        sender = self._known.get(key)
+        if sender is None:
+            return  # removed so long ago that it is forgotten, and still connected
+        try:
+            header, body = _parse(frames[1:])
+            if header.operation == _REPLICA:
+                message: Message = codec.decode_as(body, Message, MESSAGE_BYTES)  # type: ignore[arg-type]
+                self._on_message(sender, message)
+            elif header.operation == _SNAPSHOT:
+                transfer: Transfer = codec.decode_as(body, Transfer, MESSAGE_BYTES)  # type: ignore[arg-type]
+                self._on_transfer(sender, transfer)
+        except LnhError as error:
+            _log.warning("malformed message", peer=self._infos[sender].name, problem=str(error))
+
+    def _on_refused(self, frames: list[bytes]) -> None:
+        self._refused += 1
+        if self._refused.bit_count() == 1:  # at powers of two: seen, and never a flood
+            _log.warning("handshakes refused", so_far=self._refused)
+
+
+def _common_options(socket: zmq.Socket[bytes]) -> None:
+    """What both ends of a connection have.
+
+    No heartbeats: with them libzmq 4.3 aborts the process when a connection breaks of which it had stopped reading (its
+    issues 3596 and 4364). The replica's pings find out who is silent, TCP's own means who is gone.
+    """
+    socket.linger = 0
+    socket.handshake_ivl = 2000
+    # Not acknowledged by the other machine for so long: the connection is given up and made anew, since what is cut and
+    # joined again would otherwise wait for the kernel's ever longer retries.
+    socket.setsockopt(zmq.TCP_MAXRT, 1500)
+    socket.tcp_keepalive = 1
+    socket.tcp_keepalive_idle = 5
+    socket.tcp_keepalive_intvl = 2
+    socket.tcp_keepalive_cnt = 3
+
+
+def _parse(frames: list[bytes]) -> tuple[wire.Header, bytes]:
+    if len(frames) != 3 or frames[1]:
+        raise MalformedMessage(f"{len(frames)} frames; a message between stores has 3, the second empty")
+    header = wire.Header.parse(frames[0])
+    if header.kind is not wire.Kind.CAST:
+        raise MalformedMessage("stores send casts only")
+    return header, frames[2]

@@ -1,0 +1,565 @@
+"""The primary: from its epoch's `open` on it appends, feeds the members, counts, grants leases, changes the set. Pure.
+
+Until the `open` is committed it does not serve: it grants nothing and takes no writes. `awaits` are members whose word
+it needs before that, and before it drops anyone: those who promised, until the `open` is durable there; of a
+promotion the whole set, the old primary last.
+
+**Leases.** Whoever is in the committed set and in every later one may be granted a lease. To drop a member, granting
+stops; when the last grant has certainly ended, the set without it is appended. The member counts from when it asked,
+the primary from when it answered, plus the bound on how much clocks drift, so the member's lease ends first.
+
+**A stall.** A primary whose own loop stood still does not know what happened meanwhile: it treats every member of the
+set as just granted the longest lease, and commits nothing before each other member has spoken or been silent for a
+lease: so it learns of its own removal first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from lnh_common import limits
+from lnh_common.errors import LnhError, MemberReadOnly, NameTaken, NameUnknown, NotPossible, OutcomeUnknown
+from lnh_common.messages.store import Commit, MemberInfo
+from lnh_services.store.history import Base
+from lnh_services.store.local import Handing, Local, Origin
+from lnh_services.store.log import Epoch, MemberId, Members, Open, SetChange, Write
+from lnh_services.store.protocol import (
+    Append,
+    Appended,
+    Behind,
+    Forward,
+    Instant,
+    Keep,
+    Kept,
+    Message,
+    Order,
+    Ping,
+    Pong,
+    Promote,
+    Rejected,
+    RemoveMember,
+    SetMember,
+    SetTerms,
+)
+
+DRIFT: Final = 0.02  # how much faster one member's clock may run than another's
+RESEND: Final = 0.3  # seconds after which what was not answered is said again
+ALIVE: Final = 0.6  # a member heard of so lately may be added to the set
+OPEN_PATIENCE: Final = 2.0  # for the word of those awaited, before other promises are gathered
+TAKE_OVER_PATIENCE: Final = 10.0  # ... where none can be done without
+HAND_OVER_PATIENCE: Final = 10.0
+SNAPSHOT_AGAIN: Final = 5.0  # a member that still needs a snapshot gets another after so long
+BATCH_ENTRIES: Final = 512
+BATCH_BYTES: Final = 4 * limits.MIB
+WINDOW: Final = 2048  # entries sent to one member and not acknowledged
+CAUGHT_UP: Final = 64  # entries a member may be behind when it is added to the set
+_LONG_AGO: Final = -1e9
+
+
+@dataclass
+class Progress:
+    """What the primary knows of one member, in this epoch."""
+
+    incarnation: bytes = b""
+    match: int = 0  # acknowledged up to here
+    next: int = 0  # what to send next; 0 while it is not known where the logs part
+    heard: float = _LONG_AGO
+    spoke_at: float = _LONG_AGO  # when something was last sent
+    waits: tuple[int, float] = (0, 0.0)  # an entry it has not acknowledged, and since when that is so
+    refuses: bool = False  # gets no lease any more, and leaves the set when the last one ended
+    granted_until: float = 0.0
+    snapshot_at: float = _LONG_AGO
+
+
+@dataclass
+class Promotion:
+    """A promotion asked for: writes are held until all is committed."""
+
+    target: MemberId
+    origin: Origin
+    since: float
+
+
+@dataclass
+class Leaving:
+    """A removal in order: granting has stopped; `entry` is the one that removes, once it is appended."""
+
+    origin: Origin | None
+    entry: int = 0
+
+
+class Primary:
+    """The opener of the promised epoch, from appending its `open` on.
+
+    Args:
+        opening: the `open` to append.
+        keepers: promisers that must keep the `open` before this member serves.
+        last_to: of a promotion, the old primary: it is sent the `open` when all others have acknowledged it.
+        origin: who is answered once it serves.
+    """
+
+    def __init__(
+        self,
+        local: Local,
+        now: Instant,
+        opening: Open,
+        *,
+        keepers: frozenset[MemberId] = frozenset(),
+        last_to: MemberId | None = None,
+        origin: Origin | None = None,
+        longest_ms: int = 0,
+    ) -> None:
+        self._local: Final = local
+        self._epoch: Final = local.promised
+        self._last_to = last_to
+        self._keepers: Final = keepers
+        self._since: Final = now.boot
+        self._opened: Final = local.append(now, opening, origin)
+        self._awaits = set(keepers | set(opening.awaits)) - {local.member}
+        self._unanimous: Final = bool(opening.awaits)
+        self._longest_ms = max(longest_ms, local.standing.longest_ms)
+        self.serving = False
+        self._queue: Final[deque[tuple[Origin, Order]]] = deque()
+        self._promotion: Promotion | None = None
+        self._leaving: dict[MemberId, Leaving] = {}
+        self._unheard: dict[MemberId, float] = {}  # after a stall: until when to wait for a member's word
+        self._ticked = now.boot
+        self._next_keep = 0.0
+        # Whoever opens an epoch does not know what leases its predecessor granted.
+        until = self.grant_end(now, self._longest_ms)
+        self._progress: Final = {member: Progress(granted_until=until) for member in local.others}
+
+    @property
+    def primary(self) -> MemberId:
+        return self._local.member
+
+    # What stands
+
+    def is_current(self, now: Instant) -> bool:
+        return self.serving and self._acts() and not self._unheard and not self._is_alone(now)
+
+    def current_until(self, now: Instant) -> float:
+        # Not longer than a lease: whoever takes over waits so long for this member's caches too.
+        return now.boot + min(self._local.standing.terms.lease_ms, limits.WORKER_LEASE_MS) / 1000
+
+    def _acts(self) -> bool:
+        """A primary acts only while the epoch it promised last is its own."""
+        return self._local.promised == self._epoch
+
+    def _is_alone(self, now: Instant) -> bool:
+        patience = self._local.standing_committed().terms.alone_ms / 1000
+        others = [self._of(member) for member in self._local.others]
+        return bool(patience and others) and all(now.boot - progress.heard > patience for progress in others)
+
+    def progress(self) -> dict[MemberId, Progress]:
+        """What is known of every other member, to be looked at."""
+        return {member: self._of(member) for member in self._local.others}
+
+    def _of(self, member: MemberId) -> Progress:
+        return self._progress.setdefault(member, Progress())
+
+    @property
+    def in_sync(self) -> tuple[MemberId, ...]:
+        return self._local.standing.in_sync
+
+    def has_parted(self) -> bool:
+        return False
+
+    def may_install(self, sender: MemberId, base: Base) -> bool:
+        return False
+
+    def installed(self, base: Base) -> None:
+        """A primary takes no snapshots."""
+
+    # Orders
+
+    def take(self, now: Instant, origin: Origin, order: Order) -> None:
+        if not self._acts():
+            self._refuse(origin, OutcomeUnknown("this member is not primary any more"))
+        elif not self.serving or self._is_alone(now):
+            self._refuse(origin, MemberReadOnly("the primary does not take writes now"))
+        elif self._promotion is not None:
+            self._local.held.append((origin, order))
+        elif isinstance(order, Commit):
+            self._queue.append((origin, order))
+        else:
+            self._take_order(now, origin, order)
+
+    def _refuse(self, origin: Origin, why: LnhError) -> None:
+        if isinstance(origin, tuple) and isinstance(why, MemberReadOnly):
+            why = OutcomeUnknown(f"not taken by the primary: {why}")
+        self._local.answer(origin, why)
+
+    def _take_order(self, now: Instant, origin: Origin, order: SetMember | RemoveMember | Promote | SetTerms) -> None:
+        if isinstance(order, SetTerms):
+            self._local.append(now, order.terms, origin)
+        elif isinstance(order, SetMember):
+            self._set_member(now, origin, order.member)
+        elif order.member not in self._local.ids:
+            if isinstance(order, RemoveMember) and self._is_removed(order.member):
+                self._local.answer(origin, self._local.committed)
+            else:
+                self._local.answer(origin, NameUnknown(f"{order.member.hex()} is no member of this cluster"))
+        elif isinstance(order, RemoveMember):
+            self._remove(origin, order.member)
+        elif order.member == self._local.member:
+            self._local.answer(origin, self._local.committed)
+        elif order.member not in self.in_sync:
+            self._local.answer(origin, NotPossible("only a member in step can be promoted; this one is not (yet)"))
+        else:
+            self._promotion = Promotion(order.member, origin, now.boot)
+
+    def _is_removed(self, member: MemberId) -> bool:
+        return any(removed.member == member for removed in self._local.standing.removed)
+
+    def _set_member(self, now: Instant, origin: Origin, info: MemberInfo) -> None:
+        standing = self._local.standing
+        if self._is_removed(MemberId(info.id)):
+            self._local.answer(origin, NotPossible("this member was removed; it joins again with a new id and key"))
+        elif any(member.name == info.name and member.id != info.id for member in standing.members):
+            self._local.answer(origin, NameTaken(f"another member has the name {info.name!r}"))
+        elif info in standing.members:
+            self._local.answer(origin, self._local.committed)
+        else:
+            others = tuple(member for member in standing.members if member.id != info.id)
+            members = tuple(sorted((*others, info), key=lambda member: member.id))
+            self._local.append(now, Members(members), origin)
+
+    def _remove(self, origin: Origin, member: MemberId) -> None:
+        if member == self._local.member:
+            self._local.answer(origin, NotPossible("the primary is not removed: promote another member first"))
+        elif member in self._leaving:
+            self._local.answer(origin, NotPossible("this member is being removed"))
+        else:
+            self._leaving[member] = Leaving(origin)
+
+    # Messages
+
+    def receive(self, now: Instant, sender: MemberId, message: Message) -> None:
+        progress = self._of(sender)
+        progress.heard = now.boot
+        if isinstance(message, Rejected) and message.promised > self._local.promised:
+            self._hear_of(now, message.promised)
+        elif isinstance(message, Ping):
+            self._ping(now, sender, message, progress)
+        elif not self._acts():
+            return
+        elif isinstance(message, Appended):
+            self._unheard.pop(sender, None)
+            self._acknowledged(now, sender, message, progress)
+        elif isinstance(message, Behind) and message.epoch == self._epoch:
+            self._unheard.pop(sender, None)
+            self._behind(now, sender, message, progress)
+        elif isinstance(message, Kept) and message.epoch == self._epoch:
+            self._awaits -= {sender} & self._keepers
+        elif isinstance(message, Forward):
+            origin = (sender, message.number)
+            if message.epoch == self._epoch and self.serving:
+                self._local.take(now, origin, message.what())
+            else:
+                self._local.answer(origin, OutcomeUnknown(f"the primary is in epoch {self._epoch}"))
+
+    def _hear_of(self, now: Instant, promised: Epoch) -> None:
+        """A member promised a higher epoch, and whoever asked it has not opened that one: open another above it."""
+        self._local.reopen(now, promised)
+
+    def _ping(self, now: Instant, sender: MemberId, ping: Ping, progress: Progress) -> None:
+        if ping.epoch > self._local.promised:
+            self._hear_of(now, ping.epoch)
+            return
+        self._unheard.pop(sender, None)
+        if ping.incarnation != progress.incarnation:
+            self._know(progress, ping.incarnation)
+        lease_ms = 0
+        if ping.epoch == self._epoch and self.may_grant(sender) and self._acts():
+            lease_ms = self._local.standing_committed().terms.lease_ms
+            progress.granted_until = max(progress.granted_until, self.grant_end(now, lease_ms))
+        self._local.send(sender, Pong(self._epoch, ping.number, lease_ms, self._local.committed))
+
+    def _know(self, progress: Progress, incarnation: bytes) -> None:
+        """A member was started anew, or is heard of for the first time: what an earlier incarnation said is void."""
+        progress.incarnation = incarnation
+        progress.match = progress.next = 0
+
+    def grant_end(self, now: Instant, lease_ms: int) -> float:
+        """When a lease granted now has certainly ended, by this member's clock."""
+        return now.boot + lease_ms / 1000 * (1 + DRIFT)
+
+    def may_grant(self, member: MemberId) -> bool:
+        """Whether a member is in the committed set and in every later one, and not about to leave it."""
+        if not self.serving or self._of(member).refuses or member in self._leaving:
+            return False
+        return all(member in standing.in_sync for _, standing in self._local.history.turns(self._local.committed))
+
+    def _acknowledged(self, now: Instant, sender: MemberId, message: Appended, progress: Progress) -> None:
+        if not self.counts(message, progress):
+            return
+        position = self._local.history.position(message.index)
+        if position is None or position.hash != message.hash:
+            return
+        if message.index > progress.match:
+            progress.match = message.index
+            if progress.next:
+                progress.next = max(progress.next, progress.match + 1)
+            if sender not in self._keepers and progress.match >= self._opened.index:
+                self._awaits.discard(sender)
+        if not progress.next and self._local.history.position(message.matched) is not None:
+            progress.next = message.matched + 1
+        self._feed(now, sender, progress)
+
+    def counts(self, message: Appended, progress: Progress) -> bool:
+        """Whether an acknowledgement is of this epoch, and of the member's present incarnation."""
+        return message.epoch == self._epoch and message.incarnation == progress.incarnation
+
+    def _behind(self, now: Instant, sender: MemberId, message: Behind, progress: Progress) -> None:
+        if message.incarnation != progress.incarnation:
+            self._know(progress, message.incarnation)
+        shared = self._local.history.shared(message.outline)
+        fresh = all(position.index == 0 for position in message.outline)
+        if message.diverged or shared is None or (fresh and self._local.committed):
+            progress.next = 0
+            if now.boot - progress.snapshot_at > SNAPSHOT_AGAIN and not self._is_withheld(sender):
+                progress.snapshot_at = now.boot
+                self._local.send_snapshot(sender, self._epoch)
+            return
+        progress.next = shared.index + 1
+        self._feed(now, sender, progress)
+
+    # Feeding
+
+    def _is_withheld(self, member: MemberId) -> bool:
+        """Of a promotion, the old primary gets the `open` when all others of the set have acknowledged it."""
+        return member == self._last_to and bool(self._awaits - {member})
+
+    def _feed(self, now: Instant, member: MemberId, progress: Progress, *, always: bool = False) -> None:
+        """Send a member what it lacks; with `always` at least a sign of life."""
+        history = self._local.history
+        if self._is_withheld(member):
+            return
+        while progress.next and progress.next <= history.last.index:
+            previous = history.position(progress.next - 1)
+            if previous is None:
+                progress.next = 0  # dropped from the log meanwhile: let it say where it stands
+                break
+            room = min(BATCH_ENTRIES, progress.match + WINDOW - previous.index)
+            if room <= 0:
+                break
+            entries = history.following(previous.index, room, BATCH_BYTES)
+            self._say(now, member, progress, Append(self._epoch, previous, entries, self._local.committed))
+            progress.next += len(entries)
+            always = False
+        if always:
+            previous = history.position(progress.next - 1) if progress.next else None
+            self._say(now, member, progress, Append(self._epoch, previous or history.last, (), self._local.committed))
+
+    def _say(self, now: Instant, member: MemberId, progress: Progress, append: Append) -> None:
+        progress.spoke_at = now.boot
+        self._local.send(member, append)
+
+    # Committing
+
+    def settle(self, now: Instant) -> None:
+        if not self._acts():
+            return
+        if self._local.is_idle and self.serving:
+            self._append_queue(now)
+        before = self._local.committed
+        self._local.commit(self._committable(self._local.vouched))
+        if not self.serving and min(self._local.committed, self._local.vouched) >= self._opened.index:
+            self._begin_serving(now)
+        moved = self._local.committed > before
+        for member in self._local.others:
+            self._feed(now, member, self._of(member), always=moved and bool(self._of(member).next))
+        self._end_leaving()
+        if self._promotion is not None:
+            self._try_hand_over(now, self._promotion)
+
+    def _append_queue(self, now: Instant) -> None:
+        size = 0
+        for _ in range(min(len(self._queue), BATCH_ENTRIES)):
+            origin, order = self._queue.popleft()
+            assert isinstance(order, Commit), "only commits wait for the next step"
+            entry = self._local.append(now, Write(order), origin)
+            size += len(entry.payload)
+            if size > BATCH_BYTES:
+                break
+
+    def _begin_serving(self, now: Instant) -> None:
+        self.serving = True
+        if self._local.others:
+            self._local.must_sync()  # a restart must know that this epoch was opened
+        self._local.say("epoch opened", epoch=str(self._epoch), index=self._opened.index)
+        held, self._local.held = self._local.held, []
+        for origin, order in held:
+            self._local.take(now, origin, order)
+
+    def projected(self) -> int:
+        return self._committable(self._local.history.last.index) if self._acts() else self._local.committed
+
+    def _committable(self, own: int) -> int:
+        """The commit index, if this member vouches for its log up to `own`."""
+        if self._awaits or self._unheard:
+            return self._local.committed
+        turns = self._local.history.turns(self._local.committed)
+        best = self._local.committed
+        ends = [index - 1 for index, _ in turns[1:]] + [self._local.history.last.index]
+        for (index, standing), end in zip(turns, ends, strict=True):
+            everywhere = min(self._vouched(member, own) for member in standing.in_sync) if standing.in_sync else 0
+            if min(everywhere, end) >= index:
+                best = max(best, min(everywhere, end))
+        return best if best >= self._opened.index else self._local.committed
+
+    def _vouched(self, member: MemberId, own: int) -> int:
+        return own if member == self._local.member else self._of(member).match
+
+    # Time
+
+    def tick(self, now: Instant) -> None:
+        self._notice_stall(now)
+        if not self._acts():
+            return
+        for member, until in list(self._unheard.items()):
+            if now.boot >= until:
+                del self._unheard[member]
+        for member in self._local.others:
+            self._tick_member(now, member, self._of(member))
+        if not self.serving:
+            self._tick_opening(now)
+            return
+        self._remove_leaving(now)
+        self._add_one(now)
+        if self._promotion is not None and now.boot - self._promotion.since > HAND_OVER_PATIENCE:
+            self._give_up_promotion(now, self._promotion)
+
+    def _notice_stall(self, now: Instant) -> None:
+        lease = self._local.standing.terms.lease_ms / 1000
+        stalled, self._ticked = now.boot - self._ticked > lease / 2, now.boot
+        if not stalled:
+            return
+        until = self.grant_end(now, self._longest())
+        for member in self._local.others:
+            progress = self._of(member)
+            progress.granted_until = max(progress.granted_until, until)
+            self._unheard[member] = now.boot + lease
+        if self._local.others:
+            self._local.say("stalled", milliseconds=int(lease * 500))
+
+    def _longest(self) -> int:
+        return max(self._longest_ms, self._local.standing.longest_ms)
+
+    def _tick_member(self, now: Instant, member: MemberId, progress: Progress) -> None:
+        lease = self._local.standing.terms.lease_ms / 1000
+        last = self._local.history.last.index
+        index, since = progress.waits
+        if progress.match >= last:
+            progress.waits = (0, now.boot)
+            progress.refuses = False
+        elif progress.match >= index:
+            progress.waits = (progress.match + 1, now.boot)
+        elif now.boot - since > 2 * lease and member in self.in_sync:
+            progress.refuses = True
+        if now.boot - progress.spoke_at >= RESEND:
+            if progress.match + 1 < progress.next <= last + 1:
+                progress.next = 0  # something sent was lost, or is slow: ask where it stands
+            self._feed(now, member, progress, always=True)
+        if member in self.in_sync and self.may_drop(now, member, progress):
+            self._local.append(now, SetChange(tuple(m for m in self.in_sync if m != member)))
+            self._local.say("left the set", member=member.hex())
+
+    def may_drop(self, now: Instant, member: MemberId, progress: Progress) -> bool:
+        """Whether a member's last lease has certainly ended, and it is silent, refuses or leaves."""
+        if self._awaits or now.boot < progress.granted_until:
+            return False
+        lease = self._local.standing.terms.lease_ms / 1000
+        return progress.refuses or member in self._leaving or now.boot - progress.heard > lease / 2
+
+    def _tick_opening(self, now: Instant) -> None:
+        if now.boot >= self._next_keep:
+            self._next_keep = now.boot + RESEND
+            for member in sorted(self._awaits & self._keepers):
+                self._local.send(member, Keep(self._opened))
+        waited = now.boot - self._since
+        if not self._awaits:
+            return
+        if self._unanimous:
+            if waited > TAKE_OVER_PATIENCE:
+                why = OutcomeUnknown("not every member whose word is needed answered; ask again when they do")
+                self._local.release(self._opened.index - 1, why)
+                self._local.rest(now)
+        elif waited > OPEN_PATIENCE:
+            self._local.reopen(now, self._epoch)
+
+    def _add_one(self, now: Instant) -> None:
+        """Add a member that has caught up to the set; one at a time."""
+        standing = self._local.standing
+        if self._local.standing_committed().in_sync != standing.in_sync or self._promotion is not None:
+            return
+        joined = dict(standing.joining)
+        for member in self._local.others:
+            progress = self._of(member)
+            if member in standing.in_sync or member in self._leaving or now.boot - progress.heard > ALIVE:
+                continue
+            if progress.match + CAUGHT_UP < self._local.history.last.index or progress.match < self._opened.index:
+                continue
+            # Nobody may be in the set whom some member does not know: it could not be asked when the primary is lost.
+            if any(self._of(other).match < joined.get(member, 0) for other in self._local.others):
+                continue
+            progress.refuses = False
+            progress.waits = (0, now.boot)
+            self._local.append(now, SetChange(tuple(sorted((*standing.in_sync, member)))))
+            self._local.say("joined the set", member=member.hex())
+            return
+
+    def _remove_leaving(self, now: Instant) -> None:
+        for member, leaving in self._leaving.items():
+            if leaving.entry or member in self.in_sync:
+                continue
+            members = tuple(info for info in self._local.standing.members if info.id != member)
+            leaving.entry = self._local.append(now, Members(members), leaving.origin).index
+
+    def _end_leaving(self) -> None:
+        for member in [m for m, leaving in self._leaving.items() if 0 < leaving.entry <= self._local.committed]:
+            del self._leaving[member]
+            self._progress.pop(member, None)
+
+    # Promotion
+
+    def _try_hand_over(self, now: Instant, promotion: Promotion) -> None:
+        """Once all is committed and acknowledged by the whole set: promise the next epoch to the member promoted."""
+        local = self._local
+        last = local.history.last
+        if promotion.target not in self.in_sync:
+            self._give_up_promotion(now, promotion)
+            return
+        if self._queue or local.committed < last.index or not self.may_hand_over(last.index):
+            return
+        local.promise(Epoch(self._epoch.number + 1, promotion.target))
+        self._promotion = None
+        local.rest(now, Handing(promotion.target, promotion.origin, last))
+
+    def may_hand_over(self, last: int) -> bool:
+        """Whether every member of the set has acknowledged everything."""
+        return all(self._vouched(member, self._local.vouched) >= last for member in self.in_sync)
+
+    def _give_up_promotion(self, now: Instant, promotion: Promotion) -> None:
+        self._promotion = None
+        why = NotPossible("the member to be promoted, or another of the set, did not catch up in time")
+        self._local.answer(promotion.origin, why)
+        held, self._local.held = self._local.held, []
+        for origin, order in held:
+            self.take(now, origin, order)
+
+    def forgotten(self, now: Instant, round_: int) -> None:
+        """Rounds count through `Local.vouched`."""
+
+    def leave(self, now: Instant) -> None:
+        for origin, _ in self._queue:
+            self._refuse(origin, MemberReadOnly("this member is not primary any more"))
+        self._queue.clear()
+        if self._promotion is not None:
+            self._local.answer(self._promotion.origin, OutcomeUnknown("the primary changed otherwise"))
+        for leaving in self._leaving.values():
+            if leaving.origin is not None and not leaving.entry:
+                self._local.answer(leaving.origin, OutcomeUnknown("the primary changed before the member was removed"))

@@ -1,0 +1,340 @@
+"""What stores say to each other, and what the replica asks of its shell.
+
+`Message`s travel between stores over connections that say for certain who sent them; they may be lost, delayed,
+repeated and reordered. `Effect`s are what `Replica`'s events answer with, in the order in which they are to be
+carried out; what comes of one is another event.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, NewType
+
+import msgspec
+
+from lnh_common.messages.store import Commit, Key, MemberInfo
+from lnh_services.store.history import Base, Removed
+from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Milliseconds, Position, Terms, Write
+from lnh_services.store.state import Answer
+
+RequestId = NewType("RequestId", int)
+ReadId = NewType("ReadId", int)
+Seconds = NewType("Seconds", float)  # CLOCK_BOOTTIME: goes on while the machine sleeps, never back
+
+
+class Instant(NamedTuple):
+    """Now: `boot` decides leases and patience, `utc` is what entries are stamped with."""
+
+    boot: Seconds
+    utc: Milliseconds
+
+
+# Orders: what may be asked of the cluster through any member
+
+
+class SetMember(msgspec.Struct, frozen=True, tag="set-member"):
+    """List a new member, or give a listed one another name or address."""
+
+    member: MemberInfo
+
+
+class RemoveMember(msgspec.Struct, frozen=True, tag="remove-member"):
+    """Take a member that is not primary out of the cluster."""
+
+    member: MemberId
+
+
+class Promote(msgspec.Struct, frozen=True, tag="promote"):
+    """Make a member of the in-sync set primary."""
+
+    member: MemberId
+
+
+class SetTerms(msgspec.Struct, frozen=True, tag="set-terms"):
+    terms: Terms
+
+
+Order = Commit | SetMember | RemoveMember | Promote | SetTerms
+
+
+# Messages. Each names the epoch it belongs to: what is of another epoch than the receiver's is not acted on.
+
+
+class _Said(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    pass
+
+
+class Ping(_Said, frozen=True, tag="ping"):
+    """To the primary, or whoever may be: I am here. `number` is given back, so that I know when I asked."""
+
+    epoch: Epoch
+    incarnation: bytes
+    number: int
+
+
+class Pong(_Said, frozen=True, tag="pong"):
+    """From the primary; `lease_ms` is 0 where it grants none."""
+
+    epoch: Epoch
+    number: int
+    lease_ms: int
+    committed: int
+
+
+class Append(_Said, frozen=True, tag="append"):
+    """From the primary: what follows `previous` (nothing: a sign of life), and how far all is committed."""
+
+    epoch: Epoch
+    previous: Position
+    entries: tuple[Entry, ...]
+    committed: int
+
+
+class Appended(_Said, frozen=True, tag="appended"):
+    """A member's word that its log is durable, and its caches have forgotten, up to an entry.
+
+    `matched`: it holds the primary's log up to here, durable or not.
+    """
+
+    epoch: Epoch
+    index: int
+    hash: bytes
+    incarnation: bytes
+    matched: int
+
+
+class Behind(_Said, frozen=True, tag="behind"):
+    """To the primary: send what follows the last position we share; `diverged`: only a snapshot helps."""
+
+    epoch: Epoch
+    incarnation: bytes
+    outline: tuple[Position, ...]
+    diverged: bool
+
+
+class Rejected(_Said, frozen=True, tag="rejected"):
+    """I promised a higher epoch than the one you speak in."""
+
+    promised: Epoch
+
+
+class Report(_Said, frozen=True, tag="report"):
+    """How a member stands; the answer to Ask (epoch NO_EPOCH) and, once durable, to Prepare (the epoch promised).
+
+    `primary`: it is primary with a committed `open`.
+    """
+
+    epoch: Epoch
+    promised: Epoch
+    last: Position
+    committed: Position
+    members: tuple[MemberInfo, ...]
+    in_sync: tuple[MemberId, ...]
+    longest_ms: int
+    outline: tuple[Position, ...]
+    kept: Entry | None
+    primary: bool
+
+
+class Ask(_Said, frozen=True, tag="ask"):
+    """How do you stand? Nothing is promised."""
+
+
+class Prepare(_Said, frozen=True, tag="prepare"):
+    """Promise me this epoch."""
+
+    epoch: Epoch
+
+
+class Fetch(_Said, frozen=True, tag="fetch"):
+    """The opener, to the promiser with the greatest log: send what follows the last position we share."""
+
+    epoch: Epoch
+    outline: tuple[Position, ...]
+
+
+class Fetched(_Said, frozen=True, tag="fetched"):
+    epoch: Epoch
+    previous: Position
+    entries: tuple[Entry, ...]
+
+
+class Keep(_Said, frozen=True, tag="keep"):
+    """The opener, to its promisers: make this `open` durable now, whether or not your log reaches it."""
+
+    open: Entry
+
+
+class Kept(_Said, frozen=True, tag="kept"):
+    epoch: Epoch
+
+
+class Go(_Said, frozen=True, tag="go"):
+    """The old primary, which promised `epoch`, to its opener: open it; my log ends at `last`."""
+
+    epoch: Epoch
+    last: Position
+
+
+class Forward(_Said, frozen=True, tag="forward"):
+    """A member passes on what it was asked, meant for this epoch; `number` is the member's own."""
+
+    epoch: Epoch
+    number: int
+    order: Write | SetMember | RemoveMember | Promote | SetTerms
+
+    @classmethod
+    def of(cls, epoch: Epoch, number: int, order: Order) -> Forward:
+        return cls(epoch, number, Write(order) if isinstance(order, Commit) else order)
+
+    def what(self) -> Order:
+        return self.order.commit if isinstance(self.order, Write) else self.order
+
+
+class Forwarded(_Said, frozen=True, tag="forwarded"):
+    """The primary's answer: an index, or an error as on the wire; `entry` is the index of the request's own entry."""
+
+    number: int
+    index: int
+    error: tuple[int, str, dict[str, object]] | None
+    entry: int
+
+
+class Expelled(_Said, frozen=True, tag="expelled"):
+    """To one that is no member any more: this committed entry removed it."""
+
+    removed: Removed
+
+
+Message = (
+    Ping | Pong | Append | Appended | Behind | Rejected | Report | Ask | Prepare | Fetch | Fetched
+    | Keep | Kept | Go | Forward | Forwarded | Expelled
+)  # fmt: skip
+
+
+# What a start finds, and what a snapshot brings
+
+
+class Durable(msgspec.Struct, frozen=True):
+    """What a start finds on disk.
+
+    Args:
+        kept: the `open` of the highest epoch this member was told to keep before its log reached it, if any.
+        diverged: it dropped what it had applied; stays until an administrator has looked.
+        expelled: the entry that removed this member, if it was.
+    """
+
+    cluster: ClusterId
+    member: MemberId
+    promised: Epoch
+    base: Base
+    entries: tuple[Entry, ...]
+    committed: int
+    kept: Entry | None = None
+    diverged: bool = False
+    expelled: Removed | None = None
+
+    def is_sound(self) -> bool:
+        """Whether the parts agree with one another."""
+        last = self.entries[-1].position() if self.entries else self.base.position
+        return self.promised >= last.epoch and self.base.position.index <= self.committed <= last.index
+
+
+# Effects
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Send a message to a member, if there is a connection; it may be lost."""
+
+    to: MemberId
+    message: Message
+
+
+class Persist(msgspec.Struct, frozen=True):
+    """One durable step, all of it or nothing; then `persisted(number, answers)`, in the order asked.
+
+    Args:
+        number: of this step.
+        found: begin a database for this cluster and member, with this base, in place of anything there.
+        promised: the epoch to promise, or None to leave it.
+        dropped: entries that leave the log's end; saved first, in a file of their own.
+        entries: what is then appended.
+        committed: up to here all is applied.
+        kept: an `open` to keep beside the log.
+        base: what the log follows from now on: everything up to it is dropped.
+        expelled: the entry that removed this member.
+        diverged: False once an administrator has looked at what was dropped.
+        sync: false where losing the step in a power cut loses nothing (it only applies).
+    """
+
+    number: int
+    committed: int
+    found: tuple[ClusterId, MemberId, Base] | None = None
+    promised: Epoch | None = None
+    dropped: tuple[Entry, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    kept: Entry | None = None
+    base: Base | None = None
+    expelled: Removed | None = None
+    diverged: bool | None = None
+    sync: bool = True
+
+
+class Install(msgspec.Struct, frozen=True):
+    """Put a received snapshot in place of log and state, keeping what was promised; then `persisted(number, {})`.
+
+    Args:
+        snapshot: the shell's name for it.
+        aside: keep the old database: it has applied what the snapshot does not have.
+    """
+
+    number: int
+    snapshot: int
+    base: Base
+    aside: bool
+    dropped: tuple[Entry, ...]
+
+
+class Erase(msgspec.Struct, frozen=True):
+    """Destroy everything on disk; then `persisted(number, {})`."""
+
+    number: int
+
+
+class Forget(msgspec.Struct, frozen=True):
+    """Make every cache of this member forget; then `forgotten(round)`."""
+
+    round: int
+    keys: frozenset[Key]
+    everything: bool = False
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """Answer a request. `entry` is the index of its own entry: an answer that names another came from before."""
+
+    request: RequestId
+    answer: Answer
+    entry: int = 0
+
+
+class Serve(msgspec.Struct, frozen=True):
+    """Carry out a read now, before anything else, and answer it if `is_current` is still as `current` says."""
+
+    read: ReadId
+    current: bool
+
+
+class SendSnapshot(msgspec.Struct, frozen=True):
+    """Send a member a snapshot of the applied state, with its `Base`; it arrives there as `offered`."""
+
+    to: MemberId
+    epoch: Epoch
+
+
+class Say(msgspec.Struct, frozen=True):
+    """Something an operator should read in the log: an event and its fields."""
+
+    event: str
+    fields: dict[str, str | int]
+
+
+Effect = Send | Persist | Install | Erase | Forget | Reply | Serve | SendSnapshot | Say

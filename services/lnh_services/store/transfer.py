@@ -1,0 +1,274 @@
+"""Snapshots on their way from one store to another, in chunks the receiver asks for.
+
+    sender    Offer ............... Chunk 0..7 ......... Chunk 8 ... End
+    receiver         Want 0 ................... Want 1 ...
+
+`Want n` says that everything before chunk n is on the receiver's disk: the sender may be WINDOW chunks ahead of it, and
+keeps those to send them again when the connection broke or something was lost. So a slow receiver slows the sender
+down, and neither holds more than a window in memory. A member receives one snapshot at a time, and gets one from a
+sender at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from lnh_common.errors import LnhError, SealBroken
+from lnh_common.events import Log
+from lnh_services.store.engine import Engine
+from lnh_services.store.history import Base
+from lnh_services.store.log import ClusterId, Epoch, MemberId
+from lnh_services.store.snapshots import Incoming, SnapshotGone
+
+R = TypeVar("R")
+
+WINDOW: Final = 8  # chunks
+AGAIN: Final = 1.0  # seconds without a word after which the last one is said again
+PATIENCE: Final = 15.0  # ... and after which the transfer is given up
+
+_log: Final = Log("store.transfer")
+
+
+class _Said(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    session: bytes
+
+
+class Offer(_Said, frozen=True, tag="offer"):
+    """A snapshot, for the epoch it was asked for in."""
+
+    epoch: Epoch
+
+
+class Want(_Said, frozen=True, tag="want"):
+    """Everything before chunk `next` has arrived; send on."""
+
+    next: int
+
+
+class Chunk(_Said, frozen=True, tag="chunk"):
+    number: int
+    data: bytes
+
+
+class End(_Said, frozen=True, tag="end"):
+    """There are so many chunks; `hash` is the SHA-256 of all of them in a row."""
+
+    chunks: int
+    hash: bytes
+
+
+class Stop(_Said, frozen=True, tag="stop"):
+    """Nothing more comes, or is wanted, in this transfer."""
+
+
+Transfer = Offer | Want | Chunk | End | Stop
+
+Say = Callable[[MemberId, Transfer], None]
+Arrived = Callable[[MemberId, Epoch, Base, Incoming], None]
+Damaged = Callable[[SealBroken], None]
+
+
+@dataclass(eq=False)
+class _Session:
+    """One end of one transfer: its task, and what the other end said that the task has not seen yet."""
+
+    id: bytes
+    other: MemberId
+    epoch: Epoch
+    words: deque[Transfer] = field(default_factory=deque)
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+    def hear(self, word: Transfer) -> None:
+        if len(self.words) < 4 * WINDOW:
+            self.words.append(word)
+            self.heard.set()
+
+    async def next(self, seconds: float) -> Transfer | None:
+        """The other end's next word; None when there was none for so long."""
+        if not self.words:
+            self.heard.clear()
+            try:
+                await asyncio.wait_for(self.heard.wait(), seconds)
+            except asyncio.TimeoutError:
+                return None
+        return self.words.popleft()
+
+
+class Transfers:
+    """All snapshots that this store sends and receives. Made and used within a running loop.
+
+    Args:
+        say: sends a word to a member; it may get lost.
+        arrived: a snapshot is there, whole and on disk; it is the callee's from then on.
+        damaged: what is on this disk turned out to be wrong.
+    """
+
+    def __init__(self, engine: Engine, say: Say, arrived: Arrived, damaged: Damaged) -> None:
+        self._engine: Final = engine
+        self._say: Final = say
+        self._arrived: Final = arrived
+        self._damaged: Final = damaged
+        self._loop: Final = asyncio.get_running_loop()
+        self._thread: Final = ThreadPoolExecutor(1, "store-snapshot")
+        self._sending: dict[MemberId, _Session] = {}
+        self._receiving: _Session | None = None
+
+    def send(self, to: MemberId, epoch: Epoch) -> None:
+        """Send a member a snapshot of what is applied; nothing new while one for this epoch is on its way."""
+        running = self._sending.get(to)
+        if running is not None:
+            if running.epoch == epoch:
+                return
+            _cancel(running)
+        session = _Session(os.urandom(8), to, epoch)
+        self._sending[to] = session
+        session.task = self._loop.create_task(self._run(session, self._send(session)))
+
+    def hear(self, cluster: ClusterId, sender: MemberId, word: Transfer) -> None:
+        """A member says something about a snapshot."""
+        if isinstance(word, Offer):
+            self._offered(cluster, sender, word)
+            return
+        for session in (self._sending.get(sender), self._receiving):
+            if session is not None and session.id == word.session and session.other == sender:
+                session.hear(word)
+                return
+        if not isinstance(word, Stop):
+            self._say(sender, Stop(word.session))  # one end was started anew, or has what it wanted
+
+    def _offered(self, cluster: ClusterId, sender: MemberId, offer: Offer) -> None:
+        running = self._receiving
+        if running is not None:
+            if running.id == offer.session or running.epoch > offer.epoch:
+                return
+            _cancel(running)
+        session = _Session(offer.session, sender, offer.epoch)
+        self._receiving = session
+        session.task = self._loop.create_task(self._run(session, self._receive(cluster, session)))
+
+    def stop(self) -> None:
+        """Give up whatever is on its way; what is received is removed."""
+        for session in (*self._sending.values(), self._receiving):
+            if session is not None:
+                _cancel(session)
+
+    async def close(self) -> None:
+        """Give up, and wait until nothing uses the database any more."""
+        self.stop()
+        tasks = [s.task for s in (*self._sending.values(), self._receiving) if s is not None and s.task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._thread.shutdown(wait=True)
+
+    async def _run(self, session: _Session, steps: Any) -> None:
+        try:
+            await steps
+        except (LnhError, SnapshotGone) as error:
+            _log.warning("snapshot given up", peer=session.other.hex(), problem=str(error))
+            self._say(session.other, Stop(session.id))
+        except Exception as error:  # costs this transfer; the replica asks for another
+            _log.bug("snapshot failed", error)
+        finally:
+            if self._sending.get(session.other) is session:
+                del self._sending[session.other]
+            if self._receiving is session:
+                self._receiving = None
+
+    async def _in_thread(self, work: Callable[[], R]) -> R:
+        return await self._loop.run_in_executor(self._thread, work)
+
+    # The sender
+
+    async def _send(self, session: _Session) -> None:
+        try:
+            outgoing = self._engine.send()
+        except SealBroken as error:
+            self._damaged(error)
+            raise
+        try:
+            ahead: deque[Chunk] = deque()  # sent, and not yet known to have arrived
+            acknowledged = produced = 0
+            end: End | None = None
+            silent = 0.0
+            self._say(session.other, Offer(session.id, session.epoch))
+            while silent < PATIENCE:
+                word = await session.next(AGAIN)
+                if word is None:
+                    silent += AGAIN
+                    last = end if end is not None and not ahead else None
+                    self._say(session.other, last or Offer(session.id, session.epoch))
+                    continue
+                if isinstance(word, Stop):
+                    return
+                if not isinstance(word, Want) or not acknowledged <= word.next <= produced:
+                    continue
+                silent = 0.0
+                if word.next == acknowledged:
+                    for chunk in ahead:  # it says so again: something was lost
+                        self._say(session.other, chunk)
+                acknowledged = word.next
+                while ahead and ahead[0].number < acknowledged:
+                    ahead.popleft()
+                while end is None and len(ahead) < WINDOW:
+                    data = await self._in_thread(outgoing.next)
+                    if data is None:
+                        end = End(session.id, produced, outgoing.hash)
+                    else:
+                        ahead.append(Chunk(session.id, produced, data))
+                        produced += 1
+                        self._say(session.other, ahead[-1])
+                if end is not None:
+                    self._say(session.other, end)
+            _log.warning("snapshot given up", peer=session.other.hex(), problem="the receiver says nothing more")
+        finally:
+            self._engine.release(outgoing)
+
+    # The receiver
+
+    async def _receive(self, cluster: ClusterId, session: _Session) -> None:
+        incoming = self._engine.receive(cluster)
+        arrived = False
+        try:
+            chunks, silent = 0, 0.0
+            self._say(session.other, Want(session.id, 0))
+            while silent < PATIENCE:
+                word = await session.next(AGAIN)
+                if word is None:
+                    silent += AGAIN
+                    self._say(session.other, Want(session.id, chunks))
+                elif isinstance(word, Stop):
+                    return
+                elif isinstance(word, Chunk) and word.number == chunks:
+                    silent = 0.0
+                    await self._take(incoming, word.data)
+                    chunks += 1
+                    self._say(session.other, Want(session.id, chunks))
+                elif isinstance(word, End) and word.chunks == chunks:
+                    base = await self._finish(incoming, word.hash)
+                    arrived = True
+                    self._say(session.other, Stop(session.id))
+                    self._arrived(session.other, session.epoch, base, incoming)
+                    return
+            _log.warning("snapshot given up", peer=session.other.hex(), problem="the sender says nothing more")
+        finally:
+            if not arrived:
+                await asyncio.shield(self._in_thread(incoming.discard))
+
+    async def _take(self, incoming: Incoming, data: bytes) -> None:
+        await asyncio.shield(self._in_thread(lambda: incoming.take(data)))
+
+    async def _finish(self, incoming: Incoming, hash_: bytes) -> Base:
+        return await asyncio.shield(self._in_thread(lambda: incoming.finish(hash_)))
+
+
+def _cancel(session: _Session) -> None:
+    if session.task is not None:
+        session.task.cancel()
