@@ -75,6 +75,9 @@ class Client:
         return answer
 
 
+MEMBER = store.MemberInfo(id=b"M" * 16, name="A", host="127.0.0.1", port=4000, key=b"k" * 32)
+
+
 class Door:
     """A balancer, its workers, and clients of it."""
 
@@ -401,7 +404,7 @@ class Records:
         self.sequence = 0
         self.start()
         self.caller = Caller(door.member.directory.store_for_hsm)
-        self.caller.ask(store.CREATE, store.Create(cluster=b"C" * 16, member=b"M" * 16), timeout=20)
+        self.caller.ask(store.CREATE, store.Create(cluster=b"C" * 16, member=MEMBER), timeout=20)
 
     def start(self) -> None:
         root = str(self.door.member.directory.root)

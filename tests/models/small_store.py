@@ -103,9 +103,9 @@ class SmallStore:
             case Empty():
                 return self.status()
             case store.Create():
-                self._begin(message.cluster, message.member)
+                self._begin(message.cluster, message.member.id)
                 if not log.members:
-                    log.members, log.primary = [self.info(message.member)], message.member
+                    log.members, log.primary = [message.member], message.member.id
             case store.Adopt():
                 self._begin(message.cluster, message.member.id)
             case store.Destroy():

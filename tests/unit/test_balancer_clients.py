@@ -46,7 +46,7 @@ class Conversation:
 
     def read(self, *items: store.Item, index: int = 5) -> None:
         self.wants(store.Scan)
-        self.say(store.Scanned(items=items, more=False, index=index))
+        self.say(store.Scanned(items=items, more=False, index=index, current=True))
         assert self.wants(store.Watch).index == index
 
 
@@ -65,10 +65,10 @@ def test_until_the_clients_were_read_the_hsm_decides(talk: Conversation) -> None
 
 
 def test_pages_are_read_to_the_end_and_watched_from_the_first_pages_index(talk: Conversation) -> None:
-    talk.say(store.Scanned(items=(item("a", KEY),), more=True, index=5))
+    talk.say(store.Scanned(items=(item("a", KEY),), more=True, index=5, current=True))
     assert talk.wants(store.Scan).after == b"a"
     assert not talk.clients.known
-    talk.say(store.Scanned(items=(item("b", OTHER),), more=False, index=9))
+    talk.say(store.Scanned(items=(item("b", OTHER),), more=False, index=9, current=True))
     assert talk.wants(store.Watch).index == 5
     assert len(talk.clients) == 2
 
@@ -77,8 +77,8 @@ def test_changes_are_taken_one_by_one(talk: Conversation) -> None:
     talk.read(item("a", KEY), item("b", OTHER))
     talk.say(store.Changed(index=7, keys=(item("a", KEY).key, item("b", OTHER).key)))
     assert talk.wants(store.Get).key.id == b"a"
-    talk.say(store.Got(item=item("a", KEY, revoked=True), index=8))
-    talk.say(store.Got(item=None, index=8))
+    talk.say(store.Got(item=item("a", KEY, revoked=True), index=8, current=True))
+    talk.say(store.Got(item=None, index=8, current=True))
     assert talk.wants(store.Watch).index == 7
     assert isinstance(talk.clients.refusal(z85(KEY)), ClientRevoked)
     assert isinstance(talk.clients.refusal(z85(OTHER)), ClientUnknown)
