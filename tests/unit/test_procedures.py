@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import lnh_common
 from lnh_common import errors
@@ -307,6 +311,89 @@ def test_what_a_member_dropped_is_asked_of_itself() -> None:
     assert [name for name in world.asked if "divergent" in name] == [
         "member.divergent", "store.divergent", "store.divergent", "store.divergent.acknowledge",
     ]  # fmt: skip
+
+
+def test_one_that_leaves_and_is_cut_off_before_it_is_told_still_wipes() -> None:
+    world = World(A, B, primary=B)
+
+    def cut_off(order: store.MemberRef) -> Message:
+        world.members = [B]
+        raise errors.OutcomeUnknown("the connection broke")
+
+    world.answers["store.member.remove"] = cut_off
+    world.run(procedures.leave(messages.Leave(member=A.id, proof=b"proof")))
+    world.run(procedures.leave(messages.Leave(member=A.id, proof=b"proof")))
+    assert [type(word) for word in world.told] == [hsm.Depart, hsm.Depart]
+
+
+def test_a_removal_whose_outcome_is_unknown_is_not_taken_for_done() -> None:
+    world = World(A, B)
+
+    def lost(order: store.MemberRef) -> Message:
+        raise errors.OutcomeUnknown("the connection broke")
+
+    world.answers["store.member.remove"] = lost
+    with pytest.raises(errors.OutcomeUnknown):
+        world.run(procedures.remove(remove(B)))
+    assert world.told == []
+
+
+class CutOff(Exception):
+    """The process that ran the procedure died."""
+
+
+ORDERS: dict[str, Callable[[], Steps[Any]]] = {
+    "set": lambda: procedures.set_member(msgspec.structs.replace(B, name="new")),
+    "promote": lambda: procedures.promote(B.id),
+    "remove": lambda: procedures.remove(remove(C)),
+    "leave": lambda: procedures.leave(messages.Leave(member=C.id, proof=b"proof")),
+    "lost": lambda: procedures.remove_lost(remove(C, lost=True)),
+}
+
+
+@given(st.sampled_from(sorted(ORDERS)), st.lists(st.tuples(st.integers(1, 8), st.booleans()), max_size=4))
+def test_an_order_cut_off_anywhere_and_given_again_ends_as_if_it_had_not_been(
+    order: str, deaths: list[tuple[int, bool]]
+) -> None:
+    """Each death is at the `n`th question of that attempt: before it is asked, or once it is carried out."""
+
+    def world() -> World:
+        made = World(A, B, C)
+        made.silent = {C.id} if order == "lost" else set()
+        return made
+
+    whole, broken = world(), world()
+    whole.run(ORDERS[order]())
+    for at, carried_out in deaths:
+        with suppress(CutOff, errors.NameUnknown):
+            broken.run(dying(broken, ORDERS[order](), at, carried_out=carried_out))
+    with suppress(errors.NameUnknown):  # it is gone already: an attempt that was cut off had done it
+        broken.run(ORDERS[order]())
+    assert broken.members == whole.members
+    assert broken.primary == whole.primary
+
+
+def dying(world: World, steps: Steps[Any], at: int, *, carried_out: bool) -> Steps[Any]:
+    """The procedure, until its process dies at its `at`th question."""
+    answer: Message | None = None
+    for number in count(1):
+        try:
+            step = steps.send(answer)
+        except StopIteration as done:
+            return done.value
+        if number == at:
+            if carried_out and isinstance(step, Ask):
+                world._answer(step)
+            raise CutOff
+        try:
+            answer = yield step
+        except errors.LnhError as error:
+            try:
+                step = steps.throw(error)
+            except StopIteration as done:
+                return done.value
+            answer = yield step
+    raise AssertionError("a procedure ends")
 
 
 def test_the_last_member_deletes_the_cluster() -> None:

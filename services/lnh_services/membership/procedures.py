@@ -165,8 +165,14 @@ def remove(order: messages.Remove) -> Steps[Done]:
 
 
 def leave(order: messages.Leave) -> Steps[Done]:
-    """Take a member that wants to go off the list, and let it go; raises as `remove` does."""
+    """Take a member that wants to go off the list, and let it go; raises as `remove` does.
+
+    Asked again by one that is off the list already, it lets it go.
+    """
     status = yield from _status()
+    if order.member == status.member and _is_off(status, order.member):
+        yield from _let_go(status, "this member left", order.proof, left=True)
+        return Done()
     member = _find(status, order.member)
     _check_may_go(status, member)
     return (yield from _dismiss(status, member, order.proof, left=True))
@@ -228,12 +234,10 @@ def own_divergent(order: messages.LookAtDivergent) -> Steps[store.Divergent]:
 
 
 def _dismiss(status: Status, member: MemberInfo, proof: bytes, *, left: bool) -> Steps[Done]:
-    removed = yield from ask(Here.STORE, store.MEMBER_REMOVE, store.MemberRef(member=member.id), ORDER_SECONDS)
-    reason = f"member {member.name} {'left' if left else 'was removed'} with entry {removed.index} of the log"
+    yield from _take_off(member)
+    reason = f"member {member.name} {'left' if left else 'was removed'}"
     if member.id == status.member:
-        departure = hsm.Departure.LEFT if left else hsm.Departure.EXPELLED
-        depart = hsm.Depart(cluster=status.cluster, departure=departure, reason=reason, proof=proof)
-        yield from ask(Here.HSM, hsm.DEPART, depart)
+        yield from _let_go(status, reason, proof, left=left)
         return Done()
     word = messages.Dismissed(cluster=status.cluster, member=member.id, left=left, reason=reason, proof=proof)
     try:
@@ -241,6 +245,31 @@ def _dismiss(status: Status, member: MemberInfo, proof: bytes, *, left: bool) ->
     except LnhError:
         return Done(remark=f"{member.name} has not heard of it yet; it learns of it when it next reaches a member")
     return Done()
+
+
+def _take_off(member: MemberInfo) -> Steps[None]:
+    """Have the store take a member off the list.
+
+    One that takes itself off may be cut off before it is told so; then its own store knows what became of it.
+    """
+    try:
+        yield from ask(Here.STORE, store.MEMBER_REMOVE, store.MemberRef(member=member.id), ORDER_SECONDS)
+    except OutcomeUnknown:
+        if not _is_off((yield from _status()), member.id):
+            raise
+
+
+def _let_go(status: Status, reason: str, proof: bytes, *, left: bool) -> Steps[None]:
+    """Have this member's own HSM wipe what it holds."""
+    departure = hsm.Departure.LEFT if left else hsm.Departure.EXPELLED
+    depart = hsm.Depart(cluster=status.cluster, departure=departure, reason=reason, proof=proof)
+    yield from ask(Here.HSM, hsm.DEPART, depart)
+
+
+def _is_off(status: Status, member: bytes) -> bool:
+    if member == status.member and status.state == "expelled":
+        return True
+    return all(each.id != member for each in status.members)
 
 
 def _check_may_go(status: Status, member: MemberInfo) -> None:

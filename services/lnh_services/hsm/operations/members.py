@@ -7,17 +7,19 @@ who is primary cannot become it, so an order that comes again does no harm. A re
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from lnh_common.errors import LnhError, NameUnknown
 from lnh_common.messages import hsm, membership, store
 from lnh_common.messages.admin import ChangeMember, DeleteMember, InvitationView, LookAtDivergent, MemberRef, Remark
-from lnh_common.messages.base import Empty
+from lnh_common.messages.base import Empty, Operation
 from lnh_services.hsm import dismissals
 from lnh_services.hsm.steps import Peer, Steps, ask
 from lnh_services.hsm.worker_core import Request, WorkerCore
+
+Ordered = TypeVar("Ordered", membership.Remove, membership.Leave)
 
 
 def invite(worker: WorkerCore, request: Request[Empty]) -> Steps[InvitationView]:
@@ -54,23 +56,20 @@ def remove(worker: WorkerCore, request: Request[MemberRef]) -> Steps[Remark]:
     """Remove a member that works."""
     member = request.message.member
     order = membership.Remove(member=member, proof=_proof(worker, member))
-    return (yield from _removed(worker, request, order))
+    return (yield from _dismissed(worker, request, membership.REMOVE, order))
 
 
 def delete(worker: WorkerCore, request: Request[DeleteMember]) -> Steps[Remark]:
     """Remove a member that is lost for good."""
     member = request.message.member
     order = membership.Remove(member=member, proof=_proof(worker, member), lost=True, force=request.message.force)
-    return (yield from _removed(worker, request, order))
+    return (yield from _dismissed(worker, request, membership.REMOVE, order))
 
 
 def leave(worker: WorkerCore, request: Request[MemberRef]) -> Steps[Remark]:
     """Take a member off the list, and have its HSM wipe what it holds of the cluster."""
-    member = request.message.member
-    done = yield from ask(
-        Peer.MEMBERSHIP, membership.LEAVE, membership.Leave(member=member, proof=_proof(worker, member))
-    )
-    return Remark(remark=done.remark)
+    order = membership.Leave(member=request.message.member, proof=_proof(worker, request.message.member))
+    return (yield from _dismissed(worker, request, membership.LEAVE, order))
 
 
 def delete_cluster(worker: WorkerCore, request: Request[MemberRef]) -> Steps[Remark]:
@@ -87,10 +86,16 @@ def divergent(worker: WorkerCore, request: Request[LookAtDivergent]) -> Steps[st
     return (yield from ask(Peer.MEMBERSHIP, membership.DIVERGENT, order))
 
 
-def _removed(worker: WorkerCore, request: Request[Any], order: membership.Remove) -> Steps[Remark]:
+def _dismissed(
+    worker: WorkerCore,
+    request: Request[Any],
+    operation: Operation[Ordered, membership.Done],
+    order: Ordered,
+) -> Steps[Remark]:
+    """Have the order carried out, and keep the dismissal for a member that could not be told."""
     if (yield from worker.acted_before(request)):
         return Remark()
-    done = yield from ask(Peer.MEMBERSHIP, membership.REMOVE, order)
+    done = yield from ask(Peer.MEMBERSHIP, operation, order)
     remark = done.remark
     if order.member != worker.secrets().secrets.member:
         try:
