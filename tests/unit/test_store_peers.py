@@ -9,21 +9,21 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lnh_common import codec, limits, wire
 from lnh_common.bus.curve import KeyPair
-from lnh_common.messages.store import MemberInfo
-from lnh_services.store import peers
-from lnh_services.store.log import NO_EPOCH, ClusterId, Entry, Epoch, MemberId
-from lnh_services.store.log import genesis as genesis_of
+from lnh_common.messages.store import Commit, Key, MemberInfo, Put
+from lnh_services.store import log, peers
+from lnh_services.store.log import NO_EPOCH, ClusterId, Entry, Epoch, MemberId, Milliseconds, Write
 from lnh_services.store.peers import Peers
-from lnh_services.store.protocol import Append, Ask, Message, Ping
+from lnh_services.store.protocol import Append, Ask, Fetched, Keep, Message, Ping
 from lnh_services.store.transfer import Chunk, Transfer
 from processes import free_base_port
 
 PATIENCE = 20.0
-GENESIS = genesis_of(ClusterId(b"C" * 16))
+GENESIS = log.genesis(ClusterId(b"C" * 16))
 
 
 @dataclass
@@ -199,6 +199,16 @@ def test_a_port_that_is_taken_is_a_problem_until_it_is_free(tmp_path: Path) -> N
     play(tmp_path, 2, scenario)
 
 
+def chain(opener: MemberId, count: int, body: bytes) -> tuple[Entry, ...]:
+    entries: list[Entry] = []
+    for n in range(count):
+        put = Put(key=Key(table="t", id=b"%d" % n), expected=0, head=b"", body=body)
+        commit = Commit(client=b"c" * 16, session=b"s" * 16, sequence=n + 1, issued_at=0, changes=(put,))
+        last = entries[-1].position() if entries else GENESIS
+        entries.append(log.make_entry(last, Epoch(1, opener), Milliseconds(n), Write(commit)))
+    return tuple(entries)
+
+
 def test_a_full_batch_of_entries_passes_and_what_does_not_decode_costs_nothing_else(tmp_path: Path) -> None:
     async def scenario(one: End, two: End) -> None:
         acquaint(one, two)
@@ -208,14 +218,30 @@ def test_a_full_batch_of_entries_passes_and_what_does_not_decode_costs_nothing_e
             link.socket.send_multipart(frames)
         cast = wire.request("store.replica", 0, 0, kind=wire.Kind.CAST).pack()
         link.socket.send_multipart([cast, b"", codec.encode(["append", 1])])
-        entries = tuple(
-            Entry(Epoch(1, two.id), n, 0, b"h" * 32, b"p" * 2 * limits.MIB, b"h" * 32)  # type: ignore[arg-type]
-            for n in range(4)
-        )
-        append = Append(Epoch(1, two.id), GENESIS, entries, 3)
+        append = Append(Epoch(1, two.id), GENESIS, chain(two.id, 8, b"b" * (limits.MIB - 1000)), 3)
         two.peers.send(one.id, append)
         await until(lambda: one.heard, "the batch")
         assert one.heard == [(two.id, append)]
+
+    play(tmp_path, 2, scenario)
+
+
+def test_entries_that_were_changed_or_do_not_follow_are_not_heard(tmp_path: Path) -> None:
+    async def scenario(one: End, two: End) -> None:
+        acquaint(one, two)
+        await until(lambda: two.peers.is_connected(one.id), "a connection")
+        epoch = Epoch(1, two.id)
+        first, second = chain(two.id, 2, b"body")
+        other = msgspec.structs.replace(second, payload=second.payload.replace(b"body", b"ydob"))
+        nothing = log.entry_hash(epoch, 1, Milliseconds(0), GENESIS.hash, b"\x01")
+        unreadable = Entry(epoch, 1, Milliseconds(0), GENESIS.hash, b"\x01", nothing)
+        for entries in ((second,), (first, other), (unreadable,)):
+            two.peers.send(one.id, Append(epoch, GENESIS, entries, 0))
+            two.peers.send(one.id, Fetched(epoch, GENESIS, entries))
+        two.peers.send(one.id, Keep(first))  # no open
+        two.peers.send(one.id, Ask())
+        await until(lambda: one.heard, "what is in order")
+        assert one.heard == [(two.id, Ask())]
 
     play(tmp_path, 2, scenario)
 

@@ -24,6 +24,8 @@ from typing import NewType
 
 from lnh_services.store.protocol import Seconds
 
+__all__ = ["Grant", "Seconds", "WorkerId", "WorkerLeases"]
+
 WorkerId = NewType("WorkerId", bytes)
 
 

@@ -21,12 +21,13 @@ from zmq.utils.monitor import parse_monitor_message
 from lnh_common import codec, limits, wire
 from lnh_common.bus import curve, zap
 from lnh_common.bus.pump import CurvePump, Pump
-from lnh_common.errors import LnhError, MalformedMessage
+from lnh_common.errors import LnhError, MalformedMessage, SealBroken
 from lnh_common.events import Log
 from lnh_common.messages.store import MemberInfo
+from lnh_services.store import log
 from lnh_services.store.history import REMOVED_KEPT
 from lnh_services.store.log import MemberId
-from lnh_services.store.protocol import Message, Ping, Pong
+from lnh_services.store.protocol import Append, Fetched, Keep, Message, Ping, Pong, Report
 from lnh_services.store.transfer import Transfer
 
 STORE_PORT: Final = 2  # after a member's base port
@@ -279,6 +280,7 @@ class Peers:
             header, body = _parse(frames[1:])
             if header.operation == _REPLICA:
                 message: Message = codec.decode_as(body, Message, MESSAGE_BYTES)  # type: ignore[arg-type]
+                _check_entries(message)
                 self._on_message(sender, message)
             elif header.operation == _SNAPSHOT:
                 transfer: Transfer = codec.decode_as(body, Transfer, MESSAGE_BYTES)  # type: ignore[arg-type]
@@ -307,6 +309,20 @@ def _common_options(socket: zmq.Socket[bytes]) -> None:
     socket.tcp_keepalive_idle = 5
     socket.tcp_keepalive_intvl = 2
     socket.tcp_keepalive_cnt = 3
+
+
+def _check_entries(message: Message) -> None:
+    """Raises SealBroken unless the entries in a message follow one another and decode: no disk ever holds others."""
+    if isinstance(message, Append | Fetched):
+        log.check_chain(message.previous, message.entries)
+        for entry in message.entries:
+            entry.content()
+        return
+    kept = message.open if isinstance(message, Keep) else message.kept if isinstance(message, Report) else None
+    if kept is not None:
+        log.check_chain(log.Position(kept.epoch, kept.index - 1, kept.previous), (kept,))
+        if not isinstance(kept.content(), log.Open):
+            raise SealBroken(f"entry {kept.index} is not the open of an epoch")
 
 
 def _parse(frames: list[bytes]) -> tuple[wire.Header, bytes]:
