@@ -266,6 +266,24 @@ def test_a_dead_secondary_holds_writes_no_longer_than_a_lease_and_catches_up(pla
     play(scenario)
 
 
+def test_a_member_comes_back_to_a_long_log(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        one, _, three = cluster.members
+
+        async def write(start: int) -> None:
+            for number in range(start, start + 50):
+                await one.put(key(number))
+
+        await asyncio.gather(*(write(1000 * n) for n in range(52)))
+        three.kill()
+        await one.put(key(100_000))
+        three.restart()
+        await three.is_read_write()
+        await cluster.agree()
+
+    play(scenario)
+
+
 def test_without_the_primary_the_others_are_read_only_until_it_is_back(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         one, two, three = cluster.members

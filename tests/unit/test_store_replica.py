@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from lnh_common.errors import MemberReadOnly, NotPossible, OutcomeUnknown, StorageFailed
 from lnh_common.messages.store import Commit, DeleteScope, Key, MemberInfo, Put
-from lnh_services.store import log
+from lnh_services.store import log, primary
 from lnh_services.store import protocol as say
 from lnh_services.store.history import Base, Removed, Standing
 from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds, Open, SetChange, Terms
@@ -237,6 +237,22 @@ def test_an_acknowledgement_that_differs_in_anything_does_not_count(wrong: str) 
     message = say.Appended(index=last.index, matched=last.index, **fields)  # type: ignore[arg-type]
     replica.receive(at(), B, message)
     assert replica.committed < last.index
+
+
+def test_a_member_that_starts_again_far_down_a_long_log_is_sent_what_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(primary, "WINDOW", 10)
+    replica, incarnations = primary_of(B)
+    for number in range(40):
+        carried_out(replica, begun(replica, number=10 + number), at())
+        acknowledge(replica, B, incarnations[B])
+    assert replica.committed == replica.history.last.index > 40
+    shared = replica.history.position(35)
+    assert shared is not None
+    carried_out(replica, replica.receive(at(), B, say.Ping(replica.promised, b"new" * 5, 1)), at())
+    behind = say.Behind(replica.promised, b"new" * 5, (shared,), diverged=False)
+    (append,) = said(carried_out(replica, replica.receive(at(), B, behind), at()), B)
+    assert isinstance(append, say.Append)
+    assert (append.previous, append.entries[0].index, len(append.entries)) == (shared, 36, replica.committed - 35)
 
 
 def test_a_lease_is_granted_only_to_members_of_the_committed_set() -> None:

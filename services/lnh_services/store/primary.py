@@ -64,6 +64,7 @@ class Progress:
 
     incarnation: bytes = b""
     match: int = 0  # acknowledged up to here
+    shared: int = 0  # its log is known to agree up to here, acknowledged or not
     next: int = 0  # what to send next; 0 while it is not known where the logs part
     heard: float = _LONG_AGO
     spoke_at: float = _LONG_AGO  # when something was last sent
@@ -281,7 +282,7 @@ class Primary:
     def _know(self, progress: Progress, incarnation: bytes) -> None:
         """A member was started anew, or is heard of for the first time: what an earlier incarnation said is void."""
         progress.incarnation = incarnation
-        progress.match = progress.next = 0
+        progress.match = progress.shared = progress.next = 0
 
     def grant_end(self, now: Instant, lease_ms: int) -> float:
         """When a lease granted now has certainly ended, by this member's clock."""
@@ -306,6 +307,7 @@ class Primary:
             if sender not in self._keepers and progress.match >= self._opened.index:
                 self._awaits.discard(sender)
         if not progress.next and self._local.history.position(message.matched) is not None:
+            progress.shared = max(progress.shared, message.matched)
             progress.next = message.matched + 1
         self._feed(now, sender, progress)
 
@@ -324,7 +326,7 @@ class Primary:
                 progress.snapshot_at = now.boot
                 self._local.send_snapshot(sender, self._epoch)
             return
-        progress.next = shared.index + 1
+        progress.shared, progress.next = shared.index, shared.index + 1
         self._feed(now, sender, progress)
 
     # Feeding
@@ -343,7 +345,7 @@ class Primary:
             if previous is None:
                 progress.next = 0  # dropped from the log meanwhile: let it say where it stands
                 break
-            room = min(BATCH_ENTRIES, progress.match + WINDOW - previous.index)
+            room = min(BATCH_ENTRIES, max(progress.match, progress.shared) + WINDOW - previous.index)
             if room <= 0:
                 break
             entries = history.following(previous.index, room, BATCH_BYTES)
