@@ -376,6 +376,22 @@ def test_a_member_is_removed_in_order_and_learns_of_it(play: Play) -> None:
     play(scenario)
 
 
+def test_a_member_removed_while_it_was_away_learns_of_it_from_members_that_were_started_since(play: Play) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        one, two, three = cluster.members
+        three.kill()
+        await one.services.ask(store.MEMBER_REMOVE, store.MemberRef(member=three.info.id), timeout=20)
+        for member in (one, two):
+            member.kill()
+        for member in (one, two):
+            member.restart()
+        await two.is_read_write()
+        three.restart()
+        await three.until(lambda status: status.state == "expelled", "the news of its removal")
+
+    play(scenario)
+
+
 def test_a_joiner_gets_a_snapshot_of_many_items_while_others_are_written(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         one, two, _ = cluster.members

@@ -153,6 +153,23 @@ def test_a_removed_member_may_speak_and_be_answered_until_it_is_forgotten(tmp_pa
     play(tmp_path, 3, scenario)
 
 
+def test_a_member_removed_before_this_start_may_speak_too(tmp_path: Path) -> None:
+    async def scenario(one: End, two: End, three: End) -> None:
+        one.peers.know([three.info], [two.info])
+        two.peers.know([one.info])
+        await until(lambda: two.peers.is_connected(one.id), "a connection")
+        two.peers.send(one.id, Ask())
+        await until(lambda: one.heard, "what it said")
+        assert one.heard == [(two.id, Ask())]
+        again = MemberInfo(id=b"new" * 4, name="M2", host="127.0.0.1", port=two.info.port, key=two.info.key)
+        one.peers.know([three.info, again], [two.info])
+        two.peers.send(one.id, Ask())
+        await until(lambda: len(one.heard) == 2, "what it said again")
+        assert one.heard[1] == (MemberId(again.id), Ask())  # who has that key now
+
+    play(tmp_path, 3, scenario)
+
+
 def test_a_member_that_comes_back_is_connected_again(tmp_path: Path) -> None:
     async def scenario(one: End, two: End) -> None:
         acquaint(one, two)

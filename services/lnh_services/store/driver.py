@@ -25,7 +25,7 @@ from lnh_services.store.caches import WorkerId, WorkerLeases
 from lnh_services.store.changes import KEYS_AT_ONCE, Rate, RecentChanges
 from lnh_services.store.disk import DiskFull
 from lnh_services.store.engine import Engine, LastStop, Outcome, Sizes
-from lnh_services.store.history import Base
+from lnh_services.store.history import Base, Removed
 from lnh_services.store.local import Interest
 from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds
 from lnh_services.store.peers import Peers
@@ -99,6 +99,7 @@ class Driver:
         self._arrivals: dict[int, Incoming] = {}  # snapshots that the replica may install
         self._lifecycle: Final = asyncio.Lock()  # creation, adoption, erasure: one after the other
         self._others: tuple[messages.MemberInfo, ...] = ()
+        self._removed: tuple[Removed, ...] = ()
         self._problem: StorageFailed | None = None  # the disk refuses; passes by itself
         self._damage: SealBroken | None = None  # what is on disk is wrong; does not
         self._again: Persist | Install | Erase | None = None  # a step the disk had no room for
@@ -396,11 +397,13 @@ class Driver:
 
     def _follow_members(self) -> None:
         """The member list may have changed."""
-        members = self.replica.members
-        others = tuple(info for info in members if info.id != self.replica.member)
+        others = tuple(info for info in self.replica.members if info.id != self.replica.member)
+        removed = self.replica.standing.removed
+        if others != self._others or removed is not self._removed:
+            self._removed = removed
+            self._peers.know(others, [each.info for each in removed if each.info is not None])
         if others != self._others:
             alone, self._others = not self._others, others
-            self._peers.know(others)
             if alone and self._ticking is not None:
                 self._ticking.cancel()
                 self._ticking = self._loop.call_later(0, self._tick)

@@ -22,11 +22,12 @@ from lnh_services.store.log import Entry, Epoch, MemberId, Members, Milliseconds
 
 
 class Removed(msgspec.Struct, frozen=True, array_like=True):
-    """A member that is no more, and the entry that removed it."""
+    """A member that is no more, and the entry that removed it; `info` is how it was listed, so that it can be told."""
 
     member: MemberId
     epoch: Epoch
     index: int
+    info: MemberInfo | None = None
 
 
 REMOVED_KEPT = 64
@@ -78,7 +79,9 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     def _listing(self, members: tuple[MemberInfo, ...], entry: Entry) -> Standing:
         now = {MemberId(member.id) for member in members}
         before = set(self.ids)
-        gone = [Removed(id_, entry.epoch, entry.index) for id_ in self.ids if id_ not in now]
+        gone = [
+            Removed(MemberId(info.id), entry.epoch, entry.index, info) for info in self.members if info.id not in now
+        ]
         came = [(id_, entry.index) for id_ in sorted(now - before)]
         return msgspec.structs.replace(
             self,

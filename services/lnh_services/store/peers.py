@@ -92,20 +92,18 @@ class Peers:
 
     # Who there is
 
-    def know(self, members: Iterable[MemberInfo]) -> None:
-        """The other members are these from now on; those that were and are no more may still connect."""
+    def know(self, members: Iterable[MemberInfo], removed: Iterable[MemberInfo] = ()) -> None:
+        """The other members are these from now on; those `removed`, and those known before, may still connect."""
         listed = {MemberId(info.id): info for info in members}
-        for id_, info in listed.items():
-            if self._infos.get(id_) != info:
+        gone = {MemberId(info.id): info for info in removed} | self._infos
+        gone = {id_: info for id_, info in gone.items() if id_ not in listed}
+        for id_ in list(self._links):
+            if self._infos[id_] != listed.get(id_):
                 self._disconnect(id_)
-            self._infos.pop(id_, None)
-            self._infos[id_] = info
+        kept = list(gone.items())[-REMOVED_KEPT:]
         self._listed = frozenset(listed)
-        gone = [id_ for id_ in self._infos if id_ not in self._listed]
-        for id_ in gone:
-            self._disconnect(id_)
-        for id_ in gone[: max(0, len(gone) - REMOVED_KEPT)]:
-            del self._infos[id_]
+        self._infos = dict(kept) | listed
+        # Of two with one key the listed counts: an appliance that comes back should have a new one, but may not.
         self._known = {curve.to_z85(info.key): id_ for id_, info in self._infos.items()}
         if listed:
             self.open()
