@@ -3,205 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
+import random
 import secrets
 import signal
-import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from lnh_common.bus.client import Client
-from lnh_common.bus.curve import KeyPair
-from lnh_common.errors import (
-    DeadlineExceeded,
-    LnhError,
-    MemberReadOnly,
-    NotPossible,
-    OutcomeUnknown,
-    Unreachable,
-)
+from lnh_common.errors import DeadlineExceeded, LnhError, MemberReadOnly, NotPossible, Unreachable
 from lnh_common.messages import store
-from lnh_common.messages.base import Empty, Message
-from lnh_services.configuration import Settings
-from lnh_services.initialise import initialise_member
-from lnh_services.paths import MemberDirectory
-from processes import Processes, free_base_port
-
-CLUSTER = b"C" * 16
-PATIENCE = 30.0
-UNSURE = (OutcomeUnknown, DeadlineExceeded, Unreachable)
-
-
-class Member:
-    """One member's store process, and a worker of its that caches what it reads."""
-
-    def __init__(self, processes: Processes, root: Path, name: str) -> None:
-        self.processes = processes
-        self.directory = MemberDirectory(root / name)
-        self.name = name
-        port = free_base_port()
-        initialise_member(self.directory, Settings(name=name, base_port=port))
-        processes.watch(self.directory.root)
-        key = KeyPair.load(self.directory.member_keys).raw_public
-        self.info = store.MemberInfo(id=secrets.token_bytes(16), name=name, host="127.0.0.1", port=port, key=key)
-        self.session = secrets.token_bytes(16)
-        self.sequence = 0
-        self.worker = secrets.token_bytes(16)
-        self.cache: dict[store.Key, store.Item | None] = {}
-        self.leased_until = 0.0
-        self.connect()
-        self.process = self.begin()
-
-    def connect(self) -> None:
-        self.hsm = Client(self.directory.store_for_hsm, on_cast=self.on_cast)
-        self.services = Client(self.directory.store_for_services)
-
-    def begin(self) -> subprocess.Popen[bytes]:
-        return self.processes.start("-m", "lnh_services.store", "--member-dir", str(self.directory.root))
-
-    def on_cast(self, operation: str, message: Message) -> None:
-        assert isinstance(message, store.Forget)
-        if message.everything:
-            self.cache.clear()
-        for key in message.keys:
-            self.cache.pop(key, None)
-        self.hsm.cast(store.FORGOTTEN, store.Forgotten(sequence=message.sequence, worker=self.worker))
-
-    # What is asked
-
-    async def status(self) -> store.Status:
-        return await self.services.ask(store.STATUS, Empty(), timeout=5)
-
-    async def until(
-        self, condition: Callable[[store.Status], object], what: str, within: float = PATIENCE
-    ) -> store.Status:
-        """The status, once it is so."""
-        end = time.monotonic() + within
-        status = None
-        while True:
-            try:
-                status = await self.status()
-                if condition(status):
-                    return status
-            except (Unreachable, DeadlineExceeded):
-                pass
-            assert time.monotonic() < end, f"{self.name}: {what} did not come: {status}"
-            await asyncio.sleep(0.02)
-
-    async def is_read_write(self) -> store.Status:
-        return await self.until(lambda status: status.state == "read-write", "read-write")
-
-    def commit(self, key: store.Key, version: int, body: bytes = b"body") -> store.Commit:
-        self.sequence += 1
-        change = store.Put(key=key, expected=version, head=b"", body=body)
-        return store.Commit(
-            client=self.info.id, session=self.session, sequence=self.sequence, issued_at=int(time.time() * 1000),
-            changes=(change,),
-        )  # fmt: skip
-
-    async def put(self, key: store.Key, version: int = 0, body: bytes = b"body") -> store.Committed:
-        """Write, as the SDK does: the same request again while its outcome is not known."""
-        commit = self.commit(key, version, body)
-        end = time.monotonic() + PATIENCE
-        unsure = False
-        while True:
-            try:
-                return await self.hsm.ask(store.COMMIT, commit, timeout=5)
-            except UNSURE:
-                unsure = True
-            except MemberReadOnly:
-                if not unsure:
-                    raise  # it was never appended
-            assert time.monotonic() < end, f"{self.name}: a write has no outcome"
-            await asyncio.sleep(0.02)
-
-    async def get(self, key: store.Key) -> store.Item | None:
-        return (await self.services.ask(store.GET, store.Get(key=key), timeout=5)).item
-
-    async def follows(self, primary: Member) -> None:
-        await self.until(lambda status: status.primary == primary.info.id, f"{primary.name} as primary")
-
-    # What happens to it
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def restart(self) -> None:
-        self.process = self.begin()
-
-    async def close(self) -> None:
-        await self.hsm.close()
-        await self.services.close()
-
-
-class Cluster:
-    def __init__(self, processes: Processes, root: Path, count: int) -> None:
-        self.members = [Member(processes, root, "abcde"[number]) for number in range(count)]
-
-    @property
-    def infos(self) -> tuple[store.MemberInfo, ...]:
-        return tuple(member.info for member in self.members)
-
-    async def found(self) -> None:
-        first, *others = self.members
-        await first.hsm.ask(store.CREATE, store.Create(cluster=CLUSTER, member=first.info), timeout=15)
-        for number, member in enumerate(others, 2):
-            await self.join(member, self.members[:number])
-
-    async def join(self, member: Member, members: list[Member], through: Member | None = None) -> None:
-        through = through or members[0]
-        await through.services.ask(store.MEMBER_SET, store.SetMember(member=member.info), timeout=10)
-        infos = tuple(one.info for one in members)
-        adopt = store.Adopt(cluster=CLUSTER, member=member.info, members=infos)
-        await member.services.ask(store.ADOPT, adopt, timeout=10)
-        await through.until(lambda status: member.info.id in status.in_sync, f"{member.name} in the set")
-        await member.is_read_write()
-
-    async def agree(self, *members: Member) -> None:
-        """All have applied the same, and hold the same."""
-        members = members or tuple(self.members)
-        end = time.monotonic() + PATIENCE
-        while True:
-            stati = [await member.status() for member in members]
-            if len({(s.applied_index, s.last_index, s.committed_index) for s in stati}) == 1:
-                break
-            assert time.monotonic() < end, f"the members do not agree: {stati}"
-            await asyncio.sleep(0.02)
-        for member in members[1:]:
-            for table in ("t", "big"):
-                assert await scan(member, table) == await scan(members[0], table)
-
-    async def close(self) -> None:
-        for member in self.members:
-            await member.close()
-
-
-async def scan(member: Member, table: str) -> list[store.Item]:
-    items: list[store.Item] = []
-    while True:
-        after = items[-1].key.id if items else b""
-        page = await member.services.ask(store.SCAN, store.Scan(table=table, after=after, limit=1024, body=True))
-        items += page.items
-        if not page.more:
-            return items
-
-
-async def reach(written: list[int], count: int) -> None:
-    """Wait until so many writes are acknowledged."""
-    end = time.monotonic() + PATIENCE
-    for _ in itertools.takewhile(lambda _: len(written) < count, itertools.repeat(None)):
-        assert time.monotonic() < end, "nothing is acknowledged any more"
-        await asyncio.sleep(0.01)
-
-
-def key(number: int) -> store.Key:
-    return store.Key(table="t", id=b"%06d" % number)
-
+from processes import Processes
+from stores import CLUSTER, Cluster, Member, key, reach, scan
 
 Scenario = Callable[[Cluster], Awaitable[None]]
 Play = Callable[..., None]
@@ -212,7 +27,7 @@ def play(processes: Processes, short_path: Path) -> Play:
     """Runs a scenario on a cluster of so many members, the first of which is primary."""
 
     async def run(scenario: Scenario, count: int) -> None:
-        cluster = Cluster(processes, short_path, count)
+        cluster = Cluster([Member(processes, short_path, "abcde"[number]) for number in range(count)])
         try:
             await cluster.found()
             await scenario(cluster)
@@ -487,5 +302,76 @@ def test_all_members_killed_at_once_come_back_with_every_write(play: Play) -> No
         assert len(await scan(cluster.members[1], "t")) == 60
         await cluster.members[1].put(key(100))
         await cluster.agree()
+
+    play(scenario)
+
+
+def test_no_read_under_a_lease_is_older_than_a_write_acknowledged_before(play: Play) -> None:
+    """Workers read through their caches at full speed on every member while keys change and members come to harm."""
+
+    async def scenario(cluster: Cluster) -> None:
+        one, two, three = cluster.members
+        chance = random.Random(3)
+        acknowledged = [0] * 6
+        reads = 0
+
+        async def write(number: int) -> None:
+            while True:
+                member = chance.choice(cluster.members)
+                try:
+                    await member.put(key(number), acknowledged[number])
+                except (MemberReadOnly, Unreachable):
+                    await asyncio.sleep(0.05)
+                else:
+                    acknowledged[number] += 1
+
+        async def read(member: Member) -> None:
+            nonlocal reads
+            while True:
+                number = chance.randrange(len(acknowledged))
+                at_least = acknowledged[number]
+                try:
+                    version, current = await member.worker.read(key(number))
+                except (Unreachable, DeadlineExceeded, NotPossible):
+                    await asyncio.sleep(0.05)
+                    continue
+                if current:
+                    assert version >= at_least, f"{member.name}: version {version}; {at_least} was acknowledged before"
+                    reads += 1
+                await asyncio.sleep(0.002 if chance.random() < 0.5 else 0)
+
+        async def written(count: int) -> None:
+            goal = sum(acknowledged) + count
+            end = time.monotonic() + 30
+            while sum(acknowledged) < goal:
+                assert time.monotonic() < end, "nothing is acknowledged any more"
+                for task in tasks:
+                    if task.done():
+                        task.result()
+                await asyncio.sleep(0.01)
+
+        tasks = [asyncio.create_task(write(number)) for number in range(len(acknowledged))]
+        tasks += [asyncio.create_task(read(member)) for member in cluster.members for _ in range(2)]
+        tasks += [asyncio.create_task(member.worker.attach()) for member in cluster.members]
+        try:
+            await written(50)
+            for victim in (three, one):
+                victim.kill()
+                await asyncio.sleep(0.3)
+                victim.restart()
+                await written(30)
+                victim.process.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(2.5)
+                victim.process.send_signal(signal.SIGCONT)
+                await written(30)
+            await one.services.ask(store.PROMOTE, store.MemberRef(member=two.info.id), timeout=20)
+            await written(50)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await cluster.agree()
+        assert min(member.worker.hits for member in cluster.members) > 100
+        assert reads > 1000
 
     play(scenario)
