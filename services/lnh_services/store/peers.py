@@ -162,7 +162,7 @@ class Peers:
         info = self._infos[id_]
         socket = self._context.socket(zmq.DEALER)
         _common_options(socket)
-        socket.immediate = True
+        socket.immediate = True  # safe where nothing is received (bus/dealer.py)
         socket.sndhwm = _HIGH_WATER_MARK
         socket.reconnect_ivl = 50
         socket.reconnect_ivl_max = 500
