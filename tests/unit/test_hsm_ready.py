@@ -1,0 +1,104 @@
+"""The short way of a key's use: the same answer as the long one, and no answer where that one would have to look."""
+
+from __future__ import annotations
+
+import pytest
+
+from lnh_common import channel, wire
+from lnh_common.attributes import Attribute
+from lnh_common.channel import SessionKeys
+from lnh_common.mechanisms import CURVES, Mechanism
+from lnh_common.messages import objects, store
+from lnh_common.messages.session import Credential, Role
+from lnh_services.bundles import Entry
+from lnh_services.hsm.ready import open_ready
+from models.worker import KRCO, Client, World, make_keyring
+
+TAG = bytes(8)
+
+
+class Scene:
+    """A client whose key one worker has used."""
+
+    def __init__(self) -> None:
+        self.world = World()
+        self.client = Client(self.world, self.world.worker()).register()
+        self.core = self.client.worker
+        self.keyring = make_keyring(self.client)
+        self.client.login(Credential(role=Role.KRCO, keyring=self.keyring, password=KRCO))
+        pair = self.client.ask(
+            objects.GENERATE_PAIR,
+            objects.GenerateKeyPair(
+                mechanism=Mechanism.EC_KEY_PAIR_GEN,
+                public_template={Attribute.EC_PARAMS.value: CURVES["P-256"].oid},
+            ),
+            self.keyring,
+        )
+        self.private, self.public = pair.private.handle, pair.public.handle
+        self.client.ask(objects.SIGN, self.use(), self.keyring)
+
+    def use(self, data: bytes = bytes(32), handle: bytes = b"") -> objects.Use:
+        return objects.Use(handle=handle or self.private, mechanism=Mechanism.ECDSA, data=data)
+
+    def entry(self, use: objects.Use | None = None, route: bytes | None = None) -> tuple[Entry, SessionKeys]:
+        route = self.keyring if route is None else route
+        frames, keys = self.client.sealed(objects.SIGN, use or self.use(), route)
+        return Entry(TAG, *frames), keys
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_a_cached_key_signs_and_the_signature_verifies(scene: Scene) -> None:
+    entry, keys = scene.entry()
+    ready = open_ready(scene.core, entry)
+    assert ready is not None
+    uses = scene.core.operations
+    assert ready.act(scene.core)
+    assert scene.core.operations == uses + 1
+    header, token, body = ready.answer()
+    assert token == b""
+    assert wire.Header.parse(header).kind is wire.Kind.REPLY
+    signature = channel.open_reply(keys, wire.Header.parse(entry.header), entry.body, body)["data"]
+    verify = objects.Verify(handle=scene.public, mechanism=Mechanism.ECDSA, data=bytes(32), signature=signature)
+    scene.client.ask(objects.VERIFY, verify, scene.keyring)
+
+
+def test_what_has_to_be_looked_up_or_refused_goes_the_long_way(scene: Scene) -> None:
+    good, _ = scene.entry()
+    tampered = good._replace(body=good.body[:-1] + bytes([good.body[-1] ^ 1]))
+    for entry in (
+        tampered,
+        good._replace(token=b"unknown"),
+        good._replace(header=b"no header"),
+        scene.entry(route=bytes(16))[0],
+        scene.entry(scene.use(handle=bytes(16)))[0],
+    ):
+        assert open_ready(scene.core, entry) is None
+    scene.world.now += 3600  # issued an hour ago; the token is over too
+    assert open_ready(scene.core, good) is None
+
+
+def test_a_use_that_fails_goes_the_long_way_and_counts_once(scene: Scene) -> None:
+    entry, _ = scene.entry(scene.use(data=b"no digest"))
+    ready = open_ready(scene.core, entry)
+    assert ready is not None
+    before = scene.core.operations
+    assert not ready.act(scene.core)
+    assert scene.core.operations == before
+
+
+def test_what_was_forgotten_is_not_used(scene: Scene) -> None:
+    entry, _ = scene.entry()
+    opened = open_ready(scene.core, entry)
+    assert opened is not None
+    scene.core.lease_until = scene.world.now  # it ended while others of the bundle were served
+    assert not opened.act(scene.core)
+    assert open_ready(scene.core, entry) is None
+    scene.core.lease_until = scene.world.now + 10
+    key = store.Key(table="object", scope=scene.keyring, id=scene.private)
+    assert open_ready(scene.core, entry) is not None
+    scene.core.forget(store.Forget(sequence=1, keys=(key,)))
+    assert open_ready(scene.core, entry) is None
