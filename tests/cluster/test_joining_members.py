@@ -1,4 +1,4 @@
-"""Members that join and leave: real hsm, membership and balancer processes, and the commands; stores are small ones."""
+"""Members that join and leave: real processes and the commands; stores are small ones, but for the last test."""
 
 from __future__ import annotations
 
@@ -43,9 +43,10 @@ class Appliance:
         initialise_member(self.directory, self.settings)
         place.processes.watch(self.directory.root)
         self.store = SmallStore(self.directory, place.log, self.info)
-        place.loop.run(self.store.start())
+        if not place.real_stores:
+            place.loop.run(self.store.start())
         self.running: dict[str, subprocess.Popen[bytes]] = {}
-        for service in SERVICES:
+        for service in (*(("store",) if place.real_stores else ()), *SERVICES):
             self.start(service)
         wait_until(self.serves, "the local console", within=60)
 
@@ -126,8 +127,8 @@ class Appliance:
 class Place:
     """Several appliances, what they share, and the secrets of their people."""
 
-    def __init__(self, root: Path, processes: Processes) -> None:
-        self.root, self.processes = root, processes
+    def __init__(self, root: Path, processes: Processes, *, real_stores: bool = False) -> None:
+        self.root, self.processes, self.real_stores = root, processes, real_stores
         self.loop, self.log = Loop(), Log()
         self.fingerprint = ""
         self.files = {name: self.secret(name, text) for name, text in SECRETS.items()}
@@ -163,6 +164,14 @@ def place(short_path: Path, processes: Processes) -> Iterator[Place]:
     yield made
     for one in made.appliances:
         made.loop.run(one.store.stop())
+    made.loop.close()
+
+
+@pytest.fixture
+def whole(short_path: Path, processes: Processes) -> Iterator[Place]:
+    """Appliances whose stores are real too."""
+    made = Place(short_path, processes, real_stores=True)
+    yield made
     made.loop.close()
 
 
@@ -345,3 +354,32 @@ def test_an_expelled_member_that_was_away_stops_serving_and_wipes_when_it_hears_
     wait_until(b.wiped, "it heard, and wiped", within=30)
     assert "removed this member" in b.cluster().expelled
     assert b.store.cluster, "what it stored is kept until somebody has looked"
+
+
+def test_with_real_stores_members_join_are_promoted_leave_and_join_again(whole: Place) -> None:
+    a, b = whole.first(), whole.appliance("b")
+    b.prepared()
+    a.admin("user", "add", "olga", "--role", "operator", "--new-password-file", str(whole.files["admin"]))
+    told = joined(b, a.invited())
+    assert told["state"] == "read-write"
+    assert b.secrets().smk == a.secrets().smk
+    until_listed(
+        b,
+        lambda seen: {name: each["state"] for name, each in seen.items()} == dict.fromkeys("ab", "read-write"),
+        "both",
+    )
+    assert "olga" in b.admin("user", "list")
+    b.admin("member", "promote", "b")
+    until_listed(a, lambda seen: seen["b"]["role"] == "primary" and seen["a"]["state"] == "read-write", "b is primary")
+    a.admin("cluster", "leave", "--yes")
+    assert a.wiped()
+    assert set(listed(b)) == {"b"}
+    a.kill("store")  # which reads the key of its port when it is first needed, and a joins with a new one
+    a.start("store")
+    again = joined(a, b.invited())
+    assert again["state"] == "read-write"
+    until_listed(b, lambda seen: seen.get("a", {}).get("state") == "read-write", "a is back")
+    b.admin("member", "remove", "a", "--yes")
+    wait_until(a.wiped, "the removed member's HSM wiped it", within=30)
+    b.admin("cluster", "delete", "--yes")
+    assert b.wiped()

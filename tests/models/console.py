@@ -155,7 +155,7 @@ class Desk:
                 door="localhost:7100",
                 host="localhost",
                 port=7100,
-                key=b"k" * 32,
+                key=lambda: b"k" * 32,
                 hardening=Hardening(True, True, ()),
                 trail_path=self.trail_path,
             ),

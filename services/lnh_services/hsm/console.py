@@ -80,7 +80,8 @@ class Surroundings:
     Args:
         name: of the member.
         door: `host:port` of its client port.
-        host, port, key: where other members reach it (base port), and the CURVE key of its member ports (32 bytes).
+        host, port: where other members reach it (base port).
+        key: what the CURVE key (32 bytes) of its member ports is now: an attempt to join renews it.
         advice: what an operator should know about its settings.
     """
 
@@ -88,7 +89,7 @@ class Surroundings:
     door: str
     host: str
     port: int
-    key: bytes
+    key: Callable[[], bytes]
     hardening: Hardening
     trail_path: Path
     advice: tuple[str, ...] = ()
@@ -468,7 +469,7 @@ class Console:
         cluster = state.cluster
         assert cluster is not None, "a cluster that is being created"
         here = self._surroundings
-        member = store.MemberInfo(id=cluster.member, name=here.name, host=here.host, port=here.port, key=here.key)
+        member = store.MemberInfo(id=cluster.member, name=here.name, host=here.host, port=here.port, key=here.key())
         await self._ask_store(store.CREATE, store.Create(cluster=cluster.id, member=member))
         where = cluster.records().key_of(ClusterRecord, genesis.CLUSTER_RECORD)
         got = await self._ask_store(store.GET, store.Get(key=where))

@@ -110,7 +110,7 @@ class Core:
                 door=f"{self._settings.host}:{self._settings.client_port}",
                 host=self._settings.host,
                 port=self._settings.base_port,
-                key=curve.to_raw(self._directory.member_public.read_bytes().strip()),
+                key=lambda: curve.to_raw(self._directory.member_public.read_bytes().strip()),
                 hardening=hardening,
                 trail_path=trail_path,
                 advice=_advice(self._directory, self._settings),
