@@ -375,24 +375,21 @@ def test_an_order_cut_off_anywhere_and_given_again_ends_as_if_it_had_not_been(
 
 def dying(world: World, steps: Steps[Any], at: int, *, carried_out: bool) -> Steps[Any]:
     """The procedure, until its process dies at its `at`th question."""
-    answer: Message | None = None
+    answer: Message | errors.LnhError | None = None
     for number in count(1):
         try:
-            step = steps.send(answer)
+            step = steps.throw(answer) if isinstance(answer, errors.LnhError) else steps.send(answer)
         except StopIteration as done:
             return done.value
         if number == at:
             if carried_out and isinstance(step, Ask):
-                world._answer(step)
+                with suppress(errors.LnhError):
+                    world._answer(step)
             raise CutOff
         try:
             answer = yield step
         except errors.LnhError as error:
-            try:
-                step = steps.throw(error)
-            except StopIteration as done:
-                return done.value
-            answer = yield step
+            answer = error
     raise AssertionError("a procedure ends")
 
 
