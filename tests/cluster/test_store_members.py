@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 import signal
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from lnh_common.errors import DeadlineExceeded, LnhError, MemberReadOnly, NotPossible, Unreachable
 from lnh_common.messages import store
-from processes import Processes
+from processes import Processes, SmallDisk
 from stores import CLUSTER, Cluster, Member, key, reach, scan
 
 Scenario = Callable[[Cluster], Awaitable[None]]
@@ -288,6 +289,52 @@ def test_a_stopped_secondary_holds_writes_only_until_its_lease_is_over(play: Pla
         await cluster.agree()
 
     play(scenario)
+
+
+class OnSmallDisk(Member):
+    """Its store's directory is a file system of a few MiB."""
+
+    disk: SmallDisk | None = None
+
+    def begin(self) -> subprocess.Popen[bytes]:
+        self.disk = self.disk or SmallDisk(self.directory.data("store"), 48)
+        self.prefix = tuple(self.disk.enter())
+        return super().begin()
+
+
+def test_a_secondary_whose_disk_is_full_leaves_the_set_says_so_and_comes_back(
+    processes: Processes, short_path: Path
+) -> None:
+    async def scenario(cluster: Cluster, disk: SmallDisk) -> None:
+        one, two, three = cluster.members
+        await cluster.found()
+        await one.put(key(1000))
+        disk.fill()
+        for number in range(60):
+            await two.put(key(number), body=b"b" * 60_000)
+        await one.until(lambda status: three.info.id not in status.in_sync, "a set without it")
+        status = await three.until(lambda status: status.state == "failed", "its trouble")
+        assert "full" in status.problem
+        assert await three.get(key(1000)) is not None
+        disk.free()
+        await three.is_read_write()
+        await cluster.agree()
+
+    async def run() -> None:
+        members = [Member(processes, short_path, "a"), Member(processes, short_path, "b")]
+        small = OnSmallDisk(processes, short_path, "c")
+        assert small.disk is not None
+        cluster = Cluster([*members, small])
+        try:
+            if not small.disk.works:
+                pytest.skip("needs root or user namespaces to mount a small file system")
+            await scenario(cluster, small.disk)
+        finally:
+            await cluster.close()
+            small.kill()
+            small.disk.end()
+
+    asyncio.run(run())
 
 
 def test_all_members_killed_at_once_come_back_with_every_write(play: Play) -> None:

@@ -280,6 +280,24 @@ def test_a_silent_member_leaves_the_set_only_after_its_last_lease_has_ended() ->
     assert replica.committed == replica.history.last.index
 
 
+def test_a_member_that_pings_and_acknowledges_nothing_leaves_the_set_and_stays_out_until_it_does() -> None:
+    replica, incarnations = primary_of(B)
+    carried_out(replica, begun(replica), at())
+    now, left = 0.0, 0.0
+    while now < 10:
+        now += 0.05
+        ping = say.Ping(replica.promised, incarnations[B], int(now * 100))
+        carried_out(replica, replica.receive(at(now), B, ping), at(now))
+        carried_out(replica, replica.tick(at(now)), at(now))
+        if replica.standing.in_sync == (A,):
+            left = left or now
+        assert not left or replica.standing.in_sync == (A,), f"it left at {left}, and came back at {now}"
+    assert left
+    acknowledge(replica, B, incarnations[B], at(now))
+    carried_out(replica, replica.tick(at(now + 0.05)), at(now + 0.05))
+    assert replica.standing.in_sync == (A, B)
+
+
 def test_a_member_of_a_higher_epoch_makes_the_primary_open_another_above_it() -> None:
     replica, _ = primary_of(B)
     effects = replica.receive(at(), B, say.Rejected(Epoch(7, B)))

@@ -64,6 +64,7 @@ class Progress:
 
     incarnation: bytes = b""
     match: int = 0  # acknowledged up to here
+    left: int = 0  # the entry that dropped it from the set
     shared: int = 0  # its log is known to agree up to here, acknowledged or not
     next: int = 0  # what to send next; 0 while it is not known where the logs part
     heard: float = _LONG_AGO
@@ -467,7 +468,8 @@ class Primary:
                 progress.next = 0  # something sent was lost, or is slow: ask where it stands
             self._feed(now, member, progress, always=True)
         if member in self.in_sync and self.may_drop(now, member, progress):
-            self._local.append(now, SetChange(tuple(m for m in self.in_sync if m != member)))
+            left = self._local.append(now, SetChange(tuple(m for m in self.in_sync if m != member)))
+            progress.left = left.index
             self._local.say("left the set", member=member.hex())
 
     def may_drop(self, now: Instant, member: MemberId, progress: Progress) -> bool:
@@ -505,6 +507,8 @@ class Primary:
                 continue
             if progress.match + CAUGHT_UP < self._local.history.last.index or progress.match < self._opened.index:
                 continue
+            if progress.match < progress.left:
+                continue  # near the end, but it acknowledges nothing: it would hold up every write again
             # Nobody may be in the set whom some member does not know: it could not be asked when the primary is lost.
             if any(self._of(other).match < joined.get(member, 0) for other in self._local.others):
                 continue
