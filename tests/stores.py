@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import secrets
 import subprocess
 import time
@@ -22,6 +23,7 @@ from processes import Processes, free_base_port
 
 CLUSTER = b"C" * 16
 PATIENCE = 30.0
+SLOWNESS = 0.03  # seconds a worker may take to forget
 UNSURE = (OutcomeUnknown, DeadlineExceeded, Unreachable)
 
 
@@ -128,7 +130,7 @@ class Member:
 
 
 class Worker:
-    """Reads through a cache, under leases of its member's store, as an hsm worker does."""
+    """Reads through a cache, under leases of its member's store, as an hsm worker does, but forgets only after a while."""
 
     def __init__(self, member: Member) -> None:
         self.member = member
@@ -141,6 +143,9 @@ class Worker:
 
     def told(self, operation: str, message: Message) -> None:
         assert isinstance(message, store.Forget)
+        asyncio.get_running_loop().call_later(random.uniform(0, SLOWNESS), self.forget, message)
+
+    def forget(self, message: store.Forget) -> None:
         self.forgets += 1
         if message.everything:
             self.cache.clear()
