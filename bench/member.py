@@ -74,7 +74,7 @@ def running() -> Iterator[Running]:
         set_up(steps)
         make_keyring(steps)
         steps.run("lnh", "cluster", "policy", "objects_per_keyring=1000000")
-        yield Running(place, int(place.pid_file.read_text()))
+        yield Running(place, int(place.first.pid_file.read_text()))
     finally:
         stop(place)
         shutil.rmtree(place.root, ignore_errors=True)

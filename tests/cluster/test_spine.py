@@ -137,7 +137,7 @@ def test_a_row_changed_on_disk_is_refused_and_the_rest_still_served(
     _, changed = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="changed")
     _, other = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="other")
     stop(running.place)
-    database = next((running.place.member / "data" / "store").glob("*.db*"))
+    database = next((running.place.first.directory / "data" / "store").glob("*.db*"))
     with sqlite3.connect(database) as rows:
         (body,) = rows.execute("SELECT body FROM items WHERE id = ?", (changed.handle,)).fetchone()
         body = body[:-1] + bytes([body[-1] ^ 1])
@@ -152,7 +152,7 @@ def test_a_row_changed_on_disk_is_refused_and_the_rest_still_served(
 def test_a_key_put_back_as_it_was_before_it_changed_is_refused(running: Running, session: lnh.KeyringSession) -> None:
     _, key = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="older")
     _, other = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="untouched")
-    database = next((running.place.member / "data" / "store").glob("*.db"))
+    database = next((running.place.first.directory / "data" / "store").glob("*.db"))
     with sqlite3.connect(database) as rows:
         older = rows.execute("SELECT version, head, body FROM items WHERE id = ?", (key.handle,)).fetchone()
     rows.close()

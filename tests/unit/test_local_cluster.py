@@ -47,22 +47,22 @@ def test_a_start_that_fails_says_why_and_leaves_no_process(tmp_path: Path, monke
     result = runner.invoke(app, ["up", "--dir", str(tmp_path / "p")])
     assert result.exit_code == terminal.REFUSED
     assert result.stderr.startswith("refused: no five free ports")
-    assert local.running(local.Place(tmp_path / "p")) is None
+    assert local.Place(tmp_path / "p").first.running() is None
 
 
 def test_a_process_that_only_has_the_members_number_is_not_ended(tmp_path: Path) -> None:
     place = local.Place(tmp_path)
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        place.pid_file.write_text(f"{other.pid}\n")
-        assert local.running(place) is None
+        place.first.pid_file.write_text(f"{other.pid}\n")
+        assert place.first.running() is None
         local.stop(place)
         assert other.poll() is None
     finally:
         other.communicate(b"\n")
-    member = subprocess.Popen([sys.executable, "-c", "input()", place.member], stdin=subprocess.PIPE)
-    place.pid_file.write_text(f"{member.pid}\n")
-    wait_until(lambda: local.running(place) == member.pid, "the member's command line")
+    member = subprocess.Popen([sys.executable, "-c", "input()", place.first.directory], stdin=subprocess.PIPE)
+    place.first.pid_file.write_text(f"{member.pid}\n")
+    wait_until(lambda: place.first.running() == member.pid, "the member's command line")
     local.stop(place)
-    assert local.running(place) is None
+    assert place.first.running() is None
     assert member.wait() != 0

@@ -1,4 +1,4 @@
-"""`lnh demo`, `lnh up`, `lnh down`: a whole cluster on this machine, by the commands anyone would type.
+"""`lnh up`, `lnh down`, and what `lnh demo` is made of: a cluster on this machine, by the commands anyone would type.
 
 Every step is a command of this product (or `openssl`), run as it is shown. Secrets are random and in
 files of mode 0600 under one directory; ports are free ones.
@@ -30,7 +30,9 @@ _FIRST_PORT: Final = 7100
 _LAST_PORT: Final = 9100
 _DIRECTORY_BYTES: Final = 60  # a longer path leaves no room for the names of the member's sockets
 _STOP_SECONDS: Final = 30.0
-_SECRETS: Final = ("activation", "so", "admin", "po", "krso-first", "krso", "krco")
+_COMES_SECONDS: Final = 60.0
+_SECRETS: Final = ("activation", "so", "domain", "admin", "po", "krso-first", "krso", "krco")
+_NAMES: Final = ("a", "b", "c")
 _PASSWORD_VARIABLES: Final = ("SO", "ADMIN", "PO", "KRSO", "KRCO")
 _TABS: Final = "  "
 
@@ -39,13 +41,57 @@ class StepFailed(Exception):
     """A command of the demo ended in another way than it should."""
 
 
+class Member:
+    """One member of a place: its directory, and the process number of its supervisor in a file."""
+
+    def __init__(self, root: Path, letter: str) -> None:
+        self.name = f"member-{letter}"
+        self.directory = root / letter
+        self.pid_file = root / f"{letter}.pid"
+        self.address = root / f"{letter}.address"
+        self.client = root / f"client-{letter}"  # configuration and runtime directory of a client that goes through it
+
+    def variables(self) -> dict[str, str]:
+        """The environment of a client machine whose first point of contact this member is."""
+        return {"LNH_CONFIG": str(self.client), "XDG_RUNTIME_DIR": str(self.client / "runtime")}
+
+    def running(self) -> int | None:
+        """The supervisor's process, if it runs; a number that another process has by now is not taken for it."""
+        try:
+            pid = int(self.pid_file.read_text())
+            process = Path("/proc") / str(pid)
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+        except (OSError, ValueError):
+            return None
+        return pid if os.fsencode(self.directory) in words and state != "Z" else None
+
+    def stop(self, sign: signal.Signals = signal.SIGTERM) -> None:
+        """End the member, if it runs; with SIGKILL all its processes at once. Raises StepFailed when it goes on."""
+        pid = self.running()
+        if pid is None:
+            return
+        if sign is signal.SIGKILL:
+            os.killpg(pid, sign)
+        else:
+            os.kill(pid, sign)
+        ends = time.monotonic() + _STOP_SECONDS
+        while self.running() is not None:
+            if time.monotonic() > ends:
+                raise StepFailed(f"{self.name} (process {pid}) did not stop within {_STOP_SECONDS:.0f} s")
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+            time.sleep(0.05)  # between looks at a process that may be none of our children
+        self.pid_file.unlink(missing_ok=True)
+
+
 class Place:
-    """One cluster's directory: a member, a client's configuration, secrets."""
+    """One cluster's directory: its members, a client's configuration, secrets."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.member = root / "member"
-        self.pid_file = root / "member.pid"
+        self.members = tuple(Member(root, letter) for letter in _NAMES)
+        self.first = self.members[0]
         self.ready = root / "ready"  # there once the cluster is set up
 
     def secret(self, name: str) -> Path:
@@ -53,7 +99,7 @@ class Place:
 
     def create(self) -> None:
         """Make the directories, with a fresh random secret in each file."""
-        for directory in (self.root, self.root / "secrets", self.root / "client", self.root / "runtime"):
+        for directory in (self.root, self.root / "secrets", *(member.client / "runtime" for member in self.members)):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in _SECRETS:
             descriptor = os.open(self.secret(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -67,9 +113,8 @@ class Place:
     def variables(self) -> dict[str, str]:
         """The environment in which every command finds this cluster and its passwords."""
         return {
-            "LNH_CONFIG": str(self.root / "client"),
-            "XDG_RUNTIME_DIR": str(self.root / "runtime"),
-            "LNH_MEMBER_DIR": str(self.member),
+            **self.first.variables(),
+            "LNH_MEMBER_DIR": str(self.first.directory),
             **{f"LNH_{name}_PASSWORD_FILE": str(self.secret(name.lower())) for name in _PASSWORD_VARIABLES},
         }
 
@@ -86,34 +131,70 @@ class Steps:
         if not self.quiet:
             typer.secho(f"\n{text}", bold=True)
 
-    def run(self, *command: str | Path, fails_with: int = 0) -> str:
-        """Run a command of this installation, show it and what it says; raises StepFailed for another exit code."""
+    def run(self, *command: str | Path, fails_with: int = 0, show: bool = True, through: Member | None = None) -> str:
+        """Run a command of this installation, show it and what it says.
+
+        Args:
+            fails_with: the exit code it ends with; raises StepFailed for another.
+            through: on the client machine of this member; else of the first.
+        """
         words = [str(word) for word in command]
-        if not self.quiet:
-            typer.secho(f"{_TABS}$ {self._shown(words)}", fg="cyan")
+        show = show and not self.quiet
+        where = f"LNH_CONFIG={self._short(str(through.client))} " if through is not None else ""
+        if show:
+            typer.secho(f"{_TABS}$ {where}{self._shown(words)}", fg="cyan")
         program = self._program(words[0])
         done = subprocess.run(
-            [program, *words[1:]], env=self.environment, capture_output=True, text=True, timeout=120, check=False
-        )
+            [program, *words[1:]], env=self._environment_of(through), capture_output=True, text=True, timeout=120,
+            check=False,
+        )  # fmt: skip
         said = (done.stdout + done.stderr).rstrip()
         if done.returncode != fails_with:
             raise StepFailed(f"{self._shown(words)}\nended with {done.returncode}:\n{said}")
-        if said and not self.quiet:
+        if said and show:
             typer.echo("\n".join(_TABS + line for line in said.splitlines()))
         return done.stdout
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start the member's supervisor and wait until it is ready."""
-        command = [self._program("lnh-member"), "--member-dir", str(self.place.member)]
+    def start(self, member: Member | None = None) -> subprocess.Popen[bytes]:
+        """Start a member's supervisor and wait until it is ready."""
+        member = member or self.place.first
+        command = [self._program("lnh-member"), "--member-dir", str(member.directory)]
         if not self.quiet:
-            typer.secho(f"{_TABS}$ lnh-member --member-dir {self._short(str(self.place.member))} &", fg="cyan")
+            typer.secho(f"{_TABS}$ lnh-member --member-dir {self._short(str(member.directory))} &", fg="cyan")
         running = subprocess.Popen(
             command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-        self.place.pid_file.write_text(f"{running.pid}\n")
-        self.run("lnh-member", "--member-dir", self.place.member, "--wait-ready")
+        member.pid_file.write_text(f"{running.pid}\n")
+        self.run("lnh-member", "--member-dir", member.directory, "--wait-ready")
         return running
+
+    def kill(self, member: Member) -> None:
+        """End every process of a member at once, as a power cut would."""
+        if not self.quiet:
+            typer.secho(f"{_TABS}$ kill -9 -$(cat {self._short(str(member.pid_file))})", fg="cyan")
+        member.stop(signal.SIGKILL)
+
+    def _environment_of(self, member: Member | None) -> dict[str, str]:
+        return {**self.environment, **(member.variables() if member is not None else {})}
+
+    def wait_for(self, through: Member, states: dict[str, str]) -> None:
+        """Wait until a member sees these members so, and show what it sees; raises StepFailed when it does not."""
+        command = ("lnh", "member", "list")
+        ends = time.monotonic() + _COMES_SECONDS
+        while True:
+            listed = subprocess.run(
+                [self._program("lnh"), *command[1:], "--json"], env=self._environment_of(through), capture_output=True,
+                text=True, timeout=120, check=False,
+            )  # fmt: skip
+            found = {}
+            if listed.returncode == 0:
+                found = {view["name"]: view["state"] for view in json.loads(listed.stdout)}
+            if states.items() <= found.items():
+                break
+            if time.monotonic() > ends:
+                raise StepFailed(f"members are {found}, not {states}: {listed.stderr}")
+        self.run(*command, through=through)
 
     @staticmethod
     def _program(name: str) -> str:
@@ -141,31 +222,65 @@ def free_ports() -> int:
     raise StepFailed(f"no five free ports from {_FIRST_PORT} to {_LAST_PORT}")
 
 
-def set_up(steps: Steps) -> str:
-    """From an empty directory to a running one-member cluster with a registered client; its address."""
-    place, port = steps.place, free_ports()
-    address = f"127.0.0.1:{port}"
-    steps.say("Make the member's directory, and start its five services")
-    activation = place.secret("activation")
-    steps.run(
-        "lnh-member", "--member-dir", place.member, "--init", "--name", "member-a", "--base-port", str(port),
-        "--activation-file", activation,
-    )  # fmt: skip
-    steps.start()
+def set_up(steps: Steps) -> None:
+    """From an empty directory to a running one-member cluster with a registered client."""
+    place = steps.place
+    steps.say("Make a member's directory, and start its five services")
+    _begin_member(steps, place.first)
     steps.say("Initialise the appliance with its first admin, and the HSM with its security officer")
     steps.run("lnh", "appliance", "init", "--admin", "admin", "--password-file", place.secret("admin"))
-    steps.run("lnh", "hsm", "init", "--label", "hsm-a", "--activation-file", activation)
+    _begin_hsm(steps, place.first)
     steps.say("Install the cluster package, and create the cluster: its V1 partition, PO, SMK and identity")
     steps.run("lnh", "package", "install", "cluster", "--yes")
     steps.run("lnh", "cluster", "create", "demo", "--po-password-file", place.secret("po"))
-    cluster = json.loads(steps.run("lnh", "cluster", "show", "--member-dir", place.member, "--json"))
     steps.say("Register this client: the fingerprint is checked, an admin lets it in")
+    register(steps, place.first)
+
+
+def _begin_member(steps: Steps, member: Member) -> None:
+    port = free_ports()
     steps.run(
-        "LNHClientRegistration", "--member", address, "--cluster-id", cluster["cluster"],
-        "--fingerprint", cluster["fingerprint"], "--user", "admin", "--name", "demo-client",
-        "--password-file", place.secret("admin"),
+        "lnh-member", "--member-dir", member.directory, "--init", "--name", member.name, "--base-port", str(port),
+        "--activation-file", steps.place.secret("activation"),
     )  # fmt: skip
-    return address
+    member.address.write_text(f"127.0.0.1:{port}\n")
+    steps.start(member)
+
+
+def _begin_hsm(steps: Steps, member: Member) -> None:
+    steps.run(
+        "lnh", "hsm", "init", "--member-dir", member.directory, "--label", member.name,
+        "--activation-file", steps.place.secret("activation"), "--domain-file", steps.place.secret("domain"),
+    )  # fmt: skip
+
+
+def register(steps: Steps, member: Member) -> None:
+    """Register a client machine whose first point of contact is this member."""
+    place = steps.place
+    shown = steps.run("lnh", "cluster", "show", "--member-dir", member.directory, "--json", show=False)
+    cluster = json.loads(shown)
+    steps.run(
+        "LNHClientRegistration", "--member", member.address.read_text().strip(), "--cluster-id", cluster["cluster"],
+        "--fingerprint", cluster["fingerprint"], "--user", "admin", "--name", f"client-of-{member.name}",
+        "--password-file", place.secret("admin"), through=member,
+    )  # fmt: skip
+
+
+def join_all(steps: Steps) -> None:
+    """The other members join, and a client machine is registered through each of them too."""
+    place = steps.place
+    for number, member in enumerate(place.members[1:], 1):
+        steps.say(
+            f"{member.name} joins: an invitation from the cluster, the same cloning domain, the SMK from HSM to HSM"
+        )
+        _begin_member(steps, member)
+        _begin_hsm(steps, member)
+        steps.run("lnh", "package", "install", "cluster", "--member-dir", member.directory, "--yes")
+        invitation = place.root / f"invitation-{number}"
+        steps.run("lnh", "member", "invite", "--output", invitation)
+        steps.run("lnh", "cluster", "join", "--member-dir", member.directory, "--invitation", invitation)
+        register(steps, member)
+    steps.wait_for(place.first, {member.name: "read-write" for member in place.members})
 
 
 def make_keyring(steps: Steps) -> None:
@@ -183,140 +298,10 @@ def make_keyring(steps: Steps) -> None:
     )
 
 
-_KEYS: Final = (
-    ("rsa", ("--type", "RSA", "--bits", "2048")),
-    ("p256", ("--type", "EC", "--curve", "P-256")),
-    ("ed25519", ("--type", "EC_EDWARDS", "--curve", "Ed25519")),
-    ("aes", ("--type", "AES", "--bits", "256")),
-)
-# What makes the signature one that `openssl dgst` verifies by itself.
-_SIGN: Final = {"rsa": ("--mechanism", "SHA256_RSA_PKCS"), "p256": ("--der",), "ed25519": ()}
-_VERIFY: Final = {
-    "rsa": ("dgst", "-sha256", "-verify"),
-    "p256": ("dgst", "-sha256", "-verify"),
-    "ed25519": ("pkeyutl", "-verify", "-rawin", "-pubin", "-inkey"),
-}
-
-
-def sign_and_check(steps: Steps, keys: tuple[str, ...]) -> None:
-    """Sign the file with each key and have another program verify it."""
-    root = steps.place.root
-    for name in keys:
-        signature = root / f"{name}.sig"
-        steps.run("lnh", "sign", "--keyring", "payments", name, root / "file", *_SIGN[name], "--output", signature)
-        public = root / f"{name}.pem"
-        steps.run("lnh", "key", "export", "--keyring", "payments", name, "--output", public)
-        if shutil.which("openssl") is None:
-            _verify_with_library(name, public, root / "file", signature)
-            typer.echo(f"{_TABS}verified with the `cryptography` library (no openssl command here)")
-            continue
-        verb = _VERIFY[name]
-        if verb[0] == "dgst":
-            steps.run("openssl", *verb, public, "-signature", signature, root / "file")
-        else:
-            steps.run("openssl", *verb, public, "-in", root / "file", "-sigfile", signature)
-
-
-def _verify_with_library(name: str, public: Path, file: Path, signature: Path) -> None:
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    key = load_pem_public_key(public.read_bytes())
-    data, signed = file.read_bytes(), signature.read_bytes()
-    if isinstance(key, rsa.RSAPublicKey):
-        key.verify(signed, data, padding.PKCS1v15(), hashes.SHA256())
-    elif isinstance(key, ec.EllipticCurvePublicKey):
-        key.verify(signed, data, ec.ECDSA(hashes.SHA256()))
-    elif isinstance(key, ed25519.Ed25519PublicKey):
-        key.verify(signed, data)
-    else:
-        raise StepFailed(f"key {name} is of a type this demo does not know")
-
-
-def encrypt_and_check(steps: Steps) -> None:
-    """Encrypt the file, decrypt it, compare."""
-    root = steps.place.root
-    aes = ("--keyring", "payments", "aes")
-    steps.run("lnh", "encrypt", *aes, root / "file", "--output", root / "file.enc")
-    steps.run("lnh", "decrypt", *aes, root / "file.enc", "--output", root / "file.dec")
-    if (root / "file.dec").read_bytes() != (root / "file").read_bytes():
-        raise StepFailed("the decrypted file is not the file")
-    if (root / "file").read_bytes() in (root / "file.enc").read_bytes():
-        raise StepFailed("the encrypted file is not encrypted")
-    typer.echo(f"{_TABS}the decrypted file is the file")
-
-
 def stop(place: Place) -> None:
-    """Stop the member of a place, if it runs; raises StepFailed when it does not end."""
-    pid = running(place)
-    if pid is None:
-        return
-    os.kill(pid, signal.SIGTERM)
-    ends = time.monotonic() + _STOP_SECONDS
-    while running(place) is not None:
-        if time.monotonic() > ends:
-            raise StepFailed(f"the member (process {pid}) did not stop within {_STOP_SECONDS:.0f} s")
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
-        time.sleep(0.05)  # between looks at a process that may be none of our children
-    place.pid_file.unlink(missing_ok=True)
-
-
-def running(place: Place) -> int | None:
-    """The process of a place's member, if it runs; a number that another process has by now is not taken for it."""
-    try:
-        pid = int(place.pid_file.read_text())
-        process = Path("/proc") / str(pid)
-        words = (process / "cmdline").read_bytes().split(b"\0")
-        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, ValueError):
-        return None
-    return pid if os.fsencode(place.member) in words and state != "Z" else None
-
-
-def demo() -> None:
-    """Show it all: a cluster from nothing, keys, signatures, a restart, and nothing left behind."""
-    began = time.monotonic()
-    place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))  # sockets want a short path
-    steps = Steps(place)
-    kept = True  # so that a failure can be looked into
-    try:
-        place.create()
-        typer.echo(f"Everything happens in D={place.root}. To type the commands yourself:")
-        for name, value in place.variables().items():
-            typer.echo(f"{_TABS}export {name}={value.replace(str(place.root), '$D')}")
-        set_up(steps)
-        make_keyring(steps)
-        steps.say("Generate keys: RSA-2048, P-256, Ed25519, AES-256, in one session of the KRCO")
-        steps.run("lnh", "role", "login", "--keyring", "payments")
-        for name, words in _KEYS:
-            steps.run("lnh", "key", "generate", "--keyring", "payments", name, *words)
-        steps.run("lnh", "key", "list", "--keyring", "payments")
-        (place.root / "file").write_bytes(b"A real file.\n" * 1000)
-        steps.say("Sign a file with each key, and have another program verify it")
-        names = tuple(name for name, _ in _KEYS if name in _VERIFY)
-        sign_and_check(steps, names)
-        steps.say("Encrypt and decrypt it")
-        encrypt_and_check(steps)
-        steps.say("Stop every process of the member and start them again; the same session goes on, without a login")
-        typer.secho(f"{_TABS}$ kill $(cat $D/member.pid)", fg="cyan")
-        stop(place)
-        steps.start()
-        steps.environment.pop("LNH_KRCO_PASSWORD_FILE")
-        sign_and_check(steps, names)
-        encrypt_and_check(steps)
-        steps.say("How it is")
-        steps.run("lnh", "status")
-        steps.say(f"Done in {time.monotonic() - began:.0f} s. Stopping it, and removing {place.root}")
-        kept = False
-    except StepFailed as error:
-        terminal.refuse(str(error), f"look at {place.member}/log, then remove {place.root}")
-    finally:
-        with contextlib.suppress(StepFailed):
-            stop(place)
-        if not kept:
-            shutil.rmtree(place.root, ignore_errors=True)
+    """Stop every member of a place that runs; raises StepFailed when one does not end."""
+    for member in reversed(place.members):
+        member.stop()
 
 
 Directory = Annotated[Path, typer.Option("--dir", help="Where it lives.")]
@@ -331,12 +316,13 @@ def _place_of(directory: Path) -> Place:
 
 
 def up(directory: Directory = Path(".lnh-demo")) -> None:
-    """Start a one-member cluster with a registered client and a keyring, and leave it running."""
+    """Start a cluster of three members with a registered client and a keyring, and leave it running."""
     place = _place_of(directory)
     try:
         if place.ready.exists():
-            if running(place) is None:
-                Steps(place, quiet=True).start()
+            for member in place.members:
+                if member.running() is None:
+                    Steps(place, quiet=True).start(member)
         elif place.root.exists() and any(place.root.iterdir()):
             terminal.refuse(
                 f"{directory} is not empty, and holds no finished cluster",
@@ -345,13 +331,19 @@ def up(directory: Directory = Path(".lnh-demo")) -> None:
         else:
             place = _begin(directory, place)
             steps = Steps(place, quiet=True)
+            steps.environment["LNH_WORKERS"] = steps.environment.get(
+                "LNH_WORKERS", "1"
+            )  # three members share the cores
             set_up(steps)
             make_keyring(steps)
+            join_all(steps)
             place.ready.touch()
     except BaseException as error:  # an interrupted start leaves no process behind
         stop(place)
         if isinstance(error, StepFailed):
-            terminal.refuse(str(error), f"look at {place.member}/log, then lnh down --dir {directory}")
+            terminal.refuse(
+                str(error), f"look at the members' logs in {place.root}/*/log, then lnh down --dir {directory}"
+            )
         raise
     typer.echo(f"A cluster runs in {place.root}. To use it:")
     if shutil.which("lnh") is None:
@@ -392,6 +384,5 @@ def down(directory: Directory = Path(".lnh-demo"), keep: bool = False) -> None:
 
 def enter(app: typer.Typer) -> None:
     """Put the verbs at the top of the tree."""
-    app.command("demo")(demo)
     app.command("up")(up)
     app.command("down")(down)

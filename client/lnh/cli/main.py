@@ -13,6 +13,7 @@ from lnh.cli import (
     client,
     cluster,
     cryptography,
+    demo,
     hsm,
     key,
     keyring,
@@ -35,7 +36,7 @@ app = typer.Typer(
 
 for _noun in (appliance, hsm, partition, package, cluster, member, user, client, keyring, role, key, audit):
     app.add_typer(_noun.app)
-for _verbs in (cryptography, status, bench, local):
+for _verbs in (cryptography, status, bench, demo, local):
     _verbs.enter(app)
 
 
