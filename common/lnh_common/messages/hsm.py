@@ -179,8 +179,39 @@ class Depart(Message):
 INVITE: Final = operation("core.invite", Empty, Invited, effect=Effect.WRITE)
 ADMIT: Final = operation("hsm.admit", Admit, Admitted, effect=Effect.WRITE)
 DEPART: Final = operation("hsm.depart", Depart, Empty, effect=Effect.WRITE)
+
+
+class Guess(Message):
+    """An attempt at a password on a member that is read-only, or how it ended.
+
+    Args:
+        holder: the scope of the role holder's locks.
+        client: 16 bytes; zeros for one that is not registered.
+        ended: empty before it is made; then what `guesses.Outcome` says.
+    """
+
+    holder: Annotated[bytes, msgspec.Meta(max_length=16)]
+    client: Id16
+    ended: Annotated[str, msgspec.Meta(max_length=16)] = ""
+
+
+class Guessed(Message):
+    """Failed attempts of one (holder, client) that the cluster does not know of yet."""
+
+    holder: bytes
+    client: Id16
+    failures: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class AllGuessed(Message):
+    guessed: tuple[Guessed, ...]
+
+
 ATTACH: Final = operation("core.attach", AttachWorker, WorkerSecrets)
 AUDIT: Final = operation("core.audit", Audit, Audited, effect=Effect.WRITE)
+GUESS: Final = operation("core.guess", Guess, Empty, effect=Effect.WRITE)
+GUESSED: Final = operation("core.guessed", Empty, AllGuessed)
+GUESSES_TOLD: Final = operation("core.guesses.told", Guessed, Empty, effect=Effect.WRITE)
 SEEN: Final = operation("core.seen", Seen, Highest)
 DERIVE: Final = operation("argon2.derive", Derive, Derived)
 WORKER_STATUS: Final = operation("worker.status", Empty, WorkerStatus)

@@ -31,15 +31,21 @@ from lnh_common.messages.hsm import (
     AUDIT,
     DEPART,
     DERIVE,
+    GUESS,
+    GUESSED,
+    GUESSES_TOLD,
     INVITE,
     SEEN,
     Admit,
     Admitted,
+    AllGuessed,
     AttachWorker,
     Audit,
     Audited,
     Depart,
     Derive,
+    Guess,
+    Guessed,
     Highest,
     Invited,
     Seen,
@@ -54,6 +60,7 @@ from lnh_services.hsm.children import Workers, argon2_process
 from lnh_services.hsm.console import Console, Surroundings
 from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.hardening import Hardening
+from lnh_services.hsm.local_guesses import LocalGuesses
 from lnh_services.hsm.partitions import PartitionFiles
 from lnh_services.hsm.state import ApplianceFile, Phase, StateFile
 from lnh_services.hsm.vault import Vault
@@ -63,6 +70,7 @@ from lnh_services.serving import Member
 STATE_FILE: Final = "hsm.state"
 APPLIANCE_FILE: Final = "appliance.cbor"
 TRAIL_FILE: Final = "audit.jsonl"
+GUESSES_FILE: Final = "guesses.cbor"
 
 _DERIVE_SECONDS: Final = 60.0
 _FINISH_SECONDS: Final = 5.0
@@ -117,6 +125,7 @@ class Core:
             ),
         )
         self._seen: Final = HighestSeen()
+        self._guesses: Final = LocalGuesses(self._directory.data("hsm") / GUESSES_FILE)
         self._signed_at = 0.0
 
     async def serve(self, stop: asyncio.Event) -> None:
@@ -164,6 +173,9 @@ class Core:
         core.serve(AUDIT, self._on_audit)
         core.serve(SEEN, self._on_seen)
         core.on_cast(SEEN, self._on_told)
+        core.serve(GUESS, self._on_guess)
+        core.serve(GUESSED, self._on_guessed)
+        core.serve(GUESSES_TOLD, self._on_guesses_told)
         core.serve(INVITE, self._on_invite)
         services = Server(self._directory.hsm_for_services, name="hsm.services")
         self._console.serve_one(services, messages.HSM_SHOW)
@@ -214,6 +226,17 @@ class Core:
 
     async def _on_told(self, call: Call, told: Seen) -> None:
         self._seen.note(told.marks)
+
+    async def _on_guess(self, call: Call, guess: Guess) -> Empty:
+        self._guesses.note(guess)
+        return Empty()
+
+    async def _on_guessed(self, call: Call, request: Empty) -> AllGuessed:
+        return AllGuessed(guessed=self._guesses.all())
+
+    async def _on_guesses_told(self, call: Call, told: Guessed) -> Empty:
+        self._guesses.told(told)
+        return Empty()
 
     async def _derive(self, request: Derive) -> bytes:
         return (await self._deriver.ask(DERIVE, request, timeout=_DERIVE_SECONDS)).key

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from lnh_common import codec, limits
-from lnh_common.errors import StateRolledBack
+from lnh_common.errors import Busy, StateRolledBack
 from lnh_common.messages.hsm import SEEN, Mark, Seen
 from lnh_common.messages.store import GET, SCAN, Change, Delete, Get, Item, Key, Put, Scan
 from lnh_services.hsm.records import TABLES, CredentialRecord, LockRecord, LogoutRecord, PolicyRecord, UserRecord
@@ -116,7 +116,10 @@ class Items:
                 yield from self.used([(key, (0, 0), at_least)])
             return Read(None, 0, got.current)
         found = read(item)
-        yield from self.used([(key, (_born(found), item.version), at_least)])
+        age = (_born(found), item.version)
+        if age < at_least and not got.current:
+            raise Busy(f"this member has not caught up with its cluster yet: {key.table} {key.id.hex()}")
+        yield from self.used([(key, age, at_least)])
         return Read(found, item.version, got.current)
 
     def page(self, scan: Scan, read: Callable[[Item], T]) -> Steps[tuple[list[tuple[Item, T]], bool]]:

@@ -23,6 +23,8 @@ import enum
 import hmac
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from lnh_common import codec, limits
 from lnh_common.errors import Busy, PasswordLocked
 from lnh_common.messages.session import Role
@@ -136,6 +138,14 @@ def end(locks: Locks, outcome: Outcome, now: int, *, over_all: bool) -> Counted:
             failures=max(0, _left(holder, now) - taken_back), last=holder.last, running=max(0, holder.running - 1)
         ),
     )
+
+
+def merged(locks: Locks, failures: int, now: int) -> Counted:
+    """Failures on a member that was read-only are counted where all members see them."""
+    pair, holder = locks.pair, locks.holder
+    before = pair.failures if now < pair.until else 0
+    counted = replace(pair, failures=before + failures, until=now + limits.LOCK_SECONDS)
+    return Counted(counted, replace(holder, failures=_left(holder, now) + failures, last=now))
 
 
 def delay(failures: int) -> int:

@@ -36,6 +36,7 @@ from lnh_common.wire import Header, Kind
 from lnh_services import bundles
 from lnh_services.bundles import PING_TAG, Bundle, Entry
 from lnh_services.hsm.hardening import harden
+from lnh_services.hsm.operations.passwords import merge
 from lnh_services.hsm.operations.session import check_token
 from lnh_services.hsm.operations.table import HANDLERS
 from lnh_services.hsm.ready import open_ready
@@ -51,6 +52,7 @@ _BURST: Final = 64  # messages taken from one socket before the others are looke
 _ATTACH_EVERY: Final = limits.WORKER_LEASE_MS / 3000
 _SECRETS_EVERY: Final = 5.0
 _USES_EVERY: Final = 60.0
+_MERGE_WITHIN: Final = 60.0
 _STOP_WITHIN: Final = 2.0
 _UNSENT_RETRY: Final = 0.05
 # Seconds after which an unanswered ask is sent again: its peer was started anew. All of them may be.
@@ -385,6 +387,9 @@ class Worker:
         attached = yield Ask(Peer.STORE, store.ATTACH, store.Attach(worker=self.core.worker))
         assert isinstance(attached, store.Attached), "the loop decodes an answer as the operation's reply type"
         self.core.take_lease(now, attached)
+        if self.number == 0 and self.core.owes_guesses and attached.read_write:
+            self.core.owes_guesses = False
+            self._start(merge(self.core), _MERGE_WITHIN)
         if attached.fresh:
             # A store that does not know this worker was started anew: what it was asked before is lost.
             for waiting in self._waiting.values():

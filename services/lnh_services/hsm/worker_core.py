@@ -191,6 +191,7 @@ class WorkerCore:
         self._records_outdated = False  # they may be: good for what asked for them, and for nobody after it
         self.lease_until = 0.0
         self.read_write = True  # the lease's mode
+        self.owes_guesses = True  # failed logins of before this start, or of a time as read-only, may be to be told
         self.disturbed = 0  # how often answers of the store may have become outdated since they came
         self.operations = 0
         self.refused = 0
@@ -211,6 +212,7 @@ class WorkerCore:
 
     def take_lease(self, sent_at: float, attached: store.Attached) -> None:
         """The store granted a lease to a request sent at `sent_at` (boot seconds)."""
+        self.owes_guesses = self.owes_guesses or (attached.read_write and not self.read_write)
         if attached.fresh or (attached.read_write and not self.read_write):
             self.forget_everything()  # what was cached while the member was read-only may be older than it is now
         self.lease_until = sent_at + attached.lease_ms / 1000

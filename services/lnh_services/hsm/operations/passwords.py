@@ -9,8 +9,9 @@ from __future__ import annotations
 import hmac
 from typing import Any, Final
 
-from lnh_common.errors import Busy, PasswordIncorrect, PasswordLocked, PasswordMustChange
+from lnh_common.errors import Busy, MemberReadOnly, PasswordIncorrect, PasswordLocked, PasswordMustChange
 from lnh_common.messages import hsm, store
+from lnh_common.messages.base import Empty
 from lnh_common.messages.session import Credential, Role
 from lnh_services.hsm import credentials, guesses
 from lnh_services.hsm.guesses import Counted, Locks, Outcome
@@ -68,7 +69,7 @@ def verify(
 
 def _locks(worker: WorkerCore, request: Request[Any], scope: bytes) -> Steps[tuple[Locks, int, int]]:
     """What has failed, and the versions of the two records that say so."""
-    client = request.client.id if request.client else guesses.UNREGISTERED
+    client = _client(request)
     pair, version = yield from worker.versioned(LockRecord, client, cached=False, scope=scope)
     holder, holder_version = yield from worker.versioned(HolderLockRecord, guesses.HOLDER, cached=False, scope=scope)
     locks = Locks(pair or LockRecord(), holder or HolderLockRecord(), request.client is not None)
@@ -80,15 +81,15 @@ def _keep(
 ) -> Steps[bool]:
     """Store both records, or neither: False when somebody else was first."""
     records = yield from worker.started()
-    client = request.client.id if request.client else guesses.UNREGISTERED
+    client = _client(request)
     changes: list[store.Change] = [records.put(counted.pair, client, versions[0], scope=scope)]
     if counted.holder is not None:
         changes.append(records.put(counted.holder, guesses.HOLDER, versions[1], scope=scope))
     return (yield from worker.own_commit(*changes))
 
 
-def _reserve(worker: WorkerCore, request: Request[Any], given: Credential) -> Steps[Counted]:
-    """Count an attempt as failed before it is made."""
+def _reserve(worker: WorkerCore, request: Request[Any], given: Credential) -> Steps[Counted | None]:
+    """Count an attempt as failed before it is made; None where this member is read-only, and counts by itself."""
     records = yield from worker.started()
     scope = guesses.scope(records, given.role, given.name, given.keyring)
     for _ in range(_RESERVE_TRIES):
@@ -98,17 +99,29 @@ def _reserve(worker: WorkerCore, request: Request[Any], given: Credential) -> St
         except PasswordLocked:
             yield from worker.audit(request, PasswordLocked.__name__, given.name or given.role.value, given.role.value)
             raise
-        if (yield from _keep(worker, request, scope, counted, (versions[0], versions[1]))):
-            return counted
+        try:
+            if (yield from _keep(worker, request, scope, counted, (versions[0], versions[1]))):
+                return counted
+        except MemberReadOnly:
+            yield from ask(Peer.CORE, hsm.GUESS, hsm.Guess(holder=scope, client=_client(request)))
+            return None
     raise Busy("many logins of this role at once")
 
 
+def _client(request: Request[Any]) -> bytes:
+    return request.client.id if request.client else guesses.UNREGISTERED
+
+
 def _end(
-    worker: WorkerCore, request: Request[Any], given: Credential, reserved: Counted, outcome: Outcome
+    worker: WorkerCore, request: Request[Any], given: Credential, reserved: Counted | None, outcome: Outcome
 ) -> Steps[None]:
     """The attempt has ended."""
     records = yield from worker.started()
     scope = guesses.scope(records, given.role, given.name, given.keyring)
+    if reserved is None:
+        ended = hsm.Guess(holder=scope, client=_client(request), ended=outcome.value)
+        yield from ask(Peer.CORE, hsm.GUESS, ended)
+        return
     for _ in range(_RESERVE_TRIES):
         locks, *versions = yield from _locks(worker, request, scope)
         left = guesses.end(locks, outcome, int(worker.utc()), over_all=reserved.holder is not None)
@@ -116,6 +129,26 @@ def _end(
             return
     if outcome is not Outcome.WRONG:  # which it becomes by itself, and must not be tried again
         raise Busy("many logins of this role at once")
+
+
+def merge(worker: WorkerCore) -> Steps[None]:
+    """Tell the cluster what failed while this member was read-only; raises MemberReadOnly when it is again."""
+    for guessed in (yield from ask(Peer.CORE, hsm.GUESSED, Empty())).guessed:
+        records = yield from worker.started()
+        for _ in range(_RESERVE_TRIES):
+            scope, client = guessed.holder, guessed.client
+            pair, version = yield from worker.versioned(LockRecord, client, cached=False, scope=scope)
+            holder, over_all = yield from worker.versioned(HolderLockRecord, guesses.HOLDER, cached=False, scope=scope)
+            locks = Locks(pair or LockRecord(), holder or HolderLockRecord())
+            counted = guesses.merged(locks, guessed.failures, int(worker.utc()))
+            assert counted.holder is not None, "what is merged is counted over all clients"
+            changes = (
+                records.put(counted.pair, client, version, scope=scope),
+                records.put(counted.holder, guesses.HOLDER, over_all, scope=scope),
+            )
+            if (yield from worker.own_commit(*changes)):
+                yield from ask(Peer.CORE, hsm.GUESSES_TOLD, guessed)
+                break
 
 
 def forgive(worker: WorkerCore, role: Role, name: str = "", keyring: bytes = b"") -> Steps[None]:
