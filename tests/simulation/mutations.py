@@ -1,0 +1,248 @@
+"""Known faults of the protocol, each put into the replica by replacing one rule: the simulator must see every one.
+
+A mutation says in which kind of run it shows (`profile`), so that few seeds are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import msgspec
+
+from lnh_services.store import state
+from lnh_services.store.follower import Follower
+from lnh_services.store.local import Local
+from lnh_services.store.log import Epoch, MemberId, Open, Position
+from lnh_services.store.opener import Opener
+from lnh_services.store.primary import Primary, Progress, Promotion
+from lnh_services.store.protocol import Appended, Durable, Effect, Go, Instant
+from lnh_services.store.replica import Replica
+from lnh_services.store.state import Applied
+from models.storage import DictStorage
+from simulation import plan
+from simulation.plan import Profile
+
+Change = tuple[Any, str, Any]  # class or module, name, and what stands in its place
+
+
+@dataclass(frozen=True)
+class Mutation:
+    changes: tuple[Change, ...]
+    profile: Profile
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for owner, name, instead in self.changes:
+                stack.enter_context(patch.object(owner, name, instead))
+            yield
+
+
+def _only(members: int = 3, seconds: float = 10.0, log_entries: int = 12, **rates: float) -> Profile:
+    """A profile in which only these faults happen, so many times as often as usual."""
+    workload = {kind: 1.5 for kind in plan.WORKLOAD}
+    quiet = {kind: 0.0 for kind in plan.RATES if kind not in plan.WORKLOAD}
+    return Profile(
+        members=members, seconds=seconds, rates={**workload, **quiet, **rates}, slowness=0.05, log_entries=log_entries
+    )
+
+
+# The rules as they must not be
+
+
+def _vouched_before_fsync(self: Local) -> int:
+    return min(self.history.last.index, self.forgotten_index)
+
+
+def _counts_any_incarnation(self: Primary, message: Appended, progress: Progress) -> bool:
+    return message.epoch == self._epoch
+
+
+_may_drop = Primary.may_drop
+
+
+def _may_drop_at_once(self: Primary, now: Instant, member: MemberId, progress: Progress) -> bool:
+    progress.granted_until = 0.0
+    return _may_drop(self, now, member, progress)
+
+
+def _lease_from_receipt(self: Follower, now: Instant, sent: float, lease_ms: int) -> float:
+    return now.boot + lease_ms / 1000
+
+
+def _matches_by_index(self: Follower, previous: Position) -> bool:
+    return previous.index <= self._local.history.last.index
+
+
+_recover = Replica.recover
+
+
+def _recover_without_promise(self: Replica, now: Instant, found: Durable) -> list[Effect]:
+    last = found.entries[-1].epoch if found.entries else found.base.position.epoch
+    return _recover(self, now, msgspec.structs.replace(found, promised=last))
+
+
+def _may_grant_early(self: Primary, member: MemberId) -> bool:
+    return self.serving and member in self._local.standing.in_sync and member not in self._leaving
+
+
+def _committable_by_committed_set(self: Primary, own: int) -> int:
+    if self._awaits or self._unheard:
+        return self._local.committed
+    in_sync = self._local.standing_committed().in_sync or self.in_sync
+    best = min(self._vouched(member, own) for member in in_sync)
+    return best if best >= self._opened.index else self._local.committed
+
+
+def _hand_over_and_go_on(self: Primary, now: Instant, promotion: Promotion) -> None:
+    local, last = self._local, self._local.history.last
+    if promotion.target in self.in_sync and local.committed == last.index and self.may_hand_over(last.index):
+        local.send(promotion.target, Go(Epoch(self._epoch.number + 1, promotion.target), last))
+        self._promotion = None
+        held, local.held = local.held, []
+        for origin, order in held:
+            self.take(now, origin, order)
+
+
+_asked = Opener._asked
+
+
+def _asked_with_one_missing(self: Opener, now: Instant) -> None:
+    """One that does not answer is done without, as if that had been asked for."""
+    missing = [member for member in self._survivors if member not in self._reports]
+    with patch.object(self, "_force", self._force or len(missing) == 1):
+        _asked(self, now)
+
+
+_apply = state.apply
+
+
+class _NoRecords(DictStorage):
+    """A storage that remembers no request."""
+
+    def __init__(self, storage: DictStorage) -> None:
+        self.items, self.records, self.marks = storage.items, storage.records, storage.marks
+
+    def record(self, client: bytes, session: bytes, sequence: int) -> None:
+        return None
+
+
+def _apply_without_looking(storage: DictStorage, index: int, log_time: Any, commit: Any) -> Applied:
+    blind = _NoRecords(storage)
+    applied = _apply(blind, index, log_time, commit)
+    storage.items = blind.items  # an attempt that is undone puts another dict in place
+    return applied
+
+
+_begin_install, _installed = Local._begin_install, Local._installed
+
+
+def _begin_install_without_forgetting(self: Local, *arguments: Any) -> None:
+    with patch.object(Local, "forget_everything", lambda self: 0):
+        _begin_install(self, *arguments)
+
+
+def _installed_without_forgetting(self: Local, *arguments: Any) -> None:
+    with patch.object(Local, "forget_everything", lambda self: 0):
+        _installed(self, *arguments)
+
+
+def _prepare_by_the_log(self: Opener, now: Instant) -> None:
+    """The epoch after the log's last one, whatever was promised."""
+    self._above = self._local.promised = self._local.history.last.epoch
+    _prepare(self, now)
+
+
+_prepare = Opener._prepare
+
+
+def _go_on_in_the_old_epoch(self: Replica, now: Instant, above: Epoch) -> None:
+    standing = self.standing
+    self.promised = standing_epoch = self.history.last.epoch
+    assert standing_epoch.opener == self.member
+    self.role = Primary(self, now, Open(standing.members, standing.in_sync))
+
+
+_begin_primary = Primary.__init__
+
+
+def _without_keepers(self: Primary, *arguments: Any, **named: Any) -> None:
+    named["keepers"] = frozenset()
+    _begin_primary(self, *arguments, **named)
+
+
+def _may_grant_before_serving(self: Primary, member: MemberId) -> bool:
+    return all(member in standing.in_sync for _, standing in self._local.history.turns(self._local.committed))
+
+
+def _committed_unmatched(self: Follower, committed: int) -> int:
+    return min(committed, self._local.history.last.index)
+
+
+def _expelling_early(self: Local) -> Any:
+    return self.standing.removed
+
+
+def _touched_by_nothing(self: Local, interest: Any) -> int:
+    return 0
+
+
+DIVERGENCES = _only(lose_tail=8.0, crash=8.0, isolate=5.0, slow_disk=8.0)
+RESTARTS = _only(crash=8.0, crash_between=6.0)
+SEPARATIONS = _only(isolate=5.0, cut=4.0, stall=2.0)
+
+MUTATIONS: dict[str, Mutation] = {
+    "acknowledge before fsync": Mutation(
+        ((Local, "vouched", property(_vouched_before_fsync)),), _only(slow_disk=4.0, crash=4.0)
+    ),
+    "count acknowledgements of another incarnation": Mutation(
+        ((Primary, "counts", _counts_any_incarnation),), RESTARTS
+    ),
+    "drop from the set before the lease ends": Mutation(((Primary, "may_drop", _may_drop_at_once),), SEPARATIONS),
+    "count a lease from receipt": Mutation(((Follower, "lease_end", _lease_from_receipt),), SEPARATIONS),
+    "skip the previous-hash check": Mutation(
+        ((Follower, "matches", _matches_by_index),), DIVERGENCES
+    ),
+    "forget `promised` on restart": Mutation(
+        ((Replica, "recover", _recover_without_promise),), _only(crash=10.0, crash_between=10.0, promote=8.0)
+    ),
+    "grant before the add commits": Mutation(((Primary, "may_grant", _may_grant_early),), SEPARATIONS),
+    "commit with the set at append time": Mutation(
+        ((Primary, "_committable", _committable_by_committed_set),), SEPARATIONS
+    ),
+    "let the old primary write after handing over": Mutation(
+        ((Primary, "_try_hand_over", _hand_over_and_go_on),), _only(promote=8.0, isolate=4.0, cut=3.0)
+    ),
+    "open on one promise too few": Mutation(
+        ((Opener, "_asked", _asked_with_one_missing),), _only(take_over=8.0, split=12.0, isolate=3.0)
+    ),
+    "check duplicates at append only": Mutation(((state, "apply", _apply_without_looking),), _only(isolate=2.0)),
+    "serve reads without waiting for pending entries": Mutation(
+        ((Local, "_last_touching", _touched_by_nothing),), _only(slow_disk=3.0, cut=2.0)
+    ),
+    "skip `forget` on snapshot": Mutation(
+        (
+            (Local, "_begin_install", _begin_install_without_forgetting),
+            (Local, "_installed", _installed_without_forgetting),
+        ),
+        _only(log_entries=4, isolate=6.0, crash=3.0),
+    ),
+    "reuse an epoch": Mutation(((Opener, "_prepare", _prepare_by_the_log),), DIVERGENCES),
+    "go on in the old epoch after a restart": Mutation(((Replica, "reopen", _go_on_in_the_old_epoch),), RESTARTS),
+    "serve before every promiser stored the `open`": Mutation(
+        ((Primary, "__init__", _without_keepers),), _only(crash=8.0, isolate=6.0, join=3.0)
+    ),
+    "grant before the `open` commits": Mutation(
+        ((Primary, "may_grant", _may_grant_before_serving),), _only(crash=8.0, slow_disk=4.0, isolate=3.0)
+    ),
+    "advance the commit index to an index never matched": Mutation(
+        ((Follower, "known_committed", _committed_unmatched),), DIVERGENCES
+    ),
+    "let an uncommitted removal expel": Mutation(
+        ((Local, "expelling", _expelling_early),), _only(4, remove=10.0, join=4.0, slow_disk=15.0)
+    ),
+}
