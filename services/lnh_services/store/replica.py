@@ -216,6 +216,8 @@ class Replica(Local):
     def _why_not_take_over(self, now: Instant, lost: frozenset[MemberId], *, force: bool) -> LnhError | None:
         if not isinstance(self.role, Follower) or self.expelled is not None:
             return NotPossible(f"this member is {self.phase.value}; a take-over starts at one that follows a primary")
+        if not self.history.last.index:
+            return NotPossible("this member holds nothing of the cluster yet; a take-over starts at one that does")
         if not lost or not lost < set(self.ids) or self.member in lost:
             return NotPossible("the lost must be members, and not all of them, nor this one")
         if self.role.is_current(now):
