@@ -59,7 +59,6 @@ class Follower:
         self._lease_until = 0.0
         self._clearing: tuple[int, float] | None = None  # the round before a lease is taken, and that lease
         self._pings: dict[int, float] = {}
-        self._number = 0
         self._next_ping = 0.0
         self._next_go = 0.0
         self._forwards: dict[int, tuple[Origin, Order]] = {}
@@ -239,14 +238,14 @@ class Follower:
             self._local.reopen(now, self._local.promised)
 
     def _ping(self, now: Instant) -> None:
-        self._number += 1
-        self._pings[self._number] = now.boot
+        number = self._local.number()
+        self._pings[number] = now.boot
         if len(self._pings) > _PINGS_KEPT:
             del self._pings[next(iter(self._pings))]
         lost = now.boot - max(self._heard, self._since) > SEARCH
         known = self._epoch.opener in self._local.others
         for member in self._local.others if lost or not known else (self._epoch.opener,):
-            self._local.send(member, Ping(self._epoch, self._local.incarnation, self._number))
+            self._local.send(member, Ping(self._epoch, self._local.incarnation, number))
 
     # Passing on
 
@@ -259,9 +258,9 @@ class Follower:
         elif not self.is_current(now):
             local.answer(origin, MemberReadOnly("this member has no lease from the primary"))
         else:
-            self._number += 1
-            self._forwards[self._number] = (origin, order)
-            local.send(self._epoch.opener, Forward.of(self._epoch, self._number, order))
+            number = local.number()
+            self._forwards[number] = (origin, order)
+            local.send(self._epoch.opener, Forward.of(self._epoch, number, order))
 
     def leave(self, now: Instant) -> None:
         for origin, order in self._forwards.values():

@@ -132,6 +132,7 @@ class Local(ABC):
         self.incarnation: Final = incarnation
         self._out: list[Effect] = []
         self._steps = self._rounds = 0
+        self._numbers = int.from_bytes(incarnation[:6], "big")  # an answer to an earlier incarnation is none to this one
         self._reads: dict[ReadId, int] = {}  # and the entry each waits for
         self._open_rounds: dict[int, int] = {}  # and the first entry each is about
         self._clear()
@@ -270,6 +271,11 @@ class Local(ABC):
         """Carry out, pass on or refuse an order."""
 
     # Saying
+
+    def number(self) -> int:
+        """A number this member never gave to anything it asked before."""
+        self._numbers += 1
+        return self._numbers
 
     def send(self, to: MemberId, message: Message) -> None:
         self._out.append(Send(to, message))
