@@ -290,7 +290,8 @@ class Follower:
         local.role = Primary(local, now, Open(local.members, in_sync, awaits), last_to=sender)
 
     def _tick_handing(self, now: Instant, handing: Handing) -> None:
-        if now.boot - self._since > RECLAIM and not self._heard:
+        silent = now.boot - max(self._heard, self._since)
+        if silent > RECLAIM and self._local.history.last.epoch != self._epoch:
             self._local.reopen(now, self._epoch)
         elif now.boot >= self._next_go and not self._heard:
             self._next_go = now.boot + RESEND
