@@ -445,7 +445,6 @@ class Local(ABC):
         dropped = (*self._dropped, *self.history.truncate(self.committed))
         self._dropped = []
         self._gone_after(self.committed, OutcomeUnknown("the entry may have been dropped when a snapshot came"))
-        self.forget_everything()
         self._steps += 1
         self._step = Install(self._steps, snapshot, base, aside, dropped)
 
@@ -477,6 +476,7 @@ class Local(ABC):
         self.history = History(step.base)
         self.durable = self._written = self._handed = self.applied = self.committed = index
         self._touches.clear()
+        self.forget_everything()
         if self.role is not None:
             self.role.installed(step.base)
         self.release(0, OutcomeUnknown("this member's state was replaced by a newer one"))
