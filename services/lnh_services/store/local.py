@@ -411,7 +411,7 @@ class Local(ABC):
         if self._erasing is not None:
             self._steps += 1
             self._step = Erase(self._steps)
-        elif self._offer is not None:
+        elif self._offer is not None and not self._wanted:
             self._begin_install(*self._offer)
         if self._step is None and self._has_work():
             self._begin_persist()
