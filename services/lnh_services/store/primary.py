@@ -333,8 +333,16 @@ class Primary:
     # Feeding
 
     def _is_withheld(self, member: MemberId) -> bool:
-        """Of a promotion, the old primary gets the `open` when all others of the set have acknowledged it."""
-        return member == self._last_to and bool(self._awaits - {member})
+        """Whether a member may not hear of this epoch yet.
+
+        Nobody does before the `open` is durable here: one that keeps it heeds its member list at once, and could never
+        be led back if its opener forgot it. Of a promotion, the old primary is told when all others of the set have
+        acknowledged.
+        """
+        return not self._is_opened() or (member == self._last_to and bool(self._awaits - {member}))
+
+    def _is_opened(self) -> bool:
+        return self._local.durable >= self._opened.index
 
     def _feed(self, now: Instant, member: MemberId, progress: Progress, *, always: bool = False) -> None:
         """Send a member what it lacks; with `always` at least a sign of life."""
@@ -480,7 +488,7 @@ class Primary:
         return progress.refuses or member in self._leaving or now.boot - progress.heard > lease / 2
 
     def _tick_opening(self, now: Instant) -> None:
-        if now.boot >= self._next_keep:
+        if now.boot >= self._next_keep and self._is_opened():
             self._next_keep = now.boot + RESEND
             for member in sorted(self._awaits & self._keepers):
                 self._local.send(member, Keep(self._opened))
