@@ -17,6 +17,7 @@ from lnh_services.store.state import Applied
 from models.storage import DictStorage
 
 Step = Persist | Install | Erase
+NO_CLUSTER, NO_MEMBER = ClusterId(b""), MemberId(b"")
 Watch = Callable[[Entry, state.Applied], None]
 
 
@@ -38,8 +39,8 @@ class Snapshot:
 class Contents:
     """What one disk holds."""
 
-    cluster: ClusterId = ClusterId(b"")
-    member: MemberId = MemberId(b"")
+    cluster: ClusterId = NO_CLUSTER
+    member: MemberId = NO_MEMBER
     promised: Epoch = log.NO_EPOCH
     base: Base | None = None
     entries: list[Entry] = field(default_factory=list)
@@ -99,7 +100,8 @@ class Contents:
             self.kept = step.kept
         if step.base is not None:
             dropped = step.base.position.index - self.base.position.index
-            assert dropped > 0 and step.base.position.index <= self.committed, "dropping what is not applied"
+            assert dropped > 0, "a base that goes back"
+            assert step.base.position.index <= self.committed, "dropping what is not applied"
             assert self.entries[dropped - 1].position() == step.base.position, "a base that is not of this log"
             del self.entries[:dropped]
             self.base = step.base

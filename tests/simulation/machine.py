@@ -308,9 +308,8 @@ class Process:
 
     def receive(self, sender: MemberId, message: Message) -> None:
         self.world.trace(self.machine.slot, "hears", message)
-        if isinstance(message, Report) and message.epoch.opener == self.machine.id:
-            if message.epoch not in self.world.truth.opened:
-                self.world.truth.promisers.setdefault(message.epoch, []).append(sender)
+        if isinstance(message, Report):
+            self.world.truth.promises(sender, message.epoch)
         if isinstance(message, Appended):
             self._hear_acknowledgement(sender, message)
         else:
@@ -485,7 +484,7 @@ class Process:
         current = self.replica.is_current(now)
         grant = Grant(0, fresh=False, read_write=current)
         if current or self.replica.phase is Phase.MEMBER:
-            until = self.replica.current_until(now) if current else None
+            until = Seconds(self.replica.current_until(now)) if current else None
             grant = self.leases.attach(now.boot, worker.name, read_write=current, until=until)
         self.to_worker(worker, lambda: self._attached(worker, sent, grant))
 

@@ -44,7 +44,7 @@ class Mutation:
 
 def _only(members: int = 3, seconds: float = 10.0, log_entries: int = 12, **rates: float) -> Profile:
     """A profile in which only these faults happen, so many times as often as usual."""
-    workload = {kind: 1.5 for kind in plan.WORKLOAD}
+    workload = dict.fromkeys(plan.WORKLOAD, 1.5)
     quiet = {kind: 0.0 for kind in plan.RATES if kind not in plan.WORKLOAD}
     return Profile(
         members=members, seconds=seconds, rates={**workload, **quiet, **rates}, slowness=0.05, log_entries=log_entries
@@ -141,13 +141,17 @@ def _apply_without_looking(storage: DictStorage, index: int, log_time: Any, comm
 _begin_install, _installed = Local._begin_install, Local._installed
 
 
+def _forgets_nothing(self: Local) -> int:
+    return 0
+
+
 def _begin_install_without_forgetting(self: Local, *arguments: Any) -> None:
-    with patch.object(Local, "forget_everything", lambda self: 0):
+    with patch.object(Local, "forget_everything", _forgets_nothing):
         _begin_install(self, *arguments)
 
 
 def _installed_without_forgetting(self: Local, *arguments: Any) -> None:
-    with patch.object(Local, "forget_everything", lambda self: 0):
+    with patch.object(Local, "forget_everything", _forgets_nothing):
         _installed(self, *arguments)
 
 
@@ -204,9 +208,7 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "drop from the set before the lease ends": Mutation(((Primary, "may_drop", _may_drop_at_once),), SEPARATIONS),
     "count a lease from receipt": Mutation(((Follower, "lease_end", _lease_from_receipt),), SEPARATIONS),
-    "skip the previous-hash check": Mutation(
-        ((Follower, "matches", _matches_by_index),), DIVERGENCES
-    ),
+    "skip the previous-hash check": Mutation(((Follower, "matches", _matches_by_index),), DIVERGENCES),
     "forget `promised` on restart": Mutation(
         ((Replica, "recover", _recover_without_promise),), _only(crash=10.0, crash_between=10.0, promote=8.0)
     ),

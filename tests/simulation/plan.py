@@ -8,6 +8,7 @@ that is what makes a failing run shrinkable.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -166,7 +167,7 @@ def _take_over(rng: random.Random, profile: Profile) -> tuple[Any, ...]:
     return how, _some_time(rng, 3.0, 6.0, 9.0), admins
 
 
-_ARGS = {
+_ARGS: dict[str, Callable[[random.Random, Profile], tuple[Any, ...]]] = {
     "write": _write,
     "read": _read,
     "crash": _down,
@@ -179,7 +180,12 @@ _ARGS = {
     "cut": lambda rng, _: (_slot(rng), _slot(rng), _some_time(rng, 0.2, 1.0, 2.0, 4.0)),
     "isolate": _slot_and_time,
     "split": lambda rng, _: (rng.randrange(1, 255), _some_time(rng, 0.5, 2.0, 4.0)),
-    "lose_tail": lambda rng, _: (_slot(rng), _some_time(rng, 0.05, 0.2), _some_time(rng, 0.05, 0.3, 1.0), _some_time(rng, 1.0, 3.0, 5.0)),
+    "lose_tail": lambda rng, _: (
+        _slot(rng),
+        _some_time(rng, 0.05, 0.2),
+        _some_time(rng, 0.05, 0.3, 1.0),
+        _some_time(rng, 1.0, 3.0, 5.0),
+    ),
     "join": _slot_and_number,
     "promote": _slot_and_number,
     "remove": _slot_and_number,

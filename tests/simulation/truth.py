@@ -129,6 +129,11 @@ class Truth:
         for acknowledged in self.acknowledged:
             self._is_kept(acknowledged, entry.position())
 
+    def promises(self, member: MemberId, epoch: Epoch) -> None:
+        """A member's promise reached the opener."""
+        if epoch not in self.opened:
+            self.promisers.setdefault(epoch, []).append(member)
+
     def _members(self, position: Position) -> frozenset[MemberId]:
         entry = self.entries.get(position.hash)
         while entry is not None:

@@ -132,7 +132,7 @@ class Local(ABC):
         self.incarnation: Final = incarnation
         self._out: list[Effect] = []
         self._steps = self._rounds = 0
-        self._numbers = int.from_bytes(incarnation[:6], "big")  # an answer to an earlier incarnation is none to this one
+        self._numbers = int.from_bytes(incarnation[:6], "big")  # what answers an earlier incarnation is no answer
         self._reads: dict[ReadId, int] = {}  # and the entry each waits for
         self._open_rounds: dict[int, int] = {}  # and the first entry each is about
         self._clear()
