@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import zmq
 from zmq.utils.monitor import parse_monitor_message
@@ -214,13 +214,14 @@ class Peers:
 
     def send(self, to: MemberId, message: Message) -> None:
         """Say something to a member, listed or removed; it may be lost."""
-        self._send(to, _REPLICA, message, first=isinstance(message, Ping | Pong))
+        # Leases hang on pings: they do not wait behind a long batch.
+        self._send(to, message, first=isinstance(message, Ping | Pong))
 
     def transfer(self, to: MemberId, transfer: Transfer) -> None:
         """Say something about a snapshot; it may be lost."""
-        self._send(to, _SNAPSHOT, transfer)
+        self._send(to, transfer)
 
-    def _send(self, to: MemberId, operation: str, message: Any, *, first: bool = False) -> None:
+    def _send(self, to: MemberId, word: Message | Transfer, *, first: bool = False) -> None:
         link = self._links.get(to)
         if link is None and to in self._infos:
             link = self._connect(to)
@@ -228,14 +229,13 @@ class Peers:
             self.dropped += 1
             return
         link.used = self._loop.time()
-        body = codec.encode(message)
-        if link.size + len(body) > QUEUE_BYTES or len(link.queue) >= QUEUE_MESSAGES:
+        frames = pack(word)
+        size = len(frames[2])
+        if link.size + size > QUEUE_BYTES or len(link.queue) >= QUEUE_MESSAGES:
             self.dropped += 1
             return
-        frames = [wire.request(operation, 0, 0, kind=wire.Kind.CAST).pack(), b"", body]
-        # Leases hang on pings: they do not wait behind a long batch.
         (link.queue.appendleft if first else link.queue.append)(frames)
-        link.size += len(body)
+        link.size += size
         self._flush(link)
 
     def _flush(self, link: _Link) -> None:
@@ -275,16 +275,14 @@ class Peers:
         if sender is None:
             return  # removed so long ago that it is forgotten, and still connected
         try:
-            header, body = _parse(frames[1:])
-            if header.operation == _REPLICA:
-                message: Message = codec.decode_as(body, Message, MESSAGE_BYTES)  # type: ignore[arg-type]
-                _check_entries(message)
-                self._on_message(sender, message)
-            elif header.operation == _SNAPSHOT:
-                transfer: Transfer = codec.decode_as(body, Transfer, MESSAGE_BYTES)  # type: ignore[arg-type]
-                self._on_transfer(sender, transfer)
+            word = read(frames[1:])
         except LnhError as error:
             _log.warning("malformed message", peer=self._infos[sender].name, problem=str(error))
+            return
+        if isinstance(word, Transfer):
+            self._on_transfer(sender, word)
+        elif word is not None:
+            self._on_message(sender, word)
 
     def _on_refused(self, frames: list[bytes]) -> None:
         self._refused += 1
@@ -323,10 +321,27 @@ def _check_entries(message: Message) -> None:
             raise SealBroken(f"entry {kept.index} is not the open of an epoch")
 
 
-def _parse(frames: list[bytes]) -> tuple[wire.Header, bytes]:
+def read(frames: list[bytes]) -> Message | Transfer | None:
+    """What another store says, checked; None for an operation of a later version.
+
+    Raises MalformedMessage, UnsupportedVersion, or SealBroken for entries that are none.
+    """
     if len(frames) != 3 or frames[1]:
         raise MalformedMessage(f"{len(frames)} frames; a message between stores has 3, the second empty")
     header = wire.Header.parse(frames[0])
     if header.kind is not wire.Kind.CAST:
         raise MalformedMessage("stores send casts only")
-    return header, frames[2]
+    if header.operation == _SNAPSHOT:
+        transfer: Transfer = codec.decode_as(frames[2], Transfer, MESSAGE_BYTES)  # type: ignore[arg-type]
+        return transfer
+    if header.operation != _REPLICA:
+        return None
+    message: Message = codec.decode_as(frames[2], Message, MESSAGE_BYTES)  # type: ignore[arg-type]
+    _check_entries(message)
+    return message
+
+
+def pack(word: Message | Transfer) -> list[bytes]:
+    """The frames of a message."""
+    operation = _SNAPSHOT if isinstance(word, Transfer) else _REPLICA
+    return [wire.request(operation, 0, 0, kind=wire.Kind.CAST).pack(), b"", codec.encode(word)]
