@@ -1,0 +1,244 @@
+"""Three real members, whole: what is destroyed or changed through one is so on all; what was acknowledged is nowhere missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from typing_extensions import Self
+
+import lnh
+from lnh import LnhError, MemberReadOnly, ObjectUnknown, OutcomeUnknown
+from lnh.cli import local
+from lnh.cli.local import Member, Place, Steps
+from processes import wait_until
+
+WITHIN = 60.0
+
+
+class Members:
+    """A cluster of three members on this machine, and a KRCO's session through each."""
+
+    def __init__(self, place: Place, steps: Steps) -> None:
+        self.place = place
+        self.steps = steps
+        self.all = place.members
+
+    @contextmanager
+    def sessions(self, *without: Member) -> Iterator[list[lnh.KeyringSession]]:
+        password = self.place.secret("krco").read_text().strip()
+        with ExitStack() as opened:
+            sessions = []
+            for member in self.all:
+                if member in without:
+                    continue
+                cluster = opened.enter_context(lnh.connect("demo", directory=member.client))
+                keyring = cluster.keyring("payments")
+                sessions.append(opened.enter_context(keyring.login(lnh.Role.KRCO, password)))
+            yield sessions
+
+    def all_read_write(self) -> None:
+        self.steps.wait_for(self.all[0], {member.name: "read-write" for member in self.all})
+
+    def primary(self) -> Member:
+        shown = json.loads(self.steps.run("lnh", "member", "list", "--json"))
+        (name,) = [view["name"] for view in shown if view["role"] == "primary"]
+        return next(member for member in self.all if member.name == name)
+
+
+@pytest.fixture(scope="module")
+def members() -> Iterator[Members]:
+    place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))
+    try:
+        place.create()
+        steps = Steps(place, quiet=True)
+        steps.environment["LNH_WORKERS"] = "1"
+        local.set_up(steps)
+        local.make_keyring(steps)
+        local.join_all(steps)
+        yield Members(place, steps)
+    finally:
+        local.stop(place)
+        shutil.rmtree(place.root, ignore_errors=True)
+
+
+class Load:
+    """Threads that act until told to stop; what one raises is kept."""
+
+    def __init__(self, *acts: Callable[[], None]) -> None:
+        self.over = threading.Event()
+        self.errors: list[Exception] = []
+        self._threads = [threading.Thread(target=self._run, args=(act,)) for act in acts]
+
+    def _run(self, act: Callable[[], None]) -> None:
+        try:
+            while not self.over.is_set():
+                act()
+        except Exception as error:  # looked at by the test
+            self.errors.append(error)
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def has_ended(self) -> bool:
+        return not any(thread.is_alive() for thread in self._threads)
+
+
+class Signers:
+    """A thread for each member that signs with one key as fast as it can, and knows what began after it was destroyed."""
+
+    def __init__(self, keys: list[lnh.PrivateKey]) -> None:
+        self.destroyed = threading.Event()
+        self.signed = [0] * len(keys)
+        self.late: list[int] = []
+        self.load = Load(*(partial(self._sign, number, key) for number, key in enumerate(keys)))
+
+    def all_sign(self) -> bool:
+        return min(self.signed) > 20 or bool(self.load.errors)
+
+    def _sign(self, number: int, key: lnh.PrivateKey) -> None:
+        began_after = self.destroyed.is_set()
+        key.sign(b"data", lnh.Mechanism.ECDSA_SHA256)
+        self.signed[number] += 1
+        if began_after:
+            self.late.append(number)
+
+
+def private_key(session: lnh.KeyringSession, label: str) -> lnh.PrivateKey:
+    key = session.get_key(label=label, object_class=lnh.ObjectClass.PRIVATE_KEY)
+    assert isinstance(key, lnh.PrivateKey)
+    return key
+
+
+def test_a_destroyed_key_signs_nowhere_once_destroy_has_returned(members: Members) -> None:
+    with members.sessions() as sessions:
+        for turn in range(6):
+            label = f"doomed-{turn}"
+            sessions[0].generate_keypair(lnh.KeyType.EC, curve="P-256", label=label)
+            signers = Signers([private_key(session, label) for session in sessions])
+            with signers.load:
+                wait_until(signers.all_sign, "every member signs", WITHIN)
+                private_key(sessions[turn % len(sessions)], label).destroy()
+                signers.destroyed.set()
+                wait_until(signers.load.has_ended, "every member refuses", WITHIN)
+            assert signers.late == []
+            assert [type(error) for error in signers.load.errors] == [ObjectUnknown] * len(sessions)
+
+
+def test_a_changed_password_ends_every_session_on_every_member(members: Members) -> None:
+    steps, place = members.steps, members.place
+    fresh = place.root / "secrets" / "krco-fresh"
+    fresh.write_text("a fresh password of the KRCO\n")
+    fresh.chmod(0o600)
+    with members.sessions() as sessions:
+        sessions[0].generate_keypair(lnh.KeyType.EC, curve="P-256", label="kept")
+        keys = [private_key(session, "kept") for session in sessions]
+        for each in keys:
+            each.sign(b"data", lnh.Mechanism.ECDSA_SHA256)
+        steps.run(
+            "lnh", "role", "password", "--keyring", "payments", "--role", "krco",
+            "--password-file", place.secret("krco"), "--new-password-file", fresh, through=members.all[1],
+        )  # fmt: skip
+        for each in keys:
+            with pytest.raises(LnhError) as refused:
+                each.sign(b"data", lnh.Mechanism.ECDSA_SHA256)
+            assert type(refused.value).__name__ == "CredentialChanged"
+    place.secret("krco").write_text(fresh.read_text())
+    with members.sessions() as sessions:
+        private_key(sessions[2], "kept").sign(b"data", lnh.Mechanism.ECDSA_SHA256)
+
+
+def test_without_its_primary_a_member_signs_and_refuses_writes_and_nothing_acknowledged_is_lost(
+    members: Members,
+) -> None:
+    members.all_read_write()
+    lost = members.primary()
+    with members.sessions() as sessions:
+        others = [session for session, member in zip(sessions, members.all, strict=True) if member is not lost]
+        _, key = others[0].generate_keypair(lnh.KeyType.EC, curve="P-256", label="signs on")
+        made: list[bytes] = []
+        refused: list[Exception] = []
+        signatures = [0]
+
+        def make() -> None:
+            try:
+                made.append(others[0].generate_key(lnh.KeyType.AES, 256, label="made").handle)
+            except (MemberReadOnly, OutcomeUnknown) as error:
+                refused.append(error)
+
+        def sign() -> None:
+            key.sign(b"data", lnh.Mechanism.ECDSA_SHA256)
+            signatures[0] += 1
+
+        with Load(make, sign) as load:
+            wait_until(lambda: len(made) > 5, "keys are made", WITHIN)
+            lost.stop(signal.SIGKILL)
+            wait_until(lambda: any(isinstance(error, MemberReadOnly) for error in refused), "a refused write", WITHIN)
+            seen = signatures[0]
+            wait_until(lambda: signatures[0] > seen + 20 or load.errors, "signatures without a primary", WITHIN)
+            members.steps.start(lost)
+            before = len(made)
+            wait_until(lambda: len(made) > before + 5 or load.errors, "writes go on", WITHIN)
+        assert load.errors == []
+        members.all_read_write()
+        for session in sessions:
+            found = {each.handle for each in session.find(label="made")}
+            assert set(made) <= found
+
+
+def test_two_administrators_at_once_leave_one_primary_and_a_whole_cluster(members: Members) -> None:
+    members.all_read_write()
+    ended: list[str] = []
+
+    def promote(member: Member, through: Member) -> None:
+        try:
+            members.steps.run("lnh", "member", "promote", member.name, through=through)
+            ended.append("done")
+        except local.StepFailed as error:
+            ended.append(str(error))
+
+    a, b, c = members.all
+    administrators = [threading.Thread(target=promote, args=pair) for pair in ((b, a), (c, b), (a, c))]
+    for each in administrators:
+        each.start()
+    for each in administrators:
+        each.join(WITHIN * 2)
+    assert len(ended) == len(administrators)
+    assert all(each == "done" or "refused:" in each for each in ended), ended
+    members.all_read_write()
+    assert members.primary() in members.all
+    with members.sessions() as sessions:
+        handle = sessions[1].generate_key(lnh.KeyType.AES, 256, label=f"after {time.time():.0f}").handle
+        for session in sessions:
+            assert session.get_object(handle).handle == handle
+
+
+def test_a_member_that_lost_power_comes_back_in_step(members: Members) -> None:
+    members.all_read_write()
+    away = next(member for member in members.all if member is not members.primary())
+    away.stop(signal.SIGKILL)
+    with members.sessions(away) as sessions:
+        made = {sessions[0].generate_key(lnh.KeyType.AES, 256, label=os.urandom(4).hex()).handle for _ in range(20)}
+    members.steps.start(away)
+    members.all_read_write()
+    with members.sessions() as sessions:
+        number = members.all.index(away)
+        for handle in made:
+            assert sessions[number].get_object(handle).handle == handle
