@@ -75,6 +75,13 @@ def listens(one: Peers) -> bool:
     return not one.problem
 
 
+def binds(probe: socket.socket, port: int) -> bool:
+    with contextlib.suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
 def play(directory: Path, count: int, scenario: Callable[..., Awaitable[None]]) -> None:
     async def run() -> None:
         ends = [make(directory, number + 1) for number in range(count)]
@@ -184,6 +191,29 @@ def test_a_member_that_comes_back_is_connected_again(tmp_path: Path) -> None:
         two.peers.send(one.id, Ping(NO_EPOCH, b"", 1))
         await until(lambda: one.heard, "what is said now")
         assert one.heard == [(two.id, Ping(NO_EPOCH, b"", 1))]  # and nothing of before
+
+    play(tmp_path, 2, scenario)
+
+
+def test_who_leaves_listens_no_more_and_comes_back_with_another_key(tmp_path: Path) -> None:
+    async def scenario(one: End, two: End) -> None:
+        acquaint(one, two)
+        await until(lambda: two.peers.is_connected(one.id), "a connection")
+        one.peers.leave()
+        await until(lambda: not two.peers.is_connected(one.id), "the end of the connection")
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what was connected there may linger
+            await until(lambda: binds(probe, one.info.port + peers.STORE_PORT), "the port")
+        one.key_file.unlink()
+        one.keys = KeyPair.generate()
+        one.keys.save(one.key_file)
+        one.info = msgspec.structs.replace(one.info, id=b"again" * 3 + b"!", key=one.keys.raw_public)
+        acquaint(one, two)
+        await until(lambda: listens(one.peers), "the port again")
+        await until(lambda: two.peers.is_connected(one.id) and one.peers.is_connected(two.id), "connections")
+        one.peers.send(two.id, Ask())
+        await until(lambda: two.heard, "what it said")
+        assert two.heard == [(one.id, Ask())]
 
     play(tmp_path, 2, scenario)
 

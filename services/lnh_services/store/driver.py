@@ -98,6 +98,7 @@ class Driver:
         self._rounds: dict[int, messages.Forget] = {}  # open ones
         self._arrivals: dict[int, Incoming] = {}  # snapshots that the replica may install
         self._lifecycle: Final = asyncio.Lock()  # creation, adoption, erasure: one after the other
+        self._cluster = ClusterId(b"")
         self._others: tuple[messages.MemberInfo, ...] = ()
         self._removed: tuple[Removed, ...] = ()
         self._problem: StorageFailed | None = None  # the disk refuses; passes by itself
@@ -396,7 +397,11 @@ class Driver:
         self._arrivals.clear()
 
     def _follow_members(self) -> None:
-        """The member list may have changed."""
+        """The member list may have changed, or there is no cluster any more."""
+        if self._cluster != self.replica.cluster:
+            self._cluster = self.replica.cluster
+            self._peers.leave()
+            self._others, self._removed = (), ()
         others = tuple(info for info in self.replica.members if info.id != self.replica.member)
         removed = self.replica.standing.removed
         if others != self._others or removed is not self._removed:

@@ -66,7 +66,7 @@ class Peers:
 
     Args:
         address: ZeroMQ endpoint to bind once there are other members.
-        keys: the key file of the member ports, read when it is first needed.
+        keys: the key file of the member ports, read when there are others, and anew after `leave`.
         on_message, on_transfer: called with what a member says; must not raise.
     """
 
@@ -87,6 +87,7 @@ class Peers:
         self._authenticator: zmq.Socket[bytes] | None = None
         self._router: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
+        self._asking: Pump | None = None  # of the authenticator, which stays
         self._pumps: list[Pump] = []
         self._refused = 0
 
@@ -135,7 +136,7 @@ class Peers:
     def _bind(self, keys: curve.KeyPair) -> None:
         if self._authenticator is None:
             self._authenticator = zap.socket(self._context)
-            self._pumps.append(Pump(self._authenticator, self._admit))
+            self._asking = Pump(self._authenticator, self._admit)
         router = self._context.socket(zmq.ROUTER)
         _common_options(router)
         router.rcvhwm = _HIGH_WATER_MARK
@@ -195,19 +196,31 @@ class Peers:
         link = self._links.get(member)
         return link is not None and link.connected
 
-    def close(self) -> None:
-        """Drop everything that was not sent, and close. Closing twice is fine."""
+    def leave(self) -> None:
+        """The cluster is no more, here: listen to nobody, and forget everybody, and the own key: another may come."""
         for id_ in list(self._links):
             self._disconnect(id_)
+        self._infos, self._known, self._listed = {}, {}, frozenset()
+        self._keys = None
+        self.problem = ""
         for pump in self._pumps:
             pump.stop()
         self._pumps.clear()
         if self._router is not None:
             self._router.disable_monitor()
-        for socket in (self._monitor, self._router, self._authenticator):
+        for socket in (self._monitor, self._router):
             if socket is not None:
                 socket.close(0)
-        self._monitor = self._router = self._authenticator = None
+        self._monitor = self._router = None
+
+    def close(self) -> None:
+        """Drop everything that was not sent, and close. Closing twice is fine."""
+        self.leave()
+        if self._asking is not None:
+            self._asking.stop()
+        if self._authenticator is not None:
+            self._authenticator.close(0)
+        self._asking = self._authenticator = None
         self._context.term()
 
     # Sending
