@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lnh_common
 from lnh_common import codec, errors, limits
 from lnh_common.messages import console, store
 from lnh_common.messages.base import Message, Operation
@@ -628,20 +630,27 @@ def test_versions_one_minor_step_apart_run_together(own: str, other: str, fits: 
             check_compatible(own, other)
 
 
-def test_an_incompatible_version_is_refused_and_the_invitation_still_good(
-    two: Two, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("version", "fits"), [("0.2.0", True), ("0.3.0", False), ("0.9.0", False)])
+def test_a_version_too_far_away_is_refused_and_the_invitation_still_good(
+    two: Two, version: str, fits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def go() -> None:
+        monkeypatch.setattr(lnh_common, "VERSION", "0.1.0")
         text = await two.ready()
         request = joining.request
 
-        def older(*words: Any, **named: Any) -> bytes:
-            return request(*words, **{**named, "product": "0.9.0"})
+        def of_another(*words: Any, **named: Any) -> bytes:
+            return request(*words, **{**named, "product": version})
 
-        monkeypatch.setattr(joining, "request", older)
-        with pytest.raises(errors.UnsupportedVersion, match=r"0\.9\.0"):
+        with monkeypatch.context() as joiner:
+            joiner.setattr(joining, "request", of_another)
+            if fits:
+                await two.b.join(text)
+            else:
+                with pytest.raises(errors.UnsupportedVersion, match=re.escape(version)):
+                    await two.b.join(text)
+        if not fits:
             await two.b.join(text)
-        monkeypatch.undo()
-        await two.b.join(text)
+        assert {each.name for each in two.a.store.members} == {"a", "b"}
 
     asyncio.run(go())

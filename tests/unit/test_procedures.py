@@ -141,6 +141,28 @@ def test_what_stands_in_the_way_is_found_before_the_invitation_is_used(
     assert world.asked == ["member.hello"]
 
 
+@pytest.mark.parametrize(
+    ("own", "inviter", "fits"),
+    [
+        ("0.2.0", "0.1.0", True), ("0.1.0", "0.2.0", True), ("0.1.5", "0.1.0", True),
+        ("0.3.0", "0.1.0", False), ("0.1.0", "0.3.0", False),
+    ],
+)  # fmt: skip
+def test_a_member_joins_members_at_most_one_minor_version_away(
+    own: str, inviter: str, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lnh_common, "VERSION", own)
+    world = World(A)
+    world.answers["member.hello"] = welcome(product=inviter)
+    world.answers["member.join"] = lambda _: messages.Joined(reply=b"welcome")
+    if fits:
+        assert world.run(procedures.ask_to_join(ASKING)).reply == b"welcome"
+    else:
+        with pytest.raises(errors.UnsupportedVersion, match=f"{inviter} and version {own}"):
+            world.run(procedures.ask_to_join(ASKING))
+        assert world.asked == ["member.hello"], "nothing was used up"
+
+
 def admitted(_: Any) -> Message:
     return hsm.Admitted(reply=b"sealed", member=B)
 

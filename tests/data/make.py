@@ -1,0 +1,328 @@
+"""Writes the data of this version, once: `python tests/data/make.py` (README.md beside it says when)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+import lnh_common  # noqa: E402
+from lnh_common import channel, codec, errors, limits, wire  # noqa: E402
+from lnh_common.messages.hsm import AuditEntry, Guess  # noqa: E402
+from lnh_common.messages.session import Role  # noqa: E402
+from lnh_common.messages.store import (  # noqa: E402
+    Change,
+    Commit,
+    Delete,
+    DeleteScope,
+    Key,
+    MemberInfo,
+    Put,
+    Require,
+)  # fmt: skip
+from lnh_services.hsm import credentials  # noqa: E402
+from lnh_services.hsm.argon2 import derive  # noqa: E402
+from lnh_services.hsm.audit import Trail  # noqa: E402
+from lnh_services.hsm.keys import Purpose  # noqa: E402
+from lnh_services.hsm.local_guesses import LocalGuesses  # noqa: E402
+from lnh_services.hsm.objects import KeyringKeys  # noqa: E402
+from lnh_services.hsm.records import TABLES  # noqa: E402
+from lnh_services.hsm.state import Appliance, ApplianceFile, HsmState, StateFile  # noqa: E402
+from lnh_services.hsm.tokens import Grant, Token, seal_token  # noqa: E402
+from lnh_services.hsm.verifiers import KeptPassword, Verifier  # noqa: E402
+from lnh_services.store import log, protocol  # noqa: E402
+from lnh_services.store.engine import Engine  # noqa: E402
+from lnh_services.store.history import Base, History, Removed, Standing  # noqa: E402
+from lnh_services.store.log import (  # noqa: E402
+    ClusterId,
+    Entry,
+    Epoch,
+    MemberId,
+    Members,
+    Milliseconds,
+    Open,
+    SetChange,
+    Terms,
+    Write,
+)  # fmt: skip
+from lnh_services.store.protocol import Persist  # noqa: E402
+from models import carried  # noqa: E402
+from models.carried import (  # noqa: E402
+    ACTIVATION,
+    CHANNEL_SECRET,
+    CLIENT,
+    HANDLE,
+    INSTANCE,
+    KEYRING,
+    KEYRING_KEY,
+    LOGIN,
+    NEW_SESSION,
+    OBJECT,
+    OLD_SESSION,
+    SIGN,
+    SO_PASSWORD,
+    TABLE,
+    plain,
+    sample,
+)  # fmt: skip
+
+NOW = 1_700_000_000_000
+SESSIONS_APART = 2 * limits.DUPLICATE_WINDOW * 1000
+QUICK = (64, 1, 1)  # Argon2id for passwords that protect nothing
+VALUE = bytes(range(32))
+
+
+def state() -> HsmState:
+    asked = credentials.derivation(SO_PASSWORD, argon2=QUICK)
+    so = Verifier(password=KeptPassword.of(credentials.material(asked, derive(asked))))
+    return msgspec.structs.replace(sample(HsmState), so=so)
+
+
+def write_hsm(directory: Path, hsm: HsmState) -> None:
+    file = StateFile(directory / "hsm.state", QUICK)
+    cover = file.cover(hsm.label, hsm.identity_public())
+    file.write(hsm, cover, derive(cover.derivation(ACTIVATION)))
+    ApplianceFile(directory / "appliance.cbor").write(
+        msgspec.structs.replace(sample(Appliance), format=Appliance().format)
+    )
+    guesses = LocalGuesses(directory / "guesses.cbor")
+    for client in (CLIENT, CLIENT, bytes(16)):
+        guesses.note(Guess(holder=b"holder", client=client))
+    trail = Trail(directory / "audit.jsonl", "b", segment_bytes=1200)
+    trail.open(NOW)
+    for number in range(4):
+        detail = {"count": number, "names": ["a", "b"], "none": None, "yes": True}
+        said = AuditEntry(
+            identity="alice", role="admin", operation="key.generate", target=f"key {number}", outcome="ok",
+            detail=detail,
+        )  # fmt: skip
+        trail.append([said], NOW + number)
+        if number == 2:
+            trail.sign(hsm.signing_key(), NOW + number)
+    trail.close()
+
+
+class Log:
+    """The log of a cluster of three, and the engine of one of them that follows it."""
+
+    def __init__(self, directory: Path, hsm: HsmState) -> None:
+        assert hsm.cluster is not None
+        self.hsm = hsm.cluster
+        self.cluster, self.member = ClusterId(hsm.cluster.id), MemberId(hsm.cluster.member)
+        self.ids = (MemberId(b"A" * 16), self.member, MemberId(b"C" * 16))
+        self.engine = Engine(directory)
+        self.first = Base(log.genesis(self.cluster), Milliseconds(0), Standing())
+        self.history = History(self.first)
+        self.time = NOW
+        self.sequence = 0
+        self.epoch = Epoch(1, self.ids[0])
+        self.steps = 0
+
+    def infos(self, *ids: MemberId) -> tuple[MemberInfo, ...]:
+        return tuple(
+            MemberInfo(id=id_, name=f"member-{id_[:1].decode()}", host="127.0.0.1", port=7000 + id_[0], key=id_ * 2)
+            for id_ in ids
+        )
+
+    def made(self, payload: log.Payload) -> Entry:
+        """An entry that may follow, and is in no log yet."""
+        return log.make_entry(self.history.last, self.epoch, Milliseconds(self.time), payload)
+
+    def append(self, payload: log.Payload) -> None:
+        self.time += 1
+        self.history.extend((self.made(payload),))
+
+    def write(self, *changes: Change, session: bytes = NEW_SESSION) -> None:
+        self.sequence += 1
+        self.append(
+            Write(Commit(client=CLIENT, session=session, sequence=self.sequence, issued_at=self.time, changes=changes))
+        )
+
+    def step(self, committed: int, stored: int, **fields: Any) -> int:
+        """Make what comes after entry `stored` durable; answers the last entry's index."""
+        self.steps += 1
+        last = self.history.last.index
+        entries = tuple(self.history.between(stored, last))
+        self.engine.persist(Persist(number=self.steps, committed=committed, entries=entries, **fields), "boot")
+        return last
+
+    def epoch_of(self, number: int, opener: MemberId) -> None:
+        self.epoch = Epoch(number, opener)
+
+
+def _put(id_: bytes, expected: int = 0, tags: tuple[bytes, ...] = (), unique: tuple[bytes, ...] = ()) -> Put:
+    key = Key(table=TABLE, id=id_)
+    return Put(key=key, expected=expected, head=b"head", body=b"body", tags=tags, unique=unique, limit=100)
+
+
+def write_store(directory: Path, hsm: HsmState) -> Log:
+    """All kinds of entries; kept by a member whose log was shortened, dropped, and has an end that is not committed."""
+    story = Log(directory / "store", hsm)
+    a, b, c = story.ids
+    gone = MemberId(b"D" * 16)
+    story.append(Open(story.infos(a), (a,)))
+    story.append(Members(story.infos(a, b, c, gone)))
+    story.append(SetChange((a, b, c)))
+    story.append(Members(story.infos(a, b, c)))
+    for number in range(6):
+        story.write(_put(b"old %d" % number), session=OLD_SESSION)
+    story.time += SESSIONS_APART
+    story.sequence = 0
+    story.write(_put(b"old 0"))  # refused: it is there already
+    story.write(_put(b"new", tags=(b"tag", b"unique"), unique=(b"unique",)))
+    stored = story.step(committed=story.history.last.index, stored=0, found=(story.cluster, b, story.first),
+                        promised=story.epoch)  # fmt: skip
+    story.step(committed=stored, stored=stored, base=story.history.shorten(stored - 1))
+
+    records = story.hsm.records(INSTANCE)
+    for kind in TABLES:
+        story.write(records.put(sample(kind), kind.__name__.encode(), 0, unique=kind.__name__))
+    keys = KeyringKeys.derive(KEYRING_KEY, story.cluster, KEYRING)
+    story.write(keys.put(HANDLE, 0, OBJECT, VALUE))
+    story.append(Terms(lease_ms=2000, alone_ms=60_000))
+    story.append(Members(tuple(msgspec.structs.replace(each, port=each.port + 10) for each in story.infos(a, b, c))))
+    story.write(
+        Require(key=Key(table=TABLE, id=b"new"), version=1), Delete(key=Key(table=TABLE, id=b"old 1"), expected=1),
+        Delete(key=Key(table=TABLE, id=b"old 2")), _put(b"old 3", expected=1),
+    )  # fmt: skip
+    story.write(Put(key=Key(table=TABLE, scope=b"scope", id=b"x"), expected=0, head=b""))
+    story.write(DeleteScope(key=Key(table=TABLE, scope=b"scope")))
+    agreed = story.history.last.index
+    story.write(_put(b"never committed 1"))
+    story.write(_put(b"never committed 2"))
+    story.step(committed=agreed, stored=stored)
+    dropped = story.history.truncate(agreed)
+    story.epoch_of(2, c)
+    story.append(Open(story.infos(a, b, c), (b, c), awaits=(b,)))
+    story.append(SetChange((a, b, c)))
+    agreed = story.history.last.index
+    story.write(_put(b"not committed yet"))
+    story.step(committed=agreed, stored=dropped[0].index - 1, dropped=dropped, promised=story.epoch, diverged=True)
+    story.epoch_of(3, a)
+    kept = story.made(Open(story.infos(a, b, c), (a, b)))
+    story.step(committed=agreed, stored=story.history.last.index, promised=Epoch(4, c), kept=kept)
+    story.engine.note_stop("boot of a test", 12.5)
+
+    outgoing = story.engine.send()
+    with (directory / "snapshot.bin").open("wb") as file:
+        while (chunk := outgoing.next()) is not None:
+            file.write(chunk)
+    (directory / "snapshot.sha256").write_text(outgoing.hash.hex() + "\n")
+    story.engine.release(outgoing)
+    story.engine.close()
+    return story
+
+
+def write_channel(directory: Path, hsm: HsmState) -> None:
+    cluster = hsm.cluster
+    assert cluster is not None
+    seed = cluster.channel[-1]
+    public = channel.channel_public_bytes(Purpose.CHANNEL.derive(seed.seed))
+    statement = channel.Statement(
+        channel.FORMAT, cluster.id, cluster.label, seed.epoch, public, seed.end, cluster.member, b"m" * 32
+    )
+    encoded, signature = statement.sign(Ed25519PrivateKey.from_private_bytes(cluster.identity))
+    client_key = Ed25519PrivateKey.from_private_bytes(b"e" * 32)
+    login = channel.Envelope(NOW, 10_000, NEW_SESSION, 0, {"credentials": []})
+    grant = Grant(Role.KRCO, "", KEYRING, b"g" * 16)
+    token = Token(CHANNEL_SECRET, NEW_SESSION, 1_700_000_000, 1_700_000_900, CLIENT, (grant,), KEYRING_KEY, INSTANCE)
+    carried_token = seal_token(token, cluster.id, seed.epoch, seed.seed)
+    keys = channel.SessionKeys.derive(CHANNEL_SECRET, carried_token)
+    sign = channel.Envelope(NOW, 10_000, NEW_SESSION, 5, {"handle": HANDLE, "mechanism": 4164, "data": b"data"})
+    request = channel.seal_request(keys, SIGN, sign)
+    refused = errors.ObjectUnknown("no such object", {"handle": HANDLE.hex()})
+    keyring = KeyringKeys.derive(KEYRING_KEY, cluster.id, KEYRING)
+    frames = {
+        "statement": encoded,
+        "signature": signature,
+        "login": channel.seal_credential(LOGIN, login, statement, CHANNEL_SECRET, CLIENT, client_key),
+        "token": carried_token,
+        "request": request,
+        "reply": channel.seal_reply(keys, SIGN, request, {"data": b"signature"}),
+        "error": channel.seal_reply(keys, SIGN, request, refused),
+        "unsealed error": wire.error_frames(SIGN, refused)[2],
+        "session object": keyring.seal_for_session(NEW_SESSION, HANDLE, OBJECT, VALUE),
+    }
+    for kind in wire.Kind:
+        header = wire.request("key.sign", 2**40 + kind, 10_000, route=KEYRING, kind=kind)
+        frames[f"header {kind.name}"] = header.pack()
+    _write_json(directory / "channel.json", {name: frame.hex() for name, frame in frames.items()})
+
+
+def store_messages(story: Log) -> list[Any]:
+    """One of each, and of those that hold entries or orders one that a store would act on."""
+    last, opening = story.history.last, story.made(Open(story.infos(*story.ids), story.ids))
+    entries = tuple(story.history.entries)
+    base, (_, b, c), commit = story.history.base, story.ids, None
+    for entry in entries:
+        content = entry.content()
+        commit = content.commit if isinstance(content, Write) else commit
+    assert commit is not None
+    orders: list[protocol.Order] = [
+        commit, protocol.SetMember(story.infos(b)[0]), protocol.RemoveMember(b), protocol.Promote(b),
+        protocol.SetTerms(Terms()),
+    ]  # fmt: skip
+    special = [
+        protocol.Append(story.epoch, base.position, entries, base.position.index),
+        protocol.Fetched(story.epoch, base.position, entries),
+        protocol.Keep(opening),
+        protocol.Report(
+            story.epoch, Epoch(9, c), last, base.position, story.infos(*story.ids), story.ids, 1500,
+            story.history.outline(), opening, True,
+        ),
+        *(protocol.Forward.of(story.epoch, 3, order) for order in orders),
+        protocol.Forwarded(3, 9, (41, "no such object", {"advice": "none"}), 9),
+        protocol.Expelled(Removed(b, story.epoch, 9, story.infos(b)[0])),
+    ]  # fmt: skip
+    kinds = {type(each) for each in special}
+    return special + [sample(kind) for kind in carried.STORE_MESSAGES if kind not in kinds]
+
+
+def write_messages(directory: Path, story: Log) -> None:
+    said: dict[str, list[Any]] = {}
+    said["stores"] = [_said(type(each).__name__, each) for each in store_messages(story)]
+    for name, operations in (("members", carried.PEER_OPERATIONS), ("clients", carried.CLIENT_OPERATIONS)):
+        said[name] = [_said(body, sample(kind)) for body, kind in carried.bodies(operations).items()]
+    said["errors"] = [{"code": code, "name": kind.__name__} for code, kind in sorted(errors.ERRORS.items())]
+    _write_json(directory / "messages.json", said)
+
+
+def _said(name: str, message: Any) -> dict[str, Any]:
+    return {"name": name, "cbor": codec.encode(message).hex(), "says": plain(message)}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def main() -> None:
+    directory = HERE / lnh_common.VERSION.rpartition(".")[0]
+    if directory.exists():
+        sys.exit(f"{directory} is there: what a version wrote is never written again")
+    with TemporaryDirectory() as scratch, patch.object(limits, "DUPLICATE_RECORDS", 4):
+        made = Path(scratch) / "made"
+        (made / "store").mkdir(parents=True)
+        hsm = state()
+        write_hsm(made, hsm)
+        story = write_store(made, hsm)
+        write_channel(made, hsm)
+        write_messages(made, story)
+        said = carried.read(made, Path(scratch))
+        assert said["hsm"]["state"] == plain(hsm), "what was written is read"
+        assert said["store"]["durable"]["entries"] == plain(tuple(story.history.entries)), "and its log"
+        _write_json(made / "expected.json", said)
+        shutil.copytree(made, directory)
+
+
+if __name__ == "__main__":
+    main()
