@@ -407,7 +407,9 @@ class Primary:
             self._local.take(now, origin, order)
 
     def projected(self) -> int:
-        return self._committable(self._local.history.last.index) if self._acts() else self._local.committed
+        # What is committed another member may show: then no cache here may hold what was before. Alone, reads wait.
+        own = self._local.forgotten_index if self._local.others else self._local.history.last.index
+        return self._committable(own) if self._acts() else self._local.committed
 
     def _committable(self, own: int) -> int:
         """The commit index, if this member vouches for its log up to `own`."""
