@@ -6,7 +6,7 @@ A mutation says in which kind of run it shows (`profile`), so that few seeds are
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -19,7 +19,7 @@ from lnh_services.store.local import Local
 from lnh_services.store.log import Epoch, MemberId, Open, Position
 from lnh_services.store.opener import Opener
 from lnh_services.store.primary import Primary, Progress, Promotion
-from lnh_services.store.protocol import Appended, Durable, Effect, Go, Instant
+from lnh_services.store.protocol import Appended, Durable, Effect, Go, Instant, Persist
 from lnh_services.store.replica import Replica
 from lnh_services.store.state import Applied
 from models.storage import DictStorage
@@ -195,6 +195,22 @@ def _touched_by_nothing(self: Local, interest: Any) -> int:
     return 0
 
 
+def _projected_by_the_log(self: Primary) -> int:
+    return self._committable(self._local.history.last.index) if self._acts() else self._local.committed
+
+
+def _may_withdraw_alone(self: Replica, step: Persist) -> bool:
+    return step.found is not None or not self.others
+
+
+def _begin_step_offer_first(self: Local) -> None:
+    with patch.object(self, "_wanted", {}) if self._offer is not None else nullcontext():
+        _begin_step(self)
+
+
+_begin_step = Local._begin_step
+
+
 DIVERGENCES = _only(lose_tail=8.0, crash=8.0, isolate=5.0, slow_disk=8.0)
 RESTARTS = _only(crash=8.0, crash_between=6.0)
 SEPARATIONS = _only(isolate=5.0, cut=4.0, stall=2.0)
@@ -246,5 +262,18 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "let an uncommitted removal expel": Mutation(
         ((Local, "expelling", _expelling_early),), _only(4, remove=10.0, join=4.0, slow_disk=15.0)
+    ),
+}
+
+# What the replica itself once did wrong, as the simulator found.
+ONCE: dict[str, Mutation] = {
+    "commit before the primary's own caches have forgotten": Mutation(
+        ((Primary, "projected", _projected_by_the_log),), _only(stall_worker=20.0)
+    ),
+    "take back an `open` that the disk refused": Mutation(
+        ((Replica, "may_withdraw", _may_withdraw_alone),), _only(2, take_over=10.0, full_disk=20.0)
+    ),
+    "install a snapshot before its promise is durable": Mutation(
+        ((Local, "_begin_step", _begin_step_offer_first),), _only(join=20.0, slow_disk=15.0)
     ),
 }

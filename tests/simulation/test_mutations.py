@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from simulation import plan
-from simulation.mutations import MUTATIONS
+from simulation.mutations import MUTATIONS, ONCE
 from simulation.shrink import failure_of
 
 SEEDS = 60
 
 
-@pytest.mark.parametrize("name", MUTATIONS)
+@pytest.mark.parametrize("name", [*MUTATIONS, *ONCE])
 def test_a_known_fault_is_seen(name: str) -> None:
-    mutation = MUTATIONS[name]
+    mutation = {**MUTATIONS, **ONCE}[name]
     for seed in range(SEEDS):
         run = plan.draw(seed, mutation.profile)
         with mutation.applied():

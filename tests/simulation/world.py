@@ -44,6 +44,7 @@ from simulation.truth import Report, Truth, name_of, touches
 
 FORMING = 20.0  # seconds in which a cluster without faults has formed
 HEALING = 40.0  # ... and in which it is in sync again when faults stop
+LEFT = (Phase.NONE, Phase.EXPELLED)
 ATTACH = limits.WORKER_LEASE_MS / 3000
 TRACED = 600
 PATIENCE = 20_000  # steps of the checker, which tries the log's order first and so needs few where all is well
@@ -267,8 +268,8 @@ class World:
             try:
                 self._form()
                 self._suffer()
-                self._heal()
-                self._judge()
+                if self._heal():
+                    self._judge()
             except Exception as error:
                 why = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
                 raise Failure(self.plan, self.now, why, self.tell()) from error
@@ -328,8 +329,8 @@ class World:
         doer = self.clients if action.kind in plans.WORKLOAD else self.outside
         getattr(doer, f"do_{action.kind}")(*action.args)
 
-    def _heal(self) -> None:
-        """Faults stop; 8: all members are in sync again without help."""
+    def _heal(self) -> bool:
+        """Faults stop; 8: all members are in sync again without help. False where an administrator must decide."""
         self.settling = True
         self.trace(-1, "heal", None)
         self.loss = self.duplication = self.slowness = 0.0
@@ -348,13 +349,28 @@ class World:
         end = self.now + HEALING
         while not self.run_until(min(end, self.now + 1.0), self._all_in_sync):
             self._finish_joining()
-            assert self.now < end, f"8: not in sync again: {self._standings()}"
+            if self.now >= end:
+                assert self._asks_for_an_administrator(), f"8: not in sync again: {self._standings()}"
+                return False
         for machine in self._listed():
             for worker in machine.workers:
                 for key in KEYS:
                     self.clients.read(machine, worker, (key,))
         self.run_until(self.now + 0.5)
         assert self.run_until(self.now + HEALING / 4, self._all_in_sync), f"8: in sync no longer: {self._standings()}"
+        return True
+
+    def _asks_for_an_administrator(self) -> bool:
+        """After force: two sides that both committed, or a member that was passed over and knows the new primary not."""
+        if not self.truth.was_forced:
+            return False
+        members = [m for m in self.machines if m.process is not None and _replica(m).phase not in LEFT]
+        states = [machine.disk.seen.applied for machine in members]
+        apart = any(
+            not self.truth.holds(one, other) and not self.truth.holds(other, one) for one in states for other in states
+        )
+        leader = self.leader()
+        return apart or (leader is not None and any(leader.id not in _replica(member).ids for member in members))
 
     def _finish_joining(self) -> None:
         """A join that was cut off needs its administrator again."""
@@ -390,7 +406,7 @@ class World:
             if machine.id not in ids:
                 # One that has joined a side that was given up asks for its administrator: nobody knows it.
                 removed = any(each.member == machine.id for each in replica.standing.removed)
-                if other.phase not in (Phase.NONE, Phase.EXPELLED) and (removed or other.is_current(machine.instant())):
+                if other.phase not in LEFT and (removed or other.is_current(machine.instant())):
                     return False
             elif (
                 other.promised != replica.promised
