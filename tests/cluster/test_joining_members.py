@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import lnh_common
 from lnh_common.bus import curve
 from lnh_common.bus.sync import Caller
 from lnh_common.errors import LnhError, NoCluster, PermissionDenied, Unreachable
@@ -31,12 +32,13 @@ SERVICES = ("hsm", "membership", "balancer")
 SECRETS = {name: f"{name} password" for name in ("so", "admin", "po", "activation")}
 DOMAIN = "the cloning domain"
 BIN = Path(sys.executable).parent
+OTHER_VERSION = Path(__file__).with_name("other_version.py")
 
 
 class Appliance:
     """One member directory, its small store, and the services that were started."""
 
-    def __init__(self, place: Place, name: str) -> None:
+    def __init__(self, place: Place, name: str, version: str = "") -> None:
         self.place, self.name = place, name
         self.directory = MemberDirectory(place.root / name)
         self.settings = Settings(name=name, base_port=free_base_port(), workers=1)
@@ -47,12 +49,14 @@ class Appliance:
             place.loop.run(self.store.start())
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         for service in (*(("store",) if place.real_stores else ()), *SERVICES):
-            self.start(service)
+            self.start(service, version)
         wait_until(self.serves, "the local console", within=60)
 
-    def start(self, service: str) -> None:
+    def start(self, service: str, version: str = "") -> None:
+        """Start it; as another version of the product if one is named."""
         module = f"lnh_services.{service}"
-        self.running[service] = self.place.processes.start("-m", module, "--member-dir", str(self.directory.root))
+        run = (str(OTHER_VERSION), version, module) if version else ("-m", module)
+        self.running[service] = self.place.processes.start(*run, "--member-dir", str(self.directory.root))
 
     def serves(self) -> bool:
         with suppress(LnhError):
@@ -144,8 +148,8 @@ class Place:
         path.chmod(0o600)
         return path
 
-    def appliance(self, name: str) -> Appliance:
-        self.appliances.append(Appliance(self, name))
+    def appliance(self, name: str, version: str = "") -> Appliance:
+        self.appliances.append(Appliance(self, name, version))
         return self.appliances[-1]
 
     def first(self) -> Appliance:
@@ -243,6 +247,33 @@ def test_a_member_joins_is_promoted_leaves_and_joins_again(place: Place) -> None
     assert a.cluster().expelled == ""
     b.admin("cluster", "delete", "--yes")
     assert b.wiped()
+
+
+def test_members_one_minor_version_apart_are_one_cluster_and_a_further_one_is_refused(place: Place) -> None:
+    major, minor, _ = lnh_common.VERSION.split(".")
+    one_on, two_on = (f"{major}.{int(minor) + steps}.0" for steps in (1, 2))
+    a, b = place.first(), place.appliance("b", one_on)
+    b.prepared()
+    invitation = a.invited()
+    b.kill("membership")
+    b.start("membership", two_on)
+    refusal = b.lnh("cluster", "join", "--invitation", str(invitation), fails=True)
+    assert f"version {lnh_common.VERSION} and version {two_on} do not run together" in refusal
+    assert [each.name for each in place.log.members] == ["a"]
+
+    # With the version one step on it joins, by the invitation that was not used up.
+    b.kill("membership")
+    b.start("membership", one_on)
+    joined(b, invitation)
+    assert b.secrets().smk == a.secrets().smk
+    until_listed(
+        a,
+        lambda seen: (
+            {name: (each["state"], each["product"]) for name, each in seen.items()}
+            == {"a": ("read-write", lnh_common.VERSION), "b": ("read-write", one_on)}
+        ),
+        "both, each with its version",
+    )
 
 
 def test_who_may_what_on_the_member_port(place: Place) -> None:
