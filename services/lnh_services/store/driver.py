@@ -105,6 +105,7 @@ class Driver:
         self._damage: SealBroken | None = None  # what is on disk is wrong; does not
         self._again: Persist | Install | Erase | None = None  # a step the disk had no room for
         self._loaded = False
+        self._closed = False
         self._noted = False  # on disk is that this start may grant leases
         self._flushing = False
         self._ticking: asyncio.TimerHandle | None = None
@@ -173,6 +174,7 @@ class Driver:
         if self._ticking is not None:
             self._ticking.cancel()
         await self._transfers.close()
+        self._closed = True  # a turn that is still called for would find neither peers nor writer
         self._peers.close()
         self._writer.close()
         self._note_stop()
@@ -372,7 +374,7 @@ class Driver:
 
     @certain
     def _turn(self, event: Event) -> None:
-        if self._damage is None:
+        if self._damage is None and not self._closed:
             self._run(event(_now()))
             self._follow_members()
             self._wake_waiting()

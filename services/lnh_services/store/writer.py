@@ -54,6 +54,7 @@ class Writer:
     def __init__(self) -> None:
         self._loop: Final = asyncio.get_running_loop()
         self._thread: Final = ThreadPoolExecutor(1, "store-writer")
+        self._closed = False
 
     def submit(
         self,
@@ -81,6 +82,8 @@ class Writer:
     ) -> None:
         watchdog.cancel()
         error = future.exception()
+        if self._closed and (error is None or isinstance(error, DiskFull | SealBroken)):
+            return  # nobody is there any more to go on from it; the next start finds it on disk, or not
         if error is None:
             then(future.result())
         elif isinstance(error, DiskFull):
@@ -95,7 +98,8 @@ class Writer:
             end(EXIT_BUG)
 
     def close(self) -> None:
-        """Wait for what was begun."""
+        """Wait for what was begun; what comes of it is told nobody any more."""
+        self._closed = True
         self._thread.shutdown(wait=True)
 
 
