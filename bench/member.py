@@ -15,6 +15,18 @@ import lnh
 from lnh.cli.local import Place, Steps, make_keyring, set_up, stop
 
 
+def processes(supervisor: int) -> list[int]:
+    """A supervisor and all it started."""
+    found, todo = [], [supervisor]
+    while todo:
+        pid = todo.pop()
+        found.append(pid)
+        with suppress(FileNotFoundError, ProcessLookupError):  # it may end while it is looked at
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                todo += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
 @dataclass
 class Running:
     """A running member; `processes` are the supervisor and all it started."""
@@ -23,14 +35,7 @@ class Running:
     supervisor: int
 
     def processes(self) -> list[int]:
-        found, todo = [], [self.supervisor]
-        while todo:
-            pid = todo.pop()
-            found.append(pid)
-            with suppress(FileNotFoundError, ProcessLookupError):  # it may end while it is looked at
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    todo += [int(child) for child in (task / "children").read_text().split()]
-        return found
+        return processes(self.supervisor)
 
     def pss_megabytes(self) -> float:
         """Proportional set size of all processes."""

@@ -266,6 +266,13 @@ def register(steps: Steps, member: Member) -> None:
     )  # fmt: skip
 
 
+def prepare(steps: Steps, member: Member) -> None:
+    """A new member that runs, of the same cloning domain, ready to join a cluster."""
+    _begin_member(steps, member)
+    _begin_hsm(steps, member)
+    steps.run("lnh", "package", "install", "cluster", "--member-dir", member.directory, "--yes")
+
+
 def join_all(steps: Steps) -> None:
     """The other members join, and a client machine is registered through each of them too."""
     place = steps.place
@@ -273,9 +280,7 @@ def join_all(steps: Steps) -> None:
         steps.say(
             f"{member.name} joins: an invitation from the cluster, the same cloning domain, the SMK from HSM to HSM"
         )
-        _begin_member(steps, member)
-        _begin_hsm(steps, member)
-        steps.run("lnh", "package", "install", "cluster", "--member-dir", member.directory, "--yes")
+        prepare(steps, member)
         invitation = place.root / f"invitation-{number}"
         steps.run("lnh", "member", "invite", "--output", invitation)
         steps.run("lnh", "cluster", "join", "--member-dir", member.directory, "--invitation", invitation)
