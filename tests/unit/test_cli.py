@@ -186,7 +186,8 @@ def test_the_registration_script_is_the_same_command() -> None:
 
 
 def test_kept_sessions_are_refused_in_a_directory_others_can_enter(tmp_path: Path) -> None:
-    (tmp_path / "lnh").mkdir(mode=0o755)
+    (tmp_path / "lnh").mkdir()
+    (tmp_path / "lnh").chmod(0o755)  # whatever the umask
     with pytest.raises(FileModeUnsafe):
         saved._directory()
     (tmp_path / "lnh").chmod(0o700)
