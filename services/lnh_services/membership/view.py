@@ -55,7 +55,8 @@ def view(
             product=lnh_common.VERSION, last_heard=int(now),
         )  # fmt: skip
         return View(cluster=b"", primary=b"", epoch=0, members=(alone,), services=services)
-    members = tuple(_member(status, each, heard.get(each.id), now) for each in status.members)
+    listed = sorted(status.members, key=lambda member: member.name)
+    members = tuple(_member(status, each, heard.get(each.id), now) for each in listed)
     if all(each.id != status.member for each in status.members):
         members = (_own(status, status.member, this.name, this.address, now), *members)
     return View(
