@@ -32,6 +32,7 @@ from lnh_services.store.protocol import (
 RESEND: Final = 0.3
 GATHER: Final = 0.5  # seconds a primary that starts again waits for the other members' answers
 ASK: Final = 2.0  # ... and one that takes over, before it says who is missing
+LOST: Final = 0.5  # ... and for the word of the lost, once every survivor has answered
 PATIENCE: Final = 10.0
 AGAIN: Final = 0.25  # before another try, more for members later in the list: they would only disturb one another
 
@@ -295,7 +296,7 @@ class Opener:
             return
         waited = now.boot - self._since
         if self._asking:
-            if waited > ASK:
+            if waited > (LOST if all(member in self._reports for member in self._survivors) else ASK):
                 self._asked(now)
         elif self._best is None and waited > GATHER and self._may_go_on():
             self._gathered(now)
