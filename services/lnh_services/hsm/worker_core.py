@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
 from lnh_common import channel, codec, limits, wire
-from lnh_common.attributes import Attributes
 from lnh_common.channel import Envelope, OpenedCredential, SessionKeys
 from lnh_common.errors import (
     AuditFailed,
@@ -33,7 +32,6 @@ from lnh_common.errors import (
     Internal,
     LnhError,
     MalformedMessage,
-    NoCluster,
     ObjectUnknown,
     PermissionDenied,
     SealBroken,
@@ -49,13 +47,12 @@ from lnh_common.messages.base import OPERATIONS, Effect, Message, Operation, Sea
 from lnh_common.messages.session import Role
 from lnh_common.wire import Frames, Header, Kind
 from lnh_services.hsm import permissions
-from lnh_services.hsm.caches import CachedKey, CachedRecord, Caches, touches_sessions
-from lnh_services.hsm.credentials import Smk
-from lnh_services.hsm.freshness import Items, Read
+from lnh_services.hsm.caches import CachedKey
 from lnh_services.hsm.keys import Purpose
+from lnh_services.hsm.knowledge import CLUSTER_RECORD, Identity, Knowledge
 from lnh_services.hsm.mechanisms import IvSource
 from lnh_services.hsm.objects import KeyringKeys
-from lnh_services.hsm.records import TABLES, ClientRecord, ClusterRecord, Record, Records, record_id
+from lnh_services.hsm.records import ClientRecord, Record, record_id
 from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, ask
 from lnh_services.hsm.tokens import Session, Token, open_token, token_epoch
 
@@ -65,7 +62,6 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Record)
 
-CLUSTER_RECORD: Final = record_id("cluster")
 _BYTES: Final = (bytes,)
 
 
@@ -125,44 +121,8 @@ class Request(Generic[M]):
 Handler = Callable[["WorkerCore", Request[Any]], Steps[Message]]
 
 
-@dataclass(frozen=True)
-class Identity:
-    """What the member is, and the secrets the core gave."""
-
-    secrets: hsm.WorkerSecrets
-    smk: Smk
-    record_key: bytes
-
-    @classmethod
-    def of(cls, secrets: hsm.WorkerSecrets) -> Identity:
-        newest = secrets.smk[-1]
-        return cls(secrets, Smk(newest.generation, newest.key), Purpose.RECORD.derive(newest.key))
-
-    def smk_of(self, generation: int) -> Smk:
-        """Raises SealBroken for a generation this HSM does not hold."""
-        for held in self.secrets.smk:
-            if held.generation == generation:
-                return Smk(held.generation, held.key)
-        raise SealBroken(f"sealed under SMK generation {generation}, which this HSM does not hold")
-
-    def seed(self, epoch: int) -> hsm.ChannelSeed | None:
-        """The channel seed of an epoch that is still in use."""
-        return next((seed for seed in self.secrets.channel if seed.epoch == epoch), None)
-
-
-@dataclass(eq=False)
-class _Reading:
-    """An item that is being read, and whether a `forget` about it came meanwhile."""
-
-    key: store.Key
-    outdated: bool = False
-
-    def is_one_of(self, keys: tuple[store.Key, ...]) -> bool:
-        return self.key in keys or store.Key(table=self.key.table, scope=self.key.scope) in keys
-
-
-class WorkerCore:
-    """One worker's state.
+class WorkerCore(Knowledge):
+    """One worker: serves requests with what it knows.
 
     Args:
         handlers: the operations it serves.
@@ -180,78 +140,13 @@ class WorkerCore:
     ) -> None:
         self.handlers = handlers
         self.check_token = check_token
+        super().__init__(boot)
         self.utc = utc
-        self.boot = boot
         self.worker = os.urandom(16)
-        self.caches = Caches()
         self.ivs = IvSource()
-        self.identity: Identity | None = None
-        self.records: Records | None = None
-        self.cluster: ClusterRecord | None = None
-        self._records_outdated = False  # they may be: good for what asked for them, and for nobody after it
-        self.lease_until = 0.0
-        self.read_write = True  # the lease's mode
-        self.owes_guesses = True  # failed logins of before this start, or of a time as read-only, may be to be told
-        self.disturbed = 0  # how often answers of the store may have become outdated since they came
         self.operations = 0
         self.refused = 0
-        self._readings: set[_Reading] = set()
         self._own_sequence = 0
-        self._channel_keys: dict[int, Any] = {}
-        self._uses: dict[tuple[bytes, bytes], int] = {}
-
-    # --- what the loop tells it
-
-    def take_secrets(self, secrets: hsm.WorkerSecrets) -> None:
-        """Begin, or go on, with what the core gave; other secrets than before end every session here."""
-        before = self.identity
-        self.identity = Identity.of(secrets)
-        if before is not None and before.secrets != secrets:
-            self.forget_everything()
-            self._channel_keys.clear()
-
-    def take_lease(self, sent_at: float, attached: store.Attached) -> None:
-        """The store granted a lease to a request sent at `sent_at` (boot seconds)."""
-        self.owes_guesses = self.owes_guesses or (attached.read_write and not self.read_write)
-        if attached.fresh or (attached.read_write and not self.read_write):
-            self.forget_everything()  # what was cached while the member was read-only may be older than it is now
-        self.lease_until = sent_at + attached.lease_ms / 1000
-        self.read_write = attached.read_write
-
-    def is_leased(self) -> bool:
-        """Whether the caches may be used."""
-        return self.boot() < self.lease_until
-
-    def may_cache(self, found: Read[Any]) -> bool:
-        """Whether an answer of the store may go into a cache now, before anything else is waited for."""
-        return self.is_leased() and not found.outdated and (found.current or not self.read_write)
-
-    def may_cache_since(self, disturbed: int) -> bool:
-        """Whether what several answers since `disturbed` had this value came to may go into a cache."""
-        return self.is_leased() and self.disturbed == disturbed
-
-    def forget(self, message: store.Forget) -> None:
-        """The store says that these changed."""
-        if message.everything:
-            self.forget_everything()
-            self.lease_until = 0.0
-        else:
-            self._keep_uses(self.caches.keys.items())
-            self.caches.forget(message.keys)
-            for reading in self._readings:
-                reading.outdated = reading.outdated or reading.is_one_of(message.keys)
-            if any(touches_sessions(key) for key in message.keys):
-                self.disturbed += 1
-            if any(key.table == "cluster" for key in message.keys):
-                self.records = self.cluster = None
-
-    def forget_everything(self) -> None:
-        self._keep_uses(self.caches.keys.items())
-        self.caches.forget_everything()
-        self.records = self.cluster = None
-        self.disturbed += 1
-        for reading in self._readings:
-            reading.outdated = True
 
     # --- serving
 
@@ -351,12 +246,6 @@ class WorkerCore:
 
     # --- credentials and sessions
 
-    def secrets(self) -> Identity:
-        """Raises NoCluster before the core gave any."""
-        if self.identity is None:
-            raise NoCluster("this member serves no cluster")
-        return self.identity
-
     def _open_credential(self, header: Header, body: bytes) -> OpenedCredential:
         identity = self.secrets()
         epoch = channel.credential_epoch(body)
@@ -399,82 +288,6 @@ class WorkerCore:
             self.caches.sessions.put(token, session)
         return session
 
-    # --- records
-
-    def started(self) -> Steps[Records]:
-        """The means to read records; asks for the cluster record once."""
-        if self.records is None or self._records_outdated:
-            identity = self.secrets()
-            bare = Records(identity.record_key, identity.secrets.cluster, b"")
-            key = bare.key_of(ClusterRecord, CLUSTER_RECORD)
-            found = yield from self._read(Items(bare.cluster, b""), key, lambda item: bare.read(ClusterRecord, item))
-            if found.value is None:
-                raise NoCluster("the store holds no cluster yet")
-            self._records_outdated = self.is_leased() and not self.may_cache(found)
-            self.cluster = found.value
-            self.records = Records(identity.record_key, identity.secrets.cluster, self.cluster.instance)
-        return self.records
-
-    def _read(
-        self, items: Items, key: store.Key, read: Callable[[store.Item], T], *, body: bool = True
-    ) -> Steps[Read[T]]:
-        reading = _Reading(key)
-        self._readings.add(reading)
-        try:
-            found = yield from items.get(key, read, body=body)
-        finally:
-            self._readings.discard(reading)
-        found = replace(found, outdated=reading.outdated)
-        if not self.may_cache(found):
-            self.disturbed += 1
-        return found
-
-    def record(self, kind: type[R], record: bytes) -> Steps[R | None]:
-        """The record with this id, or None."""
-        found = yield from self.versioned(kind, record)
-        return found[0]
-
-    def versioned(
-        self, kind: type[R], record: bytes, *, cached: bool = True, scope: bytes = b""
-    ) -> Steps[tuple[R | None, int]]:
-        """The record with this id and its version, or (None, 0). `cached` False reads it from the store."""
-        records = yield from self.started()
-        assert not (scope and cached), "records of a scope are read from the store"
-        key = records.key_of(kind, record, scope)
-        known = self.caches.records.get((key.table, record)) if cached else None
-        if known is None:
-            found = yield from self._read(self._items(records), key, lambda item: records.read(kind, item))
-            known = CachedRecord(found.value, found.version)
-            if cached and self.may_cache(found):
-                self.caches.records.put((key.table, record), known)
-        return cast("R | None", known.record), known.version
-
-    def page(
-        self, kind: type[R], *, name: str = "", after: bytes = b"", limit: int = limits.PAGE_ITEMS
-    ) -> Steps[tuple[list[tuple[R, int]], bool]]:
-        """A page of a table's records (of those with this name) with their versions, by id; whether there are more."""
-        records = yield from self.started()
-        tags = (records.tag(name),) if name else ()
-        scan = store.Scan(table=TABLES[kind], tags=tags, after=after, limit=limit, body=True)
-        found, more = yield from self._items(records).page(scan, lambda item: records.read(kind, item))
-        return [(record, item.version) for item, record in found], more
-
-    def scan_all(self, kind: type[R]) -> Steps[list[R]]:
-        """Every record of a small table."""
-        records = yield from self.started()
-        found: list[R] = []
-        after, more = b"", True
-        while more:
-            scan = store.Scan(table=TABLES[kind], after=after, limit=1024, body=True)
-            page, more = yield from self._items(records).page(scan, lambda item: records.read(kind, item))
-            found += [record for _, record in page]
-            after = page[-1][0].key.id if page else after
-        return found
-
-    @staticmethod
-    def _items(records: Records) -> Items:
-        return Items(records.cluster, records.instance)
-
     # --- objects
 
     def object(self, request: Request[Any], handle: bytes) -> Steps[CachedKey]:
@@ -494,28 +307,6 @@ class WorkerCore:
             if self.may_cache(found):
                 self.caches.keys.put(where, known)
         return known
-
-    def stored(self, keys: KeyringKeys, handle: bytes) -> Steps[Read[tuple[Attributes, bytes]]]:
-        """An object's attributes and value; raises ObjectUnknown, SealBroken, StateRolledBack."""
-        return (yield from self._existing(keys, handle, keys.read))
-
-    def described(self, keys: KeyringKeys, handle: bytes) -> Steps[Read[Attributes]]:
-        """An object's attributes without its value; raises as `stored`."""
-        return (yield from self._existing(keys, handle, keys.read_attributes, body=False))
-
-    def _existing(
-        self, keys: KeyringKeys, handle: bytes, read: Callable[[store.Item], T], *, body: bool = True
-    ) -> Steps[Read[T]]:
-        records = yield from self.started()
-        found = yield from self._read(self._items(records), keys.key(handle), read, body=body)
-        if found.version == 0:
-            raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
-        return found
-
-    def objects(self, keys: KeyringKeys, scan: store.Scan) -> Steps[tuple[list[tuple[store.Item, Attributes]], bool]]:
-        """A page of objects with their attributes, and whether there are more; raises SealBroken, StateRolledBack."""
-        records = yield from self.started()
-        return (yield from self._items(records).page(scan, keys.read_attributes))
 
     def check_time(self, token: Token) -> None:
         """Raises TokenExpired."""
@@ -622,12 +413,6 @@ class WorkerCore:
             "keys": len(self.caches.keys),
             "leased": self.is_leased(),
         }
-
-    def _keep_uses(self, keys: Iterable[tuple[tuple[bytes, bytes], CachedKey]]) -> None:
-        for where, key in keys:
-            if key.uses:
-                self._uses[where] = self._uses.get(where, 0) + key.uses
-                key.uses = 0
 
 
 # Errors that say somebody tried what they may not: recorded whatever the operation.
