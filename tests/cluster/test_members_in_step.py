@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typing_extensions import Self
 
 import lnh
-from lnh import LnhError, MemberReadOnly, ObjectUnknown, OutcomeUnknown
+from lnh import LnhError, MemberReadOnly, ObjectUnknown, OutcomeUnknown, PasswordIncorrect
 from lnh.cli import local
 from lnh.cli.local import Member, Place, Steps
+from lnh_common import codec
 from processes import wait_until
 
 WITHIN = 60.0
@@ -165,6 +167,25 @@ def test_a_changed_password_ends_every_session_on_every_member(members: Members)
         private_key(sessions[2], "kept").sign(b"data", lnh.Mechanism.ECDSA_SHA256)
 
 
+def failures_kept(member: Member) -> list[list[Any]]:
+    """What a member has counted by itself of failed logins."""
+    kept: list[list[Any]] = codec.decode((member.directory / "data" / "hsm" / "guesses.cbor").read_bytes())
+    return kept
+
+
+def log_in_cut_off(members: Members, member: Member) -> None:
+    """A member without its primary checks passwords, and counts wrong ones by itself."""
+    with lnh.connect("demo", directory=member.client) as cluster:
+        keyring = cluster.keyring("payments")
+        with pytest.raises(PasswordIncorrect):
+            keyring.login(lnh.Role.KRCO, "not the password")
+        session = keyring.login(lnh.Role.KRCO, members.place.secret("krco").read_text().strip())
+        session.random(16)
+        session.abandon()
+    (kept,) = failures_kept(member)
+    assert kept[2] == 1
+
+
 def test_without_its_primary_a_member_signs_and_refuses_writes_and_nothing_acknowledged_is_lost(
     members: Members,
 ) -> None:
@@ -172,6 +193,7 @@ def test_without_its_primary_a_member_signs_and_refuses_writes_and_nothing_ackno
     lost = members.primary()
     with members.sessions() as sessions:
         others = [session for session, member in zip(sessions, members.all, strict=True) if member is not lost]
+        reader = next(member for member in members.all if member is not lost)
         _, key = others[0].generate_keypair(lnh.KeyType.EC, curve="P-256", label="signs on")
         made: list[bytes] = []
         refused: list[Exception] = []
@@ -193,11 +215,13 @@ def test_without_its_primary_a_member_signs_and_refuses_writes_and_nothing_ackno
             wait_until(lambda: any(isinstance(error, MemberReadOnly) for error in refused), "a refused write", WITHIN)
             seen = signatures[0]
             wait_until(lambda: signatures[0] > seen + 20 or load.errors, "signatures without a primary", WITHIN)
+            log_in_cut_off(members, reader)
             members.steps.start(lost)
             before = len(made)
             wait_until(lambda: len(made) > before + 5 or load.errors, "writes go on", WITHIN)
         assert load.errors == []
         members.all_read_write()
+        wait_until(lambda: failures_kept(reader) == [], "the cluster is told of the failed login", WITHIN)
         for session in sessions:
             found = {each.handle for each in session.find(label="made")}
             assert set(made) <= found
