@@ -49,13 +49,11 @@ class TimeoutSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Args:
         lease: that a cluster created here begins with; a replicated policy from then on.
-        ping: how often members speak to the primary.
         stop: how long each service gets to stop in order.
         status: how long a service's own status may take before it counts as not answering.
     """
 
-    lease: Annotated[int, msgspec.Meta(ge=100, le=60_000)] = limits.LEASE_MS
-    ping: Annotated[int, msgspec.Meta(ge=10, le=10_000)] = limits.PING_MS
+    lease: Annotated[int, msgspec.Meta(ge=500, le=60_000)] = limits.LEASE_MS
     stop: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 10_000
     status: Annotated[int, msgspec.Meta(ge=10, le=60_000)] = 1_000
 

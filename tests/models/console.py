@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lnh_common import limits
 from lnh_common.errors import AlreadyDone, OutcomeUnknown
 from lnh_common.messages import console, hsm, membership, store
 from lnh_common.messages.base import Empty, Message, Operation
@@ -37,6 +38,7 @@ class Store:
         self.primary = b""
         self.members: tuple[store.MemberInfo, ...] = ()
         self.asked: list[str] = []
+        self.lease_ms = 0  # as it was told; 0: never
         self.lose_answer_of = 0
         self._clock = clock
 
@@ -65,6 +67,9 @@ class Store:
                     raise AlreadyDone("another cluster")
                 self.cluster, self.member, self.members = message.cluster, message.member.id, message.members
                 return Empty()
+            case store.SetTerms():
+                self.lease_ms = message.lease_ms
+                return store.Committed(index=1)
             case store.SetMember():
                 others = tuple(each for each in self.members if each.id != message.member.id)
                 self.members = (*others, message.member)
@@ -129,6 +134,7 @@ class Desk:
         self.directory = directory
         self.name = name
         self.now = START
+        self.lease_ms = limits.LEASE_MS
         self.membership = Membership(name, port)
         self.store = Store(lambda: self.now)
         self.restart()
@@ -158,6 +164,7 @@ class Desk:
                 key=lambda: b"k" * 32,
                 hardening=Hardening(True, True, ()),
                 trail_path=self.trail_path,
+                lease_ms=self.lease_ms,
             ),
             clock=lambda: self.now,
         )

@@ -487,3 +487,13 @@ def test_the_report_compares_the_trail_with_its_anchor_in_the_store(desk: Desk) 
 def test_reads_are_not_changes() -> None:
     changing = {name for name in NEEDS if OPERATIONS[name].effect is Effect.WRITE}
     assert changing.isdisjoint({"hsm.show", "appliance.show", "partition.list", "console.cluster", "audit.verify"})
+
+
+@pytest.mark.parametrize(("setting", "told"), [(limits.LEASE_MS, 0), (3000, 3000)])
+def test_a_cluster_begins_with_the_lease_of_the_settings_of_the_member_that_created_it(
+    desk: Desk, setting: int, told: int
+) -> None:
+    desk.lease_ms = setting
+    desk.restart()
+    asyncio.run(desk.cluster())
+    assert desk.store.lease_ms == told

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from lnh_common import channel
+from lnh_common import channel, limits
 from lnh_common.bus.server import Call, Server
 from lnh_common.errors import (
     ActivationFailed,
@@ -83,6 +83,7 @@ class Surroundings:
         host, port: where other members reach it (base port).
         key: what the CURVE key (32 bytes) of its member ports is now: an attempt to join renews it.
         advice: what an operator should know about its settings.
+        lease_ms: what members' leases last in a cluster that is created here.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Surroundings:
     hardening: Hardening
     trail_path: Path
     advice: tuple[str, ...] = ()
+    lease_ms: int = limits.LEASE_MS
 
 
 class Console:
@@ -471,6 +473,8 @@ class Console:
         here = self._surroundings
         member = store.MemberInfo(id=cluster.member, name=here.name, host=here.host, port=here.port, key=here.key())
         await self._ask_store(store.CREATE, store.Create(cluster=cluster.id, member=member))
+        if here.lease_ms != limits.LEASE_MS:
+            await self._ask_store(store.TERMS, store.SetTerms(lease_ms=here.lease_ms))
         where = cluster.records().key_of(ClusterRecord, genesis.CLUSTER_RECORD)
         got = await self._ask_store(store.GET, store.Get(key=where))
         if got.item is None:

@@ -122,6 +122,7 @@ class Core:
                 hardening=hardening,
                 trail_path=trail_path,
                 advice=_advice(self._directory, self._settings),
+                lease_ms=self._settings.timeouts.lease,
             ),
         )
         self._seen: Final = HighestSeen()
