@@ -17,6 +17,7 @@ OBJECTS_PER_PARTITION: Final = 100
 PARTITION_BYTES: Final = 16 * MIB  # of a partition's file
 PARTITIONS: Final = 100
 GROUPS: Final = 64
+LOCAL_GROUP: Final = "local"  # that of a new member
 RECOMMENDED_MEMBERS: Final = 4
 MEMBERS: Final = 64  # more than anybody should run; a list of members has an end
 CLUSTERS_PER_CLIENT: Final = 10

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from lnh_common.errors import UnsupportedVersion
 
 MINOR_STEPS: Final = 1
+GROUPS_SINCE: Final = (0, 2)
 
 
 def check_compatible(own: str, other: str) -> None:
@@ -16,6 +18,12 @@ def check_compatible(own: str, other: str) -> None:
         raise UnsupportedVersion(
             f"version {other} and version {own} do not run together: at most {MINOR_STEPS} minor step apart"
         )
+
+
+def lacking_groups(products: Iterable[str]) -> list[str]:
+    """Those versions whose members know nothing of affinity groups and doors, and cannot read a list that has some."""
+    parts = {product: _parts(product) for product in products}
+    return sorted(product for product, found in parts.items() if found is not None and found < GROUPS_SINCE)
 
 
 def _parts(version: str) -> tuple[int, int] | None:

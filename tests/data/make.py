@@ -80,6 +80,7 @@ NOW = 1_700_000_000_000
 SESSIONS_APART = 2 * limits.DUPLICATE_WINDOW * 1000
 QUICK = (64, 1, 1)  # Argon2id for passwords that protect nothing
 VALUE = bytes(range(32))
+REQUEST = b"R" * 16  # a change of groups
 
 
 def state() -> HsmState:
@@ -191,6 +192,8 @@ def write_store(directory: Path, hsm: HsmState) -> Log:
     story.write(keys.put(HANDLE, 0, OBJECT, VALUE))
     story.append(Terms(lease_ms=2000, alone_ms=60_000))
     story.append(Members(tuple(msgspec.structs.replace(each, port=each.port + 10) for each in story.infos(a, b, c))))
+    grouped = tuple(msgspec.structs.replace(each, group="far", door=each.id * 2) for each in story.infos(a, b, c))
+    story.append(Members(grouped, groups=("far", "local"), request=REQUEST))
     story.write(
         Require(key=Key(table=TABLE, id=b"new"), version=1), Delete(key=Key(table=TABLE, id=b"old 1"), expected=1),
         Delete(key=Key(table=TABLE, id=b"old 2")), _put(b"old 3", expected=1),
@@ -270,7 +273,8 @@ def store_messages(story: Log) -> list[Any]:
     assert commit is not None
     orders: list[protocol.Order] = [
         commit, protocol.SetMember(story.infos(b)[0]), protocol.RemoveMember(b), protocol.Promote(b),
-        protocol.SetTerms(Terms()),
+        protocol.SetTerms(Terms()), protocol.SetDoor(b, b * 2), protocol.CreateGroup("group", REQUEST),
+        protocol.DeleteGroup("group", REQUEST), protocol.MoveMember(b, "group", REQUEST),
     ]  # fmt: skip
     special = [
         protocol.Append(story.epoch, base.position, entries, base.position.index),

@@ -80,6 +80,19 @@ def test_every_member_is_shown_with_what_was_last_heard_of_it() -> None:
     assert shown.waiting_for == ()
 
 
+def test_the_group_and_the_door_of_each_member_are_those_of_the_list() -> None:
+    far = msgspec.structs.replace(B, group="far", door=b"d" * 32)
+    told = msgspec.structs.replace(several("read-write", (A, B)), members=(A, far), groups=("far", "local"))
+    shown = view(This("A", ""), told, {}, {}, 100.0)
+    assert [(each.name, each.group, each.door) for each in shown.members] == [
+        ("a", "local", b""),
+        ("b", "far", b"d" * 32),
+    ]
+    assert shown.groups == ("far", "local")
+    own = view(This("B", ""), msgspec.structs.replace(told, member=B.id), {}, {}, 100.0).members[1]
+    assert (own.name, own.group, own.door) == ("b", "far", b"d" * 32)
+
+
 def test_a_member_that_catches_up_is_joining_and_one_that_was_cut_off_read_only() -> None:
     known = heard(B, "read-only", 99.0)
     assert view(This("A", ""), several("read-write", (A, C)), {}, known, 100.0).members[1].state == "joining"

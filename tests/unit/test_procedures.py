@@ -107,6 +107,36 @@ def advice(error: pytest.ExceptionInfo[errors.LnhError]) -> str:
     return str(error.value.detail.get("advice", ""))
 
 
+# --- doors
+
+
+@pytest.mark.parametrize(
+    ("listed", "state", "products", "told"),
+    [
+        (b"", "read-write", ["0.2.0"], [b"d" * 32]),
+        (b"e" * 32, "read-write", [], [b"d" * 32]),
+        (b"d" * 32, "read-write", [], []),
+        (b"", "read-only", [], []),
+        (b"", "read-write", ["0.2.0", "0.1.9"], []),  # it could not read such a list
+    ],
+)
+def test_a_member_says_what_its_door_is_when_the_list_says_otherwise_and_all_can_read_it(
+    listed: bytes, state: str, products: list[str], told: list[bytes]
+) -> None:
+    world = World(msgspec.structs.replace(A, door=listed), B)
+    doors: list[bytes] = []
+
+    def answer(asked: store.SetDoor) -> Message:
+        assert asked.member == A.id
+        doors.append(asked.door)
+        return store.Committed(index=8)
+
+    world.answers["store.member.door"] = answer
+    status = msgspec.structs.replace(world.status(), state=state)
+    world.run(procedures.say_door(status, b"d" * 32, products))
+    assert doors == told
+
+
 # --- joining
 
 ASKING = messages.AskToJoin(host="host", port=7101, key=A.key, invitation=bytes(32), request=b"request")

@@ -26,6 +26,7 @@ class MemberState(Message):
         state: read-write, read-only, joining (it catches up and is not counted on yet), diverged, expelled, failed,
             none, or unreachable.
         group: its affinity group.
+        door: the CURVE public key of its balancer, 32 bytes; empty until it has said.
         product: its version; empty when it was never heard.
         last_heard: UTC seconds; 0 when it was never heard since this member's membership started.
     """
@@ -38,6 +39,7 @@ class MemberState(Message):
     group: str
     product: str
     last_heard: int = 0
+    door: bytes = b""
 
 
 class ServiceHealth(Message):
@@ -54,6 +56,7 @@ class View(Message):
 
     Args:
         waiting_for: names of members that have not taken note of this one yet.
+        groups: the affinity groups, sorted.
     """
 
     cluster: bytes
@@ -62,6 +65,7 @@ class View(Message):
     members: tuple[MemberState, ...]
     services: tuple[ServiceHealth, ...]
     waiting_for: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 class Prepare(Message):

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from lnh_common import limits
 from lnh_common.messages.base import Effect, Empty, Message, operation
 
 MemberId16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
@@ -173,13 +174,20 @@ class Counted(Message):
     current: bool
 
 
-class MemberInfo(Message):
+GroupLabel = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CHARACTERS)]
+
+
+class MemberInfo(Message, omit_defaults=True):
     """One member as every other must know it; part of the log, so that all agree on it.
+
+    A default is left out of the encoding: version 0.1 has neither groups nor doors, and reads what has none.
 
     Args:
         id: 16 random bytes, never used again once the member left.
-        host, port: where it is reached: its advertised address and base port (membership +1, store +2).
+        host, port: where it is reached: its advertised address and base port (membership +1, store +2, balancers +3).
         key: the CURVE public key (32 bytes) of its membership and store ports.
+        group: its affinity group.
+        door: the CURVE public key (32 bytes) of its balancer, at the base port and +3; empty until it has said.
     """
 
     id: MemberId16
@@ -187,6 +195,8 @@ class MemberInfo(Message):
     host: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
     key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    group: GroupLabel = limits.LOCAL_GROUP
+    door: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
 
 
 class Create(Message):
@@ -217,9 +227,41 @@ class Adopt(Message):
 
 
 class SetMember(Message):
-    """List a new member, or change the name or address of a listed one; through any member, done by the primary."""
+    """List a new member, or change the name or address of a listed one; through any member, done by the primary.
+
+    A listed member's group and door stay as they are.
+    """
 
     member: MemberInfo
+
+
+class SetDoor(Message):
+    """A member says what its balancer's CURVE public key is."""
+
+    member: MemberId16
+    door: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+
+class CreateGroup(Message):
+    """A new affinity group. `request` names the request, which acts once however often it comes."""
+
+    group: GroupLabel
+    request: MemberId16
+
+
+class DeleteGroup(Message):
+    """Delete an affinity group: not the last, and not while it has members."""
+
+    group: GroupLabel
+    request: MemberId16
+
+
+class MoveMember(Message):
+    """Move a member to another affinity group."""
+
+    member: MemberId16
+    group: GroupLabel
+    request: MemberId16
 
 
 class MemberRef(Message):
@@ -370,6 +412,7 @@ class Status(Message):
     Args:
         state: none, read-write, read-only, joining, expelled or failed; without a cluster ids are empty, numbers 0.
         members: as the log lists them.
+        groups: the affinity groups, sorted.
         removed: the last ones that left or were removed.
         lease_ms: what is left of the time in which this member is read-write by itself.
         lags: of the other members, where this one is primary.
@@ -391,6 +434,7 @@ class Status(Message):
     commits_per_second: float
     problem: str = ""
     members: tuple[MemberInfo, ...] = ()
+    groups: tuple[str, ...] = ()
     removed: tuple[RemovedMember, ...] = ()
     lease_ms: int = 0
     lags: tuple[Lag, ...] = ()
@@ -407,6 +451,10 @@ CREATE: Final = operation("store.create", Create, Empty, effect=Effect.WRITE)
 DESTROY: Final = operation("store.destroy", Destroy, Empty, effect=Effect.WRITE)
 ADOPT: Final = operation("store.adopt", Adopt, Empty, effect=Effect.WRITE)
 MEMBER_SET: Final = operation("store.member.set", SetMember, Committed, effect=Effect.WRITE)
+MEMBER_DOOR: Final = operation("store.member.door", SetDoor, Committed, effect=Effect.WRITE)
+MEMBER_MOVE: Final = operation("store.member.move", MoveMember, Committed, effect=Effect.WRITE)
+GROUP_CREATE: Final = operation("store.group.create", CreateGroup, Committed, effect=Effect.WRITE)
+GROUP_DELETE: Final = operation("store.group.delete", DeleteGroup, Committed, effect=Effect.WRITE)
 MEMBER_REMOVE: Final = operation("store.member.remove", MemberRef, Committed, effect=Effect.WRITE)
 PROMOTE: Final = operation("store.promote", MemberRef, Empty, effect=Effect.WRITE)
 TAKE_OVER: Final = operation("store.takeover", TakeOver, Committed, effect=Effect.WRITE)

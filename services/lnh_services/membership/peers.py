@@ -43,6 +43,10 @@ class Peers:
         self._timeout: Final = timeout
         self._clients: Final[dict[There, Client]] = {}
 
+    def products(self) -> tuple[str, ...]:
+        """The versions of the other members, as far as they were heard."""
+        return tuple(heard.health.product for heard in self.heard.values())
+
     async def follow(self, status: Status) -> messages.Welcome | None:
         """Ask every other listed member how it is; the word of one that says this member was removed, if there is such.
 

@@ -13,6 +13,7 @@ cut off anywhere: what was done stands in the log or in an HSM's sealed state, a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import lnh_common
@@ -32,7 +33,7 @@ from lnh_common.messages import membership as messages
 from lnh_common.messages.base import Empty
 from lnh_common.messages.membership import Done, Joined
 from lnh_common.messages.store import MemberInfo, Status
-from lnh_common.versions import check_compatible
+from lnh_common.versions import check_compatible, lacking_groups
 from lnh_services.membership.steps import Here, Pause, Steps, There, ask
 
 JOIN_SECONDS: Final = 30.0
@@ -114,6 +115,22 @@ def set_member(changed: MemberInfo) -> Steps[Done]:
         if (other.host, other.port) == (changed.host, changed.port):
             raise NameTaken(f"member {other.name} has the address {changed.host}:{changed.port}")
     yield from ask(Here.STORE, store.MEMBER_SET, store.SetMember(member=changed), ORDER_SECONDS)
+    return Done()
+
+
+def say_door(status: Status, door: bytes, products: Iterable[str]) -> Steps[Done]:
+    """Have the list say what the key of this member's balancer is, where it says something else.
+
+    Args:
+        products: versions of other members; one that has no doors could not read a list that has one.
+
+    Raises what the store raises; it is tried again.
+    """
+    listed = next((each for each in status.members if each.id == status.member), None)
+    if listed is None or listed.door == door or status.state != "read-write" or lacking_groups(products):
+        return Done()
+    asked = store.SetDoor(member=status.member, door=door)
+    yield from ask(Here.STORE, store.MEMBER_DOOR, asked, ORDER_SECONDS)
     return Done()
 
 

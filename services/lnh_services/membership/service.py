@@ -167,6 +167,7 @@ class Membership:
             return
         await self._port.open(self._keys())
         removed_by = await self._peers.follow(status)
+        await self._run(procedures.say_door(status, self._door(), self._peers.products()))
         if removed_by is not None or status.state == "expelled":
             await self._expelled(status, removed_by)
 
@@ -196,6 +197,10 @@ class Membership:
 
     def _keys(self) -> curve.KeyPair:
         return curve.KeyPair.load(self._directory.member_keys)
+
+    def _door(self) -> bytes:
+        """The CURVE public key of this member's balancer."""
+        return curve.to_raw(self._directory.client_public.read_bytes().strip())
 
     async def _status(self, call: Call, request: Empty) -> messages.View:
         status = await self._own_status()

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import lnh_common
+from lnh_common import limits
 from lnh_common.messages import store
 from lnh_common.messages.membership import Health, MemberState, ServiceHealth, View
 from lnh_common.messages.store import MemberInfo
 
-LOCAL_GROUP: Final = "local"
 SILENT_AFTER: Final = 5.0  # seconds without a word after which a member counts as unreachable
 READ_ONLY: Final = "read-only"
 
@@ -51,14 +51,14 @@ def view(
     if status is None or not status.cluster:
         state = "unreachable" if status is None else status.state
         alone = MemberState(
-            id=b"", name=this.name, address=this.address, role="none", state=state, group=LOCAL_GROUP,
+            id=b"", name=this.name, address=this.address, role="none", state=state, group=limits.LOCAL_GROUP,
             product=lnh_common.VERSION, last_heard=int(now),
         )  # fmt: skip
         return View(cluster=b"", primary=b"", epoch=0, members=(alone,), services=services)
     listed = sorted(status.members, key=lambda member: member.name)
     members = tuple(_member(status, each, heard.get(each.id), now) for each in listed)
     if all(each.id != status.member for each in status.members):
-        members = (_own(status, status.member, this.name, this.address, now), *members)
+        members = (_own(status, None, this.name, this.address, now), *members)
     return View(
         cluster=status.cluster,
         primary=status.primary,
@@ -66,6 +66,7 @@ def view(
         members=members,
         services=services,
         waiting_for=waiting_for(status, heard, now),
+        groups=status.groups,
     )
 
 
@@ -84,7 +85,7 @@ def waiting_for(status: store.Status, heard: Mapping[bytes, Heard], now: float) 
 def _member(status: store.Status, member: MemberInfo, heard: Heard | None, now: float) -> MemberState:
     address = f"{member.host}:{member.port}"
     if member.id == status.member:
-        return _own(status, member.id, member.name, address, now)
+        return _own(status, member, member.name, address, now)
     state = "unreachable"
     if heard is not None and _is_fresh(heard, now):
         state = _shown(status, member.id, heard.health.state, diverged=heard.health.diverged)
@@ -94,20 +95,22 @@ def _member(status: store.Status, member: MemberInfo, heard: Heard | None, now: 
         address=address,
         role=_role(status, member.id),
         state=state,
-        group=LOCAL_GROUP,
+        group=member.group,
+        door=member.door,
         product=heard.health.product if heard else "",
         last_heard=int(heard.at) if heard else 0,
     )
 
 
-def _own(status: store.Status, member: bytes, name: str, address: str, now: float) -> MemberState:
+def _own(status: store.Status, listed: MemberInfo | None, name: str, address: str, now: float) -> MemberState:
     return MemberState(
-        id=member,
+        id=status.member,
         name=name,
         address=address,
-        role=_role(status, member),
-        state=_shown(status, member, status.state, diverged=status.diverged),
-        group=LOCAL_GROUP,
+        role=_role(status, status.member),
+        state=_shown(status, status.member, status.state, diverged=status.diverged),
+        group=listed.group if listed else limits.LOCAL_GROUP,
+        door=listed.door if listed else b"",
         product=lnh_common.VERSION,
         last_heard=int(now),
     )

@@ -31,6 +31,7 @@ class Removed(msgspec.Struct, frozen=True, array_like=True):
 
 
 REMOVED_KEPT = 64
+REQUESTS_KEPT = 64
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True):
@@ -45,6 +46,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
         removed: the last ones removed, oldest first.
         terms: for leases.
         longest_ms: the longest lease that any entry up to here allowed.
+        groups: the affinity groups, sorted; that of each member is among them.
+        requests: which changes of groups were made last, oldest first, so that none is made twice.
     """
 
     members: tuple[MemberInfo, ...] = ()
@@ -56,6 +59,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     removed: tuple[Removed, ...] = ()
     terms: Terms = Terms()
     longest_ms: int = limits.LEASE_MS
+    groups: tuple[str, ...] = (limits.LOCAL_GROUP,)
+    requests: tuple[bytes, ...] = ()
 
     @property
     def ids(self) -> tuple[MemberId, ...]:
@@ -70,7 +75,7 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
         if isinstance(content, SetChange):
             return self._syncing(content.in_sync)
         if isinstance(content, Members):
-            return self._listing(content.members, entry)
+            return self._listing(content.members, entry)._grouping(content)
         if isinstance(content, Terms):
             longest = max(self.longest_ms, content.lease_ms)
             return msgspec.structs.replace(self, terms=content, longest_ms=longest)
@@ -86,8 +91,18 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
         return msgspec.structs.replace(
             self,
             members=members,
+            groups=tuple(sorted({*self.groups, *(member.group for member in members)})),
             joining=(*(each for each in self.joining if each[0] in now), *came),
             removed=(*self.removed, *gone)[-REMOVED_KEPT:],
+        )
+
+    def _grouping(self, content: Members) -> Standing:
+        groups = tuple(sorted({*content.groups, *(member.group for member in self.members)}))
+        requests = (*self.requests, content.request)[-REQUESTS_KEPT:]
+        return msgspec.structs.replace(
+            self,
+            groups=groups if content.groups else self.groups,
+            requests=requests if content.request else self.requests,
         )
 
     def _syncing(self, in_sync: tuple[MemberId, ...]) -> Standing:

@@ -38,6 +38,7 @@ def status(driver: Driver) -> messages.Status:
         commits_per_second=driver.commits_per_second,
         problem=str(trouble) if trouble else driver.listening_problem,
         members=replica.members,
+        groups=replica.standing.groups,
         removed=tuple(
             messages.RemovedMember(member=each.member, epoch=each.epoch.number, index=each.index)
             for each in replica.expelling()

@@ -63,10 +63,17 @@ class SetChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="se
     in_sync: tuple[MemberId, ...]
 
 
-class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="members"):
-    """The members from this entry on: one joined, was removed, or has another name or address."""
+class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="members"):
+    """The members from this entry on: one joined, was removed, or was changed; and the affinity groups.
+
+    Args:
+        groups: all of them; empty where they stay as they were.
+        request: names who asked for it, so that it acts once; empty where nobody needs to.
+    """
 
     members: tuple[MemberInfo, ...]
+    groups: tuple[str, ...] = ()
+    request: bytes = b""
 
 
 class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="terms"):

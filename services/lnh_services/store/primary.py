@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from lnh_common import limits
-from lnh_common.errors import LnhError, MemberReadOnly, NameTaken, NameUnknown, NotPossible, OutcomeUnknown
-from lnh_common.messages.store import Commit, MemberInfo
+from lnh_common.errors import LnhError, MemberReadOnly, NameUnknown, NotPossible, OutcomeUnknown
+from lnh_common.messages.store import Commit
+from lnh_services.store import listing
 from lnh_services.store.history import Base
 from lnh_services.store.local import Handing, Local, Origin
 from lnh_services.store.log import Epoch, MemberId, Members, Open, SetChange, Write
@@ -33,6 +34,7 @@ from lnh_services.store.protocol import (
     Instant,
     Keep,
     Kept,
+    Listing,
     Message,
     Order,
     Ping,
@@ -40,7 +42,6 @@ from lnh_services.store.protocol import (
     Promote,
     Rejected,
     RemoveMember,
-    SetMember,
     SetTerms,
 )
 
@@ -194,11 +195,11 @@ class Primary:
             why = OutcomeUnknown(f"not taken by the primary: {why}")
         self._local.answer(origin, why)
 
-    def _take_order(self, now: Instant, origin: Origin, order: SetMember | RemoveMember | Promote | SetTerms) -> None:
+    def _take_order(self, now: Instant, origin: Origin, order: Listing | RemoveMember | Promote | SetTerms) -> None:
         if isinstance(order, SetTerms):
             self._local.append(now, order.terms, origin)
-        elif isinstance(order, SetMember):
-            self._set_member(now, origin, order.member)
+        elif isinstance(order, Listing):
+            self._list(now, origin, order)
         elif order.member not in self._local.ids:
             if isinstance(order, RemoveMember) and self._is_removed(order.member):
                 self._local.answer(origin, self._local.committed)
@@ -216,18 +217,16 @@ class Primary:
     def _is_removed(self, member: MemberId) -> bool:
         return any(removed.member == member for removed in self._local.standing.removed)
 
-    def _set_member(self, now: Instant, origin: Origin, info: MemberInfo) -> None:
-        standing = self._local.standing
-        if self._is_removed(MemberId(info.id)):
-            self._local.answer(origin, NotPossible("this member was removed; it joins again with a new id and key"))
-        elif any(member.name == info.name and member.id != info.id for member in standing.members):
-            self._local.answer(origin, NameTaken(f"another member has the name {info.name!r}"))
-        elif info in standing.members:
+    def _list(self, now: Instant, origin: Origin, order: Listing) -> None:
+        try:
+            changed = listing.change(self._local.standing, order)
+        except LnhError as refusal:
+            self._local.answer(origin, refusal)
+            return
+        if changed is None:
             self._local.answer(origin, self._local.committed)
         else:
-            others = tuple(member for member in standing.members if member.id != info.id)
-            members = tuple(sorted((*others, info), key=lambda member: member.id))
-            self._local.append(now, Members(members), origin)
+            self._local.append(now, changed, origin)
 
     def _remove(self, origin: Origin, member: MemberId) -> None:
         if member == self._local.member:

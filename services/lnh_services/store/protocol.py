@@ -37,6 +37,35 @@ class SetMember(msgspec.Struct, frozen=True, tag="set-member"):
     member: MemberInfo
 
 
+class SetDoor(msgspec.Struct, frozen=True, tag="set-door"):
+    """Say what the key of a listed member's balancer is."""
+
+    member: MemberId
+    door: bytes
+
+
+class CreateGroup(msgspec.Struct, frozen=True, tag="create-group"):
+    """A new affinity group."""
+
+    group: str
+    request: bytes
+
+
+class DeleteGroup(msgspec.Struct, frozen=True, tag="delete-group"):
+    """Delete an affinity group that has no members."""
+
+    group: str
+    request: bytes
+
+
+class MoveMember(msgspec.Struct, frozen=True, tag="move-member"):
+    """Move a member to another affinity group."""
+
+    member: MemberId
+    group: str
+    request: bytes
+
+
 class RemoveMember(msgspec.Struct, frozen=True, tag="remove-member"):
     """Take a member that is not primary out of the cluster."""
 
@@ -53,7 +82,8 @@ class SetTerms(msgspec.Struct, frozen=True, tag="set-terms"):
     terms: Terms
 
 
-Order = Commit | SetMember | RemoveMember | Promote | SetTerms
+Listing = SetMember | SetDoor | CreateGroup | DeleteGroup | MoveMember  # what changes the list (`listing.py`)
+Order = Commit | Listing | RemoveMember | Promote | SetTerms
 
 
 # Messages. Each names the epoch it belongs to: what is of another epoch than the receiver's is not acted on.
@@ -180,7 +210,7 @@ class Forward(_Said, frozen=True, tag="forward"):
 
     epoch: Epoch
     number: int
-    order: Write | SetMember | RemoveMember | Promote | SetTerms
+    order: Write | Listing | RemoveMember | Promote | SetTerms
 
     @classmethod
     def of(cls, epoch: Epoch, number: int, order: Order) -> Forward:

@@ -57,6 +57,10 @@ class StoreService:
             door.serve(messages.STATUS, self._status)
             door.serve(messages.ADOPT, self._adopt)
             door.serve(messages.MEMBER_SET, self._set_member)
+            door.serve(messages.MEMBER_DOOR, self._set_door)
+            door.serve(messages.MEMBER_MOVE, self._move_member)
+            door.serve(messages.GROUP_CREATE, self._create_group)
+            door.serve(messages.GROUP_DELETE, self._delete_group)
             door.serve(messages.MEMBER_REMOVE, self._remove_member)
             door.serve(messages.PROMOTE, self._promote)
             door.serve(messages.TAKE_OVER, self._take_over)
@@ -147,6 +151,19 @@ class StoreService:
 
     async def _set_member(self, call: Call, asked: messages.SetMember) -> messages.Committed:
         return _committed(await self._driver.submit(protocol.SetMember(asked.member)))
+
+    async def _set_door(self, call: Call, asked: messages.SetDoor) -> messages.Committed:
+        return _committed(await self._driver.submit(protocol.SetDoor(MemberId(asked.member), asked.door)))
+
+    async def _move_member(self, call: Call, asked: messages.MoveMember) -> messages.Committed:
+        move = protocol.MoveMember(MemberId(asked.member), asked.group, asked.request)
+        return _committed(await self._driver.submit(move))
+
+    async def _create_group(self, call: Call, asked: messages.CreateGroup) -> messages.Committed:
+        return _committed(await self._driver.submit(protocol.CreateGroup(asked.group, asked.request)))
+
+    async def _delete_group(self, call: Call, asked: messages.DeleteGroup) -> messages.Committed:
+        return _committed(await self._driver.submit(protocol.DeleteGroup(asked.group, asked.request)))
 
     async def _remove_member(self, call: Call, asked: messages.MemberRef) -> messages.Committed:
         return _committed(await self._driver.submit(protocol.RemoveMember(MemberId(asked.member))))

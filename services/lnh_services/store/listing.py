@@ -1,0 +1,116 @@
+"""Who is listed, and in which affinity group: what the primary makes of an order about it. Pure.
+
+An order is checked against the end of the log, committed or not, so that a move, a deletion and a join can never race:
+there is one list, and one order of its changes. An order about groups names the request it is for: a request that was
+made already changes nothing, even if somebody has undone it meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from lnh_common import limits
+from lnh_common.errors import ArgumentInvalid, LimitReached, NameTaken, NameUnknown, NotPossible
+from lnh_common.messages.store import MemberInfo
+from lnh_services.store.history import Standing
+from lnh_services.store.log import MemberId, Members
+from lnh_services.store.protocol import CreateGroup, DeleteGroup, Listing, MoveMember, SetDoor, SetMember
+
+
+def change(standing: Standing, order: Listing) -> Members | None:
+    """The entry that carries an order out; None where a member is listed just so.
+
+    Raises NameTaken, NameUnknown, NotPossible, LimitReached, ArgumentInvalid.
+    """
+    request = getattr(order, "request", b"")
+    if request and request in standing.requests:
+        return Members(standing.members, standing.groups, request)  # as it is; answered once all before is committed
+    changed: Members | None = _CHANGES[type(order)](standing, order)
+    return changed
+
+
+def check_label(group: str) -> None:
+    """Raises ArgumentInvalid unless it may be the label of a group."""
+    if not (0 < len(group) <= limits.NAME_CHARACTERS and group.isprintable() and group == group.strip()):
+        raise ArgumentInvalid(
+            f"{group!r} is no label of a group: 1 to {limits.NAME_CHARACTERS} printable characters, no space at an end"
+        )
+
+
+def _set_member(standing: Standing, order: SetMember) -> Members | None:
+    info = order.member
+    if any(removed.member == info.id for removed in standing.removed):
+        raise NotPossible("this member was removed; it joins again with a new id and key")
+    if any(member.name == info.name and member.id != info.id for member in standing.members):
+        raise NameTaken(f"another member has the name {info.name!r}")
+    listed = next((member for member in standing.members if member.id == info.id), None)
+    if listed is None:
+        return _with(standing, replace(info, group=limits.LOCAL_GROUP))
+    changed = replace(info, group=listed.group, door=listed.door)
+    return None if changed == listed else _with(standing, changed)
+
+
+def _set_door(standing: Standing, order: SetDoor) -> Members:
+    return _with(standing, replace(_listed(standing, order.member), door=order.door))
+
+
+def _create_group(standing: Standing, order: CreateGroup) -> Members:
+    check_label(order.group)
+    if order.group in standing.groups:
+        raise NameTaken(f"there is a group {order.group!r}")
+    groups = {*standing.groups, order.group}
+    if len(groups | {limits.LOCAL_GROUP}) > limits.GROUPS:
+        kept = "" if limits.LOCAL_GROUP in groups else f", one of which is kept for {limits.LOCAL_GROUP!r}"
+        raise LimitReached(
+            f"{len(standing.groups)} groups; at most {limits.GROUPS}{kept}",
+            {"advice": "delete one that has no members: lnh group delete LABEL"},
+        )
+    return Members(standing.members, tuple(sorted(groups)), order.request)
+
+
+def _delete_group(standing: Standing, order: DeleteGroup) -> Members:
+    _check_group(standing, order.group)
+    inside = [member.name for member in standing.members if member.group == order.group]
+    if inside:
+        raise NotPossible(
+            f"group {order.group!r} has members: {', '.join(sorted(inside))}",
+            {"advice": "move them first: lnh member move NAME GROUP"},
+        )
+    groups = tuple(group for group in standing.groups if group != order.group)
+    assert groups, "the last group has every member"
+    return Members(standing.members, groups, order.request)
+
+
+def _move_member(standing: Standing, order: MoveMember) -> Members:
+    _check_group(standing, order.group)
+    return _with(standing, replace(_listed(standing, order.member), group=order.group), order.request)
+
+
+def _check_group(standing: Standing, group: str) -> None:
+    if group not in standing.groups:
+        raise NameUnknown(f"no group {group!r}; there are: {', '.join(standing.groups)}")
+
+
+def _listed(standing: Standing, member: MemberId) -> MemberInfo:
+    for each in standing.members:
+        if each.id == member:
+            return each
+    raise NameUnknown(f"{member.hex()} is no member of this cluster")
+
+
+def _with(standing: Standing, info: MemberInfo, request: bytes = b"") -> Members:
+    others = (member for member in standing.members if member.id != info.id)
+    members = tuple(sorted((*others, info), key=lambda member: member.id))
+    return Members(members, request=request)
+
+
+_CHANGES: Final[dict[type[Listing], Callable[[Standing, Any], Members | None]]] = {
+    SetMember: _set_member,
+    SetDoor: _set_door,
+    CreateGroup: _create_group,
+    DeleteGroup: _delete_group,
+    MoveMember: _move_member,
+}
