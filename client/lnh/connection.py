@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typing_extensions import Self
 
 from lnh.requests import Credentials, Request, Requests
-from lnh_common import codec, limits
+from lnh_common import bundles, codec, limits
+from lnh_common.bundles import Bundle, Entry
 from lnh_common.bus import curve
 from lnh_common.bus.dealer import Dealer
 from lnh_common.channel import SECRET_BYTES, SessionKeys, Statement, fingerprint
@@ -33,6 +34,7 @@ from lnh_common.errors import (
     ClientUnknown,
     ClusterIdentityChanged,
     ConnectionClosed,
+    MalformedMessage,
     Unreachable,
 )
 from lnh_common.messages.base import Empty, Message, Operation
@@ -42,7 +44,6 @@ Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
 CHANNELS: Final = 64  # of one connection: so many threads can wait for answers at once
-_MORE: Final = zmq.SNDMORE | zmq.NOBLOCK
 _QUIET: Final = 0.05  # seconds without a request after which it is looked at whether the member is still there
 _TICK: Final = 0.1  # seconds a receive blocks at most before the deadlines are looked at
 _STATEMENT_FRESH: Final = 30.0  # seconds; a credential is sealed to a key that was current just now
@@ -97,7 +98,7 @@ class Channel:
         token: bytes = b"",
         seal: SessionKeys | Credentials | None = None,
     ) -> Request:
-        """Seal a request and send it if the socket takes it; `step` does the rest."""
+        """Seal a request; the next `step` sends it, with whatever else is due by then."""
         now = _monotonic()
         request = self.requests.submit(
             now, time.time(), operation, fields, timeout, route=route, token=token, seal=seal
@@ -105,7 +106,6 @@ class Channel:
         if now - self._submitted > _QUIET:
             self._watch()
         self._submitted = now
-        self._send(now, request)
         return request
 
     def wait(self, request: Request) -> dict[str, Any]:
@@ -128,10 +128,7 @@ class Channel:
         ended: list[Request] = []
         if now >= requests.earliest:
             ended, due = requests.turn(now)
-            self._unsent = False
-            for request in due:
-                if not self._send(now, request):
-                    break
+            self._unsent = not self._send(now, due)
             if ended:
                 return ended
         wait = min(timeout, requests.earliest - now)
@@ -145,18 +142,18 @@ class Channel:
         if milliseconds != self._receive_ms:
             self._socket.rcvtimeo = self._receive_ms = milliseconds
         flags = zmq.NOBLOCK if timeout <= 0 else 0
-        messages: list[list[bytes]] = []
+        answers: list[Entry] = []
         # All there are, then all are opened: either is quicker while the processor's caches are its own.
         try:
-            while len(messages) < len(requests):
-                messages.append(self._receive(flags))
+            while len(answers) < len(requests):
+                answers += self._receive(flags)
                 flags = zmq.NOBLOCK
         except zmq.Again:
             if not flags:
                 self._watch()
         now = _monotonic()
-        for message in messages:
-            answered = requests.receive(now, message)
+        for answer in answers:
+            answered = requests.receive(now, [answer.header, answer.token, answer.body])
             if answered is not None:
                 ended.append(answered)
         return ended
@@ -178,29 +175,25 @@ class Channel:
         poller.register(self._dealer.monitor, zmq.POLLIN)
         return bool(dict(poller.poll(milliseconds)).get(self._socket, 0) & zmq.POLLIN)
 
-    def _receive(self, flags: int) -> list[bytes]:
-        # To ask after each frame whether another follows costs as much as the frame. A message that has not three is
-        # noticed at its end; what it may take along of the next one is lost, and sent again when it was missed.
-        receive = self._socket.recv
-        frames = [receive(flags), receive(zmq.NOBLOCK), receive(zmq.NOBLOCK)]
-        if self._socket.getsockopt(zmq.RCVMORE):
-            self._socket.recv_multipart(zmq.NOBLOCK)
-        return frames
-
-    def _send(self, now: float, request: Request) -> bool:
-        if not self._dealer.connected:
-            self._unsent = True
-            return False
+    def _receive(self, flags: int) -> list[Entry]:
         try:
-            header, token, body = request.frames
-            send = self._socket.send
-            send(header, _MORE)
-            send(token, _MORE)
-            send(body, zmq.NOBLOCK)
-        except zmq.Again:
-            self._unsent = True
-            return False
-        self.requests.sent(now, request)
+            return bundles.unpack(self._socket.recv_multipart(flags))
+        except MalformedMessage:
+            return []  # whatever says this is no member; what it should have answered is asked again
+
+    def _send(self, now: float, due: list[Request]) -> bool:
+        """Hand over what is due, in bundles; whether all of it was taken."""
+        bundle, within = Bundle(), []
+        for request in due:
+            within.append(request)
+            if not bundle.add(request.tag, *request.frames) and request is not due[-1]:
+                continue
+            if not self._dealer.send([bundle.take()]):
+                self.requests.unsent(now)
+                return False
+            for each in within:
+                self.requests.sent(now, each)
+            within.clear()
         return True
 
     def close(self) -> None:

@@ -33,7 +33,7 @@ from typing import Any, Final, TypeGuard
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lnh_common import channel, codec, limits, wire
+from lnh_common import bundles, channel, codec, limits, wire
 from lnh_common.channel import Envelope, SessionKeys, Statement
 from lnh_common.errors import (
     AnswerUnproven,
@@ -83,6 +83,7 @@ class Request:
 
     Attributes:
         frames: what is sent, every time.
+        tag: names it, and its answer, in a bundle: the request id, 8 bytes.
         deadline: when it is given up, on the caller's clock.
         tries: how often it was sent.
         done: whether `fields` or `error` is there.
@@ -101,6 +102,7 @@ class Request:
         "is_write",
         "keys",
         "refused_since",
+        "tag",
         "tries",
     )
 
@@ -108,6 +110,7 @@ class Request:
         self, header: Header, frames: Frames, keys: SessionKeys | None, deadline: float, *, is_write: bool
     ) -> None:
         self.header = header
+        self.tag = header.request_id.to_bytes(bundles.TAG_BYTES, "big")
         self.frames = frames
         self.keys = keys
         self.deadline = deadline
@@ -215,6 +218,10 @@ class Requests:
         request.tries += 1
         self.earliest = min(self.earliest, request.due, request.deadline)
 
+    def unsent(self, now: float) -> None:
+        """Some that are due could not leave, and stay due."""
+        self.earliest = now
+
     def receive(self, now: float, frames: list[bytes]) -> Request | None:
         """Take in one message; the request it ends, if it ends one.
 
@@ -283,17 +290,25 @@ class Requests:
         self.earliest = min(self.earliest, request.due)
 
     def turn(self, now: float) -> tuple[list[Request], list[Request]]:
-        """Let time pass: the requests that ended at their deadline, and those to send now and report as `sent`.
+        """Let time pass: the requests that ended at their deadline, and those to send now.
 
-        Nothing changes before `earliest`.
+        Each of those is then to be reported as `sent`, or the rest as `unsent`. Nothing changes before `earliest`.
         """
-        late = [request for request in self._pending.values() if request.deadline <= now]
+        late: list[Request] = []
+        due: list[Request] = []
+        earliest = float("inf")
+        for request in self._pending.values():
+            if request.deadline <= now:
+                late.append(request)
+                continue
+            earliest = min(earliest, request.deadline)
+            if request.due <= now:
+                due.append(request)
+            else:
+                earliest = min(earliest, request.due)
+        self.earliest = earliest
         for request in late:
             self._give_up(request)
-        due = [request for request in self._pending.values() if request.due <= now]
-        self.earliest = min(
-            (min(request.due, request.deadline) for request in self._pending.values()), default=float("inf")
-        )
         return late, due
 
     def resend(self, now: float) -> None:

@@ -10,10 +10,9 @@ import sys
 
 import zmq
 
-from lnh_common import codec, wire
+from lnh_common import bundles, codec, wire
+from lnh_common.bundles import Bundle
 from lnh_common.messages import balancer
-from lnh_services import bundles
-from lnh_services.bundles import Bundle
 
 
 def main(address: str, *, hold: bool) -> None:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lnh_common import limits
+from lnh_common.bundles import ENTRIES, TAG_BYTES, Bundle, Entry, unpack
 from lnh_common.errors import MalformedMessage
-from lnh_services.bundles import ENTRIES, TAG_BYTES, Bundle, Entry, unpack
 
 entries = st.builds(
     Entry,
@@ -26,7 +26,7 @@ def bundled(*given_entries: Entry) -> bytes:
     return bundle.take()
 
 
-@given(st.lists(entries, max_size=ENTRIES))
+@given(st.lists(entries, min_size=1, max_size=ENTRIES))
 def test_entries_come_out_as_they_went_in(given_entries: list[Entry]) -> None:
     assert unpack([bundled(*given_entries)]) == given_entries
 
@@ -37,9 +37,9 @@ def test_a_bundle_that_is_cut_is_refused_or_ends_between_entries(
 ) -> None:
     frame = bundled(*given_entries)
     cut = data.draw(st.integers(0, len(frame) - 1))
-    whole = [bundled(*given_entries[:count]) for count in range(len(given_entries))]
+    whole = [bundled(*given_entries[:count]) for count in range(1, len(given_entries))]
     if frame[:cut] in whole:
-        assert unpack([frame[:cut]]) == given_entries[: whole.index(frame[:cut])]
+        assert unpack([frame[:cut]]) == given_entries[: 1 + whole.index(frame[:cut])]
     else:
         with pytest.raises(MalformedMessage):
             unpack([frame[:cut]])

@@ -6,11 +6,11 @@ import pytest
 
 from lnh_common import channel, wire
 from lnh_common.attributes import Attribute
+from lnh_common.bundles import Entry
 from lnh_common.channel import SessionKeys
 from lnh_common.mechanisms import CURVES, Mechanism
 from lnh_common.messages import objects, store
 from lnh_common.messages.session import Credential, Role
-from lnh_services.bundles import Entry
 from lnh_services.hsm.ready import open_ready
 from models.worker import KRCO, Client, World, make_keyring
 

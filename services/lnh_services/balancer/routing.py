@@ -62,13 +62,15 @@ class Bounds:
 class Request:
     """One request while the balancer is answerable for it.
 
-    `client` is where its answer goes, `account` whose bound it counts against; `place` is None while it waits for one.
+    `client` is where its answer goes, `client_tag` the client's own name of it if it came in a bundle, and `account`
+    whose bound it counts against; `place` is None while it waits for one.
     """
 
     __slots__ = (
         "account",
         "begun",
         "client",
+        "client_tag",
         "deadline",
         "frames",
         "moves",
@@ -89,9 +91,11 @@ class Request:
         work: int,
         begun: float,
         deadline: float,
+        client_tag: bytes,
     ) -> None:
         self.tag = tag
         self.client = client
+        self.client_tag = client_tag
         self.account = account
         self.frames = frames
         self.size = size
@@ -147,7 +151,14 @@ class Router:
         self._last_tag = 0
 
     def admit(
-        self, now: float, client: bytes, frames: Frames, operation: str, deadline: float, account: bytes | None = None
+        self,
+        now: float,
+        client: bytes,
+        frames: Frames,
+        operation: str,
+        deadline: float,
+        account: bytes | None = None,
+        client_tag: bytes = b"",
     ) -> Request:
         """Take a request on and choose its place; with all places down it waits (`place` is None).
 
@@ -166,7 +177,7 @@ class Router:
             raise self._busy(account)
         self._last_tag += 1
         request = Request(
-            _TAG.pack(self._last_tag), client, account, frames, size, WORK.get(operation, 1), now, deadline
+            _TAG.pack(self._last_tag), client, account, frames, size, WORK.get(operation, 1), now, deadline, client_tag
         )
         self.requests += 1
         self.bytes += size

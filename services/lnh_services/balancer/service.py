@@ -2,14 +2,13 @@
 
     front   ROUTER, tcp, CURVE     clients; every key is admitted, and may ask what `clients.py` says; the hsm decides
     door    ROUTER, tcp, CURVE     the published key; answers `hello` alone, so that a client learns the front's key
-    backs   DEALER, ipc, a worker  [tag] [header] [token] [body] and back: docs/formats/balancer-worker.md
+    backs   DEALER, ipc, a worker  bundles of requests, and of answers back: docs/formats/balancer-worker.md
     store   DEALER, ipc            the registered clients' keys (`follower.py`)
     status  ROUTER, ipc            `balancer.status`
 
 It reads headers and can read no body: bodies are sealed between the client and an hsm worker. Of an answer it reads the
-tag alone. What is decided is in `routing.py`; here is what happens on sockets, written for speed:
-`recv_multipart` asks libzmq after each frame whether another follows, which costs more than receiving it, so frames are
-received one by one, and a frame from outside as a `zmq.Frame`, which knows.
+tag alone. What is decided is in `routing.py`; here is what happens on sockets, written for speed: what is ready at the
+same time travels together, and a frame from outside is received as a `zmq.Frame`, which knows whether another follows.
 """
 
 from __future__ import annotations
@@ -22,19 +21,18 @@ from typing import Final
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from lnh_common import codec, limits, wire
+from lnh_common import bundles, codec, limits, wire
+from lnh_common.bundles import PING_TAG, Bundle
 from lnh_common.bus import curve, intake, zap
 from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import Busy, LnhError, MalformedMessage, UnknownOperation, Unreachable
 from lnh_common.events import Log
 from lnh_common.messages import admin, balancer, objects, session
 from lnh_common.messages.base import OPERATIONS, Empty, Seal
-from lnh_services import bundles
 from lnh_services.balancer.clients import REGISTERED_ONLY, Clients
 from lnh_services.balancer.follower import Follower
 from lnh_services.balancer.routing import Place, Request, Router
 from lnh_services.balancer.throttle import Throttle
-from lnh_services.bundles import PING_TAG, Bundle
 from lnh_services.configuration import Settings
 from lnh_services.paths import MemberDirectory
 
@@ -58,7 +56,6 @@ _RATE_WINDOW: Final = 5  # seconds
 _ERRORS_AHEAD: Final = 256  # refusals that one connection may leave unread, beside its answers
 _DOOR_ACCOUNT: Final = b"door"  # all that comes through the door shares one client's bound
 _NOBLOCK: Final = zmq.NOBLOCK
-_MORE: Final = zmq.NOBLOCK | zmq.SNDMORE
 
 
 class Balancer:
@@ -92,6 +89,7 @@ class Balancer:
         self._workers: Final = [self._reach(n, directory.worker_address(n)) for n in range(settings.worker_count)]
         self._backs: Final = [worker.socket for worker in self._workers]
         self._outboxes: Final = [Bundle() for _ in self._workers]
+        self._answers: Final[dict[bytes, Bundle]] = {}  # to be sent, by client
         self._clients: Final = Clients()
         self._follower: Final = Follower(self._context, directory.store_for_services, self._clients)
         store = self._follower.dealer
@@ -148,6 +146,7 @@ class Balancer:
         now = time.monotonic()
         if now >= self._next_tick:
             self._tick(now)
+        self._flush_answers()
         while any(self._outboxes):  # a place that is found dead moves its requests to the others'
             for place, outbox in enumerate(self._outboxes):
                 if outbox:
@@ -188,7 +187,7 @@ class Balancer:
                 return
             header = receive(0, copy=False)
             if not header.more:
-                self._refuse_frames(client, header, 1)
+                self._open_bundle(client, header)
                 continue
             token = receive(0, copy=False)
             if not token.more:
@@ -198,9 +197,24 @@ class Balancer:
             if body.more:
                 self._refuse_frames(client, header, 3 + len(front.recv_multipart()))
                 continue
-            self._route(client, header, [header.bytes, token.bytes, body.bytes])
+            self._route(client, header, [header.bytes, token.bytes, body.bytes], b"")
 
-    def _route(self, client: bytes, first: zmq.Frame, frames: list[bytes]) -> None:
+    def _open_bundle(self, client: bytes, frame: zmq.Frame) -> None:
+        try:
+            entries = bundles.unpack([frame.bytes])
+        except MalformedMessage:
+            self._refuse_frames(client, frame, 1)
+            return
+        for tag, header, token, body in entries:
+            self._route(client, frame, [header, token, body], tag)
+
+    def _route(self, client: bytes, first: zmq.Frame, frames: list[bytes], client_tag: bytes) -> None:
+        """Find a place for a request.
+
+        Args:
+            first: the frame it came in, or began with: it knows who sent it.
+            client_tag: names it, and its answer, if it came in a bundle.
+        """
         try:
             header = wire.Header.parse(frames[0])
             if header.kind is not wire.Kind.REQUEST:
@@ -219,9 +233,10 @@ class Balancer:
                 self._throttle_credentials(now, first)
             if self._stopping:
                 raise Unreachable("this member is stopping")
-            request = self._router.admit(now, client, frames, operation, now + header.deadline_ms / 1000)
+            end = now + header.deadline_ms / 1000
+            request = self._router.admit(now, client, frames, operation, end, client_tag=client_tag)
         except LnhError as error:
-            self._refuse(self._front, client, frames[0], error)
+            self._refuse(self._front, client, frames[0], error, client_tag)
             return
         if request.place is not None:
             self._dispatch(request)
@@ -263,32 +278,42 @@ class Balancer:
             for tag, header, token, body in entries:
                 request = settle(now, number, tag)
                 if request is not None:
-                    self._answer(self._way_back(request), [request.client, header, token, body])
+                    self._answer(self._way_back(request), request.client, [header, token, body], request.client_tag)
         return True
 
-    def _answer(self, socket: Socket, frames: list[bytes]) -> None:
-        client, header, token, body = frames
-        send = socket.send
+    def _answer(self, socket: Socket, client: bytes, frames: list[bytes], client_tag: bytes = b"") -> None:
+        if not client_tag:
+            self._send(socket, client, frames)
+            return
+        waiting = self._answers.get(client)
+        if waiting is None:
+            waiting = self._answers[client] = Bundle()
+        header, token, body = frames
+        if waiting.add(client_tag, header, token, body):
+            self._send(socket, client, [waiting.take()])
+
+    def _flush_answers(self) -> None:
+        for client, waiting in self._answers.items():
+            if waiting:
+                self._send(self._front, client, [waiting.take()])
+        self._answers.clear()
+
+    def _send(self, socket: Socket, client: bytes, frames: list[bytes]) -> None:
         try:
-            send(client, _MORE)
+            socket.send_multipart([client, *frames], _NOBLOCK)
         except zmq.Again:
             self._dropped["client does not read"] += 1
-            return
         except zmq.ZMQError as error:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             self._dropped["client gone"] += 1
-            return
-        send(header, _MORE)
-        send(token, _MORE)
-        send(body, _NOBLOCK)
 
-    def _refuse(self, socket: Socket, client: bytes, header: bytes, error: LnhError) -> None:
+    def _refuse(self, socket: Socket, client: bytes, header: bytes, error: LnhError, client_tag: bytes = b"") -> None:
         refused = intake.refusal(header, error)
         if refused.answer is None:
             self._dropped["malformed"] += 1
         else:
-            self._answer(socket, [client, *refused.answer])
+            self._answer(socket, client, refused.answer, client_tag)
 
     def _refuse_frames(self, client: bytes, header: zmq.Frame, count: int) -> None:
         self._refuse(self._front, client, header.bytes, MalformedMessage(f"{count} frames; a message has 3"))
@@ -312,7 +337,7 @@ class Balancer:
             if taken.answer is None:
                 self._dropped["malformed"] += 1
             else:
-                self._answer(self._door, [client, *taken.answer])
+                self._answer(self._door, client, taken.answer)
             return
         header = taken.header
         now = time.monotonic()
@@ -376,7 +401,8 @@ class Balancer:
 
     def _tick(self, now: float) -> None:
         for request, error in self._router.expire(now):
-            self._refuse(self._way_back(request), request.client, request.frames[0], error)
+            way_back = self._way_back(request)
+            self._refuse(way_back, request.client, request.frames[0], error, request.client_tag)
         self._next_tick = now + _TICK_BUSY_MS / 1000
         if now >= self._next_ping:
             self._next_ping = now + _PING_EVERY
@@ -403,7 +429,7 @@ class Balancer:
             else:
                 answer = [taken.header.answer(wire.Kind.REPLY).pack(), b"", codec.encode(self.status(time.monotonic()))]
             if answer is not None:
-                self._answer(self._status, [client, *answer])
+                self._answer(self._status, client, answer)
 
     def status(self, now: float) -> balancer.Status:
         """What the balancer tells of itself."""

@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 
 from lnh_common import channel, codec
+from lnh_common.bundles import Entry
 from lnh_common.channel import SessionKeys
 from lnh_common.messages.base import OPERATIONS, Message
 from lnh_common.messages.objects import UseMany
 from lnh_common.wire import Frames, Header, Kind
-from lnh_services.bundles import Entry
 from lnh_services.hsm import permissions
 from lnh_services.hsm.caches import CachedKey, Prepared
 from lnh_services.hsm.operations.cryptography import ACTS, Act

@@ -18,7 +18,8 @@ from typing import Any, Final
 
 import zmq
 
-from lnh_common import codec, limits, wire
+from lnh_common import bundles, codec, limits, wire
+from lnh_common.bundles import PING_TAG, Bundle, Entry
 from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import (
     Busy,
@@ -33,13 +34,11 @@ from lnh_common.events import Log
 from lnh_common.messages import balancer, hsm, store
 from lnh_common.messages.base import Effect, Message, Operation
 from lnh_common.wire import Header, Kind
-from lnh_services import bundles
-from lnh_services.bundles import PING_TAG, Bundle, Entry
 from lnh_services.hsm.hardening import harden
 from lnh_services.hsm.operations.passwords import merge
 from lnh_services.hsm.operations.session import check_token
 from lnh_services.hsm.operations.table import HANDLERS
-from lnh_services.hsm.ready import open_ready
+from lnh_services.hsm.ready import Ready, open_ready
 from lnh_services.hsm.slow import SlowWork
 from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, Work
 from lnh_services.hsm.worker_core import WorkerCore
@@ -55,6 +54,7 @@ _USES_EVERY: Final = 60.0
 _MERGE_WITHIN: Final = 60.0
 _STOP_WITHIN: Final = 2.0
 _UNSENT_RETRY: Final = 0.05
+_HOLD: Final = 0.004  # seconds an answer waits at most for others to travel with
 # Seconds after which an unanswered ask is sent again: its peer was started anew. All of them may be.
 _AGAIN_AFTER: Final[dict[Peer, float]] = {
     Peer.STORE: 1.0,
@@ -130,7 +130,7 @@ class Worker:
         self._slow: SlowWork[Task] = SlowWork()
         self._ids = itertools.count(1)
         self._stopping = False
-        self._next_attach = self._next_secrets = 0.0
+        self._due = self._next_attach = self._next_secrets = 0.0
         self._next_uses = boot_time() + _USES_EVERY
 
     def _connect(self, peer: Peer) -> Dealer:
@@ -173,9 +173,9 @@ class Worker:
 
     def _poll(self) -> None:
         now = boot_time()
-        due = self._run_timers(now)
+        self._due = self._run_timers(now)
         self._flush()
-        ready = dict(self._poller.poll(max(1, int((due - now) * 1000) + 1)))
+        ready = dict(self._poller.poll(max(1, int((self._due - now) * 1000) + 1)))
         if self._slow.descriptor in ready:
             self._drain_slow()
         while ready:
@@ -192,7 +192,7 @@ class Worker:
                 self._answered(peer, socket.recv_multipart(zmq.NOBLOCK))
 
     def _drain_front(self) -> bool:
-        """Serve what is ready; whether there may be more."""
+        """Serve what is ready; whether there may be more and there is time for it."""
         for _ in range(_BURST):
             try:
                 balancer_id, *frames = self._front.recv_multipart(zmq.NOBLOCK)
@@ -206,6 +206,8 @@ class Worker:
             self._serve(balancer_id, entries)
             self._flush()
             self._drain_peer(Peer.STORE, self._peers[Peer.STORE].socket)
+            if boot_time() >= self._due:
+                return False  # there is always more under load, and the lease is to be renewed
         return not self._stopping
 
     # --- requests
@@ -219,12 +221,20 @@ class Worker:
                 self._accept((balancer_id, entry.tag), entry)
             else:
                 opened.append(ready)
-        done = []
+        done: list[Ready] = []
+        began = boot_time()
         for ready in opened:
             if ready.act(self.core):
                 done.append(ready)
             else:
                 self._accept((balancer_id, ready.entry.tag), ready.entry)
+            if boot_time() - began > _HOLD:
+                self._answer(balancer_id, done)
+                self._flush()
+                done, began = [], boot_time()
+        self._answer(balancer_id, done)
+
+    def _answer(self, balancer_id: bytes, done: list[Ready]) -> None:
         for ready in done:
             self._send((balancer_id, ready.entry.tag), ready.answer())
 

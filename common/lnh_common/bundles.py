@@ -1,4 +1,4 @@
-"""Many requests, or answers, in one frame: what the balancer and a worker say to each other.
+"""Many requests, or answers, in one frame: what clients, balancers and workers say to each other.
 
 A message costs libzmq and Python the same whatever it carries, so what is ready at the same time travels together.
 The format: docs/formats/balancer-worker.md.
@@ -21,7 +21,7 @@ _SIZES: Final = struct.Struct(f">{TAG_BYTES}sHHI")
 
 
 class Entry(NamedTuple):
-    """One request or answer: the balancer's tag of it, and its frames."""
+    """One request or answer: the asker's tag of it, and its frames."""
 
     tag: bytes
     header: bytes
@@ -75,6 +75,8 @@ def unpack(frames: list[bytes]) -> list[Entry]:
             at = body
     except struct.error:
         at = end + 1
+    if not entries:
+        raise MalformedMessage("an empty bundle")
     if at != end:
         raise MalformedMessage("a bundle that ends within an entry")
     return entries
