@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
+from lnh.backups import Backups
 from lnh.connection import Connection
 from lnh.registration import connect_as_guest
 from lnh.sessions import Session
@@ -52,6 +53,11 @@ class Administration(Session):
 
     What may be done is the table's in docs/operations.md; the rest raises PermissionDenied.
     """
+
+    @property
+    def backups(self) -> Backups:
+        """The archives of the member that answers, and what is done with them."""
+        return Backups(self)
 
     def create_keyrings(self, label: str, total: int = 1, index: int = 1) -> list[KeyringView]:
         """Create keyrings; for an admin and the PO together.

@@ -504,3 +504,14 @@ class MemberExpelled(LnhError):
     code = 105
     ckr = "CKR_DEVICE_REMOVED"
     advice = "join again with a new invitation: lnh cluster join"
+
+
+# 110..119: backup
+
+
+class ArchiveInvalid(LnhError):
+    """No archive, a damaged, truncated or foreign one, or one of a newer format; nothing was changed."""
+
+    code = 110
+    ckr = "CKR_DATA_INVALID"
+    advice = "the message says why; use another archive: lnh backup list, lnh backup verify"

@@ -117,6 +117,11 @@ class MemberDirectory:
         return self.address("run/backup/services.ipc")
 
     @property
+    def backup_for_hsm(self) -> str:
+        """Bound by backup; orders, which it takes from the hsm alone."""
+        return self.address("run/backup/hsm.ipc")
+
+    @property
     def balancer_status(self) -> str:
         return self.address("run/balancer/status.ipc")
 

@@ -1,8 +1,6 @@
-"""What membership and backup tell with one member."""
+"""What membership tells with one member."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -10,7 +8,6 @@ import pytest
 import lnh_common
 from lnh_common.messages import store
 from lnh_common.messages.membership import Health
-from lnh_services.backup.service import status
 from lnh_services.membership.view import Heard, This, view
 
 
@@ -114,14 +111,3 @@ def test_a_joining_member_says_whom_it_waits_for() -> None:
     assert view(This("A", ""), told, {}, known, 100.0).waiting_for == ("c",)
     assert view(This("A", ""), told, {}, heard(B, "read-write", 90.0, A, B, C), 100.0).waiting_for == ("b", "c")
     assert view(This("A", ""), several("read-write", (A, B, C)), {}, {}, 100.0).waiting_for == ()
-
-
-def test_backup_counts_the_archives_there_are(tmp_path: Path) -> None:
-    assert (status(tmp_path).schedule, status(tmp_path).backups) == ("none", 0)
-    (tmp_path / "one").write_bytes(b"12345")
-    told = status(tmp_path)
-    assert (told.backups, told.bytes_on_disk, told.newest) == (1, 5, "one")
-
-
-def test_a_directory_of_archives_that_cannot_be_read_is_a_problem_not_a_failure(tmp_path: Path) -> None:
-    assert "No such file" in status(tmp_path / "gone").problem

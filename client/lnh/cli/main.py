@@ -9,6 +9,7 @@ import typer
 from lnh.cli import (
     appliance,
     audit,
+    backup,
     bench,
     client,
     cluster,
@@ -34,7 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _noun in (appliance, hsm, partition, package, cluster, member, user, client, keyring, role, key, audit):
+for _noun in (appliance, hsm, partition, package, cluster, member, user, client, keyring, role, key, backup, audit):
     app.add_typer(_noun.app)
 for _verbs in (cryptography, status, bench, demo, local):
     _verbs.enter(app)

@@ -1,20 +1,231 @@
-"""What the backup service tells of itself."""
+"""Backup: what clients may ask of it, what the hsm passes on to the backup service, and what that tells of itself.
+
+Each act exists twice: under `backup.` it comes sealed from a client and ends at an hsm worker, which checks who may;
+under `archive.` the worker passes it on to its member's backup service, on a socket of the hsm's alone.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from typing import Annotated, Final
 
-from lnh_common.messages.base import Empty, Message, operation
+import msgspec
+
+from lnh_common import archives, limits
+from lnh_common.messages.base import Confidential, Effect, Empty, Message, Seal, operation
+
+PIECE_BYTES: Final = 512 * limits.KIB  # of an archive that is downloaded, in one answer
+ARCHIVES_SHOWN: Final = 512
+
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}" + re.escape(archives.SUFFIX) + "$"
+ArchiveName = Annotated[str, msgspec.Meta(pattern=_NAME)]
+
+
+class ArchiveRef(Message):
+    name: ArchiveName
+
+
+class ArchiveView(Message):
+    """One archive of a member, as far as it says so itself.
+
+    Args:
+        size: of the file, in bytes.
+        created_at: UTC seconds.
+        cluster: id of the cluster it is of.
+        index: the state is that after this entry of the log.
+        member, product: that made it.
+        generation: of the SMK without which nothing in it opens.
+        items: how many there are of each table.
+        hash: SHA-256 of the file up to its manifest.
+        problem: why it cannot be read; the fields before are empty then.
+    """
+
+    name: str
+    size: int
+    created_at: int = 0
+    id: bytes = b""
+    cluster: bytes = b""
+    label: str = ""
+    index: int = 0
+    member: str = ""
+    product: str = ""
+    generation: int = 0
+    items: dict[str, int] = {}
+    hash: bytes = b""
+    problem: str = ""
+
+
+class ArchiveList(Message):
+    """The newest archives of the member that answers."""
+
+    member: str
+    archives: tuple[ArchiveView, ...]
+
+
+class Changed(Message):
+    """A credential that is another one now than in the archive.
+
+    Args:
+        role, name, keyring: whose; `keyring` is its label.
+        how: changed (the archive has an older password), added (it is not in the archive) or deleted (only there).
+    """
+
+    role: str
+    name: str
+    keyring: str
+    how: str
+
+
+CHANGES_SHOWN: Final = 1000
+
+
+class JobView(Message):
+    """Something that takes its time: one at a time in a member.
+
+    Args:
+        id: empty while there never was one.
+        kind: make, verify or restore.
+        state: running, done or failed.
+        step: what it is at.
+        archive: it is about.
+        done, total: bytes, or as good as; of a running one.
+        error: as on the wire, of a failed one.
+        changed: of a restore and its check, credentials that differ; the first ones.
+        changes: how many there are.
+    """
+
+    id: bytes
+    kind: str = ""
+    state: str = ""
+    step: str = ""
+    archive: str = ""
+    done: int = 0
+    total: int = 0
+    error: tuple[int, str, dict[str, object]] | None = None
+    changed: tuple[Changed, ...] = ()
+    changes: int = 0
+
+
+class JobRef(Message):
+    """The job asked about; empty is the last one."""
+
+    id: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
+
+
+class PieceOf(Message):
+    """Ask for some bytes of an archive."""
+
+    name: ArchiveName
+    offset: Annotated[int, msgspec.Meta(ge=0)]
+    length: Annotated[int, msgspec.Meta(ge=1, le=PIECE_BYTES)] = PIECE_BYTES
+
+
+class Piece(Message):
+    """`data` is shorter than asked for only at the end of the file, which has `size` bytes."""
+
+    data: bytes
+    size: int
 
 
 class Status(Message):
-    """`schedule` is none, or when backups are made; `newest` is empty while there is none."""
+    """How a member is backed up, and whether the cluster's schedule is kept.
+
+    Args:
+        schedule: none, or when backups are made.
+        newest: empty while there is none.
+        next: UTC seconds of the next run; 0 without a schedule.
+        last, last_member, last_problem: the last scheduled run: when (UTC seconds), by whom, and why it failed.
+        overdue: a run is late by more than the schedule's patience.
+        running: what the backup service does now.
+        problem: why the directory cannot be used.
+    """
 
     schedule: str
     backups: int
     bytes_on_disk: int
     newest: str = ""
     problem: str = ""
+    next: int = 0
+    last: int = 0
+    last_member: str = ""
+    last_problem: str = ""
+    overdue: bool = False
+    running: str = ""
 
 
 STATUS: Final = operation("backup.status", Empty, Status)
+
+_S = Seal.SESSION
+_W = Effect.WRITE
+NOW: Final = operation("backup.now", Empty, JobView, _S, _W)
+LIST: Final = operation("backup.list", Empty, ArchiveList, _S)
+SHOW: Final = operation("backup.show", ArchiveRef, ArchiveView, _S)
+VERIFY: Final = operation("backup.verify", ArchiveRef, JobView, _S, _W)
+JOB: Final = operation("backup.job", JobRef, JobView, _S)
+READ: Final = operation("backup.read", PieceOf, Piece, _S)
+DELETE: Final = operation("backup.delete", ArchiveRef, Empty, _S, _W)
+
+
+class Order(Message):
+    """A job to begin; the same `id` again is answered with the job it began."""
+
+    id: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    name: Annotated[str, msgspec.Meta(max_length=128)] = ""
+
+
+MAKE_ARCHIVE: Final = operation("archive.make", Order, JobView, effect=_W)
+LIST_ARCHIVES: Final = operation("archive.list", Empty, ArchiveList)
+SHOW_ARCHIVE: Final = operation("archive.show", ArchiveRef, ArchiveView)
+VERIFY_ARCHIVE: Final = operation("archive.verify", Order, JobView, effect=_W)
+ARCHIVE_JOB: Final = operation("archive.job", JobRef, JobView)
+READ_ARCHIVE: Final = operation("archive.read", PieceOf, Piece)
+DELETE_ARCHIVE: Final = operation("archive.delete", Order, Empty, effect=_W)
+
+
+class NewKey(Message):
+    """A data key for an archive that is about to be written."""
+
+    id: archives.Id16
+
+
+class ArchiveKey(Confidential):
+    """What an archive of this id begins with, and the data key itself."""
+
+    key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    wrapped: bytes
+    cluster: archives.Id16
+    label: str
+    instance: archives.Id16
+    generation: int
+    member: str
+
+
+class Sealing(Message):
+    """An archive's header and manifest, as they stand in the file."""
+
+    header: Annotated[bytes, msgspec.Meta(max_length=16 * limits.KIB)]
+    manifest: Annotated[bytes, msgspec.Meta(max_length=64 * limits.KIB)]
+
+
+class Sealed(Message):
+    seal: bytes
+
+
+class Opening(Message):
+    """An archive that is to be read; answered with its data key if this HSM's cluster made it.
+
+    Raises ArchiveInvalid.
+    """
+
+    header: Annotated[bytes, msgspec.Meta(max_length=16 * limits.KIB)]
+    manifest: Annotated[bytes, msgspec.Meta(max_length=64 * limits.KIB)]
+    seal: Annotated[bytes, msgspec.Meta(max_length=256)]
+
+
+class DataKey(Confidential):
+    key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+
+NEW_KEY: Final = operation("hsm.archive.key", NewKey, ArchiveKey)
+SEAL: Final = operation("hsm.archive.seal", Sealing, Sealed)
+OPEN: Final = operation("hsm.archive.open", Opening, DataKey)

@@ -442,7 +442,38 @@ class Status(Message):
     expelled: str = ""
 
 
+class Reading(Message):
+    """A consistent read of the whole state, for a backup; it ends when nobody asks for its next part for a minute.
+
+    Args:
+        id: names it.
+        index: what it reads is the state after this entry.
+        items: how many there are of each table.
+        size: about so many bytes will come.
+    """
+
+    id: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    index: int
+    items: dict[str, int]
+    size: int
+
+
+class ReadPart(Message):
+    """Ask for part `number` (from 0); the last one asked for may be asked for again."""
+
+    id: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    number: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Part(Message):
+    """Empty after the last part: the reading is over."""
+
+    data: bytes
+
+
 GET: Final = operation("store.get", Get, Got)
+READING_BEGIN: Final = operation("store.reading.begin", Empty, Reading)
+READING_PART: Final = operation("store.reading.part", ReadPart, Part)
 SCAN: Final = operation("store.scan", Scan, Scanned)
 COUNT: Final = operation("store.count", Count, Counted)
 COMMIT: Final = operation("store.commit", Commit, Committed, effect=Effect.WRITE)

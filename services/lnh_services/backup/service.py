@@ -1,47 +1,108 @@
-"""Tells how this member is backed up: no schedule can be set yet, so what there is are the files in its directory."""
+"""The backup service of one member: orders from its hsm, jobs, and how it stands.
+
+It takes orders on a socket of the hsm's alone: an hsm worker has checked who may, and recorded it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+from collections import deque
 from typing import Final
 
+from lnh_common.bus.client import Client
 from lnh_common.bus.server import Call, Server
+from lnh_common.errors import LnhError
+from lnh_common.events import Log
 from lnh_common.messages import backup
 from lnh_common.messages.base import Empty
+from lnh_services.backup.files import Archives
+from lnh_services.backup.jobs import Jobs
+from lnh_services.backup.work import Making
 from lnh_services.serving import Member
+
+_log: Final = Log("backup")
 
 
 class Backup:
     """Made and used within a running loop."""
 
     def __init__(self, member: Member) -> None:
-        self._archives: Final = member.directory.backup
-        self._server: Final = Server(member.directory.backup_for_services, name="backup")
-        self._server.serve(backup.STATUS, self._status)
+        directory = member.directory
+        self._name: Final = member.settings.name
+        self._archives: Final = Archives(directory.backup)
+        self._jobs: Final = Jobs()
+        self._deleted: Final[deque[bytes]] = deque(maxlen=64)  # orders done, should they come again
+        self._store: Final = Client(directory.store_for_services, name="backup.store")
+        self._hsm_client: Final = Client(directory.hsm_for_services, name="backup.hsm")
+        self._making: Final = Making(self._archives, self._store, self._hsm_client)
+        self._services: Final = Server(directory.backup_for_services, name="backup")
+        self._services.serve(backup.STATUS, self._status)
+        self._hsm: Final = Server(directory.backup_for_hsm, name="backup.hsm")
+        self._hsm.serve(backup.STATUS, self._status)
+        self._hsm.serve(backup.MAKE_ARCHIVE, self._make)
+        self._hsm.serve(backup.VERIFY_ARCHIVE, self._verify)
+        self._hsm.serve(backup.LIST_ARCHIVES, self._list)
+        self._hsm.serve(backup.SHOW_ARCHIVE, self._show)
+        self._hsm.serve(backup.ARCHIVE_JOB, self._job)
+        self._hsm.serve(backup.READ_ARCHIVE, self._read)
+        self._hsm.serve(backup.DELETE_ARCHIVE, self._delete)
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
-        self._server.start()
+        try:
+            await asyncio.to_thread(self._archives.tidy)
+        except LnhError as error:
+            _log.failure("archives cannot be reached", problem=str(error))
+        self._services.start()
+        self._hsm.start()
         try:
             await stop.wait()
         finally:
-            await self._server.close()
+            await self._jobs.close()
+            await asyncio.gather(self._services.close(), self._hsm.close())
+            await asyncio.gather(self._store.close(), self._hsm_client.close())
+
+    # --- jobs
+
+    async def _make(self, call: Call, order: backup.Order) -> backup.JobView:
+        return self._jobs.begin(order.id, "make", "", self._making.make)
+
+    async def _verify(self, call: Call, order: backup.Order) -> backup.JobView:
+        await asyncio.to_thread(self._archives.view, order.name)
+        return self._jobs.begin(order.id, "verify", order.name, lambda job: self._making.verify(job, order.name))
+
+    async def _job(self, call: Call, asked: backup.JobRef) -> backup.JobView:
+        return self._jobs.view(asked.id)
+
+    # --- archives
+
+    async def _list(self, call: Call, _: Empty) -> backup.ArchiveList:
+        return backup.ArchiveList(member=self._name, archives=await asyncio.to_thread(self._archives.views))
+
+    async def _show(self, call: Call, asked: backup.ArchiveRef) -> backup.ArchiveView:
+        return await asyncio.to_thread(self._archives.view, asked.name)
+
+    async def _read(self, call: Call, asked: backup.PieceOf) -> backup.Piece:
+        return await asyncio.to_thread(self._archives.piece, asked.name, asked.offset, asked.length)
+
+    async def _delete(self, call: Call, order: backup.Order) -> Empty:
+        if order.id not in self._deleted:
+            await asyncio.to_thread(self._archives.remove, order.name)
+            self._deleted.append(order.id)
+        return Empty()
+
+    # --- status
 
     async def _status(self, call: Call, request: Empty) -> backup.Status:
-        return status(self._archives)
-
-
-def status(archives: Path) -> backup.Status:
-    """What a directory of archives holds."""
-    try:
-        files = [(entry.name, entry.stat()) for entry in archives.iterdir() if entry.is_file()]
-    except OSError as error:
-        return backup.Status(schedule="none", backups=0, bytes_on_disk=0, problem=f"{archives}: {error.strerror}")
-    newest = max(files, key=lambda file: file[1].st_mtime, default=None)
-    return backup.Status(
-        schedule="none",
-        backups=len(files),
-        bytes_on_disk=sum(found.st_size for _, found in files),
-        newest="" if newest is None else newest[0],
-    )
+        running = self._jobs.running
+        try:
+            views = await asyncio.to_thread(self._archives.views)
+        except LnhError as error:
+            return backup.Status(schedule="none", backups=0, bytes_on_disk=0, problem=str(error))
+        return backup.Status(
+            schedule="none",
+            backups=len(views),
+            bytes_on_disk=sum(view.size for view in views),
+            newest=views[-1].name if views else "",
+            running=running.kind if running else "",
+        )

@@ -27,7 +27,7 @@ from lnh_common.bus import curve, intake, zap
 from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import Busy, LnhError, MalformedMessage, UnknownOperation, Unreachable
 from lnh_common.events import Log
-from lnh_common.messages import admin, balancer, objects, session
+from lnh_common.messages import admin, backup, balancer, objects, session
 from lnh_common.messages.base import OPERATIONS, Empty, Seal
 from lnh_services.balancer.clients import REGISTERED_ONLY, Clients
 from lnh_services.balancer.follower import Follower
@@ -38,7 +38,7 @@ from lnh_services.paths import MemberDirectory
 
 Socket = zmq.Socket[bytes]
 
-_CLIENT_MESSAGES: Final = (admin, objects, session)  # the modules whose operations come from clients
+_CLIENT_MESSAGES: Final = (admin, backup, objects, session)  # the modules whose operations come from clients
 ROUTED: Final = frozenset(
     row.name for row in OPERATIONS.values() if row.seal is not Seal.NONE or row.name == session.HELLO.name
 )

@@ -53,6 +53,7 @@ from lnh_common.messages.hsm import (
 )
 from lnh_services import durable
 from lnh_services.configuration import Settings
+from lnh_services.hsm.archiving import Archiving
 from lnh_services.hsm.audit import Trail
 from lnh_services.hsm.channel_epochs import offered
 from lnh_services.hsm.channel_keeping import ChannelKeeper
@@ -106,6 +107,7 @@ class Core:
         self._store: Final = Client(self._directory.store_for_hsm, name="hsm.store")
         self._membership: Final = Client(self._directory.membership_for_hsm, name="hsm.membership")
         self._channel: Final = ChannelKeeper(self._vault, self._store)
+        self._archiving: Final = Archiving(self._vault, self._store, self._settings.name)
         self._console: Final = Console(
             self._vault,
             self._trail,
@@ -180,6 +182,7 @@ class Core:
         core.serve(INVITE, self._on_invite)
         services = Server(self._directory.hsm_for_services, name="hsm.services")
         self._console.serve_one(services, messages.HSM_SHOW)
+        self._archiving.serve(services)
         services.serve(ADMIT, self._on_admit)
         services.serve(DEPART, self._on_depart)
         return [console, core, services]

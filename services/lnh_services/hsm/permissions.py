@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lnh_common.errors import PermissionDenied
-from lnh_common.messages import admin, objects, session
+from lnh_common.messages import admin, backup, objects, session
 from lnh_common.messages.session import Role
 
 
@@ -92,6 +92,13 @@ RULES: Final[dict[str, Rule]] = {
     admin.MEMBER_DELETE.name: Rule(Permission.MEMBERS, audited=True),
     admin.MEMBER_DIVERGENT.name: Rule(Permission.MEMBERS, audited=True),
     admin.STATUS.name: Rule(Permission.VIEW),
+    backup.NOW.name: Rule(Permission.BACKUP, audited=True),
+    backup.LIST.name: Rule(Permission.BACKUP),
+    backup.SHOW.name: Rule(Permission.BACKUP),
+    backup.VERIFY.name: Rule(Permission.BACKUP, audited=True),
+    backup.JOB.name: Rule(Permission.BACKUP),
+    backup.READ.name: Rule(Permission.BACKUP),
+    backup.DELETE.name: Rule(Permission.BACKUP_DELETE, audited=True),
     objects.GENERATE.name: _OBJECTS,
     objects.GENERATE_PAIR.name: _OBJECTS,
     objects.GENERATE_IN_SESSION.name: _OBJECTS,

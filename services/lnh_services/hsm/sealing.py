@@ -37,6 +37,8 @@ class Kind(str, enum.Enum):
     SESSION_OBJECT = "session-object"
     STATE = "state"
     JOINING = "joining"
+    ARCHIVE_KEY = "archive-key"
+    ARCHIVE_MANIFEST = "archive-manifest"
 
 
 @dataclass(frozen=True)

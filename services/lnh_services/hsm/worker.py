@@ -116,7 +116,7 @@ class Worker:
             Peer.ARGON2: directory.argon2,
             Peer.MEMBERSHIP: directory.membership_for_hsm,
             Peer.BALANCER: directory.balancer_status,
-            Peer.BACKUP: directory.backup_for_services,
+            Peer.BACKUP: directory.backup_for_hsm,
         }
         self._poller = zmq.Poller()
         self._poller.register(self._front, zmq.POLLIN)

@@ -90,6 +90,15 @@ class Sizes(NamedTuple):
     bytes: int
 
 
+class ItemsRead(NamedTuple):
+    """A read of all items: after which entry, how many of each table, and of about how many bytes."""
+
+    outgoing: Outgoing
+    after: int
+    counts: dict[str, int]
+    size: int
+
+
 class Engine:
     """The database of one member's store, in `directory`."""
 
@@ -304,17 +313,38 @@ class Engine:
     def send(self) -> Outgoing:
         """A snapshot of what is applied now, for any thread; `release` it. Raises SealBroken or DiskUncertain."""
         with told_apart("read"), self._use:
-            assert self._reader is not None, "no database is open"
-            connection = connect(self._path)
-            try:
-                connection.execute("BEGIN")
-                connection.execute("SELECT 1 FROM meta").fetchone()  # from here on it sees no later step
-            except BaseException:
-                connection.close()
-                raise
-            outgoing = Outgoing(connection, _describe)
+            outgoing = Outgoing(self._view(), _describe)
             self._outgoing.add(outgoing)
             return outgoing
+
+    def read_items(self) -> ItemsRead:
+        """As `send`, of the items alone, with what one should know of them before."""
+        with told_apart("read"), self._use:
+            view = self._view()
+            try:
+                _, base = _describe(view)
+                rows = view.execute("SELECT tbl, sum(items) FROM scopes GROUP BY tbl").fetchall()
+                (size,) = view.execute(
+                    "SELECT coalesce(sum(length(head) + length(body) + length(tags) + 64), 0) FROM items"
+                ).fetchone()
+            except BaseException:
+                view.close()
+                raise
+            outgoing = Outgoing(view, _describe, ("items",))
+            self._outgoing.add(outgoing)
+            return ItemsRead(outgoing, base.position.index, dict(rows), size)
+
+    def _view(self) -> sqlite3.Connection:
+        """A connection that sees what is committed now, and no later step."""
+        assert self._reader is not None, "no database is open"
+        connection = connect(self._path)
+        try:
+            connection.execute("BEGIN")
+            connection.execute("SELECT 1 FROM meta").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def release(self, outgoing: Outgoing) -> None:
         """A snapshot is not read any further."""

@@ -24,6 +24,7 @@ from lnh_services.store.driver import Driver
 from lnh_services.store.local import Interest
 from lnh_services.store.log import MemberId, Terms
 from lnh_services.store.protocol import Reply
+from lnh_services.store.readings import Readings
 from lnh_services.store.replica import Phase
 
 WATCH_MARGIN: Final = 0.05  # a watch is answered so long before its asker gives up
@@ -42,6 +43,7 @@ class StoreService:
         self._driver: Final = Driver(member, self._tell, self._wake_watchers)
         self._replica: Final = self._driver.replica
         self._engine: Final = self._driver.engine
+        self._readings: Final = Readings(self._engine)
         self._identities: dict[WorkerId, bytes] = {}
         self._watchers: set[asyncio.Future[None]] = set()
         self._hsm: Final = Server(directory.store_for_hsm, name="store.hsm")
@@ -66,6 +68,8 @@ class StoreService:
             door.serve(messages.TAKE_OVER, self._take_over)
             door.serve(messages.DIVERGENT, self._divergent)
             door.serve(messages.DIVERGENT_ACKNOWLEDGE, self._acknowledge_divergence)
+        self._services.serve(messages.READING_BEGIN, self._begin_reading)
+        self._services.serve(messages.READING_PART, self._read_part)
         self._hsm.serve(messages.COMMIT, self._commit)
         self._hsm.serve(messages.RECALL, self._recall)
         self._hsm.serve(messages.CREATE, self._create)
@@ -86,6 +90,7 @@ class StoreService:
             await self._driver.finish()
         finally:
             await asyncio.gather(self._hsm.close(0.2), self._services.close(0.2))
+            self._readings.end()
             await self._driver.close()
             os.close(self._lock)
 
@@ -126,6 +131,14 @@ class StoreService:
             raise ArgumentInvalid(f"sequence {recall.sequence}; at most {state.INTEGER_MAX}")
         # Whatever is in flight may be this very request: durable, but not yet forgotten by every cache.
         return await self._driver.read(None, perform)
+
+    async def _begin_reading(self, call: Call, _: Empty) -> messages.Reading:
+        self._driver.check_sound()
+        self._check_member()
+        return await self._readings.begin()
+
+    async def _read_part(self, call: Call, asked: messages.ReadPart) -> messages.Part:
+        return await self._readings.part(asked)
 
     # Writes
 

@@ -14,7 +14,7 @@ import hashlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,13 +82,18 @@ class Outgoing:
     Args:
         connection: with a read transaction of its own.
         describe: tells the cluster, and what a log that goes on from the state follows.
+        tables: what is read; for another store all of them.
     """
 
     def __init__(
-        self, connection: sqlite3.Connection, describe: Callable[[sqlite3.Connection], tuple[ClusterId, Base]]
+        self,
+        connection: sqlite3.Connection,
+        describe: Callable[[sqlite3.Connection], tuple[ClusterId, Base]],
+        tables: Collection[str] = tuple(_TABLES),
     ) -> None:
         self._connection: sqlite3.Connection | None = connection
         self._describe: Final = describe
+        self._tables: Final = tables
         self._lock: Final = threading.Lock()
         self._hash: Final = hashlib.sha256()
         self._chunks: Final = self._cut()
@@ -129,9 +134,9 @@ class Outgoing:
         assert self._connection is not None, "closed under its lock only"
         yield codec.encode(Header(FORMAT, *self._describe(self._connection)))
         counts = []
-        for name, table in _TABLES.items():
+        for name in self._tables:
             count = 0
-            for rows in _batches(self._rows(table)):
+            for rows in _batches(self._rows(_TABLES[name])):
                 count += len(rows)
                 yield codec.encode([name, rows])
             counts.append(count)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from lnh_common.messages import admin, objects, session
-from lnh_services.hsm.operations import cluster, cryptography, keyrings, members, session_objects
+from lnh_common.messages import admin, backup, objects, session
+from lnh_services.hsm.operations import backups, cluster, cryptography, keyrings, members, session_objects
 from lnh_services.hsm.operations import objects as on_objects
 from lnh_services.hsm.operations import session as on_sessions
 from lnh_services.hsm.worker_core import Handler
@@ -42,6 +42,13 @@ HANDLERS: Final[dict[str, Handler]] = {
     admin.MEMBER_DELETE.name: members.delete,
     admin.MEMBER_DIVERGENT.name: members.divergent,
     admin.STATUS.name: cluster.status,
+    backup.NOW.name: backups.now,
+    backup.LIST.name: backups.list_,
+    backup.SHOW.name: backups.show,
+    backup.VERIFY.name: backups.verify,
+    backup.JOB.name: backups.job,
+    backup.READ.name: backups.read,
+    backup.DELETE.name: backups.delete,
     objects.GENERATE.name: on_objects.generate,
     objects.GENERATE_PAIR.name: on_objects.generate_pair,
     objects.GENERATE_IN_SESSION.name: session_objects.generate,

@@ -1,0 +1,136 @@
+"""Backups of a cluster: made, looked at, verified and fetched through a member, whose files they are.
+
+with lnh.admin.connect("hsm1:4400", "admin", password, fingerprint="SHA256:...") as administration:
+job = administration.backups.wait(administration.backups.now())
+administration.backups.download(job.archive, Path("/mnt/elsewhere"))
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from lnh.sessions import Session
+from lnh_common import archives
+from lnh_common.archives import Outline
+from lnh_common.errors import ArchiveInvalid, LnhError, NameTaken
+from lnh_common.messages import backup as wire
+from lnh_common.messages.backup import ArchiveList, ArchiveView, JobView
+from lnh_common.messages.base import Empty
+
+Tell = Callable[[JobView], None]
+TellBytes = Callable[[int, int], None]
+
+_LOOK_EVERY: Final = 0.2  # seconds
+
+
+def _tell_nobody(_: JobView) -> None:
+    pass
+
+
+def _tell_no_bytes(_: int, __: int) -> None:
+    pass
+
+
+class Backups:
+    """The archives of the member that a session of an appliance user goes to."""
+
+    def __init__(self, session: Session) -> None:
+        self._session: Final = session
+
+    def now(self) -> JobView:
+        """Begin to make an archive of the whole cluster as it is; `wait` for it. Raises Busy, PermissionDenied."""
+        return self._session.ask(wire.NOW, Empty())
+
+    def verify(self, name: str) -> JobView:
+        """Begin to read every byte of an archive, restoring nothing; `wait` for it. Raises Busy, NameUnknown."""
+        return self._session.ask(wire.VERIFY, wire.ArchiveRef(name=name))
+
+    def job(self, id_: bytes = b"") -> JobView:
+        """How a job stands; with no id the last one of this member. Raises NameUnknown."""
+        return self._session.ask(wire.JOB, wire.JobRef(id=id_))
+
+    def wait(self, job: JobView, tell: Tell = _tell_nobody) -> JobView:
+        """Wait until a job is done, telling how it stands; raises what it failed with."""
+        while job.state == "running":
+            tell(job)
+            time.sleep(_LOOK_EVERY)
+            job = self.job(job.id)
+        tell(job)
+        if job.error is not None:
+            raise LnhError.from_wire(list(job.error))
+        return job
+
+    def list(self) -> ArchiveList:
+        """The archives of this member, oldest first."""
+        return self._session.ask(wire.LIST, Empty())
+
+    def show(self, name: str) -> ArchiveView:
+        """One archive, as it says itself; raises NameUnknown."""
+        return self._session.ask(wire.SHOW, wire.ArchiveRef(name=name))
+
+    def delete(self, name: str) -> None:
+        """Remove an archive from the member's disk; raises NameUnknown."""
+        self._session.ask(wire.DELETE, wire.ArchiveRef(name=name))
+
+    def download(self, name: str, directory: Path, tell: TellBytes = _tell_no_bytes) -> Path:
+        """Copy an archive into a directory here; interrupted, it goes on where it was when it is called again.
+
+        Args:
+            tell: is told how many bytes are here, of how many.
+
+        Raises NameUnknown, NameTaken (another file has the name), ArchiveInvalid (what came is not whole), OSError.
+        """
+        view = self.show(name)
+        target, part = directory / name, directory / f".{name}.part"
+        if target.exists():
+            if _is_copy(target, view):
+                return target
+            raise NameTaken(f"{target} is there and is not this archive")
+        with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
+            at = file.seek(0, os.SEEK_END)
+            if at > view.size:
+                at = file.truncate(0)
+                file.seek(0)
+            while at < view.size:
+                tell(at, view.size)
+                piece = self._session.ask(wire.READ, wire.PieceOf(name=name, offset=at))
+                if not piece.data:
+                    raise ArchiveInvalid(f"{name} is shorter on the member than it was")
+                file.write(piece.data)
+                at += len(piece.data)
+            tell(at, view.size)
+            file.flush()
+            try:
+                check(archives.check_copy(file), view)
+            except ArchiveInvalid:
+                part.unlink()
+                raise
+            os.fsync(file.fileno())
+        part.replace(target)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        return target
+
+
+def check(about: Outline, view: ArchiveView) -> None:
+    """Raises ArchiveInvalid unless a file is the archive that a member showed."""
+    if (about.header.id, about.manifest.hash, about.size) != (view.id, view.hash, view.size):
+        raise ArchiveInvalid(f"what came is not {view.name}")
+
+
+def _is_copy(path: Path, view: ArchiveView) -> bool:
+    with suppress(ArchiveInvalid), path.open("rb") as file:
+        check(archives.check_copy(file), view)
+        return True
+    return False
+
+
+__all__ = ["ArchiveList", "ArchiveView", "Backups", "JobView"]

@@ -1,0 +1,126 @@
+"""`lnh backup`: the whole cluster in one encrypted file, on the member that is asked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lnh.cli import terminal
+from lnh.cli.command import Yes, noun, verb
+from lnh.cli.options import AdminOptions
+
+if TYPE_CHECKING:
+    from lnh.backups import Backups
+    from lnh_common.messages.backup import ArchiveView, JobView
+
+app = noun("backup", "The whole cluster in one encrypted file, on the member that is asked.")
+
+_COLUMNS = ("name", "made", "label", "index", "size", "member", "problem")
+
+Name = Annotated[str, typer.Argument(help="Of the archive: lnh backup list.")]
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal's stderr, and nothing in a pipe; what it gives is told how many bytes of how many."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def wait(backups: Backups, job: JobView, what: str) -> JobView:
+    """Wait for a job, with a bar; raises what it failed with."""
+    with progress(what) as advance:
+        return backups.wait(job, lambda now: advance(now.done, now.total))
+
+
+def fetch(backups: Backups, name: str, directory: Path) -> Path:
+    """Download an archive, with a bar."""
+    with progress(f"download {name}") as advance:
+        return backups.download(name, directory, advance)
+
+
+def row(view: ArchiveView) -> dict[str, Any]:
+    """An archive as it is shown."""
+    record = terminal.fields(view)
+    record["made"] = terminal.moment(view.created_at) if view.created_at else ""
+    return record
+
+
+@verb(app, "now", AdminOptions)
+def now(
+    options: AdminOptions,
+    to: Annotated[Path | None, typer.Option(help="Copy it to this directory here, too.", file_okay=False)] = None,
+) -> None:
+    """Make an archive of the cluster as it is; writes go on meanwhile."""
+    with options.administration() as session:
+        backups = session.backups
+        job = wait(backups, backups.now(), "backup")
+        copy = fetch(backups, job.archive, to) if to is not None else None
+        record = row(backups.show(job.archive))
+    if options.json:
+        terminal.show_json(record | {"copy": str(copy or "")})
+        return
+    options.say(f"made {job.archive} ({record['size']} bytes, the state after entry {record['index']})")
+    if copy is not None:
+        options.say(f"copied to {copy}")
+
+
+@verb(app, "list", AdminOptions)
+def list_(options: AdminOptions) -> None:
+    """List the archives of the member that answers."""
+    with options.administration() as session:
+        found = session.backups.list()
+    options.rows(map(row, found.archives), *_COLUMNS)
+
+
+@verb(app, "show", AdminOptions)
+def show(options: AdminOptions, name: Name) -> None:
+    """Show what an archive says of itself: whose it is, of when, and how much is in it."""
+    with options.administration() as session:
+        record = row(session.backups.show(name))
+    if not options.json:
+        record.pop("created_at")
+    options.record(record)
+
+
+@verb(app, "verify", AdminOptions)
+def verify(options: AdminOptions, name: Name) -> None:
+    """Read every byte of an archive and check it, restoring nothing."""
+    with options.administration() as session:
+        job = wait(session.backups, session.backups.verify(name), f"verify {name}")
+    options.say(f"{name} is whole and genuine ({job.total} bytes of content)", name=name, size=job.total)
+
+
+@verb(app, "download", AdminOptions)
+def download(
+    options: AdminOptions,
+    name: Name,
+    to: Annotated[Path, typer.Option(help="The directory here.", file_okay=False)] = Path(),
+) -> None:
+    """Copy an archive to this machine; interrupted, it goes on where it was when it is run again."""
+    with options.administration() as session:
+        path = fetch(session.backups, name, to)
+    options.say(f"downloaded {path}", name=name, path=str(path))
+
+
+@verb(app, "delete", AdminOptions)
+def delete(options: AdminOptions, name: Name, yes: Yes = False) -> None:
+    """Remove an archive from the member's disk."""
+    terminal.confirm(f"Delete the archive {name}?", yes=yes)
+    with options.administration() as session:
+        session.backups.delete(name)
+    options.say(f"deleted {name}", name=name)

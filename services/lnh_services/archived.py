@@ -1,0 +1,100 @@
+"""What is in an archive: the cluster's items, as the store's snapshot stream has them (docs/formats/archive.md).
+
+    records, each after four bytes of its length:  [format, cluster, base]  ["items", rows]...  ["end", [count]]
+
+Pure. Every row of a whole archive comes out, or ArchiveInvalid.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from lnh_common import codec, limits
+from lnh_common.errors import ArchiveInvalid, MalformedMessage
+
+FORMAT: Final = 1
+RECORD_BYTES: Final = 2 * limits.BODY_BYTES
+_LENGTH: Final = 4
+
+Row = tuple[str, bytes, bytes, int, bytes, bytes, bytes]  # table, scope, id, version, packed tags, head, body
+
+
+def batches(chunks: Iterable[bytes], counts: dict[str, int]) -> Iterator[list[Row]]:
+    """The rows of an archive's plaintext, some at a time.
+
+    Args:
+        counts: how many there are of each table, as the manifest says.
+
+    Raises ArchiveInvalid.
+    """
+    found: Counter[str] = Counter()
+    first, ended = True, False
+    for record in _records(chunks):
+        if ended:
+            raise ArchiveInvalid("its content goes on after its end")
+        if first:
+            _check_header(record)
+            first = False
+            continue
+        match record:
+            case ["items", list(rows)]:
+                batch = _rows(rows)
+                found.update(row[0] for row in batch)
+                yield batch
+            case ["end", [int(count)]] if count == found.total():
+                ended = True
+            case _:
+                raise ArchiveInvalid("its content is not what this version writes")
+    if not ended or dict(found) != {table: count for table, count in counts.items() if count}:
+        raise ArchiveInvalid("items are missing in it")
+
+
+def _records(chunks: Iterable[bytes]) -> Iterator[Any]:
+    waiting = bytearray()
+    for chunk in chunks:
+        waiting += chunk
+        at = 0
+        while len(waiting) - at >= _LENGTH:
+            length = int.from_bytes(waiting[at : at + _LENGTH], "big")
+            if length > RECORD_BYTES:
+                raise ArchiveInvalid(f"a record in it claims {length} bytes; at most {RECORD_BYTES}")
+            if len(waiting) - at < _LENGTH + length:
+                break
+            try:
+                yield codec.decode(bytes(waiting[at + _LENGTH : at + _LENGTH + length]), RECORD_BYTES)
+            except MalformedMessage as error:
+                raise ArchiveInvalid(f"a record in it does not decode: {error}") from None
+            at += _LENGTH + length
+        del waiting[:at]
+    if waiting:
+        raise ArchiveInvalid("its content ends within a record")
+
+
+def _check_header(record: Any) -> None:
+    match record:
+        case [int(format_), bytes(), list()] if format_ <= FORMAT:
+            return
+        case [int(format_), *_] if format_ > FORMAT:
+            raise ArchiveInvalid(f"its content has format {format_}; this version reads {FORMAT}")
+    raise ArchiveInvalid("its content does not begin as this version writes it")
+
+
+def _rows(rows: list[Any]) -> list[Row]:
+    try:
+        return codec.convert(rows, list[Row])
+    except MalformedMessage as error:
+        raise ArchiveInvalid(f"an item in it is none: {error}") from None
+
+
+def parse_tags(packed: bytes) -> tuple[bytes, ...]:
+    """The tags of a row: each after one byte of length. Raises ArchiveInvalid."""
+    tags, at = [], 0
+    while at < len(packed):
+        end = at + 1 + packed[at]
+        if end > len(packed):
+            raise ArchiveInvalid("the tags of an item in it do not decode")
+        tags.append(packed[at + 1 : end])
+        at = end
+    return tuple(tags)

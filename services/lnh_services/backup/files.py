@@ -1,0 +1,189 @@
+"""A member's archives on its disk: found, looked into, read in pieces, begun, finished and removed.
+
+A new archive is written under a name that begins with a dot. It gets its own once all of it is on the disk, and that
+is durable when `finish` returns; what a crash leaves is removed at the next start. Every function here blocks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from lnh_common import archives
+from lnh_common.archives import Outline
+from lnh_common.errors import ArchiveInvalid, NameUnknown, StorageFailed
+from lnh_common.messages.backup import ARCHIVES_SHOWN, ArchiveView, Piece
+from lnh_services.durable import sync_directory
+
+SCHEDULED: Final = "-auto"  # ends the name of what the schedule made
+_PART: Final = ".part"
+
+
+def name_of(label: str, created_ms: int, *, scheduled: bool) -> str:
+    """What an archive of this cluster and time is called, without its suffix."""
+    plain = re.sub(r"[^A-Za-z0-9_]+", "-", label).strip("-")[:40] or "cluster"
+    moment = datetime.fromtimestamp(created_ms / 1000, timezone.utc)
+    return f"{plain}-{moment:%Y%m%dT%H%M%S}Z{SCHEDULED if scheduled else ''}"
+
+
+def is_scheduled(name: str) -> bool:
+    return re.search(rf"{SCHEDULED}(-\d+)?{re.escape(archives.SUFFIX)}$", name) is not None
+
+
+class Archives:
+    """One directory of archives."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory: Final = directory
+
+    def names(self) -> list[str]:
+        """Of all archives, the newest last (their names tell when they were made). Raises StorageFailed."""
+        try:
+            found = [
+                (entry.stat().st_mtime_ns, entry.name)
+                for entry in self.directory.iterdir()
+                if entry.name.endswith(archives.SUFFIX) and not entry.name.startswith(".") and entry.is_file()
+            ]
+        except OSError as error:
+            raise StorageFailed(f"{self.directory}: {error.strerror}") from error
+        return [name for _, name in sorted(found)]
+
+    def tidy(self) -> None:
+        """Remove what a crash left half written. Raises StorageFailed."""
+        try:
+            for path in self.directory.glob(f".*{_PART}"):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageFailed(f"{self.directory}: {error.strerror}") from error
+
+    def views(self) -> tuple[ArchiveView, ...]:
+        """The newest archives, oldest first. Raises StorageFailed."""
+        return tuple(self.view(name) for name in self.names()[-ARCHIVES_SHOWN:])
+
+    def view(self, name: str) -> ArchiveView:
+        """What an archive says of itself. Raises NameUnknown, StorageFailed."""
+        with self.open(name) as file:
+            size = os.fstat(file.fileno()).st_size
+            try:
+                return view(name, archives.outline(file))
+            except ArchiveInvalid as error:
+                return ArchiveView(name=name, size=size, problem=str(error))
+            except OSError as error:
+                return ArchiveView(name=name, size=size, problem=error.strerror or "it cannot be read")
+
+    def open(self, name: str) -> BinaryIO:
+        """Raises NameUnknown, StorageFailed."""
+        try:
+            descriptor = os.open(self.directory / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise NameUnknown(f"no archive {name} on this member") from None
+        except OSError as error:
+            raise StorageFailed(f"{name}: {error.strerror}") from error
+        return os.fdopen(descriptor, "rb")
+
+    def piece(self, name: str, offset: int, length: int) -> Piece:
+        """Raises NameUnknown, StorageFailed."""
+        with self.open(name) as file:
+            try:
+                return Piece(data=os.pread(file.fileno(), length, offset), size=os.fstat(file.fileno()).st_size)
+            except OSError as error:
+                raise StorageFailed(f"{name}: {error.strerror}") from error
+
+    def remove(self, name: str) -> None:
+        """Raises NameUnknown, StorageFailed."""
+        try:
+            (self.directory / name).unlink()
+            sync_directory(self.directory)
+        except FileNotFoundError:
+            raise NameUnknown(f"no archive {name} on this member") from None
+        except OSError as error:
+            raise StorageFailed(f"{name}: {error.strerror}") from error
+
+    def retire(self, cluster: bytes, keep: int) -> list[str]:
+        """Remove all but the newest `keep` archives that the schedule made of this cluster; what was removed."""
+        made = [name for name in self.names() if is_scheduled(name)]
+        own = [name for name in made if self.view(name).cluster == cluster]
+        retired = own[:-keep] if keep else []
+        for name in retired:
+            self.remove(name)
+        return retired
+
+
+def view(name: str, about: Outline) -> ArchiveView:
+    header, manifest = about.header, about.manifest
+    return ArchiveView(
+        name=name,
+        size=about.size,
+        created_at=header.created_at // 1000,
+        id=header.id,
+        cluster=header.cluster,
+        label=header.label,
+        index=header.index,
+        member=header.member,
+        product=header.product,
+        generation=header.generation,
+        items=manifest.items,
+        hash=manifest.hash,
+    )
+
+
+class NewArchive:
+    """A file that becomes an archive when it is finished, and nothing before.
+
+    Raises StorageFailed at construction and from every method.
+    """
+
+    def __init__(self, directory: Path, stem: str) -> None:
+        self._directory: Final = directory
+        self._stem: Final = stem
+        self._path: Final = directory / f".{stem}-{os.urandom(4).hex()}{_PART}"
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._descriptor = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            raise StorageFailed(f"{directory}: {error.strerror}") from error
+
+    def write(self, data: bytes) -> None:
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        except OSError as error:
+            raise StorageFailed(f"{self._directory}: {error.strerror}") from error
+
+    def finish(self) -> str:
+        """Give it its name, durably; answers it."""
+        try:
+            os.fsync(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = -1
+            name = self._named()
+            sync_directory(self._directory)
+        except OSError as error:
+            raise StorageFailed(f"{self._directory}: {error.strerror}") from error
+        return name
+
+    def _named(self) -> str:
+        """Take the first name that is free; another archive of the same second may have it."""
+        number = 1
+        while True:
+            name = f"{self._stem}{'' if number == 1 else f'-{number}'}{archives.SUFFIX}"
+            try:
+                (self._directory / name).hardlink_to(self._path)
+            except FileExistsError:
+                number += 1
+                continue
+            self._path.unlink()
+            return name
+
+    def discard(self) -> None:
+        """Remove it, unless it is finished."""
+        with suppress(OSError):
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+                self._descriptor = -1
+            self._path.unlink(missing_ok=True)

@@ -1,0 +1,70 @@
+"""The core's part in backup: gives keys and seals to the backup service of its member."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lnh_common.bus.server import Call, Server
+from lnh_common.errors import NoCluster
+from lnh_common.messages import backup, store
+from lnh_services.hsm import archives, genesis
+from lnh_services.hsm.belonging import STORE_SECONDS, Asks
+from lnh_services.hsm.records import ClusterRecord, Records
+from lnh_services.hsm.state import Cluster, Phase
+from lnh_services.hsm.vault import Vault
+
+
+class Archiving:
+    """Of one core.
+
+    Args:
+        store: this member's.
+        member: its name.
+    """
+
+    def __init__(self, vault: Vault, store_: Asks, member: str) -> None:
+        self._vault: Final = vault
+        self._store: Final = store_
+        self._member: Final = member
+
+    def serve(self, server: Server) -> None:
+        """Enter what the backup service asks."""
+        server.serve(backup.NEW_KEY, self._on_new_key)
+        server.serve(backup.SEAL, self._on_seal)
+        server.serve(backup.OPEN, self._on_open)
+
+    async def _on_new_key(self, call: Call, asked: backup.NewKey) -> backup.ArchiveKey:
+        cluster = self.cluster()
+        key, wrapped = archives.new_key(cluster, asked.id)
+        records, _ = await self.records(cluster)
+        return backup.ArchiveKey(
+            key=key,
+            wrapped=wrapped,
+            cluster=cluster.id,
+            label=cluster.label,
+            instance=records.instance,
+            generation=cluster.newest_smk().generation,
+            member=self._member,
+        )
+
+    async def _on_seal(self, call: Call, asked: backup.Sealing) -> backup.Sealed:
+        return backup.Sealed(seal=archives.seal_manifest(self.cluster(), asked.header, asked.manifest))
+
+    async def _on_open(self, call: Call, asked: backup.Opening) -> backup.DataKey:
+        return backup.DataKey(key=archives.open_archive(self.cluster(), asked.header, asked.manifest, asked.seal))
+
+    def cluster(self) -> Cluster:
+        """Raises NotActivated, NoCluster."""
+        cluster = self._vault.opened.cluster
+        if cluster is None or cluster.phase is not Phase.CREATED:
+            raise NoCluster("this member has no cluster")
+        return cluster
+
+    async def records(self, cluster: Cluster) -> tuple[Records, int]:
+        """The means to read and make records of the present instance, and the cluster record's version."""
+        bare = cluster.records()
+        where = bare.key_of(ClusterRecord, genesis.CLUSTER_RECORD)
+        item = (await self._store.ask(store.GET, store.Get(key=where), timeout=STORE_SECONDS)).item
+        if item is None:
+            raise NoCluster("this member's store does not hold the cluster's records yet")
+        return cluster.records(bare.read(ClusterRecord, item).instance), item.version

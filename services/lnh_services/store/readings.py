@@ -1,0 +1,86 @@
+"""A consistent read of all items for this member's backup service, in parts it asks for; writes go on meanwhile.
+
+One at a time, because the WAL cannot be shortened while it lasts: who does not ask for its next part in time loses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Final
+
+from lnh_common.errors import Busy, LnhError, NotPossible
+from lnh_common.messages import store as messages
+from lnh_services.store.engine import Engine
+from lnh_services.store.snapshots import Outgoing, SnapshotGone
+
+PATIENCE: Final = 60.0  # seconds without a question after which a reading is given up
+
+
+class Readings:
+    """Made and used within a running loop."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine: Final = engine
+        self._loop: Final = asyncio.get_running_loop()
+        self._outgoing: Outgoing | None = None
+        self._id = b""
+        self._last: tuple[int, bytes] = (-1, b"")
+        self._turn: Final = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def begin(self) -> messages.Reading:
+        """Raises Busy while there is another, SealBroken, StorageFailed."""
+        async with self._turn:
+            if self._outgoing is not None:
+                raise Busy("another backup is reading this member's store")
+            read = await asyncio.to_thread(self._engine.read_items)
+            self._outgoing, self._id, self._last = read.outgoing, os.urandom(16), (-1, b"")
+            self._wait()
+            return messages.Reading(id=self._id, index=read.after, items=read.counts, size=read.size)
+
+    async def part(self, asked: messages.ReadPart) -> messages.Part:
+        """Raises NotPossible when the reading is over, SealBroken, StorageFailed."""
+        async with self._turn:
+            if self._id != asked.id:
+                raise NotPossible("this reading of the store is over")
+            number, data = self._last
+            if asked.number == number:
+                return messages.Part(data=data)
+            if self._outgoing is None or asked.number != number + 1:
+                raise NotPossible("this reading of the store is over")
+            try:
+                data = await asyncio.to_thread(_next, self._outgoing)
+            except (SnapshotGone, LnhError) as error:
+                self.end()
+                if isinstance(error, LnhError):
+                    raise
+                raise NotPossible(f"this reading of the store is over: {error}") from error
+            self._last = (asked.number, data)
+            if data:
+                self._wait()
+            else:
+                self._release()
+            return messages.Part(data=data)
+
+    def end(self) -> None:
+        """Give up what is being read, if anything is."""
+        self._release()
+        self._id = b""
+
+    def _release(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        outgoing, self._outgoing = self._outgoing, None
+        if outgoing is not None:
+            self._engine.release(outgoing)
+
+    def _wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(PATIENCE, self.end)
+
+
+def _next(outgoing: Outgoing) -> bytes:
+    return outgoing.next() or b""

@@ -1,0 +1,153 @@
+"""A cluster backed up by real processes: made while writes go on, listed, verified, fetched and removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import lnh
+from lnh import admin
+from lnh.console import Console
+from lnh_common import archives
+from processes import Processes, RunningMember
+
+SO, ADMIN, PO, FIRST, KRSO, KRCO = (f"the password of {who}" for who in ("so", "admin", "po", "first", "krso", "krco"))
+LNH = str(Path(sys.executable).parent / "lnh")
+
+
+@dataclass
+class Site:
+    root: Path
+    member: RunningMember
+    processes: Processes
+    passwords: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def client(self) -> Path:
+        return self.root / "client"
+
+    def connect(self) -> lnh.Cluster:
+        return lnh.connect("prod", directory=self.client)
+
+    def run(self, *words: str, status: int = 0) -> str:
+        """A command as an administrator types it; what it printed."""
+        done = subprocess.run(
+            [LNH, *words],
+            env={**os.environ, **self.passwords, "LNH_CONFIG": str(self.client), "XDG_RUNTIME_DIR": str(self.client)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout if status == 0 else done.stderr
+
+    def json(self, *words: str) -> dict[str, object]:
+        found = json.loads(self.run(*words, "--json"))
+        assert isinstance(found, dict)
+        return found
+
+
+def set_up(site: Site) -> None:
+    member, root = site.member, site.root
+    for name, secret in (("ADMIN", ADMIN), ("PO", PO), ("SO", SO), ("KRCO", KRCO)):
+        path = root / f"{name}.password"
+        path.write_text(secret)
+        site.passwords[f"LNH_{name}_PASSWORD_FILE"] = str(path)
+    with Console(member.directory.root) as console:
+        console.init_appliance("admin", ADMIN)
+        console.init_hsm("A", SO, b"activation secret")
+        console.install_package("cluster", SO)
+        created = console.create_cluster("prod", SO, PO)
+    address = f"127.0.0.1:{member.settings.base_port}"
+    configuration = lnh.Configuration(site.client)
+    lnh.register(configuration, address, "web-1", "admin", lambda: ADMIN, wanted=created.fingerprint)
+    with site.connect() as cluster:
+        with admin.login(cluster.connection, "admin", ADMIN, po_password=PO) as session:
+            session.create_keyrings("payments")
+            session.init_krso("payments", FIRST)
+        keyring = cluster.keyring("payments")
+        keyring.change_password(lnh.Role.KRSO, FIRST, KRSO)
+        with keyring.login(lnh.Role.KRSO, KRSO) as holder:
+            holder.set_krco(KRCO)
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    processes = Processes()
+    with tempfile.TemporaryDirectory(prefix="lnh-") as place:
+        root = Path(place)
+        one = Site(root, RunningMember(processes, root / "A", workers=1), processes)
+        try:
+            one.member.start()
+            set_up(one)
+            yield one
+        finally:
+            processes.end()
+
+
+def test_a_backup_is_made_while_writes_go_on_and_is_listed_verified_and_fetched(site: Site, tmp_path: Path) -> None:
+    made, stop = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with site.connect() as cluster, cluster.keyring("payments").login(lnh.Role.KRCO, KRCO) as session:
+            while not stop.is_set():
+                session.generate_key(lnh.KeyType.GENERIC_SECRET, 4096, label="meanwhile")
+                made.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert made.wait(20)
+        archive = site.json("backup", "now", "--to", str(tmp_path))
+    finally:
+        stop.set()
+        writer.join()
+    name = str(archive["name"])
+    copy = tmp_path / name
+    assert archive["copy"] == str(copy)
+    with copy.open("rb") as file:
+        about = archives.check_copy(file)
+    assert (about.header.index, about.manifest.items) == (archive["index"], archive["items"])
+    assert about.manifest.items["object"] >= 1
+    assert about.manifest.items["keyring"] == 1
+    assert about.manifest.items["credential"] == 4  # admin, PO, KRSO, KRCO
+    assert b"payments" not in copy.read_bytes(), "a stolen archive does not even tell names"
+    assert (site.member.directory.backup / name).stat().st_mode & 0o777 == 0o600
+
+    assert [view["name"] for view in json.loads(site.run("backup", "list", "--json"))] == [name]
+    assert site.json("backup", "show", name)["label"] == "prod"
+    assert "whole and genuine" in site.run("backup", "verify", name)
+    assert site.run("backup", "download", name, "--to", str(tmp_path)).strip() == f"downloaded {copy}"
+
+    part = tmp_path / "again" / f".{name}.part"
+    part.parent.mkdir()
+    part.write_bytes(copy.read_bytes()[:1000])  # as an interrupted download leaves it
+    site.run("backup", "download", name, "--to", str(part.parent))
+    assert (part.parent / name).read_bytes() == copy.read_bytes()
+    assert not part.exists()
+
+    damaged = bytearray(copy.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (site.member.directory.backup / "damaged.lnhb").write_bytes(damaged)
+    (site.member.directory.backup / "short.lnhb").write_bytes(damaged[:5000])
+    assert "is damaged" in site.run("backup", "verify", "damaged.lnhb", status=1)
+    assert "ends early" in site.run("backup", "verify", "short.lnhb", status=1)
+    assert "no archive none.lnhb" in site.run("backup", "verify", "none.lnhb", status=1)
+    for each in ("damaged.lnhb", "short.lnhb"):
+        site.run("backup", "delete", each, "--yes")
+    assert [path.name for path in site.member.directory.backup.iterdir()] == [name]
+    with Console(site.member.directory.root) as console:
+        acts = [(record["operation"], record["outcome"]) for record in console.audit()]
+    assert ("backup.now", "ok") in acts
+    assert ("backup.delete", "ok") in acts
