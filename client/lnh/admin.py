@@ -24,6 +24,7 @@ from lnh_common.messages import admin as wire
 from lnh_common.messages.admin import (
     ClientView,
     ClusterView,
+    GroupView,
     InvitationView,
     KeyringView,
     MemberView,
@@ -38,6 +39,7 @@ __all__ = [
     "Administration",
     "ClientView",
     "ClusterView",
+    "GroupView",
     "InvitationView",
     "KeyringView",
     "MemberView",
@@ -162,6 +164,22 @@ class Administration(Session):
         """Give a member another name or address; what is not given stays. Raises NameUnknown, NameTaken."""
         change = wire.ChangeMember(member=self.member(name).id, name=new_name, host=host, port=port)
         self.ask(wire.MEMBER_SET, change)
+
+    def groups(self) -> list[GroupView]:
+        """Every affinity group and who is in it, as the member that answers sees it."""
+        return list(self.ask(wire.GROUP_LIST, Empty()).groups)
+
+    def create_group(self, label: str) -> None:
+        """Create an affinity group; raises NameTaken, LimitReached (64 groups), ArgumentInvalid, MemberReadOnly."""
+        self.ask(wire.GROUP_CREATE, wire.GroupRef(label=label))
+
+    def delete_group(self, label: str) -> None:
+        """Delete an affinity group; raises NameUnknown, NotPossible (it has members), MemberReadOnly."""
+        self.ask(wire.GROUP_DELETE, wire.GroupRef(label=label))
+
+    def move_member(self, name: str, group: str) -> None:
+        """Move a member to another affinity group; raises NameUnknown, MemberReadOnly."""
+        self.ask(wire.MEMBER_MOVE, wire.MoveMember(member=self.member(name).id, group=group))
 
     def promote(self, name: str) -> str:
         """Make a member the primary, losing nothing; what one should know. Raises NameUnknown, NotPossible."""

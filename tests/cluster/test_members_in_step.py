@@ -23,7 +23,10 @@ from lnh import LnhError, MemberReadOnly, ObjectUnknown, OutcomeUnknown, Passwor
 from lnh.cli import local
 from lnh.cli.local import Member, Place, Steps
 from lnh_common import codec
-from processes import wait_until
+from lnh_common.bus import curve
+from lnh_common.messages import membership
+from lnh_services.paths import MemberDirectory
+from processes import ask, wait_until
 
 WITHIN = 60.0
 
@@ -225,6 +228,57 @@ def test_without_its_primary_a_member_signs_and_refuses_writes_and_nothing_ackno
         for session in sessions:
             found = {each.handle for each in session.find(label="made")}
             assert set(made) <= found
+
+
+def refusal(members: Members, through: Member, *words: str) -> str:
+    """What a command that must be refused says."""
+    with pytest.raises(local.StepFailed) as failed:
+        members.steps.run("lnh", *words, through=through)
+    assert "refused:" in str(failed.value), failed.value
+    return str(failed.value)
+
+
+def groups_seen_by(members: Members, member: Member) -> dict[str, list[str]]:
+    shown = json.loads(members.steps.run("lnh", "group", "list", "--json", through=member))
+    return {each["label"]: each["members"] for each in shown}
+
+
+def test_groups_are_the_same_on_every_member_whoever_changed_them_and_whoever_was_killed(members: Members) -> None:
+    steps = members.steps
+    members.all_read_write()
+    primary = members.primary()
+    one, other = (member for member in members.all if member is not primary)
+    steps.run("lnh", "group", "create", "east", through=one)
+    assert "there is a group 'east'" in refusal(members, other, "group", "create", "east")
+    steps.run("lnh", "member", "move", primary.name, "east", through=other)
+    steps.run("lnh", "member", "move", one.name, "east", through=one)
+    inside = sorted((primary.name, one.name))
+    refused = refusal(members, primary, "group", "delete", "east", "--yes")
+    assert f"has members: {', '.join(inside)}" in refused
+    assert "lnh member move" in refused
+    expected = {"east": inside, "local": [other.name]}
+    wait_until(lambda: all(groups_seen_by(members, member) == expected for member in members.all), "the groups", WITHIN)
+
+    primary.stop(signal.SIGKILL)
+    steps.wait_for(one, {one.name: "read-only", other.name: "read-only"})
+    assert "lease" in refusal(members, one, "group", "create", "west")
+    steps.start(primary)
+    members.all_read_write()
+    assert [groups_seen_by(members, member) for member in members.all] == [expected] * len(members.all)
+    for name in inside:
+        steps.run("lnh", "member", "move", name, "local", through=primary)
+    steps.run("lnh", "group", "delete", "east", "--yes", through=other)
+    shown = json.loads(steps.run("lnh", "member", "list", "--json", through=primary))
+    assert {view["name"]: view["group"] for view in shown} == {member.name: "local" for member in members.all}
+
+
+def test_every_member_tells_the_others_its_balancers_key(members: Members) -> None:
+    members.all_read_write()
+    directories = {member.name: MemberDirectory(member.directory) for member in members.all}
+    keys = {name: curve.to_raw(each.client_public.read_bytes().strip()) for name, each in directories.items()}
+    for each in directories.values():
+        view = ask(each.membership_for_services, membership.STATUS)
+        assert {member.name: member.door for member in view.members} == keys
 
 
 def test_two_administrators_at_once_leave_one_primary_and_a_whole_cluster(members: Members) -> None:

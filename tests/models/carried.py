@@ -17,7 +17,7 @@ from lnh_common.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.messages import (
     admin as _admin,  # noqa: F401  # enters its operations
 )
-from lnh_common.messages import membership, objects, session, store
+from lnh_common.messages import backup, membership, objects, session, store
 from lnh_common.messages.base import OPERATIONS, Message, Operation, Seal
 from lnh_services.hsm import audit
 from lnh_services.hsm.argon2 import derive
@@ -59,6 +59,8 @@ OBJECT: Final[dict[Attribute, Any]] = {
     Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.KEY_TYPE: KeyType.AES, Attribute.LABEL: "payments",
     Attribute.ID: b"\x01",
 }  # fmt: skip
+
+OF_PATTERN: Final = {backup._NAME: "sample.lnhb"}
 
 STORE_MESSAGES: Final[tuple[type[Any], ...]] = (*get_args(protocol.Message), *get_args(transfer.Transfer))
 PEER_OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = tuple(
@@ -140,6 +142,8 @@ def _sample(info: Any, name: str) -> Any:
         case msgspec.inspect.BytesType():
             size = info.min_length or min(len(name), info.max_length or len(name))
             return (name.encode() * size)[:size]
+        case msgspec.inspect.StrType() if info.pattern in OF_PATTERN:
+            return OF_PATTERN[info.pattern]
         case msgspec.inspect.StrType():
             return (name * (info.min_length or 1))[: info.max_length]
         case msgspec.inspect.BoolType():
@@ -158,7 +162,7 @@ def _sample(info: Any, name: str) -> Any:
             return [_sample(each, name) for each in info.item_types]
         case msgspec.inspect.DictType():
             return {_sample(info.key_type, name): _sample(info.value_type, name)}
-        case msgspec.inspect.AnyType():
+        case msgspec.inspect.AnyType() | msgspec.inspect.CustomType():
             return b"any"
         case _:
             raise AssertionError(f"no sample of {info}")

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+import msgspec
+
 from lnh_common.bus.server import Call, Server
 from lnh_common.errors import AlreadyDone, NotPossible
 from lnh_common.messages import store
@@ -30,6 +32,7 @@ ORDERS: tuple[Operation[Any, Any], ...] = (
     store.ADOPT,
     store.DESTROY,
     store.MEMBER_SET,
+    store.MEMBER_DOOR,
     store.MEMBER_REMOVE,
     store.PROMOTE,
     store.TAKE_OVER,
@@ -115,6 +118,11 @@ class SmallStore:
                 if any(gone.member == changed.id for gone in log.removed):
                     raise NotPossible("this member was removed; it joins again with a new id and key")
                 log.members = [each for each in log.members if each.id != changed.id] + [changed]
+                return store.Committed(index=log.items.index)
+            case store.SetDoor(member=which, door=door):
+                log.members = [
+                    msgspec.structs.replace(each, door=door) if each.id == which else each for each in log.members
+                ]
                 return store.Committed(index=log.items.index)
             case store.MemberRef(member=member) if name == store.PROMOTE.name:
                 log.primary, log.epoch = member, log.epoch + 1

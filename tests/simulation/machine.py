@@ -14,6 +14,7 @@ from lnh_common.messages.store import Commit, Key, MemberInfo
 from lnh_services.store import state
 from lnh_services.store.caches import Grant, WorkerId, WorkerLeases
 from lnh_services.store.log import MemberId, Milliseconds, Position
+from lnh_services.store.opener import Opener
 from lnh_services.store.protocol import (
     Appended,
     Effect,
@@ -306,9 +307,14 @@ class Process:
                         f"a cache at m{self.machine.slot} is of {view.applied.index}, a snapshot of {self.installed}"
                     )
 
+    def _gathers(self) -> bool:
+        """Whether a promise still counts: one that comes once the greatest log is being fetched does not."""
+        role = self.replica.role
+        return isinstance(role, Opener) and role._best is None
+
     def receive(self, sender: MemberId, message: Message) -> None:
         self.world.trace(self.machine.slot, "hears", message)
-        if isinstance(message, Report):
+        if isinstance(message, Report) and self._gathers():
             self.world.truth.promises(sender, message.epoch)
         if isinstance(message, Appended):
             self._hear_acknowledgement(sender, message)

@@ -13,13 +13,14 @@ from unittest.mock import patch
 
 import msgspec
 
-from lnh_services.store import state
+from lnh_services.store import listing, state
 from lnh_services.store.follower import Follower
+from lnh_services.store.history import Standing
 from lnh_services.store.local import Local
-from lnh_services.store.log import Epoch, MemberId, Open, Position
+from lnh_services.store.log import Epoch, MemberId, Members, Open, Position
 from lnh_services.store.opener import Opener
 from lnh_services.store.primary import Primary, Progress, Promotion
-from lnh_services.store.protocol import Appended, Durable, Effect, Go, Instant, Persist
+from lnh_services.store.protocol import Appended, Durable, Effect, Go, Instant, Listing, Persist
 from lnh_services.store.replica import Replica
 from lnh_services.store.state import Applied
 from models.storage import DictStorage
@@ -52,6 +53,11 @@ def _only(members: int = 3, seconds: float = 10.0, log_entries: int = 12, **rate
 
 
 # The rules as they must not be
+
+
+def _change_again(standing: Standing, order: Listing) -> Members | None:
+    changed: Members | None = listing._CHANGES[type(order)](standing, order)
+    return changed
 
 
 def _vouched_before_fsync(self: Local) -> int:
@@ -263,6 +269,7 @@ MUTATIONS: dict[str, Mutation] = {
     "let an uncommitted removal expel": Mutation(
         ((Local, "expelling", _expelling_early),), _only(4, remove=10.0, join=4.0, slow_disk=15.0)
     ),
+    "change groups again when asked again": Mutation(((listing, "change", _change_again),), _only(regroup=20.0)),
 }
 
 # What the replica itself once did wrong, as the simulator found.

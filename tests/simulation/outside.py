@@ -21,6 +21,7 @@ from lnh_services.store.protocol import (
 )
 from lnh_services.store.replica import Phase
 from simulation import plan as plans
+from simulation import regrouping
 from simulation.machine import Machine
 
 if TYPE_CHECKING:
@@ -202,6 +203,22 @@ class Outside:
 
     def do_terms(self, slot: int, lease_ms: int) -> None:
         self._order(self.world.pick(slot), SetTerms(Terms(lease_ms=lease_ms)), ignored)
+
+    def do_regroup(self, slot: int, number: int, label: int, kind: int, again: tuple[tuple[int, float], ...]) -> None:
+        """An order about groups, repeated as one does who was told nothing."""
+        via = self.world.pick(slot)
+        target = self._member_of(via, number)
+        if target is None:
+            return
+        request = self.world.number().to_bytes(16, "big")
+        asked = regrouping.order(kind, label, target, request)
+
+        def ask(through: Machine) -> None:
+            self._order(through, asked, lambda answer, _: self.world.regrouped.note(request, answer))
+
+        ask(via)
+        for other, delay in again:
+            self.world.at(self.world.now + delay, lambda other=other: ask(self.world.pick(other)))  # type: ignore[misc]
 
     def do_look(self, slot: int) -> None:
         process = self.world.pick(slot).process

@@ -37,9 +37,10 @@ RATES: dict[str, float] = {  # of each action, a second
     "terms": 0.04,
     "jump": 0.05,
     "look": 0.03,
+    "regroup": 0.3,
 }
 WORKLOAD = ("write", "read")
-ADMINISTRATION = ("join", "promote", "remove", "take_over", "terms", "look")
+ADMINISTRATION = ("join", "promote", "remove", "take_over", "terms", "look", "regroup")
 
 
 class Action(NamedTuple):
@@ -158,6 +159,11 @@ def _slot_and_number(rng: random.Random, profile: Profile) -> tuple[Any, ...]:
     return _slot(rng), rng.randrange(2520)
 
 
+def _regroup(rng: random.Random, profile: Profile) -> tuple[Any, ...]:
+    again = tuple((_slot(rng), _some_time(rng, 0.1, 1.0, 3.0)) for _ in range(rng.choice((0, 1, 2))))
+    return (_slot(rng), *_slot_and_number(rng, profile), rng.randrange(4), again)
+
+
 def _take_over(rng: random.Random, profile: Profile) -> tuple[Any, ...]:
     how = rng.choice(("crash", "crash", "isolate", "isolate", "nothing"))
     admins = tuple(
@@ -193,4 +199,5 @@ _ARGS: dict[str, Callable[[random.Random, Profile], tuple[Any, ...]]] = {
     "terms": lambda rng, _: (_slot(rng), rng.choice((500, 1000, 1500, 2500))),
     "jump": lambda rng, _: (_slot(rng), rng.choice((-5000, -200, 200, 5000))),
     "look": lambda rng, _: (_slot(rng),),
+    "regroup": _regroup,
 }

@@ -39,6 +39,7 @@ from simulation.disk import Snapshot
 from simulation.machine import Machine, Process, Worker
 from simulation.outside import CLUSTER, Outside, ignored
 from simulation.plan import Action, Plan
+from simulation.regrouping import Regrouped
 from simulation.telling import Failure, shown
 from simulation.truth import Report, Truth, name_of, touches
 
@@ -77,6 +78,7 @@ class World:
         self.fresh = list(range(plans.SLOTS))  # slots never used
         self.clients = Clients(self)
         self.outside = Outside(self)
+        self.regrouped = Regrouped()
         self.settling = False
 
     # Time and chance
@@ -379,7 +381,11 @@ class World:
             infos = leader.process.replica.members
             for machine in self.machines:
                 process = machine.process
-                if machine.info in infos and process is not None and process.replica.phase is Phase.NONE:
+                if (
+                    any(machine.id == each.id for each in infos)
+                    and process is not None
+                    and process.replica.phase is Phase.NONE
+                ):
                     self.outside.adopt(machine, infos)
 
     def leader(self) -> Machine | None:
@@ -442,6 +448,7 @@ class World:
             ours, theirs = machine.disk.seen.storage, leader.disk.seen.storage
             assert (ours.items, ours.marks) == (theirs.items, theirs.marks), f"7: m{machine.slot} has another state"
             assert _records(ours) == _records(theirs), f"7: m{machine.slot} has other records"
+        self.regrouped.judge(self.truth, leader)
         violation = check(self.clients.history(tip), VersionedItems(KEYS), PATIENCE)
         assert violation is None, f"4: {violation}"
 

@@ -16,6 +16,21 @@ from lnh_services.hsm.steps import Ask, Peer
 from models.worker import ADMIN_PASSWORD, PO_PASSWORD, Client, World
 
 OTHER = b"b" * 16
+MEMBERS = tuple(
+    membership.MemberState(
+        id=name.encode() * 16,
+        name=name,
+        address="host:1",
+        role="secondary",
+        state="read-write",
+        group=group,
+        product="",
+    )
+    for name, group in (("a", "local"), ("b", "east"), ("c", "east"))
+)
+VIEW = membership.View(
+    cluster=b"c" * 16, primary=b"a" * 16, epoch=1, members=MEMBERS, services=(), groups=("east", "local", "west")
+)
 ADMIN = Credential(role=Role.USER, name="admin", password=ADMIN_PASSWORD)
 PO = Credential(role=Role.PO, password=PO_PASSWORD)
 
@@ -33,6 +48,8 @@ class Cluster(World):
             self.orders.append(asked.message)
             if self.refusal:
                 raise self.refusal
+            if asked.operation is membership.STATUS:
+                return VIEW
             return membership.Done(remark="done")
         if asked.operation is hsm.INVITE:
             return hsm.Invited(text="an invitation", expires=9, identity="SHA256:x")
@@ -86,6 +103,47 @@ def test_an_admin_and_nobody_less(world: Cluster, operation: Operation[Any, Any]
     assert world.orders == []
     assert administrator.ask(operation, message).remark == "done"
     assert world.audit[-1].target == OTHER.hex()
+
+
+GROUPS: list[tuple[Operation[Any, Any], Message, str]] = [
+    (admin.GROUP_CREATE, admin.GroupRef(label="east"), "east"),
+    (admin.GROUP_DELETE, admin.GroupRef(label="east"), "east"),
+    (admin.MEMBER_MOVE, admin.MoveMember(member=OTHER, group="east"), f"{OTHER.hex()}/east"),
+]
+
+
+@pytest.mark.parametrize(("operation", "message", "target"), GROUPS, ids=lambda value: getattr(value, "name", ""))
+def test_an_operator_changes_groups_and_who_may_only_look_does_not(
+    world: Cluster, operation: Operation[Any, Any], message: Message, target: str
+) -> None:
+    administrator = session(world, ADMIN)
+    for role in ("operator", "monitor"):
+        administrator.ask(admin.USER_ADD, admin.AddUser(name=role, role=role, password=f"{role} password"))
+    operator, monitor = (
+        session(world, Credential(role=Role.USER, name=role, password=f"{role} password"))
+        for role in ("operator", "monitor")
+    )
+    with pytest.raises(errors.PermissionDenied):
+        monitor.ask(operation, message)
+    assert world.orders == []
+    assert operator.ask(operation, message).remark == "done"
+    assert (world.audit[-1].operation, world.audit[-1].target) == (operation.name, target)
+    found = monitor.ask(admin.GROUP_LIST, Empty()).groups
+    assert [(each.label, each.members) for each in found] == [("east", ("b", "c")), ("local", ("a",)), ("west", ())]
+
+
+def test_every_try_of_a_change_of_groups_has_one_name_and_no_other_request_has_it(world: Cluster) -> None:
+    administrator = session(world, ADMIN)
+    order = admin.MoveMember(member=OTHER, group="east")
+    sent, keys = administrator.sealed(admin.MEMBER_MOVE, order)
+    for _ in range(2):
+        administrator.open(admin.MEMBER_MOVE, sent, keys, world.serve(administrator.worker, sent))
+    administrator.ask(admin.MEMBER_MOVE, order)
+    session(world, ADMIN).ask(admin.MEMBER_MOVE, order)
+    names = [each.request for each in world.orders if isinstance(each, store.MoveMember)]
+    assert len(names) == 4
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
 
 
 def test_a_removal_goes_with_a_dismissal_that_is_kept_for_who_did_not_hear(world: Cluster) -> None:

@@ -137,6 +137,27 @@ def test_a_member_says_what_its_door_is_when_the_list_says_otherwise_and_all_can
     assert doors == told
 
 
+# --- groups
+
+
+def test_groups_are_changed_by_the_store_once_every_member_knows_of_them() -> None:
+    world = World(A, B)
+    order = store.CreateGroup(group="east", request=b"r" * 16)
+    asked: list[Message] = []
+
+    def answer(message: Message) -> Message:
+        asked.append(message)
+        return store.Committed(index=8)
+
+    world.answers["store.group.create"] = answer
+    with pytest.raises(errors.NotPossible, match=r"version 0\.1\.7") as refused:
+        world.run(procedures.regroup(store.GROUP_CREATE, order, products=lambda: ["0.2.0", "0.1.7"]))
+    assert "lnh member list" in advice(refused)
+    assert asked == []
+    world.run(procedures.regroup(store.GROUP_CREATE, order, products=lambda: ["0.2.0", ""]))
+    assert asked == [order]
+
+
 # --- joining
 
 ASKING = messages.AskToJoin(host="host", port=7101, key=A.key, invitation=bytes(32), request=b"request")

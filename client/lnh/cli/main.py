@@ -15,6 +15,7 @@ from lnh.cli import (
     cluster,
     cryptography,
     demo,
+    group,
     hsm,
     key,
     keyring,
@@ -35,7 +36,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _noun in (appliance, hsm, partition, package, cluster, member, user, client, keyring, role, key, backup, audit):
+for _noun in (
+    appliance, hsm, partition, package, cluster, member, group, user, client, keyring, role, key, backup, audit,
+):  # fmt: skip
     app.add_typer(_noun.app)
 for _verbs in (cryptography, status, bench, demo, local):
     _verbs.enter(app)

@@ -101,6 +101,16 @@ def _parts(address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+@verb(app, "move", AdminOptions)
+def move(
+    options: AdminOptions, name: Name, group: Annotated[str, typer.Argument(help="The affinity group it goes to.")]
+) -> None:
+    """Move a member to another affinity group; clients that talk to it are served by that group from then on."""
+    with options.administration() as session:
+        session.move_member(name, group)
+    options.say(f"{name} is in group {group} now", name=name, group=group)
+
+
 @verb(app, "promote", AdminOptions)
 def promote(options: AdminOptions, name: Name) -> None:
     """Make a member the primary; nothing is lost, and writes pause for a moment."""

@@ -9,7 +9,7 @@ import msgspec
 from lnh_common import limits
 from lnh_common.messages.base import Confidential, Effect, Empty, Message, Seal, operation
 from lnh_common.messages.session import Id16, Password, PersonName
-from lnh_common.messages.store import Divergent
+from lnh_common.messages.store import Divergent, GroupLabel
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CHARACTERS)]
 Label = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.LABEL_BYTES)]
@@ -163,6 +163,28 @@ class MemberRef(Message):
     member: Id16
 
 
+class GroupRef(Message):
+    label: GroupLabel
+
+
+class GroupView(Message):
+    """An affinity group; `members` are names."""
+
+    label: str
+    members: tuple[str, ...]
+
+
+class Groups(Message):
+    groups: tuple[GroupView, ...]
+
+
+class MoveMember(Message):
+    """Move a member to another affinity group."""
+
+    member: Id16
+    group: GroupLabel
+
+
 class DeleteMember(Message):
     """Remove a member that is lost for good; with `force` although others that should agree are missing too."""
 
@@ -222,4 +244,8 @@ MEMBER_PROMOTE: Final = operation("member.promote", MemberRef, Remark, _S, _W)
 MEMBER_REMOVE: Final = operation("member.remove", MemberRef, Remark, _S, _W)
 MEMBER_DELETE: Final = operation("member.delete", DeleteMember, Remark, _S, _W)
 MEMBER_DIVERGENT: Final = operation("member.divergent-entries", LookAtDivergent, Divergent, _S, _W)
+MEMBER_MOVE: Final = operation("member.move", MoveMember, Remark, _S, _W)
+GROUP_CREATE: Final = operation("group.create", GroupRef, Remark, _S, _W)
+GROUP_LIST: Final = operation("group.list", Empty, Groups, _S)
+GROUP_DELETE: Final = operation("group.delete", GroupRef, Remark, _S, _W)
 STATUS: Final = operation("status.show", Empty, StatusView, _S)

@@ -13,7 +13,16 @@ import msgspec
 from lnh_common import limits
 from lnh_common.messages.base import Effect, Empty, Message, operation
 from lnh_common.messages.session import Key32
-from lnh_common.messages.store import Divergent, MemberId16, MemberInfo, MemberRef, RemovedMember
+from lnh_common.messages.store import (
+    CreateGroup,
+    DeleteGroup,
+    Divergent,
+    MemberId16,
+    MemberInfo,
+    MemberRef,
+    MoveMember,
+    RemovedMember,
+)
 
 
 class MemberState(Message):
@@ -194,6 +203,9 @@ STATUS: Final = operation("membership.status", Empty, View)
 PREPARE: Final = operation("membership.prepare", Prepare, Prepared, effect=_W)
 JOIN: Final = operation("membership.join", AskToJoin, Joined, effect=_W)
 SET: Final = operation("membership.set", MemberInfo, Done, effect=_W)
+MOVE: Final = operation("membership.move", MoveMember, Done, effect=_W)
+GROUP_CREATE: Final = operation("membership.group.create", CreateGroup, Done, effect=_W)
+GROUP_DELETE: Final = operation("membership.group.delete", DeleteGroup, Done, effect=_W)
 PROMOTE: Final = operation("membership.promote", MemberRef, Done, effect=_W)
 REMOVE: Final = operation("membership.remove", Remove, Done, effect=_W)
 LEAVE: Final = operation("membership.leave", Leave, Done, effect=_W)

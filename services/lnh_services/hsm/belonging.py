@@ -377,8 +377,8 @@ class Belonging:
 
 
 def check_new(member: MemberInfo, members: tuple[MemberInfo, ...]) -> None:
-    """Raises NameTaken, LimitReached unless `member` may be added to `members` (or is among them, just so)."""
-    if member in members:
+    """Raises NameTaken, LimitReached unless `member` may be added to `members` (or is, in any group)."""
+    if any(replace(each, group=member.group, door=member.door) == member for each in members):
         return
     for other in members:
         if other.name == member.name:

@@ -426,7 +426,7 @@ def _role(session: Session) -> str:
 def _target(request: Request[Any]) -> str:
     """What the request is about, in names and ids only."""
     parts = [request.header.route.hex()] if request.header.route else []
-    for name in ("label", "name", "client", "handle", "keyring", "member"):
+    for name in ("label", "name", "client", "handle", "keyring", "member", "group"):
         value = getattr(request.message, name, None)
         if isinstance(value, (str, bytes)) and value:
             parts.append(value.hex() if isinstance(value, bytes) else value)

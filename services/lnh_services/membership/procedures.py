@@ -13,8 +13,8 @@ cut off anywhere: what was done stands in the log or in an HSM's sealed state, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final
 
 import lnh_common
 from lnh_common import limits
@@ -30,7 +30,7 @@ from lnh_common.errors import (
 )
 from lnh_common.messages import hsm, store
 from lnh_common.messages import membership as messages
-from lnh_common.messages.base import Empty
+from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.membership import Done, Joined
 from lnh_common.messages.store import MemberInfo, Status
 from lnh_common.versions import check_compatible, lacking_groups
@@ -131,6 +131,27 @@ def say_door(status: Status, door: bytes, products: Iterable[str]) -> Steps[Done
         return Done()
     asked = store.SetDoor(member=status.member, door=door)
     yield from ask(Here.STORE, store.MEMBER_DOOR, asked, ORDER_SECONDS)
+    return Done()
+
+
+def regroup(
+    operation: Operation[Any, store.Committed], order: Message, *, products: Callable[[], Iterable[str]]
+) -> Steps[Done]:
+    """Have the store change groups, or who is in which.
+
+    Args:
+        products: versions of the other members.
+
+    Raises NotPossible while a member of a version without groups is heard, and what `store/listing.py` and the store
+    raise.
+    """
+    lacking = lacking_groups(products())
+    if lacking:
+        raise NotPossible(
+            f"a member of version {lacking[0]} knows nothing of affinity groups",
+            {"advice": "upgrade every member first: lnh member list shows their versions"},
+        )
+    yield from ask(Here.STORE, operation, order, ORDER_SECONDS)
     return Done()
 
 

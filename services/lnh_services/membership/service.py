@@ -14,6 +14,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import lnh_common
@@ -54,6 +55,11 @@ class Asked:
     address: Callable[[MemberDirectory], str]
 
 
+GROUP_ORDERS: Final[dict[Operation[Any, messages.Done], Operation[Any, store.Committed]]] = {
+    messages.MOVE: store.MEMBER_MOVE,
+    messages.GROUP_CREATE: store.GROUP_CREATE,
+    messages.GROUP_DELETE: store.GROUP_DELETE,
+}
 STORE: Final = Asked("store", store.STATUS, lambda directory: directory.store_for_services)
 OTHERS: Final = (
     Asked("hsm", console.HSM_SHOW, lambda directory: directory.hsm_for_services),
@@ -90,6 +96,8 @@ class Membership:
         orders.serve(messages.PREPARE, self._prepare)
         orders.serve(messages.JOIN, self._by(procedures.ask_to_join))
         orders.serve(messages.SET, self._by(procedures.set_member))
+        for operation, order in GROUP_ORDERS.items():
+            orders.serve(operation, self._by(partial(procedures.regroup, order, products=self._peers.products)))
         orders.serve(messages.PROMOTE, self._by(lambda order: procedures.promote(order.member)))
         orders.serve(messages.REMOVE, self._by(_remove))
         orders.serve(messages.LEAVE, self._by(procedures.leave))
@@ -167,9 +175,10 @@ class Membership:
             return
         await self._port.open(self._keys())
         removed_by = await self._peers.follow(status)
-        await self._run(procedures.say_door(status, self._door(), self._peers.products()))
         if removed_by is not None or status.state == "expelled":
             await self._expelled(status, removed_by)
+        else:
+            await self._run(procedures.say_door(status, self._door(), self._peers.products()))
 
     async def _own_status(self) -> Status | None:
         """What the store says; kept, so that the member port knows whom to let in."""

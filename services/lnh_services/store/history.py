@@ -98,11 +98,12 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
 
     def _grouping(self, content: Members) -> Standing:
         groups = tuple(sorted({*content.groups, *(member.group for member in self.members)}))
+        is_new = content.request and content.request not in self.requests
         requests = (*self.requests, content.request)[-REQUESTS_KEPT:]
         return msgspec.structs.replace(
             self,
             groups=groups if content.groups else self.groups,
-            requests=requests if content.request else self.requests,
+            requests=requests if is_new else self.requests,
         )
 
     def _syncing(self, in_sync: tuple[MemberId, ...]) -> Standing:

@@ -73,6 +73,11 @@ def _create_group(standing: Standing, order: CreateGroup) -> Members:
 
 def _delete_group(standing: Standing, order: DeleteGroup) -> Members:
     _check_group(standing, order.group)
+    if len(standing.groups) == 1:
+        raise NotPossible(
+            f"{order.group!r} is the last group",
+            {"advice": "lnh group create another first, and move the members there"},
+        )
     inside = [member.name for member in standing.members if member.group == order.group]
     if inside:
         raise NotPossible(
@@ -80,7 +85,6 @@ def _delete_group(standing: Standing, order: DeleteGroup) -> Members:
             {"advice": "move them first: lnh member move NAME GROUP"},
         )
     groups = tuple(group for group in standing.groups if group != order.group)
-    assert groups, "the last group has every member"
     return Members(standing.members, groups, order.request)
 
 

@@ -266,7 +266,8 @@ class Opener:
                     self._give_up(now, NotPossible(f"{why}; choose which to keep, and use force"))
                     return
         listing = max(self._reports.values(), key=_listed)
-        members = tuple(info for info in listing.members if MemberId(info.id) not in self._lost)
+        known = {info.id: info for info in local.standing.members}  # the log says how each is listed
+        members = tuple(known.get(info.id, info) for info in listing.members if MemberId(info.id) not in self._lost)
         ids = {MemberId(info.id) for info in members}
         if local.member not in ids:
             self._give_up(now, NotPossible("this member is not in the newest member list"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from lnh_common.messages import admin, backup, objects, session
-from lnh_services.hsm.operations import backups, cluster, cryptography, keyrings, members, session_objects
+from lnh_services.hsm.operations import backups, cluster, cryptography, groups, keyrings, members, session_objects
 from lnh_services.hsm.operations import objects as on_objects
 from lnh_services.hsm.operations import session as on_sessions
 from lnh_services.hsm.worker_core import Handler
@@ -41,6 +41,10 @@ HANDLERS: Final[dict[str, Handler]] = {
     admin.MEMBER_REMOVE.name: members.remove,
     admin.MEMBER_DELETE.name: members.delete,
     admin.MEMBER_DIVERGENT.name: members.divergent,
+    admin.MEMBER_MOVE.name: groups.move,
+    admin.GROUP_CREATE.name: groups.create,
+    admin.GROUP_LIST.name: groups.list_,
+    admin.GROUP_DELETE.name: groups.delete,
     admin.STATUS.name: cluster.status,
     backup.NOW.name: backups.now,
     backup.LIST.name: backups.list_,
