@@ -19,7 +19,7 @@ from lnh_common import archives
 from lnh_common.archives import Outline
 from lnh_common.errors import ArchiveInvalid, LnhError, NameTaken
 from lnh_common.messages import backup as wire
-from lnh_common.messages.backup import ArchiveList, ArchiveView, JobView
+from lnh_common.messages.backup import ArchiveList, ArchiveView, JobView, Schedule, ScheduleView
 from lnh_common.messages.base import Empty
 
 Tell = Callable[[JobView], None]
@@ -77,6 +77,17 @@ class Backups:
         """Remove an archive from the member's disk; raises NameUnknown."""
         self._session.ask(wire.DELETE, wire.ArchiveRef(name=name))
 
+    def schedule(self, schedule: Schedule | None = None, *, off: bool = False) -> ScheduleView:
+        """When backups are made by themselves, after this change, and how that is kept.
+
+        Args:
+            schedule: the new one; `since` is the member's to fill in.
+            off: end it.
+
+        Raises ArgumentInvalid, NameUnknown (no such member).
+        """
+        return self._session.ask(wire.SCHEDULE, wire.SetSchedule(schedule=schedule, off=off))
+
     def download(self, name: str, directory: Path, tell: TellBytes = _tell_no_bytes) -> Path:
         """Copy an archive into a directory here; interrupted, it goes on where it was when it is called again.
 
@@ -133,4 +144,4 @@ def _is_copy(path: Path, view: ArchiveView) -> bool:
     return False
 
 
-__all__ = ["ArchiveList", "ArchiveView", "Backups", "JobView"]
+__all__ = ["ArchiveList", "ArchiveView", "Backups", "JobView", "Schedule", "ScheduleView"]

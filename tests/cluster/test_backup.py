@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,9 @@ import lnh
 from lnh import admin
 from lnh.console import Console
 from lnh_common import archives
-from processes import Processes, RunningMember
+from lnh_common.messages import backup
+from lnh_services.backup.files import is_scheduled
+from processes import Processes, RunningMember, ask, wait_until
 
 SO, ADMIN, PO, FIRST, KRSO, KRCO = (f"the password of {who}" for who in ("so", "admin", "po", "first", "krso", "krco"))
 LNH = str(Path(sys.executable).parent / "lnh")
@@ -151,3 +154,30 @@ def test_a_backup_is_made_while_writes_go_on_and_is_listed_verified_and_fetched(
         acts = [(record["operation"], record["outcome"]) for record in console.audit()]
     assert ("backup.now", "ok") in acts
     assert ("backup.delete", "ok") in acts
+
+
+def test_the_schedule_is_kept_and_says_so(site: Site) -> None:
+    assert site.json("backup", "schedule")["words"] == "none"
+    assert "no time zone" in site.run("backup", "schedule", "--daily", "02:30", "--zone", "Mars/North", status=1)
+    assert "no member" in site.run("backup", "schedule", "--every", "6", "--on", "nobody", status=1)
+    site.run("backup", "schedule", "--every", "6", "--off", status=2)
+    site.run("backup", "schedule", "--daily", "25:00", status=2)
+    weekly = site.json("backup", "schedule", "--weekly", "Sun 02:30", "--zone", "Europe/Berlin", "--on", "A")
+    assert weekly["words"] == "weekly on Sunday at 02:30 Europe/Berlin, keeping 7"
+
+    soon = datetime.now(timezone.utc) + timedelta(seconds=65)  # the next minute, or the one after
+    site.run("backup", "schedule", "--daily", f"{soon:%H:%M}", "--keep", "1")
+    wait_until(lambda: status(site).next, "the time of the next run")
+    assert status(site).next == int(soon.replace(second=0, microsecond=0).timestamp())
+    wait_until(lambda: status(site).last, "the scheduled run", within=100)
+    told = status(site)
+    assert (told.last_member, told.last_problem, told.overdue) == ("A", "", False)
+    assert is_scheduled(told.newest)
+    run = site.json("backup", "schedule")["run"]
+    assert isinstance(run, dict)
+    assert run["archive"] == told.newest
+    assert site.json("backup", "schedule", "--off")["words"] == "none"
+
+
+def status(site: Site) -> backup.Status:
+    return ask(site.member.directory.backup_for_services, backup.STATUS)

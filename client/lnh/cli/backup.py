@@ -16,7 +16,7 @@ from lnh.cli.options import AdminOptions
 
 if TYPE_CHECKING:
     from lnh.backups import Backups
-    from lnh_common.messages.backup import ArchiveView, JobView
+    from lnh_common.messages.backup import ArchiveView, JobView, Schedule
 
 app = noun("backup", "The whole cluster in one encrypted file, on the member that is asked.")
 
@@ -124,3 +124,63 @@ def delete(options: AdminOptions, name: Name, yes: Yes = False) -> None:
     with options.administration() as session:
         session.backups.delete(name)
     options.say(f"deleted {name}", name=name)
+
+
+@verb(app, "schedule", AdminOptions)
+def schedule(
+    options: AdminOptions,
+    every: Annotated[int | None, typer.Option(min=1, max=8784, help="Hours between two.")] = None,
+    daily: Annotated[str | None, typer.Option(metavar="HH:MM", help="Every day at this time.")] = None,
+    weekly: Annotated[str | None, typer.Option(metavar="'DAY HH:MM'", help="Every week, as 'Sunday 02:30'.")] = None,
+    zone: Annotated[str, typer.Option(help="The time zone of those times.")] = "UTC",
+    keep: Annotated[int, typer.Option(min=1, max=1000, help="Of those it made, the newest so many stay.")] = 7,
+    on: Annotated[str | None, typer.Option(help="The member that makes them; else the primary does.")] = None,
+    off: Annotated[bool, typer.Option("--off", help="Make none by itself any more.")] = False,
+) -> None:
+    """Show when backups are made by themselves, or change it; the primary makes them if the chosen member is away."""
+    ways = [way for way in (every, daily, weekly, off or None) if way is not None]
+    if len(ways) > 1:
+        terminal.refuse("more than one schedule", "one of --every, --daily, --weekly, --off", terminal.USAGE)
+    with options.administration() as session:
+        wanted = _wanted(every, daily, weekly, zone, keep)
+        if wanted is not None and on is not None:
+            from msgspec.structs import replace
+
+            wanted = replace(wanted, member=session.member(on).id)
+        view = session.backups.schedule(wanted, off=off)
+    if options.json:
+        terminal.show_json(view)
+        return
+    record: dict[str, Any] = {"schedule": view.words}
+    if view.schedule is not None:
+        record["next"] = terminal.moment(view.next)
+        record["overdue"] = view.overdue
+    if view.run is not None:
+        run = view.run
+        record["last"] = terminal.moment(run.ended or run.started)
+        record["by"] = run.name
+        record["result"] = run.problem or run.archive or "under way"
+    options.record(record)
+
+
+def _wanted(every: int | None, daily: str | None, weekly: str | None, zone: str, keep: int) -> Schedule | None:
+    from lnh_common.messages.backup import DAYS, Every, Schedule
+
+    if every is not None:
+        return Schedule(every=Every.HOURS, hours=every, keep=keep)
+    if daily is not None:
+        return Schedule(every=Every.DAY, minute=_minute(daily), zone=zone, keep=keep)
+    if weekly is None:
+        return None
+    day, _, at = weekly.partition(" ")
+    found = [number for number, name in enumerate(DAYS) if len(day) > 2 and name.lower().startswith(day.lower())]
+    if not found:
+        terminal.refuse(f"{day!r} is no day of the week", "as --weekly 'Sunday 02:30'", terminal.USAGE)
+    return Schedule(every=Every.WEEK, weekday=found[0], minute=_minute(at), zone=zone, keep=keep)
+
+
+def _minute(text: str) -> int:
+    hours, _, minutes = text.partition(":")
+    if not (hours.isdecimal() and minutes.isdecimal() and int(hours) < 24 and int(minutes) < 60):
+        terminal.refuse(f"{text!r} is no time of day", "HH:MM, as 02:30", terminal.USAGE)
+    return 60 * int(hours) + int(minutes)

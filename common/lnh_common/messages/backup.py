@@ -6,6 +6,7 @@ under `archive.` the worker passes it on to its member's backup service, on a so
 
 from __future__ import annotations
 
+import enum
 import re
 from typing import Annotated, Final
 
@@ -127,6 +128,101 @@ class Piece(Message):
     size: int
 
 
+# Where the schedule and its last run are kept, each in the field of its name, for the backup services to read.
+TABLE: Final = "backup"
+SCHEDULE_ID: Final = b"schedule"
+RUN_ID: Final = b"run"
+
+DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+KEEP_MOST: Final = 1000
+
+
+class Every(str, enum.Enum):
+    HOURS = "hours"
+    DAY = "day"
+    WEEK = "week"
+
+
+class Schedule(Message):
+    """When backups are made by themselves; replicated.
+
+    Args:
+        hours: between two, where that is the unit.
+        minute, weekday: of the day in `zone`, and from Monday = 0, where the unit is a day or week.
+        zone: of the IANA database.
+        keep: how many of those that the schedule made stay on each member.
+        member: that makes them while it is reachable; empty, or else, the primary does.
+        since: UTC seconds when it was set; nothing is due from before.
+    """
+
+    every: Every
+    hours: Annotated[int, msgspec.Meta(ge=1, le=24 * 366)] = 24
+    minute: Annotated[int, msgspec.Meta(ge=0, lt=24 * 60)] = 0
+    weekday: Annotated[int, msgspec.Meta(ge=0, le=6)] = 0
+    zone: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "UTC"
+    keep: Annotated[int, msgspec.Meta(ge=1, le=KEEP_MOST)] = 7
+    member: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
+    since: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class Run(Message):
+    """The last run of the schedule; replicated.
+
+    Args:
+        slot: the planned time it was for (UTC seconds).
+        member, name: that made it.
+        started, ended: UTC seconds; 0 while it is under way.
+        archive: what it made.
+        problem: why it failed.
+        tries: how often it failed for this slot.
+    """
+
+    slot: int
+    member: Annotated[bytes, msgspec.Meta(max_length=16)]
+    name: Annotated[str, msgspec.Meta(max_length=64)]
+    started: int
+    ended: int = 0
+    archive: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    problem: Annotated[str, msgspec.Meta(max_length=512)] = ""
+    tries: int = 0
+
+
+class SetSchedule(Message):
+    """With neither it is shown; `off` ends it."""
+
+    schedule: Schedule | None = None
+    off: bool = False
+
+
+class ScheduleView(Message):
+    """The schedule, in words too, and how it is kept.
+
+    Args:
+        next: UTC seconds of the next run; 0 without a schedule.
+        run: the last one.
+    """
+
+    schedule: Schedule | None
+    words: str
+    next: int = 0
+    run: Run | None = None
+    overdue: bool = False
+
+
+class Planned(Message):
+    """What a schedule means: in words, and when it comes next."""
+
+    words: str
+    next: int
+
+
+class Noting(Message):
+    """The run of the schedule as it now is, in place of version `version` of what was known (0: nothing was)."""
+
+    run: Run
+    version: Annotated[int, msgspec.Meta(ge=0)]
+
+
 class Status(Message):
     """How a member is backed up, and whether the cluster's schedule is kept.
 
@@ -164,6 +260,7 @@ VERIFY: Final = operation("backup.verify", ArchiveRef, JobView, _S, _W)
 JOB: Final = operation("backup.job", JobRef, JobView, _S)
 READ: Final = operation("backup.read", PieceOf, Piece, _S)
 DELETE: Final = operation("backup.delete", ArchiveRef, Empty, _S, _W)
+SCHEDULE: Final = operation("backup.schedule", SetSchedule, ScheduleView, _S, _W)
 
 
 class Order(Message):
@@ -180,6 +277,9 @@ VERIFY_ARCHIVE: Final = operation("archive.verify", Order, JobView, effect=_W)
 ARCHIVE_JOB: Final = operation("archive.job", JobRef, JobView)
 READ_ARCHIVE: Final = operation("archive.read", PieceOf, Piece)
 DELETE_ARCHIVE: Final = operation("archive.delete", Order, Empty, effect=_W)
+
+
+CHECK_SCHEDULE: Final = operation("archive.schedule", Schedule, Planned)
 
 
 class NewKey(Message):
@@ -226,6 +326,7 @@ class DataKey(Confidential):
     key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
+NOTE_RUN: Final = operation("hsm.archive.run", Noting, Empty, effect=_W)
 NEW_KEY: Final = operation("hsm.archive.key", NewKey, ArchiveKey)
 SEAL: Final = operation("hsm.archive.seal", Sealing, Sealed)
 OPEN: Final = operation("hsm.archive.open", Opening, DataKey)

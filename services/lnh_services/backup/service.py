@@ -6,6 +6,7 @@ It takes orders on a socket of the hsm's alone: an hsm worker has checked who ma
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import Final
 
@@ -15,8 +16,10 @@ from lnh_common.errors import LnhError
 from lnh_common.events import Log
 from lnh_common.messages import backup
 from lnh_common.messages.base import Empty
+from lnh_services.backup import schedule
 from lnh_services.backup.files import Archives
 from lnh_services.backup.jobs import Jobs
+from lnh_services.backup.keeping import Keeper
 from lnh_services.backup.work import Making
 from lnh_services.serving import Member
 
@@ -35,6 +38,16 @@ class Backup:
         self._store: Final = Client(directory.store_for_services, name="backup.store")
         self._hsm_client: Final = Client(directory.hsm_for_services, name="backup.hsm")
         self._making: Final = Making(self._archives, self._store, self._hsm_client)
+        self._membership: Final = Client(directory.membership_for_services, name="backup.membership")
+        self._keeper: Final = Keeper(
+            self._name,
+            self._archives,
+            self._jobs,
+            self._making,
+            store_=self._store,
+            hsm=self._hsm_client,
+            membership_=self._membership,
+        )
         self._services: Final = Server(directory.backup_for_services, name="backup")
         self._services.serve(backup.STATUS, self._status)
         self._hsm: Final = Server(directory.backup_for_hsm, name="backup.hsm")
@@ -46,6 +59,7 @@ class Backup:
         self._hsm.serve(backup.ARCHIVE_JOB, self._job)
         self._hsm.serve(backup.READ_ARCHIVE, self._read)
         self._hsm.serve(backup.DELETE_ARCHIVE, self._delete)
+        self._hsm.serve(backup.CHECK_SCHEDULE, self._check_schedule)
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
@@ -55,12 +69,15 @@ class Backup:
             _log.failure("archives cannot be reached", problem=str(error))
         self._services.start()
         self._hsm.start()
+        keeping = asyncio.create_task(self._keeper.keep())
         try:
             await stop.wait()
         finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
             await self._jobs.close()
             await asyncio.gather(self._services.close(), self._hsm.close())
-            await asyncio.gather(self._store.close(), self._hsm_client.close())
+            await asyncio.gather(self._store.close(), self._hsm_client.close(), self._membership.close())
 
     # --- jobs
 
@@ -91,18 +108,31 @@ class Backup:
             self._deleted.append(order.id)
         return Empty()
 
+    async def _check_schedule(self, call: Call, asked: backup.Schedule) -> backup.Planned:
+        schedule.check(asked)
+        return backup.Planned(words=schedule.described(asked), next=schedule.after(asked, int(time.time())))
+
     # --- status
 
     async def _status(self, call: Call, request: Empty) -> backup.Status:
-        running = self._jobs.running
+        running, kept = self._jobs.running, self._keeper.kept
+        views: tuple[backup.ArchiveView, ...] = ()
+        problem = ""
         try:
             views = await asyncio.to_thread(self._archives.views)
         except LnhError as error:
-            return backup.Status(schedule="none", backups=0, bytes_on_disk=0, problem=str(error))
+            problem = str(error)
+        run = kept.run or backup.Run(slot=0, member=b"", name="", started=0)
         return backup.Status(
-            schedule="none",
+            schedule=schedule.described(kept.schedule),
             backups=len(views),
             bytes_on_disk=sum(view.size for view in views),
             newest=views[-1].name if views else "",
+            problem=problem,
+            next=kept.plan.next if kept.plan else 0,
+            last=run.ended or run.started,
+            last_member=run.name,
+            last_problem=run.problem,
+            overdue=kept.plan.overdue if kept.plan else False,
             running=running.kind if running else "",
         )

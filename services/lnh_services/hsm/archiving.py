@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from typing import Final
 
 from lnh_common.bus.server import Call, Server
 from lnh_common.errors import NoCluster
 from lnh_common.messages import backup, store
+from lnh_common.messages.base import Empty
 from lnh_services.hsm import archives, genesis
 from lnh_services.hsm.belonging import STORE_SECONDS, Asks
-from lnh_services.hsm.records import ClusterRecord, Records
+from lnh_services.hsm.records import ClusterRecord, Records, RunRecord
 from lnh_services.hsm.state import Cluster, Phase
 from lnh_services.hsm.vault import Vault
 
@@ -32,6 +35,7 @@ class Archiving:
         server.serve(backup.NEW_KEY, self._on_new_key)
         server.serve(backup.SEAL, self._on_seal)
         server.serve(backup.OPEN, self._on_open)
+        server.serve(backup.NOTE_RUN, self._on_note_run)
 
     async def _on_new_key(self, call: Call, asked: backup.NewKey) -> backup.ArchiveKey:
         cluster = self.cluster()
@@ -52,6 +56,21 @@ class Archiving:
 
     async def _on_open(self, call: Call, asked: backup.Opening) -> backup.DataKey:
         return backup.DataKey(key=archives.open_archive(self.cluster(), asked.header, asked.manifest, asked.seal))
+
+    async def _on_note_run(self, call: Call, noting: backup.Noting) -> Empty:
+        """Raises VersionConflict when another member was first, MemberReadOnly."""
+        cluster = self.cluster()
+        records, _ = await self.records(cluster)
+        put = records.put(RunRecord(run=noting.run), backup.RUN_ID, noting.version)
+        commit = store.Commit(
+            client=cluster.member,
+            session=secrets.token_bytes(16),
+            sequence=1,
+            issued_at=time.time_ns() // 1_000_000,
+            changes=(put,),
+        )
+        await self._store.ask(store.COMMIT, commit, timeout=STORE_SECONDS)
+        return Empty()
 
     def cluster(self) -> Cluster:
         """Raises NotActivated, NoCluster."""

@@ -102,6 +102,7 @@ RULES: Final[dict[str, Rule]] = {
     backup.VERIFY.name: Rule(Permission.BACKUP, audited=True),
     backup.JOB.name: Rule(Permission.BACKUP),
     backup.READ.name: Rule(Permission.BACKUP),
+    backup.SCHEDULE.name: Rule(Permission.BACKUP, audited=True),
     backup.DELETE.name: Rule(Permission.BACKUP_DELETE, audited=True),
     objects.GENERATE.name: _OBJECTS,
     objects.GENERATE_PAIR.name: _OBJECTS,

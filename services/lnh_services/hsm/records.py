@@ -17,6 +17,8 @@ import msgspec
 
 from lnh_common import codec
 from lnh_common.errors import SealBroken
+from lnh_common.messages import backup
+from lnh_common.messages.backup import Run, Schedule
 from lnh_common.messages.base import Message
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import Item, Key, Put
@@ -161,6 +163,18 @@ class ChannelRecord(Record):
     sealed: tuple[SealedSeed, ...]
 
 
+class ScheduleRecord(Record):
+    """When the cluster is backed up, if it is; the backup services read it."""
+
+    schedule: Schedule | None
+
+
+class RunRecord(Record):
+    """The last scheduled backup."""
+
+    run: Run
+
+
 TABLES: Final[dict[type[Record], str]] = {
     ClusterRecord: "cluster",
     UserRecord: "user",
@@ -173,6 +187,8 @@ TABLES: Final[dict[type[Record], str]] = {
     LogoutRecord: "logout",
     HsmRecord: "hsm",
     ChannelRecord: "channel",
+    ScheduleRecord: backup.TABLE,
+    RunRecord: backup.TABLE,
 }
 OBJECTS: Final = "object"
 

@@ -5,8 +5,12 @@ Archives are files of one member, so an order is carried out by the backup servi
 
 from __future__ import annotations
 
-from lnh_common.messages import backup
+import msgspec
+
+from lnh_common.errors import NameUnknown
+from lnh_common.messages import backup, store
 from lnh_common.messages.base import Empty
+from lnh_services.hsm.records import RunRecord, ScheduleRecord
 from lnh_services.hsm.steps import Peer, Steps, ask
 from lnh_services.hsm.worker_core import Request, WorkerCore
 
@@ -46,3 +50,35 @@ def delete(worker: WorkerCore, request: Request[backup.ArchiveRef]) -> Steps[Emp
     """Remove one."""
     order = backup.Order(id=request.new_id(), name=request.message.name)
     return (yield from ask(Peer.BACKUP, backup.DELETE_ARCHIVE, order))
+
+
+def schedule(worker: WorkerCore, request: Request[backup.SetSchedule]) -> Steps[backup.ScheduleView]:
+    """Show when backups are made by themselves, or change it."""
+    asked = request.message
+    if (asked.schedule or asked.off) and not (yield from worker.acted_before(request)):
+        yield from _change(worker, request, asked)
+    kept, _ = yield from worker.versioned(ScheduleRecord, backup.SCHEDULE_ID, cached=False)
+    run, _ = yield from worker.versioned(RunRecord, backup.RUN_ID, cached=False)
+    known = run.run if run else None
+    if kept is None or kept.schedule is None:
+        return backup.ScheduleView(schedule=None, words="none", run=known)
+    planned = yield from ask(Peer.BACKUP, backup.CHECK_SCHEDULE, kept.schedule)
+    status = yield from ask(Peer.BACKUP, backup.STATUS, Empty())
+    return backup.ScheduleView(
+        schedule=kept.schedule, words=planned.words, next=planned.next, run=known, overdue=status.overdue
+    )
+
+
+def _change(worker: WorkerCore, request: Request[backup.SetSchedule], asked: backup.SetSchedule) -> Steps[None]:
+    _, version = yield from worker.versioned(ScheduleRecord, backup.SCHEDULE_ID, cached=False)
+    records = yield from worker.started()
+    new = None
+    if asked.schedule is not None and not asked.off:
+        new = msgspec.structs.replace(asked.schedule, since=int(worker.utc()))
+        yield from ask(Peer.BACKUP, backup.CHECK_SCHEDULE, new)
+        status = yield from ask(Peer.STORE, store.STATUS, Empty())
+        if new.member and new.member not in {each.id for each in status.members}:
+            raise NameUnknown(f"no member {new.member.hex()}")
+    # Ended, it is kept without content: a record made anew would have to have an older version.
+    put = records.put(ScheduleRecord(schedule=new), backup.SCHEDULE_ID, version)
+    yield from worker.commit(request, [put])

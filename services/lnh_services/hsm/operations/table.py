@@ -52,6 +52,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     backup.VERIFY.name: backups.verify,
     backup.JOB.name: backups.job,
     backup.READ.name: backups.read,
+    backup.SCHEDULE.name: backups.schedule,
     backup.DELETE.name: backups.delete,
     objects.GENERATE.name: on_objects.generate,
     objects.GENERATE_PAIR.name: on_objects.generate_pair,
