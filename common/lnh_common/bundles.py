@@ -14,6 +14,7 @@ from lnh_common.errors import MalformedMessage
 
 TAG_BYTES: Final = 8
 PING_TAG: Final = bytes(TAG_BYTES)
+FORWARDED: Final = 1 << 63  # in a tag given to a worker: the request came from another member
 ENTRIES: Final = 16  # more in one bundle would wait for each other longer than they save
 # With these, one more entry of the largest size, and its header and token, still are a message a socket takes.
 _BYTES: Final = limits.BODY_BYTES // 4
@@ -27,6 +28,16 @@ class Entry(NamedTuple):
     header: bytes
     token: bytes
     body: bytes
+
+
+def is_forwarded(tag: bytes) -> bool:
+    """Whether the request with this tag came from another member: only one that is read-write serves it."""
+    return tag[0] >= FORWARDED >> 8 * (TAG_BYTES - 1)
+
+
+def refusal(tag: bytes) -> Entry:
+    """The answer that says: nothing was done, somebody else is to do it. It never reaches a client."""
+    return Entry(tag, b"", b"", b"")
 
 
 class Bundle:

@@ -1,12 +1,14 @@
 """Stands in for an hsm worker behind the balancer: answers each request with its own token and body.
 
-`python echo_worker.py ADDRESS [hold]`: with `hold` it takes requests and never answers them.
+`python echo_worker.py ADDRESS [hold | slow | stale]`: with `hold` it takes requests and never answers them, with `slow` it
+works on each for 5 ms, with `stale` it declines what other members sent, as a worker without a read-write lease does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
+import time
 
 import zmq
 
@@ -14,8 +16,10 @@ from lnh_common import bundles, codec, wire
 from lnh_common.bundles import Bundle
 from lnh_common.messages import balancer
 
+WORK = 0.005
 
-def main(address: str, *, hold: bool) -> None:
+
+def main(address: str, mode: str) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
     socket = context.socket(zmq.ROUTER)
     socket.router_mandatory = True
@@ -30,8 +34,13 @@ def main(address: str, *, hold: bool) -> None:
             token, body = entry.token, entry.body
             if header.operation == balancer.HSM_PING.name:
                 token, body = b"", codec.encode(balancer.WorkerLoad(served=served))
-            elif hold:
+            elif mode == "hold":
                 continue
+            elif mode == "stale" and bundles.is_forwarded(entry.tag):
+                answers.add(*bundles.refusal(entry.tag))
+                continue
+            elif mode == "slow":
+                time.sleep(WORK)  # stands for a signature that takes so long
             served += 1
             answers.add(entry.tag, header.answer(wire.Kind.REPLY).pack(), token, body)
         if answers:
@@ -40,4 +49,4 @@ def main(address: str, *, hold: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], hold="hold" in sys.argv[2:])
+    main(sys.argv[1], (sys.argv[2:] or [""])[0])

@@ -7,16 +7,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from lnh_common.bundles import is_forwarded
 from lnh_common.errors import Busy, DeadlineExceeded, Unreachable
-from lnh_services.balancer.routing import MOVES, PATIENCE, SILENT_AFTER, Bounds, Place, Request, Router
+from lnh_services.balancer.routing import (
+    FORWARD_ABOVE,
+    MOVES,
+    PATIENCE,
+    SILENT_AFTER,
+    UNIT,
+    WINDOW,
+    Bounds,
+    Place,
+    Request,
+    Router,
+)
 from lnh_services.balancer.throttle import Throttle
 
 BOUNDS = Bounds(requests=12, requests_per_client=5, bytes=400)
 OPERATIONS = ["key.sign", "object.generate-pair", "key.sign-many", "session.login"]
+PEER = b"peer"
 
 
 class Accounts(RuleBasedStateMachine):
-    """A balancer's life: requests, answers (late and doubled too), places that come and go, time."""
+    """A balancer's life: requests of clients and of other members, answers (late and doubled too) and refusals, workers and
+    members that come and go, its own lease, time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,23 +38,47 @@ class Accounts(RuleBasedStateMachine):
         self.alive: dict[bytes, Request] = {}
         self.sent: list[tuple[int, bytes]] = []  # what a place may answer
 
-    @initialize(tiers=st.lists(st.integers(0, 1), min_size=1, max_size=4))
-    def begin(self, tiers: list[int]) -> None:
-        self.router = Router([Place(f"p{n}", tier, 1 + n) for n, tier in enumerate(tiers)], BOUNDS)
+    @initialize(own=st.integers(1, 3), far=st.lists(st.integers(0, 1), max_size=3))
+    def begin(self, own: int, far: list[int]) -> None:
+        self.router = Router([Place(f"worker-{n}") for n in range(own)], BOUNDS)
+        self.own = set(range(own))
+        for tier in far:
+            self.router.add(Place("member", tier, far=True))
+
+    @property
+    def far(self) -> list[int]:
+        return sorted(self.router._far)
+
+    @property
+    def numbers(self) -> list[int]:
+        return [*self.own, *self.far]
 
     def dispatched(self, requests: list[Request]) -> None:
         for request in requests:
             assert request.place is not None
-            assert self.router.places[request.place].up, "a request was sent to a place that is down"
+            at = self.router.places[request.place]
+            assert at.up, "a request was sent to a place that is down"
+            assert at.open, "a request was sent to a place that takes none"
+            if at.far:
+                assert self.router.forwards, "a read-only member had work done elsewhere"
+                assert not request.foreign, "a request went further than one hop"
+                assert not request.stays, "what is about this member went elsewhere"
+                up = {self.router.places[number].tier for number in self.numbers if self.is_candidate(number)}
+                assert at.tier == min(up), "another group was used though this one has somebody"
             self.sent.append((request.place, request.tag))
 
+    def is_candidate(self, number: int) -> bool:
+        at = self.router.places[number]
+        return at.up and at.open
+
     @rule(
-        client=st.sampled_from([b"a", b"b", b"c"]),
+        client=st.sampled_from([b"a", b"b", PEER]),
         size=st.integers(0, 150),
         operation=st.sampled_from(OPERATIONS),
         lasts=st.floats(0.01, 5),
+        stays=st.booleans(),
     )
-    def ask(self, client: bytes, size: int, operation: str, lasts: float) -> None:
+    def ask(self, client: bytes, size: int, operation: str, lasts: float, stays: bool) -> None:
         mine = [request for request in self.alive.values() if request.client == client]
         full = (
             len(self.alive) >= BOUNDS.requests
@@ -48,12 +86,14 @@ class Accounts(RuleBasedStateMachine):
             or sum(request.size for request in self.alive.values()) + size > BOUNDS.bytes
         )
         frames = [b"", b"", bytes(size)]
-        if full:
-            with pytest.raises(Busy):
-                self.router.admit(self.now, client, frames, operation, self.now + lasts)
+        foreign = client == PEER
+        if full or (foreign and not self.router.own_up()):
+            with pytest.raises(Busy if full else Unreachable):
+                self.router.admit(self.now, client, frames, operation, self.now + lasts, foreign=foreign)
             return
-        request = self.router.admit(self.now, client, frames, operation, self.now + lasts)
+        request = self.router.admit(self.now, client, frames, operation, self.now + lasts, stays=stays, foreign=foreign)
         assert request.tag not in self.alive, "a tag is used once"
+        assert is_forwarded(request.tag) == foreign
         self.alive[request.tag] = request
         if request.place is not None:
             self.dispatched([request])
@@ -68,13 +108,62 @@ class Accounts(RuleBasedStateMachine):
         if request is not None:
             assert self.alive.pop(tag) is request, "an answer settled a request that had ended"
 
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data())
+    def reject(self, data: st.DataObject) -> None:
+        place, tag = data.draw(st.sampled_from(self.sent))
+        held = tag in self.router.places[place].outstanding
+        request = self.router.rejected(self.now, place, tag)
+        assert (request is not None) == held
+        if request is None:
+            return
+        if request.foreign:
+            assert request.place is None, "what another member sent goes back"
+            del self.alive[tag]
+        elif request.place is not None:
+            self.dispatched([request])
+
     @rule(data=st.data())
     def come(self, data: st.DataObject) -> None:
-        self.dispatched(self.router.up(self.now, data.draw(st.integers(0, len(self.router.places) - 1))))
+        self.dispatched(self.router.up(self.now, data.draw(st.sampled_from(self.numbers))))
 
     @rule(data=st.data())
     def go(self, data: st.DataObject) -> None:
-        self.dispatched(self.router.down(self.now, data.draw(st.integers(0, len(self.router.places) - 1))))
+        self.dispatched(self.router.down(self.now, data.draw(st.sampled_from(self.numbers))))
+
+    @precondition(lambda self: self.far)
+    @rule(
+        data=st.data(), takes=st.booleans(), way=st.floats(0, 1), others=st.integers(0, 100), weight=st.integers(1, 4)
+    )
+    def report(self, data: st.DataObject, takes: bool, way: float, others: int, weight: int) -> None:
+        number = data.draw(st.sampled_from(self.far))
+        sent = self.router.report(self.now, number, takes=takes, way=way, others=others, weight=weight)
+        self.dispatched(sent)
+
+    @rule(forwards=st.booleans())
+    def lease(self, forwards: bool) -> None:
+        self.dispatched(self.router.set_forwards(self.now, forwards=forwards))
+
+    @rule(tier=st.integers(0, 1))
+    def join(self, tier: int) -> None:
+        if len(self.far) < 4:
+            before = self.numbers
+            number = self.router.add(Place("member", tier, far=True))
+            assert number not in before
+            assert not self.router.places[number].up
+
+    @precondition(lambda self: self.far)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(self.far))
+        moved = self.router.remove(self.now, number)
+        self.sent = [(place, tag) for place, tag in self.sent if place != number]  # its connection is closed
+        self.dispatched(moved)
+
+    @precondition(lambda self: self.far)
+    @rule(data=st.data(), tier=st.integers(0, 1))
+    def change_group(self, data: st.DataObject, tier: int) -> None:
+        self.router.places[data.draw(st.sampled_from(self.far))].tier = tier
 
     @rule(seconds=st.floats(0, 3))
     def wait(self, seconds: float) -> None:
@@ -85,7 +174,7 @@ class Accounts(RuleBasedStateMachine):
                 assert request.deadline <= self.now
             else:
                 assert isinstance(error, Unreachable)
-                assert request.patience <= self.now or request.moves > MOVES
+                assert request.patience <= self.now or request.moves > MOVES or request.foreign
         assert all(request.deadline > self.now for request in self.alive.values()), "one outlived its deadline"
 
     @invariant()
@@ -104,18 +193,28 @@ class Accounts(RuleBasedStateMachine):
             assert place.work == sum(request.work for request in place.outstanding.values())
             assert place.up or not place.outstanding, "a place that is down holds work"
             assert all(request.place == number for request in place.outstanding.values())
-        if any(place.up for place in router.places):
-            assert not router.waiting, "a request waits though a place is up"
+            assert not any(request.stays for request in place.outstanding.values() if place.far)
+        own = any(self.is_candidate(number) for number in self.own)
+        far = router.forwards and any(self.is_candidate(number) for number in self.far)
+        assert not any(own or (far and not request.stays) for request in router.waiting), "one waits though it need not"
+        assert not any(request.foreign for request in router.waiting), "what another member sent waits"
 
 
-Accounts.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+Accounts.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
 TestAccounts = Accounts.TestCase
 
 
 def router(*places: Place) -> Router:
-    made = Router(list(places))
-    for number in range(len(places)):
+    """All up; a member takes work, and is told to be next door."""
+    made = Router([place for place in places if not place.far])
+    for place in places:
+        if place.far:
+            made.add(place)
+    for number, place in enumerate(made.places):
         made.up(0.0, number)
+        if place.far:
+            made.report(0.0, number, takes=True, way=0.001, weight=place.weight)
+    made.set_forwards(0.0, forwards=True)
     return made
 
 
@@ -142,10 +241,115 @@ def test_a_key_pair_being_generated_keeps_signatures_away() -> None:
     assert all(ask(made, 0.0).place != busy for _ in range(60))
 
 
-def test_a_higher_tier_is_used_only_when_the_lower_is_down() -> None:
-    made = router(Place("worker"), Place("peer", tier=1))
-    assert [ask(made, 0.0).place for _ in range(5)] == [0] * 5
-    assert [request.place for request in made.down(0.0, 0)] == [1] * 5
+def test_another_group_is_used_only_when_this_one_has_nobody() -> None:
+    made = router(Place("worker"), Place("near", far=True), Place("other", tier=1, far=True))
+    assert 2 not in {ask(made, 0.0).place for _ in range(100)}
+    assert {request.place for request in made.down(0.0, 0)} == {1}
+    assert {request.place for request in made.down(0.0, 1)} == {2}
+    made.up(0.0, 0)
+    assert ask(made, 0.0).place == 0
+
+
+def test_a_member_with_little_to_do_does_it_itself() -> None:
+    made = router(Place("worker"), Place("member", weight=8, far=True))
+    few = int(FORWARD_ABOVE / UNIT)
+    assert {ask(made, 0.0).place for _ in range(few)} == {0}
+    assert ask(made, 0.0).place == 1
+
+
+def test_a_member_that_says_it_has_work_of_its_own_gets_less() -> None:
+    chosen = {}
+    for others in (0, 60):
+        made = router(Place("worker"), Place("member", far=True))
+        made.report(0.0, 1, takes=True, way=0.001, others=others)
+        chosen[others] = [ask(made, 0.0).place for _ in range(40)].count(1)
+    assert chosen[0] >= 14
+    assert chosen[60] == 0
+
+
+def test_a_distant_member_gets_less() -> None:
+    chosen = {}
+    for way in (0.001, 0.004, 0.05):
+        made = router(Place("worker"), Place("member", far=True))
+        made.report(0.0, 1, takes=True, way=way)
+        chosen[way] = [ask(made, 0.0).place for _ in range(40)].count(1)
+    assert chosen[0.001] > chosen[0.004] > chosen[0.05] == 0
+
+
+def test_a_member_that_comes_up_gets_a_few_requests_at_a_time_until_it_answers() -> None:
+    made = router(Place("worker"), Place("member", far=True))
+    for _ in range(400):
+        ask(made, 0.0)
+    sent = list(made.places[1].outstanding)
+    assert len(sent) == WINDOW
+    for tag in sent:
+        made.settle(0.01, 1, tag)
+    for _ in range(400):
+        ask(made, 0.01)
+    assert len(made.places[1].outstanding) == 2 * WINDOW
+
+
+def test_a_slow_member_gets_less_but_not_nothing() -> None:
+    """Each answers what it has in turn, one of them ten times as slowly; the load is steady for ten seconds."""
+    made = router(Place("worker"), Place("quick", far=True), Place("slow", far=True))
+    seconds = {0: 0.001, 1: 0.001, 2: 0.01}
+    free = dict.fromkeys(seconds, 0.0)
+    done = dict.fromkeys(seconds, 0)
+    latest = 0.0
+    for step in range(10_000):
+        now = step * 0.001
+        while made.requests < 40:
+            ask(made, now)
+        for number, each in seconds.items():
+            while made.places[number].outstanding and free[number] <= now:
+                made.settle(now, number, next(iter(made.places[number].outstanding)))
+                free[number] = max(free[number], now - 0.001) + each
+                done[number] += 1
+                latest = now if number == 2 else latest
+    assert done[0] > 5 * done[2]
+    assert done[1] > 5 * done[2]
+    assert done[2] > 100
+    assert latest > 9
+
+
+def test_what_was_measured_long_ago_counts_for_little() -> None:
+    made = router(Place("worker"), Place("member", far=True))
+    made.places[1].unit = 0.1
+    for _ in range(30):
+        ask(made, 0.1)
+    assert not made.places[1].outstanding
+    for _ in range(30):
+        ask(made, 60.0)
+    assert made.places[1].outstanding
+
+
+def test_a_member_that_refuses_gets_nothing_until_it_says_that_it_takes_work() -> None:
+    made = router(Place("worker"), Place("member", far=True))
+    made.down(0.0, 0)
+    refused = ask(made, 0.0)
+    assert refused.place == 1
+    assert made.rejected(0.0, 1, refused.tag) is refused
+    assert refused.place is None
+    assert ask(made, 0.1).place is None
+    assert {request.place for request in made.report(0.2, 1, takes=True, way=0.001)} == {1}
+
+
+def test_a_request_that_lost_its_member_goes_to_an_own_worker() -> None:
+    made = router(Place("worker"), Place("one", far=True), Place("two", far=True))
+    for _ in range(100):
+        ask(made, 0.0)
+    lost = len(made.places[1].outstanding)
+    assert lost
+    assert [request.place for request in made.down(0.0, 1)] == [0] * lost
+
+
+def test_a_read_only_member_serves_alone() -> None:
+    made = router(Place("worker"), Place("member", far=True))
+    made.set_forwards(0.0, forwards=False)
+    assert {ask(made, 0.0).place for _ in range(100)} == {0}
+    assert made.down(0.0, 0) == []
+    assert len(made.waiting) == 100
+    assert {request.place for request in made.set_forwards(0.1, forwards=True)} == {1}
 
 
 def test_a_place_of_twice_the_weight_gets_twice_the_work() -> None:

@@ -88,6 +88,13 @@ class Dealer:
             return False
         return True
 
+    def renew(self) -> None:
+        """Give the connection up, with all that is under way on it, and connect anew."""
+        if self.connected:
+            self.connected = False
+            self._on_change(False)
+        self._discard()
+
     def _discard(self) -> None:
         """Connect anew, without what libzmq kept for the peer."""
         linger, self.socket.linger = self.socket.linger, 0

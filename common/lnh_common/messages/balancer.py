@@ -1,8 +1,10 @@
-"""What the balancer asks its workers, and what it tells of itself."""
+"""What the balancer asks its workers and the other members' balancers, and what it tells of itself."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from lnh_common.messages.base import Empty, Message, operation
 
@@ -14,17 +16,52 @@ class WorkerLoad(Message):
     cached_keys: int = 0
 
 
+class Load(Message):
+    """How a member stands to one that may send it work.
+
+    Args:
+        takes: it is read-write, and has workers.
+        workers: that are up.
+        work: outstanding at them, in units of a small request, that the asker did not send.
+    """
+
+    takes: bool
+    workers: Annotated[int, msgspec.Meta(ge=0, le=4096)]
+    work: Annotated[int, msgspec.Meta(ge=0)]
+
+
 class PlaceView(Message):
-    """One place where work is done: `state` is serving, silent (has work and answers nothing) or down."""
+    """One place where work is done: a worker, or another member's balancer.
+
+    Args:
+        state: serving, silent (has work and answers nothing), down, or closed (a member that takes no work).
+        requests, work: outstanding.
+        group: of another member; empty for a worker.
+        settled: requests answered since the balancer started.
+        way: microseconds to another member and back.
+        unit: microseconds that a small request took of late.
+    """
 
     name: str
     state: str
     requests: int
     work: int
+    group: str = ""
+    settled: int = 0
+    way: int = 0
+    unit: int = 0
 
 
 class Status(Message):
-    """Latencies in microseconds over the newest answers; rates a second over the last few."""
+    """Latencies in microseconds over the newest answers; rates a second over the last few.
+
+    Args:
+        group: of this member.
+        alone: why no work is done elsewhere; empty when it may be.
+        forwarded: requests sent to other members.
+        taken: ... and taken on from them.
+        declined: requests of other members that were not taken on, or not done.
+    """
 
     state: str
     connections: int
@@ -38,7 +75,13 @@ class Status(Message):
     expired: int
     dropped: int
     places: tuple[PlaceView, ...]
+    group: str = ""
+    alone: str = ""
+    forwarded: int = 0
+    taken: int = 0
+    declined: int = 0
 
 
 HSM_PING: Final = operation("hsm.ping", Empty, WorkerLoad)
+PEER_PING: Final = operation("balancer.ping", Empty, Load)
 STATUS: Final = operation("balancer.status", Empty, Status)

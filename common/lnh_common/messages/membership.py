@@ -66,6 +66,7 @@ class View(Message):
     Args:
         waiting_for: names of members that have not taken note of this one yet.
         groups: the affinity groups, sorted.
+        lease_ms: for so long this member is read-write without another word; 0 if it is not.
     """
 
     cluster: bytes
@@ -75,6 +76,7 @@ class View(Message):
     services: tuple[ServiceHealth, ...]
     waiting_for: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    lease_ms: int = 0
 
 
 class Prepare(Message):

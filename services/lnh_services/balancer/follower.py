@@ -1,7 +1,8 @@
-"""Keeps `Clients` in step with the store: one socket in the balancer's loop, one question at a time, never waiting."""
+"""Asks another service of the member what a generator wants to know: one question at a time, never waiting."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any, Final
 
 import zmq
@@ -9,24 +10,31 @@ import zmq
 from lnh_common import codec, limits, wire
 from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import DeadlineExceeded, LnhError
-from lnh_services.balancer.clients import PAUSE_SECONDS, Clients, Question
+from lnh_services.balancer.clients import PAUSE_SECONDS, Question
+
+Steps = Generator[Question | float | None, Any, None]
 
 
 class Follower:
-    """Asks what `Clients.follow` wants asked.
+    """One socket in the balancer's loop.
 
     Args:
-        address: of the store's door for services.
+        address: of the service's door for services.
+        steps: yields a question, whose answer is sent in or error thrown in, or a pause in seconds (None: the usual).
+
+    Attributes:
+        asked_at: when the last question was sent.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, clients: Clients) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str, steps: Steps) -> None:
         socket = context.socket(zmq.DEALER)
         socket.linger = 0
         socket.reconnect_ivl = 20
         socket.reconnect_ivl_max = 500
         socket.maxmsgsize = 64 * limits.MIB
         self.dealer: Final = Dealer(socket, address, self._on_change)
-        self._steps: Final = clients.follow()
+        self.asked_at = 0.0
+        self._steps: Final = steps
         self._last = 0
         self._asked: Question | None = None
         self._sent = False
@@ -41,10 +49,10 @@ class Follower:
         elif not self._sent:
             self._send(now)
         elif now >= self._until:
-            self._go_on(now, DeadlineExceeded("the store does not answer"))
+            self._go_on(now, DeadlineExceeded(f"nobody answers at {self.dealer.address}"))
 
     def receive(self, now: float) -> None:
-        """Take in what the store says."""
+        """Take in what the service says."""
         while True:
             try:
                 frames = self.dealer.socket.recv_multipart(zmq.NOBLOCK)
@@ -72,12 +80,14 @@ class Follower:
         asked = self._steps.throw(answer) if isinstance(answer, LnhError) else self._steps.send(answer)
         self._question(asked, now)
 
-    def _question(self, asked: Question | None, now: float) -> None:
-        self._asked, self._sent = asked, False
-        if asked is None:
-            self._until = now + PAUSE_SECONDS
-        else:
+    def _question(self, asked: Question | float | None, now: float) -> None:
+        self._sent = False
+        if isinstance(asked, Question):
+            self._asked = asked
             self._send(now)
+        else:
+            self._asked = None
+            self._until = now + (PAUSE_SECONDS if asked is None else asked)
 
     def _send(self, now: float) -> None:
         asked = self._asked
@@ -85,4 +95,5 @@ class Follower:
         self._last += 1
         header = wire.request(asked.operation.name, self._last, int(asked.seconds * 1000))
         self._sent = self.dealer.send([header.pack(), b"", codec.encode(asked.message)])
+        self.asked_at = now
         self._until = now + asked.seconds + PAUSE_SECONDS

@@ -1,21 +1,34 @@
 """Which place does a request's work: pure, no sockets and no clock.
 
-A *place* is where requests can be sent: now each hsm worker of this member, in `tier` 0; the other members of an
-affinity group, and then everybody else, are places of the same kind. Among the places of the lowest tier that has
-one up, the one with the least outstanding work for its weight is taken; work is counted in units of a small request,
-so that a key pair being generated weighs more than a signature. A place that has work and has been silent for a while
-is passed over while another will do.
+A *place* is where requests can be sent: each hsm worker of this member (*own*), and each other member (*far*), which
+places what it is sent at its own workers and nowhere else. A place has a `tier`: 0 for own workers and the members of
+the same affinity group, 1 for everybody else; a tier is used only while nobody of a lower one is up.
+
+Work is counted in units of a small request. What a request would take at a place is expected from what is outstanding
+there and what a unit was measured to take; at a far place also from the way there and back, and from the work that
+it says it has from others:
+
+    expected = way + (outstanding + others + its own work) * unit / workers
+
+Among own workers the one with the least outstanding is taken. Only if that one is expected to take longer than
+`FORWARD_ABOVE` (an idle one never is) are the far places looked at, and one of them is taken if it is expected to be
+quicker. So members with little to do do not send each other work, and a slow one gets less. Not nothing: what was
+measured long ago counts for little, so everybody is tried again. A far place that comes up gets a few requests at a
+time, and one more for each answer: one that flaps, or is about to hang, has little to lose.
+
+A member that is read-only serves alone: `forwards` is False, and only own workers are chosen.
 
 The life of a request, and the rule that keeps every one accounted for:
 
-    admit -> (waiting) -> outstanding at a place -> settle     its answer goes to the client
+    admit -> (waiting) -> outstanding at a place -> settle     its answer goes to whoever asked
                ^    |            |
-               |    '- expire    '- expire                     the client gets an error
-               '---- down -------'                             the place died: to another place, or waiting again
+               |    '- expire    '- expire                     whoever asked gets an error
+               '- down, rejected -'                            the place died, or did nothing: to another, or waiting
 
 A request is in exactly one of those (or given up, until the next `expire`) until it is settled or expired, and is
 counted against its client and the totals for exactly that long. Sending the same bytes again is safe for every
 operation: writes are told apart where they are applied. A second answer for a tag finds no request and is dropped.
+One that came from another member (`foreign`) stays here, and does not wait: without a worker it is given up at once.
 """
 
 from __future__ import annotations
@@ -26,6 +39,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lnh_common import limits
+from lnh_common.bundles import FORWARDED
 from lnh_common.errors import Busy, DeadlineExceeded, LnhError, Unreachable
 from lnh_common.messages import objects, session
 
@@ -38,6 +52,14 @@ SILENT_AFTER: Final = 0.25  # seconds without any answer from a place that has w
 PATIENCE: Final = 2.0  # seconds a request waits for a place to come up before its client is told
 MOVES: Final = 2  # places that may die under a request before it is given up: it may be what kills them
 LATENCIES: Final = 4096  # newest answers that percentiles are taken of
+
+FORWARD_ABOVE: Final = 0.002  # seconds that an own worker is expected to take; below, a hop is not worth it
+UNIT: Final = 0.0002  # seconds a unit is taken to need where nothing was measured
+_LEAST: Final = UNIT / 10
+_WEIGHT_OF_NEWEST: Final = 0.1  # of a measurement, in what counts
+_AT_MOST_TIMES: Final = 4.0  # ... and no measurement counts for more than so many times what counted before
+_HALVED_AFTER: Final = 1.0  # seconds without a measurement after which what was measured far counts half
+WINDOW: Final = 16  # requests for each worker that a far place gets at first: what one bundle holds
 
 # Work of an operation, in units of a small one.
 WORK: Final[dict[str, int]] = {
@@ -62,21 +84,31 @@ class Bounds:
 class Request:
     """One request while the balancer is answerable for it.
 
-    `client` is where its answer goes, `client_tag` the client's own name of it if it came in a bundle, and `account`
-    whose bound it counts against; `place` is None while it waits for one.
+    Attributes:
+        client: where its answer goes.
+        client_tag: the name that whoever asked gave it, if it came in a bundle.
+        account: whose bound it counts against.
+        stays: it is about this member, or came from another: it goes to own workers alone.
+        foreign: another member sent it.
+        place: None while it waits for one.
+        sent: when it went to its place, where `ahead` was outstanding then, its own work included.
     """
 
     __slots__ = (
         "account",
+        "ahead",
         "begun",
         "client",
         "client_tag",
         "deadline",
+        "foreign",
         "frames",
         "moves",
         "patience",
         "place",
+        "sent",
         "size",
+        "stays",
         "tag",
         "work",
     )
@@ -92,6 +124,9 @@ class Request:
         begun: float,
         deadline: float,
         client_tag: bytes,
+        *,
+        stays: bool,
+        foreign: bool,
     ) -> None:
         self.tag = tag
         self.client = client
@@ -102,9 +137,13 @@ class Request:
         self.work = work
         self.begun = begun
         self.deadline = deadline
+        self.stays = stays
+        self.foreign = foreign
         self.patience = begun + PATIENCE
         self.moves = 0
         self.place: int | None = None
+        self.sent = begun
+        self.ahead = work
 
 
 class Place:
@@ -114,41 +153,184 @@ class Place:
         name: for status.
         tier: lower ones are used while any of them is up.
         weight: how many workers stand behind it.
+        far: it is another member.
+
+    Attributes:
+        up: it can be sent to.
+        open: it takes work: a far one says so, and says when it does not.
+        way, others: of a far place; see above.
+        unit, unit_at: seconds that a unit of work took, and when that was measured last.
+        window: how many requests it is given at once; own places, any number.
     """
 
-    __slots__ = ("heard", "name", "outstanding", "tier", "up", "weight", "work")
+    __slots__ = (
+        "far",
+        "heard",
+        "name",
+        "open",
+        "others",
+        "outstanding",
+        "settled",
+        "tier",
+        "unit",
+        "unit_at",
+        "up",
+        "way",
+        "weight",
+        "window",
+        "work",
+    )
 
-    def __init__(self, name: str, tier: int = 0, weight: int = 1) -> None:
+    def __init__(self, name: str, tier: int = 0, weight: int = 1, *, far: bool = False) -> None:
         self.name = name
         self.tier = tier
         self.weight = weight
+        self.far = far
         self.up = False
+        self.open = not far
         self.work = 0
         self.heard = 0.0  # when it last answered, or last went from idle to having work
         self.outstanding: dict[Tag, Request] = {}
+        self.settled = 0
+        self.way = 0.0
+        self.others = 0
+        self.unit = UNIT
+        self.unit_at = 0.0
+        self.window = 0
 
     def is_silent(self, now: float) -> bool:
         """Whether it has work and has answered nothing for a while."""
         return self.work > 0 and now - self.heard > SILENT_AFTER
 
+    def expected(self, now: float, work: int) -> float:
+        """Seconds that more work would take here, there and back."""
+        queue = (self.work + self.others + work) * self.unit / self.weight
+        if not self.far:
+            return queue
+        return self.way + queue / (1 + max(now - self.unit_at, 0.0) / _HALVED_AFTER)
+
+    def measure(self, now: float, request: Request) -> None:
+        """Take in how long a small request took that went through the queue here."""
+        took = (now - request.sent - self.way) * self.weight / request.ahead
+        self.unit += (min(max(took, _LEAST), _AT_MOST_TIMES * self.unit) - self.unit) * _WEIGHT_OF_NEWEST
+        self.unit_at = now
+
 
 class Router:
-    """The balancer's accounts. Times are seconds of one monotonic clock."""
+    """The balancer's accounts. Times are seconds of one monotonic clock.
+
+    Args:
+        places: own workers, which stay; others come and go (`add`, `remove`).
+
+    Attributes:
+        forwards: whether this member may have work done elsewhere; False until it is told so.
+    """
 
     def __init__(self, places: list[Place], bounds: Bounds | None = None) -> None:
-        self.places: Final = places
+        self.places: Final[list[Place]] = []
         self.bounds: Final = bounds or Bounds()
         self.waiting: deque[Request] = deque()
         self.clients: dict[bytes, int] = {}  # requests of each connection that has any
+        self.forwards = False
         self.requests = 0
         self.bytes = 0
         self.settled = 0
         self.refused = 0
         self.retried = 0
         self.expired = 0
+        self.forwarded = 0  # requests sent to other members
+        self.taken = 0  # ... and taken on from them
         self.latencies: deque[float] = deque(maxlen=LATENCIES)
+        self._own: Final[list[tuple[int, Place]]] = []
+        self._far: dict[int, Place] = {}
         self._given_up: list[tuple[Request, LnhError]] = []  # until the next `expire`
         self._last_tag = 0
+        for place in places:
+            self.add(place)
+
+    # --- places
+
+    def add(self, place: Place) -> int:
+        """A place more, which is down; its number."""
+        if not place.far:
+            assert not self._far, "own places come first, and stay"
+            self.places.append(place)
+            self._own.append((len(self.places) - 1, place))
+            return len(self.places) - 1
+        free = (number for number in range(len(self._own), len(self.places)) if number not in self._far)
+        number = next(free, len(self.places))
+        self.places[number : number + 1] = [place]
+        self._far[number] = place
+        return number
+
+    def remove(self, now: float, number: int) -> list[Request]:
+        """A far place is none any more; answers as `down`."""
+        moved = self.down(now, number)
+        del self._far[number]
+        return moved
+
+    def known(self) -> list[Place]:
+        """The places there are."""
+        return [*(place for _, place in self._own), *(self._far[number] for number in sorted(self._far))]
+
+    def own_up(self) -> int:
+        """How many own places are up."""
+        return sum(place.up for _, place in self._own)
+
+    def own_work_besides(self, account: bytes) -> int:
+        """Work outstanding at own places that is not of this account."""
+        return sum(
+            request.work
+            for _, place in self._own
+            for request in place.outstanding.values()
+            if request.account != account
+        )
+
+    def up(self, now: float, place: int) -> list[Request]:
+        """A place can be sent to; answers the requests to send now (each names its place)."""
+        at = self.places[place]
+        at.up = True
+        at.heard = now
+        return self._place_waiting(now) if at.open else []
+
+    def report(
+        self, now: float, place: int, *, takes: bool, way: float, others: int = 0, weight: int = 1
+    ) -> list[Request]:
+        """A far place said how it stands; answers the requests to send now.
+
+        Args:
+            takes: whether it takes work at all.
+            way: seconds there and back.
+            others: work it has that is not from here.
+            weight: its workers.
+        """
+        at = self.places[place]
+        at.way, at.others, at.weight = way, others, max(weight, 1)
+        if takes and not at.open:
+            at.window = WINDOW * at.weight
+        opened = takes and at.up and not at.open
+        at.open = takes
+        return self._place_waiting(now) if opened else []
+
+    def down(self, now: float, place: int) -> list[Request]:
+        """A place is gone, and what it had not answered with it; answers the requests to send elsewhere now."""
+        at = self.places[place]
+        at.up = False
+        at.open = not at.far
+        orphans = list(at.outstanding.values())
+        at.outstanding.clear()
+        at.work = 0
+        for request in orphans:
+            self._move(now, request, "workers died while they had this request")
+        return [request for request in orphans if request.place is not None]
+
+    def set_forwards(self, now: float, *, forwards: bool) -> list[Request]:
+        """Whether work may be done elsewhere; answers the requests to send now."""
+        begins = forwards and not self.forwards
+        self.forwards = forwards
+        return self._place_waiting(now) if begins else []
+
+    # --- requests
 
     def admit(
         self,
@@ -159,10 +341,13 @@ class Router:
         deadline: float,
         account: bytes | None = None,
         client_tag: bytes = b"",
+        *,
+        stays: bool = False,
+        foreign: bool = False,
     ) -> Request:
         """Take a request on and choose its place; with all places down it waits (`place` is None).
 
-        Raises Busy, naming the limit, and takes nothing on.
+        Raises Busy, naming the limit, and takes nothing on; Unreachable for one of another member without a worker.
         """
         if account is None:
             account = client
@@ -175,9 +360,17 @@ class Router:
         ):
             self.refused += 1
             raise self._busy(account)
+        if foreign:
+            if not self.own_up():
+                self.refused += 1
+                raise Unreachable("no worker of this member is running")
+            self.taken += 1
+            stays = True
         self._last_tag += 1
+        tag = _TAG.pack(self._last_tag | FORWARDED if foreign else self._last_tag)
+        work = WORK.get(operation, 1)
         request = Request(
-            _TAG.pack(self._last_tag), client, account, frames, size, WORK.get(operation, 1), now, deadline, client_tag
+            tag, client, account, frames, size, work, now, deadline, client_tag, stays=stays, foreign=foreign
         )
         self.requests += 1
         self.bytes += size
@@ -193,39 +386,35 @@ class Router:
         if request is None:
             return None
         at.work -= request.work
+        at.settled += 1
+        at.window += 1
+        if request.work == 1:
+            at.measure(now, request)
         self._forget(request)
         self.settled += 1
         self.latencies.append(now - request.begun)
         return request
 
-    def up(self, now: float, place: int) -> list[Request]:
-        """A place can be sent to; answers the requests to send now (each names its place)."""
-        self.places[place].up = True
-        self.places[place].heard = now
-        waiting, self.waiting = self.waiting, deque()
-        for request in waiting:
-            self._assign(now, request)
-        return [request for request in waiting if request.place is not None]
+    def rejected(self, now: float, place: int, tag: Tag) -> Request | None:
+        """A place did not do a request, and says so; the request, to be sent to its new place or waiting for one.
 
-    def down(self, now: float, place: int) -> list[Request]:
-        """A place is gone, and what it had not answered with it; answers the requests to send elsewhere now."""
+        A far place gets nothing more until it reports that it takes work. One that came from another member has ended
+        with that: its `place` is None.
+        """
         at = self.places[place]
-        at.up = False
-        orphans = list(at.outstanding.values())
-        at.outstanding.clear()
-        at.work = 0
-        for request in orphans:
+        at.heard = now
+        if at.far:
+            at.open = False
+        request = at.outstanding.pop(tag, None)
+        if request is None:
+            return None
+        at.work -= request.work
+        if not request.foreign:
+            self._move(now, request, "places refused this request")
+        else:
             request.place = None
-            request.moves += 1
-            if request.moves > MOVES:
-                self._given_up.append(
-                    (request, Unreachable(f"{request.moves} workers died while they had this request"))
-                )
-                continue
-            request.patience = now + PATIENCE
-            self._assign(now, request)
-            self.retried += 1
-        return [request for request in orphans if request.place is not None]
+            self._forget(request)
+        return request
 
     def expire(self, now: float) -> list[tuple[Request, LnhError]]:
         """Give up what has waited too long; answers each with the error its client gets."""
@@ -234,6 +423,8 @@ class Router:
             for tag in [tag for tag, request in at.outstanding.items() if request.deadline <= now]:
                 request = at.outstanding.pop(tag)
                 at.work -= request.work
+                if request.work == 1:
+                    at.measure(now, request)
                 given_up.append((request, DeadlineExceeded("no worker answered before the deadline")))
         if self.waiting:
             still: deque[Request] = deque()
@@ -250,28 +441,93 @@ class Router:
         self.expired += len(given_up)
         return given_up
 
-    def choose(self, now: float) -> int | None:
-        """The place for the next request, or None when all are down."""
+    # --- choosing
+
+    def choose(self, now: float, work: int = 1, *, stays: bool = False, moved: bool = False) -> int | None:
+        """The place for the next request, or None when there is none.
+
+        Args:
+            stays: own places alone will do.
+            moved: it was sent somewhere already: an own place, if any is up, rather than another adventure.
+        """
+        own: int | None = None
+        best: Place | None = None
+        best_rank = (False, 0.0)
+        for number, at in self._own:
+            if at.up:
+                rank = (at.is_silent(now), at.work / at.weight)
+                if best is None or rank < best_rank:
+                    own, best, best_rank = number, at, rank
+        if stays or not self.forwards or not self._far:
+            return own
+        if best is None:
+            return self._elsewhere(now, work)
+        silent = best_rank[0]
+        if not silent:
+            if not best.work or moved:
+                return own
+            expected = best.expected(now, work)
+            if expected <= FORWARD_ABOVE:
+                return own
+            return self._quicker(now, work, best.tier, expected, own)
+        return self._quicker(now, work, best.tier, float("inf"), own)
+
+    def _quicker(self, now: float, work: int, tier: int, than: float, own: int | None) -> int | None:
+        """A far place of this tier that is expected to be quicker than that, with room; else the own one."""
+        for number, at in self._far.items():
+            if at.up and at.open and at.tier == tier and len(at.outstanding) < at.window:
+                expected = at.expected(now, work)
+                if expected < than:
+                    own, than = number, expected
+        return own
+
+    def _elsewhere(self, now: float, work: int) -> int | None:
+        """The far place that is expected to be the quickest, of the lowest tier; where there is none of it, None."""
         best = None
         best_rank = (0, False, 0.0)
-        for number, at in enumerate(self.places):
-            if at.up:
-                rank = (at.tier, at.is_silent(now), at.work / at.weight)
+        for number, at in self._far.items():
+            if at.up and at.open:
+                rank = (at.tier, len(at.outstanding) >= at.window, at.expected(now, work))
                 if best is None or rank < best_rank:
                     best, best_rank = number, rank
         return best
 
     def _assign(self, now: float, request: Request) -> None:
-        chosen = self.choose(now)
+        chosen = self.choose(now, request.work, stays=request.stays, moved=request.moves > 0)
         request.place = chosen
         if chosen is None:
-            self.waiting.append(request)
+            if not request.foreign:
+                self.waiting.append(request)
+            else:
+                self._given_up.append((request, Unreachable("no worker of this member is running")))
             return
         at = self.places[chosen]
         if not at.work:
             at.heard = now
         at.work += request.work
         at.outstanding[request.tag] = request
+        request.sent = now
+        request.ahead = at.work
+        if at.far:
+            request.ahead += at.others
+            self.forwarded += 1
+
+    def _place_waiting(self, now: float) -> list[Request]:
+        waiting, self.waiting = self.waiting, deque()
+        for request in waiting:
+            self._assign(now, request)
+        return [request for request in waiting if request.place is not None]
+
+    def _move(self, now: float, request: Request, why: str) -> None:
+        """It is at no place any more: to another one, or given up when that happened too often."""
+        request.place = None
+        request.moves += 1
+        if request.moves > MOVES:
+            self._given_up.append((request, Unreachable(f"{request.moves} {why}")))
+            return
+        request.patience = now + PATIENCE
+        self._assign(now, request)
+        self.retried += 1
 
     def _forget(self, request: Request) -> None:
         self.requests -= 1

@@ -5,6 +5,7 @@
     backs   DEALER, ipc, a worker  bundles of requests, and of answers back: docs/formats/balancer-worker.md
     store   DEALER, ipc            the registered clients' keys (`follower.py`)
     status  ROUTER, ipc            `balancer.status`
+    peers                          the other members' balancers (`peers.py`)
 
 It reads headers and can read no body: bodies are sealed between the client and an hsm worker. Of an answer it reads the
 tag alone. What is decided is in `routing.py`; here is what happens on sockets, written for speed: what is ready at the
@@ -22,28 +23,23 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from lnh_common import bundles, codec, limits, wire
-from lnh_common.bundles import PING_TAG, Bundle
+from lnh_common.bundles import PING_TAG, Bundle, Entry
 from lnh_common.bus import curve, intake, zap
 from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import Busy, LnhError, MalformedMessage, UnknownOperation, Unreachable
 from lnh_common.events import Log
-from lnh_common.messages import admin, backup, balancer, objects, session
-from lnh_common.messages.base import OPERATIONS, Empty, Seal
+from lnh_common.messages import balancer
+from lnh_common.messages.base import Empty
 from lnh_services.balancer.clients import REGISTERED_ONLY, Clients
 from lnh_services.balancer.follower import Follower
+from lnh_services.balancer.operations import AT_THE_DOOR, CREDENTIAL, ROUTED, STAYS
+from lnh_services.balancer.peers import ZAP_DOMAIN, Peers
 from lnh_services.balancer.routing import Place, Request, Router
 from lnh_services.balancer.throttle import Throttle
 from lnh_services.configuration import Settings
 from lnh_services.paths import MemberDirectory
 
 Socket = zmq.Socket[bytes]
-
-_CLIENT_MESSAGES: Final = (admin, backup, objects, session)  # the modules whose operations come from clients
-ROUTED: Final = frozenset(
-    row.name for row in OPERATIONS.values() if row.seal is not Seal.NONE or row.name == session.HELLO.name
-)
-CREDENTIAL: Final = frozenset(row.name for row in OPERATIONS.values() if row.seal is Seal.CREDENTIAL)
-AT_THE_DOOR: Final = frozenset({session.HELLO.name})
 
 CREDENTIAL_RATE: Final = 20.0  # uses of credentials a second from one address
 CREDENTIAL_BURST: Final = 200
@@ -75,10 +71,9 @@ class Balancer:
         self._next_tick = 0.0
         self._next_ping = 0.0
 
+        keys = curve.KeyPair.load(directory.client_keys)
         self._zap: Final = zap.socket(self._context)
-        self._front: Final = self._listen(
-            settings.endpoint(settings.client_port), curve.KeyPair.load(directory.client_keys)
-        )
+        self._front: Final = self._listen(settings.endpoint(settings.client_port), keys)
         self._door: Final = self._listen(settings.endpoint(settings.door_port), curve.DOOR)
         self._front_monitor: Final = self._front.get_monitor_socket(
             zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | curve.FAILED_EVENTS
@@ -91,7 +86,11 @@ class Balancer:
         self._outboxes: Final = [Bundle() for _ in self._workers]
         self._answers: Final[dict[bytes, Bundle]] = {}  # to be sent, by client
         self._clients: Final = Clients()
-        self._follower: Final = Follower(self._context, directory.store_for_services, self._clients)
+        self._follower: Final = Follower(self._context, directory.store_for_services, self._clients.follow())
+        self._peers: Final = Peers(
+            self._context, self._poller, directory, settings, keys, self._router, self._dispatch, self._answered
+        )
+        self._idle_ms = _TICK_IDLE_MS
         store = self._follower.dealer
         sources = [self._zap, self._front, self._door, self._status, self._front_monitor, store.socket, store.monitor]
         for socket in (*sources, *self._backs, *(worker.monitor for worker in self._workers)):
@@ -135,19 +134,21 @@ class Balancer:
         self._close()
 
     def _turn(self, wake: int) -> None:
-        ready = dict(self._poller.poll(_TICK_BUSY_MS if self._router.requests else _TICK_IDLE_MS))
+        ready = dict(self._poller.poll(_TICK_BUSY_MS if self._router.requests else self._idle_ms))
         if self._front in ready:
             self._drain_front()
         for number, back in enumerate(self._backs):
             if back in ready:
                 self._drain_back(number, back)
         if len(ready) > 1 or (self._front not in ready and ready):
+            self._peers.receive(ready)
             self._rare(ready, wake)
         now = time.monotonic()
         if now >= self._next_tick:
             self._tick(now)
         self._flush_answers()
-        while any(self._outboxes):  # a place that is found dead moves its requests to the others'
+        # A place that is found dead moves its requests to the others'.
+        while self._peers.flush() or any(self._outboxes):
             for place, outbox in enumerate(self._outboxes):
                 if outbox:
                     self._flush(place)
@@ -172,7 +173,7 @@ class Balancer:
         if self._status in ready:
             self._answer_status()
         if wake in ready:
-            self._stopping = True
+            self._stopping = self._peers.stopping = True
             self._log.info("stopping", in_flight=self._router.requests)
 
     # --- requests
@@ -234,7 +235,8 @@ class Balancer:
             if self._stopping:
                 raise Unreachable("this member is stopping")
             end = now + header.deadline_ms / 1000
-            request = self._router.admit(now, client, frames, operation, end, client_tag=client_tag)
+            stays = operation in STAYS
+            request = self._router.admit(now, client, frames, operation, end, client_tag=client_tag, stays=stays)
         except LnhError as error:
             self._refuse(self._front, client, frames[0], error, client_tag)
             return
@@ -248,10 +250,14 @@ class Balancer:
             raise Busy(f"too many logins from {address}; at most {CREDENTIAL_RATE:g} a second")
 
     def _dispatch(self, request: Request) -> None:
-        assert request.place is not None, "a request is sent to the place it was given"
+        place = request.place
+        assert place is not None, "a request is sent to the place it was given"
+        if place >= len(self._outboxes):
+            self._peers.dispatch(request)
+            return
         header, token, body = request.frames
-        if self._outboxes[request.place].add(request.tag, header, token, body):
-            self._flush(request.place)
+        if self._outboxes[place].add(request.tag, header, token, body):
+            self._flush(place)
 
     def _flush(self, place: int) -> None:
         """Send a worker what waits for it."""
@@ -275,11 +281,29 @@ class Balancer:
                 self._dropped["worker's frames"] += 1
                 self._log.failure("a worker broke the contract of frames", worker=number, error=str(error))
                 continue
-            for tag, header, token, body in entries:
-                request = settle(now, number, tag)
-                if request is not None:
-                    self._answer(self._way_back(request), request.client, [header, token, body], request.client_tag)
+            for entry in entries:
+                if entry.header:
+                    request = settle(now, number, entry.tag)
+                    if request is not None:
+                        self._answered(request, entry)
+                else:
+                    self._declined(now, number, entry.tag)
         return True
+
+    def _answered(self, request: Request, entry: Entry) -> None:
+        _, header, token, body = entry
+        if request.foreign:
+            self._peers.give_back(request, header, token, body)
+        else:
+            self._answer(self._way_back(request), request.client, [header, token, body], request.client_tag)
+
+    def _declined(self, now: float, number: int, tag: bytes) -> None:
+        """A worker did nothing for another member's request: this one is not read-write any more."""
+        request = self._router.rejected(now, number, tag)
+        if request is not None and request.foreign:
+            self._peers.decline(request.client, request.client_tag)
+        elif request is not None and request.place is not None:
+            self._dispatch(request)
 
     def _answer(self, socket: Socket, client: bytes, frames: list[bytes], client_tag: bytes = b"") -> None:
         if not client_tag:
@@ -380,7 +404,10 @@ class Balancer:
                 frames = self._zap.recv_multipart(_NOBLOCK)
             except zmq.Again:
                 return
-            self._zap.send_multipart(zap.answer(frames, zap.everyone), _NOBLOCK)
+            self._zap.send_multipart(zap.answer(frames, self._admits), _NOBLOCK)
+
+    def _admits(self, shake: zap.Handshake) -> bool:
+        return shake.domain != ZAP_DOMAIN or self._peers.admits(shake)
 
     def _connection(self) -> None:
         for _ in range(_BURST):
@@ -401,19 +428,24 @@ class Balancer:
 
     def _tick(self, now: float) -> None:
         for request, error in self._router.expire(now):
-            way_back = self._way_back(request)
-            self._refuse(way_back, request.client, request.frames[0], error, request.client_tag)
+            if request.foreign:
+                self._peers.decline(request.client, request.client_tag)
+            else:
+                way_back = self._way_back(request)
+                self._refuse(way_back, request.client, request.frames[0], error, request.client_tag)
         self._next_tick = now + _TICK_BUSY_MS / 1000
         if now >= self._next_ping:
             self._next_ping = now + _PING_EVERY
             self._rates.append((now, self._router.settled, self._router.refused))
             self._ping()
         self._follower.tick(now)
+        until = self._peers.tick(now)
+        self._idle_ms = _TICK_IDLE_MS if until is None else min(_TICK_IDLE_MS, int(1000 * until) + 1)
 
     def _ping(self) -> None:
         header = wire.request(balancer.HSM_PING.name, 0, int(1000 * _PING_EVERY)).pack()
         body = codec.encode(Empty())
-        for place, outbox in zip(self._router.places, self._outboxes, strict=True):
+        for place, outbox in zip(self._router.places, self._outboxes, strict=False):  # own workers alone
             if place.up:
                 outbox.add(PING_TAG, header, b"", body)
 
@@ -448,21 +480,38 @@ class Balancer:
             waiting=len(router.waiting),
             retried=router.retried,
             expired=router.expired,
-            dropped=self._dropped.total(),
-            places=tuple(
-                balancer.PlaceView(
-                    name=place.name,
-                    state="down" if not place.up else "silent" if place.is_silent(now) else "serving",
-                    requests=len(place.outstanding),
-                    work=place.work,
-                )
-                for place in router.places
-            ),
+            dropped=self._dropped.total() + self._peers.dropped.total(),
+            places=tuple(self._view(now, place) for place in router.known()),
+            group=self._peers.neighbours.group,
+            alone=self._peers.neighbours.alone(now),
+            forwarded=router.forwarded,
+            taken=router.taken,
+            declined=self._peers.declined,
+        )
+
+    def _view(self, now: float, place: Place) -> balancer.PlaceView:
+        state = "serving"
+        if not place.up:
+            state = "down"
+        elif not place.open:
+            state = "closed"
+        elif not place.far and place.is_silent(now):
+            state = "silent"
+        return balancer.PlaceView(
+            name=place.name,
+            state=state,
+            requests=len(place.outstanding),
+            work=place.work,
+            group=self._peers.group_of(place) if place.far else "",
+            settled=place.settled,
+            way=int(1e6 * place.way),
+            unit=int(1e6 * place.unit),
         )
 
     def _close(self) -> None:
         self._front.disable_monitor()
         self._front_monitor.close(0)
+        self._peers.close()
         for dealer in (self._follower.dealer, *self._workers):
             dealer.close()
         for socket in (self._front, self._door, self._status, self._zap):

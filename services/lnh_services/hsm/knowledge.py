@@ -82,6 +82,7 @@ class Knowledge:
         self.lease_until = 0.0
         self.read_write = True  # the lease's mode
         self.owes_guesses = True  # failed logins of before this start, or of a time as read-only, may be to be told
+        self.lapses = 0  # how often the lease was not a read-write one
         self.disturbed = 0  # how often answers of the store may have become outdated since they came
         self._readings: set[_Reading] = set()
         self._channel_keys: dict[int, Any] = {}
@@ -99,6 +100,8 @@ class Knowledge:
 
     def take_lease(self, sent_at: float, attached: store.Attached) -> None:
         """The store granted a lease to a request sent at `sent_at` (boot seconds)."""
+        if attached.fresh or not (self.is_leased() and self.read_write and attached.read_write):
+            self.lapses += 1
         self.owes_guesses = self.owes_guesses or (attached.read_write and not self.read_write)
         if attached.fresh or (attached.read_write and not self.read_write):
             self.forget_everything()  # what was cached while the member was read-only may be older than it is now
@@ -108,6 +111,14 @@ class Knowledge:
     def is_leased(self) -> bool:
         """Whether the caches may be used."""
         return self.boot() < self.lease_until
+
+    def is_read_write(self) -> bool:
+        """Whether what is known and read now is current: the member's lease lasts as long as this one, or longer."""
+        return self.read_write and self.boot() < self.lease_until
+
+    def was_read_write_since(self, lapses: int) -> bool:
+        """Whether it was so all the time since `lapses` had this value, and was so then."""
+        return self.lapses == lapses and self.is_read_write()
 
     def may_cache(self, found: Read[Any]) -> bool:
         """Whether an answer of the store may go into a cache now, before anything else is waited for."""
@@ -122,6 +133,7 @@ class Knowledge:
         if message.everything:
             self.forget_everything()
             self.lease_until = 0.0
+            self.lapses += 1
         else:
             self._keep_uses(self.caches.keys.items())
             self.caches.forget(message.keys)

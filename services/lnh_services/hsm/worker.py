@@ -2,6 +2,10 @@
 
 One thread, one loop: drain what is ready, let each request go as far as it can, send what it asks,
 poll. What the store says is read before what clients say, so that a `forget` overtakes any use.
+
+A request that another member forwarded is served under a read-write lease, which lasts from its beginning to its
+answer, or not at all: then an empty entry says that nothing was done, and it is done elsewhere. What was written
+meanwhile acts once all the same.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import Any, Final
 import zmq
 
 from lnh_common import bundles, codec, limits, wire
-from lnh_common.bundles import PING_TAG, Bundle, Entry
+from lnh_common.bundles import PING_TAG, Bundle, Entry, is_forwarded
 from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import (
     Busy,
@@ -76,11 +80,17 @@ WayBack = tuple[bytes, bytes]  # the balancer's routing id, and its tag of the r
 
 @dataclass(eq=False)
 class Task:
-    """A request being served; `way_back` is None for the worker's own."""
+    """A request being served.
+
+    Args:
+        way_back: None for the worker's own.
+        lapses: of the lease, when a request of another member was begun.
+    """
 
     steps: Steps[Any]
     way_back: WayBack | None
     deadline: Deadline
+    lapses: int | None = None
 
 
 @dataclass(eq=False)
@@ -216,6 +226,9 @@ class Worker:
         """Step by step for all that can be answered at once (`ready.py`); each of the others goes its own way."""
         opened = []
         for entry in entries:
+            if is_forwarded(entry.tag) and not self.core.is_read_write():
+                self._refuse((balancer_id, entry.tag))
+                continue
             ready = open_ready(self.core, entry)
             if ready is None:
                 self._accept((balancer_id, entry.tag), entry)
@@ -253,19 +266,28 @@ class Worker:
             load = balancer.WorkerLoad(served=self.core.operations, cached_keys=len(self.core.caches.keys))
             self._send(way_back, [header.answer(Kind.REPLY).pack(), b"", codec.encode(load)])
             return
+        forwarded = is_forwarded(entry.tag)
         if len(self._waiting) >= limits.REQUESTS_IN_FLIGHT:
-            self._send(way_back, wire.error_frames(header, Busy("this worker has all the work it takes")))
+            if forwarded:
+                self._refuse(way_back)
+            else:
+                self._send(way_back, wire.error_frames(header, Busy("this worker has all the work it takes")))
             return
+        lapses = self.core.lapses if forwarded else None
         deadline = Deadline(boot_time() + header.deadline_ms / 1000)
-        self._advance(Task(self.core.serve(header, frames[1], frames[2], deadline), way_back, deadline), None)
+        self._advance(Task(self.core.serve(header, frames[1], frames[2], deadline), way_back, deadline, lapses), None)
 
     def _advance(self, task: Task, answer: Any) -> None:
         """Let a request go on with an answer, a result or an exception, until it asks again or is done."""
         try:
             asked = task.steps.throw(answer) if isinstance(answer, Exception) else task.steps.send(answer)
         except StopIteration as done:
-            if task.way_back:
+            if task.way_back is None:
+                return
+            if task.lapses is None or self.core.was_read_write_since(task.lapses):
                 self._send(task.way_back, done.value)
+            else:
+                self._refuse(task.way_back)
             return
         except LnhError as error:  # only the worker's own tasks raise; a request answers
             log.warning("worker task failed", error=str(error))
@@ -299,6 +321,11 @@ class Worker:
         header, token, body = frames
         if self._answers.setdefault(balancer_id, Bundle()).add(tag, header, token, body):
             self._flush()
+
+    def _refuse(self, way_back: WayBack) -> None:
+        """Another member's request is not done here."""
+        _, *frames = bundles.refusal(way_back[1])
+        self._send(way_back, frames)
 
     def _flush(self) -> None:
         for balancer_id, bundle in self._answers.items():

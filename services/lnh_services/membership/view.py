@@ -67,6 +67,7 @@ def view(
         services=services,
         waiting_for=waiting_for(status, heard, now),
         groups=status.groups,
+        lease_ms=status.lease_ms,
     )
 
 

@@ -1,0 +1,457 @@
+"""The other members' balancers: a connection to each, and the port on which they bring their work.
+
+    port    ROUTER, tcp, CURVE     base + 3; the doors of listed members are admitted, nobody else
+    links   DEALER, tcp, CURVE     one to each other listed member's port, under this member's door key
+    view    DEALER, ipc            membership's view: who is listed, and whether this member is read-write
+
+Both ends say bundles (`bundles.py`), as to a worker: a request and its answer are the client's frames, byte for byte,
+but for the deadline in the header, which no seal binds and which shrinks by what was waited here. An entry with the
+tag of pings asks how the member stands. What came in on the port is for own workers alone, so no request goes further
+than one hop; what is not done, because this member is not read-write or takes no more, is answered by an empty
+entry, and its sender has it done elsewhere. Whoever is pinged and does not answer for a while is taken for gone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from lnh_common import bundles, codec, limits, wire
+from lnh_common.bundles import PING_TAG, Bundle, Entry
+from lnh_common.bus import curve
+from lnh_common.bus.dealer import Dealer
+from lnh_common.bus.zap import Handshake
+from lnh_common.errors import LnhError, MalformedMessage, UnknownOperation, Unreachable
+from lnh_common.events import Log
+from lnh_common.messages import balancer
+from lnh_common.messages.base import Empty
+from lnh_services.balancer.follower import Follower
+from lnh_services.balancer.neighbours import Neighbour, Neighbours
+from lnh_services.balancer.operations import ROUTED
+from lnh_services.balancer.routing import Place, Request, Router
+from lnh_services.configuration import Settings
+from lnh_services.paths import MemberDirectory
+
+Socket = zmq.Socket[bytes]
+
+ZAP_DOMAIN: Final = b"balancers"
+PING_EVERY: Final = 0.25
+GONE_AFTER: Final = 0.75  # seconds without an answer to pings
+_REACH_AGAIN: Final = 5.0  # seconds without a connection after which it is made anew
+_WEIGHT_OF_NEWEST: Final = 0.3  # of a ping's time, in what counts as the way
+_SHRINKS_FROM: Final = 0.01  # seconds waited, from which on the deadline in the header is rewritten
+_BURST: Final = 256
+_BUNDLES_WAITING: Final = 4096
+_NOBLOCK: Final = zmq.NOBLOCK
+
+
+@dataclass(eq=False)
+class Link:
+    """The way to another member."""
+
+    neighbour: Neighbour
+    number: int
+    dealer: Dealer
+    outbox: Bundle = field(default_factory=Bundle)
+    pinged: dict[int, float] = field(default_factory=dict)  # when, of those not answered
+    heard: float = 0.0
+    away_since: float = 0.0
+    said: str = ""  # the problem that was logged last
+
+
+class Peers:
+    """Part of the balancer's loop, and of its router's places.
+
+    Args:
+        keys: of the door.
+        send: sends a request to the place it was given.
+        answer: answers one of a client of this member.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[Socket],
+        poller: zmq.Poller,
+        directory: MemberDirectory,
+        settings: Settings,
+        keys: curve.KeyPair,
+        router: Router,
+        send: Callable[[Request], None],
+        answer: Callable[[Request, Entry], None],
+    ) -> None:
+        self.neighbours: Final = Neighbours(keys.raw_public)
+        self.dropped: Final[Counter[str]] = Counter()
+        self.declined = 0
+        self.stopping = False
+        self._context: Final = context
+        self._poller: Final = poller
+        self._keys: Final = keys
+        self._router: Final = router
+        self._send: Final = send
+        self._answer: Final = answer
+        self._log: Final = Log("balancer.peers")
+        self._links: Final[dict[int, Link]] = {}
+        self._doors: frozenset[str] = frozenset()
+        self._answers: Final[dict[bytes, Bundle]] = {}  # to be sent, by who asked
+        self._pings = 0
+        self._next_ping = 0.0
+        self._listens = False
+        self._port: Final = self._bind(settings)
+        self._port_monitor: Final = self._port.get_monitor_socket(curve.FAILED_EVENTS)
+        self._view: Final = Follower(
+            context, directory.membership_for_services, self.neighbours.follow(lambda: self._view.asked_at)
+        )
+
+    def _bind(self, settings: Settings) -> Socket:
+        socket = self._context.socket(zmq.ROUTER)
+        curve.serve(socket, self._keys, ZAP_DOMAIN)
+        _common_options(socket)
+        socket.router_mandatory = True
+        socket.ipv6 = ":" in settings.listen
+        socket.bind(settings.endpoint(settings.peer_port))
+        return socket
+
+    def group_of(self, place: Place) -> str:
+        """The affinity group of a place that is another member."""
+        link = next(link for link in self._links.values() if self._router.places[link.number] is place)
+        return link.neighbour.group
+
+    def admits(self, shake: Handshake) -> bool:
+        """Whether this key is that of a listed member's balancer."""
+        return shake.key.decode() in self._doors
+
+    # --- the loop
+
+    def receive(self, ready: dict[Socket | int, int]) -> None:
+        """Take in what came from other members."""
+        if self._port in ready:
+            self._drain_port()
+        for number, link in list(self._links.items()):
+            if link.dealer.socket in ready:
+                self._drain_link(link)
+            if link.dealer.monitor in ready and number in self._links:
+                link.dealer.watch()
+        if self._port_monitor in ready:
+            self._failed_handshakes()
+
+    def tick(self, now: float) -> float | None:
+        """What time brings; seconds until the next time, None where there is nobody else."""
+        if self._view.dealer.monitor.poll(0):
+            self._view.dealer.watch()
+        self._view.receive(now)
+        self._view.tick(now)
+        self._follow(now)
+        self._start(self._router.set_forwards(now, forwards=not self.neighbours.alone(now)))
+        if not self._links:
+            return None
+        if now >= self._next_ping:
+            self._next_ping = now + PING_EVERY
+            for link in list(self._links.values()):
+                self._look_after(now, link)
+        return self._next_ping - now
+
+    def flush(self) -> bool:
+        """Send what waits; whether there was something."""
+        sent = False
+        for link in list(self._links.values()):
+            if link.outbox:
+                sent = True
+                self._flush_link(link)
+        if self._answers:
+            for identity, bundle in self._answers.items():
+                self._flush_answers(identity, bundle)
+            self._answers.clear()
+        return sent
+
+    def close(self) -> None:
+        for link in list(self._links.values()):
+            link.dealer.close()
+        self._view.dealer.close()
+        self._port.disable_monitor()
+        self._port_monitor.close(0)
+        self._port.close()
+
+    # --- who there is
+
+    def _follow(self, now: float) -> None:
+        """Have a link to each other listed member, and to nobody else."""
+        others = self.neighbours.others
+        wanted = dict(others)
+        for link in list(self._links.values()):
+            found = wanted.get(link.neighbour.id)
+            if found is not None and (found.endpoint, found.door) == (link.neighbour.endpoint, link.neighbour.door):
+                if found != link.neighbour:
+                    link.neighbour = found
+                    place = self._router.places[link.number]
+                    place.name, place.tier = found.name, _tier(found)
+                del wanted[found.id]
+            else:
+                self._disconnect(now, link)
+        for other in wanted.values():
+            self._connect(now, other)
+        self._doors = frozenset(curve.to_z85(other.door).decode() for other in others.values())
+        if bool(others) != self._listens:
+            self._listens = bool(others)
+            for socket in (self._port, self._port_monitor):  # what is looked at makes every poll slower
+                if self._listens:
+                    self._poller.register(socket, zmq.POLLIN)
+                else:
+                    self._poller.unregister(socket)
+
+    def _connect(self, now: float, other: Neighbour) -> None:
+        socket = self._context.socket(zmq.DEALER)
+        _common_options(socket)
+        socket.reconnect_ivl = 50
+        socket.reconnect_ivl_max = 500
+        socket.connect_timeout = 1000
+        socket.ipv6 = ":" in other.host
+        curve.connect(socket, curve.to_z85(other.door), self._keys)
+        number = self._router.add(Place(other.name, _tier(other), far=True))
+        dealer = Dealer(socket, other.endpoint, lambda up: self._changed(number, up=up))
+        self._links[number] = Link(other, number, dealer, away_since=now)
+        for each in (socket, dealer.monitor):
+            self._poller.register(each, zmq.POLLIN)
+        self._log.info("member listed", member=other.name, endpoint=other.endpoint)
+
+    def _disconnect(self, now: float, link: Link) -> None:
+        del self._links[link.number]
+        for each in (link.dealer.socket, link.dealer.monitor):
+            self._poller.unregister(each)
+        link.dealer.close()
+        self._start(self._router.remove(now, link.number))
+        self._log.info("member listed no more", member=link.neighbour.name)
+
+    def _changed(self, number: int, *, up: bool) -> None:
+        link = self._links[number]
+        now = time.monotonic()
+        link.pinged.clear()
+        link.away_since = now
+        if up:
+            self._ping(now, link)
+        else:
+            while self._drain_link(link):
+                pass  # what it answered before it went still counts
+            self._down(now, link, "the connection is gone")
+
+    def _down(self, now: float, link: Link, why: str) -> None:
+        link.outbox.clear()
+        if not self._router.places[link.number].up:
+            return
+        moved = self._router.down(now, link.number)
+        self._log.warning("member away", member=link.neighbour.name, why=why, moved=len(moved))
+        self._start(moved)
+
+    def _start(self, requests: list[Request]) -> None:
+        """Send requests that were given a place; one whose place died meanwhile was moved, and sent, by that."""
+        for request in requests:
+            if request.place is not None and request.tag in self._router.places[request.place].outstanding:
+                self._send(request)
+
+    # --- how they are
+
+    def _look_after(self, now: float, link: Link) -> None:
+        silent_for = now - min(link.pinged.values(), default=now)
+        away_for = 0.0 if link.dealer.connected else now - link.away_since
+        if link.dealer.problem != link.said:
+            link.said = link.dealer.problem
+            self._log.warning("member not reached", member=link.neighbour.name, problem=link.said)
+        if max(silent_for, away_for) > _REACH_AGAIN:
+            link.away_since = now
+            link.dealer.renew()
+        elif link.dealer.connected:
+            place = self._router.places[link.number]
+            place.way = max(place.way, silent_for)
+            if silent_for > GONE_AFTER:
+                self._down(now, link, "it does not answer")
+            self._ping(now, link)
+
+    def _ping(self, now: float, link: Link) -> None:
+        self._pings += 1
+        link.pinged[self._pings] = now
+        header = wire.request(balancer.PEER_PING.name, self._pings, int(1000 * GONE_AFTER)).pack()
+        link.outbox.add(PING_TAG, header, b"", codec.encode(Empty()))
+
+    def _heard(self, now: float, link: Link, entry: Entry) -> None:
+        """A member said how it stands."""
+        try:
+            header = wire.Header.parse(entry.header)
+            load = codec.decode_as(entry.body, balancer.Load)
+        except LnhError as error:
+            self._log.warning("a member's word is not understood", member=link.neighbour.name, error=str(error))
+            return
+        asked = link.pinged.pop(header.request_id, None)
+        if asked is None:
+            return
+        for number in [number for number in link.pinged if number < header.request_id]:
+            del link.pinged[number]  # its answer was lost; whoever answers a later one is there
+        place = self._router.places[link.number]
+        took = now - asked
+        if not place.up:
+            place.way = took
+            self._log.info("member reached", member=link.neighbour.name, milliseconds=round(1000 * took, 1))
+        self._start(self._router.up(now, link.number))
+        takes = load.takes and load.workers > 0
+        way = place.way + (took - place.way) * _WEIGHT_OF_NEWEST
+        self._start(self._router.report(now, link.number, takes=takes, way=way, others=load.work, weight=load.workers))
+
+    # --- work of ours that others do
+
+    def dispatch(self, request: Request) -> None:
+        """Send a request to the member whose place it was given."""
+        assert request.place is not None, "a request is sent to the place it was given"
+        link = self._links[request.place]
+        header, token, body = request.frames
+        if request.sent - request.begun >= _SHRINKS_FROM:
+            left = max(1, int(1000 * (request.deadline - request.sent)))
+            header = msgspec.structs.replace(wire.Header.parse(header), deadline_ms=left).pack()
+        if link.outbox.add(request.tag, header, token, body):
+            self._flush_link(link)
+
+    def _flush_link(self, link: Link) -> None:
+        if not link.dealer.send([link.outbox.take()]):
+            self._down(time.monotonic(), link, "it takes nothing more")
+
+    def _drain_link(self, link: Link) -> bool:
+        """Pass on what a member answered; whether there may be more."""
+        now = time.monotonic()
+        for _ in range(_BURST):
+            try:
+                frames = link.dealer.socket.recv_multipart(_NOBLOCK)
+            except zmq.Again:
+                return False
+            try:
+                entries = bundles.unpack(frames)
+            except MalformedMessage as error:
+                self.dropped["member's frames"] += 1
+                self._log.failure("a member broke the contract of frames", member=link.neighbour.name, error=str(error))
+                continue
+            for entry in entries:
+                if entry.tag == PING_TAG:
+                    self._heard(now, link, entry)
+                elif entry.header:
+                    request = self._router.settle(now, link.number, entry.tag)
+                    if request is not None:
+                        self._answer(request, entry)
+                else:
+                    moved = self._router.rejected(now, link.number, entry.tag)
+                    if moved is not None:
+                        self._start([moved])
+        return True
+
+    # --- work of others that we do
+
+    def _drain_port(self) -> None:
+        for _ in range(_BURST):
+            try:
+                identity = self._port.recv(_NOBLOCK)
+            except zmq.Again:
+                return
+            frame = self._port.recv(0, copy=False)
+            if frame.more:
+                self._port.recv_multipart()
+                self.dropped["member's frames"] += 1
+                continue
+            key = str(frame.get("User-Id"))
+            if key not in self._doors:  # listed no more; its connection lasts
+                self.dropped["not a member's"] += 1
+                continue
+            try:
+                entries = bundles.unpack([frame.bytes])
+            except MalformedMessage as error:
+                self.dropped["member's frames"] += 1
+                self._log.failure("a member broke the contract of frames", error=str(error))
+                continue
+            for entry in entries:
+                self._take(identity, key.encode(), entry)
+
+    def _take(self, identity: bytes, account: bytes, entry: Entry) -> None:
+        now = time.monotonic()
+        try:
+            header = wire.Header.parse(entry.header)
+            if entry.tag == PING_TAG:
+                self._tell(now, identity, account, header)
+                return
+            frames = [entry.header, entry.token, entry.body]
+            wire.check_frames(frames)
+            if header.kind is not wire.Kind.REQUEST or header.operation not in ROUTED:
+                raise UnknownOperation(f"operation {header.operation!r} is not forwarded")
+            why = "this member is stopping" if self.stopping else self.neighbours.alone(now)
+            if why:
+                raise Unreachable(why)
+            deadline = now + header.deadline_ms / 1000
+            request = self._router.admit(
+                now, identity, frames, header.operation, deadline, account, entry.tag, foreign=True
+            )
+        except LnhError as error:
+            self._log.debug("declined", error=str(error))
+            self.decline(identity, entry.tag)
+            return
+        self._start([request])
+
+    def _tell(self, now: float, identity: bytes, account: bytes, header: wire.Header) -> None:
+        takes = not self.stopping and not self.neighbours.alone(now)
+        work = self._router.own_work_besides(account)
+        load = balancer.Load(takes=takes, workers=self._router.own_up(), work=work)
+        self._give_back(identity, Entry(PING_TAG, header.answer(wire.Kind.REPLY).pack(), b"", codec.encode(load)))
+
+    def give_back(self, request: Request, header: bytes, token: bytes, body: bytes) -> None:
+        """Answer another member's request."""
+        self._give_back(request.client, Entry(request.client_tag, header, token, body))
+
+    def decline(self, identity: bytes, tag: bytes) -> None:
+        """Say to another member that what it called so was not done."""
+        self.declined += 1
+        self._give_back(identity, bundles.refusal(tag))
+
+    def _give_back(self, identity: bytes, entry: Entry) -> None:
+        bundle = self._answers.setdefault(identity, Bundle())
+        if bundle.add(*entry):
+            self._flush_answers(identity, bundle)
+
+    def _flush_answers(self, identity: bytes, bundle: Bundle) -> None:
+        if not bundle:
+            return
+        try:
+            self._port.send_multipart([identity, bundle.take()], _NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+            self.dropped["member gone"] += 1
+
+    # --- what is rare
+
+    def _failed_handshakes(self) -> None:
+        for _ in range(_BURST):
+            try:
+                event = parse_monitor_message(self._port_monitor.recv_multipart(_NOBLOCK))["event"]
+            except zmq.Again:
+                return
+            self.dropped["member's handshake"] += 1
+            if self.dropped["member's handshake"].bit_count() == 1:  # at powers of two: seen, and never a flood
+                self._log.warning(
+                    "handshakes failed", so_far=self.dropped["member's handshake"], problem=curve.explain(event)
+                )
+
+
+def _tier(neighbour: Neighbour) -> int:
+    return 0 if neighbour.near else 1
+
+
+def _common_options(socket: Socket) -> None:
+    """Without ZeroMQ's heartbeats: with them libzmq aborts when a connection breaks of which it had stopped reading."""
+    socket.linger = 0
+    socket.sndhwm = socket.rcvhwm = _BUNDLES_WAITING
+    socket.maxmsgsize = 2 * limits.BODY_BYTES
+    socket.handshake_ivl = 2000
+    socket.setsockopt(zmq.TCP_MAXRT, 1500)
+    socket.tcp_keepalive = 1
+    socket.tcp_keepalive_idle = 5
+    socket.tcp_keepalive_intvl = 2
+    socket.tcp_keepalive_cnt = 3

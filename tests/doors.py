@@ -1,0 +1,88 @@
+"""A balancer as a process with echo workers behind it, and clients of it that are bare sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from pathlib import Path
+
+import zmq
+
+from lnh_common import wire
+from lnh_common.bus import curve
+from lnh_common.errors import LnhError
+from lnh_common.messages import balancer
+from processes import Processes, RunningMember, ask, wait_until
+
+WORKER = str(Path(__file__).parent / "cluster" / "echo_worker.py")
+BODY = b"a sealed body"
+
+
+class Client:
+    """A client's bare socket: what it sends is the test's business."""
+
+    def __init__(self, port: int, server_key: bytes, holds: int = 0, keys: curve.KeyPair | None = None) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.socket.rcvhwm = holds  # answers it takes from the network before the test reads them; 0: any number
+        self.socket.sndhwm = 0
+        self.keys = keys or curve.KeyPair.generate()
+        curve.connect(self.socket, server_key, self.keys)
+        self.socket.connect(f"tcp://127.0.0.1:{port}")
+        self._last = 0
+
+    def send(
+        self, operation: str = "key.sign", body: bytes = BODY, deadline: float = 10.0, token: bytes = b"token"
+    ) -> int:
+        self._last += 1
+        header = wire.request(operation, self._last, int(deadline * 1000), route=bytes(16))
+        self.socket.send_multipart([header.pack(), token, body])
+        return self._last
+
+    def answer(self, within: float = 10.0) -> tuple[wire.Header, LnhError | bytes]:
+        assert self.socket.poll(int(within * 1000)), "no answer came"
+        header, _, body = self.socket.recv_multipart()
+        parsed = wire.Header.parse(header)
+        return parsed, wire.parse_error(body) if parsed.kind is wire.Kind.ERROR else body
+
+    def exchange(self, operation: str = "key.sign", body: bytes = BODY, deadline: float = 10.0) -> LnhError | bytes:
+        asked = self.send(operation, body, deadline)
+        header, answer = self.answer(deadline + 5)
+        assert header.request_id == asked
+        return answer
+
+
+class Door:
+    """A balancer, its workers, and clients of it."""
+
+    def __init__(self, processes: Processes, root: Path) -> None:
+        self.member = RunningMember(processes, root, workers=2, stop=3000)
+        self.workers: dict[int, subprocess.Popen[bytes]] = {}
+        self.clients: list[Client] = []
+        self.member.directory.create()
+        self.process = processes.start("-m", "lnh_services.balancer", "--member-dir", str(root))
+        wait_until(self.is_serving, "a serving balancer")
+
+    def start_worker(self, number: int, *mode: str) -> None:
+        address = self.member.directory.worker_address(number)
+        self.workers[number] = self.member.processes.start(WORKER, address, *mode)
+        wait_until(lambda: self.status().places[number].state == "serving", f"worker {number}")
+
+    def is_serving(self) -> bool:
+        assert self.process.poll() is None, "the balancer ended"
+        with contextlib.suppress(LnhError):
+            return self.status().state == "serving"
+        return False
+
+    def status(self) -> balancer.Status:
+        return ask(self.member.directory.balancer_status, balancer.STATUS)
+
+    def client(self, holds: int = 0, keys: curve.KeyPair | None = None) -> Client:
+        key = curve.KeyPair.load(self.member.directory.client_keys).public
+        self.clients.append(Client(self.member.settings.client_port, key, holds, keys))
+        return self.clients[-1]
+
+    def door_client(self) -> Client:
+        self.clients.append(Client(self.member.settings.door_port, curve.DOOR.public))
+        return self.clients[-1]
