@@ -2,9 +2,11 @@
 
     lnh-member --member-dir DIR --init --name A --base-port 7100     make the directory of a new member
     lnh-member --member-dir DIR                                      run it until SIGTERM or SIGINT
+    lnh-member --member-dir DIR --create --name A --base-port 7100   make the directory if there is none yet, and run it
     lnh-member --member-dir DIR --wait-ready                         wait until it is ready
+    lnh-member --member-dir DIR --health                             say now whether it is in order
 
-Exit codes: 0 done, 1 failed or refused, 2 wrong usage or settings, 3 not ready in time.
+Exit codes: 0 done, 1 failed or refused, 2 wrong usage or settings, 3 not ready in time, or not in order.
 """
 
 from __future__ import annotations
@@ -18,21 +20,25 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, TextIO, TypeVar
 
 from lnh_common.bus.sync import Caller
 from lnh_common.errors import AlreadyDone, ArgumentInvalid, ConfigurationInvalid, LnhError
 from lnh_common.events import Log
+from lnh_common.messages import console, store
 from lnh_common.messages import member as messages
-from lnh_common.messages.base import Empty
-from lnh_services import serving
+from lnh_common.messages.base import Empty, Message, Operation
+from lnh_services import configuration, serving
 from lnh_services.configuration import ActivationSettings, LogFormat, LogSettings, Settings
 from lnh_services.initialise import initialise_member
 from lnh_services.paths import MemberDirectory
 from lnh_services.serving import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from lnh_services.supervision import Supervisor
 
+R = TypeVar("R", bound=Message)
+
 EXIT_NOT_READY: Final = 3
+_HEALTH_SECONDS: Final = 3.0  # for each answer
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,6 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
             return _init(directory, options)
         if options.wait_ready:
             return _wait_ready(directory, options.timeout)
+        if options.health:
+            return _health(directory)
+        if options.create and not directory.settings.exists():
+            _init(directory, options)
         return _run(directory)
     except ConfigurationInvalid as error:
         return _refused(error, EXIT_USAGE)
@@ -56,11 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--member-dir", required=True, metavar="DIR", help="the member's directory")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--init", action="store_true", help="make the directory of a new member and exit")
+    mode.add_argument("--create", action="store_true", help="make the directory if it is not there yet, and run it")
+    mode.add_argument("--health", action="store_true", help="say whether the running member is in order and exit")
     mode.add_argument("--wait-ready", action="store_true", help="wait until the running member is ready and exit")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="of --wait-ready (30)")
-    new = parser.add_argument_group("settings of a new member (--init)")
-    new.add_argument("--name", help="unique in the cluster")
-    new.add_argument("--base-port", type=int, help="the first of five consecutive ports")
+    new = parser.add_argument_group("settings of a new member (--init, --create)")
+    new.add_argument("--name", default=os.environ.get("LNH_NAME"), help="unique in the cluster")
+    port = os.environ.get("LNH_BASE_PORT")
+    new.add_argument("--base-port", type=int, default=port, help="the first of five consecutive ports")
     new.add_argument("--listen", default="127.0.0.1", metavar="ADDRESS", help="bind to it (127.0.0.1)")
     new.add_argument("--advertise", default="", metavar="HOST", help="where others reach it (the listen address)")
     new.add_argument("--workers", type=int, default=0, help="hsm worker processes (one a core)")
@@ -76,7 +89,7 @@ def _refused(error: LnhError, code: int) -> int:
 
 def _init(directory: MemberDirectory, options: argparse.Namespace) -> int:
     if not options.name or options.base_port is None:
-        raise ArgumentInvalid("--init needs --name and --base-port")
+        raise ArgumentInvalid("a new member needs --name and --base-port")
     settings = Settings(
         name=options.name,
         base_port=options.base_port,
@@ -88,7 +101,8 @@ def _init(directory: MemberDirectory, options: argparse.Namespace) -> int:
     ).checked()
     initialise_member(directory, settings)
     print(f"member {settings.name} in {directory.root}, ports {settings.client_port} to {settings.door_port}")
-    print(f"next: lnh-member --member-dir {directory.root}")
+    if not options.create:
+        print(f"next: lnh-member --member-dir {directory.root}")
     return EXIT_OK
 
 
@@ -105,6 +119,33 @@ def _wait_ready(directory: MemberDirectory, timeout: float) -> int:
             time.sleep(min(0.05, max(0.0, left)))
     print(f"not ready: {problem}", file=sys.stderr)
     return EXIT_NOT_READY
+
+
+def _health(directory: MemberDirectory) -> int:
+    """Whether the five services answer, an HSM that activates at start is activated, and the store is in order.
+
+    A member without a cluster, and one that is cut off or catches up, are in order: a restart would not mend them.
+    """
+    problem = _problem(directory, configuration.load(directory.settings))
+    print(problem or "in order")
+    return EXIT_NOT_READY if problem else EXIT_OK
+
+
+def _problem(directory: MemberDirectory, settings: Settings) -> str:
+    def ask(address: str, operation: Operation[Empty, R]) -> R:
+        with Caller(address, reach=_HEALTH_SECONDS) as caller:
+            return caller.ask(operation, Empty(), timeout=_HEALTH_SECONDS)
+
+    try:
+        services = ask(directory.supervisor_address, messages.STATUS).services
+        if down := ", ".join(f"{one.name} is {one.state}" for one in services if one.state != "running"):
+            return down
+        if settings.activation.file and ask(directory.hsm_for_services, console.HSM_SHOW).state == "sealed":
+            return "the HSM is not activated"
+        status = ask(directory.store_for_services, store.STATUS)
+    except LnhError as error:
+        return str(error)
+    return f"the store failed: {status.problem}" if status.state == "failed" else ""
 
 
 def _run(directory: MemberDirectory) -> int:

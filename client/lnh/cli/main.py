@@ -11,6 +11,7 @@ from lnh.cli import (
     audit,
     backup,
     bench,
+    bootstrap,
     client,
     cluster,
     cryptography,
@@ -36,9 +37,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _noun in (
+_NOUNS = (
     appliance, hsm, partition, package, cluster, member, group, user, client, keyring, role, key, backup, audit,
-):  # fmt: skip
+    bootstrap,
+)  # fmt: skip
+for _noun in _NOUNS:
     app.add_typer(_noun.app)
 for _verbs in (cryptography, status, bench, demo, local):
     _verbs.enter(app)
