@@ -46,12 +46,24 @@ def test_a_silent_workers_round_ends_with_its_lease_and_not_before() -> None:
     assert leases.finished(Seconds(11)) == [1]
 
 
-def test_a_worker_that_owes_an_answer_gets_only_what_is_left_of_its_lease() -> None:
+def test_a_worker_that_owes_an_answer_since_before_its_last_grant_gets_only_what_is_left_of_its_lease() -> None:
     leases = _leases()
     leases.attach(Seconds(10), ONE)
     leases.open_round(Seconds(10.5), 1)
-    assert leases.attach(Seconds(10.75), ONE).lease_ms == 250
-    assert leases.finished(Seconds(11)) == [1]
+    assert leases.attach(Seconds(10.75), ONE).lease_ms == 1000
+    assert leases.attach(Seconds(11.25), ONE).lease_ms == 500
+    assert leases.finished(Seconds(11.7)) == []
+    assert leases.finished(Seconds(11.75)) == [1]
+
+
+def test_steady_writes_end_no_lease() -> None:
+    leases = _leases()
+    leases.attach(Seconds(10), ONE)
+    for number in range(1, 100):
+        now = 10 + number * 0.3
+        leases.open_round(Seconds(now), number)
+        leases.forgotten(ONE, number - 1)
+        assert leases.attach(Seconds(now + 0.1), ONE) == Grant(1000, fresh=False, read_write=True)
 
 
 def test_a_word_about_another_round_changes_nothing() -> None:

@@ -4,7 +4,8 @@ A worker may answer from its cache while it holds a lease. Before the store ackn
 round: every worker with a lease is told to forget what changes. The round is over when each has said so or
 its lease has certainly ended. Three rules make that end come:
 
-- a worker that owes an answer gets no longer lease, only what is left of the one it has;
+- a worker that owes an answer about something it was told before its lease was last granted gets no longer lease, only
+  what is left of the one it has (under steady writes there is always something it was told just now);
 - a worker counts its lease from when it sent the request, the store from when it answered, on one clock
   (CLOCK_BOOTTIME), so the worker's ends first;
 - a store that starts cannot know whom its predecessor gave a lease, so no round is over before every such
@@ -42,7 +43,11 @@ class Grant:
 class _Worker:
     lease_end: Seconds
     read_write: bool
+    knew: int  # the newest round when it was last granted
     owes: set[int] = field(default_factory=set)  # rounds it has not yet answered
+
+    def is_late(self) -> bool:
+        return min(self.owes, default=self.knew + 1) <= self.knew
 
 
 class WorkerLeases:
@@ -54,6 +59,7 @@ class WorkerLeases:
         self._fence = fence
         self._workers: dict[WorkerId, _Worker] = {}
         self._rounds: dict[int, bool] = {}  # open ones, and whether each is about everything
+        self._newest = 0  # round so far
 
     def attach(self, now: Seconds, worker: WorkerId, *, read_write: bool = True, until: Seconds | None = None) -> Grant:
         """Grant or renew a lease; the answer must leave right away, since the lease counts from `now`.
@@ -72,17 +78,24 @@ class WorkerLeases:
         if known is None:
             if end <= now:
                 return Grant(0, fresh=False, read_write=read_write)
-            self._workers[worker] = _Worker(end, read_write)
+            self._workers[worker] = _Worker(end, read_write, self._newest)
             return Grant(_whole_ms(end - now), fresh=True, read_write=read_write)
-        if known.owes or (known.read_write and not read_write):
+        if known.is_late() or (known.read_write and not read_write):
             end = min(known.lease_end, end)
         elif known.read_write != read_write:
             return Grant(0, fresh=False, read_write=read_write)  # what it holds may not be current
+        else:
+            known.knew = self._newest
         known.lease_end = max(known.lease_end, end)  # the answer may be lost, and the worker keep the longer one
         return Grant(_whole_ms(end - now), fresh=False, read_write=known.read_write)
 
     def open_round(self, now: Seconds, round_: int, *, everything: bool = False) -> list[WorkerId]:
-        """Begin a round; answers whom to tell. Ask `finished` right away: there may be nobody."""
+        """Begin a round, newer ones with higher numbers; answers whom to tell.
+
+        Ask `finished` right away: there may be nobody.
+        """
+        assert round_ > self._newest, "rounds are numbered in their order"
+        self._newest = round_
         self._drop_ended(now)
         self._rounds[round_] = everything
         for worker in self._workers.values():
