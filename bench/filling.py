@@ -15,7 +15,7 @@ from typing import Final
 from lnh_common.bus.sync import Caller
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
-from lnh_services.hsm.records import OBJECTS
+from lnh_common.messages.store import OBJECTS
 from lnh_services.paths import MemberDirectory
 
 _A_KEYRING: Final = 256

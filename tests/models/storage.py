@@ -45,6 +45,10 @@ class DictStorage:
     def get(self, key: Key) -> Item | None:
         return self.items.get((key.table, key.scope, key.id))
 
+    def version(self, key: Key) -> int:
+        item = self.get(key)
+        return 0 if item is None else item.version
+
     def put(self, item: Item) -> None:
         self.items[item.key.table, item.key.scope, item.key.id] = item
 

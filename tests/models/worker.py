@@ -17,6 +17,7 @@ from lnh_common.errors import LnhError
 from lnh_common.messages import admin, hsm, session, store
 from lnh_common.messages.base import Effect, Empty, Message, Operation, Q, R
 from lnh_common.messages.session import ChangePassword, Credential, LoggedIn, Login, Register, Role
+from lnh_common.messages.store import OBJECTS
 from lnh_services.hsm import credentials
 from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.keys import Purpose
@@ -24,7 +25,6 @@ from lnh_services.hsm.operations.policies import policy_id
 from lnh_services.hsm.operations.session import check_token
 from lnh_services.hsm.operations.table import HANDLERS
 from lnh_services.hsm.records import (
-    OBJECTS,
     ClusterRecord,
     PolicyRecord,
     Records,

@@ -17,6 +17,8 @@ from lnh_common.messages.base import Effect, Empty, Message, operation
 MemberId16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Id = Annotated[bytes, msgspec.Meta(max_length=64)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+
+OBJECTS: Final = "object"  # the table of the keyrings' objects
 Tag = Annotated[bytes, msgspec.Meta(max_length=32)]
 
 
@@ -358,7 +360,10 @@ class Attached(Message):
 
 
 class Forget(Message):
-    """Store to worker: drop these from every cache, then say `forgotten`; with `everything` its lease ends too."""
+    """Store to worker: drop these from every cache, then say `forgotten`; with `everything` its lease ends too.
+
+    Of a new item of `OBJECTS` nothing is said: no cache may hold that an object does not exist.
+    """
 
     sequence: int
     keys: tuple[Key, ...]

@@ -14,11 +14,11 @@ from typing import Any, Generic, TypeVar
 from lnh_common import limits
 from lnh_common.attributes import Attribute, Attributes
 from lnh_common.mechanisms import Use
-from lnh_common.messages.store import Key
+from lnh_common.messages.store import OBJECTS, Key
 from lnh_services.hsm.mechanisms import load_object
 from lnh_services.hsm.objects import HANDLE_BYTES
 from lnh_services.hsm.policy import Policy
-from lnh_services.hsm.records import OBJECTS, TABLES, LockRecord, LogoutRecord, PolicyRecord, Record
+from lnh_services.hsm.records import TABLES, LockRecord, LogoutRecord, PolicyRecord, Record
 from lnh_services.hsm.tokens import Session
 
 K = TypeVar("K")

@@ -190,7 +190,6 @@ TABLES: Final[dict[type[Record], str]] = {
     ScheduleRecord: backup.TABLE,
     RunRecord: backup.TABLE,
 }
-OBJECTS: Final = "object"
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,7 @@ class Engine:
         self._outgoing: set[Outgoing] = set()
         self._use: Final = threading.Lock()  # of the reader, of `_outgoing`, and of the name of the database
         self._applied = 0
+        self._last_written: tuple[Entry, ...] = ()
         self._incoming = 0
 
     # Beginning and end
@@ -185,6 +186,7 @@ class Engine:
         for outgoing in self._outgoing:
             outgoing.close()
         self._outgoing.clear()
+        self._last_written = ()
         for connection in (self._reader, self._writer):
             if connection is not None:
                 with suppress(sqlite3.Error):  # nothing is uncommitted, so nothing can be lost
@@ -214,6 +216,8 @@ class Engine:
                 if not step.sync:
                     self._writing.execute("PRAGMA synchronous = FULL")
         self._applied = step.committed
+        if step.entries or step.dropped:
+            self._last_written = step.entries
         return outcome
 
     def _found(self, step: Persist, boot: str) -> Outcome:
@@ -273,7 +277,7 @@ class Engine:
         if step.committed == self._applied:
             return outcome
         new = step.entries[0].index if step.entries else step.committed + 1
-        earlier = _entries(self._writing, self._applied + 1, min(new - 1, step.committed))
+        earlier = self._earlier(self._applied + 1, min(new - 1, step.committed))
         storage = ItemStorage(self._writing)
         for entry in (*earlier, *step.entries):
             content = entry.content() if entry.index <= step.committed else None
@@ -283,6 +287,11 @@ class Engine:
                 outcome.changed.append((entry.index, applied.changed))
         _set_meta(self._writing, "committed", step.committed)
         return outcome
+
+    def _earlier(self, first: int, last: int) -> list[Entry]:
+        """Entries of earlier steps: the last one's are still at hand."""
+        known = [entry for entry in self._last_written if first <= entry.index <= last]
+        return known if len(known) == last - first + 1 else _entries(self._writing, first, last)
 
     def note_start(self, boot: str) -> None:
         """Note that a store runs, and may grant leases from now on. Raises DiskFull or DiskUncertain."""

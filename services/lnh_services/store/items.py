@@ -46,6 +46,7 @@ CREATE TABLE marks (
 # What a page of a scan may weigh: a whole item and the rest of the message still fit into a body.
 PAGE_BYTES: Final = limits.REQUEST_BYTES // 2
 
+_NEW: Final = 1  # the version of an item that was not there before
 _COLUMNS: Final = "i.id, i.version, i.tags, i.head"
 
 
@@ -182,9 +183,15 @@ class ItemStorage(ItemReader):
         # Anything else is the disk's or a bug: the whole transaction is rolled back by who began it.
         self._connection.execute("RELEASE attempt")
 
+    def version(self, key: Key) -> int:
+        row = self._connection.execute(
+            "SELECT version FROM items WHERE tbl = ? AND scope = ? AND id = ?", (key.table, key.scope, key.id)
+        ).fetchone()
+        return 0 if row is None else int(row[0])
+
     def put(self, item: Item) -> None:
         key, place = item.key, (item.key.table, item.key.scope)
-        old = self._tags_of(key)
+        old = None if item.version == _NEW else self._tags_of(key)
         row = (*place, key.id, item.version, pack_tags(item.tags), item.head, item.body)
         self._connection.execute(
             "INSERT INTO items (tbl, scope, id, version, tags, head, body) VALUES (?, ?, ?, ?, ?, ?, ?) "
@@ -196,7 +203,8 @@ class ItemStorage(ItemReader):
             self._connection.execute(
                 "INSERT INTO scopes VALUES (?, ?, 1) ON CONFLICT (tbl, scope) DO UPDATE SET items = items + 1", place
             )
-        self._drop_tags(key, set(old or ()) - set(item.tags))
+        else:
+            self._drop_tags(key, set(old) - set(item.tags))
         new = set(item.tags) - set(old or ())
         self._connection.executemany(
             "INSERT INTO tags VALUES (?, ?, ?, ?)", [(*place, tag, key.id) for tag in sorted(new)]

@@ -35,7 +35,7 @@ from lnh_services.store.protocol import (
     SendSnapshot,
     Serve,
 )
-from lnh_services.store.state import Answer, touched
+from lnh_services.store.state import Answer, cached, touched
 
 Origin = RequestId | tuple[MemberId, int]  # who asked: this member's shell, or another member under its number
 
@@ -321,7 +321,7 @@ class Local(ABC):
         keys = touched(content.commit)
         if keys:
             self._touches[entry.index] = Touches(keys)
-        return keys
+        return cached(content.commit)
 
     def truncate(self, last: int) -> None:
         """Drop what comes after index `last`: it is saved first, and every cache forgets everything."""

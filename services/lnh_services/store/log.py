@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, NamedTuple, NewType
 
 import msgspec
@@ -97,6 +98,15 @@ class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="write"
 Payload = Open | SetChange | Members | Terms | Write
 
 
+def _decode(payload: bytes) -> Payload:
+    decoded: Payload = codec.decode_as(payload, Payload, PAYLOAD_BYTES)  # type: ignore[arg-type]
+    return decoded
+
+
+_SMALL: Final = 8192  # bytes; what is larger is decoded each time rather than kept
+_decoded: Final = lru_cache(512)(_decode)  # an entry is looked at when it is appended, and again when it is applied
+
+
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One entry; `payload` is the encoded Payload, `previous` and `hash` are SHA-256."""
 
@@ -110,10 +120,9 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def content(self) -> Payload:
         """The decoded payload; raises SealBroken, because nobody appends one that does not decode."""
         try:
-            decoded: Payload = codec.decode_as(self.payload, Payload, PAYLOAD_BYTES)  # type: ignore[arg-type]
+            return _decoded(self.payload) if len(self.payload) <= _SMALL else _decode(self.payload)
         except MalformedMessage as error:
             raise SealBroken(f"log entry {self.index} does not decode: {error}") from error
-        return decoded
 
     def position(self) -> Position:
         return Position(self.epoch, self.index, self.hash)

@@ -35,7 +35,7 @@ from lnh_common.errors import (
     OutcomeUnknown,
     VersionConflict,
 )
-from lnh_common.messages.store import Change, Commit, Delete, DeleteScope, Item, Key, Put, Require
+from lnh_common.messages.store import OBJECTS, Change, Commit, Delete, DeleteScope, Item, Key, Put, Require
 from lnh_services.store.log import Milliseconds
 
 WINDOW_MS: Final = limits.DUPLICATE_WINDOW * 1000
@@ -72,9 +72,11 @@ class Storage(Protocol):
     def attempt(self) -> AbstractContextManager[None]:
         """A block whose writes are all undone when it raises."""
 
-    def get(self, key: Key) -> Item | None: ...
+    def version(self, key: Key) -> int:
+        """Of an item; 0 where there is none."""
+
     def put(self, item: Item) -> None:
-        """Create or replace, with its tags."""
+        """Create (version 1) or replace, with its tags."""
 
     def delete(self, key: Key) -> None: ...
     def ids(self, table: str, scope: bytes) -> list[bytes]:
@@ -109,6 +111,12 @@ class Applied(msgspec.Struct, frozen=True):
 def touched(commit: Commit) -> frozenset[Key]:
     """What the commit may change; an empty id stands for the whole scope."""
     return frozenset(change.key for change in commit.changes if not isinstance(change, Require))
+
+
+def cached(commit: Commit) -> frozenset[Key]:
+    """What of it a cache may hold: of an object that is new nothing, since nobody caches that there is none."""
+    new = {change.key for change in commit.changes if isinstance(change, Put) and not change.expected}
+    return touched(commit) - {key for key in new if key.table == OBJECTS}
 
 
 def check(commit: Commit) -> None:
@@ -191,6 +199,8 @@ def _remember(storage: Storage, log_time: Milliseconds, commit: Commit, answer: 
     number = storage.newest_number(client) + 1
     issued_at = Milliseconds(commit.issued_at)
     storage.add_record(Record(client, commit.session, commit.sequence, number, log_time, issued_at, answer))
+    if number <= limits.DUPLICATE_RECORDS:
+        return
     # Numbers and log times rise together, so what may go is a prefix; a few at a time keep a write's cost even.
     for record in storage.oldest_records(client, EVICTED_AT_ONCE):
         if record.number > number - limits.DUPLICATE_RECORDS or record.log_time >= log_time - WINDOW_MS:
@@ -219,32 +229,26 @@ def _apply_changes(storage: Storage, changes: Iterable[Change]) -> frozenset[Key
     return frozenset(changed)
 
 
-def _require(storage: Storage, key: Key, version: int) -> Item | None:
-    item = storage.get(key)
-    found = item.version if item else 0
+def _require(storage: Storage, key: Key, version: int) -> None:
+    found = storage.version(key)
     if found != version:
         raise VersionConflict(f"{key.table} {key.id.hex()} has version {found}, not {version}", {"version": found})
-    return item
 
 
 def _put(storage: Storage, put: Put) -> None:
     key = put.key
-    existing = _require(storage, key, put.expected)
+    _require(storage, key, put.expected)
     for tag in put.unique:
         if any(id_ != key.id for id_ in storage.tagged(key.table, key.scope, tag)):
             raise NameTaken(f"there is a {key.table} of this name")
-    if existing is None and put.limit is not None and storage.count(key.table, key.scope) >= put.limit:
+    if not put.expected and put.limit is not None and storage.count(key.table, key.scope) >= put.limit:
         raise LimitReached(f"{key.table}: at most {put.limit}", {"limit": put.limit})
     storage.put(Item(key=key, version=put.expected + 1, head=put.head, body=put.body, tags=put.tags))
 
 
 def _delete(storage: Storage, delete: Delete) -> None:
-    item = storage.get(delete.key)
-    if item is None:
+    if not storage.version(delete.key):
         raise ObjectUnknown(f"{delete.key.table} {delete.key.id.hex()} does not exist")
-    if delete.expected is not None and item.version != delete.expected:
-        raise VersionConflict(
-            f"{delete.key.table} {delete.key.id.hex()} has version {item.version}, not {delete.expected}",
-            {"version": item.version},
-        )
+    if delete.expected is not None:
+        _require(storage, delete.key, delete.expected)
     storage.delete(delete.key)

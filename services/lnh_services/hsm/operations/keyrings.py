@@ -20,11 +20,12 @@ from lnh_common.messages.admin import (
 )
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import Role
+from lnh_common.messages.store import OBJECTS
 from lnh_services.hsm import credentials
 from lnh_services.hsm.operations.passwords import derive, forgive
 from lnh_services.hsm.operations.policies import change_policy, policy_id
 from lnh_services.hsm.permissions import Permission
-from lnh_services.hsm.records import OBJECTS, ClientRecord, CredentialRecord, KeyringRecord, PolicyRecord
+from lnh_services.hsm.records import ClientRecord, CredentialRecord, KeyringRecord, PolicyRecord
 from lnh_services.hsm.steps import Peer, Steps, ask
 from lnh_services.hsm.worker_core import Request, WorkerCore
 

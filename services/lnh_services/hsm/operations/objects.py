@@ -20,12 +20,13 @@ from lnh_common.messages.objects import (
     SetAttributes,
     Show,
 )
+from lnh_common.messages.store import OBJECTS
 from lnh_services.hsm import policy as rules
 from lnh_services.hsm.mechanisms import generate as generation
 from lnh_services.hsm.objects import SEARCHABLE, has, stored_template, view
 from lnh_services.hsm.operations.policies import effective_policy
 from lnh_services.hsm.operations.session_objects import carried, make_pair
-from lnh_services.hsm.records import OBJECTS, KeyringRecord
+from lnh_services.hsm.records import KeyringRecord
 from lnh_services.hsm.steps import Steps
 from lnh_services.hsm.worker_core import Request, WorkerCore
 
