@@ -21,6 +21,11 @@ class RecentChanges:
         self._floor = 0  # what changed up to this index is not known
         self._last = 0
 
+    @property
+    def last(self) -> int:
+        """The newest index that is known of."""
+        return self._last
+
     def restart(self, index: int) -> None:
         """Begin anew behind `index`: after a start, and when another state took the place of the old one."""
         self._entries.clear()

@@ -153,8 +153,10 @@ class Primary:
 
     def _is_alone(self, now: Instant) -> bool:
         patience = self._local.standing_committed().terms.alone_ms / 1000
+        if not patience:
+            return False
         others = [self._of(member) for member in self._local.others]
-        return bool(patience and others) and all(now.boot - progress.heard > patience for progress in others)
+        return bool(others) and all(now.boot - progress.heard > patience for progress in others)
 
     def progress(self) -> dict[MemberId, Progress]:
         """What is known of every other member, to be looked at."""

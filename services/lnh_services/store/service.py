@@ -229,10 +229,12 @@ class StoreService:
     async def _watch(self, call: Call, watch: messages.Watch) -> messages.Changed:
         self._driver.check_sound()
         until = call.deadline - min(WATCH_MARGIN, call.remaining() / 4)
+        looked = watch.index
         while True:
-            changed = self._driver.changes.since(watch.index, watch.tables)
+            changed = self._driver.changes.since(looked, watch.tables)
             if changed is not None:
                 return changed
+            looked = self._driver.changes.last
             if self._driver.stopping or self._loop.time() >= until:
                 return self._driver.changes.nothing()
             woken = self._loop.create_future()
