@@ -20,14 +20,12 @@ class Load(Message):
     """How a member stands to one that may send it work.
 
     Args:
-        takes: it is read-write, and has workers.
+        takes: it is read-write.
         workers: that are up.
-        work: outstanding at them, in units of a small request, that the asker did not send.
     """
 
     takes: bool
     workers: Annotated[int, msgspec.Meta(ge=0, le=4096)]
-    work: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class PlaceView(Message):

@@ -299,7 +299,7 @@ class Peers:
         self._start(self._router.up(now, link.number))
         takes = load.takes and load.workers > 0
         way = place.way + (took - place.way) * _WEIGHT_OF_NEWEST
-        self._start(self._router.report(now, link.number, takes=takes, way=way, others=load.work, weight=load.workers))
+        self._start(self._router.report(now, link.number, takes=takes, way=way, weight=load.workers))
 
     # --- work of ours that others do
 
@@ -376,7 +376,7 @@ class Peers:
         try:
             header = wire.Header.parse(entry.header)
             if entry.tag == PING_TAG:
-                self._tell(now, identity, account, header)
+                self._tell(now, identity, header)
                 return
             frames = [entry.header, entry.token, entry.body]
             wire.check_frames(frames)
@@ -395,10 +395,9 @@ class Peers:
             return
         self._start([request])
 
-    def _tell(self, now: float, identity: bytes, account: bytes, header: wire.Header) -> None:
+    def _tell(self, now: float, identity: bytes, header: wire.Header) -> None:
         takes = not self.stopping and not self.neighbours.alone(now)
-        work = self._router.own_work_besides(account)
-        load = balancer.Load(takes=takes, workers=self._router.own_up(), work=work)
+        load = balancer.Load(takes=takes, workers=self._router.own_up())
         self._give_back(identity, Entry(PING_TAG, header.answer(wire.Kind.REPLY).pack(), b"", codec.encode(load)))
 
     def give_back(self, request: Request, header: bytes, token: bytes, body: bytes) -> None:

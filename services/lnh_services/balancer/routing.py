@@ -4,17 +4,16 @@ A *place* is where requests can be sent: each hsm worker of this member (*own*),
 places what it is sent at its own workers and nowhere else. A place has a `tier`: 0 for own workers and the members of
 the same affinity group, 1 for everybody else; a tier is used only while nobody of a lower one is up.
 
-Work is counted in units of a small request. What a request would take at a place is expected from what is outstanding
-there and what a unit was measured to take; at a far place also from the way there and back, and from the work that
-it says it has from others:
+Work is counted in units of a small request. What a request would take at a place is expected from what this member has
+outstanding there and from what a unit was measured to take, with whatever else the place had to do then:
 
-    expected = way + (outstanding + others + its own work) * unit / workers
+    expected = way there and back + (outstanding + its own work) * unit / workers
 
 Among own workers the one with the least outstanding is taken. Only if that one is expected to take longer than
 `FORWARD_ABOVE` (an idle one never is) are the far places looked at, and one of them is taken if it is expected to be
-quicker. So members with little to do do not send each other work, and a slow one gets less. Not nothing: what was
-measured long ago counts for little, so everybody is tried again. A far place that comes up gets a few requests at a
-time, and one more for each answer: one that flaps, or is about to hang, has little to lose.
+clearly `QUICKER`. So members with as much to do do not send each other work, and a slow one gets less. Not nothing:
+what was measured long ago counts for little, so everybody is tried again. A far place that comes up gets a few requests
+at a time, and one more for each answer: one that flaps, or is about to hang, has little to lose.
 
 A member that is read-only serves alone: `forwards` is False, and only own workers are chosen.
 
@@ -54,6 +53,7 @@ MOVES: Final = 2  # places that may die under a request before it is given up: i
 LATENCIES: Final = 4096  # newest answers that percentiles are taken of
 
 FORWARD_ABOVE: Final = 0.002  # seconds that an own worker is expected to take; below, a hop is not worth it
+QUICKER: Final = 0.8  # of what an own worker is expected to take: a far place that takes longer is not worth it either
 UNIT: Final = 0.0002  # seconds a unit is taken to need where nothing was measured
 _LEAST: Final = UNIT / 10
 _WEIGHT_OF_NEWEST: Final = 0.1  # of a measurement, in what counts
@@ -158,7 +158,7 @@ class Place:
     Attributes:
         up: it can be sent to.
         open: it takes work: a far one says so, and says when it does not.
-        way, others: of a far place; see above.
+        way: seconds to a far place and back.
         unit, unit_at: seconds that a unit of work took, and when that was measured last.
         window: how many requests it is given at once; own places, any number.
     """
@@ -168,7 +168,6 @@ class Place:
         "heard",
         "name",
         "open",
-        "others",
         "outstanding",
         "settled",
         "tier",
@@ -193,21 +192,22 @@ class Place:
         self.outstanding: dict[Tag, Request] = {}
         self.settled = 0
         self.way = 0.0
-        self.others = 0
         self.unit = UNIT
-        self.unit_at = 0.0
+        self.unit_at = float("-inf")
         self.window = 0
 
     def is_silent(self, now: float) -> bool:
         """Whether it has work and has answered nothing for a while."""
         return self.work > 0 and now - self.heard > SILENT_AFTER
 
-    def expected(self, now: float, work: int) -> float:
-        """Seconds that more work would take here, there and back."""
-        queue = (self.work + self.others + work) * self.unit / self.weight
-        if not self.far:
-            return queue
-        return self.way + queue / (1 + max(now - self.unit_at, 0.0) / _HALVED_AFTER)
+    def expected(self, now: float, work: int, usual: float) -> float:
+        """Seconds that more work would take here, there and back.
+
+        Args:
+            usual: what a unit takes elsewhere; it is what counts where nothing was measured for long.
+        """
+        unit = usual + (self.unit - usual) / (1 + max(now - self.unit_at, 0.0) / _HALVED_AFTER)
+        return self.way + (self.work + work) * unit / self.weight
 
     def measure(self, now: float, request: Request) -> None:
         """Take in how long a small request took that went through the queue here."""
@@ -277,15 +277,6 @@ class Router:
         """How many own places are up."""
         return sum(place.up for _, place in self._own)
 
-    def own_work_besides(self, account: bytes) -> int:
-        """Work outstanding at own places that is not of this account."""
-        return sum(
-            request.work
-            for _, place in self._own
-            for request in place.outstanding.values()
-            if request.account != account
-        )
-
     def up(self, now: float, place: int) -> list[Request]:
         """A place can be sent to; answers the requests to send now (each names its place)."""
         at = self.places[place]
@@ -293,19 +284,16 @@ class Router:
         at.heard = now
         return self._place_waiting(now) if at.open else []
 
-    def report(
-        self, now: float, place: int, *, takes: bool, way: float, others: int = 0, weight: int = 1
-    ) -> list[Request]:
+    def report(self, now: float, place: int, *, takes: bool, way: float, weight: int = 1) -> list[Request]:
         """A far place said how it stands; answers the requests to send now.
 
         Args:
             takes: whether it takes work at all.
             way: seconds there and back.
-            others: work it has that is not from here.
             weight: its workers.
         """
         at = self.places[place]
-        at.way, at.others, at.weight = way, others, max(weight, 1)
+        at.way, at.weight = way, max(weight, 1)
         if takes and not at.open:
             at.window = WINDOW * at.weight
         opened = takes and at.up and not at.open
@@ -466,17 +454,18 @@ class Router:
         if not silent:
             if not best.work or moved:
                 return own
-            expected = best.expected(now, work)
+            expected = (best.work + work) * best.unit / best.weight
             if expected <= FORWARD_ABOVE:
                 return own
-            return self._quicker(now, work, best.tier, expected, own)
-        return self._quicker(now, work, best.tier, float("inf"), own)
+            return self._quicker(now, work, best, expected, own)
+        return self._quicker(now, work, best, float("inf"), own)
 
-    def _quicker(self, now: float, work: int, tier: int, than: float, own: int | None) -> int | None:
-        """A far place of this tier that is expected to be quicker than that, with room; else the own one."""
+    def _quicker(self, now: float, work: int, best: Place, than: float, own: int | None) -> int | None:
+        """A far place of an own one's tier that is expected to be clearly quicker, with room; else the own one."""
+        than *= QUICKER
         for number, at in self._far.items():
-            if at.up and at.open and at.tier == tier and len(at.outstanding) < at.window:
-                expected = at.expected(now, work)
+            if at.up and at.open and at.tier == best.tier and len(at.outstanding) < at.window:
+                expected = at.expected(now, work, best.unit)
                 if expected < than:
                     own, than = number, expected
         return own
@@ -487,7 +476,7 @@ class Router:
         best_rank = (0, False, 0.0)
         for number, at in self._far.items():
             if at.up and at.open:
-                rank = (at.tier, len(at.outstanding) >= at.window, at.expected(now, work))
+                rank = (at.tier, len(at.outstanding) >= at.window, at.expected(now, work, at.unit))
                 if best is None or rank < best_rank:
                     best, best_rank = number, rank
         return best
@@ -509,7 +498,6 @@ class Router:
         request.sent = now
         request.ahead = at.work
         if at.far:
-            request.ahead += at.others
             self.forwarded += 1
 
     def _place_waiting(self, now: float) -> list[Request]:
