@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import lnh_common  # noqa: E402
-from lnh_common import channel, codec, errors, limits, wire  # noqa: E402
+from lnh_common import archives, channel, codec, errors, limits, wire  # noqa: E402
 from lnh_common.messages.hsm import AuditEntry, Guess  # noqa: E402
 from lnh_common.messages.session import Role  # noqa: E402
 from lnh_common.messages.store import (  # noqa: E402
@@ -25,18 +25,23 @@ from lnh_common.messages.store import (  # noqa: E402
     Commit,
     Delete,
     DeleteScope,
+    Item,
     Key,
     MemberInfo,
     Put,
     Require,
+    Stage,
+    Sweep,
+    Switch,
 )  # fmt: skip
+from lnh_services.hsm import archives as archive_keys  # noqa: E402
 from lnh_services.hsm import credentials  # noqa: E402
 from lnh_services.hsm.argon2 import derive  # noqa: E402
 from lnh_services.hsm.audit import Trail  # noqa: E402
 from lnh_services.hsm.keys import Purpose  # noqa: E402
 from lnh_services.hsm.local_guesses import LocalGuesses  # noqa: E402
 from lnh_services.hsm.objects import KeyringKeys  # noqa: E402
-from lnh_services.hsm.records import TABLES  # noqa: E402
+from lnh_services.hsm.records import OBJECTS, TABLES  # noqa: E402
 from lnh_services.hsm.state import Appliance, ApplianceFile, HsmState, StateFile  # noqa: E402
 from lnh_services.hsm.tokens import Grant, Token, seal_token  # noqa: E402
 from lnh_services.hsm.verifiers import KeptPassword, Verifier  # noqa: E402
@@ -81,6 +86,8 @@ SESSIONS_APART = 2 * limits.DUPLICATE_WINDOW * 1000
 QUICK = (64, 1, 1)  # Argon2id for passwords that protect nothing
 VALUE = bytes(range(32))
 REQUEST = b"R" * 16  # a change of groups
+RESTORE = b"r" * 16
+ARCHIVE = b"a" * 16
 
 
 def state() -> HsmState:
@@ -166,6 +173,10 @@ def _put(id_: bytes, expected: int = 0, tags: tuple[bytes, ...] = (), unique: tu
     return Put(key=key, expected=expected, head=b"head", body=b"body", tags=tags, unique=unique, limit=100)
 
 
+def _put_aside(id_: bytes) -> Item:
+    return Item(key=Key(table=TABLE, id=id_), version=3, head=b"head", tags=(id_,))
+
+
 def write_store(directory: Path, hsm: HsmState) -> Log:
     """All kinds of entries; kept by a member whose log was shortened, dropped, and has an end that is not committed."""
     story = Log(directory / "store", hsm)
@@ -200,6 +211,15 @@ def write_store(directory: Path, hsm: HsmState) -> Log:
     )  # fmt: skip
     story.write(Put(key=Key(table=TABLE, scope=b"scope", id=b"x"), expected=0, head=b""))
     story.write(DeleteScope(key=Key(table=TABLE, scope=b"scope")))
+    extra = Item(key=Key(table=TABLE, id=b"restored"), version=7, head=b"head", body=b"body", tags=(b"restored",))
+    for restore in (b"q" * 16, RESTORE):  # the first of the two is given up
+        story.write(Stage(restore=restore, items=(extra,), begins=True))
+    story.write(Sweep(limit=1))
+    other = sorted({*TABLES.values(), OBJECTS})
+    story.write(
+        Stage(restore=RESTORE, items=tuple(_put_aside(b"kept %d" % number) for number in range(2))),
+        Switch(restore=RESTORE, carried=tuple(other)),
+    )
     agreed = story.history.last.index
     story.write(_put(b"never committed 1"))
     story.write(_put(b"never committed 2"))
@@ -224,6 +244,27 @@ def write_store(directory: Path, hsm: HsmState) -> Log:
     story.engine.release(outgoing)
     story.engine.close()
     return story
+
+
+def write_archive(directory: Path, hsm: HsmState) -> None:
+    """What a backup makes of the store that was written."""
+    assert hsm.cluster is not None
+    engine = Engine(directory / "store")
+    engine.load()
+    read = engine.read_items()
+    key, wrapped = archive_keys.new_key(hsm.cluster, ARCHIVE)
+    header = archives.Header(
+        archives.FORMAT, ARCHIVE, hsm.cluster.id, hsm.cluster.label, INSTANCE, hsm.cluster.newest_smk().generation,
+        wrapped, archives.new_prefix(), 1024, NOW, read.after, "member-a", lnh_common.VERSION,
+    )  # fmt: skip
+    with (directory / "archive.lnhb").open("wb") as file:
+        writer = archives.Writer(file.write, header, key)
+        while (chunk := read.outgoing.next()) is not None:
+            writer.add(chunk)
+        manifest = writer.finish(read.counts)
+        writer.close(manifest, archive_keys.seal_manifest(hsm.cluster, writer.header_bytes, manifest))
+    engine.release(read.outgoing)
+    engine.close()
 
 
 def write_channel(directory: Path, hsm: HsmState) -> None:
@@ -319,11 +360,13 @@ def main() -> None:
         hsm = state()
         write_hsm(made, hsm)
         story = write_store(made, hsm)
+        write_archive(made, hsm)
         write_channel(made, hsm)
         write_messages(made, story)
         said = carried.read(made, Path(scratch))
         assert said["hsm"]["state"] == plain(hsm), "what was written is read"
         assert said["store"]["durable"]["entries"] == plain(tuple(story.history.entries)), "and its log"
+        assert set(said["store"]["records"]) == {kind.__name__ for kind in TABLES}, "records of every kind"
         _write_json(made / "expected.json", said)
         shutil.copytree(made, directory)
 

@@ -10,11 +10,12 @@ from lnh_common.errors import (
     LimitReached,
     LnhError,
     NameTaken,
+    NotPossible,
     ObjectUnknown,
     OutcomeUnknown,
     VersionConflict,
 )
-from lnh_common.messages.store import Commit, Delete, DeleteScope, Item, Key, Put
+from lnh_common.messages.store import Commit, Delete, DeleteScope, Item, Key, Put, Stage, Sweep, Switch
 from lnh_services.store.state import Answer
 
 
@@ -23,6 +24,10 @@ class Naive:
 
     def __init__(self) -> None:
         self.items: dict[Key, Item] = {}
+        self.staging: bytes | None = None
+        self.staged: dict[Key, Item] = {}
+        self.seen: bytes | None = None
+        self.staged_at = 0
         self.acted: dict[tuple[bytes, bytes, int], tuple[int, int, Answer]] = {}  # place in client's order, time
         self.orders: dict[bytes, int] = {}
 
@@ -44,19 +49,39 @@ class Naive:
         return (commit.client, commit.session, commit.sequence) not in self.acted
 
     def _act(self, index: int, log_time: int, commit: Commit) -> Answer:
-        before = copy.copy(self.items)
+        before = copy.copy(self.items), self.staging, dict(self.staged), self.seen, self.staged_at
         answer: Answer = index
         try:
             for change in commit.changes:
-                self._change(change)
+                self._change(change, log_time)
         except LnhError as error:
-            self.items = before
+            self.items, self.staging, self.staged, self.seen, self.staged_at = before
             answer = error
         order = self.orders[commit.client] = self.orders.get(commit.client, 0) + 1
         self.acted[commit.client, commit.session, commit.sequence] = (order, log_time, answer)
         return answer
 
-    def _change(self, change: object) -> None:
+    def _restore(self, change: Stage | Switch | Sweep, log_time: int) -> None:
+        if isinstance(change, Sweep):
+            if self.staging and log_time - self.staged_at > 30 * 60 * 1000:
+                self.staging = None
+            return
+        if isinstance(change, Stage) and change.begins and change.restore not in (self.staging, self.seen):
+            self.staging, self.staged = change.restore, {}
+        if self.staging != change.restore:
+            raise NotPossible
+        if isinstance(change, Stage):
+            self.staged |= {item.key: item for item in change.items}
+            self.staged_at = log_time
+            return
+        kept = {key: item for key, item in self.items.items() if key.table in change.carried}
+        self.items = {key: item for key, item in self.staged.items() if key.table not in change.carried} | kept
+        self.staging, self.seen, self.staged = None, change.restore, {}
+
+    def _change(self, change: object, log_time: int) -> None:
+        if isinstance(change, Stage | Switch | Sweep):
+            self._restore(change, log_time)
+            return
         if isinstance(change, DeleteScope):
             self.items = {k: i for k, i in self.items.items() if not _same_scope(k, change.key)}
             return

@@ -23,6 +23,7 @@ from lnh_common.messages.store import (
     Scanned,
 )
 from lnh_services.store import state
+from lnh_services.store.eras import Eras, place
 from lnh_services.store.log import Milliseconds
 from lnh_services.store.state import Mark, Record
 
@@ -30,16 +31,18 @@ from lnh_services.store.state import Mark, Record
 class DictStorage:
     def __init__(self) -> None:
         self.items: dict[tuple[str, bytes, bytes], Item] = {}
+        self.aside: dict[tuple[str, str, bytes, bytes], Item] = {}  # of eras that are not seen
+        self.now = Eras()
         self.records: dict[tuple[bytes, bytes, int], Record] = {}
         self.marks: dict[tuple[bytes, bytes], Mark] = {}
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        before = dict(self.items)
+        before = dict(self.items), dict(self.aside), self.now
         try:
             yield
         except BaseException:
-            self.items = before
+            self.items, self.aside, self.now = before
             raise
 
     def get(self, key: Key) -> Item | None:
@@ -66,6 +69,28 @@ class DictStorage:
 
     def tagged(self, table: str, scope: bytes, tag: bytes) -> list[bytes]:
         return [item.key.id for item in self.in_scope(table, scope) if tag in item.tags][:2]
+
+    def eras(self) -> Eras:
+        return self.now
+
+    def set_eras(self, eras: Eras) -> None:
+        if eras.seen != self.now.seen:
+            self.aside |= {(self.now.seen, *at): item for at, item in self.items.items()}
+            self.items = {at[1:]: item for at, item in self.aside.items() if at[0] == eras.seen}
+            self.aside = {at: item for at, item in self.aside.items() if at[0] != eras.seen}
+        self.now = eras
+
+    def stage(self, era: str, item: Item) -> None:
+        self.aside[era, item.key.table, item.key.scope, item.key.id] = item
+
+    def carry(self, era: str, table: str) -> None:
+        self.aside = {at: item for at, item in self.aside.items() if at[:2] != (era, table)}
+        self.aside |= {(era, *at): item for at, item in self.items.items() if at[0] == table}
+
+    def sweep(self, limit: int) -> None:
+        stale = [at for at in self.aside if at[0] != (self.now.staging or self.now.seen)]
+        for at in sorted(stale, key=lambda at: (place(at[0], at[1]), at[2:]))[:limit]:
+            del self.aside[at]
 
     def record(self, client: bytes, session: bytes, sequence: int) -> Record | None:
         return self.records.get((client, session, sequence))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lnh_common import limits
-from lnh_common.errors import DeadlineExceeded, OutcomeUnknown
-from lnh_common.messages.store import Commit, Delete, DeleteScope, Item, Key, Put, Require
+from lnh_common.errors import ArgumentInvalid, DeadlineExceeded, OutcomeUnknown
+from lnh_common.messages.store import Change, Commit, Delete, DeleteScope, Item, Key, Put, Require, Stage, Sweep, Switch
 from lnh_services.store import items, state
+from lnh_services.store.eras import ABANDONED_MS, EVERYTHING
 from lnh_services.store.log import Milliseconds
 from models.naive_store import Naive, kind
 from models.storage import DictStorage
@@ -176,3 +178,85 @@ def test_marks_go_when_nothing_they_cover_can_be_mistaken_for_new(monkeypatch: p
         again = state.apply(dicts, 9000 + n, end, _write(n, issued, session=n.to_bytes(16, "big")))
         assert again.answer == n or isinstance(again.answer, OutcomeUnknown)
         assert not again.changed
+
+
+# --- restores
+
+staged = st.builds(
+    Item, key=keys(), version=st.integers(1, 9), head=st.binary(max_size=3), body=st.binary(max_size=3), tags=tags
+)
+acts = st.one_of(
+    changes,
+    st.tuples(st.sampled_from(["begin", "stage", "stage", "foreign"]), st.lists(staged, max_size=3).map(tuple)),
+    st.tuples(st.just("switch"), st.sampled_from([(), ("u",), ("t", "u")])),
+    st.builds(Sweep, limit=st.integers(1, 3)),
+)
+pauses = st.sampled_from([0, 1000, ABANDONED_MS, ABANDONED_MS + 1])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(pauses, st.lists(acts, min_size=1, max_size=3)), max_size=25))
+def test_a_restore_takes_the_place_of_everything_at_once_or_not_at_all(
+    steps: list[tuple[int, list[Change | tuple[str, tuple[Any, ...]]]]],
+) -> None:
+    dicts, database, naive = DictStorage(), _database(), Naive()
+    time, restore = START, 0
+
+    def change_of(act: Change | tuple[str, tuple[Any, ...]]) -> Change:
+        nonlocal restore
+        if not isinstance(act, tuple):
+            return act
+        what, values = act
+        restore += what == "begin"
+        name = (9999 if what == "foreign" else restore).to_bytes(16, "big")
+        return Switch(restore=name, carried=values) if what == "switch" else Stage(
+            restore=name, items=values, begins=what == "begin"
+        )  # fmt: skip
+
+    for index, (elapsed, parts) in enumerate(steps, 1):
+        time += elapsed
+        commit = Commit(
+            client=b"c" * 16,
+            session=b"s" * 16,
+            sequence=index,
+            issued_at=time,
+            changes=tuple(change_of(part) for part in parts),
+        )
+        state.check(commit)
+        (allowed,) = naive.allowed(index, time, commit)
+        one = state.apply(dicts, index, Milliseconds(time), commit)
+        two = state.apply(database, index, Milliseconds(time), commit)
+        assert kind(one.answer) == kind(two.answer) == kind(allowed)
+        assert one.changed == two.changed
+        assert (EVERYTHING in one.changed) == (
+            isinstance(one.answer, int) and any(isinstance(change, Switch) for change in commit.changes)
+        )
+        assert items_of(dicts) == naive.items == {item.key: item for item in database.everything()}
+        counts, hidden = database.totals()
+        assert sum(counts.values()) == len(naive.items)
+        assert hidden == len(dicts.aside)
+        assert database.eras() == dicts.eras()
+    while database.totals()[1]:
+        before = database.totals()[1]
+        for storage in (dicts, database):
+            state.apply(storage, 1000, Milliseconds(time + 2 * ABANDONED_MS), _sweep(before, time + 2 * ABANDONED_MS))
+        assert database.totals()[1] == len(dicts.aside) < before, "what nobody sees is gone in the end"
+    assert {item.key: item for item in database.everything()} == naive.items
+    left = database._connection.execute("SELECT count(*) FROM tags").fetchone()
+    assert left == (sum(len(item.tags) for item in naive.items.values()),)
+
+
+def _sweep(sequence: int, now: int) -> Commit:
+    return Commit(
+        client=b"w" * 16, session=b"s" * 16, sequence=sequence, issued_at=now, changes=(Sweep(limit=2),)
+    )  # fmt: skip
+
+
+def test_tables_of_the_stores_own_are_not_to_be_had() -> None:
+    for table in ("~eras", "00/t", "~x"):
+        for change in (
+            Put(key=Key(table=table, id=b"i"), expected=0, head=b""),
+            Stage(restore=b"r" * 16, items=(Item(key=Key(table=table, id=b"i"), version=1, head=b""),)),
+        ):
+            with pytest.raises(ArgumentInvalid):
+                state.check(Commit(client=b"c" * 16, session=b"s" * 16, sequence=1, issued_at=0, changes=(change,)))

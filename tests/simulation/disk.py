@@ -24,6 +24,7 @@ Watch = Callable[[Entry, state.Applied], None]
 def copied(storage: DictStorage) -> DictStorage:
     copy = DictStorage()
     copy.items, copy.records, copy.marks = dict(storage.items), dict(storage.records), dict(storage.marks)
+    copy.aside, copy.now = dict(storage.aside), storage.now
     return copy
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from lnh_common.errors import LnhError
-from lnh_common.messages.store import Commit, DeleteScope, Key
+from lnh_common.messages.store import Commit, Key
 from lnh_services.store import log, state
 from lnh_services.store.log import Entry, Epoch, MemberId, Open, Position, Write
 
@@ -208,9 +208,8 @@ def _rank(position: Position) -> tuple[Epoch, int]:
 def touches(commit: Commit, key: Key) -> bool:
     """Whether the commit may change the item."""
     return any(
-        change.key == key
-        or (isinstance(change, DeleteScope) and (change.key.table, change.key.scope) == (key.table, key.scope))
-        for change in commit.changes
+        touched == key or (not touched.id and (touched.table, touched.scope) == (key.table, key.scope))
+        for touched in state.touched(commit)
     )
 
 

@@ -78,7 +78,37 @@ class Require(Message, tag="require"):
     version: int
 
 
-Change = Put | Delete | DeleteScope | Require
+class Stage(Message, tag="stage"):
+    """Lay items aside, just as they are, for a restore; nobody sees them before its Switch.
+
+    Args:
+        restore: names it.
+        begins: what another restore laid aside is given up; without it NotPossible once another one began.
+    """
+
+    restore: MemberId16
+    items: Annotated[tuple[Item, ...], msgspec.Meta(max_length=65536)] = ()
+    begins: bool = False
+
+
+class Switch(Message, tag="switch"):
+    """Put what a restore laid aside in place of everything; NotPossible unless it was the last to begin.
+
+    Args:
+        carried: tables that stay as they are.
+    """
+
+    restore: MemberId16
+    carried: tuple[Name, ...] = ()
+
+
+class Sweep(Message, tag="sweep"):
+    """Remove up to `limit` items that nobody sees and no restore lays aside any more."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=65536)]
+
+
+Change = Put | Delete | DeleteScope | Require | Stage | Switch | Sweep
 
 
 class Commit(Message):
@@ -422,6 +452,7 @@ class Status(Message):
         lease_ms: what is left of the time in which this member is read-write by itself.
         lags: of the other members, where this one is primary.
         diverged: it dropped what it had applied, and no administrator has looked yet.
+        hidden: items that are not seen: laid aside by a restore, or what one replaced and is to be swept.
         expelled: why it is no member any more; empty if it is.
     """
 
@@ -445,6 +476,7 @@ class Status(Message):
     lags: tuple[Lag, ...] = ()
     diverged: bool = False
     expelled: str = ""
+    hidden: int = 0
 
 
 class Reading(Message):

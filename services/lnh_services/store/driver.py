@@ -25,6 +25,7 @@ from lnh_services.store.caches import WorkerId, WorkerLeases
 from lnh_services.store.changes import KEYS_AT_ONCE, Rate, RecentChanges
 from lnh_services.store.disk import DiskFull
 from lnh_services.store.engine import Engine, LastStop, Outcome, Sizes
+from lnh_services.store.eras import EVERYTHING
 from lnh_services.store.history import Base, Removed
 from lnh_services.store.local import Interest
 from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds
@@ -222,10 +223,10 @@ class Driver:
         try:
             return self.engine.sizes()
         except StorageFailed:
-            return Sizes(0, 0)
+            return Sizes(0, 0, 0)
         except SealBroken as error:
             self._damaged(error)
-            return Sizes(0, 0)
+            return Sizes(0, 0, 0)
 
     def check_sound(self) -> None:
         """Raises what keeps this store from serving anything at all: SealBroken or StorageFailed."""
@@ -493,6 +494,8 @@ class Driver:
         self._noted = self._noted or step.found is not None
         for index, keys in outcome.changed:
             self.changes.add(index, keys)
+            if EVERYTHING in keys:
+                self.changes.restart(index)
         self._rate.add(self._loop.time(), len(outcome.answers))
         self._turn(lambda now: self.replica.persisted(now, step.number, outcome.answers))
         self.changes.add(self.replica.applied, frozenset())  # entries that change no item move the index too

@@ -46,7 +46,7 @@ from lnh_services.store.history import Base, History, Removed
 from lnh_services.store.items import ItemReader, ItemStorage
 from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Write
 from lnh_services.store.protocol import Durable, Install, Persist
-from lnh_services.store.snapshots import Incoming, Outgoing
+from lnh_services.store.snapshots import Incoming, Outgoing, SeenItems
 from lnh_services.store.state import Answer
 
 T = TypeVar("T")
@@ -84,10 +84,11 @@ class Outcome(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Items in all tables, and bytes of the database's files."""
+    """Items in all tables, bytes of the database's files, and items that are not seen (`eras.py`)."""
 
     items: int
     bytes: int
+    hidden: int
 
 
 class ItemsRead(NamedTuple):
@@ -327,21 +328,16 @@ class Engine:
             return outgoing
 
     def read_items(self) -> ItemsRead:
-        """As `send`, of the items alone, with what one should know of them before."""
-        with told_apart("read"), self._use:
-            view = self._view()
+        """As `send`, of the items that are seen alone, with what one should know of them before."""
+        with told_apart("read"):
+            with self._use:
+                outgoing = SeenItems(self._view(), _describe)
+                self._outgoing.add(outgoing)
             try:
-                _, base = _describe(view)
-                rows = view.execute("SELECT tbl, sum(items) FROM scopes GROUP BY tbl").fetchall()
-                (size,) = view.execute(
-                    "SELECT coalesce(sum(length(head) + length(body) + length(tags) + 64), 0) FROM items"
-                ).fetchone()
+                return ItemsRead(outgoing, *outgoing.about())
             except BaseException:
-                view.close()
+                self.release(outgoing)
                 raise
-            outgoing = Outgoing(view, _describe, ("items",))
-            self._outgoing.add(outgoing)
-            return ItemsRead(outgoing, base.position.index, dict(rows), size)
 
     def _view(self) -> sqlite3.Connection:
         """A connection that sees what is committed now, and no later step."""
@@ -452,10 +448,11 @@ class Engine:
     def sizes(self) -> Sizes:
         """Of the state; zeros without a cluster."""
         if self._reader is None:
-            return Sizes(0, 0)
+            return Sizes(0, 0, 0)
         with self._reading() as reader:
             files = (path.stat().st_size for path in database_files(self._path) if path.exists())
-            return Sizes(reader.total(), sum(files))
+            counts, hidden = reader.totals()
+            return Sizes(sum(counts.values()), sum(files), hidden)
 
     @contextmanager
     def _reading(self) -> Iterator[ItemReader]:

@@ -47,6 +47,7 @@ def status(driver: Driver) -> messages.Status:
         lags=_lags(driver),
         diverged=replica.diverged,
         expelled=_expelled(replica),
+        hidden=sizes.hidden,
     )
 
 

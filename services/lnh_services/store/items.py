@@ -7,6 +7,7 @@ Scopes are counted in a table of their own, so that a limit is checked without c
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -14,6 +15,8 @@ from typing import Final
 from lnh_common import codec, limits
 from lnh_common.errors import ArgumentInvalid, LnhError, SealBroken
 from lnh_common.messages.store import Item, Key, Scan
+from lnh_services.store import eras
+from lnh_services.store.eras import Eras
 from lnh_services.store.log import Milliseconds
 from lnh_services.store.state import MAX_TAGS, Answer, Mark, Record
 
@@ -47,6 +50,7 @@ CREATE TABLE marks (
 PAGE_BYTES: Final = limits.REQUEST_BYTES // 2
 
 _NEW: Final = 1  # the version of an item that was not there before
+_ERAS: Final = (eras.TABLE, eras.ID)
 _COLUMNS: Final = "i.id, i.version, i.tags, i.head"
 
 
@@ -81,12 +85,23 @@ class ItemReader:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection: Final = connection
+        self._known: Eras | None = None
+
+    def eras(self) -> Eras:
+        if self._known is None:
+            row = self._connection.execute("SELECT head FROM items WHERE tbl = ? AND scope = x'' AND id = ?", _ERAS)
+            found = row.fetchone()
+            self._known = Eras() if found is None else codec.decode_as(found[0], Eras)
+        return self._known
+
+    def _place(self, table: str) -> str:
+        return eras.place(self.eras().seen, table)
 
     def get(self, key: Key, *, body: bool = True) -> Item | None:
         columns = f"{_COLUMNS}, i.body" if body else f"{_COLUMNS}, x''"
         row = self._connection.execute(
             f"SELECT {columns} FROM items i WHERE tbl = ? AND scope = ? AND id = ?",  # noqa: S608  # constants
-            (key.table, key.scope, key.id),
+            (self._place(key.table), key.scope, key.id),
         ).fetchone()
         return None if row is None else _item(key.table, key.scope, row)
 
@@ -99,7 +114,8 @@ class ItemReader:
         if len(tags) > MAX_TAGS:
             raise ArgumentInvalid(f"a search for {len(tags)} tags; at most {MAX_TAGS}")
         rows = self._connection.execute(
-            _scan_statement(len(tags), body=scan.body), (scan.table, scan.scope, scan.after, *tags, scan.limit + 1)
+            _scan_statement(len(tags), body=scan.body),
+            (self._place(scan.table), scan.scope, scan.after, *tags, scan.limit + 1),
         )
         items: list[Item] = []
         size = 0
@@ -115,21 +131,30 @@ class ItemReader:
 
     def count(self, table: str, scope: bytes) -> int:
         row = self._connection.execute(
-            "SELECT items FROM scopes WHERE tbl = ? AND scope = ?", (table, scope)
+            "SELECT items FROM scopes WHERE tbl = ? AND scope = ?", (self._place(table), scope)
         ).fetchone()
         return 0 if row is None else int(row[0])
 
-    def total(self) -> int:
-        """Items in all tables."""
-        (total,) = self._connection.execute("SELECT coalesce(sum(items), 0) FROM scopes").fetchone()
-        return int(total)
+    def totals(self) -> tuple[dict[str, int], int]:
+        """How many items there are of each table, and how many more that are not seen."""
+        seen: Counter[str] = Counter()
+        hidden = 0
+        for placed, items in self._connection.execute("SELECT tbl, sum(items) FROM scopes GROUP BY tbl"):
+            if eras.is_of(self.eras().seen, placed):
+                seen[placed.rpartition(eras.SEPARATOR)[2]] += items
+            elif placed != eras.TABLE:
+                hidden += items
+        return dict(seen), hidden
 
     def everything(self) -> Iterator[Item]:
         """Every item, by table, scope and id."""
-        for table, scope, *row in self._connection.execute(
-            f"SELECT i.tbl, i.scope, {_COLUMNS}, i.body FROM items i ORDER BY tbl, scope, id"  # noqa: S608  # constants
-        ):
-            yield _item(table, scope, row)
+        tables, _ = self.totals()
+        for table in sorted(tables):
+            for scope, *row in self._connection.execute(
+                f"SELECT i.scope, {_COLUMNS}, i.body FROM items i WHERE tbl = ? ORDER BY scope, id",  # noqa: S608  # constants
+                (self._place(table),),
+            ):
+                yield _item(table, scope, row)
 
 
 def _item(table: str, scope: bytes, row: tuple[bytes, int, bytes, bytes, bytes] | list[object]) -> Item:
@@ -179,20 +204,28 @@ class ItemStorage(ItemReader):
         except LnhError:
             self._connection.execute("ROLLBACK TO attempt")
             self._connection.execute("RELEASE attempt")
+            self._known = None
             raise
         # Anything else is the disk's or a bug: the whole transaction is rolled back by who began it.
         self._connection.execute("RELEASE attempt")
 
     def version(self, key: Key) -> int:
         row = self._connection.execute(
-            "SELECT version FROM items WHERE tbl = ? AND scope = ? AND id = ?", (key.table, key.scope, key.id)
+            "SELECT version FROM items WHERE tbl = ? AND scope = ? AND id = ?",
+            (self._place(key.table), key.scope, key.id),
         ).fetchone()
         return 0 if row is None else int(row[0])
 
     def put(self, item: Item) -> None:
-        key, place = item.key, (item.key.table, item.key.scope)
-        old = None if item.version == _NEW else self._tags_of(key)
-        row = (*place, key.id, item.version, pack_tags(item.tags), item.head, item.body)
+        self._put(self._place(item.key.table), item, is_new=item.version == _NEW)
+
+    def stage(self, era: str, item: Item) -> None:
+        self._put(eras.place(era, item.key.table), item)
+
+    def _put(self, table: str, item: Item, *, is_new: bool = False) -> None:
+        place = (table, item.key.scope)
+        old = None if is_new else self._tags_of(*place, item.key.id)
+        row = (*place, item.key.id, item.version, pack_tags(item.tags), item.head, item.body)
         self._connection.execute(
             "INSERT INTO items (tbl, scope, id, version, tags, head, body) VALUES (?, ?, ?, ?, ?, ?, ?) "
             "ON CONFLICT (tbl, scope, id) DO UPDATE SET version = excluded.version, tags = excluded.tags, "
@@ -204,28 +237,67 @@ class ItemStorage(ItemReader):
                 "INSERT INTO scopes VALUES (?, ?, 1) ON CONFLICT (tbl, scope) DO UPDATE SET items = items + 1", place
             )
         else:
-            self._drop_tags(key, set(old) - set(item.tags))
+            self._drop_tags(*place, item.key.id, set(old) - set(item.tags))
         new = set(item.tags) - set(old or ())
         self._connection.executemany(
-            "INSERT INTO tags VALUES (?, ?, ?, ?)", [(*place, tag, key.id) for tag in sorted(new)]
+            "INSERT INTO tags VALUES (?, ?, ?, ?)", [(*place, tag, item.key.id) for tag in sorted(new)]
         )
 
     def delete(self, key: Key) -> None:
-        tags = self._tags_of(key)
+        self._delete(self._place(key.table), key.scope, key.id)
+
+    def _delete(self, table: str, scope: bytes, id_: bytes) -> None:
+        tags = self._tags_of(table, scope, id_)
         assert tags is not None, "deleting an item that is not there"
-        place = (key.table, key.scope)
-        self._drop_tags(key, set(tags))
-        self._connection.execute("DELETE FROM items WHERE tbl = ? AND scope = ? AND id = ?", (*place, key.id))
-        self._connection.execute("UPDATE scopes SET items = items - 1 WHERE tbl = ? AND scope = ?", place)
-        self._connection.execute("DELETE FROM scopes WHERE tbl = ? AND scope = ? AND items = 0", place)
+        self._drop_tags(table, scope, id_, set(tags))
+        self._connection.execute("DELETE FROM items WHERE tbl = ? AND scope = ? AND id = ?", (table, scope, id_))
+        self._connection.execute("UPDATE scopes SET items = items - 1 WHERE tbl = ? AND scope = ?", (table, scope))
+        self._connection.execute("DELETE FROM scopes WHERE tbl = ? AND scope = ? AND items = 0", (table, scope))
+
+    def set_eras(self, eras_: Eras) -> None:
+        self._connection.execute(
+            "INSERT INTO items (tbl, scope, id, version, tags, head, body) VALUES (?, x'', ?, 1, x'', ?, x'') "
+            "ON CONFLICT (tbl, scope, id) DO UPDATE SET head = excluded.head",
+            (*_ERAS, codec.encode(eras_)),
+        )
+        self._connection.execute("INSERT OR REPLACE INTO scopes VALUES (?, x'', 1)", (eras.TABLE,))
+        self._known = eras_
+
+    def carry(self, era: str, table: str) -> None:
+        for scope, id_ in self._rows(eras.place(era, table)):
+            self._delete(eras.place(era, table), scope, id_)
+        for scope, id_ in self._rows(self._place(table)):
+            item = self.get(Key(table=table, scope=scope, id=id_))
+            assert item is not None, "an item that was just listed"
+            self.stage(era, item)
+
+    def sweep(self, limit: int) -> None:
+        now = self.eras()
+        placed = [table for (table,) in self._connection.execute("SELECT DISTINCT tbl FROM scopes ORDER BY tbl")]
+        for table in placed:
+            if table == eras.TABLE or any(eras.is_of(era, table) for era in (now.seen, now.staging or now.seen)):
+                continue
+            for scope, id_ in self._rows(table, limit):
+                self._delete(table, scope, id_)
+                limit -= 1
+            if not limit:
+                return
+
+    def _rows(self, table: str, limit: int = -1) -> list[tuple[bytes, bytes]]:
+        rows = self._connection.execute(
+            "SELECT scope, id FROM items WHERE tbl = ? ORDER BY scope, id LIMIT ?", (table, limit)
+        )
+        return list(rows)
 
     def ids(self, table: str, scope: bytes) -> list[bytes]:
-        rows = self._connection.execute("SELECT id FROM items WHERE tbl = ? AND scope = ? ORDER BY id", (table, scope))
+        rows = self._connection.execute(
+            "SELECT id FROM items WHERE tbl = ? AND scope = ? ORDER BY id", (self._place(table), scope)
+        )
         return [id_ for (id_,) in rows]
 
     def tagged(self, table: str, scope: bytes, tag: bytes) -> list[bytes]:
         rows = self._connection.execute(
-            "SELECT id FROM tags WHERE tbl = ? AND scope = ? AND tag = ? LIMIT 2", (table, scope, tag)
+            "SELECT id FROM tags WHERE tbl = ? AND scope = ? AND tag = ? LIMIT 2", (self._place(table), scope, tag)
         )
         return [id_ for (id_,) in rows]
 
@@ -277,14 +349,14 @@ class ItemStorage(ItemReader):
     def drop_marks(self, client: bytes, before: Milliseconds) -> None:
         self._connection.execute("DELETE FROM marks WHERE client = ? AND issued_until < ?", (client, before))
 
-    def _tags_of(self, key: Key) -> tuple[bytes, ...] | None:
+    def _tags_of(self, table: str, scope: bytes, id_: bytes) -> tuple[bytes, ...] | None:
         row = self._connection.execute(
-            "SELECT tags FROM items WHERE tbl = ? AND scope = ? AND id = ?", (key.table, key.scope, key.id)
+            "SELECT tags FROM items WHERE tbl = ? AND scope = ? AND id = ?", (table, scope, id_)
         ).fetchone()
         return None if row is None else parse_tags(row[0])
 
-    def _drop_tags(self, key: Key, tags: set[bytes]) -> None:
+    def _drop_tags(self, table: str, scope: bytes, id_: bytes, tags: set[bytes]) -> None:
         self._connection.executemany(
             "DELETE FROM tags WHERE tbl = ? AND scope = ? AND tag = ? AND id = ?",
-            [(key.table, key.scope, tag, key.id) for tag in sorted(tags)],
+            [(table, scope, tag, id_) for tag in sorted(tags)],
         )

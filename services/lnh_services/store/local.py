@@ -14,6 +14,7 @@ import msgspec
 from lnh_common.errors import LnhError, OutcomeUnknown
 from lnh_common.messages.store import Key, MemberInfo
 from lnh_services.store import log
+from lnh_services.store.eras import EVERYTHING
 from lnh_services.store.history import Base, History, Removed, Standing
 from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Milliseconds, Position, Write
 from lnh_services.store.protocol import (
@@ -56,10 +57,13 @@ class Touches:
 
     def __init__(self, keys: frozenset[Key]) -> None:
         self._keys = keys
+        self._all = EVERYTHING in keys
         self._scopes = frozenset((key.table, key.scope) for key in keys)
 
     def concern(self, interest: Interest) -> bool:
         table, scope = interest.table, interest.scope
+        if self._all:
+            return True
         if (table, scope) not in self._scopes:
             return False
         if interest.id is None:
@@ -312,7 +316,7 @@ class Local(ABC):
         self.history.extend(entries)
         keys = frozenset[Key]().union(*(self._note_touches(entry) for entry in entries))
         if keys:
-            self._begin_round(entries[0].index, keys)
+            self._begin_round(entries[0].index, keys - {EVERYTHING}, everything=EVERYTHING in keys)
 
     def _note_touches(self, entry: Entry) -> frozenset[Key]:
         content = entry.content()

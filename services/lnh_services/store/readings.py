@@ -34,7 +34,10 @@ class Readings:
         async with self._turn:
             if self._outgoing is not None:
                 raise Busy("another backup is reading this member's store")
-            read = await asyncio.to_thread(self._engine.read_items)
+            try:
+                read = await asyncio.to_thread(self._engine.read_items)
+            except SnapshotGone as error:
+                raise Busy(f"the store's state is being replaced: {error}") from error
             self._outgoing, self._id, self._last = read.outgoing, os.urandom(16), (-1, b"")
             self._wait()
             return messages.Reading(id=self._id, index=read.after, items=read.counts, size=read.size)

@@ -14,7 +14,7 @@ import hashlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from lnh_common import codec, limits
 from lnh_common.errors import MalformedMessage, SealBroken
 from lnh_services.store.disk import connect, remove_database, sync_file, told_apart
 from lnh_services.store.history import Base
-from lnh_services.store.items import parse_tags
+from lnh_services.store.items import ItemReader, pack_tags, parse_tags
 from lnh_services.store.log import ClusterId
 
 FORMAT: Final = 1
@@ -82,18 +82,15 @@ class Outgoing:
     Args:
         connection: with a read transaction of its own.
         describe: tells the cluster, and what a log that goes on from the state follows.
-        tables: what is read; for another store all of them.
     """
 
     def __init__(
         self,
         connection: sqlite3.Connection,
         describe: Callable[[sqlite3.Connection], tuple[ClusterId, Base]],
-        tables: Collection[str] = tuple(_TABLES),
     ) -> None:
         self._connection: sqlite3.Connection | None = connection
         self._describe: Final = describe
-        self._tables: Final = tables
         self._lock: Final = threading.Lock()
         self._hash: Final = hashlib.sha256()
         self._chunks: Final = self._cut()
@@ -134,17 +131,45 @@ class Outgoing:
         assert self._connection is not None, "closed under its lock only"
         yield codec.encode(Header(FORMAT, *self._describe(self._connection)))
         counts = []
-        for name in self._tables:
+        for name, rows_of in self._tables().items():
             count = 0
-            for rows in _batches(self._rows(_TABLES[name])):
+            for rows in _batches(rows_of):
                 count += len(rows)
                 yield codec.encode([name, rows])
             counts.append(count)
         yield codec.encode(["end", counts])
 
-    def _rows(self, table: _Table) -> Iterator[Row]:
+    def _tables(self) -> dict[str, Iterator[Row]]:
+        """The rows of each table that is read."""
         assert self._connection is not None, "closed under its lock only"
-        yield from self._connection.execute(table.select)
+        connection = self._connection
+        return {name: iter(connection.execute(table.select)) for name, table in _TABLES.items()}
+
+
+class SeenItems(Outgoing):
+    """The items that are seen and nothing else, in tables of the names that they are asked for by: for an archive."""
+
+    def about(self) -> tuple[int, dict[str, int], int]:
+        """After which entry it is, how many items there are of each table, and in about how many bytes."""
+        with self._lock:
+            if self._connection is None:
+                raise SnapshotGone("the state it is of was replaced")
+            _, base = self._describe(self._connection)
+            counts, _ = ItemReader(self._connection).totals()
+            (size,) = self._connection.execute(
+                "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+            ).fetchone()
+            return base.position.index, counts, size
+
+    def _tables(self) -> dict[str, Iterator[Row]]:
+        assert self._connection is not None, "closed under its lock only"
+        everything = ItemReader(self._connection).everything()
+        return {
+            "items": (
+                (item.key.table, item.key.scope, item.key.id, item.version, pack_tags(item.tags), item.head, item.body)
+                for item in everything
+            )
+        }
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:

@@ -31,11 +31,27 @@ from lnh_common.errors import (
     LimitReached,
     LnhError,
     NameTaken,
+    NotPossible,
     ObjectUnknown,
     OutcomeUnknown,
     VersionConflict,
 )
-from lnh_common.messages.store import OBJECTS, Change, Commit, Delete, DeleteScope, Item, Key, Put, Require
+from lnh_common.messages.store import (
+    OBJECTS,
+    Change,
+    Commit,
+    Delete,
+    DeleteScope,
+    Item,
+    Key,
+    Put,
+    Require,
+    Stage,
+    Sweep,
+    Switch,
+)
+from lnh_services.store import eras
+from lnh_services.store.eras import EVERYTHING, Eras
 from lnh_services.store.log import Milliseconds
 
 WINDOW_MS: Final = limits.DUPLICATE_WINDOW * 1000
@@ -100,6 +116,17 @@ class Storage(Protocol):
     def drop_marks(self, client: bytes, before: Milliseconds) -> None:
         """Drop the client's marks whose `issued_until` is before `before`."""
 
+    def eras(self) -> Eras: ...
+    def set_eras(self, eras: Eras) -> None: ...
+    def stage(self, era: str, item: Item) -> None:
+        """As `put`, in an era that is not seen."""
+
+    def carry(self, era: str, table: str) -> None:
+        """Make the table of an era that is not seen what it is in the one that is."""
+
+    def sweep(self, limit: int) -> None:
+        """Delete the first so many items, by table, scope and id, of eras that are neither seen nor staging."""
+
 
 class Applied(msgspec.Struct, frozen=True):
     """What applying one write came to; `changed` is empty when it was refused or a repetition."""
@@ -110,7 +137,9 @@ class Applied(msgspec.Struct, frozen=True):
 
 def touched(commit: Commit) -> frozenset[Key]:
     """What the commit may change; an empty id stands for the whole scope."""
-    return frozenset(change.key for change in commit.changes if not isinstance(change, Require))
+    if any(isinstance(change, Switch) for change in commit.changes):
+        return frozenset((EVERYTHING,))
+    return frozenset(change.key for change in commit.changes if isinstance(change, Put | Delete | DeleteScope))
 
 
 def cached(commit: Commit) -> frozenset[Key]:
@@ -130,6 +159,13 @@ def check(commit: Commit) -> None:
 
 
 def _check_change(change: Change) -> None:
+    if isinstance(change, Sweep | Switch):
+        return
+    for key in [item.key for item in change.items] if isinstance(change, Stage) else [change.key]:
+        if not eras.may_name(key.table):
+            raise ArgumentInvalid(f"no table may be called {key.table!r}")
+    if isinstance(change, Stage):
+        return
     if isinstance(change, DeleteScope):
         if change.key.id:
             raise ArgumentInvalid("delete-scope names a single item; its id must be empty")
@@ -175,7 +211,7 @@ def apply(storage: Storage, index: int, log_time: Milliseconds, commit: Commit) 
         return Applied(refusal)
     try:
         with storage.attempt():
-            changed = _apply_changes(storage, commit.changes)
+            changed = _apply_changes(storage, log_time, commit.changes)
         outcome = Applied(index, changed)
     except LnhError as error:
         outcome = Applied(error)
@@ -212,9 +248,14 @@ def _remember(storage: Storage, log_time: Milliseconds, commit: Commit, answer: 
         storage.drop_marks(client, Milliseconds(log_time - MARK_KEPT_MS))
 
 
-def _apply_changes(storage: Storage, changes: Iterable[Change]) -> frozenset[Key]:
+def _apply_changes(storage: Storage, log_time: Milliseconds, changes: Iterable[Change]) -> frozenset[Key]:
     changed: set[Key] = set()
     for change in changes:
+        if isinstance(change, Stage | Switch | Sweep):
+            _restore(storage, log_time, change)
+            if isinstance(change, Switch):
+                changed.add(EVERYTHING)
+            continue
         if isinstance(change, Put):
             _put(storage, change)
         elif isinstance(change, Delete):
@@ -252,3 +293,25 @@ def _delete(storage: Storage, delete: Delete) -> None:
     if delete.expected is not None:
         _require(storage, delete.key, delete.expected)
     storage.delete(delete.key)
+
+
+def _restore(storage: Storage, log_time: Milliseconds, change: Stage | Switch | Sweep) -> None:
+    now = storage.eras()
+    if isinstance(change, Sweep):
+        if now.staging and log_time - now.staged_at > eras.ABANDONED_MS:
+            storage.set_eras(Eras(now.seen))
+        storage.sweep(change.limit)
+        return
+    era = eras.named(change.restore)
+    if isinstance(change, Stage) and change.begins and era != now.seen:
+        now = Eras(now.seen, era, log_time)
+    if now.staging != era:
+        raise NotPossible("this restore was given up: another one began since, or it stood still for too long")
+    if isinstance(change, Stage):
+        storage.set_eras(Eras(now.seen, era, log_time))
+        for item in change.items:
+            storage.stage(era, item)
+        return
+    for table in change.carried:
+        storage.carry(era, table)
+    storage.set_eras(Eras(era))
