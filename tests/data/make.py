@@ -21,6 +21,7 @@ from lnh_common import archives, channel, codec, errors, limits, wire  # noqa: E
 from lnh_common.messages.hsm import AuditEntry, Guess  # noqa: E402
 from lnh_common.messages.session import Role  # noqa: E402
 from lnh_common.messages.store import (  # noqa: E402
+    OBJECTS,
     Change,
     Commit,
     Delete,
@@ -41,7 +42,7 @@ from lnh_services.hsm.audit import Trail  # noqa: E402
 from lnh_services.hsm.keys import Purpose  # noqa: E402
 from lnh_services.hsm.local_guesses import LocalGuesses  # noqa: E402
 from lnh_services.hsm.objects import KeyringKeys  # noqa: E402
-from lnh_services.hsm.records import OBJECTS, TABLES  # noqa: E402
+from lnh_services.hsm.records import TABLES  # noqa: E402
 from lnh_services.hsm.state import Appliance, ApplianceFile, HsmState, StateFile  # noqa: E402
 from lnh_services.hsm.tokens import Grant, Token, seal_token  # noqa: E402
 from lnh_services.hsm.verifiers import KeptPassword, Verifier  # noqa: E402
