@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from socket import AF_INET
 
 import pytest
 import zmq
 
+from lnh_common.bus import names
 from lnh_common.bus.dealer import Dealer
 
 Socket = zmq.Socket[bytes]
@@ -21,6 +24,7 @@ class Peer:
         self.socket = self.context.socket(zmq.ROUTER)
         self.socket.rcvhwm = holds
         self.socket.bind(address)
+        self.address = str(self.socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
     def receive(self) -> list[bytes]:
         assert self.socket.poll(5000), "nothing came"
@@ -56,6 +60,10 @@ class Asker:
             self.dealer.watch()
         assert self.changes[-1] is False
 
+    def end(self) -> None:
+        self.dealer.close()
+        self.context.term()
+
 
 @pytest.fixture
 def address(short_path: Path) -> str:
@@ -66,8 +74,7 @@ def address(short_path: Path) -> str:
 def asker(address: str) -> Iterator[Asker]:
     asker = Asker(address)
     yield asker
-    asker.dealer.close()
-    asker.context.term()
+    asker.end()
 
 
 def test_nothing_is_handed_over_while_nobody_is_there(asker: Asker, address: str) -> None:
@@ -114,3 +121,78 @@ def test_what_a_peer_said_before_it_went_is_heard(asker: Asker, address: str) ->
     peer.end()
     asker.lose()
     assert asker.heard == [[b"%d" % number, b"", b"last words"] for number in range(700)]
+
+
+# A peer that has a name
+
+
+class Hosts:
+    """What host names lead to, in this test; one that hangs answers when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.addresses: dict[str, str] = {}
+        self.hang: set[str] = set()
+        self.goes_on = threading.Event()
+        monkeypatch.setattr("socket.getaddrinfo", self.find)
+        monkeypatch.setattr(names, "FRESH", 0.0)
+
+    def find(self, host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        if host in self.hang:
+            assert self.goes_on.wait(30)
+        if host not in self.addresses:
+            raise OSError("no such host")
+        return [(AF_INET, 1, 6, "", (self.addresses[host], 0))]
+
+
+@pytest.fixture
+def hosts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
+    made = Hosts(monkeypatch)
+    yield made
+    made.goes_on.set()
+
+
+def test_a_peer_that_comes_back_with_another_address_is_found_by_its_name(hosts: Hosts) -> None:
+    first = Peer("tcp://127.0.0.1:*")
+    port = first.address.rpartition(":")[2]
+    asker = Asker(f"tcp://moving.test:{port}")
+    try:
+        assert not asker.dealer.wait(0.3)  # nobody knows the name yet
+        asker.dealer.renew()  # which finds nothing to renew
+        hosts.addresses["moving.test"] = "127.0.0.1"
+        assert asker.dealer.wait(5)
+        assert asker.dealer.send([b"one"])
+        assert first.receive()[1:] == [b"one"]
+        first.end()
+        asker.lose()
+        hosts.addresses["moving.test"] = "127.0.0.2"
+        second = Peer(f"tcp://127.0.0.2:{port}")
+        try:
+            assert asker.dealer.wait(5)
+            assert asker.dealer.send([b"two"])
+            assert second.receive()[1:] == [b"two"]
+            hosts.addresses.clear()  # the name server knows it no more; where it was last is still the best there is
+            assert asker.dealer.connected
+        finally:
+            second.end()
+    finally:
+        asker.end()
+
+
+def test_a_name_that_nobody_answers_for_holds_up_nothing_else(hosts: Hosts) -> None:
+    hosts.hang.add("lost.test")
+    peer = Peer("tcp://127.0.0.1:*")
+    asker = Asker(peer.address)
+    socket = asker.context.socket(zmq.DEALER)
+    socket.linger = 0
+    lost = Dealer(socket, "tcp://lost.test:7100")
+    try:
+        assert asker.dealer.wait(5)
+        for number in range(20):
+            lost.watch()
+            assert not lost.connected
+            assert asker.dealer.send([b"%d" % number])
+            assert peer.receive()[1:] == [b"%d" % number]
+    finally:
+        lost.close()
+        asker.end()
+        peer.end()

@@ -16,7 +16,7 @@ import zmq
 
 from lnh_common import codec, limits, wire
 from lnh_common.bus import curve
-from lnh_common.bus.dealer import Dealer
+from lnh_common.bus.dealer import LOOK_EVERY, Dealer
 from lnh_common.bus.pump import Pump
 from lnh_common.errors import (
     Busy,
@@ -84,7 +84,6 @@ class Client:
         self._loop: Final = asyncio.get_running_loop()
         socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
         socket.linger = LINGER_MS
-        socket.ipv6 = "[" in address
         socket.sndhwm = socket.rcvhwm = max(limits.HIGH_WATER_MARK, 2 * in_flight)
         socket.maxmsgsize = 2 * limits.BODY_BYTES
         socket.reconnect_ivl = 20
@@ -95,7 +94,7 @@ class Client:
         self._pump: Final = Pump(socket, self._receive)
         self._monitor_descriptor: Final = int(self._dealer.monitor.getsockopt(zmq.FD))
         self._loop.add_reader(self._monitor_descriptor, self._watch)
-        self._loop.call_soon(self._watch)
+        self._loop.call_soon(self._look if self._dealer.named else self._watch)
 
     @property
     def connected(self) -> bool:
@@ -208,6 +207,12 @@ class Client:
         self._dealer.watch()
         if self._dealer.problem and self._dealer.problem != before:
             self._log.warning("handshake failed", peer=self.address, problem=self._dealer.problem)
+
+    def _look(self) -> None:
+        """Go after the name of a peer, which nothing tells when it has another address."""
+        if not self._closed:
+            self._watch()
+            self._loop.call_later(LOOK_EVERY, self._look)
 
     def _link(self, up: bool) -> None:
         self._pump.drain_all()  # what came before the connection broke still counts

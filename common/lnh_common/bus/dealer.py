@@ -4,8 +4,13 @@ Frames are handed to libzmq only while the connection stands, which the socket's
 over stays the caller's, and what was handed over and had not left when the connection broke is thrown away: nothing
 stale reaches the peer after it came back.
 
-ZMQ_IMMEDIATE promises the same and is not used: with it, libzmq 4.3.5 ends a pipe that its socket is in the midst of
-reading a message from, and aborts the process (fq.cpp, `!_more`) when the peer dies with many messages on the way.
+A peer that is named, not numbered, is looked up here (`names.py`), again and again for as long as it is not there: it
+may come back with another address. And a connection over TCP whose other machine is silent is given up after seconds,
+not after the quarter of an hour that a kernel takes.
+
+ZMQ_IMMEDIATE promises what the first paragraph does and is not used: with it, libzmq 4.3.5 ends a pipe that its socket
+is in the midst of reading a message from, and aborts the process (fq.cpp, `!_more`) when the peer dies with many
+messages on the way.
 """
 
 from __future__ import annotations
@@ -18,6 +23,13 @@ import zmq
 from zmq.utils.monitor import parse_monitor_message
 
 from lnh_common.bus import curve
+from lnh_common.bus.names import NAMES, endpoint, is_numeric
+
+LOOK_EVERY: Final = 0.25
+"""Seconds between calls of `watch` while a peer that is `named` is not there."""
+
+_SILENT_MS: Final = 3000  # not acknowledged for so long, a connection is made anew
+_CONNECT_MS: Final = 2000
 
 
 def _ignore(_: bool) -> None:
@@ -35,6 +47,7 @@ class Dealer:
     Attributes:
         connected: as of the last `watch`.
         problem: why the last handshake failed, or empty.
+        named: whether the address has a host's name, so that `watch` is to be called now and then.
     """
 
     def __init__(
@@ -46,7 +59,15 @@ class Dealer:
         self.problem = ""
         self._on_change: Final = on_change or _ignore
         self.monitor: Final = socket.get_monitor_socket(curve.LINK_EVENTS)
-        socket.connect(address)
+        self._host, self._port = _parse(address)
+        self.named: Final = bool(self._host) and not is_numeric(self._host)
+        self._at = ""  # the endpoint that libzmq was told
+        if self._host:
+            _give_up_early(socket)
+        if self.named:
+            self._find()
+        else:
+            self._connect(address)
 
     def watch(self) -> None:
         """Take in what happened to the connection; to be called between messages, not within one."""
@@ -68,13 +89,15 @@ class Dealer:
                 self._on_change(False)
                 if zmq.EVENT_HANDSHAKE_SUCCEEDED not in events[number:] and not self.connected:  # not back already
                     self._discard()
+        if self.named and not self.connected:
+            self._find()
 
     def wait(self, seconds: float) -> bool:
         """Wait until the peer is there, so long at most; whether it is."""
         end = time.monotonic() + seconds
         self.watch()
         while not self.connected and (left := end - time.monotonic()) > 0:
-            self.monitor.poll(int(left * 1000) + 1)
+            self.monitor.poll(int(min(left, LOOK_EVERY if self.named else left) * 1000) + 1)
             self.watch()
         return self.connected
 
@@ -97,13 +120,44 @@ class Dealer:
 
     def _discard(self) -> None:
         """Connect anew, without what libzmq kept for the peer."""
-        linger, self.socket.linger = self.socket.linger, 0
-        self.socket.disconnect(self.address)
-        self.socket.linger = linger
-        self.socket.connect(self.address)
+        if self._at:
+            self._connect(self._at)
+
+    def _find(self) -> None:
+        """Go where the peer's name leads now."""
+        address = NAMES.address(self._host)
+        if address is not None and (at := endpoint(address, self._port)) != self._at:
+            self._connect(at)
+
+    def _connect(self, at: str) -> None:
+        if self._at:
+            linger, self.socket.linger = self.socket.linger, 0
+            self.socket.disconnect(self._at)
+            self.socket.linger = linger
+        self.socket.ipv6 = "[" in at
+        self.socket.connect(at)
+        self._at = at
 
     def close(self) -> None:
         """Close the socket, which still sends for its linger."""
         self.socket.disable_monitor()
         self.monitor.close(0)
         self.socket.close()
+
+
+def _parse(address: str) -> tuple[str, str]:
+    """Host and port of an endpoint over TCP; two empty words for another."""
+    transport, _, rest = address.partition("://")
+    host, _, port = rest.rpartition(":")
+    return (host, port) if transport == "tcp" else ("", "")
+
+
+def _give_up_early(socket: zmq.Socket[bytes]) -> None:
+    """What the socket's owner has not set for itself."""
+    if socket.getsockopt(zmq.TCP_MAXRT) == 0:
+        socket.setsockopt(zmq.TCP_MAXRT, _SILENT_MS)
+    if socket.connect_timeout == 0:
+        socket.connect_timeout = _CONNECT_MS
+    if socket.tcp_keepalive_idle == -1:  # for one that has nothing to say, so that nothing can be unacknowledged
+        socket.tcp_keepalive = 1
+        socket.tcp_keepalive_idle, socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = 5, 2, 3

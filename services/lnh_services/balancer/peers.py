@@ -258,6 +258,8 @@ class Peers:
 
     def _look_after(self, now: float, link: Link) -> None:
         silent_for = now - min(link.pinged.values(), default=now)
+        if not link.dealer.connected:
+            link.dealer.watch()  # where its name leads now
         away_for = 0.0 if link.dealer.connected else now - link.away_since
         if link.dealer.problem != link.said:
             link.said = link.dealer.problem

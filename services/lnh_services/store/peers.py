@@ -20,6 +20,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from lnh_common import codec, limits, wire
 from lnh_common.bus import curve, zap
+from lnh_common.bus.names import NAMES, endpoint
 from lnh_common.bus.pump import CurvePump, Pump
 from lnh_common.errors import LnhError, MalformedMessage, SealBroken
 from lnh_common.events import Log
@@ -59,6 +60,7 @@ class _Link:
     pumps: list[Pump] = field(default_factory=list)
     problem: str = ""
     used: float = 0.0
+    at: str = ""  # the endpoint, with the host's address as it was found
 
 
 class Peers:
@@ -168,17 +170,26 @@ class Peers:
         socket.reconnect_ivl = 50
         socket.reconnect_ivl_max = 500
         socket.connect_timeout = 1000
-        socket.ipv6 = ":" in info.host
         curve.connect(socket, curve.to_z85(info.key), self._keys)
         monitor = socket.get_monitor_socket(curve.LINK_EVENTS)
         link = _Link(info, socket, monitor, used=self._loop.time())
         # A DEALER's pump is woken when it can be written to as well.
         link.pumps += [Pump(monitor, lambda frames: self._on_event(link, frames))]
         self._loop.add_reader(int(socket.getsockopt(zmq.FD)), self._flush, link)
-        host = f"[{info.host}]" if ":" in info.host else info.host
-        socket.connect(f"tcp://{host}:{info.port + STORE_PORT}")
+        self._find(link)
         self._links[id_] = link
         return link
+
+    def _find(self, link: _Link) -> None:
+        """Go where the member's host is now: one that comes back may have another address (bus/names.py)."""
+        address = NAMES.address(link.info.host)
+        if address is None or (at := endpoint(address, link.info.port + STORE_PORT)) == link.at:
+            return
+        if link.at:
+            link.socket.disconnect(link.at)
+        link.socket.ipv6 = "[" in at
+        link.socket.connect(at)
+        link.at = at
 
     def _disconnect(self, id_: MemberId) -> None:
         link = self._links.pop(id_, None)
@@ -239,6 +250,8 @@ class Peers:
         if link is None and to in self._infos:
             link = self._connect(to)
         if link is None or not link.connected:
+            if link is not None:
+                self._find(link)
             self.dropped += 1
             return
         link.used = self._loop.time()
