@@ -32,6 +32,7 @@ from lnh_common.messages.admin import (
     UserView,
 )
 from lnh_common.messages.base import Empty
+from lnh_common.messages.overview import OVERVIEW, Overview
 from lnh_common.messages.session import Credential, Role
 from lnh_common.messages.store import Divergent
 
@@ -43,6 +44,7 @@ __all__ = [
     "InvitationView",
     "KeyringView",
     "MemberView",
+    "Overview",
     "StatusView",
     "UserView",
     "connect",
@@ -225,6 +227,10 @@ class Administration(Session):
     def policy(self, **changes: object) -> dict[str, Any]:
         """The cluster's policy, after these changes, which an admin and the PO make together."""
         return self.ask(wire.CLUSTER_POLICY, wire.PolicyChange(changes=changes)).policy
+
+    def overview(self) -> Overview:
+        """The whole cluster, with what each member tells of itself now."""
+        return self.ask(OVERVIEW, Empty())
 
     def status(self) -> StatusView:
         """The cluster, and the services of the member that answers."""

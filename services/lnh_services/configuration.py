@@ -64,6 +64,13 @@ class ActivationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     file: str = ""
 
 
+class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where Prometheus finds this member's metrics, in clear and without a login; `port` 0: nowhere."""
+
+    listen: Annotated[str, msgspec.Meta(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One member's settings.
 
@@ -83,6 +90,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     activation: ActivationSettings = ActivationSettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @property
     def client_port(self) -> int:

@@ -66,6 +66,13 @@ class MemberDirectory:
         """Held by the running supervisor."""
         return self.root / "run" / "member.lock"
 
+    def has_beside(self, name: str) -> bool:
+        """Whether a file (absolute, or relative to this directory) is on the disk of the HSM's state; "" is no file."""
+        try:
+            return bool(name) and (self.root / name).stat().st_dev == self.data("hsm").stat().st_dev
+        except OSError:
+            return False
+
     def data(self, service: str) -> Path:
         """Where one service keeps what survives."""
         return self.root / "data" / service

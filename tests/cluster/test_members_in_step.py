@@ -9,6 +9,7 @@ import signal
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -308,15 +309,61 @@ def test_two_administrators_at_once_leave_one_primary_and_a_whole_cluster(member
             assert session.get_object(handle).handle == handle
 
 
-def test_a_member_that_lost_power_comes_back_in_step(members: Members) -> None:
+def diagnosis(members: Members, through: Member) -> dict[str, set[str]]:
+    """What `lnh doctor` finds wrong, and where; its exit status goes with it."""
+    arguments = ("lnh", "doctor", "--json")
+    try:
+        said = json.loads(members.steps.run(*arguments, through=through))
+        assert said["healthy"]
+    except local.StepFailed:
+        said = json.loads(members.steps.run(*arguments, fails_with=1, through=through))
+        assert not said["healthy"]
+    found: dict[str, set[str]] = {}
+    for finding in said["findings"]:
+        if finding["severity"] == "problem":
+            found.setdefault(finding["check"], set()).add(finding["where"])
+    return found
+
+
+def scraped(port: int) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+def test_a_member_that_lost_power_is_seen_to_be_away_and_comes_back_in_step(members: Members) -> None:
     members.all_read_write()
     away = next(member for member in members.all if member is not members.primary())
+    here = next(member for member in members.all if member is not away)
+    wait_until(lambda: diagnosis(members, here) == {}, "a cluster that is well", WITHIN)
+    shown = json.loads(members.steps.run("lnh", "top", "--json", through=away))
+    for each in shown["seen"]["members"]:
+        assert each["figures"]["store"]["applied_index"] > 0
+        assert each["figures"]["balancer"]["workers_serving"] == 1
+        assert each["figures"]["hsm"]["state"] == "activated"
+        assert abs(each["skew_ms"]) < 2000
+    plain = members.steps.run("lnh", "top", through=away).splitlines()
+    assert plain[0].split()[:4] == ["name", "group", "role", "state"]
+    assert [line.split()[0] for line in plain[1:4]] == [member.name for member in members.all]
     away.stop(signal.SIGKILL)
+    wait_until(lambda: diagnosis(members, here) == {"member-unreachable": {away.name}}, "the doctor to see it", WITHIN)
     with members.sessions(away) as sessions:
         made = {sessions[0].generate_key(lnh.KeyType.AES, 256, label=os.urandom(4).hex()).handle for _ in range(20)}
+    port = local.free_ports()
+    members.steps.environment["LNH_METRICS_PORT"] = str(port)
     members.steps.start(away)
+    del members.steps.environment["LNH_METRICS_PORT"]
     members.all_read_write()
     with members.sessions() as sessions:
         number = members.all.index(away)
         for handle in made:
             assert sessions[number].get_object(handle).handle == handle
+    wait_until(
+        lambda: all(
+            f'lnh_member_state{{member="{each.name}",state="read-write"}} 1.0' in scraped(port) for each in members.all
+        ),
+        "metrics",
+        WITHIN,
+    )

@@ -17,7 +17,7 @@ from lnh_common.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.messages import (
     admin as _admin,  # noqa: F401  # enters its operations
 )
-from lnh_common.messages import backup, membership, objects, session, store
+from lnh_common.messages import backup, membership, objects, overview, session, store
 from lnh_common.messages.base import OPERATIONS, Message, Operation, Seal
 from lnh_services import archived
 from lnh_services.hsm import archives as archive_keys
@@ -66,7 +66,7 @@ OF_PATTERN: Final = {backup._NAME: "sample.lnhb"}
 
 STORE_MESSAGES: Final[tuple[type[Any], ...]] = (*get_args(protocol.Message), *get_args(transfer.Transfer))
 PEER_OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = tuple(
-    each for name, each in vars(membership).items() if name.startswith("PEER_")
+    each for module in (membership, overview) for name, each in vars(module).items() if name.startswith("PEER_")
 )
 CLIENT_OPERATIONS: Final = tuple(
     each for each in OPERATIONS.values() if each.seal is not Seal.NONE or each is OPERATIONS[session.HELLO.name]

@@ -35,7 +35,7 @@ TREE = {
     "key": {"generate", "list", "show", "set", "delete", "export"},
     "audit": {"show", "verify"},
 }
-VERBS = {"sign", "verify", "encrypt", "decrypt", "random", "digest", "status", "bench"}
+VERBS = {"sign", "verify", "encrypt", "decrypt", "random", "digest", "status", "top", "doctor", "bench"}
 
 
 @pytest.fixture(autouse=True)

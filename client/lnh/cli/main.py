@@ -16,6 +16,7 @@ from lnh.cli import (
     cluster,
     cryptography,
     demo,
+    doctor,
     group,
     hsm,
     key,
@@ -26,6 +27,7 @@ from lnh.cli import (
     partition,
     role,
     status,
+    top,
     user,
 )
 
@@ -43,7 +45,7 @@ _NOUNS = (
 )  # fmt: skip
 for _noun in _NOUNS:
     app.add_typer(_noun.app)
-for _verbs in (cryptography, status, bench, demo, local):
+for _verbs in (cryptography, status, top, doctor, bench, demo, local):
     _verbs.enter(app)
 
 

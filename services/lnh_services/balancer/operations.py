@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from lnh_common.messages import admin, backup, objects, session
+from lnh_common.messages import admin, backup, objects, overview, session
 from lnh_common.messages.base import OPERATIONS, Seal
 
-_CLIENT_MESSAGES: Final = (admin, backup, objects, session)  # the modules whose operations come from clients
+_CLIENT_MESSAGES: Final = (admin, backup, objects, overview, session)  # the modules whose operations come from clients
 
 ROUTED: Final = frozenset(
     row.name for row in OPERATIONS.values() if row.seal is not Seal.NONE or row.name == session.HELLO.name
@@ -17,7 +17,9 @@ AT_THE_DOOR: Final = frozenset({session.HELLO.name})
 
 # What is about the member that is asked: its files, its services, its view of the others, an invitation that it alone
 # can honour, an order whose coordinator the administrator chose by talking to it.
-_OF_A_MEMBER: Final = frozenset({"audit", "backup", "member", "status"})  # by noun
-_OF_A_MEMBER_TOO: Final = frozenset({admin.CLUSTER_SHOW.name, admin.CLUSTER_LEAVE.name, admin.CLUSTER_DELETE.name})
+_OF_A_MEMBER: Final = frozenset({"audit", "backup", "group", "member", "status"})  # by noun
+_OF_A_MEMBER_TOO: Final = frozenset(
+    {admin.CLUSTER_SHOW.name, admin.CLUSTER_LEAVE.name, admin.CLUSTER_DELETE.name, overview.OVERVIEW.name}
+)
 
 STAYS: Final = _OF_A_MEMBER_TOO | {name for name in ROUTED if name.partition(".")[0] in _OF_A_MEMBER}

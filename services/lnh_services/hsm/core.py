@@ -14,7 +14,6 @@ import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Final
 
 from lnh_common import limits
@@ -308,17 +307,9 @@ def check_private(directory: MemberDirectory) -> None:
 
 
 def _advice(directory: MemberDirectory, settings: Settings) -> tuple[str, ...]:
-    name = settings.activation.file
-    if name and _device(directory.root / name) == _device(directory.data("hsm")):
+    if directory.has_beside(settings.activation.file):
         return ("the activation file is on the disk it protects: who takes the disk can open the HSM",)
     return ()
-
-
-def _device(path: Path) -> int:
-    try:
-        return path.stat().st_dev
-    except OSError:
-        return -1
 
 
 def _now_ms() -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lnh_common.errors import PermissionDenied
-from lnh_common.messages import admin, backup, objects, session
+from lnh_common.messages import admin, backup, objects, overview, session
 from lnh_common.messages.session import Role
 
 
@@ -95,6 +95,7 @@ RULES: Final[dict[str, Rule]] = {
     admin.GROUP_CREATE.name: Rule(Permission.GROUPS, audited=True),
     admin.GROUP_LIST.name: Rule(Permission.VIEW, client=True, keyring=_HOLDERS),
     admin.GROUP_DELETE.name: Rule(Permission.GROUPS, audited=True),
+    overview.OVERVIEW.name: Rule(Permission.VIEW),
     admin.STATUS.name: Rule(Permission.VIEW),
     backup.NOW.name: Rule(Permission.BACKUP, audited=True),
     backup.LIST.name: Rule(Permission.BACKUP),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -14,6 +15,7 @@ from lnh_common.errors import LnhError, PermissionDenied
 from lnh_common.events import Log
 from lnh_common.messages import membership as messages
 from lnh_common.messages.base import Empty, Message, Operation
+from lnh_common.messages.overview import PEER_FIGURES, Figures
 from lnh_common.messages.store import MemberInfo, Status
 from lnh_services.membership.procedures import membership_of
 from lnh_services.membership.steps import There
@@ -82,6 +84,22 @@ class Peers:
             return None
         tells = welcome.removed is not None or bool(welcome.proof)
         return welcome if tells and welcome.cluster == status.cluster else None
+
+    async def figures(self, members: Iterable[MemberInfo]) -> tuple[dict[bytes, Figures], dict[bytes, int]]:
+        """What these tell of themselves now, and how many milliseconds each one's clock is ahead of ours."""
+        told: dict[bytes, Figures] = {}
+        skews: dict[bytes, int] = {}
+
+        async def ask(member: MemberInfo) -> None:
+            asked_at = time.time()
+            with contextlib.suppress(LnhError):  # one that does not answer, or is of a version that cannot
+                client = self._client(membership_of(member))
+                answer = await client.ask(PEER_FIGURES, Empty(), timeout=self._timeout)
+                told[member.id] = answer
+                skews[member.id] = answer.told_at - int(500 * (asked_at + time.time()))
+
+        await asyncio.gather(*(ask(member) for member in members))
+        return told, skews
 
     async def hello(self, members: Iterable[MemberInfo], status: Status) -> list[messages.Welcome]:
         """What those say to a hello that know of this member's removal."""

@@ -24,12 +24,12 @@ from lnh_common.bus.gate import Gate
 from lnh_common.bus.server import Call, Server
 from lnh_common.errors import LnhError, NotPossible, PermissionDenied, Unreachable
 from lnh_common.events import Log
-from lnh_common.messages import backup, balancer, console, hsm, store
+from lnh_common.messages import backup, balancer, console, hsm, overview, store
 from lnh_common.messages import membership as messages
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.store import MemberInfo, Status
 from lnh_services.durable import replace_file
-from lnh_services.membership import procedures
+from lnh_services.membership import figures, procedures
 from lnh_services.membership.peers import Peers
 from lnh_services.membership.port import MemberPort
 from lnh_services.membership.steps import Ask, Here, Steps
@@ -85,6 +85,9 @@ class Membership:
         self._peers: Final = Peers(self._keys, self._timeout)
         self._port: Final = MemberPort(self._settings, self._enter_peer_handlers)
         self._health: dict[str, messages.ServiceHealth] = {}
+        self._told: dict[str, Any] = {}  # the other services' last answers, by name
+        self._began: Final = time.monotonic()
+        self._joining_since: float | None = None
         self._known: Status | None = None
         self._running: dict[tuple[str, Message], asyncio.Task[Message]] = {}
         self._enter_handlers()
@@ -92,6 +95,7 @@ class Membership:
     def _enter_handlers(self) -> None:
         for server in (self._server, self._orders):
             server.serve(messages.STATUS, self._status)
+            server.serve(overview.SEEN, self._seen)
         orders = self._orders
         orders.serve(messages.PREPARE, self._prepare)
         orders.serve(messages.JOIN, self._by(procedures.ask_to_join))
@@ -108,6 +112,7 @@ class Membership:
         server.serve(messages.PEER_HELLO, self._on_hello)
         server.serve(messages.PEER_JOIN, self._on_join)
         server.serve(messages.PEER_HEALTH, self._members_only(self._on_health))
+        server.serve(overview.PEER_FIGURES, self._members_only(self._on_figures))
         server.serve(messages.PEER_DIVERGENT, self._members_only(self._on_divergent))
         server.serve(messages.PEER_DISMISSED, self._members_only(self._on_dismissed))
 
@@ -117,6 +122,8 @@ class Membership:
         self._orders.start()
         looking = [asyncio.create_task(self._look(asked)) for asked in OTHERS]
         looking.append(asyncio.create_task(self._follow()))
+        if self._settings.metrics.port:
+            looking.append(asyncio.create_task(self._measure()))
         try:
             await stop.wait()
         finally:
@@ -133,8 +140,22 @@ class Membership:
 
     async def _look(self, asked: Asked) -> None:
         while True:
-            await self._ask(asked)
+            self._told[asked.name] = await self._ask(asked)
             await asyncio.sleep(_LOOK_EVERY)
+
+    async def _measure(self) -> None:
+        """Put this member's figures where Prometheus finds them, until cancelled."""
+        from lnh_services.membership.metrics import MetricsPort, Own  # a tenth of a second that few members need
+
+        port = MetricsPort(self._settings.metrics)
+        port.open()
+        try:
+            while port.is_open:
+                view = await self._view()
+                port.metrics.put(Own(self._settings.name, view, self._figures(view), time.time()))
+                await asyncio.sleep(_LOOK_EVERY)
+        finally:
+            port.close()
 
     async def _ask(self, asked: Asked) -> Any:
         """One service's status, or None; what it says of the service's health is kept."""
@@ -212,9 +233,46 @@ class Membership:
         return curve.to_raw(self._directory.client_public.read_bytes().strip())
 
     async def _status(self, call: Call, request: Empty) -> messages.View:
+        return await self._view()
+
+    async def _view(self) -> messages.View:
         status = await self._own_status()
         this = This(self._settings.name, f"{self._settings.host}:{self._settings.client_port}")
-        return view(this, status, self._health, self._peers.heard, time.time())
+        seen = view(this, status, self._health, self._peers.heard, time.time())
+        joins = status is not None and any(
+            each.id == status.member and each.state == "joining" for each in seen.members
+        )
+        if not joins:
+            self._joining_since = None
+        elif self._joining_since is None:
+            self._joining_since = time.monotonic()
+        return seen
+
+    async def _seen(self, call: Call, request: Empty) -> overview.Seen:
+        """The cluster with what every member that was heard of lately tells of itself now."""
+        view = await self._view()
+        own, listed = (self._known.member, self._known.members) if self._known is not None else (b"", ())
+        heard = {each.id for each in view.members if each.state != "unreachable"} - {own}
+        told, skews = await self._peers.figures(each for each in listed if each.id in heard)
+        told[own] = self._figures(view)
+        return figures.seen(view, own, told, skews, _now_ms())
+
+    def _figures(self, view: messages.View) -> overview.Figures:
+        """What this member tells of itself, once `_view` has asked its store."""
+        joining = int(time.monotonic() - self._joining_since) if self._joining_since is not None else 0
+        return figures.figures(
+            self._known if self._health["store"].state == figures.SERVING else None,
+            self._told,
+            self._health,
+            at=_now_ms(),
+            running=int(time.monotonic() - self._began),
+            joining=joining,
+            waiting_for=view.waiting_for,
+            machine=figures.machine(self._directory, self._settings),
+        )
+
+    async def _on_figures(self, call: Call, request: Empty) -> overview.Figures:
+        return self._figures(await self._view())
 
     async def _prepare(self, call: Call, request: messages.Prepare) -> messages.Prepared:
         status = await self._own_status()
@@ -363,6 +421,10 @@ class Membership:
             proof=word.proof,
         )
         return await self._clients["hsm"].ask(hsm.DEPART, depart, timeout=self._timeout)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _remove(order: messages.Remove) -> Steps[messages.Done]:

@@ -28,6 +28,7 @@ from lnh_common.messages.admin import (
     UserView,
 )
 from lnh_common.messages.base import Empty, Operation
+from lnh_common.messages.overview import SEEN, Overview
 from lnh_common.messages.session import Role
 from lnh_services.hsm import credentials
 from lnh_services.hsm.operations.passwords import derive
@@ -227,6 +228,17 @@ def show(worker: WorkerCore, request: Request[Empty]) -> Steps[ClusterView]:
         keyrings=counts[0],
         clients=counts[1],
     )
+
+
+def look(worker: WorkerCore, request: Request[Empty]) -> Steps[Overview]:
+    """The whole cluster, with what each member tells of itself now."""
+    seen = yield from ask(Peer.MEMBERSHIP, SEEN, Empty())
+    counts = []
+    for kind in (KeyringRecord, ClientRecord):
+        records = yield from worker.started()
+        counted = yield from ask(Peer.STORE, store.COUNT, store.Count(table=records.key_of(kind, b"").table))
+        counts.append(counted.count)
+    return Overview(label=worker.secrets().secrets.label, seen=seen, keyrings=counts[0], clients=counts[1])
 
 
 _SERVICES: tuple[tuple[str, Peer, Operation[Any, Any]], ...] = (

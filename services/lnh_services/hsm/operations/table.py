@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lnh_common.messages import admin, backup, objects, session
+from lnh_common.messages import admin, backup, objects, overview, session
 from lnh_services.hsm.operations import backups, cluster, cryptography, groups, keyrings, members, session_objects
 from lnh_services.hsm.operations import objects as on_objects
 from lnh_services.hsm.operations import session as on_sessions
@@ -45,6 +45,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     admin.GROUP_CREATE.name: groups.create,
     admin.GROUP_LIST.name: groups.list_,
     admin.GROUP_DELETE.name: groups.delete,
+    overview.OVERVIEW.name: cluster.look,
     admin.STATUS.name: cluster.status,
     backup.NOW.name: backups.now,
     backup.LIST.name: backups.list_,

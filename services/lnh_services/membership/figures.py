@@ -1,0 +1,136 @@
+"""What one member tells of itself to whoever looks at the cluster, put together from its services' words. Pure, but for
+`machine`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lnh_common.messages import backup, balancer, console, store
+from lnh_common.messages.membership import ServiceHealth, View
+from lnh_common.messages.overview import (
+    BackupFigures,
+    BalancerFigures,
+    Figures,
+    HsmFigures,
+    MachineFigures,
+    Seen,
+    Sight,
+    StoreFigures,
+    Told,
+)
+from lnh_services.configuration import Settings
+from lnh_services.paths import MemberDirectory
+
+T = TypeVar("T", bound=Told)
+
+SERVING = "serving"
+
+
+def figures(
+    status: store.Status | None,
+    told: Mapping[str, Any],
+    health: Mapping[str, ServiceHealth],
+    *,
+    at: int,
+    running: int,
+    joining: int = 0,
+    waiting_for: tuple[str, ...] = (),
+    machine: MachineFigures | None = None,
+) -> Figures:
+    """What this member tells of itself.
+
+    Args:
+        status: of the own store; None when it does not answer.
+        told: the other services' last answers, by name; None where the last question had none.
+        health: of the own services, by name.
+        at: UTC milliseconds.
+        running, joining: seconds.
+    """
+    door, hsm, kept = told.get("balancer"), told.get("hsm"), told.get("backup")
+    return Figures(
+        told_at=at,
+        running=running,
+        joining=joining,
+        waiting_for=waiting_for,
+        services=tuple(health[name] for name in sorted(health)),
+        store=_picked(StoreFigures, status) if status is not None else None,
+        balancer=_balancer(door) if isinstance(door, balancer.Status) else None,
+        hsm=_picked(HsmFigures, hsm) if isinstance(hsm, console.HsmView) else None,
+        backup=_picked(BackupFigures, kept) if isinstance(kept, backup.Status) else None,
+        machine=machine,
+    )
+
+
+def _balancer(status: balancer.Status) -> BalancerFigures:
+    # Places of other members have a group of theirs; workers have none.
+    workers = [place for place in status.places if not place.group]
+    serving = sum(place.state == SERVING for place in workers)
+    return _picked(BalancerFigures, status, workers=len(workers), workers_serving=serving)
+
+
+def _picked(kind: type[T], status: Any, **more: Any) -> T:
+    """The fields of `kind` that the status has under the same name."""
+    names = [name for name in kind.__struct_fields__ if name not in more]
+    return kind(**{name: getattr(status, name) for name in names}, **more)
+
+
+def seen(
+    view: View,
+    member: bytes,
+    told: Mapping[bytes, Figures],
+    skews: Mapping[bytes, int],
+    at: int,
+) -> Seen:
+    """The view with what each member told of itself.
+
+    Args:
+        member: the one that is asked; its figures are among `told`.
+        skews: milliseconds, by member id.
+        at: UTC milliseconds.
+    """
+    return Seen(
+        cluster=view.cluster,
+        member=member,
+        primary=view.primary,
+        epoch=view.epoch,
+        at=at,
+        groups=view.groups,
+        members=tuple(
+            _picked(Sight, each, figures=told.get(each.id), skew_ms=skews.get(each.id, 0)) for each in view.members
+        ),
+    )
+
+
+def machine(directory: MemberDirectory, settings: Settings) -> MachineFigures:
+    """What the member runs on, looked at now; what cannot be seen is 0."""
+    free = total = 0
+    try:
+        disk = os.statvfs(directory.root)
+        free, total = disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize
+    except OSError:
+        pass
+    return MachineFigures(
+        disk_free=free,
+        disk_total=total,
+        users=len(_users(directory)),
+        activation_beside=directory.has_beside(settings.activation.file),
+    )
+
+
+def _users(directory: MemberDirectory) -> set[int]:
+    """The owners of the services' sockets: whom they run as."""
+    addresses = (
+        directory.store_for_services, directory.hsm_for_services, directory.membership_for_services,
+        directory.balancer_status, directory.backup_for_services,
+    )  # fmt: skip
+    owners = set()
+    for address in addresses:
+        try:
+            owners.add(Path(address.removeprefix("ipc://")).stat().st_uid)
+        except OSError:
+            continue
+    return owners

@@ -1,0 +1,157 @@
+"""`lnh doctor`'s checks, one by one: what each sees, and that a cluster that is well has no finding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from msgspec.structs import replace
+
+from lnh.diagnosis import CHECKS, Finding, Scene, Severity, diagnose
+from lnh_common.messages.membership import ServiceHealth
+from lnh_common.messages.overview import (
+    BackupFigures,
+    BalancerFigures,
+    HsmFigures,
+    MachineFigures,
+    Overview,
+    StoreFigures,
+)
+from models.overviews import AT, GIB, figures, overview, sight
+
+
+@dataclass(frozen=True)
+class Ill:
+    """A cluster in which one check finds something, and what that says."""
+
+    shown: Overview
+    where: str
+    what: str
+    asked_at: float = AT
+    also: frozenset[str] = frozenset()  # other checks that see the same trouble
+
+
+def with_b(**fields: object) -> Overview:
+    """Of three members, b is like that."""
+    return overview(sight("a"), sight("b", **fields), sight("c"))
+
+
+def told_by_b(**parts: object) -> Overview:
+    return with_b(figures=figures(**parts))
+
+
+ILL: dict[str, Ill] = {
+    "primary-silent": Ill(
+        overview(
+            sight("a", state="unreachable", last_heard=AT - 12, figures=None),
+            sight("b", state="read-only"), sight("c", state="read-only"), member=b"b" * 16,
+        ),
+        "a", "the primary a is silent, last heard 12 s ago", also=frozenset({"group-unavailable"}),
+    ),
+    "no-primary": Ill(overview(primary=b""), "", "no member is primary"),
+    "primary-alone": Ill(
+        overview(
+            sight("a"), sight("b", state="unreachable", figures=None), sight("c", state="unreachable", figures=None)
+        ),
+        "a", "a is alone", also=frozenset({"member-unreachable"}),
+    ),
+    "member-unreachable": Ill(
+        with_b(state="unreachable", last_heard=0, figures=None), "b", "b is unreachable, never heard"
+    ),
+    "member-read-only": Ill(with_b(state="read-only"), "b", "b is read-only although the primary a answers"),
+    "joining-long": Ill(
+        with_b(state="joining", figures=figures(joining=300, waiting_for=("c",))), "b", "for 300 s, waiting for c"
+    ),
+    "diverged": Ill(with_b(state="diverged"), "b", "had to drop entries"),
+    "expelled": Ill(with_b(state="expelled"), "b", "was removed"),
+    "store-failed": Ill(told_by_b(store=StoreFigures(committed_index=5000, applied_index=5000, problem="no space")),
+                        "b", "fails: no space"),
+    "behind": Ill(told_by_b(store=StoreFigures(applied_index=1000)), "b", "4000 entries behind"),
+    "group-unavailable": Ill(
+        overview(sight("a"), sight("b", group="east", state="diverged"), sight("c"), groups=("east", "local", "west")),
+        "east", "no member of group east is available (b)", also=frozenset({"diverged"}),
+    ),
+    "service-down": Ill(
+        told_by_b(services=(ServiceHealth(name="backup", state="unreachable", milliseconds=9, problem="no answer"),)),
+        "b", "the backup service of b does not answer: no answer",
+    ),
+    "workers-down": Ill(told_by_b(balancer=BalancerFigures(workers=4, workers_serving=1)), "b", "1 of 4 hsm workers"),
+    "hsm-sealed": Ill(told_by_b(hsm=HsmFigures(state="sealed", locked_memory=True),
+                                balancer=BalancerFigures(workers=2)), "b", "the HSM of b is sealed"),
+    "overload": Ill(
+        told_by_b(balancer=BalancerFigures(refused_per_second=12.5, workers=2, workers_serving=2)), "b", "refuses 12.5"
+    ),
+    "disk-nearly-full": Ill(
+        told_by_b(machine=MachineFigures(disk_free=GIB, disk_total=100 * GIB)), "b", "1024 MiB of 102400 MiB are free"
+    ),
+    "version-skew": Ill(with_b(product="0.1.4"), "", "0.1.4, 0.2.0, and affinity groups cannot be changed"),
+    "clock-skew": Ill(with_b(skew_ms=-4500), "b", "the clock of b is 4.5 s behind"),
+    "client-clock-skew": Ill(overview(), "", "this machine is 90.0 s ahead of", asked_at=AT + 90),
+    "backup-failed": Ill(
+        told_by_b(backup=BackupFigures(schedule="daily", last_member="b", last_problem="disk full")),
+        "b", "the last scheduled backup (b) failed: disk full",
+    ),
+    "backup-overdue": Ill(told_by_b(backup=BackupFigures(schedule="daily", overdue=True)), "", "is overdue"),
+    "figures-missing": Ill(with_b(figures=None), "b", "tells nothing of itself"),
+    "one-member": Ill(overview(sight("a")), "", "one member"),
+    "many-members": Ill(overview(*(sight(name) for name in "abcde")), "", "5 members; 4 is the recommended maximum"),
+    "no-backup": Ill(
+        overview(*(sight(name, figures=figures(backup=BackupFigures())) for name in "abc")), "", "there is no backup"
+    ),
+    "memory-not-locked": Ill(told_by_b(hsm=HsmFigures(state="activated")), "b", "may not lock its memory"),
+    "activation-on-same-disk": Ill(
+        told_by_b(machine=MachineFigures(disk_free=GIB, disk_total=GIB, activation_beside=True)), "b", "activation file"
+    ),
+    "one-user": Ill(
+        told_by_b(machine=MachineFigures(disk_free=GIB, disk_total=GIB, users=1)), "b", "run as one user"
+    ),
+}  # fmt: skip
+
+
+def findings(ill: Ill) -> list[Finding]:
+    return diagnose(Scene(ill.shown, ill.asked_at))
+
+
+def test_a_cluster_that_is_well_has_no_finding() -> None:
+    assert diagnose(Scene(overview(), AT)) == []
+
+
+def test_every_check_is_tested_here_and_has_a_name_of_its_own() -> None:
+    names = [check.name for check in CHECKS]
+    assert len(set(names)) == len(names)
+    assert set(names) == set(ILL)
+
+
+@pytest.mark.parametrize("name", sorted(ILL))
+def test_a_check_finds_what_it_is_for_and_says_what_to_do(name: str) -> None:
+    ill = ILL[name]
+    found = findings(ill)
+    assert {finding.check for finding in found} == {name, *ill.also}
+    (finding,) = (finding for finding in found if finding.check == name and finding.where == ill.where)
+    assert ill.what in finding.what
+    for text in (finding.what, finding.why, finding.do):
+        assert text
+        assert "{" not in text
+
+
+def test_problems_come_before_advice() -> None:
+    shown = overview(sight("a", figures=figures(hsm=HsmFigures(state="activated"))), sight("b", state="diverged"))
+    assert [finding.severity for finding in diagnose(Scene(shown, AT))] == [Severity.PROBLEM, Severity.ADVICE]
+
+
+def test_the_archive_directory_of_each_member_is_looked_at() -> None:
+    shown = told_by_b(backup=BackupFigures(schedule="daily", problem="no such directory"))
+    (finding,) = diagnose(Scene(shown, AT))
+    assert (finding.check, finding.where) == ("backup-failed", "b")
+    assert "no such directory" in finding.what
+
+
+def test_a_data_directory_that_cannot_be_used_is_told_even_if_the_store_says_nothing_more() -> None:
+    (finding,) = (each for each in diagnose(Scene(with_b(state="failed"), AT)) if each.check == "store-failed")
+    assert "its data cannot be used" in finding.what
+
+
+def test_a_group_without_members_and_one_with_one_that_serves_are_well() -> None:
+    shown = overview(sight("a"), sight("b", group="east", state="diverged"), sight("c", group="east"))
+    shown = replace(shown, seen=replace(shown.seen, groups=("east", "local", "empty")))
+    assert {finding.check for finding in diagnose(Scene(shown, AT))} == {"diverged"}
