@@ -95,7 +95,11 @@ class Cluster:
 
 
 def connect(
-    which: int | str | None = None, *, directory: Path | str | None = None, timeout: float = limits.DEADLINE
+    which: int | str | None = None,
+    *,
+    directory: Path | str | None = None,
+    timeout: float = limits.DEADLINE,
+    failover: bool | None = None,
 ) -> Cluster:
     """Connect to a cluster this client is registered with.
 
@@ -105,35 +109,43 @@ def connect(
         which: its label or index in client.toml; None for the only one.
         directory: where client.toml is; None for `$LNH_CONFIG` or the platform's directory.
         timeout: seconds an operation may take unless it says otherwise.
+        failover: whether another member is used when the registered one is gone; None for what client.toml says.
 
     Raises NameUnknown, ConfigurationInvalid, FileModeUnsafe.
     """
     configuration = Configuration(None if directory is None else Path(directory))
-    return connect_to(configuration, configuration.registration(which), timeout=timeout)
+    return connect_to(configuration, configuration.registration(which), timeout=timeout, failover=failover)
 
 
 def connect_to(
-    configuration: Configuration, registration: Registration, *, timeout: float = limits.DEADLINE
+    configuration: Configuration,
+    registration: Registration,
+    *,
+    timeout: float = limits.DEADLINE,
+    failover: bool | None = None,
 ) -> Cluster:
     """`connect` for a registration at hand."""
     link = Link(registration.member, curve.to_z85(registration.member_key), registration.load_curve())
-    return _open(configuration, registration, link, timeout)
+    failover = registration.failover if failover is None else failover
+    return _open(configuration, registration, link, timeout, failover=failover)
 
 
 def connect_through(
     configuration: Configuration, registration: Registration, member: str, *, timeout: float = limits.DEADLINE
 ) -> Cluster:
-    """`connect` through another member than the registered one, whose key its door tells.
+    """`connect` through another member than the registered one, whose key its door tells, and through no other.
 
     Raises ClusterIdentityChanged when it is not a member of that cluster, Unreachable.
     """
     greeting = hello(member, timeout)
     greeting.check_pinned(registration)
     link = Link(member, curve.to_z85(greeting.statement.member_key), registration.load_curve())
-    return _open(configuration, registration, link, timeout)
+    return _open(configuration, registration, link, timeout, failover=False)
 
 
-def _open(configuration: Configuration, registration: Registration, link: Link, timeout: float) -> Cluster:
+def _open(
+    configuration: Configuration, registration: Registration, link: Link, timeout: float, *, failover: bool
+) -> Cluster:
     connection = Connection(
         link,
         registration.identity,
@@ -142,5 +154,8 @@ def _open(configuration: Configuration, registration: Registration, link: Link, 
         client_key=registration.load_sign_key(),
         epoch=configuration.epoch(registration),
         on_epoch=lambda epoch: configuration.save_epoch(registration, epoch),
+        alternates=registration.alternates,
+        failover=failover,
+        on_ways=lambda alternates: configuration.save_alternates(registration, alternates),
     )
     return Cluster(connection, registration, timeout=timeout)

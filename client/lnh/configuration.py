@@ -7,14 +7,19 @@ is this client. A setting that is not known is an error, so that a misspelt one 
     id = "5f0c..."                  # the cluster, 16 bytes in hex
     label = "prod"
     member = "hsm1.example:4400"    # the first point of contact
-    alternates = []                 # other members' addresses
     member_key = "..."              # the member's CURVE key, 32 bytes in hex
+    failover = true                 # whether the alternates are used when the member does not answer
     identity = "..."                # the pinned cluster identity, 32 bytes in hex
     name = "web-1"                  # of this client
     client = "..."                  # its id, 16 bytes in hex
     client_key = "00.curve"         # key files, from this directory
     sign_key = "00.sign"
     user = ""                       # the appliance user whose sight this machine has
+
+    [[cluster.00.alternates]]       # each of the other members, as the cluster last told
+    member = "hsm2.example:4400"
+    key = "..."                     # its CURVE key
+    group = "local"                 # its affinity group
 """
 
 from __future__ import annotations
@@ -25,16 +30,24 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from lnh.ways import Way
 from lnh_common import limits
 from lnh_common.bus import curve
-from lnh_common.errors import ConfigurationInvalid, FileModeUnsafe, LimitReached, NameTaken, NameUnknown
+from lnh_common.errors import (
+    ConfigurationInvalid,
+    FileModeUnsafe,
+    LimitReached,
+    LnhError,
+    NameTaken,
+    NameUnknown,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -49,13 +62,22 @@ _Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 _Address = Annotated[str, msgspec.Meta(pattern=r"^\S+:[0-9]{1,5}$")]
 
 
+class _Alternate(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Another member, as it is written."""
+
+    member: _Address
+    key: _Hex32
+    group: str = ""
+
+
 class _Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """One `[cluster.NN]` as it is written."""
 
     id: _Hex16
     label: str
     member: _Address
-    alternates: tuple[_Address, ...] = ()
+    alternates: tuple[_Alternate | _Address, ...] = ()
+    failover: bool = True
     member_key: _Hex32
     identity: _Hex32
     name: str
@@ -84,7 +106,8 @@ class Registration:
     client_key: Path
     sign_key: Path
     user: str = ""
-    alternates: tuple[str, ...] = ()
+    alternates: tuple[Way, ...] = ()
+    failover: bool = True
 
     @property
     def number(self) -> str:
@@ -204,6 +227,15 @@ class Configuration:
             raise NameTaken(f"a cluster with label {registration.label!r} is registered already")
         self._write([*others, registration])
 
+    def save_alternates(self, registration: Registration, alternates: tuple[Way, ...]) -> None:
+        """Enter the alternates of a registration that is still there; nothing when this directory cannot be written."""
+        with contextlib.suppress(OSError, LnhError), self.locked():
+            known = self.registrations()
+            for one in known:
+                if one.cluster == registration.cluster and one.alternates != alternates:
+                    others = [other for other in known if other is not one]
+                    self._write([*others, replace(one, alternates=alternates)])
+
     def remove(self, registration: Registration) -> None:
         """Forget a registration and delete its key files."""
         self._write([one for one in self.registrations() if one.index != registration.index])
@@ -241,7 +273,13 @@ class Configuration:
             client_key=self.directory / table.client_key,
             sign_key=self.directory / table.sign_key,
             user=table.user,
-            alternates=table.alternates,
+            # An address alone, as version 0.1 wrote one, is no way: its key is not known.
+            alternates=tuple(
+                Way(each.member, bytes.fromhex(each.key), each.group)
+                for each in table.alternates
+                if isinstance(each, _Alternate)
+            ),
+            failover=table.failover,
         )
 
     def _write(self, registrations: list[Registration]) -> None:
@@ -253,8 +291,11 @@ class Configuration:
                 "id": one.cluster.hex(),
                 "label": one.label,
                 "member": one.member,
-                "alternates": list(one.alternates),
                 "member_key": one.member_key.hex(),
+                "failover": one.failover,
+                "alternates": [
+                    {"member": each.address, "key": each.key.hex(), "group": each.group} for each in one.alternates
+                ],
                 "identity": one.identity.hex(),
                 "name": one.name,
                 "client": one.client.hex(),

@@ -1,8 +1,9 @@
-"""A client's way to its cluster: sockets, and who uses which when.
+"""A client's connection to its cluster: sockets, and who uses which when.
 
 A `Channel` is one DEALER socket and the requests on it. One thread uses it at a time and does its own
 waiting, so a call costs no hand-over to an I/O thread. A `Connection` lends its channels, newest first,
-to any number of threads; what was decided about retries and deadlines is in `requests.py`.
+to any number of threads. What was decided about retries and deadlines is in `requests.py`, and about the
+members they go to in `ways.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -20,11 +21,12 @@ import zmq
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typing_extensions import Self
 
+from lnh.line import RECEIVE_SECONDS, Line, is_welcome
 from lnh.requests import Credentials, Request, Requests
+from lnh.ways import State, Told, Verdict, Way, Ways
 from lnh_common import bundles, codec, limits
 from lnh_common.bundles import Bundle, Entry
 from lnh_common.bus import curve
-from lnh_common.bus.dealer import Dealer
 from lnh_common.channel import SECRET_BYTES, SessionKeys, Statement, fingerprint
 from lnh_common.errors import (
     AnswerUnproven,
@@ -34,20 +36,29 @@ from lnh_common.errors import (
     ClientUnknown,
     ClusterIdentityChanged,
     ConnectionClosed,
+    LnhError,
     MalformedMessage,
+    NoCluster,
+    NotActivated,
     Unreachable,
 )
+from lnh_common.messages import session as messages
 from lnh_common.messages.base import Empty, Message, Operation
-from lnh_common.messages.session import HELLO, LOGIN, Login, Welcome
+from lnh_common.messages.session import HELLO, LOGIN, WAYS, Login, Welcome
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
 CHANNELS: Final = 64  # of one connection: so many threads can wait for answers at once
 _QUIET: Final = 0.05  # seconds without a request after which it is looked at whether the member is still there
-_TICK: Final = 0.1  # seconds a receive blocks at most before the deadlines are looked at
+_LEARN: Final = 30.0  # seconds between two questions who the members are, while the registered one answers, and ...
+_LEARN_AWAY: Final = 3.0  # ... while another is in use
+_LEARN_WITHIN: Final = 0.5
+_SEEK: Final = 0.2  # seconds between two looks whether to go back to the registered member
+_TRIAL: Final = 2.0  # seconds that the registered member has to answer when it is tried
 _STATEMENT_FRESH: Final = 30.0  # seconds; a credential is sealed to a key that was current just now
 
+_FROM_ANOTHER: Final = (ChannelInvalid, NoCluster, NotActivated)  # a statement may be had from another member then
 _NOT_A_CLIENT: Final = frozenset({ClientRevoked.code, ClientUnknown.code})
 
 _monotonic = time.monotonic
@@ -68,25 +79,47 @@ class Link:
     keys: curve.KeyPair
 
 
-class Channel:
-    """One socket and what is under way on it. One thread at a time."""
+class Routes:
+    """The ways of a connection, for its channels in any thread; and the keys that a socket needs.
 
-    def __init__(self, link: Link, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
+    `turn` and `is_away` may be read without the lock: the first says that another way is in use by now, the second
+    that it is not the registered member.
+    """
+
+    def __init__(self, ways: Ways, keys: curve.KeyPair, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
+        self.keys: Final = keys
+        self.context: Final = context
+        self.turn = 0
+        self.is_away = False
+        self._ways: Final = ways
+        self._lock: Final = threading.Lock()
+
+    @contextmanager
+    def locked(self) -> Iterator[Ways]:
+        """The ways, for one thread at a time, and for no longer than it takes to ask them something."""
+        with self._lock:
+            yield self._ways
+            self.turn, self.is_away = self._ways.turn, self._ways.is_away
+
+
+class Channel:
+    """The requests of one user of a connection, and its socket to the way in use. One thread at a time.
+
+    When another way comes into use, what was under way goes there as it is; an answer that still comes from the way
+    before counts, if it is the first. A request under way on a way that is merely left, not lost, stays where it is.
+    """
+
+    def __init__(self, routes: Routes) -> None:
         self.requests: Final = Requests()
-        socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
-        socket.linger = 0
-        socket.sndhwm = socket.rcvhwm = limits.HIGH_WATER_MARK
-        socket.maxmsgsize = 2 * limits.BODY_BYTES
-        socket.reconnect_ivl = 20
-        socket.reconnect_ivl_max = 1000
-        socket.tcp_keepalive = 1
-        socket.rcvtimeo = self._receive_ms = int(_TICK * 1000)
-        curve.connect(socket, link.server_key, link.keys)
-        self._dealer: Final = Dealer(socket, f"tcp://{link.address}", self._changed)
-        self._socket: Final = socket
-        self._address: Final = link.address
+        self._routes: Final = routes
+        self._before: Line | None = None  # the line to the way before, while answers may come from it
+        self._trial: Line | None = None  # a line to the registered member, while it is tried
+        self._trial_ends = self._seek_at = 0.0
+        self._aside = False  # whether there is either
         self._unsent = False
         self._submitted = 0.0
+        self._receive_ms = 0
+        self._open(_monotonic())
 
     def submit(
         self,
@@ -104,6 +137,8 @@ class Channel:
             now, time.time(), operation, fields, timeout, route=route, token=token, seal=seal
         )
         if now - self._submitted > _QUIET:
+            if len(self.requests) == 1:
+                self._vigil.asked(now)
             self._watch()
         self._submitted = now
         return request
@@ -115,7 +150,7 @@ class Channel:
         """
         try:
             while not request.done:
-                self.step(_TICK)
+                self.step(RECEIVE_SECONDS)
         finally:
             if not request.done:
                 self.requests.abandon(request)
@@ -125,55 +160,192 @@ class Channel:
         """Send what is due, wait up to `timeout` seconds for a message, take in all there are; what ended."""
         requests = self.requests
         now = _monotonic()
+        if self._turn != self._routes.turn:
+            self._follow(now)
         ended: list[Request] = []
         if now >= requests.earliest:
             ended, due = requests.turn(now)
             self._unsent = not self._send(now, due)
             if ended:
                 return ended
+        if self._routes.is_away:
+            self._seek(now)
         wait = min(timeout, requests.earliest - now)
         if self._unsent:
             # Until the member is there and takes more, what is due stays due.
-            if not self._poll(max(int(min(timeout, _TICK) * 1000), 1)):
+            if not self._poll(max(int(min(timeout, RECEIVE_SECONDS) * 1000), 1)):
                 self._watch()
                 return ended
             wait = 0.001
-        milliseconds = max(int(min(wait, _TICK) * 1000), 1)
+        milliseconds = max(int(min(wait, RECEIVE_SECONDS) * 1000), 1)
         if milliseconds != self._receive_ms:
             self._socket.rcvtimeo = self._receive_ms = milliseconds
         flags = zmq.NOBLOCK if timeout <= 0 else 0
         answers: list[Entry] = []
+        late = 0
+        if self._aside:
+            answers = self._receive_aside(milliseconds if timeout > 0 else 0)
+            late = len(answers)
+            flags = zmq.NOBLOCK
         # All there are, then all are opened: either is quicker while the processor's caches are its own.
         try:
             while len(answers) < len(requests):
                 answers += self._receive(flags)
                 flags = zmq.NOBLOCK
         except zmq.Again:
-            if not flags:
-                self._watch()
+            if not answers:
+                if timeout > 0:
+                    self._watch()
+                return ended
         now = _monotonic()
+        if len(answers) > late:
+            vigil = self._vigil
+            vigil.heard, vigil.probed = now, 0.0
         for answer in answers:
             answered = requests.receive(now, [answer.header, answer.token, answer.body])
             if answered is not None:
                 ended.append(answered)
+        if requests.refused is not None:
+            self._refused(now)
         return ended
+
+    # --- the way
+
+    def _open(self, now: float) -> None:
+        """A line to the way in use."""
+        with self._routes.locked() as ways:
+            way, self._turn = ways.current, ways.turn
+        self._line = Line(way, self._routes.keys, self._routes.context, now, self._changed)
+        self._dealer, self._socket, self._vigil = self._line.dealer, self._line.socket, self._line.vigil
+        self._receive_ms = int(RECEIVE_SECONDS * 1000)
 
     def _watch(self) -> None:
         """See whether the way is gone: looked at only when nothing comes, so that it costs nothing when all is well."""
-        self._dealer.watch()
-        if self._dealer.problem:
-            self.requests.unreachable(Unreachable(f"{self._address}: {self._dealer.problem}"))
+        problem = self._line.watch()
+        if problem:
+            self.requests.unreachable(Unreachable(f"{self._line.way.address}: {problem}"))
+        now = _monotonic()
+        waiting = len(self.requests) > 0
+        with self._routes.locked() as ways:
+            patience, is_only = ways.patience(now), ways.is_only
+        if is_only or not waiting:
+            return
+        verdict = self._vigil.judge(now, patience, waiting=waiting)
+        if verdict is Verdict.DOUBTED:
+            self._line.probe(now)
+        elif verdict is Verdict.GONE:
+            self._leave(now, problem or "it does not answer")
 
-    def _changed(self, up: bool) -> None:
-        if not up:
-            self.requests.resend(_monotonic())
+    def _leave(self, now: float, why: str) -> None:
+        """The way is no good: to the next one, if there is one."""
+        way = self._line.way
+        with self._routes.locked() as ways:
+            if ways.turn == self._turn:
+                ways.lost(now, way)
+        self.requests.unreachable(Unreachable(f"{way.address}: {why}"))
+        self._vigil.waits(now)
+        self._follow(now)
+
+    def _refused(self, now: float) -> None:
+        """The member answered that it can serve nobody."""
+        why, self.requests.refused = self.requests.refused, None
+        with self._routes.locked() as ways:
+            is_only = ways.is_only
+        if not is_only:
+            self._leave(now, str(why))
+
+    def _follow(self, now: float) -> None:
+        """Go over to the way in use, if this is another by now."""
+        with self._routes.locked() as ways:
+            self._turn = ways.turn
+            same, lost = ways.current.key == self._line.way.key, ways.is_lost(self._line.way)
+        if same:
+            return
+        if self._before is not None:
+            self._before.close()
+        self._before, before = None, self._line
+        self._open(now)
+        if before.dealer.connected and len(self.requests):
+            self._before = before
+        else:
+            before.close()
+        if lost or self._before is None:
+            self.requests.move(now)
+        self._end_trial()
+
+    def _seek(self, now: float) -> None:
+        """Begin to go back to the registered member, when it is time."""
+        if now < self._seek_at:
+            return
+        self._seek_at = now + _SEEK
+        with self._routes.locked() as ways:
+            way = ways.seek(now)
+        if way is not None:
+            self._end_trial()
+            self._trial = Line(way, self._routes.keys, self._routes.context, now, _greet)
+            self._trial_ends = now + _TRIAL
+            self._aside = True
+
+    def _end_trial(self) -> None:
+        if self._trial is not None:
+            self._trial.close()
+        self._trial = None
+        self._aside = self._before is not None
+
+    def _end_before(self) -> None:
+        if self._before is not None:
+            self._before.close()
+        self._before = None
+        self._aside = self._trial is not None
+
+    def _changed(self, line: Line, up: bool) -> None:
+        now = _monotonic()
+        if up:
+            line.vigil.up(now)
+        else:
+            line.vigil.down(now)
+            self.requests.resend(now)
+
+    # --- the sockets
+
+    def _receive_aside(self, milliseconds: int) -> list[Entry]:
+        """Wait for any of the sockets; what came from the way before. See to what is tried."""
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        for line in (self._before, self._trial):
+            if line is not None:
+                poller.register(line.socket, zmq.POLLIN)
+                poller.register(line.dealer.monitor, zmq.POLLIN)
+        poller.poll(milliseconds)
+        answers: list[Entry] = []
+        if self._before is not None:
+            answers = self._before.receive()
+            self._before.watch()
+            if not self._before.dealer.connected or not len(self.requests):
+                self._end_before()
+        if self._trial is not None:
+            self._try(self._trial, _monotonic())
+        return answers
+
+    def _try(self, trial: Line, now: float) -> None:
+        """See whether the registered member answers; then all channels go back to it."""
+        problem = trial.watch()
+        if trial.dealer.connected and any(is_welcome(answer) for answer in trial.receive()):
+            with self._routes.locked() as ways:
+                ways.found(now, trial.way)
+            self._end_trial()
+        elif problem or now >= self._trial_ends:
+            self._end_trial()
 
     def _poll(self, milliseconds: int) -> bool:
         """Wait until something can be received, or sent, or happens to the connection; whether the first."""
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN | zmq.POLLOUT if self._dealer.connected else zmq.POLLIN)
         poller.register(self._dealer.monitor, zmq.POLLIN)
-        return bool(dict(poller.poll(milliseconds)).get(self._socket, 0) & zmq.POLLIN)
+        if self._before is not None:
+            poller.register(self._before.socket, zmq.POLLIN)
+        ready = dict(poller.poll(milliseconds))
+        return any(ready.get(line.socket, 0) & zmq.POLLIN for line in (self._line, self._before) if line is not None)
 
     def _receive(self, flags: int) -> list[Entry]:
         try:
@@ -197,19 +369,24 @@ class Channel:
         return True
 
     def close(self) -> None:
-        self._dealer.close()
+        for line in (self._line, self._before, self._trial):
+            if line is not None:
+                line.close()
 
 
 class Connection:
     """One client's connection to a cluster; any thread may use it, at the same time as others.
 
     Args:
-        link: the member, its first point of contact.
+        link: the registered member, its first point of contact.
         identity: the pinned cluster identity, 32 bytes.
         cluster: the 16-byte cluster id.
         client, client_key: the registered client's id and Ed25519 key; neither for a guest.
         epoch: the highest channel epoch seen so far.
         on_epoch: is told when a higher one is seen.
+        alternates: other members, for when the registered one does not answer.
+        failover: whether others are used, those learned later too.
+        on_ways: is told the alternates when they are others than before.
     """
 
     def __init__(
@@ -222,6 +399,9 @@ class Connection:
         client_key: Ed25519PrivateKey | None = None,
         epoch: int = 0,
         on_epoch: Callable[[int], None] | None = None,
+        alternates: Sequence[Way] = (),
+        failover: bool = True,
+        on_ways: Callable[[tuple[Way, ...]], None] | None = None,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         self.link: Final = link
@@ -229,8 +409,12 @@ class Connection:
         self.cluster: Final = cluster
         self.client: Final = client
         self.product = ""
+        self.failover: Final = failover
         self._client_key: Final = client_key
-        self._context: Final = context
+        first = Way(link.address, curve.to_raw(link.server_key))
+        self._routes: Final = Routes(Ways(first, alternates if failover else (), client), link.keys, context)
+        self._on_ways: Final = on_ways
+        self._learned_at = float("-inf") if failover and client else float("inf")
         self._epoch = epoch
         self._on_epoch: Final = on_epoch
         self._statement: Statement | None = None
@@ -284,15 +468,26 @@ class Connection:
     def statement(self, timeout: float = limits.DEADLINE) -> Statement:
         """The channel key to seal credentials to, as the pinned identity signed it just now.
 
+        A member that serves nobody, or offers an older key than one seen before, is left for another if there is one.
+
         Raises ClusterIdentityChanged, or ChannelInvalid when it is not signed or older than one seen before.
         """
+        end = _monotonic() + timeout
         with self._statement_lock:
             if self._statement is not None and _monotonic() < self._statement_until:
                 return self._statement
-            welcome = codec.convert(self.call(HELLO, Empty(), timeout), Welcome)
-            statement = check_welcome(welcome, self.identity, self.cluster)
-            if statement.epoch < self._epoch:
-                raise ChannelInvalid(f"channel epoch {statement.epoch}; this client has seen {self._epoch}")
+            while True:
+                turn = self._routes.turn
+                try:
+                    welcome = codec.convert(self.call(HELLO, Empty(), max(end - _monotonic(), 0.001)), Welcome)
+                    statement = check_welcome(welcome, self.identity, self.cluster)
+                    if statement.epoch < self._epoch:
+                        raise ChannelInvalid(f"channel epoch {statement.epoch}; this client has seen {self._epoch}")
+                    break
+                except _FROM_ANOTHER as error:
+                    # Of a refusal the channel knows already, and has gone on if it could.
+                    if self._routes.turn == turn and not (isinstance(error, ChannelInvalid) and self._leave(turn)):
+                        raise
             if statement.epoch > self._epoch:
                 self._epoch = statement.epoch
                 if self._on_epoch is not None:
@@ -313,6 +508,50 @@ class Connection:
         fields = self.call(operation, message, timeout, route=route, seal=seal)
         return codec.convert(fields, operation.reply), secret
 
+    @property
+    def alternates(self) -> tuple[Way, ...]:
+        """The other members that are gone to when the registered one does not answer."""
+        with self._routes.locked() as ways:
+            return ways.alternates
+
+    @property
+    def way(self) -> Way:
+        """The member in use."""
+        with self._routes.locked() as ways:
+            return ways.current
+
+    def learn(self, route: bytes, token: bytes, seal: SessionKeys) -> None:
+        """Ask the cluster for its members, if it is time to, under any session of a registered client; never raises."""
+        now = _monotonic()
+        with self._routes.locked() as ways:
+            if now - self._learned_at < (_LEARN_AWAY if ways.is_away else _LEARN):
+                return
+            self._learned_at = now  # so that no other thread does it
+        try:
+            channel = self._borrow(0)
+        except LnhError:
+            return
+        try:
+            request = channel.submit(WAYS, Empty(), _LEARN_WITHIN, route=route, token=token, seal=seal)
+            answer = codec.convert(channel.wait(request), messages.Ways)
+        except LnhError:
+            return  # one that does not know the operation, or none at all: what was known stays
+        finally:
+            self._give_back(channel)
+        told = [Told(Way(each.address, each.key, each.group), State.of(each.state)) for each in answer.ways]
+        with self._routes.locked() as ways:
+            changed = ways.learned(_monotonic(), told)
+            alternates = ways.alternates
+        if changed and self._on_ways is not None:
+            self._on_ways(alternates)
+
+    def _leave(self, turn: int) -> bool:
+        """Have another way used than the one that was used as of `turn`; whether there is one."""
+        with self._routes.locked() as ways:
+            if ways.turn == turn:
+                ways.lost(_monotonic(), ways.current)
+            return ways.turn != turn
+
     def _borrow(self, timeout: float) -> Channel:
         if self._closed:
             raise ConnectionClosed("this connection was closed")
@@ -328,7 +567,7 @@ class Connection:
                     if self._idle:
                         return self._idle.pop()
                     if self._made < CHANNELS:
-                        channel = Channel(self.link, self._context)
+                        channel = Channel(self._routes)
                         self._made += 1
                         return channel
                     if not self._returned.wait(end - _monotonic()):
@@ -363,6 +602,11 @@ class Connection:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _greet(line: Line, up: bool) -> None:
+    if up:
+        line.greet()
 
 
 def check_welcome(welcome: Welcome, identity: bytes, cluster: bytes) -> Statement:

@@ -7,6 +7,7 @@ checks once, here. After that the identity is pinned.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lnh.configuration import Configuration, Registration
 from lnh.connection import Connection, Link
+from lnh.sessions import Session, login
 from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.bus.sync import Caller
@@ -28,6 +30,7 @@ from lnh_common.errors import (
     Busy,
     ClusterIdentityChanged,
     FingerprintMismatch,
+    LnhError,
     NameTaken,
     NoCluster,
     Unreachable,
@@ -149,7 +152,7 @@ def register(
     """Register this machine with the cluster behind a member, or change the member of a registration.
 
     A cluster that is registered already keeps its client and its keys: only the first point of
-    contact changes, and no password is asked for.
+    contact changes, and no password is asked for. The other members are entered as alternates.
 
     Args:
         address: host:port of the member.
@@ -170,7 +173,7 @@ def register(
         known = configuration.registrations()
         for one in known:
             if one.cluster == statement.cluster:
-                return _change_member(configuration, one, greeting)
+                return _change_member(configuration, one, greeting, timeout)
         greeting.check(wanted, confirm, cluster)
         if index is None:
             index = configuration.free_index()
@@ -207,8 +210,27 @@ def register(
         )
         keys.save(registration.client_key)
         configuration.write_sign_key(registration.sign_key, sign_key)
+        registration = _with_alternates(registration, timeout)
         configuration.save(registration)
     configuration.save_epoch(registration, statement.epoch)
+    return registration
+
+
+def _with_alternates(registration: Registration, timeout: float) -> Registration:
+    """With the other members as the cluster tells them now; as it is, if it tells none."""
+    link = Link(registration.member, curve.to_z85(registration.member_key), registration.load_curve())
+    connection = Connection(
+        link,
+        registration.identity,
+        registration.cluster,
+        client=registration.client,
+        client_key=registration.load_sign_key(),
+        alternates=registration.alternates,
+    )
+    with connection, contextlib.suppress(LnhError):
+        secret, logged_in = login(connection, timeout=timeout)
+        Session(connection, secret, logged_in, timeout=timeout).credentials()  # asks
+        return replace(registration, alternates=connection.alternates)
     return registration
 
 
@@ -216,8 +238,9 @@ def _in(configuration: Configuration, name: str) -> Path:
     return configuration.directory / name
 
 
-def _change_member(configuration: Configuration, one: Registration, greeting: Greeting) -> Registration:
+def _change_member(configuration: Configuration, one: Registration, greeting: Greeting, timeout: float) -> Registration:
     greeting.check_pinned(one)
     changed = replace(one, member=greeting.address, member_key=greeting.statement.member_key)
+    changed = _with_alternates(changed, timeout)
     configuration.save(changed, replace=True)
     return changed

@@ -43,6 +43,8 @@ from lnh_common.errors import (
     LnhError,
     MalformedMessage,
     MemberReadOnly,
+    NoCluster,
+    NotActivated,
     OutcomeUnknown,
     TokenUnknown,
     Unreachable,
@@ -51,6 +53,7 @@ from lnh_common.errors import (
 from lnh_common.messages.base import Effect, Message, Operation, Seal
 from lnh_common.wire import Frames, Header, Kind
 
+SERVES_NOBODY: Final = (Unreachable, NotActivated, NoCluster)  # hints after which another member is asked
 RETRY_HINTS: Final = (Busy, Unreachable, UnsupportedVersion, DeadlineExceeded)
 
 BACK_OFF: Final = (0.02, 1.0)  # after a hint: the first wait and the longest, in seconds; jittered by half
@@ -141,6 +144,10 @@ class Requests:
 
     Args:
         generator: jitter for repeats; a seeded one makes a test repeatable.
+
+    Attributes:
+        earliest: no later than the next moment at which `turn` does something.
+        refused: the last hint that whoever is asked serves nobody, for the owner to take.
     """
 
     def __init__(self, generator: random.Random | None = None) -> None:
@@ -149,7 +156,8 @@ class Requests:
         self._last_id = 0
         self._last_write = 0
         self._pending: dict[int, Request] = {}
-        self.earliest = float("inf")  # no later than the next moment at which `turn` does something
+        self.earliest = float("inf")
+        self.refused: LnhError | None = None
 
     def __len__(self) -> int:
         """How many are under way."""
@@ -262,6 +270,8 @@ class Requests:
         return self._end(request, fields=answer)
 
     def _hinted(self, now: float, request: Request, hint: LnhError) -> Request | None:
+        if isinstance(hint, SERVES_NOBODY):
+            self.refused = hint
         if isinstance(hint, RETRY_HINTS):
             self._disturbed(now, request, hint)
             return None
@@ -316,6 +326,12 @@ class Requests:
         for request in self._pending.values():
             request.due = now
         self.earliest = now
+
+    def move(self, now: float) -> None:
+        """They go another way: everything under way is due, and what was heard from the one before counts no more."""
+        for request in self._pending.values():
+            request.hints, request.refused_since = 0, 0.0
+        self.resend(now)
 
     def unreachable(self, why: Unreachable) -> None:
         """What to say of those that never leave."""

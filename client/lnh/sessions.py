@@ -39,6 +39,7 @@ from lnh_common.messages.session import (
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
+_LOOK: Final = 1.0  # seconds after which it is looked at again whether something is due
 _RENEW_AT: Final = 2 / 3  # of a token's lifetime
 _AHEAD: Final = 4  # how many times `in_flight` answers may be kept for one that is late, in its turn
 
@@ -68,6 +69,7 @@ class Session:
         self._secret: Final = secret
         self._renewing: Final = threading.Lock()
         self._abandoned = False
+        self._renew_at = self._look_at = 0.0
         self._take(logged_in)
 
     def __repr__(self) -> str:
@@ -131,10 +133,16 @@ class Session:
     def credentials(self) -> tuple[bytes, SessionKeys]:
         """The token and keys to use now, renewed when two thirds of the token's lifetime are over.
 
+        Now and then they serve to ask who the members are.
+
         Raises TokenExpired.
         """
-        if time.time() >= self._renew_at:
-            self._renew()
+        now = time.time()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK
+            if now >= self._renew_at:
+                self._renew()
+            self.connection.learn(self.route, *self._credentials)
         return self._credentials
 
     def random(self, length: int) -> bytes:
@@ -166,6 +174,7 @@ class Session:
         now = time.time()
         self._logged_in = logged_in
         self._credentials = logged_in.token, SessionKeys.derive(self._secret, logged_in.token)
+        self._look_at = now
         last = logged_in.expires >= logged_in.ends
         self._renew_at = float(logged_in.expires) if last else now + (logged_in.expires - now) * _RENEW_AT
 

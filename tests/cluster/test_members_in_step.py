@@ -4,107 +4,34 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
-from typing_extensions import Self
 
 import lnh
 from lnh import LnhError, MemberReadOnly, ObjectUnknown, OutcomeUnknown, PasswordIncorrect
 from lnh.cli import local
-from lnh.cli.local import Member, Place, Steps
+from lnh.cli.local import Member
 from lnh_common import codec
 from lnh_common.bus import curve
 from lnh_common.messages import membership
 from lnh_services.paths import MemberDirectory
+from members import Load, Members, private_key, three_members
 from processes import ask, wait_until
 
 WITHIN = 60.0
 
 
-class Members:
-    """A cluster of three members on this machine, and a KRCO's session through each."""
-
-    def __init__(self, place: Place, steps: Steps) -> None:
-        self.place = place
-        self.steps = steps
-        self.all = place.members
-
-    @contextmanager
-    def sessions(self, *without: Member) -> Iterator[list[lnh.KeyringSession]]:
-        password = self.place.secret("krco").read_text().strip()
-        with ExitStack() as opened:
-            sessions = []
-            for member in self.all:
-                if member in without:
-                    continue
-                cluster = opened.enter_context(lnh.connect("demo", directory=member.client))
-                keyring = cluster.keyring("payments")
-                sessions.append(opened.enter_context(keyring.login(lnh.Role.KRCO, password)))
-            yield sessions
-
-    def all_read_write(self) -> None:
-        self.steps.wait_for(self.all[0], {member.name: "read-write" for member in self.all})
-
-    def primary(self) -> Member:
-        shown = json.loads(self.steps.run("lnh", "member", "list", "--json"))
-        (name,) = [view["name"] for view in shown if view["role"] == "primary"]
-        return next(member for member in self.all if member.name == name)
-
-
 @pytest.fixture(scope="module")
 def members() -> Iterator[Members]:
-    place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))
-    try:
-        place.create()
-        steps = Steps(place, quiet=True)
-        steps.environment["LNH_WORKERS"] = "1"
-        local.set_up(steps)
-        local.make_keyring(steps)
-        local.join_all(steps)
-        yield Members(place, steps)
-    finally:
-        local.stop(place)
-        shutil.rmtree(place.root, ignore_errors=True)
-
-
-class Load:
-    """Threads that act until told to stop; what one raises is kept."""
-
-    def __init__(self, *acts: Callable[[], None]) -> None:
-        self.over = threading.Event()
-        self.errors: list[Exception] = []
-        self._threads = [threading.Thread(target=self._run, args=(act,)) for act in acts]
-
-    def _run(self, act: Callable[[], None]) -> None:
-        try:
-            while not self.over.is_set():
-                act()
-        except Exception as error:  # looked at by the test
-            self.errors.append(error)
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        for thread in self._threads:
-            thread.join(30)
-
-    def has_ended(self) -> bool:
-        return not any(thread.is_alive() for thread in self._threads)
+    with three_members() as running:
+        yield running
 
 
 class Signers:
@@ -125,12 +52,6 @@ class Signers:
         self.signed[number] += 1
         if began_after:
             self.late.append(number)
-
-
-def private_key(session: lnh.KeyringSession, label: str) -> lnh.PrivateKey:
-    key = session.get_key(label=label, object_class=lnh.ObjectClass.PRIVATE_KEY)
-    assert isinstance(key, lnh.PrivateKey)
-    return key
 
 
 def test_a_destroyed_key_signs_nowhere_once_destroy_has_returned(members: Members) -> None:
@@ -179,7 +100,7 @@ def failures_kept(member: Member) -> list[list[Any]]:
 
 def log_in_cut_off(members: Members, member: Member) -> None:
     """A member without its primary checks passwords, and counts wrong ones by itself."""
-    with lnh.connect("demo", directory=member.client) as cluster:
+    with lnh.connect("demo", directory=member.client, failover=False) as cluster:
         keyring = cluster.keyring("payments")
         with pytest.raises(PasswordIncorrect):
             keyring.login(lnh.Role.KRCO, "not the password")

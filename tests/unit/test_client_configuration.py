@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lnh.configuration import Configuration, Registration, default_directory
+from lnh.ways import Way
 from lnh_common.bus import curve
 from lnh_common.errors import ConfigurationInvalid, FileModeUnsafe, LimitReached, NameTaken, NameUnknown
 
@@ -28,7 +29,7 @@ def registered(configuration: Configuration, index: int, label: str) -> Registra
         client=os.urandom(16),
         client_key=configuration.directory / f"{index:02}.curve",
         sign_key=configuration.directory / f"{index:02}.sign",
-        alternates=("127.0.0.1:4500",),
+        alternates=(Way("127.0.0.1:4500", os.urandom(32), "local"), Way("hsm2.example:4400", os.urandom(32), "east")),
         user="watcher",
     )
     curve.KeyPair.generate().save(registration.client_key)
@@ -79,7 +80,7 @@ def test_a_file_others_may_read_is_refused(configuration: Configuration, mode: i
         (('name = "web-1"', "name = 5"), "name"),
         (('member = "127.0.0.1:4400"', 'member = "nowhere"'), "member"),
         (("[cluster.00]", "[cluster.7]"), "cluster"),
-        (("[cluster.00]", "[cluster.11]"), "11"),
+        (("cluster.00", "cluster.11"), "11"),
         (("[cluster.00]", "[other]"), "other"),
         (("[cluster.00]", "[cluster"), "TOML"),
     ],

@@ -48,13 +48,15 @@ def register(options: RegistrationOptions) -> None:
                 "index": one.number,
                 "label": one.label,
                 "member": one.member,
+                "failover": one.failover,
+                "alternates": [way.address for way in one.alternates],
                 "name": one.name,
                 "cluster": one.cluster.hex(),
                 "monitor": one.user,
             }
             for one in configuration.registrations()
         ]
-        options.rows(rows, "index", "label", "member", "name", "cluster")
+        options.rows(rows, "index", "label", "member", "alternates", "failover", "name", "cluster")
     elif options.remove is not None:
         registration = configuration.registration(options.remove)
         terminal.confirm(f"Remove the registration with {registration.label!r} and its keys?", yes=options.yes)

@@ -43,22 +43,29 @@ class Dealer:
         socket: a DEALER with its options set, not yet connected; from here on this object's.
         on_change: is told True when the peer is there and False when it is gone, from within `watch`; then what it had
             sent can be received for the last time.
+        refusals: whether to note in `refused` that nobody listens there.
 
     Attributes:
         connected: as of the last `watch`.
+        refused: whether an attempt to connect failed since the connection last stood.
         problem: why the last handshake failed, or empty.
         named: whether the address has a host's name, so that `watch` is to be called now and then.
     """
 
     def __init__(
-        self, socket: zmq.Socket[bytes], address: str, on_change: Callable[[bool], None] | None = None
+        self,
+        socket: zmq.Socket[bytes],
+        address: str,
+        on_change: Callable[[bool], None] | None = None,
+        *,
+        refusals: bool = False,
     ) -> None:
         self.socket: Final = socket
         self.address: Final = address
-        self.connected = False
+        self.connected = self.refused = False
         self.problem = ""
         self._on_change: Final = on_change or _ignore
-        self.monitor: Final = socket.get_monitor_socket(curve.LINK_EVENTS)
+        self.monitor: Final = socket.get_monitor_socket(curve.LINK_EVENTS | (zmq.EVENT_CLOSED if refusals else 0))
         self._host, self._port = _parse(address)
         self.named: Final = bool(self._host) and not is_numeric(self._host)
         self._at = ""  # the endpoint that libzmq was told
@@ -80,8 +87,11 @@ class Dealer:
         for number, event in enumerate(events):
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.problem = ""
+                self.refused = False
                 self.connected = True
                 self._on_change(True)
+            elif event == zmq.EVENT_CLOSED:
+                self.refused = not self.connected
             elif event != zmq.EVENT_DISCONNECTED:
                 self.problem = curve.explain(event)
             elif self.connected:

@@ -103,9 +103,34 @@ class Registered(Message):
     client: bytes
 
 
+class WayView(Message):
+    """A member's client port, as another way to the cluster.
+
+    Args:
+        address: host:port.
+        key: its CURVE key.
+        group: the member's affinity group.
+        state: the member's, as the view names it (`membership.MemberState`).
+    """
+
+    address: str
+    key: Key32
+    group: str
+    state: str
+
+
+class Ways(Message):
+    """The members that serve the cluster's clients, the one that answers among them."""
+
+    ways: tuple[WayView, ...]
+
+
 HELLO: Final = operation("hello", Empty, Welcome)
+# A sign of life: nobody serves it, so a balancer refuses it at once and asks no worker, and that is the sign.
+PROBE: Final = operation("probe", Empty, Empty)
 REGISTER: Final = operation("client.register", Register, Registered, Seal.CREDENTIAL, Effect.WRITE)
 LOGIN: Final = operation("session.login", Login, LoggedIn, Seal.CREDENTIAL)
 RENEW: Final = operation("session.renew", Empty, LoggedIn, Seal.SESSION)
+WAYS: Final = operation("cluster.ways", Empty, Ways, Seal.SESSION)
 LOGOUT: Final = operation("session.logout", Logout, Empty, Seal.SESSION, Effect.WRITE)
 CHANGE_PASSWORD: Final = operation("role.password", ChangePassword, Empty, Seal.CREDENTIAL, Effect.WRITE)

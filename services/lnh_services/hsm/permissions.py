@@ -65,6 +65,7 @@ _OBJECTS: Final = Rule(keyring=_HOLDERS, audited=True)
 
 RULES: Final[dict[str, Rule]] = {
     session.RENEW.name: _ANYONE,
+    session.WAYS.name: _ANYONE,
     session.LOGOUT.name: Rule(client=True, audited=True),
     admin.KEYRING_LIST.name: Rule(Permission.VIEW, client=True, keyring=_HOLDERS),
     admin.KEYRING_SHOW.name: Rule(Permission.VIEW, keyring=_HOLDERS),

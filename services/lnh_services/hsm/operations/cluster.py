@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -29,7 +29,7 @@ from lnh_common.messages.admin import (
 )
 from lnh_common.messages.base import Empty, Operation
 from lnh_common.messages.overview import SEEN, Overview
-from lnh_common.messages.session import Role
+from lnh_common.messages.session import Role, Ways, WayView
 from lnh_services.hsm import credentials
 from lnh_services.hsm.operations.passwords import derive
 from lnh_services.hsm.operations.policies import change_policy
@@ -239,6 +239,21 @@ def look(worker: WorkerCore, request: Request[Empty]) -> Steps[Overview]:
         counted = yield from ask(Peer.STORE, store.COUNT, store.Count(table=records.key_of(kind, b"").table))
         counts.append(counted.count)
     return Overview(label=worker.secrets().secrets.label, seen=seen, keyrings=counts[0], clients=counts[1])
+
+
+_NO_WAY: Final = frozenset({"joining", "expelled"})  # states of members that serve no client
+
+
+def ways(worker: WorkerCore, request: Request[Empty]) -> Steps[Ways]:
+    """The members' client ports: where a client goes when the member it came through does not answer."""
+    own = worker.secrets().secrets
+    view = yield from ask(Peer.MEMBERSHIP, membership.STATUS, Empty())
+    found = []
+    for member in view.members:
+        key = own.member_key if member.id == own.member else member.door
+        if key and member.state not in _NO_WAY:
+            found.append(WayView(address=member.address, key=key, group=member.group, state=member.state))
+    return Ways(ways=tuple(found))
 
 
 _SERVICES: tuple[tuple[str, Peer, Operation[Any, Any]], ...] = (

@@ -15,6 +15,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     session.REGISTER.name: on_sessions.register,
     session.LOGIN.name: on_sessions.login,
     session.RENEW.name: on_sessions.renew,
+    session.WAYS.name: cluster.ways,
     session.LOGOUT.name: on_sessions.logout,
     session.CHANGE_PASSWORD.name: on_sessions.change_password,
     admin.KEYRING_CREATE.name: keyrings.create,

@@ -1,0 +1,99 @@
+"""Three whole members for tests, and loads for them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from typing_extensions import Self
+
+import lnh
+from lnh.cli import local
+from lnh.cli.local import Member, Place, Steps
+
+
+class Members:
+    """A cluster of three members on this machine, and a KRCO's session through each."""
+
+    def __init__(self, place: Place, steps: Steps) -> None:
+        self.place = place
+        self.steps = steps
+        self.all = place.members
+
+    @contextmanager
+    def sessions(self, *without: Member) -> Iterator[list[lnh.KeyringSession]]:
+        password = self.place.secret("krco").read_text().strip()
+        with ExitStack() as opened:
+            sessions = []
+            for member in self.all:
+                if member in without:
+                    continue
+                cluster = opened.enter_context(lnh.connect("demo", directory=member.client, failover=False))
+                keyring = cluster.keyring("payments")
+                sessions.append(opened.enter_context(keyring.login(lnh.Role.KRCO, password)))
+            yield sessions
+
+    def all_read_write(self) -> None:
+        self.steps.wait_for(self.all[0], {member.name: "read-write" for member in self.all})
+
+    def primary(self) -> Member:
+        shown = json.loads(self.steps.run("lnh", "member", "list", "--json"))
+        (name,) = [view["name"] for view in shown if view["role"] == "primary"]
+        return next(member for member in self.all if member.name == name)
+
+
+@contextmanager
+def three_members() -> Iterator[Members]:
+    """A running cluster with a keyring, and a client registered through each member."""
+    place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))
+    try:
+        place.create()
+        steps = Steps(place, quiet=True)
+        steps.environment["LNH_WORKERS"] = "1"
+        local.set_up(steps)
+        local.make_keyring(steps)
+        local.join_all(steps)
+        yield Members(place, steps)
+    finally:
+        local.stop(place)
+        shutil.rmtree(place.root, ignore_errors=True)
+
+
+def private_key(session: lnh.KeyringSession, label: str) -> lnh.PrivateKey:
+    key = session.get_key(label=label, object_class=lnh.ObjectClass.PRIVATE_KEY)
+    assert isinstance(key, lnh.PrivateKey)
+    return key
+
+
+class Load:
+    """Threads that act until told to stop; what one raises is kept."""
+
+    def __init__(self, *acts: Callable[[], None]) -> None:
+        self.over = threading.Event()
+        self.errors: list[Exception] = []
+        self._threads = [threading.Thread(target=self._run, args=(act,)) for act in acts]
+
+    def _run(self, act: Callable[[], None]) -> None:
+        try:
+            while not self.over.is_set():
+                act()
+        except Exception as error:  # looked at by the test
+            self.errors.append(error)
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def has_ended(self) -> bool:
+        return not any(thread.is_alive() for thread in self._threads)
