@@ -152,7 +152,7 @@ def running() -> Iterator[Running]:
             password = place.secret("krco").read_text().strip()
             sessions = {}
             for member in place.members:
-                cluster = stack.enter_context(lnh.connect("demo", directory=member.client))
+                cluster = stack.enter_context(lnh.connect("demo", directory=member.client, failover=False))
                 sessions[member] = cluster.keyring("payments").login(lnh.Role.KRCO, password)
                 sessions[member].abandon()  # members are lost on the way
             yield Running(place, steps, sessions)

@@ -334,10 +334,9 @@ class Requests:
         self.resend(now)
 
     def unreachable(self, why: Unreachable) -> None:
-        """What to say of those that never leave."""
+        """What to say of those that are never answered: a write that was sent has no known outcome all the same."""
         for request in self._pending.values():
-            if not request.tries:
-                request.hint = why
+            request.hint = why
 
     def abandon(self, request: Request) -> None:
         """The caller no longer waits."""
