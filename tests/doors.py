@@ -56,16 +56,22 @@ class Client:
 class Door:
     """A balancer, its workers, and clients of it."""
 
-    def __init__(self, processes: Processes, root: Path) -> None:
-        self.member = RunningMember(processes, root, workers=2, stop=3000)
+    def __init__(self, processes: Processes, root: Path, workers: int = 2) -> None:
+        self.member = RunningMember(processes, root, workers=workers, stop=3000)
         self.workers: dict[int, subprocess.Popen[bytes]] = {}
+        self.modes: dict[int, tuple[str, ...]] = {}
         self.clients: list[Client] = []
         self.member.directory.create()
-        self.process = processes.start("-m", "lnh_services.balancer", "--member-dir", str(root))
+        self.start()
+
+    def start(self) -> None:
+        root = str(self.member.directory.root)
+        self.process = self.member.processes.start("-m", "lnh_services.balancer", "--member-dir", root)
         wait_until(self.is_serving, "a serving balancer")
 
     def start_worker(self, number: int, *mode: str) -> None:
         address = self.member.directory.worker_address(number)
+        self.modes[number] = mode
         self.workers[number] = self.member.processes.start(WORKER, address, *mode)
         wait_until(lambda: self.status().places[number].state == "serving", f"worker {number}")
 

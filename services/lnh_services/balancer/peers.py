@@ -44,6 +44,9 @@ Socket = zmq.Socket[bytes]
 ZAP_DOMAIN: Final = b"balancers"
 PING_EVERY: Final = 0.25
 GONE_AFTER: Final = 0.75  # seconds without an answer to pings
+_REFUSED_AGAIN: Final = (
+    1.0  # seconds after a failed handshake, which libzmq does not try again: it may have been too early
+)
 _REACH_AGAIN: Final = 5.0  # seconds without a connection after which it is made anew
 _WEIGHT_OF_NEWEST: Final = 0.3  # of a ping's time, in what counts as the way
 _SHRINKS_FROM: Final = 0.01  # seconds waited, from which on the deadline in the header is rewritten
@@ -264,7 +267,7 @@ class Peers:
         if link.dealer.problem != link.said:
             link.said = link.dealer.problem
             self._log.warning("member not reached", member=link.neighbour.name, problem=link.said)
-        if max(silent_for, away_for) > _REACH_AGAIN:
+        if max(silent_for, away_for) > (_REFUSED_AGAIN if link.said else _REACH_AGAIN):
             link.away_since = now
             link.dealer.renew()
         elif link.dealer.connected:
