@@ -8,6 +8,7 @@ administration.backups.download(job.archive, Path("/mnt/elsewhere"))
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +18,7 @@ from typing import Final
 from lnh.sessions import Session
 from lnh_common import archives
 from lnh_common.archives import Outline
-from lnh_common.errors import ArchiveInvalid, LnhError, NameTaken
+from lnh_common.errors import ArchiveInvalid, ClientUnknown, ClusterRestored, LnhError, NameTaken, NameUnknown
 from lnh_common.messages import backup as wire
 from lnh_common.messages.backup import ArchiveList, ArchiveView, JobView, Schedule, ScheduleView
 from lnh_common.messages.base import Empty
@@ -88,6 +89,47 @@ class Backups:
         """
         return self._session.ask(wire.SCHEDULE, wire.SetSchedule(schedule=schedule, off=off))
 
+    def check(self, name: str) -> JobView:
+        """Begin to look which credentials a restore would make others; `wait` for it. For an admin and the PO."""
+        return self._session.ask(wire.RESTORE, wire.Restore(name=name, check=True))
+
+    def restore(self, name: str) -> JobView:
+        """Begin to put an archive's state in place of the cluster's; `wait_restored` for it. For an admin and the PO.
+
+        Raises Busy, NameUnknown.
+        """
+        return self._session.ask(wire.RESTORE, wire.Restore(name=name))
+
+    def wait_restored(self, job: JobView, tell: Tell = _tell_nobody) -> None:
+        """Wait for a restore, at whose end this session dies; raises what it failed with."""
+        try:
+            self.wait(job, tell)
+        except (ClusterRestored, ClientUnknown):
+            self._session.abandon()  # its last word: it is of before
+
+    def upload(self, path: Path, tell: TellBytes = _tell_no_bytes) -> str:
+        """Bring an archive to the member, if it is not there; interrupted, it goes on. For an admin and the PO.
+
+        Raises ArchiveInvalid, NameTaken when the member has another one of this name, OSError.
+        """
+        with path.open("rb") as file:
+            about = archives.check_copy(file)
+            with suppress(NameUnknown):
+                view = self.show(path.name)
+                if (view.id, view.hash) == (about.header.id, about.manifest.hash):
+                    return path.name
+                raise NameTaken(f"the member has another archive {path.name}")
+            size = about.size
+            have = self._session.ask(wire.WRITE, wire.WritePiece(name=path.name, offset=0, size=size)).have
+            while have < size:
+                tell(have, size)
+                file.seek(have)
+                data = file.read(wire.PIECE_BYTES)
+                piece = wire.WritePiece(name=path.name, offset=have, size=size, data=data)
+                have = self._session.ask(wire.WRITE, piece).have
+            tell(have, size)
+        return path.name
+
     def download(self, name: str, directory: Path, tell: TellBytes = _tell_no_bytes) -> Path:
         """Copy an archive into a directory here; interrupted, it goes on where it was when it is called again.
 
@@ -123,12 +165,39 @@ class Backups:
                 raise
             os.fsync(file.fileno())
         part.replace(target)
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(directory)
         return target
+
+
+def copy_in(path: Path, directory: Path) -> str:
+    """Copy an archive into a member's directory of archives, whole and durably; its name there.
+
+    Raises ArchiveInvalid, NameTaken, OSError.
+    """
+    name, part = path.name, directory / f".{path.name}.part"
+    with path.open("rb") as file:
+        about = archives.check_copy(file)
+        if (directory / name).exists():
+            with (directory / name).open("rb") as there:
+                if archives.outline(there) == about:
+                    return name
+            raise NameTaken(f"{directory / name} is another archive")
+        file.seek(0)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as copy:
+            shutil.copyfileobj(file, copy, wire.PIECE_BYTES)
+            copy.flush()
+            os.fsync(copy.fileno())
+    part.replace(directory / name)
+    _sync(directory)
+    return name
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check(about: Outline, view: ArchiveView) -> None:

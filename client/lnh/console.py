@@ -5,7 +5,8 @@ It speaks to the hsm's own socket in the member directory, which only the direct
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -14,8 +15,9 @@ from typing_extensions import Self
 
 from lnh.partitions import PartitionSession
 from lnh_common.bus.sync import Caller
-from lnh_common.errors import PartitionUnknown, Unreachable
+from lnh_common.errors import LnhError, PartitionUnknown, Unreachable
 from lnh_common.messages import console as wire
+from lnh_common.messages.backup import JobRef, JobView
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.console import (
     ApplianceView,
@@ -33,6 +35,7 @@ Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
 SOCKET: Final = Path("run") / "hsm" / "console.ipc"
+_LOOK_EVERY: Final = 0.2  # seconds
 _PATIENCE: Final = 60.0  # seconds: Argon2id with 256 MiB on a slow machine, and waiting for workers
 
 
@@ -130,6 +133,23 @@ class Console:
     def partition_session(self, label: str, co_password: str) -> PartitionSession:
         """Make, find and use a partition's objects as its CO; the password is checked at each operation."""
         return PartitionSession(self, label, co_password)
+
+    def restore_cluster(self, name: str, so_password: str) -> JobView:
+        """Begin to put the cluster into this member's empty store, from an archive in its directory.
+
+        Raises NoCluster, AlreadyDone, NotPossible, PasswordIncorrect.
+        """
+        return self.ask(wire.CLUSTER_RESTORE, wire.RestoreCluster(so_password=so_password, name=name))
+
+    def wait_restored(self, job: JobView, tell: Callable[[JobView], None] = lambda _: None) -> JobView:
+        """Wait for it, telling how it stands; raises what it failed with."""
+        while job.state == "running":
+            tell(job)
+            time.sleep(_LOOK_EVERY)
+            job = self.ask(wire.RESTORE_JOB, JobRef(id=job.id))
+        if job.error is not None:
+            raise LnhError.from_wire(list(job.error))
+        return job
 
     def create_cluster(self, label: str, so_password: str, po_password: str) -> CreatedCluster:
         """Create a cluster of this one member: its V1 partition, PO, SMK and identity.

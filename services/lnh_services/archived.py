@@ -13,12 +13,11 @@ from typing import Any, Final
 
 from lnh_common import codec, limits
 from lnh_common.errors import ArchiveInvalid, MalformedMessage
+from lnh_common.messages.backup import Row
 
 FORMAT: Final = 1
 RECORD_BYTES: Final = 2 * limits.BODY_BYTES
 _LENGTH: Final = 4
-
-Row = tuple[str, bytes, bytes, int, bytes, bytes, bytes]  # table, scope, id, version, packed tags, head, body
 
 
 def batches(chunks: Iterable[bytes], counts: dict[str, int]) -> Iterator[list[Row]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,11 +20,13 @@ import lnh
 from lnh import admin
 from lnh.console import Console
 from lnh_common import archives
-from lnh_common.messages import backup
+from lnh_common.messages import backup, store
 from lnh_services.backup.files import is_scheduled
+from lnh_services.initialise import initialise_member
 from processes import Processes, RunningMember, ask, wait_until
 
 SO, ADMIN, PO, FIRST, KRSO, KRCO = (f"the password of {who}" for who in ("so", "admin", "po", "first", "krso", "krco"))
+ACTIVATION = b"activation secret"
 LNH = str(Path(sys.executable).parent / "lnh")
 
 
@@ -33,10 +36,26 @@ class Site:
     member: RunningMember
     processes: Processes
     passwords: dict[str, str] = field(default_factory=dict)
+    fingerprint: str = ""
+    running: subprocess.Popen[bytes] | None = None
 
     @property
     def client(self) -> Path:
         return self.root / "client"
+
+    def start(self) -> None:
+        self.running = self.member.start()
+
+    def stop(self) -> None:
+        assert self.running is not None
+        self.running.terminate()
+        self.running.wait(20)
+
+    def register(self) -> None:
+        address = f"127.0.0.1:{self.member.settings.base_port}"
+        lnh.register(
+            lnh.Configuration(self.client), address, "web-1", "admin", lambda: ADMIN, wanted=self.fingerprint
+        )  # fmt: skip
 
     def connect(self) -> lnh.Cluster:
         return lnh.connect("prod", directory=self.client)
@@ -69,12 +88,11 @@ def set_up(site: Site) -> None:
         site.passwords[f"LNH_{name}_PASSWORD_FILE"] = str(path)
     with Console(member.directory.root) as console:
         console.init_appliance("admin", ADMIN)
-        console.init_hsm("A", SO, b"activation secret")
+        console.init_hsm("A", SO, ACTIVATION)
         console.install_package("cluster", SO)
         created = console.create_cluster("prod", SO, PO)
-    address = f"127.0.0.1:{member.settings.base_port}"
-    configuration = lnh.Configuration(site.client)
-    lnh.register(configuration, address, "web-1", "admin", lambda: ADMIN, wanted=created.fingerprint)
+    site.fingerprint = created.fingerprint
+    site.register()
     with site.connect() as cluster:
         with admin.login(cluster.connection, "admin", ADMIN, po_password=PO) as session:
             session.create_keyrings("payments")
@@ -92,7 +110,7 @@ def site() -> Iterator[Site]:
         root = Path(place)
         one = Site(root, RunningMember(processes, root / "A", workers=1), processes)
         try:
-            one.member.start()
+            one.start()
             set_up(one)
             yield one
         finally:
@@ -181,3 +199,103 @@ def test_the_schedule_is_kept_and_says_so(site: Site) -> None:
 
 def status(site: Site) -> backup.Status:
     return ask(site.member.directory.backup_for_services, backup.STATUS)
+
+
+def test_a_restore_puts_everything_back_on_the_running_cluster(site: Site, tmp_path: Path) -> None:
+    other = lnh.Configuration(tmp_path / "other")
+    address = f"127.0.0.1:{site.member.settings.base_port}"
+    lnh.register(other, address, "web-2", "admin", lambda: ADMIN, wanted=site.fingerprint)
+    with site.connect() as cluster:
+        keyring = cluster.keyring("payments")
+        with keyring.login(lnh.Role.KRCO, KRCO) as session:
+            public, private = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="before")
+            signature = private.sign(b"data")
+            gone = session.generate_key(lnh.KeyType.AES, 256, label="destroyed since")
+        name = str(site.json("backup", "now", "--to", str(tmp_path))["name"])
+        with keyring.login(lnh.Role.KRCO, KRCO) as session:
+            session.get_object(gone.handle).destroy()
+            session.generate_key(lnh.KeyType.AES, 256, label="made since")
+        with admin.login(cluster.connection, "admin", ADMIN, po_password=PO) as session_of_admin:
+            session_of_admin.add_user("since", "monitor", "a password of since")
+            session_of_admin.create_keyrings("since")
+            session_of_admin.revoke_client("web-2")
+        keyring.change_password(lnh.Role.KRCO, KRCO, "another password")
+
+        old = keyring.login(lnh.Role.KRCO, "another password")
+        key = private_key(old)
+        told = site.run("backup", "restore", name, status=2)
+        assert "the password of the krco of keyring payments is another one in it" in told
+        assert "the password of user since is not in it" in told
+        assert "nobody to ask" in told
+        assert key.sign(b"data"), "asked only: nothing is changed"
+        report = site.json("backup", "restore", str(tmp_path / name), "--yes")
+        assert report["changes"] == 2
+
+        with pytest.raises(lnh.ClusterRestored):
+            key.sign(b"data")
+        with pytest.raises(lnh.PasswordIncorrect):
+            keyring.login(lnh.Role.KRCO, "another password")
+        with keyring.login(lnh.Role.KRCO, KRCO) as session:
+            kept = session.get_object(public.handle)
+            assert isinstance(kept, lnh.PublicKey)
+            assert kept.verify(b"data", signature)
+            assert kept.verify(b"other", private_key(session).sign(b"other"))
+            assert [one.label for one in session.find(label="destroyed since")] == ["destroyed since"]
+            assert list(session.find(label="made since")) == []
+            assert session.generate_key(lnh.KeyType.AES, 256, label="after").handle
+        with admin.login(cluster.connection, "admin", ADMIN) as session_of_admin:
+            assert [user.name for user in session_of_admin.users()] == ["admin"]
+            assert [view.label for view in session_of_admin.keyrings()] == ["payments"]
+    with pytest.raises(lnh.ClientRevoked), lnh.connect("prod", directory=other.directory) as cluster:
+        list(cluster.keyrings())
+    assert status(site).problem == ""
+    wait_until(lambda: ask(site.member.directory.store_for_services, store.STATUS).hidden == 0, "the swept store")
+    with Console(site.member.directory.root) as console:
+        assert console.verify_audit().problem == ""
+
+
+def test_a_cluster_comes_back_from_an_archive_and_its_hsms_state_alone(site: Site, tmp_path: Path) -> None:
+    with site.connect() as cluster, cluster.keyring("payments").login(lnh.Role.KRCO, KRCO) as session:
+        public, private = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="before")
+        signature = private.sign(b"data")
+    name = str(site.json("backup", "now", "--to", str(tmp_path))["name"])
+    directory = site.member.directory
+    assert "an admin and the PO restore into it" in site.run(
+        "backup", "restore", name, "--member-dir", str(directory.root), status=1
+    )
+    with Console(directory.root) as console:
+        before = console.cluster().member
+    site.stop()
+    shutil.copytree(directory.data("hsm"), tmp_path / "hsm")
+    shutil.rmtree(directory.root)
+    initialise_member(directory, site.member.settings)
+    shutil.copytree(tmp_path / "hsm", directory.data("hsm"), dirs_exist_ok=True)
+    site.start()
+    with Console(directory.root) as console:
+        console.activate(ACTIVATION)
+
+    damaged = bytearray((tmp_path / name).read_bytes())
+    damaged[-400] ^= 1
+    (tmp_path / "damaged.lnhb").write_bytes(damaged)
+    at_console = ("--member-dir", str(directory.root))
+    site.run("backup", "restore", str(tmp_path / "damaged.lnhb"), *at_console, status=1)
+    assert "no archive gone.lnhb" in site.run("backup", "restore", "gone.lnhb", *at_console, status=1)
+    site.run("backup", "restore", str(tmp_path / name), *at_console)
+    with Console(directory.root) as console:
+        assert console.cluster().member != before, "no member's id is used twice"
+        assert console.verify_audit().problem == ""
+    site.register()  # again, for the member's new CURVE key: the client is known, so nobody is asked
+    with site.connect() as cluster, cluster.keyring("payments").login(lnh.Role.KRCO, KRCO) as session:
+        kept = session.get_object(public.handle)
+        assert isinstance(kept, lnh.PublicKey)
+        assert kept.verify(b"data", signature)
+        again = session.get_object(private.handle)
+        assert isinstance(again, lnh.PrivateKey)
+        assert kept.verify(b"other", again.sign(b"other"))
+        assert session.generate_key(lnh.KeyType.AES, 256, label="after").handle
+
+
+def private_key(session: lnh.KeyringSession) -> lnh.PrivateKey:
+    key = session.get_key(label="before", object_class=lnh.ObjectClass.PRIVATE_KEY)
+    assert isinstance(key, lnh.PrivateKey)
+    return key

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from lnh_common import archives, codec
 from lnh_common.archives import Outline
 from lnh_common.errors import ArchiveInvalid
+from lnh_common.messages.backup import Row
 from lnh_common.messages.hsm import SmkGeneration
 from lnh_services import archived
 from lnh_services.hsm import archives as keys
@@ -152,7 +153,7 @@ HEADER = record([1, b"c" * 16, []])
 ROW = ["user", b"", b"id", 1, b"", b"head", b"body"]
 
 
-def rows(*records: bytes, count: int, size: int) -> list[archived.Row]:
+def rows(*records: bytes, count: int, size: int) -> list[Row]:
     data = b"".join(records)
     chunks = (data[at : at + size] for at in range(0, len(data), size))
     return [row for batch in archived.batches(chunks, {"user": count}) for row in batch]

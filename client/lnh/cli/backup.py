@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import typer
 
 from lnh.cli import terminal
 from lnh.cli.command import Yes, noun, verb
-from lnh.cli.options import AdminOptions
+from lnh.cli.options import AdminOptions, PoOptions
 
 if TYPE_CHECKING:
     from lnh.backups import Backups
@@ -184,3 +185,60 @@ def _minute(text: str) -> int:
     if not (hours.isdecimal() and minutes.isdecimal() and int(hours) < 24 and int(minutes) < 60):
         terminal.refuse(f"{text!r} is no time of day", "HH:MM, as 02:30", terminal.USAGE)
     return 60 * int(hours) + int(minutes)
+
+
+@dataclasses.dataclass(kw_only=True)
+class RestoreOptions(PoOptions):
+    """As an admin and the PO; or as the SO at the local console, where the store is lost."""
+
+    member_dir: Annotated[
+        Path | None,
+        typer.Option(help="A member directory that lost all but its HSM's state.", rich_help_panel="Where"),
+    ] = None
+
+
+@verb(app, "restore", RestoreOptions)
+def restore(
+    options: RestoreOptions,
+    archive: Annotated[str, typer.Argument(help="A name of `lnh backup list`, or a file here.")],
+    yes: Yes = False,
+) -> None:
+    """Put the cluster back to what an archive holds, on every member; sessions end, passwords are those of then."""
+    if options.member_dir is not None:
+        _restore_at_console(options.member_dir, archive, as_json=options.json)
+        return
+    with options.administration() as session:
+        backups, name = session.backups, archive
+        if Path(archive).is_file():
+            with progress(f"upload {archive}") as advance:
+                name = backups.upload(Path(archive), advance)
+        view = backups.show(name)
+        checked = wait(backups, backups.check(name), "check")
+        _tell_changes(checked)
+        made = terminal.moment(view.created_at)
+        terminal.confirm(f"Put the cluster {view.label!r} back to what it was at {made}, on every member?", yes=yes)
+        with progress("restore") as advance:
+            backups.wait_restored(backups.restore(name), lambda now: advance(now.done, now.total))
+    changed = [terminal.fields(change) for change in checked.changed]
+    options.say(f"restored {name}; log in again", name=name, changed=changed, changes=checked.changes)
+
+
+def _tell_changes(job: JobView) -> None:
+    how = {"changed": "is another one in it", "added": "is not in it", "deleted": "comes back"}
+    for change in job.changed:
+        whose = f"of user {change.name}" if change.name else f"of the {change.role}"
+        where = f" of keyring {change.keyring}" if change.keyring else ""
+        terminal.note(f"the password {whose}{where} {how[change.how]}")
+    if job.changes > len(job.changed):
+        terminal.note(f"and {job.changes - len(job.changed)} more")
+
+
+def _restore_at_console(member_dir: Path, archive: str, *, as_json: bool) -> None:
+    from lnh.backups import copy_in
+    from lnh.console import Console
+
+    name = copy_in(Path(archive), member_dir / "backup") if Path(archive).is_file() else archive
+    with Console(member_dir) as console, progress("restore") as advance:
+        job = console.restore_cluster(name, terminal.read_secret("SO"))
+        console.wait_restored(job, lambda now: advance(now.done, now.total))
+    terminal.say(f"restored {name}: this member has the cluster again, and others may join", as_json=as_json, name=name)

@@ -85,7 +85,7 @@ class JobView(Message):
 
     Args:
         id: empty while there never was one.
-        kind: make, verify or restore.
+        kind: make, verify, check (what a restore would change) or restore.
         state: running, done or failed.
         step: what it is at.
         archive: it is about.
@@ -223,6 +223,28 @@ class Noting(Message):
     version: Annotated[int, msgspec.Meta(ge=0)]
 
 
+class Restore(Message):
+    """Put an archive's state in place of the cluster's; with `check` only look what would be another one then."""
+
+    name: ArchiveName
+    check: bool = False
+
+
+class WritePiece(Message):
+    """Some bytes of an archive that is brought to this member; it is there once all `size` are, and it is whole."""
+
+    name: ArchiveName
+    offset: Annotated[int, msgspec.Meta(ge=0)]
+    size: Annotated[int, msgspec.Meta(ge=1)]
+    data: Annotated[bytes, msgspec.Meta(max_length=PIECE_BYTES)] = b""
+
+
+class Written(Message):
+    """How many bytes of it are there: the next piece begins here."""
+
+    have: int
+
+
 class Status(Message):
     """How a member is backed up, and whether the cluster's schedule is kept.
 
@@ -260,6 +282,8 @@ VERIFY: Final = operation("backup.verify", ArchiveRef, JobView, _S, _W)
 JOB: Final = operation("backup.job", JobRef, JobView, _S)
 READ: Final = operation("backup.read", PieceOf, Piece, _S)
 DELETE: Final = operation("backup.delete", ArchiveRef, Empty, _S, _W)
+RESTORE: Final = operation("backup.restore", Restore, JobView, _S, _W)
+WRITE: Final = operation("backup.write", WritePiece, Written, _S, _W)
 SCHEDULE: Final = operation("backup.schedule", SetSchedule, ScheduleView, _S, _W)
 
 
@@ -279,6 +303,7 @@ READ_ARCHIVE: Final = operation("archive.read", PieceOf, Piece)
 DELETE_ARCHIVE: Final = operation("archive.delete", Order, Empty, effect=_W)
 
 
+WRITE_ARCHIVE: Final = operation("archive.write", WritePiece, Written, effect=_W)
 CHECK_SCHEDULE: Final = operation("archive.schedule", Schedule, Planned)
 
 
@@ -326,6 +351,60 @@ class DataKey(Confidential):
     key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
+class Allow(Message):
+    """A worker has checked that somebody may restore; `id` names the order."""
+
+    id: archives.Id16
+    name: str
+    check: bool
+
+
+class Ticket(Confidential):
+    """What the backup service shows the core to restore one archive, once."""
+
+    ticket: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+
+class RestoreOrder(Confidential):
+    """A restore to begin, and the ticket for it."""
+
+    id: archives.Id16
+    name: ArchiveName
+    check: bool
+    ticket: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+
+class BeginRestore(Confidential):
+    """The archive of a restore, as its file says it; answered with its data key."""
+
+    ticket: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    opening: Opening
+
+
+Row = tuple[str, bytes, bytes, int, bytes, bytes, bytes]  # table, scope, id, version, packed tags, head, body
+
+
+class RestoreRows(Confidential):
+    """The next rows of the archive; `number` is from 0, and the last one sent may be sent again."""
+
+    ticket: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    number: Annotated[int, msgspec.Meta(ge=0)]
+    rows: tuple[Row, ...]
+
+
+class Restored(Message):
+    """What is another one than it was: the first CHANGES_SHOWN, and how many."""
+
+    changed: tuple[Changed, ...]
+    changes: int
+
+
+ALLOW: Final = operation("core.restore.allow", Allow, Ticket, effect=_W)
+RESTORE_ARCHIVE: Final = operation("archive.restore", RestoreOrder, JobView, effect=_W)
+BEGIN_RESTORE: Final = operation("hsm.restore.begin", BeginRestore, DataKey, effect=_W)
+RESTORE_ROWS: Final = operation("hsm.restore.rows", RestoreRows, Empty, effect=_W)
+FINISH_RESTORE: Final = operation("hsm.restore.finish", Ticket, Restored, effect=_W)
+ABANDON_RESTORE: Final = operation("hsm.restore.abandon", Ticket, Empty, effect=_W)
 NOTE_RUN: Final = operation("hsm.archive.run", Noting, Empty, effect=_W)
 NEW_KEY: Final = operation("hsm.archive.key", NewKey, ArchiveKey)
 SEAL: Final = operation("hsm.archive.seal", Sealing, Sealed)

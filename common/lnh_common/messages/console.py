@@ -9,6 +9,7 @@ import msgspec
 from lnh_common import limits
 from lnh_common.messages import objects
 from lnh_common.messages.admin import Name
+from lnh_common.messages.backup import ArchiveName, JobRef, JobView
 from lnh_common.messages.base import Confidential, Effect, Empty, Message, Operation, operation
 from lnh_common.messages.session import Password
 
@@ -209,6 +210,12 @@ class AuditRecords(Message):
     records: tuple[dict[str, Any], ...]
 
 
+class RestoreCluster(AsSo):
+    """Put the cluster whose secrets this HSM holds into its empty store, from an archive in its directory."""
+
+    name: ArchiveName
+
+
 _W = Effect.WRITE
 APPLIANCE_INIT: Final = operation("appliance.init", InitAppliance, Empty, effect=_W)
 APPLIANCE_SHOW: Final = operation("appliance.show", Empty, ApplianceView)
@@ -227,6 +234,8 @@ CLUSTER_CREATE: Final = operation("cluster.create", CreateCluster, CreatedCluste
 CLUSTER_JOIN: Final = operation("cluster.join", JoinCluster, JoinedCluster, effect=_W)
 CLUSTER_PROGRESS: Final = operation("cluster.progress", Empty, JoinProgress)
 CLUSTER_DISCARD: Final = operation("cluster.discard", AsSo, Empty, effect=_W)
+CLUSTER_RESTORE: Final = operation("cluster.restore", RestoreCluster, JobView, effect=_W)
+RESTORE_JOB: Final = operation("cluster.restore.job", JobRef, JobView)
 CONSOLE_CLUSTER: Final = operation("console.cluster", Empty, ConsoleCluster)
 AUDIT_VERIFY: Final = operation("audit.verify", Empty, AuditReport)
 AUDIT_SHOW: Final = operation("audit.show", AuditPage, AuditRecords)

@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 
 from lnh_common import archives
 from lnh_common.archives import Outline
-from lnh_common.errors import ArchiveInvalid, NameUnknown, StorageFailed
+from lnh_common.errors import ArchiveInvalid, NameTaken, NameUnknown, StorageFailed
 from lnh_common.messages.backup import ARCHIVES_SHOWN, ArchiveView, Piece
 from lnh_services.durable import sync_directory
 
@@ -92,6 +92,37 @@ class Archives:
                 return Piece(data=os.pread(file.fileno(), length, offset), size=os.fstat(file.fileno()).st_size)
             except OSError as error:
                 raise StorageFailed(f"{name}: {error.strerror}") from error
+
+    def receive(self, name: str, offset: int, size: int, data: bytes) -> int:
+        """Take some bytes of an archive that is brought here; how many there are of it now.
+
+        Raises NameTaken, ArchiveInvalid when all came and they are no whole archive, StorageFailed.
+        """
+        part = self.directory / f".upload-{name}{_PART}"
+        if (self.directory / name).exists():
+            raise NameTaken(f"this member has an archive {name}")
+        try:
+            with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+b") as file:
+                have = file.seek(0, os.SEEK_END)
+                if have > size:
+                    have = file.truncate(0)
+                if data and offset == have:
+                    file.seek(have)
+                    file.write(data)
+                    have += len(data)
+                if have < size:
+                    return have
+                file.flush()
+                archives.check_copy(file)
+                os.fsync(file.fileno())
+            part.rename(self.directory / name)
+            sync_directory(self.directory)
+        except ArchiveInvalid:
+            part.unlink(missing_ok=True)
+            raise
+        except OSError as error:
+            raise StorageFailed(f"{self.directory}: {error.strerror}") from error
+        return have
 
     def remove(self, name: str) -> None:
         """Raises NameUnknown, StorageFailed."""

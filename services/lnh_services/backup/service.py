@@ -20,6 +20,7 @@ from lnh_services.backup import schedule
 from lnh_services.backup.files import Archives
 from lnh_services.backup.jobs import Jobs
 from lnh_services.backup.keeping import Keeper
+from lnh_services.backup.restore import Restore
 from lnh_services.backup.work import Making
 from lnh_services.serving import Member
 
@@ -48,6 +49,8 @@ class Backup:
             hsm=self._hsm_client,
             membership_=self._membership,
         )
+        self._restoring: Final = Restore(self._archives, self._hsm_client)
+        self._receiving: Final = asyncio.Lock()
         self._services: Final = Server(directory.backup_for_services, name="backup")
         self._services.serve(backup.STATUS, self._status)
         self._hsm: Final = Server(directory.backup_for_hsm, name="backup.hsm")
@@ -59,6 +62,8 @@ class Backup:
         self._hsm.serve(backup.ARCHIVE_JOB, self._job)
         self._hsm.serve(backup.READ_ARCHIVE, self._read)
         self._hsm.serve(backup.DELETE_ARCHIVE, self._delete)
+        self._hsm.serve(backup.WRITE_ARCHIVE, self._write)
+        self._hsm.serve(backup.RESTORE_ARCHIVE, self._restore)
         self._hsm.serve(backup.CHECK_SCHEDULE, self._check_schedule)
 
     async def serve(self, stop: asyncio.Event) -> None:
@@ -88,6 +93,11 @@ class Backup:
         await asyncio.to_thread(self._archives.view, order.name)
         return self._jobs.begin(order.id, "verify", order.name, lambda job: self._making.verify(job, order.name))
 
+    async def _restore(self, call: Call, order: backup.RestoreOrder) -> backup.JobView:
+        await asyncio.to_thread(self._archives.view, order.name)
+        kind = "check" if order.check else "restore"
+        return self._jobs.begin(order.id, kind, order.name, lambda job: self._restoring.run(job, order))
+
     async def _job(self, call: Call, asked: backup.JobRef) -> backup.JobView:
         return self._jobs.view(asked.id)
 
@@ -101,6 +111,11 @@ class Backup:
 
     async def _read(self, call: Call, asked: backup.PieceOf) -> backup.Piece:
         return await asyncio.to_thread(self._archives.piece, asked.name, asked.offset, asked.length)
+
+    async def _write(self, call: Call, piece: backup.WritePiece) -> backup.Written:
+        async with self._receiving:
+            have = await asyncio.to_thread(self._archives.receive, piece.name, piece.offset, piece.size, piece.data)
+        return backup.Written(have=have)
 
     async def _delete(self, call: Call, order: backup.Order) -> Empty:
         if order.id not in self._deleted:

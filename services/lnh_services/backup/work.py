@@ -14,6 +14,7 @@ from lnh_common.archives import Header, Outline, Writer
 from lnh_common.bus.client import Client
 from lnh_common.errors import Internal, StorageFailed
 from lnh_common.messages import backup, store
+from lnh_common.messages.backup import Row
 from lnh_common.messages.base import Empty
 from lnh_services import archived
 from lnh_services.backup.files import Archives, NewArchive, name_of
@@ -82,7 +83,7 @@ class Making:
 
     async def opened(self, file: BinaryIO) -> tuple[Outline, bytes]:
         """What an archive says, checked by the HSM, and its data key. Raises ArchiveInvalid, StorageFailed."""
-        about = await asyncio.to_thread(_outline, file)
+        about = await asyncio.to_thread(outlined, file)
         opening = backup.Opening(header=about.header_bytes, manifest=about.manifest_bytes, seal=about.seal)
         return about, (await self._hsm.ask(backup.OPEN, opening, timeout=ASK_SECONDS)).key
 
@@ -95,7 +96,8 @@ class Making:
             await asyncio.to_thread(_read_through, job, file, about, key)
 
 
-def _outline(file: BinaryIO) -> Outline:
+def outlined(file: BinaryIO) -> Outline:
+    """What an archive says of itself. Raises ArchiveInvalid, StorageFailed."""
     try:
         return archives.outline(file)
     except OSError as error:
@@ -107,7 +109,7 @@ def _read_through(job: Job, file: BinaryIO, about: Outline, key: bytes) -> None:
         pass
 
 
-def rows(job: Job, file: BinaryIO, about: Outline, key: bytes) -> Iterator[list[archived.Row]]:
+def rows(job: Job, file: BinaryIO, about: Outline, key: bytes) -> Iterator[list[Row]]:
     """Every row of an archive, telling the job how far it came. Raises ArchiveInvalid, StorageFailed."""
 
     def chunks() -> Iterator[bytes]:

@@ -6,13 +6,14 @@ import secrets
 import time
 from typing import Final
 
+from lnh_common.archives import parse_header
 from lnh_common.bus.server import Call, Server
-from lnh_common.errors import NoCluster
+from lnh_common.errors import NoCluster, NotPossible
 from lnh_common.messages import backup, store
 from lnh_common.messages.base import Empty
-from lnh_services.hsm import archives, genesis
+from lnh_services.hsm import archives
 from lnh_services.hsm.belonging import STORE_SECONDS, Asks
-from lnh_services.hsm.records import ClusterRecord, Records, RunRecord
+from lnh_services.hsm.records import CLUSTER_RECORD, ClusterRecord, Records, RunRecord
 from lnh_services.hsm.state import Cluster, Phase
 from lnh_services.hsm.vault import Vault
 
@@ -40,7 +41,7 @@ class Archiving:
     async def _on_new_key(self, call: Call, asked: backup.NewKey) -> backup.ArchiveKey:
         cluster = self.cluster()
         key, wrapped = archives.new_key(cluster, asked.id)
-        records, _ = await self.records(cluster)
+        records = await self.records(cluster)
         return backup.ArchiveKey(
             key=key,
             wrapped=wrapped,
@@ -52,7 +53,11 @@ class Archiving:
         )
 
     async def _on_seal(self, call: Call, asked: backup.Sealing) -> backup.Sealed:
-        return backup.Sealed(seal=archives.seal_manifest(self.cluster(), asked.header, asked.manifest))
+        cluster = self.cluster()
+        sealed = archives.seal_manifest(cluster, asked.header, asked.manifest)
+        if (await self.records(cluster)).instance != parse_header(asked.header).instance:
+            raise NotPossible("the cluster was restored while the archive was made")
+        return backup.Sealed(seal=sealed)
 
     async def _on_open(self, call: Call, asked: backup.Opening) -> backup.DataKey:
         return backup.DataKey(key=archives.open_archive(self.cluster(), asked.header, asked.manifest, asked.seal))
@@ -60,14 +65,14 @@ class Archiving:
     async def _on_note_run(self, call: Call, noting: backup.Noting) -> Empty:
         """Raises VersionConflict when another member was first, MemberReadOnly."""
         cluster = self.cluster()
-        records, _ = await self.records(cluster)
+        records = await self.records(cluster)
         put = records.put(RunRecord(run=noting.run), backup.RUN_ID, noting.version)
         commit = store.Commit(
             client=cluster.member,
             session=secrets.token_bytes(16),
             sequence=1,
             issued_at=time.time_ns() // 1_000_000,
-            changes=(put,),
+            changes=(records.fence(), put),
         )
         await self._store.ask(store.COMMIT, commit, timeout=STORE_SECONDS)
         return Empty()
@@ -79,11 +84,10 @@ class Archiving:
             raise NoCluster("this member has no cluster")
         return cluster
 
-    async def records(self, cluster: Cluster) -> tuple[Records, int]:
-        """The means to read and make records of the present instance, and the cluster record's version."""
-        bare = cluster.records()
-        where = bare.key_of(ClusterRecord, genesis.CLUSTER_RECORD)
+    async def records(self, cluster: Cluster) -> Records:
+        """The means to read and make records of the present instance; raises NoCluster where there is none yet."""
+        where = cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
         item = (await self._store.ask(store.GET, store.Get(key=where), timeout=STORE_SECONDS)).item
         if item is None:
             raise NoCluster("this member's store does not hold the cluster's records yet")
-        return cluster.records(bare.read(ClusterRecord, item).instance), item.version
+        return cluster.records_of(item)

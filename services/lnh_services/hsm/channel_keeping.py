@@ -14,13 +14,13 @@ from lnh_common.events import Log
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
 from lnh_common.messages.hsm import ChannelSeed
-from lnh_services.hsm import channel_sharing, genesis
+from lnh_services.hsm import channel_sharing
 from lnh_services.hsm.belonging import STATUS_SECONDS, STORE_SECONDS, Asks
 from lnh_services.hsm.channel_epochs import with_seed
 from lnh_services.hsm.channel_sharing import CHANNEL_RECORD
 from lnh_services.hsm.joining import Identity
 from lnh_services.hsm.keys import KEY_BYTES
-from lnh_services.hsm.records import ChannelRecord, ClusterRecord, HsmRecord, Records
+from lnh_services.hsm.records import CLUSTER_RECORD, ChannelRecord, ClusterRecord, HsmRecord, Records
 from lnh_services.hsm.state import Cluster, HsmState, Phase
 from lnh_services.hsm.vault import Vault
 
@@ -66,9 +66,9 @@ class ChannelKeeper:
 
     async def _records(self, cluster: Cluster) -> Records | None:
         """None while this member's store holds no cluster yet."""
-        where = cluster.records().key_of(ClusterRecord, genesis.CLUSTER_RECORD)
+        where = cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
         item = (await self._store.ask(store.GET, store.Get(key=where), timeout=STORE_SECONDS)).item
-        return cluster.records(cluster.records().read(ClusterRecord, item).instance) if item else None
+        return cluster.records_of(item) if item else None
 
     async def _introduce(self, cluster: Cluster, records: Records) -> None:
         """Have this HSM's public keys known, once."""
@@ -76,7 +76,7 @@ class ChannelKeeper:
         if (await self._store.ask(store.GET, store.Get(key=where, body=False), timeout=STORE_SECONDS)).item is None:
             identity = Identity.of(self._vault.opened.identity)
             mine = HsmRecord(member=cluster.member, sign=identity.sign, receive=identity.receive)
-            await self._commit(cluster, records.put(mine, cluster.member, 0))
+            await self._commit(cluster, records, records.put(mine, cluster.member, 0))
 
     async def _shared(self, records: Records) -> tuple[ChannelRecord | None, int]:
         where = records.key_of(ChannelRecord, CHANNEL_RECORD)
@@ -114,17 +114,17 @@ class ChannelKeeper:
         next_ = channel_sharing.due(
             cluster.channel, shared, cluster.id, known, listed, now, lambda: secrets.token_bytes(KEY_BYTES)
         )
-        if next_ is not None and await self._commit(cluster, records.put(next_, CHANNEL_RECORD, version)):
+        if next_ is not None and await self._commit(cluster, records, records.put(next_, CHANNEL_RECORD, version)):
             self._take(next_)
 
-    async def _commit(self, cluster: Cluster, change: store.Change) -> bool:
+    async def _commit(self, cluster: Cluster, records: Records, change: store.Change) -> bool:
         """Whether it is done; what somebody else did first is looked at again in the next round."""
         commit = store.Commit(
             client=cluster.member,
             session=secrets.token_bytes(16),
             sequence=1,
             issued_at=int(self._clock() * 1000),
-            changes=(change,),
+            changes=(records.fence(), change),
         )
         try:
             await self._store.ask(store.COMMIT, commit, timeout=STORE_SECONDS)

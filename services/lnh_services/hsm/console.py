@@ -47,7 +47,7 @@ from lnh_services.hsm.hardening import Hardening
 from lnh_services.hsm.keys import KEY_BYTES
 from lnh_services.hsm.mechanisms import IvSource
 from lnh_services.hsm.partitions import Contents
-from lnh_services.hsm.records import ClusterRecord, CredentialRecord, Records, UserRecord
+from lnh_services.hsm.records import CLUSTER_RECORD, ClusterRecord, CredentialRecord, Records, UserRecord
 from lnh_services.hsm.state import Cluster, HsmState, Partition, Phase, User
 from lnh_services.hsm.vault import Vault
 from lnh_services.hsm.verifiers import KeptPassword, Verifier
@@ -152,6 +152,10 @@ class Console:
             console.AUDIT_VERIFY.name: self._verify_audit,
             console.AUDIT_SHOW.name: self._show_audit,
         }
+
+    def take_on(self, performers: dict[str, Perform]) -> None:
+        """Carry out these, too."""
+        self._performers.update(performers)
 
     def serve(self, server: Server) -> None:
         """Enter every operation of the local console."""
@@ -475,7 +479,7 @@ class Console:
         await self._ask_store(store.CREATE, store.Create(cluster=cluster.id, member=member))
         if here.lease_ms != limits.LEASE_MS:
             await self._ask_store(store.TERMS, store.SetTerms(lease_ms=here.lease_ms))
-        where = cluster.records().key_of(ClusterRecord, genesis.CLUSTER_RECORD)
+        where = cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
         got = await self._ask_store(store.GET, store.Get(key=where))
         if got.item is None:
             await self._ask_store(store.COMMIT, genesis.first_commit(state, int(self._clock() * 1000)))
@@ -524,12 +528,10 @@ class Console:
 
     async def _records(self, cluster: Cluster) -> Records:
         """Of the cluster's present instance."""
-        got = await self._ask_store(
-            store.GET, store.Get(key=cluster.records().key_of(ClusterRecord, genesis.CLUSTER_RECORD))
-        )
+        got = await self._ask_store(store.GET, store.Get(key=cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)))
         if got.item is None:
             raise NotPossible("this member's store does not hold the cluster's records yet: it has just joined")
-        return cluster.records(cluster.records().read(ClusterRecord, got.item).instance)
+        return cluster.records_of(got.item)
 
     async def _users_of(self, cluster: Cluster) -> tuple[str, ...]:
         """Of the cluster, as far as this member's store has them: none while a joining one is still empty."""
@@ -558,7 +560,7 @@ class Console:
             store.Require(key=user_key, version=user.version),
             records.put(new, where, old.version if old else 0),
         )
-        await self._commit(cluster, changes)
+        await self._commit(cluster, records, changes)
         await self._forgive(cluster, records, name)
 
     async def _forgive(self, cluster: Cluster, records: Records, admin: str) -> None:
@@ -570,13 +572,16 @@ class Console:
             if not changes:
                 return
             with suppress(VersionConflict):  # somebody is guessing just now
-                await self._commit(cluster, changes)
+                await self._commit(cluster, records, changes)
         raise Busy(f"the password of {admin} is reset; its failed logins are not, for somebody goes on guessing")
 
-    async def _commit(self, cluster: Cluster, changes: tuple[store.Change, ...]) -> None:
-        now = int(self._clock() * 1000)
+    async def _commit(self, cluster: Cluster, records: Records, changes: tuple[store.Change, ...]) -> None:
         commit = store.Commit(
-            client=cluster.member, session=secrets.token_bytes(16), sequence=1, issued_at=now, changes=changes
+            client=cluster.member,
+            session=secrets.token_bytes(16),
+            sequence=1,
+            issued_at=int(self._clock() * 1000),
+            changes=(records.fence(), *changes),
         )
         await self._ask_store(store.COMMIT, commit)
 

@@ -22,6 +22,7 @@ from lnh_common.bus.client import Client
 from lnh_common.bus.server import Call, Server
 from lnh_common.errors import AuditFailed, ConfigurationInvalid, LnhError, NoCluster, NotActivated
 from lnh_common.events import Log
+from lnh_common.messages import backup
 from lnh_common.messages import console as messages
 from lnh_common.messages.base import Empty
 from lnh_common.messages.hsm import (
@@ -62,6 +63,8 @@ from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.hardening import Hardening
 from lnh_services.hsm.local_guesses import LocalGuesses
 from lnh_services.hsm.partitions import PartitionFiles
+from lnh_services.hsm.refounding import Refounding
+from lnh_services.hsm.restoring import Restoring
 from lnh_services.hsm.state import ApplianceFile, Phase, StateFile
 from lnh_services.hsm.vault import Vault
 from lnh_services.paths import MemberDirectory
@@ -107,6 +110,17 @@ class Core:
         self._membership: Final = Client(self._directory.membership_for_hsm, name="hsm.membership")
         self._channel: Final = ChannelKeeper(self._vault, self._store)
         self._archiving: Final = Archiving(self._vault, self._store, self._settings.name)
+        here = Surroundings(
+            name=self._settings.name,
+            door=f"{self._settings.host}:{self._settings.client_port}",
+            host=self._settings.host,
+            port=self._settings.base_port,
+            key=lambda: curve.to_raw(self._directory.member_public.read_bytes().strip()),
+            hardening=hardening,
+            trail_path=trail_path,
+            advice=_advice(self._directory, self._settings),
+            lease_ms=self._settings.timeouts.lease,
+        )
         self._console: Final = Console(
             self._vault,
             self._trail,
@@ -114,18 +128,15 @@ class Core:
             store=self._store,
             membership=self._membership,
             workers=self._workers,
-            surroundings=Surroundings(
-                name=self._settings.name,
-                door=f"{self._settings.host}:{self._settings.client_port}",
-                host=self._settings.host,
-                port=self._settings.base_port,
-                key=lambda: curve.to_raw(self._directory.member_public.read_bytes().strip()),
-                hardening=hardening,
-                trail_path=trail_path,
-                advice=_advice(self._directory, self._settings),
-                lease_ms=self._settings.timeouts.lease,
-            ),
+            surroundings=here,
         )
+        self._restoring: Final = Restoring(self._archiving, self._store, self._console)
+        self._backup: Final = Client(self._directory.backup_for_hsm, name="hsm.backup")
+        refounding = Refounding(
+            self._vault, self._console, self._archiving, self._restoring,
+            store_=self._store, backup_=self._backup, here=here,
+        )  # fmt: skip
+        self._console.take_on(refounding.performers())
         self._seen: Final = HighestSeen()
         self._guesses: Final = LocalGuesses(self._directory.data("hsm") / GUESSES_FILE)
         self._signed_at = 0.0
@@ -159,6 +170,7 @@ class Core:
         await self._deriver.close()
         await self._store.close()
         await self._membership.close()
+        await self._backup.close()
         await self._argon2.stop()
         try:
             self._console.sign()
@@ -179,9 +191,14 @@ class Core:
         core.serve(GUESSED, self._on_guessed)
         core.serve(GUESSES_TOLD, self._on_guesses_told)
         core.serve(INVITE, self._on_invite)
+        core.serve(backup.ALLOW, self._on_allow_restore)
         services = Server(self._directory.hsm_for_services, name="hsm.services")
         self._console.serve_one(services, messages.HSM_SHOW)
         self._archiving.serve(services)
+        services.serve(backup.BEGIN_RESTORE, self._on_begin_restore)
+        services.serve(backup.RESTORE_ROWS, self._on_restore_rows)
+        services.serve(backup.FINISH_RESTORE, self._on_finish_restore)
+        services.serve(backup.ABANDON_RESTORE, self._on_abandon_restore)
         services.serve(ADMIT, self._on_admit)
         services.serve(DEPART, self._on_depart)
         return [console, core, services]
@@ -214,6 +231,25 @@ class Core:
 
     async def _on_invite(self, call: Call, request: Empty) -> Invited:
         return await self._console.belonging.invite()
+
+    # --- a restore
+
+    async def _on_allow_restore(self, call: Call, asked: backup.Allow) -> backup.Ticket:
+        return backup.Ticket(ticket=self._restoring.allow(asked.id, asked.name, check=asked.check))
+
+    async def _on_begin_restore(self, call: Call, asked: backup.BeginRestore) -> backup.DataKey:
+        return await self._restoring.begin(asked)
+
+    async def _on_restore_rows(self, call: Call, asked: backup.RestoreRows) -> Empty:
+        await self._restoring.rows(asked)
+        return Empty()
+
+    async def _on_finish_restore(self, call: Call, asked: backup.Ticket) -> backup.Restored:
+        return await self._restoring.finish(asked.ticket)
+
+    async def _on_abandon_restore(self, call: Call, asked: backup.Ticket) -> Empty:
+        await self._restoring.abandon(asked.ticket)
+        return Empty()
 
     # --- what membership brings
 
@@ -265,6 +301,7 @@ class Core:
     async def _tidy(self) -> None:
         self._console.belonging.go_on()
         await self._console.belonging.tidy()
+        await self._restoring.tidy()
 
     async def _rotate_when_due(self) -> None:
         await self._channel.keep()

@@ -20,11 +20,10 @@ from lnh_services.hsm import credentials, rules
 from lnh_services.hsm.channel_epochs import rotated
 from lnh_services.hsm.joining import Bundle
 from lnh_services.hsm.keys import KEY_BYTES
-from lnh_services.hsm.records import ClusterRecord, PolicyRecord, Record, UserRecord, record_id
+from lnh_services.hsm.records import CLUSTER_RECORD, ClusterRecord, PolicyRecord, Record, UserRecord, record_id
 from lnh_services.hsm.state import Cluster, HsmState, Partition, Phase
 from lnh_services.hsm.verifiers import KeptPassword
 
-CLUSTER_RECORD: Final = record_id("cluster")
 POLICY_RECORD: Final = record_id("policy", b"")
 _ID: Final = 16
 _SERIAL_DIGITS: Final = 16
@@ -93,6 +92,12 @@ def joined(state: HsmState) -> HsmState:
     """The state once this member's store has begun to follow the cluster."""
     assert state.cluster is not None, "a cluster that is being joined"
     return replace(state, joining=None, cluster=replace(state.cluster, phase=Phase.CREATED))
+
+
+def refounded(state: HsmState) -> HsmState:
+    """The state of a member whose store is lost and begins anew: under a new id, since none is used twice."""
+    assert state.cluster is not None, "a cluster to begin anew"
+    return replace(state, cluster=replace(state.cluster, member=secrets.token_bytes(_ID)))
 
 
 def departing(state: HsmState, phase: Phase, departure: Departure, reason: str) -> HsmState:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from lnh_common import limits
 from lnh_common.attributes import Attributes
@@ -20,13 +20,11 @@ from lnh_services.hsm.credentials import Smk
 from lnh_services.hsm.freshness import Items, Read
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.objects import KeyringKeys
-from lnh_services.hsm.records import TABLES, ClusterRecord, Record, Records, record_id
+from lnh_services.hsm.records import CLUSTER_RECORD, TABLES, ClusterRecord, Record, Records
 from lnh_services.hsm.steps import Steps
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
-
-CLUSTER_RECORD: Final = record_id("cluster")
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,7 @@ class Knowledge:
                 raise NoCluster("the store holds no cluster yet")
             self._records_outdated = self.is_leased() and not self.may_cache(found)
             self.cluster = found.value
-            self.records = Records(identity.record_key, identity.secrets.cluster, self.cluster.instance)
+            self.records = Records(identity.record_key, identity.secrets.cluster, self.cluster.instance, found.version)
         return self.records
 
     def _read(

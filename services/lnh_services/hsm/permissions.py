@@ -105,6 +105,8 @@ RULES: Final[dict[str, Rule]] = {
     backup.JOB.name: Rule(Permission.BACKUP),
     backup.READ.name: Rule(Permission.BACKUP),
     backup.SCHEDULE.name: Rule(Permission.BACKUP, audited=True),
+    backup.RESTORE.name: Rule(Permission.CLUSTER, po=True, audited=True),
+    backup.WRITE.name: Rule(Permission.CLUSTER, po=True),
     backup.DELETE.name: Rule(Permission.BACKUP_DELETE, audited=True),
     objects.GENERATE.name: _OBJECTS,
     objects.GENERATE_PAIR.name: _OBJECTS,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from lnh_common import codec
 from lnh_common.errors import SealBroken
@@ -21,7 +22,7 @@ from lnh_common.messages import backup
 from lnh_common.messages.backup import Run, Schedule
 from lnh_common.messages.base import Message
 from lnh_common.messages.session import Role
-from lnh_common.messages.store import Item, Key, Put
+from lnh_common.messages.store import Item, Key, Put, Require
 
 FORMAT: Final = "lnh-record-1"
 _TAG_BYTES: Final = 16
@@ -36,6 +37,9 @@ class Record(Message):
 def record_id(*names: str | bytes) -> bytes:
     """The 16-byte id of a record that is known by name: the same on every member."""
     return hashlib.sha256(codec.encode(list(names))).digest()[:16]
+
+
+CLUSTER_RECORD: Final = record_id("cluster")
 
 
 class ClusterRecord(Record):
@@ -192,6 +196,9 @@ TABLES: Final[dict[type[Record], str]] = {
 }
 
 
+RECORD_TABLES: Final = frozenset(TABLES.values())
+
+
 @dataclass(frozen=True)
 class Records:
     """Makes and checks the records of one cluster instance.
@@ -200,11 +207,13 @@ class Records:
         key: the record key (`Purpose.RECORD` of the SMK).
         cluster: 16-byte id.
         instance: the cluster record's; what names it is the one record that does not carry it.
+        version: of the cluster record that said so; 0 where it is not known.
     """
 
     key: bytes = field(repr=False)
     cluster: bytes
     instance: bytes
+    version: int = 0
 
     def _mac(self, key: Key, version: int, head: bytes) -> bytes:
         instance = b"" if key.table == TABLES[ClusterRecord] else self.instance
@@ -237,10 +246,28 @@ class Records:
             limit=limit,
         )  # fmt: skip
 
-    def read(self, kind: type[R], item: Item) -> R:
-        """The record of a stored item; raises SealBroken when no hsm of this cluster wrote it there."""
+    def made(self, put: Put) -> bool:
+        """Whether this could be a change that these made: what an earlier instance's made is not."""
+        if put.key.table not in RECORD_TABLES:
+            return True
+        return hmac.compare_digest(self._mac(put.key, put.expected + 1, put.head), put.body)
+
+    def fence(self) -> Require:
+        """The change that has a commit refused once the cluster was restored: it was made for what was before."""
+        return Require(key=self.key_of(ClusterRecord, CLUSTER_RECORD), version=self.version)
+
+    def remade(self, item: Item) -> Item:
+        """The same record as one of this instance."""
+        return replace(item, body=self._mac(item.key, item.version, item.head))
+
+    def check(self, item: Item) -> None:
+        """Raises SealBroken unless an hsm of this cluster and instance wrote it there."""
         if not hmac.compare_digest(self._mac(item.key, item.version, item.head), item.body):
             raise SealBroken(f"the stored {item.key.table} record {item.key.id.hex()} was changed outside the HSM")
+
+    def read(self, kind: type[R], item: Item) -> R:
+        """The record of a stored item; raises SealBroken when no hsm of this cluster wrote it there."""
+        self.check(item)
         return codec.decode_as(item.head, kind)
 
 

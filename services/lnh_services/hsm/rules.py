@@ -25,6 +25,7 @@ from lnh_common.errors import (
     MemberExpelled,
     NameTaken,
     NameUnknown,
+    NoCluster,
     NotActivated,
     NotInitialised,
     NotPossible,
@@ -134,6 +135,13 @@ def _unfinished(now: Situation, *phases: Phase) -> LnhError | None:
     return None
 
 
+def _holds_cluster(now: Situation) -> LnhError | None:
+    cluster = now.state.cluster if now.state else None
+    if cluster and cluster.phase is Phase.CREATED:
+        return None
+    return NoCluster("this HSM holds no cluster's secrets, and an archive opens with its own cluster's only")
+
+
 def _was_expelled(now: Situation) -> LnhError | None:
     if now.state and (now.state.expelled or now.state.discarded):
         return None
@@ -163,6 +171,8 @@ NEEDS: Final[dict[str, tuple[Need, ...]]] = {
     console.CLUSTER_JOIN.name: (*_ACTIVE, _no_cluster, _creates_none, _cluster_package, _no_own_v1_partition),
     console.CLUSTER_PROGRESS.name: _ACTIVE,
     console.CLUSTER_DISCARD.name: (*_ACTIVE, _was_expelled),
+    console.CLUSTER_RESTORE.name: (*_ACTIVE, _holds_cluster),
+    console.RESTORE_JOB.name: _ACTIVE,
     console.CONSOLE_CLUSTER.name: (),
     console.AUDIT_VERIFY.name: (),
     console.AUDIT_SHOW.name: (),

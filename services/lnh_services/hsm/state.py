@@ -23,11 +23,11 @@ from lnh_common.errors import ActivationFailed, LimitReached, MalformedMessage, 
 from lnh_common.messages.base import Confidential
 from lnh_common.messages.hsm import ChannelSeed, Derive, SmkGeneration
 from lnh_common.messages.session import Id16, Key32
-from lnh_common.messages.store import MemberInfo
+from lnh_common.messages.store import Item, MemberInfo
 from lnh_services import durable
 from lnh_services.hsm.credentials import Smk
 from lnh_services.hsm.keys import Purpose
-from lnh_services.hsm.records import Records
+from lnh_services.hsm.records import ClusterRecord, Records
 from lnh_services.hsm.sealing import Kind, Place, seal, unseal
 from lnh_services.hsm.verifiers import KeptPassword, Verifier
 
@@ -137,9 +137,13 @@ class Cluster(Confidential):
         newest = self.smk[-1]
         return Smk(newest.generation, newest.key)
 
-    def records(self, instance: bytes = b"") -> Records:
+    def records(self, instance: bytes = b"", version: int = 0) -> Records:
         """Makes and checks security records; without the instance it can only do the cluster's own."""
-        return Records(Purpose.RECORD.derive(self.smk[-1].key), self.id, instance)
+        return Records(Purpose.RECORD.derive(self.smk[-1].key), self.id, instance, version)
+
+    def records_of(self, item: Item) -> Records:
+        """The same for the instance that the stored cluster record names; raises SealBroken."""
+        return self.records(self.records().read(ClusterRecord, item).instance, item.version)
 
 
 class HsmState(Confidential):

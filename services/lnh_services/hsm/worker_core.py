@@ -28,6 +28,7 @@ from lnh_common.errors import (
     ChannelInvalid,
     ClientRevoked,
     ClientUnknown,
+    ClusterRestored,
     DeadlineExceeded,
     Internal,
     LnhError,
@@ -49,10 +50,10 @@ from lnh_common.wire import Frames, Header, Kind
 from lnh_services.hsm import permissions
 from lnh_services.hsm.caches import CachedKey
 from lnh_services.hsm.keys import Purpose
-from lnh_services.hsm.knowledge import CLUSTER_RECORD, Identity, Knowledge
+from lnh_services.hsm.knowledge import Identity, Knowledge
 from lnh_services.hsm.mechanisms import IvSource
 from lnh_services.hsm.objects import KeyringKeys
-from lnh_services.hsm.records import ClientRecord, Record, record_id
+from lnh_services.hsm.records import CLUSTER_RECORD, ClientRecord, Record, Records, record_id
 from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, ask
 from lnh_services.hsm.tokens import Session, Token, open_token, token_epoch
 
@@ -328,17 +329,32 @@ class WorkerCore(Knowledge):
         """Commit a request's changes, exactly once however often it comes."""
         if request.session is not None:
             yield from self.check_alive(request)
+        made = tuple(changes)
+        records = yield from self._made_for(made)
+        if request.session is not None and request.who.token.instance != records.instance:
+            raise ClusterRestored("the cluster was restored since this session was opened")
         message = store.Commit(
             client=request.client_id,
             session=request.envelope.connection,
             sequence=request.envelope.sequence,
             issued_at=request.envelope.issued_at,
-            changes=tuple(changes),
+            changes=(*made, records.fence()),
         )
-        committed = yield from ask(Peer.STORE, store.COMMIT, message)
+        try:
+            committed = yield from ask(Peer.STORE, store.COMMIT, message)
+        except VersionConflict:
+            yield from self._made_for(made)
+            raise
         if not committed.duplicate:
             yield from self._written(message)
         return committed
+
+    def _made_for(self, changes: Iterable[store.Change]) -> Steps[Records]:
+        """The instance that changes were made for, and that the cluster still is; raises ClusterRestored."""
+        records = yield from self.started()
+        if not all(records.made(change) for change in changes if isinstance(change, store.Put)):
+            raise ClusterRestored("the cluster was restored while this was done")
+        return records
 
     def _written(self, commit: store.Commit) -> Steps[None]:
         if self.records is not None:
@@ -357,13 +373,14 @@ class WorkerCore(Knowledge):
 
     def own_commit(self, *changes: store.Change) -> Steps[bool]:
         """Commit changes of the worker's own (lock counts); False when somebody else was first."""
+        records = yield from self._made_for(changes)
         self._own_sequence += 1
         message = store.Commit(
             client=self.worker,
             session=self.worker,
             sequence=self._own_sequence,
             issued_at=int(self.utc() * 1000),
-            changes=changes,
+            changes=(*changes, records.fence()),
         )
         try:
             yield from ask(Peer.STORE, store.COMMIT, message)

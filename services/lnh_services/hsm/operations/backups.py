@@ -82,3 +82,16 @@ def _change(worker: WorkerCore, request: Request[backup.SetSchedule], asked: bac
     # Ended, it is kept without content: a record made anew would have to have an older version.
     put = records.put(ScheduleRecord(schedule=new), backup.SCHEDULE_ID, version)
     yield from worker.commit(request, [put])
+
+
+def restore(worker: WorkerCore, request: Request[backup.Restore]) -> Steps[backup.JobView]:
+    """Begin to put an archive's state in place of the cluster's, or to look what that would change."""
+    asked, order = request.message, request.new_id()
+    ticket = yield from ask(Peer.CORE, backup.ALLOW, backup.Allow(id=order, name=asked.name, check=asked.check))
+    passed = backup.RestoreOrder(id=order, name=asked.name, check=asked.check, ticket=ticket.ticket)
+    return (yield from ask(Peer.BACKUP, backup.RESTORE_ARCHIVE, passed))
+
+
+def write(worker: WorkerCore, request: Request[backup.WritePiece]) -> Steps[backup.Written]:
+    """Take some bytes of an archive that is brought to this member."""
+    return (yield from ask(Peer.BACKUP, backup.WRITE_ARCHIVE, request.message))

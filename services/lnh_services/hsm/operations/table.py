@@ -55,6 +55,8 @@ HANDLERS: Final[dict[str, Handler]] = {
     backup.JOB.name: backups.job,
     backup.READ.name: backups.read,
     backup.SCHEDULE.name: backups.schedule,
+    backup.RESTORE.name: backups.restore,
+    backup.WRITE.name: backups.write,
     backup.DELETE.name: backups.delete,
     objects.GENERATE.name: on_objects.generate,
     objects.GENERATE_PAIR.name: on_objects.generate_pair,

@@ -1,0 +1,94 @@
+"""Restoring an archive: its rows, in order, to this member's HSM, which makes of them what the cluster becomes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+from lnh_common import limits
+from lnh_common.bus.client import Client
+from lnh_common.errors import LnhError, OutcomeUnknown, Unreachable
+from lnh_common.messages import backup
+from lnh_common.messages.backup import Row
+from lnh_services.backup.files import Archives
+from lnh_services.backup.jobs import Job
+from lnh_services.backup.work import outlined, rows
+
+PART_BYTES: Final = 384 * limits.KIB  # of rows in one message; a row by itself may be larger
+PART_ROWS: Final = 4096
+ROW_BYTES: Final = 200  # what a row weighs besides its head and body, at most
+ASK_SECONDS: Final = 120.0
+FINISH_TRIES: Final = 3
+
+# All that a check looks at.
+_CHECKED: Final = frozenset({"cluster", "credential", "keyring"})
+
+
+class Restore:
+    """Carries out restores for one member.
+
+    Args:
+        hsm: this member's.
+    """
+
+    def __init__(self, archives: Archives, hsm: Client) -> None:
+        self._archives: Final = archives
+        self._hsm: Final = hsm
+
+    async def run(self, job: Job, order: backup.RestoreOrder) -> None:
+        """Restore it, or with `check` look what would be another one then.
+
+        Raises NameUnknown, ArchiveInvalid, StorageFailed, and what the HSM answers.
+        """
+        with await asyncio.to_thread(self._archives.open, order.name) as file:
+            job.tell(step="reading" if order.check else "laying aside")
+            about = await asyncio.to_thread(outlined, file)
+            opening = backup.Opening(header=about.header_bytes, manifest=about.manifest_bytes, seal=about.seal)
+            begin = backup.BeginRestore(ticket=order.ticket, opening=opening)
+            key = (await self._hsm.ask(backup.BEGIN_RESTORE, begin, timeout=ASK_SECONDS)).key
+            job.tell(total=about.manifest.size)
+            try:
+                wanted = _CHECKED if order.check else None
+                number = 0
+                parts = _parts(rows(job, file, about, key), wanted)
+                while (part := await asyncio.to_thread(next, parts, None)) is not None:
+                    sent = backup.RestoreRows(ticket=order.ticket, number=number, rows=tuple(part))
+                    await self._hsm.ask(backup.RESTORE_ROWS, sent, timeout=ASK_SECONDS)
+                    number += 1
+                job.tell(step="finishing")
+                done = await self._finish(order)
+            except BaseException:
+                with contextlib.suppress(LnhError):
+                    await self._hsm.ask(backup.ABANDON_RESTORE, backup.Ticket(ticket=order.ticket), timeout=5.0)
+                raise
+        job.tell(changed=done.changed, changes=done.changes)
+
+    async def _finish(self, order: backup.RestoreOrder) -> backup.Restored:
+        for left in reversed(range(FINISH_TRIES)):
+            try:
+                ticket = backup.Ticket(ticket=order.ticket)
+                return await self._hsm.ask(backup.FINISH_RESTORE, ticket, timeout=ASK_SECONDS)
+            except (OutcomeUnknown, Unreachable):
+                if not left:
+                    raise
+        raise AssertionError("the last try raises")
+
+
+def _parts(batches: Iterator[list[Row]], wanted: frozenset[str] | None) -> Iterator[list[Row]]:
+    """The rows of these tables, or of all, in parts that fit a message; every batch is read in any case."""
+    part: list[Row] = []
+    size = 0
+    for batch in batches:
+        for row in batch:
+            if wanted is not None and row[0] not in wanted:
+                continue
+            weight = sum(map(len, row[4:])) + ROW_BYTES
+            if part and (size + weight > PART_BYTES or len(part) == PART_ROWS):
+                yield part
+                part, size = [], 0
+            part.append(row)
+            size += weight
+    if part:
+        yield part
