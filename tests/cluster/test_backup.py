@@ -95,6 +95,7 @@ def set_up(site: Site) -> None:
     site.register()
     with site.connect() as cluster:
         with admin.login(cluster.connection, "admin", ADMIN, po_password=PO) as session:
+            session.policy(objects_per_keyring=1_000_000)
             session.create_keyrings("payments")
             session.init_krso("payments", FIRST)
         keyring = cluster.keyring("payments")
@@ -256,7 +257,7 @@ def test_a_restore_puts_everything_back_on_the_running_cluster(site: Site, tmp_p
 
 def test_a_cluster_comes_back_from_an_archive_and_its_hsms_state_alone(site: Site, tmp_path: Path) -> None:
     with site.connect() as cluster, cluster.keyring("payments").login(lnh.Role.KRCO, KRCO) as session:
-        public, private = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="before")
+        public, private = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="kept")
         signature = private.sign(b"data")
     name = str(site.json("backup", "now", "--to", str(tmp_path))["name"])
     directory = site.member.directory
