@@ -6,8 +6,9 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lnh_common import limits
 from lnh_common.errors import LnhError, UnknownOperation
-from lnh_common.messages.base import Message
+from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.store import (
     Commit,
     Committed,
@@ -21,6 +22,8 @@ from lnh_common.messages.store import (
     Recalled,
     Scan,
     Scanned,
+    SetTerms,
+    Status,
 )
 from lnh_services.store import state
 from lnh_services.store.eras import Eras, place
@@ -126,6 +129,7 @@ class DictStore:
         self.index = 0
         self.forgotten: list[frozenset[Key]] = []
         self.current = True
+        self.terms = SetTerms(lease_ms=limits.LEASE_MS)
 
     def answer(self, message: Message, now_ms: int) -> Message:
         match message:
@@ -144,6 +148,16 @@ class DictStore:
                     index=self.index,
                     current=self.current,
                 )
+            case SetTerms():
+                self.terms = message
+                self.index += 1
+                return Committed(index=self.index)
+            case Empty():  # status, of which a worker reads the terms
+                return Status(
+                    state="read-write", cluster=bytes(16), member=bytes(16), primary=bytes(16), epoch=1, in_sync=(),
+                    last_index=self.index, committed_index=self.index, applied_index=self.index,
+                    items=len(self.storage.items), bytes_on_disk=0, commits_per_second=0.0, terms=self.terms,
+                )  # fmt: skip
             case Count():
                 return Counted(
                     count=self.storage.count(message.table, message.scope), index=self.index, current=self.current

@@ -532,6 +532,41 @@ def test_a_read_only_lease_lets_everything_be_cached_until_everything_is_to_be_f
     assert len(caches.keys) == len(caches.sessions) == 0
 
 
+def test_a_read_only_member_honours_tokens_only_as_long_as_policy_says(
+    world: World, client: Client, keyring: bytes
+) -> None:
+    pair = generate_ec(client, keyring)
+    client.as_administrator().ask(admin.CLUSTER_POLICY, admin.PolicyChange(changes={"read_only_max": 60}))
+    lease(client.worker, mode=False)
+    sign(client, keyring, pair.private.handle)
+    world.now += 59
+    lease(client.worker, mode=False)
+    sign(client, keyring, pair.private.handle)
+    world.now += 2
+    lease(client.worker, mode=False)
+    for _ in range(2):  # by the long way, and when all is cached
+        with pytest.raises(errors.MemberReadOnly, match="more than 60 s"):
+            sign(client, keyring, pair.private.handle)
+    lease(client.worker, mode=True)
+    sign(client, keyring, pair.private.handle)
+
+
+def test_what_leases_are_granted_for_is_a_part_of_the_policy(world: World, client: Client) -> None:
+    po = client.as_administrator()
+    before = po.ask(admin.CLUSTER_POLICY, admin.PolicyChange()).policy
+    assert (before["lease_ms"], before["primary_alone"]) == (limits.LEASE_MS, "read-write")
+    changes = {"primary_alone": 30, "minimum_rsa_bits": 3072}
+    after = po.ask(admin.CLUSTER_POLICY, admin.PolicyChange(changes=changes)).policy
+    assert after == before | changes
+    assert world.store.terms == store.SetTerms(lease_ms=limits.LEASE_MS, alone_ms=30_000)
+    for wrong in ({"lease_ms": 5}, {"primary_alone": "never"}, {"primary_alone": 5, "minimum_rsa_bits": 1}):
+        with pytest.raises(errors.ArgumentInvalid):
+            po.ask(admin.CLUSTER_POLICY, admin.PolicyChange(changes=wrong))
+    assert po.ask(admin.CLUSTER_POLICY, admin.PolicyChange()).policy == after
+    asked = po.ask(admin.CLUSTER_POLICY, admin.PolicyChange(changes={"primary_alone": "read-write"})).policy
+    assert asked == after | {"primary_alone": "read-write"}
+
+
 def test_a_session_is_not_cached_when_what_it_was_checked_against_changed_meanwhile(
     world: World, client: Client, keyring: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -452,6 +452,7 @@ class Status(Message):
         lease_ms: what is left of the time in which this member is read-write by itself.
         lags: of the other members, where this one is primary.
         diverged: it dropped what it had applied, and no administrator has looked yet.
+        terms: what leases are granted for.
         hidden: items that are not seen: laid aside by a restore, or what one replaced and is to be swept.
         expelled: why it is no member any more; empty if it is.
     """
@@ -477,6 +478,7 @@ class Status(Message):
     diverged: bool = False
     expelled: str = ""
     hidden: int = 0
+    terms: SetTerms = SetTerms(lease_ms=limits.LEASE_MS)
 
 
 class Reading(Message):

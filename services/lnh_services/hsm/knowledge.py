@@ -79,6 +79,7 @@ class Knowledge:
         self._records_outdated = False  # they may be: good for what asked for them, and for nobody after it
         self.lease_until = 0.0
         self.read_write = True  # the lease's mode
+        self.read_only_since: float | None = None  # boot seconds
         self.owes_guesses = True  # failed logins of before this start, or of a time as read-only, may be to be told
         self.lapses = 0  # how often the lease was not a read-write one
         self.disturbed = 0  # how often answers of the store may have become outdated since they came
@@ -105,6 +106,10 @@ class Knowledge:
             self.forget_everything()  # what was cached while the member was read-only may be older than it is now
         self.lease_until = sent_at + attached.lease_ms / 1000
         self.read_write = attached.read_write
+        if attached.read_write:
+            self.read_only_since = None
+        elif self.read_only_since is None:
+            self.read_only_since = sent_at
 
     def is_leased(self) -> bool:
         """Whether the caches may be used."""

@@ -80,7 +80,7 @@ def open_ready(core: WorkerCore, entry: Entry) -> Ready | None:
             return None
         operation = OPERATIONS[header.operation]
         envelope = channel.open_request(session.keys, header, entry.body)
-        core.check_time(session.token)
+        core.check_times(session)
         core.check_envelope(operation, envelope)
         message: Any = codec.convert(envelope.fields, operation.request)
         permissions.check(header.operation, header.route, session.holder)

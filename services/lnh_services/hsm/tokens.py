@@ -92,6 +92,7 @@ class Session:
         sealed: the token as the client carries it.
         who: for the audit trail.
         depends: (table, id) of the records it was checked against; a change of one ends its life here.
+        read_only_max: seconds for which a member that is read-only honours it, by policy.
         alive: false once one of them changed: an operation that waited must look before it acts.
     """
 
@@ -102,4 +103,5 @@ class Session:
     who: str
     keyring_keys: KeyringKeys | None = field(repr=False)
     depends: frozenset[tuple[str, bytes]]
+    read_only_max: int
     alive: bool = True

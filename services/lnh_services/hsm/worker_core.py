@@ -33,6 +33,7 @@ from lnh_common.errors import (
     Internal,
     LnhError,
     MalformedMessage,
+    MemberReadOnly,
     ObjectUnknown,
     PermissionDenied,
     SealBroken,
@@ -184,7 +185,7 @@ class WorkerCore(Knowledge):
             if credential is None:
                 if session is None:
                     session = yield from self._open_session(token, opened)
-                self.check_time(session.token)
+                self.check_times(session)
             value = yield from self._serve_opened(operation, header, envelope, session, credential)
         except LnhError as error:
             self.refused += 1
@@ -313,6 +314,15 @@ class WorkerCore(Knowledge):
         """Raises TokenExpired."""
         if self.utc() > token.expires + limits.CLOCK_TOLERANCE:
             raise TokenExpired("this session's token has expired")
+
+    def check_times(self, session: Session) -> None:
+        """Raises TokenExpired, or MemberReadOnly when this member has been read-only for longer than policy allows."""
+        self.check_time(session.token)
+        if self.read_only_since is not None and self.boot() - self.read_only_since > session.read_only_max:
+            raise MemberReadOnly(
+                f"this member has been read-only for more than {session.read_only_max} s (policy read_only_max): "
+                "its tokens may have been revoked since; use another member, or connect this one to the primary"
+            )
 
     def check_alive(self, request: Request[Any]) -> Steps[None]:
         """Check the session anew when what it rests on may have changed while the request waited.

@@ -30,6 +30,7 @@ from lnh_services.store.history import Base, Removed
 from lnh_services.store.local import Interest
 from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds
 from lnh_services.store.peers import Peers
+from lnh_services.store.primary import LOOKS_MS
 from lnh_services.store.protocol import (
     Effect,
     Erase,
@@ -44,12 +45,12 @@ from lnh_services.store.protocol import (
 )
 from lnh_services.store.replica import Phase, Replica
 from lnh_services.store.snapshots import Incoming
-from lnh_services.store.transfer import Transfer, Transfers
+from lnh_services.store.transfer import Offer, Transfer, Transfers
 from lnh_services.store.writer import Writer, certain
 
 R = TypeVar("R", bound=Message)
 
-TICK: Final = 0.05  # how often the replica looks at the time while there are other members
+TICK: Final = LOOKS_MS / 1000  # seconds: how often the replica looks at the time while there are other members
 SLOW_TICK: Final = 0.5  # ... and while there are none; and how often a trouble is looked at again
 
 Tell = Callable[[WorkerId, messages.Forget], None]
@@ -384,7 +385,9 @@ class Driver:
         self._turn(lambda now: self.replica.receive(now, sender, message))
 
     def _heard_of_snapshot(self, sender: MemberId, word: Transfer) -> None:
-        if self._damage is None and self.replica.cluster:
+        if self._damage is not None or not self.replica.cluster:
+            return
+        if not isinstance(word, Offer) or self.replica.wants_snapshot(word.epoch):
             self._transfers.hear(self.replica.cluster, sender, word)
 
     def _arrived(self, sender: MemberId, epoch: Epoch, base: Base, incoming: Incoming) -> None:

@@ -23,6 +23,7 @@ def status(driver: Driver) -> messages.Status:
     """How the store stands now."""
     replica = driver.replica
     trouble, sizes = driver.trouble, driver.sizes()
+    terms = replica.standing_committed().terms
     return messages.Status(
         state=_state(driver),
         cluster=replica.cluster,
@@ -48,6 +49,7 @@ def status(driver: Driver) -> messages.Status:
         diverged=replica.diverged,
         expelled=_expelled(replica),
         hidden=sizes.hidden,
+        terms=messages.SetTerms(lease_ms=terms.lease_ms, alone_ms=terms.alone_ms),
     )
 
 

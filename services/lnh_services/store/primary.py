@@ -46,6 +46,7 @@ from lnh_services.store.protocol import (
 )
 
 DRIFT: Final = 0.02  # how much faster one member's clock may run than another's
+LOOKS_MS: Final = 50  # how often `tick` looks whether something has ended
 RESEND: Final = 0.3  # seconds after which what was not answered is said again
 ALIVE: Final = 0.6  # a member heard of so lately may be added to the set
 OPEN_PATIENCE: Final = 2.0  # for the word of those awaited, before other promises are gathered
@@ -91,6 +92,11 @@ class Leaving:
 
     origin: Origin | None
     entry: int = 0
+
+
+def granted_ms(lease_ms: int) -> int:
+    """What a member is granted of L: when it has certainly ended, and that was noticed, L is over, and not more."""
+    return max(int(lease_ms / (1 + DRIFT)) - LOOKS_MS, lease_ms // 2)
 
 
 class Primary:
@@ -277,7 +283,7 @@ class Primary:
             self._know(progress, ping.incarnation)
         lease_ms = 0
         if ping.epoch == self._epoch and self.may_grant(sender) and self._acts():
-            lease_ms = self._local.standing_committed().terms.lease_ms
+            lease_ms = granted_ms(self._local.standing_committed().terms.lease_ms)
             progress.granted_until = max(progress.granted_until, self.grant_end(now, lease_ms))
         self._local.send(sender, Pong(self._epoch, ping.number, lease_ms, self._local.committed))
 

@@ -309,14 +309,18 @@ class Replica(Local):
         if epoch == self.promised:
             self.send(sender, self.report(epoch))
 
+    def wants_snapshot(self, epoch: Epoch) -> bool:
+        """Whether a snapshot for this epoch may be of use."""
+        return self.role is not None and self.expelled is None and epoch == self.promised
+
     def offered(self, now: Instant, sender: MemberId, snapshot: int, epoch: Epoch, base: Base) -> list[Effect]:
         """A snapshot of another member's state has arrived whole; it is installed by an Install, or not at all."""
-        if self.role is not None and self.expelled is None and epoch == self.promised and self._offer is None:
+        if self.wants_snapshot(epoch) and self._offer is None:
             self._offer = (sender, snapshot, base)
         return self._done(now)
 
     def tick(self, now: Instant) -> list[Effect]:
-        """Time passes; to be called every 50 ms while there are other members, and after the disk refused something."""
+        """Time passes; called every LOOKS_MS while there are other members, and after the disk refused something."""
         self._refused = False
         if self.role is not None and self.expelled is None:
             self.role.tick(now)

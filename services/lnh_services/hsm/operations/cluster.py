@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Final
 
 import msgspec
@@ -31,9 +32,12 @@ from lnh_common.messages.base import Empty, Operation
 from lnh_common.messages.overview import SEEN, Overview
 from lnh_common.messages.session import Role, Ways, WayView
 from lnh_services.hsm import credentials
+from lnh_services.hsm import policy as rules
+from lnh_services.hsm.operations import terms
 from lnh_services.hsm.operations.passwords import derive
 from lnh_services.hsm.operations.policies import change_policy
 from lnh_services.hsm.permissions import BUILTIN_ROLES
+from lnh_services.hsm.policy import Policy
 from lnh_services.hsm.records import (
     ClientRecord,
     CredentialRecord,
@@ -193,7 +197,19 @@ def _assign(worker: WorkerCore, request: Request[Assignment], *, assigned: bool)
 
 def policy(worker: WorkerCore, request: Request[PolicyChange]) -> Steps[PolicyView]:
     """The PO shows, or changes, the cluster's policy."""
-    return (yield from change_policy(worker, request))
+    changes = request.message.changes
+    in_log = {name: value for name, value in changes.items() if name in terms.FIELDS}
+    rest = {name: value for name, value in changes.items() if name not in terms.FIELDS}
+    known = yield from terms.current()
+    if in_log and not (yield from worker.acted_before(request)):
+        wanted = terms.changed(known, in_log)
+        rules.change_policy(Policy(), rest)  # all of it, or nothing
+        if wanted != known:
+            yield from ask(Peer.STORE, store.TERMS, wanted)
+            known = wanted
+    asked = dataclasses.replace(request, message=PolicyChange(changes=rest))
+    view = yield from change_policy(worker, asked, note=bool(in_log))
+    return PolicyView(policy=view.policy | terms.shown(known))
 
 
 def _member(state: membership.MemberState) -> MemberView:

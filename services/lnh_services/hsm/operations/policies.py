@@ -32,13 +32,19 @@ def effective_policy(worker: WorkerCore, keyring: bytes = b"") -> Steps[Policy]:
     return policy
 
 
-def change_policy(worker: WorkerCore, request: Request[PolicyChange], keyring: bytes = b"") -> Steps[PolicyView]:
-    """Show a policy, or change some of its fields; raises PolicyForbids naming a field that would loosen it."""
+def change_policy(
+    worker: WorkerCore, request: Request[PolicyChange], keyring: bytes = b"", *, note: bool = False
+) -> Steps[PolicyView]:
+    """Show a policy, or change some of its fields; raises PolicyForbids naming a field that would loosen it.
+
+    Args:
+        note: write the record in any case, so that it is known that this request has acted.
+    """
     where = policy_id(keyring)
     stored, version = yield from worker.versioned(PolicyRecord, where, cached=False)
     fields = dict(stored.fields if stored else {})
     changes = request.message.changes
-    if changes and not (yield from worker.acted_before(request)):
+    if (changes or note) and not (yield from worker.acted_before(request)):
         fields.update(changes)
         if keyring:
             rules.merge((yield from effective_policy(worker)), fields)

@@ -213,6 +213,7 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[Sessio
     if client is not None and client.monitor and not token.grants:
         holder = Holder(permissions=BUILTIN_ROLES["monitor"], client=True)
     depends |= {("policy", policy_id()), ("policy", policy_id(keyring))}
+    policy = yield from effective_policy(worker, keyring)
     who = "+".join(grant.name or grant.role.value for grant in token.grants)
     return Session(
         sealed,
@@ -222,6 +223,7 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[Sessio
         f"{who}@{client.name}" if client else who,
         KeyringKeys.derive(token.keyring_key, worker.secrets().secrets.cluster, keyring) if token.keyring_key else None,
         frozenset(depends),
+        policy.read_only_max,
     )
 
 
