@@ -54,13 +54,14 @@ class WorkerSecrets(Confidential):
 
 
 class Derive(Confidential):
-    """One Argon2id (RFC 9106): memory in KiB, passes, lanes."""
+    """One Argon2id (RFC 9106): memory in KiB, passes, lanes; `stranger`: for a machine that is not registered."""
 
     password: bytes
     salt: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     memory: Annotated[int, msgspec.Meta(ge=8, le=1 << 21)]
     passes: Annotated[int, msgspec.Meta(ge=1, le=16)]
     lanes: Annotated[int, msgspec.Meta(ge=1, le=16)]
+    stranger: bool = False
 
 
 class Derived(Confidential):

@@ -1,7 +1,8 @@
 """The Argon2id process: one derivation at a time, so that guessing passwords cannot starve signing.
 
 It keeps nothing, and knows neither users nor keys: a password and a salt come in, 32 bytes go out
-(RFC 9106). What waits is bounded, else Busy; what nobody waits for any more is dropped.
+(RFC 9106). What waits is bounded, else Busy; what nobody waits for any more is dropped. Machines that are not
+registered have one derivation between them, so that they cannot keep the clients out.
 """
 
 from __future__ import annotations
@@ -42,11 +43,21 @@ class Derivations:
     def __init__(self, queue: int = limits.ARGON2_QUEUE) -> None:
         self._queue: Final = queue
         self._waiting = 0
+        self._strangers = 0  # of whom one is served at a time, and none waits
         self._turn: Final = asyncio.Lock()
 
     async def on_derive(self, call: Call, request: Derive) -> Derived:
         if self._waiting >= self._queue:
             raise Busy(f"{self._queue} logins wait for their turn, which is the limit")
+        if request.stranger and self._strangers:
+            raise Busy("the password of another machine that is not registered is being checked; one at a time")
+        self._strangers += request.stranger
+        try:
+            return await self._in_turn(request)
+        finally:
+            self._strangers -= request.stranger
+
+    async def _in_turn(self, request: Derive) -> Derived:
         self._waiting += 1
         try:
             await self._turn.acquire()
