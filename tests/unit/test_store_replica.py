@@ -209,6 +209,16 @@ def test_a_refused_creation_leaves_no_cluster() -> None:
     assert replica.phase is Phase.NONE
 
 
+def test_a_joiner_whose_disk_is_full_is_told_so_and_may_begin_again() -> None:
+    replica = Replica(b"i" * 16)
+    error = StorageFailed("the disk is full")
+    effects = replica.adopt(at(), RequestId(1), CLUSTER, INFO[A], (INFO[A], INFO[B]))
+    assert say.Reply(RequestId(1), error) in replica.refused(at(), only(say.Persist, effects).number, error)
+    assert replica.phase is Phase.NONE
+    effects = carried_out(replica, replica.adopt(at(), RequestId(2), CLUSTER, INFO[A], (INFO[A], INFO[B])), at())
+    assert say.Reply(RequestId(2), 0) in effects
+
+
 def test_erasing_ends_in_no_cluster() -> None:
     replica = founded()
     erase = only(say.Erase, replica.destroy(at(), RequestId(9)))

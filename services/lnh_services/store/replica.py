@@ -50,7 +50,7 @@ from lnh_common.messages.store import MemberInfo
 from lnh_services.store import log
 from lnh_services.store.follower import Follower
 from lnh_services.store.history import Base, History, Removed, Standing
-from lnh_services.store.local import Handing, Interest, Local, Origin
+from lnh_services.store.local import NOTHING_BEFORE, Handing, Interest, Local, Origin
 from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds
 from lnh_services.store.opener import Opener
 from lnh_services.store.primary import Primary
@@ -138,7 +138,8 @@ class Replica(Local):
         """Begin, empty, as a member of a cluster that has just listed this one."""
         self._found(cluster, member, Standing(members=members))
         self.role = Follower(self, now)
-        self.when_durable(lambda: self._out.append(Reply(request, 0)))
+        self._asked[NOTHING_BEFORE] = request  # answered by whatever becomes of the beginning
+        self.when_durable(lambda: self.answer(self._asked.pop(NOTHING_BEFORE), 0))
         return self._done(now)
 
     def _found(self, cluster: ClusterId, member: MemberInfo, standing: Standing) -> None:
