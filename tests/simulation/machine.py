@@ -26,6 +26,7 @@ from lnh_services.store.protocol import (
     Instant,
     Message,
     Persist,
+    Ping,
     ReadId,
     Reply,
     Report,
@@ -321,7 +322,8 @@ class Process:
         else:
             self.run(lambda now: self.replica.receive(now, sender, message))
         incarnation = getattr(message, "incarnation", None)
-        if incarnation is not None and not isinstance(message, Appended):
+        heeded = isinstance(message, Ping) or getattr(message, "epoch", None) == self.replica.promised
+        if incarnation is not None and heeded and not isinstance(message, Appended):
             self.heard[sender] = incarnation
 
     def _hear_acknowledgement(self, sender: MemberId, message: Appended) -> None:

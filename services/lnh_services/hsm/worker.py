@@ -52,12 +52,13 @@ from lnh_services.serving import EXIT_OK, open_member
 log = Log("hsm.worker")
 
 _BURST: Final = 64  # messages taken from one socket before the others are looked at
-_ATTACH_EVERY: Final = limits.WORKER_LEASE_MS / 3000
+_ATTACH_EVERY: Final = limits.WORKER_LEASE_MS / 2000
 _SECRETS_EVERY: Final = 5.0
 _USES_EVERY: Final = 60.0
 _MERGE_WITHIN: Final = 60.0
 _STOP_WITHIN: Final = 2.0
 _UNSENT_RETRY: Final = 0.05
+_AUDITS: Final = 256  # requests whose acts are recorded together, at most
 _HOLD: Final = 0.004  # seconds an answer waits at most for others to travel with
 # Seconds after which an unanswered ask is sent again: its peer was started anew. All of them may be.
 _AGAIN_AFTER: Final[dict[Peer, float]] = {
@@ -95,9 +96,9 @@ class Task:
 
 @dataclass(eq=False)
 class Waiting:
-    """An ask without an answer yet; `sent_at` is None while its peer could not be reached."""
+    """An ask without an answer yet, and who waits for it; `sent_at` is None while its peer could not be reached."""
 
-    task: Task
+    tasks: list[Task]
     peer: Peer
     operation: Operation[Any, Any]
     frames: list[bytes]
@@ -137,6 +138,7 @@ class Worker:
         self._address = directory.worker_address(number)
         self._waiting: dict[int, Waiting] = {}
         self._answers: dict[bytes, Bundle] = {}  # to be sent, by balancer
+        self._audits: list[tuple[Task, hsm.AuditEntry]] = []  # to be sent, as one
         self._slow: SlowWork[Task] = SlowWork()
         self._ids = itertools.count(1)
         self._stopping = False
@@ -328,6 +330,8 @@ class Worker:
         self._send(way_back, frames)
 
     def _flush(self) -> None:
+        if self._audits:
+            self._send_audits()
         for balancer_id, bundle in self._answers.items():
             try:
                 self._front.send_multipart([balancer_id, bundle.take()], zmq.NOBLOCK)
@@ -339,11 +343,27 @@ class Worker:
     # --- asking
 
     def _ask(self, task: Task, asked: Ask) -> None:
+        if isinstance(asked.message, hsm.Audit) and len(asked.message.entries) == 1:
+            self._audits.append((task, asked.message.entries[0]))
+            if len(self._audits) >= _AUDITS:
+                self._send_audits()
+        else:
+            self._ask_for([task], asked)
+
+    def _send_audits(self) -> None:
+        """Record together what several requests are about to do: each waits until all of it is recorded."""
+        tasks = [task for task, _ in self._audits]
+        entries = tuple(entry for _, entry in self._audits)
+        self._audits = []
+        self._ask_for(tasks, Ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=entries)))
+
+    def _ask_for(self, tasks: list[Task], asked: Ask) -> None:
         number = next(self._ids)
-        left = max(1, min(int((task.deadline.at - boot_time()) * 1000), limits.MAX_DEADLINE_MS))
+        latest = max(task.deadline.at for task in tasks)
+        left = max(1, min(int((latest - boot_time()) * 1000), limits.MAX_DEADLINE_MS))
         header = wire.request(asked.operation.name, number, left)
         frames = [header.pack(), b"", codec.encode(asked.message)]
-        waiting = Waiting(task, asked.peer, asked.operation, frames)
+        waiting = Waiting(tasks, asked.peer, asked.operation, frames)
         self._waiting[number] = waiting
         self._transmit(waiting)
 
@@ -370,7 +390,8 @@ class Worker:
         except LnhError as error:
             log.failure("malformed answer", peer=peer.value, error=str(error))
             return
-        self._advance(waiting.task, answer)
+        for task in waiting.tasks:
+            self._advance(task, answer)
 
     def _told(self, peer: Peer, header: Header, body: bytes) -> None:
         if peer is Peer.STORE and header.operation == store.FORGET.name:
@@ -401,14 +422,17 @@ class Worker:
             self._start(self._report_uses(), _USES_EVERY)
         due = min(self._next_attach if self.core.identity else now + 1, self._next_secrets, self._next_uses)
         for number, waiting in list(self._waiting.items()):
-            if waiting.task.deadline.at <= now:
+            late = [task for task in waiting.tasks if task.deadline.at <= now]
+            for task in late:
+                waiting.tasks.remove(task)
+                self._advance(task, _too_late(waiting.operation))
+            if not waiting.tasks:
                 del self._waiting[number]
-                self._advance(waiting.task, _too_late(waiting.operation))
                 continue
             again = _UNSENT_RETRY if waiting.sent_at is None else _AGAIN_AFTER[waiting.peer]
             if (waiting.sent_at or now - again) + again <= now:
                 self._transmit(waiting)
-            due = min(due, waiting.task.deadline.at, now + _UNSENT_RETRY)
+            due = min(due, now + _UNSENT_RETRY, *(task.deadline.at for task in waiting.tasks))
         for task in self._slow.waiting() if self._slow else ():
             if task.deadline.at <= now:
                 self._slow.give_up(task)
