@@ -47,7 +47,7 @@ _JOIN_LIMIT: Final = 180.0  # seconds, of a full cluster
 _PATIENCE: Final = 120.0
 
 
-def _wait(condition: Callable[[], object], what: str) -> None:
+def wait(condition: Callable[[], object], what: str) -> None:
     """Raises TimeoutError when it does not come."""
     end = time.monotonic() + _PATIENCE
     while not condition():
@@ -106,7 +106,7 @@ class Writer:
 
 
 class Running:
-    """A cluster of three members with two workers each, and a KRCO's session through each."""
+    """A cluster of three members, and a KRCO's session through each."""
 
     def __init__(self, place: Place, steps: Steps, sessions: dict[Member, KeyringSession]) -> None:
         self.place = place
@@ -133,18 +133,19 @@ class Running:
         with ExitStack() as stack:
             writers = [stack.enter_context(Writer(self.sessions[member], timeout)) for member in members]
             began = time.monotonic()
-            _wait(lambda: all(len(writer.begun_after(began)) >= 20 for writer in writers), "writes")
+            wait(lambda: all(len(writer.begun_after(began)) >= 20 for writer in writers), "writes")
             yield writers
 
 
 @contextmanager
-def running() -> Iterator[Running]:
+def running(workers: int = 2) -> Iterator[Running]:
+    """Three members with so many workers each."""
     place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))
     with ExitStack() as stack:
         try:
             place.create()
             steps = Steps(place, quiet=True)
-            steps.environment["LNH_WORKERS"] = "2"
+            steps.environment["LNH_WORKERS"] = str(workers)
             local.set_up(steps)
             local.make_keyring(steps)
             steps.run("lnh", "cluster", "policy", "objects_per_keyring=1000000")
@@ -203,9 +204,7 @@ def secondary_lost(cluster: Running) -> tuple[float, float]:
     with cluster.writing(first, timeout=limits.DEADLINE) as (writer,):
         moment = time.monotonic()
         cluster.steps.kill(lost)
-        _wait(
-            lambda: time.monotonic() > moment + 2 * L and len(writer.begun_after(moment)) >= 20, "writes after a loss"
-        )
+        wait(lambda: time.monotonic() > moment + 2 * L and len(writer.begun_after(moment)) >= 20, "writes after a loss")
     committed = [ended for _, ended in writer.writes]
     gaps = [(later - earlier, earlier) for earlier, later in pairwise(committed)]
     usual = statistics.median(gap for gap, earlier in gaps if earlier < moment)
@@ -221,7 +220,7 @@ def primary_back(cluster: Running) -> float:
         with stopped(cluster.place.first):
             away = time.monotonic() + _AWAY
             refused = [writer.refused for writer in writers]
-            _wait(
+            wait(
                 lambda: (
                     time.monotonic() > away
                     and all(writer.check() > before for writer, before in zip(writers, refused, strict=True))
@@ -229,7 +228,7 @@ def primary_back(cluster: Running) -> float:
                 "members without a primary",
             )
             moment = time.monotonic()
-        _wait(lambda: all(writer.begun_after(moment) for writer in writers), "writes with the primary back")
+        wait(lambda: all(writer.begun_after(moment) for writer in writers), "writes with the primary back")
     cluster.whole()
     return max(writer.begun_after(moment)[0] for writer in writers) - moment
 
@@ -239,13 +238,13 @@ def primary_removed(cluster: Running, lost: Member, through: Member, *others: Me
     with cluster.administration(through) as administration, cluster.writing(through, *others) as writers:
         cluster.steps.kill(lost)
         away = time.monotonic() + _AWAY
-        _wait(
+        wait(
             lambda: time.monotonic() > away and administration.member(through.name).state == "read-only",
             "a member without its primary",
         )
         moment = time.monotonic()
         administration.delete_member(lost.name)
-        _wait(lambda: all(writer.begun_after(moment) for writer in writers), "writes under another primary")
+        wait(lambda: all(writer.begun_after(moment) for writer in writers), "writes under another primary")
     return max(writer.begun_after(moment)[0] for writer in writers) - moment
 
 
