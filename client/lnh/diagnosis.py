@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from lnh_common import limits
+from lnh_common.messages import member
 from lnh_common.messages.overview import BackupFigures, Figures, Overview, Sight
 from lnh_common.versions import lacking_groups
 
@@ -76,10 +77,19 @@ class Scene:
     Args:
         overview: as a member told it.
         asked_at: UTC seconds by the clock of the machine that asked.
+        local: whether it is looked at from the member's own machine.
+        supervisor: what the supervisor says there; None where it does not answer, or is not asked.
     """
 
     overview: Overview
     asked_at: float
+    local: bool = False
+    supervisor: member.Status | None = None
+
+    @property
+    def asked(self) -> Sight | None:
+        """The member that was asked, as it sees itself."""
+        return next((each for each in self.members if each.id == self.overview.seen.member), None)
 
     @property
     def members(self) -> tuple[Sight, ...]:
@@ -138,6 +148,34 @@ def _primary_alone(scene: Scene) -> Iterator[Spot]:
         yield Spot(primary.name, f"the primary {primary.name} is alone: no other member is in step")
 
 
+# --- the member that was asked
+
+
+def _stopped(scene: Scene) -> Iterator[Spot]:
+    if scene.local and scene.supervisor is None:
+        yield Spot("", "no supervisor runs this member")
+
+
+def _restarts(scene: Scene) -> Iterator[Spot]:
+    for service in scene.supervisor.services if scene.supervisor is not None else ():
+        if service.state != "running":
+            ended = f" (the last one ended with {service.exit})" if service.exit is not None else ""
+            yield Spot("", f"the {service.name} service is {service.state}, after {service.restarts} restarts{ended}")
+
+
+def _no_cluster(scene: Scene) -> Iterator[Spot]:
+    if scene.members and not scene.overview.seen.cluster:
+        yield Spot("", f"{scene.members[0].name} is in no cluster")
+
+
+def _cut_off(scene: Scene) -> Iterator[Spot]:
+    asked = scene.asked
+    others = [each for each in scene.members if each is not asked]
+    alone = bool(others) and all(each.state == "unreachable" for each in others)
+    if asked is not None and asked is not scene.primary and alone:
+        yield Spot(asked.name, f"{asked.name}, which was asked, hears no other member")
+
+
 # --- members
 
 
@@ -165,7 +203,8 @@ def _joining_long(scene: Scene) -> Iterator[Spot]:
 
 def _diverged(scene: Scene) -> Iterator[Spot]:
     for each in scene.members:
-        if each.state == "diverged":
+        store = each.figures.store if each.figures is not None else None
+        if each.state == "diverged" or (store is not None and store.diverged):
             yield Spot(each.name, f"{each.name} had to drop entries it had applied, and nobody has looked at them")
 
 
@@ -200,7 +239,7 @@ def _many_members(scene: Scene) -> Iterator[Spot]:
 
 
 def _one_member(scene: Scene) -> Iterator[Spot]:
-    if len(scene.members) == 1:
+    if len(scene.members) == 1 and scene.overview.seen.cluster:
         yield Spot("", "the cluster has one member")
 
 
@@ -315,9 +354,9 @@ def _backup_failed(scene: Scene) -> Iterator[Spot]:
         if kept is not None and kept.problem:
             yield Spot(each.name, f"the backup directory of {each.name} cannot be used: {kept.problem}")
     # The schedule is the cluster's: what its last run came to is the same at every member.
-    for member, problem in sorted({(each.last_member, each.last_problem) for each in _backups(scene)}):
+    for name, problem in sorted({(each.last_member, each.last_problem) for each in _backups(scene)}):
         if problem:
-            yield Spot(member, f"the last scheduled backup{f' ({member})' if member else ''} failed: {problem}")
+            yield Spot(name, f"the last scheduled backup{f' ({name})' if name else ''} failed: {problem}")
 
 
 def _backup_overdue(scene: Scene) -> Iterator[Spot]:
@@ -347,6 +386,15 @@ CHECKS: Final = (
     Check("primary-alone", _PROBLEM, _primary_alone,
           "what it acknowledges now is on one machine only, and lost with it",
           "bring the other members back, or let a new one join: lnh member invite"),
+    Check("stopped", _PROBLEM, _stopped,
+          "it serves nobody",
+          "start it: lnh-member --member-dir DIR, or its systemd unit"),
+    Check("service-not-running", _PROBLEM, _restarts,
+          "the member does only part of its work",
+          "the supervisor starts it again; if it stays so, look at its log in DIR/log"),
+    Check("cut-off", _PROBLEM, _cut_off,
+          "it may be the one that is cut off: then all is well with the others, and it knows nothing of it",
+          "ask another one: lnh doctor --member HOST:PORT; then mend the network of {where}"),
     Check("member-unreachable", _PROBLEM, _unreachable,
           "it serves nobody, and the cluster survives one loss fewer",
           "start it, or mend its network (base port to base port + 3); lost for good: lnh member delete {where}"),
@@ -404,6 +452,9 @@ CHECKS: Final = (
     Check("figures-missing", _ADVICE, _tells_nothing,
           "what is wrong there is not seen",
           "ask again; a member of version 0.1 cannot tell: upgrade {where}"),
+    Check("no-cluster", _ADVICE, _no_cluster,
+          "it serves no clients",
+          "lnh cluster create, or lnh cluster join with an invitation of another member"),
     Check("one-member", _ADVICE, _one_member,
           "its loss is the loss of everything since the last backup",
           "let another one join: lnh member invite"),

@@ -23,7 +23,7 @@ from lnh_common.bus import curve
 from lnh_common.messages import membership
 from lnh_services.paths import MemberDirectory
 from members import Load, Members, private_key, three_members
-from processes import ask, wait_until
+from processes import ask, free_base_port, wait_until
 
 WITHIN = 60.0
 
@@ -246,6 +246,19 @@ def diagnosis(members: Members, through: Member) -> dict[str, set[str]]:
     return found
 
 
+def tells_all(members: Members, through: Member) -> bool:
+    """Whether `lnh top` shows of every member that all of it serves."""
+    shown = json.loads(members.steps.run("lnh", "top", "--json", through=through))["seen"]["members"]
+    assert [each["name"] for each in shown] == [member.name for member in members.all]
+    told = [each["figures"] or {} for each in shown]
+    return all(
+        each.get("store") and each["store"]["applied_index"] > 0 and abs(seen["skew_ms"]) < 2000
+        and each["balancer"] and each["balancer"]["workers_serving"] == 1
+        and each["hsm"] and each["hsm"]["state"] == "activated"
+        for seen, each in zip(shown, told, strict=True)
+    )  # fmt: skip
+
+
 def scraped(port: int) -> str:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
@@ -259,20 +272,20 @@ def test_a_member_that_lost_power_is_seen_to_be_away_and_comes_back_in_step(memb
     away = next(member for member in members.all if member is not members.primary())
     here = next(member for member in members.all if member is not away)
     wait_until(lambda: diagnosis(members, here) == {}, "a cluster that is well", WITHIN)
-    shown = json.loads(members.steps.run("lnh", "top", "--json", through=away))
-    for each in shown["seen"]["members"]:
-        assert each["figures"]["store"]["applied_index"] > 0
-        assert each["figures"]["balancer"]["workers_serving"] == 1
-        assert each["figures"]["hsm"]["state"] == "activated"
-        assert abs(each["skew_ms"]) < 2000
+    wait_until(lambda: tells_all(members, away), "every member's figures", WITHIN)
     plain = members.steps.run("lnh", "top", through=away).splitlines()
     assert plain[0].split()[:4] == ["name", "group", "role", "state"]
     assert [line.split()[0] for line in plain[1:4]] == [member.name for member in members.all]
+    port = free_base_port()  # while the member still has its own
     away.stop(signal.SIGKILL)
     wait_until(lambda: diagnosis(members, here) == {"member-unreachable": {away.name}}, "the doctor to see it", WITHIN)
+    there = json.loads(members.steps.run("lnh", "doctor", "--member-dir", away.directory, "--json", fails_with=1))
+    assert "stopped" in {finding["check"] for finding in there["findings"]}
+    itself = json.loads(members.steps.run("lnh", "doctor", "--member-dir", here.directory, "--json", fails_with=1))
+    assert itself["seen_from"] == here.name
+    assert {f["check"] for f in itself["findings"] if f["severity"] == "problem"} == {"member-unreachable"}
     with members.sessions(away) as sessions:
         made = {sessions[0].generate_key(lnh.KeyType.AES, 256, label=os.urandom(4).hex()).handle for _ in range(20)}
-    port = local.free_ports()
     members.steps.environment["LNH_METRICS_PORT"] = str(port)
     members.steps.start(away)
     del members.steps.environment["LNH_METRICS_PORT"]

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from lnh.diagnosis import CHECKS, Finding, Scene, Severity, diagnose
+from lnh_common.messages.member import ServiceState, Status
 from lnh_common.messages.membership import ServiceHealth
 from lnh_common.messages.overview import (
     BackupFigures,
@@ -15,6 +16,7 @@ from lnh_common.messages.overview import (
     HsmFigures,
     MachineFigures,
     Overview,
+    Seen,
     StoreFigures,
 )
 from models.overviews import AT, GIB, figures, overview, sight
@@ -28,6 +30,8 @@ class Ill:
     where: str
     what: str
     asked_at: float = AT
+    local: bool = False
+    supervisor: Status | None = None
     also: frozenset[str] = frozenset()  # other checks that see the same trouble
 
 
@@ -54,6 +58,26 @@ ILL: dict[str, Ill] = {
             sight("a"), sight("b", state="unreachable", figures=None), sight("c", state="unreachable", figures=None)
         ),
         "a", "a is alone", also=frozenset({"member-unreachable"}),
+    ),
+    "stopped": Ill(overview(), "", "no supervisor runs", local=True),
+    "service-not-running": Ill(
+        overview(), "", "the backup service is waiting, after 3 restarts (the last one ended with -9)",
+        local=True, supervisor=Status(ready=False, services=(
+            ServiceState(name="store", state="running", pid=7, restarts=0, since=9.0),
+            ServiceState(name="backup", state="waiting", pid=0, restarts=3, since=0.5, exit=-9),
+        )),
+    ),
+    "cut-off": Ill(
+        overview(
+            sight("a", state="unreachable", figures=None), sight("b", state="read-only"),
+            sight("c", state="unreachable", figures=None), member=b"b" * 16,
+        ),
+        "b", "b, which was asked, hears no other member",
+        also=frozenset({"primary-silent", "member-unreachable", "group-unavailable"}),
+    ),
+    "no-cluster": Ill(
+        overview(sight("a", id=b"", role="none", state="none"), cluster=b"", member=b"", primary=b"", groups=()),
+        "", "a is in no cluster",
     ),
     "member-unreachable": Ill(
         with_b(state="unreachable", last_heard=0, figures=None), "b", "b is unreachable, never heard"
@@ -109,7 +133,7 @@ ILL: dict[str, Ill] = {
 
 
 def findings(ill: Ill) -> list[Finding]:
-    return diagnose(Scene(ill.shown, ill.asked_at))
+    return diagnose(Scene(ill.shown, ill.asked_at, local=ill.local, supervisor=ill.supervisor))
 
 
 def test_a_cluster_that_is_well_has_no_finding() -> None:
@@ -132,6 +156,17 @@ def test_a_check_finds_what_it_is_for_and_says_what_to_do(name: str) -> None:
     for text in (finding.what, finding.why, finding.do):
         assert text
         assert "{" not in text
+
+
+def test_what_was_dropped_is_told_also_of_a_member_that_joins() -> None:
+    shown = with_b(state="joining", figures=figures(store=StoreFigures(diverged=True)))
+    assert {finding.check for finding in diagnose(Scene(shown, AT))} == {"diverged"}
+
+
+def test_a_member_of_which_nothing_is_seen_is_told_by_its_supervisor_alone() -> None:
+    seen = Seen(cluster=b"", member=b"", primary=b"", epoch=0, at=1000 * AT, groups=(), members=())
+    scene = Scene(Overview(label="", seen=seen), AT, local=True)
+    assert [finding.check for finding in diagnose(scene)] == ["stopped"]
 
 
 def test_problems_come_before_advice() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import urllib.request
@@ -10,9 +11,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from lnh.cli import top
 from lnh_common import codec
+from lnh_common.errors import Unreachable
 from lnh_common.messages import backup, balancer, console, store
 from lnh_common.messages.membership import MemberState, ServiceHealth, View
 from lnh_common.messages.overview import Figures, MachineFigures, StoreFigures
@@ -72,7 +75,9 @@ def test_a_member_tells_what_its_services_told() -> None:
         commits_per_second=2.5, lease_ms=1400, lags=STATUS.lags,
     )  # fmt: skip
     assert told.balancer is not None
-    assert (told.balancer.p99, told.balancer.workers, told.balancer.workers_serving) == (4000, 3, 1)
+    assert told.balancer.p99 == 4000
+    workers = (told.balancer.workers, told.balancer.workers_serving, told.balancer.workers_silent)
+    assert workers == (3, 2, 1)
     assert told.hsm is not None
     assert told.hsm.locked_memory
     assert told.backup is not None
@@ -129,7 +134,7 @@ def test_every_metric_has_its_samples_when_everything_is_told() -> None:
     assert values("lnh_group_available") == [({"group": "east"}, 0.0), ({"group": "local"}, 1.0)]
     assert values("lnh_latency_seconds")[1] == ({"quantile": "0.99"}, 0.004)
     assert values("lnh_member_heard_seconds")[1] == ({"member": "b"}, 10.0)
-    assert values("lnh_workers_serving") == [({}, 1.0)]
+    assert values("lnh_workers_serving") == [({}, 2.0)]
     ((_, lease),) = values("lnh_store_lease_seconds")
     assert lease == pytest.approx(1.4)
 
@@ -192,6 +197,44 @@ def test_the_dashboard_names_metrics_and_labels_that_there_are() -> None:
 
 
 # --- lnh top
+
+
+def drawn(look: Any, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(look)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100, 250])
+def test_top_fits_the_terminal_and_keeps_what_matters_most(width: int) -> None:
+    shown = overviews.overview(*(overviews.sight(name, group="a group") for name in "abc"))
+    columns = top.fitting(top.rows(shown), width)
+    assert {"name", "group", "state", "lag", "ops/s", "p99 ms"} <= set(columns)
+    assert (columns == list(top.COLUMNS)) is (width == 250)
+    text = drawn(next(top.look_again(lambda: shown, 0, lambda: width)), width)
+    assert text.count("read-write") == 4, "three members and the line about the whole, none of them broken"
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_top_shows_what_it_saw_last_while_nothing_answers() -> None:
+    answers: list[Any] = [overviews.overview(), Unreachable("nobody there"), overviews.overview(epoch=4)]
+
+    def overview() -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Unreachable):
+            raise answer
+        return answer
+
+    looks = top.look_again(overview, 0, lambda: 200)
+    first, silent, again = (drawn(next(looks), 200) for _ in range(3))
+    assert "no answer" not in first
+    assert "epoch 3" in silent
+    assert "no answer: nobody there" in silent
+    assert "epoch 4" in again
+    assert "no answer" not in again
+    with pytest.raises(Unreachable):
+        next(top.look_again(lambda: (_ for _ in ()).throw(Unreachable("nobody")), 0, lambda: 80))
 
 
 def test_a_member_is_a_line_of_top_and_one_that_tells_nothing_a_line_with_gaps() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,10 @@ def enter(app: typer.Typer) -> None:
 
 def doctor(
     options: AdminOptions,
+    member_dir: Annotated[
+        Path | None,
+        typer.Option(help="Look from a member's own machine: without a login, and whether or not it serves."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Advice makes it unhealthy too.")] = False,
 ) -> None:
     """Explain what is wrong with the cluster, as the member that answers sees it.
@@ -30,19 +35,25 @@ def doctor(
     """
     from lnh.diagnosis import Scene, Severity, diagnose
 
-    with options.viewing(needs_sight=True) as session:
-        overview = session.overview()
-        scene = Scene(overview, time.time())
+    if member_dir is not None:
+        from lnh.surroundings import look
+
+        overview, supervisor = look(member_dir)
+        scene = Scene(overview, time.time(), local=True, supervisor=supervisor)
+    else:
+        with options.viewing(needs_sight=True) as session:
+            scene = Scene(session.overview(), time.time())
     findings = diagnose(scene)
     healthy = not any(strict or finding.severity is Severity.PROBLEM for finding in findings)
+    seen_from = scene.asked.name if scene.asked is not None else ""
     if options.json:
-        terminal.show_json(
-            {"healthy": healthy, "cluster": overview.label, "findings": [_plain(finding) for finding in findings]}
-        )
+        told = [_plain(finding) for finding in findings]
+        label = scene.overview.label
+        terminal.show_json({"healthy": healthy, "cluster": label, "seen_from": seen_from, "findings": told})
     else:
         _tell(findings)
-        members = len(scene.members)
-        typer.echo(f"{'healthy' if healthy else 'unhealthy'}: {overview.label}, {members} members")
+        words = [scene.overview.label, f"{len(scene.members)} members", f"seen from {seen_from}" if seen_from else ""]
+        typer.echo(f"{'healthy' if healthy else 'unhealthy'}: {', '.join(filter(None, words))}")
     if not healthy:
         raise typer.Exit(terminal.REFUSED)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +23,7 @@ COLUMNS = (
     "name", "group", "role", "state", "lease", "lag", "ops/s", "writes/s", "p50 ms", "p99 ms", "in flight", "waiting",
     "clients", "workers", "disk free", "version",
 )  # fmt: skip
+_LEAST = ("version", "disk free", "workers", "clients", "waiting", "lease", "writes/s", "role", "p50 ms", "in flight")
 
 
 def enter(app: typer.Typer) -> None:
@@ -47,10 +48,12 @@ def top(
 
 
 def _watch(session: Administration, interval: float) -> None:
+    from rich.console import Console
     from rich.live import Live
 
-    looks = _looks(session, interval)
-    with Live(next(looks), auto_refresh=False, screen=True) as live:
+    console = Console()
+    looks = look_again(session.overview, interval, lambda: console.width)
+    with Live(next(looks), console=console, auto_refresh=False, screen=True) as live:
         try:
             for look in looks:
                 live.update(look, refresh=True)
@@ -58,8 +61,15 @@ def _watch(session: Administration, interval: float) -> None:
             return
 
 
-def _looks(session: Administration, interval: float) -> Iterator[RenderableType]:
-    """What to show, again and again; while nothing answers, the last with a word about it."""
+def look_again(overview: Callable[[], Overview], interval: float, width: Callable[[], int]) -> Iterator[RenderableType]:
+    """What to show, again and again; while nothing answers, the last with a word about it.
+
+    Args:
+        interval: seconds.
+        width: of the terminal, in characters.
+
+    Raises what the first look raises.
+    """
     from rich.console import Group
     from rich.text import Text
 
@@ -69,25 +79,38 @@ def _looks(session: Administration, interval: float) -> Iterator[RenderableType]
     while True:
         begun = time.monotonic()
         try:
-            shown, last = session.overview(), ""
+            shown, last = overview(), ""
         except LnhError as error:
             if shown is None:
                 raise
             last = f"no answer: {error}"
-        yield Group(Text(summary(shown), style="bold"), _table(shown), Text(last, style="red"))
+        yield Group(Text(summary(shown), style="bold"), _table(shown, width()), Text(last, style="red"))
         time.sleep(max(0.0, interval - (time.monotonic() - begun)))
 
 
-def _table(shown: Overview) -> RenderableType:
+def fitting(lines: list[dict[str, Any]], width: int) -> list[str]:
+    """The columns that fit into so many characters: those that say least are left out first."""
+    columns = list(COLUMNS)
+    for least in _LEAST:
+        widths = (max(len(column), *(len(str(line[column])) for line in lines)) for column in columns)
+        if sum(widths) + 2 * len(columns) <= width:
+            break
+        columns.remove(least)
+    return columns
+
+
+def _table(shown: Overview, width: int) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, no_wrap=column == "name")
-    for row in rows(shown):
+    lines = rows(shown)
+    columns = fitting(lines, width)
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in lines:
         style = "" if row["state"] == "read-write" else "yellow" if row["state"] in ("read-only", "joining") else "red"
-        table.add_row(*(Text(str(row[column])) for column in COLUMNS), style=style)
+        table.add_row(*(Text(str(row[column])) for column in columns), style=style)
     return table
 
 

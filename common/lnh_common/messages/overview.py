@@ -38,7 +38,7 @@ class StoreFigures(Told):
 
 
 class BalancerFigures(Told):
-    """As `balancer.status` tells them; `workers_serving` of `workers` take work."""
+    """As `balancer.status` tells them; of `workers` some serve, and of those some have been silent for a moment."""
 
     connections: int = 0
     requests_per_second: float = 0.0
@@ -55,6 +55,7 @@ class BalancerFigures(Told):
     declined: int = 0
     workers: int = 0
     workers_serving: int = 0
+    workers_silent: int = 0
 
 
 class HsmFigures(Told):

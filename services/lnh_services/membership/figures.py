@@ -68,8 +68,14 @@ def figures(
 def _balancer(status: balancer.Status) -> BalancerFigures:
     # Places of other members have a group of theirs; workers have none.
     workers = [place for place in status.places if not place.group]
-    serving = sum(place.state == SERVING for place in workers)
-    return _picked(BalancerFigures, status, workers=len(workers), workers_serving=serving)
+    states = [place.state for place in workers]
+    return _picked(
+        BalancerFigures,
+        status,
+        workers=len(workers),
+        workers_serving=len(workers) - states.count("down"),
+        workers_silent=states.count("silent"),
+    )
 
 
 def _picked(kind: type[T], status: Any, **more: Any) -> T:
