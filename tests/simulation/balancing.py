@@ -30,8 +30,8 @@ class RoundRobin(Router):
         super().__init__(places)
         self._turn = itertools.count()
 
-    def choose(self, now: float, work: int = 1, *, stays: bool = False, moved: bool = False) -> int | None:
-        chosen = candidates(self, stays=stays)
+    def choose(self, now: float, request: Request) -> int | None:
+        chosen = candidates(self, stays=request.stays)
         turns = [number for number, place in chosen for _ in range(place.weight)]
         return turns[next(self._turn) % len(turns)] if turns else None
 
@@ -39,8 +39,8 @@ class RoundRobin(Router):
 class LeastConnections(Router):
     """Takes the place with the fewest requests for its workers; an own one if it is as good."""
 
-    def choose(self, now: float, work: int = 1, *, stays: bool = False, moved: bool = False) -> int | None:
-        chosen = candidates(self, stays=stays)
+    def choose(self, now: float, request: Request) -> int | None:
+        chosen = candidates(self, stays=request.stays)
         return min(chosen, key=lambda each: len(each[1].outstanding) / each[1].weight)[0] if chosen else None
 
 

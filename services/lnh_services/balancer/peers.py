@@ -289,7 +289,7 @@ class Peers:
             header = wire.Header.parse(entry.header)
             load = codec.decode_as(entry.body, balancer.Load)
         except LnhError as error:
-            self._log.warning("a member's word is not understood", member=link.neighbour.name, error=str(error))
+            self._note("member's word", member=link.neighbour.name, problem=str(error))
             return
         asked = link.pinged.pop(header.request_id, None)
         if asked is None:
@@ -334,8 +334,7 @@ class Peers:
             try:
                 entries = bundles.unpack(frames)
             except MalformedMessage as error:
-                self.dropped["member's frames"] += 1
-                self._log.failure("a member broke the contract of frames", member=link.neighbour.name, error=str(error))
+                self._note("member's frames", member=link.neighbour.name, problem=str(error))
                 continue
             for entry in entries:
                 if entry.tag == PING_TAG:
@@ -370,8 +369,7 @@ class Peers:
             try:
                 entries = bundles.unpack([frame.bytes])
             except MalformedMessage as error:
-                self.dropped["member's frames"] += 1
-                self._log.failure("a member broke the contract of frames", error=str(error))
+                self._note("member's frames", member=key, problem=str(error))
                 continue
             for entry in entries:
                 self._take(identity, key.encode(), entry)
@@ -437,11 +435,13 @@ class Peers:
                 event = parse_monitor_message(self._port_monitor.recv_multipart(_NOBLOCK))["event"]
             except zmq.Again:
                 return
-            self.dropped["member's handshake"] += 1
-            if self.dropped["member's handshake"].bit_count() == 1:  # at powers of two: seen, and never a flood
-                self._log.warning(
-                    "handshakes failed", so_far=self.dropped["member's handshake"], problem=curve.explain(event)
-                )
+            self._note("member's handshake", problem=curve.explain(event))
+
+    def _note(self, what: str, **fields: str) -> None:
+        """Count what was dropped; it is logged at powers of two, so that it is seen and never a flood."""
+        self.dropped[what] += 1
+        if self.dropped[what].bit_count() == 1:
+            self._log.warning(f"{what} dropped", so_far=self.dropped[what], **fields)
 
 
 def _tier(neighbour: Neighbour) -> int:

@@ -94,6 +94,9 @@ class Request:
         sent: when it went to its place, where `ahead` was outstanding then, its own work included.
     """
 
+    sent: float
+    ahead: int
+
     __slots__ = (
         "account",
         "ahead",
@@ -142,8 +145,6 @@ class Request:
         self.patience = begun + PATIENCE
         self.moves = 0
         self.place: int | None = None
-        self.sent = begun
-        self.ahead = work
 
 
 class Place:
@@ -375,9 +376,10 @@ class Router:
             return None
         at.work -= request.work
         at.settled += 1
-        at.window += 1
-        if request.work == 1:
-            at.measure(now, request)
+        if self._far:  # else there is nothing to compare
+            at.window += 1
+            if request.work == 1:
+                at.measure(now, request)
         self._forget(request)
         self.settled += 1
         self.latencies.append(now - request.begun)
@@ -431,12 +433,10 @@ class Router:
 
     # --- choosing
 
-    def choose(self, now: float, work: int = 1, *, stays: bool = False, moved: bool = False) -> int | None:
-        """The place for the next request, or None when there is none.
+    def choose(self, now: float, request: Request) -> int | None:
+        """The place for a request, or None when there is none.
 
-        Args:
-            stays: own places alone will do.
-            moved: it was sent somewhere already: an own place, if any is up, rather than another adventure.
+        One that was sent somewhere already goes to an own place, if any is up, rather than on another adventure.
         """
         own: int | None = None
         best: Place | None = None
@@ -446,13 +446,14 @@ class Router:
                 rank = (at.is_silent(now), at.work / at.weight)
                 if best is None or rank < best_rank:
                     own, best, best_rank = number, at, rank
-        if stays or not self.forwards or not self._far:
+        if not self._far or not self.forwards or request.stays:
             return own
+        work = request.work
         if best is None:
             return self._elsewhere(now, work)
         silent = best_rank[0]
         if not silent:
-            if not best.work or moved:
+            if not best.work or request.moves:
                 return own
             expected = (best.work + work) * best.unit / best.weight
             if expected <= FORWARD_ABOVE:
@@ -482,7 +483,7 @@ class Router:
         return best
 
     def _assign(self, now: float, request: Request) -> None:
-        chosen = self.choose(now, request.work, stays=request.stays, moved=request.moves > 0)
+        chosen = self.choose(now, request)
         request.place = chosen
         if chosen is None:
             if not request.foreign:

@@ -1,0 +1,59 @@
+"""Another member's request is served under a read-write lease from its beginning to its answer, or not at all."""
+
+from __future__ import annotations
+
+import pytest
+
+from lnh_common.bundles import FORWARDED, TAG_BYTES, is_forwarded, refusal
+from lnh_common.messages import store
+from models.worker import World
+
+LEASE = 1.0
+
+
+def attached(*, read_write: bool = True, fresh: bool = False, lease_ms: int = int(1000 * LEASE)) -> store.Attached:
+    return store.Attached(lease_ms=lease_ms, index=0, fresh=fresh, read_write=read_write)
+
+
+def test_a_lease_that_is_renewed_in_time_is_one_lease() -> None:
+    world = World()
+    core = world.worker()
+    core.take_lease(world.now, attached())
+    begun = core.lapses
+    for _ in range(5):
+        world.now += 0.5 * LEASE
+        core.take_lease(world.now, attached())
+    assert core.was_read_write_since(begun)
+    world.now += LEASE
+    assert not core.was_read_write_since(begun)
+    assert not core.is_read_write()
+
+
+@pytest.mark.parametrize("event", ["ended", "forgotten", "read-only", "fresh", "none"])
+def test_a_request_that_saw_the_lease_end_is_not_answered_though_there_is_another(event: str) -> None:
+    world = World()
+    core = world.worker()
+    core.take_lease(world.now, attached())
+    begun = core.lapses
+    if event == "ended":
+        world.now += LEASE
+    elif event == "forgotten":
+        core.forget(store.Forget(sequence=1, keys=(), everything=True))
+    elif event == "read-only":
+        core.take_lease(world.now, attached(read_write=False))
+        assert not core.is_read_write(), "it may use its caches, but they may be old"
+    elif event == "fresh":
+        core.take_lease(world.now, attached(fresh=True))
+    else:
+        core.take_lease(world.now, attached(lease_ms=0))
+        assert not core.is_read_write()
+    core.take_lease(world.now, attached())
+    assert core.is_read_write()
+    assert not core.was_read_write_since(begun)
+
+
+def test_the_tag_says_where_a_request_came_from() -> None:
+    for number in (1, 2**40, FORWARDED - 1):
+        assert not is_forwarded(number.to_bytes(TAG_BYTES, "big"))
+        assert is_forwarded((number | FORWARDED).to_bytes(TAG_BYTES, "big"))
+    assert refusal(b"12345678") == (b"12345678", b"", b"", b"")
