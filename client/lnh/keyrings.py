@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from lnh.connection import Connection
-from lnh.objects import ObjectSession
+from lnh.keys import PrivateKey, PublicKey, SecretKey
+from lnh.objects import ObjectSession, key_message, pair_message
 from lnh.sessions import Session, change_password, keyring_credential, login
 from lnh_common import limits
+from lnh_common.attributes import Attribute, AttributeValue, KeyType
 from lnh_common.errors import ArgumentInvalid
+from lnh_common.mechanisms import Mechanism
+from lnh_common.messages import objects as wire
 from lnh_common.messages.admin import KEYRING_POLICY, ROLE_SET, KeyringView, PolicyChange, SetRole
 from lnh_common.messages.session import LoggedIn, Role
 
@@ -71,6 +76,66 @@ class KeyringSession(Session, ObjectSession):
         """End this session and the objects that live in it, or every session of its credential."""
         super().logout(everywhere=everywhere)
         self.forget_all()
+
+    def generate_keys(
+        self,
+        total: int,
+        key_type: KeyType,
+        bits: int | None = None,
+        *,
+        index: int = 1,
+        mechanism: Mechanism | None = None,
+        template: Mapping[Attribute, AttributeValue] | None = None,
+        timeout: float | None = None,
+        **attributes: object,
+    ) -> list[SecretKey]:
+        """Make up to 100 secret keys of one kind in one step, all or none; otherwise as `generate_key`.
+
+        Args:
+            total: how many.
+            index: each has the label, if there is one, plus a running number from here.
+
+        Raises LimitReached, and as `generate_key` does; TemplateInconsistent for `token=False`.
+        """
+        one = key_message(key_type, bits, mechanism, template, attributes)
+        message = wire.GenerateKeys(mechanism=one.mechanism, template=one.template, total=total, index=index)
+        made = self.ask(wire.GENERATE_MANY, message, timeout)
+        return [self._made(view, SecretKey) for view in made.objects]
+
+    def generate_keypairs(
+        self,
+        total: int,
+        key_type: KeyType,
+        *,
+        index: int = 1,
+        curve: str | None = None,
+        parameter_set: str | None = None,
+        mechanism: Mechanism | None = None,
+        public: Mapping[Attribute, AttributeValue] | None = None,
+        private: Mapping[Attribute, AttributeValue] | None = None,
+        timeout: float | None = None,
+        **attributes: object,
+    ) -> list[tuple[PublicKey, PrivateKey]]:
+        """Make up to 100 key pairs of one kind in one step, all or none; otherwise as `generate_keypair`.
+
+        RSA pairs take long and are made one by one.
+
+        Args:
+            total: how many.
+            index: each has the label, if there is one, plus a running number from here.
+
+        Raises LimitReached, MechanismInvalid, and as `generate_keypair` does.
+        """
+        one = pair_message(key_type, None, curve, parameter_set, mechanism, public, private, attributes)
+        message = wire.GenerateKeyPairs(
+            mechanism=one.mechanism,
+            public_template=one.public_template,
+            private_template=one.private_template,
+            total=total,
+            index=index,
+        )
+        made = self.ask(wire.GENERATE_PAIRS, message, timeout)
+        return [(self._made(pair.public, PublicKey), self._made(pair.private, PrivateKey)) for pair in made.pairs]
 
     def set_krco(self, password: str) -> None:
         """Set or reset this keyring's KRCO credential; for its KRSO. Raises PermissionDenied, PasswordInvalid."""

@@ -99,13 +99,8 @@ class ObjectSession(ABC):
 
         Raises TemplateInconsistent, AttributeInvalid, KeySizeRange, LimitReached, MemberReadOnly, OutcomeUnknown.
         """
-        mechanism = _generator(key_type, Use.GENERATE, mechanism)
-        bits = _DEFAULT_BITS[key_type] if bits is None else bits
-        if bits % 8:
-            raise KeySizeRange(f"a {key_type.name} key of {bits} bits; whole bytes are wanted")
-        values: dict[int, Any] = {Attribute.VALUE_LEN.value: bits // 8} | forms.template(template, attributes)
-        message = wire.GenerateKey(mechanism=mechanism.value, template=values)
-        if values.get(Attribute.TOKEN) is False:
+        message = key_message(key_type, bits, mechanism, template, attributes)
+        if message.template.get(Attribute.TOKEN) is False:
             return self._made(self.ask(wire.GENERATE_IN_SESSION, message, timeout), SecretKey)
         return self._made(self.ask(wire.GENERATE, message, timeout), SecretKey)
 
@@ -133,13 +128,7 @@ class ObjectSession(ABC):
 
         Raises as `generate_key` does.
         """
-        mechanism = _generator(key_type, Use.GENERATE_PAIR, mechanism)
-        of_public, of_private = forms.split_template(attributes, key_type)
-        message = wire.GenerateKeyPair(
-            mechanism=mechanism.value,
-            public_template=_parameters(key_type, bits, curve, parameter_set) | forms.template(public, of_public),
-            private_template=forms.template(private, of_private),
-        )
+        message = pair_message(key_type, bits, curve, parameter_set, mechanism, public, private, attributes)
         both = (message.public_template, message.private_template)
         in_session = [half.get(Attribute.TOKEN) is False for half in both]
         if in_session[0] != in_session[1]:
@@ -192,6 +181,42 @@ class ObjectSession(ABC):
     def get_object(self, handle: bytes) -> StoredObject:
         """The object with this 16-byte handle; raises ObjectUnknown."""
         return self._own.get(handle) or of_view(self, self.ask(wire.SHOW, wire.Show(handle=handle)))
+
+
+def key_message(
+    key_type: KeyType,
+    bits: int | None,
+    mechanism: Mechanism | None,
+    template: Mapping[Attribute, AttributeValue] | None,
+    attributes: Mapping[str, object],
+) -> wire.GenerateKey:
+    """What asks for a secret key; raises ArgumentInvalid, KeySizeRange."""
+    mechanism = _generator(key_type, Use.GENERATE, mechanism)
+    bits = _DEFAULT_BITS[key_type] if bits is None else bits
+    if bits % 8:
+        raise KeySizeRange(f"a {key_type.name} key of {bits} bits; whole bytes are wanted")
+    values: dict[int, Any] = {Attribute.VALUE_LEN.value: bits // 8} | forms.template(template, attributes)
+    return wire.GenerateKey(mechanism=mechanism.value, template=values)
+
+
+def pair_message(
+    key_type: KeyType,
+    bits: int | None,
+    curve: str | None,
+    parameter_set: str | None,
+    mechanism: Mechanism | None,
+    public: Mapping[Attribute, AttributeValue] | None,
+    private: Mapping[Attribute, AttributeValue] | None,
+    attributes: Mapping[str, object],
+) -> wire.GenerateKeyPair:
+    """What asks for a key pair; raises ArgumentInvalid, TemplateIncomplete."""
+    mechanism = _generator(key_type, Use.GENERATE_PAIR, mechanism)
+    of_public, of_private = forms.split_template(attributes, key_type)
+    return wire.GenerateKeyPair(
+        mechanism=mechanism.value,
+        public_template=_parameters(key_type, bits, curve, parameter_set) | forms.template(public, of_public),
+        private_template=forms.template(private, of_private),
+    )
 
 
 def _generator(key_type: KeyType, use: Use, mechanism: Mechanism | None) -> Mechanism:

@@ -495,6 +495,8 @@ def test_the_command_line_keeps_a_login_until_logout(shell: Shell) -> None:
 
 def test_the_command_line_encrypts_and_decrypts(shell: Shell) -> None:
     shell.run("key", "generate", "cli aes", "-k", "payments", "-t", "aes", "-b", "128")
+    many = json.loads(shell.run("key", "generate", "bulk", "-k", "payments", "-t", "aes", "--total", "103", "--json"))
+    assert [one["label"] for one in many] == [f"bulk{number}" for number in range(1, 104)]
     shell.run("encrypt", "cli aes", "-k", "payments", "-o", "out", data=b"in the clear")
     assert len((shell.place / "out").read_bytes()) == 12 + 12 + 16
     assert shell.run("decrypt", "cli aes", "out", "-k", "payments") == "in the clear"

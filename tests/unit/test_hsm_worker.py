@@ -612,6 +612,49 @@ def test_the_last_admin_is_not_deleted(client: Client) -> None:
     administrator.ask(admin.USER_DELETE, admin.UserRef(name="admin"))
 
 
+def test_many_keys_are_made_in_one_step_all_or_none(world: World, client: Client, keyring: bytes) -> None:
+    aes = {Attribute.VALUE_LEN.value: 32, Attribute.LABEL.value: "data"}
+    many = objects.GenerateKeys(mechanism=Mechanism.AES_KEY_GEN, template=aes, total=100, index=7)
+    made = client.ask(objects.GENERATE_MANY, many, keyring).objects
+    assert [one.attributes[Attribute.LABEL] for one in made] == [f"data{number}" for number in range(7, 107)]
+    assert len({one.handle for one in made}) == 100
+    ec = {Attribute.EC_PARAMS.value: CURVES["P-256"].oid}
+    pairs = objects.GenerateKeyPairs(mechanism=Mechanism.EC_KEY_PAIR_GEN, public_template=ec, total=50)
+    made_pairs = client.ask(objects.GENERATE_PAIRS, pairs, keyring).pairs
+    sign(client, keyring, made_pairs[49].private.handle)
+    with pytest.raises(errors.LimitReached, match="at most 256"):
+        client.ask(objects.GENERATE_MANY, many, keyring)
+    with pytest.raises(errors.LimitReached, match="101 keys in one call; at most 100"):
+        client.ask(objects.GENERATE_MANY, msgspec.structs.replace(many, total=101), keyring)
+    assert world.store.storage.count(store.OBJECTS, keyring) == 200
+
+
+def test_many_keys_made_again_are_the_same_ones(world: World, client: Client, keyring: bytes) -> None:
+    many = objects.GenerateKeys(
+        mechanism=Mechanism.GENERIC_SECRET_KEY_GEN, template={Attribute.VALUE_LEN.value: 32}, total=3
+    )
+    sent, keys = client.sealed(objects.GENERATE_MANY, many, keyring)
+    first, second = (
+        client.open(objects.GENERATE_MANY, sent, keys, world.serve(client.worker, sent)).objects for _ in range(2)
+    )
+    assert [one.handle for one in first] == [one.handle for one in second]
+
+
+def test_slow_pairs_are_made_one_by_one_and_labels_stay_within_their_bound(client: Client, keyring: bytes) -> None:
+    rsa = objects.GenerateKeyPairs(
+        mechanism=Mechanism.RSA_PKCS_KEY_PAIR_GEN, public_template={Attribute.MODULUS_BITS.value: 2048}, total=2
+    )
+    with pytest.raises(errors.MechanismInvalid, match="one by one"):
+        client.ask(objects.GENERATE_PAIRS, rsa, keyring)
+    long = {Attribute.VALUE_LEN.value: 32, Attribute.LABEL.value: "l" * limits.LABEL_BYTES}
+    with pytest.raises(errors.LimitReached, match="a label of 257 bytes"):
+        client.ask(
+            objects.GENERATE_MANY,
+            objects.GenerateKeys(mechanism=Mechanism.AES_KEY_GEN, template=long, total=2),
+            keyring,
+        )
+
+
 def test_a_keyring_policy_only_gets_stricter(client: Client, keyring: bytes) -> None:
     client.login(Credential(role=Role.KRSO, keyring=keyring, password=KRSO))
     policy = client.ask(admin.KEYRING_POLICY, admin.PolicyChange(changes={"objects_per_keyring": 1}), keyring).policy

@@ -33,9 +33,14 @@ def generate(
     curve: Annotated[str | None, typer.Option(help="P-256, Ed25519 and so on.")] = None,
     parameter_set: Annotated[str | None, typer.Option(help="ML-DSA-65, ML-KEM-768 and so on.")] = None,
     key_id: Annotated[str, typer.Option("--id", help="ID, hexadecimal.")] = "",
+    total: Annotated[int, typer.Option(min=1, help="How many, in steps of 100: label and running number.")] = 1,
+    index: Annotated[int, typer.Option(min=0, help="The first running number.")] = 1,
     settings: Settings = None,
 ) -> None:
-    """Make a key, or a key pair."""
+    """Make a key or a key pair, or many of one kind."""
+    from lnh.keyrings import KeyringSession
+    from lnh_common import limits
+    from lnh_common.attributes import KeyType
     from lnh_common.mechanisms import GENERATORS, MECHANISM_RULES, Use
 
     kind = parse_key_type(key_type)
@@ -48,15 +53,30 @@ def generate(
         )
     if key_id:
         attributes["id"] = files.unhex(key_id)
+    is_secret = Use.GENERATE in MECHANISM_RULES[GENERATORS[kind]].uses
+    parameters: dict[str, Any] = {} if is_secret else {"curve": curve, "parameter_set": parameter_set}
+
+    def one(session: ObjectSession, label: str) -> list[StoredObject]:
+        if is_secret:
+            return [session.generate_key(kind, bits, label=label, **attributes)]
+        return list(session.generate_keypair(kind, bits, label=label, **parameters, **attributes))
+
+    def many(session: KeyringSession, total: int, index: int) -> list[StoredObject]:
+        if is_secret:
+            return list(session.generate_keys(total, kind, bits, label=label, index=index, **attributes))
+        pairs = session.generate_keypairs(total, kind, label=label, index=index, **parameters, **attributes)
+        return [half for pair in pairs for half in pair]
+
+    made: list[StoredObject] = []
     with options.objects() as session:
-        if Use.GENERATE in MECHANISM_RULES[GENERATORS[kind]].uses:
-            made: list[StoredObject] = [session.generate_key(kind, bits, label=label, **attributes)]
+        if total == 1:
+            made += one(session, label)
+        elif kind is KeyType.RSA or not isinstance(session, KeyringSession):  # made one by one
+            for number in range(index, index + total):
+                made += one(session, f"{label}{number}")
         else:
-            made = list(
-                session.generate_keypair(
-                    kind, bits, curve=curve, parameter_set=parameter_set, label=label, **attributes
-                )
-            )
+            for first in range(0, total, limits.OBJECTS_PER_GENERATE):
+                made += many(session, min(limits.OBJECTS_PER_GENERATE, total - first), index + first)
     _rows(options, made)
 
 

@@ -48,6 +48,32 @@ class KeyPair(Message):
     private: ObjectView
 
 
+Total = Annotated[int, msgspec.Meta(ge=1)]
+Index = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+
+
+class GenerateKeys(GenerateKey, kw_only=True):
+    """`total` keys, all or none: each has the template's LABEL, if there is one, plus running number from `index`."""
+
+    total: Total
+    index: Index = 1
+
+
+class GenerateKeyPairs(GenerateKeyPair, kw_only=True):
+    """As `GenerateKeys`; both halves of a pair have one number."""
+
+    total: Total
+    index: Index = 1
+
+
+class Objects(Message):
+    objects: tuple[ObjectView, ...]
+
+
+class KeyPairs(Message):
+    pairs: tuple[KeyPair, ...]
+
+
 class SessionObject(ObjectView, kw_only=True):
     """An object of this session, and what it is when it comes back."""
 
@@ -129,6 +155,8 @@ class RandomBytes(Message):
 
 GENERATE: Final = operation("object.generate", GenerateKey, ObjectView, Seal.SESSION, Effect.WRITE)
 GENERATE_PAIR: Final = operation("object.generate-pair", GenerateKeyPair, KeyPair, Seal.SESSION, Effect.WRITE)
+GENERATE_MANY: Final = operation("object.generate-many", GenerateKeys, Objects, Seal.SESSION, Effect.WRITE)
+GENERATE_PAIRS: Final = operation("object.generate-pairs", GenerateKeyPairs, KeyPairs, Seal.SESSION, Effect.WRITE)
 GENERATE_IN_SESSION: Final = operation("object.generate-in-session", GenerateKey, SessionObject, Seal.SESSION)
 GENERATE_PAIR_IN_SESSION: Final = operation(
     "object.generate-pair-in-session", GenerateKeyPair, SessionKeyPair, Seal.SESSION

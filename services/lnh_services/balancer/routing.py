@@ -64,6 +64,8 @@ WINDOW: Final = 16  # requests for each worker that a far place gets at first: w
 # Work of an operation, in units of a small one.
 WORK: Final[dict[str, int]] = {
     objects.GENERATE_PAIR.name: 64,
+    objects.GENERATE_PAIRS.name: 256,
+    objects.GENERATE_MANY.name: 256,
     objects.GENERATE.name: 4,
     objects.SIGN_MANY.name: 32,
     session.LOGIN.name: 4,

@@ -110,6 +110,8 @@ RULES: Final[dict[str, Rule]] = {
     backup.DELETE.name: Rule(Permission.BACKUP_DELETE, audited=True),
     objects.GENERATE.name: _OBJECTS,
     objects.GENERATE_PAIR.name: _OBJECTS,
+    objects.GENERATE_MANY.name: _OBJECTS,
+    objects.GENERATE_PAIRS.name: _OBJECTS,
     objects.GENERATE_IN_SESSION.name: _OBJECTS,
     objects.GENERATE_PAIR_IN_SESSION.name: _OBJECTS,
     objects.SET.name: _OBJECTS,

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from lnh_common import limits
 from lnh_common.attributes import Attribute, Attributes, parse_template
+from lnh_common.errors import LimitReached, MechanismInvalid
 from lnh_common.mechanisms import mechanism
 from lnh_common.messages import store
-from lnh_common.messages.base import Empty
+from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.objects import (
     Find,
     Found,
     GenerateKey,
     GenerateKeyPair,
+    GenerateKeyPairs,
+    GenerateKeys,
     KeyPair,
+    KeyPairs,
     ObjectRef,
+    Objects,
     ObjectView,
     SetAttributes,
     Show,
@@ -33,7 +39,9 @@ from lnh_services.hsm.worker_core import Request, WorkerCore
 _NEW: Final = 1
 
 
-def _store(worker: WorkerCore, request: Request[Any], made: list[tuple[Attributes, bytes]]) -> Steps[list[ObjectView]]:
+def _store(
+    worker: WorkerCore, request: Request[Any], made: Sequence[tuple[Attributes, bytes]]
+) -> Steps[list[ObjectView]]:
     """Store new objects, all or none; a request that comes again answers with what the first one stored."""
     keys = request.keyring_keys
     policy = yield from effective_policy(worker, keys.keyring)
@@ -72,18 +80,72 @@ def generate(worker: WorkerCore, request: Request[GenerateKey]) -> Steps[ObjectV
 
 def generate_pair(worker: WorkerCore, request: Request[GenerateKeyPair]) -> Steps[KeyPair]:
     """Make a key pair: both halves, or none."""
-    message = request.message
-    policy = yield from effective_policy(worker, request.keyring_keys.keyring)
-    planned = generation.plan_key_pair(
-        mechanism(message.mechanism),
-        stored_template(message.public_template),
-        stored_template(message.private_template),
-        policy,
-        request.role,
-    )
-    made = yield from make_pair(request, planned)
+    planned = yield from _planned(worker, request)
+    made = yield from make_pair(request, planned(0))
     public, private = yield from _store(worker, request, list(made))
     return KeyPair(public=public, private=private)
+
+
+def generate_many(worker: WorkerCore, request: Request[GenerateKeys]) -> Steps[Objects]:
+    """Make many secret keys of one kind, all or none."""
+    message = request.message
+    _check_total(message)
+    policy = yield from effective_policy(worker, request.keyring_keys.keyring)
+    kind, template = mechanism(message.mechanism), stored_template(message.template)
+    made = [
+        generation.generate_key(kind, _labelled(template, message, number), policy, request.role)
+        for number in range(message.total)
+    ]
+    return Objects(objects=tuple((yield from _store(worker, request, made))))
+
+
+def generate_pairs(worker: WorkerCore, request: Request[GenerateKeyPairs]) -> Steps[KeyPairs]:
+    """Make many key pairs of one kind, all or none."""
+    _check_total(request.message)
+    planned = yield from _planned(worker, request)
+    first = planned(0)
+    if first.is_slow:
+        raise MechanismInvalid(f"{mechanism(request.message.mechanism).name} pairs take long: they are made one by one")
+    made: list[generation.Generated] = []
+    for plan in (first, *(planned(number) for number in range(1, request.message.total))):
+        made += plan.make()
+    views = yield from _store(worker, request, made)
+    pairs = zip(views[::2], views[1::2], strict=True)
+    return KeyPairs(pairs=tuple(KeyPair(public=public, private=private) for public, private in pairs))
+
+
+def _planned(worker: WorkerCore, request: Request[Any]) -> Steps[Callable[[int], generation.PlannedPair]]:
+    """What plans the `number`th pair of a request."""
+    message = request.message
+    policy = yield from effective_policy(worker, request.keyring_keys.keyring)
+    public, private = stored_template(message.public_template), stored_template(message.private_template)
+
+    def plan(number: int) -> generation.PlannedPair:
+        return generation.plan_key_pair(
+            mechanism(message.mechanism),
+            _labelled(public, message, number),
+            _labelled(private, message, number),
+            policy,
+            request.role,
+        )
+
+    return plan
+
+
+def _check_total(message: GenerateKeys | GenerateKeyPairs) -> None:
+    if message.total > limits.OBJECTS_PER_GENERATE:
+        raise LimitReached(f"{message.total} keys in one call; at most {limits.OBJECTS_PER_GENERATE}")
+
+
+def _labelled(template: Attributes, message: Message, number: int) -> Attributes:
+    """The template of the `number`th of those that a request makes."""
+    label = template.get(Attribute.LABEL)
+    if not label or not isinstance(message, GenerateKeys | GenerateKeyPairs):
+        return dict(template)
+    label = f"{label!s}{message.index + number}"
+    if len(label.encode()) > limits.LABEL_BYTES:
+        raise LimitReached(f"a label of {len(label.encode())} bytes; at most {limits.LABEL_BYTES}")
+    return {**template, Attribute.LABEL: label}
 
 
 def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:

@@ -60,6 +60,8 @@ HANDLERS: Final[dict[str, Handler]] = {
     backup.DELETE.name: backups.delete,
     objects.GENERATE.name: on_objects.generate,
     objects.GENERATE_PAIR.name: on_objects.generate_pair,
+    objects.GENERATE_MANY.name: on_objects.generate_many,
+    objects.GENERATE_PAIRS.name: on_objects.generate_pairs,
     objects.GENERATE_IN_SESSION.name: session_objects.generate,
     objects.GENERATE_PAIR_IN_SESSION.name: session_objects.generate_pair,
     objects.FIND.name: on_objects.find,
