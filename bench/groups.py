@@ -66,7 +66,7 @@ class Delay:
             except OSError:
                 writer.close()
                 return
-            with suppress(OSError):
+            with suppress(OSError, asyncio.CancelledError):
                 await asyncio.gather(self._pass_on(reader, there[1]), self._pass_on(there[0], writer))
 
         return connected
@@ -82,8 +82,16 @@ class Delay:
         return self
 
     def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+    @staticmethod
+    async def _end() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _places(member: Member) -> dict[str, balancer.PlaceView]:
