@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -201,6 +206,33 @@ def test_every_member_tells_the_others_its_balancers_key(members: Members) -> No
     for each in directories.values():
         view = ask(each.membership_for_services, membership.STATUS)
         assert {member.name: member.door for member in view.members} == keys
+
+
+def test_top_on_a_terminal_is_drawn_again_and_again_until_it_is_interrupted(members: Members) -> None:
+    members.all_read_write()
+    screen, terminal = pty.openpty()
+    environment = {**members.steps.environment, **members.all[1].variables(), "TERM": "xterm", "COLUMNS": "200"}
+    with subprocess.Popen(
+        [Path(sys.executable).parent / "lnh", "top", "--interval", "0.2"], env=environment,
+        stdin=terminal, stdout=terminal, stderr=terminal,
+    ) as running:  # fmt: skip
+        try:
+            os.close(terminal)
+            os.set_blocking(screen, False)
+            shown = bytearray()
+
+            def drawn() -> bool:
+                with suppress(BlockingIOError):
+                    shown.extend(os.read(screen, 1 << 16))
+                return all(shown.count(member.name.encode()) > 2 for member in members.all)
+
+            wait_until(drawn, "three screens of every member", WITHIN)
+            running.send_signal(signal.SIGINT)
+            assert running.wait(20) == 0
+        finally:
+            running.kill()
+            os.close(screen)
+    assert b"members read-write" in shown
 
 
 def test_two_administrators_at_once_leave_one_primary_and_a_whole_cluster(members: Members) -> None:

@@ -53,12 +53,12 @@ def _watch(session: Administration, interval: float) -> None:
 
     console = Console()
     looks = look_again(session.overview, interval, lambda: console.width)
-    with Live(next(looks), console=console, auto_refresh=False, screen=True) as live:
-        try:
+    try:
+        with Live(next(looks), console=console, auto_refresh=False, screen=True) as live:
             for look in looks:
                 live.update(look, refresh=True)
-        except KeyboardInterrupt:
-            return
+    except KeyboardInterrupt:
+        return
 
 
 def look_again(overview: Callable[[], Overview], interval: float, width: Callable[[], int]) -> Iterator[RenderableType]:
