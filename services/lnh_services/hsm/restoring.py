@@ -126,11 +126,19 @@ class Restoring:
     Args:
         desk: the local console, which writes the audit trail.
         clock: UTC seconds.
+        patience: seconds for a primary that is away.
     """
 
     def __init__(
-        self, archiving: Archiving, store_: Asks, desk: Desk, *, clock: Callable[[], float] = time.time
+        self,
+        archiving: Archiving,
+        store_: Asks,
+        desk: Desk,
+        *,
+        clock: Callable[[], float] = time.time,
+        patience: float = PATIENCE,
     ) -> None:
+        self._patience: Final = patience
         self._archiving: Final = archiving
         self._store: Final = store_
         self._desk: Final = desk
@@ -257,7 +265,7 @@ class Restoring:
             restore, self._restore, self._ticket = self._restore, None, None
             if restore is not None and restore.sequence:
                 nothing = store.Stage(restore=secrets.token_bytes(16), begins=True)
-                await self._commit(restore, [nothing], patience=0.0)
+                await self._commit(restore, [nothing], waits=False)
 
     # --- what must be so at the end
 
@@ -344,7 +352,7 @@ class Restoring:
             more = page.more
         return found
 
-    async def _commit(self, restore: _Restore, changes: Iterable[store.Change], patience: float = PATIENCE) -> None:
+    async def _commit(self, restore: _Restore, changes: Iterable[store.Change], *, waits: bool = True) -> None:
         """Commit, again and again while the primary is away: the same request acts once."""
         restore.sequence += 1
         commit = store.Commit(
@@ -354,7 +362,7 @@ class Restoring:
             issued_at=int(self._clock() * 1000),
             changes=tuple(changes),
         )
-        ends = self._loop.time() + patience
+        ends = self._loop.time() + (self._patience if waits else 0.0)
         while True:
             try:
                 await self._store.ask(store.COMMIT, commit, timeout=2 * STORE_SECONDS)

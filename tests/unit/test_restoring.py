@@ -1,0 +1,370 @@
+"""The core's part in a restore, with a store of dicts: whole or not at all, whatever is lost or changed on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+import lnh_common
+from lnh_common import archives
+from lnh_common.errors import (
+    ArchiveInvalid,
+    Busy,
+    LnhError,
+    NotPossible,
+    PermissionDenied,
+    SealBroken,
+    Unreachable,
+    VersionConflict,
+)
+from lnh_common.messages import backup, store
+from lnh_common.messages.backup import Changed, Row
+from lnh_common.messages.base import Message, Operation
+from lnh_common.messages.session import Role
+from lnh_common.messages.store import Commit, Delete, Item, Key, Put, Switch
+from lnh_services.hsm import archives as keys
+from lnh_services.hsm import credentials, genesis
+from lnh_services.hsm.archiving import Archiving
+from lnh_services.hsm.records import (
+    CLUSTER_RECORD,
+    ClientRecord,
+    ClusterRecord,
+    CredentialRecord,
+    LockRecord,
+    Records,
+    UserRecord,
+)
+from lnh_services.hsm.restoring import Restoring
+from lnh_services.hsm.state import Cluster
+from lnh_services.store.items import pack_tags
+from models.console import Desk
+from models.worker import material
+
+OBJECT = Key(table="object", scope=b"k" * 16, id=b"o" * 16)
+NEW_OBJECT = Key(table="object", scope=b"k" * 16, id=b"n" * 16)
+CLIENT = b"c" * 16
+
+
+class Lost(Exception):
+    """The process ends here."""
+
+
+class Watched:
+    """The store, which can lose the process that asks, or an answer, at the n-th commit, or do something before it."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self.commits = 0
+        self.dies_before = self.dies_after = self.loses = 0
+        self.before: Callable[[Commit], Awaitable[None]] | None = None
+
+    async def ask(self, operation: Operation[Any, Any], message: Message, *, timeout: float) -> Any:
+        if not isinstance(message, Commit):
+            return await self._desk.store.ask(operation, message, timeout=timeout)
+        self.commits += 1
+        if self.before is not None:
+            await self.before(message)
+        if self.commits == self.dies_before:
+            raise Lost
+        answer = await self._desk.store.ask(operation, message, timeout=timeout)
+        if self.commits == self.dies_after:
+            raise Lost
+        if self.commits == self.loses:
+            raise Unreachable("the answer was lost")
+        return answer
+
+
+class World:
+    """A cluster, an archive of it, and what became of it since."""
+
+    def __init__(self, directory: Path) -> None:
+        self.desk = Desk(directory)
+        self._sequence = 0
+
+    async def begin(self) -> None:
+        await self.desk.cluster()
+        await self.change(
+            Put(key=OBJECT, expected=0, head=b"attributes", body=b"value", tags=(b"label",)),
+            self.records().put(_client(revoked=False), CLIENT, 0, unique="web-1"),
+            self.records().put(LockRecord(failures=3), b"l" * 16, 0, scope=b"s" * 16),
+        )
+        self.archive = self.made()
+
+    async def go_on(self) -> None:
+        """A password is changed, a user comes, an object goes and another one comes."""
+        records = self.records()
+        where = credentials.credential_id(Role.USER, "alice")
+        await self.change(
+            Delete(key=OBJECT),
+            Put(key=NEW_OBJECT, expected=0, head=b"attributes", body=b"value"),
+            records.put(self.credential("alice"), where, 1),
+            records.put(UserRecord(name="mia", role="monitor"), genesis.user_id("mia"), 0),
+            records.put(self.credential("mia"), credentials.credential_id(Role.USER, "mia"), 0),
+            Put(key=Key(table="dismissal", id=b"d" * 16), expected=0, head=b"proof"),
+        )
+
+    def credential(self, name: str) -> CredentialRecord:
+        return credentials.new_record(
+            material("a password"), role=Role.USER, smk=self.cluster.newest_smk(), cluster=self.cluster.id, now=1, name=name
+        )  # fmt: skip
+
+    @property
+    def cluster(self) -> Cluster:
+        cluster = self.desk.vault.opened.cluster
+        assert cluster is not None
+        return cluster
+
+    def records(self) -> Records:
+        key = self.cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
+        item = self.desk.store.items.storage.get(key)
+        assert item is not None
+        return self.cluster.records_of(item)
+
+    async def change(self, *changes: store.Change) -> None:
+        self._sequence += 1
+        now = int(self.desk.now * 1000)
+        commit = Commit(client=b"w" * 16, session=b"w" * 16, sequence=self._sequence, issued_at=now, changes=changes)
+        await self.desk.store.ask(store.COMMIT, commit, timeout=1)
+
+    def seen(self) -> dict[Key, tuple[int, bytes, tuple[bytes, ...]]]:
+        return {item.key: (item.version, item.head, item.tags) for item in self.desk.store.items.storage.items.values()}
+
+    def made(self) -> tuple[backup.Opening, list[Row]]:
+        items = sorted(
+            self.desk.store.items.storage.items.values(), key=lambda item: (item.key.table, item.key.scope, item.key.id)
+        )
+        key, wrapped = keys.new_key(self.cluster, b"a" * 16)
+        header = archives.Header(
+            archives.FORMAT, b"a" * 16, self.cluster.id, self.cluster.label, self.records().instance, 1, wrapped,
+            archives.new_prefix(), 1024, 1_700_000_000_000, 7, "a", lnh_common.VERSION,
+        )  # fmt: skip
+        writer = archives.Writer(io.BytesIO().write, header, key)
+        manifest = writer.finish(dict(Counter(item.key.table for item in items)))
+        seal = keys.seal_manifest(self.cluster, writer.header_bytes, manifest)
+        return backup.Opening(header=writer.header_bytes, manifest=manifest, seal=seal), [_row(item) for item in items]
+
+    def restoring(self) -> tuple[Restoring, Watched]:
+        """A core that has just started."""
+        watched = Watched(self.desk)
+        archiving = Archiving(self.desk.vault, watched, "a")
+        made = Restoring(archiving, watched, self.desk.console, clock=lambda: self.desk.now, patience=0.5)
+        return made, watched
+
+    async def restore(
+        self, restoring: Restoring, *, check: bool = False, rows: list[Row] | None = None, at_once: int = 2
+    ) -> backup.Restored:
+        """What the backup service does."""
+        opening, archived = self.archive
+        ticket = restoring.allow(bytes([len(self.desk.store.asked) % 256]) * 16, "x.lnhb", check=check)
+        await restoring.begin(backup.BeginRestore(ticket=ticket, opening=opening))
+        rows = archived if rows is None else rows
+        for number, at in enumerate(range(0, len(rows), at_once)):
+            await restoring.rows(
+                backup.RestoreRows(ticket=ticket, number=number, rows=tuple(rows[at : at + at_once]))
+            )  # fmt: skip
+        return await restoring.finish(ticket)
+
+
+def _client(*, revoked: bool) -> ClientRecord:
+    return ClientRecord(
+        id=CLIENT, name="web-1", curve_key=b"k" * 32, sign_key=b"s" * 32, monitor="", registered_at=1, revoked=revoked
+    )  # fmt: skip
+
+
+def _row(item: Item) -> Row:
+    return (
+        item.key.table, item.key.scope, item.key.id, item.version, pack_tags(item.tags), item.head, item.body,
+    )  # fmt: skip
+
+
+def play(tmp_path: Path, scene: Callable[[World], Awaitable[None]]) -> None:
+    async def go() -> None:
+        world = World(tmp_path)
+        await world.begin()
+        await world.go_on()
+        await scene(world)
+
+    tmp_path.mkdir(exist_ok=True)
+    asyncio.run(go())
+
+
+def check_restored(world: World) -> None:
+    """Everything is as in the archive but what is made anew, and authentic in the new instance."""
+    seen, records = world.seen(), world.records()
+    assert OBJECT in seen
+    assert NEW_OBJECT not in seen
+    assert seen[Key(table="dismissal", id=b"d" * 16)][1] == b"proof", "what is known of the dismissed stays"
+    expected = {Key(table=row[0], scope=row[1], id=row[2]): row for row in world.archive[1] if row[0] != "lock"}
+    assert {key for key in seen if key.table not in ("dismissal", "audit")} == set(expected)
+    for key, (version, head, tags) in seen.items():
+        item = world.desk.store.items.storage.get(key)
+        assert item is not None
+        if key.table in ("dismissal", "audit"):
+            continue
+        if key.table == "cluster":
+            assert version > expected[key][3]
+            continue
+        assert (version, pack_tags(tags)) == (expected[key][3], expected[key][4])
+        if key.table != "client":
+            assert head == expected[key][5]
+        if key.table != "object":
+            records.check(item)
+
+
+def test_a_restore_brings_back_what_was_in_a_new_instance(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        before = world.records()
+        stale = before.put(UserRecord(name="late", role="admin"), genesis.user_id("late"), 0)
+        restoring, _ = world.restoring()
+        done = await world.restore(restoring)
+        check_restored(world)
+        assert done.changed == (
+            Changed(role="user", name="alice", keyring="", how="changed"),
+            Changed(role="user", name="mia", keyring="", how="added"),
+        )
+        assert world.records().instance != before.instance
+        with pytest.raises(VersionConflict):
+            await world.change(stale, before.fence())
+        where = store.Get(key=before.key_of(UserRecord, genesis.user_id("alice")))
+        item = (await world.desk.store.ask(store.GET, where, timeout=1)).item
+        with pytest.raises(SealBroken):
+            before.check(item)
+
+    play(tmp_path, scene)
+
+
+def test_a_check_changes_nothing_and_says_what_would_be_others(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        before = world.seen()
+        restoring, watched = world.restoring()
+        some = [row for row in world.archive[1] if row[0] in ("cluster", "credential", "keyring")]
+        done = await world.restore(restoring, check=True, rows=some)
+        assert done.changes == 2
+        assert (watched.commits, world.seen()) == (0, before)
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("way", ["dies_before", "dies_after", "loses"])
+def test_lost_anywhere_a_restore_is_done_or_did_not_happen_and_another_one_goes_through(
+    tmp_path: Path, way: str
+) -> None:
+    outcomes = set()
+    for number in range(1, 30):
+
+        async def scene(world: World, number: int = number) -> None:
+            before = world.seen()
+            restoring, watched = world.restoring()
+            setattr(watched, way, number)
+            try:
+                await world.restore(restoring, at_once=1)
+            except Lost:
+                done = world.seen() != before
+                outcomes.add("done" if done else "nothing")
+                if done:
+                    check_restored(world)
+            else:
+                outcomes.add("through" if watched.commits < number else "done")
+            again, _ = world.restoring()  # the core was started anew
+            await world.restore(again)
+            check_restored(world)
+
+        play(tmp_path / str(number), scene)
+        if "through" in outcomes:
+            break
+    assert outcomes >= ({"nothing", "through"} if way != "loses" else {"done", "through"})
+
+
+def test_a_client_revoked_since_stays_revoked_up_to_the_last_moment(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        restoring, watched = world.restoring()
+
+        async def revoke(commit: Commit) -> None:
+            if any(isinstance(change, Switch) for change in commit.changes):
+                watched.before = None
+                await world.change(world.records().put(_client(revoked=True), CLIENT, 1, unique="web-1"))
+
+        watched.before = revoke
+        await world.restore(restoring)
+        check_restored(world)
+        records = world.records()
+        item = world.desk.store.items.storage.get(records.key_of(ClientRecord, CLIENT))
+        assert item is not None
+        assert records.read(ClientRecord, item).revoked
+
+    play(tmp_path, scene)
+
+
+def test_a_record_that_is_not_genuine_or_missing_rows_are_refused(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        before = world.seen()
+        rows = world.archive[1]
+        at = next(number for number, row in enumerate(rows) if row[0] == "user")
+        forged = rows[at][5].replace(b"alice", b"mallo")
+        for wrong, words in (
+            ([*rows[:at], (*rows[at][:5], forged, rows[at][6]), *rows[at + 1 :]], "not genuine"),
+            (rows[:-1], "missing"),
+            ([*rows, rows[-1]], "missing"),
+            ([row for row in rows if row[0] != "cluster"], "missing"),
+        ):
+            restoring, _ = world.restoring()
+            with pytest.raises(ArchiveInvalid, match=words):
+                await world.restore(restoring, rows=wrong)
+        assert world.seen() == before
+
+    play(tmp_path, scene)
+
+
+def test_nobody_restores_without_a_ticket_and_nobody_twice(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        restoring, watched = world.restoring()
+        opening = world.archive[0]
+        for ticket in (b"\0" * 32, b"x" * 32):
+            with pytest.raises(PermissionDenied):
+                await restoring.begin(backup.BeginRestore(ticket=ticket, opening=opening))
+        ticket = restoring.allow(b"1" * 16, "x.lnhb", check=False)
+        assert restoring.allow(b"1" * 16, "x.lnhb", check=False) == ticket, "the same order again"
+        with pytest.raises(NotPossible):
+            await restoring.rows(backup.RestoreRows(ticket=ticket, number=0, rows=()))
+        foreign = replace(opening, header=opening.header.replace(world.cluster.id, b"f" * 16))
+        with pytest.raises(ArchiveInvalid, match="another cluster"):
+            await restoring.begin(backup.BeginRestore(ticket=ticket, opening=foreign))
+        await restoring.begin(backup.BeginRestore(ticket=ticket, opening=opening))
+        with pytest.raises(PermissionDenied):
+            await restoring.begin(backup.BeginRestore(ticket=ticket, opening=opening))
+        with pytest.raises(Busy, match=r"x\.lnhb"):
+            restoring.allow(b"2" * 16, "y.lnhb", check=True)
+        part = backup.RestoreRows(ticket=ticket, number=0, rows=tuple(world.archive[1][:1]))
+        await restoring.rows(part)
+        commits = watched.commits
+        await restoring.rows(part)
+        assert watched.commits == commits, "rows that come again are known"
+        with pytest.raises(NotPossible):
+            await restoring.rows(replace(part, number=2))
+        await restoring.abandon(ticket)
+        with pytest.raises(LnhError):
+            await restoring.finish(ticket)
+        assert restoring.allow(b"2" * 16, "y.lnhb", check=True)
+
+    play(tmp_path, scene)
+
+
+def test_an_empty_store_is_filled_and_its_own_records_kept(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        archive = world.archive
+        world.desk.store.items.storage.items.clear()
+        restoring, _ = world.restoring()
+        done = await world.restore(restoring)
+        assert done.changed == ()
+        wanted = {Key(table=row[0], scope=row[1], id=row[2]) for row in archive[1] if row[0] != "lock"}
+        assert set(world.seen()) == wanted
+        world.records()
+
+    play(tmp_path, scene)
