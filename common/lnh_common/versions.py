@@ -9,6 +9,7 @@ from lnh_common.errors import UnsupportedVersion
 
 MINOR_STEPS: Final = 1
 GROUPS_SINCE: Final = (0, 2)
+RESTORES_SINCE: Final = (0, 2)
 
 
 def check_compatible(own: str, other: str) -> None:
@@ -22,8 +23,17 @@ def check_compatible(own: str, other: str) -> None:
 
 def lacking_groups(products: Iterable[str]) -> list[str]:
     """Those versions whose members know nothing of affinity groups and doors, and cannot read a list that has some."""
+    return _before(products, GROUPS_SINCE)
+
+
+def lacking_restores(products: Iterable[str]) -> list[str]:
+    """Those versions whose members cannot read the entries of a restore."""
+    return _before(products, RESTORES_SINCE)
+
+
+def _before(products: Iterable[str], since: tuple[int, int]) -> list[str]:
     parts = {product: _parts(product) for product in products}
-    return sorted(product for product, found in parts.items() if found is not None and found < GROUPS_SINCE)
+    return sorted(product for product, found in parts.items() if found is not None and found < since)
 
 
 def _parts(version: str) -> tuple[int, int] | None:

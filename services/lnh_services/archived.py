@@ -8,8 +8,10 @@ Pure. Every row of a whole archive comes out, or ArchiveInvalid.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
+
+import msgspec
 
 from lnh_common import codec, limits
 from lnh_common.errors import ArchiveInvalid, MalformedMessage
@@ -20,11 +22,25 @@ RECORD_BYTES: Final = 2 * limits.BODY_BYTES
 _LENGTH: Final = 4
 
 
-def batches(chunks: Iterable[bytes], counts: dict[str, int]) -> Iterator[list[Row]]:
+class Grouping(msgspec.Struct, frozen=True):
+    """The affinity groups there were, and in which each member was, by its id."""
+
+    groups: tuple[str, ...] = (limits.LOCAL_GROUP,)
+    members: tuple[tuple[bytes, str], ...] = ()
+
+
+def _tell_nobody(_: Grouping) -> None:
+    pass
+
+
+def batches(
+    chunks: Iterable[bytes], counts: dict[str, int], tell: Callable[[Grouping], None] = _tell_nobody
+) -> Iterator[list[Row]]:
     """The rows of an archive's plaintext, some at a time.
 
     Args:
         counts: how many there are of each table, as the manifest says.
+        tell: is told of the groups, before the first row.
 
     Raises ArchiveInvalid.
     """
@@ -34,7 +50,7 @@ def batches(chunks: Iterable[bytes], counts: dict[str, int]) -> Iterator[list[Ro
         if ended:
             raise ArchiveInvalid("its content goes on after its end")
         if first:
-            _check_header(record)
+            tell(_read_header(record))
             first = False
             continue
         match record:
@@ -71,13 +87,25 @@ def _records(chunks: Iterable[bytes]) -> Iterator[Any]:
         raise ArchiveInvalid("its content ends within a record")
 
 
-def _check_header(record: Any) -> None:
+def _read_header(record: Any) -> Grouping:
     match record:
-        case [int(format_), bytes(), list()] if format_ <= FORMAT:
-            return
+        case [int(format_), bytes(), list(base)] if format_ <= FORMAT:
+            return _grouping(base)
         case [int(format_), *_] if format_ > FORMAT:
             raise ArchiveInvalid(f"its content has format {format_}; this version reads {FORMAT}")
     raise ArchiveInvalid("its content does not begin as this version writes it")
+
+
+def _grouping(base: list[Any]) -> Grouping:
+    """From what the store says of the log: `[position, log time, [members, ... groups as the tenth, ...]]`."""
+    match base:
+        case [_, _, [list(members), _, _, _, _, _, _, _, _, list(groups), *_]]:
+            placed = [[each.get("id"), each.get("group", limits.LOCAL_GROUP)] for each in members if type(each) is dict]
+            try:
+                return codec.convert({"groups": groups, "members": placed}, Grouping)
+            except MalformedMessage as error:
+                raise ArchiveInvalid(f"what it says of groups is not what this version writes: {error}") from None
+    return Grouping()
 
 
 def _rows(rows: list[Any]) -> list[Row]:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from lnh_common import limits
 from lnh_common.errors import AlreadyDone, OutcomeUnknown
 from lnh_common.messages import console, hsm, membership, store
@@ -37,6 +39,7 @@ class Store:
         self.state = "read-write"
         self.primary = b""
         self.members: tuple[store.MemberInfo, ...] = ()
+        self.groups = {limits.LOCAL_GROUP}
         self.asked: list[str] = []
         self.lease_ms = 0  # as it was told; 0: never
         self.lose_answer_of = 0
@@ -55,7 +58,7 @@ class Store:
                 return store.Status(
                     state=self.state if self.cluster else "none", cluster=self.cluster, member=self.member, primary=self.primary,
                     epoch=1, in_sync=(), last_index=0, committed_index=0, applied_index=0, items=0, bytes_on_disk=0,
-                    commits_per_second=0.0, members=self.members,
+                    commits_per_second=0.0, members=self.members, groups=tuple(sorted(self.groups)),
                 )  # fmt: skip
             case store.Create():
                 if self.cluster not in (b"", message.cluster):
@@ -74,6 +77,19 @@ class Store:
                 others = tuple(each for each in self.members if each.id != message.member.id)
                 self.members = (*others, message.member)
                 return store.Committed(index=len(self.members))
+            case store.MoveMember():
+                assert message.group in self.groups
+                self.members = tuple(
+                    replace(each, group=message.group) if each.id == message.member else each for each in self.members
+                )
+                return store.Committed(index=1)
+            case store.CreateGroup():
+                self.groups.add(message.group)
+                return store.Committed(index=1)
+            case store.DeleteGroup():
+                assert all(each.group != message.group for each in self.members)
+                self.groups.remove(message.group)
+                return store.Committed(index=1)
             case store.Destroy():
                 assert message.cluster == self.cluster
                 self.cluster, self.items, self.members = b"", DictStore(), ()

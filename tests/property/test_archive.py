@@ -15,6 +15,7 @@ from lnh_common.errors import ArchiveInvalid
 from lnh_common.messages.backup import Row
 from lnh_common.messages.hsm import SmkGeneration
 from lnh_services import archived
+from lnh_services.archived import Grouping
 from lnh_services.hsm import archives as keys
 from lnh_services.hsm.state import Cluster
 from models.archives import CHUNK, cluster, written
@@ -187,3 +188,19 @@ def test_every_row_comes_out_however_it_is_cut(sizes: list[int], size: int) -> N
 def test_content_that_is_not_whole_is_refused(records: list[bytes], count: int) -> None:
     with pytest.raises(ArchiveInvalid):
         rows(*records, count=count, size=1000)
+
+
+def test_groups_are_read_and_a_version_without_any_has_one() -> None:
+    members = [{"id": b"a" * 16, "name": "a", "group": "far"}, {"id": b"b" * 16, "name": "b"}]
+    standing = [members, [], [], 0, b"", [], [], [1500, 0], 1500, ["far", "local"], []]
+    for base, expected in (
+        ([[1, b""], 0, standing], Grouping(("far", "local"), ((b"a" * 16, "far"), (b"b" * 16, "local")))),
+        ([[1, b""], 0, standing[:9]], Grouping()),
+        ([], Grouping()),
+    ):
+        told: list[Grouping] = []
+        chunks = [record([1, b"c" * 16, base]) + record(["end", [0]])]
+        assert list(archived.batches(chunks, {}, told.append)) == []
+        assert told == [expected]
+    with pytest.raises(ArchiveInvalid):
+        list(archived.batches([record([1, b"c" * 16, [0, 0, [[], 0, 0, 0, 0, 0, 0, 0, 0, [7]]]])], {}))

@@ -29,6 +29,7 @@ from lnh_common.messages.backup import Changed, Row
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import Commit, Delete, Item, Key, Put, Switch
+from lnh_services.archived import Grouping
 from lnh_services.hsm import archives as keys
 from lnh_services.hsm import credentials, genesis
 from lnh_services.hsm.archiving import Archiving
@@ -86,6 +87,7 @@ class World:
 
     def __init__(self, directory: Path) -> None:
         self.desk = Desk(directory)
+        self.grouping = Grouping()
         self._sequence = 0
 
     async def begin(self) -> None:
@@ -169,7 +171,10 @@ class World:
             await restoring.rows(
                 backup.RestoreRows(ticket=ticket, number=number, rows=tuple(rows[at : at + at_once]))
             )  # fmt: skip
-        return await restoring.finish(ticket)
+        grouping = self.grouping
+        return await restoring.finish(
+            backup.FinishRestore(ticket=ticket, groups=grouping.groups, placed=grouping.members)
+        )  # fmt: skip
 
 
 def _client(*, revoked: bool) -> ClientRecord:
@@ -350,7 +355,7 @@ def test_nobody_restores_without_a_ticket_and_nobody_twice(tmp_path: Path) -> No
             await restoring.rows(replace(part, number=2))
         await restoring.abandon(ticket)
         with pytest.raises(LnhError):
-            await restoring.finish(ticket)
+            await restoring.finish(backup.FinishRestore(ticket=ticket))
         assert restoring.allow(b"2" * 16, "y.lnhb", check=True)
 
     play(tmp_path, scene)
@@ -366,5 +371,25 @@ def test_an_empty_store_is_filled_and_its_own_records_kept(tmp_path: Path) -> No
         wanted = {Key(table=row[0], scope=row[1], id=row[2]) for row in archive[1] if row[0] != "lock"}
         assert set(world.seen()) == wanted
         world.records()
+
+    play(tmp_path, scene)
+
+
+def test_members_go_back_to_their_groups_and_others_stay(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        there = world.desk.store
+
+        def member(letter: bytes, group: str) -> store.MemberInfo:
+            name = letter.decode()
+            return store.MemberInfo(id=letter * 16, name=name, host="h", port=ord(letter), key=letter * 32, group=group)
+
+        there.groups = {"local", "since", "used"}
+        there.members = (member(b"a", "since"), member(b"b", "local"), member(b"n", "used"))
+        world.grouping = Grouping(
+            groups=("far", "local"), members=((b"a" * 16, "far"), (b"b" * 16, "local"), (b"g" * 16, "far"))
+        )  # fmt: skip
+        await world.restore(world.restoring()[0])
+        assert [each.group for each in there.members] == ["far", "local", "used"]
+        assert there.groups == {"far", "local", "used"}, "one that is in use stays"
 
     play(tmp_path, scene)

@@ -130,8 +130,39 @@ def _promote_and_remove(steps: Steps) -> None:
     find_everywhere(steps, a, c)
 
 
+def _lose_all_but_an_archive(steps: Steps) -> None:
+    """Everything is gone but an archive and one HSM's sealed state; the cluster comes back from them."""
+    a, _, c = steps.place.members
+    kept = steps.place.root / "kept"
+    kept.mkdir(mode=0o700)
+    steps.say("Back up the whole cluster to one encrypted file, and copy it away; verify it, restoring nothing")
+    steps.run("lnh", "backup", "now", "--to", kept)
+    archive = next(kept.glob("*.lnhb"))
+    steps.run("lnh", "backup", "verify", archive.name)
+    steps.say(f"Lose every member, and all of {a.name} but its HSM's sealed state")
+    for member in (a, c):
+        steps.kill(member)
+    shutil.copytree(a.directory / "data" / "hsm", kept / "hsm")
+    for member in steps.place.members:
+        shutil.rmtree(member.directory)
+    steps.say(f"Begin {a.name} anew, with that state; restore the archive, as the SO; register this client again")
+    local.make_directory(steps, a)
+    shutil.copytree(kept / "hsm", a.directory / "data" / "hsm", dirs_exist_ok=True)
+    steps.start(a)
+    steps.run("lnh", "backup", "restore", archive, "--member-dir", a.directory)
+    local.register(steps, a)
+    steps.say("A signature of before verifies, and the same keys sign again")
+    password = ("--password-file", steps.place.secret("krco"))
+    steps.run("lnh", "role", "login", "--keyring", "payments", *password)
+    root = steps.place.root
+    steps.run(
+        "lnh", "verify", "--keyring", "payments", "p256", root / "file", "--signature", root / "p256.sig", "--der"
+    )
+    sign_and_check(steps, ("p256", "ed25519"))
+
+
 def demo() -> None:
-    """Show it all: three members from nothing, keys, signatures, a lost primary, promotion; nothing is left behind."""
+    """Show it all: three members from nothing, keys, signatures, a lost primary, promotion, backup and restore."""
     began = time.monotonic()
     place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))  # sockets want a short path
     steps = Steps(place)
@@ -154,6 +185,7 @@ def demo() -> None:
         encrypt_and_check(steps)
         _lose_the_primary(steps)
         _promote_and_remove(steps)
+        _lose_all_but_an_archive(steps)
         steps.say("How it is")
         steps.run("lnh", "status")
         steps.say(f"Done in {time.monotonic() - began:.0f} s. Stopping it, and removing {place.root}")

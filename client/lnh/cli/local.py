@@ -238,13 +238,18 @@ def set_up(steps: Steps) -> None:
 
 
 def _begin_member(steps: Steps, member: Member) -> None:
-    port = free_ports()
+    member.address.write_text(f"127.0.0.1:{free_ports()}\n")
+    make_directory(steps, member)
+    steps.start(member)
+
+
+def make_directory(steps: Steps, member: Member) -> None:
+    """The directory of a member that has an address."""
+    port = member.address.read_text().strip().rpartition(":")[2]
     steps.run(
-        "lnh-member", "--member-dir", member.directory, "--init", "--name", member.name, "--base-port", str(port),
+        "lnh-member", "--member-dir", member.directory, "--init", "--name", member.name, "--base-port", port,
         "--activation-file", steps.place.secret("activation"),
     )  # fmt: skip
-    member.address.write_text(f"127.0.0.1:{port}\n")
-    steps.start(member)
 
 
 def _begin_hsm(steps: Steps, member: Member) -> None:

@@ -392,6 +392,14 @@ class RestoreRows(Confidential):
     rows: tuple[Row, ...]
 
 
+class FinishRestore(Confidential):
+    """All rows came; the affinity groups there were, and in which each member was."""
+
+    ticket: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+    groups: Annotated[tuple[str, ...], msgspec.Meta(max_length=limits.GROUPS)] = ()
+    placed: tuple[tuple[bytes, str], ...] = ()
+
+
 class Restored(Message):
     """What is another one than it was: the first CHANGES_SHOWN, and how many."""
 
@@ -403,7 +411,7 @@ ALLOW: Final = operation("core.restore.allow", Allow, Ticket, effect=_W)
 RESTORE_ARCHIVE: Final = operation("archive.restore", RestoreOrder, JobView, effect=_W)
 BEGIN_RESTORE: Final = operation("hsm.restore.begin", BeginRestore, DataKey, effect=_W)
 RESTORE_ROWS: Final = operation("hsm.restore.rows", RestoreRows, Empty, effect=_W)
-FINISH_RESTORE: Final = operation("hsm.restore.finish", Ticket, Restored, effect=_W)
+FINISH_RESTORE: Final = operation("hsm.restore.finish", FinishRestore, Restored, effect=_W)
 ABANDON_RESTORE: Final = operation("hsm.restore.abandon", Ticket, Empty, effect=_W)
 NOTE_RUN: Final = operation("hsm.archive.run", Noting, Empty, effect=_W)
 NEW_KEY: Final = operation("hsm.archive.key", NewKey, ArchiveKey)

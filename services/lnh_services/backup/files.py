@@ -39,6 +39,7 @@ class Archives:
 
     def __init__(self, directory: Path) -> None:
         self.directory: Final = directory
+        self._known: dict[str, tuple[tuple[int, int, int], ArchiveView]] = {}  # and what its file was like
 
     def names(self) -> list[str]:
         """Of all archives, the newest last (their names tell when they were made). Raises StorageFailed."""
@@ -67,13 +68,14 @@ class Archives:
     def view(self, name: str) -> ArchiveView:
         """What an archive says of itself. Raises NameUnknown, StorageFailed."""
         with self.open(name) as file:
-            size = os.fstat(file.fileno()).st_size
-            try:
-                return view(name, archives.outline(file))
-            except ArchiveInvalid as error:
-                return ArchiveView(name=name, size=size, problem=str(error))
-            except OSError as error:
-                return ArchiveView(name=name, size=size, problem=error.strerror or "it cannot be read")
+            status = os.fstat(file.fileno())
+            like = (status.st_ino, status.st_size, status.st_mtime_ns)
+            known = self._known.get(name)
+            if known is None or known[0] != like:
+                if len(self._known) > 2 * ARCHIVES_SHOWN:
+                    self._known.clear()
+                known = self._known[name] = (like, _looked(name, file, status.st_size))
+            return known[1]
 
     def open(self, name: str) -> BinaryIO:
         """Raises NameUnknown, StorageFailed."""
@@ -160,6 +162,15 @@ def view(name: str, about: Outline) -> ArchiveView:
         items=manifest.items,
         hash=manifest.hash,
     )
+
+
+def _looked(name: str, file: BinaryIO, size: int) -> ArchiveView:
+    try:
+        return view(name, archives.outline(file))
+    except ArchiveInvalid as error:
+        return ArchiveView(name=name, size=size, problem=str(error))
+    except OSError as error:
+        return ArchiveView(name=name, size=size, problem=error.strerror or "it cannot be read")
 
 
 class NewArchive:

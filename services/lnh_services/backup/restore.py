@@ -12,6 +12,7 @@ from lnh_common.bus.client import Client
 from lnh_common.errors import LnhError, OutcomeUnknown, Unreachable
 from lnh_common.messages import backup
 from lnh_common.messages.backup import Row
+from lnh_services.archived import Grouping
 from lnh_services.backup.files import Archives
 from lnh_services.backup.jobs import Job
 from lnh_services.backup.work import outlined, rows
@@ -52,24 +53,25 @@ class Restore:
             try:
                 wanted = _CHECKED if order.check else None
                 number = 0
-                parts = _parts(rows(job, file, about, key), wanted)
+                told: list[Grouping] = []
+                parts = _parts(rows(job, file, about, key, told.append), wanted)
                 while (part := await asyncio.to_thread(next, parts, None)) is not None:
                     sent = backup.RestoreRows(ticket=order.ticket, number=number, rows=tuple(part))
                     await self._hsm.ask(backup.RESTORE_ROWS, sent, timeout=ASK_SECONDS)
                     number += 1
                 job.tell(step="finishing")
-                done = await self._finish(order)
+                done = await self._finish(order, told[0])
             except BaseException:
                 with contextlib.suppress(LnhError):
                     await self._hsm.ask(backup.ABANDON_RESTORE, backup.Ticket(ticket=order.ticket), timeout=5.0)
                 raise
         job.tell(changed=done.changed, changes=done.changes)
 
-    async def _finish(self, order: backup.RestoreOrder) -> backup.Restored:
+    async def _finish(self, order: backup.RestoreOrder, grouping: Grouping) -> backup.Restored:
+        finish = backup.FinishRestore(ticket=order.ticket, groups=grouping.groups, placed=grouping.members)
         for left in reversed(range(FINISH_TRIES)):
             try:
-                ticket = backup.Ticket(ticket=order.ticket)
-                return await self._hsm.ask(backup.FINISH_RESTORE, ticket, timeout=ASK_SECONDS)
+                return await self._hsm.ask(backup.FINISH_RESTORE, finish, timeout=ASK_SECONDS)
             except (OutcomeUnknown, Unreachable):
                 if not left:
                     raise

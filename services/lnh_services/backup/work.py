@@ -17,6 +17,7 @@ from lnh_common.messages import backup, store
 from lnh_common.messages.backup import Row
 from lnh_common.messages.base import Empty
 from lnh_services import archived
+from lnh_services.archived import Grouping
 from lnh_services.backup.files import Archives, NewArchive, name_of
 from lnh_services.backup.jobs import Job
 
@@ -109,8 +110,13 @@ def _read_through(job: Job, file: BinaryIO, about: Outline, key: bytes) -> None:
         pass
 
 
-def rows(job: Job, file: BinaryIO, about: Outline, key: bytes) -> Iterator[list[Row]]:
-    """Every row of an archive, telling the job how far it came. Raises ArchiveInvalid, StorageFailed."""
+def rows(
+    job: Job, file: BinaryIO, about: Outline, key: bytes, tell: Callable[[Grouping], None] = lambda _: None
+) -> Iterator[list[Row]]:
+    """Every row of an archive, telling the job how far it came, and before of its groups.
+
+    Raises ArchiveInvalid, StorageFailed.
+    """
 
     def chunks() -> Iterator[bytes]:
         done = 0
@@ -122,6 +128,6 @@ def rows(job: Job, file: BinaryIO, about: Outline, key: bytes) -> Iterator[list[
             yield chunk
 
     try:
-        yield from archived.batches(chunks(), about.manifest.items)
+        yield from archived.batches(chunks(), about.manifest.items, tell)
     except OSError as error:
         raise StorageFailed(f"the archive cannot be read: {error.strerror}") from error

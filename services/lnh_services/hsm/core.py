@@ -244,8 +244,8 @@ class Core:
         await self._restoring.rows(asked)
         return Empty()
 
-    async def _on_finish_restore(self, call: Call, asked: backup.Ticket) -> backup.Restored:
-        return await self._restoring.finish(asked.ticket)
+    async def _on_finish_restore(self, call: Call, asked: backup.FinishRestore) -> backup.Restored:
+        return await self._restoring.finish(asked)
 
     async def _on_abandon_restore(self, call: Call, asked: backup.Ticket) -> Empty:
         await self._restoring.abandon(asked.ticket)

@@ -26,7 +26,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from lnh_common import archives as format_
-from lnh_common import codec
+from lnh_common import codec, limits
 from lnh_common.archives import Header, Manifest
 from lnh_common.errors import (
     ArchiveInvalid,
@@ -237,13 +237,13 @@ class Restoring:
             restore.clients[id_] = item
         return restore.target.remade(item)
 
-    async def finish(self, ticket: bytes) -> backup.Restored:
+    async def finish(self, asked: backup.FinishRestore) -> backup.Restored:
         """All rows came: put them in place of everything, unless this was to look only; what is another one then.
 
         Raises ArchiveInvalid when some did not come, NotPossible, and what the store answers.
         """
         async with self._turn:
-            restore = self._running(ticket)
+            restore = self._running(asked.ticket)
             wanted = {table: count for table, count in restore.manifest.items.items() if count}
             missing = restore.cluster is None or (not restore.ticket.check and dict(restore.found) != wanted)
             if missing or restore.cluster is None:
@@ -252,6 +252,7 @@ class Restoring:
             if not restore.ticket.check:
                 await self._switch(restore, restore.cluster)
                 made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(restore.header.created_at / 1000))
+                await self._regroup(asked)
                 self._desk.record(backup.RESTORE.name, f"{restore.ticket.name}, made {made}", "restored")
                 _log.info("restored", archive=restore.ticket.name, index=restore.header.index)
             self._restore = self._ticket = None
@@ -296,6 +297,33 @@ class Restoring:
                 continue  # a client was revoked at this moment: look again
             return
         raise Busy("clients are changed all the time; try again")
+
+    async def _regroup(self, asked: backup.FinishRestore) -> None:
+        """The members that there still are go back to their groups; what cannot be done is said in the log."""
+        try:
+            await self._grouped(set(asked.groups), dict(asked.placed))
+        except LnhError as error:
+            _log.failure("groups not restored", problem=str(error))
+
+    async def _grouped(self, groups: set[str], placed: dict[bytes, str]) -> None:
+        status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
+        there = set(status.groups)
+        for group in sorted(groups - there):
+            await self._store.ask(
+                store.GROUP_CREATE,
+                store.CreateGroup(group=group, request=secrets.token_bytes(16)),
+                timeout=STORE_SECONDS,
+            )
+        used = set()
+        for member in status.members:
+            group = placed.get(member.id, member.group)
+            used.add(group)
+            if group != member.group:
+                move = store.MoveMember(member=member.id, group=group, request=secrets.token_bytes(16))
+                await self._store.ask(store.MEMBER_MOVE, move, timeout=STORE_SECONDS)
+        for group in sorted(there - groups - used - {limits.LOCAL_GROUP}) if groups else ():
+            gone = store.DeleteGroup(group=group, request=secrets.token_bytes(16))
+            await self._store.ask(store.GROUP_DELETE, gone, timeout=STORE_SECONDS)
 
     async def _revoked(self, restore: _Restore) -> tuple[list[store.Change], list[Item]]:
         """What must still be so, and the archive's clients that were revoked since."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
-from lnh_common.errors import NameUnknown
-from lnh_common.messages import backup, store
+from lnh_common.errors import NameUnknown, NotPossible
+from lnh_common.messages import backup, membership, store
 from lnh_common.messages.base import Empty
+from lnh_common.versions import lacking_restores
 from lnh_services.hsm.records import RunRecord, ScheduleRecord
 from lnh_services.hsm.steps import Peer, Steps, ask
 from lnh_services.hsm.worker_core import Request, WorkerCore
@@ -87,6 +88,9 @@ def _change(worker: WorkerCore, request: Request[backup.SetSchedule], asked: bac
 def restore(worker: WorkerCore, request: Request[backup.Restore]) -> Steps[backup.JobView]:
     """Begin to put an archive's state in place of the cluster's, or to look what that would change."""
     asked, order = request.message, request.new_id()
+    view = yield from ask(Peer.MEMBERSHIP, membership.STATUS, Empty())
+    if old := lacking_restores(member.product for member in view.members):
+        raise NotPossible(f"a member has version {old[0]}, which does not know of restores: upgrade it first")
     ticket = yield from ask(Peer.CORE, backup.ALLOW, backup.Allow(id=order, name=asked.name, check=asked.check))
     passed = backup.RestoreOrder(id=order, name=asked.name, check=asked.check, ticket=ticket.ticket)
     return (yield from ask(Peer.BACKUP, backup.RESTORE_ARCHIVE, passed))

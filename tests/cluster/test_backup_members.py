@@ -1,0 +1,182 @@
+"""Backup and restore of three whole members under load, with members and services killed on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import lnh
+from lnh import admin
+from lnh.cli.local import Member
+from lnh_common import archives
+from lnh_common.messages import store
+from lnh_services.paths import MemberDirectory
+from members import Load, Members, private_key, three_members
+from processes import ask, wait_until
+
+WITHIN = 60.0
+
+
+@pytest.fixture(scope="module")
+def members() -> Iterator[Members]:
+    with three_members() as running:
+        running.steps.run("lnh", "cluster", "policy", "objects_per_keyring=1000000")
+        yield running
+
+
+def labels(session: lnh.KeyringSession) -> set[str]:
+    return {str(one.label) for one in session.find(object_class=lnh.ObjectClass.PRIVATE_KEY)}
+
+
+def everywhere(members: Members) -> set[str]:
+    """The keys that there are, as every member sees them: they agree."""
+    with members.sessions() as sessions:
+        found = [labels(session) for session in sessions]
+    assert found[0] == found[1] == found[2]
+    return found[0]
+
+
+def sign(key: lnh.PrivateKey) -> None:
+    key.sign(b"data", lnh.Mechanism.ECDSA_SHA256)
+
+
+def backup_service(member: Member) -> int:
+    """The process of a member's backup service."""
+    return service(member, b"lnh_services.backup")
+
+
+def service(member: Member, name: bytes) -> int:
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdecimal() else []
+            if name in words and os.fsencode(member.directory) in words:
+                return int(entry.name)
+    raise AssertionError(f"{member.name} runs no {name.decode()}")
+
+
+def administration(members: Members, member: Member) -> tuple[lnh.Cluster, admin.Administration]:
+    cluster = lnh.connect("demo", directory=member.client, failover=False)
+    secret = {name: members.place.secret(name).read_text().strip() for name in ("admin", "po")}
+    return cluster, admin.login(cluster.connection, "admin", secret["admin"], po_password=secret["po"])
+
+
+def test_a_restore_through_any_member_is_one_on_all_of_them(members: Members, tmp_path: Path) -> None:
+    a, b, c = members.all
+    with members.sessions() as sessions:
+        public, private = sessions[2].generate_keypair(lnh.KeyType.EC, curve="P-256", label="before")
+        signature = private.sign(b"data", lnh.Mechanism.ECDSA_SHA256)
+    before = everywhere(members)
+    made = json.loads(members.steps.run("lnh", "backup", "now", "--to", tmp_path, "--json", through=b))
+    with members.sessions() as sessions:
+        sessions[0].generate_keypair(lnh.KeyType.EC, curve="P-256", label="since")
+        numbers = iter(range(1_000_000))
+
+        def write() -> None:
+            sessions[1].generate_keypair(lnh.KeyType.EC, curve="P-256", label=f"meanwhile-{next(numbers)}")
+
+        keys = [private_key(session, "before") for session in sessions]
+        loads = [Load(write), *(Load(partial(sign, key)) for key in keys)]
+        for load in loads:
+            load.__enter__()
+        try:
+            # Through a member that did not make it: the file is brought there.
+            members.steps.run("lnh", "backup", "restore", tmp_path / made["name"], "--yes", through=c)
+            wait_until(lambda: all(load.has_ended() for load in loads), "the end of every session of before", WITHIN)
+        finally:
+            for load in loads:
+                load.__exit__()
+    assert {type(error) for load in loads for error in load.errors} == {lnh.ClusterRestored}
+    assert everywhere(members) == before
+    members.all_read_write()
+    with members.sessions() as sessions:
+        for session in sessions:
+            kept = session.get_object(public.handle)
+            assert isinstance(kept, lnh.PublicKey)
+            assert kept.verify(b"data", signature, lnh.Mechanism.ECDSA_SHA256)
+            assert private_key(session, "before").sign(b"data", lnh.Mechanism.ECDSA_SHA256)
+        sessions[0].generate_keypair(lnh.KeyType.EC, curve="P-256", label="after")
+    assert everywhere(members) == before | {"after"}
+    for member in (a, b, c):
+        members.steps.run("lnh", "audit", "verify", "--member-dir", member.directory)
+
+
+def test_killed_at_any_point_a_restore_is_done_or_did_not_happen(members: Members) -> None:
+    a, b, _ = members.all
+    drawn = random.Random(7)  # where to kill
+    with members.sessions() as sessions:
+        for number in range(40):  # so that there is something to do
+            sessions[0].generate_key(lnh.KeyType.GENERIC_SECRET, 4096, label=f"load-{number}")
+        sessions[0].generate_keypair(lnh.KeyType.EC, curve="P-256", label="archived")
+    archived = everywhere(members)
+    name = json.loads(members.steps.run("lnh", "backup", "now", "--json", through=b))["name"]
+    with members.sessions() as sessions:
+        sessions[0].generate_keypair(lnh.KeyType.EC, curve="P-256", label="later")
+    later = everywhere(members)
+    outcomes = []
+    for victim in (b"lnh_services.backup", b"lnh_services.hsm", b"lnh_services.store", b"lnh_services.backup"):
+        cluster, session = administration(members, b)
+        with cluster, session:
+            job = session.backups.restore(name)
+            threading.Event().wait(drawn.uniform(0.0, 0.4))  # anywhere in it
+            os.kill(service(b, victim), signal.SIGKILL)
+            session.abandon()
+        members.all_read_write()
+        found = everywhere(members)
+        assert found in (archived, later), f"half of a restore ({job.archive})"
+        outcomes.append(found == archived)
+        if found == archived:
+            with members.sessions() as sessions:
+                sessions[0].generate_keypair(lnh.KeyType.EC, curve="P-256", label="later")
+            later = everywhere(members)
+    members.all_read_write()
+
+    def restored() -> bool:
+        done = subprocess.run(
+            [members.steps._program("lnh"), "backup", "restore", name, "--yes"], env=members.steps._environment_of(b),
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0 or "under way" in done.stderr, done.stderr
+        return done.returncode == 0
+
+    wait_until(restored, "a restore that nobody disturbs", WITHIN)
+    assert everywhere(members) == archived
+    directory = MemberDirectory(a.directory)
+    wait_until(
+        lambda: ask(directory.store_for_services, store.STATUS).hidden == 0, "the swept store", WITHIN
+    )  # fmt: skip
+
+
+def test_killed_at_any_point_a_backup_leaves_whole_archives_only(members: Members) -> None:
+    a = members.all[0]
+    drawn = random.Random(11)  # where to kill
+    directory = MemberDirectory(a.directory).backup
+    for _ in range(3):
+        cluster, session = administration(members, a)
+        with cluster, session:
+            session.backups.now()
+            threading.Event().wait(drawn.uniform(0.0, 0.1))
+            os.kill(backup_service(a), signal.SIGKILL)
+        for path in directory.glob("*.lnhb"):
+            with path.open("rb") as file:
+                archives.check_copy(file)
+
+    def made() -> bool:
+        cluster, session = administration(members, a)
+        with cluster, session, suppress(lnh.LnhError):
+            job = session.backups.wait(session.backups.now())
+            session.backups.wait(session.backups.verify(job.archive))
+            return True
+        return False
+
+    wait_until(made, "the backup service, back again", WITHIN)
+    assert not list(directory.glob(".*")), "what was half written is gone"
