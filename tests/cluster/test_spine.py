@@ -56,7 +56,7 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None
 def test_the_demo_goes_through_and_leaves_nothing(tmp_path: Path) -> None:
     done = subprocess.run([PROGRAM, "demo"], capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("$ lnh sign") == 6
+    assert done.stdout.count("$ lnh sign") == 8
     assert "Traceback" not in done.stdout + done.stderr
     root = (
         next(line for line in done.stdout.splitlines() if "happens in D=" in line)
