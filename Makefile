@@ -4,10 +4,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 WHERE  ?= .lnh-demo
 
-.PHONY: help setup demo up down test check bench soak clean
+.PHONY: help setup demo up down test test-compose check bench soak clean
 
 help:            ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed")'
@@ -28,6 +28,10 @@ down: setup      ## end what `make up` started
 
 test: setup      ## every test
 	@$(BIN)/pytest -q -n 2
+
+test-compose: setup  ## compose.yaml for real, for some minutes; needs docker (compose v2) or podman-compose, and the base image
+	@$(BIN)/python tests/compose/engine.py
+	@LNH_TEST_COMPOSE=1 $(BIN)/pytest -q -x -p no:randomly tests/compose
 
 check: setup     ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
