@@ -206,52 +206,61 @@ class Worker:
     def _drain_front(self) -> bool:
         """Serve what is ready; whether there may be more and there is time for it."""
         for _ in range(_BURST):
-            try:
-                balancer_id, *frames = self._front.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            asked = self._receive()
+            if not asked:
                 return False
-            try:
-                entries = bundles.unpack(frames)
-            except MalformedMessage as error:
-                log.failure("the balancer broke the contract of frames", error=str(error))
-                continue
-            self._serve(balancer_id, entries)
+            self._serve(asked)
             self._flush()
-            self._drain_peer(Peer.STORE, self._peers[Peer.STORE].socket)
+            for peer, dealer in list(self._peers.items()):
+                if self._waiting or peer is Peer.STORE:
+                    self._drain_peer(peer, dealer.socket)
             if boot_time() >= self._due:
                 return False  # there is always more under load, and the lease is to be renewed
         return not self._stopping
 
+    def _receive(self) -> list[tuple[bytes, Entry]]:
+        """What is there to be served, about a bundle of it: the more at a time, the quicker each."""
+        asked: list[tuple[bytes, Entry]] = []
+        with contextlib.suppress(zmq.Again):
+            while len(asked) < bundles.ENTRIES:
+                balancer_id, *frames = self._front.recv_multipart(zmq.NOBLOCK)
+                try:
+                    asked += [(balancer_id, entry) for entry in bundles.unpack(frames)]
+                except MalformedMessage as error:
+                    log.failure("the balancer broke the contract of frames", error=str(error))
+        return asked
+
     # --- requests
 
-    def _serve(self, balancer_id: bytes, entries: list[Entry]) -> None:
+    def _serve(self, asked: list[tuple[bytes, Entry]]) -> None:
         """Step by step for all that can be answered at once (`ready.py`); each of the others goes its own way."""
-        opened = []
-        for entry in entries:
+        opened: list[tuple[WayBack, Ready]] = []
+        for balancer_id, entry in asked:
+            way_back = (balancer_id, entry.tag)
             if is_forwarded(entry.tag) and not self.core.is_read_write():
-                self._refuse((balancer_id, entry.tag))
+                self._refuse(way_back)
                 continue
             ready = open_ready(self.core, entry)
             if ready is None:
-                self._accept((balancer_id, entry.tag), entry)
+                self._accept(way_back, entry)
             else:
-                opened.append(ready)
-        done: list[Ready] = []
+                opened.append((way_back, ready))
+        done: list[tuple[WayBack, Ready]] = []
         began = boot_time()
-        for ready in opened:
+        for way_back, ready in opened:
             if ready.act(self.core):
-                done.append(ready)
+                done.append((way_back, ready))
             else:
-                self._accept((balancer_id, ready.entry.tag), ready.entry)
+                self._accept(way_back, ready.entry)
             if boot_time() - began > _HOLD:
-                self._answer(balancer_id, done)
+                self._answer(done)
                 self._flush()
                 done, began = [], boot_time()
-        self._answer(balancer_id, done)
+        self._answer(done)
 
-    def _answer(self, balancer_id: bytes, done: list[Ready]) -> None:
-        for ready in done:
-            self._send((balancer_id, ready.entry.tag), ready.answer())
+    def _answer(self, done: list[tuple[WayBack, Ready]]) -> None:
+        for way_back, ready in done:
+            self._send(way_back, ready.answer())
 
     def _accept(self, way_back: WayBack, entry: Entry) -> None:
         frames = [entry.header, entry.token, entry.body]
