@@ -16,10 +16,17 @@ CREDENTIAL: Final = frozenset(row.name for row in OPERATIONS.values() if row.sea
 AT_THE_DOOR: Final = frozenset({session.HELLO.name})
 
 # What is about the member that is asked: its files, its services, its view of the others, an invitation that it alone
-# can honour, an order whose coordinator the administrator chose by talking to it.
+# can honour, an order whose coordinator the administrator chose by talking to it, and `hello`, whose answer holds the
+# key of the answering member's client port: a client that registers would take another's for this one's.
 _OF_A_MEMBER: Final = frozenset({"audit", "backup", "group", "member", "status"})  # by noun
 _OF_A_MEMBER_TOO: Final = frozenset(
-    {admin.CLUSTER_SHOW.name, admin.CLUSTER_LEAVE.name, admin.CLUSTER_DELETE.name, overview.OVERVIEW.name}
+    {
+        session.HELLO.name,
+        admin.CLUSTER_SHOW.name,
+        admin.CLUSTER_LEAVE.name,
+        admin.CLUSTER_DELETE.name,
+        overview.OVERVIEW.name,
+    }
 )
 
 STAYS: Final = _OF_A_MEMBER_TOO | {name for name in ROUTED if name.partition(".")[0] in _OF_A_MEMBER}

@@ -367,7 +367,13 @@ class Balancer:
         now = time.monotonic()
         try:
             request = self._router.admit(
-                now, client, frames, header.operation, now + header.deadline_ms / 1000, account=_DOOR_ACCOUNT
+                now,
+                client,
+                frames,
+                header.operation,
+                now + header.deadline_ms / 1000,
+                account=_DOOR_ACCOUNT,
+                stays=header.operation in STAYS,
             )
         except Busy as error:
             self._refuse(self._door, client, frames[0], error)
