@@ -53,6 +53,11 @@ def sees(members: Members, at: int, other: int) -> str:
     return next((place.state for place in status(members, at).places if place.name == name), "")
 
 
+def group_of(members: Members, at: int, other: int) -> str:
+    name = members.all[other].name
+    return next((place.group for place in status(members, at).places if place.name == name), "")
+
+
 class Signing:
     """An application that came in through the first member: slow signatures in flight all the time, and keys being made."""
 
@@ -127,6 +132,18 @@ def test_work_is_spread_over_the_group_and_over_others_when_it_has_nobody(member
         assert [each.group for each in after] == ["local", "local", "far"]
         own = sum(place.settled for place in after[0].places if not place.group)
         assert own > IN_FLIGHT, "its own workers have their part"
+
+        members.steps.run("lnh", "member", "promote", second.name)
+        application.goes_on()
+        members.steps.run("lnh", "member", "move", second.name, "far")
+        wait_until(lambda: group_of(members, 0, 1) == "far", "the member in the other group", WITHIN)
+        taken = status(members, 1).taken
+        application.goes_on(4 * IN_FLIGHT)
+        assert status(members, 1).taken - taken <= IN_FLIGHT, "it is in another group"
+        members.steps.run("lnh", "member", "move", second.name, "local")
+        members.steps.run("lnh", "member", "promote", first.name)
+        wait_until(lambda: group_of(members, 0, 1) == "local", "the member in the group", WITHIN)
+        application.goes_on()
 
         with still(second):
             wait_until(lambda: sees(members, 0, 1) == "down", "the member that stands still", WITHIN)

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from lnh_common import channel, codec, wire
 from lnh_common.channel import Envelope, SessionKeys, Statement
-from lnh_common.errors import LnhError
+from lnh_common.errors import LnhError, MemberReadOnly
 from lnh_common.messages import admin, hsm, session, store
 from lnh_common.messages.base import Effect, Empty, Message, Operation, Q, R
 from lnh_common.messages.session import ChangePassword, Credential, LoggedIn, Login, Register, Role
@@ -60,6 +60,7 @@ class World:
         self.now = START
         self.store = DictStore()
         self.asked = 0  # of the store
+        self.read_only = False  # it takes no writes
         self.audit: list[hsm.AuditEntry] = []
         self.seen = HighestSeen()
         self.cluster = os.urandom(16)
@@ -125,6 +126,8 @@ class World:
         message = asked.message
         if asked.peer is Peer.STORE:
             self.asked += 1
+            if self.read_only and isinstance(message, store.Commit):
+                raise MemberReadOnly("this member is cut off from its primary")
             before = len(self.store.forgotten)
             try:
                 return self.store.answer(message, int(self.now * 1000))
@@ -145,9 +148,9 @@ class World:
         """What a thread does for the real worker."""
         return asked.compute()
 
-    def serve(self, worker: WorkerCore, frames: wire.Frames) -> wire.Frames:
+    def serve(self, worker: WorkerCore, frames: wire.Frames, *, forwarded: bool = False) -> wire.Frames:
         header = wire.Header.parse(frames[0])
-        steps = worker.serve(header, frames[1], frames[2], Deadline(self.now + 10))
+        steps = worker.serve(header, frames[1], frames[2], Deadline(self.now + 10), forwarded=forwarded)
         try:
             asked = steps.send(None)
             while True:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lnh_common.bundles import FORWARDED, TAG_BYTES, is_forwarded, refusal
-from lnh_common.messages import store
-from models.worker import World
+from lnh_common.errors import MemberReadOnly
+from lnh_common.messages import admin, store
+from models.worker import Client, World
 
 LEASE = 1.0
 
@@ -50,6 +51,22 @@ def test_a_request_that_saw_the_lease_end_is_not_answered_though_there_is_anothe
     core.take_lease(world.now, attached())
     assert core.is_read_write()
     assert not core.was_read_write_since(begun)
+
+
+def test_who_asked_another_member_is_not_told_that_this_one_is_read_only() -> None:
+    """The store may know before the worker's lease has ended."""
+    world = World()
+    client = Client(world, world.worker()).register()
+    administrator = client.as_administrator()
+    create = admin.CreateKeyrings(label="payments")
+    world.read_only = True
+    sent, keys = administrator.sealed(admin.KEYRING_CREATE, create)
+    assert world.serve(client.worker, sent, forwarded=True) == [b"", b"", b""]
+    with pytest.raises(MemberReadOnly):
+        administrator.open(admin.KEYRING_CREATE, sent, keys, world.serve(client.worker, sent))
+    world.read_only = False
+    made = administrator.open(admin.KEYRING_CREATE, sent, keys, world.serve(client.worker, sent, forwarded=True))
+    assert made.keyrings[0].label == "payments"
 
 
 def test_the_tag_says_where_a_request_came_from() -> None:

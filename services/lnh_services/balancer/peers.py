@@ -116,6 +116,7 @@ class Peers:
         socket = self._context.socket(zmq.ROUTER)
         curve.serve(socket, self._keys, ZAP_DOMAIN)
         _common_options(socket)
+        socket.linger = 500  # what was done for others in the last moment
         socket.router_mandatory = True
         socket.ipv6 = ":" in settings.listen
         socket.bind(settings.endpoint(settings.peer_port))
@@ -266,7 +267,8 @@ class Peers:
         away_for = 0.0 if link.dealer.connected else now - link.away_since
         if link.dealer.problem != link.said:
             link.said = link.dealer.problem
-            self._log.warning("member not reached", member=link.neighbour.name, problem=link.said)
+            if link.said:
+                self._log.warning("member not reached", member=link.neighbour.name, problem=link.said)
         if max(silent_for, away_for) > (_REFUSED_AGAIN if link.said else _REACH_AGAIN):
             link.away_since = now
             link.dealer.renew()
@@ -298,6 +300,8 @@ class Peers:
             del link.pinged[number]  # its answer was lost; whoever answers a later one is there
         place = self._router.places[link.number]
         took = now - asked
+        if took > GONE_AFTER:
+            return  # it was away, and answers what it was asked meanwhile; how far it is a later answer tells
         if not place.up:
             place.way = took
             self._log.info("member reached", member=link.neighbour.name, milliseconds=round(1000 * took, 1))

@@ -105,8 +105,11 @@ class Balancer:
         socket.rcvhwm = limits.REQUESTS_PER_CLIENT
         socket.maxmsgsize = 2 * limits.BODY_BYTES  # over the limit is answered; over this, disconnected
         socket.handshake_ivl = 5_000
-        socket.heartbeat_ivl = 5_000  # a peer that is gone, or reads nothing for long, is disconnected
-        socket.heartbeat_timeout = 15_000
+        # A peer that is gone, or reads nothing for long, is disconnected: by TCP, not by ZeroMQ's heartbeats, with
+        # which libzmq aborts when a connection breaks of which it had stopped reading.
+        socket.setsockopt(zmq.TCP_MAXRT, 15_000)
+        socket.tcp_keepalive = 1
+        socket.tcp_keepalive_idle, socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = 5, 3, 3
         socket.backlog = 512
         socket.ipv6 = ":" in self._settings.listen
         socket.bind(endpoint)

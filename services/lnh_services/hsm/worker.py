@@ -286,7 +286,8 @@ class Worker:
             return
         lapses = self.core.lapses if forwarded else None
         deadline = Deadline(boot_time() + header.deadline_ms / 1000)
-        self._advance(Task(self.core.serve(header, frames[1], frames[2], deadline), way_back, deadline, lapses), None)
+        steps = self.core.serve(header, frames[1], frames[2], deadline, forwarded=forwarded)
+        self._advance(Task(steps, way_back, deadline, lapses), None)
 
     def _advance(self, task: Task, answer: Any) -> None:
         """Let a request go on with an answer, a result or an exception, until it asks again or is done."""

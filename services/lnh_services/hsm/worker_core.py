@@ -21,7 +21,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
-from lnh_common import channel, codec, limits, wire
+from lnh_common import bundles, channel, codec, limits, wire
 from lnh_common.channel import Envelope, OpenedCredential, SessionKeys
 from lnh_common.errors import (
     AuditFailed,
@@ -152,8 +152,13 @@ class WorkerCore(Knowledge):
 
     # --- serving
 
-    def serve(self, header: Header, token: bytes, body: bytes, deadline: Deadline) -> Steps[Frames]:
-        """Serve one request; never raises for what a client sent."""
+    def serve(
+        self, header: Header, token: bytes, body: bytes, deadline: Deadline, *, forwarded: bool = False
+    ) -> Steps[Frames]:
+        """Serve one request; never raises for what a client sent.
+
+        One that another member forwarded is not told that this member is read-only, as its own is not: it is declined.
+        """
         self.operations += 1
         now = self.boot()
         if now >= self.lease_until:
@@ -193,6 +198,8 @@ class WorkerCore(Knowledge):
         except Exception as error:  # as above
             log.bug("request failed", error, operation=header.operation)
             value = Internal("the member failed; its log says why")
+        if forwarded and isinstance(value, MemberReadOnly):
+            return [*bundles.refusal(b"")[1:]]
         return [header.answer(Kind.REPLY).pack(), b"", channel.seal_reply(keys, header, body, value)]
 
     def _operation(self, header: Header) -> Operation[Any, Any]:
