@@ -17,6 +17,7 @@ import pytest
 
 import lnh
 from lnh import admin
+from lnh.cli.children import program
 from lnh.cli.local import Member
 from lnh_common import archives
 from lnh_common.messages import store
@@ -142,7 +143,7 @@ def test_killed_at_any_point_a_restore_is_done_or_did_not_happen(members: Member
 
     def restored() -> bool:
         done = subprocess.run(
-            [members.steps._program("lnh"), "backup", "restore", name, "--yes"], env=members.steps._environment_of(b),
+            [program("lnh"), "backup", "restore", name, "--yes"], env=members.steps._environment_of(b),
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == 0 or "under way" in done.stderr, done.stderr

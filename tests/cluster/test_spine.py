@@ -127,7 +127,7 @@ def test_a_session_goes_on_after_every_process_was_restarted(running: Running) -
         _, private = session.generate_keypair(lnh.KeyType.EC_EDWARDS, curve="Ed25519", label="kept")
         before = private.sign(b"data")
         stop(running.place)
-        running.supervisor = Steps(running.place, quiet=True).start().pid
+        running.supervisor = Steps(running.place, quiet=True).start()
         assert private.sign(b"data") == before
 
 
@@ -143,7 +143,7 @@ def test_a_row_changed_on_disk_is_refused_and_the_rest_still_served(
         body = body[:-1] + bytes([body[-1] ^ 1])
         rows.execute("UPDATE items SET body = ? WHERE id = ?", (body, changed.handle))
     rows.close()
-    running.supervisor = Steps(running.place, quiet=True).start().pid
+    running.supervisor = Steps(running.place, quiet=True).start()
     with pytest.raises(lnh.errors.SealBroken):
         changed.sign(b"data")
     other.sign(b"data")

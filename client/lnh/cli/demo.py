@@ -146,7 +146,7 @@ def _lose_all_but_an_archive(steps: Steps) -> None:
     for member in steps.place.members:
         shutil.rmtree(member.directory)
     steps.say(f"Begin {a.name} anew, with that state; restore the archive, as the SO; register this client again")
-    local.make_directory(steps, a)
+    local.make_directories(steps, a)
     shutil.copytree(kept / "hsm", a.directory / "data" / "hsm", dirs_exist_ok=True)
     steps.start(a)
     steps.run("lnh", "backup", "restore", archive, "--member-dir", a.directory)
@@ -165,7 +165,7 @@ def demo() -> None:
     """Show it all: three members from nothing, keys, signatures, a lost primary, promotion, backup and restore."""
     began = time.monotonic()
     place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))  # sockets want a short path
-    steps = Steps(place)
+    steps = Steps(place, forks=True)
     steps.environment["LNH_WORKERS"] = "1"  # three members share this machine's cores
     kept = True  # so that a failure can be looked into
     try:

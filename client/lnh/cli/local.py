@@ -7,6 +7,7 @@ files of mode 0600 under one directory; ports are free ones.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -18,12 +19,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from lnh.cli import terminal
+from lnh.cli.children import Child, program
 
 _PORTS: Final = 5
 _FIRST_PORT: Final = 7100
@@ -119,13 +123,26 @@ class Place:
         }
 
 
-class Steps:
-    """Runs and shows one command after another."""
+@dataclass(frozen=True)
+class Order:
+    """One command, on the client machine of a member; else of the first."""
 
-    def __init__(self, place: Place, *, quiet: bool = False) -> None:
+    words: tuple[str | Path, ...]
+    through: Member | None = None
+
+
+class Steps:
+    """Runs and shows one command after another, or several at once.
+
+    Args:
+        forks: whether commands may be copies of this process, which has no other thread then.
+    """
+
+    def __init__(self, place: Place, *, quiet: bool = False, forks: bool = False) -> None:
         self.place = place
         self.quiet = quiet
         self.environment = {**os.environ, **place.variables()}
+        self._forks = forks
 
     def say(self, text: str) -> None:
         if not self.quiet:
@@ -138,36 +155,47 @@ class Steps:
             fails_with: the exit code it ends with; raises StepFailed for another.
             through: on the client machine of this member; else of the first.
         """
-        words = [str(word) for word in command]
-        show = show and not self.quiet
-        where = f"LNH_CONFIG={self._short(str(through.client))} " if through is not None else ""
-        if show:
-            typer.secho(f"{_TABS}$ {where}{self._shown(words)}", fg="cyan")
-        program = self._program(words[0])
-        done = subprocess.run(
-            [program, *words[1:]], env=self._environment_of(through), capture_output=True, text=True, timeout=120,
-            check=False,
-        )  # fmt: skip
-        said = (done.stdout + done.stderr).rstrip()
-        if done.returncode != fails_with:
-            raise StepFailed(f"{self._shown(words)}\nended with {done.returncode}:\n{said}")
-        if said and show:
-            typer.echo("\n".join(_TABS + line for line in said.splitlines()))
-        return done.stdout
+        return self.together([Order(command, through)], fails_with=fails_with, show=show)[0]
 
-    def start(self, member: Member | None = None) -> subprocess.Popen[bytes]:
-        """Start a member's supervisor and wait until it is ready."""
-        member = member or self.place.first
-        command = [self._program("lnh-member"), "--member-dir", str(member.directory)]
-        if not self.quiet:
-            typer.secho(f"{_TABS}$ lnh-member --member-dir {self._short(str(member.directory))} &", fg="cyan")
-        running = subprocess.Popen(
-            command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
-        member.pid_file.write_text(f"{running.pid}\n")
-        self.run("lnh-member", "--member-dir", member.directory, "--wait-ready")
-        return running
+    def together(self, orders: Sequence[Order], *, fails_with: int = 0, show: bool = True) -> list[str]:
+        """Run several commands at once, show them and what they say in their order; raises StepFailed as `run` does."""
+        running = [(order, self._start(order)) for order in orders]
+        ended = [(order, child.wait()) for order, child in running]
+        for order, done in ended:
+            words = self._shown(order.words)
+            said = (done.out + done.err).rstrip()
+            if show and not self.quiet:
+                where = f"LNH_CONFIG={self._short(str(order.through.client))} " if order.through is not None else ""
+                typer.secho(f"{_TABS}$ {where}{words}", fg="cyan")
+            if done.code != fails_with:
+                raise StepFailed(f"{words}\nended with {done.code}:\n{said}")
+            if said and show and not self.quiet:
+                typer.echo("\n".join(_TABS + line for line in said.splitlines()))
+        return [done.out for _, done in ended]
+
+    def _start(self, order: Order) -> Child:
+        return Child([str(word) for word in order.words], self._environment_of(order.through), forked=self._forks)
+
+    def start(self, member: Member | None = None) -> int:
+        """Start a member's supervisor, of the first unless one is named, and wait until it is ready; its process."""
+        return self.start_all([member or self.place.first])[0]
+
+    def start_all(self, members: Sequence[Member]) -> list[int]:
+        """Start the supervisors of several at once, and wait until each is ready; their processes."""
+        started = []
+        for member in members:
+            command = [program("lnh-member"), "--member-dir", str(member.directory)]
+            if not self.quiet:
+                typer.secho(f"{_TABS}$ lnh-member --member-dir {self._short(str(member.directory))} &", fg="cyan")
+            running = subprocess.Popen(
+                command, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+            member.pid_file.write_text(f"{running.pid}\n")
+            started.append(running.pid)
+        waits = [("lnh-member", "--member-dir", member.directory, "--wait-ready") for member in members]
+        self.together([Order(words) for words in waits])
+        return started
 
     def kill(self, member: Member) -> None:
         """End every process of a member at once, as a power cut would."""
@@ -183,34 +211,33 @@ class Steps:
         command = ("lnh", "member", "list")
         ends = time.monotonic() + _COMES_SECONDS
         while True:
-            listed = subprocess.run(
-                [self._program("lnh"), *command[1:], "--json"], env=self._environment_of(through), capture_output=True,
-                text=True, timeout=120, check=False,
-            )  # fmt: skip
+            listed = self._start(Order((*command, "--json"), through)).wait()
             found = {}
-            if listed.returncode == 0:
-                found = {view["name"]: view["state"] for view in json.loads(listed.stdout)}
+            if listed.code == 0:
+                found = {view["name"]: view["state"] for view in json.loads(listed.out)}
             if states.items() <= found.items():
                 break
             if time.monotonic() > ends:
-                raise StepFailed(f"members are {found}, not {states}: {listed.stderr}")
+                raise StepFailed(f"members are {found}, not {states}: {listed.err}")
         self.run(*command, through=through)
-
-    @staticmethod
-    def _program(name: str) -> str:
-        beside = Path(sys.executable).parent / name
-        return str(beside) if beside.exists() else name
 
     def _short(self, word: str) -> str:
         return word.replace(str(self.place.root), "$D")
 
-    def _shown(self, words: list[str]) -> str:
-        return " ".join(self._short(word) if "/" in word else shlex.quote(word) for word in words)
+    def _shown(self, words: Iterable[str | Path]) -> str:
+        return " ".join(self._short(word) if "/" in word else shlex.quote(word) for word in map(str, words))
 
 
-def free_ports() -> int:
-    """The first of five consecutive ports that are free on loopback; raises StepFailed when there are none."""
-    for base in range(_FIRST_PORT, _LAST_PORT, _PORTS):
+def free_ports(but: Collection[int] = ()) -> int:
+    """The first of five consecutive ports that are free on loopback, none of `but`; raises StepFailed without any.
+
+    Looked for from anywhere in the range on, so that two who look at the same time seldom find the same.
+    """
+    bases = range(_FIRST_PORT, _LAST_PORT, _PORTS)
+    begin = secrets.randbelow(len(bases))
+    for base in itertools.chain(bases[begin:], bases[:begin]):
+        if base in but:
+            continue
         with contextlib.ExitStack() as held:
             try:
                 for port in range(base, base + _PORTS):
@@ -226,10 +253,10 @@ def set_up(steps: Steps) -> None:
     """From an empty directory to a running one-member cluster with a registered client."""
     place = steps.place
     steps.say("Make a member's directory, and start its five services")
-    _begin_member(steps, place.first)
+    _begin_members(steps, [place.first])
     steps.say("Initialise the appliance with its first admin, and the HSM with its security officer")
     steps.run("lnh", "appliance", "init", "--admin", "admin", "--password-file", place.secret("admin"))
-    _begin_hsm(steps, place.first)
+    _begin_hsms(steps, [place.first])
     steps.say("Install the cluster package, and create the cluster: its V1 partition, PO, SMK and identity")
     steps.run("lnh", "package", "install", "cluster", "--yes")
     steps.run("lnh", "cluster", "create", "demo", "--po-password-file", place.secret("po"))
@@ -237,59 +264,74 @@ def set_up(steps: Steps) -> None:
     register(steps, place.first)
 
 
-def _begin_member(steps: Steps, member: Member) -> None:
-    member.address.write_text(f"127.0.0.1:{free_ports()}\n")
-    make_directory(steps, member)
-    steps.start(member)
+def _begin_members(steps: Steps, members: Sequence[Member]) -> None:
+    """Make the members' directories, and start them."""
+    taken: set[int] = set()
+    for member in members:
+        taken.add(port := free_ports(taken))
+        member.address.write_text(f"127.0.0.1:{port}\n")
+    make_directories(steps, *members)
+    steps.start_all(members)
 
 
-def make_directory(steps: Steps, member: Member) -> None:
-    """The directory of a member that has an address."""
-    port = member.address.read_text().strip().rpartition(":")[2]
-    steps.run(
-        "lnh-member", "--member-dir", member.directory, "--init", "--name", member.name, "--base-port", port,
-        "--activation-file", steps.place.secret("activation"),
-    )  # fmt: skip
+def make_directories(steps: Steps, *members: Member) -> None:
+    """The directories of members that have an address."""
+    orders = []
+    for member in members:
+        port = member.address.read_text().strip().rpartition(":")[2]
+        words = ("--name", member.name, "--base-port", port, "--activation-file", steps.place.secret("activation"))
+        orders.append(Order(("lnh-member", "--member-dir", member.directory, "--init", *words)))
+    steps.together(orders)
 
 
-def _begin_hsm(steps: Steps, member: Member) -> None:
-    steps.run(
-        "lnh", "hsm", "init", "--member-dir", member.directory, "--label", member.name,
+def _begin_hsms(steps: Steps, members: Sequence[Member]) -> None:
+    files = (
         "--activation-file", steps.place.secret("activation"), "--domain-file", steps.place.secret("domain"),
     )  # fmt: skip
+    steps.together(
+        [
+            Order(("lnh", "hsm", "init", "--member-dir", member.directory, "--label", member.name, *files))
+            for member in members
+        ]
+    )
 
 
-def register(steps: Steps, member: Member) -> None:
-    """Register a client machine whose first point of contact is this member."""
-    place = steps.place
-    shown = steps.run("lnh", "cluster", "show", "--member-dir", member.directory, "--json", show=False)
-    cluster = json.loads(shown)
-    steps.run(
-        "LNHClientRegistration", "--member", member.address.read_text().strip(), "--cluster-id", cluster["cluster"],
-        "--fingerprint", cluster["fingerprint"], "--user", "admin", "--name", f"client-of-{member.name}",
-        "--password-file", place.secret("admin"), through=member,
-    )  # fmt: skip
+def register(steps: Steps, *members: Member) -> None:
+    """Register a client machine for each of these members, whose first point of contact it is."""
+    orders = []
+    for member in members:
+        shown = steps.run("lnh", "cluster", "show", "--member-dir", member.directory, "--json", show=False)
+        cluster = json.loads(shown)
+        words = (
+            "LNHClientRegistration", "--member", member.address.read_text().strip(), "--cluster-id", cluster["cluster"],
+            "--fingerprint", cluster["fingerprint"], "--user", "admin", "--name", f"client-of-{member.name}",
+            "--password-file", steps.place.secret("admin"),
+        )  # fmt: skip
+        orders.append(Order(words, member))
+    steps.together(orders)
 
 
-def prepare(steps: Steps, member: Member) -> None:
-    """A new member that runs, of the same cloning domain, ready to join a cluster."""
-    _begin_member(steps, member)
-    _begin_hsm(steps, member)
-    steps.run("lnh", "package", "install", "cluster", "--member-dir", member.directory, "--yes")
+def prepare(steps: Steps, *members: Member) -> None:
+    """New members that run, of the same cloning domain, ready to join a cluster."""
+    _begin_members(steps, members)
+    _begin_hsms(steps, members)
+    package = ("lnh", "package", "install", "cluster", "--yes", "--member-dir")
+    steps.together([Order((*package, member.directory)) for member in members])
 
 
 def join_all(steps: Steps) -> None:
     """The other members join, and a client machine is registered through each of them too."""
     place = steps.place
-    for number, member in enumerate(place.members[1:], 1):
-        steps.say(
-            f"{member.name} joins: an invitation from the cluster, the same cloning domain, the SMK from HSM to HSM"
-        )
-        prepare(steps, member)
+    others = place.members[1:]
+    steps.say("Make two more members at once, of the same cloning domain")
+    prepare(steps, *others)
+    for number, member in enumerate(others, 1):
+        steps.say(f"{member.name} joins: an invitation from the cluster, then the SMK from HSM to HSM")
         invitation = place.root / f"invitation-{number}"
         steps.run("lnh", "member", "invite", "--output", invitation)
         steps.run("lnh", "cluster", "join", "--member-dir", member.directory, "--invitation", invitation)
-        register(steps, member)
+    steps.say("Register a client machine through each of them")
+    register(steps, *others)
     steps.wait_for(place.first, {member.name: "read-write" for member in place.members})
 
 
@@ -340,7 +382,7 @@ def up(directory: Directory = Path(".lnh-demo")) -> None:
             )
         else:
             place = _begin(directory, place)
-            steps = Steps(place, quiet=True)
+            steps = Steps(place, quiet=True, forks=True)
             steps.environment["LNH_WORKERS"] = steps.environment.get(
                 "LNH_WORKERS", "1"
             )  # three members share the cores
