@@ -32,7 +32,7 @@ def containers() -> Iterator[Project]:
     engine, why = find()
     assert engine is not None, f"no container engine to be had: {why}"
     with project(engine) as made:
-        made.compose("up", "-d")
+        made.compose("up", "-d", seconds=420)
         wait_until(
             lambda: made.inspect("bootstrap")["State"]["Status"] == "exited", "the end of the bootstrap", within=240
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -167,6 +168,7 @@ def demo() -> None:
     place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))  # sockets want a short path
     steps = Steps(place, forks=True)
     steps.environment["LNH_WORKERS"] = "1"  # three members share this machine's cores
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it, its members end with it
     kept = True  # so that a failure can be looked into
     try:
         place.create()
