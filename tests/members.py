@@ -57,6 +57,7 @@ def three_members() -> Iterator[Members]:
         steps.environment["LNH_WORKERS"] = "1"
         local.set_up(steps)
         local.make_keyring(steps)
+        steps.run("lnh", "cluster", "policy", "objects_per_keyring=1000000")
         local.join_all(steps)
         yield Members(place, steps)
     finally:

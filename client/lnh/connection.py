@@ -112,7 +112,8 @@ class Channel:
     def __init__(self, routes: Routes) -> None:
         self.requests: Final = Requests()
         self._routes: Final = routes
-        self._before: Line | None = None  # the line to the way before, while answers may come from it
+        self._before: Line | None = None  # the line to the way before, while answers may come from it ...
+        self._before_newest = 0  # ... to requests up to this
         self._trial: Line | None = None  # a line to the registered member, while it is tried
         self._trial_ends = self._seek_at = 0.0
         self._aside = False  # whether there is either
@@ -266,7 +267,7 @@ class Channel:
         self._before, before = None, self._line
         self._open(now)
         if before.dealer.connected and len(self.requests):
-            self._before = before
+            self._before, self._before_newest = before, self.requests.newest
         else:
             before.close()
         if lost or self._before is None:
@@ -321,7 +322,7 @@ class Channel:
         if self._before is not None:
             answers = self._before.receive()
             self._before.watch()
-            if not self._before.dealer.connected or not len(self.requests):
+            if not self._before.dealer.connected or not self.requests.has_any_up_to(self._before_newest):
                 self._end_before()
         if self._trial is not None:
             self._try(self._trial, _monotonic())

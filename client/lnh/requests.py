@@ -163,6 +163,15 @@ class Requests:
         """How many are under way."""
         return len(self._pending)
 
+    @property
+    def newest(self) -> int:
+        """The id of the last that was submitted; ids grow."""
+        return self._last_id
+
+    def has_any_up_to(self, request_id: int) -> bool:
+        """Whether one with this id or a lower one is under way."""
+        return next(iter(self._pending), request_id + 1) <= request_id
+
     def submit(
         self,
         now: float,

@@ -183,7 +183,7 @@ class Ways:
 
     def found(self, now: float, way: Way) -> None:
         """The registered member was tried, and it answers: it is used from now on."""
-        if way == self._first.way and self._used is not self._first:
+        if way.key == self._first.way.key and self._used is not self._first:
             self._use(now, self._first)
 
     def learned(self, now: float, told: Sequence[Told]) -> bool:

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+import random
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 
 import pytest
 from bench.member import processes
-from typing_extensions import Self
 
 import lnh
-from lnh import MemberReadOnly, OutcomeUnknown
+from applications import MADE, Application, History, application
 from lnh.cli.local import Member
 from lnh_common.bus.sync import Caller
-from lnh_common.messages import objects, store
+from lnh_common.messages import store
 from lnh_services.paths import MemberDirectory
-from members import Load, Members, three_members
+from members import Members, three_members
 from processes import wait_until
 
 WITHIN = 60.0
-IN_FLIGHT = 64
-THREADS = 4
-DATA = bytes(32)
-WRITES_MAY_FAIL_WITH = (MemberReadOnly, OutcomeUnknown)  # and only while there is no primary (replication.md)
+PATIENTLY = ("--timeout", "60")
 
 
 @pytest.fixture(scope="module")
@@ -37,104 +31,19 @@ def members() -> Iterator[Members]:
         yield running
 
 
-class Client:
-    """An application on one client machine: a thread with 64 signatures in flight, some with one each, and a writer."""
-
-    def __init__(self, session: lnh.KeyringSession, in_session: lnh.PrivateKey, key: lnh.PrivateKey) -> None:
-        self.session = session
-        self.connection = session.connection
-        self.key = key
-        self.in_session = in_session
-        self.signed: list[float] = []
-        self.each = [0] * THREADS
-        self.made: list[bytes] = []
-        self.refused: list[Exception] = []
-        self.logins = 0
-        self._over = threading.Event()
-        acts = [self._stream, self._write, *(self._one(number) for number in range(THREADS))]
-        self.load = Load(*acts)
-
-    def _stream(self) -> None:
-        fields = {"handle": self.key.handle, "mechanism": lnh.Mechanism.ECDSA.value, "data": DATA}
-        calls = itertools.takewhile(lambda _: not self.load.over.is_set(), itertools.repeat((objects.SIGN, fields)))
-        for _ in self.session.call_each(calls, IN_FLIGHT):
-            self.signed.append(time.monotonic())
-
-    def _one(self, number: int) -> Callable[[], None]:
-        def sign() -> None:
-            key = self.in_session if number % 2 else self.key
-            key.sign(DATA, lnh.Mechanism.ECDSA)
-            self.each[number] += 1
-
-        return sign
-
-    def _write(self) -> None:
-        try:
-            self.made.append(self.session.generate_key(lnh.KeyType.AES, 256, label="made").handle)
-        except WRITES_MAY_FAIL_WITH as error:
-            self.refused.append(error)
-
-    def __enter__(self) -> Self:
-        self.load.__enter__()
-        self.flows("at first")
-        return self
-
-    def __exit__(self, *why: object) -> None:
-        self.load.__exit__(*why)
-
-    def flows(self, when: str, *, writes: bool = True) -> None:
-        """Every thread gets on from here; raises what one ended with."""
-        signed, each, made = len(self.signed), list(self.each), len(self.made)
-
-        def on() -> bool:
-            if self.load.errors:
-                raise self.load.errors[0]
-            return (
-                len(self.signed) > signed + 2 * IN_FLIGHT
-                and all(now > before + 1 for now, before in zip(self.each, each, strict=True))
-                and (not writes or len(self.made) > made + 1)
-            )
-
-        wait_until(on, f"everything flows {when}", WITHIN)
-
-    def pause(self, since: float) -> float:
-        """The longest time without a signature from then on, in seconds."""
-        return max(later - earlier for earlier, later in pairwise(self.signed) if later >= since)
-
-    def is_home(self) -> bool:
-        return bool(self.load.errors) or self.connection.way.address == self.connection.link.address
-
-    def is_away(self) -> bool:
-        return bool(self.load.errors) or not self.is_home()
-
-
 @contextmanager
-def application(members: Members, member: Member) -> Iterator[Client]:
-    """An application that came in through this member, with a key of the keyring's and one of the session's."""
-    password = members.place.secret("krco").read_text().strip()
-    with lnh.connect("demo", directory=member.client) as cluster:
-        session = cluster.keyring("payments").login(lnh.Role.KRCO, password)
-        session.abandon()  # members are lost on the way
-        _, key = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="signs")
-        _, in_session = session.generate_keypair(lnh.KeyType.EC, curve="P-256", token=False)
-        assert isinstance(key, lnh.PrivateKey)
-        assert isinstance(in_session, lnh.PrivateKey)
-        yield Client(session, in_session, key)
-
-
-@contextmanager
-def no_login(client: Client, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nobody logs in meanwhile."""
+def no_login(application: Application) -> Iterator[None]:
+    """Nobody uses a credential meanwhile, and the session is the same at the end."""
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a credential was used")
 
-    secret, logged_in = client.session.saved()
-    with monkeypatch.context() as patch:
-        patch.setattr(lnh.connection.Connection, "call_with_credential", refuse)
+    secret, logged_in = application.session.saved()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(application.connection, "call_with_credential", refuse)
         yield
-    assert client.session.saved()[0] == secret
-    assert client.session.saved()[1].session == logged_in.session
+    assert application.session.saved()[0] == secret
+    assert application.session.saved()[1].session == logged_in.session
 
 
 @contextmanager
@@ -153,37 +62,118 @@ def stopped(member: Member) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-def everywhere(members: Members, handles: set[bytes], keyring: bytes) -> None:
+@contextmanager
+def killed(members: Members, member: Member) -> Iterator[None]:
+    """Every process of a member is killed; at the end it is started again."""
+    member.stop(signal.SIGKILL)
+    yield
+    members.steps.start(member)
+
+
+def assert_everywhere(members: Members, running: tuple[Member, ...], handles: set[bytes], keyring: bytes) -> None:
     """Each of these objects is in each member's own store, and found through each member."""
-    for member in members.all:
+    for member in running:
         with Caller(MemberDirectory(member.directory).store_for_services) as caller:
             for handle in handles:
-                got = caller.ask(
-                    store.GET, store.Get(key=store.Key(table="object", scope=keyring, id=handle), body=False)
-                )
+                key = store.Key(table="object", scope=keyring, id=handle)
+                got = caller.ask(store.GET, store.Get(key=key, body=False))
                 assert got.item is not None, f"{member.name} lacks {handle.hex()}"
-    with members.sessions() as sessions:
-        for session in sessions:
-            assert handles <= {each.handle for each in session.find(label="made")}
+        with lnh.connect("demo", directory=member.client, failover=False) as cluster:
+            password = members.place.secret("krco").read_text().strip()
+            with cluster.keyring("payments").login(lnh.Role.KRCO, password) as session:
+                assert handles <= {each.handle for each in session.find(label=MADE)}
 
 
-def test_killing_any_member_under_load_costs_no_error_and_no_login(
-    members: Members, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for member in members.all:
-        members.all_read_write()
-        had_primary = member is not members.primary()
-        with application(members, member) as client, no_login(client, monkeypatch), client:
+def test_any_member_is_killed_or_stopped_under_load_with_no_error_and_no_login(members: Members) -> None:
+    members.all_read_write()
+    primary = members.primary()
+    (other, *_) = (member for member in members.all if member is not primary)
+    with History(members, primary).running():
+        for member in members.all:
+            with application(members, member) as client, no_login(client), client.running():
+                moment = time.monotonic()
+                with killed(members, member):
+                    client.goes(home=False)
+                    client.flows(f"without {member.name}", makes=member is not primary)
+                    print(f"{member.name} killed: {client.pause(moment):.2f} s without a signature")
+                    if member is not primary:
+                        assert client.refused == [], "there is a primary, and it is reached"
+                client.goes(home=True)
+                client.flows(f"with {member.name} back")
+            members.all_read_write()
+            assert_everywhere(members, members.all, set(client.made), client.session.route)
+        with application(members, other) as client, no_login(client), client.running():
             moment = time.monotonic()
-            member.stop(signal.SIGKILL)
-            wait_until(client.is_away, "another way", WITHIN)
-            client.flows(f"without {member.name}", writes=had_primary)
-            print(f"{member.name} killed: {client.pause(moment):.2f} s without a signature")
-            if had_primary:
-                assert client.refused == [], "there is a primary, and it is reached"
-            members.steps.start(member)
-            wait_until(client.is_home, "the way home", WITHIN)
-            client.flows(f"with {member.name} back")
-        assert client.load.errors == []
+            with stopped(other):
+                client.goes(home=False)
+                client.flows(f"while {other.name} stands still")
+                print(f"{other.name} stopped: {client.pause(moment):.2f} s without a signature")
+            client.goes(home=True)
+            client.flows(f"with {other.name} going on")
+            assert client.refused == []
+    members.all_read_write()
+
+
+def test_what_must_fail_without_the_primary_fails(members: Members) -> None:
+    members.all_read_write()
+    primary = members.primary()
+    (other, *_) = (member for member in members.all if member is not primary)
+    password = members.place.secret("krco").read_text().strip()
+    with (
+        lnh.connect("demo", directory=primary.client, failover=False, timeout=2.0) as bound,
+        lnh.connect("demo", directory=other.client) as reading,
+    ):
+        sessions = [cluster.keyring("payments").login(lnh.Role.KRCO, password) for cluster in (bound, reading)]
+        for session in sessions:
+            session.abandon()
+            session.random(8)
+        with killed(members, primary):
+            with pytest.raises(lnh.Unreachable):
+                sessions[0].random(8)
+            assert sessions[0].connection.alternates == ()
+
+            def is_read_only() -> bool:
+                try:
+                    sessions[1].generate_key(lnh.KeyType.AES, 256)
+                except lnh.MemberReadOnly:
+                    return True
+                except lnh.OutcomeUnknown:
+                    pass
+                return False
+
+            wait_until(is_read_only, "a refused write", WITHIN)
+            assert sessions[1].connection.way.address == reading.registration.member, "it is alive"
+            assert len(sessions[1].random(8)) == 8
+        wait_until(lambda: not is_read_only(), "writes", WITHIN)
+    members.all_read_write()
+
+
+@pytest.mark.skipif("LNH_SOAK" not in os.environ, reason="runs for LNH_SOAK seconds")
+def test_members_are_killed_and_stopped_at_random_for_as_long_as_asked(
+    members: Members, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began, rounds = time.monotonic(), 0
+    seed = int(os.environ.get("LNH_SEED", str(time.time_ns() % 1_000_000)))
+    chance = random.Random(seed)
+    while time.monotonic() - began < float(os.environ["LNH_SOAK"]):
+        rounds += 1
         members.all_read_write()
-        everywhere(members, set(client.made), client.session.route)
+        primary = members.primary()
+        home = chance.choice(members.all)
+        with (
+            History(members, primary).running(),
+            application(members, home) as client,
+            no_login(client),
+            client.running(),
+        ):
+            for _ in range(chance.randrange(1, 5)):
+                member = chance.choice(members.all)
+                fault = stopped(member) if chance.random() < 0.5 else killed(members, member)
+                lasts = time.monotonic() + chance.choice((0.1, 1.0, 4.0))
+                with fault:
+                    wait_until(lambda: time.monotonic() > lasts or client.load.errors, "the end of a fault", WITHIN)  # noqa: B023
+                client.flows("after a fault", makes=False)
+            members.all_read_write()
+        assert_everywhere(members, members.all, set(client.made), client.session.route)
+        with capsys.disabled():
+            print(f"\n{rounds} rounds (seed {seed}), {len(client.signed)} signatures, {len(client.made)} keys", end="")

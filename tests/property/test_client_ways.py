@@ -321,3 +321,14 @@ def test_nobody_is_judged_by_a_silence_in_which_nothing_was_asked() -> None:
     assert vigil.judge(1000.0, 1, waiting=False) is Verdict.WELL
     vigil.asked(1000.0)
     assert vigil.judge(1000.0 + SOON, 1, waiting=True) is Verdict.WELL
+
+
+def test_the_registered_member_is_found_though_its_group_changed_meanwhile() -> None:
+    ways = Ways(A, (B,))
+    ways.lost(20.0, A)
+    ways.learned(25.0, told(A, B))
+    sought = ways.seek(26.0)
+    assert sought == A
+    ways.learned(26.1, told(Way(A.address, A.key, "east"), B))
+    ways.found(26.2, sought)
+    assert ways.current == Way(A.address, A.key, "east")

@@ -152,3 +152,40 @@ def test_the_environment_says_where_the_directory_is(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("LNH_CONFIG")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert default_directory() == tmp_path / "lnh"
+
+
+def test_alternates_are_entered_for_their_cluster_alone_and_with_mode_0600(configuration: Configuration) -> None:
+    one, other = registered(configuration, 0, "prod"), registered(configuration, 1, "test")
+    alternates = (Way("10.0.0.3:4400", os.urandom(32), "west"),)
+    configuration.save_alternates(one, alternates)
+    assert configuration.registrations() == [replace(one, alternates=alternates), other]
+    assert configuration.path.stat().st_mode & 0o777 == 0o600
+    written = configuration.path.stat().st_mtime_ns
+    configuration.save_alternates(one, alternates)
+    assert configuration.path.stat().st_mtime_ns == written, "what is there already is not written again"
+    configuration.remove(one)
+    configuration.save_alternates(one, alternates)
+    assert configuration.registrations() == [other]
+
+
+def test_alternates_are_not_entered_where_nothing_can_be_written_and_nobody_is_troubled(
+    configuration: Configuration,
+) -> None:
+    one = registered(configuration, 0, "prod")
+    (configuration.directory / ".lock").unlink(missing_ok=True)
+    (configuration.directory / ".lock").mkdir()  # no mode keeps root from writing, but this does
+    configuration.save_alternates(one, ())
+    assert configuration.registrations() == [one]
+
+
+def test_failover_can_be_turned_off_and_addresses_without_keys_are_passed_over(configuration: Configuration) -> None:
+    registered(configuration, 0, "prod")
+    text = configuration.path.read_text()
+    text = text[: text.index("[[cluster.00.alternates]]")]
+    text = text.replace("failover = true", 'failover = false\nalternates = ["127.0.0.1:4500"]')
+    configuration.path.write_text(text)
+    read = configuration.registration()
+    assert read.failover is False
+    assert read.alternates == ()
+    configuration.path.write_text(text.replace("failover = false\n", ""))
+    assert configuration.registration().failover is True
