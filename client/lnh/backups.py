@@ -82,7 +82,7 @@ class Backups:
         """When backups are made by themselves, after this change, and how that is kept.
 
         Args:
-            schedule: the new one; `since` is the member's to fill in.
+            schedule: the new one; `since` is the member's to fill in, but for hours that count from an earlier time.
             off: end it.
 
         Raises ArgumentInvalid, NameUnknown (no such member).

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 app = noun("backup", "The whole cluster in one encrypted file, on the member that is asked.")
 
+_TIMES = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 _COLUMNS = ("name", "made", "label", "index", "size", "member", "problem")
 
 Name = Annotated[str, typer.Argument(help="Of the archive: lnh backup list.")]
@@ -131,6 +133,9 @@ def delete(options: AdminOptions, name: Name, yes: Yes = False) -> None:
 def schedule(
     options: AdminOptions,
     every: Annotated[int | None, typer.Option(min=1, max=8784, help="Hours between two.")] = None,
+    begins: Annotated[
+        datetime | None, typer.Option("--from", formats=_TIMES, help="Count those hours from this time (UTC).")
+    ] = None,
     daily: Annotated[str | None, typer.Option(metavar="HH:MM", help="Every day at this time.")] = None,
     weekly: Annotated[str | None, typer.Option(metavar="'DAY HH:MM'", help="Every week, as 'Sunday 02:30'.")] = None,
     zone: Annotated[str, typer.Option(help="The time zone of those times.")] = "UTC",
@@ -143,7 +148,7 @@ def schedule(
     if len(ways) > 1:
         terminal.refuse("more than one schedule", "one of --every, --daily, --weekly, --off", terminal.USAGE)
     with options.administration() as session:
-        wanted = _wanted(every, daily, weekly, zone, keep)
+        wanted = _wanted(every, begins, daily, weekly, zone, keep)
         if wanted is not None and on is not None:
             from msgspec.structs import replace
 
@@ -164,11 +169,14 @@ def schedule(
     options.record(record)
 
 
-def _wanted(every: int | None, daily: str | None, weekly: str | None, zone: str, keep: int) -> Schedule | None:
+def _wanted(
+    every: int | None, begins: datetime | None, daily: str | None, weekly: str | None, zone: str, keep: int
+) -> Schedule | None:
     from lnh_common.messages.backup import DAYS, Every, Schedule
 
     if every is not None:
-        return Schedule(every=Every.HOURS, hours=every, keep=keep)
+        since = int(begins.replace(tzinfo=timezone.utc).timestamp()) if begins is not None else 0
+        return Schedule(every=Every.HOURS, hours=every, keep=keep, since=since)
     if daily is not None:
         return Schedule(every=Every.DAY, minute=_minute(daily), zone=zone, keep=keep)
     if weekly is None:

@@ -152,7 +152,8 @@ class Schedule(Message):
         zone: of the IANA database.
         keep: how many of those that the schedule made stay on each member.
         member: that makes them while it is reachable; empty, or else, the primary does.
-        since: UTC seconds when it was set; nothing is due from before.
+        since: UTC seconds from when it counts; nothing is due from before. That is when it was set, but hours may be
+            counted from an earlier time.
     """
 
     every: Every

@@ -75,7 +75,7 @@ def _change(worker: WorkerCore, request: Request[backup.SetSchedule], asked: bac
     records = yield from worker.started()
     new = None
     if asked.schedule is not None and not asked.off:
-        new = msgspec.structs.replace(asked.schedule, since=int(worker.utc()))
+        new = _begun(asked.schedule, int(worker.utc()))
         yield from ask(Peer.BACKUP, backup.CHECK_SCHEDULE, new)
         status = yield from ask(Peer.STORE, store.STATUS, Empty())
         if new.member and new.member not in {each.id for each in status.members}:
@@ -83,6 +83,12 @@ def _change(worker: WorkerCore, request: Request[backup.SetSchedule], asked: bac
     # Ended, it is kept without content: a record made anew would have to have an older version.
     put = records.put(ScheduleRecord(schedule=new), backup.SCHEDULE_ID, version)
     yield from worker.commit(request, [put])
+
+
+def _begun(asked: backup.Schedule, now: int) -> backup.Schedule:
+    """The schedule as of now; hours may be counted from an earlier time, and what came since is then due at once."""
+    earlier = asked.every is backup.Every.HOURS and 0 < asked.since <= now
+    return asked if earlier else msgspec.structs.replace(asked, since=now)
 
 
 def restore(worker: WorkerCore, request: Request[backup.Restore]) -> Steps[backup.JobView]:
