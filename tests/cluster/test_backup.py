@@ -27,6 +27,7 @@ from lnh_services.initialise import initialise_member
 from processes import Processes, RunningMember, ask, wait_until
 
 SO, ADMIN, PO, FIRST, KRSO, KRCO = (f"the password of {who}" for who in ("so", "admin", "po", "first", "krso", "krco"))
+PATIENCE = 60.0  # seconds for one operation: this machine may be busy
 ACTIVATION = b"activation secret"
 LNH = str(Path(sys.executable).parent / "lnh")
 
@@ -59,17 +60,17 @@ class Site:
         )  # fmt: skip
 
     def connect(self) -> lnh.Cluster:
-        return lnh.connect("prod", directory=self.client)
+        return lnh.connect("prod", directory=self.client, timeout=PATIENCE)
 
     def run(self, *words: str, status: int = 0) -> str:
         """A command as an administrator types it; what it printed."""
         done = subprocess.run(
-            [LNH, *words],
+            [LNH, *words, "--timeout", str(PATIENCE)],
             env={**os.environ, **self.passwords, "LNH_CONFIG": str(self.client), "XDG_RUNTIME_DIR": str(self.client)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         assert done.returncode == status, done.stdout + done.stderr
