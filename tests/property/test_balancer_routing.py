@@ -43,7 +43,10 @@ class Accounts(RuleBasedStateMachine):
         self.router = Router([Place(f"worker-{n}") for n in range(own)], BOUNDS)
         self.own = set(range(own))
         for tier in far:
-            self.router.add(Place("member", tier, far=True))
+            number = self.router.add(Place("member", tier, far=True))
+            self.router.up(self.now, number)
+            self.router.report(self.now, number, takes=True, way=0.001)
+        self.router.set_forwards(self.now, forwards=True)
 
     @property
     def far(self) -> list[int]:
@@ -329,6 +332,26 @@ def test_a_request_that_lost_its_member_goes_to_an_own_worker() -> None:
     lost = len(made.places[1].outstanding)
     assert lost
     assert [request.place for request in made.down(0.0, 1)] == [0] * lost
+
+
+def test_what_another_member_sent_goes_no_further_and_does_not_wait() -> None:
+    made = router(Place("worker"), Place("member", weight=8, far=True))
+    sent = [made.admit(0.0, PEER, [b"", b"", b""], "key.sign", 9.0, foreign=True) for _ in range(100)]
+    assert {request.place for request in sent} == {0}
+    assert made.down(0.0, 0) == []
+    assert not made.waiting
+    assert [request for request, _ in made.expire(0.0)] == sent
+    with pytest.raises(Unreachable):
+        made.admit(0.0, PEER, [b"", b"", b""], "key.sign", 9.0, foreign=True)
+
+
+def test_a_member_that_comes_back_gets_nothing_before_it_says_that_it_takes_work() -> None:
+    made = router(Place("worker"), Place("member", far=True))
+    made.down(0.0, 0)
+    made.down(0.0, 1)
+    assert ask(made, 0.0).place is None
+    assert made.up(0.1, 1) == []
+    assert len(made.report(0.1, 1, takes=True, way=0.001)) == 1
 
 
 def test_a_read_only_member_serves_alone() -> None:
