@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ from bench.member import processes
 
 import lnh
 from applications import MADE, Application, History, application
+from lnh.cli import local
 from lnh.cli.local import Member
 from lnh_common.bus.sync import Caller
 from lnh_common.messages import store
@@ -146,6 +148,92 @@ def test_what_must_fail_without_the_primary_fails(members: Members) -> None:
             assert len(sessions[1].random(8)) == 8
         wait_until(lambda: not is_read_only(), "writes", WITHIN)
     members.all_read_write()
+
+
+class Changes:
+    """What administrators do to a cluster, and when there was no primary meanwhile."""
+
+    def __init__(self, members: Members, joiner: Member) -> None:
+        self.members = members
+        self.steps = members.steps
+        self.running = (*members.all, joiner)
+        self.joiner = joiner
+        self.without_primary: list[tuple[float, float]] = []
+
+    def whole(self) -> None:
+        self.steps.wait_for(self.running[0], {member.name: "read-write" for member in self.running})
+
+    def join(self) -> None:
+        joiner, place = self.joiner, self.members.place
+        (joiner.client / "runtime").mkdir(mode=0o700, parents=True)
+        local.prepare(self.steps, joiner)
+        invitation = place.root / "invitation-joiner"
+        self.steps.run("lnh", "member", "invite", "--output", invitation, *PATIENTLY)
+        self.steps.run("lnh", "cluster", "join", "--member-dir", joiner.directory, "--invitation", invitation)
+        local.register(self.steps, joiner)
+        self.whole()
+
+    def promote(self, member: Member) -> None:
+        self.steps.run("lnh", "member", "promote", member.name, *PATIENTLY)
+        self.whole()
+
+    def move(self, member: Member, group: str) -> None:
+        self.steps.run("lnh", "member", "move", member.name, group, *PATIENTLY)
+
+    def restart(self, member: Member, through: Member) -> None:
+        shown = json.loads(self.steps.run("lnh", "member", "list", "--json", through=through))
+        (primary,) = [view["name"] for view in shown if view["role"] == "primary"]
+        began = time.monotonic()
+        member.stop()
+        self.steps.start(member)
+        self.whole()
+        if primary == member.name:
+            self.without_primary.append((began, time.monotonic()))
+
+    def remove(self, member: Member) -> None:
+        self.steps.run("lnh", "member", "remove", member.name, "--yes", *PATIENTLY)
+        self.running = tuple(each for each in self.running if each is not member)
+        self.whole()
+
+    def check_refusals(self, client: Application) -> None:
+        """A write may fail only while there is no primary (replication.md): one that began or ended then."""
+        for began, ended, error in client.refused:
+            assert any(began <= end and ended >= begin for begin, end in self.without_primary), error
+
+
+def test_members_join_leave_move_and_restart_while_clients_sign_and_make_keys(members: Members) -> None:
+    members.all_read_write()
+    a, b, c = members.all
+    d = Member(members.place.root, "d")
+    changes = Changes(members, d)
+    try:
+        with (
+            application(members, a) as one,
+            application(members, b) as two,
+            no_login(one),
+            no_login(two),
+            one.running(),
+            two.running(),
+        ):
+            changes.join()
+            changes.promote(b)
+            members.steps.run("lnh", "group", "create", "east", *PATIENTLY)
+            for member in (c, d, a):
+                changes.move(member, "east")
+            changes.move(c, "local")
+            for member in changes.running:
+                changes.restart(member, through=d if member is not d else a)
+            changes.promote(d)
+            changes.remove(c)
+            for client in (one, two):
+                client.flows("at the end")
+        for client in (one, two):
+            changes.check_refusals(client)
+            assert_everywhere(members, changes.running, set(client.made), client.session.route)
+        print(f"{len(one.signed) + len(two.signed)} signatures, {len(one.made) + len(two.made)} keys, ", end="")
+        print(f"{len(one.refused) + len(two.refused)} refused")
+    finally:
+        d.stop()
 
 
 @pytest.mark.skipif("LNH_SOAK" not in os.environ, reason="runs for LNH_SOAK seconds")
