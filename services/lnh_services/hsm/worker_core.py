@@ -360,7 +360,9 @@ class WorkerCore(Knowledge):
         try:
             committed = yield from ask(Peer.STORE, store.COMMIT, message)
         except VersionConflict:
-            yield from self._made_for(made)
+            now = yield from self._made_for(made)
+            if now.instance != records.instance:
+                raise ClusterRestored("the cluster was restored while this was done") from None
             raise
         if not committed.duplicate:
             yield from self._written(message)
