@@ -89,6 +89,10 @@ def test_members_are_restarted_one_after_another_under_load_the_primary_last_and
     asyncio.run(run())
 
 
+# An item that is there at the end of each version's story (tests/data/make.py); since 0.2 it ends with a restore.
+LAST_SEEN = {"0.1": (b"new", 1)}
+
+
 @pytest.mark.parametrize("version", sorted(path.name for path in DATA.iterdir() if path.name[0].isdigit()))
 def test_a_store_starts_from_a_versions_data_and_serves_it_read_only_without_the_others(
     version: str, processes: Processes, short_path: Path
@@ -104,9 +108,10 @@ def test_a_store_starts_from_a_versions_data_and_serves_it_read_only_without_the
             assert {info.name[:7] for info in status.members} == {"member-"}
             assert len(status.members) == 3
             assert (status.state, status.diverged) == ("read-only", True)
-            item = await member.get(store.Key(table=TABLE, id=b"new"))
+            name, item_version = LAST_SEEN.get(version, (b"restored", 7))
+            item = await member.get(store.Key(table=TABLE, id=name))
             assert item is not None
-            assert (item.version, item.body) == (1, b"body")
+            assert (item.version, item.body) == (item_version, b"body")
             with pytest.raises(MemberReadOnly):
                 await member.put(key(1))
             found = await member.services.ask(store.DIVERGENT, Empty(), timeout=5)
