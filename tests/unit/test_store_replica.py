@@ -338,6 +338,34 @@ def test_a_lease_counts_from_when_it_was_asked_for() -> None:
     assert not replica.is_current(at(1.51))
 
 
+def leased(replica: Replica, epoch: Epoch, now: float) -> list[Effect]:
+    """Grant a lease; what is left of its effects."""
+    ping = next(message for message in said(replica.tick(at(now)), B) if isinstance(message, say.Ping))
+    return carried_out(replica, replica.receive(at(now), B, say.Pong(epoch, ping.number, 1500, 1)), at(now))
+
+
+def test_a_member_that_had_a_lease_when_the_primary_changed_holds_writes_until_it_has_the_next() -> None:
+    replica = member_of()
+    leased(replica, Epoch(1, B), 1.0)
+    replica.receive(at(1.1), B, say.Pong(Epoch(2, B), 0, 0, 1))
+    assert replica.promised == Epoch(2, B)
+    assert replica.submit(at(1.2), RequestId(2), commit()) == []
+    (forward,) = said(leased(replica, Epoch(2, B), 1.5), B)
+    assert isinstance(forward, say.Forward)
+
+
+def test_a_member_holds_no_writes_for_a_primary_that_gives_it_no_lease() -> None:
+    replica = member_of()
+    leased(replica, Epoch(1, B), 1.0)
+    replica.receive(at(1.1), B, say.Pong(Epoch(2, B), 0, 0, 1))
+    assert replica.submit(at(1.2), RequestId(2), commit()) == []
+    (refused,) = replica.submit(at(3.2), RequestId(3), commit())
+    assert isinstance(refused, say.Reply)
+    assert isinstance(refused.answer, MemberReadOnly)
+    late = [effect for effect in replica.tick(at(11.2)) if isinstance(effect, say.Reply)]
+    assert [reply.request for reply in late] == [RequestId(2)]
+
+
 def test_a_member_without_a_lease_refuses_writes_and_serves_what_it_has() -> None:
     replica = member_of()
     (reply,) = replica.submit(at(), RequestId(2), commit())

@@ -34,6 +34,7 @@ RECLAIM: Final = 2.0  # an old primary waits so long for the new one's `open`
 SEARCH: Final = 1.0  # without a word of the primary for so long, everybody is asked
 REOPEN: Final = 5.0  # ... and one whose own epoch is the newest opens another
 HELD: Final = 10.0  # what was held while the primary changed is refused, if there is no lease by then
+GAP: Final = 2.0  # a member that had a lease when the primary changed holds what it is asked for so long
 FETCH_ENTRIES: Final = 512
 FETCH_BYTES: Final = 4 * limits.MIB
 _PINGS_KEPT: Final = 64
@@ -44,13 +45,15 @@ class Follower:
 
     Args:
         handing: set on an old primary that promised this epoch to the member it promotes.
+        leased: it was read-write until it promised this epoch: a client sees a pause, not a refusal.
     """
 
-    def __init__(self, local: Local, now: Instant, handing: Handing | None = None) -> None:
+    def __init__(self, local: Local, now: Instant, handing: Handing | None = None, *, leased: bool = False) -> None:
         self._local: Final = local
         self._epoch: Final = local.promised
         self._handing = handing
         self._since: Final = now.boot
+        self._holds_until: Final = now.boot + (HELD if handing is not None else GAP if leased else 0.0)
         self._heard = 0.0  # a word of this epoch's primary
         self._matched = 0  # the log is known to agree with the primary's up to here
         self._said = 0  # acknowledged up to here
@@ -256,7 +259,10 @@ class Follower:
         elif isinstance(origin, tuple):
             local.answer(origin, OutcomeUnknown("this member is not primary any more"))
         elif not self.is_current(now):
-            local.answer(origin, MemberReadOnly("this member has no lease from the primary"))
+            if now.boot < self._holds_until:
+                local.held.append((origin, order))
+            else:
+                local.answer(origin, MemberReadOnly("this member has no lease from the primary"))
         else:
             number = local.number()
             self._forwards[number] = (origin, order)

@@ -267,7 +267,7 @@ class Local(ABC):
         """Open an epoch above `above` and all promised here, as the primary by this member's own log."""
 
     @abstractmethod
-    def rest(self, now: Instant, handing: Handing | None = None) -> None:
+    def rest(self, now: Instant, handing: Handing | None = None, *, leased: bool = False) -> None:
         """Be an ordinary member in the epoch promised last."""
 
     @abstractmethod

@@ -362,11 +362,12 @@ class Replica(Local):
     # Roles
 
     def follow(self, now: Instant, epoch: Epoch) -> None:
+        leased = self.role is not None and self.role.is_current(now)
         self.promise(epoch)
-        self.rest(now)
+        self.rest(now, leased=leased)
 
-    def rest(self, now: Instant, handing: Handing | None = None) -> None:
-        before, self.role = self.role, Follower(self, now, handing)
+    def rest(self, now: Instant, handing: Handing | None = None, *, leased: bool = False) -> None:
+        before, self.role = self.role, Follower(self, now, handing, leased=leased)
         if before is not None:
             before.leave(now)
 
