@@ -205,6 +205,7 @@ def policy(worker: WorkerCore, request: Request[PolicyChange]) -> Steps[PolicyVi
         wanted = terms.changed(known, in_log)
         rules.change_policy(Policy(), rest)  # all of it, or nothing
         if wanted != known:
+            yield from worker.check_alive(request)  # as before any commit: the session may have ended meanwhile
             yield from ask(Peer.STORE, store.TERMS, wanted)
             known = wanted
     asked = dataclasses.replace(request, message=PolicyChange(changes=rest))
