@@ -132,7 +132,7 @@ class Channel:
         token: bytes = b"",
         seal: SessionKeys | Credentials | None = None,
     ) -> Request:
-        """Seal a request; the next `step` sends it, with whatever else is due by then."""
+        """A request, which the next `step` sends, with whatever else is due by then."""
         now = _monotonic()
         request = self.requests.submit(
             now, time.time(), operation, fields, timeout, route=route, token=token, seal=seal
@@ -190,7 +190,7 @@ class Channel:
             flags = zmq.NOBLOCK
         # All there are, then all are opened: either is quicker while the processor's caches are its own.
         try:
-            while len(answers) < len(requests):
+            while len(answers) < requests.messages:
                 answers += self._receive(flags)
                 flags = zmq.NOBLOCK
         except zmq.Again:
@@ -203,9 +203,7 @@ class Channel:
             vigil = self._vigil
             vigil.heard, vigil.probed = now, 0.0
         for answer in answers:
-            answered = requests.receive(now, [answer.header, answer.token, answer.body])
-            if answered is not None:
-                ended.append(answered)
+            ended += requests.receive(now, [answer.header, answer.token, answer.body])
         if requests.refused is not None:
             self._refused(now)
         return ended

@@ -1,7 +1,7 @@
 """The requests of one connection: what is sent, awaited, repeated and given up. Pure: no socket, no clock.
 
-A request is sealed once, when it is submitted, and from then on its bytes never change: every repeat
-sends the same, so whoever serves it can tell that it is the same. From there it moves
+A request is sealed once, and from then on its bytes never change: every repeat sends the same, so whoever serves it
+can tell that it is the same. From there it moves
 
     submitted -> sent -> answered
                   |  ^
@@ -20,6 +20,10 @@ sends the same, so whoever serves it can tell that it is the same. From there it
 - MemberReadOnly, even sealed, proves only that *this* try changed nothing; after an earlier try it leaves the
   outcome open, as a sealed OutcomeUnknown does: the same request is sent again until the answer is known.
 
+Uses of keys (`TOGETHER`) are sealed when they are first due, and those due at the same time under one seal: a request
+of its own, their *carrier*, which moves as above and gives each its outcome. A seal costs as much as a small signature.
+They are at most one in `SPREAD` of all under way, so that other workers have something to do too.
+
 `Requests` is shared by the thread-based and the asyncio connection. Times are seconds of a monotonic
 clock, given by the caller; `issued_at` inside the seal is UTC.
 """
@@ -28,7 +32,8 @@ from __future__ import annotations
 
 import os
 import random
-from typing import Any, Final, TypeGuard
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, TypeGuard
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -51,6 +56,7 @@ from lnh_common.errors import (
     UnsupportedVersion,
 )
 from lnh_common.messages.base import Effect, Message, Operation, Seal
+from lnh_common.messages.objects import TOGETHER, USES, Outcomes
 from lnh_common.wire import Frames, Header, Kind
 
 SERVES_NOBODY: Final = (Unreachable, NotActivated, NoCluster)  # hints after which another member is asked
@@ -59,7 +65,27 @@ RETRY_HINTS: Final = (Busy, Unreachable, UnsupportedVersion, DeadlineExceeded)
 BACK_OFF: Final = (0.02, 1.0)  # after a hint: the first wait and the longest, in seconds; jittered by half
 HINT_PATIENCE: Final = 1.0  # seconds of unsealed refusals after which a request is given up
 SILENCE: Final = (2.0, 30.0)  # without a word: the first wait and the longest, in seconds
+SPREAD: Final = 8  # messages that uses under way are in, or more: cluster and connection have several cores at work
+_TOGETHER_BYTES: Final = 64 * limits.KIB  # of one carrier; a use that is larger goes alone
 _BYTES: Final = (bytes,)
+
+
+class _Unsealed(NamedTuple):
+    """What a use of a key is sealed from, when it is due."""
+
+    operation: Operation[Any, Any]
+    fields: dict[str, Any]
+    issued_at: float
+    deadline_ms: int
+    route: bytes
+    token: bytes
+    keys: SessionKeys
+    size: int
+
+    @property
+    def session(self) -> tuple[bytes, bytes, int]:
+        """Uses with the same one may share a seal."""
+        return self.route, self.token, id(self.keys)
 
 
 class Credentials(msgspec.Struct, frozen=True, gc=False):
@@ -85,14 +111,20 @@ class Request:
     """One request on its way; `Requests` moves it, the connection reads it.
 
     Attributes:
-        frames: what is sent, every time.
+        operation: its name.
+        header, frames: what is sent, every time, once it is sealed; not of a use that a carrier carries.
         tag: names it, and its answer, in a bundle: the request id, 8 bytes.
-        deadline: when it is given up, on the caller's clock.
+        deadline: when it is given up, on the caller's clock; of a carrier, when the first of its uses is.
         tries: how often it was sent.
         done: whether `fields` or `error` is there.
     """
 
+    frames: Frames
+    header: Header
+    tag: bytes
+
     __slots__ = (
+        "carrier",
         "deadline",
         "done",
         "due",
@@ -104,18 +136,26 @@ class Request:
         "hints",
         "is_write",
         "keys",
+        "left",
+        "operation",
         "refused_since",
+        "seconds",
         "tag",
         "tries",
+        "unsealed",
+        "uses",
     )
 
     def __init__(
-        self, header: Header, frames: Frames, keys: SessionKeys | None, deadline: float, *, is_write: bool
+        self, operation: str, keys: SessionKeys | None, deadline: float, seconds: float, *, is_write: bool
     ) -> None:
-        self.header = header
-        self.tag = header.request_id.to_bytes(bundles.TAG_BYTES, "big")
-        self.frames = frames
+        self.operation = operation
+        self.unsealed: _Unsealed | None = None
+        self.uses: list[Request] = []  # of a carrier, and ...
+        self.left = 0  # ... how many of them are under way
+        self.carrier: Request | None = None
         self.keys = keys
+        self.seconds = seconds
         self.deadline = deadline
         self.is_write = is_write
         self.tries = 0
@@ -128,7 +168,13 @@ class Request:
         self.error: LnhError | None = None
 
     def __repr__(self) -> str:
-        return f"Request({self.header.operation}, id={self.header.request_id}, tries={self.tries}, done={self.done})"
+        return f"Request({self.operation}, tries={self.tries}, done={self.done})"
+
+    def sealed(self, header: Header, token: bytes, body: bytes) -> None:
+        """From here on it can be sent."""
+        self.header = header
+        self.tag = header.request_id.to_bytes(bundles.TAG_BYTES, "big")
+        self.frames = [header.pack(), token, body]
 
     def result(self) -> dict[str, Any]:
         """The answer's fields; raises the error it ended with."""
@@ -155,17 +201,24 @@ class Requests:
         self._generator = generator or random.Random()  # noqa: S311  (jitter is no secret)
         self._last_id = 0
         self._last_write = 0
-        self._pending: dict[int, Request] = {}
+        self._pending: dict[int, Request] = {}  # what is sealed
+        self._unsealed: list[Request] = []
+        self._under_way = 0
         self.earliest = float("inf")
         self.refused: LnhError | None = None
 
     def __len__(self) -> int:
-        """How many are under way."""
+        """How many are under way, sealed or not."""
+        return self._under_way
+
+    @property
+    def messages(self) -> int:
+        """In how many messages they are: so many answers may come."""
         return len(self._pending)
 
     @property
     def newest(self) -> int:
-        """The id of the last that was submitted; ids grow."""
+        """The id of the last that was sealed; ids grow."""
         return self._last_id
 
     def has_any_up_to(self, request_id: int) -> bool:
@@ -184,7 +237,7 @@ class Requests:
         token: bytes = b"",
         seal: SessionKeys | Credentials | None = None,
     ) -> Request:
-        """Seal a request; it is due at once.
+        """A request, which is due at once.
 
         Args:
             now, issued_at: monotonic and UTC time, in seconds.
@@ -194,39 +247,107 @@ class Requests:
             token: of the session whose keys are `seal`, or empty.
             seal: as the operation's row of the table demands.
         """
-        self._last_id += 1
         deadline_ms = min(int(timeout * 1000), limits.MAX_DEADLINE_MS)
-        header = wire.request(operation.name, self._last_id, deadline_ms, route=route)
         is_write = operation.effect is Effect.WRITE
-        sequence = 0
-        if is_write:
-            self._last_write += 1
-            sequence = self._last_write
         values: dict[str, Any] = (
             msgspec.to_builtins(fields, builtin_types=_BYTES) if isinstance(fields, Message) else fields
         )
-        keys: SessionKeys | None
+        keys = seal if isinstance(seal, SessionKeys) else None
+        request = Request(operation.name, keys, now + timeout, timeout, is_write=is_write)
+        request.due = now
+        if keys is not None and operation.name in TOGETHER:
+            size = sum(len(value) for value in values.values() if type(value) is bytes)
+            unsealed = _Unsealed(operation, values, issued_at, deadline_ms, route, token, keys, size)
+            if size > _TOGETHER_BYTES:
+                self._seal_alone(request, unsealed)
+            else:
+                request.unsealed = unsealed
+                self._unsealed.append(request)
+        else:
+            sequence = self._last_write + 1 if is_write else 0
+            envelope = Envelope(int(issued_at * 1000), deadline_ms, self.connection, sequence, values)
+            self._seal(request, operation, envelope, route, token, seal)
+            self._last_write = max(self._last_write, sequence)
+        self.earliest = now
+        self._under_way += 1
+        return request
+
+    # --- sealing
+
+    def _seal(
+        self,
+        request: Request,
+        operation: Operation[Any, Any],
+        envelope: Envelope,
+        route: bytes,
+        token: bytes,
+        seal: SessionKeys | Credentials | None,
+    ) -> None:
+        """Make the bytes that are sent; raises MalformedMessage for more than a message carries."""
+        header = wire.request(operation.name, self._last_id + 1, envelope.deadline_ms, route=route)
         if seal is None:
             assert operation.seal is Seal.NONE, f"{operation.name} is sealed"
-            keys, body = None, codec.encode(values)
+            body = codec.encode(envelope.fields)
+        elif isinstance(seal, SessionKeys):
+            assert operation.seal is Seal.SESSION, f"{operation.name} is not sealed under a session"
+            body = channel.seal_request(seal, header, envelope)
         else:
-            envelope = Envelope(int(issued_at * 1000), deadline_ms, self.connection, sequence, values)
-            if isinstance(seal, SessionKeys):
-                assert operation.seal is Seal.SESSION, f"{operation.name} is not sealed under a session"
-                keys, body = seal, channel.seal_request(seal, header, envelope)
-            else:
-                assert operation.seal is Seal.CREDENTIAL, f"{operation.name} uses no credential"
-                body = channel.seal_credential(
-                    header, envelope, seal.statement, seal.secret, seal.client, seal.client_key
-                )
-                keys = SessionKeys.derive(seal.secret, b"")
+            assert operation.seal is Seal.CREDENTIAL, f"{operation.name} uses no credential"
+            body = channel.seal_credential(header, envelope, seal.statement, seal.secret, seal.client, seal.client_key)
+            request.keys = SessionKeys.derive(seal.secret, b"")
         if len(body) > limits.BODY_BYTES:
             raise MalformedMessage(f"{operation.name}: {len(body)} bytes; a message carries {limits.BODY_BYTES}")
-        request = Request(header, [header.pack(), token, body], keys, now + timeout, is_write=is_write)
-        request.due = now
-        self.earliest = now
-        self._pending[header.request_id] = request
-        return request
+        self._last_id += 1
+        request.sealed(header, token, body)
+        self._pending[self._last_id] = request
+
+    def _seal_alone(self, request: Request, use: _Unsealed) -> None:
+        envelope = Envelope(int(use.issued_at * 1000), use.deadline_ms, self.connection, 0, use.fields)
+        request.unsealed = None
+        self._seal(request, use.operation, envelope, use.route, use.token, use.keys)
+
+    def _seal_unsealed(self) -> None:
+        """Seal the uses that are due, those of a session together."""
+        most = min(max(self._under_way // SPREAD, 1), limits.USES_TOGETHER)
+        groups: dict[tuple[bytes, bytes, int], list[tuple[Request, _Unsealed]]] = {}
+        size = 0
+        for request in self._unsealed:
+            use = request.unsealed
+            assert use is not None, "a use keeps what it is sealed from"
+            group = groups.setdefault(use.session, [])
+            size += use.size
+            if len(group) == most or size > _TOGETHER_BYTES:
+                self._seal_together(group)
+                group.clear()
+                size = use.size
+            group.append((request, use))
+        for group in groups.values():
+            self._seal_together(group)
+        self._unsealed.clear()
+
+    def _seal_together(self, group: list[tuple[Request, _Unsealed]]) -> None:
+        if len(group) == 1:
+            self._seal_alone(*group[0])
+            return
+        if not group:
+            return
+        requests, uses = zip(*group, strict=True)
+        _, last = group[-1]
+        carrier = Request(
+            USES.name, last.keys, min(each.deadline for each in requests), last.deadline_ms / 1000, is_write=False
+        )
+        carrier.uses = list(requests)
+        carrier.left = len(requests)
+        carrier.due = requests[0].due
+        for request in requests:
+            request.carrier = carrier
+        envelope = Envelope(
+            int(last.issued_at * 1000), max(use.deadline_ms for use in uses), self.connection, 0,
+            {"uses": [[use.operation.name, use.fields] for use in uses]},
+        )  # fmt: skip
+        self._seal(carrier, USES, envelope, last.route, last.token, last.keys)
+
+    # --- the way there and back
 
     def sent(self, now: float, request: Request) -> None:
         """The request's frames have left; silence makes it due again."""
@@ -239,8 +360,8 @@ class Requests:
         """Some that are due could not leave, and stay due."""
         self.earliest = now
 
-    def receive(self, now: float, frames: list[bytes]) -> Request | None:
-        """Take in one message; the request it ends, if it ends one.
+    def receive(self, now: float, frames: list[bytes]) -> list[Request]:
+        """Take in one message; the requests it ends.
 
         What does not parse, or answers nothing that is under way (a duplicate, an answer after the
         deadline), is dropped.
@@ -249,10 +370,10 @@ class Requests:
             wire.check_frames(frames)
             header = Header.parse(frames[0])
         except LnhError:
-            return None
+            return []
         request = self._pending.get(header.request_id)
         if request is None or header.operation != request.header.operation:
-            return None
+            return []
         try:
             if header.kind is Kind.REPLY:
                 return self._replied(now, request, frames[2])
@@ -260,9 +381,9 @@ class Requests:
                 return self._hinted(now, request, wire.parse_error(frames[2]))
         except MalformedMessage as error:
             self._disturbed(now, request, ChannelInvalid(f"an answer that does not parse: {error}"))
-        return None
+        return []
 
-    def _replied(self, now: float, request: Request, body: bytes) -> Request | None:
+    def _replied(self, now: float, request: Request, body: bytes) -> list[Request]:
         if request.keys is None:
             fields = codec.decode_as(body, dict)
             return self._end(request, fields=fields)
@@ -270,20 +391,42 @@ class Requests:
             answer = channel.open_answer(request.keys, request.header, request.frames[2], body)
         except ChannelInvalid as error:
             self._disturbed(now, request, error)
-            return None
+            return []
         if isinstance(answer, Busy) or (request.is_write and _leaves_open(answer, request.tries)):
             self._disturbed(now, request, answer)
-            return None
+            return []
         if isinstance(answer, LnhError):
             return self._end(request, error=answer)
+        if request.uses:
+            return self._carried(now, request, codec.convert(answer, Outcomes).outcomes)
         return self._end(request, fields=answer)
 
-    def _hinted(self, now: float, request: Request, hint: LnhError) -> Request | None:
+    def _carried(self, now: float, carrier: Request, outcomes: Sequence[list[Any]]) -> list[Request]:
+        """Each use has its outcome; one that somebody was too busy for goes on alone."""
+        if len(outcomes) != len(carrier.uses):
+            raise MalformedMessage(f"{len(outcomes)} outcomes of {len(carrier.uses)} uses")
+        answers = [channel.outcome(each) for each in outcomes]
+        ended: list[Request] = []
+        for use, answer in zip(carrier.uses, answers, strict=True):
+            if use.carrier is not carrier:
+                continue  # given up meanwhile
+            if isinstance(answer, Busy):
+                assert use.unsealed is not None, "a use keeps what it is sealed from"
+                self._seal_alone(use, use.unsealed)
+                self._uncarry(use)
+                self._disturbed(now, use, answer)
+            elif isinstance(answer, LnhError):
+                ended += self._end(use, error=answer)
+            else:
+                ended += self._end(use, fields=answer)
+        return ended
+
+    def _hinted(self, now: float, request: Request, hint: LnhError) -> list[Request]:
         if isinstance(hint, SERVES_NOBODY):
             self.refused = hint
         if isinstance(hint, RETRY_HINTS):
             self._disturbed(now, request, hint)
-            return None
+            return []
         if request.keys is None:
             request.hint = hint
             return self._give_up(request)
@@ -297,7 +440,7 @@ class Requests:
             request.hint = hint
             return self._give_up(request)
         self._disturbed(now, request, hint)
-        return None
+        return []
 
     def _disturbed(self, now: float, request: Request, hint: LnhError) -> None:
         """Something was said that proves nothing: send again, a little later."""
@@ -313,6 +456,8 @@ class Requests:
 
         Each of those is then to be reported as `sent`, or the rest as `unsent`. Nothing changes before `earliest`.
         """
+        if self._unsealed:
+            self._seal_unsealed()
         late: list[Request] = []
         due: list[Request] = []
         earliest = float("inf")
@@ -326,9 +471,10 @@ class Requests:
             else:
                 earliest = min(earliest, request.due)
         self.earliest = earliest
+        ended: list[Request] = []
         for request in late:
-            self._give_up(request)
-        return late, due
+            ended += self._give_up(request) if not request.uses else self._expire(now, request)
+        return ended, due
 
     def resend(self, now: float) -> None:
         """The way they went is gone: everything under way is due again."""
@@ -349,23 +495,59 @@ class Requests:
 
     def abandon(self, request: Request) -> None:
         """The caller no longer waits."""
-        self._pending.pop(request.header.request_id, None)
+        if not request.done:
+            self._end(request)
 
-    def _give_up(self, request: Request) -> Request:
-        operation = request.header.operation
-        if not request.tries:
-            return self._end(request, error=request.hint or Unreachable(f"{operation}: no member answers"))
+    def _expire(self, now: float, carrier: Request) -> list[Request]:
+        """Give up the uses whose time is over; the others are waited for."""
+        ended: list[Request] = []
+        for use in carrier.uses:
+            if use.carrier is carrier and use.deadline <= now:
+                ended += self._give_up(use)
+        if not carrier.done:
+            carrier.deadline = min(use.deadline for use in carrier.uses if use.carrier is carrier)
+            self.earliest = min(self.earliest, carrier.deadline, carrier.due)
+        return ended
+
+    def _give_up(self, request: Request) -> list[Request]:
+        if request.uses:
+            return [ended for use in request.uses if use.carrier is request for ended in self._give_up(use)]
+        told = request.carrier or request
+        if not told.tries:
+            return self._end(request, error=told.hint or Unreachable(f"{request.operation}: no member answers"))
         if request.is_write:
             return self._end(request, error=_outcome_unknown(request, request.hint))
-        waited = f"{operation}: no answer within {request.header.deadline_ms / 1000:g} s"
-        return self._end(request, error=request.hint or DeadlineExceeded(waited))
+        waited = f"{request.operation}: no answer within {request.seconds:g} s"
+        return self._end(request, error=told.hint or DeadlineExceeded(waited))
 
-    def _end(self, request: Request, *, fields: dict[str, Any] | None = None, error: LnhError | None = None) -> Request:
+    def _end(
+        self, request: Request, *, fields: dict[str, Any] | None = None, error: LnhError | None = None
+    ) -> list[Request]:
+        """It is over; a carrier, once all its uses are."""
+        if request.uses:
+            assert error is not None, "a carrier has outcomes, or fails"
+            # Each has an exception of its own: a traceback belongs to who raised it.
+            left = [use for use in request.uses if use.carrier is request]
+            return [ended for use in left for ended in self._end(use, error=LnhError.from_wire(error.to_wire()))]
         request.fields = fields
         request.error = error
         request.done = True
-        self._pending.pop(request.header.request_id, None)
-        return request
+        self._under_way -= 1
+        if request.carrier is not None:
+            self._uncarry(request)
+        elif request.unsealed is not None:
+            self._unsealed.remove(request)
+        else:
+            self._pending.pop(request.header.request_id, None)
+        return [request]
+
+    def _uncarry(self, use: Request) -> None:
+        carrier, use.carrier = use.carrier, None
+        assert carrier is not None, "a use that is carried"
+        carrier.left -= 1
+        if not carrier.left:
+            carrier.done = True
+            del self._pending[carrier.header.request_id]
 
 
 def _leaves_open(answer: object, tries: int) -> TypeGuard[LnhError]:
@@ -375,5 +557,5 @@ def _leaves_open(answer: object, tries: int) -> TypeGuard[LnhError]:
 
 def _outcome_unknown(request: Request, hint: LnhError | None) -> OutcomeUnknown:
     heard = f"; last heard: {hint}" if hint is not None else ""
-    said = f"{request.header.operation}: sent, but no proven answer within {request.header.deadline_ms / 1000:g} s"
+    said = f"{request.operation}: sent, but no proven answer within {request.seconds:g} s"
     return OutcomeUnknown(said + heard, {"tries": request.tries})

@@ -303,14 +303,19 @@ def open_answer(keys: SessionKeys, header: Header, request_body: bytes, body: by
     """
     plaintext = _open(keys.reply_mac, body, _reply_associated(keys, header, request_body))
     try:
-        match codec.decode(plaintext):
-            case [0, dict(fields)]:
-                return fields
-            case [int(code), str(), dict()] as error if code:
-                return LnhError.from_wire(error)
+        return outcome(codec.decode(plaintext))
     except MalformedMessage:
-        pass
-    raise ChannelInvalid("a sealed answer of an unknown form")
+        raise ChannelInvalid("a sealed answer of an unknown form") from None
+
+
+def outcome(value: Any) -> dict[str, Any] | LnhError:
+    """What `[0, fields]` or `[code, message, detail]` says; raises MalformedMessage for anything else."""
+    match value:
+        case [0, dict(fields)]:
+            return fields
+        case [int(code), str(), dict()] as error if code:
+            return LnhError.from_wire(error)
+    raise MalformedMessage("an outcome of an unknown form")
 
 
 def open_reply(keys: SessionKeys, header: Header, request_body: bytes, body: bytes) -> dict[str, Any]:

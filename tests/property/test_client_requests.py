@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnh.requests import BACK_OFF, HINT_PATIENCE, RETRY_HINTS, Request, Requests
+from lnh.requests import BACK_OFF, HINT_PATIENCE, RETRY_HINTS, SPREAD, Request, Requests
 from lnh_common import channel, wire
 from lnh_common.channel import SessionKeys
 from lnh_common.errors import (
@@ -19,6 +19,7 @@ from lnh_common.errors import (
     Busy,
     ChannelInvalid,
     ClientRevoked,
+    DataLength,
     DeadlineExceeded,
     LnhError,
     MalformedMessage,
@@ -30,7 +31,7 @@ from lnh_common.errors import (
     TokenUnknown,
     Unreachable,
 )
-from lnh_common.messages.objects import DESTROY, SHOW
+from lnh_common.messages.objects import DESTROY, SHOW, SIGN, USES
 from lnh_common.messages.session import HELLO
 from lnh_common.wire import Header, Kind
 
@@ -41,25 +42,46 @@ TIMEOUT = 10.0
 
 @dataclass
 class Hsm:
-    """Acts once on each (connection, sequence); answers a repeat with the first answer."""
+    """Acts once on each (connection, sequence); answers a repeat with the first answer. A use's answer is its data."""
 
     acted: dict[tuple[bytes, int], int] = field(default_factory=dict)
     reads: int = 0
+    messages: int = 0
+    busy: int = 0  # uses that go with others and are told Busy, from here on
 
     def serve(self, frames: list[bytes]) -> list[bytes]:
+        self.messages += 1
         header = Header.parse(frames[0])
         envelope = channel.open_request(KEYS, header, frames[2])
+        fields: dict[str, Any] = {"served": header.request_id}
         if envelope.sequence:
             name = (envelope.connection, envelope.sequence)
             self.acted[name] = self.acted.get(name, 0) or 1
+        elif header.operation == USES.name:
+            fields = {"outcomes": [self._use(each) for _, each in envelope.fields["uses"]]}
+        elif header.operation == SIGN.name:
+            fields = {"data": envelope.fields["data"]}
         else:
             self.reads += 1
-        body = channel.seal_reply(KEYS, header, frames[2], {"served": header.request_id})
+        body = channel.seal_reply(KEYS, header, frames[2], fields)
         return [header.answer(Kind.REPLY).pack(), b"", body]
 
+    def _use(self, fields: dict[str, Any]) -> list[Any]:
+        if self.busy:
+            self.busy -= 1
+            return Busy("later").to_wire()
+        if fields["data"] == b"":
+            return DataLength("no data").to_wire()
+        return [0, {"data": fields["data"]}]
 
-def submit(requests: Requests, now: float, operation: Any = SHOW) -> Request:
-    return requests.submit(now, 1.7e9, operation, {"handle": HANDLE}, TIMEOUT, token=b"token", seal=KEYS)
+
+def submit(requests: Requests, now: float, operation: Any = SHOW, timeout: float = TIMEOUT) -> Request:
+    return requests.submit(now, 1.7e9, operation, {"handle": HANDLE}, timeout, token=b"token", seal=KEYS)
+
+
+def use(requests: Requests, now: float, data: bytes, *, keys: SessionKeys = KEYS, timeout: float = TIMEOUT) -> Request:
+    fields = {"handle": HANDLE, "mechanism": 1, "data": data, "parameters": b""}
+    return requests.submit(now, 1.7e9, SIGN, fields, timeout, token=b"token", seal=keys)
 
 
 def hint(request: Request, error: LnhError) -> list[bytes]:
@@ -80,30 +102,40 @@ FAULTS = st.sampled_from(
 @given(
     seed=st.integers(0, 1 << 32),
     faults=st.lists(FAULTS, min_size=1, max_size=40),
-    writes=st.lists(st.booleans(), min_size=1, max_size=8),
+    kinds=st.lists(st.sampled_from(["write", "read", "use", "use", "use"]), min_size=1, max_size=24),
 )
 def test_every_request_ends_and_a_write_acts_at_most_once_and_is_never_reported_undone_when_it_acted(
-    seed: int, faults: list[str], writes: list[bool]
+    seed: int, faults: list[str], kinds: list[str]
 ) -> None:
     generator = random.Random(seed)
     requests = Requests(generator)
     hsm = Hsm()
     now = 0.0
-    asked = [submit(requests, now, DESTROY if write else SHOW) for write in writes]
-    first_bytes = {request.header.request_id: list(request.frames) for request in asked}
+    asked = [
+        use(requests, now, bytes([number]), timeout=generator.uniform(0.01, TIMEOUT))
+        if kind == "use"
+        else submit(requests, now, DESTROY if kind == "write" else SHOW)
+        for number, kind in enumerate(kinds)
+    ]
+    assert len(requests) == len(asked)
+    sent: dict[int, list[bytes]] = {}
     network: list[tuple[float, list[bytes]]] = []  # answers under way
     turn = 0
+    ended: list[Request] = []
     while len(requests):
-        _, due = requests.turn(now)
+        late, due = requests.turn(now)
+        ended += late
         for request in due:
             requests.sent(now, request)
-            assert request.frames == first_bytes[request.header.request_id], "a repeat sends the same bytes"
+            first = sent.setdefault(request.header.request_id, list(request.frames))
+            assert request.frames == first, "a repeat sends the same bytes"
             fault = faults[turn % len(faults)]
             turn += 1
             soon = now + generator.uniform(0.001, 0.5)
             if fault == "lose request":
                 continue
             if fault == "busy":
+                hsm.busy = generator.randrange(3)
                 network.append((soon, hint(request, Busy("later"))))
                 continue
             if fault == "garbage":
@@ -123,25 +155,133 @@ def test_every_request_ends_and_a_write_acts_at_most_once_and_is_never_reported_
         moments = [requests.earliest, *(moment for moment, _ in network[:1])]
         now = max(now, min(moments))
         while network and network[0][0] <= now:
-            requests.receive(now, network.pop(0)[1])
+            ended += requests.receive(now, network.pop(0)[1])
         assert now <= TIMEOUT + 1, "a request outlived its deadline"
-    for request, write in zip(asked, writes, strict=True):
+    assert {id(request) for request in ended} == {id(request) for request in asked}
+    assert len(ended) == len(asked), "each ends once"
+    assert not requests.messages
+    for number, (request, kind) in enumerate(zip(asked, kinds, strict=True)):
         assert request.done
         if request.error is None:
-            assert request.result() == {"served": request.header.request_id}
-        elif write:
+            answer_fields = {"data": bytes([number])} if kind == "use" else {"served": request.header.request_id}
+            assert request.result() == answer_fields
+        elif kind == "write":
             assert isinstance(request.error, OutcomeUnknown), "an unproven word about a write is no outcome"
     assert all(count == 1 for count in hsm.acted.values())
-    assert len(hsm.acted) <= sum(writes)
+    assert len(hsm.acted) <= kinds.count("write")
+
+
+def deliver(requests: Requests, now: float, hsm: Hsm) -> list[Request]:
+    """Send what is due and take in its answers; what ended."""
+    ended, due = requests.turn(now)
+    for request in due:
+        requests.sent(now, request)
+    for request in due:
+        ended += requests.receive(now, hsm.serve(request.frames))
+    return ended
+
+
+def test_uses_that_are_due_together_share_a_seal_and_leave_some_for_other_workers() -> None:
+    for under_way, messages in ((1, 1), (SPREAD, SPREAD), (4 * SPREAD, SPREAD), (64 * SPREAD, 4 * SPREAD)):
+        requests, hsm = Requests(), Hsm()
+        asked = [use(requests, 0.0, number.to_bytes(2, "big")) for number in range(under_way)]
+        assert deliver(requests, 0.0, hsm) == asked
+        assert hsm.messages == messages
+        assert [request.result()["data"] for request in asked] == [
+            number.to_bytes(2, "big") for number in range(under_way)
+        ]
+
+
+def test_only_uses_under_one_session_share_a_seal_and_large_ones_go_alone() -> None:
+    requests, hsm = Requests(), Hsm()
+    others = SessionKeys.derive(b"o" * 32, b"token")
+    for _ in range(2 * SPREAD):
+        use(requests, 0.0, b"a", keys=others)
+    large = use(requests, 0.0, bytes(65 * 1024))
+    asked = [use(requests, 0.0, bytes(20 * 1024)) for _ in range(8)]
+    _, due = requests.turn(0.0)
+    assert all({id(each.keys) for each in carrier.uses} == {id(carrier.keys)} for carrier in due if carrier.uses)
+    assert large in due
+    assert max(len(request.frames[2]) for request in due if request.uses) < 100 * 1024
+    for request in due:
+        requests.sent(0.0, request)
+        if request.keys is KEYS:
+            requests.receive(0.0, hsm.serve(request.frames))
+    assert large.result()
+    assert all(request.done for request in asked)
+    assert len(requests) == 2 * SPREAD
+
+
+def test_each_use_has_its_own_outcome_and_one_told_busy_is_asked_again_alone() -> None:
+    requests, hsm = Requests(), Hsm(busy=1)
+    asked = [use(requests, 0.0, data) for data in [b"busy", b"", *([b"good"] * (4 * SPREAD - 2))]]
+    ended = deliver(requests, 0.0, hsm)
+    assert ended == asked[1:]
+    with pytest.raises(DataLength):
+        asked[1].result()
+    assert len(requests) == 1
+    before = hsm.messages
+    assert deliver(requests, BACK_OFF[0] * 2, hsm) == [asked[0]]
+    assert asked[0].result() == {"data": b"busy"}
+    assert hsm.messages == before + 1
+
+
+def test_a_sealed_error_is_every_carried_uses_and_each_has_its_own_exception() -> None:
+    requests = Requests()
+    asked = [use(requests, 0.0, b"a") for _ in range(2 * SPREAD)]
+    _, due = requests.turn(0.0)
+    for carrier in due:
+        requests.sent(0.0, carrier)
+        requests.receive(0.1, reply(carrier, SessionEnded("logged out")))
+    errors = [request.error for request in asked]
+    assert all(isinstance(error, SessionEnded) for error in errors)
+    assert len({id(error) for error in errors}) == len(asked)
+    assert not len(requests)
+
+
+def test_uses_end_at_their_own_deadlines_and_may_be_abandoned() -> None:
+    requests, hsm = Requests(), Hsm()
+    soon, later, gone, unsealed = (use(requests, 0.0, b"a", timeout=timeout) for timeout in (1.0, 5.0, 5.0, 5.0))
+    requests.abandon(unsealed)
+    padding = [use(requests, 0.0, b"b") for _ in range(4 * SPREAD - 3)]
+    _, due = requests.turn(0.0)
+    carrier = due[0]
+    assert carrier.uses[:3] == [soon, later, gone]
+    for request in due:
+        requests.sent(0.0, request)
+    requests.abandon(gone)
+    for request in due[1:]:
+        requests.receive(0.1, hsm.serve(request.frames))
+    ended, _ = requests.turn(1.0)
+    assert ended == [soon]
+    assert isinstance(soon.error, DeadlineExceeded)
+    ended = requests.receive(1.1, hsm.serve(carrier.frames))
+    assert later in ended
+    assert gone not in ended
+    assert soon not in ended
+    assert all(request.done for request in padding)
+    assert (len(requests), requests.messages) == (0, 0)
+
+
+def test_outcomes_that_do_not_fit_the_uses_are_no_answer() -> None:
+    requests = Requests()
+    asked = [use(requests, 0.0, b"a") for _ in range(2 * SPREAD)]
+    _, (carrier, *_) = requests.turn(0.0)
+    requests.sent(0.0, carrier)
+    wrongs: list[dict[str, Any]] = [{"outcomes": []}, {"outcomes": [[0, {}]]}, {"outcomes": [[0, 1], [0, 1]]}, {"data": b"a"}]
+    for wrong in wrongs:
+        assert requests.receive(0.1, reply(carrier, wrong)) == []
+    assert not any(request.done for request in asked)
+    assert requests.receive(0.2, Hsm().serve(carrier.frames)) == carrier.uses
 
 
 def test_a_sealed_answer_ends_a_request_and_a_second_one_is_dropped() -> None:
     requests = Requests()
     request = submit(requests, 0.0)
     requests.sent(0.0, request)
-    assert requests.receive(0.1, reply(request, {"a": 1})) is request
+    assert requests.receive(0.1, reply(request, {"a": 1})) == [request]
     assert request.result() == {"a": 1}
-    assert requests.receive(0.2, reply(request, {"a": 2})) is None
+    assert requests.receive(0.2, reply(request, {"a": 2})) == []
     assert request.result() == {"a": 1}
 
 
@@ -160,10 +300,10 @@ def test_a_sealed_busy_says_that_nothing_was_done_yet_and_is_tried_again(operati
     requests = Requests()
     request = submit(requests, 0.0, operation)
     requests.sent(0.0, request)
-    assert requests.receive(0.1, reply(request, Busy("others are under way"))) is None
+    assert requests.receive(0.1, reply(request, Busy("others are under way"))) == []
     assert requests.turn(request.due) == ([], [request])
     requests.sent(request.due, request)
-    assert requests.receive(0.5, reply(request, {"done": True})) is request
+    assert requests.receive(0.5, reply(request, {"done": True})) == [request]
 
 
 @pytest.mark.parametrize("error", [Busy(), Unreachable(), TokenUnknown(), ClientRevoked()])
@@ -174,7 +314,7 @@ def test_a_hint_to_try_again_leads_to_the_same_bytes_after_a_jittered_wait(error
     waits = []
     now = 0.1
     for _ in range(8 if isinstance(error, RETRY_HINTS) else 5):
-        assert requests.receive(now, hint(request, error)) is None
+        assert requests.receive(now, hint(request, error)) == []
         assert requests.turn(now) == ([], [])
         waits.append(request.due - now)
         now = request.due
@@ -192,8 +332,8 @@ def test_a_token_that_stays_unknown_is_given_up_before_the_deadline() -> None:
     for request in (read, write):
         requests.sent(0.0, request)
         for moment in (0.1, 0.5, 1.0):
-            assert requests.receive(moment, hint(request, TokenUnknown("logged out"))) is None
-        assert requests.receive(1.2, hint(request, TokenUnknown("logged out"))) is request
+            assert requests.receive(moment, hint(request, TokenUnknown("logged out"))) == []
+        assert requests.receive(1.2, hint(request, TokenUnknown("logged out"))) == [request]
     with pytest.raises(TokenUnknown):
         read.result()
     with pytest.raises(OutcomeUnknown, match="logged out"):
@@ -228,9 +368,9 @@ def test_an_unsealed_refusal_is_never_believed(error: LnhError) -> None:
     read, write, late = submit(requests, 0.0), submit(requests, 0.0, DESTROY), submit(requests, 0.0)
     for request in (read, write, late):
         requests.sent(0.0, request)
-        assert requests.receive(0.1, hint(request, error)) is None
+        assert requests.receive(0.1, hint(request, error)) == []
     for request in (read, write):
-        assert requests.receive(0.2 + HINT_PATIENCE, hint(request, error)) is request
+        assert requests.receive(0.2 + HINT_PATIENCE, hint(request, error)) == [request]
     requests.turn(TIMEOUT)
     for request in (read, late):
         with pytest.raises(AnswerUnproven, match=f"heard {type(error).__name__}: said so"):
@@ -244,7 +384,7 @@ def test_a_forged_refusal_is_overcome_by_the_sealed_answer() -> None:
     request = submit(requests, 0.0, DESTROY)
     requests.sent(0.0, request)
     requests.receive(0.1, hint(request, ClientRevoked("a lie")))
-    assert requests.receive(0.3, reply(request, {"done": True})) is request
+    assert requests.receive(0.3, reply(request, {"done": True})) == [request]
     assert request.result() == {"done": True}
 
 
@@ -252,7 +392,7 @@ def test_hello_has_no_seal_and_is_believed() -> None:
     requests = Requests()
     request = requests.submit(0.0, 1.7e9, HELLO, {}, TIMEOUT)
     requests.sent(0.0, request)
-    assert requests.receive(0.1, hint(request, NotActivated("not yet"))) is request
+    assert requests.receive(0.1, hint(request, NotActivated("not yet"))) == [request]
     with pytest.raises(NotActivated):
         request.result()
 
@@ -291,9 +431,9 @@ def test_an_answer_to_another_operation_or_an_old_request_is_dropped() -> None:
     request = submit(requests, 0.0)
     requests.sent(0.0, request)
     other = wire.request("object.destroy", request.header.request_id, 1000)
-    assert requests.receive(0.1, wire.error_frames(other, NotActivated())) is None
+    assert requests.receive(0.1, wire.error_frames(other, NotActivated())) == []
     unknown = wire.request("object.show", 999, 1000)
-    assert requests.receive(0.1, wire.error_frames(unknown, NotActivated())) is None
+    assert requests.receive(0.1, wire.error_frames(unknown, NotActivated())) == []
     assert not request.done
 
 
@@ -302,7 +442,7 @@ def test_no_frames_of_any_kind_upset_the_core(frames: list[bytes]) -> None:
     requests = Requests()
     request = submit(requests, 0.0)
     requests.sent(0.0, request)
-    assert requests.receive(0.1, frames) is None
+    assert requests.receive(0.1, frames) == []
     requests.receive(0.1, [request.header.answer(Kind.ERROR).pack(), b"", b"".join(frames)])
     requests.receive(0.1, [request.header.answer(Kind.REPLY).pack(), b"", b"".join(frames)])
     if not request.done:

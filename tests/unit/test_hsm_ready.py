@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
-from lnh_common import channel, wire
+from lnh_common import channel, codec, wire
 from lnh_common.attributes import Attribute
 from lnh_common.bundles import Entry
 from lnh_common.channel import SessionKeys
-from lnh_common.mechanisms import CURVES, Mechanism
+from lnh_common.errors import (
+    DataLength,
+    MalformedMessage,
+    ObjectUnknown,
+    PermissionDenied,
+    SignatureInvalid,
+    UnknownOperation,
+)
+from lnh_common.mechanisms import CURVES, Mechanism, Use
 from lnh_common.messages import objects, store
+from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.session import Credential, Role
 from lnh_services.hsm.ready import open_ready
 from models.worker import KRCO, Client, World, make_keyring
@@ -102,3 +114,85 @@ def test_what_was_forgotten_is_not_used(scene: Scene) -> None:
     assert open_ready(scene.core, entry) is not None
     scene.core.forget(store.Forget(sequence=1, keys=(key,)))
     assert open_ready(scene.core, entry) is None
+
+
+def together(
+    scene: Scene, *uses: tuple[Operation[Any, Any], Message]
+) -> tuple[list[list[Any]], list[list[Any]] | None]:
+    """The outcomes of uses under one seal the long way, and, where it is taken, the short way."""
+    asked = objects.Uses(uses=tuple((each.name, codec.decode(codec.encode(message))) for each, message in uses))
+    frames, keys = scene.client.sealed(objects.USES, asked, scene.keyring)
+    header = wire.Header.parse(frames[0])
+    ready = open_ready(scene.core, Entry(TAG, *frames))
+    short = None
+    if ready is not None:
+        assert ready.act(scene.core)
+        short = channel.open_reply(keys, header, frames[2], ready.answer()[2])["outcomes"]
+    answer = scene.world.serve(scene.core, frames)
+    return channel.open_reply(keys, header, frames[2], answer[2])["outcomes"], short
+
+
+def test_uses_under_one_seal_have_each_its_own_outcome_the_short_way_and_the_long(scene: Scene) -> None:
+    signature = scene.client.ask(objects.SIGN, scene.use(), scene.keyring).data
+    verify = objects.Verify(handle=scene.public, mechanism=Mechanism.ECDSA, data=bytes(32), signature=signature)
+    wrong = msgspec.structs.replace(verify, data=b"\x01" * 32)
+    uses: tuple[tuple[Operation[Any, Any], Message], ...] = (
+        (objects.SIGN, scene.use()),
+        (objects.VERIFY, verify),
+        (objects.VERIFY, wrong),
+        (objects.SIGN, scene.use(data=b"no digest")),
+    )
+    _, short = together(scene, *uses)
+    assert short is None, "the public key is not in use yet"
+    before = scene.core.operations
+    long, short = together(scene, *uses)
+    assert short is not None
+    assert scene.core.operations == before + 2 * len(uses)
+    for outcomes in (long, short):
+        assert [outcome[0] for outcome in outcomes] == [0, 0, SignatureInvalid.code, DataLength.code]
+        again = msgspec.structs.replace(verify, signature=outcomes[0][1]["data"])
+        scene.client.ask(objects.VERIFY, again, scene.keyring)
+
+
+def test_a_use_that_may_not_be_among_others_is_refused_and_the_others_are_served(scene: Scene) -> None:
+    many = objects.UseMany(handle=scene.private, mechanism=Mechanism.ECDSA, items=(bytes(32),))
+    refused = (
+        (objects.SIGN_MANY, many, UnknownOperation),
+        (objects.DESTROY, objects.ObjectRef(handle=scene.private), UnknownOperation),
+        (objects.SIGN, scene.use(handle=bytes(16)), ObjectUnknown),
+        (objects.SIGN, objects.ObjectRef(handle=scene.private), MalformedMessage),
+    )
+    for operation, message, error in refused:
+        outcomes, short = together(scene, (objects.SIGN, scene.use()), (operation, message))
+        assert short is None
+        assert [outcome[0] for outcome in outcomes] == [0, error.code]
+
+
+def test_uses_of_another_keyring_are_refused_whole_and_recorded(scene: Scene) -> None:
+    asked = objects.Uses(uses=((objects.SIGN.name, codec.decode(codec.encode(scene.use()))),))
+    before = len(scene.world.audit)
+    with pytest.raises(PermissionDenied):
+        scene.client.ask(objects.USES, asked, bytes(16))
+    assert [entry.outcome for entry in scene.world.audit[before:]] == ["PermissionDenied"]
+
+
+def test_uses_under_one_seal_end_with_the_lease(scene: Scene) -> None:
+    uses = objects.Uses(uses=((objects.SIGN.name, codec.decode(codec.encode(scene.use()))),) * 2)
+    frames, _ = scene.client.sealed(objects.USES, uses, scene.keyring)
+    ready = open_ready(scene.core, Entry(TAG, *frames))
+    assert ready is not None
+    before = scene.core.operations
+    key = scene.core.caches.keys.get((scene.keyring, scene.private))
+    assert key is not None
+    operate = key.prepared.get((Use.SIGN, Mechanism.ECDSA, b""))
+    assert operate is not None
+
+    def signs_until_the_lease_ends(data: bytes) -> Any:
+        scene.core.lease_until = scene.world.now
+        return operate(data)
+
+    key.prepared.put((Use.SIGN, Mechanism.ECDSA, b""), signs_until_the_lease_ends)
+    ready = open_ready(scene.core, Entry(TAG, *frames))
+    assert ready is not None
+    assert not ready.act(scene.core), "the second use came after the end"
+    assert scene.core.operations == before

@@ -54,6 +54,7 @@ class Status(Message):
     """Latencies in microseconds over the newest answers; rates a second over the last few.
 
     Args:
+        requests_per_second: that this member's workers answered, each of those that came under one seal.
         group: of this member.
         alone: why no work is done elsewhere; empty when it may be.
         forwarded: requests sent to other members.

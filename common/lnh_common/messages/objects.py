@@ -149,6 +149,21 @@ class Results(Message):
     results: tuple[bytes | list[Any], ...]
 
 
+class Uses(Confidential):
+    """Several uses of keys of one keyring under one seal, each an operation of `TOGETHER` and its fields.
+
+    Nobody has to ask for it: a client sends together what is due at the same time.
+    """
+
+    uses: Annotated[tuple[tuple[str, dict[str, Any]], ...], msgspec.Meta(min_length=1, max_length=limits.USES_TOGETHER)]
+
+
+class Outcomes(Confidential):
+    """For each use `[0, fields]`, the fields of its operation's reply, or the error `[code, message, detail]`."""
+
+    outcomes: tuple[list[Any], ...]
+
+
 class RandomBytes(Message):
     length: Annotated[int, msgspec.Meta(ge=1, le=limits.REQUEST_BYTES)]
 
@@ -170,4 +185,7 @@ VERIFY: Final = operation("key.verify", Verify, Empty, Seal.SESSION)
 ENCRYPT: Final = operation("key.encrypt", Use, Result, Seal.SESSION)
 DECRYPT: Final = operation("key.decrypt", Use, Result, Seal.SESSION)
 SIGN_MANY: Final = operation("key.sign-many", UseMany, Results, Seal.SESSION)
+USES: Final = operation("key.uses", Uses, Outcomes, Seal.SESSION)
 RANDOM: Final = operation("random", RandomBytes, Result, Seal.SESSION)
+
+TOGETHER: Final = frozenset({SIGN.name, VERIFY.name, ENCRYPT.name, DECRYPT.name})  # what `USES` carries

@@ -67,6 +67,8 @@ class Balancer:
         self._dropped: Final[Counter[str]] = Counter()
         self._connections: Final[set[int]] = set()
         self._rates: Final[deque[tuple[float, int, int]]] = deque(maxlen=_RATE_WINDOW + 1)
+        self._served = 0  # requests that own workers answered
+        self._served_by: Final = [0] * settings.worker_count  # each since it started, as it said last
         self._stopping = False
         self._next_tick = 0.0
         self._next_ping = 0.0
@@ -289,6 +291,8 @@ class Balancer:
                     request = settle(now, number, entry.tag)
                     if request is not None:
                         self._answered(request, entry)
+                    elif entry.tag == PING_TAG:
+                        self._count_served(number, entry.body)
                 else:
                     self._declined(now, number, entry.tag)
         return True
@@ -299,6 +303,16 @@ class Balancer:
             self._peers.give_back(request, header, token, body)
         else:
             self._answer(self._way_back(request), request.client, [header, token, body], request.client_tag)
+
+    def _count_served(self, number: int, body: bytes) -> None:
+        try:
+            served = codec.decode_as(body, balancer.WorkerLoad).served
+        except MalformedMessage:
+            self._dropped["worker's frames"] += 1
+            return
+        before = self._served_by[number]
+        self._served += served - before if served >= before else served  # it was started anew
+        self._served_by[number] = served
 
     def _declined(self, now: float, number: int, tag: bytes) -> None:
         """A worker did nothing for another member's request: this one is not read-write any more."""
@@ -445,7 +459,7 @@ class Balancer:
         self._next_tick = now + _TICK_BUSY_MS / 1000
         if now >= self._next_ping:
             self._next_ping = now + _PING_EVERY
-            self._rates.append((now, self._router.settled, self._router.refused))
+            self._rates.append((now, self._served, self._router.refused))
             self._ping()
         self._follower.tick(now)
         until = self._peers.tick(now)
@@ -475,13 +489,13 @@ class Balancer:
     def status(self, now: float) -> balancer.Status:
         """What the balancer tells of itself."""
         router = self._router
-        then, settled, refused = self._rates[0] if self._rates else (now - 1.0, 0, 0)
+        then, served, refused = self._rates[0] if self._rates else (now - 1.0, 0, 0)
         seconds = max(now - then, 0.001)
         latencies = sorted(router.latencies) or [0.0]
         return balancer.Status(
             state="stopping" if self._stopping else "serving",
             connections=len(self._connections),
-            requests_per_second=round((router.settled - settled) / seconds, 1),
+            requests_per_second=round((self._served - served) / seconds, 1),
             refused_per_second=round((router.refused - refused) / seconds, 1),
             p50=int(1e6 * latencies[len(latencies) // 2]),
             p99=int(1e6 * latencies[len(latencies) * 99 // 100]),

@@ -123,6 +123,7 @@ RULES: Final[dict[str, Rule]] = {
     objects.VERIFY.name: _CRYPTOGRAPHY,
     objects.ENCRYPT.name: _CRYPTOGRAPHY,
     objects.DECRYPT.name: _CRYPTOGRAPHY,
+    objects.USES.name: _CRYPTOGRAPHY,  # and each use as its own row says
     objects.RANDOM.name: _CRYPTOGRAPHY,
 }
 

@@ -232,12 +232,17 @@ class WorkerCore(Knowledge):
             request.client = yield from self._signing_client(credential)
             reply = yield from self.handlers[operation.name](self, request)
             return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
-        audited = permissions.RULES[operation.name].audited
+        return (yield from self.permitted(request))
+
+    def permitted(self, request: Request[Any]) -> Steps[dict[str, Any]]:
+        """The reply to what a session asks, if its rule allows it; recorded where the rule says so."""
+        name = request.operation.name
+        audited = permissions.RULES[name].audited
         try:
-            permissions.check(operation.name, header.route, session.holder)
+            permissions.check(name, request.header.route, request.who.holder)
             if audited:
                 yield from self.audit(request, "ok")
-            reply = yield from self.handlers[operation.name](self, request)
+            reply = yield from self.handlers[name](self, request)
         except LnhError as error:
             if (audited and not isinstance(error, AuditFailed)) or isinstance(error, REFUSALS):
                 yield from self.audit(request, type(error).__name__)

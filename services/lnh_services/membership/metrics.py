@@ -141,7 +141,7 @@ ROWS: Final = (
     Row("lnh_store_lease_seconds", "What is left of the lease; 0 without one.", _of("store", "lease_ms", 1e-3)),
     Row("lnh_store_diverged", "Dropped entries that nobody has looked at.", _of("store", "diverged")),
     Row("lnh_clients", "Connections of clients.", _of("balancer", "connections")),
-    Row("lnh_requests_per_second", "Requests answered, of late.", _of("balancer", "requests_per_second")),
+    Row("lnh_requests_per_second", "Requests its workers answered, of late.", _of("balancer", "requests_per_second")),
     Row("lnh_refused_per_second", "Requests refused because queues are full.", _of("balancer", "refused_per_second")),
     Row("lnh_latency_seconds", "Of the newest answers, in the balancer.", _latencies, ("quantile",)),
     Row("lnh_requests_in_flight", "Requests that are being served.", _of("balancer", "in_flight")),

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from lnh_common import codec
+from lnh_common.errors import LnhError, UnknownOperation
 from lnh_common.mechanisms import Use
 from lnh_common.messages import objects
-from lnh_common.messages.base import Empty, Message
-from lnh_common.messages.objects import RandomBytes, Result, Results, UseMany, Verify
+from lnh_common.messages.base import OPERATIONS, Empty, Message
+from lnh_common.messages.objects import TOGETHER, Outcomes, RandomBytes, Result, Results, UseMany, Uses, Verify
 from lnh_common.messages.objects import Use as UseKey
 from lnh_services.hsm.caches import CachedKey, Prepared
 from lnh_services.hsm.operations.policies import effective_policy
@@ -90,6 +92,23 @@ def use(worker: WorkerCore, request: Request[Any]) -> Steps[Message]:
     key, operate = yield from _operation(worker, request, served.use)
     key.uses += len(request.message.items) if isinstance(request.message, UseMany) else 1
     return served.act(operate, request.message)
+
+
+def uses(worker: WorkerCore, request: Request[Uses]) -> Steps[Outcomes]:
+    """Several of `TOGETHER`, each as if it had come alone."""
+    outcomes: list[list[Any]] = []
+    worker.operations += len(request.message.uses) - 1  # the message was counted as one
+    for name, fields in request.message.uses:
+        try:
+            if name not in TOGETHER:
+                raise UnknownOperation(f"operation {name!r} does not travel together with others")
+            operation = OPERATIONS[name]
+            message: Any = codec.convert(fields, operation.request)
+            one = replace(request, operation=operation, message=message)
+            outcomes.append([0, (yield from worker.permitted(one))])
+        except LnhError as error:
+            outcomes.append(error.to_wire())
+    return Outcomes(outcomes=tuple(outcomes))
 
 
 def random(worker: WorkerCore, request: Request[RandomBytes]) -> Steps[Result]:

@@ -73,5 +73,6 @@ HANDLERS: Final[dict[str, Handler]] = {
     objects.VERIFY.name: cryptography.use,
     objects.ENCRYPT.name: cryptography.use,
     objects.DECRYPT.name: cryptography.use,
+    objects.USES.name: cryptography.uses,
     objects.RANDOM.name: cryptography.random,
 }
