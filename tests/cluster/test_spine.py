@@ -162,7 +162,7 @@ def test_a_key_put_back_as_it_was_before_it_changed_is_refused(running: Running,
     try:
         store = next(pid for pid, words in children(running).items() if "lnh_services.store" in words)
         os.kill(store, signal.SIGKILL)
-        until(lambda: store not in children(running) or not children(running)[store], "the store is dead")
+        until(lambda: not children(running).get(store), "the store is dead")
         with sqlite3.connect(database) as rows:
             rows.execute("UPDATE items SET version = ?, head = ?, body = ? WHERE id = ?", (*older, key.handle))
         rows.close()

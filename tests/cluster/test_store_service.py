@@ -18,6 +18,7 @@ from lnh_common.bus.client import Client
 from lnh_common.errors import (
     AlreadyDone,
     ArgumentInvalid,
+    MalformedMessage,
     NoCluster,
     OutcomeUnknown,
     SealBroken,
@@ -177,6 +178,39 @@ def test_a_request_that_comes_again_acts_once_and_says_so(play: Play) -> None:
             )
 
     play(scenario)
+
+
+def test_commits_that_come_together_have_each_its_own_outcome(play: Play) -> None:
+    async def story(running: Running) -> None:
+        await running.create()
+        other = store.Key(table="t", scope=b"s", id=b"2")
+        first = running.commit(put())
+        commits = (
+            first,
+            running.commit(put(version=7), put(other)),  # all or nothing
+            first,  # once
+            running.commit(put(version=-1)),  # what no state could accept
+            running.commit(put(store.Key(table="", scope=b"", id=b""))),
+            running.commit(put(version=1, body=b"second")),
+        )
+        outcomes = (await running.hsm.ask(store.COMMIT_EACH, store.Commits.of(commits))).outcomes
+        made, conflict, again, refused, malformed, second = outcomes
+        assert isinstance(made, store.Committed)
+        assert again == store.Committed(index=made.index, duplicate=True)
+        assert isinstance(conflict, list)
+        assert conflict[0] == VersionConflict.code
+        assert isinstance(refused, list)
+        assert refused[0] == ArgumentInvalid.code
+        assert isinstance(malformed, list)
+        assert malformed[0] == MalformedMessage.code
+        assert isinstance(second, store.Committed)
+        assert second.index > made.index
+        item = await running.get()
+        assert item is not None
+        assert (item.version, item.body) == (2, b"second")
+        assert await running.get(other) is None
+
+    play(story)
 
 
 def test_what_no_state_could_accept_is_refused_before_it_is_appended(play: Play) -> None:

@@ -25,7 +25,14 @@ from models.storage import DictStore
 
 T = TypeVar("T")
 
-PASSED_ON: tuple[Operation[Any, Any], ...] = (store.GET, store.SCAN, store.COUNT, store.COMMIT, store.RECALL)
+PASSED_ON: tuple[Operation[Any, Any], ...] = (
+    store.GET,
+    store.SCAN,
+    store.COUNT,
+    store.COMMIT,
+    store.COMMIT_EACH,
+    store.RECALL,
+)
 ORDERS: tuple[Operation[Any, Any], ...] = (
     store.STATUS,
     store.CREATE,

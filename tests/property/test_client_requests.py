@@ -268,7 +268,12 @@ def test_outcomes_that_do_not_fit_the_uses_are_no_answer() -> None:
     asked = [use(requests, 0.0, b"a") for _ in range(2 * SPREAD)]
     _, (carrier, *_) = requests.turn(0.0)
     requests.sent(0.0, carrier)
-    wrongs: list[dict[str, Any]] = [{"outcomes": []}, {"outcomes": [[0, {}]]}, {"outcomes": [[0, 1], [0, 1]]}, {"data": b"a"}]
+    wrongs: list[dict[str, Any]] = [
+        {"outcomes": []},
+        {"outcomes": [[0, {}]]},
+        {"outcomes": [[0, 1], [0, 1]]},
+        {"data": b"a"},
+    ]
     for wrong in wrongs:
         assert requests.receive(0.1, reply(carrier, wrong)) == []
     assert not any(request.done for request in asked)

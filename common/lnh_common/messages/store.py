@@ -7,7 +7,8 @@ must hold when a change is applied is said by its guards, so that it holds on ev
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from collections.abc import Iterable
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -136,6 +137,22 @@ class Committed(Message):
 
     index: int
     duplicate: bool = False
+
+
+class Commits(Message):
+    """The fields of independent `Commit`s that a worker has to make at the same time; each is checked by itself."""
+
+    commits: Annotated[tuple[dict[str, Any], ...], msgspec.Meta(min_length=1, max_length=limits.COMMITS_TOGETHER)]
+
+    @classmethod
+    def of(cls, commits: Iterable[Commit]) -> Commits:
+        return cls(commits=tuple(msgspec.to_builtins(each, builtin_types=(bytes,)) for each in commits))
+
+
+class Outcomes(Message):
+    """What became of each commit, in order: it is committed, or its error `[code, message, detail]`."""
+
+    outcomes: tuple[Committed | list[Any], ...]
 
 
 class Recall(Message):
@@ -516,6 +533,7 @@ READING_PART: Final = operation("store.reading.part", ReadPart, Part)
 SCAN: Final = operation("store.scan", Scan, Scanned)
 COUNT: Final = operation("store.count", Count, Counted)
 COMMIT: Final = operation("store.commit", Commit, Committed, effect=Effect.WRITE)
+COMMIT_EACH: Final = operation("store.commit-each", Commits, Outcomes, effect=Effect.WRITE)
 RECALL: Final = operation("store.recall", Recall, Recalled)
 CREATE: Final = operation("store.create", Create, Empty, effect=Effect.WRITE)
 DESTROY: Final = operation("store.destroy", Destroy, Empty, effect=Effect.WRITE)

@@ -59,6 +59,7 @@ _MERGE_WITHIN: Final = 60.0
 _STOP_WITHIN: Final = 2.0
 _UNSENT_RETRY: Final = 0.05
 _AUDITS: Final = 256  # requests whose acts are recorded together, at most
+_COMMITS_BYTES: Final = 256 * limits.KIB  # of changes that are sent together; a commit that is larger goes alone
 _HOLD: Final = 0.004  # seconds an answer waits at most for others to travel with
 # Seconds after which an unanswered ask is sent again: its peer was started anew. All of them may be.
 _AGAIN_AFTER: Final[dict[Peer, float]] = {
@@ -96,9 +97,13 @@ class Task:
 
 @dataclass(eq=False)
 class Waiting:
-    """An ask without an answer yet, and who waits for it; `sent_at` is None while its peer could not be reached."""
+    """An ask without an answer yet, and who waits for it; `sent_at` is None while its peer could not be reached.
 
-    tasks: list[Task]
+    Args:
+        tasks: None in the place of one that waits no more.
+    """
+
+    tasks: list[Task | None]
     peer: Peer
     operation: Operation[Any, Any]
     frames: list[bytes]
@@ -139,6 +144,8 @@ class Worker:
         self._waiting: dict[int, Waiting] = {}
         self._answers: dict[bytes, Bundle] = {}  # to be sent, by balancer
         self._audits: list[tuple[Task, hsm.AuditEntry]] = []  # to be sent, as one
+        self._commits: list[tuple[Task, store.Commit]] = []  # likewise
+        self._commits_bytes = 0
         self._slow: SlowWork[Task] = SlowWork()
         self._ids = itertools.count(1)
         self._stopping = False
@@ -342,6 +349,8 @@ class Worker:
     def _flush(self) -> None:
         if self._audits:
             self._send_audits()
+        if self._commits:
+            self._send_commits()
         for balancer_id, bundle in self._answers.items():
             try:
                 self._front.send_multipart([balancer_id, bundle.take()], zmq.NOBLOCK)
@@ -357,6 +366,12 @@ class Worker:
             self._audits.append((task, asked.message.entries[0]))
             if len(self._audits) >= _AUDITS:
                 self._send_audits()
+        elif isinstance(asked.message, store.Commit):
+            size = _size(asked.message)
+            if self._commits_bytes + size > _COMMITS_BYTES or len(self._commits) >= limits.COMMITS_TOGETHER:
+                self._send_commits()
+            self._commits.append((task, asked.message))
+            self._commits_bytes += size
         else:
             self._ask_for([task], asked)
 
@@ -367,13 +382,23 @@ class Worker:
         self._audits = []
         self._ask_for(tasks, Ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=entries)))
 
+    def _send_commits(self) -> None:
+        """Have the store commit what several requests change: each has its own outcome."""
+        tasks = [task for task, _ in self._commits]
+        commits = [commit for _, commit in self._commits]
+        self._commits, self._commits_bytes = [], 0
+        if len(commits) > 1:
+            self._ask_for(tasks, Ask(Peer.STORE, store.COMMIT_EACH, store.Commits.of(commits)))
+        elif commits:
+            self._ask_for(tasks, Ask(Peer.STORE, store.COMMIT, commits[0]))
+
     def _ask_for(self, tasks: list[Task], asked: Ask) -> None:
         number = next(self._ids)
         latest = max(task.deadline.at for task in tasks)
         left = max(1, min(int((latest - boot_time()) * 1000), limits.MAX_DEADLINE_MS))
         header = wire.request(asked.operation.name, number, left)
         frames = [header.pack(), b"", codec.encode(asked.message)]
-        waiting = Waiting(tasks, asked.peer, asked.operation, frames)
+        waiting = Waiting([*tasks], asked.peer, asked.operation, frames)
         self._waiting[number] = waiting
         self._transmit(waiting)
 
@@ -400,8 +425,12 @@ class Worker:
         except LnhError as error:
             log.failure("malformed answer", peer=peer.value, error=str(error))
             return
-        for task in waiting.tasks:
-            self._advance(task, answer)
+        answers: list[Message | LnhError] = [answer] * len(waiting.tasks)
+        if isinstance(answer, store.Outcomes):
+            answers = [LnhError.from_wire(each) if isinstance(each, list) else each for each in answer.outcomes]
+        for task, each in zip(waiting.tasks, answers, strict=True):
+            if task is not None:
+                self._advance(task, each)
 
     def _told(self, peer: Peer, header: Header, body: bytes) -> None:
         if peer is Peer.STORE and header.operation == store.FORGET.name:
@@ -432,17 +461,18 @@ class Worker:
             self._start(self._report_uses(), _USES_EVERY)
         due = min(self._next_attach if self.core.identity else now + 1, self._next_secrets, self._next_uses)
         for number, waiting in list(self._waiting.items()):
-            late = [task for task in waiting.tasks if task.deadline.at <= now]
-            for task in late:
-                waiting.tasks.remove(task)
-                self._advance(task, _too_late(waiting.operation))
-            if not waiting.tasks:
+            for place, task in enumerate(waiting.tasks):
+                if task is not None and task.deadline.at <= now:
+                    waiting.tasks[place] = None
+                    self._advance(task, _too_late(waiting.operation))
+            left = [task.deadline.at for task in waiting.tasks if task is not None]
+            if not left:
                 del self._waiting[number]
                 continue
             again = _UNSENT_RETRY if waiting.sent_at is None else _AGAIN_AFTER[waiting.peer]
             if (waiting.sent_at or now - again) + again <= now:
                 self._transmit(waiting)
-            due = min(due, now + _UNSENT_RETRY, *(task.deadline.at for task in waiting.tasks))
+            due = min(due, now + _UNSENT_RETRY, *left)
         for task in self._slow.waiting() if self._slow else ():
             if task.deadline.at <= now:
                 self._slow.give_up(task)
@@ -480,6 +510,11 @@ class Worker:
         entries = self.core.take_uses()
         for start in range(0, len(entries), 1024):
             yield Ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=tuple(entries[start : start + 1024])))
+
+
+def _size(commit: store.Commit) -> int:
+    """About how many bytes it has, on the way to the store."""
+    return sum(len(change.head) + len(change.body) for change in commit.changes if isinstance(change, store.Put))
 
 
 def _too_late(operation: Operation[Any, Any]) -> LnhError:

@@ -10,7 +10,8 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -55,6 +56,7 @@ SLOW_TICK: Final = 0.5  # ... and while there are none; and how often a trouble 
 
 Tell = Callable[[WorkerId, messages.Forget], None]
 Event = Callable[[Instant], list[Effect]]
+Asking = Callable[[Instant, RequestId], list[Effect]]
 
 _log: Final = Log("store")
 
@@ -256,7 +258,11 @@ class Driver:
             self.replica.withdraw_read(number)
 
     async def submit(self, order: Order) -> Reply:
-        """Have a checked order carried out by the cluster; the answer may be an error.
+        """Have a checked order carried out by the cluster; the answer may be an error."""
+        return (await self.submit_each((order,)))[0]
+
+    async def submit_each(self, orders: Sequence[Order]) -> list[Reply]:
+        """`submit` for independent orders, in this order.
 
         While this member opens an epoch, as a primary does that starts again, it waits: what it is asked was not yet
         appended anywhere, and usually it can be within a second.
@@ -270,7 +276,7 @@ class Driver:
                 self._opening.discard(woken)
         if self._problem is not None and not self.is_current():
             raise StorageFailed(str(self._problem))
-        return await self._asked(lambda now, request: self.replica.submit(now, request, order))
+        return await self._asked_each([partial(self.replica.submit, order=order) for order in orders])
 
     def _is_opening(self) -> bool:
         held_up = self._damage is not None or self._problem is not None or self.stopping
@@ -322,20 +328,28 @@ class Driver:
             raise AlreadyDone(f"the store holds cluster {held.hex()}")
         return bool(held)
 
-    async def _asked(self, event: Callable[[Instant, RequestId], list[Effect]]) -> Reply:
+    async def _asked(self, event: Asking) -> Reply:
         """The replica's answer to a request."""
+        return (await self._asked_each((event,)))[0]
+
+    async def _asked_each(self, events: Iterable[Asking]) -> list[Reply]:
         self.check_sound()
         if self.stopping:
             raise Unreachable("this store is stopping")
-        number = RequestId(self._next_number())
-        future: asyncio.Future[Reply] = self._loop.create_future()
-        self._requests[number] = future
+        futures: dict[RequestId, asyncio.Future[Reply]] = {}
         try:
-            self._turn(lambda now: event(now, number))
+            for event in events:
+                number = RequestId(self._next_number())
+                futures[number] = self._requests[number] = self._loop.create_future()
+                self._begin(event, number)
             self._flush_soon()
-            return await future
+            return await asyncio.gather(*futures.values())
         finally:
-            del self._requests[number]
+            for number in futures:
+                del self._requests[number]
+
+    def _begin(self, event: Asking, number: RequestId) -> None:
+        self._turn(lambda now: event(now, number))
 
     def _flush_soon(self) -> None:
         """Begin the next step once every message that is ready has been taken."""

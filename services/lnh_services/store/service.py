@@ -11,8 +11,9 @@ import asyncio
 import fcntl
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from lnh_common import codec
 from lnh_common.bus.server import Call, Server
 from lnh_common.errors import ArgumentInvalid, ConfigurationInvalid, LnhError, NoCluster
 from lnh_common.messages import store as messages
@@ -71,6 +72,7 @@ class StoreService:
         self._services.serve(messages.READING_BEGIN, self._begin_reading)
         self._services.serve(messages.READING_PART, self._read_part)
         self._hsm.serve(messages.COMMIT, self._commit)
+        self._hsm.serve(messages.COMMIT_EACH, self._commit_each)
         self._hsm.serve(messages.RECALL, self._recall)
         self._hsm.serve(messages.CREATE, self._create)
         self._hsm.serve(messages.DESTROY, self._destroy)
@@ -145,6 +147,21 @@ class StoreService:
     async def _commit(self, call: Call, commit: messages.Commit) -> messages.Committed:
         state.check(commit)
         return _committed(await self._driver.submit(commit))
+
+    async def _commit_each(self, call: Call, asked: messages.Commits) -> messages.Outcomes:
+        outcomes: list[messages.Committed | list[Any] | None] = []
+        checked: list[messages.Commit] = []
+        for fields in asked.commits:
+            try:
+                commit = codec.convert(fields, messages.Commit)
+                state.check(commit)
+            except LnhError as error:
+                outcomes.append(error.to_wire())
+            else:
+                checked.append(commit)
+                outcomes.append(None)
+        replies = iter(await self._driver.submit_each(checked))
+        return messages.Outcomes(outcomes=tuple(each or _outcome(next(replies)) for each in outcomes))
 
     # The cluster
 
@@ -264,6 +281,10 @@ def _index(reply: Reply) -> int:
 def _committed(reply: Reply) -> messages.Committed:
     index = _index(reply)
     return messages.Committed(index=index, duplicate=index != reply.entry)
+
+
+def _outcome(reply: Reply) -> messages.Committed | list[Any]:
+    return reply.answer.to_wire() if isinstance(reply.answer, LnhError) else _committed(reply)
 
 
 def _wake(future: asyncio.Future[None]) -> None:
