@@ -308,14 +308,9 @@ class Process:
                         f"a cache at m{self.machine.slot} is of {view.applied.index}, a snapshot of {self.installed}"
                     )
 
-    def _gathers(self) -> bool:
-        """Whether a promise still counts: one that comes once the greatest log is being fetched does not."""
-        role = self.replica.role
-        return isinstance(role, Opener) and role._best is None
-
     def receive(self, sender: MemberId, message: Message) -> None:
         self.world.trace(self.machine.slot, "hears", message)
-        if isinstance(message, Report) and self._gathers():
+        if isinstance(message, Report) and isinstance(self.replica.role, Opener):  # else the `open` is made
             self.world.truth.promises(sender, message.epoch)
         if isinstance(message, Appended):
             self._hear_acknowledgement(sender, message)

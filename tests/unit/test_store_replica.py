@@ -12,7 +12,7 @@ from lnh_common.messages.store import Commit, DeleteScope, Key, MemberInfo, Put
 from lnh_services.store import log, primary
 from lnh_services.store import protocol as say
 from lnh_services.store.history import Base, Removed, Standing
-from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds, Open, SetChange, Terms
+from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds, Open, SetChange, Terms, Write
 from lnh_services.store.primary import granted_ms
 from lnh_services.store.protocol import Durable, Effect, Instant, ReadId, RequestId, Seconds
 from lnh_services.store.replica import Interest, Phase, Replica
@@ -478,3 +478,98 @@ def test_a_write_passed_on_when_the_primary_changes_has_an_unknown_outcome() -> 
     assert isinstance(forward, say.Send)
     effects = replica.receive(at(0.2), B, say.Prepare(Epoch(2, B)))
     assert isinstance(only(say.Reply, effects).answer, OutcomeUnknown)
+
+
+# Left behind by a take-over that never was
+
+
+OPEN = durable((A, B, C), opener=B).entries[0]
+TAKEN = Epoch(2, C)
+AGAIN = Epoch(3, B)
+REOPENED = log.make_entry(OPEN.position(), AGAIN, Milliseconds(3), Open((INFO[A], INFO[B], INFO[C]), (B, C)))
+
+
+def left_behind() -> Replica:
+    """A holds the `open` of a take-over by C, without B: C forgot it before it served."""
+    replica = Replica(b"i" * 16)
+    found = durable((A, B, C), opener=B)
+    taken = log.make_entry(OPEN.position(), TAKEN, Milliseconds(2), Open((INFO[A], INFO[C]), (A, C), (A,)))
+    found = replace(found, promised=TAKEN, entries=(OPEN, taken), kept=taken)
+    carried_out(replica, replica.recover(at(), found), at())
+    return replica
+
+
+def report_of(committed: log.Position) -> say.Report:
+    """What a member says of itself that has committed so far."""
+    infos = (INFO[A], INFO[B], INFO[C])
+    return say.Report(log.NO_EPOCH, AGAIN, committed, committed, infos, (B, C), 1500, (committed,), None, primary=False)
+
+
+def hears_of_the_old_primary(replica: Replica, now: Instant) -> list[Effect]:
+    append = say.Append(AGAIN, OPEN.position(), (REOPENED,), 2)
+    return carried_out(replica, replica.receive(now, B, append), now)
+
+
+def test_a_member_that_kept_an_open_which_never_served_follows_the_old_primary_when_another_member_does() -> None:
+    replica = left_behind()
+    assert hears_of_the_old_primary(replica, at(0.5)) == []
+    asked = said(carried_out(replica, replica.tick(at(1.5)), at(1.5)), C)
+    assert say.Ask() in asked
+    carried_out(replica, replica.receive(at(1.6), C, report_of(REOPENED.position())), at(1.6))
+    effects = hears_of_the_old_primary(replica, at(1.7))
+    appended = said(effects, B)[-1]
+    assert isinstance(appended, say.Appended)
+    assert (appended.epoch, appended.hash) == (AGAIN, REOPENED.hash)
+    assert (replica.promised, replica.ids) == (AGAIN, (A, B, C))
+
+
+def test_who_promises_again_after_a_restart_is_heeded_too() -> None:
+    """That is, the promise was durable, the new log was not: the member's own list still lacks the opener."""
+    replica = left_behind()
+    replica.promise(AGAIN)
+    replica.rest(at())
+    carried_out(replica, replica.receive(at(1.6), C, report_of(REOPENED.position())), at(1.6))
+    assert hears_of_the_old_primary(replica, at(1.7))
+    assert replica.history.last == REOPENED.position()
+
+
+@pytest.mark.parametrize(
+    "why", ["an earlier epoch", "the word of nobody", "a later take-over", "a removal for certain"]
+)
+def test_an_old_primary_is_not_heeded_for(why: str) -> None:
+    replica = left_behind()
+    now = at(1.6)
+    told = report_of(OPEN.position() if why == "an earlier epoch" else REOPENED.position())
+    carried_out(replica, replica.receive(now, B if why == "the word of nobody" else C, told), now)
+    if why == "a later take-over":
+        later = Open((INFO[A], INFO[C]), (A, C), (A,))
+        open_ = log.make_entry(REOPENED.position(), Epoch(4, C), Milliseconds(4), later)
+        carried_out(replica, replica.receive(now, C, say.Keep(open_)), now)
+    elif why == "a removal for certain":
+        replica.commit(2)
+    promised = replica.promised
+    assert hears_of_the_old_primary(replica, now) == [] or why == "a removal for certain"
+    assert replica.promised == promised
+    assert B not in replica.ids
+
+
+def test_a_promise_that_comes_while_the_greatest_log_is_fetched_counts() -> None:
+    """Whoever promised keeps the `open` before it serves; and if its log is greater still, that one is taken."""
+    replica = Replica(b"i" * 16)
+    carried_out(replica, replica.recover(at(), durable((A, B, C), opener=A)), at())
+    epoch, own = replica.promised, replica.history.last
+    entries = [log.make_entry(own, own.epoch, Milliseconds(2), Write(commit()))]
+    entries.append(log.make_entry(entries[0].position(), own.epoch, Milliseconds(3), Write(commit(sequence=2))))
+    report = replica.report(epoch)
+    carried_out(replica, replica.receive(at(), B, replace(report, last=entries[0].position())), at())
+    (fetch,) = said(carried_out(replica, replica.tick(at(0.6)), at(0.6)), B)
+    assert isinstance(fetch, say.Fetch)
+    (fetch,) = said(replica.receive(at(0.7), C, replace(report, last=entries[1].position())), C)
+    assert isinstance(fetch, say.Fetch)
+    stale = say.Fetched(epoch, own, (entries[0],))
+    assert carried_out(replica, replica.receive(at(0.7), B, stale), at(0.7)) == []
+    carried_out(replica, replica.receive(at(0.8), C, say.Fetched(epoch, own, tuple(entries))), at(0.8))
+    assert replica.history.entry(4).previous == entries[1].hash
+    effects = carried_out(replica, replica.tick(at(0.9)), at(0.9))
+    for promiser in (B, C):
+        assert any(isinstance(message, say.Keep) for message in said(effects, promiser))

@@ -426,7 +426,9 @@ class Driver:
         removed = self.replica.standing.removed
         if others != self._others or removed is not self._removed:
             self._removed = removed
-            self._peers.know(others, [each.info for each in removed if each.info is not None])
+            # Those too that an `open` kept beside the log leaves out: it may never serve.
+            left_out = [info for info in self.replica.standing.members if info.id != self.replica.member]
+            self._peers.know(others, [*(each.info for each in removed if each.info is not None), *left_out])
         if others != self._others:
             alone, self._others = not self._others, others
             if alone and self._ticking is not None:

@@ -13,6 +13,7 @@ from lnh_services.store.primary import Primary
 from lnh_services.store.protocol import (
     Append,
     Appended,
+    Ask,
     Behind,
     Fetch,
     Fetched,
@@ -26,12 +27,13 @@ from lnh_services.store.protocol import (
     Pong,
     Promote,
     Rejected,
+    Report,
 )
 
 PING: Final = limits.PING_MS / 1000
 RESEND: Final = 0.3  # seconds after which what was not answered is said again
 RECLAIM: Final = 2.0  # an old primary waits so long for the new one's `open`
-SEARCH: Final = 1.0  # without a word of the primary for so long, everybody is asked
+SEARCH: Final = 1.0  # without a word of the primary for so long, everybody is asked, again and again
 REOPEN: Final = 5.0  # ... and one whose own epoch is the newest opens another
 HELD: Final = 10.0  # what was held while the primary changed is refused, if there is no lease by then
 GAP: Final = 2.0  # a member that had a lease when the primary changed holds what it is asked for so long
@@ -63,6 +65,7 @@ class Follower:
         self._clearing: tuple[int, float] | None = None  # the round before a lease is taken, and that lease
         self._pings: dict[int, float] = {}
         self._next_ping = 0.0
+        self._next_search = now.boot + SEARCH
         self._next_go = 0.0
         self._forwards: dict[int, tuple[Origin, Order]] = {}
 
@@ -119,6 +122,8 @@ class Follower:
                 self._local.answer(forwarded[0], answer, message.entry)
         elif isinstance(message, Forward):
             self._local.answer((sender, message.number), OutcomeUnknown("this member is not primary any more"))
+        elif isinstance(message, Report) and sender in self._local.ids:
+            self._local.vouch(message.committed.epoch)
 
     def _hear(self, now: Instant, sender: MemberId, message: Append | Pong) -> None:
         if message.epoch != self._epoch or sender != self._epoch.opener:
@@ -230,6 +235,8 @@ class Follower:
         if now.boot >= self._next_ping:
             self._next_ping = now.boot + PING
             self._ping(now)
+        if now.boot >= self._next_search:
+            self._search(now)
         if self._handing is not None:
             self._tick_handing(now, self._handing)
             return
@@ -245,10 +252,19 @@ class Follower:
         self._pings[number] = now.boot
         if len(self._pings) > _PINGS_KEPT:
             del self._pings[next(iter(self._pings))]
-        lost = now.boot - max(self._heard, self._since) > SEARCH
         known = self._epoch.opener in self._local.others
-        for member in self._local.others if lost or not known else (self._epoch.opener,):
+        for member in self._local.others if self._is_lost(now) or not known else (self._epoch.opener,):
             self._local.send(member, Ping(self._epoch, self._local.incarnation, number))
+
+    def _is_lost(self, now: Instant) -> bool:
+        return now.boot - max(self._heard, self._since) > SEARCH
+
+    def _search(self, now: Instant) -> None:
+        """Ask how the others stand: one may follow a primary that this member's list does not have any more."""
+        self._next_search = now.boot + SEARCH
+        if self._is_lost(now):
+            for member in self._local.others:
+                self._local.send(member, Ask())
 
     # Passing on
 

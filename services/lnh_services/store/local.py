@@ -150,6 +150,7 @@ class Local(ABC):
         self.diverged = False
         self.expelled: Removed | None = None
         self.role: Role | None = None
+        self._vouched_for = log.NO_EPOCH  # an epoch that a listed member has committed in
         self.held: list[tuple[Origin, Order]] = []  # taken while the primary hands over
         self.promotions: list[tuple[Origin, MemberId]] = []  # who waits for a member to be primary
         self.committed = 0  # known to be
@@ -201,6 +202,27 @@ class Local(ABC):
     @property
     def others(self) -> tuple[MemberId, ...]:
         return tuple(id_ for id_ in self.ids if id_ != self.member)
+
+    def heeds(self, sender: MemberId) -> bool:
+        """Whether what this one says is acted on: a member's, or that of an opener that a member vouched for."""
+        return sender in self.ids or sender == self.vouched_for
+
+    @property
+    def vouched_for(self) -> MemberId:
+        """Who opened an epoch above all that is held here, as a listed member knows: it committed in it.
+
+        What is held here and not part of that epoch's log can never be committed any more, nor can the member list that
+        it brought: a take-over may have left it behind whose one opener went another way before it served.
+        """
+        held = self.history.last.epoch if self.kept is None else max(self.history.last.epoch, self.kept.epoch)
+        opener = self._vouched_for.opener
+        if self._vouched_for <= held or any(removed.member == opener for removed in self.expelling()):
+            return MemberId(b"")
+        return opener
+
+    def vouch(self, epoch: Epoch) -> None:
+        """A listed member has committed an entry of this epoch."""
+        self._vouched_for = max(self._vouched_for, epoch)
 
     @property
     def is_idle(self) -> bool:

@@ -129,9 +129,14 @@ class Opener:
             self._local.answer((sender, message.number), OutcomeUnknown("the primary opens a new epoch"))
 
     def _report(self, now: Instant, sender: MemberId, report: Report) -> None:
-        if report.epoch != self._epoch or self._best is not None or sender not in self._members:
+        if report.epoch != self._epoch or sender not in self._members:
             return
         self._reports[sender] = report
+        if self._best is not None:
+            # It promised while the greatest log was fetched: it keeps the `open` too, and its log may be greater still.
+            if report.last.rank > self._reports[self._best].last.rank:
+                self._gathered(now)
+            return
         if self._asking:
             self._learn_members(report)
         if all(member in self._reports for member in (self._others if self._asking else self._survivors)):

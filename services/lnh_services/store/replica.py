@@ -254,7 +254,7 @@ class Replica(Local):
         """Another store says something."""
         if self.role is None or self.expelled is not None:
             return self._done(now)
-        if sender not in self.ids:
+        if not self.heeds(sender):
             self._hear_stranger(now, sender, message)
         elif isinstance(message, Expelled):
             self._be_expelled(now, message.removed)
