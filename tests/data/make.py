@@ -105,8 +105,8 @@ def write_hsm(directory: Path, hsm: HsmState) -> None:
         msgspec.structs.replace(sample(Appliance), format=Appliance().format)
     )
     guesses = LocalGuesses(directory / "guesses.cbor")
-    for client in (CLIENT, CLIENT, bytes(16)):
-        guesses.note(Guess(holder=b"holder", client=client))
+    for number, client in enumerate((CLIENT, CLIENT, bytes(16))):
+        guesses.note(Guess(holder=b"holder", client=client, attempt=bytes([number]) * 16))
     trail = Trail(directory / "audit.jsonl", "b", segment_bytes=1200)
     trail.open(NOW)
     for number in range(4):

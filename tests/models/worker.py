@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,6 +21,7 @@ from lnh_common.messages.store import OBJECTS
 from lnh_services.hsm import credentials
 from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.keys import Purpose
+from lnh_services.hsm.local_guesses import LocalGuesses
 from lnh_services.hsm.operations.policies import policy_id
 from lnh_services.hsm.operations.session import check_token
 from lnh_services.hsm.operations.table import HANDLERS
@@ -32,9 +33,11 @@ from lnh_services.hsm.records import (
     fields_of,
     record_id,
 )
-from lnh_services.hsm.steps import Ask, Deadline, Peer, Work
+from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, Work
 from lnh_services.hsm.worker_core import CLUSTER_RECORD, WorkerCore
 from models.storage import DictStore
+
+T = TypeVar("T")
 
 ADMIN_PASSWORD = "admin password"
 PO_PASSWORD = "partition owner"
@@ -61,6 +64,7 @@ class World:
         self.store = DictStore()
         self.asked = 0  # of the store
         self.read_only = False  # it takes no writes
+        self.guesses: LocalGuesses | None = None
         self.audit: list[hsm.AuditEntry] = []
         self.seen = HighestSeen()
         self.cluster = os.urandom(16)
@@ -135,6 +139,16 @@ class World:
                 for keys in self.store.forgotten[before:]:
                     for worker in self.workers:
                         worker.forget(store.Forget(sequence=before, keys=tuple(keys)))
+        if isinstance(message, hsm.Guess):
+            assert self.guesses is not None, "no file of this member's own was given"
+            self.guesses.note(message)
+            return Empty()
+        if asked.operation is hsm.GUESSED:
+            return hsm.AllGuessed(guessed=self.guesses.all() if self.guesses is not None else ())
+        if isinstance(message, hsm.Guessed):
+            assert self.guesses is not None, "it was told of some"
+            self.guesses.told(message)
+            return Empty()
         if isinstance(message, hsm.Derive):
             return hsm.Derived(key=derived(message.password, message.salt))
         if isinstance(message, hsm.Seen):
@@ -150,7 +164,9 @@ class World:
 
     def serve(self, worker: WorkerCore, frames: wire.Frames, *, forwarded: bool = False) -> wire.Frames:
         header = wire.Header.parse(frames[0])
-        steps = worker.serve(header, frames[1], frames[2], Deadline(self.now + 10), forwarded=forwarded)
+        return self.run(worker.serve(header, frames[1], frames[2], Deadline(self.now + 10), forwarded=forwarded))
+
+    def run(self, steps: Steps[T]) -> T:
         try:
             asked = steps.send(None)
             while True:
@@ -161,7 +177,7 @@ class World:
                 else:
                     asked = steps.send(answer if isinstance(asked, Work) or asked.waits else None)
         except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]
+            return cast("T", done.value)
 
 
 @dataclass

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given as examples
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from lnh_common import limits
 from lnh_common.errors import Busy, PasswordLocked
-from lnh_common.messages.session import Role
+from lnh_common.messages.session import Credential, Role
 from lnh_services.hsm import guesses
 from lnh_services.hsm.guesses import Counted, Locks, Outcome
 from lnh_services.hsm.records import HolderLockRecord, LockRecord, Records
@@ -25,19 +26,23 @@ class Holder:
     def __init__(self) -> None:
         self.now = START
         self.pairs: dict[str, LockRecord] = {}
+        self.known: dict[str, tuple[bytes, ...]] = {}
         self.holder = HolderLockRecord()
 
     def locks(self, client: str) -> Locks:
-        return Locks(self.pairs.get(client, LockRecord()), self.holder, bool(client))
+        known = self.known.get(client, ())
+        return Locks(self.pairs.get(client, LockRecord()), self.holder, bool(client), known)
 
-    def begin(self, client: str) -> Counted:
-        counted = guesses.reserve(self.locks(client), self.now)
+    def begin(self, client: str, named: bytes = b"") -> tuple[bytes, Counted]:
+        named = named or os.urandom(16)
+        counted = guesses.reserve(self.locks(client), self.now, named)
         self._keep(client, counted)
-        return counted
+        return named, counted
 
-    def end(self, client: str, begun: Counted, outcome: Outcome) -> None:
-        over_all = begun.holder is not None
-        self._keep(client, guesses.end(self.locks(client), outcome, self.now, over_all=over_all))
+    def end(self, client: str, begun: tuple[bytes, Counted], outcome: Outcome) -> None:
+        named, counted = begun
+        over_all = counted.holder is not None
+        self._keep(client, guesses.end(self.locks(client), outcome, self.now, named, over_all=over_all))
 
     def fail(self, client: str) -> None:
         self.end(client, self.begin(client), Outcome.WRONG)
@@ -46,13 +51,13 @@ class Holder:
         self.end(client, self.begin(client), Outcome.RIGHT)
 
     def _keep(self, client: str, counted: Counted) -> None:
-        self.pairs[client] = counted.pair
+        self.pairs[client], self.known[client] = counted.pair, counted.known
         self.holder = counted.holder or self.holder
 
     def wait(self, client: str) -> int:
         """Seconds until the client may try."""
         try:
-            guesses.reserve(self.locks(client), self.now)
+            guesses.reserve(self.locks(client), self.now, b"another")
         except PasswordLocked as locked:
             return int(locked.detail["seconds"])
         return 0
@@ -198,7 +203,7 @@ def test_a_clock_that_went_back_locks_no_longer_than_a_lock_lasts() -> None:
     assert holder.wait("b") <= limits.DELAY_MAX
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2000), st.booleans()), max_size=60))
+@examples(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2000), st.booleans()), max_size=60))
 def test_whatever_happens_a_wait_is_bounded_and_no_more_than_ten_of_a_pair_run_in_a_lock_time(
     acts: list[tuple[str, int, bool]],
 ) -> None:
@@ -218,6 +223,40 @@ def test_whatever_happens_a_wait_is_bounded_and_no_more_than_ten_of_a_pair_run_i
             failed[client].append(holder.now)
             recent = [at for at in failed[client] if at > holder.now - limits.LOCK_SECONDS]
             assert len(recent) <= limits.FAILURES_BEFORE_LOCK
+
+
+def test_an_attempt_is_known_again_until_it_succeeded_or_was_not_made() -> None:
+    holder = Holder()
+    for outcome, known in ((Outcome.WRONG, True), (Outcome.RIGHT, False), (Outcome.NOT_MADE, False)):
+        named = outcome.value.encode()
+        begun = holder.begin("a", named)
+        assert guesses.is_counted(holder.locks("a"), named)
+        assert not guesses.is_counted(holder.locks("b"), named), "another client's is another attempt"
+        holder.end("a", begun, outcome)
+        assert guesses.is_counted(holder.locks("a"), named) == known
+
+
+def test_as_many_attempts_are_known_as_may_fail_and_no_more_are_kept() -> None:
+    holder = Holder()
+    for number in range(3 * limits.FAILURES_BEFORE_LOCK):
+        holder.now += limits.LOCK_SECONDS
+        holder.end("a", holder.begin("a", b"%d" % number), Outcome.WRONG)
+    assert len(holder.known["a"]) == limits.FAILURES_BEFORE_LOCK
+    assert guesses.is_counted(holder.locks("a"), b"%d" % number)
+
+
+def test_what_a_message_tries_names_the_attempt() -> None:
+    """So that nobody tries several passwords under one name, in one message or in several."""
+    records = Records(os.urandom(32), bytes(16), bytes(16))
+    given = Credential(role=Role.USER, name="a", password="one")
+    others = (
+        (b"another message", given),
+        (b"signed", replace(given, password="another")),
+        (b"signed", replace(given, name="b")),
+    )
+    named = guesses.attempt(records, b"signed", given)
+    assert named == guesses.attempt(records, b"signed", given)
+    assert len({named, *(guesses.attempt(records, signed, other) for signed, other in others)}) == 4
 
 
 def test_names_share_a_scope_only_by_a_key_nobody_outside_has() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from lnh_common import limits
+from lnh_common import codec, limits
 from lnh_common.errors import PasswordLocked, SealBroken
 from lnh_common.messages.hsm import Guess, Guessed
 from lnh_services.hsm import guesses
@@ -24,8 +25,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def attempt(kept: LocalGuesses, client: bytes, outcome: Outcome, holder: bytes = HOLDER) -> None:
-    kept.note(Guess(holder=holder, client=client))
-    kept.note(Guess(holder=holder, client=client, ended=outcome.value))
+    named = os.urandom(16)
+    kept.note(Guess(holder=holder, client=client, attempt=named))
+    kept.note(Guess(holder=holder, client=client, attempt=named, ended=outcome.value))
 
 
 def test_right_passwords_cost_nothing_and_wrong_ones_spend_the_holders_budget_whoever_guesses(path: Path) -> None:
@@ -42,9 +44,11 @@ def test_right_passwords_cost_nothing_and_wrong_ones_spend_the_holders_budget_wh
 
 def test_an_attempt_is_on_disk_before_it_is_made_and_a_restart_gives_no_new_budget(path: Path) -> None:
     for _ in range(limits.FAILURES_BEFORE_LOCK):
-        LocalGuesses(path).note(Guess(holder=HOLDER, client=CLIENTS[0]))  # and then the process died
+        guess = Guess(holder=HOLDER, client=CLIENTS[0], attempt=os.urandom(16))
+        LocalGuesses(path).note(guess)  # and then the process died
     with pytest.raises(PasswordLocked):
-        LocalGuesses(path).note(Guess(holder=HOLDER, client=CLIENTS[0]))
+        LocalGuesses(path).note(Guess(holder=HOLDER, client=CLIENTS[0], attempt=os.urandom(16)))
+    LocalGuesses(path).note(guess)  # the same attempt as before: counted already
 
 
 def test_what_the_cluster_was_told_is_owed_no_more(path: Path) -> None:
@@ -53,14 +57,39 @@ def test_what_the_cluster_was_told_is_owed_no_more(path: Path) -> None:
         attempt(kept, CLIENTS[0], Outcome.WRONG)
     attempt(kept, CLIENTS[1], Outcome.WRONG)
     owed = kept.all()
-    assert owed == (
-        Guessed(holder=HOLDER, client=CLIENTS[0], failures=4),
-        Guessed(holder=HOLDER, client=CLIENTS[1], failures=1),
-    )
+    assert [(each.client, each.failures, len(each.attempts)) for each in owed] == [
+        (CLIENTS[0], 4, 4),
+        (CLIENTS[1], 1, 1),
+    ]
     attempt(kept, CLIENTS[0], Outcome.WRONG)  # meanwhile
     for told in owed:
         kept.told(told)
-    assert LocalGuesses(path).all() == (Guessed(holder=HOLDER, client=CLIENTS[0], failures=1),)
+    (left,) = LocalGuesses(path).all()
+    assert (left.client, left.failures) == (CLIENTS[0], 1)
+    assert left.attempts[0] not in owed[0].attempts
+
+
+def test_an_attempt_that_comes_again_is_counted_once_and_taken_back_once(path: Path) -> None:
+    kept = LocalGuesses(path)
+    begins = Guess(holder=HOLDER, client=CLIENTS[0], attempt=bytes(16))
+    for _ in range(3 * limits.FAILURES_BEFORE_LOCK):
+        kept.note(begins)
+    attempt(kept, CLIENTS[0], Outcome.WRONG)
+    assert kept.all()[0].failures == 2
+    for _ in range(3):
+        kept.note(Guess(holder=HOLDER, client=CLIENTS[0], attempt=bytes(16), ended=Outcome.RIGHT.value))
+    assert kept.all()[0].failures == 1
+
+
+def test_a_file_without_names_is_read(path: Path) -> None:
+    """As version 0.1 wrote it."""
+    path.write_bytes(codec.encode([[HOLDER, CLIENTS[0], 3]]))
+    path.chmod(0o600)
+    kept = LocalGuesses(path)
+    (owed,) = kept.all()
+    assert owed == Guessed(holder=HOLDER, client=CLIENTS[0], failures=3)
+    kept.told(owed)
+    assert kept.all() == ()
 
 
 def test_merged_failures_lock_the_pair_as_if_they_had_been_counted_everywhere() -> None:
@@ -69,7 +98,17 @@ def test_merged_failures_lock_the_pair_as_if_they_had_been_counted_everywhere() 
     assert (counted.pair.failures, counted.pair.succeeded) == (10, 7)
     assert counted.holder == HolderLockRecord(failures=11, last=1000)
     with pytest.raises(PasswordLocked):
-        guesses.reserve(Locks(counted.pair, counted.holder), 1001)
+        guesses.reserve(Locks(counted.pair, counted.holder), 1001, b"another")
+
+
+def test_what_was_counted_on_a_read_only_member_and_by_the_cluster_is_one_failure() -> None:
+    """A client tries one member, hears nothing, and tries another: whichever of them counts for itself."""
+    pair, holder = LockRecord(failures=1, until=1500), HolderLockRecord(failures=1, last=1000)
+    before = Locks(pair, holder, registered=True, known=(b"both",))
+    counted = guesses.merged(before, 2, 1000, (b"both", b"here"))
+    assert (counted.pair.failures, counted.known) == (2, (b"both", b"here"))
+    assert counted.holder is not None
+    assert counted.holder.failures == 2
 
 
 def test_failures_that_were_forgiven_meanwhile_do_not_count_again() -> None:

@@ -188,20 +188,23 @@ class Guess(Message):
     Args:
         holder: the scope of the role holder's locks.
         client: 16 bytes; zeros for one that is not registered.
+        attempt: its name (`guesses.attempt`).
         ended: empty before it is made; then what `guesses.Outcome` says.
     """
 
     holder: Annotated[bytes, msgspec.Meta(max_length=16)]
     client: Id16
+    attempt: Id16
     ended: Annotated[str, msgspec.Meta(max_length=16)] = ""
 
 
 class Guessed(Message):
-    """Failed attempts of one (holder, client) that the cluster does not know of yet."""
+    """Failed attempts of one (holder, client) that the cluster does not know of yet, and their names."""
 
     holder: bytes
     client: Id16
     failures: Annotated[int, msgspec.Meta(ge=0)]
+    attempts: tuple[bytes, ...] = ()
 
 
 class AllGuessed(Message):

@@ -18,7 +18,7 @@ from lnh_common.messages.store import OBJECTS, Key
 from lnh_services.hsm.mechanisms import load_object
 from lnh_services.hsm.objects import HANDLE_BYTES
 from lnh_services.hsm.policy import Policy
-from lnh_services.hsm.records import TABLES, LockRecord, LogoutRecord, PolicyRecord, Record
+from lnh_services.hsm.records import TABLES, AttemptsRecord, LockRecord, LogoutRecord, PolicyRecord, Record
 from lnh_services.hsm.tokens import Session
 
 K = TypeVar("K")
@@ -100,7 +100,7 @@ class CachedRecord:
 
 
 # Tables whose changes touch no session: they come with every login.
-_NO_SESSION = frozenset({OBJECTS, TABLES[LockRecord]})
+_NO_SESSION = frozenset({OBJECTS, TABLES[LockRecord], TABLES[AttemptsRecord]})
 
 
 def touches_sessions(key: Key) -> bool:

@@ -20,7 +20,15 @@ from lnh_common import codec, limits
 from lnh_common.errors import Busy, StateRolledBack
 from lnh_common.messages.hsm import SEEN, Mark, Seen
 from lnh_common.messages.store import GET, SCAN, Change, Delete, Get, Item, Key, Put, Scan
-from lnh_services.hsm.records import TABLES, CredentialRecord, LockRecord, LogoutRecord, PolicyRecord, UserRecord
+from lnh_services.hsm.records import (
+    TABLES,
+    AttemptsRecord,
+    CredentialRecord,
+    LockRecord,
+    LogoutRecord,
+    PolicyRecord,
+    UserRecord,
+)
 from lnh_services.hsm.steps import Peer, Steps, ask, tell
 
 T = TypeVar("T")
@@ -52,7 +60,7 @@ Age = tuple[int, int]
 _ITEM_BYTES: Final = 16
 AS_KNOWN: Final = -1  # born when it was born
 # Without a record of these more is allowed, not less; so "there is none" is checked as version 0.
-ABSENCE_ALLOWS: Final = frozenset(TABLES[kind] for kind in (LogoutRecord, LockRecord, PolicyRecord))
+ABSENCE_ALLOWS: Final = frozenset(TABLES[kind] for kind in (LogoutRecord, LockRecord, AttemptsRecord, PolicyRecord))
 
 
 class HighestSeen:

@@ -2,13 +2,16 @@
 
 So it has a budget of its own, fixed and kept on disk, whatever else is known: a holder's password may fail as often
 here as one client may fail before it is locked, over all clients, until the member is read-write again. Then what
-failed is told to the cluster, and the budget is whole again. An attempt is written down before it is made.
+failed is told to the cluster, and the budget is whole again. An attempt is written down before it is made, by its name:
+one that comes again is counted once, here and where it is told.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from lnh_common import codec, limits
 from lnh_common.errors import LimitReached, MalformedMessage, PasswordLocked, SealBroken
@@ -20,6 +23,15 @@ _FILE_BYTES: Final = 4 * limits.MIB
 _PAIRS: Final = 16_384
 
 
+class _Kept(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Failures of one pair; attempts have names since version 0.2."""
+
+    holder: bytes
+    client: bytes
+    failures: int = 0
+    attempts: tuple[bytes, ...] = ()
+
+
 class LocalGuesses:
     """The budget of one member, in a file.
 
@@ -28,57 +40,67 @@ class LocalGuesses:
 
     def __init__(self, path: Path) -> None:
         self._path: Final = path
-        self._failures: Final[dict[tuple[bytes, bytes], int]] = {}
+        self._kept: Final[dict[tuple[bytes, bytes], _Kept]] = {}
         data = durable.read_private(path, _FILE_BYTES)
         if data is not None:
             try:
-                kept = codec.decode_as(data, list[tuple[bytes, bytes, int]], _FILE_BYTES)
+                kept = codec.decode_as(data, list[_Kept], _FILE_BYTES)
             except MalformedMessage as error:
                 raise SealBroken(
                     f"{path} is damaged: remove it, and look at the audit trail for failed logins"
                 ) from error
-            self._failures.update({(holder, client): failures for holder, client, failures in kept})
+            self._kept.update({(each.holder, each.client): each for each in kept})
 
     def note(self, guess: Guess) -> None:
         """An attempt is about to be made, or has ended.
 
         Raises PasswordLocked when the holder's budget is spent; LimitReached, StorageFailed.
         """
-        pair = guess.holder, guess.client
-        failures = self._failures.get(pair, 0)
-        if not guess.ended:
-            spent = sum(count for (holder, _), count in self._failures.items() if holder == guess.holder)
+        kept = self._of(guess.holder, guess.client)
+        counted = guess.attempt in kept.attempts
+        if guess.ended:
+            if counted and guess.ended != Outcome.WRONG.value:
+                self._set(_without(kept, 1, (guess.attempt,)))
+        elif not counted:
+            spent = sum(each.failures for each in self._kept.values() if each.holder == guess.holder)
             if spent >= limits.FAILURES_BEFORE_LOCK:
                 raise PasswordLocked(
                     f"{spent} failed logins while this member is read-only; more when it is connected to its primary"
                 )
-            if pair not in self._failures and len(self._failures) >= _PAIRS:
+            if not kept.failures and len(self._kept) >= _PAIRS:
                 raise LimitReached(f"failed logins of {_PAIRS} clients and roles on a read-only member")
-            self._set(pair, failures + 1)
-        elif guess.ended != Outcome.WRONG.value:
-            self._set(pair, failures - 1)
+            attempts = (*kept.attempts, guess.attempt)
+            self._set(msgspec.structs.replace(kept, failures=kept.failures + 1, attempts=attempts))
 
     def told(self, told: Guessed) -> None:
         """The cluster knows of these."""
-        pair = told.holder, told.client
-        self._set(pair, self._failures.get(pair, 0) - told.failures)
+        self._set(_without(self._of(told.holder, told.client), told.failures, told.attempts))
 
     def all(self) -> tuple[Guessed, ...]:
         """What the cluster does not know of yet."""
         return tuple(
-            Guessed(holder=holder, client=client, failures=failures)
-            for (holder, client), failures in self._failures.items()
+            Guessed(holder=each.holder, client=each.client, failures=each.failures, attempts=each.attempts)
+            for each in self._kept.values()
         )
 
-    def _set(self, pair: tuple[bytes, bytes], failures: int) -> None:
-        before = self._failures.pop(pair, None)
-        if failures > 0:
-            self._failures[pair] = failures
+    def _of(self, holder: bytes, client: bytes) -> _Kept:
+        return self._kept.get((holder, client), _Kept(holder, client))
+
+    def _set(self, kept: _Kept) -> None:
+        pair = kept.holder, kept.client
+        before = self._kept.pop(pair, None)
+        if kept.failures > 0:
+            self._kept[pair] = kept
         try:
-            kept = [[*each, count] for each, count in self._failures.items()]
-            durable.replace_file(self._path, codec.encode(kept))
+            every = [msgspec.to_builtins(each, builtin_types=(bytes,)) for each in self._kept.values()]
+            durable.replace_file(self._path, codec.encode(every))
         except BaseException:
-            self._failures.pop(pair, None)
+            self._kept.pop(pair, None)
             if before is not None:
-                self._failures[pair] = before
+                self._kept[pair] = before
             raise
+
+
+def _without(kept: _Kept, failures: int, attempts: tuple[bytes, ...]) -> _Kept:
+    left = tuple(each for each in kept.attempts if each not in attempts)
+    return msgspec.structs.replace(kept, failures=kept.failures - failures, attempts=left)

@@ -129,6 +129,15 @@ class LockRecord(Record):
     begun: int = 0
 
 
+class AttemptsRecord(Record):
+    """Which attempts of a pair were counted last, oldest first: `guesses.attempt` names them.
+
+    Not in the LockRecord, which members of version 0.1 read.
+    """
+
+    names: tuple[bytes, ...] = ()
+
+
 class HolderLockRecord(Record):
     """Failed logins of one role holder over all clients, those under way, and when the last began, in UTC seconds."""
 
@@ -188,6 +197,7 @@ TABLES: Final[dict[type[Record], str]] = {
     PolicyRecord: "policy",
     LockRecord: "lock",
     HolderLockRecord: "lock",
+    AttemptsRecord: "attempt",
     LogoutRecord: "logout",
     HsmRecord: "hsm",
     ChannelRecord: "channel",

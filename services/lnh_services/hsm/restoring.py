@@ -54,6 +54,7 @@ from lnh_services.hsm.records import (
     CLUSTER_RECORD,
     RECORD_TABLES,
     TABLES,
+    AttemptsRecord,
     ChannelRecord,
     ClientRecord,
     ClusterRecord,
@@ -78,7 +79,9 @@ _PAGE: Final = 1024
 _MEANWHILE: Final = (MemberReadOnly, OutcomeUnknown, Unreachable, DeadlineExceeded, Busy)
 
 # What belongs to the members and sessions there are now, and is made anew or not at all.
-_LEFT_OUT: Final = frozenset(TABLES[kind] for kind in (LockRecord, LogoutRecord, HsmRecord, ChannelRecord))
+_LEFT_OUT: Final = frozenset(
+    TABLES[kind] for kind in (LockRecord, AttemptsRecord, LogoutRecord, HsmRecord, ChannelRecord)
+)
 # ... and what stays: what is known of the trails and of the dismissed.
 _CARRIED: Final = (anchor.TABLE, dismissals.TABLE)
 

@@ -1,13 +1,13 @@
 """Checking a password: an attempt is reserved before Argon2id runs, and refunded on success.
 
-How many may fail, and what waits for how long, is in `guesses.py`. A name that does not exist costs the same work, the
-same lock and gets the same words as a wrong password.
+How many may fail, and what waits for how long, is in `guesses.py`; a request that comes again is the same attempt. A
+name that does not exist costs the same work, the same lock and gets the same words as a wrong password.
 """
 
 from __future__ import annotations
 
 import hmac
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -17,12 +17,34 @@ from lnh_common.messages.base import Empty
 from lnh_common.messages.session import Credential, Role
 from lnh_services.hsm import credentials, guesses
 from lnh_services.hsm.guesses import Counted, Locks, Outcome
-from lnh_services.hsm.records import CredentialRecord, HolderLockRecord, LockRecord
+from lnh_services.hsm.records import AttemptsRecord, CredentialRecord, HolderLockRecord, LockRecord
 from lnh_services.hsm.steps import Peer, Steps, ask
 from lnh_services.hsm.worker_core import Request, WorkerCore
 
 _WRONG: Final = "wrong name or password"
 _RESERVE_TRIES: Final = 64
+
+
+class _Versions(NamedTuple):
+    """Of the records that count."""
+
+    pair: int
+    holder: int
+    attempts: int
+
+
+class _Reserved(NamedTuple):
+    """How an attempt is counted.
+
+    Args:
+        named: the attempt.
+        counted: where all members see it; None where this member, which is read-only, counts by itself.
+        before: it comes again: whoever counted it sees to how it ends.
+    """
+
+    named: bytes
+    counted: Counted | None = None
+    before: bool = False
 
 
 def derive(password: str) -> Steps[credentials.Material]:
@@ -71,44 +93,55 @@ def verify(
     return stored, version, derived.key
 
 
-def _locks(worker: WorkerCore, request: Request[Any], scope: bytes) -> Steps[tuple[Locks, int, int]]:
-    """What has failed, and the versions of the two records that say so."""
-    client = _client(request)
+def _locks(worker: WorkerCore, client: bytes, scope: bytes) -> Steps[tuple[Locks, _Versions]]:
+    """What has failed, and the versions of the records that say so."""
     pair, version = yield from worker.versioned(LockRecord, client, cached=False, scope=scope)
-    holder, holder_version = yield from worker.versioned(HolderLockRecord, guesses.HOLDER, cached=False, scope=scope)
-    locks = Locks(pair or LockRecord(), holder or HolderLockRecord(), request.client is not None)
-    return locks, version, holder_version
+    holder, over_all = yield from worker.versioned(HolderLockRecord, guesses.HOLDER, cached=False, scope=scope)
+    attempts, named = yield from worker.versioned(AttemptsRecord, client, cached=False, scope=scope)
+    locks = Locks(
+        pair or LockRecord(),
+        holder or HolderLockRecord(),
+        client != guesses.UNREGISTERED,
+        attempts.names if attempts is not None else (),
+    )
+    return locks, _Versions(version, over_all, named)
 
 
 def _keep(
-    worker: WorkerCore, request: Request[Any], scope: bytes, counted: Counted, versions: tuple[int, int]
+    worker: WorkerCore, client: bytes, scope: bytes, before: Locks, counted: Counted, versions: _Versions
 ) -> Steps[bool]:
-    """Store both records, or neither: False when somebody else was first."""
+    """Store all, or nothing: False when somebody else was first."""
     records = yield from worker.started()
-    client = _client(request)
-    changes: list[store.Change] = [records.put(counted.pair, client, versions[0], scope=scope)]
+    changes: list[store.Change] = [records.put(counted.pair, client, versions.pair, scope=scope)]
     if counted.holder is not None:
-        changes.append(records.put(counted.holder, guesses.HOLDER, versions[1], scope=scope))
+        changes.append(records.put(counted.holder, guesses.HOLDER, versions.holder, scope=scope))
+    if counted.known != before.known:
+        known = AttemptsRecord(names=counted.known)
+        changes.append(records.put(known, client, versions.attempts, scope=scope))
     return (yield from worker.own_commit(*changes))
 
 
-def _reserve(worker: WorkerCore, request: Request[Any], given: Credential) -> Steps[Counted | None]:
-    """Count an attempt as failed before it is made; None where this member is read-only, and counts by itself."""
+def _reserve(worker: WorkerCore, request: Request[Any], given: Credential) -> Steps[_Reserved]:
+    """Count an attempt as failed before it is made."""
     records = yield from worker.started()
     scope = guesses.scope(records, given.role, given.name, given.keyring)
+    assert request.credential is not None, "a password comes in a message of its own"
+    named, client = guesses.attempt(records, request.credential.signed, given), _client(request)
     for _ in range(_RESERVE_TRIES):
-        locks, *versions = yield from _locks(worker, request, scope)
+        locks, versions = yield from _locks(worker, client, scope)
+        if guesses.is_counted(locks, named):
+            return _Reserved(named, before=True)
         try:
-            counted = guesses.reserve(locks, int(worker.utc()))
+            counted = guesses.reserve(locks, int(worker.utc()), named)
         except PasswordLocked:
             yield from worker.audit(request, PasswordLocked.__name__, given.name or given.role.value, given.role.value)
             raise
         try:
-            if (yield from _keep(worker, request, scope, counted, (versions[0], versions[1]))):
-                return counted
+            if (yield from _keep(worker, client, scope, locks, counted, versions)):
+                return _Reserved(named, counted)
         except MemberReadOnly:
-            yield from ask(Peer.CORE, hsm.GUESS, hsm.Guess(holder=scope, client=_client(request)))
-            return None
+            yield from ask(Peer.CORE, hsm.GUESS, hsm.Guess(holder=scope, client=client, attempt=named))
+            return _Reserved(named)
     raise Busy("many logins of this role at once")
 
 
@@ -117,19 +150,22 @@ def _client(request: Request[Any]) -> bytes:
 
 
 def _end(
-    worker: WorkerCore, request: Request[Any], given: Credential, reserved: Counted | None, outcome: Outcome
+    worker: WorkerCore, request: Request[Any], given: Credential, reserved: _Reserved, outcome: Outcome
 ) -> Steps[None]:
     """The attempt has ended."""
+    if reserved.before:
+        return
     records = yield from worker.started()
     scope = guesses.scope(records, given.role, given.name, given.keyring)
-    if reserved is None:
-        ended = hsm.Guess(holder=scope, client=_client(request), ended=outcome.value)
+    client, (named, counted, _) = _client(request), reserved
+    if counted is None:
+        ended = hsm.Guess(holder=scope, client=client, attempt=named, ended=outcome.value)
         yield from ask(Peer.CORE, hsm.GUESS, ended)
         return
     for _ in range(_RESERVE_TRIES):
-        locks, *versions = yield from _locks(worker, request, scope)
-        left = guesses.end(locks, outcome, int(worker.utc()), over_all=reserved.holder is not None)
-        if (yield from _keep(worker, request, scope, left, (versions[0], versions[1]))):
+        locks, versions = yield from _locks(worker, client, scope)
+        left = guesses.end(locks, outcome, int(worker.utc()), named, over_all=counted.holder is not None)
+        if (yield from _keep(worker, client, scope, locks, left, versions)):
             return
     if outcome is not Outcome.WRONG:  # which it becomes by itself, and must not be tried again
         raise Busy("many logins of this role at once")
@@ -138,19 +174,11 @@ def _end(
 def merge(worker: WorkerCore) -> Steps[None]:
     """Tell the cluster what failed while this member was read-only; raises MemberReadOnly when it is again."""
     for guessed in (yield from ask(Peer.CORE, hsm.GUESSED, Empty())).guessed:
-        records = yield from worker.started()
+        scope, client = guessed.holder, guessed.client
         for _ in range(_RESERVE_TRIES):
-            scope, client = guessed.holder, guessed.client
-            pair, version = yield from worker.versioned(LockRecord, client, cached=False, scope=scope)
-            holder, over_all = yield from worker.versioned(HolderLockRecord, guesses.HOLDER, cached=False, scope=scope)
-            locks = Locks(pair or LockRecord(), holder or HolderLockRecord())
-            counted = guesses.merged(locks, guessed.failures, int(worker.utc()))
-            assert counted.holder is not None, "what is merged is counted over all clients"
-            changes = (
-                records.put(counted.pair, client, version, scope=scope),
-                records.put(counted.holder, guesses.HOLDER, over_all, scope=scope),
-            )
-            if (yield from worker.own_commit(*changes)):
+            locks, versions = yield from _locks(worker, client, scope)
+            counted = guesses.merged(locks, guessed.failures, int(worker.utc()), guessed.attempts)
+            if (yield from _keep(worker, client, scope, locks, counted, versions)):
                 yield from ask(Peer.CORE, hsm.GUESSES_TOLD, guessed)
                 break
 

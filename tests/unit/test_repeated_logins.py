@@ -1,0 +1,123 @@
+"""A login that comes again, to the same member or another, is one attempt: the real frames, sent twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lnh_common import errors, limits, wire
+from lnh_common.channel import SessionKeys
+from lnh_common.messages import session
+from lnh_common.messages.session import Credential, Login, Role
+from lnh_services.hsm import guesses
+from lnh_services.hsm.freshness import HighestSeen
+from lnh_services.hsm.local_guesses import LocalGuesses
+from lnh_services.hsm.operations import passwords
+from lnh_services.hsm.records import HolderLockRecord, LockRecord
+from models.worker import ADMIN_PASSWORD, Client, World
+
+WRONG = Credential(role=Role.USER, name="admin", password="not this one")
+RIGHT = Credential(role=Role.USER, name="admin", password=ADMIN_PASSWORD)
+Sent = tuple[wire.Frames, SessionKeys]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World()
+    world.guesses = LocalGuesses(tmp_path / "guesses.cbor")
+    return world
+
+
+@pytest.fixture
+def client(world: World) -> Client:
+    return Client(world, world.worker()).register()
+
+
+def attempt(client: Client, *given: Credential) -> Sent:
+    return client.sealed(session.LOGIN, Login(credentials=given))
+
+
+def answer(client: Client, sent: Sent) -> Any:
+    """What the client's member answers to these frames, now."""
+    return client.open(session.LOGIN, *sent, client.world.serve(client.worker, sent[0]))
+
+
+def failures(world: World, client: Client) -> tuple[int, int]:
+    """Of the pair, and over all clients."""
+
+    def look() -> Any:
+        worker = client.worker
+        records = yield from worker.started()
+        scope = guesses.scope(records, Role.USER, "admin", b"")
+        pair, _ = yield from worker.versioned(LockRecord, client.id, cached=False, scope=scope)
+        holder, _ = yield from worker.versioned(HolderLockRecord, guesses.HOLDER, cached=False, scope=scope)
+        return (pair or LockRecord()).failures, (holder or HolderLockRecord()).failures
+
+    found: tuple[int, int] = world.run(look())
+    return found
+
+
+def test_a_wrong_password_that_is_sent_again_and_again_fails_once(world: World, client: Client) -> None:
+    sent = attempt(client, WRONG)
+    for _ in range(3 * limits.FAILURES_BEFORE_LOCK):
+        client.worker = world.worker()
+        with pytest.raises(errors.PasswordIncorrect):
+            answer(client, sent)
+    assert failures(world, client) == (1, 1)
+
+
+def test_the_last_attempt_before_a_lock_is_answered_again_and_the_next_is_not_made(
+    world: World, client: Client
+) -> None:
+    for _ in range(limits.FAILURES_BEFORE_LOCK):
+        sent = attempt(client, WRONG)
+        for _ in range(2):
+            with pytest.raises(errors.PasswordIncorrect):
+                answer(client, sent)
+    for given in (WRONG, RIGHT):
+        with pytest.raises(errors.PasswordLocked):
+            answer(client, attempt(client, given))
+    assert failures(world, client) == (limits.FAILURES_BEFORE_LOCK, limits.FAILURES_BEFORE_LOCK)
+
+
+def test_a_right_password_that_is_sent_again_costs_nothing(world: World, client: Client) -> None:
+    before = failures(world, client)
+    sent = attempt(client, RIGHT)
+    sessions = {answer(client, sent).session for _ in range(3)}
+    assert len(sessions) == 3, "each answer is a session of its own; the client uses the one it hears of"
+    assert failures(world, client) == before
+
+
+@pytest.mark.parametrize("first", ["read-only", "read-write"])
+def test_an_attempt_at_a_read_only_member_and_at_another_fails_once(world: World, client: Client, first: str) -> None:
+    sent = attempt(client, WRONG)
+    for read_only in (first == "read-only", first != "read-only"):
+        world.read_only = read_only
+        with pytest.raises(errors.PasswordIncorrect):
+            answer(client, sent)
+    world.read_only = False
+    world.run(passwords.merge(client.worker))
+    assert failures(world, client) == (1, 1)
+
+
+def test_a_read_only_member_that_has_not_heard_of_the_attempt_yet_counts_it_and_the_cluster_does_not(
+    world: World, client: Client
+) -> None:
+    """The commit of its reservation had not come there when the client went over."""
+    sent = attempt(client, WRONG)
+    before = dict(world.store.storage.items)
+    with pytest.raises(errors.PasswordIncorrect):
+        answer(client, sent)
+    after, world.store.storage.items = world.store.storage.items, before
+    seen, world.seen = world.seen, HighestSeen()
+    world.read_only = True
+    with pytest.raises(errors.PasswordIncorrect):
+        answer(client, sent)
+    assert world.guesses is not None
+    assert [each.failures for each in world.guesses.all()] == [1]
+    world.store.storage.items, world.seen, world.read_only = after, seen, False
+    world.run(passwords.merge(client.worker))
+    assert failures(world, client) == (1, 1)
+    assert world.guesses.all() == ()
