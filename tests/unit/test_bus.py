@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,8 +16,10 @@ from lnh_common import codec, limits, wire
 from lnh_common.bus import zap
 from lnh_common.bus.client import Client
 from lnh_common.bus.curve import KeyPair
+from lnh_common.bus.gate import Gate
 from lnh_common.bus.pump import Pump
 from lnh_common.bus.server import Call, Server
+from lnh_common.bus.sync import Caller
 from lnh_common.errors import (
     Busy,
     ConfigurationInvalid,
@@ -349,6 +352,40 @@ def test_curve_admits_with_the_right_server_key_and_explains_a_wrong_one() -> No
             await good.close()
             await bad.close()
             await server.close()
+            context.term()
+
+    run(scene)
+
+
+def test_who_was_refused_comes_in_once_it_is_admitted() -> None:
+    """Its key had not been heard of yet; both kinds of asker."""
+
+    async def scene() -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        keys, asker = KeyPair.generate(), KeyPair.generate()
+        admitted = threading.Event()
+        gate = Gate(lambda _: admitted.is_set(), context)
+        server = Server("tcp://127.0.0.1:*", name="curve", keys=keys, context=context)
+        server.serve(store.COUNT, counted)
+        server.start()
+
+        def ask_from_a_thread() -> int:
+            with Caller(server.address, server_key=keys.public, keys=asker, reach=20.0) as caller:
+                return caller.ask(store.COUNT, store.Count(table="t"), timeout=20.0).count
+
+        client = Client(server.address, server_key=keys.public, keys=asker)
+        waiting = asyncio.create_task(client.ask(store.COUNT, store.Count(table="t"), timeout=20.0))
+        thread = asyncio.create_task(asyncio.to_thread(ask_from_a_thread))
+        try:
+            await until(lambda: server.dropped["handshake"] >= 2, 20.0)
+            admitted.set()
+            assert (await waiting).count == 1
+            assert await thread == 1
+        finally:
+            await asyncio.gather(waiting, thread, return_exceptions=True)
+            await client.close()
+            await server.close()
+            gate.close()
             context.term()
 
     run(scene)

@@ -133,6 +133,22 @@ def test_a_key_that_is_no_members_is_refused(tmp_path: Path) -> None:
     play(tmp_path, 3, scenario)
 
 
+def test_a_member_that_was_refused_comes_in_once_it_is_known(tmp_path: Path) -> None:
+    """It has just joined, and the other has not heard of it yet."""
+
+    async def scenario(one: End, two: End, joiner: End) -> None:
+        acquaint(one, two)
+        joiner.peers.know([one.info])
+        await until(lambda: joiner.peers._links[one.id].problem, "the refusal")
+        acquaint(one, joiner)
+        await until(lambda: joiner.peers.is_connected(one.id), "a connection")
+        joiner.peers.send(one.id, Ask())
+        await until(lambda: one.heard, "what the joiner said")
+        assert one.heard == [(joiner.id, Ask())]
+
+    play(tmp_path, 3, scenario)
+
+
 def test_a_server_with_another_key_than_listed_is_not_spoken_to(tmp_path: Path) -> None:
     async def scenario(one: End, two: End, other: End) -> None:
         acquaint(one, two)

@@ -16,7 +16,7 @@ import zmq
 
 from lnh_common import codec, limits, wire
 from lnh_common.bus import curve
-from lnh_common.bus.dealer import LOOK_EVERY, Dealer
+from lnh_common.bus.dealer import Dealer
 from lnh_common.bus.pump import Pump
 from lnh_common.errors import (
     Busy,
@@ -94,7 +94,8 @@ class Client:
         self._pump: Final = Pump(socket, self._receive)
         self._monitor_descriptor: Final = int(self._dealer.monitor.getsockopt(zmq.FD))
         self._loop.add_reader(self._monitor_descriptor, self._watch)
-        self._loop.call_soon(self._look if self._dealer.named else self._watch)
+        self._looking: asyncio.TimerHandle | None = None
+        self._loop.call_soon(self._watch)
 
     @property
     def connected(self) -> bool:
@@ -160,6 +161,8 @@ class Client:
         self._closed = True
         for waiting in list(self._waiting.values()):
             _fail(waiting, ConnectionClosed("this connection was closed"))
+        if self._looking is not None:
+            self._looking.cancel()
         self._pump.stop()
         self._loop.remove_reader(self._monitor_descriptor)
         self._dealer.close()
@@ -207,12 +210,14 @@ class Client:
         self._dealer.watch()
         if self._dealer.problem and self._dealer.problem != before:
             self._log.warning("handshake failed", peer=self.address, problem=self._dealer.problem)
+        within = self._dealer.looks_in
+        if within is not None and self._looking is None:
+            self._looking = self._loop.call_later(within, self._look)
 
     def _look(self) -> None:
-        """Go after the name of a peer, which nothing tells when it has another address."""
-        if not self._closed:
-            self._watch()
-            self._loop.call_later(LOOK_EVERY, self._look)
+        """Go after a peer's name, which nothing tells when it has another address; try one again that refused."""
+        self._looking = None
+        self._watch()
 
     def _link(self, up: bool) -> None:
         self._pump.drain_all()  # what came before the connection broke still counts

@@ -23,6 +23,9 @@ _Z85_LENGTH: Final = 40
 FAILED_EVENTS: Final = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
+# After these libzmq does not connect again; yet the other side may only not have heard of this key so far.
+REFUSED_EVENTS: Final = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+REFUSED_AGAIN: Final = 1.0  # seconds until whoever was refused connects again by itself
 LINK_EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | FAILED_EVENTS
 
 _EXPLANATIONS: Final = {

@@ -4,6 +4,8 @@ Frames are handed to libzmq only while the connection stands, which the socket's
 over stays the caller's, and what was handed over and had not left when the connection broke is thrown away: nothing
 stale reaches the peer after it came back.
 
+A peer that refused the handshake is tried again every second, which libzmq does not do: it may hear of this key later.
+
 A peer that is named, not numbered, is looked up here (`names.py`), again and again for as long as it is not there: it
 may come back with another address. And a connection over TCP whose other machine is silent is given up after seconds,
 not after the quarter of an hour that a kernel takes.
@@ -26,6 +28,7 @@ from lnh_common.bus import curve
 from lnh_common.bus.names import NAMES, endpoint, is_numeric
 
 LOOK_EVERY: Final = 0.25
+_NEVER: Final = float("inf")
 """Seconds between calls of `watch` while a peer that is `named` is not there."""
 
 _SILENT_MS: Final = 3000  # not acknowledged for so long, a connection is made anew
@@ -69,6 +72,7 @@ class Dealer:
         self._host, self._port = _parse(address)
         self.named: Final = bool(self._host) and not is_numeric(self._host)
         self._at = ""  # the endpoint that libzmq was told
+        self._again_at = _NEVER
         if self._host:
             _give_up_early(socket)
         if self.named:
@@ -89,11 +93,14 @@ class Dealer:
                 self.problem = ""
                 self.refused = False
                 self.connected = True
+                self._again_at = _NEVER
                 self._on_change(True)
             elif event == zmq.EVENT_CLOSED:
                 self.refused = not self.connected
             elif event != zmq.EVENT_DISCONNECTED:
                 self.problem = curve.explain(event)
+                if event & curve.REFUSED_EVENTS:
+                    self._again_at = time.monotonic() + curve.REFUSED_AGAIN
             elif self.connected:
                 self.connected = False
                 self._on_change(False)
@@ -101,13 +108,24 @@ class Dealer:
                     self._discard()
         if self.named and not self.connected:
             self._find()
+        if self._again_at != _NEVER and time.monotonic() >= self._again_at:
+            self._again_at = _NEVER
+            self._discard()
+
+    @property
+    def looks_in(self) -> float | None:
+        """Within how many seconds `watch` is to be called though nothing happened; None: it need not be."""
+        if self._again_at == _NEVER:
+            return LOOK_EVERY if self.named else None
+        return min(max(0.0, self._again_at - time.monotonic()), LOOK_EVERY)
 
     def wait(self, seconds: float) -> bool:
         """Wait until the peer is there, so long at most; whether it is."""
         end = time.monotonic() + seconds
         self.watch()
         while not self.connected and (left := end - time.monotonic()) > 0:
-            self.monitor.poll(int(min(left, LOOK_EVERY if self.named else left) * 1000) + 1)
+            within = self.looks_in
+            self.monitor.poll(int(min(left, left if within is None else within) * 1000) + 1)
             self.watch()
         return self.connected
 

@@ -61,6 +61,7 @@ class _Link:
     problem: str = ""
     used: float = 0.0
     at: str = ""  # the endpoint, with the host's address as it was found
+    again: asyncio.TimerHandle | None = None  # it was refused, and is to connect again then
 
 
 class Peers:
@@ -195,6 +196,8 @@ class Peers:
         link = self._links.pop(id_, None)
         if link is None:
             return
+        if link.again is not None:
+            link.again.cancel()
         for pump in link.pumps:
             pump.stop()
         self._loop.remove_reader(int(link.socket.getsockopt(zmq.FD)))
@@ -290,9 +293,20 @@ class Peers:
             self.dropped += len(link.queue)
             link.queue.clear()
             link.size = 0
-        elif link.problem != (problem := curve.explain(event)):
-            link.problem = problem
-            _log.warning("handshake failed", peer=link.info.name, problem=problem)
+        else:
+            problem = curve.explain(event)
+            if link.problem != problem:
+                link.problem = problem
+                _log.warning("handshake failed", peer=link.info.name, problem=problem)
+            if event & curve.REFUSED_EVENTS and link.again is None:
+                link.again = self._loop.call_later(curve.REFUSED_AGAIN, self._connect_again, link)
+
+    def _connect_again(self, link: _Link) -> None:
+        """One that was refused: the other may have heard of this member by now."""
+        link.again = None
+        if not link.connected:
+            link.socket.disconnect(link.at)
+            link.socket.connect(link.at)
 
     # Receiving
 
