@@ -19,8 +19,8 @@ from lnh_common.messages.store import OBJECTS
 from lnh_services.paths import MemberDirectory
 
 _A_KEYRING: Final = 256
-_A_COMMIT: Final = 16  # so that there are more than a store keeps, and who joins needs a snapshot, as ever
-_CALLERS: Final = 4
+_A_COMMIT: Final = 16
+_CALLERS: Final = 8  # at once: they share what the disk takes
 
 
 def status(directory: Path) -> store.Status:
@@ -29,12 +29,14 @@ def status(directory: Path) -> store.Status:
         return caller.ask(store.STATUS, Empty())
 
 
-def fill(directory: Path, keyring: bytes, count: int) -> None:
+def fill(directory: Path, keyring: bytes, count: int, a_commit: int = _A_COMMIT) -> None:
     """Add so many objects to the primary's store, each with the sizes of an object that this keyring holds.
 
     Args:
         directory: of the primary.
         keyring: the id of a keyring that holds objects.
+        a_commit: objects in one entry; few enough that there are more entries than a store keeps, and who joins needs a
+            snapshot, as ever.
     """
     door = MemberDirectory(directory).store_for_hsm
     with Caller(door) as caller:
@@ -46,8 +48,8 @@ def fill(directory: Path, keyring: bytes, count: int) -> None:
         with Caller(door) as caller:
             for objects in keyrings[number::_CALLERS]:
                 scope = os.urandom(len(keyring))
-                for first in range(objects.start, objects.stop, _A_COMMIT):
-                    numbers = range(first, min(first + _A_COMMIT, objects.stop))
+                for first in range(objects.start, objects.stop, a_commit):
+                    numbers = range(first, min(first + a_commit, objects.stop))
                     sequence += 1
                     commit = store.Commit(
                         client=session, session=session, sequence=sequence, issued_at=int(time.time() * 1000),

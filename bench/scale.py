@@ -31,6 +31,7 @@ from lnh_common.messages import objects
 KEYRING: Final = limits.OBJECTS_PER_KEYRING
 OBJECTS: Final = int(os.environ.get("LNH_SCALE_OBJECTS", str(limits.KEYRINGS_PER_CLUSTER * KEYRING)))
 FINDS: Final = 300  # a window
+_A_COMMIT: Final = 64  # objects
 _PATIENCE: Final = 1200.0
 
 
@@ -108,7 +109,7 @@ def measure() -> Iterator[Row]:
                 return flowing(session, using(objects.SIGN, key, Mechanism.ECDSA, bytes(32)))
 
             few = _windows(signing), _windows(lambda: _found(session))
-            took = _timed(lambda: filling.fill(place.first.directory, session.route, OBJECTS - KEYRING))
+            took = _timed(lambda: filling.fill(place.first.directory, session.route, OBJECTS - KEYRING, _A_COMMIT))
             held = filling.status(place.first.directory)
             print(f"{held.items} items, {held.bytes_on_disk / 1e6:.0f} MB, filled in {took:.0f} s", file=sys.stderr)
             many = _windows(signing), _windows(lambda: _found(session))
