@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from members import Members, Shared
 from processes import Processes
 
 settings.register_profile("default", deadline=None)
@@ -30,3 +31,17 @@ def processes(short_path: Path) -> Iterator[Processes]:
     running = Processes()
     yield running
     running.end()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[Shared]:
+    """What `members` draws from."""
+    kept = Shared()
+    yield kept
+    kept.close()
+
+
+@pytest.fixture(scope="module")
+def members(shared: Shared) -> Members:
+    """A cluster of three members; a test leaves it whole."""
+    return shared.whole()

@@ -13,17 +13,37 @@ from pathlib import Path
 from typing_extensions import Self
 
 import lnh
+from commands import ForkedSteps
 from lnh.cli import local
-from lnh.cli.local import Member, Place, Steps
+from lnh.cli.local import Member, Place, StepFailed
 
 
 class Members:
     """A cluster of three members on this machine, and a KRCO's session through each."""
 
-    def __init__(self, place: Place, steps: Steps) -> None:
+    def __init__(self, place: Place, steps: ForkedSteps) -> None:
         self.place = place
         self.steps = steps
         self.all = place.members
+
+    def is_as_new(self) -> bool:
+        """Whether all are there and in step, as far as a cluster tells that was just made."""
+        try:
+            self.all_read_write()
+            views = json.loads(self.steps.run("lnh", "member", "list", "--json"))
+            groups = json.loads(self.steps.run("lnh", "group", "list", "--json"))
+        except StepFailed:
+            return False
+        return len(views) == len(self.all) and [each["label"] for each in groups] == ["local"]
+
+    def renew(self) -> None:
+        """The first is primary again, and the keyring another one: what one test filled is no burden to the next."""
+        first = self.all[0]
+        if self.primary() is not first:
+            self.steps.run("lnh", "member", "promote", first.name, "--timeout", "60")
+            self.all_read_write()
+        self.steps.run("lnh", "keyring", "delete", "payments", "--yes")
+        local.make_keyring(self.steps)
 
     @contextmanager
     def sessions(self, *without: Member) -> Iterator[list[lnh.KeyringSession]]:
@@ -47,13 +67,34 @@ class Members:
         return next(member for member in self.all if member.name == name)
 
 
+class Shared:
+    """One cluster for all the tests of a process that leave it whole; another one after a test that did not."""
+
+    def __init__(self) -> None:
+        self._cluster = ExitStack()
+        self._members: Members | None = None
+
+    def whole(self) -> Members:
+        """Three members in step, with an empty keyring, and a client registered through each."""
+        if self._members is not None and self._members.is_as_new():
+            self._members.renew()
+            return self._members
+        self.close()
+        self._members = self._cluster.enter_context(three_members())
+        return self._members
+
+    def close(self) -> None:
+        self._members = None
+        self._cluster.close()
+
+
 @contextmanager
 def three_members() -> Iterator[Members]:
     """A running cluster with a keyring, and a client registered through each member."""
     place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))
     try:
         place.create()
-        steps = Steps(place, quiet=True)
+        steps = ForkedSteps(place, quiet=True)
         steps.environment["LNH_WORKERS"] = "1"
         local.set_up(steps)
         local.make_keyring(steps)

@@ -6,20 +6,22 @@ Exit codes: 0 stopped in order, 1 failed, 2 wrong usage or settings.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import ctypes
 import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from lnh_common.errors import ConfigurationInvalid, FileModeUnsafe
 from lnh_common.events import Log
 from lnh_services import configuration, logs
 from lnh_services.configuration import Settings
 from lnh_services.paths import MemberDirectory
+
+if TYPE_CHECKING:
+    import asyncio  # two services have loops of their own, and start sooner without it
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -60,6 +62,8 @@ def open_member(service: str, directory: MemberDirectory, *, stderr: bool = Fals
 
 def run(service: str, main: Callable[[Member, asyncio.Event], Awaitable[None]]) -> int:
     """Run an asyncio service until SIGTERM or SIGINT sets its event; returns the exit code."""
+    import asyncio
+
     return guarded(service, lambda member: asyncio.run(_until_signalled(member, main)))
 
 
@@ -87,6 +91,8 @@ def guarded(service: str, main: Callable[[Member], None]) -> int:
 
 
 async def _until_signalled(member: Member, main: Callable[[Member, asyncio.Event], Awaitable[None]]) -> None:
+    import asyncio
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -8,12 +8,9 @@ import random
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-
-import pytest
 
 import lnh
 from lnh import admin
@@ -22,17 +19,10 @@ from lnh.cli.local import Member
 from lnh_common import archives
 from lnh_common.messages import store
 from lnh_services.paths import MemberDirectory
-from members import Load, Members, private_key, three_members
+from members import Load, Members, private_key
 from processes import ask, wait_until
 
 WITHIN = 60.0
-
-
-@pytest.fixture(scope="module")
-def members() -> Iterator[Members]:
-    with three_members() as running:
-        running.steps.run("lnh", "cluster", "policy", "objects_per_keyring=1000000")
-        yield running
 
 
 def labels(session: lnh.KeyringSession) -> set[str]:

@@ -23,7 +23,7 @@ from lnh_common.bundles import Bundle, Entry
 from lnh_common.messages import balancer, objects, session
 from lnh_common.messages.base import Empty
 from lnh_services.paths import MemberDirectory
-from members import Load, Members, three_members
+from members import Load, Members
 from processes import ask, wait_until
 
 WITHIN = 60.0
@@ -33,15 +33,19 @@ OWN = bytes(7) + b"\x01"
 
 
 @pytest.fixture(scope="module")
-def members() -> Iterator[Members]:
+def members(members: Members) -> Iterator[Members]:
     """The third is in a group of its own."""
-    with three_members() as running:
-        running.steps.run("lnh", "group", "create", "far")
-        running.steps.run("lnh", "member", "move", running.all[2].name, "far")
+    third = members.all[2].name
+    members.steps.run("lnh", "group", "create", "far")
+    try:
+        members.steps.run("lnh", "member", "move", third, "far")
         for at, others in enumerate(((1, 2), (0, 2), (0, 1))):
             for other in others:
-                wait_until(lambda at=at, other=other: sees(running, at, other) == "serving", "members", WITHIN)  # type: ignore[misc]
-        yield running
+                wait_until(lambda at=at, other=other: sees(members, at, other) == "serving", "members", WITHIN)  # type: ignore[misc]
+        yield members
+    finally:
+        members.steps.run("lnh", "member", "move", third, "local")
+        members.steps.run("lnh", "group", "delete", "far", "--yes")
 
 
 def status(members: Members, number: int) -> balancer.Status:

@@ -21,17 +21,11 @@ from lnh_common import limits
 from lnh_common.bus.sync import Caller
 from lnh_common.messages import store
 from lnh_services.paths import MemberDirectory
-from members import Members, three_members
+from members import Members
 from processes import wait_until
 
 WITHIN = 60.0
 PATIENTLY = ("--timeout", "60")
-
-
-@pytest.fixture(scope="module")
-def members() -> Iterator[Members]:
-    with three_members() as running:
-        yield running
 
 
 @contextmanager
@@ -227,6 +221,7 @@ def test_members_join_leave_move_and_restart_while_clients_sign_and_make_keys(me
                 changes.restart(member, through=d if member is not d else a)
             changes.promote(a)
             changes.remove(d)
+            members.steps.run("lnh", "group", "delete", "east", "--yes", *PATIENTLY)
             for client in (one, two):
                 client.flows("at the end")
         for client in (one, two):

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -27,16 +26,10 @@ from lnh_common import codec
 from lnh_common.bus import curve
 from lnh_common.messages import membership
 from lnh_services.paths import MemberDirectory
-from members import Load, Members, private_key, three_members
+from members import Load, Members, private_key
 from processes import ask, free_base_port, wait_until
 
 WITHIN = 60.0
-
-
-@pytest.fixture(scope="module")
-def members() -> Iterator[Members]:
-    with three_members() as running:
-        yield running
 
 
 class Signers:

@@ -12,13 +12,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from lnh.cli import bench, saved, terminal
+from lnh.cli import bench, main, saved, terminal
 from lnh.cli.client import RegistrationOptions, register
 from lnh.cli.command import with_options
-from lnh.cli.main import app
+from lnh.cli.main import tree
 from lnh_common.errors import FileModeUnsafe
 
 runner = CliRunner()
+app = tree()
 
 TREE = {
     "appliance": {"init", "show", "reset-admin", "reimage"},
@@ -46,6 +47,21 @@ def nothing_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     for role in ("ADMIN", "PO", "SO", "CO", "KRSO", "KRCO", "NEW"):
         monkeypatch.delenv(f"LNH_{role}_PASSWORD_FILE", raising=False)
+
+
+def words(tree_: typer.Typer) -> set[str]:
+    command = typer.main.get_group(tree_)
+    return set(command.list_commands(typer.Context(command)))
+
+
+def test_a_word_brings_the_branch_that_has_it_and_every_branch_is_named() -> None:
+    named = words(app) - {"version"}
+    assert named == set(main._MODULES)
+    for word in named:
+        branch = words(tree(word))
+        assert word in branch
+        assert len(branch) < len(named) / 2
+    assert words(tree("nonsense")) == words(app) == words(tree("version"))
 
 
 @pytest.mark.parametrize(("noun", "verbs"), TREE.items())
@@ -203,6 +219,6 @@ def test_percentiles_are_of_the_nearest_rank() -> None:
 
 
 def test_the_command_line_starts_without_loading_the_sdk() -> None:
-    code = "import sys, lnh.cli.main; print(*(m for m in ('zmq', 'cryptography', 'rich') if m in sys.modules))"
+    code = "import sys; from lnh.cli.main import tree; tree(); print(*(m for m in ('zmq', 'cryptography', 'rich') if m in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert loaded.stdout.split() == []

@@ -10,10 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from lnh.cli import local, terminal
-from lnh.cli.main import app
+from lnh.cli.main import tree
 from processes import wait_until
 
 runner = CliRunner()
+app = tree()
 
 
 def test_down_where_nothing_is_says_so(tmp_path: Path) -> None:

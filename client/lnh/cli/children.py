@@ -1,12 +1,13 @@
 """Commands that `lnh demo` and `lnh up` run beside one another: real processes, with their own environment and output.
 
-A command of this command line may be forked from the process that has all of it in memory already, and then begins at
-once; elsewhere importing takes longer than what most commands do. Only a process of one thread may fork so.
+A command of this command line may be forked from a process that has all of it in memory, and then begins at once;
+elsewhere importing takes longer than what most commands do. Only a process of one thread may fork so.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import signal
@@ -16,12 +17,14 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Final, NoReturn
 
 _SECONDS: Final = 120.0  # that a command may take
 _LOOK_EVERY: Final = 0.005
+_IMPORTED_LATE: Final = ("lnh.admin", "lnh.console", "lnh.keyrings", "lnh.registration", "rich.table")  # by verbs
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,16 @@ def program(name: str) -> str:
     return str(beside) if beside.exists() else name
 
 
+@functools.cache
 def _mains() -> dict[str, Callable[[], object]]:
+    """What may be forked; what it imports when it runs is imported here, once for all."""
+    import typer.main
+
     from lnh.cli import client, main
 
+    for module in _IMPORTED_LATE:
+        import_module(module)
+    typer.main.get_command(main.tree()).make_context("lnh", ["status"])  # loads what typer parses with
     return {"lnh": main.main, "LNHClientRegistration": client.registration}
 
 

@@ -72,6 +72,11 @@ class Member:
 
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> None:
         """End the member, if it runs; with SIGKILL all its processes at once. Raises StepFailed when it goes on."""
+        self.begin_to_stop(sign)
+        self.wait_for_end()
+
+    def begin_to_stop(self, sign: signal.Signals = signal.SIGTERM) -> None:
+        """Tell the member to end, if it runs; with SIGKILL all its processes."""
         pid = self.running()
         if pid is None:
             return
@@ -79,8 +84,11 @@ class Member:
             os.killpg(pid, sign)
         else:
             os.kill(pid, sign)
+
+    def wait_for_end(self) -> None:
+        """Wait until the member runs no more; raises StepFailed when it goes on."""
         ends = time.monotonic() + _STOP_SECONDS
-        while self.running() is not None:
+        while (pid := self.running()) is not None:
             if time.monotonic() > ends:
                 raise StepFailed(f"{self.name} (process {pid}) did not stop within {_STOP_SECONDS:.0f} s")
             with contextlib.suppress(ChildProcessError):
@@ -352,8 +360,10 @@ def make_keyring(steps: Steps) -> None:
 
 def stop(place: Place) -> None:
     """Stop every member of a place that runs; raises StepFailed when one does not end."""
-    for member in reversed(place.members):
-        member.stop()
+    for member in place.members:
+        member.begin_to_stop()
+    for member in place.members:
+        member.wait_for_end()
 
 
 Directory = Annotated[Path, typer.Option("--dir", help="Where it lives.")]

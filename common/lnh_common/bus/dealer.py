@@ -22,9 +22,8 @@ from collections.abc import Callable
 from typing import Final
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
-from lnh_common.bus import curve
+from lnh_common.bus import curve, monitor
 from lnh_common.bus.names import NAMES, endpoint, is_numeric
 
 LOOK_EVERY: Final = 0.25
@@ -85,7 +84,7 @@ class Dealer:
         events = []
         try:
             while True:
-                events.append(parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))["event"])
+                events.append(monitor.parse(self.monitor.recv_multipart(zmq.NOBLOCK)).event)
         except zmq.Again:
             pass
         for number, event in enumerate(events):

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from lnh_common import codec, limits, wire
-from lnh_common.bus import curve, intake
+from lnh_common.bus import curve, intake, monitor
 from lnh_common.bus.pump import CurvePump, Pump
 from lnh_common.errors import Busy, DeadlineExceeded, Internal, LnhError, OutcomeUnknown, UnknownOperation, Unreachable
 from lnh_common.events import Log
@@ -166,7 +165,7 @@ class Server:
     def _on_failed_handshake(self, frames: list[bytes]) -> None:
         self.dropped["handshake"] += 1
         if self.dropped["handshake"].bit_count() == 1:  # at powers of two: seen, and never a flood
-            problem = curve.explain(parse_monitor_message(frames)["event"])
+            problem = curve.explain(monitor.parse(frames).event)
             self._log.warning("handshakes failed", so_far=self.dropped["handshake"], problem=problem)
 
     def _begin(self, call: Call, taken: intake.Accepted) -> None:

@@ -21,11 +21,10 @@ from typing import Final
 
 import msgspec
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from lnh_common import bundles, codec, limits, wire
 from lnh_common.bundles import PING_TAG, Bundle, Entry
-from lnh_common.bus import curve
+from lnh_common.bus import curve, monitor
 from lnh_common.bus.dealer import Dealer
 from lnh_common.bus.zap import Handshake
 from lnh_common.errors import LnhError, MalformedMessage, UnknownOperation, Unreachable
@@ -436,7 +435,7 @@ class Peers:
     def _failed_handshakes(self) -> None:
         for _ in range(_BURST):
             try:
-                event = parse_monitor_message(self._port_monitor.recv_multipart(_NOBLOCK))["event"]
+                event = monitor.parse(self._port_monitor.recv_multipart(_NOBLOCK)).event
             except zmq.Again:
                 return
             self._note("member's handshake", problem=curve.explain(event))

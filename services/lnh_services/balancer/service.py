@@ -20,11 +20,10 @@ from collections import Counter, deque
 from typing import Final
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from lnh_common import bundles, codec, limits, wire
 from lnh_common.bundles import PING_TAG, Bundle, Entry
-from lnh_common.bus import curve, intake, zap
+from lnh_common.bus import curve, intake, monitor, zap
 from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import Busy, LnhError, MalformedMessage, UnknownOperation, Unreachable
 from lnh_common.events import Log
@@ -435,14 +434,14 @@ class Balancer:
     def _connection(self) -> None:
         for _ in range(_BURST):
             try:
-                message = parse_monitor_message(self._front_monitor.recv_multipart(_NOBLOCK))
+                said = monitor.parse(self._front_monitor.recv_multipart(_NOBLOCK))
             except zmq.Again:
                 return
-            match message["event"]:
+            match said.event:
                 case zmq.EVENT_ACCEPTED:
-                    self._connections.add(message["value"])
+                    self._connections.add(said.value)
                 case zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED:
-                    self._connections.discard(message["value"])
+                    self._connections.discard(said.value)
                 case failed:
                     self._dropped["handshake"] += 1
                     if self._dropped["handshake"].bit_count() == 1:  # at powers of two: seen, and never a flood

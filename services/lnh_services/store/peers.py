@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Final
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from lnh_common import codec, limits, wire
-from lnh_common.bus import curve, zap
+from lnh_common.bus import curve, monitor, zap
 from lnh_common.bus.names import NAMES, endpoint
 from lnh_common.bus.pump import CurvePump, Pump
 from lnh_common.errors import LnhError, MalformedMessage, SealBroken
@@ -282,7 +281,7 @@ class Peers:
         link.socket.getsockopt(zmq.EVENTS)  # takes note of what its descriptor told
 
     def _on_event(self, link: _Link, frames: list[bytes]) -> None:
-        event = parse_monitor_message(frames)["event"]
+        event = monitor.parse(frames).event
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             link.connected, link.problem = True, ""
             _log.info("connected", peer=link.info.name)
