@@ -118,11 +118,15 @@ class World:
                 items[at] = msgspec.structs.replace(item, body=new._mac(item.key, item.version, item.head))
         for worker in self.workers:
             worker.forget(store.Forget(sequence=0, keys=(), everything=True))
+            self.attach(worker)
+
+    def attach(self, worker: WorkerCore, *, read_write: bool = True) -> None:
+        worker.take_lease(self.now, store.Attached(lease_ms=10**9, index=0, fresh=True, read_write=read_write))
 
     def worker(self) -> WorkerCore:
         made = WorkerCore(HANDLERS, check_token, lambda: self.now, lambda: self.now)
         made.take_secrets(self.secrets)
-        made.take_lease(self.now, store.Attached(lease_ms=10**9, index=0, fresh=True, read_write=True))
+        self.attach(made)
         self.workers.append(made)
         return made
 

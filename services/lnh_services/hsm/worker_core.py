@@ -25,6 +25,7 @@ from lnh_common import bundles, channel, codec, limits, wire
 from lnh_common.channel import Envelope, OpenedCredential, SessionKeys
 from lnh_common.errors import (
     AuditFailed,
+    Busy,
     ChannelInvalid,
     ClientRevoked,
     ClientUnknown,
@@ -41,6 +42,7 @@ from lnh_common.errors import (
     TokenExpired,
     TokenUnknown,
     UnknownOperation,
+    Unreachable,
     VersionConflict,
 )
 from lnh_common.events import Log
@@ -157,7 +159,8 @@ class WorkerCore(Knowledge):
     ) -> Steps[Frames]:
         """Serve one request; never raises for what a client sent.
 
-        One that another member forwarded is not told that this member is read-only, as its own is not: it is declined.
+        One that another member forwarded is not told that this member is read-only or behind, as its own is not: it is
+        declined.
         """
         self.operations += 1
         now = self.boot()
@@ -180,6 +183,8 @@ class WorkerCore(Knowledge):
                 envelope = credential.envelope
         except LnhError as error:
             self.refused += 1
+            if forwarded and isinstance(error, Unreachable):
+                return [*bundles.refusal(b"")[1:]]
             return wire.error_frames(header, error)
         except Exception as error:  # the shell of every request: an answer is owed, and the bug is logged
             log.bug("request failed", error, operation=header.operation)
@@ -267,7 +272,7 @@ class WorkerCore(Knowledge):
         if private is None:
             seed = identity.seed(epoch)
             if seed is None:
-                raise TokenUnknown(f"channel epoch {epoch} is over; say hello again")
+                raise _unknown_epoch(identity, epoch, f"channel epoch {epoch} is over; say hello again")
             private = channel.channel_private_key(Purpose.CHANNEL.derive(seed.seed))
             self._channel_keys[epoch] = private
         return channel.open_credential(header, body, identity.secrets.cluster, private)
@@ -278,19 +283,19 @@ class WorkerCore(Knowledge):
             return None
         record = yield from self.record(ClientRecord, credential.client)
         if record is None:
-            raise ClientUnknown(f"no client {credential.client.hex()} is registered here")
+            raise self.missing(ClientUnknown(f"no client {credential.client.hex()} is registered here"))
         credential.check_signature(record.sign_key)
         if record.revoked:
             raise ClientRevoked(f"client {record.name!r} was revoked")
         return record
 
     def _open_token(self, token: bytes) -> Token:
-        """Raises TokenUnknown."""
+        """Raises TokenUnknown; Unreachable where the epoch has not come to this member yet."""
         epoch, sealed = token_epoch(token)
         identity = self.secrets()
         seed = identity.seed(epoch)
         if seed is None:
-            raise TokenUnknown(f"a session token of channel epoch {epoch}, which is over")
+            raise _unknown_epoch(identity, epoch, f"a session token of channel epoch {epoch}, which is over")
         return open_token(sealed, identity.secrets.cluster, epoch, seed.seed)
 
     def _open_session(self, token: bytes, opened: Token) -> Steps[Session]:
@@ -301,6 +306,15 @@ class WorkerCore(Knowledge):
         if session.alive and self.may_cache_since(disturbed):
             self.caches.sessions.put(token, session)
         return session
+
+    def missing(self, refusal: LnhError) -> LnhError:
+        """What to say where something is not as a session or a client needs it.
+
+        It may be so on members that are in step: then it is not for this one to say, which is read-only and behind.
+        """
+        if self.is_read_write():
+            return refusal
+        return Busy(f"this member is not in step with its cluster, and cannot tell yet: {refusal}")
 
     # --- objects
 
@@ -458,6 +472,16 @@ class WorkerCore(Knowledge):
 
 # Errors that say somebody tried what they may not: recorded whatever the operation.
 REFUSALS: Final = (PermissionDenied, ChannelInvalid, SealBroken, StateRolledBack)
+
+
+def _unknown_epoch(identity: Identity, epoch: int, over: str) -> LnhError:
+    """Why there is no seed of this channel epoch: a later one than all here is still to come, and others have it.
+
+    Of the two a client takes Unreachable for what one member says of itself, and asks another.
+    """
+    if epoch > max(seed.epoch for seed in identity.secrets.channel):
+        return Unreachable(f"channel epoch {epoch} has not come to this member yet")
+    return TokenUnknown(over)
 
 
 def _role(session: Session) -> str:

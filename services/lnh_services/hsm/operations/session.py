@@ -162,7 +162,7 @@ def visible_keyring(worker: WorkerCore, client: ClientRecord | None, keyring: by
         raise PermissionDenied("keyrings are used by registered clients only: LNHClientRegistration")
     record = yield from worker.record(KeyringRecord, keyring)
     if record is None or (record.assigned and keyring not in client.keyrings):
-        raise KeyringUnknown(f"no keyring {keyring.hex()} that this client may see")
+        raise worker.missing(KeyringUnknown(f"no keyring {keyring.hex()} that this client may see"))
     return record
 
 
@@ -191,12 +191,13 @@ def _issue(worker: WorkerCore, token: Token) -> Steps[LoggedIn]:
 def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[Session]:
     """Check all that an opened token rests on.
 
-    Raises SessionEnded, CredentialChanged, ClusterRestored, ClientRevoked, KeyringUnknown.
+    Raises SessionEnded, CredentialChanged, ClusterRestored, ClientRevoked, KeyringUnknown; Busy where this member is
+    behind, so that one of the last four may be wrong.
     """
     yield from worker.started()
     assert worker.cluster is not None, "started() read the cluster record"
     if token.instance != worker.cluster.instance:
-        raise ClusterRestored("the cluster was restored since this session was opened")
+        raise worker.missing(ClusterRestored("the cluster was restored since this session was opened"))
     depends = {("cluster", record_id("cluster")), ("logout", token.session)}
     if (yield from worker.record(LogoutRecord, token.session)) is not None:
         raise SessionEnded("this session was logged out")
@@ -204,11 +205,13 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[Sessio
     if token.client:
         depends.add(("client", token.client))
         client = yield from worker.record(ClientRecord, token.client)
-        if client is None or client.revoked:
+        if client is None:
+            raise worker.missing(ClientRevoked("this client was revoked"))
+        if client.revoked:
             raise ClientRevoked("this client was revoked")
     holder, keyring = Holder(client=client is not None), b""
     for grant in token.grants:
-        holder = yield from _check_grant(worker, grant, client, holder, depends)
+        holder = yield from _check_grant(worker, grant, token.login_at, client, holder, depends)
         keyring = grant.keyring or keyring
     if client is not None and client.monitor and not token.grants:
         holder = Holder(permissions=BUILTIN_ROLES["monitor"], client=True)
@@ -230,6 +233,7 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[Sessio
 def _check_grant(
     worker: WorkerCore,
     grant: Grant,
+    login_at: int,
     client: ClientRecord | None,
     holder: Holder,
     depends: set[tuple[str, bytes]],
@@ -238,7 +242,9 @@ def _check_grant(
     depends.add(("credential", where))
     stored = yield from worker.record(CredentialRecord, where)
     if stored is None or stored.id != grant.credential:
-        raise CredentialChanged("the password was changed since this session was opened")
+        changed = CredentialChanged("the password was changed since this session was opened")
+        # One that was changed after the login is the later of the two, whoever says so.
+        raise changed if stored is not None and stored.changed_at > login_at else worker.missing(changed)
     if grant.role.of_keyring:
         depends.add(("keyring", grant.keyring))
         yield from visible_keyring(worker, client, grant.keyring)
@@ -249,7 +255,7 @@ def _check_grant(
     depends.add(("user", user_id))
     user = yield from worker.record(UserRecord, user_id)
     if user is None:
-        raise CredentialChanged("the appliance user was deleted")
+        raise worker.missing(CredentialChanged("the appliance user was deleted"))
     held = BUILTIN_ROLES.get(user.role, frozenset())
     return Holder(permissions=held | holder.permissions, po=holder.po, client=holder.client)
 

@@ -1,0 +1,170 @@
+"""A client goes over to a member that is behind: it is not told that its session is over, which would be wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from lnh_common import bundles, errors
+from lnh_common.messages import admin, hsm, objects, session
+from lnh_common.messages.session import ChangePassword, Credential, Logout, Role
+from lnh_services.hsm.freshness import HighestSeen
+from models.worker import ADMIN_PASSWORD, KRCO, KRSO, Client, World, make_keyring
+
+RANDOM = objects.RandomBytes(length=8)
+ADMIN = Credential(role=Role.USER, name="admin", password=ADMIN_PASSWORD)
+Act = Callable[[Client, bytes], object]
+
+
+class Behind:
+    """A member that stands where the cluster stood when this was made, and is read-only."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.items = dict(world.store.storage.items)
+        self.worker = world.worker()
+        self.seen = HighestSeen()
+
+    def ask(self, client: Client, keyring: bytes) -> Any:
+        """Have this member serve a request of the session that the client has."""
+        here, there = client.worker, self.world.store.storage.items
+        self.world.store.storage.items, client.worker = self.items, self.worker
+        self.world.seen, seen = self.seen, self.world.seen
+        self.world.attach(self.worker, read_write=False)
+        try:
+            return client.ask(objects.RANDOM, RANDOM, keyring)
+        finally:
+            self.world.store.storage.items, client.worker, self.world.seen = there, here, seen
+
+    def catches_up(self) -> None:
+        self.items = dict(self.world.store.storage.items)
+        self.worker.forget_everything()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def client(world: World) -> Client:
+    return Client(world, world.worker()).register()
+
+
+@pytest.fixture
+def keyring(client: Client) -> bytes:
+    return make_keyring(client)
+
+
+def login(client: Client, keyring: bytes, password: str = KRCO) -> None:
+    client.login(Credential(role=Role.KRCO, keyring=keyring, password=password))
+
+
+def with_a_new_password(client: Client, keyring: bytes) -> None:
+    client.world.now += 5
+    old = Credential(role=Role.KRCO, keyring=keyring, password=KRCO)
+    client.ask(session.CHANGE_PASSWORD, ChangePassword(credential=old, new="another password"))
+    login(client, keyring, "another password")
+
+
+def of_a_new_client(client: Client, keyring: bytes) -> None:
+    client.register("another")
+    login(client, keyring)
+
+
+def after_a_restore(client: Client, keyring: bytes) -> None:
+    client.world.renew_instance()
+    login(client, keyring)
+
+
+@pytest.mark.parametrize("opened", [with_a_new_password, of_a_new_client, after_a_restore])
+def test_a_session_opened_elsewhere_is_served_once_the_member_has_caught_up(
+    world: World, client: Client, keyring: bytes, opened: Act
+) -> None:
+    behind = Behind(world)
+    opened(client, keyring)
+    with pytest.raises(errors.Busy, match="not in step"):
+        behind.ask(client, keyring)
+    behind.catches_up()
+    assert len(behind.ask(client, keyring).data) == 8
+
+
+def test_a_keyring_made_elsewhere_is_served_once_the_member_has_caught_up(world: World, client: Client) -> None:
+    behind = Behind(world)
+    keyring = make_keyring(client)
+    login(client, keyring)
+    with pytest.raises(errors.Busy, match="not in step"):
+        behind.ask(client, keyring)
+    behind.catches_up()
+    assert len(behind.ask(client, keyring).data) == 8
+
+
+def ended(client: Client, keyring: bytes) -> None:
+    client.ask(session.LOGOUT, Logout(), keyring)
+
+
+def changed(client: Client, keyring: bytes) -> None:
+    client.world.now += 5
+    other = Client(client.world, client.worker, client.key, client.id)
+    other.login(Credential(role=Role.KRSO, keyring=keyring, password=KRSO))
+    other.ask(admin.ROLE_SET, admin.SetRole(password="another password"), keyring)
+
+
+def revoked(client: Client, keyring: bytes) -> None:
+    client.as_administrator().ask(admin.CLIENT_REVOKE, admin.ClientRef(client="client"))
+
+
+@pytest.mark.parametrize(
+    ("ends", "error"),
+    [(ended, errors.SessionEnded), (changed, errors.CredentialChanged), (revoked, errors.ClientRevoked)],
+)
+def test_what_a_read_only_member_knows_for_certain_it_says(
+    world: World, client: Client, keyring: bytes, ends: Act, error: type[errors.LnhError]
+) -> None:
+    login(client, keyring)
+    ends(client, keyring)
+    with pytest.raises(error):
+        Behind(world).ask(client, keyring)
+
+
+def newer(world: World) -> World:
+    """The same cluster as members see it that have the next channel epoch."""
+    seed = hsm.ChannelSeed(epoch=2, seed=os.urandom(32), end=world.secrets.channel[-1].end + 86400)
+    world.secrets = msgspec.structs.replace(world.secrets, channel=(*world.secrets.channel, seed))
+    return world
+
+
+def test_a_token_of_an_epoch_that_has_not_come_here_yet_leads_to_another_member(
+    world: World, client: Client, keyring: bytes
+) -> None:
+    old = client.worker
+    newer(world)
+    client.worker = world.worker()
+    login(client, keyring)
+    client.worker = old
+    with pytest.raises(errors.Unreachable, match="not come"):
+        client.ask(objects.RANDOM, RANDOM, keyring)
+    sent, _ = client.sealed(objects.RANDOM, RANDOM, keyring)
+    assert world.serve(old, sent, forwarded=True) == [*bundles.refusal(b"")[1:]]
+
+
+def test_a_login_to_an_epoch_that_has_not_come_here_yet_leads_to_another_member(world: World, client: Client) -> None:
+    old = client.worker
+    newer(world)
+    client.worker = world.worker()
+    sent, keys = client.sealed(session.LOGIN, session.Login(credentials=(ADMIN,)))
+    with pytest.raises(errors.Unreachable, match="not come"):
+        client.open(session.LOGIN, sent, keys, world.serve(old, sent))
+    assert client.open(session.LOGIN, sent, keys, world.serve(client.worker, sent)).token
+
+
+def test_a_token_of_an_epoch_that_is_over_is_unknown(world: World, client: Client, keyring: bytes) -> None:
+    login(client, keyring)
+    world.secrets = msgspec.structs.replace(newer(world).secrets, channel=world.secrets.channel[1:])
+    client.worker = world.worker()
+    with pytest.raises(errors.TokenUnknown, match="over"):
+        client.ask(objects.RANDOM, RANDOM, keyring)
