@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar
 
 from typing_extensions import Self
 
@@ -17,9 +17,12 @@ from lnh.registration import hello
 from lnh.sessions import Session, login
 from lnh_common import limits
 from lnh_common.bus import curve
-from lnh_common.errors import KeyringUnknown
+from lnh_common.errors import ClusterRestored, KeyringUnknown
 from lnh_common.messages.admin import KEYRING_LIST, STATUS, Keyrings, ListKeyrings, StatusView
-from lnh_common.messages.base import Empty
+from lnh_common.messages.base import Empty, Message, Operation
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
 
 
 class Cluster:
@@ -68,7 +71,7 @@ class Cluster:
 
     def status(self) -> StatusView:
         """Members and services, for a client registered with `--monitor`; raises PermissionDenied."""
-        return self.client_session().ask(STATUS, Empty())
+        return self._ask(STATUS, Empty())
 
     def client_session(self) -> Session:
         """The registered client's own session, without anybody's credential."""
@@ -91,7 +94,18 @@ class Cluster:
         self.close()
 
     def _list(self, message: ListKeyrings) -> Keyrings:
-        return self.client_session().ask(KEYRING_LIST, message)
+        return self._ask(KEYRING_LIST, message)
+
+    def _ask(self, operation: Operation[Q, R], message: Q) -> R:
+        """Something that changes nothing, under the client's own session: a new one, if all sessions were ended."""
+        session = self.client_session()
+        try:
+            return session.ask(operation, message)
+        except ClusterRestored:
+            with self._session_lock:
+                if self._session is session:
+                    self._session = None
+        return self.client_session().ask(operation, message)
 
 
 def connect(

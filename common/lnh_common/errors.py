@@ -194,10 +194,10 @@ class CredentialChanged(TokenUnknown):
 
 
 class ClusterRestored(TokenUnknown):
-    """The session is of before the cluster was restored."""
+    """The session is of before the cluster was restored, or a lost primary's place was taken by force."""
 
     code = 35
-    advice = "log in again; what was done after the backup is gone"
+    advice = "log in again; of what was done before, what the backup or the members that were left do not have is gone"
 
 
 class AnswerUnproven(LnhError):

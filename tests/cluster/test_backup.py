@@ -241,6 +241,9 @@ def test_a_restore_puts_everything_back_on_the_running_cluster(site: Site, tmp_p
             key.sign(b"data")
         with pytest.raises(lnh.PasswordIncorrect):
             keyring.login(lnh.Role.KRCO, "another password")
+        assert cluster.keyring("payments").id == keyring.id, (
+            "the client's own session was ended too, and is another one"
+        )
         with keyring.login(lnh.Role.KRCO, KRCO) as session:
             kept = session.get_object(public.handle)
             assert isinstance(kept, lnh.PublicKey)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ class Cluster(World):
         super().__init__()
         self.orders: list[Message] = []
         self.refusal: errors.LnhError | None = None
+        self.meanwhile: dict[bytes, Callable[[], object]] = {}  # what happens before a connection's commit arrives
 
     def answer(self, asked: Ask) -> Message:
         if asked.peer is Peer.MEMBERSHIP:
@@ -51,6 +53,8 @@ class Cluster(World):
             if asked.operation is membership.STATUS:
                 return VIEW
             return membership.Done(remark="done")
+        if isinstance(asked.message, store.Commit):
+            self.meanwhile.pop(asked.message.session, lambda: None)()
         if asked.operation is hsm.INVITE:
             return hsm.Invited(text="an invitation", expires=9, identity="SHA256:x")
         return super().answer(asked)
@@ -160,6 +164,49 @@ def test_a_removal_goes_with_a_dismissal_that_is_kept_for_who_did_not_hear(world
     kept = world.store.storage.get(store.Key(table=dismissals.TABLE, id=OTHER))
     assert kept is not None
     assert kept.head == order.proof
+
+
+def forced(client: Client) -> str:
+    return client.ask(admin.MEMBER_DELETE, admin.DeleteMember(member=OTHER, force=True)).remark
+
+
+def test_a_removal_by_force_ends_every_session_and_leaves_the_next_alone(world: Cluster) -> None:
+    administrator, other = session(world, ADMIN), session(world, ADMIN)
+    elsewhere = Client(world, world.worker(), token=other.token, secret=other.secret)
+    assert "log in again" in forced(administrator)
+    for client in (administrator, other, elsewhere):
+        with pytest.raises(errors.ClusterRestored, match="by force"):
+            client.ask(admin.GROUP_LIST, Empty())
+    after = session(world, ADMIN)
+    after.ask(admin.GROUP_LIST, Empty())
+    assert "log in again" in forced(after)
+    with pytest.raises(errors.ClusterRestored):
+        after.ask(admin.GROUP_LIST, Empty())
+    session(world, ADMIN).ask(admin.GROUP_LIST, Empty())
+
+
+@pytest.mark.parametrize("message", [admin.DeleteMember(member=OTHER), admin.DeleteMember(member=OTHER, force=True)])
+def test_only_what_was_done_by_force_ends_sessions(world: Cluster, message: admin.DeleteMember) -> None:
+    administrator, other = session(world, ADMIN), session(world, ADMIN)
+    if message.force:
+        world.refusal = errors.NotPossible("it answers")
+        with pytest.raises(errors.NotPossible):
+            administrator.ask(admin.MEMBER_DELETE, message)
+        world.refusal = None
+    else:
+        administrator.ask(admin.MEMBER_DELETE, message)
+    for client in (administrator, other):
+        client.ask(admin.GROUP_LIST, Empty())
+
+
+def test_a_change_under_way_when_sessions_end_is_not_made(world: Cluster) -> None:
+    """It was checked before, and comes to the store after."""
+    administrator, other = session(world, ADMIN), session(world, ADMIN)
+    world.meanwhile[other.connection] = lambda: forced(administrator)
+    with pytest.raises(errors.ClusterRestored, match="by force"):
+        other.ask(admin.USER_ADD, admin.AddUser(name="late", role="monitor", password="monitor password"))
+    after = session(world, ADMIN)
+    assert [user.name for user in after.ask(admin.USER_LIST, Empty()).users] == ["admin"]
 
 
 def test_a_removal_that_was_refused_leaves_no_dismissal(world: Cluster) -> None:

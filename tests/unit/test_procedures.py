@@ -354,9 +354,11 @@ def test_one_that_does_not_answer_is_deleted_not_removed() -> None:
     assert world.members == [A, C]
 
 
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("force", [False, True])
-def test_a_lost_primarys_place_is_taken_over(force: bool) -> None:
-    world = World(A, B, C, this=B)
+def test_a_lost_primarys_place_is_taken_over(force: bool, known: bool) -> None:
+    """Also by a member that does not know who is primary: it was started since, or its first try was refused."""
+    world = World(A, B, C, this=B, primary=A if known else msgspec.structs.replace(A, id=b""))
     world.silent = {A.id}
     orders: list[Message] = []
 

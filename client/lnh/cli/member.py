@@ -152,6 +152,7 @@ def _what_is_lost(lost: dict[str, Any], *, force: bool) -> str:
         words += " It is the primary: what it may have acknowledged alone since then is not in the cluster any more."
     if force:
         words += " With --force, what other members that are missing now acknowledged may be lost too."
+        words += " Every session ends."
     return words
 
 

@@ -26,6 +26,7 @@ from lnh_services.hsm.records import (
     CredentialRecord,
     LockRecord,
     LogoutRecord,
+    OpeningRecord,
     PolicyRecord,
     UserRecord,
 )
@@ -60,7 +61,9 @@ Age = tuple[int, int]
 _ITEM_BYTES: Final = 16
 AS_KNOWN: Final = -1  # born when it was born
 # Without a record of these more is allowed, not less; so "there is none" is checked as version 0.
-ABSENCE_ALLOWS: Final = frozenset(TABLES[kind] for kind in (LogoutRecord, LockRecord, AttemptsRecord, PolicyRecord))
+ABSENCE_ALLOWS: Final = frozenset(
+    TABLES[kind] for kind in (LogoutRecord, LockRecord, AttemptsRecord, OpeningRecord, PolicyRecord)
+)
 
 
 class HighestSeen:

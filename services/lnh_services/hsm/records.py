@@ -43,12 +43,28 @@ CLUSTER_RECORD: Final = record_id("cluster")
 
 
 class ClusterRecord(Record):
-    """The one record of a cluster. `instance` changes at a restore or a forced opening of an epoch."""
+    """The one record of a cluster. `instance` changes at a restore, the record at a forced opening of an epoch too."""
 
     id: bytes
     label: str
     instance: bytes
     created_at: int
+
+
+class OpeningRecord(Record):
+    """The last opening of an epoch by force: `id` is random. There is none before the first."""
+
+    id: bytes
+
+
+OPENING_RECORD: Final = record_id("opening")
+
+
+def session_instance(cluster: ClusterRecord, opening: OpeningRecord | None) -> bytes:
+    """What a session is opened under, 16 bytes: it is over when this is another one."""
+    if opening is None:
+        return cluster.instance
+    return record_id("instance", cluster.instance, opening.id)
 
 
 class UserRecord(Record):
@@ -190,6 +206,7 @@ class RunRecord(Record):
 
 TABLES: Final[dict[type[Record], str]] = {
     ClusterRecord: "cluster",
+    OpeningRecord: "opening",
     UserRecord: "user",
     ClientRecord: "client",
     KeyringRecord: "keyring",
@@ -263,7 +280,7 @@ class Records:
         return hmac.compare_digest(self._mac(put.key, put.expected + 1, put.head), put.body)
 
     def fence(self) -> Require:
-        """The change that has a commit refused once the cluster was restored: it was made for what was before."""
+        """The change that has a commit refused once the cluster was restored, or opened by force: it is of before."""
         return Require(key=self.key_of(ClusterRecord, CLUSTER_RECORD), version=self.version)
 
     def remade(self, item: Item) -> Item:

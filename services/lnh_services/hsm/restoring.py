@@ -63,6 +63,7 @@ from lnh_services.hsm.records import (
     KeyringRecord,
     LockRecord,
     LogoutRecord,
+    OpeningRecord,
     Records,
 )
 from lnh_services.hsm.state import Cluster
@@ -80,7 +81,7 @@ _MEANWHILE: Final = (MemberReadOnly, OutcomeUnknown, Unreachable, DeadlineExceed
 
 # What belongs to the members and sessions there are now, and is made anew or not at all.
 _LEFT_OUT: Final = frozenset(
-    TABLES[kind] for kind in (LockRecord, AttemptsRecord, LogoutRecord, HsmRecord, ChannelRecord)
+    TABLES[kind] for kind in (LockRecord, AttemptsRecord, LogoutRecord, HsmRecord, ChannelRecord, OpeningRecord)
 )
 # ... and what stays: what is known of the trails and of the dismissed.
 _CARRIED: Final = (anchor.TABLE, dismissals.TABLE)

@@ -39,7 +39,7 @@ class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         login_at, expires: UTC seconds.
         client: the registered client's 16-byte id, or empty.
         keyring_key: 32 bytes, or empty where no keyring role logged in.
-        instance: of the cluster, when it was issued.
+        instance: of the cluster, when it was issued (`records.session_instance`).
     """
 
     secret: bytes
@@ -92,6 +92,7 @@ class Session:
         sealed: the token as the client carries it.
         who: for the audit trail.
         depends: (table, id) of the records it was checked against; a change of one ends its life here.
+        cluster_version: of the cluster record it was checked under.
         read_only_max: seconds for which a member that is read-only honours it, by policy.
         alive: false once one of them changed: an operation that waited must look before it acts.
     """
@@ -103,5 +104,6 @@ class Session:
     who: str
     keyring_keys: KeyringKeys | None = field(repr=False)
     depends: frozenset[tuple[str, bytes]]
+    cluster_version: int
     read_only_max: int
     alive: bool = True

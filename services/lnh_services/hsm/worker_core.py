@@ -56,7 +56,18 @@ from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.knowledge import Identity, Knowledge
 from lnh_services.hsm.mechanisms import IvSource
 from lnh_services.hsm.objects import KeyringKeys
-from lnh_services.hsm.records import CLUSTER_RECORD, ClientRecord, Record, Records, record_id
+from lnh_services.hsm.records import (
+    CLUSTER_RECORD,
+    OPENING_RECORD,
+    TABLES,
+    ClientRecord,
+    ClusterRecord,
+    OpeningRecord,
+    Record,
+    Records,
+    record_id,
+    session_instance,
+)
 from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, ask
 from lnh_services.hsm.tokens import Session, Token, open_token, token_epoch
 
@@ -359,6 +370,13 @@ class WorkerCore(Knowledge):
         if not session.alive:
             request.session = yield from self._open_session(session.sealed, self._open_token(session.sealed))
 
+    def session_instance(self) -> Steps[bytes]:
+        """What sessions are opened under now."""
+        opening = yield from self.record(OpeningRecord, OPENING_RECORD)
+        yield from self.started()
+        assert self.cluster is not None, "started() read the cluster record"
+        return session_instance(self.cluster, opening)
+
     # --- writing
 
     def commit(self, request: Request[Any], changes: Iterable[store.Change]) -> Steps[store.Committed]:
@@ -367,8 +385,8 @@ class WorkerCore(Knowledge):
             yield from self.check_alive(request)
         made = tuple(changes)
         records = yield from self._made_for(made)
-        if request.session is not None and request.who.token.instance != records.instance:
-            raise ClusterRestored("the cluster was restored since this session was opened")
+        if request.session is not None and request.who.cluster_version != records.version:
+            request.session = yield from self._open_session(request.who.sealed, self._open_token(request.who.sealed))
         message = store.Commit(
             client=request.client_id,
             session=request.envelope.connection,
@@ -380,8 +398,8 @@ class WorkerCore(Knowledge):
             committed = yield from ask(Peer.STORE, store.COMMIT, message)
         except VersionConflict:
             now = yield from self._made_for(made)
-            if now.instance != records.instance:
-                raise ClusterRestored("the cluster was restored while this was done") from None
+            if now.version != records.version:
+                raise ClusterRestored("the cluster was restored, or opened by force, while this was done") from None
             raise
         if not committed.duplicate:
             yield from self._written(message)
@@ -418,7 +436,8 @@ class WorkerCore(Knowledge):
             session=self.worker,
             sequence=self._own_sequence,
             issued_at=int(self.utc() * 1000),
-            changes=(*changes, records.fence()),
+            # The cluster record itself is put in place of the version that was read, which is a fence.
+            changes=changes if any(_is_cluster(change) for change in changes) else (*changes, records.fence()),
         )
         try:
             yield from ask(Peer.STORE, store.COMMIT, message)
@@ -482,6 +501,10 @@ def _unknown_epoch(identity: Identity, epoch: int, over: str) -> LnhError:
     if epoch > max(seed.epoch for seed in identity.secrets.channel):
         return Unreachable(f"channel epoch {epoch} has not come to this member yet")
     return TokenUnknown(over)
+
+
+def _is_cluster(change: store.Change) -> bool:
+    return isinstance(change, store.Put) and change.key.table == TABLES[ClusterRecord]
 
 
 def _role(session: Session) -> str:

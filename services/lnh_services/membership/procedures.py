@@ -231,7 +231,8 @@ def remove_lost(order: messages.Remove) -> Steps[Done]:
             f"{member.name} answers, so it is not lost",
             {"advice": f"promote another if it is the primary, then: lnh member remove {member.name}"},
         )
-    if status.primary == member.id:
+    # One that was started since, or whose take-over was refused, knows of no primary; its store knows whose log it has.
+    if status.primary in (member.id, b""):
         take_over = store.TakeOver(lost=(member.id,), force=order.force)
         yield from ask(Here.STORE, store.TAKE_OVER, take_over, TAKE_OVER_SECONDS)
         return Done(remark="another member is primary now: lnh member list")

@@ -7,7 +7,8 @@ who is primary cannot become it, so an order that comes again does no harm. A re
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import os
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -16,8 +17,11 @@ from lnh_common.messages import hsm, membership, store
 from lnh_common.messages.admin import ChangeMember, DeleteMember, InvitationView, LookAtDivergent, MemberRef, Remark
 from lnh_common.messages.base import Empty, Operation
 from lnh_services.hsm import dismissals
+from lnh_services.hsm.records import CLUSTER_RECORD, OPENING_RECORD, OpeningRecord
 from lnh_services.hsm.steps import Peer, Steps, ask
 from lnh_services.hsm.worker_core import Request, WorkerCore
+
+_TRIES: Final = 8
 
 Ordered = TypeVar("Ordered", membership.Remove, membership.Leave)
 
@@ -63,7 +67,7 @@ def delete(worker: WorkerCore, request: Request[DeleteMember]) -> Steps[Remark]:
     """Remove a member that is lost for good."""
     member = request.message.member
     order = membership.Remove(member=member, proof=_proof(worker, member), lost=True, force=request.message.force)
-    return (yield from _dismissed(worker, request, membership.REMOVE, order))
+    return (yield from _dismissed(worker, request, membership.REMOVE, order, forced=request.message.force))
 
 
 def leave(worker: WorkerCore, request: Request[MemberRef]) -> Steps[Remark]:
@@ -91,18 +95,46 @@ def _dismissed(
     request: Request[Any],
     operation: Operation[Ordered, membership.Done],
     order: Ordered,
+    *,
+    forced: bool = False,
 ) -> Steps[Remark]:
-    """Have the order carried out, and keep the dismissal for a member that could not be told."""
+    """Have the order carried out, and keep the dismissal for a member that could not be told.
+
+    What was done by force may have lost a logout, a revocation, a change of a password: every session of before ends.
+    """
     if (yield from worker.acted_before(request)):
         return Remark()
     done = yield from ask(Peer.MEMBERSHIP, operation, order)
-    remark = done.remark
-    if order.member != worker.secrets().secrets.member:
-        try:
+    remarks = [done.remark] if done.remark else []
+    try:
+        if order.member != worker.secrets().secrets.member:
             yield from worker.commit(request, [dismissals.put(order.member, order.proof)])
-        except LnhError as error:
-            remark = f"{remark}; its dismissal could not be kept ({error})".removeprefix("; ")
-    return Remark(remark=remark)
+    except LnhError as error:
+        remarks.append(f"its dismissal could not be kept ({error})")
+    if forced:
+        remarks.append((yield from _end_sessions(worker)))
+    return Remark(remark="; ".join(remarks))
+
+
+def _end_sessions(worker: WorkerCore) -> Steps[str]:
+    """End every session and request under way, by a new opening and the cluster record anew; says what came of it."""
+    try:
+        for _ in range(_TRIES):
+            _, version = yield from worker.versioned(OpeningRecord, OPENING_RECORD, cached=False)
+            records = yield from worker.started()
+            assert worker.cluster is not None, "started() read the cluster record"
+            opening = OpeningRecord(id=os.urandom(16))
+            if (
+                yield from worker.own_commit(
+                    records.put(worker.cluster, CLUSTER_RECORD, records.version),
+                    records.put(opening, OPENING_RECORD, version),
+                )
+            ):
+                return "every session of before is over: log in again"
+        why = "the cluster is changed all the time"
+    except LnhError as error:
+        why = str(error)
+    return f"sessions of before go on ({why}): change the passwords that matter"
 
 
 def _proof(worker: WorkerCore, member: bytes) -> bytes:

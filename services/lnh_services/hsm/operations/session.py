@@ -41,6 +41,8 @@ from lnh_services.hsm.operations.passwords import derive, verify
 from lnh_services.hsm.operations.policies import effective_policy, policy_id
 from lnh_services.hsm.permissions import BUILTIN_ROLES, Holder, Permission
 from lnh_services.hsm.records import (
+    CLUSTER_RECORD,
+    OPENING_RECORD,
     ClientRecord,
     CredentialRecord,
     KeyringRecord,
@@ -135,8 +137,7 @@ def login(worker: WorkerCore, request: Request[Login]) -> Steps[LoggedIn]:
         grants.append(Grant(credential.role, credential.name, credential.keyring, stored.id))
         yield from worker.audit(request, "ok", _name(request, credential), credential.role.value)
     now = int(worker.utc())
-    yield from worker.started()
-    assert worker.cluster is not None, "started() read the cluster record"
+    instance = yield from worker.session_instance()
     assert request.credential is not None, "login is a credential operation"
     token = Token(
         secret=request.credential.secret,
@@ -146,7 +147,7 @@ def login(worker: WorkerCore, request: Request[Login]) -> Steps[LoggedIn]:
         client=request.client.id if request.client else b"",
         grants=tuple(grants),
         keyring_key=keyring_key,
-        instance=worker.cluster.instance,
+        instance=instance,
     )
     return (yield from _issue(worker, token))
 
@@ -194,11 +195,12 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[Sessio
     Raises SessionEnded, CredentialChanged, ClusterRestored, ClientRevoked, KeyringUnknown; Busy where this member is
     behind, so that one of the last four may be wrong.
     """
-    yield from worker.started()
-    assert worker.cluster is not None, "started() read the cluster record"
-    if token.instance != worker.cluster.instance:
-        raise worker.missing(ClusterRestored("the cluster was restored since this session was opened"))
-    depends = {("cluster", record_id("cluster")), ("logout", token.session)}
+    version = (yield from worker.started()).version
+    if token.instance != (yield from worker.session_instance()):
+        raise worker.missing(
+            ClusterRestored("the cluster was restored, or opened by force, since this session was opened")
+        )
+    depends = {("cluster", CLUSTER_RECORD), ("opening", OPENING_RECORD), ("logout", token.session)}
     if (yield from worker.record(LogoutRecord, token.session)) is not None:
         raise SessionEnded("this session was logged out")
     client = None
@@ -226,6 +228,7 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[Sessio
         f"{who}@{client.name}" if client else who,
         KeyringKeys.derive(token.keyring_key, worker.secrets().secrets.cluster, keyring) if token.keyring_key else None,
         frozenset(depends),
+        version,
         policy.read_only_max,
     )
 
