@@ -104,9 +104,10 @@ class DictStorage:
     def newest_number(self, client: bytes) -> int:
         return max((record.number for record in self.records.values() if record.client == client), default=0)
 
-    def oldest_records(self, client: bytes, at_most: int) -> list[Record]:
+    def oldest_records(self, client: bytes, at_most: int, number: int, before: Milliseconds) -> list[Record]:
         own = [record for record in self.records.values() if record.client == client]
-        return sorted(own, key=lambda record: record.number)[:at_most]
+        oldest = sorted(own, key=lambda record: record.number)[:at_most]
+        return [record for record in oldest if record.number <= number and record.log_time < before]
 
     def drop_record(self, record: Record) -> None:
         del self.records[record.client, record.session, record.sequence]

@@ -18,7 +18,18 @@ import msgspec
 
 from lnh_common import limits
 from lnh_common.messages.store import MemberInfo
-from lnh_services.store.log import Entry, Epoch, MemberId, Members, Milliseconds, Open, Position, SetChange, Terms
+from lnh_services.store.log import (
+    Entry,
+    Epoch,
+    MemberId,
+    Members,
+    Milliseconds,
+    Open,
+    Position,
+    SetChange,
+    Terms,
+    Write,
+)
 
 
 class Removed(msgspec.Struct, frozen=True, array_like=True):
@@ -69,6 +80,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     def after(self, entry: Entry) -> Standing:
         """What stands once `entry` is in the log; the same object where it changes nothing."""
         content = entry.content()
+        if type(content) is Write:
+            return self
         if isinstance(content, Open):
             told = self._listing(content.members, entry)._syncing(content.in_sync)
             return msgspec.structs.replace(told, awaits=content.awaits, opened=entry.index, opener=entry.epoch.opener)

@@ -324,11 +324,11 @@ class ItemStorage(ItemReader):
         ).fetchone()
         return int(number)
 
-    def oldest_records(self, client: bytes, at_most: int) -> list[Record]:
+    def oldest_records(self, client: bytes, at_most: int, number: int, before: Milliseconds) -> list[Record]:
         rows = self._connection.execute(
-            "SELECT client, session, sequence, number, log_time, issued_at, answer FROM records "
-            "WHERE client = ? ORDER BY number LIMIT ?",
-            (client, at_most),
+            "SELECT * FROM (SELECT client, session, sequence, number, log_time, issued_at, answer FROM records "
+            "WHERE client = ? ORDER BY number LIMIT ?) WHERE number <= ? AND log_time < ?",
+            (client, at_most, number, before),
         )
         return [_record(row) for row in rows]
 

@@ -107,8 +107,8 @@ class Storage(Protocol):
     def newest_number(self, client: bytes) -> int:
         """The number of the client's newest record, 0 without any."""
 
-    def oldest_records(self, client: bytes, at_most: int) -> list[Record]:
-        """The client's records of the lowest numbers, in their order."""
+    def oldest_records(self, client: bytes, at_most: int, number: int, before: Milliseconds) -> list[Record]:
+        """Of the client's `at_most` records of the lowest numbers those up to `number` and logged before `before`."""
 
     def drop_record(self, record: Record) -> None: ...
     def mark(self, client: bytes, session: bytes) -> Mark | None: ...
@@ -137,14 +137,20 @@ class Applied(msgspec.Struct, frozen=True):
 
 def touched(commit: Commit) -> frozenset[Key]:
     """What the commit may change; an empty id stands for the whole scope."""
-    if any(isinstance(change, Switch) for change in commit.changes):
-        return frozenset((EVERYTHING,))
-    return frozenset(change.key for change in commit.changes if isinstance(change, Put | Delete | DeleteScope))
+    keys: set[Key] = set()
+    for change in commit.changes:
+        if type(change) is Put:  # almost every one is; that something is no message of a type takes longer to tell
+            keys.add(change.key)
+        elif isinstance(change, Switch):
+            return frozenset((EVERYTHING,))
+        elif isinstance(change, Delete | DeleteScope):
+            keys.add(change.key)
+    return frozenset(keys)
 
 
 def cached(commit: Commit) -> frozenset[Key]:
     """What of it a cache may hold: of an object that is new nothing, since nobody caches that there is none."""
-    new = {change.key for change in commit.changes if isinstance(change, Put) and not change.expected}
+    new = {change.key for change in commit.changes if type(change) is Put and not change.expected}
     return touched(commit) - {key for key in new if key.table == OBJECTS}
 
 
@@ -159,31 +165,41 @@ def check(commit: Commit) -> None:
 
 
 def _check_change(change: Change) -> None:
-    if isinstance(change, Sweep | Switch):
-        return
-    for key in [item.key for item in change.items] if isinstance(change, Stage) else [change.key]:
-        if not eras.may_name(key.table):
-            raise ArgumentInvalid(f"no table may be called {key.table!r}")
-    if isinstance(change, Stage):
-        return
-    if isinstance(change, DeleteScope):
+    if type(change) is Put:
+        _check_put(change)
+    elif isinstance(change, Stage):
+        for item in change.items:
+            _check_table(item.key)
+    elif isinstance(change, DeleteScope):
+        _check_table(change.key)
         if change.key.id:
             raise ArgumentInvalid("delete-scope names a single item; its id must be empty")
-        return
-    if not change.key.id:
-        raise ArgumentInvalid(f"an item of table {change.key.table} without an id; 1 to 64 bytes")
-    version = change.version if isinstance(change, Require) else change.expected
+    elif isinstance(change, Require | Delete):
+        _check_guarded(change.key, change.version if isinstance(change, Require) else change.expected)
+
+
+def _check_table(key: Key) -> None:
+    if not eras.may_name(key.table):
+        raise ArgumentInvalid(f"no table may be called {key.table!r}")
+
+
+def _check_guarded(key: Key, version: int | None) -> None:
+    _check_table(key)
+    if not key.id:
+        raise ArgumentInvalid(f"an item of table {key.table} without an id; 1 to 64 bytes")
     if version is not None and not 0 <= version < INTEGER_MAX:
         raise ArgumentInvalid(f"version {version}; 0 to {INTEGER_MAX - 1}")
-    if not isinstance(change, Put):
-        return
-    if change.limit is not None and not 0 <= change.limit <= INTEGER_MAX:
-        raise ArgumentInvalid(f"limit {change.limit}; 0 to {INTEGER_MAX}")
-    if len(change.tags) > MAX_TAGS or len(set(change.tags)) != len(change.tags):
-        raise ArgumentInvalid(f"{len(change.tags)} tags; at most {MAX_TAGS}, all different")
-    if not set(change.unique) <= set(change.tags):
+
+
+def _check_put(put: Put) -> None:
+    _check_guarded(put.key, put.expected)
+    if put.limit is not None and not 0 <= put.limit <= INTEGER_MAX:
+        raise ArgumentInvalid(f"limit {put.limit}; 0 to {INTEGER_MAX}")
+    if len(put.tags) > MAX_TAGS or len(set(put.tags)) != len(put.tags):
+        raise ArgumentInvalid(f"{len(put.tags)} tags; at most {MAX_TAGS}, all different")
+    if not set(put.unique) <= set(put.tags):
         raise ArgumentInvalid("a unique tag that is not one of the item's tags")
-    size = len(change.head) + len(change.body)
+    size = len(put.head) + len(put.body)
     if size > limits.REQUEST_BYTES:
         raise ArgumentInvalid(f"an item of {size} bytes; at most {limits.REQUEST_BYTES}")
 
@@ -238,9 +254,8 @@ def _remember(storage: Storage, log_time: Milliseconds, commit: Commit, answer: 
     if number <= limits.DUPLICATE_RECORDS:
         return
     # Numbers and log times rise together, so what may go is a prefix; a few at a time keep a write's cost even.
-    for record in storage.oldest_records(client, EVICTED_AT_ONCE):
-        if record.number > number - limits.DUPLICATE_RECORDS or record.log_time >= log_time - WINDOW_MS:
-            break
+    last, before = number - limits.DUPLICATE_RECORDS, Milliseconds(log_time - WINDOW_MS)
+    for record in storage.oldest_records(client, EVICTED_AT_ONCE, last, before):
         mark = storage.mark(client, record.session) or Mark(0, Milliseconds(0))
         raised = Mark(max(mark.sequence, record.sequence), max(mark.issued_until, record.issued_at))
         storage.set_mark(client, record.session, raised)
@@ -251,22 +266,22 @@ def _remember(storage: Storage, log_time: Milliseconds, commit: Commit, answer: 
 def _apply_changes(storage: Storage, log_time: Milliseconds, changes: Iterable[Change]) -> frozenset[Key]:
     changed: set[Key] = set()
     for change in changes:
-        if isinstance(change, Stage | Switch | Sweep):
-            _restore(storage, log_time, change)
-            if isinstance(change, Switch):
-                changed.add(EVERYTHING)
-            continue
-        if isinstance(change, Put):
+        if type(change) is Put:
             _put(storage, change)
+            changed.add(change.key)
+        elif isinstance(change, Require):
+            _require(storage, change.key, change.version)
         elif isinstance(change, Delete):
             _delete(storage, change)
+            changed.add(change.key)
         elif isinstance(change, DeleteScope):
             for id_ in storage.ids(change.key.table, change.key.scope):
                 storage.delete(Key(table=change.key.table, scope=change.key.scope, id=id_))
-        else:
-            _require(storage, change.key, change.version)
-            continue
-        changed.add(change.key)
+            changed.add(change.key)
+        elif isinstance(change, Stage | Switch | Sweep):
+            _restore(storage, log_time, change)
+            if isinstance(change, Switch):
+                changed.add(EVERYTHING)
     return frozenset(changed)
 
 
