@@ -38,9 +38,7 @@ _END_ITEM: Final = b"\x50" + _END
 
 def encode(value: object) -> bytes:
     """One canonical CBOR item (RFC 8949, 4.2.1) of plain values or of a message."""
-    if hasattr(
-        value, "__struct_fields__"
-    ):  # a Struct, told quicker than by isinstance
+    if hasattr(value, "__struct_fields__"):  # a Struct, told quicker than by isinstance
         value = msgspec.to_builtins(value, builtin_types=_BYTES)
     return cbor2.dumps(value)
 
