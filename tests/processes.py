@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -120,12 +120,14 @@ class SmallDisk:
         self.namespace = (
             ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
         )
+        self._mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=700", "none", str(where)]
         self.holder = subprocess.Popen(
-            [*self.namespace, "sh", "-c", f"mount -t tmpfs -o size={megabytes}m none {where} && echo ready && exec sleep 600"],
+            [*self.namespace, "sh", "-c", f"{' '.join(self._mount)} && echo ready && exec sleep 600"],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         assert self.holder.stdout is not None
         self.works = self.holder.stdout.readline() == b"ready\n"
+        self.where, self.megabytes = where, megabytes
         self.path = Path(f"/proc/{self.holder.pid}/root") / where.relative_to("/")
 
     def enter(self) -> list[str]:
@@ -134,13 +136,32 @@ class SmallDisk:
 
     def fill(self) -> None:
         descriptor = os.open(self.path / "filler", os.O_CREAT | os.O_WRONLY)
-        with contextlib.suppress(OSError):  # that it is full is what is wanted
-            while os.write(descriptor, b"f" * 4096):
-                pass
-        os.close(descriptor)
+        try:
+            size = os.statvfs(descriptor)
+            assert size.f_blocks * size.f_frsize <= self.megabytes << 20, "this is the small disk, and no other"
+            with contextlib.suppress(OSError):  # that it is full is what is wanted
+                while os.write(descriptor, b"f" * 4096):
+                    pass
+        finally:
+            os.close(descriptor)
 
     def free(self) -> None:
         (self.path / "filler").unlink()
+
+    def remount(self, how: str) -> None:
+        """`ro` makes it read-only, for root too; `rw` ends that."""
+        subprocess.run([*self.enter(), "mount", "-o", f"remount,{how}", str(self.where)], check=True)
+
+    @contextlib.contextmanager
+    def lost(self) -> Iterator[None]:
+        """It is not mounted, and where it was there is nothing; at the end another one, empty, takes its place."""
+        subprocess.run([*self.enter(), "umount", str(self.where)], check=True)
+        self.where.rmdir()
+        try:
+            yield
+        finally:
+            self.where.mkdir(mode=0o700)
+            subprocess.run([*self.enter(), *self._mount], check=True)
 
     def end(self) -> None:
         self.holder.kill()

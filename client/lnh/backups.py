@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from lnh.sessions import Session
 from lnh_common import archives
@@ -133,10 +133,13 @@ class Backups:
     def download(self, name: str, directory: Path, tell: TellBytes = _tell_no_bytes) -> Path:
         """Copy an archive into a directory here; interrupted, it goes on where it was when it is called again.
 
+        What was there of another archive of this name is fetched anew.
+
         Args:
             tell: is told how many bytes are here, of how many.
 
-        Raises NameUnknown, NameTaken (another file has the name), ArchiveInvalid (what came is not whole), OSError.
+        Raises NameUnknown, NameTaken (another file has the name), ArchiveInvalid (it is damaged there, or changed
+        meanwhile), OSError.
         """
         view = self.show(name)
         target, part = directory / name, directory / f".{name}.part"
@@ -145,28 +148,40 @@ class Backups:
                 return target
             raise NameTaken(f"{target} is there and is not this archive")
         with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
-            at = file.seek(0, os.SEEK_END)
-            if at > view.size:
-                at = file.truncate(0)
-                file.seek(0)
-            while at < view.size:
-                tell(at, view.size)
-                piece = self._session.ask(wire.READ, wire.PieceOf(name=name, offset=at))
-                if not piece.data:
-                    raise ArchiveInvalid(f"{name} is shorter on the member than it was")
-                file.write(piece.data)
-                at += len(piece.data)
-            tell(at, view.size)
-            file.flush()
+            had = file.seek(0, os.SEEK_END)
             try:
-                check(archives.check_copy(file), view)
-            except ArchiveInvalid:
+                try:
+                    self._fetch(file, view, tell)
+                except ArchiveInvalid:
+                    if not had:
+                        raise
+                    file.truncate(0)  # what was here already was of another one
+                    self._fetch(file, view, tell)
+            except ArchiveInvalid as error:
                 part.unlink()
-                raise
+                advice = {"advice": "run it again; if it stays so: lnh backup verify NAME"}
+                raise ArchiveInvalid(f"what came is not the archive that the member showed: {error}", advice) from None
             os.fsync(file.fileno())
         part.replace(target)
         _sync(directory)
         return target
+
+    def _fetch(self, file: BinaryIO, view: ArchiveView, tell: TellBytes) -> None:
+        """Add to a file what it lacks of an archive, and check the whole. Raises ArchiveInvalid, OSError."""
+        at = file.seek(0, os.SEEK_END)
+        if at > view.size:
+            at = file.truncate(0)
+            file.seek(0)
+        while at < view.size:
+            tell(at, view.size)
+            piece = self._session.ask(wire.READ, wire.PieceOf(name=view.name, offset=at))
+            if not piece.data or piece.size != view.size:
+                raise ArchiveInvalid(f"it has {piece.size} bytes now, and had {view.size}")
+            file.write(piece.data)
+            at += len(piece.data)
+        tell(at, view.size)
+        file.flush()
+        check(archives.check_copy(file), view)
 
 
 def copy_in(path: Path, directory: Path) -> str:

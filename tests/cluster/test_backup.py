@@ -1,16 +1,22 @@
-"""A cluster backed up by real processes: made while writes go on, listed, verified, fetched and removed."""
+"""A cluster backed up by real processes: made while writes go on, listed, verified, fetched and removed; and what goes wrong.
+
+Archives are on a small disk of their own, where one may be mounted.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,17 +25,19 @@ import pytest
 
 import lnh
 from lnh import admin
+from lnh.backups import Backups, copy_in
 from lnh.console import Console
 from lnh_common import archives
 from lnh_common.messages import backup, store
 from lnh_services.backup.files import is_scheduled
 from lnh_services.initialise import initialise_member
-from processes import Processes, RunningMember, ask, wait_until
+from processes import Processes, RunningMember, SmallDisk, ask, wait_until
 
 SO, ADMIN, PO, FIRST, KRSO, KRCO = (f"the password of {who}" for who in ("so", "admin", "po", "first", "krso", "krco"))
 PATIENCE = 60.0  # seconds for one operation: this machine may be busy
 ACTIVATION = b"activation secret"
 LNH = str(Path(sys.executable).parent / "lnh")
+MEGABYTES = 32
 
 
 @dataclass
@@ -37,6 +45,7 @@ class Site:
     root: Path
     member: RunningMember
     processes: Processes
+    disk: SmallDisk | None = None
     passwords: dict[str, str] = field(default_factory=dict)
     fingerprint: str = ""
     running: subprocess.Popen[bytes] | None = None
@@ -45,8 +54,21 @@ class Site:
     def client(self) -> Path:
         return self.root / "client"
 
+    @property
+    def archives(self) -> Path:
+        """The member's, as they are seen from here."""
+        return self.disk.path if self.disk is not None else self.member.directory.backup
+
+    def whole(self) -> set[str]:
+        """The names of the archives; each is whole, and nothing else is there."""
+        names = {path.name for path in self.archives.iterdir() if path.name != "filler"}
+        for name in names:
+            with (self.archives / name).open("rb") as file:
+                archives.check_copy(file)
+        return names
+
     def start(self) -> None:
-        self.running = self.member.start()
+        self.running = self.member.start(under=self.disk.enter() if self.disk is not None else ())
 
     def stop(self) -> None:
         assert self.running is not None
@@ -62,8 +84,8 @@ class Site:
     def connect(self) -> lnh.Cluster:
         return lnh.connect("prod", directory=self.client, timeout=PATIENCE)
 
-    def run(self, *words: str, status: int = 0) -> str:
-        """A command as an administrator types it; what it printed."""
+    def run(self, *words: str, status: int | None = 0) -> str:
+        """A command as an administrator types it; what it printed, or with another status (None: any) what it said."""
         done = subprocess.run(
             [LNH, *words, "--timeout", str(PATIENCE)],
             env={**os.environ, **self.passwords, "LNH_CONFIG": str(self.client), "XDG_RUNTIME_DIR": str(self.client)},
@@ -73,8 +95,8 @@ class Site:
             timeout=120,
             check=False,
         )
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout if status == 0 else done.stderr
+        assert status in (None, done.returncode), done.stdout + done.stderr
+        return {None: done.stdout + done.stderr, 0: done.stdout}.get(status, done.stderr)
 
     def json(self, *words: str) -> dict[str, object]:
         found = json.loads(self.run(*words, "--json"))
@@ -112,12 +134,15 @@ def site() -> Iterator[Site]:
     with tempfile.TemporaryDirectory(prefix="lnh-") as place:
         root = Path(place)
         one = Site(root, RunningMember(processes, root / "A", workers=1), processes)
+        disk = SmallDisk(one.member.directory.backup, MEGABYTES)
+        one.disk = disk if disk.works else None
         try:
             one.start()
             set_up(one)
             yield one
         finally:
             processes.end()
+            disk.end()
 
 
 def test_a_backup_is_made_while_writes_go_on_and_is_listed_verified_and_fetched(site: Site, tmp_path: Path) -> None:
@@ -147,9 +172,9 @@ def test_a_backup_is_made_while_writes_go_on_and_is_listed_verified_and_fetched(
     assert about.manifest.items["keyring"] == 1
     assert about.manifest.items["credential"] == 4  # admin, PO, KRSO, KRCO
     assert b"payments" not in copy.read_bytes(), "a stolen archive does not even tell names"
-    assert (site.member.directory.backup / name).stat().st_mode & 0o777 == 0o600
+    assert (site.archives / name).stat().st_mode & 0o777 == 0o600
 
-    there = {path.name for path in site.member.directory.backup.iterdir()}
+    there = {path.name for path in site.archives.iterdir()}
     assert {view["name"] for view in json.loads(site.run("backup", "list", "--json"))} == there >= {name}
     assert site.json("backup", "show", name)["label"] == "prod"
     assert "whole and genuine" in site.run("backup", "verify", name)
@@ -164,14 +189,14 @@ def test_a_backup_is_made_while_writes_go_on_and_is_listed_verified_and_fetched(
 
     damaged = bytearray(copy.read_bytes())
     damaged[len(damaged) // 2] ^= 1
-    (site.member.directory.backup / "damaged.lnhb").write_bytes(damaged)
-    (site.member.directory.backup / "short.lnhb").write_bytes(damaged[:5000])
+    (site.archives / "damaged.lnhb").write_bytes(damaged)
+    (site.archives / "short.lnhb").write_bytes(damaged[:5000])
     assert "is damaged" in site.run("backup", "verify", "damaged.lnhb", status=1)
     assert "ends early" in site.run("backup", "verify", "short.lnhb", status=1)
     assert "no archive none.lnhb" in site.run("backup", "verify", "none.lnhb", status=1)
     for each in ("damaged.lnhb", "short.lnhb"):
         site.run("backup", "delete", each, "--yes")
-    assert {path.name for path in site.member.directory.backup.iterdir()} == there
+    assert {path.name for path in site.archives.iterdir()} == there
     with Console(site.member.directory.root) as console:
         acts = [(record["operation"], record["outcome"]) for record in console.audit()]
     assert ("backup.now", "ok") in acts
@@ -179,11 +204,8 @@ def test_a_backup_is_made_while_writes_go_on_and_is_listed_verified_and_fetched(
 
 
 def test_the_schedule_is_kept_and_says_so(site: Site) -> None:
-    assert site.json("backup", "schedule")["words"] == "none"
     assert "no time zone" in site.run("backup", "schedule", "--daily", "02:30", "--zone", "Mars/North", status=1)
     assert "no member" in site.run("backup", "schedule", "--every", "6", "--on", "nobody", status=1)
-    site.run("backup", "schedule", "--every", "6", "--off", status=2)
-    site.run("backup", "schedule", "--daily", "25:00", status=2)
     weekly = site.json("backup", "schedule", "--weekly", "Sun 02:30", "--zone", "Europe/Berlin", "--on", "A")
     assert weekly["words"] == "weekly on Sunday at 02:30 Europe/Berlin, keeping 7"
 
@@ -205,6 +227,123 @@ def test_the_schedule_is_kept_and_says_so(site: Site) -> None:
 
 def status(site: Site) -> backup.Status:
     return ask(site.member.directory.backup_for_services, backup.STATUS)
+
+
+def due(site: Site, seconds: int) -> None:
+    """A schedule whose newest slot was so many seconds ago."""
+    begun = datetime.fromtimestamp(int(time.time()) - 3 * 3600 - seconds, timezone.utc)
+    site.run("backup", "schedule", "--every", "1", "--from", f"{begun:%Y-%m-%dT%H:%M:%S}")
+
+
+def problems(site: Site) -> set[str]:
+    """What `lnh doctor` finds wrong."""
+    said = json.loads(site.run("doctor", "--json", status=None))
+    return {finding["check"] for finding in said["findings"] if finding["severity"] == "problem"}
+
+
+def test_a_disk_that_is_full_read_only_or_gone_is_told_and_nothing_is_lost(site: Site) -> None:
+    if site.disk is None:
+        pytest.skip("needs root or user namespaces to mount a small file system")
+    site.run("backup", "now")
+    kept = site.whole()
+    some = min(kept)
+    with site.connect() as cluster, admin.login(cluster.connection, "admin", ADMIN) as session:
+        backups = session.backups
+
+        def goes_on() -> None:
+            kept.add(backups.wait(backups.now()).archive)
+            assert site.whole() == kept
+
+        site.disk.fill()
+        told = site.run("backup", "now", status=1)
+        assert "No space left on device" in told
+        assert "try: make room on the disk of" in told
+        assert site.whole() == kept
+        due(site, 60)
+        wait_until(lambda: status(site).last_problem, "the scheduled run", PATIENCE)
+        assert "No space left on device" in status(site).last_problem
+        assert {"backup-failed", "backup-overdue"} <= problems(site)
+        site.disk.free()
+        goes_on()
+
+        site.disk.remount("ro")
+        for act in (lambda: backups.wait(backups.now()), lambda: backups.delete(some)):
+            with pytest.raises(lnh.StorageFailed, match="Read-only file system") as caught:
+                act()
+            assert "write to" in str(caught.value.detail["advice"])
+        backups.wait(backups.verify(some))
+        site.disk.remount("rw")
+        goes_on()
+        due(site, 30)  # a newer slot
+        wait_until(lambda: status(site).last and not status(site).last_problem, "the next scheduled run", PATIENCE)
+        assert site.whole() > kept
+        assert not problems(site) & {"backup-failed", "backup-overdue"}
+        site.run("backup", "schedule", "--off")
+
+        with site.disk.lost():
+            for look in (lambda: backups.wait(backups.now()), backups.list):
+                with pytest.raises(lnh.StorageFailed, match="No such file or directory") as caught:
+                    look()
+                assert "mount its disk" in str(caught.value.detail["advice"])
+            assert "backup-failed" in problems(site)
+        kept = set()
+        goes_on()
+        assert "backup-failed" not in problems(site)
+
+
+def test_backups_at_once_are_made_one_by_one_or_refused(site: Site) -> None:
+    before = site.whole()
+    made: set[str] = set()
+    refused: list[lnh.Busy] = []
+    together = threading.Barrier(3)
+    with site.connect() as cluster, ExitStack() as sessions:
+
+        def make(backups: Backups) -> None:
+            together.wait(PATIENCE)
+            try:
+                made.add(backups.wait(backups.now()).archive)
+            except lnh.Busy as busy:
+                refused.append(busy)
+
+        makers = []
+        for _ in range(3):
+            session = sessions.enter_context(admin.login(cluster.connection, "admin", ADMIN))
+            makers.append(threading.Thread(target=make, args=(session.backups,)))
+        for maker in makers:
+            maker.start()
+        for maker in makers:
+            maker.join(PATIENCE)
+    assert len(made) + len(refused) == len(makers)
+    assert all("to make an archive is under way" in str(busy) for busy in refused)
+    assert made
+    assert site.whole() == before | made
+
+
+def killed(site: Site, name: str) -> None:
+    """A service is killed, and is there again."""
+    before = site.member.service(name).pid
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: site.member.service(name).pid not in (0, before) and site.member.is_ready(), f"the {name} again")
+    if name == "hsm":
+        with Console(site.member.directory.root) as console:
+            console.activate(ACTIVATION)
+
+
+def test_killed_anywhere_a_backup_is_whole_or_not_there_and_the_next_one_is_made(site: Site) -> None:
+    seed = time.time_ns() % 1_000_000
+    print(f"seed {seed}")
+    drawn = random.Random(seed)
+    for victim in ("backup", "backup", "hsm", "store"):
+        with site.connect() as cluster, admin.login(cluster.connection, "admin", ADMIN) as session:
+            session.backups.now()
+            threading.Event().wait(drawn.uniform(0.0, 0.1))  # anywhere in it
+            killed(site, victim)
+            session.abandon()
+        if victim == "backup":
+            site.whole()  # nothing half there, since it was started again
+    made = site.json("backup", "now")["name"]
+    assert made in site.whole()
+    assert "whole and genuine" in site.run("backup", "verify", str(made))
 
 
 def test_a_restore_puts_everything_back_on_the_running_cluster(site: Site, tmp_path: Path) -> None:
@@ -276,7 +415,9 @@ def test_a_cluster_comes_back_from_an_archive_and_its_hsms_state_alone(site: Sit
         before = console.cluster().member
     site.stop()
     shutil.copytree(directory.data("hsm"), tmp_path / "hsm")
-    shutil.rmtree(directory.root)
+    for path in (*site.archives.iterdir(), *directory.root.iterdir()):
+        if path != directory.backup:  # where the disk is mounted
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     initialise_member(directory, site.member.settings)
     shutil.copytree(tmp_path / "hsm", directory.data("hsm"), dirs_exist_ok=True)
     site.start()
@@ -289,7 +430,18 @@ def test_a_cluster_comes_back_from_an_archive_and_its_hsms_state_alone(site: Sit
     at_console = ("--member-dir", str(directory.root))
     site.run("backup", "restore", str(tmp_path / "damaged.lnhb"), *at_console, status=1)
     assert "no archive gone.lnhb" in site.run("backup", "restore", "gone.lnhb", *at_console, status=1)
-    site.run("backup", "restore", str(tmp_path / name), *at_console)
+    seed = time.time_ns() % 1_000_000
+    print(f"seed {seed}")
+    drawn = random.Random(seed)
+    copy_in(tmp_path / name, site.archives)
+    with suppress(lnh.AlreadyDone):  # it was done when it was killed
+        for victim in ("backup", "store"):
+            with Console(directory.root) as console:
+                console.restore_cluster(name, SO)
+            threading.Event().wait(drawn.uniform(0.0, 0.3))  # anywhere in it
+            killed(site, victim)
+    told = site.run("backup", "restore", str(tmp_path / name), *at_console, status=None)
+    assert "this member has the cluster again" in told or "this member's store holds the cluster" in told
     with Console(directory.root) as console:
         assert console.cluster().member != before, "no member's id is used twice"
         assert console.verify_audit().problem == ""

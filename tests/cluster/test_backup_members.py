@@ -8,15 +8,17 @@ import random
 import signal
 import subprocess
 import threading
+import time
 from contextlib import suppress
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
 import lnh
 from lnh import admin
+from lnh.cli import local
 from lnh.cli.children import program
 from lnh.cli.local import Member
-from lnh_common import archives
 from lnh_common.messages import store
 from lnh_services.paths import MemberDirectory
 from members import Load, Members, private_key
@@ -67,9 +69,13 @@ def test_a_restore_through_any_member_is_one_on_all_of_them(members: Members, tm
         public, private = sessions[2].generate_keypair(lnh.KeyType.EC, curve="P-256", label="before")
         signature = private.sign(b"data", lnh.Mechanism.ECDSA_SHA256)
     before = everywhere(members)
+    members.steps.run("lnh", "group", "create", "far")
+    members.steps.run("lnh", "member", "move", c.name, "far")
     made = json.loads(members.steps.run("lnh", "backup", "now", "--to", tmp_path, "--json", through=b))
     with members.sessions() as sessions:
         sessions[0].generate_keypair(lnh.KeyType.EC, curve="P-256", label="since")
+        members.steps.run("lnh", "member", "move", c.name, "local")
+        members.steps.run("lnh", "group", "delete", "far", "--yes")
         numbers = iter(range(1_000_000))
 
         def write() -> None:
@@ -89,6 +95,10 @@ def test_a_restore_through_any_member_is_one_on_all_of_them(members: Members, tm
     assert {type(error) for load in loads for error in load.errors} == {lnh.ClusterRestored}
     assert everywhere(members) == before
     members.all_read_write()
+    shown = json.loads(members.steps.run("lnh", "member", "list", "--json", through=a))
+    assert {view["name"]: view["group"] for view in shown} == {a.name: "local", b.name: "local", c.name: "far"}
+    members.steps.run("lnh", "member", "move", c.name, "local")
+    members.steps.run("lnh", "group", "delete", "far", "--yes")
     with members.sessions() as sessions:
         for session in sessions:
             kept = session.get_object(public.handle)
@@ -103,7 +113,9 @@ def test_a_restore_through_any_member_is_one_on_all_of_them(members: Members, tm
 
 def test_killed_at_any_point_a_restore_is_done_or_did_not_happen(members: Members) -> None:
     a, b, _ = members.all
-    drawn = random.Random(7)  # where to kill
+    seed = time.time_ns() % 1_000_000
+    print(f"seed {seed}")
+    drawn = random.Random(seed)  # where to kill
     with members.sessions() as sessions:
         for number in range(40):  # so that there is something to do
             sessions[0].generate_key(lnh.KeyType.GENERIC_SECRET, 4096, label=f"load-{number}")
@@ -147,27 +159,46 @@ def test_killed_at_any_point_a_restore_is_done_or_did_not_happen(members: Member
     )  # fmt: skip
 
 
-def test_killed_at_any_point_a_backup_leaves_whole_archives_only(members: Members) -> None:
-    a = members.all[0]
-    drawn = random.Random(11)  # where to kill
-    directory = MemberDirectory(a.directory).backup
-    for _ in range(2):
-        cluster, session = administration(members, a)
-        with cluster, session:
-            session.backups.now()
-            threading.Event().wait(drawn.uniform(0.0, 0.1))
-            os.kill(backup_service(a), signal.SIGKILL)
-        for path in directory.glob("*.lnhb"):
-            with path.open("rb") as file:
-                archives.check_copy(file)
+def test_a_member_that_is_removed_while_it_backs_up_is_replaced_and_leaves_nothing_half_done(members: Members) -> None:
+    members.all_read_write()
+    primary, chosen = members.primary(), Member(members.place.root, "w")
+    steps, patiently = members.steps, ("--timeout", "60")
+    invitation = members.place.root / "invitation-w"
+    try:
+        local.prepare(steps, chosen)
+        steps.run("lnh", "member", "invite", "--output", invitation)
+        steps.run("lnh", "cluster", "join", "--member-dir", chosen.directory, "--invitation", invitation)
+        steps.wait_for(primary, {member.name: "read-write" for member in (*members.all, chosen)})
 
-    def made() -> bool:
-        cluster, session = administration(members, a)
-        with cluster, session, suppress(lnh.LnhError):
-            job = session.backups.wait(session.backups.now())
-            session.backups.wait(session.backups.verify(job.archive))
-            return True
-        return False
+        directory, pid = MemberDirectory(chosen.directory).backup, backup_service(chosen)
+        since = datetime.fromtimestamp(int(time.time()) - 3 * 3600 - 60, timezone.utc)
+        words = ("--every", "1", "--from", f"{since:%Y-%m-%dT%H:%M:%S}", "--on", chosen.name)
+        steps.run("lnh", "backup", "schedule", *words, through=primary)
+        ends = time.monotonic() + WITHIN
+        while not (half := list(directory.glob(".*"))):  # it is not there for long
+            assert time.monotonic() < ends, "the chosen member begins no backup"
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            run = scheduled(members, primary)
+            assert (run["name"], run["ended"]) == (chosen.name, 0)
+            steps.run("lnh", "member", "remove", chosen.name, "--yes", *patiently, through=primary)
+            wait_until(lambda: scheduled(members, primary)["name"] == primary.name, "another that makes it", WITHIN)
+            wait_until(lambda: scheduled(members, primary)["archive"], "its archive", WITHIN)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        run = scheduled(members, primary)
+        assert run["problem"] == ""
+        steps.run("lnh", "backup", "verify", str(run["archive"]), through=primary)
+        wait_until(lambda: not any(path.exists() for path in half), "the end of what was half done", WITHIN)
+        assert not list(directory.glob(".*"))
+    finally:
+        chosen.stop()
+        steps.run("lnh", "backup", "schedule", "--off", through=primary)
 
-    wait_until(made, "the backup service, back again", WITHIN)
-    assert not list(directory.glob(".*")), "what was half written is gone"
+
+def scheduled(members: Members, through: Member) -> dict[str, object]:
+    """The schedule's last run."""
+    shown = json.loads(members.steps.run("lnh", "backup", "schedule", "--json", through=through))
+    found = shown["run"]
+    assert isinstance(found, dict)
+    return found

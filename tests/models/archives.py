@@ -27,12 +27,21 @@ def cluster(number: int = 1, generation: int = 1) -> Cluster:
     )
 
 
-def written(plaintext: bytes, pieces: int = 1, id_: bytes = b"a" * 16, whose: Cluster | None = None) -> bytes:
+def written(
+    plaintext: bytes,
+    pieces: int = 1,
+    id_: bytes = b"a" * 16,
+    whose: Cluster | None = None,
+    *,
+    instance: bytes = b"n" * 16,
+    index: int = 7,
+    created: int = 1_700_000_000_000,
+) -> bytes:
     whose = whose or cluster()
     key, wrapped = keys.new_key(whose, id_)
     header = Header(
-        archives.FORMAT, id_, whose.id, whose.label, b"n" * 16, whose.newest_smk().generation, wrapped,
-        archives.new_prefix(), CHUNK, 1_700_000_000_000, 7, "A", lnh_common.VERSION,
+        archives.FORMAT, id_, whose.id, whose.label, instance, whose.newest_smk().generation, wrapped,
+        archives.new_prefix(), CHUNK, created, index, "A", lnh_common.VERSION,
     )  # fmt: skip
     file = io.BytesIO()
     writer = Writer(file.write, header, key)

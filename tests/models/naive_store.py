@@ -15,7 +15,19 @@ from lnh_common.errors import (
     OutcomeUnknown,
     VersionConflict,
 )
-from lnh_common.messages.store import Commit, Delete, DeleteScope, Item, Key, Put, Stage, Sweep, Switch
+from lnh_common.messages.store import (
+    Commit,
+    Delete,
+    DeleteScope,
+    Item,
+    Key,
+    Put,
+    Stage,
+    Sweep,
+    Switch,
+    Unchanged,
+    versions_hash,
+)
 from lnh_services.store.state import Answer
 
 
@@ -84,6 +96,11 @@ class Naive:
             return
         if isinstance(change, DeleteScope):
             self.items = {k: i for k, i in self.items.items() if not _same_scope(k, change.key)}
+            return
+        if isinstance(change, Unchanged):
+            there = sorted((k.id, i.version) for k, i in self.items.items() if _same_scope(k, change.key))
+            if versions_hash(there) != change.hash:
+                raise VersionConflict
             return
         old = self.items.get(change.key)  # type: ignore[attr-defined]
         version = old.version if old else 0

@@ -67,6 +67,9 @@ class DictStorage:
     def ids(self, table: str, scope: bytes) -> list[bytes]:
         return [item.key.id for item in self.in_scope(table, scope)]
 
+    def versions(self, table: str, scope: bytes) -> list[tuple[bytes, int]]:
+        return [(item.key.id, item.version) for item in self.in_scope(table, scope)]
+
     def count(self, table: str, scope: bytes) -> int:
         return len(self.ids(table, scope))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 
 from lnh_common.errors import LnhError, ObjectUnknown, VersionConflict
-from lnh_common.messages.store import Change, Delete, DeleteScope, Key, Put, Stage, Sweep, Switch
+from lnh_common.messages.store import Change, Delete, DeleteScope, Key, Put, Stage, Sweep, Switch, Unchanged
 from models.linearizability import Operation
 
 Value = tuple[int, bytes]  # version and head
@@ -73,7 +73,7 @@ class VersionedItems:
             for key in self._in_scope(change.key):
                 items[self._place[key]] = None
             return None
-        assert not isinstance(change, Stage | Switch | Sweep), "restores are not modelled"
+        assert not isinstance(change, Unchanged | Stage | Switch | Sweep), "restores are not modelled"
         place = self._place[change.key]
         found = items[place]
         version = found[0] if found is not None else 0

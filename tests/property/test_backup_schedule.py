@@ -139,11 +139,12 @@ def due(run: Run | None, now: int = NOON, me: bytes = A, runs: bytes = A, at_it:
     return rules.plan(DAILY, run, now, me, runs, works=there, at_it=at_it).slot
 
 
-def test_the_runner_is_the_chosen_member_while_it_is_there_and_else_the_primary() -> None:
+def test_the_runner_is_the_chosen_member_while_it_can_change_something_and_else_the_primary() -> None:
     chosen = replace(DAILY, member=B)
-    there = members(a="read-write", b="read-only", c="read-write")
-    assert rules.runner(DAILY, there, C) == C
-    assert rules.runner(chosen, there, C) == B
+    assert rules.runner(DAILY, members(a="read-write", b="read-write", c="read-write"), C) == C
+    assert rules.runner(chosen, members(b="read-write", c="read-write"), C) == B
+    assert rules.runner(chosen, members(b="diverged", c="read-write"), C) == B
+    assert rules.runner(chosen, members(b="read-only", c="read-write"), C) == C, "it cannot claim a slot"
     assert rules.runner(chosen, members(a="read-write", b="unreachable"), A) == A
     assert rules.runner(chosen, members(a="read-write"), A) == A
 

@@ -12,7 +12,21 @@ from hypothesis import strategies as st
 
 from lnh_common import limits
 from lnh_common.errors import ArgumentInvalid, DeadlineExceeded, OutcomeUnknown
-from lnh_common.messages.store import Change, Commit, Delete, DeleteScope, Item, Key, Put, Require, Stage, Sweep, Switch
+from lnh_common.messages.store import (
+    Change,
+    Commit,
+    Delete,
+    DeleteScope,
+    Item,
+    Key,
+    Put,
+    Require,
+    Stage,
+    Sweep,
+    Switch,
+    Unchanged,
+    versions_hash,
+)
 from lnh_services.store import items, state
 from lnh_services.store.eras import ABANDONED_MS, EVERYTHING
 from lnh_services.store.log import Milliseconds
@@ -53,6 +67,13 @@ changes = st.one_of(
     st.builds(Delete, key=keys(), expected=st.none() | versions),
     st.builds(DeleteScope, key=st.builds(Key, table=st.sampled_from(["t", "u"]), scope=scopes)),
     st.builds(Require, key=keys(), version=versions),
+    st.builds(
+        Unchanged,
+        key=st.builds(Key, table=st.sampled_from(["t", "u"]), scope=scopes),
+        hash=st.lists(st.tuples(ids, st.integers(1, 2)), max_size=2, unique_by=lambda each: each[0])
+        .map(sorted)
+        .map(versions_hash),
+    ),
 )
 
 

@@ -11,7 +11,13 @@ from lnh_common.errors import DeadlineExceeded
 from lnh_common.messages import admin, membership, objects, session
 from lnh_common.messages.base import Operation
 from lnh_services.balancer.clients import Question
-from lnh_services.balancer.neighbours import ASK_EVERY, ASK_EVERY_ALONE, MARGIN, Neighbours
+from lnh_services.balancer.neighbours import (
+    ASK_EVERY,
+    ASK_EVERY_ALONE,
+    ASK_EVERY_AT_LEAST,
+    MARGIN,
+    Neighbours,
+)
 from lnh_services.balancer.operations import AT_THE_DOOR, ROUTED, STAYS
 
 DOOR, OTHER, THIRD = (bytes([number]) * 32 for number in (1, 2, 3))
@@ -47,7 +53,7 @@ def test_work_is_done_elsewhere_until_the_lease_ends_as_counted_from_the_questio
     neighbours = told(view(member(1, DOOR), member(2, OTHER), lease_ms=1500))
     assert neighbours.alone(100.0) == ""
     assert neighbours.alone(101.5 - MARGIN - 0.01) == ""
-    assert neighbours.alone(101.5 - MARGIN) == "its lease has ended"
+    assert neighbours.alone(101.5 - MARGIN) == "membership has not said lately that its lease goes on"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +63,7 @@ def test_work_is_done_elsewhere_until_the_lease_ends_as_counted_from_the_questio
             view(msgspec.structs.replace(member(1, DOOR), state="read-only"), member(2, OTHER), lease_ms=0),
             "it is read-only",
         ),
+        (view(member(1, DOOR), member(2, b""), lease_ms=1500), "there is no other member to work with"),
         (view(member(2, OTHER), lease_ms=1500), "it is not listed with its balancer's key"),
         (msgspec.structs.replace(view(member(1, b"")), cluster=b"", lease_ms=0), "there is no cluster"),
     ],
@@ -90,6 +97,25 @@ def test_the_view_is_asked_for_often_while_there_are_others_and_errors_end_nothi
     assert asks(steps.send(None))
     assert steps.send(view(member(1, DOOR))) == ASK_EVERY_ALONE
     assert neighbours.others == {}
+
+
+@pytest.mark.parametrize(
+    ("shown", "pause"),
+    [
+        (view(member(1, DOOR), member(2, OTHER), lease_ms=1500), ASK_EVERY),
+        (view(member(1, DOOR), member(2, OTHER), lease_ms=600), 0.3),
+        (view(member(1, DOOR), member(2, OTHER), lease_ms=10), ASK_EVERY_AT_LEAST),
+        (view(member(1, DOOR), member(2, OTHER), lease_ms=0), ASK_EVERY),
+        (view(member(1, DOOR), lease_ms=900), ASK_EVERY_ALONE),
+        (view(member(2, OTHER)), ASK_EVERY),
+        (msgspec.structs.replace(view(member(1, b"")), cluster=b"", lease_ms=0), ASK_EVERY),
+    ],
+    ids=["usual", "a short lease", "one about to end", "read-only", "one member", "not listed yet", "no cluster yet"],
+)
+def test_the_view_is_asked_for_again_before_what_it_vouched_for_ends(shown: membership.View, pause: float) -> None:
+    steps = Neighbours(DOOR).follow(lambda: 100.0)
+    next(steps)
+    assert steps.send(shown) == pause
 
 
 def test_what_is_about_a_member_is_told_apart_from_what_any_may_do() -> None:

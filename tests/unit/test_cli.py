@@ -222,3 +222,32 @@ def test_the_command_line_starts_without_loading_the_sdk() -> None:
     code = "import sys; from lnh.cli.main import tree; tree(); print(*(m for m in ('zmq', 'cryptography', 'rich') if m in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert loaded.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ("--every 6 --off", "more than one schedule"),
+        ("--daily 25:00", "no time of day"),
+        ("--weekly Sunday", "no time of day"),
+        ("--weekly Someday", "no day of the week"),
+        ("--keep 3", "--keep without"),
+        ("--on member-b", "--on without"),
+        ("--off --keep 3", "--keep without"),
+        ("--zone UTC", "--zone without"),
+        ("--every 6 --zone UTC", "--zone without"),
+        ("--daily 02:30 --from 2026-01-01T00:00", "--from without"),
+    ],
+)
+def test_a_schedule_that_says_too_much_or_too_little_is_refused_before_anybody_logs_in(words: str, what: str) -> None:
+    result = runner.invoke(app, ["backup", "schedule", *words.split()])
+    assert result.exit_code == terminal.USAGE
+    assert what in result.output
+    assert "try:" in result.output
+
+
+def test_a_place_that_cannot_take_an_archive_is_refused_before_one_is_made(tmp_path: Path) -> None:
+    for words in (["now"], ["download", "prod-20260101T000000Z.lnhb"]):
+        result = runner.invoke(app, ["backup", *words, "--to", str(tmp_path / "none")])
+        assert result.exit_code == terminal.USAGE
+        assert "is no directory" in result.output

@@ -51,6 +51,7 @@ from models.worker import material
 OBJECT = Key(table="object", scope=b"k" * 16, id=b"o" * 16)
 NEW_OBJECT = Key(table="object", scope=b"k" * 16, id=b"n" * 16)
 CLIENT = b"c" * 16
+GROUPING = Key(table="backup", id=b"groups")  # what a restore leaves to be done
 
 
 class Lost(Exception):
@@ -142,15 +143,16 @@ class World:
         items = sorted(
             self.desk.store.items.storage.items.values(), key=lambda item: (item.key.table, item.key.scope, item.key.id)
         )
+        rows = [_row(item) for item in items]
         key, wrapped = keys.new_key(self.cluster, b"a" * 16)
         header = archives.Header(
             archives.FORMAT, b"a" * 16, self.cluster.id, self.cluster.label, self.records().instance, 1, wrapped,
             archives.new_prefix(), 1024, 1_700_000_000_000, 7, "a", lnh_common.VERSION,
         )  # fmt: skip
         writer = archives.Writer(io.BytesIO().write, header, key)
-        manifest = writer.finish(dict(Counter(item.key.table for item in items)))
+        manifest = writer.finish(dict(Counter(row[0] for row in rows)))
         seal = keys.seal_manifest(self.cluster, writer.header_bytes, manifest)
-        return backup.Opening(header=writer.header_bytes, manifest=manifest, seal=seal), [_row(item) for item in items]
+        return backup.Opening(header=writer.header_bytes, manifest=manifest, seal=seal), rows
 
     def restoring(self) -> tuple[Restoring, Watched]:
         """A core that has just started."""
@@ -207,11 +209,11 @@ def check_restored(world: World) -> None:
     assert NEW_OBJECT not in seen
     assert seen[Key(table="dismissal", id=b"d" * 16)][1] == b"proof", "what is known of the dismissed stays"
     expected = {Key(table=row[0], scope=row[1], id=row[2]): row for row in world.archive[1] if row[0] != "lock"}
-    assert {key for key in seen if key.table not in ("dismissal", "audit")} == set(expected)
+    assert {key for key in seen if key.table not in ("dismissal", "audit") and key != GROUPING} == set(expected)
     for key, (version, head, tags) in seen.items():
         item = world.desk.store.items.storage.get(key)
         assert item is not None
-        if key.table in ("dismissal", "audit"):
+        if key.table in ("dismissal", "audit") or key == GROUPING:
             continue
         if key.table == "cluster":
             assert version > expected[key][3]
@@ -375,21 +377,117 @@ def test_an_empty_store_is_filled_and_its_own_records_kept(tmp_path: Path) -> No
     play(tmp_path, scene)
 
 
+def grouped_otherwise(world: World) -> None:
+    """Members are in other groups than they were."""
+    there = world.desk.store
+
+    def member(letter: bytes, group: str) -> store.MemberInfo:
+        name = letter.decode()
+        return store.MemberInfo(id=letter * 16, name=name, host="h", port=ord(letter), key=letter * 32, group=group)
+
+    there.groups = {"local", "since", "used"}
+    there.members = (member(b"a", "since"), member(b"b", "local"), member(b"n", "used"))
+    world.grouping = Grouping(
+        groups=("far", "local"), members=((b"a" * 16, "far"), (b"b" * 16, "local"), (b"g" * 16, "far"))
+    )  # fmt: skip
+
+
+def check_grouped(world: World) -> None:
+    there = world.desk.store
+    assert [each.group for each in there.members] == ["far", "local", "used"]
+    assert there.groups == {"far", "local", "used"}, "one that is in use stays"
+    assert GROUPING not in world.seen()
+
+
 def test_members_go_back_to_their_groups_and_others_stay(tmp_path: Path) -> None:
     async def scene(world: World) -> None:
-        there = world.desk.store
-
-        def member(letter: bytes, group: str) -> store.MemberInfo:
-            name = letter.decode()
-            return store.MemberInfo(id=letter * 16, name=name, host="h", port=ord(letter), key=letter * 32, group=group)
-
-        there.groups = {"local", "since", "used"}
-        there.members = (member(b"a", "since"), member(b"b", "local"), member(b"n", "used"))
-        world.grouping = Grouping(
-            groups=("far", "local"), members=((b"a" * 16, "far"), (b"b" * 16, "local"), (b"g" * 16, "far"))
-        )  # fmt: skip
+        grouped_otherwise(world)
         await world.restore(world.restoring()[0])
-        assert [each.group for each in there.members] == ["far", "local", "used"]
-        assert there.groups == {"far", "local", "used"}, "one that is in use stays"
+        check_grouped(world)
+
+    play(tmp_path, scene)
+
+
+def test_whoever_is_primary_later_brings_members_back_to_their_groups_when_the_restorer_died(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        grouped_otherwise(world)
+        restoring, watched = world.restoring()
+
+        async def die(commit: Commit) -> None:
+            if any(isinstance(change, Switch) for change in commit.changes):
+                watched.dies_after = watched.commits
+
+        watched.before = die
+        with pytest.raises(Lost):
+            await world.restore(restoring)
+        check_restored(world)
+        assert GROUPING in world.seen()
+        archive = world.made()
+        assert any(row[0] == "backup" for row in archive[1]), "an archive of this moment has it too"
+
+        again, _ = world.restoring()
+        await again.tidy()
+        assert GROUPING in world.seen(), "this member is not primary"
+        world.desk.store.primary = world.desk.store.member
+        world.desk.store.lose_answer_of = len(world.desk.store.asked) + 5  # of the first group or move
+        await again.tidy()
+        assert GROUPING in world.seen(), "not all is done"
+        await again.tidy()
+        check_grouped(world)
+        world.grouping = Grouping(members=((b"a" * 16, "local"),))
+        world.archive = archive
+        await world.restore(again)
+        assert GROUPING not in world.seen(), "what an archive has of an earlier restore is not done again"
+
+    play(tmp_path, scene)
+
+
+def test_of_any_number_of_clients_one_that_is_revoked_at_the_last_moment_stays_revoked(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        ids = [number.to_bytes(16, "big") for number in range(1, 4200)]
+        records = world.records()
+        for at in range(0, len(ids), 500):
+            await world.change(
+                *(
+                    records.put(replace(_client(revoked=False), id=id_), id_, 0, unique=id_.hex())
+                    for id_ in ids[at : at + 500]
+                )
+            )
+        world.archive = world.made()
+        restoring, watched = world.restoring()
+
+        async def revoke(commit: Commit) -> None:
+            if any(isinstance(change, Switch) for change in commit.changes):
+                watched.before = None
+                last = replace(_client(revoked=True), id=ids[-1])
+                await world.change(world.records().put(last, ids[-1], 1, unique=ids[-1].hex()))
+
+        watched.before = revoke
+        await world.restore(restoring, at_once=1000)
+        records = world.records()
+        found = {}
+        for id_ in (ids[-1], ids[-2], ids[0]):
+            item = world.desk.store.items.storage.get(records.key_of(ClientRecord, id_))
+            assert item is not None
+            found[id_] = records.read(ClientRecord, item).revoked
+        assert found == {ids[-1]: True, ids[-2]: False, ids[0]: False}
+
+    play(tmp_path, scene)
+
+
+def test_what_a_backup_service_that_died_had_begun_stands_in_nobodys_way(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        restoring, _ = world.restoring()
+        ticket = restoring.allow(b"1" * 16, "x.lnhb", check=False)
+        await restoring.abandon(backup.NO_TICKET)  # the service is started: nothing was begun
+        await restoring.begin(backup.BeginRestore(ticket=ticket, opening=world.archive[0]))
+        await restoring.rows(backup.RestoreRows(ticket=ticket, number=0, rows=tuple(world.archive[1][:1])))
+        with pytest.raises(Busy):
+            restoring.allow(b"2" * 16, "x.lnhb", check=False)
+        await restoring.abandon(backup.NO_TICKET)
+        with pytest.raises(PermissionDenied):
+            await restoring.rows(backup.RestoreRows(ticket=ticket, number=1, rows=()))
+        await world.restore(restoring)
+        check_restored(world)
 
     play(tmp_path, scene)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 app = noun("backup", "The whole cluster in one encrypted file, on the member that is asked.")
 
 _TIMES = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+KEEP = 7
 _COLUMNS = ("name", "made", "label", "index", "size", "member", "problem")
 
 Name = Annotated[str, typer.Argument(help="Of the archive: lnh backup list.")]
@@ -50,6 +52,14 @@ def wait(backups: Backups, job: JobView, what: str) -> JobView:
         return backups.wait(job, lambda now: advance(now.done, now.total))
 
 
+def check_place(directory: Path) -> None:
+    """Refuse a directory that nothing can be copied to, before anything is done."""
+    if not directory.is_dir():
+        terminal.refuse(f"{directory} is no directory", f"mkdir {directory}, or name one that is there", terminal.USAGE)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        terminal.refuse(f"{directory} may not be written to", "name another directory", terminal.USAGE)
+
+
 def fetch(backups: Backups, name: str, directory: Path) -> Path:
     """Download an archive, with a bar."""
     with progress(f"download {name}") as advance:
@@ -69,6 +79,8 @@ def now(
     to: Annotated[Path | None, typer.Option(help="Copy it to this directory here, too.", file_okay=False)] = None,
 ) -> None:
     """Make an archive of the cluster as it is; writes go on meanwhile."""
+    if to is not None:
+        check_place(to)
     with options.administration() as session:
         backups = session.backups
         job = wait(backups, backups.now(), "backup")
@@ -115,6 +127,7 @@ def download(
     to: Annotated[Path, typer.Option(help="The directory here.", file_okay=False)] = Path(),
 ) -> None:
     """Copy an archive to this machine; interrupted, it goes on where it was when it is run again."""
+    check_place(to)
     with options.administration() as session:
         path = fetch(session.backups, name, to)
     options.say(f"downloaded {path}", name=name, path=str(path))
@@ -138,8 +151,10 @@ def schedule(
     ] = None,
     daily: Annotated[str | None, typer.Option(metavar="HH:MM", help="Every day at this time.")] = None,
     weekly: Annotated[str | None, typer.Option(metavar="'DAY HH:MM'", help="Every week, as 'Sunday 02:30'.")] = None,
-    zone: Annotated[str, typer.Option(help="The time zone of those times.")] = "UTC",
-    keep: Annotated[int, typer.Option(min=1, max=1000, help="Of those it made, the newest so many stay.")] = 7,
+    zone: Annotated[str | None, typer.Option(help="The time zone of --daily or --weekly; else UTC.")] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Of those it made, the newest so many stay; else 7.")
+    ] = None,
     on: Annotated[str | None, typer.Option(help="The member that makes them; else the primary does.")] = None,
     off: Annotated[bool, typer.Option("--off", help="Make none by itself any more.")] = False,
 ) -> None:
@@ -147,8 +162,11 @@ def schedule(
     ways = [way for way in (every, daily, weekly, off or None) if way is not None]
     if len(ways) > 1:
         terminal.refuse("more than one schedule", "one of --every, --daily, --weekly, --off", terminal.USAGE)
+    _check_fit({"--keep": keep, "--on": on}, every or daily or weekly, "--every, --daily or --weekly")
+    _check_fit({"--from": begins}, every, "--every")
+    _check_fit({"--zone": zone}, daily or weekly, "--daily or --weekly")
+    wanted = _wanted(every, begins, daily, weekly, zone or "UTC", keep or KEEP)
     with options.administration() as session:
-        wanted = _wanted(every, begins, daily, weekly, zone, keep)
         if wanted is not None and on is not None:
             from msgspec.structs import replace
 
@@ -167,6 +185,13 @@ def schedule(
         record["by"] = run.name
         record["result"] = run.problem or run.archive or "under way"
     options.record(record)
+
+
+def _check_fit(said: dict[str, Any], fits: object, what: str) -> None:
+    """Refuse options that say nothing without others: a schedule is given whole."""
+    for name, value in said.items():
+        if value is not None and not fits:
+            terminal.refuse(f"{name} without {what}", f"the whole schedule in one command: {what}", terminal.USAGE)
 
 
 def _wanted(

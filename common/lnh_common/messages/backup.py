@@ -366,6 +366,9 @@ class Ticket(Confidential):
     ticket: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
+NO_TICKET: Final = bytes(32)  # of no restore: whatever was begun is given up, as who began it was ended
+
+
 class RestoreOrder(Confidential):
     """A restore to begin, and the ticket for it."""
 

@@ -7,6 +7,7 @@ must hold when a change is applied is said by its guards, so that it holds on ev
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Annotated, Any, Final
 
@@ -79,6 +80,26 @@ class Require(Message, tag="require"):
     version: int
 
 
+class Unchanged(Message, tag="unchanged"):
+    """Change nothing, but refuse the whole commit unless a table's scope has these items in these versions.
+
+    Args:
+        key: names the scope; its `id` is empty.
+        hash: as `versions_hash` makes it. Otherwise VersionConflict.
+    """
+
+    key: Key
+    hash: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+
+def versions_hash(versions: Iterable[tuple[bytes, int]]) -> bytes:
+    """SHA-256 that stands for the ids and versions of a scope's items, which come in the order of their ids."""
+    whole = hashlib.sha256()
+    for id_, version in versions:
+        whole.update(len(id_).to_bytes(1, "big") + id_ + version.to_bytes(8, "big"))
+    return whole.digest()
+
+
 class Stage(Message, tag="stage"):
     """Lay items aside, just as they are, for a restore; nobody sees them before its Switch.
 
@@ -109,7 +130,7 @@ class Sweep(Message, tag="sweep"):
     limit: Annotated[int, msgspec.Meta(ge=1, le=65536)]
 
 
-Change = Put | Delete | DeleteScope | Require | Stage | Switch | Sweep
+Change = Put | Delete | DeleteScope | Require | Unchanged | Stage | Switch | Sweep
 
 
 class Commit(Message):
@@ -514,6 +535,12 @@ class Reading(Message):
     size: int
 
 
+class ReadingRef(Message):
+    """The reading that is given up; another one, or none, is no error."""
+
+    id: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+
+
 class ReadPart(Message):
     """Ask for part `number` (from 0); the last one asked for may be asked for again."""
 
@@ -530,6 +557,7 @@ class Part(Message):
 GET: Final = operation("store.get", Get, Got)
 READING_BEGIN: Final = operation("store.reading.begin", Empty, Reading)
 READING_PART: Final = operation("store.reading.part", ReadPart, Part)
+READING_END: Final = operation("store.reading.end", ReadingRef, Empty)
 SCAN: Final = operation("store.scan", Scan, Scanned)
 COUNT: Final = operation("store.count", Count, Counted)
 COMMIT: Final = operation("store.commit", Commit, Committed, effect=Effect.WRITE)

@@ -6,21 +6,38 @@ is durable when `finish` returns; what a crash leaves is removed at the next sta
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import threading
+import time
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from lnh_common import archives
-from lnh_common.archives import Outline
+from lnh_common.archives import Header, Outline
 from lnh_common.errors import ArchiveInvalid, NameTaken, NameUnknown, StorageFailed
 from lnh_common.messages.backup import ARCHIVES_SHOWN, ArchiveView, Piece
 from lnh_services.durable import sync_directory
 
 SCHEDULED: Final = "-auto"  # ends the name of what the schedule made
 _PART: Final = ".part"
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_ADVICE: Final = {
+    **dict.fromkeys(_FULL, "make room on the disk of {0}: lnh backup delete NAME, a smaller --keep, or a larger disk"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "let the member's user write to {0}"),
+    **dict.fromkeys((errno.ENOENT, errno.ENOTDIR), "put {0} back: mount its disk, or mkdir -m 700"),
+}
+
+
+def refused(directory: Path, error: OSError) -> StorageFailed:
+    """What the disk said, and what to do about it."""
+    advice = _ADVICE.get(error.errno or 0)
+    return StorageFailed(
+        f"{directory}: {error.strerror}", {"advice": f"{advice.format(directory)}; then again"} if advice else {}
+    )
 
 
 def name_of(label: str, created_ms: int, *, scheduled: bool) -> str:
@@ -50,16 +67,20 @@ class Archives:
                 if entry.name.endswith(archives.SUFFIX) and not entry.name.startswith(".") and entry.is_file()
             ]
         except OSError as error:
-            raise StorageFailed(f"{self.directory}: {error.strerror}") from error
+            raise refused(self.directory, error) from error
         return [name for _, name in sorted(found)]
 
-    def tidy(self) -> None:
-        """Remove what a crash left half written. Raises StorageFailed."""
+    def tidy(self, idle: float = 0.0) -> None:
+        """Remove what was left half written, by a crash or by whoever brought it, for so many seconds at least.
+
+        Raises StorageFailed.
+        """
         try:
             for path in self.directory.glob(f".*{_PART}"):
-                path.unlink(missing_ok=True)
+                if not idle or time.time() - path.stat().st_mtime > idle:
+                    path.unlink(missing_ok=True)
         except OSError as error:
-            raise StorageFailed(f"{self.directory}: {error.strerror}") from error
+            raise refused(self.directory, error) from error
 
     def views(self) -> tuple[ArchiveView, ...]:
         """The newest archives, oldest first. Raises StorageFailed."""
@@ -84,7 +105,7 @@ class Archives:
         except FileNotFoundError:
             raise NameUnknown(f"no archive {name} on this member") from None
         except OSError as error:
-            raise StorageFailed(f"{name}: {error.strerror}") from error
+            raise refused(self.directory, error) from error
         return os.fdopen(descriptor, "rb")
 
     def piece(self, name: str, offset: int, length: int) -> Piece:
@@ -93,7 +114,7 @@ class Archives:
             try:
                 return Piece(data=os.pread(file.fileno(), length, offset), size=os.fstat(file.fileno()).st_size)
             except OSError as error:
-                raise StorageFailed(f"{name}: {error.strerror}") from error
+                raise refused(self.directory, error) from error
 
     def receive(self, name: str, offset: int, size: int, data: bytes) -> int:
         """Take some bytes of an archive that is brought here; how many there are of it now.
@@ -123,7 +144,9 @@ class Archives:
             part.unlink(missing_ok=True)
             raise
         except OSError as error:
-            raise StorageFailed(f"{self.directory}: {error.strerror}") from error
+            if error.errno in _FULL:  # nothing else would fit either, as long as this is here
+                part.unlink(missing_ok=True)
+            raise refused(self.directory, error) from error
         return have
 
     def remove(self, name: str) -> None:
@@ -134,16 +157,39 @@ class Archives:
         except FileNotFoundError:
             raise NameUnknown(f"no archive {name} on this member") from None
         except OSError as error:
-            raise StorageFailed(f"{name}: {error.strerror}") from error
+            raise refused(self.directory, error) from error
 
-    def retire(self, cluster: bytes, keep: int) -> list[str]:
-        """Remove all but the newest `keep` archives that the schedule made of this cluster; what was removed."""
-        made = [name for name in self.names() if is_scheduled(name)]
-        own = [name for name in made if self.view(name).cluster == cluster]
-        retired = own[:-keep] if keep else []
+    def retire(self, newest: str, keep: int) -> list[str]:
+        """Remove all but the newest `keep` archives that the schedule made of a cluster; what was removed.
+
+        What is newer, the log says and not a clock that may have been wrong: what is of later in the same instance's
+        log. What is of another instance is older than `newest`.
+
+        Args:
+            newest: the archive just made, which stays.
+
+        Raises NameUnknown, ArchiveInvalid, StorageFailed.
+        """
+        last = self._header(newest)
+        found: list[tuple[bool, int, int, str]] = []
+        for name in self.names():
+            with suppress(NameUnknown, ArchiveInvalid):  # removed meanwhile, or none
+                header = self._header(name) if is_scheduled(name) else None
+                if header is not None and header.cluster == last.cluster:
+                    same = header.instance == last.instance
+                    found.append((same, header.index if same else 0, header.created_at, name))
+        others = [name for *_, name in sorted(found) if name != newest]
+        retired = others[: max(0, len(others) + 1 - keep)]
         for name in retired:
             self.remove(name)
         return retired
+
+    def _header(self, name: str) -> Header:
+        with self.open(name) as file:
+            try:
+                return archives.outline(file).header
+            except OSError as error:
+                raise refused(self.directory, error) from error
 
 
 def view(name: str, about: Outline) -> ArchiveView:
@@ -176,38 +222,49 @@ def _looked(name: str, file: BinaryIO, size: int) -> ArchiveView:
 class NewArchive:
     """A file that becomes an archive when it is finished, and nothing before.
 
-    Raises StorageFailed at construction and from every method.
+    It may be discarded while a thread still writes to it: that ends with an error, in no other file.
+
+    Raises StorageFailed at construction and from every method but `discard`.
     """
 
     def __init__(self, directory: Path, stem: str) -> None:
         self._directory: Final = directory
         self._stem: Final = stem
         self._path: Final = directory / f".{stem}-{os.urandom(4).hex()}{_PART}"
+        self._turn: Final = threading.Lock()
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
         except OSError as error:
-            raise StorageFailed(f"{directory}: {error.strerror}") from error
+            raise refused(directory, error) from error
 
     def write(self, data: bytes) -> None:
-        try:
-            left = memoryview(data)
-            while left:
-                left = left[os.write(self._descriptor, left) :]
-        except OSError as error:
-            raise StorageFailed(f"{self._directory}: {error.strerror}") from error
+        with self._turn:
+            self._check_open()
+            try:
+                left = memoryview(data)
+                while left:
+                    left = left[os.write(self._descriptor, left) :]
+            except OSError as error:
+                raise refused(self._directory, error) from error
 
     def finish(self) -> str:
         """Give it its name, durably; answers it."""
-        try:
-            os.fsync(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = -1
-            name = self._named()
-            sync_directory(self._directory)
-        except OSError as error:
-            raise StorageFailed(f"{self._directory}: {error.strerror}") from error
-        return name
+        with self._turn:
+            self._check_open()
+            try:
+                os.fsync(self._descriptor)
+                os.close(self._descriptor)
+                self._descriptor = -1
+                name = self._named()
+                sync_directory(self._directory)
+            except OSError as error:
+                raise refused(self._directory, error) from error
+            return name
+
+    def _check_open(self) -> None:
+        if self._descriptor < 0:
+            raise StorageFailed(f"{self._directory}: this archive was given up")
 
     def _named(self) -> str:
         """Take the first name that is free; another archive of the same second may have it."""
@@ -224,7 +281,7 @@ class NewArchive:
 
     def discard(self) -> None:
         """Remove it, unless it is finished."""
-        with suppress(OSError):
+        with self._turn, suppress(OSError):
             if self._descriptor >= 0:
                 os.close(self._descriptor)
                 self._descriptor = -1

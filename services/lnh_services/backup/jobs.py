@@ -75,7 +75,9 @@ class Jobs:
         return job.view
 
     async def do(self, kind: str, work: Work) -> JobView:
-        """Begin one and wait for its end; raises Busy, and what it ended with."""
+        """Begin one, once none runs, and wait for its end; raises what it ended with."""
+        while self._running is not None:
+            await asyncio.wait({self._running[1]})
         view = self.begin(os.urandom(16), kind, "", work)
         assert self._running is not None, "it has just begun"
         await asyncio.shield(self._running[1])

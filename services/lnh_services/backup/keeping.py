@@ -76,6 +76,7 @@ class Keeper:
         self._membership: Final = membership_
         self._now: Final = now
         self._at_it = 0  # the slot being run
+        self._untold: tuple[Run, int] | None = None  # a run that ended, and the version it takes the place of
         self.kept = Kept()
 
     async def keep(self) -> None:
@@ -92,6 +93,7 @@ class Keeper:
 
     async def look(self) -> None:
         """Look once, and run what is due. Raises what the other services answer."""
+        await self._tell()
         schedule, _ = await self._read(backup.SCHEDULE_ID, Schedule)
         run, version = await self._read(backup.RUN_ID, Run)
         if schedule is None:
@@ -117,10 +119,10 @@ class Keeper:
             run = await self._made(run)
         finally:
             self._at_it = 0
-        with contextlib.suppress(VersionConflict):  # another member took it over meanwhile
-            await self._note(run, version + 1)
-        if not run.problem:
-            await self._retire(schedule)
+        self._untold = run, version + 1
+        if run.archive:
+            await self._retire(run.archive, schedule.keep)
+        await self._tell()
 
     async def _made(self, run: Run) -> Run:
         """The run, ended."""
@@ -131,10 +133,19 @@ class Keeper:
             return replace(run, ended=int(self._now()), problem=str(error)[:512], tries=run.tries + 1)
         return replace(run, ended=int(self._now()), archive=job.archive)
 
-    async def _retire(self, schedule: Schedule) -> None:
-        cluster = (await self._store.ask(store.STATUS, Empty(), timeout=ASK_SECONDS)).cluster
-        for name in await asyncio.to_thread(self._archives.retire, cluster, schedule.keep):
-            _log.info("retired", archive=name)
+    async def _retire(self, newest: str, keep: int) -> None:
+        try:
+            for name in await asyncio.to_thread(self._archives.retire, newest, keep):
+                _log.info("retired", archive=name)
+        except LnhError as error:
+            _log.failure("not retired", problem=str(error))
+
+    async def _tell(self) -> None:
+        """Have known what came of the last run; while the cluster does not take it, again at the next look."""
+        if self._untold is not None:
+            with contextlib.suppress(VersionConflict):  # it is known, or another member took it over meanwhile
+                await self._note(*self._untold)
+            self._untold = None
 
     async def _note(self, run: Run, version: int) -> None:
         await self._hsm.ask(backup.NOTE_RUN, backup.Noting(run=run, version=version), timeout=ASK_SECONDS)

@@ -21,6 +21,8 @@ PART_BYTES: Final = 384 * limits.KIB  # of rows in one message; a row by itself 
 PART_ROWS: Final = 4096
 ROW_BYTES: Final = 200  # what a row weighs besides its head and body, at most
 ASK_SECONDS: Final = 120.0
+ABANDON_SECONDS: Final = 5.0
+AGAIN: Final = 1.0
 FINISH_TRIES: Final = 3
 
 # All that a check looks at.
@@ -37,12 +39,24 @@ class Restore:
     def __init__(self, archives: Archives, hsm: Client) -> None:
         self._archives: Final = archives
         self._hsm: Final = hsm
+        self._begins: Final = asyncio.Event()
+
+    async def begin(self) -> None:
+        """Have the HSM give up what was begun before this service was started; it would refuse another one for it."""
+        while not self._begins.is_set():
+            try:
+                await self._give_up(backup.NO_TICKET)
+            except LnhError:
+                await asyncio.sleep(AGAIN)
+            else:
+                self._begins.set()
 
     async def run(self, job: Job, order: backup.RestoreOrder) -> None:
         """Restore it, or with `check` look what would be another one then.
 
         Raises NameUnknown, ArchiveInvalid, StorageFailed, and what the HSM answers.
         """
+        await self._begins.wait()
         with await asyncio.to_thread(self._archives.open, order.name) as file:
             job.tell(step="reading" if order.check else "laying aside")
             about = await asyncio.to_thread(outlined, file)
@@ -63,9 +77,12 @@ class Restore:
                 done = await self._finish(order, told[0])
             except BaseException:
                 with contextlib.suppress(LnhError):
-                    await self._hsm.ask(backup.ABANDON_RESTORE, backup.Ticket(ticket=order.ticket), timeout=5.0)
+                    await self._give_up(order.ticket)
                 raise
         job.tell(changed=done.changed, changes=done.changes)
+
+    async def _give_up(self, ticket: bytes) -> None:
+        await self._hsm.ask(backup.ABANDON_RESTORE, backup.Ticket(ticket=ticket), timeout=ABANDON_SECONDS)
 
     async def _finish(self, order: backup.RestoreOrder, grouping: Grouping) -> backup.Restored:
         finish = backup.FinishRestore(ticket=order.ticket, groups=grouping.groups, placed=grouping.members)

@@ -9,7 +9,7 @@ replicated state and is changed only from what it was, so two members never both
     claimed by me, and I am not at it: I was killed           -> claimed anew
     claimed by another, which is gone or takes for ever       -> claimed by who is the runner now
 
-The **runner** is the member that was chosen, while it is reachable, or else the primary.
+The **runner** is the member that was chosen, while it is reachable and read-write, or else the primary.
 
 Daily and weekly times are of the wall clock of a time zone (`zoneinfo`, PEP 495): each day has exactly one. A time that
 the clocks skip in spring comes as much later as they are put forward (02:30 becomes 03:30); of one that comes twice in
@@ -24,6 +24,8 @@ from datetime import date, datetime, time, timedelta, timezone
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from msgspec.structs import replace
+
 from lnh_common.errors import ArgumentInvalid
 from lnh_common.messages.backup import DAYS, Every, Run, Schedule
 from lnh_common.messages.membership import MemberState
@@ -35,6 +37,7 @@ LONGEST: Final = 6 * HOUR  # nobody is at one backup for so long
 PATIENCE: Final = HOUR  # a slot that is not done so long after its time is overdue
 SKEW: Final = HOUR  # no honest slot is further in the future: then a clock was wrong
 _WORKS: Final = frozenset({"read-write", "read-only", "diverged"})
+_CLAIMS: Final = frozenset({"read-write", "diverged"})  # one that is read-only cannot: it may change nothing
 
 
 def zone(schedule: Schedule) -> ZoneInfo:
@@ -75,6 +78,13 @@ def after(schedule: Schedule, moment: int) -> int:
         if slot is not None and slot > max(moment, schedule.since):
             return slot
         day += timedelta(days=1)
+
+
+def begun(schedule: Schedule, now: int) -> Schedule:
+    """The schedule as it counts: one set by a clock that was ahead does not wait until that time comes."""
+    if schedule.since <= now + SKEW:
+        return schedule
+    return replace(schedule, since=schedule.since % (schedule.hours * HOUR) if schedule.every is Every.HOURS else 0)
 
 
 def latest(schedule: Schedule, moment: int) -> int:
@@ -131,7 +141,8 @@ def working(members: Iterable[MemberState]) -> frozenset[bytes]:
 
 def runner(schedule: Schedule, members: Iterable[MemberState], primary: bytes) -> bytes:
     """The member that makes the backups now: 16 bytes, empty if there is none."""
-    return schedule.member if schedule.member in working(members) else primary
+    there = {member.id for member in members if member.state in _CLAIMS}
+    return schedule.member if schedule.member in there else primary
 
 
 def plan(
@@ -152,6 +163,7 @@ def plan(
         works: members that are there.
         at_it: the slot that this member is running now.
     """
+    schedule = begun(schedule, now)
     slot, next_ = latest(schedule, now), after(schedule, now)
     if run is not None and run.slot > now + SKEW:
         run = None  # of a clock that was wrong: it must not stand in the way until that time comes

@@ -6,6 +6,7 @@ It takes orders on a socket of the hsm's alone: an hsm worker has checked who ma
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from typing import Final
@@ -23,6 +24,9 @@ from lnh_services.backup.keeping import Keeper
 from lnh_services.backup.restore import Restore
 from lnh_services.backup.work import Making
 from lnh_services.serving import Member
+
+TIDY_EVERY: Final = 3600.0  # seconds
+IDLE: Final = 86_400.0  # seconds after which nobody goes on with a file that is half there
 
 _log: Final = Log("backup")
 
@@ -74,15 +78,25 @@ class Backup:
             _log.failure("archives cannot be reached", problem=str(error))
         self._services.start()
         self._hsm.start()
-        keeping = asyncio.create_task(self._keeper.keep())
+        tasks = [
+            asyncio.create_task(each) for each in (self._keeper.keep(), self._keep_tidy(), self._restoring.begin())
+        ]
         try:
             await stop.wait()
         finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._jobs.close()
             await asyncio.gather(self._services.close(), self._hsm.close())
             await asyncio.gather(self._store.close(), self._hsm_client.close(), self._membership.close())
+
+    async def _keep_tidy(self) -> None:
+        """Remove what nobody goes on with: an upload that was given up, or what was left where no disk was mounted."""
+        while True:
+            await asyncio.sleep(TIDY_EVERY)
+            with contextlib.suppress(LnhError):  # `status` tells what is wrong with the directory
+                await asyncio.to_thread(self._archives.tidy, IDLE)
 
     # --- jobs
 
@@ -125,7 +139,8 @@ class Backup:
 
     async def _check_schedule(self, call: Call, asked: backup.Schedule) -> backup.Planned:
         schedule.check(asked)
-        return backup.Planned(words=schedule.described(asked), next=schedule.after(asked, int(time.time())))
+        now = int(time.time())
+        return backup.Planned(words=schedule.described(asked), next=schedule.after(schedule.begun(asked, now), now))
 
     # --- status
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import lnh_common
 from lnh_common import archives
 from lnh_common.archives import Header, Outline, Writer
 from lnh_common.bus.client import Client
-from lnh_common.errors import Internal, StorageFailed
+from lnh_common.errors import Internal, LnhError, StorageFailed
 from lnh_common.messages import backup, store
 from lnh_common.messages.backup import Row
 from lnh_common.messages.base import Empty
@@ -22,6 +23,7 @@ from lnh_services.backup.files import Archives, NewArchive, name_of
 from lnh_services.backup.jobs import Job
 
 ASK_SECONDS: Final = 30.0
+END_SECONDS: Final = 2.0
 
 
 class Making:
@@ -73,14 +75,19 @@ class Making:
 
     async def _copy(self, job: Job, reading: store.Reading, writer: Writer) -> None:
         number = 0
-        while True:
-            asked = store.ReadPart(id=reading.id, number=number)
-            part = await self._store.ask(store.READING_PART, asked, timeout=ASK_SECONDS)
-            if not part.data:
-                return
-            await asyncio.to_thread(writer.add, part.data)
-            job.tell(done=min(job.view.done + len(part.data), job.view.total))
-            number += 1
+        try:
+            while True:
+                asked = store.ReadPart(id=reading.id, number=number)
+                part = await self._store.ask(store.READING_PART, asked, timeout=ASK_SECONDS)
+                if not part.data:
+                    return
+                await asyncio.to_thread(writer.add, part.data)
+                job.tell(done=min(job.view.done + len(part.data), job.view.total))
+                number += 1
+        except BaseException:
+            with contextlib.suppress(LnhError):  # or it would keep the store's log from being shortened for a while
+                await self._store.ask(store.READING_END, store.ReadingRef(id=reading.id), timeout=END_SECONDS)
+            raise
 
     async def opened(self, file: BinaryIO) -> tuple[Outline, bytes]:
         """What an archive says, checked by the HSM, and its data key. Raises ArchiveInvalid, StorageFailed."""

@@ -19,9 +19,11 @@ from lnh_services.balancer.clients import Question
 
 _KEY_BYTES: Final = 32
 PEER_PORT: Final = 3  # behind the base port
-ASK_EVERY: Final = 0.5  # seconds
+ASK_EVERY: Final = 0.5  # seconds, and no later than half way through what is left of the lease
+ASK_EVERY_AT_LEAST: Final = 0.05
 ASK_EVERY_ALONE: Final = 2.0  # ... while there is nobody else
 ASK_SECONDS: Final = 2.0
+_NOBODY: Final = "there is no other member to work with"
 MARGIN: Final = (
     0.05  # seconds before its lease's end at which a member counts as read-only: this is looked at now and then
 )
@@ -68,7 +70,7 @@ class Neighbours:
     def alone(self, now: float) -> str:
         """Why this member does all work itself; empty when it need not."""
         if not self._alone and now >= self._read_write_until:
-            return "its lease has ended"
+            return "membership has not said lately that its lease goes on"
         return self._alone
 
     def take(self, asked_at: float, view: membership.View) -> None:
@@ -80,7 +82,10 @@ class Neighbours:
             return
         self.group = own.group
         self.others = {member.id: member for member in self._others(own, view.members)}
-        self._alone = "" if view.lease_ms else f"it is {own.state}"
+        if not view.lease_ms:
+            self._alone = f"it is {own.state}"
+        else:
+            self._alone = "" if self.others else _NOBODY
         self._read_write_until = asked_at + view.lease_ms / 1000 - MARGIN
 
     @staticmethod
@@ -104,4 +109,9 @@ class Neighbours:
                 yield ASK_EVERY
             else:
                 self.take(asked_at(), view)
-                yield ASK_EVERY if self.others else ASK_EVERY_ALONE
+                yield self._pause(view)
+
+    def _pause(self, view: membership.View) -> float:
+        if self._alone == _NOBODY:
+            return ASK_EVERY_ALONE
+        return max(ASK_EVERY_AT_LEAST, min(ASK_EVERY, view.lease_ms / 2000)) if view.lease_ms else ASK_EVERY

@@ -204,6 +204,13 @@ class RunRecord(Record):
     run: Run
 
 
+class GroupingRecord(Record):
+    """The affinity groups there were, and which member was in which, until a restore has brought that back."""
+
+    groups: tuple[str, ...]
+    placed: tuple[tuple[bytes, str], ...]
+
+
 TABLES: Final[dict[type[Record], str]] = {
     ClusterRecord: "cluster",
     OpeningRecord: "opening",
@@ -220,6 +227,7 @@ TABLES: Final[dict[type[Record], str]] = {
     ChannelRecord: "channel",
     ScheduleRecord: backup.TABLE,
     RunRecord: backup.TABLE,
+    GroupingRecord: backup.TABLE,
 }
 
 

@@ -10,6 +10,10 @@ at any point and has changed nothing; after it, it is done on every member, what
 A record carries the instance in its MAC, so each is checked under the archive's instance and made anew under a fresh
 one: tokens, requests and changes of before die with the instance they were made for. Objects are sealed without it
 and stay as they are. A client that was revoked since the backup stays revoked.
+
+Affinity groups are in the log's list of members, which no commit of items changes. So the one commit leaves a note of
+them too, and whoever finds it - this core at once, or the primary's a little later - has members go back to their
+groups, and removes the note.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,10 +39,14 @@ from lnh_common.errors import (
     DeadlineExceeded,
     LnhError,
     MemberReadOnly,
+    NameTaken,
+    NameUnknown,
     NotPossible,
+    ObjectUnknown,
     OutcomeUnknown,
     PermissionDenied,
     SealBroken,
+    StorageFailed,
     Unreachable,
     VersionConflict,
 )
@@ -59,6 +68,7 @@ from lnh_services.hsm.records import (
     ClientRecord,
     ClusterRecord,
     CredentialRecord,
+    GroupingRecord,
     HsmRecord,
     KeyringRecord,
     LockRecord,
@@ -73,7 +83,6 @@ IDLE_SECONDS: Final = 30  # without a word of the backup service a restore is gi
 PATIENCE: Final = 60.0  # for a primary that is away
 AGAIN: Final = 0.2
 SWITCH_TRIES: Final = 16
-GUARDS: Final = 4000  # clients whose record may not have changed meanwhile
 SWEEP_ITEMS: Final = 2000
 SWEEPS_AT_ONCE: Final = 20
 _PAGE: Final = 1024
@@ -85,6 +94,8 @@ _LEFT_OUT: Final = frozenset(
 )
 # ... and what stays: what is known of the trails and of the dismissed.
 _CARRIED: Final = (anchor.TABLE, dismissals.TABLE)
+# ... and what an archive may hold of a restore before it.
+_GROUPING: Final = Key(table=TABLES[GroupingRecord], id=b"groups")
 
 _log: Final = Log("hsm.restore")
 
@@ -151,6 +162,7 @@ class Restoring:
         self._ticket: _Ticket | None = None
         self._restore: _Restore | None = None
         self._turn: Final = asyncio.Lock()
+        self._regrouping: Final = asyncio.Lock()
 
     # --- who may
 
@@ -222,7 +234,7 @@ class Restoring:
         item = Item(
             key=Key(table=table, scope=scope, id=id_), version=version, head=head, body=body, tags=parse_tags(tags)
         )
-        if table in _LEFT_OUT or (table in _CARRIED and restore.now is not None):
+        if table in _LEFT_OUT or (table in _CARRIED and restore.now is not None) or item.key == _GROUPING:
             return None
         if table not in RECORD_TABLES:
             return item
@@ -254,18 +266,20 @@ class Restoring:
                 raise ArchiveInvalid("items are missing in it")
             changed = await self._changed(restore)
             if not restore.ticket.check:
-                await self._switch(restore, restore.cluster)
+                await self._switch(restore, restore.cluster, GroupingRecord(groups=asked.groups, placed=asked.placed))
                 made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(restore.header.created_at / 1000))
-                await self._regroup(asked)
+                with suppress(LnhError):
+                    await self._regroup()
                 self._desk.record(backup.RESTORE.name, f"{restore.ticket.name}, made {made}", "restored")
                 _log.info("restored", archive=restore.ticket.name, index=restore.header.index)
             self._restore = self._ticket = None
             return backup.Restored(changed=tuple(changed[:CHANGES_SHOWN]), changes=len(changed))
 
     async def abandon(self, ticket: bytes) -> None:
-        """It will not be finished: what was laid aside may go at once."""
+        """It will not be finished, nor whatever was begun with NO_TICKET: what was laid aside may go at once."""
         async with self._turn:
-            if self._ticket is None or not hmac.compare_digest(self._ticket.value, ticket):
+            begun = self._restore is not None and ticket == backup.NO_TICKET
+            if self._ticket is None or not (begun or hmac.compare_digest(self._ticket.value, ticket)):
                 return
             restore, self._restore, self._ticket = self._restore, None, None
             if restore is not None and restore.sequence:
@@ -274,7 +288,8 @@ class Restoring:
 
     # --- what must be so at the end
 
-    async def _switch(self, restore: _Restore, archived: Item) -> None:
+    async def _switch(self, restore: _Restore, archived: Item, grouping: GroupingRecord) -> None:
+        note = restore.target.remade(Item(key=_GROUPING, version=1, head=codec.encode(grouping)))
         for _ in range(SWITCH_TRIES):
             now = restore.now = await self._present(self._archiving.cluster())
             if now is not None and now.instance == restore.target.instance:
@@ -293,7 +308,7 @@ class Restoring:
                     [
                         *guards,
                         fence,
-                        store.Stage(restore=restore.id, items=(renewed,)),
+                        store.Stage(restore=restore.id, items=(renewed, note)),
                         store.Switch(restore=restore.id, carried=_CARRIED if now else ()),
                     ],
                 )
@@ -302,22 +317,32 @@ class Restoring:
             return
         raise Busy("clients are changed all the time; try again")
 
-    async def _regroup(self, asked: backup.FinishRestore) -> None:
-        """The members that there still are go back to their groups; what cannot be done is said in the log."""
-        try:
-            await self._grouped(set(asked.groups), dict(asked.placed))
-        except LnhError as error:
-            _log.failure("groups not restored", problem=str(error))
+    async def _regroup(self) -> None:
+        """Carry out the note of a restore, where there is one; what can never be done is said in the log."""
+        async with self._regrouping:
+            item = (await self._store.ask(store.GET, store.Get(key=_GROUPING), timeout=STORE_SECONDS)).item
+            records = await self._present(self._archiving.cluster()) if item is not None else None
+            if item is None or records is None:
+                return
+            try:
+                await self._grouped(records.read(GroupingRecord, item))
+            except (StorageFailed, *_MEANWHILE) as error:
+                _log.info("groups not restored yet", problem=str(error))
+                return
+            except LnhError as error:
+                _log.failure("groups not restored", problem=str(error))
+            with suppress(VersionConflict, ObjectUnknown, StorageFailed, *_MEANWHILE):  # it is gone, or stays for later
+                await self._commit_once(records.fence(), store.Delete(key=_GROUPING, expected=item.version))
 
-    async def _grouped(self, groups: set[str], placed: dict[bytes, str]) -> None:
+    async def _grouped(self, then: GroupingRecord) -> None:
+        """The members that there still are go back to their groups."""
+        groups, placed = set(then.groups), dict(then.placed)
         status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
         there = set(status.groups)
         for group in sorted(groups - there):
-            await self._store.ask(
-                store.GROUP_CREATE,
-                store.CreateGroup(group=group, request=secrets.token_bytes(16)),
-                timeout=STORE_SECONDS,
-            )
+            new = store.CreateGroup(group=group, request=secrets.token_bytes(16))
+            with suppress(NameTaken):  # another core is at it too
+                await self._store.ask(store.GROUP_CREATE, new, timeout=STORE_SECONDS)
         used = set()
         for member in status.members:
             group = placed.get(member.id, member.group)
@@ -327,7 +352,8 @@ class Restoring:
                 await self._store.ask(store.MEMBER_MOVE, move, timeout=STORE_SECONDS)
         for group in sorted(there - groups - used - {limits.LOCAL_GROUP}) if groups else ():
             gone = store.DeleteGroup(group=group, request=secrets.token_bytes(16))
-            await self._store.ask(store.GROUP_DELETE, gone, timeout=STORE_SECONDS)
+            with suppress(NameUnknown):
+                await self._store.ask(store.GROUP_DELETE, gone, timeout=STORE_SECONDS)
 
     async def _revoked(self, restore: _Restore) -> tuple[list[store.Change], list[Item]]:
         """What must still be so, and the archive's clients that were revoked since."""
@@ -336,7 +362,10 @@ class Restoring:
         now = restore.now
         if now is None:
             return guards, revoked
-        for item in await self._scanned(TABLES[ClientRecord]):
+        clients = await self._scanned(TABLES[ClientRecord])
+        versions = store.versions_hash((item.key.id, item.version) for item in clients)
+        guards.append(store.Unchanged(key=Key(table=TABLES[ClientRecord]), hash=versions))
+        for item in clients:
             held = restore.clients.get(item.key.id)
             archived = codec.decode_as(held.head, ClientRecord) if held else None
             if held is None or archived is None or archived.revoked:
@@ -344,8 +373,6 @@ class Restoring:
             if now.read(ClientRecord, item).revoked:
                 head = codec.encode(replace(archived, revoked=True))
                 revoked.append(restore.target.remade(replace(held, head=head)))
-            elif len(guards) < GUARDS:
-                guards.append(store.Require(key=item.key, version=item.version))
         return guards, revoked
 
     async def _changed(self, restore: _Restore) -> list[Changed]:
@@ -409,23 +436,28 @@ class Restoring:
     # --- afterwards
 
     async def tidy(self) -> None:
-        """On the primary: have removed what nobody sees any more, some at a time. Raises what the store answers."""
+        """On the primary: finish what a restore left to do, some at a time. Raises what the store answers."""
         try:
             cluster = self._archiving.cluster()
         except LnhError:
             return
         before = -1
-        for _ in range(SWEEPS_AT_ONCE):
+        for turn in range(SWEEPS_AT_ONCE):
             status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
             mine = status.cluster == cluster.id and status.primary == cluster.member and status.state == "read-write"
+            if mine and not turn:
+                await self._regroup()
             if not mine or not status.hidden or status.hidden == before:
                 return
             before = status.hidden
-            commit = store.Commit(
-                client=cluster.member,
-                session=secrets.token_bytes(16),
-                sequence=1,
-                issued_at=int(self._clock() * 1000),
-                changes=(store.Sweep(limit=SWEEP_ITEMS),),
-            )
-            await self._store.ask(store.COMMIT, commit, timeout=STORE_SECONDS)
+            await self._commit_once(store.Sweep(limit=SWEEP_ITEMS))
+
+    async def _commit_once(self, *changes: store.Change) -> None:
+        commit = store.Commit(
+            client=self._archiving.cluster().member,
+            session=secrets.token_bytes(16),
+            sequence=1,
+            issued_at=int(self._clock() * 1000),
+            changes=changes,
+        )
+        await self._store.ask(store.COMMIT, commit, timeout=STORE_SECONDS)

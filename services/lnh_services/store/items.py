@@ -295,6 +295,12 @@ class ItemStorage(ItemReader):
         )
         return [id_ for (id_,) in rows]
 
+    def versions(self, table: str, scope: bytes) -> list[tuple[bytes, int]]:
+        rows = self._connection.execute(
+            "SELECT id, version FROM items WHERE tbl = ? AND scope = ? ORDER BY id", (self._place(table), scope)
+        )
+        return [(id_, version) for id_, version in rows]
+
     def tagged(self, table: str, scope: bytes, tag: bytes) -> list[bytes]:
         rows = self._connection.execute(
             "SELECT id FROM tags WHERE tbl = ? AND scope = ? AND tag = ? LIMIT 2", (self._place(table), scope, tag)

@@ -1,6 +1,7 @@
 """A consistent read of all items for this member's backup service, in parts it asks for; writes go on meanwhile.
 
-One at a time, because the WAL cannot be shortened while it lasts: who does not ask for its next part in time loses it.
+One at a time, because the WAL cannot be shortened while it lasts: who does not ask for its next part in time loses it,
+and who begins another one, since there is one backup service, which does so when it was killed in the middle.
 """
 
 from __future__ import annotations
@@ -30,10 +31,9 @@ class Readings:
         self._timer: asyncio.TimerHandle | None = None
 
     async def begin(self) -> messages.Reading:
-        """Raises Busy while there is another, SealBroken, StorageFailed."""
+        """End what was read before, and begin. Raises Busy while a snapshot is installed, SealBroken, StorageFailed."""
         async with self._turn:
-            if self._outgoing is not None:
-                raise Busy("another backup is reading this member's store")
+            self.end()
             try:
                 read = await asyncio.to_thread(self._engine.read_items)
             except SnapshotGone as error:
@@ -65,6 +65,12 @@ class Readings:
             else:
                 self._release()
             return messages.Part(data=data)
+
+    async def finish(self, asked: messages.ReadingRef) -> None:
+        """There are no more questions about this one."""
+        async with self._turn:
+            if self._id == asked.id:
+                self.end()
 
     def end(self) -> None:
         """Give up what is being read, if anything is."""

@@ -71,6 +71,7 @@ class StoreService:
             door.serve(messages.DIVERGENT_ACKNOWLEDGE, self._acknowledge_divergence)
         self._services.serve(messages.READING_BEGIN, self._begin_reading)
         self._services.serve(messages.READING_PART, self._read_part)
+        self._services.serve(messages.READING_END, self._end_reading)
         self._hsm.serve(messages.COMMIT, self._commit)
         self._hsm.serve(messages.COMMIT_EACH, self._commit_each)
         self._hsm.serve(messages.RECALL, self._recall)
@@ -141,6 +142,10 @@ class StoreService:
 
     async def _read_part(self, call: Call, asked: messages.ReadPart) -> messages.Part:
         return await self._readings.part(asked)
+
+    async def _end_reading(self, call: Call, asked: messages.ReadingRef) -> Empty:
+        await self._readings.finish(asked)
+        return Empty()
 
     # Writes
 

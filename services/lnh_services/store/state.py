@@ -49,6 +49,8 @@ from lnh_common.messages.store import (
     Stage,
     Sweep,
     Switch,
+    Unchanged,
+    versions_hash,
 )
 from lnh_services.store import eras
 from lnh_services.store.eras import EVERYTHING, Eras
@@ -97,6 +99,9 @@ class Storage(Protocol):
     def delete(self, key: Key) -> None: ...
     def ids(self, table: str, scope: bytes) -> list[bytes]:
         """Of all items of the scope."""
+
+    def versions(self, table: str, scope: bytes) -> list[tuple[bytes, int]]:
+        """Ids and versions of all items of the scope, in the order of the ids."""
 
     def count(self, table: str, scope: bytes) -> int: ...
     def tagged(self, table: str, scope: bytes, tag: bytes) -> list[bytes]:
@@ -170,10 +175,10 @@ def _check_change(change: Change) -> None:
     elif isinstance(change, Stage):
         for item in change.items:
             _check_table(item.key)
-    elif isinstance(change, DeleteScope):
+    elif isinstance(change, DeleteScope | Unchanged):
         _check_table(change.key)
         if change.key.id:
-            raise ArgumentInvalid("delete-scope names a single item; its id must be empty")
+            raise ArgumentInvalid("what is about a whole scope names a single item; its id must be empty")
     elif isinstance(change, Require | Delete):
         _check_guarded(change.key, change.version if isinstance(change, Require) else change.expected)
 
@@ -271,6 +276,9 @@ def _apply_changes(storage: Storage, log_time: Milliseconds, changes: Iterable[C
             changed.add(change.key)
         elif isinstance(change, Require):
             _require(storage, change.key, change.version)
+        elif isinstance(change, Unchanged):
+            if versions_hash(storage.versions(change.key.table, change.key.scope)) != change.hash:
+                raise VersionConflict(f"something of table {change.key.table} was changed")
         elif isinstance(change, Delete):
             _delete(storage, change)
             changed.add(change.key)
