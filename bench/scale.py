@@ -129,9 +129,11 @@ def measure() -> Iterator[Row]:
             backups = session_of_admin.backups
             archive = backups.wait(backups.now())
             yield at_most(f"{what}: backup", _timed(lambda: backups.wait(backups.now())), "s", 60.0)
+        yield at_most(f"{what}: a member joins", _joining(place, steps), "s", 180.0)
+        with _administration(place) as session_of_admin:
+            backups = session_of_admin.backups
             restoring = _timed(lambda: backups.wait_restored(backups.restore(archive.archive)))
             yield at_most(f"{what}: restore", restoring, "s", 180.0)
-        yield at_most(f"{what}: a member joins", _joining(place, steps), "s", 180.0)
 
 
 def main() -> int:

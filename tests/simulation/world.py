@@ -19,7 +19,7 @@ from lnh_common.errors import (
     LnhError,
 )
 from lnh_common.messages.store import Commit
-from lnh_services.store import log, primary
+from lnh_services.store import local, log, primary
 from lnh_services.store.log import Epoch, MemberId, Milliseconds, Write
 from lnh_services.store.protocol import (
     Append,
@@ -48,6 +48,7 @@ HEALING = 40.0  # ... and in which it is in sync again when faults stop
 LEFT = (Phase.NONE, Phase.EXPELLED)
 ATTACH = limits.WORKER_LEASE_MS / 3000
 TRACED = 600
+APPLIED_AT_ONCE = 3  # items, in place of local.APPLIED_AT_ONCE, so that some have more to catch up with
 PATIENCE = 20_000  # steps of the checker, which tries the log's order first and so needs few where all is well
 
 
@@ -266,7 +267,8 @@ class World:
     # A run
 
     def run(self) -> Report:
-        with patch.object(limits, "LOG_ENTRIES", self.profile.log_entries):
+        few = patch.object(local, "APPLIED_AT_ONCE", APPLIED_AT_ONCE)
+        with few, patch.object(limits, "LOG_ENTRIES", self.profile.log_entries):
             try:
                 self._form()
                 self._suffer()

@@ -8,10 +8,11 @@ import pytest
 from msgspec.structs import replace
 
 from lnh_common.errors import MemberReadOnly, NotPossible, OutcomeUnknown, StorageFailed
-from lnh_common.messages.store import Commit, DeleteScope, Key, MemberInfo, Put
+from lnh_common.messages.store import Commit, DeleteScope, Key, MemberInfo, Put, Sweep
 from lnh_services.store import log, primary
 from lnh_services.store import protocol as say
 from lnh_services.store.history import Base, Removed, Standing
+from lnh_services.store.local import APPLIED_AT_ONCE
 from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds, Open, SetChange, Terms, Write
 from lnh_services.store.primary import granted_ms
 from lnh_services.store.protocol import Durable, Effect, Instant, ReadId, RequestId, Seconds
@@ -146,6 +147,28 @@ def test_what_comes_during_a_step_is_the_next_one() -> None:
     assert begun(replica, number=4) == []
     then = replica.persisted(at(), only(say.Persist, effects).number, {2: 2})
     assert [entry.index for entry in only(say.Persist, then).entries] == [3, 4]
+
+
+def test_a_step_applies_only_so_much_and_the_rest_follows() -> None:
+    replica = founded()
+    sweep = Commit(client=b"c" * 16, session=b"s" * 16, sequence=1, issued_at=1_000_000, changes=(Sweep(limit=2000),))
+    deep = replace(commit(), changes=(Put(key=KEY, expected=0, head=bytes(2_000_000)),))
+    effects: list[Effect] = []
+    for number, each in enumerate([sweep] * 5 + [commit()] * 3 + [deep, sweep], 2):
+        effects += replica.submit(at(), RequestId(number), replace(each, sequence=number))
+    effects += replica.flush(at())
+    before, applied, answered = replica.applied, [], []
+    while steps := [effect for effect in effects if isinstance(effect, say.Persist)]:
+        (step,) = steps
+        applied.append(step.committed)
+        answered += [effect.request for effect in carried_out(replica, [e for e in effects if e is not step], at())
+                     if isinstance(effect, say.Reply)]  # fmt: skip
+        effects = replica.persisted(at(), step.number, {})
+    answered += [effect.request for effect in carried_out(replica, effects, at()) if isinstance(effect, say.Reply)]
+    assert APPLIED_AT_ONCE == 4096
+    # Two sweeps at a time; the large one weighs nearly as much as a step may.
+    assert [index - before for index in applied] == [2, 4, 8, 9, 10]
+    assert sorted(answered) == list(range(2, 12))
 
 
 def test_reads_of_what_is_in_flight_wait_and_others_do_not() -> None:

@@ -42,6 +42,7 @@ Origin = RequestId | tuple[MemberId, int]  # who asked: this member's shell, or 
 
 NOTHING_BEFORE: Final = 0  # a round about everything: nothing is acknowledged before it is over
 NO_ENTRY: Final = 2**62  # a round that is about no entry
+APPLIED_AT_ONCE: Final = 4096  # items that a durable step changes, about: it takes seconds at most (limits.DISK_STALL)
 
 
 class Interest(msgspec.Struct, frozen=True):
@@ -446,7 +447,7 @@ class Local(ABC):
 
     def _begin_persist(self) -> None:
         entries = tuple(self.history.between(self._written, self.history.last.index))
-        committed = self._projected()
+        committed = self._within_a_step(self._projected())
         surplus = self.history.surplus(min(committed, self.applied))
         sync = bool(self._wanted or self._dropped or entries or self._must_sync)
         self._steps += 1
@@ -462,6 +463,16 @@ class Local(ABC):
         self._wanted, self._dropped, self._must_sync = {}, [], False
         self._written = self._step_last = self.history.last.index
         self._handed = committed
+
+    def _within_a_step(self, committed: int) -> int:
+        """Up to which entry a step applies: not all of them, where one that was away has many to catch up with."""
+        left = APPLIED_AT_ONCE
+        for entry in self.history.between(self._handed, committed):
+            weight = entry.weight()
+            if weight > left and entry.index > self._handed + 1:
+                return entry.index - 1
+            left -= weight
+        return committed
 
     def _begin_install(self, sender: MemberId, snapshot: int, base: Base) -> None:
         self._offer = None

@@ -16,7 +16,7 @@ import msgspec
 
 from lnh_common import codec, limits
 from lnh_common.errors import MalformedMessage, SealBroken
-from lnh_common.messages.store import Commit, MemberInfo
+from lnh_common.messages.store import Commit, MemberInfo, Sweep
 
 MemberId = NewType("MemberId", bytes)
 ClusterId = NewType("ClusterId", bytes)
@@ -104,6 +104,7 @@ def _decode(payload: bytes) -> Payload:
 
 
 _SMALL: Final = 8192  # bytes; what is larger is decoded each time rather than kept
+_AN_ITEM: Final = 512  # bytes, of a payload
 _decoded: Final = lru_cache(512)(_decode)  # an entry is looked at when it is appended, and again when it is applied
 
 
@@ -123,6 +124,15 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
             return _decoded(self.payload) if len(self.payload) <= _SMALL else _decode(self.payload)
         except MalformedMessage as error:
             raise SealBroken(f"log entry {self.index} does not decode: {error}") from error
+
+    def weight(self) -> int:
+        """About how many items change when this is applied."""
+        if len(self.payload) > _SMALL:
+            return len(self.payload) // _AN_ITEM
+        content = self.content()
+        if not isinstance(content, Write):
+            return 1
+        return sum(change.limit if type(change) is Sweep else 1 for change in content.commit.changes)
 
     def position(self) -> Position:
         return Position(self.epoch, self.index, self.hash)
