@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -88,6 +89,20 @@ def test_a_service_killed_under_load_costs_at_most_retries(
         except Exception as error:
             errors.append(error)
 
+    def stream() -> None:
+        drawn: deque[bytes] = deque()
+
+        def messages() -> Iterator[bytes]:
+            while not over.is_set():
+                drawn.append(os.urandom(32))
+                yield drawn[-1]
+
+        try:
+            for signature in private.sign_each(messages(), lnh.Mechanism.ECDSA):
+                signatures.append((drawn.popleft(), signature))  # noqa: PERF401  # one by one: others count them
+        except Exception as error:
+            errors.append(error)
+
     def make() -> None:
         try:
             while not over.is_set():
@@ -95,7 +110,7 @@ def test_a_service_killed_under_load_costs_at_most_retries(
         except Exception as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=work) for work in (sign, sign, make)]
+    threads = [threading.Thread(target=work) for work in (sign, stream, make)]
     for thread in threads:
         thread.start()
     try:
@@ -120,6 +135,18 @@ def test_a_service_killed_under_load_costs_at_most_retries(
         public.verify(data, signature, lnh.Mechanism.ECDSA)
     stored = {found.handle for found in session.find(label=victim, key_type=lnh.KeyType.AES)}
     assert stored == set(made), "a key was lost, or made twice"
+
+
+def test_many_in_flight_keep_their_order_and_an_error_comes_in_its_turn(session: lnh.KeyringSession) -> None:
+    public, private = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="stream")
+    digests = [bytes([number]) * 32 for number in range(100)]
+    for digest, signature in zip(digests, private.sign_each(digests, lnh.Mechanism.ECDSA), strict=True):
+        assert public.verify(digest, signature, lnh.Mechanism.ECDSA)
+    wrong = private.sign_each([*digests[:50], b"no digest", *digests[50:]], lnh.Mechanism.ECDSA)
+    for _ in range(50):
+        next(wrong)
+    with pytest.raises(lnh.errors.DataLength):
+        next(wrong)
 
 
 def test_a_session_goes_on_after_every_process_was_restarted(running: Running) -> None:
