@@ -16,9 +16,18 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from lnh.sessions import Session
-from lnh_common import archives
+from lnh_common import archives, codec
 from lnh_common.archives import Outline
-from lnh_common.errors import ArchiveInvalid, ClientUnknown, ClusterRestored, LnhError, NameTaken, NameUnknown
+from lnh_common.errors import (
+    ArchiveInvalid,
+    ArgumentInvalid,
+    ClientUnknown,
+    ClusterRestored,
+    LnhError,
+    MalformedMessage,
+    NameTaken,
+    NameUnknown,
+)
 from lnh_common.messages import backup as wire
 from lnh_common.messages.backup import ArchiveList, ArchiveView, JobView, Schedule, ScheduleView
 from lnh_common.messages.base import Empty
@@ -110,8 +119,10 @@ class Backups:
     def upload(self, path: Path, tell: TellBytes = _tell_no_bytes) -> str:
         """Bring an archive to the member, if it is not there; interrupted, it goes on. For an admin and the PO.
 
-        Raises ArchiveInvalid, NameTaken when the member has another one of this name, OSError.
+        Raises ArgumentInvalid (its name), ArchiveInvalid, NameTaken when the member has another one of this name,
+        OSError.
         """
+        _check_name(path)
         with path.open("rb") as file:
             about = archives.check_copy(file)
             with suppress(NameUnknown):
@@ -184,11 +195,29 @@ class Backups:
         check(archives.check_copy(file), view)
 
 
+def may_be_named(name: str) -> bool:
+    """Whether an archive of a member may have this name."""
+    try:
+        codec.convert({"name": name}, wire.ArchiveRef)
+    except MalformedMessage:
+        return False
+    return True
+
+
+def _check_name(path: Path) -> None:
+    if not may_be_named(path.name):
+        raise ArgumentInvalid(
+            f"a member keeps no archive under the name {path.name!r}",
+            {"advice": f"rename it: letters, digits, . _ -, and {archives.SUFFIX} at the end"},
+        )
+
+
 def copy_in(path: Path, directory: Path) -> str:
     """Copy an archive into a member's directory of archives, whole and durably; its name there.
 
-    Raises ArchiveInvalid, NameTaken, OSError.
+    Raises ArgumentInvalid (its name), ArchiveInvalid, NameTaken, OSError.
     """
+    _check_name(path)
     name, part = path.name, directory / f".{path.name}.part"
     with path.open("rb") as file:
         about = archives.check_copy(file)

@@ -16,6 +16,7 @@ from lnh.cli import bench, main, saved, terminal
 from lnh.cli.client import RegistrationOptions, register
 from lnh.cli.command import with_options
 from lnh.cli.main import tree
+from lnh.cli.status import brief
 from lnh_common.errors import FileModeUnsafe
 
 runner = CliRunner()
@@ -251,3 +252,22 @@ def test_a_place_that_cannot_take_an_archive_is_refused_before_one_is_made(tmp_p
         result = runner.invoke(app, ["backup", *words, "--to", str(tmp_path / "none")])
         assert result.exit_code == terminal.USAGE
         assert "is no directory" in result.output
+
+
+@pytest.mark.parametrize("verb", ["show", "verify", "download", "delete", "restore"])
+@pytest.mark.parametrize("name", ["../../etc/passwd", "prod.txt", "none/there.lnhb", ".hidden.lnhb"])
+def test_what_no_archive_can_be_called_is_refused_before_anybody_is_asked(verb: str, name: str) -> None:
+    result = runner.invoke(app, ["backup", verb, name])
+    assert result.exit_code == terminal.USAGE
+    assert f"no archive is called {name!r}" in result.output
+
+
+def test_the_line_of_a_service_has_words_and_times_and_no_ids() -> None:
+    detail = {
+        "schedule": "daily at 02:30 Europe/Berlin, keeping 14", "next": 1_767_225_600, "last": 0, "hash": "0a" * 32,
+        "last_problem": "/srv/lnh/backup: No space left on device", "problem": "", "places": [{"name": "worker-0"}],
+    }  # fmt: skip
+    assert brief(detail) == {
+        "schedule": "daily at 02:30 Europe/Berlin, keeping 14", "next": "2026-01-01T00:00:00Z", "last": 0,
+        "last_problem": "/srv/lnh/backup: No space left on device",
+    }  # fmt: skip

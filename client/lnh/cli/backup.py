@@ -27,7 +27,17 @@ _TIMES = ["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 KEEP = 7
 _COLUMNS = ("name", "made", "label", "index", "size", "member", "problem")
 
-Name = Annotated[str, typer.Argument(help="Of the archive: lnh backup list.")]
+
+def _name(text: str) -> str:
+    """A name that an archive may have; others no member needs to be asked about."""
+    from lnh.backups import may_be_named
+
+    if not may_be_named(text):
+        terminal.refuse(f"no archive is called {text!r}", "a name of: lnh backup list", terminal.USAGE)
+    return text
+
+
+Name = Annotated[str, typer.Argument(help="Of the archive: lnh backup list.", callback=_name)]
 
 
 @contextmanager
@@ -240,6 +250,8 @@ def restore(
     if options.member_dir is not None:
         _restore_at_console(options.member_dir, archive, as_json=options.json)
         return
+    if not Path(archive).is_file():
+        _name(archive)
     with options.administration() as session:
         backups, name = session.backups, archive
         if Path(archive).is_file():
@@ -270,7 +282,7 @@ def _restore_at_console(member_dir: Path, archive: str, *, as_json: bool) -> Non
     from lnh.backups import copy_in
     from lnh.console import Console
 
-    name = copy_in(Path(archive), member_dir / "backup") if Path(archive).is_file() else archive
+    name = copy_in(Path(archive), member_dir / "backup") if Path(archive).is_file() else _name(archive)
     with Console(member_dir) as console, progress("restore") as advance:
         job = console.restore_cluster(name, terminal.read_secret("SO"))
         console.wait_restored(job, lambda now: advance(now.done, now.total))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import string
+from typing import Any, Final
 
 import typer
 
@@ -10,6 +11,9 @@ from lnh.cli import terminal
 from lnh.cli.command import verb
 from lnh.cli.member import COLUMNS, row
 from lnh.cli.options import AdminOptions
+
+_TIMES: Final = frozenset({"last", "next"})
+_SHORT: Final = 24
 
 
 def enter(app: typer.Typer) -> None:
@@ -30,14 +34,18 @@ def status(options: AdminOptions) -> None:
     typer.echo()
     options.rows(map(row, members), *COLUMNS)
     typer.echo()
-    services = [{**service, "detail": _brief(service["detail"])} for service in record["services"]]
+    services = [{**service, "detail": brief(service["detail"])} for service in record["services"]]
     options.rows(services, "name", "state", "detail")
 
 
-def _brief(detail: dict[str, Any]) -> dict[str, Any]:
-    """What fits on a line: numbers and words, no ids and nothing nested."""
+def brief(detail: dict[str, Any]) -> dict[str, Any]:
+    """What fits on a line: numbers, words and times, no ids and nothing nested."""
     return {
-        name: value
+        name: terminal.moment(value) if name in _TIMES and value else value
         for name, value in detail.items()
-        if value != "" and not isinstance(value, dict | list) and not (isinstance(value, str) and len(value) > 24)
+        if value != "" and not isinstance(value, dict | list) and not _is_id(value)
     }
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and len(value) > _SHORT and not set(value) - set(string.hexdigits)
