@@ -20,7 +20,7 @@ from typing_extensions import Self
 import lnh
 from bench.loads import using
 from bench.members import Running, running, stopped, wait
-from bench.rows import Row, save, show
+from bench.rows import Row, run
 from lnh.cli.local import Member
 from lnh.keyrings import KeyringSession
 from lnh_common.mechanisms import Mechanism
@@ -115,14 +115,5 @@ def measure() -> Iterator[Row]:
             )
 
 
-def main() -> int:
-    rows = []
-    for each in measure():
-        rows.append(each)
-        save(rows, fresh=False)
-    show(rows)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure))

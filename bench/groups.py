@@ -25,7 +25,7 @@ import lnh
 from bench.loads import flowing, using
 from bench.member import processes
 from bench.members import Running, running, stopped, wait
-from bench.rows import Row, at_most, in_turn, row, save, show
+from bench.rows import Row, at_most, in_turn, row, run
 from lnh import forms
 from lnh.cli.local import Member, free_ports
 from lnh_common.bus.sync import Caller
@@ -214,14 +214,5 @@ def measure() -> Iterator[Row]:
             yield from distance_rows(cluster, p256)
 
 
-def main() -> int:
-    rows = []
-    for each in measure():
-        rows.append(each)
-        save(rows, fresh=False)  # minutes pass between two rows
-    show(rows)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure))

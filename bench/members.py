@@ -26,7 +26,7 @@ import lnh
 from bench import filling
 from bench.loads import flowing, pairs_row, using
 from bench.member import processes
-from bench.rows import Row, at_most, in_turn, row, save, show, within
+from bench.rows import Row, at_most, in_turn, row, run, within
 from lnh import admin
 from lnh.cli import local
 from lnh.cli.cluster import wait_until_in_step
@@ -288,14 +288,5 @@ def measure() -> Iterator[Row]:
         yield joining_row(cluster, c)
 
 
-def main() -> int:
-    rows = []
-    for each in measure():
-        rows.append(each)
-        save(rows, fresh=False)  # minutes pass between two rows
-    show(rows)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure))

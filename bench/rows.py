@@ -10,7 +10,7 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -76,6 +76,19 @@ def save(rows: list[Row], *, fresh: bool) -> None:
         kept = [each for each in json.loads(_FILE.read_text()) if each["name"] not in names]
     _FILE.parent.mkdir(exist_ok=True)
     _FILE.write_text(json.dumps(kept + [asdict(each) for each in rows], indent=2) + "\n")
+
+
+def run(measure: Callable[[], Iterator[Row]]) -> int:
+    """Measure, keeping each row as it comes, since minutes pass between two, and show them; the exit status.
+
+    What `python -m bench.NAME` does.
+    """
+    rows: list[Row] = []
+    for each in measure():
+        rows.append(each)
+        save(rows, fresh=False)
+    show(rows)
+    return 0
 
 
 def show(rows: list[Row]) -> None:

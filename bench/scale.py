@@ -18,7 +18,7 @@ from typing import Final
 import lnh
 from bench import filling, member
 from bench.loads import flowing, using
-from bench.rows import WINDOWS, Row, at_most, row, save, show
+from bench.rows import WINDOWS, Row, at_most, row, run
 from lnh import admin
 from lnh.cli import local
 from lnh.cli.cluster import wait_until_in_step
@@ -136,14 +136,5 @@ def measure() -> Iterator[Row]:
             yield at_most(f"{what}: restore", restoring, "s", 180.0)
 
 
-def main() -> int:
-    rows = []
-    for each in measure():
-        rows.append(each)
-        save(rows, fresh=False)
-    show(rows)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(measure))

@@ -37,8 +37,9 @@ class Application:
         refused: of a key that was not, or may not have been made: when it began, when it ended, and why.
     """
 
-    def __init__(self, session: lnh.KeyringSession) -> None:
+    def __init__(self, session: lnh.KeyringSession, pauses: float = PAUSES) -> None:
         session.abandon()  # members are lost on the way
+        self.pauses = pauses
         self.session = session
         self.connection = session.connection
         _, self.key = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="signs")
@@ -54,8 +55,8 @@ class Application:
         calls = itertools.takewhile(lambda _: not self.load.over.is_set(), itertools.repeat((objects.SIGN, fields)))
         for _ in self.session.call_each(calls, IN_FLIGHT):
             self.signed.append(time.monotonic())
-            if len(self.signed) % IN_FLIGHT == 0:
-                self.load.over.wait(PAUSES)
+            if self.pauses and len(self.signed) % IN_FLIGHT == 0:
+                self.load.over.wait(self.pauses)
 
     def _one(self, number: int) -> Callable[[], None]:
         key = self.in_session if number % 2 else self.key
@@ -64,7 +65,7 @@ class Application:
         def sign() -> None:
             key.sign(DATA, lnh.Mechanism.ECDSA)
             self.each[number] += 1
-            self.load.over.wait(PAUSES)
+            self.load.over.wait(self.pauses)
 
         return sign
 
@@ -74,7 +75,7 @@ class Application:
             self.made.append(self.session.generate_key(lnh.KeyType.AES, 256, label=MADE).handle)
         except (MemberReadOnly, OutcomeUnknown) as error:
             self.refused.append((began, time.monotonic(), error))
-        self.load.over.wait(PAUSES)
+        self.load.over.wait(self.pauses)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -116,11 +117,15 @@ class Application:
 
 
 @contextmanager
-def application(members: Members, member: Member) -> Iterator[Application]:
-    """One on the client machine that is registered through this member."""
+def application(members: Members, member: Member, pauses: float = PAUSES) -> Iterator[Application]:
+    """One on the client machine that is registered through this member.
+
+    Args:
+        pauses: seconds between two acts of each of its threads; with 0 it is as fast as it can be.
+    """
     with lnh.connect("demo", directory=member.client) as cluster:
         yield Application(
-            cluster.keyring("payments").login(lnh.Role.KRCO, members.place.secret("krco").read_text().strip())
+            cluster.keyring("payments").login(lnh.Role.KRCO, members.place.secret("krco").read_text().strip()), pauses
         )
 
 

@@ -342,7 +342,7 @@ def _activation(scene: Scene) -> Iterator[Spot]:
 def _users(scene: Scene) -> Iterator[Spot]:
     for each, figures in scene.told():
         if figures.machine is not None and figures.machine.users == 1:
-            yield Spot(each.name, f"all services of {each.name} run as one user")
+            yield Spot(each.name, f"all services of {each.name} run as one user, with each other's data in reach")
 
 
 # --- backup
@@ -436,7 +436,7 @@ CHECKS: Final = (
           "make room: old archives (lnh backup delete), logs, other files"),
     Check("version-skew", _PROBLEM, _versions,
           "it is meant for the time of an upgrade only",
-          "finish the upgrade, one member at a time (docs/operations.md)"),
+          "finish the upgrade, one member at a time (docs/operations.md#upgrading)"),
     Check("clock-skew", _PROBLEM, _clocks,
           "sessions, invitations and what is issued at a time go by the clocks",
           "set the clock of {where}: NTP"),
@@ -445,7 +445,7 @@ CHECKS: Final = (
           "set the clock of this machine, or of the member: NTP"),
     Check("backup-failed", _PROBLEM, _backup_failed,
           "what the last good archive does not hold is lost if the members are",
-          "mend what it says, then: lnh backup now"),
+          "mend what it says, then: lnh backup now; the schedule tries again by itself, every quarter of an hour"),
     Check("backup-overdue", _PROBLEM, _backup_overdue,
           "what the last good archive does not hold is lost if the members are",
           "lnh backup now, and look at log/backup.log of the members"),
@@ -471,8 +471,8 @@ CHECKS: Final = (
           "who takes the disk can open the HSM",
           "keep the activation secret elsewhere, or activate by hand: lnh hsm activate"),
     Check("one-user", _ADVICE, _users,
-          "who breaks into one service can reach the memory and files of the others",
-          "run each service as a user of its own, or in a container of its own (docs/operations.md)"),
+          "who breaks into one service can reach the files of the others",
+          "give each service its own data alone (docs/operations.md#services-kept-apart)"),
 )  # fmt: skip
 
 BY_NAME: Final = {check.name: check for check in CHECKS}

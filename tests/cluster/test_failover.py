@@ -205,8 +205,8 @@ def test_members_join_leave_move_and_restart_while_clients_sign_and_make_keys(me
     members.steps.run("lnh", "cluster", "policy", "lease_ms=6000", *PATIENTLY)
     try:
         with (
-            application(members, a) as one,
-            application(members, b) as two,
+            application(members, a, pauses=0.0) as one,
+            application(members, b, pauses=0.0) as two,
             no_login(one),
             no_login(two),
             one.running(),

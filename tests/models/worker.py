@@ -12,9 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from lnh_common import channel, codec, wire
+from lnh_common.attributes import Attribute
 from lnh_common.channel import Envelope, SessionKeys, Statement
 from lnh_common.errors import LnhError, MemberReadOnly
-from lnh_common.messages import admin, hsm, session, store
+from lnh_common.mechanisms import CURVES, Mechanism
+from lnh_common.messages import admin, hsm, objects, session, store
 from lnh_common.messages.base import Effect, Empty, Message, Operation, Q, R
 from lnh_common.messages.session import ChangePassword, Credential, LoggedIn, Login, Register, Role
 from lnh_common.messages.store import OBJECTS
@@ -276,3 +278,20 @@ def make_keyring(client: Client, label: str = "payments") -> bytes:
     client.login(Credential(role=Role.KRSO, keyring=keyring, password=KRSO))
     client.ask(admin.ROLE_SET, admin.SetRole(password=KRCO), keyring)
     return keyring
+
+
+def generate_ec(client: Client, keyring: bytes) -> objects.KeyPair:
+    """A P-256 key pair labelled `ca`."""
+    label = {Attribute.LABEL.value: "ca"}
+    template: dict[int, Any] = {Attribute.EC_PARAMS.value: CURVES["P-256"].oid, **label}
+    return client.ask(
+        objects.GENERATE_PAIR,
+        objects.GenerateKeyPair(mechanism=Mechanism.EC_KEY_PAIR_GEN, public_template=template, private_template=label),
+        keyring,
+    )
+
+
+def sign(client: Client, keyring: bytes, handle: bytes, data: bytes = b"data") -> bytes:
+    """A P-256 signature."""
+    use = objects.Use(handle=handle, mechanism=Mechanism.ECDSA_SHA256, data=data)
+    return client.ask(objects.SIGN, use, keyring).data

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import typer
 from msgspec.structs import replace
 
-from lnh.diagnosis import CHECKS, Finding, Scene, Severity, diagnose
+from lnh.cli.main import tree
+from lnh.diagnosis import CHECKS, Check, Finding, Scene, Severity, diagnose
 from lnh_common.messages.member import ServiceState, Status
 from lnh_common.messages.membership import ServiceHealth
 from lnh_common.messages.overview import (
@@ -190,3 +194,34 @@ def test_a_group_without_members_and_one_with_one_that_serves_are_well() -> None
     shown = overview(sight("a"), sight("b", group="east", state="diverged"), sight("c", group="east"))
     shown = replace(shown, seen=replace(shown.seen, groups=("east", "local", "empty")))
     assert {finding.check for finding in diagnose(Scene(shown, AT))} == {"diverged"}
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+COMMANDS = {  # each with its verbs, if it is a noun
+    name: set(command.commands) if isinstance(command, typer.core.TyperGroup) else set()
+    for name, command in typer.main.get_group(tree()).commands.items()
+}
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page may be pointed to by."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+def test_where_a_check_points_to_there_is_something(check: Check) -> None:
+    for text in (check.why, check.do):
+        for page, anchor in re.findall(r"docs/([a-z/-]+\.md)(?:#([a-z-]+))?", text):
+            assert anchor, f"a whole page ({page}) is no recipe"
+            assert anchor in anchors(DOCS / page)
+        for noun, verb in re.findall(r"\blnh ([a-z-]+)(?: ([a-z-]+))?", text):
+            group = COMMANDS.get(noun)
+            assert group is not None, f"there is no lnh {noun}"
+            assert not group or verb in group, f"there is no lnh {noun} {verb}"
+
+
+def test_some_checks_point_to_a_page_and_most_to_a_command() -> None:
+    pointers = [check.do for check in CHECKS if "docs/" in check.do]
+    assert len(pointers) >= 2
+    assert sum("lnh " in check.do for check in CHECKS) > len(CHECKS) / 2

@@ -111,6 +111,13 @@ def test_the_machine_is_looked_at(short_path: Path) -> None:
     found = machine(directory, settings)
     assert 0 < found.disk_free <= found.disk_total
     assert (found.users, found.activation_beside) == (0, False), "no service has a socket yet"
+    Path(directory.store_for_services.removeprefix("ipc://")).touch()
+    assert machine(directory, settings).users == 2, "it sees nothing of another service's data"
+    for service in ("hsm", "store"):
+        kept = directory.data(service) / "kept"
+        kept.touch()
+        assert machine(directory, settings).users == 1, "it is one user, in reach of another's data"
+        kept.unlink()
     activation.write_text("secret")
     assert directory.has_beside(str(activation))
     assert not directory.has_beside("nowhere")

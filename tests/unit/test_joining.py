@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import lnh_common
 from lnh_common import codec, errors, limits
 from lnh_common.messages import console, store
 from lnh_common.messages.base import Message, Operation
-from lnh_common.messages.hsm import ChannelSeed, Depart, Departure, SmkGeneration
-from lnh_common.versions import check_compatible
+from lnh_common.messages.hsm import Depart, Departure
 from lnh_services.hsm import dismissals, genesis, joining
-from lnh_services.hsm.joining import Identity, Invitation, Occasion
 from lnh_services.hsm.state import Cluster, Phase
 from models.console import SO, Desk
 
@@ -501,133 +496,6 @@ def test_a_departure_that_was_interrupted_is_finished_after_the_next_activation(
         assert not two.b.store.cluster
 
     asyncio.run(go())
-
-
-# --- what is said, byte by byte
-
-
-def seed(number: int) -> bytes:
-    return bytes([number]) * 32
-
-
-DOMAIN_KEY = bytes(range(32))
-OCCASION = Occasion(seed(9), Identity.of(seed(1)))
-INVITATION = Invitation(
-    joining.INVITATION_FORMAT, seed(9), bytes(16), "prod", 1_700_000_900, "host-a", 7101, seed(8), Identity.of(seed(1))
-)
-BUNDLE = joining.Bundle(
-    cluster=bytes(16),
-    label="prod",
-    identity=seed(4),
-    smk=(SmkGeneration(generation=1, key=seed(5)),),
-    channel=(ChannelSeed(epoch=3, seed=seed(6), end=1_700_090_000),),
-    members=(member("a", 1, 7100), member("b", 2, 7200)),
-)
-
-
-def asked() -> bytes:
-    return joining.request(
-        OCCASION, seed=seed(2), nonce=seed(3), member=member("b", 2, 7200), product="0.1.0", domain_key=DOMAIN_KEY
-    )
-
-
-def opened(request: bytes, reply: bytes, **changed: bytes) -> joining.Bundle:
-    given = {"seed": seed(2), "nonce": seed(3), "domain_key": DOMAIN_KEY, **changed}
-    return joining.open_reply(INVITATION, request, reply, **given)
-
-
-def answered() -> tuple[bytes, bytes]:
-    request = asked()
-    asker = joining.open_request(OCCASION, request, seed(1))
-    asker.check_proof(OCCASION, DOMAIN_KEY)
-    return request, joining.reply(request, asker, BUNDLE, seed=seed(1), domain_key=DOMAIN_KEY)
-
-
-def test_the_bundle_arrives_and_only_where_it_should() -> None:
-    request, reply = answered()
-    assert opened(request, reply) == BUNDLE
-    for changed in ({"seed": seed(7)}, {"domain_key": seed(7)}, {"nonce": seed(7)}):
-        with pytest.raises(errors.SealBroken):
-            opened(request, reply, **changed)
-    with pytest.raises(errors.FingerprintMismatch):
-        opened(asked(), reply)  # the answer to another request of the same HSM
-
-
-def test_an_answer_of_another_hsm_is_not_believed() -> None:
-    request = asked()
-    asker = joining.open_request(OCCASION, request, seed(1))
-    forged = joining.reply(request, asker, BUNDLE, seed=seed(7), domain_key=DOMAIN_KEY)
-    with pytest.raises(errors.FingerprintMismatch, match="SHA256:"):
-        opened(request, forged)
-
-
-@settings(max_examples=30)
-@given(st.data())
-def test_what_was_changed_on_the_way_is_refused(data: st.DataObject) -> None:
-    request, reply = answered()
-    place = data.draw(st.integers(0, len(request) - 1))
-    flipped = request[:place] + bytes([request[place] ^ data.draw(st.integers(1, 255))]) + request[place + 1 :]
-    with pytest.raises(errors.ChannelInvalid):
-        joining.open_request(OCCASION, flipped, seed(1))
-    place = data.draw(st.integers(0, len(reply) - 1))
-    flipped = reply[:place] + bytes([reply[place] ^ data.draw(st.integers(1, 255))]) + reply[place + 1 :]
-    with pytest.raises((errors.FingerprintMismatch, errors.SealBroken)):
-        opened(request, flipped)
-
-
-@settings(max_examples=30)
-@given(
-    st.sampled_from(["identity", "nonce", "member", "product"]),
-    st.binary(min_size=32, max_size=32),
-)
-def test_the_proof_covers_everything_the_request_says(name: str, other: bytes) -> None:
-    asker = joining.open_request(OCCASION, asked(), seed(1))
-    changed: Any = {
-        "identity": Identity.of(other), "nonce": other, "member": member("c", other[0], 7300), "product": "0.2.0",
-    }[name]  # fmt: skip
-    if changed == getattr(asker, name):
-        return
-    with pytest.raises(errors.DomainMismatch):
-        dataclasses.replace(asker, **{name: changed}).check_proof(OCCASION, DOMAIN_KEY)
-    with pytest.raises(errors.DomainMismatch):
-        asker.check_proof(OCCASION, other)
-    with pytest.raises(errors.DomainMismatch):
-        asker.check_proof(Occasion(other, OCCASION.inviter), DOMAIN_KEY)
-
-
-@given(st.integers(0, 3000), st.characters(codec="ascii"))
-def test_a_damaged_invitation_is_refused_and_never_half_read(place: int, letter: str) -> None:
-    text = INVITATION.text()
-    place %= len(text)
-    changed = text[:place] + letter + text[place + 1 :]
-    try:
-        found = Invitation.parse(changed)
-    except errors.ArgumentInvalid:
-        return
-    assert found == INVITATION or "".join(changed.split()) != "".join(text.split())
-
-
-def test_an_invitation_is_read_however_it_was_pasted() -> None:
-    text = INVITATION.text()
-    assert Invitation.parse("\n  " + text.replace("\n", "\r\n") + "\n") == INVITATION
-    for damaged in ("", "hello", text.partition("\n")[0], text[:-40]):
-        with pytest.raises(errors.ArgumentInvalid):
-            Invitation.parse(damaged)
-
-
-@pytest.mark.parametrize(
-    ("own", "other", "fits"),
-    [
-        ("0.1.0", "0.1.9", True), ("0.1.0", "0.2.0", True), ("0.2.0", "0.1.0", True), ("0.1.0", "0.3.0", False),
-        ("1.1.0", "0.1.0", False), ("0.1.0", "", False), ("0.1.0", "0.x", False),
-    ],
-)  # fmt: skip
-def test_versions_one_minor_step_apart_run_together(own: str, other: str, fits: bool) -> None:
-    if fits:
-        check_compatible(own, other)
-    else:
-        with pytest.raises(errors.UnsupportedVersion):
-            check_compatible(own, other)
 
 
 @pytest.mark.parametrize(("version", "fits"), [("0.2.0", True), ("0.3.0", False), ("0.9.0", False)])

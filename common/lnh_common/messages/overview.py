@@ -86,7 +86,8 @@ class MachineFigures(Told):
 
     Args:
         disk_free, disk_total: bytes, where the member directory is; free for its user.
-        users: how many users the services run as; 0 if that cannot be seen.
+        users: how many users the services run as, one whose reach is only its own data as another; 0 if that cannot be
+            seen.
         activation_beside: the activation file is on the disk whose HSM state it opens.
     """
 

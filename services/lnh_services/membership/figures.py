@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,13 +123,28 @@ def machine(directory: MemberDirectory, settings: Settings) -> MachineFigures:
     return MachineFigures(
         disk_free=free,
         disk_total=total,
-        users=len(_users(directory)),
+        users=users(directory),
         activation_beside=directory.has_beside(settings.activation.file),
     )
 
 
-def _users(directory: MemberDirectory) -> set[int]:
-    """The owners of the services' sockets: whom they run as."""
+def users(directory: MemberDirectory) -> int:
+    """How many users the services run as; one with nothing of the others' data in its reach is as good as another."""
+    owners = len(_owners(directory))
+    return owners + 1 if owners and not _reaches_others(directory) else owners
+
+
+def _reaches_others(directory: MemberDirectory) -> bool:
+    """Whether this service, membership, sees files of the HSM or the store."""
+    for service in ("hsm", "store"):
+        with suppress(OSError):
+            if any(directory.data(service).iterdir()):
+                return True
+    return False
+
+
+def _owners(directory: MemberDirectory) -> set[int]:
+    """Whom the services' sockets belong to."""
     addresses = (
         directory.store_for_services, directory.hsm_for_services, directory.membership_for_services,
         directory.balancer_status, directory.backup_for_services,

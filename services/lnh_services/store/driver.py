@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from lnh_common import limits
@@ -21,7 +19,7 @@ from lnh_common.events import Log
 from lnh_common.messages import store as messages
 from lnh_common.messages.base import Message
 from lnh_services.serving import Member
-from lnh_services.store import protocol
+from lnh_services.store import clock, protocol
 from lnh_services.store.caches import WorkerId, WorkerLeases
 from lnh_services.store.changes import KEYS_AT_ONCE, Rate, RecentChanges
 from lnh_services.store.disk import DiskFull
@@ -29,7 +27,7 @@ from lnh_services.store.engine import Engine, LastStop, Outcome, Sizes
 from lnh_services.store.eras import EVERYTHING
 from lnh_services.store.history import Base, Removed
 from lnh_services.store.local import Interest
-from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds
+from lnh_services.store.log import ClusterId, Epoch, MemberId
 from lnh_services.store.peers import Peers
 from lnh_services.store.primary import LOOKS_MS
 from lnh_services.store.protocol import (
@@ -90,8 +88,8 @@ class Driver:
             settings.endpoint(settings.store_port), member.directory.member_keys, self._heard, self._heard_of_snapshot
         )
         self._transfers: Final = Transfers(self.engine, self._peers.transfer, self._arrived, self._damaged)
-        self._boot: Final = _boot_id()
-        self._leases = WorkerLeases(limits.WORKER_LEASE_MS, _now().boot)
+        self._boot: Final = clock.boot_id()
+        self._leases = WorkerLeases(limits.WORKER_LEASE_MS, clock.now().boot)
         self._rate: Final = Rate()
         self._numbers = 0
         self._requests: dict[RequestId, asyncio.Future[Reply]] = {}
@@ -151,7 +149,7 @@ class Driver:
 
     def _fence(self, last_stop: LastStop) -> Seconds:
         """When no worker can hold a lease of an earlier incarnation any more."""
-        now = _now().boot
+        now = clock.now().boot
         if self._boot and last_stop.boot != self._boot:
             return Seconds(now)  # the machine was started since, and its workers with it
         latest = Seconds(now + limits.WORKER_LEASE_MS / 1000)
@@ -187,7 +185,7 @@ class Driver:
     def _note_stop(self) -> None:
         if self._loaded and self._damage is None:
             try:
-                self.engine.note_stop(self._boot, self._leases.latest_end(_now().boot))
+                self.engine.note_stop(self._boot, self._leases.latest_end(clock.now().boot))
             except StorageFailed as error:
                 _log.warning("stop not noted", problem=str(error))  # the next start waits a lease longer
 
@@ -209,14 +207,14 @@ class Driver:
 
     def is_current(self) -> bool:
         """Read-write."""
-        return self._damage is None and self.replica.is_current(_now())
+        return self._damage is None and self.replica.is_current(clock.now())
 
     def now(self) -> Instant:
-        return _now()
+        return clock.now()
 
     def lease_left(self) -> float:
         """Seconds this member may go on as read-write without hearing anything; 0 if it is not."""
-        now = _now()
+        now = clock.now()
         if self._damage is not None or not self.replica.is_current(now):
             return 0.0
         return max(0.0, self.replica.current_until(now) - now.boot)
@@ -391,7 +389,7 @@ class Driver:
     @certain
     def _turn(self, event: Event) -> None:
         if self._damage is None and not self._closed:
-            self._run(event(_now()))
+            self._run(event(clock.now()))
             self._follow_members()
             self._wake_waiting()
 
@@ -475,7 +473,7 @@ class Driver:
         except Exception as error:  # the read's own trouble, a bug too; the bus answers it
             read.answer.set_exception(error)
             return []
-        now = _now()
+        now = clock.now()
         if serve.current and not self.replica.is_current(now):
             return self.replica.read(now, serve.read, read.interest)  # the lease ended meanwhile
         self._served.add(serve.read)
@@ -548,7 +546,7 @@ class Driver:
     def attach(self, worker: WorkerId) -> messages.Attached:
         """Grant a lease; the answer must leave right away."""
         self.check_sound()
-        now = _now()
+        now = clock.now()
         current, index = self.replica.is_current(now), self.replica.applied
         # Until this start is on disk, the next one would not know that leases may have been granted since. A primary
         # that does not serve now may do so again at once: only one that follows another forgets everything before.
@@ -570,7 +568,7 @@ class Driver:
 
     def leased_workers(self) -> list[WorkerId]:
         """Those who hold a lease now."""
-        return self._leases.known(_now().boot)
+        return self._leases.known(clock.now().boot)
 
     def _begin_forgetting(self, forget: protocol.Forget) -> list[Effect]:
         if self._served or self._held:
@@ -583,7 +581,7 @@ class Driver:
         keys = () if everything else tuple(forget.keys)
         told = messages.Forget(sequence=forget.round, keys=keys, everything=everything)
         self._rounds[forget.round] = told
-        now = _now().boot
+        now = clock.now().boot
         for worker in self._leases.open_round(now, forget.round, everything=everything):
             self._tell(worker, told)
         return self._rounds_over()
@@ -605,7 +603,7 @@ class Driver:
         self._turn(lambda _: self._rounds_over())
 
     def _rounds_over(self) -> list[Effect]:
-        now = _now()
+        now = clock.now()
         effects: list[Effect] = []
         for round_ in self._leases.finished(now.boot):
             self._rounds.pop(round_, None)
@@ -653,15 +651,3 @@ class Driver:
 def _check(reply: Reply) -> None:
     if isinstance(reply.answer, LnhError):
         raise reply.answer
-
-
-def _now() -> Instant:
-    return Instant(Seconds(time.clock_gettime(time.CLOCK_BOOTTIME)), Milliseconds(time.time_ns() // 1_000_000))
-
-
-def _boot_id() -> str:
-    """Names this boot of the machine; empty where the system does not say."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
-        return ""
