@@ -7,8 +7,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 from bench.member import processes
@@ -20,9 +20,11 @@ from lnh.cli.local import Member
 from lnh_common import limits
 from lnh_common.bus.sync import Caller
 from lnh_common.messages import store
+from lnh_common.messages.base import Empty
 from lnh_services.paths import MemberDirectory
 from members import Members
 from processes import wait_until
+from wires import Wires
 
 WITHIN = 60.0
 PATIENTLY = ("--timeout", "60")
@@ -67,6 +69,23 @@ def killed(members: Members, member: Member) -> Iterator[None]:
     members.steps.start(member)
 
 
+@contextmanager
+def cut_off(members: Members, wires: Wires, chance: random.Random, member: Member) -> Iterator[None]:
+    """A member is cut off, from all others or from one, both ways or one; at the end it is joined again."""
+    other = chance.choice([each for each in members.all if each is not member])
+    cuts = (
+        lambda: wires.isolate(member),
+        lambda: wires.cut(member, other),
+        lambda: wires.cut_way(member, other),
+        lambda: wires.cut_way(other, member),
+    )
+    chance.choice(cuts)()
+    try:
+        yield
+    finally:
+        wires.heal()
+
+
 def assert_everywhere(members: Members, running: tuple[Member, ...], handles: set[bytes], keyring: bytes) -> None:
     """Each of these objects is in each member's own store, and found through each member."""
     for member in running:
@@ -109,6 +128,37 @@ def test_any_member_is_killed_or_stopped_under_load_with_no_error_and_no_login(m
             client.flows(f"with {other.name} going on")
             assert client.refused == []
     members.all_read_write()
+
+
+def is_read_only(member: Member) -> bool:
+    with Caller(MemberDirectory(member.directory).store_for_services) as caller:
+        return caller.ask(store.STATUS, Empty()).state == "read-only"
+
+
+def test_members_are_cut_off_from_one_another_under_load_and_clients_see_one_history(members: Members) -> None:
+    members.all_read_write()
+    primary = members.primary()
+    other, third = (member for member in members.all if member is not primary)
+    with (
+        Wires(members) as wires,
+        History(members, primary).running(),
+        application(members, other) as client,
+        no_login(client),
+        client.running(),
+    ):
+        cuts: list[tuple[Callable[[], None], tuple[Member, ...]]] = [
+            (lambda: wires.cut_way(other, primary), (other,)),
+            (lambda: wires.isolate(primary), (other, third)),
+        ]
+        for cut, behind in cuts:
+            cut()
+            for member in behind:
+                wait_until(lambda: is_read_only(member), f"{member.name} as read-only", WITHIN)  # noqa: B023
+            client.flows("while members are cut off", makes=False)
+            wires.heal()
+            client.flows("when they are joined again")
+    members.all_read_write()
+    assert_everywhere(members, members.all, set(client.made), client.session.route)
 
 
 def test_what_must_fail_without_the_primary_fails(members: Members) -> None:
@@ -235,17 +285,28 @@ def test_members_join_leave_move_and_restart_while_clients_sign_and_make_keys(me
 
 
 @pytest.mark.skipif("LNH_SOAK" not in os.environ, reason="runs for LNH_SOAK seconds")
-def test_members_are_killed_and_stopped_at_random_for_as_long_as_asked(
+def test_members_are_killed_stopped_and_cut_off_at_random_for_as_long_as_asked(
     members: Members, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    began, rounds = time.monotonic(), 0
     seed = int(os.environ.get("LNH_SEED", str(time.time_ns() % 1_000_000)))
-    chance = random.Random(seed)
+    with Wires(members) as wires:
+        _suffer(members, wires, random.Random(seed), seed, capsys)
+
+
+def _suffer(
+    members: Members, wires: Wires, chance: random.Random, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began, rounds = time.monotonic(), 0
     while time.monotonic() - began < float(os.environ["LNH_SOAK"]):
         rounds += 1
         members.all_read_write()
         primary = members.primary()
         home = chance.choice(members.all)
+        faults: tuple[Callable[[Member], AbstractContextManager[None]], ...] = (
+            stopped,
+            lambda member: killed(members, member),
+            lambda member: cut_off(members, wires, chance, member),
+        )
         with (
             History(members, primary).running(),
             application(members, home) as client,
@@ -254,7 +315,7 @@ def test_members_are_killed_and_stopped_at_random_for_as_long_as_asked(
         ):
             for _ in range(chance.randrange(1, 5)):
                 member = chance.choice(members.all)
-                fault = stopped(member) if chance.random() < 0.5 else killed(members, member)
+                fault = chance.choice(faults)(member)
                 lasts = time.monotonic() + chance.choice((0.1, 1.0, 4.0))
                 with fault:
                     wait_until(lambda: time.monotonic() > lasts or client.load.errors, "the end of a fault", WITHIN)  # noqa: B023

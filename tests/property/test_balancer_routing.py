@@ -173,6 +173,9 @@ class Accounts(RuleBasedStateMachine):
             assert self.alive.pop(request.tag) is request, "a request ended twice"
             if isinstance(error, DeadlineExceeded):
                 assert request.deadline <= self.now
+            elif request.open:
+                assert isinstance(error, Busy)
+                assert request.writes
             else:
                 assert isinstance(error, Unreachable)
                 assert request.patience <= self.now or request.moves > MOVES or request.foreign
@@ -332,6 +335,23 @@ def test_a_request_that_lost_its_member_goes_to_an_own_worker() -> None:
     lost = len(made.places[1].outstanding)
     assert lost
     assert [request.place for request in made.down(0.0, 1)] == [0] * lost
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_write_that_lost_its_worker_is_its_clients_to_send_again(foreign: bool) -> None:
+    """It may have been done: whoever is asked next, and is read-only, cannot know, and would say that it was not."""
+    made = router(Place("worker"), Place("another"))
+    write = made.admit(0.0, PEER, [b"", b"", b""], "object.generate", 9.0, foreign=foreign)
+    read = made.admit(0.0, PEER, [b"", b"", b""], "key.sign", 9.0, foreign=foreign)
+    assert write.place is not None
+    moved = made.down(0.0, write.place)
+    assert write not in moved
+    ((given_up, error),) = made.expire(0.0)
+    assert given_up is write
+    assert write.open
+    assert isinstance(error, Busy)
+    assert made.requests == 1
+    assert made.settle(0.0, read.place or 0, read.tag) is read
 
 
 def test_what_another_member_sent_goes_no_further_and_does_not_wait() -> None:

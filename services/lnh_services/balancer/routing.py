@@ -41,6 +41,7 @@ from lnh_common import limits
 from lnh_common.bundles import FORWARDED
 from lnh_common.errors import Busy, DeadlineExceeded, LnhError, Unreachable
 from lnh_common.messages import objects, session
+from lnh_common.messages.base import OPERATIONS, Effect
 
 Frames = list[bytes]
 Tag = bytes
@@ -93,6 +94,8 @@ class Request:
         account: whose bound it counts against.
         stays: it is about this member, or came from another: it goes to own workers alone.
         foreign: another member sent it.
+        writes: it may change something: who is asked again must know that it is, so its client does that.
+        open: who had it is gone, and may have done it.
         place: None while it waits for one.
         sent: when it went to its place, where `ahead` was outstanding then, its own work included.
     """
@@ -110,6 +113,7 @@ class Request:
         "foreign",
         "frames",
         "moves",
+        "open",
         "patience",
         "place",
         "sent",
@@ -117,6 +121,7 @@ class Request:
         "stays",
         "tag",
         "work",
+        "writes",
     )
 
     def __init__(
@@ -133,6 +138,7 @@ class Request:
         *,
         stays: bool,
         foreign: bool,
+        writes: bool,
     ) -> None:
         self.tag = tag
         self.client = client
@@ -145,6 +151,8 @@ class Request:
         self.deadline = deadline
         self.stays = stays
         self.foreign = foreign
+        self.writes = writes
+        self.open = False
         self.patience = begun + PATIENCE
         self.moves = 0
         self.place: int | None = None
@@ -305,7 +313,11 @@ class Router:
         return self._place_waiting(now) if opened else []
 
     def down(self, now: float, place: int) -> list[Request]:
-        """A place is gone, and what it had not answered with it; answers the requests to send elsewhere now."""
+        """A place is gone, and what it had not answered with it; answers the requests to send elsewhere now.
+
+        A write that it had may have been done. Its client is told to ask again, and knows then that a member which says
+        that it is read-only does not say "not done"; sent elsewhere from here, it would not know of the first try.
+        """
         at = self.places[place]
         at.up = False
         at.open = not at.far
@@ -313,7 +325,10 @@ class Router:
         at.outstanding.clear()
         at.work = 0
         for request in orphans:
-            self._move(now, request, "workers died while they had this request")
+            if request.writes:
+                self._leave_open(request, "who had this request is gone")
+            else:
+                self._move(now, request, "workers died while they had this request")
         return [request for request in orphans if request.place is not None]
 
     def set_forwards(self, now: float, *, forwards: bool) -> list[Request]:
@@ -361,8 +376,21 @@ class Router:
         self._last_tag += 1
         tag = _TAG.pack(self._last_tag | FORWARDED if foreign else self._last_tag)
         work = WORK.get(operation, 1)
+        known = OPERATIONS.get(operation)
+        writes = known is None or known.effect is Effect.WRITE
         request = Request(
-            tag, client, account, frames, size, work, now, deadline, client_tag, stays=stays, foreign=foreign
+            tag,
+            client,
+            account,
+            frames,
+            size,
+            work,
+            now,
+            deadline,
+            client_tag,
+            stays=stays,
+            foreign=foreign,
+            writes=writes,
         )
         self.requests += 1
         self.bytes += size
@@ -392,7 +420,7 @@ class Router:
         """A place did not do a request, and says so; the request, to be sent to its new place or waiting for one.
 
         A far place gets nothing more until it reports that it takes work. One that came from another member has ended
-        with that: its `place` is None.
+        with that, and a write goes back to its client as in `down`: their `place` is None.
         """
         at = self.places[place]
         at.heard = now
@@ -402,11 +430,13 @@ class Router:
         if request is None:
             return None
         at.work -= request.work
-        if not request.foreign:
-            self._move(now, request, "places refused this request")
-        else:
+        if request.foreign:
             request.place = None
             self._forget(request)
+        elif request.writes:  # another member's worker says so too when its lease ended after it had done it
+            self._leave_open(request, "the member that had this request is read-only")
+        else:
+            self._move(now, request, "places refused this request")
         return request
 
     def expire(self, now: float) -> list[tuple[Request, LnhError]]:
@@ -520,6 +550,11 @@ class Router:
         request.patience = now + PATIENCE
         self._assign(now, request)
         self.retried += 1
+
+    def _leave_open(self, request: Request, why: str) -> None:
+        """A write that may have been done: its client is to send it again."""
+        request.place, request.open = None, True
+        self._given_up.append((request, Busy(f"{why}: ask again")))
 
     def _forget(self, request: Request) -> None:
         self.requests -= 1

@@ -450,7 +450,9 @@ class Balancer:
 
     def _tick(self, now: float) -> None:
         for request, error in self._router.expire(now):
-            if request.foreign:
+            if request.foreign and request.open:
+                self._peers.give_back(request, *wire.error_frames(wire.Header.parse(request.frames[0]), error))
+            elif request.foreign:
                 self._peers.decline(request.client, request.client_tag)
             else:
                 way_back = self._way_back(request)

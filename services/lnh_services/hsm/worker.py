@@ -30,6 +30,7 @@ from lnh_common.errors import (
     DeadlineExceeded,
     LnhError,
     MalformedMessage,
+    MemberReadOnly,
     NoCluster,
     NotActivated,
     OutcomeUnknown,
@@ -101,6 +102,7 @@ class Waiting:
 
     Args:
         tasks: None in the place of one that waits no more.
+        tries: how often it was sent.
     """
 
     tasks: list[Task | None]
@@ -108,6 +110,13 @@ class Waiting:
     operation: Operation[Any, Any]
     frames: list[bytes]
     sent_at: float | None = None
+    tries: int = 0
+
+    def proven(self, answer: Message | LnhError) -> Message | LnhError:
+        """What an answer says of all tries: "not done, this member is read-only" it says of the last one only."""
+        if self.tries > 1 and self.operation.effect is Effect.WRITE and isinstance(answer, MemberReadOnly):
+            return OutcomeUnknown(f"asked {self.tries} times without an answer, then: {answer}")
+        return answer
 
 
 class Worker:
@@ -405,7 +414,9 @@ class Worker:
     def _transmit(self, waiting: Waiting) -> None:
         dealer = self._peers.get(waiting.peer) or self._connect(waiting.peer)
         dealer.watch()
-        waiting.sent_at = boot_time() if dealer.send(waiting.frames) else None
+        sent = dealer.send(waiting.frames)
+        waiting.sent_at = boot_time() if sent else None
+        waiting.tries += sent
 
     def _answered(self, peer: Peer, frames: list[bytes]) -> None:
         try:
@@ -430,7 +441,7 @@ class Worker:
             answers = [LnhError.from_wire(each) if isinstance(each, list) else each for each in answer.outcomes]
         for task, each in zip(waiting.tasks, answers, strict=True):
             if task is not None:
-                self._advance(task, each)
+                self._advance(task, waiting.proven(each))
 
     def _told(self, peer: Peer, header: Header, body: bytes) -> None:
         if peer is Peer.STORE and header.operation == store.FORGET.name:

@@ -11,7 +11,14 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from lnh_common.errors import Busy, MemberReadOnly, PasswordIncorrect, PasswordLocked, PasswordMustChange
+from lnh_common.errors import (
+    Busy,
+    MemberReadOnly,
+    OutcomeUnknown,
+    PasswordIncorrect,
+    PasswordLocked,
+    PasswordMustChange,
+)
 from lnh_common.messages import hsm, store
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import Credential, Role
@@ -142,6 +149,8 @@ def _reserve(worker: WorkerCore, request: Request[Any], given: Credential) -> St
         except MemberReadOnly:
             yield from ask(Peer.CORE, hsm.GUESS, hsm.Guess(holder=scope, client=client, attempt=named))
             return _Reserved(named)
+        except OutcomeUnknown:
+            continue  # look whether it was counted
     raise Busy("many logins of this role at once")
 
 
