@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -148,15 +149,31 @@ class SmallDisk:
     def free(self) -> None:
         (self.path / "filler").unlink()
 
-    def remount(self, how: str) -> None:
-        """`ro` makes it read-only, for root too; `rw` ends that."""
+    @contextlib.contextmanager
+    def full(self) -> Iterator[None]:
+        self.fill()
+        try:
+            yield
+        finally:
+            self.free()
+
+    @contextlib.contextmanager
+    def read_only(self) -> Iterator[None]:
+        """For root, too."""
+        self._remount("ro")
+        try:
+            yield
+        finally:
+            self._remount("rw")
+
+    def _remount(self, how: str) -> None:
         subprocess.run([*self.enter(), "mount", "-o", f"remount,{how}", str(self.where)], check=True)
 
     @contextlib.contextmanager
     def lost(self) -> Iterator[None]:
         """It is not mounted, and where it was there is nothing; at the end another one, empty, takes its place."""
         subprocess.run([*self.enter(), "umount", str(self.where)], check=True)
-        self.where.rmdir()
+        shutil.rmtree(self.where)  # what was put there from outside, too
         try:
             yield
         finally:

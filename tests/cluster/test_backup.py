@@ -246,7 +246,7 @@ def test_a_disk_that_is_full_read_only_or_gone_is_told_and_nothing_is_lost(site:
         pytest.skip("needs root or user namespaces to mount a small file system")
     site.run("backup", "now")
     kept = site.whole()
-    some = min(kept)
+    some, complaints = min(kept), {"backup-failed", "backup-overdue"}
     with site.connect() as cluster, admin.login(cluster.connection, "admin", ADMIN) as session:
         backups = session.backups
 
@@ -254,30 +254,28 @@ def test_a_disk_that_is_full_read_only_or_gone_is_told_and_nothing_is_lost(site:
             kept.add(backups.wait(backups.now()).archive)
             assert site.whole() == kept
 
-        site.disk.fill()
-        told = site.run("backup", "now", status=1)
-        assert "No space left on device" in told
-        assert "try: make room on the disk of" in told
-        assert site.whole() == kept
-        due(site, 60)
-        wait_until(lambda: status(site).last_problem, "the scheduled run", PATIENCE)
-        assert "No space left on device" in status(site).last_problem
-        assert {"backup-failed", "backup-overdue"} <= problems(site)
-        site.disk.free()
+        with site.disk.full():
+            told = site.run("backup", "now", status=1)
+            assert "No space left on device" in told
+            assert "try: make room on the disk of" in told
+            assert site.whole() == kept
+            due(site, 60)
+            wait_until(lambda: status(site).last_problem, "the scheduled run", PATIENCE)
+            assert "No space left on device" in status(site).last_problem
+            wait_until(lambda: complaints <= problems(site), "the doctor's complaint", PATIENCE)
         goes_on()
 
-        site.disk.remount("ro")
-        for act in (lambda: backups.wait(backups.now()), lambda: backups.delete(some)):
-            with pytest.raises(lnh.StorageFailed, match="Read-only file system") as caught:
-                act()
-            assert "write to" in str(caught.value.detail["advice"])
-        backups.wait(backups.verify(some))
-        site.disk.remount("rw")
+        with site.disk.read_only():
+            for act in (lambda: backups.wait(backups.now()), lambda: backups.delete(some)):
+                with pytest.raises(lnh.StorageFailed, match="Read-only file system") as caught:
+                    act()
+                assert "write to" in str(caught.value.detail["advice"])
+            backups.wait(backups.verify(some))
         goes_on()
         due(site, 30)  # a newer slot
         wait_until(lambda: status(site).last and not status(site).last_problem, "the next scheduled run", PATIENCE)
         assert site.whole() > kept
-        assert not problems(site) & {"backup-failed", "backup-overdue"}
+        wait_until(lambda: not complaints & problems(site), "the doctor's content", PATIENCE)
         site.run("backup", "schedule", "--off")
 
         with site.disk.lost():
@@ -285,10 +283,10 @@ def test_a_disk_that_is_full_read_only_or_gone_is_told_and_nothing_is_lost(site:
                 with pytest.raises(lnh.StorageFailed, match="No such file or directory") as caught:
                     look()
                 assert "mount its disk" in str(caught.value.detail["advice"])
-            assert "backup-failed" in problems(site)
+            wait_until(lambda: "backup-failed" in problems(site), "the doctor's complaint", PATIENCE)
         kept = set()
         goes_on()
-        assert "backup-failed" not in problems(site)
+        wait_until(lambda: not complaints & problems(site), "the doctor's content", PATIENCE)
 
 
 def test_backups_at_once_are_made_one_by_one_or_refused(site: Site) -> None:

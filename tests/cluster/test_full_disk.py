@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Site:
         return ask(self.member.directory.store_for_services, store.STATUS)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     processes = Processes()
     with tempfile.TemporaryDirectory(prefix="lnh-") as place:
@@ -104,3 +105,34 @@ def test_a_full_disk_stops_changes_with_a_clear_error_and_nothing_else(site: Sit
         private.destroy()
         with pytest.raises(lnh.ObjectUnknown):
             private.sign(b"data")
+
+
+def test_a_restore_that_finds_no_room_did_not_happen_and_goes_through_with_room(site: Site) -> None:
+    with lnh.connect("prod", directory=site.directory, timeout=60.0) as cluster:
+        keyring = cluster.keyring("payments")
+        with (
+            keyring.login(lnh.Role.KRCO, KRCO) as session,
+            admin.login(cluster.connection, "admin", ADMIN, po_password=PO) as administration,
+        ):
+
+            def make() -> bytes:
+                return session.generate_key(lnh.KeyType.GENERIC_SECRET, 4096, label="archived").handle
+
+            backups = administration.backups
+            archived = {make() for _ in range(20)}
+            name = backups.wait(backups.now()).archive
+            now = archived | {make()}
+            site.disk.fill()
+            with suppress(lnh.StorageFailed):
+                for _ in range(WRITES):
+                    now.add(make())
+            with pytest.raises(lnh.StorageFailed, match="full") as refused:
+                backups.wait(backups.restore(name))
+            assert "free space" in refused.value.advice
+            site.disk.free()
+            wait_until(lambda: site.store().state == "read-write", "a store with room again")
+            assert {key.handle for key in session.find(label="archived")} == now, "nothing was changed"
+            backups.wait_restored(backups.restore(name))
+            session.abandon()
+        with keyring.login(lnh.Role.KRCO, KRCO) as session:
+            assert {key.handle for key in session.find(label="archived")} == archived
