@@ -28,7 +28,7 @@ down: setup      ## end what `make up` started
 	@$(BIN)/lnh down --dir $(WHERE)
 
 test: setup      ## every test
-	@$(BIN)/pytest -q -n 2
+	@$(BIN)/pytest -q -n 2 --durations 25
 
 test-compose: setup  ## compose.yaml for real, for some minutes; needs docker (compose v2) or podman-compose, and the base image
 	@$(BIN)/python tests/compose/engine.py

@@ -24,7 +24,7 @@ IN_FLIGHT = 64
 THREADS = 2
 DATA = bytes(32)
 PAUSES = (
-    0.0 if "LNH_SOAK" in os.environ else 0.02
+    0.0 if "LNH_SOAK" in os.environ else 0.05
 )  # seconds between two acts, so that a small machine has room for faults
 MADE = "made"  # the label of the keys that are made meanwhile
 

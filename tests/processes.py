@@ -28,12 +28,16 @@ R = TypeVar("R", bound=Message)
 DEADLINE = 20.0
 
 
-def wait_until(condition: Callable[[], object], what: str, within: float = DEADLINE) -> None:
-    """Wait for a condition with a deadline; the test fails, saying what did not come."""
+def wait_until(condition: Callable[[], object], what: str, within: float = DEADLINE, every: float = 0.01) -> None:
+    """Wait for a condition with a deadline; the test fails, saying what did not come.
+
+    Args:
+        every: seconds between two looks; more where a look takes much of the processor.
+    """
     end = time.monotonic() + within
     while not condition():
         assert time.monotonic() < end, f"{what} did not come within {within:g} s"
-        time.sleep(0.01)
+        time.sleep(every)
 
 
 def free_base_port() -> int:

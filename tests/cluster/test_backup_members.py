@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import threading
 import time
 from contextlib import suppress
@@ -15,9 +14,9 @@ from functools import partial
 from pathlib import Path
 
 import lnh
+from commands import Forked
 from lnh import admin
 from lnh.cli import local
-from lnh.cli.children import program
 from lnh.cli.local import Member
 from lnh_common.messages import store
 from lnh_services.paths import MemberDirectory
@@ -144,14 +143,12 @@ def test_killed_at_any_point_a_restore_is_done_or_did_not_happen(members: Member
     members.all_read_write()
 
     def restored() -> bool:
-        done = subprocess.run(
-            [program("lnh"), "backup", "restore", name, "--yes"], env=members.steps._environment_of(b),
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0 or "under way" in done.stderr, done.stderr
-        return done.returncode == 0
+        command = ("lnh", "backup", "restore", name, "--yes")
+        done = Forked(command, members.steps._environment_of(b)).wait()
+        assert done.code == 0 or "under way" in done.err, done.err
+        return done.code == 0
 
-    wait_until(restored, "a restore that nobody disturbs", WITHIN)
+    wait_until(restored, "a restore that nobody disturbs", WITHIN, every=0.2)
     assert everywhere(members) == archived
     directory = MemberDirectory(a.directory)
     wait_until(

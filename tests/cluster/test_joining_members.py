@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import lnh_common
+from commands import Forked
 from lnh_common.bus import curve
 from lnh_common.bus.sync import Caller
 from lnh_common.errors import LnhError, NoCluster, PermissionDenied, Unreachable
@@ -79,11 +80,9 @@ class Appliance:
             **os.environ, **self.place.environment,
             "LNH_MEMBER_DIR": str(self.directory.root), "LNH_MEMBER": f"127.0.0.1:{self.settings.base_port}",
         }  # fmt: skip
-        done = subprocess.run(
-            [BIN / "lnh", *words], env=environment, capture_output=True, text=True, timeout=90, check=False
-        )
-        assert (done.returncode != 0) is fails, f"{words}: {done.stdout}{done.stderr}"
-        return done.stderr if fails else done.stdout
+        done = Forked(("lnh", *words), environment).wait()
+        assert (done.code != 0) is fails, f"{words}: {done.out}{done.err}"
+        return done.err if fails else done.out
 
     def admin(self, *words: str, fails: bool = False) -> str:
         """A command as an admin, trusting the cluster's fingerprint."""
@@ -188,7 +187,7 @@ def listed(one: Appliance) -> dict[str, dict[str, Any]]:
 
 
 def until_listed(one: Appliance, condition: Callable[[dict[str, dict[str, Any]]], bool], what: str) -> None:
-    wait_until(lambda: condition(listed(one)), what, within=30)
+    wait_until(lambda: condition(listed(one)), what, within=30, every=0.2)
 
 
 def test_a_member_joins_is_promoted_leaves_and_joins_again(place: Place) -> None:

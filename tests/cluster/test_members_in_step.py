@@ -177,7 +177,12 @@ def test_groups_are_the_same_on_every_member_whoever_changed_them_and_whoever_wa
     assert f"has members: {', '.join(inside)}" in refused
     assert "lnh member move" in refused
     expected = {"east": inside, "local": [other.name]}
-    wait_until(lambda: all(groups_seen_by(members, member) == expected for member in members.all), "the groups", WITHIN)
+    wait_until(
+        lambda: all(groups_seen_by(members, member) == expected for member in members.all),
+        "the groups",
+        WITHIN,
+        every=0.1,
+    )
 
     primary.stop(signal.SIGKILL)
     steps.wait_for(one, {one.name: "read-only", other.name: "read-only"})
@@ -296,14 +301,19 @@ def test_a_member_that_lost_power_is_seen_to_be_away_and_comes_back_in_step(memb
     members.all_read_write()
     away = next(member for member in members.all if member is not members.primary())
     here = next(member for member in members.all if member is not away)
-    wait_until(lambda: diagnosis(members, here) == {}, "a cluster that is well", WITHIN)
-    wait_until(lambda: tells_all(members, away), "every member's figures", WITHIN)
+    wait_until(lambda: diagnosis(members, here) == {}, "a cluster that is well", WITHIN, every=0.1)
+    wait_until(lambda: tells_all(members, away), "every member's figures", WITHIN, every=0.1)
     plain = members.steps.run("lnh", "top", through=away).splitlines()
     assert plain[0].split()[:4] == ["name", "group", "role", "state"]
     assert [line.split()[0] for line in plain[1:4]] == [member.name for member in members.all]
     port = free_base_port()  # while the member still has its own
     away.stop(signal.SIGKILL)
-    wait_until(lambda: diagnosis(members, here) == {"member-unreachable": {away.name}}, "the doctor to see it", WITHIN)
+    wait_until(
+        lambda: diagnosis(members, here) == {"member-unreachable": {away.name}},
+        "the doctor to see it",
+        WITHIN,
+        every=0.1,
+    )
     there = json.loads(members.steps.run("lnh", "doctor", "--member-dir", away.directory, "--json", fails_with=1))
     assert "stopped" in {finding["check"] for finding in there["findings"]}
     itself = json.loads(members.steps.run("lnh", "doctor", "--member-dir", here.directory, "--json", fails_with=1))

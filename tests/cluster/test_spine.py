@@ -1,12 +1,10 @@
-"""The whole product as its user has it: the demo, and services killed or data changed under a running load."""
+"""The whole product as its user has it: services killed or data changed under a running load."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -21,8 +19,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import lnh
 from lnh.cli.local import Steps, stop
-
-PROGRAM = Path(sys.executable).parent / "lnh"
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +48,6 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None
     while not condition():
         assert time.monotonic() < ends, f"not within {seconds} s: {what}"
         threading.Event().wait(0.05)
-
-
-def test_the_demo_goes_through_and_leaves_nothing(tmp_path: Path) -> None:
-    done = subprocess.run([PROGRAM, "demo"], capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("$ lnh sign") == 8
-    assert "Traceback" not in done.stdout + done.stderr
-    root = (
-        next(line for line in done.stdout.splitlines() if "happens in D=" in line)
-        .partition("D=")[2]
-        .partition(". To type")[0]
-    )
-    assert not Path(root).exists()
-    alive = subprocess.run(["pgrep", "-f", root], capture_output=True, text=True, check=False).stdout.split()
-    assert alive == []
 
 
 @pytest.mark.parametrize(
@@ -155,7 +136,7 @@ def test_a_session_goes_on_after_every_process_was_restarted(running: Running) -
         before = private.sign(b"data")
         stop(running.place)
         running.supervisor = Steps(running.place, quiet=True).start()
-        assert private.sign(b"data") == before
+        assert private.sign(b"data", timeout=60) == before
 
 
 def test_a_row_changed_on_disk_is_refused_and_the_rest_still_served(

@@ -215,7 +215,7 @@ acts = st.one_of(
 pauses = st.sampled_from([0, 1000, ABANDONED_MS, ABANDONED_MS + 1])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(pauses, st.lists(acts, min_size=1, max_size=3)), max_size=25))
 def test_a_restore_takes_the_place_of_everything_at_once_or_not_at_all(
     steps: list[tuple[int, list[Change | tuple[str, tuple[Any, ...]]]]],

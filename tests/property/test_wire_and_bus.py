@@ -85,7 +85,7 @@ NASTY = [
 
 
 @given(headers)
-@settings(max_examples=1500)
+@settings(max_examples=500)
 def test_a_header_parses_or_is_refused(frame: bytes) -> None:
     try:
         header = wire.Header.parse(frame)
@@ -126,7 +126,7 @@ def test_nasty_cbor_is_no_message(data: bytes, kind: type[Message]) -> None:
 
 
 @given(st.sampled_from(sorted(OPERATIONS)), st.binary(max_size=100) | plain.map(cbor2.dumps))
-@settings(max_examples=1500)
+@settings(max_examples=500)
 def test_a_body_is_its_message_or_malformed(name: str, body: bytes) -> None:
     for kind in (OPERATIONS[name].request, OPERATIONS[name].reply):
         try:
@@ -146,7 +146,7 @@ def test_an_error_from_a_peer_is_always_an_error(body: bytes) -> None:
 
 
 @given(messages)
-@settings(max_examples=1500)
+@settings(max_examples=500)
 def test_intake_accepts_or_refuses_and_an_error_answers_its_request(frames: list[bytes]) -> None:
     taken = intake.read(frames, {"store.count"})
     if isinstance(taken, intake.Accepted):

@@ -17,7 +17,7 @@ from simulation.shrink import failure_of, shrunk
 from simulation.truth import Report
 from simulation.world import Failure, run
 
-SEEDS = 320
+SEEDS = 300
 CHUNK = 20
 
 

@@ -35,6 +35,7 @@ _LAST_PORT: Final = 9100
 _DIRECTORY_BYTES: Final = 60  # a longer path leaves no room for the names of the member's sockets
 _STOP_SECONDS: Final = 30.0
 _COMES_SECONDS: Final = 60.0
+_LOOK_EVERY: Final = 0.1
 _SECRETS: Final = ("activation", "so", "domain", "admin", "po", "krso-first", "krso", "krco")
 _NAMES: Final = ("a", "b", "c")
 _PASSWORD_VARIABLES: Final = ("SO", "ADMIN", "PO", "KRSO", "KRCO")
@@ -227,6 +228,7 @@ class Steps:
                 break
             if time.monotonic() > ends:
                 raise StepFailed(f"members are {found}, not {states}: {listed.err}")
+            time.sleep(_LOOK_EVERY)  # the processor is for the members
         self.run(*command, through=through)
 
     def _short(self, word: str) -> str:

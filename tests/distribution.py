@@ -1,0 +1,50 @@
+"""Which tests go to which process under `pytest -n`, and in which order they begin.
+
+`--dist loadgroup` would do most of it, but pytest-xdist 3.8 does not find its groups under pytest 9.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
+
+_THREE_MEMBERS: Final = "three members"
+
+# Files whose tests share a running cluster, which is made once if they go to one process. Those of three members are all
+# one group: two such clusters at once leave each other no processor.
+GROUPS: Final = {
+    "test_failover.py": _THREE_MEMBERS,
+    "test_backup_members.py": _THREE_MEMBERS,
+    "test_members_in_step.py": _THREE_MEMBERS,
+    "test_balancing.py": _THREE_MEMBERS,
+    **{name: name for name in ("test_spine.py", "test_backup.py", "test_client.py", "test_balancers.py")},
+}
+
+# What begins first, so that the processes end at about the same time.
+LONGEST: Final = (
+    *(name for name, group in GROUPS.items() if group == _THREE_MEMBERS),
+    "test_demo.py", "test_joining_members.py", "test_spine.py", "test_simulation.py", "test_mutations.py",
+    "test_store_members.py", "test_backup.py", "test_client.py", "test_balancers.py", "test_full_disk.py",
+    "test_rolling_upgrade.py", "test_store_crash.py", "test_bootstrap.py", "test_hsm_core.py", "test_balancer.py",
+)  # fmt: skip
+_RANKS: Final = {name: rank for rank, name in enumerate(LONGEST)}
+
+
+def rank(item: pytest.Item) -> int:
+    """By which tests are sorted; equals stay in the order that pytest-randomly gave them."""
+    return _RANKS.get(item.path.name, len(_RANKS))
+
+
+class Distribution(LoadScopeScheduling):  # type: ignore[misc]  # of a library without types
+    """One test after the other to whoever is free; of the files in `GROUPS`, a group to one process."""
+
+    def __init__(self, config: pytest.Config, log: Producer) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False  # they are in order
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = nodeid.partition("::")[0].rpartition("/")[2]
+        return GROUPS.get(name, nodeid)
