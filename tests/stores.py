@@ -163,7 +163,7 @@ class Worker:
             except (Unreachable, DeadlineExceeded):
                 await asyncio.sleep(0.05)
                 continue
-            if attached.fresh:
+            if attached.fresh or boot_time() >= self.lease_until:
                 self.cache.clear()
             self.lease_until = sent + attached.lease_ms / 1000
             self.read_write = attached.read_write

@@ -256,7 +256,10 @@ def test_a_place_that_cannot_take_an_archive_is_refused_before_one_is_made(tmp_p
 
 @pytest.mark.parametrize("verb", ["show", "verify", "download", "delete", "restore"])
 @pytest.mark.parametrize("name", ["../../etc/passwd", "prod.txt", "none/there.lnhb", ".hidden.lnhb"])
-def test_what_no_archive_can_be_called_is_refused_before_anybody_is_asked(verb: str, name: str) -> None:
+def test_what_no_archive_can_be_called_is_refused_before_anybody_is_asked(
+    verb: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no file has this name: `restore` takes one too
     result = runner.invoke(app, ["backup", verb, name])
     assert result.exit_code == terminal.USAGE
     assert f"no archive is called {name!r}" in result.output

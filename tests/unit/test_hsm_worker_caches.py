@@ -46,6 +46,21 @@ def lease(worker: WorkerCore, *, mode: bool) -> None:
     worker.take_lease(worker.boot(), store.Attached(lease_ms=10**9, index=0, fresh=True, read_write=mode))
 
 
+def test_a_lease_that_does_not_go_on_from_the_one_before_keeps_nothing_though_the_store_thinks_so(
+    world: World, client: Client, keyring: bytes
+) -> None:
+    pair = generate_ec(client, keyring)
+    sign(client, keyring, pair.private.handle)
+    worker = client.worker
+    goes_on = store.Attached(lease_ms=1000, index=0, fresh=False, read_write=True)
+    worker.take_lease(worker.boot(), goes_on)
+    assert len(worker.caches.keys) == 1
+    world.now += 2  # the answer that said "fresh" was to a question that this worker had given up
+    worker.take_lease(worker.boot(), goes_on)
+    assert len(worker.caches.keys) == 0
+    assert len(worker.caches.sessions) == 0
+
+
 def test_what_was_not_current_is_not_cached_under_a_read_write_lease(
     world: World, client: Client, keyring: bytes
 ) -> None:

@@ -429,6 +429,8 @@ def test_whoever_is_primary_later_brings_members_back_to_their_groups_when_the_r
         await again.tidy()
         assert GROUPING in world.seen(), "this member is not primary"
         world.desk.store.primary = world.desk.store.member
+        await again.tidy()
+        assert GROUPING in world.seen(), "whoever restored may be about to do it"
         world.desk.store.lose_answer_of = len(world.desk.store.asked) + 5  # of the first group or move
         await again.tidy()
         assert GROUPING in world.seen(), "not all is done"

@@ -98,11 +98,15 @@ class Knowledge:
             self._channel_keys.clear()
 
     def take_lease(self, sent_at: float, attached: store.Attached) -> None:
-        """The store granted a lease to a request sent at `sent_at` (boot seconds)."""
+        """The store granted a lease to a request sent at `sent_at` (boot seconds).
+
+        What was cached stays only where the lease goes on from the one before. That the store says so is not enough:
+        the answer that would have told of a fresh lease may have been lost, and this be the one to the next request.
+        """
         if attached.fresh or not (self.is_leased() and self.read_write and attached.read_write):
             self.lapses += 1
         self.owes_guesses = self.owes_guesses or (attached.read_write and not self.read_write)
-        if attached.fresh or (attached.read_write and not self.read_write):
+        if attached.fresh or not self.is_leased() or (attached.read_write and not self.read_write):
             self.forget_everything()  # what was cached while the member was read-only may be older than it is now
         self.lease_until = sent_at + attached.lease_ms / 1000
         self.read_write = attached.read_write

@@ -163,6 +163,7 @@ class Restoring:
         self._restore: _Restore | None = None
         self._turn: Final = asyncio.Lock()
         self._regrouping: Final = asyncio.Lock()
+        self._noted = 0  # the version of the note about groups that the last look found
 
     # --- who may
 
@@ -317,10 +318,17 @@ class Restoring:
             return
         raise Busy("clients are changed all the time; try again")
 
-    async def _regroup(self) -> None:
-        """Carry out the note of a restore, where there is one; what can never be done is said in the log."""
+    async def _regroup(self, *, others: bool = False) -> None:
+        """Carry out the note of a restore, where there is one; what can never be done is said in the log.
+
+        Args:
+            others: another member's, which carries it out itself if it lives: it has until the next look.
+        """
         async with self._regrouping:
             item = (await self._store.ask(store.GET, store.Get(key=_GROUPING), timeout=STORE_SECONDS)).item
+            seen, self._noted = self._noted, item.version if item is not None else 0
+            if others and self._noted != seen:
+                return
             records = await self._present(self._archiving.cluster()) if item is not None else None
             if item is None or records is None:
                 return
@@ -446,7 +454,7 @@ class Restoring:
             status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
             mine = status.cluster == cluster.id and status.primary == cluster.member and status.state == "read-write"
             if mine and not turn:
-                await self._regroup()
+                await self._regroup(others=True)
             if not mine or not status.hidden or status.hidden == before:
                 return
             before = status.hidden
