@@ -213,6 +213,8 @@ def test_top_on_a_terminal_is_drawn_again_and_again_until_it_is_interrupted(memb
     with subprocess.Popen(
         [Path(sys.executable).parent / "lnh", "top", "--interval", "0.2"], env=environment,
         stdin=terminal, stdout=terminal, stderr=terminal,
+        # Where the tests run in a shell's background they ignore SIGINT, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     ) as running:  # fmt: skip
         try:
             os.close(terminal)
