@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -16,14 +18,16 @@ from lnh_common.errors import (
     MalformedMessage,
     ObjectUnknown,
     PermissionDenied,
+    SessionEnded,
     SignatureInvalid,
     UnknownOperation,
 )
 from lnh_common.mechanisms import CURVES, Mechanism, Use
-from lnh_common.messages import objects, store
+from lnh_common.messages import objects, session, store
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.session import Credential, Role
 from lnh_services.hsm.ready import open_ready
+from lnh_services.hsm.steps import Ask
 from models.worker import KRCO, Client, World, make_keyring
 
 TAG = bytes(8)
@@ -196,3 +200,44 @@ def test_uses_under_one_seal_end_with_the_lease(scene: Scene) -> None:
     assert ready is not None
     assert not ready.act(scene.core), "the second use came after the end"
     assert scene.core.operations == before
+
+
+def during_the_first(scene: Scene, monkeypatch: pytest.MonkeyPatch, act: Callable[[Client], None]) -> list[list[Any]]:
+    """The outcomes of a use whose key has to be fetched, while which something happens elsewhere, and of a cached one."""
+    other = dataclasses.replace(scene.client, worker=scene.world.worker(), connection=bytes(16))
+    answer, asked = scene.world.answer, []
+
+    def interrupted(ask: Ask) -> Message:
+        reply = answer(ask)
+        if isinstance(ask.message, store.Get) and ask.message.key.id == scene.public and not asked:
+            asked.append(ask)
+            act(other)
+        return reply
+
+    monkeypatch.setattr(scene.world, "answer", interrupted)
+    verify = objects.Verify(handle=scene.public, mechanism=Mechanism.ECDSA, data=bytes(32), signature=bytes(64))
+    outcomes, short = together(scene, (objects.VERIFY, verify), (objects.SIGN, scene.use()))
+    assert short is None
+    assert asked, "the key was fetched"
+    return outcomes
+
+
+def test_a_session_that_ends_during_one_use_is_over_for_those_behind_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = during_the_first(
+        scene, monkeypatch, lambda other: (other.ask(session.LOGOUT, session.Logout()), None)[1]
+    )
+    assert [outcome[0] for outcome in outcomes] == [SessionEnded.code] * 2
+
+
+def test_a_lease_that_ends_during_one_use_is_over_for_those_behind_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def destroy(other: Client) -> None:
+        scene.core.lease_until = scene.world.now
+        scene.world.workers.remove(scene.core)  # it is not waited for any more
+        other.ask(objects.DESTROY, objects.ObjectRef(handle=scene.private), scene.keyring)
+
+    outcomes = during_the_first(scene, monkeypatch, destroy)
+    assert outcomes[1][0] == ObjectUnknown.code

@@ -95,11 +95,14 @@ def use(worker: WorkerCore, request: Request[Any]) -> Steps[Message]:
 
 
 def uses(worker: WorkerCore, request: Request[Uses]) -> Steps[Outcomes]:
-    """Several of `TOGETHER`, each as if it had come alone."""
+    """Several of `TOGETHER`, each as if it had come alone: while one waits, session and lease may end for the others."""
     outcomes: list[list[Any]] = []
     worker.operations += len(request.message.uses) - 1  # the message was counted as one
     for name, fields in request.message.uses:
         try:
+            if not worker.is_leased():
+                worker.forget_everything()
+            yield from worker.check_alive(request)
             if name not in TOGETHER:
                 raise UnknownOperation(f"operation {name!r} does not travel together with others")
             operation = OPERATIONS[name]
