@@ -205,7 +205,8 @@ def test_uses_under_one_seal_end_with_the_lease(scene: Scene) -> None:
 def during_the_first(scene: Scene, monkeypatch: pytest.MonkeyPatch, act: Callable[[Client], None]) -> list[list[Any]]:
     """The outcomes of a use whose key has to be fetched, while which something happens elsewhere, and of a cached one."""
     other = dataclasses.replace(scene.client, worker=scene.world.worker(), connection=bytes(16))
-    answer, asked = scene.world.answer, []
+    answer = scene.world.answer
+    asked: list[Ask] = []
 
     def interrupted(ask: Ask) -> Message:
         reply = answer(ask)

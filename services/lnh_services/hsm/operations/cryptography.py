@@ -95,7 +95,7 @@ def use(worker: WorkerCore, request: Request[Any]) -> Steps[Message]:
 
 
 def uses(worker: WorkerCore, request: Request[Uses]) -> Steps[Outcomes]:
-    """Several of `TOGETHER`, each as if it had come alone: while one waits, session and lease may end for the others."""
+    """Several of `TOGETHER`, each as if it had come alone: while one waits, the session or the lease may end."""
     outcomes: list[list[Any]] = []
     worker.operations += len(request.message.uses) - 1  # the message was counted as one
     for name, fields in request.message.uses:
