@@ -1,4 +1,4 @@
-"""A full cluster: 3500 keyrings of 256 objects, beside one keyring of 256 in the same member before it was filled.
+"""A full cluster: 3500 keyrings of 256 objects, beside one keyring of 256 in a member of its own.
 
 `python -m bench.scale` measures these rows. It takes a quarter of an hour and 6 GB below /tmp, so `make bench` leaves
 them out; `LNH_SCALE_OBJECTS` takes fewer. The objects are put in as `filling.py` says, but for one keyring's, which are
@@ -18,7 +18,7 @@ from typing import Final
 import lnh
 from bench import filling, member
 from bench.loads import flowing, using
-from bench.rows import WINDOWS, Row, at_most, row, run
+from bench.rows import Row, at_most, in_turn, row, run
 from lnh import admin
 from lnh.cli import local
 from lnh.cli.cluster import wait_until_in_step
@@ -67,11 +67,6 @@ def _found(session: lnh.KeyringSession) -> float:
     return statistics.median(took) * 1e6
 
 
-def _windows(measure: Callable[[], float]) -> list[float]:
-    measure()
-    return [measure() for _ in range(WINDOWS)]
-
-
 def _timed(act: Callable[[], object]) -> float:
     began = time.monotonic()
     act()
@@ -98,29 +93,28 @@ def _joining(place: Place, steps: local.Steps) -> float:
         joiner.stop()
 
 
+def _signing(session: lnh.KeyringSession, key: lnh.PrivateKey) -> float:
+    return flowing(session, using(objects.SIGN, key, Mechanism.ECDSA, bytes(32)))
+
+
 def measure() -> Iterator[Row]:
+    what, alone = f"{OBJECTS} objects", "1 keyring x 256"
     with member.running() as running:
         place = running.place
         steps = local.Steps(place, quiet=True)
-        with member.session(place) as session:
-            key = _fill_one(session)
-
-            def signing() -> float:
-                return flowing(session, using(objects.SIGN, key, Mechanism.ECDSA, bytes(32)))
-
-            few = _windows(signing), _windows(lambda: _found(session))
-            took = _timed(lambda: filling.fill(place.first.directory, session.route, OBJECTS - KEYRING, _A_COMMIT))
+        with member.running() as small, member.session(small.place) as few, member.session(place) as many:
+            few_key, many_key = _fill_one(few), _fill_one(many)
+            took = _timed(lambda: filling.fill(place.first.directory, many.route, OBJECTS - KEYRING, _A_COMMIT))
             held = filling.status(place.first.directory)
             print(f"{held.items} items, {held.bytes_on_disk / 1e6:.0f} MB, filled in {took:.0f} s", file=sys.stderr)
-            many = _windows(signing), _windows(lambda: _found(session))
-        what = f"{OBJECTS} objects"
-        alone = "1 keyring x 256"
-        yield row(f"{what}: P-256 sign, 64 in flight", many[0], "/s", alone, few[0], 0.9)
+            full, one = in_turn(lambda: _signing(many, many_key), lambda: _signing(few, few_key))
+            yield row(f"{what}: P-256 sign, 64 in flight", full, "/s", alone, one, 0.9)
+            full, one = in_turn(lambda: _found(many), lambda: _found(few))
         # A time: at most 1.5 times the other is at least 1 / 1.5 of what it may be.
-        slower = row("", few[1], "us", alone, many[1], 1 / 1.5)
+        slower = row("", one, "us", alone, full, 1 / 1.5)
         yield Row(
             f"{what}: find by label, p50", slower.reference_value or 0, "us", alone, slower.value, slower.ratio,
-            round(1 / 1.5, 3), slower.holds, f"{min(many[1]):.0f}..{max(many[1]):.0f}",
+            round(1 / 1.5, 3), slower.holds, f"{min(full):.0f}..{max(full):.0f}",
         )  # fmt: skip
         yield at_most(f"{what}: memory (PSS)", running.pss_megabytes(), "MB", 1536.0)
         place.first.stop()
