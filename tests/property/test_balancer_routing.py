@@ -263,11 +263,11 @@ def test_a_member_with_little_to_do_does_it_itself() -> None:
 
 def test_a_distant_member_gets_less() -> None:
     chosen = {}
-    for way in (0.001, 0.004, 0.05):
+    for way in (0.001, 0.008, 0.05):
         made = router(Place("worker"), Place("member", far=True))
         made.report(0.0, 1, takes=True, way=way)
-        chosen[way] = [ask(made, 0.0).place for _ in range(40)].count(1)
-    assert chosen[0.001] > chosen[0.004] > chosen[0.05] == 0
+        chosen[way] = [ask(made, 0.0).place for _ in range(75)].count(1)
+    assert chosen[0.001] > chosen[0.008] > chosen[0.05] == 0
 
 
 def test_a_member_that_comes_up_gets_a_few_requests_at_a_time_until_it_answers() -> None:

@@ -26,6 +26,7 @@ from lnh_common import bundles, codec, limits, wire
 from lnh_common.bundles import PING_TAG, Bundle, Entry
 from lnh_common.bus import curve, monitor
 from lnh_common.bus.dealer import Dealer
+from lnh_common.bus.quiet import Quiet
 from lnh_common.bus.zap import Handshake
 from lnh_common.errors import LnhError, MalformedMessage, UnknownOperation, Unreachable
 from lnh_common.events import Log
@@ -72,6 +73,7 @@ class Peers:
     """Part of the balancer's loop, and of its router's places.
 
     Args:
+        poller, quiet: of that loop: what work comes in on, and what seldom has something to say.
         keys: of the door.
         send: sends a request to the place it was given.
         answer: answers one of a client of this member.
@@ -81,6 +83,7 @@ class Peers:
         self,
         context: zmq.Context[Socket],
         poller: zmq.Poller,
+        quiet: Quiet,
         directory: MemberDirectory,
         settings: Settings,
         keys: curve.KeyPair,
@@ -94,6 +97,7 @@ class Peers:
         self.stopping = False
         self._context: Final = context
         self._poller: Final = poller
+        self._quiet: Final = quiet
         self._keys: Final = keys
         self._router: Final = router
         self._send: Final = send
@@ -136,10 +140,14 @@ class Peers:
         """Take in what came from other members."""
         if self._port in ready:
             self._drain_port()
-        for number, link in list(self._links.items()):
+        for link in list(self._links.values()):
             if link.dealer.socket in ready:
                 self._drain_link(link)
-            if link.dealer.monitor in ready and number in self._links:
+
+    def watch(self, ready: set[Socket]) -> None:
+        """Take in what happened to connections, and what membership says."""
+        for link in list(self._links.values()):
+            if link.dealer.monitor in ready:
                 link.dealer.watch()
         if self._port_monitor in ready:
             self._failed_handshakes()
@@ -202,11 +210,12 @@ class Peers:
         self._doors = frozenset(curve.to_z85(other.door).decode() for other in others.values())
         if bool(others) != self._listens:
             self._listens = bool(others)
-            for socket in (self._port, self._port_monitor):  # what is looked at makes every poll slower
-                if self._listens:
-                    self._poller.register(socket, zmq.POLLIN)
-                else:
-                    self._poller.unregister(socket)
+            if self._listens:  # what is looked at makes every poll slower
+                self._poller.register(self._port, zmq.POLLIN)
+                self._quiet.add(self._port_monitor)
+            else:
+                self._poller.unregister(self._port)
+                self._quiet.remove(self._port_monitor)
 
     def _connect(self, now: float, other: Neighbour) -> None:
         socket = self._context.socket(zmq.DEALER)
@@ -219,14 +228,14 @@ class Peers:
         number = self._router.add(Place(other.name, _tier(other), far=True))
         dealer = Dealer(socket, other.endpoint, lambda up: self._changed(number, up=up))
         self._links[number] = Link(other, number, dealer, away_since=now)
-        for each in (socket, dealer.monitor):
-            self._poller.register(each, zmq.POLLIN)
+        self._poller.register(socket, zmq.POLLIN)
+        self._quiet.add(dealer.monitor)
         self._log.info("member listed", member=other.name, endpoint=other.endpoint)
 
     def _disconnect(self, now: float, link: Link) -> None:
         del self._links[link.number]
-        for each in (link.dealer.socket, link.dealer.monitor):
-            self._poller.unregister(each)
+        self._poller.unregister(link.dealer.socket)
+        self._quiet.remove(link.dealer.monitor)
         link.dealer.close()
         self._start(self._router.remove(now, link.number))
         self._log.info("member listed no more", member=link.neighbour.name)

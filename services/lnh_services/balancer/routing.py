@@ -53,7 +53,7 @@ PATIENCE: Final = 2.0  # seconds a request waits for a place to come up before i
 MOVES: Final = 2  # places that may die under a request before it is given up: it may be what kills them
 LATENCIES: Final = 4096  # newest answers that percentiles are taken of
 
-FORWARD_ABOVE: Final = 0.002  # seconds that an own worker is expected to take; below, a hop is not worth it
+FORWARD_ABOVE: Final = 0.012  # seconds that an own worker is expected to take; below, a hop is not worth it
 QUICKER: Final = 0.8  # of what an own worker is expected to take: a far place that takes longer is not worth it either
 UNIT: Final = 0.0002  # seconds a unit is taken to need where nothing was measured
 _LEAST: Final = UNIT / 10
@@ -74,6 +74,8 @@ WORK: Final[dict[str, int]] = {
     session.REGISTER.name: 4,
     session.CHANGE_PASSWORD.name: 4,
 }
+# By these a place is measured, as by small ones: of the others, most of the time is not a worker's, or rare.
+_MEASURED: Final = frozenset({1, WORK[objects.USES.name]})
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,7 @@ class Place:
         return self.way + (self.work + work) * unit / self.weight
 
     def measure(self, now: float, request: Request) -> None:
-        """Take in how long a small request took that went through the queue here."""
+        """Take in how long a request took that went through the queue here."""
         took = (now - request.sent - self.way) * self.weight / request.ahead
         self.unit += (min(max(took, _LEAST), _AT_MOST_TIMES * self.unit) - self.unit) * _WEIGHT_OF_NEWEST
         self.unit_at = now
@@ -409,7 +411,7 @@ class Router:
         at.settled += 1
         if self._far:  # else there is nothing to compare
             at.window += 1
-            if request.work == 1:
+            if request.work in _MEASURED:
                 at.measure(now, request)
         self._forget(request)
         self.settled += 1
@@ -446,7 +448,7 @@ class Router:
             for tag in [tag for tag, request in at.outstanding.items() if request.deadline <= now]:
                 request = at.outstanding.pop(tag)
                 at.work -= request.work
-                if request.work == 1:
+                if request.work in _MEASURED:
                     at.measure(now, request)
                 given_up.append((request, DeadlineExceeded("no worker answered before the deadline")))
         if self.waiting:

@@ -25,6 +25,7 @@ from lnh_common import bundles, codec, limits, wire
 from lnh_common.bundles import PING_TAG, Bundle, Entry
 from lnh_common.bus import curve, intake, monitor, zap
 from lnh_common.bus.dealer import Dealer
+from lnh_common.bus.quiet import Quiet
 from lnh_common.errors import Busy, LnhError, MalformedMessage, UnknownOperation, Unreachable
 from lnh_common.events import Log
 from lnh_common.messages import balancer
@@ -60,7 +61,9 @@ class Balancer:
         self._settings: Final = settings
         self._log: Final = Log("balancer")
         self._context: Final[zmq.Context[Socket]] = zmq.Context()
-        self._poller: Final = zmq.Poller()
+        self._poller: Final = zmq.Poller()  # of what requests and answers come in on; all else is behind ...
+        self._quiet: Final = Quiet()
+        self._look = True  # ... which is to be looked at, whatever its descriptor says
         self._router: Final = Router([Place(f"worker-{number}") for number in range(settings.worker_count)])
         self._throttle: Final = Throttle(CREDENTIAL_RATE, CREDENTIAL_BURST)
         self._dropped: Final[Counter[str]] = Counter()
@@ -89,13 +92,22 @@ class Balancer:
         self._clients: Final = Clients()
         self._follower: Final = Follower(self._context, directory.store_for_services, self._clients.follow())
         self._peers: Final = Peers(
-            self._context, self._poller, directory, settings, keys, self._router, self._dispatch, self._answered
+            self._context,
+            self._poller,
+            self._quiet,
+            directory,
+            settings,
+            keys,
+            self._router,
+            self._dispatch,
+            self._answered,
         )
         self._idle_ms = _TICK_IDLE_MS
         store = self._follower.dealer
-        sources = [self._zap, self._front, self._door, self._status, self._front_monitor, store.socket, store.monitor]
-        for socket in (*sources, *self._backs, *(worker.monitor for worker in self._workers)):
-            self._poller.register(socket, zmq.POLLIN)
+        self._quiet.add(self._zap, self._door, self._status, self._front_monitor, store.socket, store.monitor)
+        self._quiet.add(*(worker.monitor for worker in self._workers))
+        for source in (self._front, *self._backs, self._quiet.descriptor):
+            self._poller.register(source, zmq.POLLIN)
 
     def _listen(self, endpoint: str, keys: curve.KeyPair) -> Socket:
         socket = self._context.socket(zmq.ROUTER)
@@ -138,18 +150,24 @@ class Balancer:
         self._close()
 
     def _turn(self, wake: int) -> None:
-        ready = dict(self._poller.poll(_TICK_BUSY_MS if self._router.requests else self._idle_ms))
+        patience = _TICK_BUSY_MS if self._router.requests else self._idle_ms
+        ready = dict(self._poller.poll(0 if self._look else patience))
         if self._front in ready:
             self._drain_front()
         for number, back in enumerate(self._backs):
             if back in ready:
                 self._drain_back(number, back)
-        if len(ready) > 1 or (self._front not in ready and ready):
-            self._peers.receive(ready)
-            self._rare(ready, wake)
+        self._peers.receive(ready)
         now = time.monotonic()
-        if now >= self._next_tick:
+        ticks = now >= self._next_tick
+        if ticks:
             self._tick(now)
+        if ticks or self._look or self._quiet.descriptor in ready:
+            seldom = self._quiet.ready()
+            self._look = bool(seldom)  # there may be more, and what is used is to be looked at again
+            self._rare(seldom)
+        if wake in ready:
+            self._stop()
         self._flush_answers()
         # A place that is found dead moves its requests to the others'.
         while self._peers.flush() or any(self._outboxes):
@@ -157,8 +175,13 @@ class Balancer:
                 if outbox:
                     self._flush(place)
 
-    def _rare(self, ready: dict[Socket | int, int], wake: int) -> None:
+    def _stop(self) -> None:
+        self._stopping = self._peers.stopping = True
+        self._log.info("stopping", in_flight=self._router.requests)
+
+    def _rare(self, ready: set[Socket]) -> None:
         """What is not a request or an answer."""
+        self._peers.watch(ready)
         for worker in self._workers:
             if worker.monitor in ready:
                 worker.watch()
@@ -176,9 +199,6 @@ class Balancer:
             self._drain_door()
         if self._status in ready:
             self._answer_status()
-        if wake in ready:
-            self._stopping = self._peers.stopping = True
-            self._log.info("stopping", in_flight=self._router.requests)
 
     # --- requests
 
@@ -533,6 +553,7 @@ class Balancer:
         )
 
     def _close(self) -> None:
+        self._quiet.close()
         self._front.disable_monitor()
         self._front_monitor.close(0)
         self._peers.close()
