@@ -107,6 +107,17 @@ def test_a_request_that_comes_twice_makes_one_key_and_answers_the_same(
     assert client.ask(objects.FIND, objects.Find(), keyring).objects == (first,)
 
 
+def test_objects_are_found_in_the_order_in_which_they_were_asked_for(
+    world: World, client: Client, keyring: bytes
+) -> None:
+    message = objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template={A.VALUE_LEN.value: 32})
+    made = []
+    for _ in range(20):
+        made.append(client.ask(objects.GENERATE, message, keyring).handle)
+        world.now += 0.002
+    assert [each.handle for each in client.ask(objects.FIND, objects.Find(), keyring).objects] == made
+
+
 def test_objects_are_found_by_label_class_and_type(client: Client, keyring: bytes) -> None:
     pair = generate_ec(client, keyring)
     wanted = {A.LABEL.value: "ca", A.CLASS.value: ObjectClass.PRIVATE_KEY.value}

@@ -29,6 +29,17 @@ def _size(curve: ec.EllipticCurve) -> int:
     return (curve.key_size + 7) // 8
 
 
+def raw(der: bytes, size: int) -> bytes:
+    """The r || s, of `size` bytes each, of a signature by the library: an Ecdsa-Sig-Value (RFC 3279, 2.2.3) in DER.
+
+    `decode_dss_signature` makes numbers of both on the way, which takes a twelfth of the time of a P-256 signature.
+    """
+    at = 3 if der[1] & 0x80 else 2  # two integers of P-521 are too long for a length of one byte
+    end = at + 2 + der[at + 1]
+    r, s = der[at + 2 : end], der[end + 2 :]
+    return r[-size:].rjust(size, b"\0") + s[-size:].rjust(size, b"\0")  # a zero before the first bit is DER's sign
+
+
 def sign(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signer:
     """ECDSA (of a digest of 32, 48 or 64 bytes) and ECDSA_SHAxxx."""
     private = key.material
@@ -39,16 +50,14 @@ def sign(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signer:
         algorithm = hashed
 
         def sign_data(data: bytes) -> bytes:
-            r, s = utils.decode_dss_signature(private.sign(data, algorithm))
-            return r.to_bytes(size, "big") + s.to_bytes(size, "big")
+            return raw(private.sign(data, algorithm), size)
 
         return sign_data
     lengths = tuple(digests)
 
     def sign_digest(data: bytes) -> bytes:
         check_length(data, lengths, "a digest")
-        r, s = utils.decode_dss_signature(private.sign(data, digests[len(data)]))
-        return r.to_bytes(size, "big") + s.to_bytes(size, "big")
+        return raw(private.sign(data, digests[len(data)]), size)
 
     return sign_digest
 

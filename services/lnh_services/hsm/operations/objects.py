@@ -47,7 +47,7 @@ def _store(
     policy = yield from effective_policy(worker, keys.keyring)
     records = yield from worker.started()
     _, version = yield from worker.versioned(KeyringRecord, keys.keyring)
-    handles = [request.new_id(number) for number in range(len(made))]
+    handles = [request.new_handle(number) for number in range(len(made))]
     exists = store.Require(key=records.key_of(KeyringRecord, keys.keyring), version=version)
     for handle, (attributes, _) in zip(handles, made, strict=True):
         attributes[Attribute.UNIQUE_ID] = handle.hex()
