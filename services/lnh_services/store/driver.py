@@ -106,6 +106,7 @@ class Driver:
         self._problem: StorageFailed | None = None  # the disk refuses; passes by itself
         self._damage: SealBroken | None = None  # what is on disk is wrong; does not
         self._again: Persist | Install | Erase | None = None  # a step the disk had no room for
+        self._sizes: Sizes | None = None
         self._loaded = False
         self._closed = False
         self._noted = False  # on disk is that this start may grant leases
@@ -134,6 +135,7 @@ class Driver:
             self._troubled(error)
             return
         self._loaded = True
+        self._sizes = None
         self._untroubled()
         if found is None:
             self._noted = True
@@ -220,9 +222,11 @@ class Driver:
         return max(0.0, self.replica.current_until(now) - now.boot)
 
     def sizes(self) -> Sizes:
-        """Of the database; zeros if that cannot be told."""
+        """Of the database; zeros if that cannot be told. Kept until the next step: what is idle is asked how it is, too."""
         try:
-            return self.engine.sizes()
+            if self._sizes is None:
+                self._sizes = self.engine.sizes()
+            return self._sizes
         except StorageFailed:
             return Sizes(0, 0, 0)
         except SealBroken as error:
@@ -508,6 +512,7 @@ class Driver:
 
     def _persisted(self, step: Persist, outcome: Outcome) -> None:
         self._untroubled()
+        self._sizes = None
         self._noted = self._noted or step.found is not None
         for index, keys in outcome.changed:
             self.changes.add(index, keys)
@@ -520,6 +525,7 @@ class Driver:
 
     def _installed(self, step: Install) -> None:
         self._untroubled()
+        self._sizes = None
         del self._arrivals[step.snapshot]
         self._discard_arrivals()
         self.changes.restart(step.base.position.index)
@@ -527,6 +533,7 @@ class Driver:
         self._on_change()
 
     def _erased(self, step: Erase) -> None:
+        self._sizes = None
         self.changes.restart(0)
         self._turn(lambda now: self.replica.persisted(now, step.number, {}))
         self._discard_arrivals()
