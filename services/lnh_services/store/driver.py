@@ -222,16 +222,16 @@ class Driver:
         return max(0.0, self.replica.current_until(now) - now.boot)
 
     def sizes(self) -> Sizes:
-        """Of the database; zeros if that cannot be told. Kept until the next step: what is idle is asked how it is, too."""
-        try:
-            if self._sizes is None:
+        """Of the database, kept until the next step: one that is idle is asked too. Zeros if that cannot be told."""
+        if self._sizes is None:
+            try:
                 self._sizes = self.engine.sizes()
-            return self._sizes
-        except StorageFailed:
-            return Sizes(0, 0, 0)
-        except SealBroken as error:
-            self._damaged(error)
-            return Sizes(0, 0, 0)
+            except StorageFailed:
+                return Sizes(0, 0, 0)
+            except SealBroken as error:
+                self._damaged(error)
+                return Sizes(0, 0, 0)
+        return self._sizes
 
     def check_sound(self) -> None:
         """Raises what keeps this store from serving anything at all: SealBroken or StorageFailed."""
