@@ -20,11 +20,12 @@ from lnh_common.messages import store as messages
 from lnh_common.messages.base import Message
 from lnh_services.serving import Member
 from lnh_services.store import clock, protocol
-from lnh_services.store.caches import WorkerId, WorkerLeases
-from lnh_services.store.changes import KEYS_AT_ONCE, Rate, RecentChanges
+from lnh_services.store.caches import WorkerId
+from lnh_services.store.changes import Rate, RecentChanges
 from lnh_services.store.disk import DiskFull
 from lnh_services.store.engine import Engine, LastStop, Outcome, Sizes
 from lnh_services.store.eras import EVERYTHING
+from lnh_services.store.forgetting import Event, Forgetting, Tell
 from lnh_services.store.history import Base, Removed
 from lnh_services.store.local import Interest
 from lnh_services.store.log import ClusterId, Epoch, MemberId
@@ -52,8 +53,6 @@ R = TypeVar("R", bound=Message)
 TICK: Final = LOOKS_MS / 1000  # seconds: how often the replica looks at the time while there are other members
 SLOW_TICK: Final = 0.5  # ... and while there are none; and how often a trouble is looked at again
 
-Tell = Callable[[WorkerId, messages.Forget], None]
-Event = Callable[[Instant], list[Effect]]
 Asking = Callable[[Instant, RequestId], list[Effect]]
 
 _log: Final = Log("store")
@@ -79,9 +78,9 @@ class Driver:
         self.replica: Final = Replica(os.urandom(16))
         self.changes: Final = RecentChanges()
         self.engine: Final = Engine(member.directory.data("store"))
+        self.caches: Final = Forgetting(tell, self._turn, self.replica.forgotten)
         self.stopping = False
         self._loop: Final = asyncio.get_running_loop()
-        self._tell: Final = tell
         self._on_change: Final = on_change
         self._writer: Final = Writer()
         self._peers: Final = Peers(
@@ -89,15 +88,11 @@ class Driver:
         )
         self._transfers: Final = Transfers(self.engine, self._peers.transfer, self._arrived, self._damaged)
         self._boot: Final = clock.boot_id()
-        self._leases = WorkerLeases(limits.WORKER_LEASE_MS, clock.now().boot)
         self._rate: Final = Rate()
         self._numbers = 0
         self._requests: dict[RequestId, asyncio.Future[Reply]] = {}
         self._reads: dict[ReadId, _Read] = {}
         self._opening: set[asyncio.Future[None]] = set()  # writes that wait for the end of an opening
-        self._served: set[ReadId] = set()  # carried out, but the answer has not left yet
-        self._held: deque[protocol.Forget] = deque()  # until it has
-        self._rounds: dict[int, messages.Forget] = {}  # open ones
         self._arrivals: dict[int, Incoming] = {}  # snapshots that the replica may install
         self._lifecycle: Final = asyncio.Lock()  # creation, adoption, erasure: one after the other
         self._cluster = ClusterId(b"")
@@ -113,7 +108,6 @@ class Driver:
         self._flushing = False
         self._ticking: asyncio.TimerHandle | None = None
         self._look_at = 0.0
-        self._lease_timer: asyncio.TimerHandle | None = None
 
     # Life
 
@@ -142,7 +136,7 @@ class Driver:
             _log.info("no cluster")
             return
         durable, last_stop = found
-        self._leases = WorkerLeases(limits.WORKER_LEASE_MS, self._fence(last_stop))
+        self.caches.begin_anew(self._fence(last_stop))
         self.changes.restart(durable.committed)
         self._note_start()
         last = durable.entries[-1].index if durable.entries else durable.base.position.index
@@ -187,7 +181,7 @@ class Driver:
     def _note_stop(self) -> None:
         if self._loaded and self._damage is None:
             try:
-                self.engine.note_stop(self._boot, self._leases.latest_end(clock.now().boot))
+                self.engine.note_stop(self._boot, self.caches.latest_end())
             except StorageFailed as error:
                 _log.warning("stop not noted", problem=str(error))  # the next start waits a lease longer
 
@@ -256,7 +250,7 @@ class Driver:
             return await answer  # from here on nothing waits until the answer is sent
         finally:
             del self._reads[number]
-            self._served.discard(number)
+            self.caches.served.discard(number)
             self.replica.withdraw_read(number)
 
     async def submit(self, order: Order) -> Reply:
@@ -451,7 +445,7 @@ class Driver:
             elif isinstance(effect, protocol.Serve):
                 todo.extend(self._serve_read(effect))
             elif isinstance(effect, protocol.Forget):
-                todo.extend(self._begin_forgetting(effect))
+                todo.extend(self.caches.begin(effect))
             elif isinstance(effect, protocol.SendSnapshot):
                 self._transfers.send(effect.to, effect.epoch)
             elif isinstance(effect, protocol.Say):
@@ -480,7 +474,7 @@ class Driver:
         now = clock.now()
         if serve.current and not self.replica.is_current(now):
             return self.replica.read(now, serve.read, read.interest)  # the lease ended meanwhile
-        self._served.add(serve.read)
+        self.caches.served.add(serve.read)
         read.answer.set_result(result)
         return []
 
@@ -560,69 +554,8 @@ class Driver:
         if not self._noted or not (current or self.replica.phase is Phase.MEMBER):
             return messages.Attached(lease_ms=0, index=index, fresh=False, read_write=current)
         until = Seconds(self.replica.current_until(now)) if current else None
-        grant = self._leases.attach(now.boot, worker, read_write=current, until=until)
+        grant = self.caches.leases.attach(now.boot, worker, read_write=current, until=until)
         return messages.Attached(lease_ms=grant.lease_ms, index=index, fresh=grant.fresh, read_write=grant.read_write)
-
-    def remind(self, worker: WorkerId) -> None:
-        """Tell a worker again what it must forget: it has a new connection, and the word may be lost."""
-        for forget in self._rounds.values():
-            self._tell(worker, forget)
-
-    def forgotten(self, worker: WorkerId, round_: int) -> None:
-        """A worker has forgotten what it was told to."""
-        self._leases.forgotten(worker, round_)
-        self._look_at_leases()
-
-    def leased_workers(self) -> list[WorkerId]:
-        """Those who hold a lease now."""
-        return self._leases.known(clock.now().boot)
-
-    def _begin_forgetting(self, forget: protocol.Forget) -> list[Effect]:
-        if self._served or self._held:
-            # An answer must not follow a later Forget: a worker would cache what is old by then.
-            if not self._held:
-                self._loop.call_soon(self._release_held)
-            self._held.append(forget)
-            return []
-        everything = forget.everything or len(forget.keys) > KEYS_AT_ONCE
-        keys = () if everything else tuple(forget.keys)
-        told = messages.Forget(sequence=forget.round, keys=keys, everything=everything)
-        self._rounds[forget.round] = told
-        now = clock.now().boot
-        for worker in self._leases.open_round(now, forget.round, everything=everything):
-            self._tell(worker, told)
-        return self._rounds_over()
-
-    @certain
-    def _release_held(self) -> None:
-        if self._served:
-            self._loop.call_soon(self._release_held)
-            return
-        held, self._held = self._held, deque()
-        while held:
-            forget = held.popleft()
-            self._turn(lambda _, forget=forget: self._begin_forgetting(forget))  # type: ignore[misc]
-            if self._held:
-                self._held.extend(held)
-                return
-
-    def _look_at_leases(self) -> None:
-        self._turn(lambda _: self._rounds_over())
-
-    def _rounds_over(self) -> list[Effect]:
-        now = clock.now()
-        effects: list[Effect] = []
-        for round_ in self._leases.finished(now.boot):
-            self._rounds.pop(round_, None)
-            effects += self.replica.forgotten(now, round_)
-        if self._lease_timer is not None:
-            self._lease_timer.cancel()
-            self._lease_timer = None
-        change = self._leases.next_change()
-        if change is not None:
-            # A little late rather than early: the loop's clock is not the leases'.
-            self._lease_timer = self._loop.call_later(max(0.0, change - now.boot) + 0.001, self._look_at_leases)
-        return effects
 
     # Troubles
 

@@ -233,15 +233,15 @@ class StoreService:
         worker = WorkerId(attach.worker)
         attached = self._driver.attach(worker)
         if self._identities.get(worker) != call.identity:
-            known = {*self._driver.leased_workers(), worker}
+            known = {*self._driver.caches.leased_workers(), worker}
             self._identities = {w: identity for w, identity in self._identities.items() if w in known}
             self._identities[worker] = call.identity
             if not attached.fresh:
-                self._driver.remind(worker)
+                self._driver.caches.remind(worker)
         return attached
 
     async def _forgotten(self, call: Call, forgotten: messages.Forgotten) -> None:
-        self._driver.forgotten(WorkerId(forgotten.worker), forgotten.sequence)
+        self._driver.caches.forgotten(WorkerId(forgotten.worker), forgotten.sequence)
 
     def _tell(self, worker: WorkerId, forget: messages.Forget) -> None:
         self._hsm.cast(self._identities[worker], messages.FORGET, forget)

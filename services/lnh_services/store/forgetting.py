@@ -1,0 +1,118 @@
+"""Has this member's workers forget what changes, on the store's loop, and tells the replica when they have.
+
+`caches.py` knows who holds a lease. Here is the loop's part of it: whom to tell, when to look again, and that no worker
+is told to forget before the answer to what it read earlier has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from lnh_common import limits
+from lnh_common.messages import store as messages
+from lnh_services.store import clock
+from lnh_services.store.caches import WorkerId, WorkerLeases
+from lnh_services.store.changes import KEYS_AT_ONCE
+from lnh_services.store.protocol import Effect, Forget, Instant, ReadId, Seconds
+from lnh_services.store.writer import certain
+
+Tell = Callable[[WorkerId, messages.Forget], None]
+Event = Callable[[Instant], list[Effect]]
+
+
+class Forgetting:
+    """The rounds of one store. Made and used within a running loop.
+
+    Args:
+        tell: sends a Forget to a worker that has a lease; the word may get lost.
+        turn: has an event of the replica carried out.
+        over: the replica's, that a round is over.
+
+    Attributes:
+        leases: who holds one.
+        served: reads that were carried out, and whose answers have not left yet.
+    """
+
+    def __init__(self, tell: Tell, turn: Callable[[Event], None], over: Callable[[Instant, int], list[Effect]]) -> None:
+        self.leases = WorkerLeases(limits.WORKER_LEASE_MS, clock.now().boot)
+        self.served: Final[set[ReadId]] = set()
+        self._loop: Final = asyncio.get_running_loop()
+        self._tell: Final = tell
+        self._turn: Final = turn
+        self._over: Final = over
+        self._held: deque[Forget] = deque()  # until those answers have left
+        self._rounds: Final[dict[int, messages.Forget]] = {}  # open ones
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin_anew(self, fence: Seconds) -> None:
+        """Until then a worker may hold a lease of an earlier incarnation."""
+        self.leases = WorkerLeases(limits.WORKER_LEASE_MS, fence)
+
+    def begin(self, forget: Forget) -> list[Effect]:
+        """Begin a round; answers what follows if nobody holds a lease."""
+        if self.served or self._held:
+            # An answer must not follow a later Forget: a worker would cache what is old by then.
+            if not self._held:
+                self._loop.call_soon(self._release_held)
+            self._held.append(forget)
+            return []
+        everything = forget.everything or len(forget.keys) > KEYS_AT_ONCE
+        keys = () if everything else tuple(forget.keys)
+        told = messages.Forget(sequence=forget.round, keys=keys, everything=everything)
+        self._rounds[forget.round] = told
+        now = clock.now().boot
+        for worker in self.leases.open_round(now, forget.round, everything=everything):
+            self._tell(worker, told)
+        return self._rounds_over()
+
+    def remind(self, worker: WorkerId) -> None:
+        """Tell a worker again what it must forget: it has a new connection, and the word may be lost."""
+        for forget in self._rounds.values():
+            self._tell(worker, forget)
+
+    def forgotten(self, worker: WorkerId, round_: int) -> None:
+        """A worker has forgotten what it was told to."""
+        self.leases.forgotten(worker, round_)
+        self._look()
+
+    def leased_workers(self) -> list[WorkerId]:
+        """Those who hold a lease now."""
+        return self.leases.known(clock.now().boot)
+
+    def latest_end(self) -> Seconds:
+        """When every lease that was granted has ended."""
+        return self.leases.latest_end(clock.now().boot)
+
+    @certain
+    def _release_held(self) -> None:
+        if self.served:
+            self._loop.call_soon(self._release_held)
+            return
+        held, self._held = self._held, deque()
+        while held:
+            forget = held.popleft()
+            self._turn(lambda _, forget=forget: self.begin(forget))  # type: ignore[misc]
+            if self._held:
+                self._held.extend(held)
+                return
+
+    def _look(self) -> None:
+        self._turn(lambda _: self._rounds_over())
+
+    def _rounds_over(self) -> list[Effect]:
+        now = clock.now()
+        effects: list[Effect] = []
+        for round_ in self.leases.finished(now.boot):
+            self._rounds.pop(round_, None)
+            effects += self._over(now, round_)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        change = self.leases.next_change()
+        if change is not None:
+            # A little late rather than early: the loop's clock is not the leases'.
+            self._timer = self._loop.call_later(max(0.0, change - now.boot) + 0.001, self._look)
+        return effects
