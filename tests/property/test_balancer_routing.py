@@ -11,11 +11,13 @@ from lnh_common.bundles import is_forwarded
 from lnh_common.errors import Busy, DeadlineExceeded, Unreachable
 from lnh_services.balancer.routing import (
     FORWARD_ABOVE,
+    FORWARD_SMALL_ABOVE,
     MOVES,
     PATIENCE,
     SILENT_AFTER,
     UNIT,
     WINDOW,
+    WORTH_A_HOP,
     Bounds,
     Place,
     Request,
@@ -256,18 +258,25 @@ def test_another_group_is_used_only_when_this_one_has_nobody() -> None:
 
 def test_a_member_with_little_to_do_does_it_itself() -> None:
     made = router(Place("worker"), Place("member", weight=8, far=True))
-    few = int(FORWARD_ABOVE / UNIT)
+    few = int(FORWARD_SMALL_ABOVE / UNIT)
     assert {ask(made, 0.0).place for _ in range(few)} == {0}
     assert ask(made, 0.0).place == 1
 
 
+def test_what_takes_a_worker_long_is_forwarded_sooner() -> None:
+    made = router(Place("worker"), Place("member", far=True))
+    made.places[0].unit = WORTH_A_HOP
+    assert FORWARD_ABOVE < 2 * WORTH_A_HOP < FORWARD_SMALL_ABOVE
+    assert [ask(made, 0.0).place for _ in range(2)] == [0, 1], "an idle worker does it, however long it takes"
+
+
 def test_a_distant_member_gets_less() -> None:
     chosen = {}
-    for way in (0.001, 0.008, 0.05):
+    for way in (0.001, 0.012, 0.05):
         made = router(Place("worker"), Place("member", far=True))
         made.report(0.0, 1, takes=True, way=way)
-        chosen[way] = [ask(made, 0.0).place for _ in range(75)].count(1)
-    assert chosen[0.001] > chosen[0.008] > chosen[0.05] == 0
+        chosen[way] = [ask(made, 0.0).place for _ in range(95)].count(1)
+    assert chosen[0.001] > chosen[0.012] > chosen[0.05] == 0
 
 
 def test_a_member_that_comes_up_gets_a_few_requests_at_a_time_until_it_answers() -> None:
