@@ -107,6 +107,17 @@ def test_a_request_that_comes_twice_makes_one_key_and_answers_the_same(
     assert client.ask(objects.FIND, objects.Find(), keyring).objects == (first,)
 
 
+def test_the_audit_trail_names_the_object_that_was_made(world: World, client: Client, keyring: bytes) -> None:
+    pair = generate_ec(client, keyring)
+    assert pair.private.handle.hex() in world.audit[-1].target or pair.public.handle.hex() in world.audit[-1].target
+    made = client.ask(
+        objects.GENERATE,
+        objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template={A.VALUE_LEN.value: 32}),
+        keyring,
+    )
+    assert world.audit[-1].target == f"{keyring.hex()}/{made.handle.hex()}"
+
+
 def test_objects_are_found_in_the_order_in_which_they_were_asked_for(
     world: World, client: Client, keyring: bytes
 ) -> None:

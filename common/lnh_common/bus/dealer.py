@@ -26,10 +26,8 @@ import zmq
 from lnh_common.bus import curve, monitor
 from lnh_common.bus.names import NAMES, endpoint, is_numeric
 
-LOOK_EVERY: Final = 0.25
+LOOK_EVERY: Final = 0.25  # seconds between calls of `watch` while a peer that is `named` is not there
 _NEVER: Final = float("inf")
-"""Seconds between calls of `watch` while a peer that is `named` is not there."""
-
 _SILENT_MS: Final = 3000  # not acknowledged for so long, a connection is made anew
 _CONNECT_MS: Final = 2000
 

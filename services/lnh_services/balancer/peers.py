@@ -145,7 +145,7 @@ class Peers:
                 self._drain_link(link)
 
     def watch(self, ready: set[Socket]) -> None:
-        """Take in what happened to connections, and what membership says."""
+        """Take in what happened to connections."""
         for link in list(self._links.values()):
             if link.dealer.monitor in ready:
                 link.dealer.watch()

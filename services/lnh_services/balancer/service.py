@@ -367,6 +367,8 @@ class Balancer:
             if error.errno != zmq.EHOSTUNREACH:
                 raise
             self._dropped["client gone"] += 1
+        if socket is not self._front:  # to send may take in that there is something to be read
+            self._look = True
 
     def _refuse(self, socket: Socket, client: bytes, header: bytes, error: LnhError, client_tag: bytes = b"") -> None:
         refused = intake.refusal(header, error)

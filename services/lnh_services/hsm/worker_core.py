@@ -133,11 +133,14 @@ class Request(Generic[M]):
         )
 
     def new_handle(self, number: int = 0) -> bytes:
-        """The handle of the `number`th object that this write stores: 48 bits of time, and 80 of `new_id`.
+        """The handle of the `number`th object that this request makes.
 
-        What is made at the same time is then side by side in the store's indexes (as with a UUIDv7, RFC 9562, section
-        5.7), and a commit writes a few of their pages instead of some ten for each object.
+        Of one that is stored it is 48 bits of time and 80 of `new_id`. What is made at the same time is then side by
+        side in the store's indexes (as with a UUIDv7, RFC 9562, section 5.7), and a commit writes a few of their pages
+        instead of some ten for each object.
         """
+        if self.operation.effect is Effect.READ:  # for a session alone
+            return self.new_id(number)
         return self.envelope.issued_at.to_bytes(6, "big") + self.new_id(number)[:10]
 
 
@@ -527,7 +530,7 @@ def _target(request: Request[Any]) -> str:
         if isinstance(value, (str, bytes)) and value:
             parts.append(value.hex() if isinstance(value, bytes) else value)
     if request.operation.name.startswith("object.generate"):
-        parts.append(request.new_id().hex())
+        parts.append(request.new_handle().hex())
     return "/".join(parts)
 
 

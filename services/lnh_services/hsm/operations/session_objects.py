@@ -87,7 +87,7 @@ def _template(template: dict[int, Any]) -> Attributes:
 
 
 def _sealed(request: Request[Any], number: int, made: Generated) -> SessionObject:
-    handle = request.new_id(number)
+    handle = request.new_handle(number)
     made.attributes[Attribute.UNIQUE_ID] = handle.hex()
     sealed = request.keyring_keys.seal_for_session(request.who.token.session, handle, made.attributes, made.value)
     if len(sealed) > limits.SESSION_OBJECT_BYTES:
