@@ -256,7 +256,7 @@ def test_members_join_leave_move_and_restart_while_clients_sign_and_make_keys(me
     try:
         with (
             application(members, a, pauses=0.0) as one,
-            application(members, b, pauses=0.02) as two,
+            application(members, b, pauses=0.0) as two,
             no_login(one),
             no_login(two),
             one.running(),

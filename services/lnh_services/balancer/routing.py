@@ -12,10 +12,10 @@ outstanding there and from what a unit was measured to take, with whatever else 
 Among own workers the one with the least outstanding is taken. Only if that one is expected to take longer than
 `FORWARD_ABOVE` (an idle one never is) are the far places looked at, and one of them is taken if it is expected to be
 clearly `QUICKER`. A hop costs both balancers some 0.3 ms of processor time, and another worker begins with cold
-caches; so a use of a key that takes a worker little time itself (`WORTH_A_HOP`) is kept until the wait is long. So members with as
-much to do do not send each other work, and a slow one gets less. Not nothing: what was measured long ago counts for
-little, so everybody is tried again. A far place that comes up gets a few requests at a time, and one more for each
-answer: one that flaps, or is about to hang, has little to lose.
+caches; so a use of a key that takes a worker little time itself (`WORTH_A_HOP`) is kept until the wait is long. So
+members with as much to do do not send each other work, and a slow one gets less. Not nothing: what was measured long
+ago counts for little, so everybody is tried again. A far place that comes up gets a few requests at a time, and one
+more for each answer: one that flaps, or is about to hang, has little to lose.
 
 A member that is read-only serves alone: `forwards` is False, and only own workers are chosen.
 
