@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from lnh_common import limits
@@ -43,7 +44,8 @@ class Forgetting:
         self._tell: Final = tell
         self._turn: Final = turn
         self._over: Final = over
-        self._held: deque[Forget] = deque()  # until those answers have left
+        self._held: Final[deque[Forget]] = deque()  # until those answers have left
+        self._releasing = False  # soon, or now
         self._rounds: Final[dict[int, messages.Forget]] = {}  # open ones
         self._timer: asyncio.TimerHandle | None = None
 
@@ -52,13 +54,15 @@ class Forgetting:
         self.leases = WorkerLeases(limits.WORKER_LEASE_MS, fence)
 
     def begin(self, forget: Forget) -> list[Effect]:
-        """Begin a round; answers what follows if nobody holds a lease."""
+        """Begin a round, after all that wait; answers what follows if nobody holds a lease."""
         if self.served or self._held:
             # An answer must not follow a later Forget: a worker would cache what is old by then.
-            if not self._held:
-                self._loop.call_soon(self._release_held)
             self._held.append(forget)
+            self._release_soon()
             return []
+        return self._open(forget)
+
+    def _open(self, forget: Forget) -> list[Effect]:
         everything = forget.everything or len(forget.keys) > KEYS_AT_ONCE
         keys = () if everything else tuple(forget.keys)
         told = messages.Forget(sequence=forget.round, keys=keys, everything=everything)
@@ -86,18 +90,22 @@ class Forgetting:
         """When every lease that was granted has ended."""
         return self.leases.latest_end(clock.now().boot)
 
+    def _release_soon(self) -> None:
+        if not self._releasing:
+            self._releasing = True
+            self._loop.call_soon(self._release_held)
+
     @certain
     def _release_held(self) -> None:
-        if self.served:
-            self._loop.call_soon(self._release_held)
-            return
-        held, self._held = self._held, deque()
-        while held:
-            forget = held.popleft()
-            self._turn(lambda _, forget=forget: self.begin(forget))  # type: ignore[misc]
-            if self._held:
-                self._held.extend(held)
-                return
+        """Begin what waits, in its order; a round that this leads to waits behind the rest."""
+        while self._held and not self.served:
+            self._turn(partial(self._open_held, self._held.popleft()))
+        self._releasing = False
+        if self._held:
+            self._release_soon()
+
+    def _open_held(self, forget: Forget, _: Instant) -> list[Effect]:
+        return self._open(forget)
 
     def _look(self) -> None:
         self._turn(lambda _: self._rounds_over())
