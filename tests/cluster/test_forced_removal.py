@@ -45,7 +45,7 @@ def test_the_last_of_three_takes_over_by_force_ends_every_session_and_keeps_ever
             for lost in (a, b):
                 lost.stop(signal.SIGKILL)
             wait_until(lambda: states(members, c)[c.name] == "read-only", "the last one is read-only", WITHIN)
-            with pytest.raises(local.StepFailed, match="or force"):
+            with pytest.raises(local.StepFailed, match="unless forced \\(--force\\)"):
                 removal(members, a, c)
             assert states(members, c)[c.name] == "read-only", "a refused order changes nothing"
 

@@ -204,9 +204,8 @@ class Opener:
         missing = [self._name(member) for member in self._survivors if member not in self._reports]
         if missing and not self._force:
             names = ", ".join(missing)
-            self._give_up(
-                now, NotPossible(f"no answer from {names}: every member but the lost one is needed (or force)")
-            )
+            why = f"no answer from {names}: every member but the lost one is needed, unless forced (--force);"
+            self._give_up(now, NotPossible(f"{why} what only they know is lost then"))
             return
         if self._force and now.boot - self._began < self._lease():
             return  # leases of those that do not answer must have ended
