@@ -1,8 +1,8 @@
 """A full cluster: 3500 keyrings of 256 objects, beside one keyring of 256 in a member of its own.
 
-`python -m bench.scale` measures these rows. It takes a quarter of an hour and 6 GB below /tmp, so `make bench` leaves
-them out; `LNH_SCALE_OBJECTS` takes fewer. The objects are put in as `filling.py` says, but for one keyring's, which are
-real ones.
+`python -m bench.scale` measures these rows. It takes some six minutes, more on a slow machine, and 6 GB below /tmp, so
+`make bench` leaves them out; `LNH_SCALE_OBJECTS` takes fewer. The objects are put in as `filling.py` says, but for one
+keyring's, which are real ones.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ outstanding there and from what a unit was measured to take, with whatever else 
 Among own workers the one with the least outstanding is taken. Only if that one is expected to take longer than
 `FORWARD_ABOVE` (an idle one never is) are the far places looked at, and one of them is taken if it is expected to be
 clearly `QUICKER`. A hop costs both balancers some 0.3 ms of processor time, and another worker begins with cold
-caches; so a use of a key that takes a worker little time itself (`WORTH_A_HOP`) is kept until the wait is long. So
+caches; so a request that takes a worker little time itself (`WORTH_A_HOP`) is kept until the wait is long. So
 members with as much to do do not send each other work, and a slow one gets less. Not nothing: what was measured long
 ago counts for little, so everybody is tried again. A far place that comes up gets a few requests at a time, and one
 more for each answer: one that flaps, or is about to hang, has little to lose.
@@ -55,7 +55,7 @@ PATIENCE: Final = 2.0  # seconds a request waits for a place to come up before i
 MOVES: Final = 2  # places that may die under a request before it is given up: it may be what kills them
 LATENCIES: Final = 4096  # newest answers that percentiles are taken of
 
-WORTH_A_HOP: Final = 0.003  # seconds of a worker from which on a use of a key is large beside what a hop costs
+WORTH_A_HOP: Final = 0.003  # seconds of a worker from which on a request is large beside what a hop costs
 FORWARD_ABOVE: Final = 0.002  # seconds that an own worker is expected to take; below, such a one is not forwarded, ...
 FORWARD_SMALL_ABOVE: Final = 0.016  # ... and below this, no smaller one
 QUICKER: Final = 0.8  # of what an own worker is expected to take: a far place that takes longer is not worth it either
@@ -78,7 +78,8 @@ WORK: Final[dict[str, int]] = {
     session.REGISTER.name: 4,
     session.CHANGE_PASSWORD.name: 4,
 }
-# The uses of keys: by these a place is measured. Of the others, most of the time is not a worker's, or they are rare.
+# What small requests weigh, and uses that came together: by these a place is measured, and they may not be worth a hop.
+# Of the others, most of the time is not a worker's, or they are rare, or they are large whatever was measured.
 _MEASURED: Final = frozenset({1, WORK[objects.USES.name]})
 
 
