@@ -118,6 +118,37 @@ class Processes:
         assert not left, f"processes {left} outlived their test"
 
 
+class WrongClock:
+    """A clock that one service of a member goes by, and nobody else: its Python is told another time of day.
+
+    Args:
+        directory: to be on the service's PYTHONPATH; Python imports `sitecustomize` from there before anything else.
+        module: that the service runs.
+    """
+
+    _PROGRAM = """
+import pathlib, sys, time
+if {module!r} in sys.orig_argv:
+    ahead = lambda: int(pathlib.Path({file!r}).read_text())
+    seconds, nanoseconds = time.time, time.time_ns
+    time.time = lambda: seconds() + ahead()
+    time.time_ns = lambda: nanoseconds() + ahead() * 10**9
+"""
+
+    def __init__(self, directory: Path, module: str) -> None:
+        self.directory = directory
+        self._file = directory / "ahead"
+        directory.mkdir()
+        self.set(0)
+        (directory / "sitecustomize.py").write_text(self._PROGRAM.format(module=module, file=str(self._file)))
+
+    def set(self, ahead: int) -> None:
+        """How many seconds it is ahead; negative, behind."""
+        new = self._file.with_suffix(".new")
+        new.write_text(str(ahead))
+        new.replace(self._file)
+
+
 class SmallDisk:
     """A small file system over a directory, in a mount namespace of its own: only what starts `under` it sees it."""
 
@@ -204,10 +235,10 @@ class RunningMember:
         initialise_member(self.directory, self.settings)
         processes.watch(root)
 
-    def start(self, under: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    def start(self, under: Sequence[str] = (), **environment: str) -> subprocess.Popen[bytes]:
         """Start the supervisor and wait until every service is running."""
         arguments = ("-m", "lnh_services.member", "--member-dir", str(self.directory.root))
-        process = self.processes.start(*arguments, under=under)
+        process = self.processes.start(*arguments, under=under, **environment)
         wait_until(self.is_ready, "a ready member")
         return process
 

@@ -20,6 +20,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ from lnh_common import archives
 from lnh_common.messages import backup, store
 from lnh_services.backup.files import is_scheduled
 from lnh_services.initialise import initialise_member
-from processes import Processes, RunningMember, SmallDisk, ask, wait_until
+from processes import Processes, RunningMember, SmallDisk, WrongClock, ask, wait_until
 
 SO, ADMIN, PO, FIRST, KRSO, KRCO = (f"the password of {who}" for who in ("so", "admin", "po", "first", "krso", "krco"))
 PATIENCE = 60.0  # seconds for one operation: this machine may be busy
@@ -45,6 +46,7 @@ class Site:
     root: Path
     member: RunningMember
     processes: Processes
+    clock: WrongClock
     disk: SmallDisk | None = None
     passwords: dict[str, str] = field(default_factory=dict)
     fingerprint: str = ""
@@ -68,7 +70,8 @@ class Site:
         return names
 
     def start(self) -> None:
-        self.running = self.member.start(under=self.disk.enter() if self.disk is not None else ())
+        under = self.disk.enter() if self.disk is not None else ()
+        self.running = self.member.start(under=under, PYTHONPATH=str(self.clock.directory))
 
     def stop(self) -> None:
         assert self.running is not None
@@ -133,7 +136,8 @@ def site() -> Iterator[Site]:
     processes = Processes()
     with tempfile.TemporaryDirectory(prefix="lnh-") as place:
         root = Path(place)
-        one = Site(root, RunningMember(processes, root / "A", workers=1), processes)
+        clock = WrongClock(root / "clock", "lnh_services.backup")
+        one = Site(root, RunningMember(processes, root / "A", workers=1), processes, clock)
         disk = SmallDisk(one.member.directory.backup, MEGABYTES)
         one.disk = disk if disk.works else None
         try:
@@ -230,14 +234,46 @@ def test_the_schedule_is_kept_and_says_so(site: Site) -> None:
     assert site.json("backup", "schedule", "--off")["words"] == "none"
 
 
+DAY = 86_400
+
+
+def test_a_clock_set_forward_and_back_stops_no_schedule_and_costs_no_new_archive(site: Site) -> None:
+    def last() -> dict[str, Any]:
+        """The last run, if it is over."""
+        run = site.json("backup", "schedule").get("run")
+        return run if isinstance(run, dict) and run["ended"] else {}
+
+    def after(archive: str) -> dict[str, Any]:
+        """The run that made another one than this."""
+        wait_until(lambda: last().get("archive", archive) != archive, "the next scheduled run", PATIENCE)
+        return last()
+
+    before = last().get("archive", "")
+    due(site, 60, "--keep", "2")
+    usual = after(before)
+    try:
+        site.clock.set(2 * DAY)
+        ahead = after(usual["archive"])
+        assert ahead["slot"] > time.time() + DAY
+    finally:
+        site.clock.set(0)
+    back = after(ahead["archive"])
+    assert back["slot"] <= time.time(), "a run at a time that has not come yet counts for nothing"
+    wait_until(lambda: usual["archive"] not in site.whole(), "the oldest is removed")
+    assert {ahead["archive"], back["archive"]} <= site.whole(), "those made last stay, whatever time they bear"
+    assert not status(site).overdue
+    site.run("backup", "schedule", "--off")
+    site.run("backup", "delete", ahead["archive"], "--yes")
+
+
 def status(site: Site) -> backup.Status:
     return ask(site.member.directory.backup_for_services, backup.STATUS)
 
 
-def due(site: Site, seconds: int) -> None:
+def due(site: Site, seconds: int, *words: str) -> None:
     """A schedule whose newest slot was so many seconds ago."""
     begun = datetime.fromtimestamp(int(time.time()) - 3 * 3600 - seconds, timezone.utc)
-    site.run("backup", "schedule", "--every", "1", "--from", f"{begun:%Y-%m-%dT%H:%M:%S}")
+    site.run("backup", "schedule", "--every", "1", "--from", f"{begun:%Y-%m-%dT%H:%M:%S}", *words)
 
 
 def problems(site: Site) -> set[str]:
