@@ -213,24 +213,19 @@ def test_the_schedule_is_kept_and_says_so(site: Site) -> None:
     weekly = site.json("backup", "schedule", "--weekly", "Sun 02:30", "--zone", "Europe/Berlin", "--on", "A")
     assert weekly["words"] == "weekly on Sunday at 02:30 Europe/Berlin, keeping 7"
 
-    before = status(site)  # another test may have had runs of its own
+    before = last_run(site)  # another test's
     soon = int(time.time()) + 3600
     daily = f"{datetime.fromtimestamp(soon, timezone.utc):%H:%M}"
     site.run("backup", "schedule", "--daily", daily)
     wait_until(lambda: status(site).next == soon // 60 * 60, "the time of the next run")
     begun = datetime.fromtimestamp(soon - 3 * 3600 - 60, timezone.utc)  # two slots were missed: one is made up
     site.run("backup", "schedule", "--every", "1", "--from", f"{begun:%Y-%m-%dT%H:%M:%S}", "--keep", "1")
-
-    def archive() -> str:
-        """Of the run that is over; empty while none is but another test's."""
-        run = site.json("backup", "schedule")["run"]
-        return str(run["archive"]) if isinstance(run, dict) and run["ended"] and run["ended"] > before.last else ""
-
-    wait_until(archive, "the scheduled run")
+    run = run_after(site, before)
+    wait_until(lambda: status(site).last == run["ended"], "a look at it: the service tells what it saw then", PATIENCE)
     told = status(site)
     assert (told.last_member, told.last_problem, told.overdue) == ("A", "", False)
     assert is_scheduled(told.newest)
-    assert archive() == told.newest
+    assert last_run(site)["archive"] == told.newest
     assert site.json("backup", "schedule", "--off")["words"] == "none"
 
 
@@ -238,32 +233,35 @@ DAY = 86_400
 
 
 def test_a_clock_set_forward_and_back_stops_no_schedule_and_costs_no_new_archive(site: Site) -> None:
-    def last() -> dict[str, Any]:
-        """The last run, if it is over."""
-        run = site.json("backup", "schedule").get("run")
-        return run if isinstance(run, dict) and run["ended"] else {}
-
-    def after(archive: str) -> dict[str, Any]:
-        """The run that made another one than this."""
-        wait_until(lambda: last().get("archive", archive) != archive, "the next scheduled run", PATIENCE)
-        return last()
-
-    before = last().get("archive", "")
+    before = last_run(site)
     due(site, 60, "--keep", "2")
-    usual = after(before)
+    usual = run_after(site, before)
     try:
         site.clock.set(2 * DAY)
-        ahead = after(usual["archive"])
+        ahead = run_after(site, usual)
         assert ahead["slot"] > time.time() + DAY
     finally:
         site.clock.set(0)
-    back = after(ahead["archive"])
+    back = run_after(site, ahead)
     assert back["slot"] <= time.time(), "a run at a time that has not come yet counts for nothing"
     wait_until(lambda: usual["archive"] not in site.whole(), "the oldest is removed")
     assert {ahead["archive"], back["archive"]} <= site.whole(), "those made last stay, whatever time they bear"
     assert not status(site).overdue
     site.run("backup", "schedule", "--off")
     site.run("backup", "delete", ahead["archive"], "--yes")
+
+
+def last_run(site: Site) -> dict[str, Any]:
+    """The schedule's, if there is one and it is over."""
+    run = site.json("backup", "schedule").get("run")
+    return run if isinstance(run, dict) and run["ended"] else {}
+
+
+def run_after(site: Site, before: dict[str, Any]) -> dict[str, Any]:
+    """The run that made another archive than that one."""
+    known = before.get("archive", "")
+    wait_until(lambda: last_run(site).get("archive", known) != known, "the next scheduled run", PATIENCE)
+    return last_run(site)
 
 
 def status(site: Site) -> backup.Status:

@@ -168,13 +168,7 @@ def test_a_member_that_is_removed_while_it_backs_up_is_replaced_and_leaves_nothi
         steps.wait_for(primary, {member.name: "read-write" for member in (*members.all, chosen)})
 
         directory, pid = MemberDirectory(chosen.directory).backup, backup_service(chosen)
-        since = datetime.fromtimestamp(int(time.time()) - 3 * 3600 - 60, timezone.utc)
-        words = ("--every", "1", "--from", f"{since:%Y-%m-%dT%H:%M:%S}", "--on", chosen.name)
-        steps.run("lnh", "backup", "schedule", *words, through=primary)
-        ends = time.monotonic() + WITHIN
-        while not (half := list(directory.glob(".*"))):  # it is not there for long
-            assert time.monotonic() < ends, "the chosen member begins no backup"
-        os.kill(pid, signal.SIGSTOP)
+        half = stopped_halfway(members, primary, chosen)
         try:
             run = scheduled(members, primary)
             assert (run["name"], run["ended"]) == (chosen.name, 0)
@@ -191,6 +185,29 @@ def test_a_member_that_is_removed_while_it_backs_up_is_replaced_and_leaves_nothi
     finally:
         chosen.stop()
         steps.run("lnh", "backup", "schedule", "--off", through=primary)
+
+
+def stopped_halfway(members: Members, primary: Member, chosen: Member) -> list[Path]:
+    """Have a member make a scheduled backup, and stop its service (SIGSTOP) within; what is half done.
+
+    That is not there for long: a run that was over before it was seen is followed by another.
+    """
+    directory, pid = MemberDirectory(chosen.directory).backup, backup_service(chosen)
+    for _ in range(10):
+        made = set(directory.glob("*.lnhb"))
+        since = datetime.fromtimestamp(int(time.time()) - 3 * 3600 - 60, timezone.utc)
+        words = ("--every", "1", "--from", f"{since:%Y-%m-%dT%H:%M:%S}", "--on", chosen.name)
+        members.steps.run("lnh", "backup", "schedule", *words, through=primary)
+        ends = time.monotonic() + WITHIN
+        while set(directory.glob("*.lnhb")) == made:
+            assert time.monotonic() < ends, "the chosen member begins no backup"
+            if half := list(directory.glob(".*")):
+                os.kill(pid, signal.SIGSTOP)
+                wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "a stop")
+                if all(path.exists() for path in half):
+                    return half
+                os.kill(pid, signal.SIGCONT)
+    raise AssertionError("every backup was over before it was seen")
 
 
 def scheduled(members: Members, through: Member) -> dict[str, object]:
