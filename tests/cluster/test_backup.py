@@ -218,8 +218,7 @@ def test_the_schedule_is_kept_and_says_so(site: Site) -> None:
     daily = f"{datetime.fromtimestamp(soon, timezone.utc):%H:%M}"
     site.run("backup", "schedule", "--daily", daily)
     wait_until(lambda: status(site).next == soon // 60 * 60, "the time of the next run")
-    begun = datetime.fromtimestamp(soon - 3 * 3600 - 60, timezone.utc)  # two slots were missed: one is made up
-    site.run("backup", "schedule", "--every", "1", "--from", f"{begun:%Y-%m-%dT%H:%M:%S}", "--keep", "1")
+    due(site, "--keep", "1")
     run = run_after(site, before)
     wait_until(lambda: status(site).last == run["ended"], "a look at it: the service tells what it saw then", PATIENCE)
     told = status(site)
@@ -234,7 +233,7 @@ DAY = 86_400
 
 def test_a_clock_set_forward_and_back_stops_no_schedule_and_costs_no_new_archive(site: Site) -> None:
     before = last_run(site)
-    due(site, 60, "--keep", "2")
+    due(site, "--keep", "2")
     usual = run_after(site, before)
     try:
         site.clock.set(2 * DAY)
@@ -268,9 +267,13 @@ def status(site: Site) -> backup.Status:
     return ask(site.member.directory.backup_for_services, backup.STATUS)
 
 
-def due(site: Site, seconds: int, *words: str) -> None:
-    """A schedule whose newest slot was so many seconds ago."""
-    begun = datetime.fromtimestamp(int(time.time()) - 3 * 3600 - seconds, timezone.utc)
+def due(site: Site, *words: str) -> None:
+    """A schedule whose newest slot came within the last minute, after that of the last run, whoever's that was."""
+    run = site.json("backup", "schedule").get("run")
+    now, tried = int(time.time()), int(run["slot"]) if isinstance(run, dict) else 0
+    slot = max(now - 60, tried + 1)
+    assert slot <= now, "the last run's slot is still to come"
+    begun = datetime.fromtimestamp(slot - 3 * 3600, timezone.utc)  # two more were missed before it: one is made up
     site.run("backup", "schedule", "--every", "1", "--from", f"{begun:%Y-%m-%dT%H:%M:%S}", *words)
 
 
@@ -298,7 +301,7 @@ def test_a_disk_that_is_full_read_only_or_gone_is_told_and_nothing_is_lost(site:
             assert "No space left on device" in told
             assert "try: make room on the disk of" in told
             assert site.whole() == kept
-            due(site, 60)
+            due(site)
             wait_until(lambda: status(site).last_problem, "the scheduled run", PATIENCE)
             assert "No space left on device" in status(site).last_problem
             wait_until(lambda: complaints <= problems(site), "the doctor's complaint", PATIENCE)
@@ -311,7 +314,7 @@ def test_a_disk_that_is_full_read_only_or_gone_is_told_and_nothing_is_lost(site:
                 assert "write to" in str(caught.value.detail["advice"])
             backups.wait(backups.verify(some))
         goes_on()
-        due(site, 30)  # a newer slot
+        due(site)
         wait_until(lambda: status(site).last and not status(site).last_problem, "the next scheduled run", PATIENCE)
         assert site.whole() > kept
         wait_until(lambda: not complaints & problems(site), "the doctor's content", PATIENCE)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from lnh_common import limits
+from lnh_common import codec, limits
 from lnh_common.errors import LnhError, UnknownOperation
 from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.store import (
     Commit,
+    Commits,
     Committed,
     Count,
     Counted,
@@ -18,6 +20,7 @@ from lnh_common.messages.store import (
     Got,
     Item,
     Key,
+    Outcomes,
     Recall,
     Recalled,
     Scan,
@@ -175,8 +178,16 @@ class DictStore:
                 return Recalled(known=True, index=record.answer)
             case Commit():
                 return self._commit(message, now_ms)
+            case Commits():
+                return Outcomes(outcomes=tuple(self._outcome(fields, now_ms) for fields in message.commits))
             case _:
                 raise UnknownOperation(type(message).__name__)
+
+    def _outcome(self, fields: dict[str, Any], now_ms: int) -> Committed | list[Any]:
+        try:
+            return self._commit(codec.convert(fields, Commit), now_ms)
+        except LnhError as error:
+            return error.to_wire()
 
     def _commit(self, commit: Commit, now_ms: int) -> Committed:
         state.check(commit)
