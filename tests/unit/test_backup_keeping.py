@@ -16,6 +16,7 @@ from lnh_common.errors import MemberReadOnly, StorageFailed, VersionConflict
 from lnh_common.messages import backup, membership, store
 from lnh_common.messages.backup import Every, Run, Schedule
 from lnh_common.messages.base import Empty, Message, Operation
+from lnh_services.backup import keeping
 from lnh_services.backup.files import Archives
 from lnh_services.backup.jobs import Job, Jobs
 from lnh_services.backup.keeping import Keeper
@@ -128,6 +129,28 @@ def test_what_is_due_is_claimed_made_and_told(tmp_path: Path) -> None:
         assert cluster.made == [A]
         assert b.kept.plan is not None
         assert (b.kept.plan.next, b.kept.plan.overdue) == (SLOT + 86_400, False)
+
+    asyncio.run(play())
+
+
+def test_what_came_of_a_run_is_seen_when_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "LOOK_EVERY", 3600.0)
+
+    async def play() -> None:
+        cluster = Cluster()
+        a = keeper(cluster, A, tmp_path)
+
+        async def seen() -> None:
+            while a.kept.run is None or not a.kept.run.ended:  # noqa: ASYNC110  # what it found sets no event
+                await asyncio.sleep(0.01)
+
+        task = asyncio.create_task(a.keep())
+        try:
+            await asyncio.wait_for(seen(), 20)
+        finally:
+            task.cancel()
+        assert a.kept.plan is not None
+        assert (a.kept.plan.slot, a.kept.plan.overdue) == (0, False)
 
     asyncio.run(play())
 

@@ -83,7 +83,8 @@ class Keeper:
         """Until it is cancelled."""
         while True:
             try:
-                await self.look()
+                while await self.look():
+                    pass  # what came of it is seen at once
             except LnhError as error:
                 self.kept = replace(self.kept, problem=str(error))
                 _log.debug("not looked", problem=str(error))
@@ -91,22 +92,24 @@ class Keeper:
                 _log.bug("schedule failed", error)
             await asyncio.sleep(LOOK_EVERY)
 
-    async def look(self) -> None:
-        """Look once, and run what is due. Raises what the other services answer."""
+    async def look(self) -> bool:
+        """Look once, and run what is due; whether anything was. Raises what the other services answer."""
         await self._tell()
         schedule, _ = await self._read(backup.SCHEDULE_ID, Schedule)
         run, version = await self._read(backup.RUN_ID, Run)
         if schedule is None:
             self.kept = Kept(run=run, version=version)
-            return
+            return False
         view = await self._membership.ask(membership.STATUS, Empty(), timeout=ASK_SECONDS)
         me = (await self._store.ask(store.STATUS, Empty(), timeout=ASK_SECONDS)).member
         runs = rules.runner(schedule, view.members, view.primary)
         works = rules.working(view.members)
         plan = rules.plan(schedule, run, int(self._now()), me, runs, works=works, at_it=self._at_it)
         self.kept = Kept(schedule, run, version, plan)
-        if plan.slot and me and self._jobs.running is None:
+        due = bool(plan.slot and me and self._jobs.running is None)
+        if due:
             await self._run(schedule, plan, me, version)
+        return due
 
     async def _run(self, schedule: Schedule, plan: Plan, me: bytes, version: int) -> None:
         run = Run(slot=plan.slot, member=me, name=self._name, started=int(self._now()), tries=plan.tries)
