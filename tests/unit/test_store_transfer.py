@@ -230,6 +230,32 @@ def test_a_newer_offer_takes_the_place_of_one_under_way_and_an_older_does_not(pl
     play(scenario)
 
 
+@pytest.mark.parametrize("turns", range(3))
+def test_one_that_is_replaced_just_when_a_chunk_comes_leaves_nothing(play: Play, turns: int) -> None:
+    async def scenario(one: Side, two: Side, connection: Connection) -> None:
+        connection.cut = True  # the test is the sender
+        two.transfers.hear(CLUSTER, ONE, Offer(b"first", EPOCH))
+        await until(lambda: Want(b"first", 0) in connection.said, "the first one's beginning")
+        two.transfers.hear(CLUSTER, ONE, Chunk(b"first", 7, b"is not the next"))
+        for _ in range(turns):  # of the loop: until the chunk is being looked at, or was
+            await asyncio.sleep(0)
+        two.transfers.hear(CLUSTER, ONE, Offer(b"second", Epoch(2, ONE)))
+        await until(lambda: Want(b"second", 0) in connection.said, "the second one's beginning")
+
+    play(scenario)
+
+
+def test_one_that_is_given_up_before_it_began_can_be_sent_again(play: Play) -> None:
+    async def scenario(one: Side, two: Side, connection: Connection) -> None:
+        one.transfers.send(TWO, EPOCH)
+        one.transfers.stop()
+        one.transfers.send(TWO, EPOCH)
+        await until(lambda: two.arrived, "the snapshot")
+        assert installed(two) == ITEMS
+
+    play(scenario)
+
+
 def test_a_snapshot_ends_when_the_state_it_is_of_is_erased(play: Play) -> None:
     async def scenario(one: Side, two: Side, connection: Connection) -> None:
         one.transfers.send(TWO, EPOCH)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -74,6 +74,7 @@ Transfer = Offer | Want | Chunk | End | Stop
 Say = Callable[[MemberId, Transfer], None]
 Arrived = Callable[[MemberId, Epoch, Base, Incoming], None]
 Damaged = Callable[[SealBroken], None]
+Steps = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(eq=False)
@@ -96,11 +97,13 @@ class _Session:
         """The other end's next word; None when there was none for so long."""
         if not self.words:
             self.heard.clear()
+            # Not asyncio.wait_for, which until Python 3.12 forgets that it was cancelled when a word comes meanwhile.
+            timer = asyncio.get_running_loop().call_later(seconds, self.heard.set)
             try:
-                await asyncio.wait_for(self.heard.wait(), seconds)
-            except asyncio.TimeoutError:
-                return None
-        return self.words.popleft()
+                await self.heard.wait()
+            finally:
+                timer.cancel()
+        return self.words.popleft() if self.words else None
 
 
 class Transfers:
@@ -121,6 +124,7 @@ class Transfers:
         self._thread: Final = ThreadPoolExecutor(1, "store-snapshot")
         self._sending: dict[MemberId, _Session] = {}
         self._receiving: _Session | None = None
+        self._tasks: Final[set[asyncio.Task[None]]] = set()  # also of sessions that were given up, until they end
 
     def send(self, to: MemberId, epoch: Epoch) -> None:
         """Send a member a snapshot of what is applied; nothing new while one for this epoch is on its way."""
@@ -128,10 +132,10 @@ class Transfers:
         if running is not None:
             if running.epoch == epoch:
                 return
-            _cancel(running)
+            self._give_up(running)
         session = _Session(os.urandom(8), to, epoch)
         self._sending[to] = session
-        session.task = self._loop.create_task(self._run(session, self._send(session)))
+        self._start(session, lambda: self._send(session))
 
     def hear(self, cluster: ClusterId, sender: MemberId, word: Transfer) -> None:
         """A member says something about a snapshot."""
@@ -150,37 +154,49 @@ class Transfers:
         if running is not None:
             if running.id == offer.session or running.epoch > offer.epoch:
                 return
-            _cancel(running)
+            self._give_up(running)
         session = _Session(offer.session, sender, offer.epoch)
         self._receiving = session
-        session.task = self._loop.create_task(self._run(session, self._receive(cluster, session)))
+        self._start(session, lambda: self._receive(cluster, session))
 
     def stop(self) -> None:
         """Give up whatever is on its way; what is received is removed."""
         for session in (*self._sending.values(), self._receiving):
             if session is not None:
-                _cancel(session)
+                self._give_up(session)
 
     async def close(self) -> None:
         """Give up, and wait until nothing uses the database any more."""
         self.stop()
-        tasks = [s.task for s in (*self._sending.values(), self._receiving) if s is not None and s.task is not None]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._thread.shutdown(wait=True)
 
-    async def _run(self, session: _Session, steps: Any) -> None:
+    def _start(self, session: _Session, steps: Steps) -> None:
+        session.task = task = self._loop.create_task(self._run(session, steps))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _give_up(self, session: _Session) -> None:
+        self._forget(session)
+        if session.task is not None:
+            session.task.cancel()
+
+    def _forget(self, session: _Session) -> None:
+        if self._sending.get(session.other) is session:
+            del self._sending[session.other]
+        if self._receiving is session:
+            self._receiving = None
+
+    async def _run(self, session: _Session, steps: Steps) -> None:
         try:
-            await steps
+            await steps()
         except (LnhError, SnapshotGone) as error:
             _log.warning("snapshot given up", peer=session.other.hex(), problem=str(error))
             self._say(session.other, Stop(session.id))
         except Exception as error:  # costs this transfer; the replica asks for another
             _log.bug("snapshot failed", error)
         finally:
-            if self._sending.get(session.other) is session:
-                del self._sending[session.other]
-            if self._receiving is session:
-                self._receiving = None
+            self._forget(session)
 
     async def _in_thread(self, work: Callable[[], R]) -> R:
         return await self._loop.run_in_executor(self._thread, work)
@@ -267,8 +283,3 @@ class Transfers:
 
     async def _finish(self, incoming: Incoming, hash_: bytes) -> Base:
         return await asyncio.shield(self._in_thread(lambda: incoming.finish(hash_)))
-
-
-def _cancel(session: _Session) -> None:
-    if session.task is not None:
-        session.task.cancel()
