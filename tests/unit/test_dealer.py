@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,6 +94,28 @@ def test_nothing_is_handed_over_while_nobody_is_there(asker: Asker, address: str
     assert peer.receive()[1:] == [b"again"]
     peer.end()
     assert asker.changes == [True, False, True]
+
+
+class Happened:
+    """In place of a socket's monitor: these events at once, and nothing more."""
+
+    def __init__(self, *events: int) -> None:
+        self.messages = [[struct.pack("=Hi", event, 0)] for event in events]
+
+    def recv_multipart(self, _: int) -> list[bytes]:
+        if not self.messages:
+            raise zmq.Again
+        return self.messages.pop(0)
+
+
+def test_two_attempts_that_get_there_at_once_are_one_connection(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libzmq may reach a peer that came back in the very moment in which that attempt of its own is discarded."""
+    up, down = zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_DISCONNECTED
+    with monkeypatch.context() as meanwhile:
+        for events in ([up], [down], [up, up], [down]):
+            meanwhile.setattr(asker.dealer, "monitor", Happened(*events))
+            asker.dealer.watch()
+    assert asker.changes == [True, False, True, False]
 
 
 def test_what_had_not_left_when_the_peer_went_never_reaches_the_next_one(asker: Asker, address: str) -> None:

@@ -89,9 +89,10 @@ class Dealer:
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.problem = ""
                 self.refused = False
-                self.connected = True
                 self._again_at = _NEVER
-                self._on_change(True)
+                if not self.connected:  # else libzmq's own attempt had got there too, just before it was discarded
+                    self.connected = True
+                    self._on_change(True)
             elif event == zmq.EVENT_CLOSED:
                 self.refused = not self.connected
             elif event != zmq.EVENT_DISCONNECTED:
