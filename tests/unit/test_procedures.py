@@ -36,6 +36,7 @@ class World:
 
     def __init__(self, *members: MemberInfo, primary: MemberInfo = A, this: MemberInfo = A) -> None:
         self.members = list(members)
+        self.removed: tuple[store.RemovedMember, ...] = ()
         self.primary, self.this = primary, this
         self.silent: set[bytes] = set()
         self.in_sync = {each.id for each in members}
@@ -49,7 +50,7 @@ class World:
         return store.Status(
             state="read-write", cluster=CLUSTER, member=self.this.id, primary=self.primary.id, epoch=3,
             in_sync=tuple(self.in_sync), last_index=7, committed_index=7, applied_index=7, items=0, bytes_on_disk=0,
-            commits_per_second=0.0, members=tuple(self.members),
+            commits_per_second=0.0, members=tuple(self.members), removed=self.removed,
         )  # fmt: skip
 
     def run(self, steps: Steps[Any]) -> Any:
@@ -90,6 +91,7 @@ class World:
                 return Empty()
             case store.MemberRef(member=which):
                 self.members = [each for each in self.members if each.id != which]
+                self.removed += (store.RemovedMember(member=which, epoch=3, index=8),)
                 return store.Committed(index=8)
             case hsm.Depart() | messages.Dismissed():
                 self.told.append(step.message)
@@ -316,6 +318,18 @@ def test_a_member_that_goes_by_its_own_order_has_its_own_hsm_told(left: bool) ->
     assert isinstance(word, hsm.Depart)
     assert word.departure is (hsm.Departure.LEFT if left else hsm.Departure.EXPELLED)
     assert word.proof == b"proof"
+
+
+@pytest.mark.parametrize("procedure", [procedures.remove, procedures.remove_lost])
+def test_an_order_that_comes_again_since_its_answer_was_lost_says_that_it_was_carried_out(
+    procedure: Callable[[messages.Remove], Steps[messages.Done]],
+) -> None:
+    world = World(A, B, C)
+    world.silent = {B.id} if procedure is procedures.remove_lost else set()
+    world.run(procedure(remove(B)))
+    asked = len(world.asked)
+    assert "removed before" in world.run(procedure(remove(B))).remark
+    assert world.asked[asked:] == ["store.status"]
 
 
 def test_one_that_did_not_hear_is_removed_all_the_same_and_the_answer_says_so() -> None:

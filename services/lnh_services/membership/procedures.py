@@ -42,6 +42,7 @@ LOST_SECONDS: Final = 1.0  # for a word of one that is said to be lost; the stor
 ORDER_SECONDS: Final = 8.0
 TAKE_OVER_SECONDS: Final = 20.0
 PROMOTED_WITHIN: Final = 10.0  # after which replication.md asks the administrator
+_GONE: Final = "it was removed before; if it has not heard of it, it does when it next reaches a member"
 _LOOK_AGAIN: Final = 0.1
 
 
@@ -188,11 +189,13 @@ def promote(target: bytes) -> Steps[Done]:
 
 
 def remove(order: messages.Remove) -> Steps[Done]:
-    """Remove a member that works, and tell it so.
+    """Remove a member that works, and tell it so; asked again when it is gone, it says so.
 
     Raises NameUnknown, NotPossible (the primary, the last member, one that does not answer), and what the store raises.
     """
     status = yield from _status()
+    if _is_gone(status, order.member):
+        return Done(remark=_GONE)
     member = _find(status, order.member)
     _check_may_go(status, member)
     if member.id != status.member and not (yield from _answers(member)):
@@ -218,11 +221,13 @@ def leave(order: messages.Leave) -> Steps[Done]:
 
 
 def remove_lost(order: messages.Remove) -> Steps[Done]:
-    """Remove a member that is lost for good; where it was the primary, another takes over.
+    """Remove a member that is lost for good; where it was the primary, another takes over. Asked again, it says so.
 
     Raises NameUnknown, NotPossible when it answers, and what the store raises.
     """
     status = yield from _status()
+    if _is_gone(status, order.member):
+        return Done(remark=_GONE)
     member = _find(status, order.member)
     if member.id == status.member:
         raise NotPossible("this member answers, so it is not lost", {"advice": "lnh cluster leave, on it"})
@@ -310,6 +315,11 @@ def _is_off(status: Status, member: bytes) -> bool:
     if member == status.member and status.state == "expelled":
         return True
     return all(each.id != member for each in status.members)
+
+
+def _is_gone(status: Status, member: bytes) -> bool:
+    """Whether it was a member once. Ids are not used again, so an order about it has been carried out."""
+    return any(each.member == member for each in status.removed)
 
 
 def _check_may_go(status: Status, member: MemberInfo) -> None:
