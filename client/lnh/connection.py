@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -584,8 +584,9 @@ class Connection:
                 self._returned.notify()
 
     def _close_idle(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        with suppress(IndexError):  # another thread may have taken the last one
+            while True:
+                self._idle.pop().close()
 
     def close(self) -> None:
         """Close every channel not in use now, and each other one when it is given back."""

@@ -20,6 +20,8 @@ from typing import Any, Final, TypeAlias
 from lnh_common import limits
 from lnh_common.errors import AttributeInvalid, LimitReached
 
+MECHANISM_MAX: Final = 0xFFFF_FFFF  # CKM_ is a CK_ULONG, which has 32 bits at least
+
 
 class ObjectClass(enum.IntEnum):
     """CKO_ (PKCS#11 v3.1, 4.1)."""
@@ -439,6 +441,8 @@ def _parse_date(attribute: Attribute, rule: AttributeRule, value: str) -> Attrib
 def _parse_mechanisms(attribute: Attribute, rule: AttributeRule, value: list[Any]) -> AttributeValue:
     if any(type(number) is not int and not isinstance(number, enum.IntEnum) for number in value):
         raise AttributeInvalid(f"{attribute.name} is a list of mechanism numbers")
+    if any(not 0 <= number <= MECHANISM_MAX for number in value):
+        raise AttributeInvalid(f"{attribute.name}: a mechanism's number has 32 bits")
     return sorted({int(number) for number in value})
 
 

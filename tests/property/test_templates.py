@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lnh_common import codec
@@ -84,6 +84,7 @@ def parsed(template: dict[int, Any]) -> Attributes | None:
 
 @FAST
 @given(st.dictionaries(st.sampled_from([name.value for name in Attribute]) | st.integers(), ANYTHING, max_size=5))
+@example({A.ALLOWED_MECHANISMS.value: [2**64]})
 def test_any_map_is_parsed_or_refused(template: dict[int, Any]) -> None:
     attributes = parsed(template)
     if attributes is not None:

@@ -11,7 +11,7 @@ import cbor2
 import msgspec
 import pytest
 import zmq
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lnh_common import codec, limits, wire
@@ -146,6 +146,7 @@ def test_an_error_from_a_peer_is_always_an_error(body: bytes) -> None:
 
 
 @given(messages)
+@example([cbor2.dumps([1, 0, True, "x"]), b"", b""])
 @settings(max_examples=500)
 def test_intake_accepts_or_refuses_and_an_error_answers_its_request(frames: list[bytes]) -> None:
     taken = intake.read(frames, {"store.count"})

@@ -223,7 +223,7 @@ class Client:
         self._pump.drain_all()  # what came before the connection broke still counts
         if up:
             for waiting in self._waiting.values():
-                if not waiting.sent:
+                if not waiting.sent and not waiting.answer.done():  # else its asker was told that it never left
                     waiting.sent = self._send(waiting.frames)
         else:
             for waiting in self._waiting.values():

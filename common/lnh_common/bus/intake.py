@@ -39,7 +39,8 @@ def salvage(frame: bytes) -> wire.Header | None:
     try:
         match codec.decode(frame, limits.HEADER_BYTES):
             case [int(), int(kind), int(request_id), str(operation), *_] if (
-                kind == wire.Kind.REQUEST
+                type(kind) is type(request_id) is int  # and no bool
+                and kind == wire.Kind.REQUEST
                 and 0 <= request_id <= REQUEST_ID_MAX
                 and len(operation) <= limits.OPERATION_CHARACTERS
             ):

@@ -28,7 +28,7 @@ from lnh_services.store.protocol import Reply
 from lnh_services.store.readings import Readings
 from lnh_services.store.replica import Phase
 
-WATCH_MARGIN: Final = 0.05  # a watch is answered so long before its asker gives up
+WATCH_MARGIN: Final = 0.5  # seconds; a watch is answered so long before its asker gives up
 
 
 class StoreService:
