@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -88,7 +87,9 @@ def running() -> Iterator[Running]:
 @contextmanager
 def session(place: Place) -> Iterator[lnh.KeyringSession]:
     """The KRCO's session of the keyring."""
-    os.environ.update(place.variables())
     password = place.secret("krco").read_text().strip()
-    with lnh.connect("demo") as cluster, cluster.keyring("payments").login(lnh.Role.KRCO, password) as logged_in:
+    with (
+        lnh.connect("demo", directory=place.first.client) as cluster,
+        cluster.keyring("payments").login(lnh.Role.KRCO, password) as logged_in,
+    ):
         yield logged_in

@@ -72,7 +72,7 @@ class Application:
     def _make(self) -> None:
         began = time.monotonic()
         try:
-            self.made.append(self.session.generate_key(lnh.KeyType.AES, 256, label=MADE).handle)
+            self.made.append(self.session.generate_key(lnh.KeyType.AES, 256, label=MADE, timeout=30).handle)
         except (MemberReadOnly, OutcomeUnknown) as error:
             self.refused.append((began, time.monotonic(), error))
         self.load.over.wait(self.pauses)
@@ -93,23 +93,23 @@ class Application:
         signed, each, made = len(self.signed), list(self.each), len(self.made)
 
         def got_on() -> bool:
-            self.raise_errors()
-            return (
+            return bool(self.load.errors) or (
                 len(self.signed) > signed + 2 * IN_FLIGHT
                 and all(now > before + 1 for now, before in zip(self.each, each, strict=True))
                 and (not makes or len(self.made) > made + 1)
             )
 
         wait_until(got_on, f"everything flows {when}", WITHIN)
+        self.raise_errors()
 
     def goes(self, *, home: bool) -> None:
         """Wait until it is at the member it is registered with, or at another."""
 
         def is_there() -> bool:
-            self.raise_errors()
-            return (self.connection.way.address == self.connection.link.address) == home
+            return bool(self.load.errors) or (self.connection.way.address == self.connection.link.address) == home
 
         wait_until(is_there, "the way home" if home else "another way", WITHIN)
+        self.raise_errors()
 
     def pause(self, since: float) -> float:
         """The longest time without a signature that ended after this moment, in seconds."""
@@ -147,7 +147,7 @@ class History:
     def running(self) -> Iterator[None]:
         """Keep it; then it is checked."""
         password = self._members.place.secret("krco").read_text().strip()
-        with lnh.connect("demo", directory=self._primary.client, timeout=2.0, failover=False) as reading:
+        with lnh.connect("demo", directory=self._primary.client, timeout=5.0, failover=False) as reading:
             reader = reading.keyring("payments").login(lnh.Role.KRCO, password)
             reader.abandon()
             registers = [reader.generate_key(lnh.KeyType.AES, 256, label="").handle for _ in range(2)]

@@ -13,8 +13,9 @@ from xdist.remote import Producer
 
 import distribution
 from distribution import Distribution
+from lnh.cli import local
 from members import Members, Shared
-from processes import Processes
+from processes import Processes, own_share
 
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
@@ -27,6 +28,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Distribution:
     return Distribution(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_ports() -> Iterator[None]:
+    """Members that `local` sets up for one process of tests never get the ports of another's."""
+    share = own_share(range(local._FIRST_PORT, local._LAST_PORT))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(local, "_FIRST_PORT", share.start)
+        patched.setattr(local, "_LAST_PORT", share.stop)
+        yield
 
 
 @pytest.fixture

@@ -20,13 +20,15 @@ GROUPS: Final = {
     "test_backup_members.py": _THREE_MEMBERS,
     "test_members_in_step.py": _THREE_MEMBERS,
     "test_balancing.py": _THREE_MEMBERS,
+    "test_forced_removal.py": _THREE_MEMBERS,
+    "test_demo.py": _THREE_MEMBERS,
     **{name: name for name in ("test_spine.py", "test_backup.py", "test_client.py", "test_balancers.py")},
 }
 
 # What begins first, so that the processes end at about the same time.
 LONGEST: Final = (
     *(name for name, group in GROUPS.items() if group == _THREE_MEMBERS),
-    "test_demo.py", "test_joining_members.py", "test_spine.py", "test_simulation.py", "test_mutations.py",
+    "test_joining_members.py", "test_spine.py", "test_simulation.py", "test_mutations.py",
     "test_store_members.py", "test_backup.py", "test_client.py", "test_balancers.py", "test_full_disk.py",
     "test_rolling_upgrade.py", "test_store_crash.py", "test_bootstrap.py", "test_hsm_core.py", "test_balancer.py",
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import zmq
@@ -57,10 +58,11 @@ class Door:
     """A balancer, its workers, and clients of it."""
 
     def __init__(self, processes: Processes, root: Path, workers: int = 2) -> None:
-        self.member = RunningMember(processes, root, workers=workers, stop=3000)
+        self.member = RunningMember(processes, root, workers=workers, stop=8000)
         self.workers: dict[int, subprocess.Popen[bytes]] = {}
         self.modes: dict[int, tuple[str, ...]] = {}
         self.clients: list[Client] = []
+        self._prepared = 0
         self.member.directory.create()
         self.start()
 
@@ -70,10 +72,23 @@ class Door:
         wait_until(self.is_serving, "a serving balancer")
 
     def start_worker(self, number: int, *mode: str) -> None:
+        self.prepare_worker(number, *mode)()
+
+    def prepare_worker(self, number: int, *mode: str) -> Callable[[], None]:
+        """Start a worker where the balancer does not look yet; what brings it to its place, and waits for it there."""
         address = self.member.directory.worker_address(number)
-        self.modes[number] = mode
-        self.workers[number] = self.member.processes.start(WORKER, address, *mode)
-        wait_until(lambda: self.status().places[number].state == "serving", f"worker {number}")
+        self._prepared += 1
+        process = self.member.processes.start(WORKER, f"{address}.{self._prepared}", *mode)
+        path = Path(address.removeprefix("ipc://"))
+        aside = path.with_name(f"{path.name}.{self._prepared}")
+        wait_until(aside.exists, f"worker {number}'s socket")
+
+        def ready() -> None:
+            self.modes[number], self.workers[number] = mode, process
+            aside.rename(path)
+            wait_until(lambda: self.status().places[number].state == "serving", f"worker {number}")
+
+        return ready
 
     def is_serving(self) -> bool:
         assert self.process.poll() is None, "the balancer ended"

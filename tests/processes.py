@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from lnh.cli.local import StepFailed
 from lnh_common.bus.sync import Caller
 from lnh_common.errors import LnhError
 from lnh_common.messages import member
@@ -25,25 +27,42 @@ from lnh_services.paths import MemberDirectory
 
 R = TypeVar("R", bound=Message)
 
-DEADLINE = 20.0
+DEADLINE = 60.0  # of what takes a second, on a machine that stands still now and then
 
 
 def wait_until(condition: Callable[[], object], what: str, within: float = DEADLINE, every: float = 0.01) -> None:
     """Wait for a condition with a deadline; the test fails, saying what did not come.
 
     Args:
+        condition: whether it is so; a question that was refused, or had no answer, is asked again.
         every: seconds between two looks; more where a look takes much of the processor.
     """
     end = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < end, f"{what} did not come within {within:g} s"
+    while True:
+        refusal = ""
+        try:
+            if condition():
+                return
+        except (LnhError, StepFailed) as error:
+            refusal = f": {error}"
+        assert time.monotonic() < end, f"{what} did not come within {within:g} s{refusal}"
         time.sleep(every)
 
 
+def own_share(ports: range) -> range:
+    """This process's part of ports that are drawn by `PORTS`: no other of the processes of one `pytest -n` gets those.
+
+    What is bound only later, or is not bound while its member is stopped, would be drawn by another.
+    """
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    each = len(ports) // count // PORTS * PORTS
+    return ports[number * each : (number + 1) * each]
+
+
 def free_base_port() -> int:
-    """The first of five consecutive ports that nobody has bound now, below those the system hands out."""
-    for _ in range(200):
-        base = random.SystemRandom().randrange(12_000, 32_000 - PORTS)
+    """The first of five consecutive ports that nobody was given before, below those the system hands out."""
+    for base in _bases:
         with contextlib.ExitStack() as bound:
             try:
                 for port in range(base, base + PORTS):
@@ -53,6 +72,15 @@ def free_base_port() -> int:
                 continue
             return base
     raise AssertionError("no five free ports in a row")
+
+
+def _drawn(ports: range) -> Iterator[int]:
+    bases = list(ports[::PORTS])
+    random.SystemRandom().shuffle(bases)
+    return itertools.cycle(bases)
+
+
+_bases = _drawn(own_share(range(12_000, 32_000)))
 
 
 def ask(address: str, operation: Operation[Empty, R], timeout: float = 5.0) -> R:
@@ -106,12 +134,14 @@ class Processes:
             if process.poll() is None:
                 process.terminate()
         for process in self._started:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-            if process.poll() is None:
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        left = self.left()
+        end = time.monotonic() + 10  # the kernel ends the children of one that was killed, a moment later
+        while (left := self.left()) and time.monotonic() < end:
+            time.sleep(0.05)
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -207,7 +237,8 @@ class SmallDisk:
     @contextlib.contextmanager
     def lost(self) -> Iterator[None]:
         """It is not mounted, and where it was there is nothing; at the end another one, empty, takes its place."""
-        subprocess.run([*self.enter(), "umount", str(self.where)], check=True)
+        command = [*self.enter(), "umount", str(self.where)]
+        wait_until(lambda: subprocess.run(command, check=False).returncode == 0, "a moment when nobody reads there")
         shutil.rmtree(self.where)  # what was put there from outside, too
         try:
             yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import secrets
@@ -10,16 +11,22 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+import pytest
 
 from lnh_common.bus.client import Client
 from lnh_common.bus.curve import KeyPair
-from lnh_common.errors import DeadlineExceeded, MemberReadOnly, OutcomeUnknown, Unreachable
+from lnh_common.errors import DeadlineExceeded, MemberReadOnly, NotPossible, OutcomeUnknown, Unreachable
 from lnh_common.messages import store
-from lnh_common.messages.base import Empty, Message
+from lnh_common.messages.base import Empty, Message, Operation
 from lnh_services.configuration import Settings
 from lnh_services.initialise import initialise_member
 from lnh_services.paths import MemberDirectory
 from processes import Processes, free_base_port
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
 
 CLUSTER = b"C" * 16
 PATIENCE = 30.0
@@ -94,20 +101,30 @@ class Member:
         )  # fmt: skip
 
     async def put(self, key: store.Key, version: int = 0, body: bytes = b"body") -> store.Committed:
-        """Write, as the SDK does: the same request again while its outcome is not known."""
+        """Write: the same request again while its outcome is not known, or the member has no lease for a moment."""
         commit = self.commit(key, version, body)
         end = time.monotonic() + PATIENCE
-        unsure = False
         while True:
-            try:
+            with contextlib.suppress(MemberReadOnly, *UNSURE):
                 return await self.hsm.ask(store.COMMIT, commit, timeout=5)
-            except UNSURE:
-                unsure = True
-            except MemberReadOnly:
-                if not unsure:
-                    raise  # it was never appended
             assert time.monotonic() < end, f"{self.name}: a write has no outcome"
             await asyncio.sleep(0.02)
+
+    async def refuses_writes(self) -> None:
+        """Ask for a write, which it must refuse."""
+        with pytest.raises(MemberReadOnly):
+            await self.hsm.ask(store.COMMIT, self.commit(key(999_999), 0), timeout=5)
+
+    async def order(self, operation: Operation[Q, R], message: Q) -> R:
+        """Have it do something that may have to wait until all members are in step, or have their leases, again."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return await self.services.ask(operation, message, timeout=30)
+            except (NotPossible, MemberReadOnly):
+                if time.monotonic() > end:
+                    raise
+            await asyncio.sleep(0.1)
 
     async def get(self, key: store.Key) -> store.Item | None:
         return (await self.services.ask(store.GET, store.Get(key=key), timeout=5)).item
@@ -203,7 +220,7 @@ class Cluster:
 
     async def join(self, member: Member, members: list[Member], through: Member | None = None) -> None:
         through = through or members[0]
-        await through.services.ask(store.MEMBER_SET, store.SetMember(member=member.info), timeout=10)
+        await through.order(store.MEMBER_SET, store.SetMember(member=member.info))
         infos = tuple(one.info for one in members)
         adopt = store.Adopt(cluster=CLUSTER, member=member.info, members=infos)
         await member.services.ask(store.ADOPT, adopt, timeout=10)

@@ -480,8 +480,15 @@ def test_a_cluster_comes_back_from_an_archive_and_its_hsms_state_alone(site: Sit
                 console.restore_cluster(name, SO)
             threading.Event().wait(drawn.uniform(0.0, 0.3))  # anywhere in it
             killed(site, victim)
-    told = site.run("backup", "restore", str(tmp_path / name), *at_console, status=None)
-    assert "this member has the cluster again" in told or "this member's store holds the cluster" in told
+
+    def restored() -> bool:
+        told = site.run("backup", "restore", str(tmp_path / name), *at_console, status=None)
+        if "under way" in told:
+            return False
+        assert "this member has the cluster again" in told or "this member's store holds the cluster" in told
+        return True
+
+    wait_until(restored, "the end of the one that was disturbed")
     with Console(directory.root) as console:
         assert console.cluster().member != before, "no member's id is used twice"
         assert console.verify_audit().problem == ""

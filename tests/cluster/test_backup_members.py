@@ -18,7 +18,7 @@ from commands import Forked
 from lnh import admin
 from lnh.cli import local
 from lnh.cli.local import Member
-from lnh_common.messages import store
+from lnh_common.messages import backup, store
 from lnh_services.paths import MemberDirectory
 from members import Load, Members, private_key
 from processes import ask, wait_until
@@ -133,6 +133,8 @@ def test_killed_at_any_point_a_restore_is_done_or_did_not_happen(members: Member
             os.kill(service(b, victim), signal.SIGKILL)
             session.abandon()
         members.all_read_write()
+        address = MemberDirectory(b.directory).backup_for_services
+        wait_until(lambda: not ask(address, backup.STATUS).running, "the end of it, if it goes on", WITHIN)  # noqa: B023
         found = everywhere(members)
         assert found in (archived, later), f"half of a restore ({job.archive})"
         outcomes.append(found == archived)
@@ -201,6 +203,7 @@ def stopped_halfway(members: Members, primary: Member, chosen: Member) -> list[P
         ends = time.monotonic() + WITHIN
         while set(directory.glob("*.lnhb")) == made:
             assert time.monotonic() < ends, "the chosen member begins no backup"
+            time.sleep(0.001)
             if half := list(directory.glob(".*")):
                 os.kill(pid, signal.SIGSTOP)
                 wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "a stop")

@@ -49,8 +49,8 @@ class Views:
             if self._socket.poll(20):
                 way, header, _, _ = self._socket.recv_multipart()
                 answer = wire.Header.parse(header).answer(wire.Kind.REPLY).pack()
+                self.answered += 1  # first, so that who counts from a new view on counts no answer with the old one
                 self._socket.send_multipart([way, answer, b"", codec.encode(self.view)])
-                self.answered += 1
         self._socket.close()
 
     def close(self) -> None:
@@ -134,7 +134,7 @@ class Members:
             if door.process.poll() is not None:
                 door.start()
             if door.workers[0].poll() is not None or door.modes[0] != self.mode:
-                door.workers[0].kill()
+                self.kill_worker(self.doors.index(door))
                 door.start_worker(0, *self.mode)
         self.tell()
         self.all_see_each_other()
@@ -458,6 +458,7 @@ def test_frames_go_on_byte_for_byte_but_for_a_deadline_that_shrinks(played: Play
     assert played.requests(takes=False, within=1.0) == [], "one that takes no work gets none"
     client = door.client()
     client.send(body=b"waits", deadline=30)
+    wait_until(lambda: door.status().waiting == 1, "the request")
     assert played.requests(takes=False, within=0.5) == []
     (waited,) = played.requests(takes=True)
     assert (waited.token, waited.body) == (b"token", b"waits")
@@ -476,13 +477,14 @@ def test_frames_go_on_byte_for_byte_but_for_a_deadline_that_shrinks(played: Play
     played.port.send_multipart([played.way, answers.take()])
     assert {client.answer()[1] for _ in range(2)} == {b"answer 0", b"answer 1"}
 
+    ready = door.prepare_worker(0, "slow")
     client.send(body=b"refused")
     (refused,) = played.requests(takes=True)
     answers.add(*bundles.refusal(refused.tag))
     played.port.send_multipart([played.way, answers.take()])
     (again,) = played.requests(takes=True)
     assert (again.body, again.tag) == (b"refused", refused.tag)
-    door.start_worker(0, "slow")
+    ready()
     played.close()  # it dies with the request
     assert client.answer()[1] == b"refused"
 

@@ -396,11 +396,11 @@ def test_a_call_in_flight_survives_the_death_of_the_balancer(site: Site, session
     public, private = session.generate_keypair(lnh.KeyType.EC_EDWARDS)
     for _ in range(2):
         before = site.member.service("balancer")
-        assert before.pid is not None
+        assert before.pid
         os.kill(before.pid, signal.SIGKILL)
         started = time.monotonic()
         assert public.verify(b"data", private.sign(b"data"))
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < limits.DEADLINE, "within the time of one request"
         made = session.generate_key(lnh.KeyType.AES)
         made.destroy()
 

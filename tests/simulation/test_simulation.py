@@ -95,7 +95,7 @@ def test_a_failing_run_is_shrunk_and_told() -> None:
         failure = next(
             failure for seed in range(20) if (failure := failure_of(plan.draw(seed, mutation.profile))) is not None
         )
-        small = shrunk(failure)
+        small = shrunk(failure, seconds=600)
     assert len(small.plan.actions) <= 5 < len(failure.plan.actions)
     assert f"seed {small.plan.seed}" in small.told()
     assert "Persist" in small.told()

@@ -237,18 +237,21 @@ def test_a_scheduled_backup_waits_for_what_an_administrator_began(tmp_path: Path
     async def play() -> None:
         cluster, jobs = Cluster(), Jobs()
         a = keeper(cluster, A, tmp_path, jobs=jobs)
-        ends = asyncio.Event()
+        begun, ends = asyncio.Event(), asyncio.Event()
 
         async def verify(job: Job) -> None:
             await ends.wait()
 
         def begin() -> None:
+            begun.set()
             jobs.begin(b"1" * 16, "verify", "x.lnhb", verify)
 
         cluster.noted = begin  # the slot is claimed, and its run not begun yet
         looking = asyncio.create_task(a.look())
-        done, _ = await asyncio.wait({looking}, timeout=0.1)
-        assert not done
+        await begun.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not looking.done()
         assert cluster.run is not None
         ends.set()
         await looking

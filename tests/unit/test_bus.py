@@ -144,6 +144,7 @@ def test_a_handler_that_runs_past_the_deadline_is_cancelled(
         async with bus(tmp_path) as it:
             it.server.serve(operation, forever)
             it.server.start()
+            await until(lambda: it.client.connected)
             with pytest.raises(expected):
                 await it.client.ask(operation, message, timeout=0.1)
             await until(lambda: it.server.in_flight == 0)
@@ -345,6 +346,7 @@ def test_curve_admits_with_the_right_server_key_and_explains_a_wrong_one() -> No
         bad = Client(server.address, server_key=KeyPair.generate().public)
         try:
             assert (await good.ask(store.COUNT, store.Count(table="t"))).count == 1
+            await until(lambda: bool(bad._dealer.problem))
             with pytest.raises(Unreachable, match=r"handshake|key"):
                 await bad.ask(store.COUNT, store.Count(table="t"), timeout=1.0)
             assert server.dropped["handshake"] > 0
@@ -407,6 +409,7 @@ def test_an_authenticator_admits_by_key_and_the_refused_learn_why() -> None:
         bad = Client(server.address, server_key=keys.public, keys=unwelcome)
         try:
             assert (await good.ask(store.COUNT, store.Count(table="t"))).count == 1
+            await until(lambda: bool(bad._dealer.problem))
             with pytest.raises(Unreachable, match="refused this key"):
                 await bad.ask(store.COUNT, store.Count(table="t"), timeout=1.0)
         finally:

@@ -14,8 +14,10 @@ import zmq
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typing_extensions import Self
 
-from lnh.connection import Connection, Link
-from lnh.requests import Request
+import lnh.connection
+import lnh.requests
+from lnh import ways
+from lnh.connection import Channel, Connection, Link
 from lnh.ways import Way
 from lnh_common import bundles, channel, codec, wire
 from lnh_common.bundles import Bundle
@@ -34,6 +36,7 @@ from lnh_common.errors import (
 from lnh_common.messages.objects import DESTROY, SHOW
 from lnh_common.messages.session import HELLO, PROBE, WAYS
 from lnh_common.wire import Header, Kind
+from processes import free_base_port
 
 KEYS = SessionKeys.derive(b"s" * 32, b"token")
 IDENTITY = Ed25519PrivateKey.generate()
@@ -70,10 +73,8 @@ class Member:
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.linger = 0
         curve.serve(self._socket, self.keys)
-        if self.port:
-            self._socket.bind(f"tcp://127.0.0.1:{self.port}")
-        else:
-            self.port = self._socket.bind_to_random_port("tcp://127.0.0.1")
+        self.port = self.port or free_base_port()
+        self._socket.bind(f"tcp://127.0.0.1:{self.port}")
         self._over = threading.Event()
         self._back: list[list[bytes]] = []
         self._thread = threading.Thread(target=self._run)
@@ -166,6 +167,22 @@ def connected(*members: Member, epoch: int = 0, failover: bool = True) -> Iterat
         yield connection
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member that is alive is not taken for dead where this machine stands still for a moment."""
+    monkeypatch.setattr(ways, "CONNECT_WITHIN", WITHIN / 2)
+    monkeypatch.setattr(ways, "PROVE_WITHIN", WITHIN / 2)
+    monkeypatch.setattr(lnh.connection, "_LEARN_WITHIN", WITHIN)
+
+
+def step_until(one: Channel, condition: Callable[[], object]) -> None:
+    """Have a channel do its work until it is so."""
+    end = time.monotonic() + WITHIN
+    while not condition():
+        assert time.monotonic() < end
+        one.step(0.1)
+
+
 @pytest.fixture
 def running() -> Iterator[ExitStack]:
     with ExitStack() as stack:
@@ -188,8 +205,7 @@ def test_a_request_under_way_goes_to_another_member_when_its_own_dies(running: E
     with connection.channel() as one:
         under_way = [one.submit(SHOW, {"handle": b"h" * 16}, WITHIN, token=b"token", seal=KEYS) for _ in range(64)]
         frames = [list(request.frames) for request in under_way]
-        while sum(a.asked.values()) < 64:
-            one.step(0.1)
+        step_until(one, lambda: sum(a.asked.values()) == 64)
         a.end()
         answers += [one.wait(request)["by"] for request in under_way]
         assert [list(request.frames) for request in under_way] == frames
@@ -198,7 +214,9 @@ def test_a_request_under_way_goes_to_another_member_when_its_own_dies(running: E
     assert connection.way == b.way
 
 
-def test_a_member_that_is_silent_is_left_and_its_late_answer_counts_if_it_is_the_first(running: ExitStack) -> None:
+def test_a_member_that_is_silent_is_left_and_its_late_answer_counts_if_it_is_the_first(
+    running: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     a = running.enter_context(Member(serve=by("a")))
     b = running.enter_context(Member(serve=by("b"), kept=True))
     connection = running.enter_context(connected(a, b))
@@ -206,8 +224,9 @@ def test_a_member_that_is_silent_is_left_and_its_late_answer_counts_if_it_is_the
     a.deaf = True
     with connection.channel() as one:
         request = one.submit(SHOW, {"handle": b"h" * 16}, WITHIN, token=b"token", seal=KEYS)
-        while not b.asked:
-            one.step(0.1)
+        with monkeypatch.context() as meanwhile:
+            meanwhile.setattr(ways, "PROVE_WITHIN", 0.3)
+            step_until(one, lambda: b.asked)
         assert not request.done
         a.deaf = False
         assert one.wait(request)["by"] == "a"
@@ -218,19 +237,18 @@ def test_a_member_that_is_silent_is_left_and_its_late_answer_counts_if_it_is_the
     assert a.probes
 
 
-def test_a_slow_operation_is_asked_once(running: ExitStack) -> None:
+def test_a_slow_operation_is_asked_once(running: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lnh.requests, "SILENCE", (WITHIN, WITHIN))
+    monkeypatch.setattr(ways, "DOUBT_AFTER", 0.02)
     a = running.enter_context(Member(serve=by("a"), kept=True))
     b = running.enter_context(Member(serve=by("b")))
     connection = running.enter_context(connected(a, b))
     with connection.channel() as one:
         request = one.submit(SHOW, {"handle": b"h" * 16}, WITHIN, token=b"token", seal=KEYS)
-        end = time.monotonic() + 1.5  # several times as long as silence would be borne; under the wait of a repeat
-        while time.monotonic() < end:
-            one.step(0.1)
+        step_until(one, lambda: a.probes >= 3)
         a.kept = False
         assert one.wait(request)["by"] == "a"
     assert a.asked == {request.header.request_id: 1}
-    assert a.probes >= 3
     assert not b.asked
 
 
@@ -273,14 +291,11 @@ def test_a_write_that_may_have_been_made_is_not_called_undone_by_a_read_only_mem
     a = running.enter_context(Member(serve=lambda _: None))
     b = running.enter_context(Member(serve=lambda _: MemberReadOnly("cut off")))
     connection = running.enter_context(connected(a, b))
-    ended: list[Request] = []
     with connection.channel() as one:
-        request = one.submit(DESTROY, {"handle": b"h" * 16}, 3.0, token=b"token", seal=KEYS)
-        while not a.asked:
-            one.step(0.1)
+        request = one.submit(DESTROY, {"handle": b"h" * 16}, 6.0, token=b"token", seal=KEYS)
+        step_until(one, lambda: a.asked)
         a.end()
-        while not request.done:
-            ended += one.step(0.1)
+        step_until(one, lambda: request.done)
     assert b.asked[request.header.request_id] > 1
     with pytest.raises(OutcomeUnknown):
         request.result()
@@ -294,7 +309,7 @@ def test_without_failover_a_client_stays_and_says_that_it_cannot_reach_its_membe
     assert connection.alternates == ()
     a.end()
     with pytest.raises(Unreachable):
-        show(connection, 1.0)
+        show(connection, 3.0)
     assert not b.asked
 
 
@@ -306,7 +321,7 @@ def test_with_every_member_gone_requests_wait_and_the_first_to_come_back_answers
     a.end()
     b.end()
     with pytest.raises(Unreachable):
-        show(connection, 1.0)
+        show(connection, 3.0)
     answers: list[object] = []
     thread = threading.Thread(target=lambda: answers.append(show(connection)))
     thread.start()

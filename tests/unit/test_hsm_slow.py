@@ -80,7 +80,9 @@ def test_more_than_the_limit_is_busy_and_what_is_given_up_is_not_begun() -> None
         assert finished(slow) == []
     assert not begun.is_set()
     slow.begin(2, lambda: "later", "two")
-    assert finished(slow) == [("two", "later")]
+    while not (taken := finished(slow)):
+        pass  # the bell of one that was given up
+    assert taken == [("two", "later")]
 
 
 @pytest.fixture

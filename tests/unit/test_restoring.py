@@ -158,7 +158,7 @@ class World:
         """A core that has just started."""
         watched = Watched(self.desk)
         archiving = Archiving(self.desk.vault, watched, "a")
-        made = Restoring(archiving, watched, self.desk.console, clock=lambda: self.desk.now, patience=0.5)
+        made = Restoring(archiving, watched, self.desk.console, clock=lambda: self.desk.now, patience=20)
         return made, watched
 
     async def restore(

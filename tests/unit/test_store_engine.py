@@ -375,7 +375,7 @@ def test_a_snapshot_in_part_or_changed_or_of_another_cluster_is_refused(store: S
     wrong = [
         [*chunks[:-1], hash_],
         [*chunks, b"0" * 32],
-        [chunks[0][:-1] + b"\xff", *chunks[1:], hash_],
+        [chunks[0][:-1] + bytes([chunks[0][-1] ^ 1]), *chunks[1:], hash_],
         [chunks[1], hash_],
         [chunks[0], *chunks, hash_],
         [*chunks, b"rest", hash_],
