@@ -389,6 +389,24 @@ def test_a_member_holds_no_writes_for_a_primary_that_gives_it_no_lease() -> None
     assert [reply.request for reply in late] == [RequestId(2)]
 
 
+def test_a_member_whose_lease_has_just_ended_holds_writes_a_while_for_the_next() -> None:
+    replica = member_of()
+    leased(replica, Epoch(1, B), 1.0)
+    assert not replica.is_current(at(2.6))
+    assert replica.submit(at(2.6), RequestId(2), commit()) == []
+    (forward,) = said(leased(replica, Epoch(1, B), 3.0), B)
+    assert isinstance(forward, say.Forward)
+
+    assert replica.submit(at(5.0), RequestId(3), commit()) == []
+    assert not any(isinstance(effect, say.Reply) for effect in replica.tick(at(6.4)))
+    (refused,) = replica.submit(at(6.6), RequestId(4), commit())
+    late = [effect for effect in replica.tick(at(6.6)) if isinstance(effect, say.Reply)]
+    assert [reply.request for reply in late] == [RequestId(3)]
+    for each in (refused, *late):
+        assert isinstance(each, say.Reply)
+        assert isinstance(each.answer, MemberReadOnly)
+
+
 def test_a_member_without_a_lease_refuses_writes_and_serves_what_it_has() -> None:
     replica = member_of()
     (reply,) = replica.submit(at(), RequestId(2), commit())
