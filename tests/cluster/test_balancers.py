@@ -25,6 +25,7 @@ from lnh_common.bus import curve
 from lnh_common.errors import Unreachable
 from lnh_common.messages import balancer, membership
 from lnh_services.balancer.operations import STAYS
+from lnh_services.balancer.peers import GONE_AFTER, PING_EVERY
 from processes import Processes, free_base_port, wait_until
 
 LEASE_MS = 60_000
@@ -300,6 +301,30 @@ def test_members_that_die_stop_and_come_back_under_load_cost_no_client_an_error(
         wait_until(lambda: min(counts.taken(of) for of in (1, 2)) > 0, "work at both again")
     assert members.status(0).retried > before.retried
     assert members.status(0).expired == before.expired
+
+
+def test_one_that_stood_still_itself_takes_nobody_for_gone(members: Members) -> None:
+    here, there = (members.doors[number] for number in (0, 1))
+    log = here.member.directory.log / "balancer.log"
+
+    def seen_away() -> int:
+        return log.read_text().count('"member away"')
+
+    for _ in range(10):
+        before = seen_away()
+        there.process.send_signal(signal.SIGSTOP)
+        time.sleep(PING_EVERY + 0.05)  # a ping is under way when all stands still
+        here.process.send_signal(signal.SIGSTOP)
+        in_time = seen_away() == before
+        time.sleep(GONE_AFTER * 2)  # how long it stands still is what is tested
+        for door in (here, there):
+            door.process.send_signal(signal.SIGCONT)
+        members.sees(0, 1, "serving")
+        if in_time:
+            break
+    assert in_time
+    ask_many(members, 0, 60)
+    assert seen_away() == before
 
 
 def test_a_read_only_member_serves_alone_and_nobody_sends_it_work(members: Members) -> None:

@@ -107,7 +107,7 @@ class Peers:
         self._doors: frozenset[str] = frozenset()
         self._answers: Final[dict[bytes, Bundle]] = {}  # to be sent, by who asked
         self._pings = 0
-        self._next_ping = 0.0
+        self._next_ping = self._ticked = 0.0
         self._listens = False
         self._port: Final = self._bind(settings)
         self._port_monitor: Final = self._port.get_monitor_socket(curve.FAILED_EVENTS)
@@ -160,6 +160,9 @@ class Peers:
         self._view.tick(now)
         self._follow(now)
         self._start(self._router.set_forwards(now, forwards=not self.neighbours.alone(now)))
+        if now - self._ticked > GONE_AFTER / 2:
+            self._stood_still(now)
+        self._ticked = now
         if not self._links:
             return None
         if now >= self._next_ping:
@@ -267,6 +270,11 @@ class Peers:
                 self._send(request)
 
     # --- how they are
+
+    def _stood_still(self, now: float) -> None:
+        """Take nobody for silent: this process had no processor for a while, and has not heard what others said."""
+        for link in self._links.values():
+            link.pinged = dict.fromkeys(link.pinged, now)
 
     def _look_after(self, now: float, link: Link) -> None:
         silent_for = now - min(link.pinged.values(), default=now)
