@@ -16,7 +16,7 @@ import zmq
 from bench.member import processes
 
 import lnh
-from lnh import MemberReadOnly
+from lnh import MemberReadOnly, OutcomeUnknown
 from lnh.cli.local import Member
 from lnh_common import bundles, codec, wire
 from lnh_common.bundles import Bundle, Entry
@@ -216,8 +216,13 @@ def test_a_member_that_is_cut_off_serves_its_clients_alone_and_refuses_the_work_
                 signer.start()
             for signer in signers:
                 signer.join(WITHIN)
-            with pytest.raises(MemberReadOnly):
-                through.generate_key(lnh.KeyType.AES, 256)
+
+            def is_refused() -> bool:
+                with pytest.raises((MemberReadOnly, OutcomeUnknown)) as refused:
+                    through.generate_key(lnh.KeyType.AES, 256)
+                return refused.type is MemberReadOnly
+
+            wait_until(is_refused, "a refused write", WITHIN)
             after = status(members, number)
             assert after.forwarded == before.forwarded
             assert after.places[0].settled >= before.places[0].settled + 13

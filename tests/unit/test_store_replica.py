@@ -398,9 +398,9 @@ def test_a_member_whose_lease_has_just_ended_holds_writes_a_while_for_the_next()
     assert isinstance(forward, say.Forward)
 
     assert replica.submit(at(5.0), RequestId(3), commit()) == []
-    assert not any(isinstance(effect, say.Reply) for effect in replica.tick(at(6.4)))
-    (refused,) = replica.submit(at(6.6), RequestId(4), commit())
-    late = [effect for effect in replica.tick(at(6.6)) if isinstance(effect, say.Reply)]
+    assert not any(isinstance(effect, say.Reply) for effect in replica.tick(at(5.4)))
+    (refused,) = replica.submit(at(5.6), RequestId(4), commit())
+    late = [effect for effect in replica.tick(at(5.6)) if isinstance(effect, say.Reply)]
     assert [reply.request for reply in late] == [RequestId(3)]
     for each in (refused, *late):
         assert isinstance(each, say.Reply)

@@ -36,7 +36,10 @@ RECLAIM: Final = 2.0  # an old primary waits so long for the new one's `open`
 SEARCH: Final = 1.0  # without a word of the primary for so long, everybody is asked, again and again
 REOPEN: Final = 5.0  # ... and one whose own epoch is the newest opens another
 HELD: Final = 10.0  # what was held while the primary changed is refused, if there is no lease by then
-GAP: Final = 2.0  # whose lease has just ended, or had one when the primary changed, holds what it is asked for so long
+GAP: Final = 2.0  # a member that had a lease when the primary changed holds what it is asked for so long
+# ... and one whose lease has just ended: less than a client waits before it asks again, since a refusal of a second try
+# says nothing about the first.
+LAPSE: Final = 1.0
 FETCH_ENTRIES: Final = 512
 FETCH_BYTES: Final = 4 * limits.MIB
 _PINGS_KEPT: Final = 64
@@ -241,7 +244,7 @@ class Follower:
         if self._handing is not None:
             self._tick_handing(now, self._handing)
             return
-        if self._local.held and now.boot > (self._lease_until + GAP if self._lease_until else self._since + HELD):
+        if self._local.held and now.boot > (self._lease_until + LAPSE if self._lease_until else self._since + HELD):
             held, self._local.held = self._local.held, []
             for origin, _ in held:
                 self._local.answer(origin, MemberReadOnly(_NO_LEASE))
@@ -276,7 +279,7 @@ class Follower:
         elif isinstance(origin, tuple):
             local.answer(origin, OutcomeUnknown("this member is not primary any more"))
         elif not self.is_current(now):
-            if now.boot < (self._lease_until + GAP if self._lease_until else self._changes_until):
+            if now.boot < (self._lease_until + LAPSE if self._lease_until else self._changes_until):
                 local.held.append((origin, order))
             else:
                 local.answer(origin, MemberReadOnly(_NO_LEASE))
