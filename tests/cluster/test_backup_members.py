@@ -19,6 +19,7 @@ from lnh import admin
 from lnh.cli import local
 from lnh.cli.local import Member
 from lnh_common.messages import backup, store
+from lnh_common.messages.admin import MEMBER_REMOVE, MemberRef
 from lnh_services.paths import MemberDirectory
 from members import Load, Members, private_key
 from processes import ask, wait_until
@@ -124,6 +125,11 @@ def test_killed_at_any_point_a_restore_is_done_or_did_not_happen(members: Member
     with members.sessions() as sessions:
         sessions[0].generate_keypair(lnh.KeyType.EC, curve="P-256", label="later")
     later = everywhere(members)
+    address = MemberDirectory(b.directory).backup_for_services
+
+    def goes_on_no_more() -> bool:
+        return not ask(address, backup.STATUS).running
+
     outcomes = []
     for victim in (b"lnh_services.backup", b"lnh_services.hsm", b"lnh_services.store"):
         cluster, session = administration(members, b)
@@ -133,8 +139,7 @@ def test_killed_at_any_point_a_restore_is_done_or_did_not_happen(members: Member
             os.kill(service(b, victim), signal.SIGKILL)
             session.abandon()
         members.all_read_write()
-        address = MemberDirectory(b.directory).backup_for_services
-        wait_until(lambda: not ask(address, backup.STATUS).running, "the end of it, if it goes on", WITHIN)  # noqa: B023
+        wait_until(goes_on_no_more, "the end of it, if it goes on", WITHIN)
         found = everywhere(members)
         assert found in (archived, later), f"half of a restore ({job.archive})"
         outcomes.append(found == archived)
@@ -174,7 +179,13 @@ def test_a_member_that_is_removed_while_it_backs_up_is_replaced_and_leaves_nothi
         try:
             run = scheduled(members, primary)
             assert (run["name"], run["ended"]) == (chosen.name, 0)
-            steps.run("lnh", "member", "remove", chosen.name, "--yes", *patiently, through=primary)
+            cluster, session = administration(members, primary)
+            with cluster, session:
+                order = MemberRef(member=session.member(chosen.name).id)
+                steps.run("lnh", "member", "remove", chosen.name, "--yes", *patiently, through=primary)
+                again = session.ask(MEMBER_REMOVE, order).remark  # as when the answer was lost
+                assert again.startswith("it was removed before"), again
+                assert "dismissal" not in again
             wait_until(lambda: scheduled(members, primary)["name"] == primary.name, "another that makes it", WITHIN)
             wait_until(lambda: scheduled(members, primary)["archive"], "its archive", WITHIN)
         finally:

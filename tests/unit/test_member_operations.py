@@ -209,6 +209,13 @@ def test_a_change_under_way_when_sessions_end_is_not_made(world: Cluster) -> Non
     assert [user.name for user in after.ask(admin.USER_LIST, Empty()).users] == ["admin"]
 
 
+def test_a_removal_that_is_ordered_again_leaves_the_dismissal_that_is_kept(world: Cluster) -> None:
+    administrator = session(world, ADMIN)
+    for _ in range(2):
+        assert administrator.ask(admin.MEMBER_REMOVE, admin.MemberRef(member=OTHER)).remark == "done"
+    assert world.store.storage.get(store.Key(table=dismissals.TABLE, id=OTHER)) is not None
+
+
 def test_a_removal_that_was_refused_leaves_no_dismissal(world: Cluster) -> None:
     world.refusal = errors.NotPossible("b is the primary")
     with pytest.raises(errors.NotPossible):

@@ -30,6 +30,11 @@ def is_dismissed(smks: Iterable[bytes], cluster: bytes, member: bytes, proof: by
     return any(hmac.compare_digest(dismissal(smk, cluster, member), proof) for smk in smks)
 
 
+def key(member: bytes) -> Key:
+    """Where a dismissal is kept for a member that could not be told: any other member passes it on."""
+    return Key(table=TABLE, id=member)
+
+
 def put(member: bytes, proof: bytes) -> Put:
-    """The change that keeps a dismissal for a member that could not be told: any other member passes it on."""
-    return Put(key=Key(table=TABLE, id=member), expected=0, head=proof)
+    """The change that keeps a dismissal."""
+    return Put(key=key(member), expected=0, head=proof)

@@ -108,7 +108,9 @@ def _dismissed(
     remarks = [done.remark] if done.remark else []
     try:
         if order.member != worker.secrets().secrets.member:
-            yield from worker.commit(request, [dismissals.put(order.member, order.proof)])
+            kept = yield from ask(Peer.STORE, store.GET, store.Get(key=dismissals.key(order.member), body=False))
+            if kept.item is None:  # else an earlier order's is there
+                yield from worker.commit(request, [dismissals.put(order.member, order.proof)])
     except LnhError as error:
         remarks.append(f"its dismissal could not be kept ({error})")
     if forced:
