@@ -72,7 +72,7 @@ class Application:
     def _make(self) -> None:
         began = time.monotonic()
         try:
-            self.made.append(self.session.generate_key(lnh.KeyType.AES, 256, label=MADE, timeout=30).handle)
+            self.made.append(self.session.generate_key(lnh.KeyType.AES, 256, label=MADE).handle)
         except (MemberReadOnly, OutcomeUnknown) as error:
             self.refused.append((began, time.monotonic(), error))
         self.load.over.wait(self.pauses)

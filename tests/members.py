@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from typing_extensions import Self
@@ -16,10 +17,14 @@ import lnh
 from commands import ForkedSteps
 from lnh.cli import local
 from lnh.cli.local import Member, Place, StepFailed
-from lnh_common import limits
 from lnh_common.messages import store
 from lnh_services.paths import MemberDirectory
 from processes import ask, wait_until
+
+
+def is_read_write(member: Member) -> bool:
+    """As its own store says."""
+    return ask(MemberDirectory(member.directory).store_for_services, store.STATUS).state == "read-write"
 
 
 class Members:
@@ -66,18 +71,7 @@ class Members:
         """As the first sees it, and as each one's own store does: what members hear of one another is seconds old."""
         self.steps.wait_for(self.all[0], {member.name: "read-write" for member in self.all})
         for member in self.all:
-            address = MemberDirectory(member.directory).store_for_services
-            wait_until(lambda at=address: ask(at, store.STATUS).state == "read-write", member.name)  # type: ignore[misc]
-
-    @contextmanager
-    def longer_lease(self, milliseconds: int = 4000) -> Iterator[None]:
-        """For what must never find a member read-only: it rightly is when it gets no processor for a whole lease."""
-        policy = ("lnh", "cluster", "policy")
-        self.steps.run(*policy, f"lease_ms={milliseconds}", "--timeout", "60")
-        try:
-            yield
-        finally:
-            self.steps.run(*policy, f"lease_ms={limits.LEASE_MS}", "--timeout", "60")
+            wait_until(partial(is_read_write, member), f"{member.name} as read-write")
 
     def primary(self) -> Member:
         shown = json.loads(self.steps.run("lnh", "member", "list", "--json"))

@@ -130,6 +130,7 @@ class Processes:
         return found
 
     def end(self) -> None:
+        killed = False
         for process in self._started:
             if process.poll() is None:
                 process.terminate()
@@ -139,7 +140,8 @@ class Processes:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        end = time.monotonic() + 10  # the kernel ends the children of one that was killed, a moment later
+                killed = True
+        end = time.monotonic() + (10 if killed else 0)  # the kernel ends the children of one that was, a moment later
         while (left := self.left()) and time.monotonic() < end:
             time.sleep(0.05)
         for pid in left:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import random
 import secrets
@@ -101,12 +100,18 @@ class Member:
         )  # fmt: skip
 
     async def put(self, key: store.Key, version: int = 0, body: bytes = b"body") -> store.Committed:
-        """Write: the same request again while its outcome is not known, or the member has no lease for a moment."""
+        """Write, as the SDK does: the same request again while its outcome is not known."""
         commit = self.commit(key, version, body)
         end = time.monotonic() + PATIENCE
+        unsure = False
         while True:
-            with contextlib.suppress(MemberReadOnly, *UNSURE):
+            try:
                 return await self.hsm.ask(store.COMMIT, commit, timeout=5)
+            except UNSURE:
+                unsure = True
+            except MemberReadOnly:
+                if not unsure:
+                    raise  # it was never appended
             assert time.monotonic() < end, f"{self.name}: a write has no outcome"
             await asyncio.sleep(0.02)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from lnh.console import Console
 from lnh_common.errors import ConfigurationInvalid
 from lnh_services import member as supervisor
 from processes import Processes, free_base_port, wait_until
+
+
+def is_healthy(member: Path) -> bool:
+    return supervisor.main(["--member-dir", str(member), "--health"]) == 0
 
 
 def _ignore(_: str) -> None:
@@ -93,8 +98,7 @@ def test_a_bootstrap_cut_off_after_every_step_completes_and_then_changes_nothing
             members = [(one.name, one.state, one.group) for one in administration.members()]
     assert members == [("member-a", "read-write", "east"), ("member-b", "read-write", "west")]
     for name in ("a", "b"):
-        health = ["--member-dir", str(root / name), "--health"]
-        wait_until(lambda: supervisor.main(health) == 0, "a healthy member")  # noqa: B023
+        wait_until(partial(is_healthy, root / name), "a healthy member")
 
     told: list[str] = []
     before = _acts(root / "a")

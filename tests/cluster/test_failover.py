@@ -104,7 +104,7 @@ def test_any_member_is_killed_or_stopped_under_load_with_no_error_and_no_login(m
     members.all_read_write()
     primary = members.primary()
     (other, *_) = (member for member in members.all if member is not primary)
-    with members.longer_lease(), History(members, primary).running():
+    with History(members, primary).running():
         for member in members.all:
             with application(members, member) as client, no_login(client), client.running():
                 moment = time.monotonic()
@@ -220,10 +220,8 @@ class Changes:
         self.whole()
 
     def promote(self, member: Member) -> None:
-        began = time.monotonic()
         self.steps.run("lnh", "member", "promote", member.name, *PATIENTLY)
         self.whole()
-        self.without_primary.append((began, time.monotonic()))
 
     def move(self, member: Member, group: str) -> None:
         self.steps.run("lnh", "member", "move", member.name, group, *PATIENTLY)

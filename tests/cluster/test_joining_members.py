@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +69,13 @@ class Appliance:
         self.until_serving(service)
 
     def until_serving(self, service: str) -> None:
-        address, operation = {
+        doors: dict[str, tuple[str, Operation[Empty, Any]]] = {
             "hsm": (self.directory.hsm_console, console.HSM_SHOW),
             "store": (self.directory.store_for_services, store.STATUS),
             "membership": (self.directory.membership_for_services, membership.STATUS),
             "balancer": (self.directory.balancer_status, balancer.STATUS),
-        }[service]
-        wait_until(lambda: ask(address, operation), f"an answer of {service}")  # type: ignore[arg-type]
+        }
+        wait_until(partial(ask, *doors[service]), f"an answer of {service}")
 
     def kill(self, service: str) -> None:
         process = self.running.pop(service)

@@ -208,7 +208,7 @@ def test_every_member_tells_the_others_its_balancers_key(members: Members) -> No
         return {member.name: member.door for member in view.members} == keys
 
     for each in directories.values():
-        wait_until(lambda to=each: told(to), "every member's key")  # type: ignore[misc]
+        wait_until(partial(told, each), "every member's key")
 
 
 def test_top_on_a_terminal_is_drawn_again_and_again_until_it_is_interrupted(members: Members) -> None:

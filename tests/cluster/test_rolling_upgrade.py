@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lnh_common.errors import MemberReadOnly
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
 from models.carried import TABLE
@@ -27,7 +28,11 @@ class Writers:
 
     async def _write(self, member: Member, number: int) -> None:
         while not self.stopped.is_set():
-            await member.put(key(number))
+            try:
+                await member.put(key(number))
+            except MemberReadOnly:
+                await asyncio.sleep(0.02)
+                continue
             self.written.append(number)
             number += 1
 

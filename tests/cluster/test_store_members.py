@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lnh_common.errors import DeadlineExceeded, LnhError, NotPossible, Unreachable
+from lnh_common.errors import DeadlineExceeded, LnhError, MemberReadOnly, NotPossible, Unreachable
 from lnh_common.messages import store
 from processes import Processes, SmallDisk
 from stores import CLUSTER, Cluster, Member, key, reach, scan
@@ -128,7 +128,11 @@ def test_a_promoted_member_is_primary_and_nothing_is_lost_under_load(play: Play)
         async def write(member: Member, start: int) -> None:
             number = start
             while not stop.is_set():
-                await member.put(key(number))
+                try:
+                    await member.put(key(number))
+                except MemberReadOnly:
+                    await asyncio.sleep(0.02)
+                    continue
                 written.append(number)
                 number += 1
 
@@ -361,9 +365,13 @@ def test_no_read_under_a_lease_is_older_than_a_write_acknowledged_before(play: P
         async def write(number: int) -> None:
             while True:
                 member = chance.choice(cluster.members)
-                await member.put(key(number), acknowledged[number])
-                acknowledged[number] += 1
-                await asyncio.sleep(chance.uniform(0, 0.1))  # so that there is something to find in the caches
+                try:
+                    await member.put(key(number), acknowledged[number])
+                except (MemberReadOnly, Unreachable):
+                    await asyncio.sleep(0.05)
+                else:
+                    acknowledged[number] += 1
+                    await asyncio.sleep(chance.uniform(0, 0.1))  # so that there is something to find in the caches
 
         async def read(member: Member) -> None:
             nonlocal reads

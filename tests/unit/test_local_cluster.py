@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from lnh.cli import local, terminal
 from lnh.cli.main import tree
-from processes import is_alive, wait_until
+from processes import wait_until
 
 runner = CliRunner()
 app = tree()
@@ -66,5 +66,4 @@ def test_a_process_that_only_has_the_members_number_is_not_ended(tmp_path: Path)
     wait_until(lambda: place.first.running() == member.pid, "the member's command line")
     local.stop(place)
     assert place.first.running() is None
-    member.wait()  # its status may have gone to who ended it
-    assert not is_alive(member.pid)
+    member.wait(30)  # it ended, though its input did not; its status may have gone to who ended it

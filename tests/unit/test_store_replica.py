@@ -7,9 +7,10 @@ from typing import TypeVar
 import pytest
 from msgspec.structs import replace
 
+from lnh.requests import SILENCE
 from lnh_common.errors import MemberReadOnly, NotPossible, OutcomeUnknown, StorageFailed
 from lnh_common.messages.store import Commit, DeleteScope, Key, MemberInfo, Put, Sweep
-from lnh_services.store import log, primary
+from lnh_services.store import follower, log, primary
 from lnh_services.store import protocol as say
 from lnh_services.store.history import Base, Removed, Standing
 from lnh_services.store.local import APPLIED_AT_ONCE
@@ -405,6 +406,11 @@ def test_a_member_whose_lease_has_just_ended_holds_writes_a_while_for_the_next()
     for each in (refused, *late):
         assert isinstance(each, say.Reply)
         assert isinstance(each.answer, MemberReadOnly)
+
+
+def test_it_refuses_before_a_client_asks_again() -> None:
+    """A refusal of a second try would say nothing about the first, and the client would learn nothing for long."""
+    assert SILENCE[0] > follower.LAPSE
 
 
 def test_a_member_without_a_lease_refuses_writes_and_serves_what_it_has() -> None:

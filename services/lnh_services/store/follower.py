@@ -82,6 +82,10 @@ class Follower:
     def is_current(self, now: Instant) -> bool:
         return now.boot < self._lease_until and self._epoch == self._local.promised
 
+    def _holds_until(self, change_until: float) -> float:
+        """Until when it holds what it is asked for without a lease; `change_until` where it had none in this epoch."""
+        return self._lease_until + LAPSE if self._lease_until else change_until
+
     def current_until(self, now: Instant) -> float:
         return self._lease_until
 
@@ -244,7 +248,7 @@ class Follower:
         if self._handing is not None:
             self._tick_handing(now, self._handing)
             return
-        if self._local.held and now.boot > (self._lease_until + LAPSE if self._lease_until else self._since + HELD):
+        if self._local.held and now.boot > self._holds_until(self._since + HELD):
             held, self._local.held = self._local.held, []
             for origin, _ in held:
                 self._local.answer(origin, MemberReadOnly(_NO_LEASE))
@@ -279,7 +283,7 @@ class Follower:
         elif isinstance(origin, tuple):
             local.answer(origin, OutcomeUnknown("this member is not primary any more"))
         elif not self.is_current(now):
-            if now.boot < (self._lease_until + LAPSE if self._lease_until else self._changes_until):
+            if now.boot < self._holds_until(self._changes_until):
                 local.held.append((origin, order))
             else:
                 local.answer(origin, MemberReadOnly(_NO_LEASE))
