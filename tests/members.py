@@ -17,6 +17,7 @@ import lnh
 from commands import ForkedSteps
 from lnh.cli import local
 from lnh.cli.local import Member, Place, StepFailed
+from lnh_common import limits
 from lnh_common.messages import store
 from lnh_services.paths import MemberDirectory
 from processes import ask, wait_until
@@ -72,6 +73,16 @@ class Members:
         self.steps.wait_for(self.all[0], {member.name: "read-write" for member in self.all})
         for member in self.all:
             wait_until(partial(is_read_write, member), f"{member.name} as read-write")
+
+    @contextmanager
+    def longer_lease(self, milliseconds: int = 4000) -> Iterator[None]:
+        """For what must never find a member read-only: it rightly is when it gets no processor for a whole lease."""
+        policy = ("lnh", "cluster", "policy")
+        self.steps.run(*policy, f"lease_ms={milliseconds}", "--timeout", "60")
+        try:
+            yield
+        finally:
+            self.steps.run(*policy, f"lease_ms={limits.LEASE_MS}", "--timeout", "60")
 
     def primary(self) -> Member:
         shown = json.loads(self.steps.run("lnh", "member", "list", "--json"))

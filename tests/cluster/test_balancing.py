@@ -124,7 +124,7 @@ def still(member: Member, part: str = "") -> Iterator[list[int]]:
 def test_work_is_spread_over_the_group_and_over_others_when_it_has_nobody(members: Members) -> None:
     first, second, _ = members.all
     before = [status(members, number) for number in range(3)]
-    with Signing(members).through(first) as application:
+    with members.longer_lease(), Signing(members).through(first) as application:
         application.goes_on(8 * IN_FLIGHT)
         wait_until(lambda: status(members, 1).taken - before[1].taken > IN_FLIGHT, "the second's part", WITHIN)
         after = [status(members, number) for number in range(3)]

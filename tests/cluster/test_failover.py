@@ -8,7 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import pytest
 from bench.member import processes
@@ -17,7 +17,6 @@ import lnh
 from applications import MADE, Application, History, application
 from lnh.cli import local
 from lnh.cli.local import Member
-from lnh_common import limits
 from lnh_common.bus.sync import Caller
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
@@ -105,19 +104,6 @@ def test_any_member_is_killed_or_stopped_under_load_with_no_error_and_no_login(m
     primary = members.primary()
     (other, *_) = (member for member in members.all if member is not primary)
     with History(members, primary).running():
-        for member in members.all:
-            with application(members, member) as client, no_login(client), client.running():
-                moment = time.monotonic()
-                with killed(members, member):
-                    client.goes(home=False)
-                    client.flows(f"without {member.name}", makes=member is not primary)
-                    print(f"{member.name} killed: {client.pause(moment):.2f} s without a signature")
-                    if member is not primary:
-                        assert client.refused == [], "there is a primary, and it is reached"
-                client.goes(home=True)
-                client.flows(f"with {member.name} back")
-            members.all_read_write()
-            assert_everywhere(members, members.all, set(client.made), client.session.route)
         with application(members, other) as client, no_login(client), client.running():
             moment = time.monotonic()
             with stopped(other):
@@ -127,6 +113,21 @@ def test_any_member_is_killed_or_stopped_under_load_with_no_error_and_no_login(m
             client.goes(home=True)
             client.flows(f"with {other.name} going on")
             assert client.refused == []
+        members.all_read_write()
+        with members.longer_lease():
+            for member in members.all:
+                with application(members, member) as client, no_login(client), client.running():
+                    moment = time.monotonic()
+                    with killed(members, member):
+                        client.goes(home=False)
+                        client.flows(f"without {member.name}", makes=member is not primary)
+                        print(f"{member.name} killed: {client.pause(moment):.2f} s without a signature")
+                        if member is not primary:
+                            assert client.refused == [], "there is a primary, and it is reached"
+                    client.goes(home=True)
+                    client.flows(f"with {member.name} back")
+                members.all_read_write()
+                assert_everywhere(members, members.all, set(client.made), client.session.route)
     members.all_read_write()
 
 
@@ -253,8 +254,8 @@ def test_members_join_leave_move_and_restart_while_clients_sign_and_make_keys(me
     d = Member(members.place.root, "d")
     changes = Changes(members, d)
     # A member that gets no processor for as long as its lease lasts is read-only, and rightly: L is longer here.
-    members.steps.run("lnh", "cluster", "policy", "lease_ms=6000", *PATIENTLY)
-    try:
+    with members.longer_lease(6000), ExitStack() as ends:
+        ends.callback(d.stop)
         with (
             application(members, a, pauses=0.0) as one,
             application(members, b, pauses=0.0) as two,
@@ -280,9 +281,6 @@ def test_members_join_leave_move_and_restart_while_clients_sign_and_make_keys(me
             assert_everywhere(members, changes.running, set(client.made), client.session.route)
         print(f"{len(one.signed) + len(two.signed)} signatures, {len(one.made) + len(two.made)} keys, ", end="")
         print(f"{len(one.refused) + len(two.refused)} refused")
-    finally:
-        d.stop()
-        members.steps.run("lnh", "cluster", "policy", f"lease_ms={limits.LEASE_MS}", *PATIENTLY)
 
 
 @pytest.mark.skipif("LNH_SOAK" not in os.environ, reason="runs for LNH_SOAK seconds")

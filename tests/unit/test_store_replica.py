@@ -7,10 +7,9 @@ from typing import TypeVar
 import pytest
 from msgspec.structs import replace
 
-from lnh.requests import SILENCE
 from lnh_common.errors import MemberReadOnly, NotPossible, OutcomeUnknown, StorageFailed
 from lnh_common.messages.store import Commit, DeleteScope, Key, MemberInfo, Put, Sweep
-from lnh_services.store import follower, log, primary
+from lnh_services.store import log, primary
 from lnh_services.store import protocol as say
 from lnh_services.store.history import Base, Removed, Standing
 from lnh_services.store.local import APPLIED_AT_ONCE
@@ -388,29 +387,6 @@ def test_a_member_holds_no_writes_for_a_primary_that_gives_it_no_lease() -> None
     assert isinstance(refused.answer, MemberReadOnly)
     late = [effect for effect in replica.tick(at(11.2)) if isinstance(effect, say.Reply)]
     assert [reply.request for reply in late] == [RequestId(2)]
-
-
-def test_a_member_whose_lease_has_just_ended_holds_writes_a_while_for_the_next() -> None:
-    replica = member_of()
-    leased(replica, Epoch(1, B), 1.0)
-    assert not replica.is_current(at(2.6))
-    assert replica.submit(at(2.6), RequestId(2), commit()) == []
-    (forward,) = said(leased(replica, Epoch(1, B), 3.0), B)
-    assert isinstance(forward, say.Forward)
-
-    assert replica.submit(at(5.0), RequestId(3), commit()) == []
-    assert not any(isinstance(effect, say.Reply) for effect in replica.tick(at(5.4)))
-    (refused,) = replica.submit(at(5.6), RequestId(4), commit())
-    late = [effect for effect in replica.tick(at(5.6)) if isinstance(effect, say.Reply)]
-    assert [reply.request for reply in late] == [RequestId(3)]
-    for each in (refused, *late):
-        assert isinstance(each, say.Reply)
-        assert isinstance(each.answer, MemberReadOnly)
-
-
-def test_it_refuses_before_a_client_asks_again() -> None:
-    """A refusal of a second try would say nothing about the first, and the client would learn nothing for long."""
-    assert SILENCE[0] > follower.LAPSE
 
 
 def test_a_member_without_a_lease_refuses_writes_and_serves_what_it_has() -> None:

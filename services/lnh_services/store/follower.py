@@ -37,13 +37,9 @@ SEARCH: Final = 1.0  # without a word of the primary for so long, everybody is a
 REOPEN: Final = 5.0  # ... and one whose own epoch is the newest opens another
 HELD: Final = 10.0  # what was held while the primary changed is refused, if there is no lease by then
 GAP: Final = 2.0  # a member that had a lease when the primary changed holds what it is asked for so long
-# ... and one whose lease has just ended: less than a client waits before it asks again, since a refusal of a second try
-# says nothing about the first.
-LAPSE: Final = 1.0
 FETCH_ENTRIES: Final = 512
 FETCH_BYTES: Final = 4 * limits.MIB
 _PINGS_KEPT: Final = 64
-_NO_LEASE: Final = "this member has no lease from the primary"
 
 
 class Follower:
@@ -59,7 +55,7 @@ class Follower:
         self._epoch: Final = local.promised
         self._handing = handing
         self._since: Final = now.boot
-        self._changes_until: Final = now.boot + (HELD if handing is not None else GAP if leased else 0.0)
+        self._holds_until: Final = now.boot + (HELD if handing is not None else GAP if leased else 0.0)
         self._heard = 0.0  # a word of this epoch's primary
         self._matched = 0  # the log is known to agree with the primary's up to here
         self._said = 0  # acknowledged up to here
@@ -81,10 +77,6 @@ class Follower:
 
     def is_current(self, now: Instant) -> bool:
         return now.boot < self._lease_until and self._epoch == self._local.promised
-
-    def _holds_until(self, change_until: float) -> float:
-        """Until when it holds what it is asked for without a lease; `change_until` where it had none in this epoch."""
-        return self._lease_until + LAPSE if self._lease_until else change_until
 
     def current_until(self, now: Instant) -> float:
         return self._lease_until
@@ -248,10 +240,10 @@ class Follower:
         if self._handing is not None:
             self._tick_handing(now, self._handing)
             return
-        if self._local.held and now.boot > self._holds_until(self._since + HELD):
+        if self._local.held and now.boot - self._since > HELD:
             held, self._local.held = self._local.held, []
             for origin, _ in held:
-                self._local.answer(origin, MemberReadOnly(_NO_LEASE))
+                self._local.answer(origin, MemberReadOnly("the primary changed, and this member has no lease yet"))
         if self._local.was_primary() and now.boot - max(self._heard, self._since) > REOPEN:
             self._local.reopen(now, self._local.promised)
 
@@ -283,10 +275,10 @@ class Follower:
         elif isinstance(origin, tuple):
             local.answer(origin, OutcomeUnknown("this member is not primary any more"))
         elif not self.is_current(now):
-            if now.boot < self._holds_until(self._changes_until):
+            if now.boot < self._holds_until:
                 local.held.append((origin, order))
             else:
-                local.answer(origin, MemberReadOnly(_NO_LEASE))
+                local.answer(origin, MemberReadOnly("this member has no lease from the primary"))
         else:
             number = local.number()
             self._forwards[number] = (origin, order)
