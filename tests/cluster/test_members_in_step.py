@@ -178,12 +178,14 @@ def test_groups_are_the_same_on_every_member_whoever_changed_them_and_whoever_wa
     assert f"has members: {', '.join(inside)}" in refused
     assert "lnh member move" in refused
     expected = {"east": inside, "local": [other.name]}
-    wait_until(
-        lambda: all(groups_seen_by(members, member) == expected for member in members.all),
-        "the groups",
-        WITHIN,
-        every=0.1,
-    )
+
+    def agree() -> bool:
+        seen = [groups_seen_by(members, member) for member in members.all]
+        if seen != [expected] * len(members.all):
+            raise local.StepFailed(f"the members see {seen}, not {expected}")
+        return True
+
+    wait_until(agree, "the groups", WITHIN, every=0.1)
 
     primary.stop(signal.SIGKILL)
     steps.wait_for(one, {one.name: "read-only", other.name: "read-only"})

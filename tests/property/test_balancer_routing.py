@@ -270,6 +270,28 @@ def test_what_takes_a_worker_long_is_forwarded_sooner() -> None:
     assert [ask(made, 0.0).place for _ in range(2)] == [0, 1], "an idle worker does it, however long it takes"
 
 
+@pytest.mark.parametrize(("seconds", "is_kept"), [(0.0006, True), (0.05, False)])
+def test_key_pairs_are_forwarded_only_if_they_take_a_worker_long(seconds: float, is_kept: bool) -> None:
+    """64 are asked for at any time, and answered a group at a time, as many as a worker made since the last commit."""
+    made = router(Place("worker"), Place("member", far=True))
+    chosen = []
+    now, free = 0.0, 0.0
+    for _ in range(60):
+        while made.requests < 64:
+            request = ask(made, now, "object.generate-pair")
+            chosen.append(request.place)
+        now += max(0.02, seconds)
+        answered = [tag for tag, request in made.places[0].outstanding.items() if request.sent < now][
+            : int((now - free) / seconds)
+        ]
+        free = now
+        for tag in answered:
+            made.settle(now, 0, tag)
+        for tag in list(made.places[1].outstanding):
+            made.settle(now, 1, tag)
+    assert (1 not in chosen[-64:]) is is_kept
+
+
 def test_a_distant_member_gets_less() -> None:
     chosen = {}
     for way in (0.001, 0.012, 0.05):

@@ -12,7 +12,8 @@ outstanding there and from what a unit was measured to take, with whatever else 
 Among own workers the one with the least outstanding is taken. Only if that one is expected to take longer than
 `FORWARD_ABOVE` (an idle one never is) are the far places looked at, and one of them is taken if it is expected to be
 clearly `QUICKER`. A hop costs both balancers some 0.3 ms of processor time, and another worker begins with cold
-caches; so a request that takes a worker little time itself (`WORTH_A_HOP`) is kept until the wait is long. So
+caches; so a request that takes a worker little time itself (`WORTH_A_HOP`) is kept until the wait is long. A key pair
+that does is always kept: what it waits for is the primary's disk, from wherever it is asked. So
 members with as much to do do not send each other work, and a slow one gets less. Not nothing: what was measured long
 ago counts for little, so everybody is tried again. A far place that comes up gets a few requests at a time, and one
 more for each answer: one that flaps, or is about to hang, has little to lose.
@@ -81,6 +82,8 @@ WORK: Final[dict[str, int]] = {
 # What small requests weigh, and uses that came together: by these a place is measured, and they may not be worth a hop.
 # Of the others, most of the time is not a worker's, or they are rare, or they are large whatever was measured.
 _MEASURED: Final = frozenset({1, WORK[objects.USES.name]})
+# Some take a worker 0.6 ms and some seconds, and a balancer cannot see of what kind they are: they are measured apart.
+_PAIR: Final = WORK[objects.GENERATE_PAIR.name]
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,7 @@ class Place:
         open: it takes work: a far one says so, and says when it does not.
         way: seconds to a far place and back.
         unit, unit_at: seconds that a unit of work took, and when that was measured last.
+        pair, pair_at: seconds between the answers to two key pairs while there is more to make, and when the last came.
         window: how many requests it is given at once; own places, any number.
     """
 
@@ -188,6 +192,8 @@ class Place:
         "name",
         "open",
         "outstanding",
+        "pair",
+        "pair_at",
         "settled",
         "tier",
         "unit",
@@ -213,6 +219,8 @@ class Place:
         self.way = 0.0
         self.unit = UNIT
         self.unit_at = float("-inf")
+        self.pair = UNIT * _PAIR
+        self.pair_at = float("-inf")
         self.window = 0
 
     def is_silent(self, now: float) -> bool:
@@ -231,8 +239,17 @@ class Place:
     def measure(self, now: float, request: Request) -> None:
         """Take in how long a request took that went through the queue here."""
         took = (now - request.sent - self.way) * self.weight / request.ahead
-        self.unit += (min(max(took, _LEAST), _AT_MOST_TIMES * self.unit) - self.unit) * _WEIGHT_OF_NEWEST
+        self.unit = _averaged(self.unit, max(took, _LEAST))
         self.unit_at = now
+
+    def measure_pair(self, now: float, request: Request) -> None:
+        """Take in when a key pair was answered: not how long it took, most of which is the primary's disk."""
+        self.pair = _averaged(self.pair, max(now - max(request.sent, self.pair_at), _LEAST))
+        self.pair_at = now
+
+
+def _averaged(average: float, newest: float) -> float:
+    return average + (min(newest, _AT_MOST_TIMES * average) - average) * _WEIGHT_OF_NEWEST
 
 
 class Router:
@@ -418,6 +435,8 @@ class Router:
             at.window += 1
             if request.work in _MEASURED:
                 at.measure(now, request)
+            elif request.work == _PAIR:
+                at.measure_pair(now, request)
         self._forget(request)
         self.settled += 1
         self.latencies.append(now - request.begun)
@@ -493,7 +512,7 @@ class Router:
             return self._elsewhere(now, work)
         silent = best_rank[0]
         if not silent:
-            if not best.work or request.moves:
+            if not best.work or request.moves or (work == _PAIR and best.pair < WORTH_A_HOP):
                 return own
             expected = (best.work + work) * best.unit / best.weight
             is_small = work in _MEASURED and work * best.unit < WORTH_A_HOP

@@ -27,6 +27,7 @@ from lnh_services.hsm.sealing import Kind, Place, seal, unseal
 HANDLE_BYTES: Final = 16
 SEARCHABLE: Final = (Attribute.LABEL, Attribute.ID, Attribute.CLASS, Attribute.KEY_TYPE)
 _TAG_BYTES: Final = 16
+_COMMON_TAGS: Final = 64
 
 Attributes = dict[Attribute, Any]
 
@@ -63,6 +64,7 @@ class KeyringKeys:
     value: bytes = field(repr=False)
     index: bytes = field(repr=False)
     session: bytes = field(repr=False)
+    _common: dict[tuple[Attribute, object], bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def derive(cls, keyring_key: bytes, cluster: bytes, keyring: bytes) -> KeyringKeys:
@@ -83,7 +85,17 @@ class KeyringKeys:
         return Key(table=OBJECTS, scope=self.keyring, id=handle)
 
     def tag(self, attribute: Attribute, value: object) -> bytes:
-        """The blind tag of one attribute's value."""
+        """The blind tag of one attribute's value; kept if that is a class, a type or empty, as of most objects."""
+        if value and not isinstance(value, int):
+            return self._tag(attribute, value)
+        known = self._common.get((attribute, value))
+        if known is None:
+            known = self._tag(attribute, value)
+            if len(self._common) < _COMMON_TAGS:
+                self._common[attribute, value] = known
+        return known
+
+    def _tag(self, attribute: Attribute, value: object) -> bytes:
         name = attribute.name.encode()
         covered = len(name).to_bytes(2, "big") + name + codec.encode(value)
         return hmac.digest(self.index, covered, "sha256")[:_TAG_BYTES]

@@ -10,6 +10,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Final
 
 from lnh_common import codec, limits
@@ -175,6 +176,11 @@ def _record(row: tuple[bytes, bytes, int, int, int, int, bytes]) -> Record:
     )
 
 
+@cache
+def _insert_tags(count: int) -> str:
+    return f"INSERT INTO tags VALUES {', '.join(['(?, ?, ?, ?)'] * count)}"  # noqa: S608  # placeholders alone
+
+
 def _scan_statement(tags: int, *, body: bool) -> str:
     """Parameters: table, scope, after, each tag, limit. The first tag's index drives a search by tags."""
     columns = f"{_COLUMNS}, i.body" if body else f"{_COLUMNS}, x''"
@@ -194,7 +200,23 @@ def _scan_statement(tags: int, *, body: bool) -> str:
 
 
 class ItemStorage(ItemReader):
-    """The state machine's `Storage`, within the writer's open transaction."""
+    """The state machine's `Storage`, within the writer's open transaction.
+
+    Of what many writes of a step ask again the answer is kept: each statement costs the lock of the interpreter twice,
+    beside a thread that uses it.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(connection)
+        self._versions: Final[dict[Key, int]] = {}
+        self._counts: Final[dict[tuple[str, bytes], int]] = {}  # by table and scope
+        self._numbers: Final[dict[bytes, int]] = {}  # the newest record's, by client
+        self._marks: Final[dict[tuple[bytes, bytes], Mark | None]] = {}  # by client and session
+
+    def _forget(self) -> None:
+        self._known = None
+        for kept in (self._versions, self._counts, self._numbers, self._marks):
+            kept.clear()
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -204,20 +226,34 @@ class ItemStorage(ItemReader):
         except LnhError:
             self._connection.execute("ROLLBACK TO attempt")
             self._connection.execute("RELEASE attempt")
-            self._known = None
+            self._forget()
             raise
         # Anything else is the disk's or a bug: the whole transaction is rolled back by who began it.
         self._connection.execute("RELEASE attempt")
 
     def version(self, key: Key) -> int:
-        row = self._connection.execute(
-            "SELECT version FROM items WHERE tbl = ? AND scope = ? AND id = ?",
-            (self._place(key.table), key.scope, key.id),
-        ).fetchone()
-        return 0 if row is None else int(row[0])
+        known = self._versions.get(key)
+        if known is None:
+            row = self._connection.execute(
+                "SELECT version FROM items WHERE tbl = ? AND scope = ? AND id = ?",
+                (self._place(key.table), key.scope, key.id),
+            ).fetchone()
+            known = self._versions[key] = 0 if row is None else int(row[0])
+        return known
+
+    def count(self, table: str, scope: bytes) -> int:
+        known = self._counts.get((table, scope))
+        if known is None:
+            known = self._counts[table, scope] = super().count(table, scope)
+        return known
 
     def put(self, item: Item) -> None:
-        self._put(self._place(item.key.table), item, is_new=item.version == _NEW)
+        key = item.key
+        is_new = item.version == _NEW
+        self._put(self._place(key.table), item, is_new=is_new)
+        self._versions[key] = item.version
+        if is_new and (key.table, key.scope) in self._counts:
+            self._counts[key.table, key.scope] += 1
 
     def stage(self, era: str, item: Item) -> None:
         self._put(eras.place(era, item.key.table), item)
@@ -239,14 +275,16 @@ class ItemStorage(ItemReader):
         else:
             self._drop_tags(*place, item.key.id, set(old) - set(item.tags))
         new = set(item.tags) - set(old or ())
-        self._connection.executemany(
-            "INSERT INTO tags VALUES (?, ?, ?, ?)", [(*place, tag, item.key.id) for tag in sorted(new)]
-        )
+        if new:
+            self._connection.execute(
+                _insert_tags(len(new)), [column for tag in sorted(new) for column in (*place, tag, item.key.id)]
+            )
 
     def delete(self, key: Key) -> None:
         self._delete(self._place(key.table), key.scope, key.id)
 
     def _delete(self, table: str, scope: bytes, id_: bytes) -> None:
+        self._forget()
         tags = self._tags_of(table, scope, id_)
         assert tags is not None, "deleting an item that is not there"
         self._drop_tags(table, scope, id_, set(tags))
@@ -255,6 +293,7 @@ class ItemStorage(ItemReader):
         self._connection.execute("DELETE FROM scopes WHERE tbl = ? AND scope = ? AND items = 0", (table, scope))
 
     def set_eras(self, eras_: Eras) -> None:
+        self._forget()
         self._connection.execute(
             "INSERT INTO items (tbl, scope, id, version, tags, head, body) VALUES (?, x'', ?, 1, x'', ?, x'') "
             "ON CONFLICT (tbl, scope, id) DO UPDATE SET head = excluded.head",
@@ -323,12 +362,16 @@ class ItemStorage(ItemReader):
                 _pack_answer(record.answer),
             ),
         )  # fmt: skip
+        self._numbers[record.client] = record.number
 
     def newest_number(self, client: bytes) -> int:
-        (number,) = self._connection.execute(
-            "SELECT coalesce(max(number), 0) FROM records WHERE client = ?", (client,)
-        ).fetchone()
-        return int(number)
+        known = self._numbers.get(client)
+        if known is None:
+            (known,) = self._connection.execute(
+                "SELECT coalesce(max(number), 0) FROM records WHERE client = ?", (client,)
+            ).fetchone()
+            self._numbers[client] = int(known)
+        return known
 
     def oldest_records(self, client: bytes, at_most: int, number: int, before: Milliseconds) -> list[Record]:
         rows = self._connection.execute(
@@ -340,20 +383,26 @@ class ItemStorage(ItemReader):
 
     def drop_record(self, record: Record) -> None:
         self._connection.execute("DELETE FROM records WHERE client = ? AND number = ?", (record.client, record.number))
+        if self._numbers.get(record.client) == record.number:
+            del self._numbers[record.client]
 
     def mark(self, client: bytes, session: bytes) -> Mark | None:
-        row = self._connection.execute(
-            "SELECT sequence, issued_until FROM marks WHERE client = ? AND session = ?", (client, session)
-        ).fetchone()
-        return None if row is None else Mark(row[0], row[1])
+        if (client, session) not in self._marks:
+            row = self._connection.execute(
+                "SELECT sequence, issued_until FROM marks WHERE client = ? AND session = ?", (client, session)
+            ).fetchone()
+            self._marks[client, session] = None if row is None else Mark(row[0], row[1])
+        return self._marks[client, session]
 
     def set_mark(self, client: bytes, session: bytes, mark: Mark) -> None:
         self._connection.execute(
             "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)", (client, session, mark.sequence, mark.issued_until)
         )
+        self._marks[client, session] = mark
 
     def drop_marks(self, client: bytes, before: Milliseconds) -> None:
         self._connection.execute("DELETE FROM marks WHERE client = ? AND issued_until < ?", (client, before))
+        self._marks.clear()
 
     def _tags_of(self, table: str, scope: bytes, id_: bytes) -> tuple[bytes, ...] | None:
         row = self._connection.execute(

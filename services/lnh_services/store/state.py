@@ -18,7 +18,8 @@ looking, so a forgotten mark never turns into a claim that nothing happened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
@@ -231,8 +232,11 @@ def apply(storage: Storage, index: int, log_time: Milliseconds, commit: Commit) 
     if refusal is not None:
         return Applied(refusal)
     try:
-        with storage.attempt():
-            changed = _apply_changes(storage, log_time, commit.changes)
+        if _are_apart(commit.changes):
+            changed = _make_checked(storage, commit.changes)
+        else:
+            with storage.attempt():
+                changed = _apply_changes(storage, log_time, commit.changes)
         outcome = Applied(index, changed)
     except LnhError as error:
         outcome = Applied(error)
@@ -268,11 +272,48 @@ def _remember(storage: Storage, log_time: Milliseconds, commit: Commit, answer: 
         storage.drop_marks(client, Milliseconds(log_time - MARK_KEPT_MS))
 
 
+def _are_apart(changes: Sequence[Change]) -> bool:
+    """Whether no change has a say in what another's guards find, a scope's limit apart.
+
+    Almost every commit is such a one: then all guards are looked at before the first change is made, and nothing has
+    to be undone.
+    """
+    puts: set[Key] = set()
+    unique = False
+    for change in changes:
+        if type(change) is Put:
+            puts.add(change.key)
+            unique = unique or bool(change.unique)
+        elif type(change) is not Require:
+            return False
+    if unique and len(puts) > 1:
+        return False
+    return len({change.key for change in changes}) == len(changes)  # type: ignore[union-attr]  # puts and requires
+
+
+def _make_checked(storage: Storage, changes: Sequence[Change]) -> frozenset[Key]:
+    puts: list[Put] = []
+    new: Counter[tuple[str, bytes]] = Counter()
+    for change in changes:
+        if type(change) is Put:
+            place = (change.key.table, change.key.scope)
+            _check_guards(storage, change, new[place])
+            new[place] += not change.expected
+            puts.append(change)
+        else:
+            assert isinstance(change, Require), "the only other change that stands apart"
+            _require(storage, change.key, change.version)
+    for put in puts:
+        storage.put(_item(put))
+    return frozenset([put.key for put in puts])
+
+
 def _apply_changes(storage: Storage, log_time: Milliseconds, changes: Iterable[Change]) -> frozenset[Key]:
     changed: set[Key] = set()
     for change in changes:
         if type(change) is Put:
-            _put(storage, change)
+            _check_guards(storage, change)
+            storage.put(_item(change))
             changed.add(change.key)
         elif isinstance(change, Require):
             _require(storage, change.key, change.version)
@@ -299,15 +340,21 @@ def _require(storage: Storage, key: Key, version: int) -> None:
         raise VersionConflict(f"{key.table} {key.id.hex()} has version {found}, not {version}", {"version": found})
 
 
-def _put(storage: Storage, put: Put) -> None:
+def _check_guards(storage: Storage, put: Put, new: int = 0) -> None:
+    """Args:
+    new: items that the commit makes in the same scope before, and that are not there yet.
+    """
     key = put.key
     _require(storage, key, put.expected)
     for tag in put.unique:
         if any(id_ != key.id for id_ in storage.tagged(key.table, key.scope, tag)):
             raise NameTaken(f"there is a {key.table} of this name")
-    if not put.expected and put.limit is not None and storage.count(key.table, key.scope) >= put.limit:
+    if not put.expected and put.limit is not None and storage.count(key.table, key.scope) + new >= put.limit:
         raise LimitReached(f"{key.table}: at most {put.limit}", {"limit": put.limit})
-    storage.put(Item(key=key, version=put.expected + 1, head=put.head, body=put.body, tags=put.tags))
+
+
+def _item(put: Put) -> Item:
+    return Item(key=put.key, version=put.expected + 1, head=put.head, body=put.body, tags=put.tags)
 
 
 def _delete(storage: Storage, delete: Delete) -> None:

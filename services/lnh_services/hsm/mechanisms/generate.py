@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, mlkem, rsa, x448, x25519
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from lnh_common import codec
 from lnh_common.attributes import Attribute, Attributes, KeyType, ObjectClass
 from lnh_common.errors import (
     AttributeInvalid,
@@ -120,37 +121,66 @@ def plan_key_pair(
     """What makes a key pair, (public, private) (C_GenerateKeyPair, PKCS#11 v3.1, 5.18.2); raises as `generate_key`.
 
     What to generate (MODULUS_BITS, EC_PARAMS, PARAMETER_SET) is in the public template. Where only one
-    template names uses or an ID, the other half gets what goes with it.
+    template names uses or an ID, the other half gets what goes with it. What comes of templates that differ in
+    names alone is kept: it is most of what a pair on a curve takes.
     """
+    named = share_id(_names(public_template), _names(private_template))
+    kept = _planned(mechanism, _Kind.of(public_template), _Kind.of(private_template), policy, role)
+    halves = [
+        half | names | {_A.UNIQUE_ID: os.urandom(_UNIQUE_ID_BYTES).hex()}
+        for half, names in zip((kept.public, kept.private), named, strict=True)
+    ]
+    return PlannedPair(partial(_make_pair, kept.row, kept.plan, *halves), kept.row.is_slow)
+
+
+# What may be said of any key, decides nothing, and differs from one to the next.
+_NAMES: Final = frozenset({_A.LABEL, _A.ID})
+_PLANS_KEPT: Final = 64
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A template without names; `packed` says whether two are equal."""
+
+    packed: bytes
+    template: Attributes = field(compare=False)
+
+    @classmethod
+    def of(cls, template: Attributes) -> _Kind:
+        rest = {name: value for name, value in template.items() if name not in _NAMES}
+        return cls(codec.encode({name.value: value for name, value in rest.items()}), rest)
+
+
+def _names(template: Attributes) -> Attributes:
+    return {name: value for name, value in template.items() if name in _NAMES}
+
+
+class _Planned(NamedTuple):
+    row: _PairRow
+    plan: _Plan
+    public: Attributes
+    private: Attributes
+
+
+@lru_cache(_PLANS_KEPT)
+def _planned(mechanism: Mechanism, public_kind: _Kind, private_kind: _Kind, policy: Policy, role: Role) -> _Planned:
+    """A plan without names."""
     if mechanism not in _PAIRS:
         raise MechanismInvalid(f"{mechanism.name} does not {Use.GENERATE_PAIR.value}")
     check_mechanism(Use.GENERATE_PAIR, mechanism, policy)
     row = _PAIRS[mechanism]
+    public_template, private_template = public_kind.template, private_kind.template
     check_template(public_template, ObjectClass.PUBLIC_KEY, row.key_type, role, mechanism)
     check_template(private_template, ObjectClass.PRIVATE_KEY, row.key_type, role, mechanism)
     plan = row.plan(public_template)
-    public_template, private_template = mirror_uses(*share_id(public_template, private_template))
-    public = complete(
-        public_template,
-        ObjectClass.PUBLIC_KEY,
-        row.key_type,
-        mechanism,
-        os.urandom(_UNIQUE_ID_BYTES).hex(),
-        policy.key_uses,
-    )
-    private = complete(
-        private_template,
-        ObjectClass.PRIVATE_KEY,
-        row.key_type,
-        mechanism,
-        os.urandom(_UNIQUE_ID_BYTES).hex(),
-        policy.key_uses,
-    )
+    public_template, private_template = mirror_uses(public_template, private_template)
+    public = complete(public_template, ObjectClass.PUBLIC_KEY, row.key_type, mechanism, "", policy.key_uses)
+    private = complete(private_template, ObjectClass.PRIVATE_KEY, row.key_type, mechanism, "", policy.key_uses)
     _check_same_parameters(private_template, plan.private)
     public |= plan.public
     private |= plan.private
     check_new_pair(public, private, policy, role)
-    return PlannedPair(partial(_make_pair, row, plan, public, private), row.is_slow)
+    return _Planned(row, plan, public, private)
 
 
 def _make_pair(row: _PairRow, plan: _Plan, public: Attributes, private: Attributes) -> tuple[Generated, Generated]:
