@@ -67,6 +67,23 @@ def true_uses(attributes: Attributes) -> set[str]:
 # Generation
 
 
+def test_pairs_of_one_kind_have_names_and_ids_of_their_own() -> None:
+    named = ec({A.LABEL: "first", A.ID: b"1"}, {A.LABEL: "its private half"})
+    other = ec({}, {A.ID: b"2"})
+    assert [(half.attributes[A.LABEL], half.attributes[A.ID]) for half in (*named, *other)] == [
+        ("first", b"1"),
+        ("its private half", b"1"),
+        ("", b"2"),
+        ("", b"2"),
+    ]
+    assert len({half.attributes[A.UNIQUE_ID] for half in (*named, *other)}) == 4
+    of_the_key = {A.LABEL, A.ID, A.UNIQUE_ID, A.EC_POINT, A.PUBLIC_KEY_INFO}
+    for one, another in zip(named, other, strict=True):
+        assert {k: v for k, v in one.attributes.items() if k not in of_the_key} == {
+            k: v for k, v in another.attributes.items() if k not in of_the_key
+        }
+
+
 @pytest.mark.parametrize("kind", ["RSA", "P-256", "Ed25519", "X25519", "ML-DSA-44", "ML-KEM-768"])
 def test_a_key_pair_has_every_attribute_of_its_kind_and_no_other(kind: str) -> None:
     for half, object_class in zip(pair(kind), (ObjectClass.PUBLIC_KEY, ObjectClass.PRIVATE_KEY), strict=True):

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from lnh_common import codec
 from lnh_common.errors import SealBroken
 from lnh_common.messages.store import Commit, Key, MemberInfo, Put
 from lnh_services.store import log
@@ -36,9 +37,16 @@ def test_a_sound_chain_ends_at_its_last_entry() -> None:
 
 
 def test_a_payload_comes_back_as_it_was_written() -> None:
-    content = _chain(2)[1].content()
+    opening, write = _chain(2)
+    assert opening.content() == OPEN
+    content = write.content()
     assert isinstance(content, Write)
     assert content.commit.sequence == 2
+
+
+def test_what_a_member_keeps_of_an_entry_it_made_is_what_the_others_decode() -> None:
+    for entry in _chain(3):
+        assert entry.content() == codec.decode_as(entry.payload, log.Payload)  # type: ignore[arg-type]  # a union
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ docs/formats/store.md has the encoding.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Final, NamedTuple, NewType
 
 import msgspec
@@ -105,7 +105,33 @@ def _decode(payload: bytes) -> Payload:
 
 _SMALL: Final = 8192  # bytes; what is larger is decoded each time rather than kept
 _AN_ITEM: Final = 512  # bytes, of a payload
-_decoded: Final = lru_cache(512)(_decode)  # an entry is looked at when it is appended, and again when it is applied
+_KEPT: Final = 512  # contents; an entry is looked at when it is appended, and again when it is applied
+
+
+class _Contents:
+    """What the newest small payloads decode to, for any thread."""
+
+    def __init__(self) -> None:
+        self._kept: Final[dict[bytes, Payload]] = {}
+        self._changes: Final = threading.Lock()
+
+    def of(self, packed: bytes) -> Payload:
+        found = self._kept.get(packed)
+        if found is None:
+            found = _decode(packed)
+            self.keep(packed, found)
+        return found
+
+    def keep(self, packed: bytes, content: Payload) -> None:
+        if len(packed) > _SMALL:
+            return
+        with self._changes:
+            if len(self._kept) >= _KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[packed] = content
+
+
+_contents: Final = _Contents()
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -121,7 +147,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def content(self) -> Payload:
         """The decoded payload; raises SealBroken, because nobody appends one that does not decode."""
         try:
-            return _decoded(self.payload) if len(self.payload) <= _SMALL else _decode(self.payload)
+            return _contents.of(self.payload)
         except MalformedMessage as error:
             raise SealBroken(f"log entry {self.index} does not decode: {error}") from error
 
@@ -165,6 +191,7 @@ def entry_hash(epoch: Epoch, index: int, log_time: Milliseconds, previous: bytes
 def make_entry(previous: Position, epoch: Epoch, log_time: Milliseconds, payload: Payload) -> Entry:
     """The entry that follows `previous`."""
     packed = codec.encode(payload)
+    _contents.keep(packed, payload)
     index = previous.index + 1
     return Entry(
         epoch, index, log_time, previous.hash, packed, entry_hash(epoch, index, log_time, previous.hash, packed)
