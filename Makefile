@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 WHERE  ?= .lnh-demo
 
-.PHONY: help setup demo up down test test-compose check bench soak clean
+.PHONY: help setup demo up down test test-one test-compose check bench soak clean
 
 help:            ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ down: setup      ## end what `make up` started
 
 test: setup      ## every test
 	@$(BIN)/pytest -q -n 2 --durations 25
+
+test-one: setup  ## the tests of one member by itself, in a few minutes
+	@$(BIN)/pytest -q -n 2 -m "not several"
 
 test-compose: setup  ## compose.yaml for real, for some minutes; needs docker (compose v2) or podman-compose, and the base image
 	@$(BIN)/python tests/compose/engine.py

@@ -34,6 +34,8 @@ from lnh_services.backup.files import is_scheduled
 from lnh_services.initialise import initialise_member
 from processes import Processes, RunningMember, SmallDisk, WrongClock, ask, wait_until
 
+pytestmark = pytest.mark.several
+
 SO, ADMIN, PO, FIRST, KRSO, KRCO = (f"the password of {who}" for who in ("so", "admin", "po", "first", "krso", "krco"))
 PATIENCE = 60.0  # seconds for one operation: this machine may be busy
 ACTIVATION = b"activation secret"

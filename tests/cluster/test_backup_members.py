@@ -13,6 +13,8 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 import lnh
 from commands import Forked
 from lnh import admin
@@ -23,6 +25,8 @@ from lnh_common.messages.admin import MEMBER_REMOVE, MemberRef
 from lnh_services.paths import MemberDirectory
 from members import Load, Members, private_key
 from processes import ask, wait_until
+
+pytestmark = pytest.mark.several
 
 WITHIN = 60.0
 

@@ -28,6 +28,8 @@ from lnh_services.balancer.operations import STAYS
 from lnh_services.balancer.peers import GONE_AFTER, PING_EVERY
 from processes import Processes, free_base_port, wait_until
 
+pytestmark = pytest.mark.several
+
 LEASE_MS = 60_000
 
 

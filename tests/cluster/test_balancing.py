@@ -26,6 +26,8 @@ from lnh_services.paths import MemberDirectory
 from members import Load, Members, is_read_write
 from processes import ask, wait_until
 
+pytestmark = pytest.mark.several
+
 WITHIN = 60.0
 IN_FLIGHT = 24
 FORWARDED = b"\x80" + bytes(6) + b"\x01"

@@ -16,6 +16,8 @@ from lnh_common.errors import ConfigurationInvalid
 from lnh_services import member as supervisor
 from processes import Processes, free_base_port, wait_until
 
+pytestmark = pytest.mark.several
+
 
 def is_healthy(member: Path) -> bool:
     return supervisor.main(["--member-dir", str(member), "--health"]) == 0

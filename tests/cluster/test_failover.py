@@ -25,6 +25,8 @@ from members import Members
 from processes import wait_until
 from wires import Wires
 
+pytestmark = pytest.mark.several
+
 WITHIN = 60.0
 PATIENTLY = ("--timeout", "60")
 

@@ -15,6 +15,8 @@ from lnh.console import Console
 from members import Members, private_key, three_members
 from processes import wait_until
 
+pytestmark = pytest.mark.several
+
 WITHIN = 60.0
 
 

@@ -31,6 +31,8 @@ from lnh_services.paths import MemberDirectory
 from models.small_store import Log, Loop, SmallStore
 from processes import Processes, ask, free_base_port, wait_until
 
+pytestmark = pytest.mark.several
+
 SERVICES = ("hsm", "membership", "balancer")
 SECRETS = {name: f"{name} password" for name in ("so", "admin", "po", "activation")}
 DOMAIN = "the cloning domain"

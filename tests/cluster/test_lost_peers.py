@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from processes import Processes
+
+pytestmark = pytest.mark.several
 
 ASKER = str(Path(__file__).with_name("losing_asker.py"))
 KILLS = 25  # with ZMQ_IMMEDIATE the first few abort the asker

@@ -30,6 +30,8 @@ from lnh_services.paths import MemberDirectory
 from members import Load, Members, private_key
 from processes import ask, free_base_port, wait_until
 
+pytestmark = pytest.mark.several
+
 WITHIN = 60.0
 
 

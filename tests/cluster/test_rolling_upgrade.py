@@ -15,6 +15,8 @@ from models.carried import TABLE
 from processes import Processes
 from stores import Cluster, Member, key, reach, scan
 
+pytestmark = pytest.mark.several
+
 DATA = Path(__file__).parents[1] / "data"
 
 

@@ -13,6 +13,8 @@ from network import Host, Network, missing, network
 from processes import Processes
 from stores import Cluster, Member, key
 
+pytestmark = pytest.mark.several
+
 
 @pytest.fixture
 def wires() -> Iterator[Network]:

@@ -19,6 +19,8 @@ from lnh_common.messages import store
 from processes import Processes, SmallDisk
 from stores import CLUSTER, Cluster, Member, key, reach, scan
 
+pytestmark = pytest.mark.several
+
 Scenario = Callable[[Cluster], Awaitable[None]]
 Play = Callable[..., None]
 

@@ -20,6 +20,8 @@ from simulation.balancing import (
     Scenario,
 )
 
+pytestmark = pytest.mark.several
+
 OURS, LEAST, ROBIN = POLICIES
 SEEDS = (1, 2)
 

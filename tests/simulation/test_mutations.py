@@ -8,6 +8,8 @@ from simulation import plan
 from simulation.mutations import MUTATIONS, ONCE
 from simulation.shrink import failure_of
 
+pytestmark = pytest.mark.several
+
 SEEDS = 60
 
 

@@ -17,6 +17,8 @@ from simulation.shrink import failure_of, shrunk
 from simulation.truth import Report
 from simulation.world import Failure, run
 
+pytestmark = pytest.mark.several
+
 SEEDS = 300
 CHUNK = 20
 
