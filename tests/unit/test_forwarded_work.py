@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from lnh_common.bundles import FORWARDED, TAG_BYTES, is_forwarded, refusal
 from lnh_common.errors import MemberReadOnly, OutcomeUnknown
-from lnh_common.messages import admin, store
+from lnh_common.messages import admin, hsm, store
 from lnh_common.messages.base import Operation
 from lnh_services.hsm.steps import Peer
-from lnh_services.hsm.worker import Waiting
+from lnh_services.hsm.worker import Waiting, Worker
+from lnh_services.paths import MemberDirectory
 from models.worker import Client, World
 
 LEASE = 1.0
@@ -94,3 +98,24 @@ def test_a_store_that_is_asked_again_proves_nothing_by_being_read_only(
     assert (waiting.proven(answer) is answer) == proven
     assert isinstance(waiting.proven(answer), MemberReadOnly if proven else OutcomeUnknown)
     assert waiting.proven(done := store.Committed(index=1)) is done
+
+
+def test_only_a_store_that_was_started_anew_is_asked_again(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one that grants a fresh lease because the last one ended: it has the question, and answers it once."""
+    worker = Worker(MemberDirectory(short_path), 0)
+    again: list[Waiting] = []
+    monkeypatch.setattr(worker, "_transmit", again.append)
+    asked = Waiting([], Peer.STORE, store.COMMIT, [], sent_at=1.0, tries=1)
+    worker._waiting = {1: asked, 2: Waiting([], Peer.CORE, hsm.AUDIT, [], sent_at=1.0, tries=1)}
+
+    def attach(incarnation: bytes) -> list[Waiting]:
+        steps = worker._attach(0.0)
+        next(steps)
+        with pytest.raises(StopIteration):
+            steps.send(msgspec.structs.replace(attached(fresh=True, read_write=False), incarnation=incarnation))
+        return again
+
+    with closing(worker):
+        for _ in range(2):
+            assert attach(b"first") == []
+        assert attach(b"second") == [asked]

@@ -419,12 +419,14 @@ class Attached(Message):
         fresh: the store did not know this worker: it must start with empty caches.
         read_write: under this lease only what was read as `current` may be cached; else all may, until everything is
             to be forgotten.
+        incarnation: drawn at each start of the store; what an earlier one was asked and did not answer is lost.
     """
 
     lease_ms: int
     index: int
     fresh: bool
     read_write: bool
+    incarnation: bytes = b""
 
 
 class Forget(Message):

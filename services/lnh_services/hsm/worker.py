@@ -159,6 +159,7 @@ class Worker:
         self._ids = itertools.count(1)
         self._stopping = False
         self._due = self._next_attach = self._next_secrets = 0.0
+        self._store = b""  # the incarnation of the store that answered last
         self._next_uses = boot_time() + _USES_EVERY
 
     def _connect(self, peer: Peer) -> Dealer:
@@ -190,14 +191,18 @@ class Worker:
         self._poller.unregister(self._front)
         while (self._waiting or self._slow) and boot_time() < ends:
             self._poll()
+        self.close()
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    def close(self) -> None:
+        """End it at once; `run` does so in the end."""
         self.core.forget_everything()
         self._front.close()
         for dealer in self._peers.values():
             dealer.close()
         self._context.term()
-
-    def stop(self) -> None:
-        self._stopping = True
 
     def _poll(self) -> None:
         now = boot_time()
@@ -502,8 +507,10 @@ class Worker:
         if self.number == 0 and self.core.owes_guesses and attached.read_write:
             self.core.owes_guesses = False
             self._start(merge(self.core), _MERGE_WITHIN)
-        if attached.fresh:
-            # A store that does not know this worker was started anew: what it was asked before is lost.
+        before, self._store = self._store, attached.incarnation
+        if before not in (b"", attached.incarnation):
+            # It was started anew, and what the one before it was asked is lost. A fresh lease does not say so: a store
+            # that is about to answer would be asked twice, and then its "read-only" proves nothing.
             for waiting in self._waiting.values():
                 if waiting.peer is Peer.STORE:
                     self._transmit(waiting)

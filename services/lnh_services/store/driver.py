@@ -548,14 +548,17 @@ class Driver:
         """Grant a lease; the answer must leave right away."""
         self.check_sound()
         now = clock.now()
-        current, index = self.replica.is_current(now), self.replica.applied
+        current = self.replica.is_current(now)
+        attached = partial(
+            messages.Attached, index=self.replica.applied, read_write=current, incarnation=self.replica.incarnation
+        )
         # Until this start is on disk, the next one would not know that leases may have been granted since. A primary
         # that does not serve now may do so again at once: only one that follows another forgets everything before.
         if not self._noted or not (current or self.replica.phase is Phase.MEMBER):
-            return messages.Attached(lease_ms=0, index=index, fresh=False, read_write=current)
+            return attached(lease_ms=0, fresh=False)
         until = Seconds(self.replica.current_until(now)) if current else None
         grant = self.caches.leases.attach(now.boot, worker, read_write=current, until=until)
-        return messages.Attached(lease_ms=grant.lease_ms, index=index, fresh=grant.fresh, read_write=grant.read_write)
+        return attached(lease_ms=grant.lease_ms, fresh=grant.fresh, read_write=grant.read_write)
 
     # Troubles
 
