@@ -389,6 +389,18 @@ def test_a_member_holds_no_writes_for_a_primary_that_gives_it_no_lease() -> None
     assert [reply.request for reply in late] == [RequestId(2)]
 
 
+def test_a_member_whose_first_lease_under_a_new_primary_ended_refuses_writes_at_once() -> None:
+    replica = member_of()
+    leased(replica, Epoch(1, B), 1.0)
+    replica.receive(at(1.1), B, say.Pong(Epoch(2, B), 0, 0, 1))
+    leased(replica, Epoch(2, B), 1.2)
+    lapsed = at(2.9)  # it would hold until 3.1
+    assert not replica.is_current(lapsed)
+    (refused,) = replica.submit(lapsed, RequestId(2), commit())
+    assert isinstance(refused, say.Reply)
+    assert isinstance(refused.answer, MemberReadOnly)
+
+
 def test_a_member_without_a_lease_refuses_writes_and_serves_what_it_has() -> None:
     replica = member_of()
     (reply,) = replica.submit(at(), RequestId(2), commit())

@@ -55,7 +55,8 @@ class Follower:
         self._epoch: Final = local.promised
         self._handing = handing
         self._since: Final = now.boot
-        self._holds_until: Final = now.boot + (HELD if handing is not None else GAP if leased else 0.0)
+        # Until its first lease under this primary: once there was one, what ends is a lease, and not a change.
+        self._holds_until = now.boot + (HELD if handing is not None else GAP if leased else 0.0)
         self._heard = 0.0  # a word of this epoch's primary
         self._matched = 0  # the log is known to agree with the primary's up to here
         self._said = 0  # acknowledged up to here
@@ -103,6 +104,7 @@ class Follower:
     def forgotten(self, now: Instant, round_: int) -> None:
         if self._clearing is not None and self._clearing[0] == round_:
             self._lease_until, self._clearing = self._clearing[1], None
+            self._holds_until = 0.0
 
     # The log
 
