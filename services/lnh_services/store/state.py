@@ -278,17 +278,16 @@ def _are_apart(changes: Sequence[Change]) -> bool:
     Almost every commit is such a one: then all guards are looked at before the first change is made, and nothing has
     to be undone.
     """
-    puts: set[Key] = set()
-    unique = False
+    keys: set[Key] = set()
+    puts, unique = 0, False
     for change in changes:
         if type(change) is Put:
-            puts.add(change.key)
+            puts += 1
             unique = unique or bool(change.unique)
-        elif type(change) is not Require:
+        elif not isinstance(change, Require):
             return False
-    if unique and len(puts) > 1:
-        return False
-    return len({change.key for change in changes}) == len(changes)  # type: ignore[union-attr]  # puts and requires
+        keys.add(change.key)
+    return len(keys) == len(changes) and not (unique and puts > 1)
 
 
 def _make_checked(storage: Storage, changes: Sequence[Change]) -> frozenset[Key]:
@@ -341,9 +340,7 @@ def _require(storage: Storage, key: Key, version: int) -> None:
 
 
 def _check_guards(storage: Storage, put: Put, new: int = 0) -> None:
-    """Args:
-    new: items that the commit makes in the same scope before, and that are not there yet.
-    """
+    """Raises what forbids a change before which its commit makes `new` items in the same scope, not there yet."""
     key = put.key
     _require(storage, key, put.expected)
     for tag in put.unique:

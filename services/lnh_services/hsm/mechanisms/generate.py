@@ -125,7 +125,9 @@ def plan_key_pair(
     names alone is kept: it is most of what a pair on a curve takes.
     """
     named = share_id(_names(public_template), _names(private_template))
-    kept = _planned(mechanism, _Kind.of(public_template), _Kind.of(private_template), policy, role)
+    kinds = _Kind.of(public_template), _Kind.of(private_template)
+    is_usual = all(len(kind.packed) <= _KIND_BYTES for kind in kinds)
+    kept = (_planned if is_usual else _planned.__wrapped__)(mechanism, *kinds, policy, role)
     halves = [
         half | names | {_A.UNIQUE_ID: os.urandom(_UNIQUE_ID_BYTES).hex()}
         for half, names in zip((kept.public, kept.private), named, strict=True)
@@ -136,6 +138,7 @@ def plan_key_pair(
 # What may be said of any key, decides nothing, and differs from one to the next.
 _NAMES: Final = frozenset({_A.LABEL, _A.ID})
 _PLANS_KEPT: Final = 64
+_KIND_BYTES: Final = 1024  # of a template without names; what comes of a larger one is not kept
 
 
 @dataclass(frozen=True)
