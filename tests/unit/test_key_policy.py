@@ -37,6 +37,7 @@ from lnh_common.errors import (
 from lnh_common.mechanisms import CURVES, MECHANISM_RULES, Mechanism, Use
 from lnh_common.messages.session import Role
 from lnh_services.hsm import policy as rules
+from lnh_services.hsm.mechanisms import generate
 from lnh_services.hsm.mechanisms.generate import Generated, generate_key, generate_key_pair
 from lnh_services.hsm.policy import STRICTER, KeyUses, Policy, effective, merge
 from models.keys import COMPATIBLE, KINDS, pair, secret
@@ -82,6 +83,14 @@ def test_pairs_of_one_kind_have_names_and_ids_of_their_own() -> None:
         assert {k: v for k, v in one.attributes.items() if k not in of_the_key} == {
             k: v for k, v in another.attributes.items() if k not in of_the_key
         }
+
+
+def test_a_large_template_is_planned_as_well_and_not_kept() -> None:
+    kept = generate._planned.cache_info().currsize
+    large: Attributes = {A.ALLOWED_MECHANISMS: [M.ECDSA.value] * 1000}
+    _, private = ec(private=large)
+    assert private.attributes[A.ALLOWED_MECHANISMS] == large[A.ALLOWED_MECHANISMS]
+    assert generate._planned.cache_info().currsize == kept
 
 
 @pytest.mark.parametrize("kind", ["RSA", "P-256", "Ed25519", "X25519", "ML-DSA-44", "ML-KEM-768"])
