@@ -7,7 +7,7 @@ can tell that it is the same. From there it moves
                   |  ^
          a hint, or silence: due again
 
-- A sealed answer (REPLY) that opens is the truth and ends the request, but for Busy: nothing was done yet, so it
+- A sealed answer (REPLY) that opens is the truth and ends the request, but for Busy: that try did nothing, so it
   is tried again. One that does not open could have been made by anyone, so it is a hint.
 - An unsealed answer (ERROR) is a hint too, and never the truth. Those of `RETRY_HINTS` say "try again". TokenUnknown
   and all others are tried again for `HINT_PATIENCE`; then a READ fails with TokenUnknown (which a new login cures, and
@@ -16,9 +16,11 @@ can tell that it is the same. From there it moves
   connection it was on, and nobody tells.
 - At its deadline, or at a hint that says trying again is no use, a READ fails with what was heard
   last. A WRITE that was sent may have been carried out whatever an unsealed word says: it fails with
-  OutcomeUnknown. One that never left fails with Unreachable, and did nothing.
-- MemberReadOnly, even sealed, proves only that *this* try changed nothing; after an earlier try it leaves the
-  outcome open, as a sealed OutcomeUnknown does: the same request is sent again until the answer is known.
+  OutcomeUnknown. One that never left fails with Unreachable, and did nothing; so does, with Busy, one of which every
+  try was answered with a sealed Busy.
+- MemberReadOnly, even sealed, proves only that *this* try changed nothing; after an earlier try that no sealed Busy
+  accounts for it leaves the outcome open, as a sealed OutcomeUnknown does: the same request is sent again until the
+  answer is known.
 
 Uses of keys (`TOGETHER`) are sealed when they are first due, and those due at the same time under one seal: a request
 of its own, their *carrier*, which moves as above and gives each its outcome. A seal costs as much as a small signature.
@@ -68,6 +70,7 @@ SILENCE: Final = (2.0, 30.0)  # without a word: the first wait and the longest, 
 SPREAD: Final = 8  # messages that uses under way are in, or more: cluster and connection have several cores at work
 _TOGETHER_BYTES: Final = 64 * limits.KIB  # of one carrier; a use that is larger goes alone
 _BYTES: Final = (bytes,)
+_ANSWER_NAME: Final = 32  # first bytes of a sealed answer, which no other has
 
 
 class _Unsealed(NamedTuple):
@@ -116,6 +119,7 @@ class Request:
         tag: names it, and its answer, in a bundle: the request id, 8 bytes.
         deadline: when it is given up, on the caller's clock; of a carrier, when the first of its uses is.
         tries: how often it was sent.
+        undone: names the sealed answers that each say of one try that it did nothing.
         done: whether `fields` or `error` is there.
     """
 
@@ -142,6 +146,7 @@ class Request:
         "seconds",
         "tag",
         "tries",
+        "undone",
         "unsealed",
         "uses",
     )
@@ -159,6 +164,7 @@ class Request:
         self.deadline = deadline
         self.is_write = is_write
         self.tries = 0
+        self.undone: frozenset[bytes] = frozenset()
         self.hints = 0
         self.refused_since = 0.0
         self.due = 0.0
@@ -169,6 +175,11 @@ class Request:
 
     def __repr__(self) -> str:
         return f"Request({self.operation}, tries={self.tries}, done={self.done})"
+
+    @property
+    def open_tries(self) -> int:
+        """Of how many tries it is not known that they did nothing."""
+        return self.tries - len(self.undone)
 
     def sealed(self, header: Header, token: bytes, body: bytes) -> None:
         """From here on it can be sent."""
@@ -392,7 +403,12 @@ class Requests:
         except ChannelInvalid as error:
             self._disturbed(now, request, error)
             return []
-        if isinstance(answer, Busy) or (request.is_write and _leaves_open(answer, request.tries)):
+        if isinstance(answer, Busy):
+            # Two answers differ in their first bytes, which are drawn for each; one that comes twice counts once.
+            request.undone |= {body[:_ANSWER_NAME]}
+            self._disturbed(now, request, answer)
+            return []
+        if request.is_write and _leaves_open(answer, request.open_tries):
             self._disturbed(now, request, answer)
             return []
         if isinstance(answer, LnhError):
@@ -515,7 +531,7 @@ class Requests:
         told = request.carrier or request
         if not told.tries:
             return self._end(request, error=told.hint or Unreachable(f"{request.operation}: no member answers"))
-        if request.is_write:
+        if request.is_write and request.open_tries > 0:
             return self._end(request, error=_outcome_unknown(request, request.hint))
         waited = f"{request.operation}: no answer within {request.seconds:g} s"
         return self._end(request, error=told.hint or DeadlineExceeded(waited))
@@ -550,9 +566,9 @@ class Requests:
             del self._pending[carrier.header.request_id]
 
 
-def _leaves_open(answer: object, tries: int) -> TypeGuard[LnhError]:
+def _leaves_open(answer: object, open_tries: int) -> TypeGuard[LnhError]:
     """Whether a sealed answer to a write says less than what became of it: asked again, it may become known."""
-    return isinstance(answer, OutcomeUnknown) or (isinstance(answer, MemberReadOnly) and tries > 1)
+    return isinstance(answer, OutcomeUnknown) or (isinstance(answer, MemberReadOnly) and open_tries > 1)
 
 
 def _outcome_unknown(request: Request, hint: LnhError | None) -> OutcomeUnknown:

@@ -94,8 +94,11 @@ def reply(request: Request, value: dict[str, Any] | LnhError) -> list[bytes]:
 
 
 FAULTS = st.sampled_from(
-    ["deliver", "deliver", "deliver", "lose request", "lose reply", "duplicate", "delay", "busy", "forge", "garbage"]
-)
+    [
+        "deliver", "deliver", "deliver", "lose request", "lose reply", "duplicate", "delay", "busy", "sealed busy",
+        "forge", "garbage",
+    ]
+)  # fmt: skip
 
 
 @settings(max_examples=150)
@@ -138,6 +141,10 @@ def test_every_request_ends_and_a_write_acts_at_most_once_and_is_never_reported_
                 hsm.busy = generator.randrange(3)
                 network.append((soon, hint(request, Busy("later"))))
                 continue
+            if fault == "sealed busy":
+                busy = reply(request, Busy("nothing was done"))
+                network += [(soon, busy), (soon + 0.1, busy)]
+                continue
             if fault == "garbage":
                 network.append((soon, [os.urandom(20), b"", b""]))
             if fault == "forge":
@@ -165,8 +172,10 @@ def test_every_request_ends_and_a_write_acts_at_most_once_and_is_never_reported_
         if request.error is None:
             answer_fields = {"data": bytes([number])} if kind == "use" else {"served": request.header.request_id}
             assert request.result() == answer_fields
-        elif kind == "write":
-            assert isinstance(request.error, OutcomeUnknown), "an unproven word about a write is no outcome"
+        elif kind == "write" and not isinstance(request.error, OutcomeUnknown):
+            assert isinstance(request.error, Busy), "an unproven word about a write is no outcome"
+            sequence = channel.open_request(KEYS, request.header, request.frames[2]).sequence
+            assert (requests.connection, sequence) not in hsm.acted, "it is told as undone, and was done"
     assert all(count == 1 for count in hsm.acted.values())
     assert len(hsm.acted) <= kinds.count("write")
 
@@ -309,6 +318,41 @@ def test_a_sealed_busy_says_that_nothing_was_done_yet_and_is_tried_again(operati
     assert requests.turn(request.due) == ([], [request])
     requests.sent(request.due, request)
     assert requests.receive(0.5, reply(request, {"done": True})) == [request]
+
+
+def test_a_write_of_which_every_try_was_told_busy_under_seal_did_nothing_and_says_so() -> None:
+    requests = Requests()
+    request = submit(requests, 0.0, DESTROY)
+    for moment in (0.0, 1.0):
+        requests.sent(moment, request)
+        requests.receive(moment + 0.1, reply(request, Busy("others are under way")))
+    requests.turn(TIMEOUT)
+    with pytest.raises(Busy, match="others"):
+        request.result()
+
+
+def test_a_busy_accounts_for_one_try_however_often_it_comes() -> None:
+    requests = Requests()
+    request = submit(requests, 0.0, DESTROY)
+    for moment in (0.0, 1.0):
+        requests.sent(moment, request)
+    busy = reply(request, Busy("others are under way"))
+    for moment in (1.1, 1.2):
+        requests.receive(moment, busy)
+    requests.turn(TIMEOUT)
+    with pytest.raises(OutcomeUnknown):
+        request.result()
+
+
+def test_read_only_is_final_when_every_earlier_try_did_nothing() -> None:
+    requests = Requests()
+    request = submit(requests, 0.0, DESTROY)
+    requests.sent(0.0, request)
+    requests.receive(0.1, reply(request, Busy("not caught up yet")))
+    requests.sent(0.2, request)
+    assert requests.receive(0.3, reply(request, MemberReadOnly("cut off"))) == [request]
+    with pytest.raises(MemberReadOnly):
+        request.result()
 
 
 @pytest.mark.parametrize("error", [Busy(), Unreachable(), TokenUnknown(), ClientRevoked()])

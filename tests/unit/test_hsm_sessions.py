@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from lnh_common import errors, limits, wire
-from lnh_common.messages import admin, objects, session
+from lnh_common.messages import admin, objects, session, store
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import ChangePassword, Credential, Role
+from lnh_services.hsm.steps import Steps
+from lnh_services.hsm.worker_core import WorkerCore
 from models.worker import ADMIN_PASSWORD, KRCO, KRSO, Client, World, generate_ec, make_keyring, sign
 
 
@@ -207,6 +209,24 @@ def test_a_reset_by_the_krso_forgives_the_krcos_failures(world: World, client: C
         client.login(wrong)
     client.login(Credential(role=Role.KRSO, keyring=keyring, password=KRSO))
     client.ask(admin.ROLE_SET, admin.SetRole(password="another password"), keyring)
+    client.login(Credential(role=Role.KRCO, keyring=keyring, password="another password"))
+
+
+def test_a_password_that_was_set_is_not_told_as_undone_when_too_many_logins_keep_their_failures_from_going(
+    client: Client, keyring: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(errors.PasswordIncorrect):
+        client.login(Credential(role=Role.KRCO, keyring=keyring, password="not this one"))
+    client.login(Credential(role=Role.KRSO, keyring=keyring, password=KRSO))
+
+    def somebody_else_is_first(_: WorkerCore, *__: store.Change) -> Steps[bool]:
+        yield from ()
+        return False
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(WorkerCore, "own_commit", somebody_else_is_first)
+        with pytest.raises(errors.OutcomeUnknown, match="many logins"):
+            client.ask(admin.ROLE_SET, admin.SetRole(password="another password"), keyring)
     client.login(Credential(role=Role.KRCO, keyring=keyring, password="another password"))
 
 

@@ -113,8 +113,9 @@ class Waiting:
     tries: int = 0
 
     def proven(self, answer: Message | LnhError) -> Message | LnhError:
-        """What an answer says of all tries: "not done, this member is read-only" it says of the last one only."""
-        if self.tries > 1 and self.operation.effect is Effect.WRITE and isinstance(answer, MemberReadOnly):
+        """What an answer says of all tries: Busy and MemberReadOnly say of the last one only that it did nothing."""
+        undone = isinstance(answer, MemberReadOnly | Busy)
+        if undone and self.tries > 1 and self.operation.effect is Effect.WRITE:
             return OutcomeUnknown(f"asked {self.tries} times without an answer, then: {answer}")
         return answer
 

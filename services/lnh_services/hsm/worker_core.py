@@ -36,6 +36,7 @@ from lnh_common.errors import (
     MalformedMessage,
     MemberReadOnly,
     ObjectUnknown,
+    OutcomeUnknown,
     PermissionDenied,
     SealBroken,
     StateRolledBack,
@@ -88,6 +89,7 @@ class Request(Generic[M]):
         session: None where the operation opens one or uses a credential (`credential` then).
         client: the registered client's record, where there is one.
         drawn: where the ids come from that a read makes, which are new at each try.
+        committed: whether something of it was committed, so that Busy would no longer say that nothing was done.
     """
 
     header: Header
@@ -98,6 +100,7 @@ class Request(Generic[M]):
     credential: OpenedCredential | None = None
     client: ClientRecord | None = None
     drawn: bytes = b""
+    committed: bool = False
 
     @property
     def who(self) -> Session:
@@ -254,12 +257,17 @@ class WorkerCore(Knowledge):
         request: Request[Any] = Request(
             header, operation, envelope, codec.convert(envelope.fields, operation.request), session, credential
         )
-        if session is None:
+        try:
+            if session is not None:
+                return (yield from self.permitted(request))
             assert credential is not None, "Seal.CREDENTIAL opened a credential message"
             request.client = yield from self._signing_client(credential)
             reply = yield from self.handlers[operation.name](self, request)
             return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
-        return (yield from self.permitted(request))
+        except Busy as error:
+            if not request.committed:
+                raise
+            raise OutcomeUnknown(f"{operation.name}: it was made, and what goes with it was not: {error}") from None
 
     def permitted(self, request: Request[Any]) -> Steps[dict[str, Any]]:
         """The reply to what a session asks, if its rule allows it; recorded where the rule says so."""
@@ -412,6 +420,7 @@ class WorkerCore(Knowledge):
             if now.version != records.version:
                 raise ClusterRestored("the cluster was restored, or opened by force, while this was done") from None
             raise
+        request.committed = True
         if not committed.duplicate:
             yield from self._written(message)
         return committed
