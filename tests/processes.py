@@ -97,6 +97,27 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+_TALKING = ("01", "02")  # established, and on the way there
+_LISTENING = "0A"
+
+
+def talk_to(port: int) -> int:
+    """How many TCP connections of this machine there are to a port, those that are being tried too."""
+    return sum(other == port and state in _TALKING for _, other, state in _connections())
+
+
+def is_listened_to(port: int) -> bool:
+    """Whether anybody listens at a TCP port of this machine."""
+    return any(own == port and state == _LISTENING for own, _, state in _connections())
+
+
+def _connections() -> Iterator[tuple[int, int, str]]:
+    """Own port, other port and state of each."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, own, other, state, *_ = line.split()
+        yield int(own.partition(":")[2], 16), int(other.partition(":")[2], 16), state
+
+
 class Processes:
     """Ends all it started, and asserts that nothing that names one of its directories outlives it."""
 

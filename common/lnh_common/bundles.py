@@ -16,6 +16,7 @@ TAG_BYTES: Final = 8
 PING_TAG: Final = bytes(TAG_BYTES)
 FORWARDED: Final = 1 << 63  # in a tag given to a worker: the request came from another member
 ENTRIES: Final = 16  # more in one bundle would wait for each other longer than they save
+ENTRIES_TAKEN: Final = 2 * ENTRIES  # of a sender of 0.2, which lays a ping on a full one; more are not looked at
 # With these, one more entry of the largest size, and its header and token, still are a message a socket takes.
 _BYTES: Final = limits.BODY_BYTES // 4
 _SIZES: Final = struct.Struct(f">{TAG_BYTES}sHHI")
@@ -74,10 +75,12 @@ def unpack(frames: list[bytes]) -> list[Entry]:
     if len(frames) != 1:
         raise MalformedMessage(f"{len(frames)} frames; a bundle is 1")
     frame = frames[0]
-    entries = []
+    entries: list[Entry] = []
     at, end = 0, len(frame)
     try:
         while at < end:
+            if len(entries) == ENTRIES_TAKEN:
+                raise MalformedMessage(f"more than {ENTRIES_TAKEN} entries in a bundle")
             tag, header, token, body = _SIZES.unpack_from(frame, at)
             at += _SIZES.size
             token += at + header

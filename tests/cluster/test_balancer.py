@@ -34,6 +34,7 @@ from lnh_services.balancer.clients import REGISTERED_ONLY
 from lnh_services.hsm.permissions import RULES
 from processes import Processes, wait_until
 
+FAILURES_LIBZMQ_KEEPS = 2000  # events that a monitor holds which nobody reads
 MEMBER = store.MemberInfo(id=b"M" * 16, name="A", host="127.0.0.1", port=4000, key=b"k" * 32)
 
 
@@ -161,6 +162,28 @@ def test_garbage_and_half_open_connections_do_not_stop_it(door: Door) -> None:
         for one in opened:
             one.close()
     assert door.client().exchange() == BODY
+
+
+def test_handshakes_that_fail_at_any_port_stop_nothing(door: Door) -> None:
+    settings = door.member.settings
+    client = door.client()
+    for port in (settings.client_port, settings.peer_port, settings.door_port):
+        for _ in range(2 * FAILURES_LIBZMQ_KEEPS // 3):
+            for one in [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]:
+                one.close()
+        assert client.exchange() == BODY
+        assert door.client().exchange() == BODY
+        assert door.door_client().exchange("hello", codec.encode(Empty())) == codec.encode(Empty())
+
+
+def test_a_bundle_of_a_hundred_thousand_empty_entries_costs_no_more_than_reading_it(door: Door) -> None:
+    stranger, client = door.client(), door.client()
+    for _ in range(50):
+        stranger.socket.send(bytes(16 * 130_000))
+    begun = time.monotonic()
+    for _ in range(20):
+        assert client.exchange() == BODY
+    assert time.monotonic() - begun < 5, "a second and a half for each of the fifty, before"
 
 
 def test_a_client_with_another_server_key_does_not_get_in(door: Door) -> None:

@@ -29,7 +29,7 @@ from lnh_services.configuration import Settings
 from lnh_services.initialise import initialise_member
 from lnh_services.paths import MemberDirectory
 from models.small_store import Log, Loop, SmallStore
-from processes import Processes, ask, free_base_port, wait_until
+from processes import Processes, ask, free_base_port, talk_to, wait_until
 
 pytestmark = pytest.mark.several
 
@@ -399,6 +399,8 @@ def test_an_expelled_member_that_was_away_stops_serving_and_wipes_when_it_hears_
     wait_until(b.wiped, "it heard, and wiped", within=30)
     assert "removed this member" in b.cluster().expelled
     assert b.store.cluster, "what it stored is kept until somebody has looked"
+    for port in (a.settings.membership_port, a.settings.peer_port, b.settings.membership_port):
+        wait_until(lambda to=port: not talk_to(to), f"nobody knocks at {port} any more")  # type: ignore[misc]
 
 
 def test_with_real_stores_members_join_are_promoted_leave_and_join_again(whole: Place) -> None:

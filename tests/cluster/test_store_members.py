@@ -16,7 +16,8 @@ import pytest
 
 from lnh_common.errors import DeadlineExceeded, LnhError, MemberReadOnly, NotPossible, Unreachable
 from lnh_common.messages import store
-from processes import Processes, SmallDisk
+from lnh_services.store.peers import STORE_PORT
+from processes import Processes, SmallDisk, is_listened_to, talk_to
 from stores import CLUSTER, Cluster, Member, key, reach, scan
 
 pytestmark = pytest.mark.several
@@ -186,6 +187,8 @@ def test_a_member_is_removed_in_order_and_learns_of_it(play: Play) -> None:
         await two.put(key(1))
         await two.order(store.MEMBER_REMOVE, store.MemberRef(member=three.info.id))
         await three.until(lambda status: status.state == "expelled", "the news of its removal")
+        assert not is_listened_to(three.info.port + STORE_PORT)
+        await three.until(lambda _: not talk_to(three.info.port + STORE_PORT), "nobody goes on knocking there")
         await two.put(key(2))
         await three.hsm.ask(store.DESTROY, store.Destroy(cluster=CLUSTER))
         assert (await three.status()).state == "none"

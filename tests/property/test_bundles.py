@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lnh_common import limits
-from lnh_common.bundles import ENTRIES, TAG_BYTES, Bundle, Entry, unpack
+from lnh_common.bundles import ENTRIES, ENTRIES_TAKEN, TAG_BYTES, Bundle, Entry, unpack
 from lnh_common.errors import MalformedMessage
 
 entries = st.builds(
@@ -72,3 +72,9 @@ def test_a_bundle_is_full_before_it_is_more_than_a_socket_takes() -> None:
         pass
     full.add(bytes(TAG_BYTES), bytes(limits.HEADER_BYTES), bytes(limits.TOKEN_BYTES), bytes(limits.BODY_BYTES))
     assert len(full.take()) < 2 * limits.BODY_BYTES
+
+
+@given(st.integers(ENTRIES_TAKEN + 1, 10 * ENTRIES_TAKEN))
+def test_more_entries_than_any_sender_lays_together_are_refused(count: int) -> None:
+    with pytest.raises(MalformedMessage, match="more than"):
+        unpack([bundled(*[Entry(bytes(8), b"h", b"", b"")] * count)])

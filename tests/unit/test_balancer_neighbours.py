@@ -72,6 +72,13 @@ def test_it_says_why_a_member_works_alone(shown: membership.View, why: str) -> N
     assert told(shown).alone(100.0) == why
 
 
+def test_a_member_that_was_removed_has_nobody_to_talk_to() -> None:
+    removed = msgspec.structs.replace(member(1, DOOR), state="expelled")
+    neighbours = told(view(removed, member(2, OTHER), lease_ms=0))
+    assert neighbours.others == {}
+    assert neighbours.alone(100.0) == "it was removed from the cluster"
+
+
 def test_before_the_first_answer_and_when_nobody_answers_it_works_alone() -> None:
     neighbours = Neighbours(DOOR)
     assert neighbours.alone(0.0)

@@ -79,12 +79,7 @@ class Dealer:
 
     def watch(self) -> None:
         """Take in what happened to the connection; to be called between messages, not within one."""
-        events = []
-        try:
-            while True:
-                events.append(monitor.parse(self.monitor.recv_multipart(zmq.NOBLOCK)).event)
-        except zmq.Again:
-            pass
+        events = [said.event for said in monitor.read(self.monitor)]
         for number, event in enumerate(events):
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.problem = ""
@@ -166,8 +161,7 @@ class Dealer:
 
     def close(self) -> None:
         """Close the socket, which still sends for its linger."""
-        self.socket.disable_monitor()
-        self.monitor.close(0)
+        monitor.end(self.socket, self.monitor)
         self.socket.close()
 
 

@@ -141,8 +141,7 @@ class Server:
         for pump in self._pumps:
             pump.stop()
         if self._monitor is not None:
-            self._socket.disable_monitor()
-            self._monitor.close(0)
+            monitor.end(self._socket, self._monitor)
         self._socket.close()
 
     def _receive(self, frames: list[bytes], key: bytes = b"") -> None:

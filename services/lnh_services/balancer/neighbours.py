@@ -23,6 +23,7 @@ ASK_EVERY: Final = 0.5  # seconds, and no later than half way through what is le
 ASK_EVERY_AT_LEAST: Final = 0.05
 ASK_EVERY_ALONE: Final = 2.0  # ... while there is nobody else
 ASK_SECONDS: Final = 2.0
+EXPELLED: Final = "expelled"
 _NOBODY: Final = "there is no other member to work with"
 MARGIN: Final = (
     0.05  # seconds before its lease's end at which a member counts as read-only: this is looked at now and then
@@ -79,6 +80,9 @@ class Neighbours:
         if own is None:
             self.others, self.group = {}, limits.LOCAL_GROUP
             self._alone = "it is not listed with its balancer's key" if view.cluster else "there is no cluster"
+            return
+        if own.state == EXPELLED:  # what it still lists are members of a cluster that it is none of
+            self.others, self.group, self._alone = {}, own.group, "it was removed from the cluster"
             return
         self.group = own.group
         self.others = {member.id: member for member in self._others(own, view.members)}

@@ -108,9 +108,12 @@ class Peers:
         self._answers: Final[dict[bytes, Bundle]] = {}  # to be sent, by who asked
         self._pings = 0
         self._next_ping = self._ticked = 0.0
-        self._listens = False
+        self._works = False  # whether there are others: their work comes in on the port
         self._port: Final = self._bind(settings)
         self._port_monitor: Final = self._port.get_monitor_socket(curve.FAILED_EVENTS)
+        self._quiet.add(
+            self._port, self._port_monitor
+        )  # read at all times: anybody can knock, and some once were members
         self._view: Final = Follower(
             context, directory.membership_for_services, self.neighbours.follow(lambda: self._view.asked_at)
         )
@@ -149,6 +152,8 @@ class Peers:
         for link in list(self._links.values()):
             if link.dealer.monitor in ready:
                 link.dealer.watch()
+        if self._port in ready:
+            self._drain_port()
         if self._port_monitor in ready:
             self._failed_handshakes()
 
@@ -188,8 +193,7 @@ class Peers:
         for link in list(self._links.values()):
             link.dealer.close()
         self._view.dealer.close()
-        self._port.disable_monitor()
-        self._port_monitor.close(0)
+        monitor.end(self._port, self._port_monitor)
         self._port.close()
 
     # --- who there is
@@ -211,14 +215,14 @@ class Peers:
         for other in wanted.values():
             self._connect(now, other)
         self._doors = frozenset(curve.to_z85(other.door).decode() for other in others.values())
-        if bool(others) != self._listens:
-            self._listens = bool(others)
-            if self._listens:  # what is looked at makes every poll slower
+        if bool(others) != self._works:
+            self._works = bool(others)
+            if self._works:  # what is polled makes every poll slower
+                self._quiet.remove(self._port)
                 self._poller.register(self._port, zmq.POLLIN)
-                self._quiet.add(self._port_monitor)
             else:
                 self._poller.unregister(self._port)
-                self._quiet.remove(self._port_monitor)
+                self._quiet.add(self._port)
 
     def _connect(self, now: float, other: Neighbour) -> None:
         socket = self._context.socket(zmq.DEALER)
@@ -299,7 +303,8 @@ class Peers:
         self._pings += 1
         link.pinged[self._pings] = now
         header = wire.request(balancer.PEER_PING.name, self._pings, int(1000 * GONE_AFTER)).pack()
-        link.outbox.add(PING_TAG, header, b"", codec.encode(Empty()))
+        if link.outbox.add(PING_TAG, header, b"", codec.encode(Empty())):
+            self._flush_link(link)
 
     def _heard(self, now: float, link: Link, entry: Entry) -> None:
         """A member said how it stands."""
@@ -450,12 +455,8 @@ class Peers:
     # --- what is rare
 
     def _failed_handshakes(self) -> None:
-        for _ in range(_BURST):
-            try:
-                event = monitor.parse(self._port_monitor.recv_multipart(_NOBLOCK)).event
-            except zmq.Again:
-                return
-            self._note("member's handshake", problem=curve.explain(event))
+        for said in monitor.read(self._port_monitor):
+            self._note("member's handshake", problem=curve.explain(said.event))
 
     def _note(self, what: str, **fields: str) -> None:
         """Count what was dropped; it is logged at powers of two, so that it is seen and never a flood."""

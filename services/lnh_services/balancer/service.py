@@ -454,11 +454,7 @@ class Balancer:
         return shake.domain != ZAP_DOMAIN or self._peers.admits(shake)
 
     def _connection(self) -> None:
-        for _ in range(_BURST):
-            try:
-                said = monitor.parse(self._front_monitor.recv_multipart(_NOBLOCK))
-            except zmq.Again:
-                return
+        for said in monitor.read(self._front_monitor):
             match said.event:
                 case zmq.EVENT_ACCEPTED:
                     self._connections.add(said.value)
@@ -491,9 +487,9 @@ class Balancer:
     def _ping(self) -> None:
         header = wire.request(balancer.HSM_PING.name, 0, int(1000 * _PING_EVERY)).pack()
         body = codec.encode(Empty())
-        for place, outbox in zip(self._router.places, self._outboxes, strict=False):  # own workers alone
-            if place.up:
-                outbox.add(PING_TAG, header, b"", body)
+        for number, outbox in enumerate(self._outboxes):  # own workers alone
+            if self._router.places[number].up and outbox.add(PING_TAG, header, b"", body):
+                self._flush(number)
 
     def _answer_status(self) -> None:
         for _ in range(_BURST):
@@ -556,8 +552,7 @@ class Balancer:
 
     def _close(self) -> None:
         self._quiet.close()
-        self._front.disable_monitor()
-        self._front_monitor.close(0)
+        monitor.end(self._front, self._front_monitor)
         self._peers.close()
         for dealer in (self._follower.dealer, *self._workers):
             dealer.close()

@@ -41,6 +41,7 @@ M = TypeVar("M", bound=Message)
 
 _LOOK_EVERY: Final = 2.0  # seconds between questions to the own services
 _FOLLOW_EVERY: Final = 1.0  # ... and to the own store and the peers
+_KNOCK_EVERY: Final = 5.0  # ... and to those that removed this member, until one of them proves it
 DISMISSALS: Final = "dismissal"  # the table where hsm workers keep them
 
 _log: Final = Log("membership")
@@ -89,6 +90,7 @@ class Membership:
         self._began: Final = time.monotonic()
         self._joining_since: float | None = None
         self._known: Status | None = None
+        self._dismissed_from = b""  # the cluster that removed this member, once the HSM has the proof
         self._running: dict[tuple[str, Message], asyncio.Task[Message]] = {}
         self._enter_handlers()
 
@@ -194,6 +196,10 @@ class Membership:
             await self._port.close()
             await self._peers.close()
             return
+        if status.state == "expelled" and self._dismissed_from == status.cluster:
+            await self._port.close()
+            await self._peers.close()  # it knocks at no former member's port any more
+            return
         await self._port.open(self._keys())
         removed_by = await self._peers.follow(status)
         if removed_by is not None or status.state == "expelled":
@@ -222,6 +228,10 @@ class Membership:
             proof=told.proof if told else b"",
         )
         await self._clients["hsm"].ask(hsm.DEPART, depart, timeout=self._timeout)
+        if depart.proof:
+            self._dismissed_from = status.cluster
+        await self._peers.close()
+        await asyncio.sleep(_KNOCK_EVERY)
 
     # --- this member
 

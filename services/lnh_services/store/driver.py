@@ -413,11 +413,14 @@ class Driver:
         self._arrivals.clear()
 
     def _follow_members(self) -> None:
-        """The member list may have changed, or there is no cluster any more."""
-        if self._cluster != self.replica.cluster:
-            self._cluster = self.replica.cluster
+        """The member list may have changed, or there is no cluster any more: one that is expelled has none."""
+        cluster = self.replica.cluster if self.replica.expelled is None else ClusterId(b"")
+        if self._cluster != cluster:
+            self._cluster = cluster
             self._peers.leave()
             self._others, self._removed = (), ()
+        if not cluster:
+            return
         others = tuple(info for info in self.replica.members if info.id != self.replica.member)
         removed = self.replica.standing.removed
         if others != self._others or removed is not self._removed:

@@ -36,6 +36,7 @@ QUEUE_BYTES: Final = 64 * limits.MIB  # what waits for one member
 QUEUE_MESSAGES: Final = 16_384
 REMOVED_IDLE: Final = 10.0  # seconds a connection to a removed member stays after the last word
 _HIGH_WATER_MARK: Final = 16  # messages in libzmq, beyond our own queue
+_HANDSHAKE_BYTES: Final = 1024  # the largest frame of CURVE's handshake, and some more
 
 _REPLICA: Final = "store.replica"
 _SNAPSHOT: Final = "store.snapshot"
@@ -167,14 +168,14 @@ class Peers:
         _common_options(socket)
         socket.immediate = True  # safe where nothing is received (bus/dealer.py)
         socket.sndhwm = _HIGH_WATER_MARK
+        socket.rcvhwm, socket.maxmsgsize = 1, _HANDSHAKE_BYTES  # nothing is received on it
         socket.reconnect_ivl = 50
         socket.reconnect_ivl_max = 500
         socket.connect_timeout = 1000
         curve.connect(socket, curve.to_z85(info.key), self._keys)
-        monitor = socket.get_monitor_socket(curve.LINK_EVENTS)
-        link = _Link(info, socket, monitor, used=self._loop.time())
+        link = _Link(info, socket, socket.get_monitor_socket(curve.LINK_EVENTS), used=self._loop.time())
         # A DEALER's pump is woken when it can be written to as well.
-        link.pumps += [Pump(monitor, lambda frames: self._on_event(link, frames))]
+        link.pumps += [Pump(link.monitor, lambda frames: self._on_event(link, frames))]
         self._loop.add_reader(int(socket.getsockopt(zmq.FD)), self._flush, link)
         self._find(link)
         self._links[id_] = link
@@ -200,8 +201,7 @@ class Peers:
         for pump in link.pumps:
             pump.stop()
         self._loop.remove_reader(int(link.socket.getsockopt(zmq.FD)))
-        link.socket.disable_monitor()
-        link.monitor.close(0)
+        monitor.end(link.socket, link.monitor)
         link.socket.close(0)
 
     def is_connected(self, member: MemberId) -> bool:
@@ -219,11 +219,9 @@ class Peers:
         for pump in self._pumps:
             pump.stop()
         self._pumps.clear()
-        if self._router is not None:
-            self._router.disable_monitor()
-        for socket in (self._monitor, self._router):
-            if socket is not None:
-                socket.close(0)
+        if self._router is not None and self._monitor is not None:
+            monitor.end(self._router, self._monitor)
+            self._router.close(0)
         self._monitor = self._router = None
 
     def close(self) -> None:
