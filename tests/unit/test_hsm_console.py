@@ -380,6 +380,14 @@ def test_the_so_resets_nobody_but_admins(desk: Desk) -> None:
                 console.APPLIANCE_RESET_ADMIN,
                 console.ResetAdmin(so_password=SO, admin="mia", password="reset password"),
             )
+        # A store that serves the admin's record for hers does not change who she is.
+        items = desk.store.items.storage.items
+        items["user", b"", genesis.user_id("mia")] = items["user", b"", genesis.user_id("alice")]
+        with pytest.raises(errors.SealBroken, match="was asked for user"):
+            await desk.ask(
+                console.APPLIANCE_RESET_ADMIN,
+                console.ResetAdmin(so_password=SO, admin="mia", password="reset password"),
+            )
 
     def with_po(desk: Desk) -> HsmState:
         state = desk.vault.opened

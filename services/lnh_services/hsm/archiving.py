@@ -11,8 +11,9 @@ from lnh_common.bus.server import Call, Server
 from lnh_common.errors import NoCluster, NotPossible
 from lnh_common.messages import backup, store
 from lnh_common.messages.base import Empty
-from lnh_services.hsm import archives
-from lnh_services.hsm.belonging import STORE_SECONDS, Asks
+from lnh_services.hsm import answers, archives
+from lnh_services.hsm.answers import Asks
+from lnh_services.hsm.belonging import STORE_SECONDS
 from lnh_services.hsm.records import CLUSTER_RECORD, ClusterRecord, Records, RunRecord
 from lnh_services.hsm.state import Cluster, Phase
 from lnh_services.hsm.vault import Vault
@@ -87,7 +88,7 @@ class Archiving:
     async def records(self, cluster: Cluster) -> Records:
         """The means to read and make records of the present instance; raises NoCluster where there is none yet."""
         where = cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
-        item = (await self._store.ask(store.GET, store.Get(key=where), timeout=STORE_SECONDS)).item
+        item = await answers.fetch(self._store, where, STORE_SECONDS)
         if item is None:
             raise NoCluster("this member's store does not hold the cluster's records yet")
         return cluster.records_of(item)

@@ -16,7 +16,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
 
@@ -39,16 +39,14 @@ from lnh_common.errors import (
 )
 from lnh_common.events import Log
 from lnh_common.messages import console, hsm, membership, store
-from lnh_common.messages.base import Empty, Message, Operation
+from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.store import MemberInfo
 from lnh_common.versions import check_compatible
 from lnh_services.hsm import dismissals, genesis, invitations, joining
+from lnh_services.hsm.answers import Asks
 from lnh_services.hsm.joining import Invitation
 from lnh_services.hsm.state import Cluster, Joining, Phase
 from lnh_services.hsm.vault import Vault
-
-Q = TypeVar("Q", bound=Message)
-R = TypeVar("R", bound=Message)
 
 STORE_SECONDS: Final = 5.0
 STATUS_SECONDS: Final = 2.0
@@ -63,12 +61,6 @@ FINAL: Final = (
 )  # fmt: skip
 
 _log: Final = Log("hsm.belonging")
-
-
-class Asks(Protocol):
-    """The asking end of the bus, as `bus.client.Client` is."""
-
-    async def ask(self, operation: Operation[Q, R], message: Q, *, timeout: float) -> R: ...
 
 
 class Desk(Protocol):

@@ -14,8 +14,9 @@ from lnh_common.events import Log
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
 from lnh_common.messages.hsm import ChannelSeed
-from lnh_services.hsm import channel_sharing
-from lnh_services.hsm.belonging import STATUS_SECONDS, STORE_SECONDS, Asks
+from lnh_services.hsm import answers, channel_sharing
+from lnh_services.hsm.answers import Asks
+from lnh_services.hsm.belonging import STATUS_SECONDS, STORE_SECONDS
 from lnh_services.hsm.channel_epochs import with_seed
 from lnh_services.hsm.channel_sharing import CHANNEL_RECORD
 from lnh_services.hsm.joining import Identity
@@ -67,20 +68,20 @@ class ChannelKeeper:
     async def _records(self, cluster: Cluster) -> Records | None:
         """None while this member's store holds no cluster yet."""
         where = cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
-        item = (await self._store.ask(store.GET, store.Get(key=where), timeout=STORE_SECONDS)).item
+        item = await answers.fetch(self._store, where, STORE_SECONDS)
         return cluster.records_of(item) if item else None
 
     async def _introduce(self, cluster: Cluster, records: Records) -> None:
         """Have this HSM's public keys known, once."""
         where = records.key_of(HsmRecord, cluster.member)
-        if (await self._store.ask(store.GET, store.Get(key=where, body=False), timeout=STORE_SECONDS)).item is None:
+        if await answers.fetch(self._store, where, STORE_SECONDS, body=False) is None:
             identity = Identity.of(self._vault.opened.identity)
             mine = HsmRecord(member=cluster.member, sign=identity.sign, receive=identity.receive)
             await self._commit(cluster, records, records.put(mine, cluster.member, 0))
 
     async def _shared(self, records: Records) -> tuple[ChannelRecord | None, int]:
         where = records.key_of(ChannelRecord, CHANNEL_RECORD)
-        item = (await self._store.ask(store.GET, store.Get(key=where), timeout=STORE_SECONDS)).item
+        item = await answers.fetch(self._store, where, STORE_SECONDS)
         return (records.read(ChannelRecord, item), item.version) if item else (None, 0)
 
     def _take(self, shared: ChannelRecord | None) -> None:
@@ -104,9 +105,8 @@ class ChannelKeeper:
         if cluster is None:
             return
         table = records.key_of(HsmRecord, b"").table
-        page = await self._store.ask(
-            store.SCAN, store.Scan(table=table, limit=_MEMBERS_AT_ONCE, body=True), timeout=STORE_SECONDS
-        )
+        scan = store.Scan(table=table, limit=_MEMBERS_AT_ONCE, body=True)
+        page = await answers.fetch_page(self._store, scan, STORE_SECONDS)
         known = [records.read(HsmRecord, item) for item in page.items]
         if all(each.member != cluster.member for each in known):
             return  # not introduced itself yet, it would share what it cannot take

@@ -41,8 +41,9 @@ from lnh_common.messages import console, objects, store
 from lnh_common.messages.base import OPERATIONS, Effect, Empty, Message, Operation
 from lnh_common.messages.hsm import AuditEntry, Derive
 from lnh_common.messages.session import Role
-from lnh_services.hsm import anchor, audit, credentials, genesis, guesses, rules
-from lnh_services.hsm.belonging import STATUS_SECONDS, STORE_SECONDS, Asks, Belonging
+from lnh_services.hsm import anchor, answers, audit, credentials, genesis, guesses, rules
+from lnh_services.hsm.answers import Asks
+from lnh_services.hsm.belonging import STATUS_SECONDS, STORE_SECONDS, Belonging
 from lnh_services.hsm.hardening import Hardening
 from lnh_services.hsm.keys import KEY_BYTES
 from lnh_services.hsm.mechanisms import IvSource
@@ -395,7 +396,7 @@ class Console:
             return
         if head.index == self._anchored or head.signer != state.identity_public().hex():
             return
-        kept = (await self._ask_store(store.GET, store.Get(key=anchor.key_of(cluster.member)))).item
+        kept = await self._fetch(anchor.key_of(cluster.member))
         await self._ask_store(store.COMMIT, anchor.commit(head, cluster.member, kept, int(self._clock() * 1000)))
         self._anchored = head.index
 
@@ -480,11 +481,11 @@ class Console:
         if here.lease_ms != limits.LEASE_MS:
             await self._ask_store(store.TERMS, store.SetTerms(lease_ms=here.lease_ms))
         where = cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
-        got = await self._ask_store(store.GET, store.Get(key=where))
-        if got.item is None:
+        item = await self._fetch(where)
+        if item is None:
             await self._ask_store(store.COMMIT, genesis.first_commit(state, int(self._clock() * 1000)))
         else:
-            cluster.records().read(ClusterRecord, got.item)
+            cluster.records().read(ClusterRecord, item)
         return cluster
 
     async def _show_cluster(self, _: Empty) -> console.ConsoleCluster:
@@ -513,6 +514,9 @@ class Console:
     async def _ask_store(self, operation: Operation[Q, R], message: Q) -> R:
         return await self._store.ask(operation, message, timeout=STORE_SECONDS)
 
+    async def _fetch(self, key: store.Key) -> store.Item | None:
+        return await answers.fetch(self._store, key, STORE_SECONDS)
+
     async def _check_store_empty(self) -> None:
         status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
         if status.cluster:
@@ -528,10 +532,10 @@ class Console:
 
     async def _records(self, cluster: Cluster) -> Records:
         """Of the cluster's present instance."""
-        got = await self._ask_store(store.GET, store.Get(key=cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)))
-        if got.item is None:
+        item = await self._fetch(cluster.records().key_of(ClusterRecord, CLUSTER_RECORD))
+        if item is None:
             raise NotPossible("this member's store does not hold the cluster's records yet: it has just joined")
-        return cluster.records_of(got.item)
+        return cluster.records_of(item)
 
     async def _users_of(self, cluster: Cluster) -> tuple[str, ...]:
         """Of the cluster, as far as this member's store has them: none while a joining one is still empty."""
@@ -540,18 +544,19 @@ class Console:
         except NotPossible:
             return ()
         table = records.key_of(UserRecord, b"").table
-        found = await self._ask_store(store.SCAN, store.Scan(table=table, limit=_USERS_SHOWN, body=True))
+        scan = store.Scan(table=table, limit=_USERS_SHOWN, body=True)
+        found = await answers.fetch_page(self._store, scan, STORE_SECONDS)
         return tuple(sorted(records.read(UserRecord, item).name for item in found.items))
 
     async def _reset_in_cluster(self, cluster: Cluster, name: str, kept: KeptPassword) -> None:
         records = await self._records(cluster)
         user_key = records.key_of(UserRecord, genesis.user_id(name))
-        user = (await self._ask_store(store.GET, store.Get(key=user_key))).item
+        user = await self._fetch(user_key)
         if user is None:
             raise NameUnknown(f"no appliance user {name}")
         rules.check_is_admin(name, records.read(UserRecord, user).role)
         where = credentials.credential_id(Role.USER, name)
-        old = (await self._ask_store(store.GET, store.Get(key=records.key_of(CredentialRecord, where)))).item
+        old = await self._fetch(records.key_of(CredentialRecord, where))
         now = self._clock()
         new = credentials.new_record(
             kept.material(), role=Role.USER, smk=cluster.newest_smk(), cluster=cluster.id, now=int(now), name=name
@@ -568,7 +573,8 @@ class Console:
         scope = guesses.scope(records, Role.USER, admin, b"")
         for _ in range(_FORGIVE_TRIES):
             locks = store.Scan(table=guesses.TABLE, scope=scope, limit=guesses.CLEARED_AT_ONCE, body=True)
-            changes = tuple(guesses.clear(records, (await self._ask_store(store.SCAN, locks)).items))
+            found = await answers.fetch_page(self._store, locks, STORE_SECONDS)
+            changes = tuple(guesses.clear(records, found.items))
             if not changes:
                 return
             with suppress(VersionConflict):  # somebody is guessing just now
@@ -605,7 +611,7 @@ class Console:
         cluster = self._vault.state.cluster if self._vault.state else None
         if public is None or cluster is None or cluster.phase is not Phase.CREATED:
             return None
-        item = (await self._ask_store(store.GET, store.Get(key=anchor.key_of(cluster.member)))).item
+        item = await self._fetch(anchor.key_of(cluster.member))
         return anchor.read(item, public) if item else None
 
     async def _show_audit(self, request: console.AuditPage) -> console.AuditRecords:

@@ -19,7 +19,8 @@ from typing import Final, Generic, TypeVar
 from lnh_common import codec, limits
 from lnh_common.errors import Busy, StateRolledBack
 from lnh_common.messages.hsm import SEEN, Mark, Seen
-from lnh_common.messages.store import GET, SCAN, Change, Delete, Get, Item, Key, Put, Scan
+from lnh_common.messages.store import Change, Delete, Item, Key, Put, Scan
+from lnh_services.hsm import answers
 from lnh_services.hsm.records import (
     TABLES,
     AttemptsRecord,
@@ -117,31 +118,30 @@ class Items:
     def get(self, key: Key, read: Callable[[Item], T], *, body: bool = True) -> Steps[Read[T]]:
         """An item as `read` reads it, which raises if it is not authentic.
 
-        Raises StateRolledBack.
+        Raises StateRolledBack, and SealBroken for another item than this.
         """
         at_least = (yield from self.highest([key]))[0]
-        got = yield from ask(Peer.STORE, GET, Get(key=key, body=body))
-        item = got.item
+        item, current = yield from answers.get(key, body=body)
         if item is None:
             if key.table in ABSENCE_ALLOWS:
                 yield from self.used([(key, (0, 0), at_least)])
-            return Read(None, 0, got.current)
+            return Read(None, 0, current)
         found = read(item)
         age = (_born(found), item.version)
-        if age < at_least and not got.current:
+        if age < at_least and not current:
             raise Busy(f"this member has not caught up with its cluster yet: {key.table} {key.id.hex()}")
         yield from self.used([(key, age, at_least)])
-        return Read(found, item.version, got.current)
+        return Read(found, item.version, current)
 
     def page(self, scan: Scan, read: Callable[[Item], T]) -> Steps[tuple[list[tuple[Item, T]], bool]]:
-        """A page of items as `read` reads them, and whether there are more; raises StateRolledBack.
+        """A page of items as `read` reads them, and whether there are more; raises StateRolledBack, SealBroken.
 
         What is on it is known only when it is there. So something older than the core knows may have changed just now:
         it is read again, and must then be as new as was said.
         """
         at_least: dict[bytes, Age] = {}
         while True:
-            page = yield from ask(Peer.STORE, SCAN, scan)
+            page = yield from answers.scan(scan)
             found = [(item, read(item)) for item in page.items]
             ages = [(item.key, (_born(one), item.version)) for item, one in found]
             yield from self.used([(key, age, at_least.get(key.id, age)) for key, age in ages])

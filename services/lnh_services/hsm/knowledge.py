@@ -20,7 +20,7 @@ from lnh_services.hsm.credentials import Smk
 from lnh_services.hsm.freshness import Items, Read
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.objects import KeyringKeys
-from lnh_services.hsm.records import CLUSTER_RECORD, TABLES, ClusterRecord, Record, Records
+from lnh_services.hsm.records import CLUSTER_RECORD, NAMES, TABLES, ClusterRecord, Record, Records
 from lnh_services.hsm.steps import Steps
 
 T = TypeVar("T")
@@ -50,6 +50,14 @@ class Identity:
     def seed(self, epoch: int) -> hsm.ChannelSeed | None:
         """The channel seed of an epoch that is still in use."""
         return next((seed for seed in self.secrets.channel if seed.epoch == epoch), None)
+
+
+def _named(record: R, name: str) -> R:
+    """The record, if it is of this name or of any is asked for; raises SealBroken."""
+    own = getattr(record, NAMES[type(record)]) if name else name
+    if own != name:
+        raise SealBroken(f"the store was asked for {TABLES[type(record)]} {name!r} and served {own!r}")
+    return record
 
 
 @dataclass(eq=False)
@@ -218,22 +226,36 @@ class Knowledge:
     def page(
         self, kind: type[R], *, name: str = "", after: bytes = b"", limit: int = limits.PAGE_ITEMS
     ) -> Steps[tuple[list[tuple[R, int]], bool]]:
-        """A page of a table's records (of those with this name) with their versions, by id; whether there are more."""
+        """A page of a table's records (of those with this name) with their versions, by id; whether there are more.
+
+        Raises SealBroken for one of another name: the tag that the store finds it by is under no seal.
+        """
         records = yield from self.started()
         tags = (records.tag(name),) if name else ()
         scan = store.Scan(table=TABLES[kind], tags=tags, after=after, limit=limit, body=True)
-        found, more = yield from self._items(records).page(scan, lambda item: records.read(kind, item))
+        found, more = yield from self._items(records).page(scan, lambda item: _named(records.read(kind, item), name))
         return [(record, item.version) for item, record in found], more
+
+    def named(self, kind: type[R], name: str) -> Steps[tuple[R, int] | None]:
+        """The record of this name and its version, as the store has it now, or None; raises SealBroken for two."""
+        found, more = yield from self.page(kind, name=name, limit=2)
+        if more or len(found) > 1:
+            raise SealBroken(f"the store served two {TABLES[kind]} records named {name!r}, and a name is given once")
+        return found[0] if found else None
 
     def scan_all(self, kind: type[R]) -> Steps[list[R]]:
         """Every record of a small table."""
+        return [record for _, record in (yield from self.scan_items(kind))]
+
+    def scan_items(self, kind: type[R]) -> Steps[list[tuple[store.Item, R]]]:
+        """Every record of a small table, with the item that it is kept in."""
         records = yield from self.started()
-        found: list[R] = []
+        found: list[tuple[store.Item, R]] = []
         after, more = b"", True
         while more:
             scan = store.Scan(table=TABLES[kind], after=after, limit=1024, body=True)
             page, more = yield from self._items(records).page(scan, lambda item: records.read(kind, item))
-            found += [record for _, record in page]
+            found += page
             after = page[-1][0].key.id if page else after
         return found
 

@@ -233,6 +233,9 @@ TABLES: Final[dict[type[Record], str]] = {
 
 RECORD_TABLES: Final = frozenset(TABLES.values())
 
+NAMES: Final[dict[type[Record], str]] = {UserRecord: "name", ClientRecord: "name", KeyringRecord: "label"}
+"""The field that a record is looked up by, where its table is searched for names (`Records.tag`)."""
+
 
 @dataclass(frozen=True)
 class Records:

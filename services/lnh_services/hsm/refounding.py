@@ -15,8 +15,9 @@ from lnh_common.errors import AlreadyDone, NoCluster, NotPossible
 from lnh_common.messages import backup, console, store
 from lnh_common.messages.base import Empty, Message
 from lnh_services.hsm import genesis
+from lnh_services.hsm.answers import Asks
 from lnh_services.hsm.archiving import Archiving
-from lnh_services.hsm.belonging import STATUS_SECONDS, STORE_SECONDS, Asks, Desk
+from lnh_services.hsm.belonging import STATUS_SECONDS, STORE_SECONDS, Desk
 from lnh_services.hsm.console import Surroundings
 from lnh_services.hsm.restoring import Restoring
 from lnh_services.hsm.state import Cluster

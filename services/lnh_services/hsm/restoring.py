@@ -56,9 +56,10 @@ from lnh_common.messages.backup import CHANGES_SHOWN, Changed, Row
 from lnh_common.messages.base import Empty
 from lnh_common.messages.store import Item, Key
 from lnh_services.archived import parse_tags
-from lnh_services.hsm import anchor, archives, dismissals
+from lnh_services.hsm import anchor, answers, archives, dismissals
+from lnh_services.hsm.answers import Asks
 from lnh_services.hsm.archiving import Archiving
-from lnh_services.hsm.belonging import STATUS_SECONDS, STORE_SECONDS, Asks, Desk
+from lnh_services.hsm.belonging import STATUS_SECONDS, STORE_SECONDS, Desk
 from lnh_services.hsm.records import (
     CLUSTER_RECORD,
     RECORD_TABLES,
@@ -211,7 +212,7 @@ class Restoring:
 
     async def _present(self, cluster: Cluster) -> Records | None:
         where = cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
-        item = (await self._store.ask(store.GET, store.Get(key=where), timeout=STORE_SECONDS)).item
+        item = await answers.fetch(self._store, where, STORE_SECONDS)
         return cluster.records_of(item) if item else None
 
     async def rows(self, asked: backup.RestoreRows) -> None:
@@ -325,7 +326,7 @@ class Restoring:
             others: another member's, which carries it out itself if it lives: it has until the next look.
         """
         async with self._regrouping:
-            item = (await self._store.ask(store.GET, store.Get(key=_GROUPING), timeout=STORE_SECONDS)).item
+            item = await answers.fetch(self._store, _GROUPING, STORE_SECONDS)
             seen, self._noted = self._noted, item.version if item is not None else 0
             if others and self._noted != seen:
                 return
@@ -414,7 +415,7 @@ class Restoring:
         more = True
         while more:
             scan = store.Scan(table=table, after=found[-1].key.id if found else b"", limit=_PAGE, body=True)
-            page = await self._store.ask(store.SCAN, scan, timeout=STORE_SECONDS)
+            page = await answers.fetch_page(self._store, scan, STORE_SECONDS)
             found += page.items
             more = page.more
         return found

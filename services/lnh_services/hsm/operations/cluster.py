@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -10,7 +11,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from lnh_common import channel
-from lnh_common.errors import ActionProhibited, ArgumentInvalid, ClientUnknown, KeyringUnknown, LnhError, NameUnknown
+from lnh_common.errors import (
+    ActionProhibited,
+    ArgumentInvalid,
+    ClientUnknown,
+    KeyringUnknown,
+    LnhError,
+    NameUnknown,
+    NotPossible,
+)
 from lnh_common.messages import backup, balancer, membership, store
 from lnh_common.messages.admin import (
     AddUser,
@@ -31,6 +40,7 @@ from lnh_common.messages.admin import (
 from lnh_common.messages.base import Empty, Operation
 from lnh_common.messages.overview import SEEN, Overview
 from lnh_common.messages.session import Role, Ways, WayView
+from lnh_common.versions import lacking_restores
 from lnh_services.hsm import credentials
 from lnh_services.hsm import policy as rules
 from lnh_services.hsm.operations import terms
@@ -39,6 +49,7 @@ from lnh_services.hsm.operations.policies import change_policy
 from lnh_services.hsm.permissions import BUILTIN_ROLES
 from lnh_services.hsm.policy import Policy
 from lnh_services.hsm.records import (
+    TABLES,
     ClientRecord,
     CredentialRecord,
     KeyringRecord,
@@ -142,10 +153,10 @@ def list_clients(worker: WorkerCore, request: Request[Empty]) -> Steps[Clients]:
 
 
 def _named_client(worker: WorkerCore, name: str) -> Steps[tuple[ClientRecord, int]]:
-    found, _ = yield from worker.page(ClientRecord, name=name)
-    if not found:
+    found = yield from worker.named(ClientRecord, name)
+    if found is None:
         raise ClientUnknown(f"no client {name!r} is registered here")
-    return found[0]
+    return found
 
 
 def revoke_client(worker: WorkerCore, request: Request[ClientRef]) -> Steps[Empty]:
@@ -179,17 +190,34 @@ def _assign(worker: WorkerCore, request: Request[Assignment], *, assigned: bool)
     kept = tuple(each for each in client.keyrings if each != keyring)
     changed = msgspec.structs.replace(client, keyrings=(*kept, keyring) if assigned else kept)
     still = assigned
+    guards: list[store.Change] = []
     if not assigned:
-        others = yield from worker.scan_all(ClientRecord)
-        still = any(keyring in other.keyrings for other in others if other.id != client.id and not other.revoked)
+        others = yield from worker.scan_items(ClientRecord)
+        still = any(keyring in each.keyrings for _, each in others if each.id != client.id and not each.revoked)
+        if record.assigned and not still:
+            guards = [(yield from _nobody_else(item for item, _ in others))]
     yield from worker.commit(
         request,
         [
+            *guards,
             records.put(changed, client.id, version, unique=client.name),
             records.put(msgspec.structs.replace(record, assigned=still), keyring, keyring_version, unique=record.label),
         ],
     )
     return Empty()
+
+
+def _nobody_else(clients: Iterable[store.Item]) -> Steps[store.Change]:
+    """The change that has a commit refused where there are other clients than these.
+
+    A keyring is shown to every client because none of these has it: a store that leaves one out would decide that.
+    """
+    view = yield from ask(Peer.MEMBERSHIP, membership.STATUS, Empty())
+    old = lacking_restores(each.product for each in view.members)
+    if old:
+        raise NotPossible(f"a keyring is given to every client once no member runs version {', '.join(old)} any more")
+    versions = store.versions_hash((item.key.id, item.version) for item in clients)
+    return store.Unchanged(key=store.Key(table=TABLES[ClientRecord]), hash=versions)
 
 
 # --- the cluster

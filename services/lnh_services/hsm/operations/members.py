@@ -16,7 +16,7 @@ from lnh_common.errors import LnhError, NameUnknown
 from lnh_common.messages import hsm, membership, store
 from lnh_common.messages.admin import ChangeMember, DeleteMember, InvitationView, LookAtDivergent, MemberRef, Remark
 from lnh_common.messages.base import Empty, Operation
-from lnh_services.hsm import dismissals
+from lnh_services.hsm import answers, dismissals
 from lnh_services.hsm.records import CLUSTER_RECORD, OPENING_RECORD, OpeningRecord
 from lnh_services.hsm.steps import Peer, Steps, ask
 from lnh_services.hsm.worker_core import Request, WorkerCore
@@ -108,8 +108,8 @@ def _dismissed(
     remarks = [done.remark] if done.remark else []
     try:
         if order.member != worker.secrets().secrets.member:
-            kept = yield from ask(Peer.STORE, store.GET, store.Get(key=dismissals.key(order.member), body=False))
-            if kept.item is None:  # else an earlier order's is there
+            kept, _ = yield from answers.get(dismissals.key(order.member), body=False)
+            if kept is None:  # else an earlier order's is there
                 yield from worker.commit(request, [dismissals.put(order.member, order.proof)])
     except LnhError as error:
         remarks.append(f"its dismissal could not be kept ({error})")

@@ -22,7 +22,7 @@ from lnh_common.errors import (
 from lnh_common.messages import hsm, store
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import Credential, Role
-from lnh_services.hsm import credentials, guesses
+from lnh_services.hsm import answers, credentials, guesses
 from lnh_services.hsm.guesses import Counted, Locks, Outcome
 from lnh_services.hsm.records import AttemptsRecord, CredentialRecord, HolderLockRecord, LockRecord
 from lnh_services.hsm.steps import Peer, Steps, ask
@@ -198,7 +198,7 @@ def forgive(worker: WorkerCore, role: Role, name: str = "", keyring: bytes = b""
     scope = guesses.scope(records, role, name, keyring)
     for _ in range(_RESERVE_TRIES):
         locks = store.Scan(table=guesses.TABLE, scope=scope, limit=guesses.CLEARED_AT_ONCE, body=True)
-        found = yield from ask(Peer.STORE, store.SCAN, locks)
+        found = yield from answers.scan(locks)
         changes = guesses.clear(records, found.items)
         if not changes or (yield from worker.own_commit(*changes)):
             return
