@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -12,11 +13,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lnh_common import limits
 from lnh_common.errors import AuditFailed, SealBroken
 from lnh_common.messages.hsm import AuditEntry
 from lnh_common.messages.store import Item, Put
 from lnh_services.hsm import anchor, audit
 from lnh_services.hsm.audit import Trail, page, verify
+from lnh_services.hsm.refusals import Refusals
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 PUBLIC = KEY.public_key().public_bytes_raw()
@@ -270,3 +273,116 @@ def test_an_anchor_proves_what_was_cut_off_or_replaced(path: Path) -> None:
     assert f"line {head.index - 1}:" in audit.Reading(path).verify(PUBLIC, kept).problem
     with pytest.raises(SealBroken):
         anchor.read(item, Ed25519PrivateKey.generate().public_key().public_bytes_raw())
+
+
+def refusal(
+    who: str = "alice", target: str = "key", peer: str = "client-1", outcome: str = "PermissionDenied"
+) -> AuditEntry:
+    return AuditEntry(identity=who, role="", operation="user.add", target=target, outcome=outcome, peer=peer)
+
+
+def test_refusals_that_repeat_are_one_record_a_minute_with_a_count(path: Path) -> None:
+    trail = opened(path)
+    for number in range(4000):
+        trail.append([refusal(target=f"user {number % 2}")], NOW + number)
+    trail.tell_refusals(NOW + 59_999)
+    assert [record["outcome"] for record in page(path, 0, 99)] == ["ok", "PermissionDenied"]
+    trail.tell_refusals(NOW + 60_000)
+    trail.tell_refusals(NOW + 60_001)
+    *_, last = page(path, 0, 99)
+    assert (last["identity"], last["target"], last["outcome"]) == ("alice", "", "PermissionDenied")
+    assert last["detail"] == {"count": 3999, "first": NOW + 1, "last": NOW + 3999}
+    trail.append([refusal()], NOW + 60_002)
+    trail.tell_refusals(NOW, all_of_them=True)
+    report = verify(path, None)
+    assert (report.records, report.problem) == (4, "")
+
+
+def test_a_count_names_who_was_refused_as_far_as_it_may(path: Path) -> None:
+    trail = opened(path)
+    for number in range(100):
+        trail.append([refusal(who=f"name {number % 20}", peer="stranger")], NOW)
+    trail.tell_refusals(NOW + 60_000)
+    *_, last = page(path, 0, 99)
+    assert last["identity"] == "several"
+    assert last["detail"]["count"] == 99
+    assert len(last["detail"]["identities"]) == limits.REFUSED_IDENTITIES
+    assert sum(last["detail"]["identities"].values()) + last["detail"]["others"] == 99
+
+
+def test_what_is_no_refusal_or_of_another_kind_is_a_record_of_its_own(path: Path) -> None:
+    trail = opened(path)
+    trail.append([entry(), entry(), refusal(), refusal(peer="client-2"), refusal(outcome="SealBroken")], NOW)
+    assert len(page(path, 0, 99)) == 6
+
+
+def test_a_kind_that_was_quiet_for_a_minute_is_recorded_anew(path: Path) -> None:
+    trail = opened(path)
+    for minute in range(3):
+        trail.append([refusal()], NOW + minute * 60_000)
+        trail.tell_refusals(NOW + (minute + 1) * 60_000)
+    assert [record["detail"] for record in page(path, 0, 99)[1:]] == [{}, {}, {}]
+
+
+def test_a_refusal_that_could_not_be_written_is_counted(path: Path) -> None:
+    trail = opened(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, hard))
+    try:
+        for _ in range(2):
+            with suppress(AuditFailed):
+                trail.append([refusal()], NOW)
+        with pytest.raises(AuditFailed):
+            trail.tell_refusals(NOW + 60_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    trail.tell_refusals(NOW + 60_000)
+    *_, last = page(path, 0, 99)
+    assert last["detail"]["count"] == 2
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.sampled_from("abc"),
+            st.sampled_from(["PermissionDenied", "SealBroken"]),
+            st.integers(-30_000, 90_000),
+        ),
+        max_size=200,
+    )
+)
+def test_however_refusals_come_each_is_told_once_and_records_are_bounded(
+    events: list[tuple[int, str, str, int]],
+) -> None:
+    refusals, told, now, minutes = Refusals(), 0, NOW, 1
+    written = 0
+    for who, peer, outcome, step in events:
+        now += step
+        minutes += step < 0 or step >= 60_000
+        due = refusals.due(now)
+        refusals.written(now)
+        kept = refusals.sift([refusal(who=f"name {who}", peer=peer, outcome=outcome)], now)
+        told += len(kept) + sum(each.detail["count"] for each in due)
+        written += len(kept) + len(due)
+    told += sum(each.detail["count"] for each in refusals.due(now, all_of_them=True))
+    assert told == len(events)
+    assert written <= 6 * 2 * (minutes + (now - NOW) // 60_000 + len(events) // 20 + 2)
+
+
+def test_more_kinds_than_are_kept_are_counted_as_one() -> None:
+    refusals = Refusals()
+    kept = [
+        each for number in range(limits.REFUSAL_KINDS + 50) for each in refusals.sift([refusal(peer=str(number))], NOW)
+    ]
+    assert len(kept) == limits.REFUSAL_KINDS
+    (told,) = refusals.due(NOW, all_of_them=True)
+    assert (told.operation, told.outcome, told.detail["count"]) == ("several", "refused", 50)
+
+
+def test_a_report_counts_the_lines_that_are_signatures(path: Path) -> None:
+    written(path)
+    report = verify(path, PUBLIC)
+    lines = path.read_bytes().count(b"\n")
+    assert (report.records, report.signatures) == (6, 2)
+    assert report.records + report.signatures == lines

@@ -33,6 +33,10 @@ def verify(options: ConsoleOptions) -> None:
     shown = terminal.fields(report)
     if not options.json and not report.problem:
         shown["problem"] = "none: the chain holds"
+        shown["indexes"] = (
+            f"1 to {report.records + report.signatures}, none is missing; the {report.signatures} without a record are "
+            "the signatures between them, which `lnh audit show` leaves out"
+        )
     options.record(shown)
     if report.problem:
         terminal.refuse(report.problem, "keep the file as evidence, and compare it with a copy")

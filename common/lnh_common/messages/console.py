@@ -192,6 +192,7 @@ class AuditReport(Message):
         signed: of them, covered by a head this HSM signed.
         anchored: of them, covered by the head in the cluster's replicated log.
         head: the hash of the last line that holds.
+        signatures: lines that are heads. Each has an index of its own, which no record has.
     """
 
     records: int
@@ -199,6 +200,7 @@ class AuditReport(Message):
     head: str
     anchored: int = 0
     problem: str = ""
+    signatures: int = 0
 
 
 class AuditPage(Message):

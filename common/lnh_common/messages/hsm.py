@@ -77,6 +77,8 @@ class AuditEntry(Message):
         target: what it was done to; a name or hex id, never a value.
         outcome: `ok`, or the name of the error.
         detail: what else one must know to understand the line; never a secret.
+        peer: of a refusal before anything was done, which peer was refused: those that repeat are counted together. It
+            is not in the line; "" for everything else, which is always a line of its own.
     """
 
     identity: str
@@ -85,6 +87,7 @@ class AuditEntry(Message):
     target: str
     outcome: str
     detail: dict[str, Any] = {}
+    peer: str = ""
 
 
 class Audit(Message):

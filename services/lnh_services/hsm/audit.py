@@ -35,6 +35,7 @@ from lnh_common.events import Log
 from lnh_common.messages.console import AuditReport
 from lnh_common.messages.hsm import AuditEntry
 from lnh_services.durable import sync_directory
+from lnh_services.hsm.refusals import Refusals
 
 FORMAT: Final = "lnh-audit-1"
 HEAD_FORMAT: Final = "lnh-audit-head-1"
@@ -163,6 +164,7 @@ class Trail:
         self._problem = ""
         self._notes: tuple[AuditEntry, ...] = ()  # to be said first, as soon as the disk takes it
         self._head: HeadLine | None = None
+        self._refusals: Final = Refusals()
 
     @property
     def head(self) -> HeadLine | None:
@@ -198,11 +200,29 @@ class Trail:
     def append(self, entries: Sequence[AuditEntry], now: int, *, durable: bool = False) -> int:
         """Write records; they are in the operating system's hands, and on the disk if `durable`.
 
-        Returns the last one's index. Raises AuditFailed, and then none of them is in the trail.
+        Refusals that repeat are counted, and written by `tell_refusals`.
+
+        Returns the last line's index. Raises AuditFailed, and then none of them is in the trail.
         """
+        sifted = self._refusals.sift(entries, now)
+        try:
+            self._append((*self._notes, *sifted), now, durable=durable)
+        except AuditFailed:
+            self._refusals.missed(sifted, now)
+            raise
+        self._notes = ()
+        return self._position.index
+
+    def tell_refusals(self, now: int, *, all_of_them: bool = False) -> None:
+        """Write what was counted for a minute, or all; raises AuditFailed, and then it stays counted."""
+        self._append(self._refusals.due(now, all_of_them=all_of_them), now, durable=False)
+        self._refusals.written(now, all_of_them=all_of_them)
+
+    def _append(self, entries: Sequence[AuditEntry], now: int, *, durable: bool) -> None:
+        if not entries:
+            return
         position = self._position
         spelled = bytearray()
-        entries = (*self._notes, *entries)
         for entry in entries:
             line = self._chain(self._record(entry, position, now))
             spelled += line.spelling()
@@ -210,8 +230,6 @@ class Trail:
         self._write(bytes(spelled), durable=durable)
         self._position = position
         self._unsigned += len(entries)
-        self._notes = ()
-        return position.index
 
     def sign(self, key: Ed25519PrivateKey, now: int) -> None:
         """Write a head and bring everything to the disk; raises AuditFailed."""
@@ -357,7 +375,7 @@ class Reading:
         the first line that does not hold; what comes after it proves nothing and is not counted.
         """
         after = Position()
-        records = signed = anchored = 0
+        records = signatures = signed = anchored = 0
         ours = False
         name, number, problem = self._path.name, 0, ""
         for name, number, spelling in self._lines():
@@ -375,15 +393,24 @@ class Reading:
             after = Position(line.index, bytes.fromhex(line.hash))
             if isinstance(line, RecordLine):
                 records += 1
-            elif public is not None and line.signer == public.hex():
-                signed, ours = records, True
+            else:
+                signatures += 1
+                if public is not None and line.signer == public.hex():
+                    signed, ours = records, True
             if anchor and line.index == anchor.index - 1:
                 anchored = records
         else:
             if anchor and after.index < anchor.index - 1:
                 problem = f"{name} ends at line {number}: the cluster's log holds a head of {anchor.index - 1} lines"
         self._close()
-        return AuditReport(records=records, signed=signed, anchored=anchored, head=after.hash.hex(), problem=problem)
+        return AuditReport(
+            records=records,
+            signatures=signatures,
+            signed=signed,
+            anchored=anchored,
+            head=after.hash.hex(),
+            problem=problem,
+        )
 
     def _lines(self) -> Iterator[tuple[str, int, bytes]]:
         for name, file in self._files:

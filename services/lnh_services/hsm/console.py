@@ -49,6 +49,7 @@ from lnh_services.hsm.keys import KEY_BYTES
 from lnh_services.hsm.mechanisms import IvSource
 from lnh_services.hsm.partitions import Contents
 from lnh_services.hsm.records import CLUSTER_RECORD, ClusterRecord, CredentialRecord, Records, UserRecord
+from lnh_services.hsm.refusals import STRANGER
 from lnh_services.hsm.state import Cluster, HsmState, Partition, Phase, User
 from lnh_services.hsm.vault import Vault
 from lnh_services.hsm.verifiers import KeptPassword, Verifier
@@ -235,6 +236,12 @@ class Console:
         """Enter into the audit trail what another member's request, or this cluster, had this HSM do."""
         entry = AuditEntry(identity="cluster", role="", operation=operation, target=target, outcome=outcome)
         self._trail.append([entry], int(self._clock() * 1000), durable=True)
+
+    def refuse(self, operation: str, target: str, error: LnhError) -> None:
+        """Enter into the audit trail that a stranger may not become a member; what repeats is counted."""
+        outcome = type(error).__name__
+        entry = AuditEntry(identity="", role="", operation=operation, target=target, outcome=outcome, peer=STRANGER)
+        self._trail.append([entry], int(self._clock() * 1000))
 
     async def authorise(self, request: console.AsSo) -> None:
         """Raises PasswordIncorrect, PasswordLocked."""

@@ -173,6 +173,7 @@ class Core:
         await self._backup.close()
         await self._argon2.stop()
         try:
+            self._trail.tell_refusals(_now_ms(), all_of_them=True)
             self._console.sign()
         except AuditFailed as error:
             _log.failure("audit trail not signed", problem=str(error))
@@ -293,6 +294,7 @@ class Core:
                 _log.bug("failed", error, what=act.__name__.strip("_"))
 
     async def _sign_when_due(self) -> None:
+        self._trail.tell_refusals(_now_ms())
         if time.monotonic() - self._signed_at >= limits.AUDIT_SIGN_SECONDS:
             self._console.sign()
             self._signed_at = time.monotonic()

@@ -69,6 +69,7 @@ from lnh_services.hsm.records import (
     record_id,
     session_instance,
 )
+from lnh_services.hsm.refusals import STRANGER
 from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, ask
 from lnh_services.hsm.tokens import Session, Token, open_token, token_epoch
 
@@ -272,15 +273,18 @@ class WorkerCore(Knowledge):
     def permitted(self, request: Request[Any]) -> Steps[dict[str, Any]]:
         """The reply to what a session asks, if its rule allows it; recorded where the rule says so."""
         name = request.operation.name
-        audited = permissions.RULES[name].audited
+        audited, begun = permissions.RULES[name].audited, False
         try:
             permissions.check(name, request.header.route, request.who.holder)
             if audited:
                 yield from self.audit(request, "ok")
+                begun = True
             reply = yield from self.handlers[name](self, request)
         except LnhError as error:
-            if (audited and not isinstance(error, AuditFailed)) or isinstance(error, REFUSALS):
-                yield from self.audit(request, type(error).__name__)
+            if begun and not isinstance(error, AuditFailed):
+                yield from self.audit(request, type(error).__name__)  # the trail says "ok" of it until then
+            elif (audited and not isinstance(error, AuditFailed)) or isinstance(error, REFUSALS):
+                yield from self.refusal(request, error)
             raise
         return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
 
@@ -470,8 +474,21 @@ class WorkerCore(Knowledge):
 
     def audit(self, request: Request[Any], outcome: str, who: str = "", role: str = "") -> Steps[None]:
         """Record an act, and wait until it is recorded; raises AuditFailed."""
+        entry = self._entry(request, outcome, who, role)
+        yield from ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=(entry,)))
+
+    def refusal(self, request: Request[Any], error: LnhError, who: str = "", role: str = "") -> Steps[None]:
+        """Have a refusal recorded before anything was done, or counted if it repeats (`refusals.py`).
+
+        Raises AuditFailed.
+        """
+        entry = self._entry(request, type(error).__name__, who, role)
+        counted = msgspec.structs.replace(entry, peer=_peer(request))
+        yield from ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=(counted,)))
+
+    def _entry(self, request: Request[Any], outcome: str, who: str, role: str) -> hsm.AuditEntry:
         session = request.session
-        entry = hsm.AuditEntry(
+        return hsm.AuditEntry(
             identity=who or (session.who if session else "unknown"),
             role=role or (_role(session) if session else ""),
             operation=request.operation.name,
@@ -479,7 +496,6 @@ class WorkerCore(Knowledge):
             outcome=outcome,
             detail={"request": request.header.request_id, "session": session.token.session.hex() if session else ""},
         )
-        yield from ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=(entry,)))
 
     def take_uses(self) -> list[hsm.AuditEntry]:
         """Uses of keys since the last call, one entry a key."""
@@ -525,6 +541,13 @@ def _unknown_epoch(identity: Identity, epoch: int, over: str) -> LnhError:
 
 def _is_cluster(change: store.Change) -> bool:
     return isinstance(change, store.Put) and change.key.table == TABLES[ClusterRecord]
+
+
+def _peer(request: Request[Any]) -> str:
+    """Who is refused: the registered client, the session's holder, or all strangers together."""
+    session = request.session
+    client = request.client.id if request.client else session.token.client if session else b""
+    return client.hex() or (session.who if session else "") or STRANGER
 
 
 def _role(session: Session) -> str:

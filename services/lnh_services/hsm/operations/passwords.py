@@ -91,9 +91,10 @@ def verify(
     if stored is None or not credentials.is_correct(
         stored, derived.key, identity.smk_of(stored.generation), identity.secrets.cluster
     ):
-        yield from worker.audit(request, PasswordIncorrect.__name__, given.name or given.role.value, given.role.value)
+        wrong = PasswordIncorrect(_WRONG)
+        yield from worker.refusal(request, wrong, given.name or given.role.value, given.role.value)
         yield from _end(worker, request, given, reserved, Outcome.WRONG)
-        raise PasswordIncorrect(_WRONG)
+        raise wrong
     yield from _end(worker, request, given, reserved, Outcome.RIGHT)
     if stored.must_change and not may_be_first:
         raise PasswordMustChange(f"this {given.role.name} password is a first one, good only for being changed")
@@ -140,8 +141,8 @@ def _reserve(worker: WorkerCore, request: Request[Any], given: Credential) -> St
             return _Reserved(named, before=True)
         try:
             counted = guesses.reserve(locks, int(worker.utc()), named)
-        except PasswordLocked:
-            yield from worker.audit(request, PasswordLocked.__name__, given.name or given.role.value, given.role.value)
+        except PasswordLocked as error:
+            yield from worker.refusal(request, error, given.name or given.role.value, given.role.value)
             raise
         try:
             if (yield from _keep(worker, client, scope, locks, counted, versions)):
