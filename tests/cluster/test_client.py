@@ -28,6 +28,7 @@ from lnh.registration import hello
 from lnh_common import limits
 from lnh_common.attributes import to_wire
 from lnh_common.bus.curve import KeyPair
+from lnh_common.messages.admin import USER_DELETE, UserRef
 from lnh_common.messages.objects import SessionObject
 from processes import Processes, RunningMember
 
@@ -523,9 +524,27 @@ def test_the_command_line_measures(shell: Shell) -> None:
     assert "lnh bench" not in shell.run("key", "list", "-k", "payments")
 
 
+def test_refusals_that_repeat_do_not_fill_the_audit_trail(site: Site) -> None:
+    refused = UserRef(name="nobody")
+    with site.connect() as cluster:
+        for _ in range(300):
+            with pytest.raises(lnh.errors.PermissionDenied):
+                cluster.client_session().ask(USER_DELETE, refused)
+    with Console(site.member.directory.root) as console:
+        records = [record for record in console.audit() if record["target"] == "nobody"]
+        assert 1 <= len(records) <= 3, "one, and one with a count for each minute that began meanwhile"
+        assert records[0]["outcome"] == "PermissionDenied"
+        report = console.verify_audit()
+    assert report.problem == ""
+
+
 def test_the_command_line_shows_and_verifies_the_audit_trail(shell: Shell) -> None:
     directory = str(shell.site.member.directory.root)
     report = json.loads(shell.run("audit", "verify", "--member-dir", directory, "--json"))
     assert report["problem"] == ""
     records = json.loads(shell.run("audit", "show", "--member-dir", directory, "--json"))
     assert "keyring.create" in [record["operation"] for record in records]
+    assert records[-1]["index"] > len(records), "signatures have indexes that no record has"
+    report = json.loads(shell.run("audit", "verify", "--member-dir", directory, "--json"))
+    assert report["signatures"] >= records[-1]["index"] - len(records)
+    assert "none is missing" in shell.run("audit", "verify", "--member-dir", directory)
