@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from lnh.sessions import Session
-from lnh_common import archives, codec
+from lnh_common import archives
 from lnh_common.archives import Outline
 from lnh_common.errors import (
     ArchiveInvalid,
@@ -24,10 +24,10 @@ from lnh_common.errors import (
     ClientUnknown,
     ClusterRestored,
     LnhError,
-    MalformedMessage,
     NameTaken,
     NameUnknown,
 )
+from lnh_common.files import open_regular
 from lnh_common.messages import backup as wire
 from lnh_common.messages.backup import ArchiveList, ArchiveView, JobView, Schedule, ScheduleView
 from lnh_common.messages.base import Empty
@@ -123,7 +123,7 @@ class Backups:
         OSError.
         """
         _check_name(path)
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path, follow=True), "rb") as file:
             about = archives.check_copy(file)
             with suppress(NameUnknown):
                 view = self.show(path.name)
@@ -158,7 +158,7 @@ class Backups:
             if _is_copy(target, view):
                 return target
             raise NameTaken(f"{target} is there and is not this archive")
-        with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
+        with os.fdopen(open_regular(part, os.O_RDWR | os.O_CREAT), "r+b") as file:
             had = file.seek(0, os.SEEK_END)
             try:
                 try:
@@ -195,17 +195,8 @@ class Backups:
         check(archives.check_copy(file), view)
 
 
-def may_be_named(name: str) -> bool:
-    """Whether an archive of a member may have this name."""
-    try:
-        codec.convert({"name": name}, wire.ArchiveRef)
-    except MalformedMessage:
-        return False
-    return True
-
-
 def _check_name(path: Path) -> None:
-    if not may_be_named(path.name):
+    if not wire.may_be_named(path.name):
         raise ArgumentInvalid(
             f"a member keeps no archive under the name {path.name!r}",
             {"advice": f"rename it: letters, digits, . _ -, and {archives.SUFFIX} at the end"},
@@ -219,15 +210,16 @@ def copy_in(path: Path, directory: Path) -> str:
     """
     _check_name(path)
     name, part = path.name, directory / f".{path.name}.part"
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path, follow=True), "rb") as file:
         about = archives.check_copy(file)
         if (directory / name).exists():
-            with (directory / name).open("rb") as there:
+            with os.fdopen(open_regular(directory / name), "rb") as there:
                 if archives.outline(there) == about:
                     return name
             raise NameTaken(f"{directory / name} is another archive")
         file.seek(0)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as copy:
+        part.unlink(missing_ok=True)
+        with os.fdopen(open_regular(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as copy:
             shutil.copyfileobj(file, copy, wire.PIECE_BYTES)
             copy.flush()
             os.fsync(copy.fileno())
@@ -251,7 +243,7 @@ def check(about: Outline, view: ArchiveView) -> None:
 
 
 def _is_copy(path: Path, view: ArchiveView) -> bool:
-    with suppress(ArchiveInvalid), path.open("rb") as file:
+    with suppress(ArchiveInvalid), os.fdopen(open_regular(path, follow=True), "rb") as file:
         check(archives.check_copy(file), view)
         return True
     return False

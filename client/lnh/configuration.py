@@ -48,6 +48,7 @@ from lnh_common.errors import (
     NameTaken,
     NameUnknown,
 )
+from lnh_common.files import open_regular
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -320,7 +321,7 @@ def default_directory() -> Path:
 def read_private(path: Path) -> bytes:
     """The contents of a file only its owner can read; raises FileModeUnsafe otherwise."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_regular(path, follow=True)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -14,6 +14,7 @@ import tomli_w
 
 from lnh_common import limits
 from lnh_common.errors import ConfigurationInvalid
+from lnh_common.files import NotRegular, open_regular
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -137,11 +138,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     """Read member.toml and the environment; raises ConfigurationInvalid naming file or variable, and setting."""
     try:
-        found = tomllib.loads(path.read_text("utf-8"))
+        with os.fdopen(open_regular(path, follow=True), encoding="utf-8") as file:
+            found = tomllib.loads(file.read())
     except FileNotFoundError:
         raise ConfigurationInvalid(
             f"{path} is missing: make it with lnh-member --member-dir {path.parent} --init"
         ) from None
+    except NotRegular as error:
+        raise ConfigurationInvalid(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationInvalid(f"{path}: {error}") from None
     _lay_over(found, environment)

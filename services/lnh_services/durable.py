@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from lnh_common.errors import FileModeUnsafe, StorageFailed
+from lnh_common.files import open_regular
 
 _MODE: Final = 0o600
 _SUFFIX: Final = ".new"
@@ -20,7 +21,8 @@ def replace_file(path: Path, data: bytes) -> None:
     """
     temporary = path.with_name(path.name + _SUFFIX)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
+        temporary.unlink(missing_ok=True)  # what a crash left, or somebody else put there
+        descriptor = open_regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
         try:
             os.fchmod(descriptor, _MODE)
             _write_all(descriptor, data)
@@ -43,24 +45,23 @@ def remove_file(path: Path) -> None:
         raise StorageFailed(f"{path.name} could not be removed: {error.strerror}") from error
 
 
-def read_private(path: Path, limit: int) -> bytes | None:
+def read_private(path: Path, limit: int, *, follow: bool = False) -> bytes | None:
     """The content of a file only its owner may read, or None where there is none.
 
     Args:
         limit: bytes; a longer file is refused.
+        follow: whether it may be a symbolic link to one.
 
     Raises FileModeUnsafe when others may read it or it is another user's, StorageFailed when it cannot be read.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_regular(path, follow=follow)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StorageFailed(f"{path.name} could not be read: {error.strerror}") from error
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise StorageFailed(f"{path.name} is not a file")
         if stat.S_IMODE(status.st_mode) & 0o077 or status.st_uid not in (os.geteuid(), 0):
             raise FileModeUnsafe(
                 f"{path} has mode {stat.S_IMODE(status.st_mode):04o} and owner {status.st_uid};"

@@ -25,6 +25,7 @@ from typing import Final, TextIO, TypeVar
 from lnh_common.bus.sync import Caller
 from lnh_common.errors import AlreadyDone, ArgumentInvalid, ConfigurationInvalid, LnhError
 from lnh_common.events import Log
+from lnh_common.files import NotRegular, open_regular
 from lnh_common.messages import console, store
 from lnh_common.messages import member as messages
 from lnh_common.messages.base import Empty, Message, Operation
@@ -168,7 +169,10 @@ async def _supervise(member: serving.Member) -> None:
 
 def _lock(path: Path) -> TextIO:
     """Hold the directory for this supervisor; the lock ends with the process. Raises AlreadyDone."""
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
+    try:
+        file = os.fdopen(open_regular(path, os.O_RDWR | os.O_CREAT), "r+")
+    except NotRegular as error:
+        raise ConfigurationInvalid(f"{path}: {error.strerror}; remove it") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

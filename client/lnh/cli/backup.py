@@ -30,7 +30,7 @@ _COLUMNS = ("name", "made", "label", "index", "size", "member", "problem")
 
 def _name(text: str) -> str:
     """A name that an archive may have; others no member needs to be asked about."""
-    from lnh.backups import may_be_named
+    from lnh_common.messages.backup import may_be_named
 
     if not may_be_named(text):
         terminal.refuse(f"no archive is called {text!r}", "a name of: lnh backup list", terminal.USAGE)

@@ -15,6 +15,7 @@ import zmq
 from zmq.utils import z85
 
 from lnh_common.errors import ConfigurationInvalid, FileModeUnsafe
+from lnh_common.files import open_regular
 from lnh_common.secret import Secret
 
 _MARK: Final = "lnh-curve-secret-1"
@@ -73,7 +74,7 @@ class KeyPair:
     @classmethod
     def load(cls, path: Path) -> KeyPair:
         """Read a key file; raises FileModeUnsafe when others may read it, ConfigurationInvalid when it is no key."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_regular(path, follow=True)
         with os.fdopen(descriptor, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode & 0o777
             if mode & 0o077:

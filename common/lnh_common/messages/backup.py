@@ -18,8 +18,13 @@ from lnh_common.messages.base import Confidential, Effect, Empty, Message, Seal,
 PIECE_BYTES: Final = 512 * limits.KIB  # of an archive that is downloaded, in one answer
 ARCHIVES_SHOWN: Final = 512
 
-_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}" + re.escape(archives.SUFFIX) + "$"
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}" + re.escape(archives.SUFFIX) + r"\Z"
 ArchiveName = Annotated[str, msgspec.Meta(pattern=_NAME)]
+
+
+def may_be_named(name: str) -> bool:
+    """Whether a member keeps an archive under this name."""
+    return re.fullmatch(_NAME, name) is not None
 
 
 class ArchiveRef(Message):

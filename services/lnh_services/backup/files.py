@@ -14,14 +14,19 @@ import time
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from lnh_common import archives
 from lnh_common.archives import Header, Outline
 from lnh_common.errors import ArchiveInvalid, NameTaken, NameUnknown, StorageFailed
-from lnh_common.messages.backup import ARCHIVES_SHOWN, ArchiveView, Piece
+from lnh_common.events import Log
+from lnh_common.files import NotRegular, kind_of, open_regular
+from lnh_common.messages.backup import ARCHIVES_SHOWN, ArchiveView, Piece, may_be_named
 from lnh_services.durable import sync_directory
 
+_log: Final = Log("backup.files")
+
+_OTHERS_SHOWN: Final = 64  # of what looks like an archive and is none
 SCHEDULED: Final = "-auto"  # ends the name of what the schedule made
 _PART: Final = ".part"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -32,8 +37,14 @@ _ADVICE: Final = {
 }
 
 
-def refused(directory: Path, error: OSError) -> StorageFailed:
-    """What the disk said, and what to do about it."""
+def refused(directory: Path, error: OSError, name: str = "") -> StorageFailed:
+    """What the disk said, and what to do about it.
+
+    Args:
+        name: of the one file in the directory that it is about.
+    """
+    if isinstance(error, NotRegular):
+        return StorageFailed(f"{directory / name}: {error.strerror}", {"advice": f"move it out of {directory}"})
     advice = _ADVICE.get(error.errno or 0)
     return StorageFailed(
         f"{directory}: {error.strerror}", {"advice": f"{advice.format(directory)}; then again"} if advice else {}
@@ -45,6 +56,33 @@ def name_of(label: str, created_ms: int, *, scheduled: bool) -> str:
     plain = re.sub(r"[^A-Za-z0-9_]+", "-", label).strip("-")[:40] or "cluster"
     moment = datetime.fromtimestamp(created_ms / 1000, timezone.utc)
     return f"{plain}-{moment:%Y%m%dT%H%M%S}Z{SCHEDULED if scheduled else ''}"
+
+
+def shown(name: str) -> str:
+    """The name of a file as text, whatever bytes it is made of."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+class _Entry(NamedTuple):
+    """What is called like an archive; `problem` says why it is none, without a look into it."""
+
+    changed_at: int
+    name: str
+    problem: str
+
+
+def _is_called_archive(name: str) -> bool:
+    return name.endswith(archives.SUFFIX) and not name.startswith(".")
+
+
+def _entry(there: os.DirEntry[str]) -> _Entry:
+    try:
+        status = there.stat(follow_symlinks=False)
+    except OSError as error:
+        return _Entry(0, there.name, error.strerror or "it cannot be looked at")
+    kind = kind_of(status.st_mode)
+    problem = f"it is {kind}, no archive" if kind else "" if may_be_named(there.name) else "no archive has such a name"
+    return _Entry(status.st_mtime_ns, there.name, problem)
 
 
 def is_scheduled(name: str) -> bool:
@@ -60,15 +98,7 @@ class Archives:
 
     def names(self) -> list[str]:
         """Of all archives, the newest last (their names tell when they were made). Raises StorageFailed."""
-        try:
-            found = [
-                (entry.stat().st_mtime_ns, entry.name)
-                for entry in self.directory.iterdir()
-                if entry.name.endswith(archives.SUFFIX) and not entry.name.startswith(".") and entry.is_file()
-            ]
-        except OSError as error:
-            raise refused(self.directory, error) from error
-        return [name for _, name in sorted(found)]
+        return [entry.name for entry in self._entries() if not entry.problem]
 
     def tidy(self, idle: float = 0.0) -> None:
         """Remove what was left half written, by a crash or by whoever brought it, for so many seconds at least.
@@ -76,15 +106,42 @@ class Archives:
         Raises StorageFailed.
         """
         try:
-            for path in self.directory.glob(f".*{_PART}"):
-                if not idle or time.time() - path.stat().st_mtime > idle:
-                    path.unlink(missing_ok=True)
+            parts = list(self.directory.glob(f".*{_PART}"))
         except OSError as error:
             raise refused(self.directory, error) from error
+        for path in parts:
+            try:
+                if not idle or time.time() - path.lstat().st_mtime > idle:
+                    path.unlink(missing_ok=True)
+            except OSError as error:
+                _log.warning("not removed", file=shown(path.name), problem=error.strerror)
 
     def views(self) -> tuple[ArchiveView, ...]:
-        """The newest archives, oldest first. Raises StorageFailed."""
-        return tuple(self.view(name) for name in self.names()[-ARCHIVES_SHOWN:])
+        """The newest archives, oldest first; before them what looks like one and is none. Raises StorageFailed."""
+        entries = self._entries()
+        others = [entry for entry in entries if entry.problem][-_OTHERS_SHOWN:]
+        newest = [entry for entry in entries if not entry.problem][len(others) - ARCHIVES_SHOWN :]
+        return (
+            *(ArchiveView(name=shown(entry.name), size=0, problem=entry.problem) for entry in others),
+            *(view for entry in newest if (view := self._view_or_problem(entry.name)) is not None),
+        )
+
+    def _view_or_problem(self, name: str) -> ArchiveView | None:
+        """A view that says why an archive cannot be read, in its place; None for one that is gone."""
+        try:
+            return self.view(name)
+        except NameUnknown:
+            return None
+        except StorageFailed as error:
+            return ArchiveView(name=name, size=0, problem=str(error))
+
+    def _entries(self) -> list[_Entry]:
+        """What is called like an archive, by the time of its last change. Raises StorageFailed."""
+        try:
+            there = [entry for entry in os.scandir(self.directory) if _is_called_archive(entry.name)]
+        except OSError as error:
+            raise refused(self.directory, error) from error
+        return sorted(map(_entry, there), key=lambda entry: (entry.changed_at, entry.name))
 
     def view(self, name: str) -> ArchiveView:
         """What an archive says of itself. Raises NameUnknown, StorageFailed."""
@@ -101,11 +158,11 @@ class Archives:
     def open(self, name: str) -> BinaryIO:
         """Raises NameUnknown, StorageFailed."""
         try:
-            descriptor = os.open(self.directory / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = open_regular(self.directory / name)
         except FileNotFoundError:
             raise NameUnknown(f"no archive {name} on this member") from None
         except OSError as error:
-            raise refused(self.directory, error) from error
+            raise refused(self.directory, error, name) from error
         return os.fdopen(descriptor, "rb")
 
     def piece(self, name: str, offset: int, length: int) -> Piece:
@@ -122,10 +179,10 @@ class Archives:
         Raises NameTaken, ArchiveInvalid when all came and they are no whole archive, StorageFailed.
         """
         part = self.directory / f".upload-{name}{_PART}"
-        if (self.directory / name).exists():
+        if os.path.lexists(self.directory / name):
             raise NameTaken(f"this member has an archive {name}")
         try:
-            with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+b") as file:
+            with os.fdopen(open_regular(part, os.O_RDWR | os.O_CREAT), "r+b") as file:
                 have = file.seek(0, os.SEEK_END)
                 if have > size:
                     have = file.truncate(0)
@@ -146,7 +203,7 @@ class Archives:
         except OSError as error:
             if error.errno in _FULL:  # nothing else would fit either, as long as this is here
                 part.unlink(missing_ok=True)
-            raise refused(self.directory, error) from error
+            raise refused(self.directory, error, part.name) from error
         return have
 
     def remove(self, name: str) -> None:
@@ -173,16 +230,25 @@ class Archives:
         last = self._header(newest)
         found: list[tuple[bool, int, int, str]] = []
         for name in self.names():
-            with suppress(NameUnknown, ArchiveInvalid):  # removed meanwhile, or none
+            with suppress(NameUnknown, ArchiveInvalid, StorageFailed):  # removed meanwhile, none, or not to be read
                 header = self._header(name) if is_scheduled(name) else None
                 if header is not None and header.cluster == last.cluster:
                     same = header.instance == last.instance
                     found.append((same, header.index if same else 0, header.created_at, name))
         others = [name for *_, name in sorted(found) if name != newest]
         retired = others[: max(0, len(others) + 1 - keep)]
-        for name in retired:
+        return [name for name in retired if self._is_removed(name)]
+
+    def _is_removed(self, name: str) -> bool:
+        """Remove an archive; whether that went well. Another one's trouble does not keep it."""
+        try:
             self.remove(name)
-        return retired
+        except NameUnknown:
+            return False
+        except StorageFailed as error:
+            _log.warning("not removed", file=name, problem=str(error))
+            return False
+        return True
 
     def _header(self, name: str) -> Header:
         with self.open(name) as file:
@@ -233,8 +299,7 @@ class NewArchive:
         self._path: Final = directory / f".{stem}-{os.urandom(4).hex()}{_PART}"
         self._turn: Final = threading.Lock()
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._descriptor = os.open(self._path, flags, 0o600)
+            self._descriptor = open_regular(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         except OSError as error:
             raise refused(directory, error) from error
 

@@ -149,7 +149,8 @@ class Backup:
         views: tuple[backup.ArchiveView, ...] = ()
         problem = ""
         try:
-            views = await asyncio.to_thread(self._archives.views)
+            found = await asyncio.to_thread(self._archives.views)
+            views = tuple(view for view in found if not view.problem)
         except LnhError as error:
             problem = str(error)
         run = kept.run or backup.Run(slot=0, member=b"", name="", started=0)

@@ -18,6 +18,7 @@ import itertools
 import json
 import math
 import os
+import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -32,6 +33,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from lnh_common import codec, limits
 from lnh_common.errors import AuditFailed
 from lnh_common.events import Log
+from lnh_common.files import kind_of, open_regular
 from lnh_common.messages.console import AuditReport
 from lnh_common.messages.hsm import AuditEntry
 from lnh_services.durable import sync_directory
@@ -139,8 +141,18 @@ def parse_line(spelling: bytes, after: Position | None) -> Line:
 
 def segments(path: Path) -> list[Path]:
     """The files of the trail whose newest is `path`, oldest first; those that are there."""
+    return [each for each in _named_as_segments(path) if stat.S_ISREG(each.lstat().st_mode)]
+
+
+def _named_as_segments(path: Path) -> list[Path]:
     pattern = f"{path.stem}-{'[0-9]' * _SEGMENT_DIGITS}{path.suffix}"
-    return [*sorted(path.parent.glob(pattern)), *([path] if path.exists() else [])]
+    return [*sorted(path.parent.glob(pattern)), *([path] if os.path.lexists(path) else [])]
+
+
+def _problem_of_others(path: Path) -> str:
+    """Which of what has a segment's name is no file, in words; "" if there is none."""
+    others = [(each.name, kind) for each in _named_as_segments(path) if (kind := kind_of(each.lstat().st_mode))]
+    return "; ".join(f"{name} is {kind}, not a segment of the trail" for name, kind in others)
 
 
 class Trail:
@@ -304,15 +316,14 @@ class Trail:
 
     def _rotate(self) -> None:
         os.fsync(self._descriptor)
-        older = segments(self._path)
+        older = _named_as_segments(self._path)
         number = 1 + max((int(path.stem[-_SEGMENT_DIGITS:]) for path in older if path != self._path), default=0)
         self._path.rename(self._path.with_name(f"{self._path.stem}-{number:0{_SEGMENT_DIGITS}}{self._path.suffix}"))
         self.close()
         self._open_segment()
 
     def _open_segment(self) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._descriptor = os.open(self._path, flags, 0o600)
+        self._descriptor = open_regular(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._size = os.fstat(self._descriptor).st_size
         sync_directory(self._path.parent)
 
@@ -339,7 +350,7 @@ class Trail:
             self._log.failure("audit trail broken", segment=newest.name, problem=str(error))
             self._position = after or Position()
             if newest == self._path:
-                self._descriptor = os.open(newest, os.O_RDONLY | os.O_CLOEXEC)
+                self._descriptor = open_regular(newest)
                 self._rotate()
                 self.close()
         if after is not None:
@@ -362,7 +373,8 @@ class Reading:
     def __init__(self, path: Path, last: int | None = None) -> None:
         self._path: Final = path
         self._last: Final = last
-        self._files: Final = [(segment.name, segment.open("rb")) for segment in segments(path)]
+        self._others: Final = _problem_of_others(path)
+        self._files: Final = [(each.name, os.fdopen(open_regular(each), "rb")) for each in segments(path)]
 
     def verify(self, public: bytes | None, anchor: HeadLine | None = None) -> AuditReport:
         """Check the whole trail, and close.
@@ -409,7 +421,7 @@ class Reading:
             signed=signed,
             anchored=anchored,
             head=after.hash.hex(),
-            problem=problem,
+            problem=problem or self._others,
         )
 
     def _lines(self) -> Iterator[tuple[str, int, bytes]]:
@@ -459,7 +471,7 @@ def _check_anchored(line: Line, anchor: HeadLine) -> None:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path), "rb") as file:
         yield from file
 
 
@@ -489,7 +501,8 @@ def _last_position(path: Path) -> Position:
 
 def _cut_torn_line(path: Path) -> int:
     """Cut a last line without an end; how many bytes that were."""
-    data = path.read_bytes()
+    with os.fdopen(open_regular(path), "rb") as file:
+        data = file.read()
     whole = data.rfind(b"\n") + 1
     if whole != len(data):
         os.truncate(path, whole)

@@ -332,7 +332,7 @@ def read_activation(directory: MemberDirectory, name: str) -> bytes:
 
     Raises FileModeUnsafe, StorageFailed, ConfigurationInvalid when there is none.
     """
-    found = durable.read_private(directory.root / name, _ACTIVATION_BYTES)
+    found = durable.read_private(directory.root / name, _ACTIVATION_BYTES, follow=True)
     if found is None:
         raise ConfigurationInvalid(f"the activation file {name} is missing")
     return found.rstrip(b"\r\n")

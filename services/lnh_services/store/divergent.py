@@ -73,8 +73,16 @@ def read(path: Path) -> Saved:
 
 def find(directory: Path) -> list[Listed]:
     """All that was ever dropped here, oldest first."""
-    paths = sorted(directory.glob(PATTERN), key=lambda path: (path.stat().st_mtime_ns, path.name))
-    return [_listed(path) for path in paths]
+    paths = sorted((written, path) for path in directory.glob(PATTERN) if (written := _written(path)) is not None)
+    return [_listed(path) for _, path in paths]
+
+
+def _written(path: Path) -> int | None:
+    """When a file was written last, in nanoseconds; None for one that is gone."""
+    try:
+        return path.lstat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _listed(path: Path) -> Listed:

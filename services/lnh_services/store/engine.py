@@ -31,6 +31,7 @@ import msgspec
 
 from lnh_common import codec, limits
 from lnh_common.errors import MalformedMessage, SealBroken
+from lnh_common.files import open_regular
 from lnh_common.messages.store import Item, Key, Scan
 from lnh_services.durable import sync_directory
 from lnh_services.store import divergent, items, log, state
@@ -123,8 +124,10 @@ class Engine:
         """
         with told_apart("open"):
             self._remove_leftovers()
-            if not self._path.exists():
+            if not os.path.lexists(self._path):
                 return None
+            for file in filter(os.path.lexists, database_files(self._path)):
+                os.close(open_regular(file))  # SQLite would wait for the other end of a FIFO, for ever
             self._open()
             if not self._writing.execute("SELECT 1 FROM sqlite_schema WHERE name = 'meta'").fetchone():
                 self.erase()  # a creation that never became durable

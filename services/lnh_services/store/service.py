@@ -16,6 +16,7 @@ from typing import Any, Final
 from lnh_common import codec
 from lnh_common.bus.server import Call, Server
 from lnh_common.errors import ArgumentInvalid, ConfigurationInvalid, LnhError, NoCluster
+from lnh_common.files import NotRegular, open_regular
 from lnh_common.messages import store as messages
 from lnh_common.messages.base import Empty
 from lnh_services.serving import Member
@@ -299,7 +300,10 @@ def _wake(future: asyncio.Future[None]) -> None:
 
 def _lock(path: Path) -> int:
     """Hold the file's lock for the life of the process; the kernel gives it up even after a SIGKILL."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = open_regular(path, os.O_CREAT | os.O_RDWR)
+    except NotRegular as error:
+        raise ConfigurationInvalid(f"{path}: {error.strerror}; remove it") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
