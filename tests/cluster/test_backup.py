@@ -209,6 +209,25 @@ def test_a_backup_is_made_while_writes_go_on_and_is_listed_verified_and_fetched(
     assert ("backup.delete", "ok") in acts
 
 
+def test_what_somebody_puts_beside_the_archives_is_named_and_passed_over(site: Site) -> None:
+    there = {path.name for path in site.archives.iterdir()}
+    os.mkfifo(site.archives / "fifo.lnhb")
+    (site.archives / "link.lnhb").symlink_to("/etc/passwd")
+    (site.archives / "gone-auto.lnhb").symlink_to("nowhere")
+    problems = {view["name"]: view["problem"] for view in json.loads(site.run("backup", "list", "--json"))}
+    assert set(problems) == there | {"fifo.lnhb", "link.lnhb", "gone-auto.lnhb"}
+    assert {name for name, problem in problems.items() if not problem} == there
+    assert "a FIFO" in problems["fifo.lnhb"]
+    said = site.run("backup", "show", "fifo.lnhb", status=1)
+    assert "it is a FIFO" in said
+    assert "move it out of" in said
+    assert "root:" not in site.run("backup", "verify", "link.lnhb", status=1)
+    name = str(site.json("backup", "now")["name"])
+    for each in ("fifo.lnhb", "link.lnhb", "gone-auto.lnhb", name):
+        site.run("backup", "delete", each, "--yes")
+    assert {path.name for path in site.archives.iterdir()} == there
+
+
 def test_the_schedule_is_kept_and_says_so(site: Site) -> None:
     assert "no time zone" in site.run("backup", "schedule", "--daily", "02:30", "--zone", "Mars/North", status=1)
     assert "no member" in site.run("backup", "schedule", "--every", "6", "--on", "nobody", status=1)
