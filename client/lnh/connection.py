@@ -131,11 +131,12 @@ class Channel:
         route: bytes = b"",
         token: bytes = b"",
         seal: SessionKeys | Credentials | None = None,
+        current: bool = False,
     ) -> Request:
         """A request, which the next `step` sends, with whatever else is due by then."""
         now = _monotonic()
         request = self.requests.submit(
-            now, time.time(), operation, fields, timeout, route=route, token=token, seal=seal
+            now, time.time(), operation, fields, timeout, route=route, token=token, seal=seal, current=current
         )
         if now - self._submitted > _QUIET:
             if len(self.requests) == 1:
@@ -199,13 +200,20 @@ class Channel:
                     self._watch()
                 return ended
         now = _monotonic()
-        if len(answers) > late:
+        if late:
+            for answer in answers[:late]:
+                ended += requests.receive(now, [answer.header, answer.token, answer.body])
+            del answers[:late]
+            requests.behind.clear()  # it was not said by the way in use
+        if answers:
             vigil = self._vigil
             vigil.heard, vigil.probed = now, 0.0
         for answer in answers:
             ended += requests.receive(now, [answer.header, answer.token, answer.body])
         if requests.refused is not None:
             self._refused(now)
+        if requests.behind:
+            ended += self._fell_behind(now)
         return ended
 
     # --- the way
@@ -253,6 +261,18 @@ class Channel:
         if not is_only:
             self._leave(now, str(why))
 
+    def _fell_behind(self, now: float) -> list[Request]:
+        """The member answered that it is not in step: another is asked, if there is one; the requests this ends."""
+        with self._routes.locked() as ways:
+            is_only = ways.is_only
+            if not is_only and ways.turn == self._turn:
+                ways.behind(now, self._line.way)
+        if is_only:
+            return self.requests.accept_behind()
+        self.requests.behind.clear()
+        self._follow(now)
+        return []
+
     def _follow(self, now: float) -> None:
         """Go over to the way in use, if this is another by now."""
         with self._routes.locked() as ways:
@@ -262,6 +282,7 @@ class Channel:
             return
         if self._before is not None:
             self._before.close()
+            lost = True  # what waited for it goes along
         self._before, before = None, self._line
         self._open(now)
         if before.dealer.connected and len(self.requests):
@@ -437,15 +458,21 @@ class Connection:
         route: bytes = b"",
         token: bytes = b"",
         seal: SessionKeys | Credentials | None = None,
+        current: bool = False,
     ) -> dict[str, Any]:
         """One operation, there and back, within `timeout` seconds.
 
-        Raises what the HSM answered; Unreachable, Busy or DeadlineExceeded when nothing was done;
-        OutcomeUnknown for a write that may have been.
+        Args:
+            current: of a listing: from a member that is in step, or MemberBehind.
+
+        Raises what the HSM answered; MemberBehind when no member that is in step could be asked; Unreachable, Busy or
+        DeadlineExceeded when nothing was done; OutcomeUnknown for a write that may have been.
         """
         channel = self._borrow(timeout)
         try:
-            return channel.wait(channel.submit(operation, fields, timeout, route=route, token=token, seal=seal))
+            return channel.wait(
+                channel.submit(operation, fields, timeout, route=route, token=token, seal=seal, current=current)
+            )
         except AnswerUnproven as error:
             heard = error
         finally:

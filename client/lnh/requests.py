@@ -16,11 +16,14 @@ can tell that it is the same. From there it moves
   connection it was on, and nobody tells.
 - At its deadline, or at a hint that says trying again is no use, a READ fails with what was heard
   last. A WRITE that was sent may have been carried out whatever an unsealed word says: it fails with
-  OutcomeUnknown. One that never left fails with Unreachable, and did nothing; so does, with Busy, one of which every
-  try was answered with a sealed Busy.
+  OutcomeUnknown. One that never left fails with Unreachable, and did nothing; so does, with what was heard last, one
+  of which every try was answered with a sealed Busy or MemberBehind.
 - MemberReadOnly, even sealed, proves only that *this* try changed nothing; after an earlier try that no sealed Busy
   accounts for it leaves the outcome open, as a sealed OutcomeUnknown does: the same request is sent again until the
   answer is known.
+- MemberBehind, and a listing that is not current where a current one is demanded, is sealed, and says that others know
+  better: `behind` collects who was told so, and each is tried again. Where there is nobody else it is the answer,
+  unless the member has been behind for a moment only (`BEHIND_PATIENCE`).
 
 Uses of keys (`TOGETHER`) are sealed when they are first due, and those due at the same time under one seal: a request
 of its own, their *carrier*, which moves as above and gives each its outcome. A seal costs as much as a small signature.
@@ -49,6 +52,7 @@ from lnh_common.errors import (
     DeadlineExceeded,
     LnhError,
     MalformedMessage,
+    MemberBehind,
     MemberReadOnly,
     NoCluster,
     NotActivated,
@@ -57,7 +61,7 @@ from lnh_common.errors import (
     Unreachable,
     UnsupportedVersion,
 )
-from lnh_common.messages.base import Effect, Message, Operation, Seal
+from lnh_common.messages.base import Behind, Effect, Message, Operation, Seal
 from lnh_common.messages.objects import TOGETHER, USES, Outcomes
 from lnh_common.wire import Frames, Header, Kind
 
@@ -66,6 +70,7 @@ RETRY_HINTS: Final = (Busy, Unreachable, UnsupportedVersion, DeadlineExceeded)
 
 BACK_OFF: Final = (0.02, 1.0)  # after a hint: the first wait and the longest, in seconds; jittered by half
 HINT_PATIENCE: Final = 1.0  # seconds of unsealed refusals after which a request is given up
+BEHIND_PATIENCE: Final = 2.0  # seconds a member is behind for before nobody waits for it to be in step again
 SILENCE: Final = (2.0, 30.0)  # without a word: the first wait and the longest, in seconds
 SPREAD: Final = 8  # messages that uses under way are in, or more: cluster and connection have several cores at work
 _TOGETHER_BYTES: Final = 64 * limits.KIB  # of one carrier; a use that is larger goes alone
@@ -120,6 +125,8 @@ class Request:
         deadline: when it is given up, on the caller's clock; of a carrier, when the first of its uses is.
         tries: how often it was sent.
         undone: names the sealed answers that each say of one try that it did nothing.
+        behind: what the last member said that was behind.
+        wants_current: a listing through a member that is behind is no answer.
         done: whether `fields` or `error` is there.
     """
 
@@ -128,6 +135,7 @@ class Request:
     tag: bytes
 
     __slots__ = (
+        "behind",
         "carrier",
         "deadline",
         "done",
@@ -149,6 +157,7 @@ class Request:
         "undone",
         "unsealed",
         "uses",
+        "wants_current",
     )
 
     def __init__(
@@ -169,6 +178,8 @@ class Request:
         self.refused_since = 0.0
         self.due = 0.0
         self.hint: LnhError | None = None
+        self.behind: MemberBehind | None = None
+        self.wants_current = False
         self.done = False
         self.fields: dict[str, Any] | None = None
         self.error: LnhError | None = None
@@ -205,6 +216,7 @@ class Requests:
     Attributes:
         earliest: no later than the next moment at which `turn` does something.
         refused: the last hint that whoever is asked serves nobody, for the owner to take.
+        behind: the requests that were told that whoever is asked is behind, likewise.
     """
 
     def __init__(self, generator: random.Random | None = None) -> None:
@@ -217,6 +229,7 @@ class Requests:
         self._under_way = 0
         self.earliest = float("inf")
         self.refused: LnhError | None = None
+        self.behind: list[Request] = []
 
     def __len__(self) -> int:
         """How many are under way, sealed or not."""
@@ -247,6 +260,7 @@ class Requests:
         route: bytes = b"",
         token: bytes = b"",
         seal: SessionKeys | Credentials | None = None,
+        current: bool = False,
     ) -> Request:
         """A request, which is due at once.
 
@@ -257,6 +271,7 @@ class Requests:
             route: the 16-byte keyring id it is about, or empty.
             token: of the session whose keys are `seal`, or empty.
             seal: as the operation's row of the table demands.
+            current: of a listing: through a member that is in step, or not at all.
         """
         deadline_ms = min(int(timeout * 1000), limits.MAX_DEADLINE_MS)
         is_write = operation.effect is Effect.WRITE
@@ -266,6 +281,7 @@ class Requests:
         keys = seal if isinstance(seal, SessionKeys) else None
         request = Request(operation.name, keys, now + timeout, timeout, is_write=is_write)
         request.due = now
+        request.wants_current = current
         if keys is not None and operation.name in TOGETHER:
             size = sum(len(value) for value in values.values() if type(value) is bytes)
             unsealed = _Unsealed(operation, values, issued_at, deadline_ms, route, token, keys, size)
@@ -403,10 +419,10 @@ class Requests:
         except ChannelInvalid as error:
             self._disturbed(now, request, error)
             return []
-        if isinstance(answer, Busy):
+        if isinstance(answer, Busy | MemberBehind):
             # Two answers differ in their first bytes, which are drawn for each; one that comes twice counts once.
             request.undone |= {body[:_ANSWER_NAME]}
-            self._disturbed(now, request, answer)
+            self._put_off(now, request, answer)
             return []
         if request.is_write and _leaves_open(answer, request.open_tries):
             self._disturbed(now, request, answer)
@@ -415,6 +431,9 @@ class Requests:
             return self._end(request, error=answer)
         if request.uses:
             return self._carried(now, request, codec.convert(answer, Outcomes).outcomes)
+        if request.wants_current and answer.get("behind") is not None:
+            self._put_off(now, request, codec.convert(answer["behind"], Behind).refusal())
+            return []
         return self._end(request, fields=answer)
 
     def _carried(self, now: float, carrier: Request, outcomes: Sequence[list[Any]]) -> list[Request]:
@@ -426,11 +445,11 @@ class Requests:
         for use, answer in zip(carrier.uses, answers, strict=True):
             if use.carrier is not carrier:
                 continue  # given up meanwhile
-            if isinstance(answer, Busy):
+            if isinstance(answer, Busy | MemberBehind):
                 assert use.unsealed is not None, "a use keeps what it is sealed from"
                 self._seal_alone(use, use.unsealed)
                 self._uncarry(use)
-                self._disturbed(now, use, answer)
+                self._put_off(now, use, answer)
             elif isinstance(answer, LnhError):
                 ended += self._end(use, error=answer)
             else:
@@ -457,6 +476,24 @@ class Requests:
             return self._give_up(request)
         self._disturbed(now, request, hint)
         return []
+
+    def _put_off(self, now: float, request: Request, said: Busy | MemberBehind) -> None:
+        """Ask again, since this try did nothing; where whoever was asked is behind, the owner finds somebody else."""
+        if isinstance(said, MemberBehind):
+            request.behind = said
+            self.behind.append(request)
+        self._disturbed(now, request, said)
+
+    def accept_behind(self) -> list[Request]:
+        """There is nobody else to ask; the requests that this ends. Of an earlier try of a write it says nothing."""
+        told, self.behind = self.behind, []
+        ended: list[Request] = []
+        for request in told:
+            assert request.behind is not None, "it was told so"
+            lasting = request.behind.detail.get("behind_ms", 0) > BEHIND_PATIENCE * 1000
+            if not request.done and lasting and not (request.is_write and request.open_tries > 0):
+                ended += self._end(request, error=request.behind)
+        return ended
 
     def _disturbed(self, now: float, request: Request, hint: LnhError) -> None:
         """Something was said that proves nothing: send again, a little later."""
@@ -534,7 +571,7 @@ class Requests:
         if request.is_write and request.open_tries > 0:
             return self._end(request, error=_outcome_unknown(request, request.hint))
         waited = f"{request.operation}: no answer within {request.seconds:g} s"
-        return self._end(request, error=told.hint or DeadlineExceeded(waited))
+        return self._end(request, error=told.behind or told.hint or DeadlineExceeded(waited))
 
     def _end(
         self, request: Request, *, fields: dict[str, Any] | None = None, error: LnhError | None = None

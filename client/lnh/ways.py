@@ -16,6 +16,8 @@ alternates that the cluster told of. Whatever is behind a way, the pinned cluste
 - The registered member is gone back to (`seek`, `found`) when it is said to be read-write, and has answered: it may
   have been lost because it restarts, and what it says before it is in step again is older than what the others say.
   Requests under way are then answered where they are.
+- A way that is `behind` is alive, and not in step with the cluster: it rests as one that was lost, so that somebody
+  else is asked, but what is under way on it stays there, and it is not thought to be gone.
 - A way that is lost again soon gets more time before it is lost once more (`patience`), and is gone back to later: on a
   machine or a network that is merely slow, clients do not run to and fro.
 
@@ -156,18 +158,34 @@ class Ways:
         if standing is None:
             return
         if now >= standing.rests_until:  # else it is known already
-            if standing is self._used and now - self._used_since >= STEADY:
-                standing.losses = standing.trials = 0
-            standing.losses += 1
             standing.lost = True
             standing.lost_at = now
-            standing.state = State.UNREACHABLE  # until the cluster is heard to say otherwise
-            standing.rests_until = now + _doubled(REST, standing.losses)
-            standing.try_at = now + _doubled(RETURN, standing.losses + standing.trials)
-        if standing is self._used:
-            awake = [other for other in self._standings if now >= other.rests_until]
-            if awake:
-                self._use(now, min(awake, key=self._rank))
+            self._rest(now, standing, State.UNREACHABLE)
+        self._use_another(now, standing)
+
+    def behind(self, now: float, way: Way) -> None:
+        """A way's member is not in step with the cluster: another is used if it was this one."""
+        standing = self._find(way)
+        if standing is None:
+            return
+        if now >= standing.rests_until:
+            self._rest(now, standing, State.READ_ONLY)
+        self._use_another(now, standing)
+
+    def _rest(self, now: float, standing: _Standing, state: State) -> None:
+        """Leave a way alone for a while; its state is this one until the cluster is heard to say otherwise."""
+        if standing is self._used and now - self._used_since >= STEADY:
+            standing.losses = standing.trials = 0
+        standing.losses += 1
+        standing.state = state
+        standing.rests_until = now + _doubled(REST, standing.losses)
+        standing.try_at = now + _doubled(RETURN, standing.losses + standing.trials)
+
+    def _use_another(self, now: float, standing: _Standing) -> None:
+        """Use the best of those that do not rest, if there is one, in place of this one."""
+        awake = [other for other in self._standings if now >= other.rests_until]
+        if standing is self._used and awake:
+            self._use(now, min(awake, key=self._rank))
 
     def seek(self, now: float) -> Way | None:
         """The registered member, when it is time to try it again; the caller does, and says what came of it.

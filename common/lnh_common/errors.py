@@ -2,27 +2,37 @@
 
 On the wire an error is `[code, message, detail]`. `message` says what failed and with which value
 and limit; `advice` says what to do about it; `ckr` is the PKCS#11 v3.1 return value (section 5.1)
-a front end answers with. Codes are never reused.
+a front end answers with. `of_state` says that an error rests on what is stored, or is not: a member that may be behind
+its cluster cannot know it, and says MemberBehind instead. Codes are never reused.
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
+from typing_extensions import Self
+
 ERRORS: Final[dict[int, type[LnhError]]] = {}
 
 
 class LnhError(Exception):
-    """The root of all errors; catches everything the product raises on purpose."""
+    """The root of all errors; catches everything the product raises on purpose.
+
+    Attributes:
+        of_state: whether it may be wrong where what it was read from is older than what the cluster has.
+        stays: whether this one holds for good all the same, because what it rests on only grows (`for_good`).
+    """
 
     code: ClassVar[int] = 0
     ckr: ClassVar[str] = "CKR_GENERAL_ERROR"
     advice: ClassVar[str] = "look at the member's log"
+    of_state: ClassVar[bool] = False
 
     def __init__(self, message: str = "", detail: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.detail: dict[str, Any] = detail or {}
+        self.stays = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -32,6 +42,16 @@ class LnhError(Exception):
 
     def __str__(self) -> str:
         return self.message or type(self).__name__
+
+    def for_good(self) -> Self:
+        """Return this error as one that a member that is behind may say too: what makes it true is never undone."""
+        self.stays = True
+        return self
+
+    @property
+    def needs_step(self) -> bool:
+        """Whether only a member that is in step with its cluster may say it."""
+        return self.of_state and not self.stays
 
     def to_wire(self) -> list[Any]:
         return [self.code, self.message, self.detail]
@@ -109,18 +129,21 @@ class PasswordIncorrect(LnhError):
 
     code = 20
     ckr = "CKR_PIN_INCORRECT"
+    of_state = True
     advice = "check the name and the password; too many failures lock the login for a while"
 
 
 class PasswordLocked(LnhError):
     code = 21
     ckr = "CKR_PIN_LOCKED"
+    of_state = True
     advice = "wait, or have the role's superior reset the password"
 
 
 class PasswordMustChange(LnhError):
     code = 22
     ckr = "CKR_PIN_EXPIRED"
+    of_state = True
     advice = "change the password first: lnh role password"
 
 
@@ -151,12 +174,14 @@ class TokenExpired(LnhError):
 class ClientUnknown(LnhError):
     code = 27
     ckr = "CKR_TOKEN_NOT_RECOGNIZED"
+    of_state = True
     advice = "register this client: LNHClientRegistration"
 
 
 class ClientRevoked(LnhError):
     code = 28
     ckr = "CKR_TOKEN_NOT_RECOGNIZED"
+    of_state = True
     advice = "ask an administrator; a revoked client registers again under a new name"
 
 
@@ -190,6 +215,7 @@ class CredentialChanged(TokenUnknown):
     """The password, or the user, that opened the session is another one now."""
 
     code = 34
+    of_state = True
     advice = "log in again, with the new password"
 
 
@@ -197,6 +223,7 @@ class ClusterRestored(TokenUnknown):
     """The session is of before the cluster was restored, or a lost primary's place was taken by force."""
 
     code = 35
+    of_state = True
     advice = "log in again; of what was done before, what the backup or the members that were left do not have is gone"
 
 
@@ -214,12 +241,14 @@ class AnswerUnproven(LnhError):
 class KeyringUnknown(LnhError):
     code = 40
     ckr = "CKR_SLOT_ID_INVALID"
+    of_state = True
     advice = "list the keyrings this client may see: lnh keyring list"
 
 
 class ObjectUnknown(LnhError):
     code = 41
     ckr = "CKR_OBJECT_HANDLE_INVALID"
+    of_state = True
     advice = "look for the object again: lnh key list"
 
 
@@ -232,6 +261,7 @@ class KeyTypeInconsistent(LnhError):
 class KeyFunctionNotPermitted(LnhError):
     code = 43
     ckr = "CKR_KEY_FUNCTION_NOT_PERMITTED"
+    of_state = True
     advice = "use a key made for this use; a key's use is fixed at creation"
 
 
@@ -250,6 +280,7 @@ class MechanismParameterInvalid(LnhError):
 class TemplateInconsistent(LnhError):
     code = 46
     ckr = "CKR_TEMPLATE_INCONSISTENT"
+    of_state = True
     advice = "correct the attribute that the message names"
 
 
@@ -268,6 +299,7 @@ class AttributeInvalid(LnhError):
 class AttributeReadOnly(LnhError):
     code = 49
     ckr = "CKR_ATTRIBUTE_READ_ONLY"
+    of_state = True
     advice = "this attribute is fixed once the object exists"
 
 
@@ -300,12 +332,14 @@ class SignatureInvalid(LnhError):
 class KeyExpired(LnhError):
     code = 54
     ckr = "CKR_KEY_FUNCTION_NOT_PERMITTED"
+    of_state = True
     advice = "the key is outside its START_DATE and END_DATE"
 
 
 class ActionProhibited(LnhError):
     code = 55
     ckr = "CKR_ACTION_PROHIBITED"
+    of_state = True
     advice = "the object's attributes forbid this"
 
 
@@ -318,6 +352,7 @@ class KeySizeRange(LnhError):
 class PolicyForbids(LnhError):
     code = 57
     ckr = "CKR_ACTION_PROHIBITED"
+    of_state = True
     advice = "the cluster's or the keyring's policy forbids it: lnh cluster policy, lnh keyring policy"
 
 
@@ -352,24 +387,28 @@ class MemberReadOnly(LnhError):
 class VersionConflict(LnhError):
     code = 71
     ckr = "CKR_FUNCTION_FAILED"
+    of_state = True
     advice = "somebody else changed it at the same moment: read it again and repeat"
 
 
 class LimitReached(LnhError):
     code = 72
     ckr = "CKR_DEVICE_MEMORY"
+    of_state = True
     advice = "the message names the limit; delete what is not needed, or raise the policy"
 
 
 class NameTaken(LnhError):
     code = 73
     ckr = "CKR_ARGUMENTS_BAD"
+    of_state = True
     advice = "choose another name"
 
 
 class NameUnknown(LnhError):
     code = 74
     ckr = "CKR_ARGUMENTS_BAD"
+    of_state = True
     advice = "list what exists"
 
 
@@ -388,6 +427,7 @@ class NotInitialised(LnhError):
 class AlreadyDone(LnhError):
     code = 77
     ckr = "CKR_FUNCTION_FAILED"
+    of_state = True
     advice = "nothing to do"
 
 
@@ -456,7 +496,20 @@ class NotPossible(LnhError):
 
     code = 87
     ckr = "CKR_FUNCTION_FAILED"
+    of_state = True
     advice = "remove what the message names first, or leave things as they are"
+
+
+class MemberBehind(LnhError):
+    """What was asked cannot be told by this member: it may be behind its cluster, and be wrong.
+
+    `detail` has `whole_until` (UTC ms: it knows all that was acknowledged by then; 0: it cannot tell), `behind_ms` (for
+    how long it has not been in step, as far as it knows) and `doubted` (the code of the error it would have answered).
+    """
+
+    code = 88
+    ckr = "CKR_DEVICE_ERROR"
+    advice = "ask again in a moment, or another member (failover on); connect this one to its primary: lnh member list"
 
 
 # 100..109: joining, leaving

@@ -155,6 +155,20 @@ def test_one_that_was_lost_is_the_last_choice_until_it_was_well_for_a_while() ->
     assert ways.current == A
 
 
+def test_a_member_that_is_behind_is_left_for_another_and_is_not_gone() -> None:
+    ways = Ways(A, (B,))
+    ways.behind(0.0, A)
+    assert ways.current == B
+    assert not ways.is_lost(A)
+    ways.behind(0.01, B)
+    assert ways.current == B, "the other rests"
+    ways.behind(REST[0], B)
+    assert ways.current == A
+    ways.lost(REST[0] + SOON, A)
+    assert ways.current == A, "the other rests"
+    assert ways.is_lost(A)
+
+
 def test_a_member_that_is_listed_no_longer_is_not_gone_back_to_and_comes_last() -> None:
     ways = Ways(A, (B, C))
     ways.lost(20.0, A)

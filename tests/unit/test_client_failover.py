@@ -26,6 +26,7 @@ from lnh_common.channel import SessionKeys, Statement
 from lnh_common.errors import (
     ChannelInvalid,
     LnhError,
+    MemberBehind,
     MemberReadOnly,
     NoCluster,
     NotActivated,
@@ -33,7 +34,7 @@ from lnh_common.errors import (
     UnknownOperation,
     Unreachable,
 )
-from lnh_common.messages.objects import DESTROY, SHOW
+from lnh_common.messages.objects import DESTROY, FIND, SHOW
 from lnh_common.messages.session import HELLO, PROBE, WAYS
 from lnh_common.wire import Header, Kind
 from processes import free_base_port
@@ -285,6 +286,101 @@ def test_a_read_only_member_is_alive_and_stays(running: ExitStack) -> None:
         connection.call(DESTROY, {"handle": b"h" * 16}, WITHIN, token=b"token", seal=KEYS)
     assert connection.way == a.way
     assert not b.asked
+
+
+def behind(milliseconds: int) -> LnhError:
+    """What a member says that has been behind for so long."""
+    return MemberBehind("not in step: no such object", {"whole_until": 1_000, "behind_ms": milliseconds})
+
+
+def test_what_a_member_that_is_behind_cannot_tell_is_asked_of_another(running: ExitStack) -> None:
+    a = running.enter_context(Member(serve=lambda _: behind(60_000)))
+    b = running.enter_context(Member(serve=lambda _: behind(60_000)))
+    c = running.enter_context(Member(serve=by("c")))
+    connection = running.enter_context(connected(a, b, c))
+    assert [show(connection) for _ in range(3)] == ["c"] * 3
+    assert connection.way == c.way
+    assert sum(a.asked.values()) == 1
+
+
+def test_where_every_member_is_behind_it_is_said_at_the_deadline(running: ExitStack) -> None:
+    a = running.enter_context(Member(serve=lambda _: behind(60_000)))
+    b = running.enter_context(Member(serve=lambda _: behind(60_000)))
+    connection = running.enter_context(connected(a, b))
+    with pytest.raises(MemberBehind, match="not in step"):
+        show(connection, 1.0)
+    assert a.asked
+    assert b.asked
+
+
+def test_where_the_others_are_gone_the_one_that_is_behind_is_what_is_told_of(running: ExitStack) -> None:
+    a = running.enter_context(Member(serve=lambda _: behind(60_000)))
+    b = running.enter_context(Member())
+    b.end()
+    connection = running.enter_context(connected(a, b))
+    with pytest.raises(MemberBehind):
+        show(connection, 2.0)
+
+
+def test_without_failover_a_member_that_is_behind_is_believed_to_be_at_once(running: ExitStack) -> None:
+    a = running.enter_context(Member(serve=lambda _: behind(60_000)))
+    b = running.enter_context(Member(serve=by("b")))
+    connection = running.enter_context(connected(a, b, failover=False))
+    with pytest.raises(MemberBehind):
+        show(connection)
+    assert set(a.asked.values()) == {1}
+    assert not b.asked
+
+
+def test_a_member_that_was_behind_for_a_moment_only_is_asked_again(running: ExitStack) -> None:
+    answers: list[Answer] = [behind(10), behind(500), {"by": "a"}]
+    a = running.enter_context(Member(serve=lambda _: answers.pop(0)))
+    connection = running.enter_context(connected(a, failover=False))
+    assert show(connection) == "a"
+
+
+def test_what_is_under_way_at_a_member_that_is_behind_stays_there(running: ExitStack) -> None:
+    def serve(header: Header) -> Answer:
+        return None if header.operation == FIND.name else behind(60_000)
+
+    a = running.enter_context(Member(serve=serve))
+    b = running.enter_context(Member(serve=by("b")))
+    connection = running.enter_context(connected(a, b))
+    with connection.channel() as one:
+        slow = one.submit(FIND, {}, WITHIN, token=b"token", seal=KEYS)
+        step_until(one, lambda: a.asked)
+        quick = one.submit(SHOW, {"handle": b"h" * 16}, WITHIN, token=b"token", seal=KEYS)
+        assert one.wait(quick)["by"] == "b"
+        assert b.asked == {quick.header.request_id: 1}
+        assert not slow.done
+
+
+@pytest.mark.parametrize("current", [False, True])
+def test_a_listing_is_taken_from_a_member_that_is_behind_unless_a_current_one_is_demanded(
+    running: ExitStack, current: bool
+) -> None:
+    listed: Answer = {"objects": [], "more": False, "behind": {"whole_until": 1_000, "behind_ms": 60_000}}
+    a = running.enter_context(Member(serve=lambda _: listed))
+    b = running.enter_context(Member(serve=by("b")))
+    connection = running.enter_context(connected(a, b))
+    found = connection.call(FIND, {}, WITHIN, token=b"token", seal=KEYS, current=current)
+    assert found == ({"by": "b"} if current else listed)
+    alone = running.enter_context(connected(a, b, failover=False))
+    if current:
+        with pytest.raises(MemberBehind, match=r"1970-01-01 00:00:01 UTC.* may not be all"):
+            alone.call(FIND, {}, WITHIN, token=b"token", seal=KEYS, current=True)
+
+
+def test_a_write_that_may_have_been_made_is_not_called_undone_by_a_member_that_is_behind(running: ExitStack) -> None:
+    a = running.enter_context(Member(serve=lambda _: None))
+    connection = running.enter_context(connected(a))
+    with connection.channel() as one:
+        request = one.submit(DESTROY, {"handle": b"h" * 16}, 6.0, token=b"token", seal=KEYS)
+        step_until(one, lambda: a.asked)
+        a.serve = lambda _: behind(60_000)
+        step_until(one, lambda: request.done)
+    with pytest.raises(OutcomeUnknown):
+        request.result()
 
 
 def test_a_write_that_may_have_been_made_is_not_called_undone_by_a_read_only_member(running: ExitStack) -> None:

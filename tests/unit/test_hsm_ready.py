@@ -16,6 +16,7 @@ from lnh_common.channel import SessionKeys
 from lnh_common.errors import (
     DataLength,
     MalformedMessage,
+    MemberBehind,
     ObjectUnknown,
     PermissionDenied,
     SessionEnded,
@@ -241,4 +242,5 @@ def test_a_lease_that_ends_during_one_use_is_over_for_those_behind_it(
         other.ask(objects.DESTROY, objects.ObjectRef(handle=scene.private), scene.keyring)
 
     outcomes = during_the_first(scene, monkeypatch, destroy)
-    assert outcomes[1][0] == ObjectUnknown.code
+    assert outcomes[1][0] == MemberBehind.code  # it was forgotten, and this member cannot know whether it is there
+    assert outcomes[1][2]["doubted"] == ObjectUnknown.code

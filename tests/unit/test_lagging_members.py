@@ -9,10 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from lnh_common import bundles, errors
-from lnh_common.messages import admin, hsm, objects, session
+from lnh_common import bundles, codec, errors
+from lnh_common.mechanisms import Mechanism
+from lnh_common.messages import admin, hsm, objects, session, store
+from lnh_common.messages.base import Message
 from lnh_common.messages.session import ChangePassword, Credential, Logout, Role
 from lnh_services.hsm.freshness import HighestSeen
+from lnh_services.hsm.steps import Ask
 from models.worker import ADMIN_PASSWORD, KRCO, KRSO, Client, World, make_keyring
 
 RANDOM = objects.RandomBytes(length=8)
@@ -87,7 +90,7 @@ def test_a_session_opened_elsewhere_is_served_once_the_member_has_caught_up(
 ) -> None:
     behind = Behind(world)
     opened(client, keyring)
-    with pytest.raises(errors.Busy, match="not in step"):
+    with pytest.raises(errors.MemberBehind, match="not been in step"):
         behind.ask(client, keyring)
     behind.catches_up()
     assert len(behind.ask(client, keyring).data) == 8
@@ -97,7 +100,7 @@ def test_a_keyring_made_elsewhere_is_served_once_the_member_has_caught_up(world:
     behind = Behind(world)
     keyring = make_keyring(client)
     login(client, keyring)
-    with pytest.raises(errors.Busy, match="not in step"):
+    with pytest.raises(errors.MemberBehind, match="not been in step"):
         behind.ask(client, keyring)
     behind.catches_up()
     assert len(behind.ask(client, keyring).data) == 8
@@ -168,3 +171,38 @@ def test_a_token_of_an_epoch_that_is_over_is_unknown(world: World, client: Clien
     client.worker = world.worker()
     with pytest.raises(errors.TokenUnknown, match="over"):
         client.ask(objects.RANDOM, RANDOM, keyring)
+
+
+def test_what_a_member_that_is_behind_does_not_have_may_be_there(world: World, client: Client, keyring: bytes) -> None:
+    login(client, keyring)
+    world.attach(client.worker, read_write=False)
+    with pytest.raises(errors.MemberBehind, match="no object") as said:
+        client.ask(objects.SHOW, objects.Show(handle=b"h" * 16), keyring)
+    assert said.value.detail["doubted"] == errors.ObjectUnknown.code
+    assert said.value.detail["whole_until"] == int(world.now * 1000)
+    use = objects.Use(handle=b"h" * 16, mechanism=Mechanism.AES_GCM, data=b"")
+    together = objects.Uses(uses=(("key.encrypt", codec.decode(codec.encode(use))),))
+    outcomes = client.ask(objects.USES, together, keyring).outcomes
+    assert outcomes[0][0] == errors.MemberBehind.code
+    with pytest.raises(errors.MemberReadOnly, match="no object"):
+        client.ask(objects.DESTROY, objects.ObjectRef(handle=b"h" * 16), keyring)
+
+
+def test_a_lease_that_ends_while_a_request_is_served_makes_its_refusal_a_doubt(
+    world: World, client: Client, keyring: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login(client, keyring)
+    answer = world.answer
+
+    def lapse(asked: Ask) -> Message:
+        if asked.operation is store.GET:  # it lapses, and is read-write again at once: what is read is between
+            world.attach(client.worker, read_write=False)
+            world.attach(client.worker)
+        return answer(asked)
+
+    monkeypatch.setattr(world, "answer", lapse)
+    with pytest.raises(errors.MemberBehind, match="no object"):
+        client.ask(objects.SHOW, objects.Show(handle=b"h" * 16), keyring)
+    monkeypatch.undo()
+    with pytest.raises(errors.ObjectUnknown):
+        client.ask(objects.SHOW, objects.Show(handle=b"h" * 16), keyring)

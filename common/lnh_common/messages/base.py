@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
+import time
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from typing_extensions import dataclass_transform
+
+from lnh_common.errors import LnhError, MemberBehind
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
@@ -24,6 +27,49 @@ class Confidential(Message):
 
 class Empty(Message):
     """No fields."""
+
+
+class Behind(Message):
+    """How far a member may be behind its cluster.
+
+    Args:
+        whole_until: UTC ms: it knows all that was acknowledged by then; 0 where it cannot tell.
+        behind_ms: for how long it has not been in step, as far as it knows.
+    """
+
+    whole_until: int
+    behind_ms: int
+
+    def since(self) -> str:
+        """How the moment is told to people; empty where it is not known."""
+        return _moment(self.whole_until) if self.whole_until else ""
+
+    def refusal(self, doubted: LnhError | None = None) -> MemberBehind:
+        """What to say instead of something that may be wrong.
+
+        Args:
+            doubted: what would be said; None where it is a list.
+        """
+        since = f" since {self.since()}" if self.whole_until else ""
+        what = f"so this may be wrong: {doubted}" if doubted is not None else "so what it lists may not be all"
+        detail: dict[str, Any] = {"whole_until": self.whole_until, "behind_ms": self.behind_ms}
+        if doubted is not None:
+            detail["doubted"] = doubted.code
+        return MemberBehind(f"this member has not been in step with its cluster{since}, {what}", detail)
+
+
+class Listing(Message, omit_defaults=True):
+    """The reply of what lists, counts, or shows that something is not set.
+
+    Args:
+        behind: there may be more, or less, than it says: the member was not in step. None where it was.
+    """
+
+    behind: Behind | None = None
+
+
+def _moment(utc_ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(utc_ms // 1000))
 
 
 Q = TypeVar("Q", bound=Message)

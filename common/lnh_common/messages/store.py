@@ -420,6 +420,7 @@ class Attached(Message):
         read_write: under this lease only what was read as `current` may be cached; else all may, until everything is
             to be forgotten.
         incarnation: drawn at each start of the store; what an earlier one was asked and did not answer is lost.
+        whole_until: UTC ms: whatever the cluster acknowledged by then is applied here; 0 where that cannot be told.
     """
 
     lease_ms: int
@@ -427,6 +428,7 @@ class Attached(Message):
     fresh: bool
     read_write: bool
     incarnation: bytes = b""
+    whole_until: int = 0
 
 
 class Forget(Message):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from lnh_common import codec, limits
-from lnh_common.errors import Busy, StateRolledBack
+from lnh_common.errors import MemberBehind, StateRolledBack
 from lnh_common.messages.hsm import SEEN, Mark, Seen
 from lnh_common.messages.store import Change, Delete, Item, Key, Put, Scan
 from lnh_services.hsm import answers
@@ -118,23 +118,23 @@ class Items:
     def get(self, key: Key, read: Callable[[Item], T], *, body: bool = True) -> Steps[Read[T]]:
         """An item as `read` reads it, which raises if it is not authentic.
 
-        Raises StateRolledBack, and SealBroken for another item than this.
+        Raises StateRolledBack, MemberBehind, and SealBroken for another item than this.
         """
         at_least = (yield from self.highest([key]))[0]
         item, current = yield from answers.get(key, body=body)
         if item is None:
             if key.table in ABSENCE_ALLOWS:
-                yield from self.used([(key, (0, 0), at_least)])
+                yield from self.used([(key, (0, 0), at_least)], current=current)
             return Read(None, 0, current)
         found = read(item)
         age = (_born(found), item.version)
-        if age < at_least and not current:
-            raise Busy(f"this member has not caught up with its cluster yet: {key.table} {key.id.hex()}")
-        yield from self.used([(key, age, at_least)])
+        yield from self.used([(key, age, at_least)], current=current)
         return Read(found, item.version, current)
 
     def page(self, scan: Scan, read: Callable[[Item], T]) -> Steps[tuple[list[tuple[Item, T]], bool]]:
-        """A page of items as `read` reads them, and whether there are more; raises StateRolledBack, SealBroken.
+        """A page of items as `read` reads them, and whether there are more.
+
+        Raises StateRolledBack, MemberBehind, SealBroken.
 
         What is on it is known only when it is there. So something older than the core knows may have changed just now:
         it is read again, and must then be as new as was said.
@@ -144,19 +144,26 @@ class Items:
             page = yield from answers.scan(scan)
             found = [(item, read(item)) for item in page.items]
             ages = [(item.key, (_born(one), item.version)) for item, one in found]
-            yield from self.used([(key, age, at_least.get(key.id, age)) for key, age in ages])
+            yield from self.used([(key, age, at_least.get(key.id, age)) for key, age in ages], current=page.current)
             known = yield from self.highest([key for key, _ in ages])
             pairs = list(zip(ages, known, strict=True))
             at_least = {key.id: highest for (key, age), highest in pairs if age < highest}
             if not at_least:
-                yield from self.used([(key, age, highest) for (key, age), highest in pairs])
+                yield from self.used([(key, age, highest) for (key, age), highest in pairs], current=page.current)
                 return found, page.more
 
-    def used(self, found: Iterable[tuple[Key, Age, Age]]) -> Steps[None]:
-        """Check what was read: its key, its age, and how old it must be; raises StateRolledBack."""
+    def used(self, found: Iterable[tuple[Key, Age, Age]], *, current: bool) -> Steps[None]:
+        """Check what was read: its key, its age, and how old it must be.
+
+        Raises StateRolledBack; MemberBehind where what is older was not read as `current`: it may be to come yet.
+        """
         newer = []
         for key, age, at_least in found:
             if age < at_least:
+                if not current:
+                    raise MemberBehind(
+                        f"this member has not caught up with its cluster yet: {key.table} {key.id.hex()}"
+                    )
                 raise StateRolledBack(
                     f"the store served version {age[1]} of {key.table} {key.id.hex()}; "
                     f"this HSM has used or written version {at_least[1]}"

@@ -90,6 +90,9 @@ class Knowledge:
         self.read_only_since: float | None = None  # boot seconds
         self.owes_guesses = True  # failed logins of before this start, or of a time as read-only, may be to be told
         self.lapses = 0  # how often the lease was not a read-write one
+        self._in_step_until: float | None = None  # boot seconds: the end of the last read-write lease there was
+        self._began = boot()
+        self._told_whole = 0  # UTC ms up to which the store, when it was asked last, had all that was acknowledged
         self.disturbed = 0  # how often answers of the store may have become outdated since they came
         self._readings: set[_Reading] = set()
         self._channel_keys: dict[int, Any] = {}
@@ -111,12 +114,14 @@ class Knowledge:
         What was cached stays only where the lease goes on from the one before. That the store says so is not enough:
         the answer that would have told of a fresh lease may have been lost, and this be the one to the next request.
         """
+        self._note_step()
         if attached.fresh or not (self.is_leased() and self.read_write and attached.read_write):
             self.lapses += 1
         self.owes_guesses = self.owes_guesses or (attached.read_write and not self.read_write)
         if attached.fresh or not self.is_leased() or (attached.read_write and not self.read_write):
             self.forget_everything()  # what was cached while the member was read-only may be older than it is now
         self.lease_until = sent_at + attached.lease_ms / 1000
+        self._told_whole = max(self._told_whole, attached.whole_until)
         self.read_write = attached.read_write
         if attached.read_write:
             self.read_only_since = None
@@ -135,6 +140,25 @@ class Knowledge:
         """Whether it was so all the time since `lapses` had this value, and was so then."""
         return self.lapses == lapses and self.is_read_write()
 
+    def behind_for(self) -> float:
+        """Seconds since this worker was in step with the cluster, or began."""
+        self._note_step()
+        return self.boot() - (self._began if self._in_step_until is None else self._in_step_until)
+
+    def whole_until(self, utc: float) -> int:
+        """The last moment, in UTC ms, up to which all that the cluster acknowledged is known here; 0: unknown.
+
+        Args:
+            utc: now, in UTC seconds.
+        """
+        self._note_step()
+        since = 0 if self._in_step_until is None else int((utc - self.boot() + self._in_step_until) * 1000)
+        return max(since, self._told_whole)
+
+    def _note_step(self) -> None:
+        if self.read_write and self.lease_until > 0:
+            self._in_step_until = min(self.boot(), self.lease_until)
+
     def may_cache(self, found: Read[Any]) -> bool:
         """Whether an answer of the store may go into a cache now, before anything else is waited for."""
         return self.is_leased() and not found.outdated and (found.current or not self.read_write)
@@ -146,6 +170,7 @@ class Knowledge:
     def forget(self, message: store.Forget) -> None:
         """The store says that these changed."""
         if message.everything:
+            self._note_step()
             self.forget_everything()
             self.lease_until = 0.0
             self.lapses += 1

@@ -34,6 +34,7 @@ from lnh_common.errors import (
     Internal,
     LnhError,
     MalformedMessage,
+    MemberBehind,
     MemberReadOnly,
     ObjectUnknown,
     OutcomeUnknown,
@@ -48,7 +49,7 @@ from lnh_common.errors import (
 )
 from lnh_common.events import Log
 from lnh_common.messages import hsm, store
-from lnh_common.messages.base import OPERATIONS, Effect, Message, Operation, Seal
+from lnh_common.messages.base import OPERATIONS, Behind, Effect, Message, Operation, Seal
 from lnh_common.messages.session import Role
 from lnh_common.wire import Frames, Header, Kind
 from lnh_services.hsm import permissions
@@ -90,7 +91,8 @@ class Request(Generic[M]):
         session: None where the operation opens one or uses a credential (`credential` then).
         client: the registered client's record, where there is one.
         drawn: where the ids come from that a read makes, which are new at each try.
-        committed: whether something of it was committed, so that Busy would no longer say that nothing was done.
+        committed: whether something of it was committed, so that nothing may say any more that it was not done.
+        lapses: of the lease, when it was begun.
     """
 
     header: Header
@@ -102,6 +104,7 @@ class Request(Generic[M]):
     client: ClientRecord | None = None
     drawn: bytes = b""
     committed: bool = False
+    lapses: int = 0
 
     @property
     def who(self) -> Session:
@@ -192,6 +195,7 @@ class WorkerCore(Knowledge):
         now = self.boot()
         if now >= self.lease_until:
             self.forget_everything()
+        lapses = self.lapses
         try:
             operation = self._operation(header)
             if operation.seal is Seal.NONE:
@@ -222,14 +226,14 @@ class WorkerCore(Knowledge):
                 if session is None:
                     session = yield from self._open_session(token, opened)
                 self.check_times(session)
-            value = yield from self._serve_opened(operation, header, envelope, session, credential)
+            value = yield from self._serve_opened(operation, header, envelope, session, credential, lapses)
         except LnhError as error:
             self.refused += 1
-            value = error
+            value = self.told(operation, error, lapses)
         except Exception as error:  # as above
             log.bug("request failed", error, operation=header.operation)
             value = Internal("the member failed; its log says why")
-        if forwarded and isinstance(value, MemberReadOnly):
+        if forwarded and isinstance(value, MemberReadOnly | MemberBehind):
             return [*bundles.refusal(b"")[1:]]
         return [header.answer(Kind.REPLY).pack(), b"", channel.seal_reply(keys, header, body, value)]
 
@@ -253,11 +257,11 @@ class WorkerCore(Knowledge):
         envelope: Envelope,
         session: Session | None,
         credential: OpenedCredential | None,
+        lapses: int,
     ) -> Steps[dict[str, Any]]:
         self.check_envelope(operation, envelope)
-        request: Request[Any] = Request(
-            header, operation, envelope, codec.convert(envelope.fields, operation.request), session, credential
-        )
+        message = codec.convert(envelope.fields, operation.request)
+        request: Request[Any] = Request(header, operation, envelope, message, session, credential, lapses=lapses)
         try:
             if session is not None:
                 return (yield from self.permitted(request))
@@ -265,8 +269,9 @@ class WorkerCore(Knowledge):
             request.client = yield from self._signing_client(credential)
             reply = yield from self.handlers[operation.name](self, request)
             return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
-        except Busy as error:
-            if not request.committed:
+        except LnhError as error:
+            # What denies it, or says that nothing was done, would be wrong: it was committed.
+            if not (request.committed and (error.of_state or isinstance(error, Busy | MemberReadOnly))):
                 raise
             raise OutcomeUnknown(f"{operation.name}: it was made, and what goes with it was not: {error}") from None
 
@@ -317,10 +322,10 @@ class WorkerCore(Knowledge):
             return None
         record = yield from self.record(ClientRecord, credential.client)
         if record is None:
-            raise self.missing(ClientUnknown(f"no client {credential.client.hex()} is registered here"))
+            raise ClientUnknown(f"no client {credential.client.hex()} is registered here")
         credential.check_signature(record.sign_key)
         if record.revoked:
-            raise ClientRevoked(f"client {record.name!r} was revoked")
+            raise ClientRevoked(f"client {record.name!r} was revoked").for_good()
         return record
 
     def _open_token(self, token: bytes) -> Token:
@@ -341,14 +346,24 @@ class WorkerCore(Knowledge):
             self.caches.sessions.put(token, session)
         return session
 
-    def missing(self, refusal: LnhError) -> LnhError:
-        """What to say where something is not as a session or a client needs it.
+    # --- what may be said
 
-        It may be so on members that are in step: then it is not for this one to say, which is read-only and behind.
+    def behind(self) -> Behind:
+        """How far this worker may be behind the cluster."""
+        return Behind(whole_until=self.whole_until(self.utc()), behind_ms=int(self.behind_for() * 1000))
+
+    def told(self, operation: Operation[Any, Any], refusal: LnhError, lapses: int) -> LnhError:
+        """What to answer in place of a refusal, of a request that was begun when the lease had lapsed so often.
+
+        What rests on what is stored is certain only if the lease was a read-write one from the request's beginning to
+        its answer: then all that was acknowledged before it began was read. Else the member may be behind, and others
+        know better. A write is then not made here either way.
         """
-        if self.is_read_write():
+        if self.was_read_write_since(lapses) or not (refusal.needs_step or isinstance(refusal, MemberBehind)):
             return refusal
-        return Busy(f"this member is not in step with its cluster, and cannot tell yet: {refusal}")
+        doubt = self.behind().refusal(refusal)
+        is_write = operation.effect is Effect.WRITE and not self.read_write
+        return MemberReadOnly(str(doubt)) if is_write else doubt
 
     # --- objects
 

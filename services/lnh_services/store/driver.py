@@ -28,7 +28,7 @@ from lnh_services.store.eras import EVERYTHING
 from lnh_services.store.forgetting import Event, Forgetting, Tell
 from lnh_services.store.history import Base, Removed
 from lnh_services.store.local import Interest
-from lnh_services.store.log import ClusterId, Epoch, MemberId
+from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds
 from lnh_services.store.peers import Peers
 from lnh_services.store.primary import LOOKS_MS
 from lnh_services.store.protocol import (
@@ -553,7 +553,11 @@ class Driver:
         now = clock.now()
         current = self.replica.is_current(now)
         attached = partial(
-            messages.Attached, index=self.replica.applied, read_write=current, incarnation=self.replica.incarnation
+            messages.Attached,
+            index=self.replica.applied,
+            read_write=current,
+            incarnation=self.replica.incarnation,
+            whole_until=self._whole_until(now, current=current),
         )
         # Until this start is on disk, the next one would not know that leases may have been granted since. A primary
         # that does not serve now may do so again at once: only one that follows another forgets everything before.
@@ -562,6 +566,14 @@ class Driver:
         until = Seconds(self.replica.current_until(now)) if current else None
         grant = self.caches.leases.attach(now.boot, worker, read_write=current, until=until)
         return attached(lease_ms=grant.lease_ms, fresh=grant.fresh, read_write=grant.read_write)
+
+    def _whole_until(self, now: Instant, *, current: bool) -> Milliseconds:
+        """Up to when what is applied here is all that was acknowledged: what comes later has a later log time."""
+        if current:
+            return now.utc
+        if self.replica.phase is Phase.NONE:
+            return Milliseconds(0)
+        return min(now.utc, self.replica.history.time_of(self.replica.applied))
 
     # Troubles
 

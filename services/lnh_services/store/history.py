@@ -158,6 +158,10 @@ class History:
     def entry(self, index: int) -> Entry:
         return self.entries[index - self.first_index]
 
+    def time_of(self, index: int) -> Milliseconds:
+        """The log time of the entry at `index`, which is the base or kept."""
+        return self.base.log_time if index == self.base.position.index else self.entry(index).log_time
+
     def position(self, index: int) -> Position | None:
         """The position at `index`, if it is kept."""
         if index == self.base.position.index:

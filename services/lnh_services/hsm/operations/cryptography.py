@@ -110,7 +110,7 @@ def uses(worker: WorkerCore, request: Request[Uses]) -> Steps[Outcomes]:
             one = replace(request, operation=operation, message=message)
             outcomes.append([0, (yield from worker.permitted(one))])
         except LnhError as error:
-            outcomes.append(error.to_wire())
+            outcomes.append(worker.told(request.operation, error, request.lapses).to_wire())
     return Outcomes(outcomes=tuple(outcomes))
 
 

@@ -163,7 +163,7 @@ def visible_keyring(worker: WorkerCore, client: ClientRecord | None, keyring: by
         raise PermissionDenied("keyrings are used by registered clients only: LNHClientRegistration")
     record = yield from worker.record(KeyringRecord, keyring)
     if record is None or (record.assigned and keyring not in client.keyrings):
-        raise worker.missing(KeyringUnknown(f"no keyring {keyring.hex()} that this client may see"))
+        raise KeyringUnknown(f"no keyring {keyring.hex()} that this client may see")
     return record
 
 
@@ -192,14 +192,12 @@ def _issue(worker: WorkerCore, token: Token) -> Steps[LoggedIn]:
 def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[Session]:
     """Check all that an opened token rests on.
 
-    Raises SessionEnded, CredentialChanged, ClusterRestored, ClientRevoked, KeyringUnknown; Busy where this member is
-    behind, so that one of the last four may be wrong.
+    Raises SessionEnded, CredentialChanged, ClusterRestored, ClientRevoked, KeyringUnknown: the last four for good
+    where what they rest on only grows.
     """
     version = (yield from worker.started()).version
     if token.instance != (yield from worker.session_instance()):
-        raise worker.missing(
-            ClusterRestored("the cluster was restored, or opened by force, since this session was opened")
-        )
+        raise ClusterRestored("the cluster was restored, or opened by force, since this session was opened")
     depends = {("cluster", CLUSTER_RECORD), ("opening", OPENING_RECORD), ("logout", token.session)}
     if (yield from worker.record(LogoutRecord, token.session)) is not None:
         raise SessionEnded("this session was logged out")
@@ -208,9 +206,9 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[Sessio
         depends.add(("client", token.client))
         client = yield from worker.record(ClientRecord, token.client)
         if client is None:
-            raise worker.missing(ClientRevoked("this client was revoked"))
-        if client.revoked:
             raise ClientRevoked("this client was revoked")
+        if client.revoked:
+            raise ClientRevoked("this client was revoked").for_good()
     holder, keyring = Holder(client=client is not None), b""
     for grant in token.grants:
         holder = yield from _check_grant(worker, grant, token.login_at, client, holder, depends)
@@ -247,7 +245,7 @@ def _check_grant(
     if stored is None or stored.id != grant.credential:
         changed = CredentialChanged("the password was changed since this session was opened")
         # One that was changed after the login is the later of the two, whoever says so.
-        raise changed if stored is not None and stored.changed_at > login_at else worker.missing(changed)
+        raise changed.for_good() if stored is not None and stored.changed_at > login_at else changed
     if grant.role.of_keyring:
         depends.add(("keyring", grant.keyring))
         yield from visible_keyring(worker, client, grant.keyring)
@@ -258,7 +256,7 @@ def _check_grant(
     depends.add(("user", user_id))
     user = yield from worker.record(UserRecord, user_id)
     if user is None:
-        raise worker.missing(CredentialChanged("the appliance user was deleted"))
+        raise CredentialChanged("the appliance user was deleted")
     held = BUILTIN_ROLES.get(user.role, frozenset())
     return Holder(permissions=held | holder.permissions, po=holder.po, client=holder.client)
 

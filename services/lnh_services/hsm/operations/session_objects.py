@@ -64,7 +64,8 @@ def carried(worker: WorkerCore, request: Request[Any], handle: bytes, sealed: by
         try:
             attributes, value = request.keyring_keys.open_for_session(session.token.session, handle, sealed)
         except SealBroken:
-            raise ObjectUnknown(f"object {handle.hex()} was not made in this session, or was changed") from None
+            refusal = ObjectUnknown(f"object {handle.hex()} was not made in this session, or was changed")
+            raise refusal.for_good() from None
         known = CachedKey.loaded_from(VERSION, attributes, value)
         if session.alive and worker.is_leased():
             worker.caches.keys.put(where, known)
@@ -91,6 +92,7 @@ def _sealed(request: Request[Any], number: int, made: Generated) -> SessionObjec
     made.attributes[Attribute.UNIQUE_ID] = handle.hex()
     sealed = request.keyring_keys.seal_for_session(request.who.token.session, handle, made.attributes, made.value)
     if len(sealed) > limits.SESSION_OBJECT_BYTES:
-        raise LimitReached(f"{len(sealed)} bytes sealed; a session carries {limits.SESSION_OBJECT_BYTES} an object")
+        most = limits.SESSION_OBJECT_BYTES
+        raise LimitReached(f"{len(sealed)} bytes sealed; a session carries {most} an object").for_good()
     shown = view(handle, VERSION, made.attributes)
     return SessionObject(handle=handle, version=shown.version, attributes=shown.attributes, sealed=sealed)
