@@ -13,15 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 from typing_extensions import Self
 
 import lnh
 from bench.loads import using
-from bench.members import Running, running, stopped, wait
+from bench.members import Running, running, wait
 from bench.rows import Row, run
 from lnh.cli.local import Member
+from lnh.cli.processes import standing_still
 from lnh.keyrings import KeyringSession
 from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import objects
@@ -69,7 +70,7 @@ class Signer:
         self._thread.join()
 
 
-def lost(cluster: Running, member: Member, fault: Callable[[Member], AbstractContextManager[None]]) -> Signer:
+def lost(cluster: Running, member: Member, fault: Callable[[Member], AbstractContextManager[Any]]) -> Signer:
     """A client of this member signs; the member is lost and comes back. The pause around the loss is its `worst`."""
     cluster.whole()
     password = cluster.place.secret("krco").read_text().strip()
@@ -93,8 +94,13 @@ def measure() -> Iterator[Row]:
         @contextmanager
         def killed(member: Member) -> Iterator[None]:
             cluster.steps.kill(member)
-            yield
-            cluster.steps.start(member)
+            try:
+                yield
+            finally:
+                cluster.steps.start(member)
+
+        def stopped(member: Member) -> AbstractContextManager[Any]:
+            return standing_still(member.directory)
 
         for name, fault in (("killed", killed), ("stopped still", stopped)):
             signers = [lost(cluster, member, fault) for member in cluster.place.members]

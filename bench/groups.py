@@ -8,26 +8,24 @@ is waited for. The third member is in a group of its own, behind a link that tak
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Final
 
 from typing_extensions import Self
 
 import lnh
 from bench.loads import flowing, using
-from bench.member import processes
-from bench.members import Running, running, stopped, wait
+from bench.members import Running, running, wait
 from bench.rows import Row, at_most, in_turn, row, run
 from lnh import forms
+from lnh.cli import processes
 from lnh.cli.local import Member, free_ports
+from lnh.cli.processes import standing_still
 from lnh_common.bus.sync import Caller
 from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import balancer, objects
@@ -117,7 +115,7 @@ def sharing_row(cluster: Running, key: lnh.Key) -> Row:
         return flowing(session, using(objects.SIGN, key, Mechanism.SHA256_RSA_PKCS, bytes(32)), IN_FLIGHT)
 
     def alone() -> float:
-        with stopped(second):
+        with standing_still(second.directory):
             _sees(first, second.name, "down")
             rate = signing()
         _sees(first, second.name, "serving")
@@ -168,14 +166,9 @@ def _without_hsm(member: Member) -> Iterator[None]:
     """A member whose HSM's processes are dead, and are not started again."""
     supervisor = member.running()
     assert supervisor is not None, "it runs"
-    os.kill(supervisor, signal.SIGSTOP)
-    try:
-        for pid in processes(supervisor):
-            if "lnh_services.hsm" in Path(f"/proc/{pid}/cmdline").read_text():
-                os.kill(pid, signal.SIGKILL)
+    with processes.held(supervisor):
+        processes.kill(member.directory, "lnh_services.hsm")
         yield
-    finally:
-        os.kill(supervisor, signal.SIGCONT)
 
 
 def distance_rows(cluster: Running, key: lnh.PrivateKey) -> Iterator[Row]:
@@ -184,7 +177,7 @@ def distance_rows(cluster: Running, key: lnh.PrivateKey) -> Iterator[Row]:
     session = cluster.sessions[first]
     near = _singles(session, key)
     yield at_most("P-256 sign by the own group, p50", near, "ms", 1000 * ONE_WAY)
-    with stopped(second), _without_hsm(first):
+    with standing_still(second.directory), _without_hsm(first):
         wait(lambda: _places(first)["worker-0"].state == "down", "a member without an HSM")
         far = _singles(session, key)
     wait(lambda: _places(first)["worker-0"].state == "serving", "the HSM back")

@@ -6,24 +6,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import lnh
+from lnh.cli import processes
 from lnh.cli.local import Place, Steps, make_keyring, set_up, stop
-
-
-def processes(supervisor: int) -> list[int]:
-    """A supervisor and all it started."""
-    found, todo = [], [supervisor]
-    while todo:
-        pid = todo.pop()
-        found.append(pid)
-        with suppress(FileNotFoundError, ProcessLookupError):  # it may end while it is looked at
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                todo += [int(child) for child in (task / "children").read_text().split()]
-    return found
 
 
 @dataclass
@@ -31,10 +20,9 @@ class Running:
     """A running member; `processes` are the supervisor and all it started."""
 
     place: Place
-    supervisor: int
 
     def processes(self) -> list[int]:
-        return processes(self.supervisor)
+        return processes.of_member(self.place.first.directory)
 
     def pss_megabytes(self) -> float:
         """Proportional set size of all processes."""
@@ -78,7 +66,7 @@ def running() -> Iterator[Running]:
         set_up(steps)
         make_keyring(steps)
         steps.run("lnh", "cluster", "policy", "objects_per_keyring=1000000")
-        yield Running(place, int(place.first.pid_file.read_text()))
+        yield Running(place)
     finally:
         stop(place)
         shutil.rmtree(place.root, ignore_errors=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import statistics
 import sys
 import tempfile
@@ -25,12 +24,12 @@ from typing_extensions import Self
 import lnh
 from bench import filling
 from bench.loads import flowing, pairs_row, using
-from bench.member import processes
 from bench.rows import Row, at_most, in_turn, row, run, within
 from lnh import admin
 from lnh.cli import local
 from lnh.cli.cluster import wait_until_in_step
 from lnh.cli.local import Member, Place, Steps
+from lnh.cli.processes import standing_still
 from lnh.console import Console
 from lnh.keyrings import KeyringSession
 from lnh_common import limits
@@ -162,22 +161,6 @@ def running(workers: int = 2) -> Iterator[Running]:
             shutil.rmtree(place.root, ignore_errors=True)
 
 
-@contextmanager
-def stopped(*members: Member) -> Iterator[None]:
-    """Every process of these members stands still."""
-    still: list[int] = []
-    try:
-        for supervisor in (member.running() for member in members):
-            assert supervisor is not None, "only a member that runs is stopped"
-            for pid in processes(supervisor):  # the supervisor first, which would start again what is silent
-                os.kill(pid, signal.SIGSTOP)
-                still.append(pid)
-        yield
-    finally:
-        for pid in reversed(still):
-            os.kill(pid, signal.SIGCONT)
-
-
 def signing_row(cluster: Running) -> Row:
     """P-256 signatures through a member beside two others, and while those stand still."""
     first, *others = cluster.place.members
@@ -188,7 +171,7 @@ def signing_row(cluster: Running) -> Row:
         return flowing(session, using(objects.SIGN, key, Mechanism.ECDSA, bytes(32)))
 
     def alone() -> float:
-        with stopped(*others):
+        with standing_still(*(member.directory for member in others)):
             session.generate_key(lnh.KeyType.AES, 256)  # committed: the others are out of the set
             rate = signing()
         cluster.whole()
@@ -217,7 +200,7 @@ def secondary_lost(cluster: Running) -> tuple[float, float]:
 def primary_back(cluster: Running) -> float:
     """Seconds from when the primary goes on until a write was committed through every member."""
     with cluster.writing(*cluster.place.members) as writers:
-        with stopped(cluster.place.first):
+        with standing_still(cluster.place.first.directory):
             away = time.monotonic() + _AWAY
             refused = [writer.refused for writer in writers]
             wait(

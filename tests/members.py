@@ -68,6 +68,16 @@ class Members:
                 sessions.append(opened.enter_context(keyring.login(lnh.Role.KRCO, password)))
             yield sessions
 
+    @contextmanager
+    def brought_back(self, *members: Member) -> Iterator[None]:
+        """For these members' being killed or stopped: at the end, also of a test that fails, they run and all are in step."""
+        try:
+            yield
+        finally:
+            gone = [member for member in members if member.running() is None]
+            self.steps.start_all(gone)
+            self.all_read_write()
+
     def all_read_write(self) -> None:
         """As the first sees it, and as each one's own store does: what members hear of one another is seconds old."""
         self.steps.wait_for(self.all[0], {member.name: "read-write" for member in self.all})

@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bench.member import processes
 from typing_extensions import Self
 
+from lnh.cli import processes
 from lnh.cli.local import Member, free_ports
 from members import Members
 
@@ -161,8 +161,7 @@ def _port(member: Member) -> int:
 
 def _holds(member: Member, descriptor: str) -> bool:
     """Whether a process of the member has this open."""
-    supervisor = member.running()
-    for pid in processes(supervisor) if supervisor is not None else ():
+    for pid in processes.of_member(member.directory):
         with suppress(OSError):
             for entry in Path(f"/proc/{pid}/fd").iterdir():
                 with suppress(OSError):

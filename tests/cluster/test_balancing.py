@@ -4,20 +4,17 @@ that is cut off."""
 from __future__ import annotations
 
 import itertools
-import os
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import zmq
-from bench.member import processes
 
 import lnh
 from lnh import MemberReadOnly
 from lnh.cli.local import Member
+from lnh.cli.processes import held, kill, standing_still
 from lnh_common import bundles, codec, wire
 from lnh_common.bundles import Bundle, Entry
 from lnh_common.messages import balancer, objects, session
@@ -108,21 +105,6 @@ class Signing:
             raise self._load.errors[0]
 
 
-@contextmanager
-def still(member: Member, part: str = "") -> Iterator[list[int]]:
-    """A member's processes stand still, or those that run this part of it."""
-    supervisor = member.running()
-    assert supervisor is not None
-    stopped = [pid for pid in processes(supervisor) if part in Path(f"/proc/{pid}/cmdline").read_text()]
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield stopped
-    finally:
-        for pid in reversed(stopped):
-            os.kill(pid, signal.SIGCONT)
-
-
 def test_work_is_spread_over_the_group_and_over_others_when_it_has_nobody(members: Members) -> None:
     first, second, _ = members.all
     before = [status(members, number) for number in range(3)]
@@ -150,28 +132,23 @@ def test_work_is_spread_over_the_group_and_over_others_when_it_has_nobody(member
         wait_until(lambda: group_of(members, 0, 1) == "local", "the member in the group", WITHIN)
         application.goes_on()
 
-        with still(second):
+        with standing_still(second.directory):
             wait_until(lambda: sees(members, 0, 1) == "down", "the member that stands still", WITHIN)
             application.goes_on()
         wait_until(lambda: sees(members, 0, 1) == "serving", "the member back", WITHIN)
         application.goes_on()
-        second.stop(signal.SIGKILL)
-        wait_until(lambda: sees(members, 0, 1) == "down", "the member dead", WITHIN)
-        application.goes_on()
-        assert status(members, 2).taken == before[2].taken, "the first itself is somebody of the group"
-
-        supervisor = first.running()
-        assert supervisor is not None
-        os.kill(supervisor, signal.SIGSTOP)  # which would start its workers again
-        try:
-            for pid in processes(supervisor):
-                if "lnh_services.hsm" in Path(f"/proc/{pid}/cmdline").read_text():
-                    os.kill(pid, signal.SIGKILL)
+        with members.brought_back(second):
+            second.kill()
+            wait_until(lambda: sees(members, 0, 1) == "down", "the member dead", WITHIN)
             application.goes_on()
-            wait_until(lambda: status(members, 2).taken > before[2].taken + IN_FLIGHT, "the third's part", WITHIN)
-        finally:
-            os.kill(supervisor, signal.SIGCONT)
-        members.steps.start(second)
+            assert status(members, 2).taken == before[2].taken, "the first itself is somebody of the group"
+
+            supervisor = first.running()
+            assert supervisor is not None
+            with held(supervisor):  # which would start its workers again
+                kill(first.directory, "lnh_services.hsm")
+                application.goes_on()
+                wait_until(lambda: status(members, 2).taken > before[2].taken + IN_FLIGHT, "the third's part", WITHIN)
         wait_until(lambda: sees(members, 0, 1) == "serving", "the member back", WITHIN)
         wait_until(lambda: status(members, 0).places[0].state == "serving", "its worker back", WITHIN)
         application.goes_on()
@@ -208,7 +185,7 @@ def test_a_member_that_is_cut_off_serves_its_clients_alone_and_refuses_the_work_
         _, key = through.generate_keypair(lnh.KeyType.RSA, 4096, timeout=60)
         key.sign(b"data", lnh.Mechanism.SHA256_RSA_PKCS)
         assert say_hello(address, FORWARDED).header != b"", "under its lease a worker serves others' clients"
-        with still(primary):
+        with standing_still(primary.directory):
             wait_until(lambda: status(members, number).alone != "", "a member that is alone", WITHIN)
             # Before that a write is sent to the primary, and what became of it is not known.
             wait_until(lambda: not is_read_write(alone), "the end of its lease", WITHIN)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import pytest
-from bench.member import processes
 
 import lnh
 from applications import MADE, Application, History, application
 from lnh.cli import local
 from lnh.cli.local import Member
+from lnh.cli.processes import standing_still
 from lnh_common.bus.sync import Caller
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
@@ -49,25 +48,17 @@ def no_login(application: Application) -> Iterator[None]:
 @contextmanager
 def stopped(member: Member) -> Iterator[None]:
     """Every process of a member stands still; its connections stay."""
-    supervisor = member.running()
-    assert supervisor is not None
-    still: list[int] = []
-    try:
-        for pid in processes(supervisor):  # the supervisor first, which would start again what is silent
-            os.kill(pid, signal.SIGSTOP)
-            still.append(pid)
+    with standing_still(member.directory) as still:
+        assert still, "only a member that runs is stopped"
         yield
-    finally:
-        for pid in reversed(still):
-            os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
 def killed(members: Members, member: Member) -> Iterator[None]:
-    """Every process of a member is killed; at the end it is started again."""
-    member.stop(signal.SIGKILL)
-    yield
-    members.steps.start(member)
+    """Every process of a member is killed; at the end it is started again, and all are waited for if a test failed."""
+    with members.brought_back(member):
+        member.kill()
+        yield
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from contextlib import suppress
 
 import pytest
@@ -45,7 +44,7 @@ def test_the_last_of_three_takes_over_by_force_ends_every_session_and_keeps_ever
             key = private_key(sessions[2], "kept")
             signature = key.sign(b"data", lnh.Mechanism.ECDSA_SHA256)
             for lost in (a, b):
-                lost.stop(signal.SIGKILL)
+                lost.kill()
             wait_until(lambda: states(members, c)[c.name] == "read-only", "the last one is read-only", WITHIN)
             with pytest.raises(local.StepFailed, match="unless forced \\(--force\\)"):
                 removal(members, a, c)

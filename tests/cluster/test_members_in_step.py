@@ -137,16 +137,17 @@ def test_without_its_primary_a_member_signs_and_refuses_writes_and_nothing_ackno
 
         with Load(make, sign) as load:
             wait_until(lambda: len(made) > 5, "keys are made", WITHIN)
-            lost.stop(signal.SIGKILL)
-            wait_until(lambda: any(isinstance(error, MemberReadOnly) for error in refused), "a refused write", WITHIN)
-            seen = signatures[0]
-            wait_until(lambda: signatures[0] > seen + 20 or load.errors, "signatures without a primary", WITHIN)
-            log_in_cut_off(members, reader)
-            members.steps.start(lost)
+            with members.brought_back(lost):
+                lost.kill()
+                wait_until(
+                    lambda: any(isinstance(error, MemberReadOnly) for error in refused), "a refused write", WITHIN
+                )
+                seen = signatures[0]
+                wait_until(lambda: signatures[0] > seen + 20 or load.errors, "signatures without a primary", WITHIN)
+                log_in_cut_off(members, reader)
             before = len(made)
             wait_until(lambda: len(made) > before + 5 or load.errors, "writes go on", WITHIN)
         assert load.errors == []
-        members.all_read_write()
         wait_until(lambda: failures_kept(reader) == [], "the cluster is told of the failed login", WITHIN)
         for session in sessions:
             found = {each.handle for each in session.find(label="made")}
@@ -189,11 +190,10 @@ def test_groups_are_the_same_on_every_member_whoever_changed_them_and_whoever_wa
 
     wait_until(agree, "the groups", WITHIN, every=0.1)
 
-    primary.stop(signal.SIGKILL)
-    steps.wait_for(one, {one.name: "read-only", other.name: "read-only"})
-    assert "lease" in refusal(members, one, "group", "create", "west")
-    steps.start(primary)
-    members.all_read_write()
+    with members.brought_back(primary):
+        primary.kill()
+        steps.wait_for(one, {one.name: "read-only", other.name: "read-only"})
+        assert "lease" in refusal(members, one, "group", "create", "west")
     assert [groups_seen_by(members, member) for member in members.all] == [expected] * len(members.all)
     for name in inside:
         steps.run("lnh", "member", "move", name, "local", through=primary)
@@ -320,28 +320,30 @@ def test_a_member_that_lost_power_is_seen_to_be_away_and_comes_back_in_step(memb
     assert plain[0].split()[:4] == ["name", "group", "role", "state"]
     assert [line.split()[0] for line in plain[1:4]] == [member.name for member in members.all]
     port = free_base_port()  # while the member still has its own
-    away.stop(signal.SIGKILL)
-    wait_until(
-        lambda: diagnosis(members, here) == {"member-unreachable": {away.name}},
-        "the doctor to see it",
-        WITHIN,
-        every=0.1,
-    )
-    there = json.loads(members.steps.run("lnh", "doctor", "--member-dir", away.directory, "--json", fails_with=1))
-    assert "stopped" in {finding["check"] for finding in there["findings"]}
+    with members.brought_back(away):
+        away.kill()
+        wait_until(
+            lambda: diagnosis(members, here) == {"member-unreachable": {away.name}},
+            "the doctor to see it",
+            WITHIN,
+            every=0.1,
+        )
+        there = json.loads(members.steps.run("lnh", "doctor", "--member-dir", away.directory, "--json", fails_with=1))
+        assert "stopped" in {finding["check"] for finding in there["findings"]}
 
-    def tells_itself() -> bool:
-        said = json.loads(members.steps.run("lnh", "doctor", "--member-dir", here.directory, "--json", fails_with=1))
-        assert said["seen_from"] == here.name
-        return {f["check"] for f in said["findings"] if f["severity"] == "problem"} == {"member-unreachable"}
+        def tells_itself() -> bool:
+            said = json.loads(
+                members.steps.run("lnh", "doctor", "--member-dir", here.directory, "--json", fails_with=1)
+            )
+            assert said["seen_from"] == here.name
+            return {f["check"] for f in said["findings"] if f["severity"] == "problem"} == {"member-unreachable"}
 
-    wait_until(tells_itself, "the same, seen from that member", WITHIN, every=0.1)
-    with members.sessions(away) as sessions:
-        made = {sessions[0].generate_key(lnh.KeyType.AES, 256, label=os.urandom(4).hex()).handle for _ in range(20)}
-    members.steps.environment["LNH_METRICS_PORT"] = str(port)
-    members.steps.start(away)
-    del members.steps.environment["LNH_METRICS_PORT"]
-    members.all_read_write()
+        wait_until(tells_itself, "the same, seen from that member", WITHIN, every=0.1)
+        with members.sessions(away) as sessions:
+            made = {sessions[0].generate_key(lnh.KeyType.AES, 256, label=os.urandom(4).hex()).handle for _ in range(20)}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(members.steps.environment, "LNH_METRICS_PORT", str(port))
+            members.steps.start(away)
     with members.sessions() as sessions:
         number = members.all.index(away)
         for handle in made:

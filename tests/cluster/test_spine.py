@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import lnh
 from lnh.cli.local import Steps, stop
+from lnh.cli.processes import held, kill, standing_still
 from lnh_common import limits
 
 
@@ -42,6 +43,16 @@ def children(running: Running) -> dict[int, str]:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             found[pid] = b" ".join(words).decode()
     return found
+
+
+@contextmanager
+def down(running: Running) -> Iterator[None]:
+    """Every process of the member is stopped meanwhile."""
+    stop(running.place)
+    try:
+        yield
+    finally:
+        Steps(running.place, quiet=True).start()
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
@@ -135,8 +146,8 @@ def test_a_session_goes_on_after_every_process_was_restarted(running: Running) -
     with member.session(running.place) as session:
         _, private = session.generate_keypair(lnh.KeyType.EC_EDWARDS, curve="Ed25519", label="kept")
         before = private.sign(b"data")
-        stop(running.place)
-        running.supervisor = Steps(running.place, quiet=True).start()
+        with down(running):
+            pass
         assert private.sign(b"data", timeout=60) == before
 
 
@@ -145,14 +156,13 @@ def test_a_row_changed_on_disk_is_refused_and_the_rest_still_served(
 ) -> None:
     _, changed = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="changed")
     _, other = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="other")
-    stop(running.place)
     database = running.place.first.directory / "data" / "store" / "store.db"
-    with sqlite3.connect(database) as rows:
-        (body,) = rows.execute("SELECT body FROM items WHERE id = ?", (changed.handle,)).fetchone()
-        body = body[:-1] + bytes([body[-1] ^ 1])
-        rows.execute("UPDATE items SET body = ? WHERE id = ?", (body, changed.handle))
-    rows.close()
-    running.supervisor = Steps(running.place, quiet=True).start()
+    with down(running):
+        with sqlite3.connect(database) as rows:
+            (body,) = rows.execute("SELECT body FROM items WHERE id = ?", (changed.handle,)).fetchone()
+            body = body[:-1] + bytes([body[-1] ^ 1])
+            rows.execute("UPDATE items SET body = ? WHERE id = ?", (body, changed.handle))
+        rows.close()
     with pytest.raises(lnh.errors.SealBroken):
         changed.sign(b"data", timeout=60)  # its worker is there some time after the services are
     other.sign(b"data")
@@ -167,18 +177,15 @@ def test_a_key_put_back_as_it_was_before_it_changed_is_refused(running: Running,
     rows.close()
     key.set_attributes(label="newer")
     key.sign(b"data")
-    os.kill(running.supervisor, signal.SIGSTOP)  # so that no store runs while its file is changed
-    try:
-        store = next(pid for pid, words in children(running).items() if "lnh_services.store" in words)
-        os.kill(store, signal.SIGKILL)
-        until(lambda: not children(running).get(store), "the store is dead")
+    supervisor = running.place.first.running()
+    assert supervisor is not None
+    with held(supervisor):  # so that no store runs while its file is changed
+        kill(running.place.first.directory, "lnh_services.store")
         lapsed = time.monotonic() + limits.WORKER_LEASE_MS / 1000
         until(lambda: time.monotonic() > lapsed, "no worker vouches for what it had read")
         with sqlite3.connect(database) as rows:
             rows.execute("UPDATE items SET version = ?, head = ?, body = ? WHERE id = ?", (*older, key.handle))
         rows.close()
-    finally:
-        os.kill(running.supervisor, signal.SIGCONT)
     other.sign(b"data")
     with pytest.raises(lnh.errors.StateRolledBack):
         key.sign(b"data")
@@ -187,17 +194,11 @@ def test_a_key_put_back_as_it_was_before_it_changed_is_refused(running: Running,
 
 def test_a_deadline_holds_while_nothing_answers(running: Running, session: lnh.KeyringSession) -> None:
     _, private = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="late")
-    workers = [pid for pid, words in children(running).items() if "hsm.worker" in words]
-    for pid in workers:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with standing_still(running.place.first.directory, part="hsm.worker"):
         began = time.monotonic()
         with pytest.raises(lnh.LnhError):
             private.sign(b"data", timeout=1.0)
         assert time.monotonic() - began < limits.DEADLINE  # which is what holds where no time is given
-    finally:
-        for pid in workers:
-            os.kill(pid, signal.SIGCONT)
     private.sign(b"data")
 
 

@@ -26,7 +26,7 @@ from typing import Annotated, Final
 
 import typer
 
-from lnh.cli import terminal
+from lnh.cli import processes, terminal
 from lnh.cli.children import Child, program
 
 _PORTS: Final = 5
@@ -71,23 +71,19 @@ class Member:
             return None
         return pid if os.fsencode(self.directory) in words and state != "Z" else None
 
-    def stop(self, sign: signal.Signals = signal.SIGTERM) -> None:
-        """End the member, if it runs; with SIGKILL all its processes at once. Raises StepFailed when it goes on."""
-        self.begin_to_stop(sign)
+    def stop(self) -> None:
+        """Tell the member to end, if it runs, and wait until it has; raises StepFailed when it goes on."""
+        self.begin_to_stop()
         self.wait_for_end()
 
-    def begin_to_stop(self, sign: signal.Signals = signal.SIGTERM) -> None:
-        """Tell the member to end, if it runs; with SIGKILL all its processes."""
+    def begin_to_stop(self) -> None:
+        """Tell the member to end, if it runs."""
         pid = self.running()
-        if pid is None:
-            return
-        if sign is signal.SIGKILL:
-            os.killpg(pid, sign)
-        else:
-            os.kill(pid, sign)
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
 
     def wait_for_end(self) -> None:
-        """Wait until the member runs no more; raises StepFailed when it goes on."""
+        """Wait until the member runs no more, and none of its processes is left; raises StepFailed when it goes on."""
         ends = time.monotonic() + _STOP_SECONDS
         while (pid := self.running()) is not None:
             if time.monotonic() > ends:
@@ -95,7 +91,22 @@ class Member:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)
             time.sleep(0.05)  # between looks at a process that may be none of our children
+        try:
+            processes.wait_for_end(self.directory, _STOP_SECONDS)
+        except TimeoutError as error:
+            raise StepFailed(f"{self.name} did not stop within {_STOP_SECONDS:.0f} s: {error}") from None
         self.pid_file.unlink(missing_ok=True)
+
+    def kill(self) -> None:
+        """Kill every process of the member at once, as a power cut would, and wait until none is left.
+
+        Raises StepFailed when one goes on.
+        """
+        try:
+            processes.kill(self.directory)
+        except TimeoutError as error:
+            raise StepFailed(f"{self.name} was killed: {error}") from None
+        self.wait_for_end()
 
 
 class Place:
@@ -207,10 +218,10 @@ class Steps:
         return started
 
     def kill(self, member: Member) -> None:
-        """End every process of a member at once, as a power cut would."""
+        """Kill every process of a member at once, as a power cut would, and wait until none is left."""
         if not self.quiet:
-            typer.secho(f"{_TABS}$ kill -9 -$(cat {self._short(str(member.pid_file))})", fg="cyan")
-        member.stop(signal.SIGKILL)
+            typer.secho(f'{_TABS}$ pkill -9 -f "member-dir {self._short(str(member.directory))}"', fg="cyan")
+        member.kill()
 
     def _environment_of(self, member: Member | None) -> dict[str, str]:
         return {**self.environment, **(member.variables() if member is not None else {})}
