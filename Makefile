@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 WHERE  ?= .lnh-demo
+TESTS  ?= tests/cluster
+N      ?= 20
+LOAD   ?= all
 
-.PHONY: help setup demo up down test test-one test-compose check bench soak clean
+.PHONY: help setup demo up down test test-one test-often test-compose check bench soak clean
 
 help:            ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +35,9 @@ test: setup      ## every test
 
 test-one: setup  ## the tests of one member by itself, in a few minutes
 	@$(BIN)/pytest -q -n 2 -m "not several"
+
+test-often: setup  ## chosen tests again and again: TESTS=tests/cluster/test_client.py N=20 LOAD=quiet|busy|fsync|all
+	@$(BIN)/python tests/beside.py $(LOAD) $(BIN)/pytest -q --maxfail 3 --count $(N) $(TESTS)
 
 test-compose: setup  ## compose.yaml for real, for some minutes; needs docker (compose v2) or podman-compose, and the base image
 	@$(BIN)/python tests/compose/engine.py

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +12,20 @@ from hypothesis import settings
 from xdist.remote import Producer
 
 import distribution
+import failed
 from distribution import Distribution
 from lnh.cli import local
 from members import Members, Shared
 from processes import Processes, own_share
 
-settings.register_profile("default", deadline=None)
+settings.register_profile("default", deadline=None, print_blob=True)
 settings.load_profile("default")
+
+
+def pytest_configure() -> None:
+    """Whoever ends the tests by SIGTERM interrupts them: fixtures end what they started."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,6 +35,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Distribution:
     return Distribution(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    failed.forget(item.nodeid)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    made = yield
+    if made.failed:
+        failed.report(item, made)
+        if isinstance(item, pytest.Function) and isinstance(kept := item.funcargs.get("shared"), Shared):
+            kept.is_suspect = True
+    return made
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    failed.tell(terminalreporter)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -43,28 +69,28 @@ def own_ports() -> Iterator[None]:
 @pytest.fixture
 def short_path() -> Iterator[Path]:
     """A new directory whose path leaves room for a socket's name (pytest's own may not)."""
-    path = Path(tempfile.mkdtemp(prefix="lnh-"))
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+    with failed.directory() as path:
+        yield path
 
 
 @pytest.fixture
 def processes(short_path: Path) -> Iterator[Processes]:
     """Starts real processes; none outlives its test."""
-    running = Processes()
-    yield running
-    running.end()
+    with Processes() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
 def shared() -> Iterator[Shared]:
     """What `members` draws from."""
     kept = Shared()
-    yield kept
-    kept.close()
+    try:
+        yield kept
+    finally:
+        kept.close()
 
 
-@pytest.fixture(scope="module")
-def members(shared: Shared) -> Members:
-    """A cluster of three members; a test leaves it whole."""
-    return shared.whole()
+@pytest.fixture
+def members(shared: Shared, request: pytest.FixtureRequest) -> Members:
+    """A cluster of three members; a test leaves it whole, or the next one gets another."""
+    return shared.whole(request.module.__name__)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 
 from typing_extensions import Self
 
+import failed
 import lnh
 from commands import ForkedSteps
 from lnh.cli import local
@@ -21,6 +19,8 @@ from lnh_common import limits
 from lnh_common.messages import store
 from lnh_services.paths import MemberDirectory
 from processes import ask, wait_until
+
+JOIN_SECONDS = 60.0  # an act has 10 s, and a write whose outcome is not known is asked for again
 
 
 def is_read_write(member: Member) -> bool:
@@ -101,20 +101,31 @@ class Members:
 
 
 class Shared:
-    """One cluster for all the tests of a process that leave it whole; another one after a test that did not."""
+    """One cluster for all the tests of a process that leave it whole; another one after a test that did not.
+
+    Attributes:
+        is_suspect: whether a test failed since it was looked at.
+    """
 
     def __init__(self) -> None:
+        self.is_suspect = False
         self._cluster = ExitStack()
         self._members: Members | None = None
+        self._module = ""
 
-    def whole(self) -> Members:
-        """Three members in step, with an empty keyring, and a client registered through each."""
+    def whole(self, module: str) -> Members:
+        """Three members in step, a keyring, and a client registered through each; looked at anew for each module."""
+        if self._members is None or self.is_suspect or self._module != module:
+            self._members = self._looked_at()
+            self._module, self.is_suspect = module, False
+        return self._members
+
+    def _looked_at(self) -> Members:
         if self._members is not None and self._members.is_as_new():
             self._members.renew()
             return self._members
         self.close()
-        self._members = self._cluster.enter_context(three_members())
-        return self._members
+        return self._cluster.enter_context(three_members())
 
     def close(self) -> None:
         self._members = None
@@ -124,8 +135,9 @@ class Shared:
 @contextmanager
 def three_members() -> Iterator[Members]:
     """A running cluster with a keyring, and a client registered through each member."""
-    place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))
-    try:
+    with failed.directory() as root, ExitStack() as ends:
+        place = Place(root)
+        ends.callback(end_all, place)
         place.create()
         steps = ForkedSteps(place, quiet=True)
         steps.environment["LNH_WORKERS"] = "1"
@@ -134,9 +146,15 @@ def three_members() -> Iterator[Members]:
         steps.run("lnh", "cluster", "policy", "objects_per_keyring=1000000")
         local.join_all(steps)
         yield Members(place, steps)
-    finally:
+
+
+def end_all(place: Place) -> None:
+    """Stop the members of a place; one that goes on is killed, and the test fails."""
+    try:
         local.stop(place)
-        shutil.rmtree(place.root, ignore_errors=True)
+    finally:
+        for member in place.members:
+            member.kill()
 
 
 def private_key(session: lnh.KeyringSession, label: str) -> lnh.PrivateKey:
@@ -168,7 +186,8 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self.over.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(JOIN_SECONDS)
+        assert self.has_ended(), f"a thread still acts {JOIN_SECONDS:g} s after it was told to stop"
 
     def has_ended(self) -> bool:
         return not any(thread.is_alive() for thread in self._threads)

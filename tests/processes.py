@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from typing_extensions import Self
+
 from lnh.cli.local import StepFailed
 from lnh_common.bus.sync import Caller
 from lnh_common.errors import LnhError
@@ -150,8 +152,17 @@ class Processes:
                         found.append(int(entry.name))
         return found
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def end(self) -> None:
         killed = False
+        for pid in self.left():  # what a test left standing still would not hear that it is to end
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
         for process in self._started:
             if process.poll() is None:
                 process.terminate()

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -18,6 +17,7 @@ import pytest
 import zmq
 from typing_extensions import Self
 
+import failed
 from doors import BODY, Door
 from lnh_common import bundles, codec, limits, wire
 from lnh_common.bundles import PING_TAG, Bundle, Entry
@@ -72,9 +72,13 @@ class Members:
         self.read_write = [True] * len(groups)
         self.listed = set(range(len(groups)))
         self.others: list[membership.MemberState] = []  # that the test plays
-        for door in self.doors:
-            door.start_worker(0, *mode)
-        self.tell()
+        try:
+            for door in self.doors:
+                door.start_worker(0, *mode)
+            self.tell()
+        except BaseException:
+            self.close()  # whose threads would go on
+            raise
 
     def state(self, number: int) -> membership.MemberState:
         member = self.doors[number].member
@@ -127,13 +131,14 @@ class Members:
         """To all processes of a member."""
         door = self.doors[number]
         for process in (door.process, *door.workers.values()):
-            os.kill(process.pid, sign)
+            process.send_signal(sign)  # to nobody else who has the number of one that ended
 
     def restore(self) -> None:
         """As it was at first, whatever a test did."""
         self.groups, self.read_write = ["a"] * len(self.doors), [True] * len(self.doors)
         self.listed, self.others = set(range(len(self.doors))), []
-        for door in self.doors:
+        for number, door in enumerate(self.doors):
+            self.signal(number, signal.SIGCONT)  # one that a test left standing still
             if door.process.poll() is not None:
                 door.start()
             if door.workers[0].poll() is not None or door.modes[0] != self.mode:
@@ -169,17 +174,10 @@ class Counts:
 
 @pytest.fixture(scope="module")
 def trio() -> Iterator[Members]:
-    processes = Processes()
-    root = Path(tempfile.mkdtemp(prefix="lnh-"))
-    made = None
-    try:
+    with failed.directory() as root, Processes() as processes, ExitStack() as ends:
         made = Members(processes, root, "aaa", "slow")
+        ends.callback(made.close)
         yield made
-    finally:
-        if made is not None:
-            made.close()
-        processes.end()
-        shutil.rmtree(root, ignore_errors=True)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ FORWARDED = b"\x80" + bytes(6) + b"\x01"
 OWN = bytes(7) + b"\x01"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def members(members: Members) -> Iterator[Members]:
     """The third is in a group of its own."""
     third = members.all[2].name

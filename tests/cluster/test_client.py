@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
+import failed
 import lnh
 from lnh import admin
 from lnh.cluster import connect_to
@@ -30,7 +30,7 @@ from lnh_common.attributes import to_wire
 from lnh_common.bus.curve import KeyPair
 from lnh_common.messages.admin import USER_DELETE, UserRef
 from lnh_common.messages.objects import SessionObject
-from processes import Processes, RunningMember
+from processes import Processes, RunningMember, wait_until
 
 ADMIN, PO, SO, KRSO, KRCO = (f"password of {role}" for role in ("admin", "po", "so", "krso", "krco"))
 
@@ -54,12 +54,8 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    processes = Processes()
-    with tempfile.TemporaryDirectory(prefix="lnh-") as root:
-        try:
-            yield build(processes, Path(root))
-        finally:
-            processes.end()
+    with failed.directory() as root, Processes() as processes:
+        yield build(processes, root)
 
 
 def build(processes: Processes, root: Path) -> Site:
@@ -401,6 +397,7 @@ def test_a_call_in_flight_survives_the_death_of_the_balancer(site: Site, session
         assert public.verify(b"data", private.sign(b"data"))  # each within its deadline
         made = session.generate_key(lnh.KeyType.AES)
         made.destroy()
+    wait_until(site.member.is_ready, "the member as it was")
 
 
 def test_a_revoked_client_is_told_so_under_seal_and_reaches_nothing(site: Site, tmp_path: Path) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import failed
 import lnh
 from lnh import admin
 from lnh.console import Console
@@ -33,20 +33,17 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    processes = Processes()
-    with tempfile.TemporaryDirectory(prefix="lnh-") as place:
-        root = Path(place)
+    with failed.directory() as root, ExitStack() as ends:
+        processes = Processes()
         member = RunningMember(processes, root / "A", workers=1)
         disk = SmallDisk(member.directory.data("store"), MEGABYTES)
-        try:
-            if not disk.works:
-                pytest.skip("needs root or user namespaces to mount a small file system")
-            member.start(under=disk.enter())
-            set_up(member, root)
-            yield Site(disk, member, root / "client")
-        finally:
-            processes.end()
-            disk.end()
+        ends.callback(disk.end)
+        ends.enter_context(processes)
+        if not disk.works:
+            pytest.skip("needs root or user namespaces to mount a small file system")
+        member.start(under=disk.enter())
+        set_up(member, root)
+        yield Site(disk, member, root / "client")
 
 
 def set_up(member: RunningMember, root: Path) -> None:
@@ -75,28 +72,26 @@ def test_a_full_disk_stops_changes_with_a_clear_error_and_nothing_else(site: Sit
         session = keyring.login(lnh.Role.KRCO, KRCO)
         public, private = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="pair")
         made = [session.generate_key(lnh.KeyType.GENERIC_SECRET, 4096, label="kept").handle for _ in range(3)]
-        site.disk.fill()
-        for _ in range(WRITES):
-            try:
-                made.append(session.generate_key(lnh.KeyType.GENERIC_SECRET, 4096, label="kept").handle)
-            except lnh.StorageFailed as error:
-                refused = error
-                break
-        else:
-            raise AssertionError("the disk never filled")
-        assert "full" in str(refused)
-        assert "free space" in refused.advice
-        assert site.store().state == "failed"
+        with site.disk.full():
+            for _ in range(WRITES):
+                try:
+                    made.append(session.generate_key(lnh.KeyType.GENERIC_SECRET, 4096, label="kept").handle)
+                except lnh.StorageFailed as error:
+                    refused = error
+                    break
+            else:
+                raise AssertionError("the disk never filled")
+            assert "full" in str(refused)
+            assert "free space" in refused.advice
+            assert site.store().state == "failed"
 
-        assert public.verify(b"data", private.sign(b"data")), "cryptography goes on"
-        assert set(session.find(label="kept")) == {session.get_object(handle) for handle in made}
-        with pytest.raises(lnh.StorageFailed):
-            private.destroy()
-        with pytest.raises(lnh.StorageFailed):
-            keyring.login(lnh.Role.KRCO, KRCO)
-        assert public.verify(b"data", private.sign(b"data")), "a change that was refused changed nothing"
-
-        site.disk.free()
+            assert public.verify(b"data", private.sign(b"data")), "cryptography goes on"
+            assert set(session.find(label="kept")) == {session.get_object(handle) for handle in made}
+            with pytest.raises(lnh.StorageFailed):
+                private.destroy()
+            with pytest.raises(lnh.StorageFailed):
+                keyring.login(lnh.Role.KRCO, KRCO)
+            assert public.verify(b"data", private.sign(b"data")), "a change that was refused changed nothing"
         wait_until(lambda: site.store().state == "read-write", "a store with room again")
         made.append(session.generate_key(lnh.KeyType.GENERIC_SECRET, 4096, label="kept").handle)
         assert {one.handle for one in session.find(label="kept")} == set(made), "nothing is lost, nothing half done"
@@ -122,14 +117,13 @@ def test_a_restore_that_finds_no_room_did_not_happen_and_goes_through_with_room(
             archived = {make() for _ in range(20)}
             name = backups.wait(backups.now()).archive
             now = archived | {make()}
-            site.disk.fill()
-            with suppress(lnh.StorageFailed):
-                for _ in range(WRITES):
-                    now.add(make())
-            with pytest.raises(lnh.StorageFailed, match="full") as refused:
-                backups.wait(backups.restore(name))
-            assert "free space" in refused.value.advice
-            site.disk.free()
+            with site.disk.full():
+                with suppress(lnh.StorageFailed):
+                    for _ in range(WRITES):
+                        now.add(make())
+                with pytest.raises(lnh.StorageFailed, match="full") as refused:
+                    backups.wait(backups.restore(name))
+                assert "free space" in refused.value.advice
             wait_until(lambda: site.store().state == "read-write", "a store with room again")
             assert {key.handle for key in session.find(label="archived")} == now, "nothing was changed"
             backups.wait_restored(backups.restore(name))

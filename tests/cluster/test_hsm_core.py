@@ -68,8 +68,19 @@ class Member:
         return process.wait(PATIENCE)
 
     def stop_all(self) -> None:
-        for service in list(self.processes):
-            self.stop(service)
+        """End all that runs; what goes on is killed, and the test fails."""
+        goes_on = []
+        for process in self.processes.values():
+            process.send_signal(signal.SIGTERM)
+        for service, process in self.processes.items():
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                goes_on.append(service)
+        self.processes.clear()
+        assert not goes_on, f"{goes_on} did not end within {PATIENCE:g} s"
 
     def ask(self, operation: Operation[Any, R], message: Message | None = None, address: str = "") -> R:
         with Caller(address or self.directory.hsm_console, reach=PATIENCE) as caller:

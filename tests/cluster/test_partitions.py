@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import failed
 import lnh
 from lnh.console import Console
 from processes import Processes, RunningMember
@@ -51,20 +51,16 @@ class Appliance:
 
 @pytest.fixture
 def appliance() -> Iterator[Appliance]:
-    processes = Processes()
-    with tempfile.TemporaryDirectory(prefix="lnh-") as root:
-        try:
-            member = RunningMember(processes, Path(root) / "A", workers=1)
-            made = Appliance(member, Path(root))
-            (made.place / "CO").write_text(CO)
-            (made.place / "data").write_bytes(b"data" * 1000)
-            member.start()
-            with made.console() as console:
-                console.init_hsm("A", SO, ACTIVATION)
-                console.create_partition("own", 1, SO, PO, CO)
-            yield made
-        finally:
-            processes.end()
+    with failed.directory() as root, Processes() as processes:
+        member = RunningMember(processes, root / "A", workers=1)
+        made = Appliance(member, root)
+        (made.place / "CO").write_text(CO)
+        (made.place / "data").write_bytes(b"data" * 1000)
+        member.start()
+        with made.console() as console:
+            console.init_hsm("A", SO, ACTIVATION)
+            console.create_partition("own", 1, SO, PO, CO)
+        yield made
 
 
 def test_a_co_uses_its_partition_with_the_command_line_until_the_cluster_package_ends_it(appliance: Appliance) -> None:

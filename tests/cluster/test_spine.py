@@ -17,6 +17,7 @@ from bench import member
 from bench.member import Running
 from cryptography.hazmat.primitives.asymmetric import ec
 
+import failed
 import lnh
 from lnh.cli.local import Steps, stop
 from lnh.cli.processes import held, kill, standing_still
@@ -25,7 +26,7 @@ from lnh_common import limits
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    with member.running() as one:
+    with member.running() as one, failed.watched(one.place.root):
         yield one
 
 
