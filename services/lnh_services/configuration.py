@@ -13,8 +13,10 @@ import msgspec
 import tomli_w
 
 from lnh_common import limits
+from lnh_common.codec import words_of
 from lnh_common.errors import ConfigurationInvalid
 from lnh_common.files import NotRegular, open_regular
+from lnh_common.text import NAME
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -83,7 +85,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         workers: hsm worker processes; 0: one a core.
     """
 
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CHARACTERS)]
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CHARACTERS, pattern=NAME)]
     base_port: Annotated[int, msgspec.Meta(ge=1024, le=65536 - PORTS)]
     listen: Annotated[str, msgspec.Meta(min_length=1)] = "127.0.0.1"
     advertise: str = ""
@@ -128,7 +130,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             return msgspec.convert(msgspec.to_builtins(self), Settings)
         except msgspec.ValidationError as error:
-            raise ConfigurationInvalid(str(error)) from None
+            raise ConfigurationInvalid(words_of(error)) from None
 
     def endpoint(self, port: int) -> str:
         """The ZeroMQ endpoint to bind for one of the ports."""
@@ -152,7 +154,7 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     try:
         return msgspec.convert(found, Settings)
     except msgspec.ValidationError as error:
-        raise ConfigurationInvalid(f"{path}: {error}") from None
+        raise ConfigurationInvalid(f"{path}: {words_of(error)}") from None
 
 
 def dump(settings: Settings) -> str:
@@ -180,7 +182,7 @@ def _lay_over(found: dict[str, Any], environment: Mapping[str, str]) -> None:
         try:
             value = msgspec.to_builtins(msgspec.convert(text, kind, strict=False))
         except msgspec.ValidationError as error:
-            raise ConfigurationInvalid(f"environment variable {variable}: {error}") from None
+            raise ConfigurationInvalid(f"environment variable {variable}: {words_of(error)}") from None
         at = found
         for part in setting[:-1]:
             at = at.setdefault(part, {})

@@ -7,7 +7,6 @@ secret, and a `Secret` writes itself as redacted.
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
 import logging.handlers
 import os
@@ -15,6 +14,7 @@ import sys
 from typing import Final
 
 from lnh_common.events import ROOT
+from lnh_common.text import json_text, shown
 from lnh_services.configuration import LogFormat, LogSettings
 from lnh_services.paths import MemberDirectory
 
@@ -58,7 +58,7 @@ class JsonLines(logging.Formatter):
             "event": record.getMessage(),
             **{name: plain(value) for name, value in _fields(record).items()},
         }
-        return json.dumps(line, ensure_ascii=False)
+        return json_text(line)
 
 
 class TextLines(logging.Formatter):
@@ -69,10 +69,8 @@ class TextLines(logging.Formatter):
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = "".join(
-            f" {name}={json.dumps(plain(value), ensure_ascii=False)}" for name, value in _fields(record).items()
-        )
-        return f"{_time(record)} {record.levelname.lower():7} {self._service} {_printable(record.getMessage())}{fields}"
+        fields = "".join(f" {name}={json_text(plain(value))}" for name, value in _fields(record).items())
+        return f"{_time(record)} {record.levelname.lower():7} {self._service} {shown(record.getMessage())}{fields}"
 
 
 def plain(value: object) -> object:
@@ -98,7 +96,3 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 def _time(record: logging.LogRecord) -> str:
     at = dt.datetime.fromtimestamp(record.created, dt.timezone.utc)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)

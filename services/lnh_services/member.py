@@ -29,6 +29,7 @@ from lnh_common.files import NotRegular, open_regular
 from lnh_common.messages import console, store
 from lnh_common.messages import member as messages
 from lnh_common.messages.base import Empty, Message, Operation
+from lnh_common.text import shown
 from lnh_services import configuration, serving
 from lnh_services.configuration import ActivationSettings, LogFormat, LogSettings, Settings
 from lnh_services.initialise import initialise_member
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _refused(error: LnhError, code: int) -> int:
-    print(f"refused: {error}\ntry: {error.advice}", file=sys.stderr)
+    print(f"refused: {shown(str(error))}\ntry: {error.advice}", file=sys.stderr)
     return code
 
 
@@ -118,7 +119,7 @@ def _wait_ready(directory: MemberDirectory, timeout: float) -> int:
                     return EXIT_OK
                 problem = ", ".join(f"{one.name} is {one.state}" for one in status.services if one.state != "running")
             time.sleep(min(0.05, max(0.0, left)))
-    print(f"not ready: {problem}", file=sys.stderr)
+    print(f"not ready: {shown(problem)}", file=sys.stderr)
     return EXIT_NOT_READY
 
 
@@ -128,7 +129,7 @@ def _health(directory: MemberDirectory) -> int:
     A member without a cluster, and one that is cut off or catches up, are in order: a restart would not mend them.
     """
     problem = _problem(directory, configuration.load(directory.settings))
-    print(problem or "in order")
+    print(shown(problem) or "in order")
     return EXIT_NOT_READY if problem else EXIT_OK
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from lnh_common.errors import ConfigurationInvalid, FileModeUnsafe
 from lnh_common.events import Log
+from lnh_common.text import shown
 from lnh_services import configuration, logs
 from lnh_services.configuration import Settings
 from lnh_services.paths import MemberDirectory
@@ -74,7 +75,7 @@ def guarded(service: str, main: Callable[[Member], None]) -> int:
     try:
         member = prepare(service)
     except (ConfigurationInvalid, FileModeUnsafe) as error:
-        print(f"{service}: {error}", file=sys.stderr)
+        print(f"{service}: {shown(str(error))}", file=sys.stderr)
         return EXIT_USAGE
     log = Log(service)
     log.info("started", member=member.settings.name)

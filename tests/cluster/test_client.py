@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -449,6 +451,32 @@ class Shell:
         assert b"Traceback" not in result.stderr
         return result.stdout.decode() or result.stderr.decode()
 
+    def on_terminal(self, *arguments: str) -> str:
+        """As `run`, with a wide terminal for its output."""
+        ours, its = pty.openpty()
+        try:
+            with subprocess.Popen(
+                [sys.executable, "-m", "lnh.cli.main", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=its,
+                stderr=its,
+                cwd=self.place,
+                env={**os.environ, "LNH_CONFIG": str(self.site.directory), "XDG_RUNTIME_DIR": str(self.place)}
+                | {"LNH_KRCO_PASSWORD_FILE": str(self.place / "KRCO"), "LNH_KEYRING": "payments"}
+                | {"TERM": "xterm", "COLUMNS": "200"},
+            ):
+                os.close(its)
+                its = -1
+                said = b""
+                with suppress(OSError):  # a terminal whose other end closed
+                    while chunk := os.read(ours, 1 << 16):
+                        said += chunk
+        finally:
+            os.close(ours)
+            if its >= 0:
+                os.close(its)
+        return said.decode()
+
 
 @pytest.fixture
 def shell(site: Site, tmp_path: Path) -> Shell:
@@ -533,6 +561,34 @@ def test_refusals_that_repeat_do_not_fill_the_audit_trail(site: Site) -> None:
         assert records[0]["outcome"] == "PermissionDenied"
         report = console.verify_audit()
     assert report.problem == ""
+
+
+def test_what_others_wrote_does_nothing_to_a_terminal(shell: Shell, session: lnh.KeyringSession) -> None:
+    forged = "forger\nforger-row  public  EC  P-256  verify  00000000000000000000000000000000"
+    control = "forger\x1b]0;owned\x07\x9b31m\x1b[2J\u202e"
+    made = [session.generate_key(lnh.KeyType.AES, label=label) for label in (forged, control)]
+    try:
+        assert session.get_key(label=control) == made[1], "a label is its user's own data"
+        for arguments in (["list"], ["list", "--json"], ["show", made[1].handle.hex()], ["show", control]):
+            for said in (shell.run("key", *arguments, "-k", "payments"), shell.on_terminal("key", *arguments)):
+                assert "owned" in said
+                assert not [line for line in said.splitlines() if line.startswith("forger-row")]
+                assert not [each for each in ("\x1b]", "\x07", "\x9b", "\x1b[2J", "\u202e") if each in said]
+    finally:
+        for key in made:
+            key.destroy()
+    for name in ("bad\x1b[2J", "bad\nname", "bad\u202e"):
+        with shell.site.connect() as cluster:
+            with pytest.raises(lnh.errors.MalformedMessage, match="control characters"):
+                admin.login(cluster.connection, name, ADMIN)
+            with admin.login(cluster.connection, "admin", ADMIN, po_password=PO) as administration:
+                with pytest.raises(lnh.errors.MalformedMessage, match="control characters"):
+                    administration.add_user(name, "monitor", "a password")
+                with pytest.raises(lnh.errors.MalformedMessage, match="control characters"):
+                    administration.create_keyrings(name)
+    directory = str(shell.site.member.directory.root)
+    for arguments in ([], ["--json"]):
+        assert not {"\x1b", "\x9b", "\u202e"} & set(shell.run("audit", "show", "--member-dir", directory, *arguments))
 
 
 def test_the_command_line_shows_and_verifies_the_audit_trail(shell: Shell) -> None:

@@ -26,7 +26,10 @@ def provide_secrets(
 
     said: list[str] = []
     bootstrap.provide_secrets(root / "secrets", given, said.append)
-    options.say("\n".join(said) or "every secret is there", secrets=said)
+    if options.json or not said:
+        options.say("every secret is there", secrets=said)
+    for line in () if options.json else said:
+        terminal.echo(line)
 
 
 @verb(app, "cluster", Output)
@@ -47,7 +50,7 @@ def cluster(
 
     groups = dict(_group(text, member) for text in group or [])
     plan = Plan(root.absolute(), member, label, groups, client, keyring, timeout)
-    changed = Bootstrap(plan, lambda text: None if options.json else typer.echo(text)).run()
+    changed = Bootstrap(plan, lambda text: None if options.json else terminal.echo(text)).run()
     if options.json:
         options.say("", changed=changed)
 

@@ -173,7 +173,7 @@ def show(options: ShowOptions) -> None:
         return
     members = record.pop("members")
     options.record(record)
-    typer.echo()
+    terminal.echo()
     options.rows(map(row, members), *COLUMNS)
 
 

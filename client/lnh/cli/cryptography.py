@@ -80,7 +80,7 @@ def verify(
         return
     if not valid:
         raise SignatureInvalid("the signature is not valid")
-    typer.echo("valid")
+    terminal.echo("valid")
 
 
 def encrypt(
@@ -155,7 +155,7 @@ def digest(options: Output, mechanism: files.MechanismOption = None, file: files
     if options.json:
         terminal.show_json({"mechanism": chosen, "digest": hasher.digest()})
     else:
-        typer.echo(hasher.hexdigest())
+        terminal.echo(hasher.hexdigest())
 
 
 def random(

@@ -53,7 +53,7 @@ def doctor(
     else:
         _tell(findings)
         words = [scene.overview.label, f"{len(scene.members)} members", f"seen from {seen_from}" if seen_from else ""]
-        typer.echo(f"{'healthy' if healthy else 'unhealthy'}: {', '.join(filter(None, words))}")
+        terminal.echo(f"{'healthy' if healthy else 'unhealthy'}: {', '.join(filter(None, words))}")
     if not healthy:
         raise typer.Exit(terminal.REFUSED)
 
@@ -74,8 +74,8 @@ def _tell(findings: list[Finding]) -> None:
         colour = "red" if check.severity is Severity.PROBLEM else "yellow"
         where = ", ".join(spot.where for spot in spots if spot.where)
         title = typer.style(check.severity.value.upper(), fg=colour, bold=True)
-        typer.echo(f"{title} {check.name}")
+        terminal.echo(f" {check.name}", styled=title)
         for spot in spots:
-            typer.echo(f"  {spot.what}")
-        typer.echo(f"  why: {check.why}")
-        typer.echo(f"  do:  {check.do.format(where=where)}")
+            terminal.echo(f"  {spot.what}")
+        terminal.echo(f"  why: {check.why}")
+        terminal.echo(f"  do:  {check.do.format(where=where)}")

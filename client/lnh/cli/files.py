@@ -53,7 +53,7 @@ def write(path: Path | None, data: bytes, *, is_text: bool = False) -> None:
         path.write_bytes(data)
         return
     if sys.stdout.isatty() and not is_text:
-        typer.echo(data.hex())
+        terminal.echo(data.hex())
         return
     typer.get_binary_stream("stdout").write(data)
     typer.get_binary_stream("stdout").flush()

@@ -12,6 +12,8 @@ from typing import Annotated, Final
 
 import typer
 
+from lnh.cli import terminal
+
 # A module each, which has its noun in `app`; in the order that `lnh --help` shows.
 _NOUNS: Final = (
     "appliance", "hsm", "partition", "package", "cluster", "member", "group", "user", "client", "keyring", "role",
@@ -58,7 +60,7 @@ def _version() -> None:
     """The version of this client."""
     from importlib.metadata import version
 
-    typer.echo(version("lnh"))
+    terminal.echo(version("lnh"))
 
 
 def _show_version(value: bool) -> None:

@@ -51,7 +51,8 @@ def invite(
     elif options.json:
         options.record({"invitation": made.text, **shown})
     else:
-        typer.echo(made.text, nl=False)
+        for line in made.text.splitlines():
+            terminal.echo(line)
         terminal.note(f"Good once, until {shown['expires']}. Inviting HSM: {made.identity}")
 
 

@@ -31,9 +31,9 @@ def status(options: AdminOptions) -> None:
     cluster = record["cluster"]
     members = cluster.pop("members")
     options.record(cluster)
-    typer.echo()
+    terminal.echo()
     options.rows(map(row, members), *COLUMNS)
-    typer.echo()
+    terminal.echo()
     services = [{**service, "detail": brief(service["detail"])} for service in record["services"]]
     options.rows(services, "name", "state", "detail")
 

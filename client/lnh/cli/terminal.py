@@ -6,7 +6,6 @@ lines on stderr. Secrets are read without echo, or from a file, and never shown.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,9 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import typer
+
+from lnh_common.text import json_text
+from lnh_common.text import shown as shown
 
 DONE: Final = 0
 REFUSED: Final = 1
@@ -57,7 +59,12 @@ def moment(seconds: int) -> str:
 
 
 def show_json(value: Any) -> None:
-    typer.echo(json.dumps(plain(value), indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
+    typer.echo(json_text(plain(value), indent=2 if sys.stdout.isatty() else None))
+
+
+def echo(text: str = "", *, styled: str = "", nl: bool = True) -> None:
+    """One line on stdout, in which what comes from outside is escaped; `styled`, before it, is our own."""
+    typer.echo(styled + shown(text), nl=nl)
 
 
 def show_rows(rows: Iterable[Mapping[str, Any]], *, as_json: bool, columns: Sequence[str]) -> None:
@@ -94,7 +101,7 @@ def show_record(record: Mapping[str, Any], *, as_json: bool) -> None:
         return
     width = max((len(name) for name in record), default=0)
     for name, value in record.items():
-        title = typer.style(name.ljust(width), bold=True)
+        title = typer.style(shown(name).ljust(width), bold=True)
         typer.echo(f"{title}  {_cell(value)}")
 
 
@@ -103,18 +110,18 @@ def say(text: str, *, as_json: bool = False, **fields: Any) -> None:
     if as_json:
         show_json({"done": True, **fields})
     else:
-        typer.echo(text)
+        echo(text)
 
 
 def note(text: str) -> None:
-    """A remark that is no result: on stderr."""
-    typer.echo(text, err=True)
+    """A remark of one line that is no result: on stderr."""
+    typer.echo(shown(text), err=True)
 
 
 def refuse(what: str, advice: str, status: int = REFUSED) -> NoReturn:
     """End with two lines that say what was refused and what to do about it."""
-    typer.echo(f"refused: {what}", err=True)
-    typer.echo(f"try: {advice}", err=True)
+    note(f"refused: {what}")
+    note(f"try: {advice}")
     raise typer.Exit(status)
 
 
@@ -124,7 +131,7 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         refuse(f"{question} (nobody to ask)", "repeat with --yes", USAGE)
-    if not typer.confirm(question, err=True):
+    if not typer.confirm(shown(question), err=True):
         refuse("not confirmed", "repeat and answer y, or with --yes")
 
 
@@ -133,7 +140,8 @@ def confirm_fingerprint(label: str, fingerprint: str) -> bool:
     if not sys.stdin.isatty():
         note(f"cluster {label} has fingerprint {fingerprint}")
         return False
-    note(f"The identity of cluster {label!r} is not known here. Its fingerprint is\n  {fingerprint}")
+    note(f"The identity of cluster {label!r} is not known here. Its fingerprint is")
+    note(f"  {fingerprint}")
     return typer.confirm("Is that what `lnh cluster show` prints on the member's console?", err=True)
 
 
@@ -157,7 +165,7 @@ def read_secret(role: str, file: Path | None = None, *, what: str = "", new: boo
         return text.removesuffix("\n").removesuffix("\r")
     if not sys.stdin.isatty():
         refuse(f"no {what}", f"answer on a terminal, or name a file by its option (--help) or in {variable}", USAGE)
-    return str(typer.prompt(what, hide_input=True, confirmation_prompt=new, err=True))
+    return str(typer.prompt(shown(what), hide_input=True, confirmation_prompt=new, err=True))
 
 
 def has_secret(role: str, file: Path | None) -> bool:
@@ -174,5 +182,5 @@ def _cell(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_cell(item) for item in value)
     if isinstance(value, dict):
-        return ", ".join(f"{name}={_cell(item)}" for name, item in value.items())
-    return str(value)
+        return ", ".join(f"{shown(name)}={_cell(item)}" for name, item in value.items())
+    return shown(str(value))

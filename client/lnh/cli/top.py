@@ -15,6 +15,7 @@ from lnh.cli.options import AdminOptions
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
     from lnh.admin import Administration
     from lnh_common.messages.overview import Overview, Sight
@@ -42,7 +43,7 @@ def top(
         elif once or not sys.stdout.isatty():
             shown = session.overview()
             terminal.show_rows(rows(shown), as_json=False, columns=COLUMNS)
-            typer.echo(summary(shown))
+            terminal.echo(summary(shown))
         else:
             _watch(session, interval)
 
@@ -71,7 +72,6 @@ def look_again(overview: Callable[[], Overview], interval: float, width: Callabl
     Raises what the first look raises.
     """
     from rich.console import Group
-    from rich.text import Text
 
     from lnh_common.errors import LnhError
 
@@ -84,7 +84,7 @@ def look_again(overview: Callable[[], Overview], interval: float, width: Callabl
             if shown is None:
                 raise
             last = f"no answer: {error}"
-        yield Group(Text(summary(shown), style="bold"), _table(shown, width()), Text(last, style="red"))
+        yield Group(_text(summary(shown), "bold"), _table(shown, width()), _text(last, "red"))
         time.sleep(max(0.0, interval - (time.monotonic() - begun)))
 
 
@@ -101,7 +101,6 @@ def fitting(lines: list[dict[str, Any]], width: int) -> list[str]:
 
 def _table(shown: Overview, width: int) -> RenderableType:
     from rich.table import Table
-    from rich.text import Text
 
     lines = rows(shown)
     columns = fitting(lines, width)
@@ -110,8 +109,14 @@ def _table(shown: Overview, width: int) -> RenderableType:
         table.add_column(column, overflow="fold")
     for row in lines:
         style = "" if row["state"] == "read-write" else "yellow" if row["state"] in ("read-only", "joining") else "red"
-        table.add_row(*(Text(str(row[column])) for column in columns), style=style)
+        table.add_row(*(_text(str(row[column])) for column in columns), style=style)
     return table
+
+
+def _text(text: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(terminal.shown(text), style=style)
 
 
 def summary(shown: Overview) -> str:

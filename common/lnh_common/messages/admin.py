@@ -10,15 +10,18 @@ from lnh_common import limits
 from lnh_common.messages.base import Confidential, Effect, Empty, Message, Seal, operation
 from lnh_common.messages.session import Id16, Password, PersonName
 from lnh_common.messages.store import Divergent, GroupLabel
+from lnh_common.text import NAME
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CHARACTERS)]
-Label = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.LABEL_BYTES)]
+# Of what is made or renamed. What is asked for may be called anything: an older version let more in.
+NewName = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CHARACTERS, pattern=NAME)]
+NewLabel = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.LABEL_BYTES, pattern=NAME)]
 
 
 class CreateKeyrings(Message):
     """`total` keyrings: `label` itself for one, else label plus running number from `index`."""
 
-    label: Label
+    label: NewLabel
     total: Annotated[int, msgspec.Meta(ge=1)] = 1
     index: Annotated[int, msgspec.Meta(ge=0)] = 1
 
@@ -87,7 +90,7 @@ class Clients(Message):
 
 
 class AddUser(Confidential):
-    name: Name
+    name: NewName
     role: Name
     password: Password
 
@@ -154,7 +157,7 @@ class ChangeMember(Message):
     """Give a member another name or address; what is None stays."""
 
     member: Id16
-    name: Name | None = None
+    name: NewName | None = None
     host: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = None
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
 

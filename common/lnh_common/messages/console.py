@@ -8,7 +8,7 @@ import msgspec
 
 from lnh_common import limits
 from lnh_common.messages import objects
-from lnh_common.messages.admin import Name
+from lnh_common.messages.admin import Name, NewName
 from lnh_common.messages.backup import ArchiveName, JobRef, JobView
 from lnh_common.messages.base import Confidential, Effect, Empty, Message, Operation, operation
 from lnh_common.messages.session import Password
@@ -19,7 +19,7 @@ M = TypeVar("M", bound=Message)
 class InitAppliance(Confidential):
     """The appliance's first admin."""
 
-    admin: Name
+    admin: NewName
     password: Password
 
 
@@ -40,7 +40,7 @@ class InitHsm(Confidential):
         domain: the cloning domain; empty draws one of 128 bit.
     """
 
-    label: Name
+    label: NewName
     so_password: Password
     activation: Annotated[bytes, msgspec.Meta(min_length=8, max_length=4096)]
     domain: Annotated[str, msgspec.Meta(max_length=255)] = ""
@@ -81,7 +81,7 @@ class InstallPackage(AsSo):
 class CreatePartition(AsSo):
     """`version` 0 or 1; both passwords are set at once."""
 
-    label: Name
+    label: NewName
     version: Annotated[int, msgspec.Meta(ge=0, le=1)]
     po_password: Password
     co_password: Password
@@ -120,7 +120,7 @@ class Partitions(Message):
 class CreateCluster(AsSo):
     """`label` also names the cluster's V1 partition, whose PO is the cluster's."""
 
-    label: Name
+    label: NewName
     po_password: Password
 
 

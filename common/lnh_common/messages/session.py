@@ -9,9 +9,10 @@ import msgspec
 
 from lnh_common import limits
 from lnh_common.messages.base import Confidential, Effect, Empty, Message, Seal, operation
+from lnh_common.text import NAME
 
 Password = Annotated[str, msgspec.Meta(max_length=limits.PASSWORD_CHARACTERS[1])]
-PersonName = Annotated[str, msgspec.Meta(max_length=limits.NAME_CHARACTERS)]
+PersonName = Annotated[str, msgspec.Meta(max_length=limits.NAME_CHARACTERS, pattern=NAME)]
 Id16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Key32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
@@ -91,7 +92,7 @@ class Register(Confidential):
     """
 
     administrator: Credential
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CHARACTERS)]
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CHARACTERS, pattern=NAME)]
     curve_key: Key32
     sign_key: Key32
     monitor: PersonName = ""

@@ -21,8 +21,9 @@ from typing import Any, Final, Protocol
 from msgspec.structs import replace
 
 import lnh_common
-from lnh_common import channel, limits
+from lnh_common import channel, limits, text
 from lnh_common.errors import (
+    ArgumentInvalid,
     DomainMismatch,
     InvitationBurnt,
     InvitationExpired,
@@ -370,7 +371,9 @@ class Belonging:
 
 
 def check_new(member: MemberInfo, members: tuple[MemberInfo, ...]) -> None:
-    """Raises NameTaken, LimitReached unless `member` may be added to `members` (or is, in any group)."""
+    """Raises ArgumentInvalid, NameTaken, LimitReached unless `member` may be added to `members`, or is there."""
+    if not (text.is_name(member.name) and text.is_name(member.host)):
+        raise ArgumentInvalid(f"a member's name and host are {text.NAME_WORDS}")
     if any(replace(each, group=member.group, door=member.door) == member for each in members):
         return
     for other in members:

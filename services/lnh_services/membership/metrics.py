@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from lnh_common.events import Log
 from lnh_common.messages.membership import View
 from lnh_common.messages.overview import Figures
+from lnh_common.text import shown
 from lnh_services.configuration import MetricsSettings
 
 _log: Final = Log("membership.metrics")
@@ -55,7 +56,7 @@ class Row:
         kind = CounterMetricFamily if self.counts else GaugeMetricFamily
         family = kind(self.name, self.about, labels=self.labels)
         for labels, value in self.read(own):
-            family.add_metric(labels, value)
+            family.add_metric([shown(label) for label in labels], value)
         return family
 
 
