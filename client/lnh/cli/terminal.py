@@ -14,8 +14,7 @@ from typing import Any, Final, NoReturn
 
 import typer
 
-from lnh_common.text import json_text
-from lnh_common.text import shown as shown
+from lnh_common.text import json_text, shown
 
 DONE: Final = 0
 REFUSED: Final = 1

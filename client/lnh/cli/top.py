@@ -116,7 +116,9 @@ def _table(shown: Overview, width: int) -> RenderableType:
 def _text(text: str, style: str = "") -> Text:
     from rich.text import Text
 
-    return Text(terminal.shown(text), style=style)
+    from lnh_common.text import shown
+
+    return Text(shown(text), style=style)
 
 
 def summary(shown: Overview) -> str:
