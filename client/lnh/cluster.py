@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ from typing_extensions import Self
 from lnh.configuration import Configuration, Registration
 from lnh.connection import Connection, Link
 from lnh.keyrings import Keyring
+from lnh.mutex import Mutex
 from lnh.registration import hello
 from lnh.sessions import Session, login
 from lnh_common import limits
@@ -38,7 +38,7 @@ class Cluster:
         self.registration: Final = registration
         self.timeout: Final = timeout
         self._session: Session | None = None
-        self._session_lock: Final = threading.Lock()
+        self._session_mutex: Final = Mutex()
 
     def __repr__(self) -> str:
         return f"<Cluster {self.label!r} through {self.connection.link.address}>"
@@ -75,7 +75,8 @@ class Cluster:
 
     def client_session(self) -> Session:
         """The registered client's own session, without anybody's credential."""
-        with self._session_lock:
+        self.connection.owner.check()  # before any lock
+        with self._session_mutex.hold():
             if self._session is None or self._session.ended:
                 secret, logged_in = login(self.connection, timeout=self.timeout)
                 self._session = Session(self.connection, secret, logged_in, timeout=self.timeout)
@@ -102,7 +103,7 @@ class Cluster:
         try:
             return session.ask(operation, message)
         except ClusterRestored:
-            with self._session_lock:
+            with self._session_mutex.hold():
                 if self._session is session:
                     self._session = None
         return self.client_session().ask(operation, message)

@@ -2,17 +2,16 @@
 
 A `Channel` is one DEALER socket and the requests on it. One thread uses it at a time and does its own
 waiting, so a call costs no hand-over to an I/O thread. A `Connection` lends its channels, newest first,
-to any number of threads. What was decided about retries and deadlines is in `requests.py`, and about the
-members they go to in `ways.py`.
+to any number of threads (`pool.py`, which says what becomes of one whose user is interrupted). What was decided about
+retries and deadlines is in `requests.py`, and about the members they go to in `ways.py`.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -22,20 +21,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typing_extensions import Self
 
 from lnh.line import RECEIVE_SECONDS, Line, is_welcome
+from lnh.mutex import Mutex
+from lnh.pool import Pool
 from lnh.requests import Credentials, Request, Requests
 from lnh.ways import State, Told, Verdict, Way, Ways
 from lnh_common import bundles, codec, limits
 from lnh_common.bundles import Bundle, Entry
 from lnh_common.bus import curve
+from lnh_common.bus.process import OwnProcess
 from lnh_common.channel import SECRET_BYTES, SessionKeys, Statement, fingerprint
 from lnh_common.errors import (
     AnswerUnproven,
-    Busy,
     ChannelInvalid,
     ClientRevoked,
     ClientUnknown,
     ClusterIdentityChanged,
-    ConnectionClosed,
     LnhError,
     MalformedMessage,
     NoCluster,
@@ -86,20 +86,30 @@ class Routes:
     that it is not the registered member.
     """
 
-    def __init__(self, ways: Ways, keys: curve.KeyPair, context: zmq.Context[zmq.Socket[bytes]] | None = None) -> None:
+    def __init__(
+        self,
+        ways: Ways,
+        keys: curve.KeyPair,
+        owner: OwnProcess,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
         self.keys: Final = keys
         self.context: Final = context
+        self._owner: Final = owner
         self.turn = 0
         self.is_away = False
         self._ways: Final = ways
-        self._lock: Final = threading.Lock()
+        self._mutex: Final = Mutex()
 
     @contextmanager
     def locked(self) -> Iterator[Ways]:
         """The ways, for one thread at a time, and for no longer than it takes to ask them something."""
-        with self._lock:
-            yield self._ways
-            self.turn, self.is_away = self._ways.turn, self._ways.is_away
+        self._owner.check()
+        with self._mutex.hold():
+            try:
+                yield self._ways
+            finally:
+                self.turn, self.is_away = self._ways.turn, self._ways.is_away
 
 
 class Channel:
@@ -112,6 +122,7 @@ class Channel:
     def __init__(self, routes: Routes) -> None:
         self.requests: Final = Requests()
         self._routes: Final = routes
+        self._in_a_call = False  # an exception that is not the product's leaves it so
         self._before: Line | None = None  # the line to the way before, while answers may come from it ...
         self._before_newest = 0  # ... to requests up to this
         self._trial: Line | None = None  # a line to the registered member, while it is tried
@@ -121,6 +132,11 @@ class Channel:
         self._submitted = 0.0
         self._receive_ms = 0
         self._open(_monotonic())
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether no call is under way, nor was one left in its midst."""
+        return not self._in_a_call and not len(self.requests)
 
     def submit(
         self,
@@ -135,31 +151,42 @@ class Channel:
     ) -> Request:
         """A request, which the next `step` sends, with whatever else is due by then."""
         now = _monotonic()
-        request = self.requests.submit(
-            now, time.time(), operation, fields, timeout, route=route, token=token, seal=seal, current=current
-        )
+        self._in_a_call = True
+        try:
+            request = self.requests.submit(
+                now, time.time(), operation, fields, timeout, route=route, token=token, seal=seal, current=current
+            )
+        except LnhError:
+            self._in_a_call = False  # it was refused, and nothing of it kept
+            raise
         if now - self._submitted > _QUIET:
             if len(self.requests) == 1:
                 self._vigil.asked(now)
             self._watch()
         self._submitted = now
+        self._in_a_call = False
         return request
 
     def wait(self, request: Request) -> dict[str, Any]:
-        """The answer's fields; raises what the request ended with.
-
-        When the caller is interrupted, the request is forgotten, and a late answer to it dropped.
-        """
-        try:
-            while not request.done:
-                self.step(RECEIVE_SECONDS)
-        finally:
-            if not request.done:
-                self.requests.abandon(request)
+        """The answer's fields; raises what the request ended with."""
+        while not request.done:
+            self.step(RECEIVE_SECONDS)
         return request.result()
+
+    def abandon(self, requests: Iterable[Request]) -> None:
+        """Forget requests for which nobody waits any more."""
+        if not self._in_a_call:  # else the channel is given up whole
+            for request in requests:
+                self.requests.abandon(request)
 
     def step(self, timeout: float) -> list[Request]:
         """Send what is due, wait up to `timeout` seconds for a message, take in all there are; what ended."""
+        self._in_a_call = True
+        ended = self._step(timeout)
+        self._in_a_call = False
+        return ended
+
+    def _step(self, timeout: float) -> list[Request]:
         requests = self.requests
         now = _monotonic()
         if self._turn != self._routes.turn:
@@ -389,6 +416,8 @@ class Channel:
         return True
 
     def close(self) -> None:
+        """Close the sockets; more than once is fine."""
+        self._in_a_call = True
         for line in (self._line, self._before, self._trial):
             if line is not None:
                 line.close()
@@ -432,19 +461,17 @@ class Connection:
         self.failover: Final = failover
         self._client_key: Final = client_key
         first = Way(link.address, curve.to_raw(link.server_key))
-        self._routes: Final = Routes(Ways(first, alternates if failover else (), client), link.keys, context)
+        ways = Ways(first, alternates if failover else (), client)
+        self.owner: Final = OwnProcess("this connection")
+        self._routes: Final = Routes(ways, link.keys, self.owner, context)
+        self._pool: Final = Pool(lambda: Channel(self._routes), CHANNELS, self.owner)
         self._on_ways: Final = on_ways
         self._learned_at = float("-inf") if failover and client else float("inf")
         self._epoch = epoch
         self._on_epoch: Final = on_epoch
         self._statement: Statement | None = None
         self._statement_until = 0.0
-        self._statement_lock: Final = threading.Lock()
-        self._idle: list[Channel] = []
-        self._made = 0
-        self._returned: Final = threading.Condition()
-        self._waiting = 0
-        self._closed = False
+        self._statement_mutex: Final = Mutex()
 
     def __repr__(self) -> str:
         return f"Connection({self.link.address}, cluster={self.cluster.hex()})"
@@ -466,17 +493,19 @@ class Connection:
             current: of a listing: from a member that is in step, or MemberBehind.
 
         Raises what the HSM answered; MemberBehind when no member that is in step could be asked; Unreachable, Busy or
-        DeadlineExceeded when nothing was done; OutcomeUnknown for a write that may have been.
+        DeadlineExceeded when nothing was done; OutcomeUnknown for a write that may have been;
+        ConnectionClosed, in another process too than made it.
         """
-        channel = self._borrow(timeout)
+        loan = self._pool.borrow(timeout)
         try:
+            channel = loan.channel
             return channel.wait(
                 channel.submit(operation, fields, timeout, route=route, token=token, seal=seal, current=current)
             )
         except AnswerUnproven as error:
             heard = error
         finally:
-            self._give_back(channel)
+            self._pool.give_back(loan)
         if operation is not LOGIN and self.client and heard.detail.get("heard") in _NOT_A_CLIENT:
             # The balancer says so, or whoever is there in its place. The HSM answers a login under its seal.
             self.call_with_credential(LOGIN, Login(), timeout)
@@ -485,11 +514,11 @@ class Connection:
     @contextmanager
     def channel(self, timeout: float = limits.DEADLINE) -> Iterator[Channel]:
         """A channel of one's own, to keep many requests in flight from one thread."""
-        channel = self._borrow(timeout)
+        loan = self._pool.borrow(timeout)
         try:
-            yield channel
+            yield loan.channel
         finally:
-            self._give_back(channel)
+            self._pool.give_back(loan)
 
     def statement(self, timeout: float = limits.DEADLINE) -> Statement:
         """The channel key to seal credentials to, as the pinned identity signed it just now.
@@ -499,7 +528,8 @@ class Connection:
         Raises ClusterIdentityChanged, or ChannelInvalid when it is not signed or older than one seen before.
         """
         end = _monotonic() + timeout
-        with self._statement_lock:
+        self.owner.check()
+        with self._statement_mutex.hold():
             if self._statement is not None and _monotonic() < self._statement_until:
                 return self._statement
             while True:
@@ -554,16 +584,16 @@ class Connection:
                 return
             self._learned_at = now  # so that no other thread does it
         try:
-            channel = self._borrow(0)
+            loan = self._pool.borrow(0)
         except LnhError:
             return
         try:
-            request = channel.submit(WAYS, Empty(), _LEARN_WITHIN, route=route, token=token, seal=seal)
-            answer = codec.convert(channel.wait(request), messages.Ways)
+            request = loan.channel.submit(WAYS, Empty(), _LEARN_WITHIN, route=route, token=token, seal=seal)
+            answer = codec.convert(loan.channel.wait(request), messages.Ways)
         except LnhError:
             return  # one that does not know the operation, or none at all: what was known stays
         finally:
-            self._give_back(channel)
+            self._pool.give_back(loan)
         told = [Told(Way(each.address, each.key, each.group), State.of(each.state)) for each in answer.ways]
         with self._routes.locked() as ways:
             changed = ways.learned(_monotonic(), told)
@@ -578,49 +608,9 @@ class Connection:
                 ways.lost(_monotonic(), ways.current)
             return ways.turn != turn
 
-    def _borrow(self, timeout: float) -> Channel:
-        if self._closed:
-            raise ConnectionClosed("this connection was closed")
-        try:
-            return self._idle.pop()
-        except IndexError:
-            pass
-        end = _monotonic() + timeout
-        with self._returned:
-            self._waiting += 1
-            try:
-                while not self._closed:
-                    if self._idle:
-                        return self._idle.pop()
-                    if self._made < CHANNELS:
-                        channel = Channel(self._routes)
-                        self._made += 1
-                        return channel
-                    if not self._returned.wait(end - _monotonic()):
-                        raise Busy(f"{CHANNELS} threads use this connection, which is the limit, for {timeout:g} s")
-            finally:
-                self._waiting -= 1
-        raise ConnectionClosed("this connection was closed")
-
-    def _give_back(self, channel: Channel) -> None:
-        self._idle.append(channel)
-        if self._waiting or self._closed:
-            with self._returned:
-                if self._closed:
-                    self._close_idle()
-                self._returned.notify()
-
-    def _close_idle(self) -> None:
-        with suppress(IndexError):  # another thread may have taken the last one
-            while True:
-                self._idle.pop().close()
-
     def close(self) -> None:
         """Close every channel not in use now, and each other one when it is given back."""
-        with self._returned:
-            self._closed = True
-            self._close_idle()
-            self._returned.notify_all()
+        self._pool.close()
 
     def __enter__(self) -> Self:
         return self

@@ -7,7 +7,6 @@ A session belongs to no member: any member opens its token, so nothing is lost w
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from typing import Any, Final, TypeVar
 from typing_extensions import Self
 
 from lnh.connection import Connection
+from lnh.mutex import Mutex
 from lnh.requests import Request
 from lnh_common import codec, limits
 from lnh_common.channel import SessionKeys
@@ -67,7 +67,7 @@ class Session:
         self.route: Final = route
         self.timeout: Final = timeout
         self._secret: Final = secret
-        self._renewing: Final = threading.Lock()
+        self._renewing: Final = Mutex()
         self._abandoned = False
         self._renew_at = self._look_at = 0.0
         self._take(logged_in)
@@ -127,8 +127,7 @@ class Session:
                 while window:
                     yield channel.wait(window.popleft())
             finally:
-                for request in window:
-                    channel.requests.abandon(request)
+                channel.abandon(window)
 
     def credentials(self) -> tuple[bytes, SessionKeys]:
         """The token and keys to use now, renewed when two thirds of the token's lifetime are over.
@@ -139,6 +138,7 @@ class Session:
         """
         now = time.time()
         if now >= self._look_at:
+            self.connection.owner.check()  # before any lock
             self._look_at = now + _LOOK
             if now >= self._renew_at:
                 self._renew()
@@ -172,14 +172,14 @@ class Session:
 
     def _take(self, logged_in: LoggedIn) -> None:
         now = time.time()
-        self._logged_in = logged_in
         self._credentials = logged_in.token, SessionKeys.derive(self._secret, logged_in.token)
+        self._logged_in = logged_in
         self._look_at = now
         last = logged_in.expires >= logged_in.ends
         self._renew_at = float(logged_in.expires) if last else now + (logged_in.expires - now) * _RENEW_AT
 
     def _renew(self) -> None:
-        with self._renewing:
+        with self._renewing.hold():
             now = time.time()
             if now < self._renew_at:
                 return  # another thread did it

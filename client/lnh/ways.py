@@ -250,10 +250,10 @@ class Ways:
         )
 
     def _use(self, now: float, standing: _Standing) -> None:
+        self.turn += 1  # first: whoever looks in vain for a change stays where it is
         standing.lost = False
-        self._used = standing
         self._used_since = now
-        self.turn += 1
+        self._used = standing
 
 
 class Verdict(enum.Enum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import struct
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from socket import AF_INET
 import pytest
 import zmq
 
-from lnh_common.bus import names
+from lnh_common.bus import monitor, names
 from lnh_common.bus.dealer import Dealer
 
 Socket = zmq.Socket[bytes]
@@ -94,6 +95,20 @@ def test_nothing_is_handed_over_while_nobody_is_there(asker: Asker, address: str
     assert peer.receive()[1:] == [b"again"]
     peer.end()
     assert asker.changes == [True, False, True]
+
+
+def test_one_that_is_forgotten_is_closed_and_stalls_no_other(asker: Asker, address: str) -> None:
+    socket = asker.context.socket(zmq.DEALER)
+    socket.linger = 0
+    forgotten = Dealer(socket, address)
+    before = len(monitor._READERS)
+    del forgotten
+    gc.collect()
+    assert socket.closed
+    assert len(monitor._READERS) == before - 1
+    peer = Peer(address)
+    assert asker.dealer.wait(5)
+    peer.end()
 
 
 class Happened:

@@ -17,6 +17,7 @@ messages on the way.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Final
@@ -25,6 +26,7 @@ import zmq
 
 from lnh_common.bus import curve, monitor
 from lnh_common.bus.names import NAMES, endpoint, is_numeric
+from lnh_common.bus.process import OwnProcess
 
 LOOK_EVERY: Final = 0.25  # seconds between calls of `watch` while a peer that is `named` is not there
 _NEVER: Final = float("inf")
@@ -65,7 +67,8 @@ class Dealer:
         self.connected = self.refused = False
         self.problem = ""
         self._on_change: Final = on_change or _ignore
-        self.monitor: Final = socket.get_monitor_socket(curve.LINK_EVENTS | (zmq.EVENT_CLOSED if refusals else 0))
+        self._owner: Final = OwnProcess("a socket")
+        self.monitor: Final = monitor.begin(socket, curve.LINK_EVENTS | (zmq.EVENT_CLOSED if refusals else 0))
         self._host, self._port = _parse(address)
         self.named: Final = bool(self._host) and not is_numeric(self._host)
         self._at = ""  # the endpoint that libzmq was told
@@ -160,9 +163,15 @@ class Dealer:
         self._at = at
 
     def close(self) -> None:
-        """Close the socket, which still sends for its linger."""
-        monitor.end(self.socket, self.monitor)
-        self.socket.close()
+        """Close the socket, which still sends for its linger. Twice is fine; a child of its process only forgets it."""
+        if self._owner.is_here:
+            monitor.end(self.socket, self.monitor)
+            self.socket.close()
+
+    def __del__(self) -> None:
+        # Of one whose owner was interrupted before it could close it.
+        if hasattr(self, "monitor") and not self.socket.closed and not sys.is_finalizing():
+            self.close()
 
 
 def _parse(address: str) -> tuple[str, str]:

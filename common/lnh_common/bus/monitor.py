@@ -3,11 +3,16 @@
 libzmq's I/O thread waits for whoever reads a monitor when some 2000 events were not read, and every socket of that
 thread waits with it. So a monitor is read for as long as it stands, whoever is there to talk to.
 
+It waits for ever where the reading end is gone and the monitor still stands. Where an exception may come at any line
+(a client's signal handler raises), Python may free the two in that order. So a monitor of `begin` has a reading end
+that is there before it, takes any number of events, and is kept until `end`, whoever forgets it.
+
 pyzmq's own parser of it lies beside its asyncio sockets, and to import those takes a command longer than its work does.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -24,6 +29,20 @@ class Happening(NamedTuple):
 
     event: int
     value: int
+
+
+_READERS: Final[dict[str, Socket]] = {}  # of the monitors that stand, by address
+
+
+def begin(socket: Socket, events: int) -> Socket:
+    """Have a socket tell of these events; where to read them, until `end`."""
+    address = f"inproc://monitor {os.urandom(16).hex()}"
+    reader: Socket = socket.context.socket(zmq.PAIR)
+    _READERS[address] = reader
+    reader.linger = reader.rcvhwm = 0  # the second: without a bound
+    reader.connect(address)
+    socket.monitor(address, events)
+    return reader
 
 
 def parse(frames: Sequence[bytes]) -> Happening:
@@ -46,6 +65,10 @@ def end(socket: Socket, monitor: Socket) -> None:
 
     What it still says is read first: to end one that is full waits for the I/O thread, which waits for a reader.
     """
-    read(monitor)
-    socket.disable_monitor()
+    if not monitor.closed:
+        read(monitor)
+    if not socket.closed:
+        socket.disable_monitor()
     monitor.close(0)
+    for address in [address for address, reader in list(_READERS.items()) if reader is monitor]:
+        _READERS.pop(address, None)

@@ -8,6 +8,7 @@ services of one's own member. Here each name is looked up in a thread of its own
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import threading
 import time
@@ -32,8 +33,12 @@ class Names:
     """Addresses of hosts, as they were last found. Any thread may ask."""
 
     def __init__(self) -> None:
-        self._names: Final[dict[str, _Name]] = {}
-        self._lock: Final = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew, in a child that has neither the threads of its parent nor a use for a lock that one held."""
+        self._names: dict[str, _Name] = {}
+        self._lock = threading.Lock()
 
     def address(self, host: str) -> str | None:
         """The numeric address of a host, or None when it was never found; asked again, it is looked up again."""
@@ -85,3 +90,4 @@ def endpoint(host: str, port: int | str) -> str:
 
 NAMES: Final = Names()
 """Those of this process."""
+os.register_at_fork(after_in_child=NAMES.clear)

@@ -1,4 +1,8 @@
-"""A small synchronous asker: one DEALER, one thread, one request at a time. For the local console and for tests."""
+"""A small synchronous asker: one DEALER, one thread, one request at a time. For the local console and for tests.
+
+An exception may come at any line of a call (Ctrl-C, a job's time limit). The connection is then no longer known to be
+between two messages, and the next call makes another.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,8 @@ from typing_extensions import Self
 from lnh_common import codec, limits, wire
 from lnh_common.bus import curve
 from lnh_common.bus.dealer import Dealer
-from lnh_common.errors import DeadlineExceeded, OutcomeUnknown, Unreachable
+from lnh_common.bus.process import OwnProcess
+from lnh_common.errors import ConnectionClosed, DeadlineExceeded, LnhError, OutcomeUnknown, Unreachable
 from lnh_common.messages.base import Effect, Message, Operation
 
 Q = TypeVar("Q", bound=Message)
@@ -42,20 +47,46 @@ class Caller:
         self.address: Final = address
         self._name: Final = name or address
         self._reach: Final = reach
+        self._server_key: Final = server_key
+        self._keys: Final = keys or (curve.KeyPair.generate() if server_key is not None else None)
+        self._context: Final = context
+        self._owner: Final = OwnProcess(f"a connection to {self._name}")
         self._last_id = 0
-        socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
+        self._closed = False
+        self._in_a_call = False
+        self._dealer = self._connect()
+
+    def _connect(self) -> Dealer:
+        socket = (self._context or zmq.Context.instance()).socket(zmq.DEALER)
         socket.linger = 0
         socket.reconnect_ivl = 20
         socket.maxmsgsize = 2 * limits.BODY_BYTES
-        if server_key is not None:
-            curve.connect(socket, server_key, keys or curve.KeyPair.generate())
-        self._dealer: Final = Dealer(socket, address)
+        if self._server_key is not None and self._keys is not None:
+            curve.connect(socket, self._server_key, self._keys)
+        return Dealer(socket, self.address)
 
     def ask(self, operation: Operation[Q, R], message: Q, timeout: float = limits.DEADLINE) -> R:
         """Ask, and wait for the answer for `timeout` seconds.
 
-        Raises what the peer answered, Unreachable, DeadlineExceeded, or OutcomeUnknown for an unanswered change.
+        Raises what the peer answered, Unreachable, DeadlineExceeded, or OutcomeUnknown for an unanswered change;
+        ConnectionClosed, in another process too than made it.
         """
+        self._owner.check()
+        if self._closed:
+            raise ConnectionClosed("this connection was closed")
+        if self._in_a_call:  # an earlier one was left in its midst
+            self._dealer.close()
+            self._dealer = self._connect()
+        self._in_a_call = True
+        try:
+            reply = self._ask(operation, message, timeout)
+        except LnhError:
+            self._in_a_call = False
+            raise
+        self._in_a_call = False
+        return reply
+
+    def _ask(self, operation: Operation[Q, R], message: Q, timeout: float) -> R:
         end = time.monotonic() + timeout
         if not self._dealer.wait(min(timeout, self._reach)):
             raise Unreachable(f"nobody answers at {self._name}")
@@ -85,6 +116,8 @@ class Caller:
         return None
 
     def close(self) -> None:
+        """Close the socket."""
+        self._closed = True
         self._dealer.close()
 
     def __enter__(self) -> Self:

@@ -1,0 +1,37 @@
+"""The process that a connection belongs to.
+
+A child made by fork() has its parent's sockets, but not the threads that drive them, and locks that a thread of the
+parent may have held at that moment: whoever goes on there waits for ever. So what owns sockets or locks asks first.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from lnh_common.errors import ConnectionClosed
+
+
+class OwnProcess:
+    """Remembers the process it was made in.
+
+    Args:
+        what: belongs to it, for people.
+    """
+
+    __slots__ = ("_pid", "_what")
+
+    def __init__(self, what: str) -> None:
+        self._pid: Final = os.getpid()
+        self._what: Final = what
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the running process is that one."""
+        return os.getpid() == self._pid
+
+    def check(self) -> None:
+        """Raise ConnectionClosed in any other process."""
+        if os.getpid() != self._pid:
+            said = f"{self._what} belongs to process {self._pid} that made it; this is process {os.getpid()}"
+            raise ConnectionClosed(said, {"advice": "open one in this process, after the fork"})
