@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import zmq
 
-from lnh_common import wire
+from lnh_common import codec, wire
 from lnh_common.bus import curve
+from lnh_common.bus.sync import Caller
 from lnh_common.errors import LnhError
-from lnh_common.messages import balancer
+from lnh_common.messages import balancer, store
 from processes import Processes, RunningMember, ask, wait_until
 
 WORKER = str(Path(__file__).parent / "cluster" / "echo_worker.py")
 BODY = b"a sealed body"
+MEMBER = store.MemberInfo(id=b"M" * 16, name="A", host="127.0.0.1", port=4000, key=b"k" * 32)
 
 
 class Client:
@@ -107,3 +110,50 @@ class Door:
     def door_client(self) -> Client:
         self.clients.append(Client(self.member.settings.door_port, curve.DOOR.public))
         return self.clients[-1]
+
+
+class Records:
+    """The store beside a balancer, with client records as an hsm would write them; nobody checks their HMAC here."""
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self.versions: dict[bytes, int] = {}
+        self.sequence = 0
+        self.start()
+        self.caller = Caller(door.member.directory.store_for_hsm, reach=20.0)
+        self.caller.ask(store.CREATE, store.Create(cluster=b"C" * 16, member=MEMBER), timeout=20)
+
+    def start(self) -> None:
+        root = str(self.door.member.directory.root)
+        self.process = self.door.member.processes.start("-m", "lnh_services.store", "--member-dir", root)
+
+    def put(self, name: str, key: bytes, *, revoked: bool = False, damaged: bool = False) -> None:
+        client = name.encode().ljust(16)
+        record = {"id": client, "name": name, "curve_key": key, "revoked": revoked, "keyrings": [], "later": 1}
+        head = b"no record" if damaged else codec.encode(record)
+        at = store.Key(table="client", id=client)
+        version = self.versions.get(client, 0)
+        self._commit(store.Put(key=at, expected=version, head=head, body=b"mac"))
+        self.versions[client] = version + 1
+
+    def delete(self, name: str) -> None:
+        client = name.encode().ljust(16)
+        self._commit(store.Delete(key=store.Key(table="client", id=client), expected=self.versions.pop(client)))
+
+    def _commit(self, change: store.Change) -> None:
+        self.sequence += 1
+        issued_at = time.time_ns() // 1_000_000
+        commit = store.Commit(
+            client=b"c" * 16, session=b"s" * 16, sequence=self.sequence, issued_at=issued_at, changes=(change,)
+        )
+        self.caller.ask(store.COMMIT, commit, timeout=20)
+
+
+def becomes(client: Client, wanted: type[LnhError] | bytes, operation: str = "key.sign") -> None:
+    """Wait until what this client asks is answered so."""
+
+    def answered() -> bool:
+        answer = client.exchange(operation)
+        return answer == wanted if isinstance(wanted, bytes) else isinstance(answer, wanted)
+
+    wait_until(answered, f"the answer {wanted!r}")

@@ -15,6 +15,7 @@ from lnh_common.errors import MalformedMessage
 TAG_BYTES: Final = 8
 PING_TAG: Final = bytes(TAG_BYTES)
 FORWARDED: Final = 1 << 63  # in a tag given to a worker: the request came from another member
+VOUCHED: Final = b"\x01"  # the token of a worker's answer to one that has logged in; the balancer takes it off
 ENTRIES: Final = 16  # more in one bundle would wait for each other longer than they save
 ENTRIES_TAKEN: Final = 2 * ENTRIES  # of a sender of 0.2, which lays a ping on a full one; more are not looked at
 # With these, one more entry of the largest size, and its header and token, still are a message a socket takes.

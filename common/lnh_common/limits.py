@@ -5,7 +5,7 @@ A limit that is reached is answered with `LimitReached`, naming the limit, and c
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -92,7 +92,39 @@ REQUESTS_IN_FLIGHT: Final = 4096  # in one service, over all its callers
 REQUESTS_PER_CLIENT: Final = 1024  # of one connection, in the balancer
 SLOW_JOBS: Final = 64  # RSA keys to be made, in one hsm worker
 HIGH_WATER_MARK: Final = 8192
-BYTES_IN_FLIGHT: Final = 256 * MIB  # of requests one balancer is answerable for
+BYTES_IN_FLIGHT: Final = 128 * MIB  # of requests one balancer is answerable for
+
+
+class Budget(NamedTuple):
+    """What one class of peers may have of one member, all of them together (`balancer/budgets.py`).
+
+    Args:
+        requests, bytes: in flight. One account may have half of it alone, a third beside another such, and so on.
+        held: bytes that came and are no whole messages yet.
+        unread: bytes of answers that were not read. One connection may have half of it alone, and so on.
+        at_workers: requests at workers at once, where the others wait their turn; 0: any number, and none waits.
+        work: seconds of workers' time a second; 0: any.
+        looks: requests a second that are looked at, where more are thrown away unread; 0: any number.
+    """
+
+    requests: int
+    bytes: int
+    held: int
+    unread: int
+    at_workers: int = 0
+    work: float = 0.0
+    looks: int = 0
+
+
+# Who has no registered client's key; who has one, and no login; who has logged in; and other members.
+STRANGERS: Final = Budget(256, 8 * MIB, 4 * MIB, 4 * MIB, at_workers=4, work=0.1, looks=2000)
+CLIENTS: Final = Budget(768, 16 * MIB, 32 * MIB, 16 * MIB, at_workers=8, work=0.25, looks=4000)
+SESSIONS: Final = Budget(2048, 64 * MIB, 64 * MIB, 64 * MIB)
+PEERS: Final = Budget(1024, 40 * MIB, 64 * MIB, 64 * MIB)
+HELLO_FRESH: Final = 1.0  # seconds that an answer to `hello` is given to everybody who asks
+FRAMES_TAKEN: Final = 64  # of one message; whoever sends more is disconnected
+MESSAGES_AHEAD: Final = 64  # of one client's connection, which libzmq takes from it before they are read
+DOOR_BYTES: Final = 4 * KIB  # of a message to the door, which is a `hello`
 
 # Caches of one hsm worker
 CACHED_KEYS: Final = 4096

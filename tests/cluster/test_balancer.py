@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from doors import BODY, Client, Door
+from doors import BODY, Client, Door, Records, becomes
 from lnh_common import codec, limits
 from lnh_common.bus import curve
-from lnh_common.bus.sync import Caller
 from lnh_common.errors import (
     Busy,
     ClientRevoked,
@@ -28,14 +27,13 @@ from lnh_common.errors import (
     Unreachable,
     UnsupportedVersion,
 )
-from lnh_common.messages import admin, store
+from lnh_common.messages import admin
 from lnh_common.messages.base import Empty
 from lnh_services.balancer.clients import REGISTERED_ONLY
 from lnh_services.hsm.permissions import RULES
 from processes import Processes, wait_until
 
 FAILURES_LIBZMQ_KEEPS = 2000  # events that a monitor holds which nobody reads
-MEMBER = store.MemberInfo(id=b"M" * 16, name="A", host="127.0.0.1", port=4000, key=b"k" * 32)
 
 
 @pytest.fixture
@@ -351,53 +349,6 @@ def test_a_worker_killed_with_hundreds_of_answers_on_the_way_takes_nobody_along(
         door.start_worker(1)
 
 
-class Records:
-    """The store beside a balancer, with client records as an hsm would write them; nobody checks their HMAC here."""
-
-    def __init__(self, door: Door) -> None:
-        self.door = door
-        self.versions: dict[bytes, int] = {}
-        self.sequence = 0
-        self.start()
-        self.caller = Caller(door.member.directory.store_for_hsm, reach=20.0)
-        self.caller.ask(store.CREATE, store.Create(cluster=b"C" * 16, member=MEMBER), timeout=20)
-
-    def start(self) -> None:
-        root = str(self.door.member.directory.root)
-        self.process = self.door.member.processes.start("-m", "lnh_services.store", "--member-dir", root)
-
-    def put(self, name: str, key: bytes, *, revoked: bool = False, damaged: bool = False) -> None:
-        client = name.encode().ljust(16)
-        record = {"id": client, "name": name, "curve_key": key, "revoked": revoked, "keyrings": [], "later": 1}
-        head = b"no record" if damaged else codec.encode(record)
-        at = store.Key(table="client", id=client)
-        version = self.versions.get(client, 0)
-        self._commit(store.Put(key=at, expected=version, head=head, body=b"mac"))
-        self.versions[client] = version + 1
-
-    def delete(self, name: str) -> None:
-        client = name.encode().ljust(16)
-        self._commit(store.Delete(key=store.Key(table="client", id=client), expected=self.versions.pop(client)))
-
-    def _commit(self, change: store.Change) -> None:
-        self.sequence += 1
-        issued_at = time.time_ns() // 1_000_000
-        commit = store.Commit(
-            client=b"c" * 16, session=b"s" * 16, sequence=self.sequence, issued_at=issued_at, changes=(change,)
-        )
-        self.caller.ask(store.COMMIT, commit, timeout=20)
-
-
-def becomes(client: Client, wanted: type[LnhError] | bytes, operation: str = "key.sign") -> None:
-    """Wait until what this client asks is answered so."""
-
-    def answered() -> bool:
-        answer = client.exchange(operation)
-        return answer == wanted if isinstance(wanted, bytes) else isinstance(answer, wanted)
-
-    wait_until(answered, f"the answer {wanted!r}")
-
-
 def test_what_only_registered_clients_may_ask_is_refused_to_others_and_to_revoked_ones(door: Door) -> None:
     registered, stranger = door.client(), door.client()
     for client in (registered, stranger):
@@ -414,7 +365,6 @@ def test_what_only_registered_clients_may_ask_is_refused_to_others_and_to_revoke
             assert isinstance(stranger.exchange(operation), ClientUnknown)
             assert registered.exchange(operation) == BODY
         for operation in (
-            "hello",
             "session.login",
             "client.register",
             "session.renew",
@@ -422,6 +372,7 @@ def test_what_only_registered_clients_may_ask_is_refused_to_others_and_to_revoke
             admin.STATUS.name,
         ):
             assert stranger.exchange(operation) == BODY, "appliance users act from anywhere"
+        assert stranger.exchange("hello") == codec.encode(Empty()), "answered for everybody at once"
 
         records.put("web-1", registered.keys.raw_public, revoked=True)
         for client in (registered, another):

@@ -11,7 +11,7 @@ import pytest
 
 from lnh_common import channel, codec, wire
 from lnh_common.attributes import Attribute
-from lnh_common.bundles import Entry
+from lnh_common.bundles import VOUCHED, Entry
 from lnh_common.channel import SessionKeys
 from lnh_common.errors import (
     DataLength,
@@ -76,7 +76,7 @@ def test_a_cached_key_signs_and_the_signature_verifies(scene: Scene) -> None:
     assert ready.act(scene.core)
     assert scene.core.operations == uses + 1
     header, token, body = ready.answer()
-    assert token == b""
+    assert token == VOUCHED, "the balancer is told that a session speaks, and takes it off"
     assert wire.Header.parse(header).kind is wire.Kind.REPLY
     signature = channel.open_reply(keys, wire.Header.parse(entry.header), entry.body, body)["data"]
     verify = objects.Verify(handle=scene.public, mechanism=Mechanism.ECDSA, data=bytes(32), signature=signature)

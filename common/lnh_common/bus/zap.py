@@ -14,6 +14,7 @@ from typing import Final
 import zmq
 from zmq.utils import z85
 
+NUMBER: Final = "Number"  # the property of each message that names the handshake of its connection
 ENDPOINT: Final = "inproc://zeromq.zap.01"
 _VERSION: Final = b"1.0"
 _KEY_BYTES: Final = 32
@@ -30,6 +31,13 @@ class Handshake:
 
 Decide = Callable[[Handshake], bool]
 
+_numbers = 0
+
+
+def numbered() -> int:
+    """The number of the newest handshake of this process."""
+    return _numbers
+
 
 def socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     """The bound REP socket that libzmq asks; raises zmq.ZMQError when this context has one already."""
@@ -40,7 +48,8 @@ def socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
 
 
 def answer(frames: list[bytes], decide: Decide) -> list[bytes]:
-    """The reply to one ZAP request; an admitted peer's User-Id is its Z85 key."""
+    """The reply to one ZAP request; an admitted peer's User-Id is its Z85 key, its `NUMBER` above all before it."""
+    global _numbers
     match frames:
         case [version, request, domain, address, _, mechanism, *credentials]:
             pass
@@ -50,8 +59,14 @@ def answer(frames: list[bytes], decide: Decide) -> list[bytes]:
         return [_VERSION, request, b"400", b"only CURVE is served", b"", b""]
     key = z85.encode(credentials[0])
     if decide(Handshake(domain, address.decode("ascii", "replace"), key)):
-        return [_VERSION, request, b"200", b"OK", key, b""]
+        _numbers += 1
+        return [_VERSION, request, b"200", b"OK", key, _property(NUMBER, str(_numbers))]
     return [_VERSION, request, b"400", b"this key is not admitted", b"", b""]
+
+
+def _property(name: str, value: str) -> bytes:
+    """One property as ZMTP's metadata has it (RFC 23)."""
+    return bytes((len(name),)) + name.encode() + len(value).to_bytes(4, "big") + value.encode()
 
 
 def everyone(_: Handshake) -> bool:

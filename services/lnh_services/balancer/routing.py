@@ -28,7 +28,8 @@ The life of a request, and the rule that keeps every one accounted for:
                '- down, rejected -'                            the place died, or did nothing: to another, or waiting
 
 A request is in exactly one of those (or given up, until the next `expire`) until it is settled or expired, and is
-counted against its client and the totals for exactly that long. Sending the same bytes again is safe for every
+counted against its client, its class of peers and the totals for exactly that long. One of a class that has turns
+(`budgets.py`) waits its turn first; `due` names it then. Sending the same bytes again is safe for every
 operation: writes are told apart where they are applied. A second answer for a tag finds no request and is dropped.
 One that came from another member (`foreign`) stays here, and does not wait: without a worker it is given up at once.
 """
@@ -37,6 +38,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,6 +47,7 @@ from lnh_common.bundles import FORWARDED
 from lnh_common.errors import Busy, DeadlineExceeded, LnhError, Unreachable
 from lnh_common.messages import objects, session
 from lnh_common.messages.base import OPERATIONS, Effect
+from lnh_services.balancer.budgets import BUDGETS, Peer, Share
 
 Frames = list[bytes]
 Tag = bytes
@@ -102,6 +105,8 @@ class Request:
         client: where its answer goes.
         client_tag: the name that whoever asked gave it, if it came in a bundle.
         account: whose bound it counts against.
+        peer: the class of whoever sent it.
+        turn: whether it has had its turn, where its class has any.
         stays: it is about this member, or came from another: it goes to own workers alone.
         foreign: another member sent it.
         writes: it may change something: who is asked again must know that it is, so its client does that.
@@ -125,11 +130,13 @@ class Request:
         "moves",
         "open",
         "patience",
+        "peer",
         "place",
         "sent",
         "size",
         "stays",
         "tag",
+        "turn",
         "work",
         "writes",
     )
@@ -145,6 +152,7 @@ class Request:
         begun: float,
         deadline: float,
         client_tag: bytes,
+        peer: Peer,
         *,
         stays: bool,
         foreign: bool,
@@ -162,6 +170,8 @@ class Request:
         self.stays = stays
         self.foreign = foreign
         self.writes = writes
+        self.peer = peer
+        self.turn = False
         self.open = False
         self.patience = begun + PATIENCE
         self.moves = 0
@@ -280,6 +290,8 @@ class Router:
         self._own: Final[list[tuple[int, Place]]] = []
         self._far: dict[int, Place] = {}
         self._given_up: list[tuple[Request, LnhError]] = []  # until the next `expire`
+        self.shares: Final[dict[Peer, Share[Request]]] = {peer: Share(budget) for peer, budget in BUDGETS.items()}
+        self._turns: Final = [share for share in self.shares.values() if share.has_turns]
         self._last_tag = 0
         for place in places:
             self.add(place)
@@ -372,18 +384,22 @@ class Router:
         deadline: float,
         account: bytes | None = None,
         client_tag: bytes = b"",
+        peer: Peer = Peer.SESSION,
         *,
         stays: bool = False,
         foreign: bool = False,
     ) -> Request:
-        """Take a request on and choose its place; with all places down it waits (`place` is None).
+        """Take a request on and choose its place; with all places down, or until its turn, it waits (`place` is None).
 
         Raises Busy, naming the limit, and takes nothing on; Unreachable for one of another member without a worker.
         """
         if account is None:
             account = client
         size = len(frames[1]) + len(frames[2])
+        if foreign:
+            peer = Peer.MEMBER
         bounds = self.bounds
+        share = self.shares[peer]
         if (
             self.requests >= bounds.requests
             or self.clients.get(account, 0) >= bounds.requests_per_client
@@ -391,6 +407,9 @@ class Router:
         ):
             self.refused += 1
             raise self._busy(account)
+        if refusal := share.refusal(account, size):
+            self.refused += 1
+            raise Busy(refusal)
         if foreign:
             if not self.own_up():
                 self.refused += 1
@@ -412,6 +431,7 @@ class Router:
             now,
             deadline,
             client_tag,
+            peer,
             stays=stays,
             foreign=foreign,
             writes=writes,
@@ -419,8 +439,36 @@ class Router:
         self.requests += 1
         self.bytes += size
         self.clients[account] = self.clients.get(account, 0) + 1
-        self._assign(now, request)
+        share.begin(account, size)
+        if share.has_turns:
+            share.enter(account, request, work * UNIT)
+        else:
+            self._assign(now, request)
         return request
+
+    def due(self, now: float, stands: Callable[[Request], bool]) -> list[Request]:
+        """Those whose turn has come; answers the requests to send now (each names its place).
+
+        Args:
+            stands: whether whoever sent it is still there; what others left is thrown away.
+        """
+        sent = []
+        for share in self._turns:
+            while (request := share.next(now)) is not None:
+                request.turn = True
+                if stands(request):
+                    request.patience = now + PATIENCE
+                    self._assign(now, request)
+                    if request.place is not None:
+                        sent.append(request)
+                else:
+                    self._forget(request)
+        return sent
+
+    @property
+    def turns_waiting(self) -> int:
+        """How many wait their turn."""
+        return sum(share.waiting for share in self._turns)
 
     def settle(self, now: float, place: int, tag: Tag) -> Request | None:
         """An answer came from a place; None when nobody waits for it any more."""
@@ -485,6 +533,14 @@ class Router:
                 else:
                     still.append(request)
             self.waiting = still
+        for share in self._turns:
+            for request in share.all_waiting() if share.waiting else ():
+                if request.deadline <= now:
+                    share.withdraw(request.account, request)
+                    given_up.append((request, DeadlineExceeded("its turn did not come before the deadline")))
+                elif request.patience <= now:
+                    share.withdraw(request.account, request)
+                    given_up.append((request, Busy("its turn did not come in time: ask again")))
         for request, _ in given_up:
             self._forget(request)
         self.expired += len(given_up)
@@ -586,6 +642,7 @@ class Router:
     def _forget(self, request: Request) -> None:
         self.requests -= 1
         self.bytes -= request.size
+        self.shares[request.peer].end(request.account, request.size, had_turn=request.turn)
         left = self.clients[request.account] - 1
         if left:
             self.clients[request.account] = left

@@ -2,6 +2,7 @@
 
     front   ROUTER, tcp, CURVE     clients; every key is admitted, and may ask what `clients.py` says; the hsm decides
     door    ROUTER, tcp, CURVE     the published key; answers `hello` alone, so that a client learns the front's key
+                                   (what a class of peers may use up: `budgets.py`, and `bus/connections.py`)
     backs   DEALER, ipc, a worker  bundles of requests, and of answers back: docs/formats/balancer-worker.md
     store   DEALER, ipc            the registered clients' keys (`follower.py`)
     status  ROUTER, ipc            `balancer.status`
@@ -17,22 +18,27 @@ from __future__ import annotations
 import gc
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Final
 
 import zmq
 
 from lnh_common import bundles, codec, limits, wire
-from lnh_common.bundles import PING_TAG, Bundle, Entry
-from lnh_common.bus import curve, intake, monitor, zap
+from lnh_common.bundles import PING_TAG, VOUCHED, Bundle, Entry
+from lnh_common.bus import curve, intake, zap
+from lnh_common.bus.connections import Connection, Connections, on_the_wire
 from lnh_common.bus.dealer import Dealer
 from lnh_common.bus.quiet import Quiet
 from lnh_common.errors import Busy, LnhError, MalformedMessage, UnknownOperation, Unreachable
 from lnh_common.events import Log
 from lnh_common.messages import balancer
 from lnh_common.messages.base import Empty
+from lnh_common.messages.session import HELLO
+from lnh_services.balancer.budgets import BUDGETS, Peer, Rate
 from lnh_services.balancer.clients import REGISTERED_ONLY, Clients
 from lnh_services.balancer.follower import Follower
-from lnh_services.balancer.operations import AT_THE_DOOR, CREDENTIAL, ROUTED, STAYS
+from lnh_services.balancer.greetings import Greetings
+from lnh_services.balancer.operations import CREDENTIAL, ROUTED, STAYS
 from lnh_services.balancer.peers import ZAP_DOMAIN, Peers
 from lnh_services.balancer.routing import Place, Request, Router
 from lnh_services.balancer.throttle import Throttle
@@ -45,12 +51,14 @@ CREDENTIAL_RATE: Final = 20.0  # uses of credentials a second from one address
 CREDENTIAL_BURST: Final = 200
 
 _BURST: Final = 256  # messages of one socket before the next has its turn
+_HOLD: Final = 0.002  # ... or seconds, for what comes from clients
 _TICK_BUSY_MS: Final = 50  # between looks at deadlines while there are requests
+_TICK_LOOK_MS: Final = 100  # ... while somebody is connected
 _TICK_IDLE_MS: Final = 500
 _PING_EVERY: Final = 1.0
 _RATE_WINDOW: Final = 5  # seconds
 _ERRORS_AHEAD: Final = 256  # refusals that one connection may leave unread, beside its answers
-_DOOR_ACCOUNT: Final = b"door"  # all that comes through the door shares one client's bound
+_HELLO: Final = b"hello"  # the client, and the account, of the hello that a worker is asked for everybody
 _NOBLOCK: Final = zmq.NOBLOCK
 
 
@@ -67,7 +75,6 @@ class Balancer:
         self._router: Final = Router([Place(f"worker-{number}") for number in range(settings.worker_count)])
         self._throttle: Final = Throttle(CREDENTIAL_RATE, CREDENTIAL_BURST)
         self._dropped: Final[Counter[str]] = Counter()
-        self._connections: Final[set[int]] = set()
         self._rates: Final[deque[tuple[float, int, int]]] = deque(maxlen=_RATE_WINDOW + 1)
         self._served = 0  # requests that own workers answered
         self._served_by: Final = [0] * settings.worker_count  # each since it started, as it said last
@@ -77,11 +84,12 @@ class Balancer:
 
         keys = curve.KeyPair.load(directory.client_keys)
         self._zap: Final = zap.socket(self._context)
-        self._front: Final = self._listen(settings.endpoint(settings.client_port), keys)
-        self._door: Final = self._listen(settings.endpoint(settings.door_port), curve.DOOR)
-        self._front_monitor: Final = self._front.get_monitor_socket(
-            zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | curve.FAILED_EVENTS
-        )
+        self._clients: Final = Clients()
+        self._front, self._callers = self._listen(settings.client_port, keys, 2 * limits.BODY_BYTES, self._peer)
+        self._door, self._visitors = self._listen(settings.door_port, curve.DOOR, limits.DOOR_BYTES, _stranger)
+        self._unread = dict.fromkeys(Peer, 0)  # bytes of answers, by the class of who does not read them
+        self._visits: Final = Rate(limits.STRANGERS.looks)
+        self._greetings: Final[Greetings[_Asker]] = Greetings(self._ask_hello, self._greet)
         self._status: Final = self._context.socket(zmq.ROUTER)
         self._status.linger = 0
         self._status.bind(directory.balancer_status)
@@ -89,7 +97,6 @@ class Balancer:
         self._backs: Final = [worker.socket for worker in self._workers]
         self._outboxes: Final = [Bundle() for _ in self._workers]
         self._answers: Final[dict[bytes, Bundle]] = {}  # to be sent, by client
-        self._clients: Final = Clients()
         self._follower: Final = Follower(self._context, directory.store_for_services, self._clients.follow())
         self._peers: Final = Peers(
             self._context,
@@ -104,19 +111,28 @@ class Balancer:
         )
         self._idle_ms = _TICK_IDLE_MS
         store = self._follower.dealer
-        self._quiet.add(self._zap, self._door, self._status, self._front_monitor, store.socket, store.monitor)
+        self._quiet.add(self._zap, self._door, self._status, self._callers.monitor, self._visitors.monitor)
+        self._quiet.add(store.socket, store.monitor)
         self._quiet.add(*(worker.monitor for worker in self._workers))
         for source in (self._front, *self._backs, self._quiet.descriptor):
             self._poller.register(source, zmq.POLLIN)
 
-    def _listen(self, endpoint: str, keys: curve.KeyPair) -> Socket:
+    def _listen(
+        self, port: int, keys: curve.KeyPair, largest: int, classify: Callable[[Connection], Peer]
+    ) -> tuple[Socket, Connections[Peer]]:
+        """A bound socket for clients, and its connections.
+
+        Args:
+            largest: bytes of a frame; a peer that sends a larger one is disconnected.
+            classify: the class of a connection.
+        """
         socket = self._context.socket(zmq.ROUTER)
         curve.serve(socket, keys)
         socket.linger = 500
         socket.router_mandatory = True
         socket.sndhwm = limits.REQUESTS_PER_CLIENT + _ERRORS_AHEAD  # of one connection: all it may have asked
-        socket.rcvhwm = limits.REQUESTS_PER_CLIENT
-        socket.maxmsgsize = 2 * limits.BODY_BYTES  # over the limit is answered; over this, disconnected
+        socket.rcvhwm = limits.MESSAGES_AHEAD
+        socket.maxmsgsize = largest
         socket.handshake_ivl = 5_000
         # A peer that is gone, or reads nothing for long, is disconnected: by TCP, not by ZeroMQ's heartbeats, with
         # which libzmq aborts when a connection breaks of which it had stopped reading.
@@ -125,8 +141,10 @@ class Balancer:
         socket.tcp_keepalive_idle, socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = 5, 3, 3
         socket.backlog = 512
         socket.ipv6 = ":" in self._settings.listen
-        socket.bind(endpoint)
-        return socket
+        held = {peer: budget.held for peer, budget in BUDGETS.items()}
+        connections = Connections(socket, held, classify, self._failed_handshake)
+        socket.bind(self._settings.endpoint(port))
+        return socket, connections
 
     def _reach(self, number: int, address: str) -> Dealer:
         socket = self._context.socket(zmq.DEALER)
@@ -168,6 +186,9 @@ class Balancer:
             self._rare(seldom)
         if wake in ready:
             self._stop()
+        if self._router.turns_waiting:
+            for request in self._router.due(now, self._stands):
+                self._dispatch(request)
         self._flush_answers()
         # A place that is found dead moves its requests to the others'.
         while self._peers.flush() or any(self._outboxes):
@@ -193,8 +214,9 @@ class Balancer:
             self._follower.tick(time.monotonic())
         if store.socket in ready:
             self._follower.receive(time.monotonic())
-        if self._front_monitor in ready:
-            self._connection()
+        for connections in (self._callers, self._visitors):
+            if connections.monitor in ready:
+                connections.watch()
         if self._door in ready:
             self._drain_door()
         if self._status in ready:
@@ -203,43 +225,60 @@ class Balancer:
     # --- requests
 
     def _drain_front(self) -> None:
-        front = self._front
-        receive = front.recv
+        receive = self._front.recv
+        take = self._callers.take
+        now = time.monotonic()
+        end = now + _HOLD
         for _ in range(_BURST):
             try:
                 client = receive(_NOBLOCK)
             except zmq.Again:
                 return
-            header = receive(0, copy=False)
-            if not header.more:
-                self._open_bundle(client, header)
+            frames = [receive(0, copy=False)]
+            while frames[-1].more:
+                frames.append(receive(0, copy=False))
+            caller = take(client, frames[0], sum(on_the_wire(len(frame)) for frame in frames))
+            if caller is None:
+                self._dropped["client gone"] += 1
                 continue
-            token = receive(0, copy=False)
-            if not token.more:
-                self._refuse_frames(client, header, 2)
-                continue
-            body = receive(0, copy=False)
-            if body.more:
-                self._refuse_frames(client, header, 3 + len(front.recv_multipart()))
-                continue
-            self._route(client, header, [header.bytes, token.bytes, body.bytes], b"")
+            peer = self._peer(caller)
+            looks = self._router.shares[peer].looks
+            if looks.has(now):
+                looks.spend(self._open(caller, peer, frames))
+            else:
+                self._dropped["over its budget"] += 1
+            now = time.monotonic()
+            if now >= end:  # there may be more; others have their turn
+                return
 
-    def _open_bundle(self, client: bytes, frame: zmq.Frame) -> None:
-        try:
-            entries = bundles.unpack([frame.bytes])
-        except MalformedMessage:
-            self._refuse_frames(client, frame, 1)
-            return
-        for tag, header, token, body in entries:
-            self._route(client, frame, [header, token, body], tag)
+    def _open(self, caller: Connection, peer: Peer, frames: list[zmq.Frame]) -> int:
+        """Find places for the requests of a message; how many they are."""
+        if len(frames) == 1:
+            try:
+                entries = bundles.unpack([frames[0].bytes])
+            except MalformedMessage:
+                self._refuse_frames(caller, frames[0], 1)
+                return 1
+            for tag, header, token, body in entries:
+                self._route(caller, peer, frames[0], [header, token, body], tag)
+            return len(entries)
+        if len(frames) == 3:
+            self._route(caller, peer, frames[0], [frame.bytes for frame in frames], b"")
+        else:
+            self._refuse_frames(caller, frames[0], len(frames))
+            if len(frames) > limits.FRAMES_TAKEN:
+                self._callers.end(caller)
+        return 1
 
-    def _route(self, client: bytes, first: zmq.Frame, frames: list[bytes], client_tag: bytes) -> None:
+    def _route(self, caller: Connection, peer: Peer, first: zmq.Frame, frames: list[bytes], client_tag: bytes) -> None:
         """Find a place for a request.
 
         Args:
-            first: the frame it came in, or began with: it knows who sent it.
+            peer: the class of who sent it.
+            first: the frame it came in, or began with: it knows from where.
             client_tag: names it, and its answer, if it came in a bundle.
         """
+        client = caller.identity
         try:
             header = wire.Header.parse(frames[0])
             if header.kind is not wire.Kind.REQUEST:
@@ -249,7 +288,7 @@ class Balancer:
             if operation not in ROUTED:
                 raise UnknownOperation(f"operation {operation[: limits.OPERATION_CHARACTERS]!r} is unknown")
             if operation in REGISTERED_ONLY:
-                refusal = self._clients.refusal(str(first.get("User-Id")))
+                refusal = self._clients.refusal(caller.key)
                 if refusal is not None:
                     self._dropped["not a client's"] += 1
                     raise refusal
@@ -258,9 +297,16 @@ class Balancer:
                 self._throttle_credentials(now, first)
             if self._stopping:
                 raise Unreachable("this member is stopping")
+            if operation == HELLO.name:
+                self._greetings.ask(now, (self._front, client, frames[0], client_tag))
+                return
             end = now + header.deadline_ms / 1000
-            stays = operation in STAYS
-            request = self._router.admit(now, client, frames, operation, end, client_tag=client_tag, stays=stays)
+            account = caller.key.encode() if peer is Peer.CLIENT else client
+            if caller.unread:
+                self._check_unread(caller, peer, account)
+            # What a session was not vouched for is done here, if it can be: no other member hears of it.
+            stays = operation in STAYS or (peer < Peer.SESSION and self._router.own_up() > 0)
+            request = self._router.admit(now, client, frames, operation, end, account, client_tag, peer, stays=stays)
         except LnhError as error:
             self._refuse(self._front, client, frames[0], error, client_tag)
             return
@@ -319,9 +365,15 @@ class Balancer:
     def _answered(self, request: Request, entry: Entry) -> None:
         _, header, token, body = entry
         if request.foreign:
-            self._peers.give_back(request, header, token, body)
+            self._peers.give_back(request, header, b"", body)
+        elif request.client is _HELLO:
+            self._greetings.told(time.monotonic(), body, good=wire.Header.parse(header).kind is wire.Kind.REPLY)
         else:
-            self._answer(self._way_back(request), request.client, [header, token, body], request.client_tag)
+            if token == VOUCHED:
+                caller = self._callers.of(request.client)
+                if caller is not None:
+                    caller.vouched = True
+            self._answer(self._front, request.client, [header, b"", body], request.client_tag)
 
     def _count_served(self, number: int, body: bytes) -> None:
         try:
@@ -359,6 +411,8 @@ class Balancer:
         self._answers.clear()
 
     def _send(self, socket: Socket, client: bytes, frames: list[bytes]) -> None:
+        if socket is self._front and not self._may_send(client, frames):
+            return
         try:
             socket.send_multipart([client, *frames], _NOBLOCK)
         except zmq.Again:
@@ -377,47 +431,92 @@ class Balancer:
         else:
             self._answer(socket, client, refused.answer, client_tag)
 
-    def _refuse_frames(self, client: bytes, header: zmq.Frame, count: int) -> None:
-        self._refuse(self._front, client, header.bytes, MalformedMessage(f"{count} frames; a message has 3"))
+    def _refuse_frames(self, caller: Connection, header: zmq.Frame, count: int) -> None:
+        self._refuse(self._front, caller.identity, header.bytes, MalformedMessage(f"{count} frames; a message has 3"))
 
-    def _way_back(self, request: Request) -> Socket:
-        return self._door if request.account is _DOOR_ACCOUNT else self._front
+    # --- who speaks, and what they leave unread
 
-    # --- the door
+    def _peer(self, caller: Connection) -> Peer:
+        """The class of a connection. Until the clients were read once, the hsm alone tells them apart."""
+        if caller.vouched or not self._clients.known:
+            return Peer.SESSION
+        return Peer.STRANGER if self._clients.refusal(caller.key) is not None else Peer.CLIENT
+
+    def _stands(self, request: Request) -> bool:
+        return request.client is _HELLO or self._callers.of(request.client) is not None
+
+    def _check_unread(self, caller: Connection, peer: Peer, account: bytes) -> None:
+        """Raises Busy for one that has not read what it asked for before; an answer is taken to be like its request."""
+        self._callers.look_unread(caller)
+        if caller.unread + self._router.shares[peer].bytes_of(account) > self._room(peer):
+            raise Busy(f"{caller.unread} bytes of answers were not read on this connection")
+
+    def _room(self, peer: Peer) -> int:
+        """Bytes that one connection may leave unread: as many as the others of its class have left."""
+        return max(0, BUDGETS[peer].unread - self._unread[peer])
+
+    def _may_send(self, client: bytes, frames: list[bytes]) -> bool:
+        """Count an answer; False for one that is lost, since its connection is gone, or has too much unread."""
+        caller = self._callers.of(client)
+        if caller is None:
+            self._dropped["client gone"] += 1
+            return False
+        size = sum(on_the_wire(len(frame)) for frame in frames)
+        before, peer = caller.unread, self._peer(caller)
+        self._callers.give(caller, size)
+        self._unread[peer] += caller.unread - before
+        if caller.unread <= self._room(peer) + limits.BODY_BYTES:
+            return True
+        caller.given -= size
+        self._dropped["client does not read"] += 1
+        return False
+
+    # --- the door, and hello
 
     def _drain_door(self) -> None:
         for _ in range(_BURST):
             try:
-                client, *frames = self._door.recv_multipart(_NOBLOCK)
+                client, *received = self._door.recv_multipart(_NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            self._serve_door(client, frames)
+            size = sum(on_the_wire(len(frame)) for frame in received)
+            now = time.monotonic()
+            if self._visitors.take(client.bytes, received[0], size) is None or not self._visits.has(now):
+                self._dropped["at the door"] += 1
+                continue
+            self._visits.spend(1)
+            self._serve_door(now, client.bytes, [frame.bytes for frame in received])
 
-    def _serve_door(self, client: bytes, frames: list[bytes]) -> None:
-        taken = intake.read(frames, AT_THE_DOOR)
-        if isinstance(taken, intake.Refused):
-            if taken.answer is None:
-                self._dropped["malformed"] += 1
-            else:
-                self._answer(self._door, client, taken.answer)
-            return
-        header = taken.header
-        now = time.monotonic()
+    def _serve_door(self, now: float, client: bytes, frames: list[bytes]) -> None:
+        try:
+            header = wire.Header.parse(frames[0])
+            wire.check_frames(frames)
+            if header.kind is not wire.Kind.REQUEST:
+                raise MalformedMessage("a client sends requests")
+            if header.operation != HELLO.name:
+                raise UnknownOperation(f"operation {header.operation!r} is not served here")
+            self._greetings.ask(now, (self._door, client, frames[0], b""))
+        except LnhError as error:
+            self._refuse(self._door, client, frames[0], error)
+
+    def _ask_hello(self, now: float) -> None:
+        """Have a worker answer `hello` for everybody who asks."""
+        frames = [wire.request(HELLO.name, 0, int(limits.DEADLINE * 1000)).pack(), b"", codec.encode(Empty())]
         try:
             request = self._router.admit(
-                now,
-                client,
-                frames,
-                header.operation,
-                now + header.deadline_ms / 1000,
-                account=_DOOR_ACCOUNT,
-                stays=header.operation in STAYS,
+                now, _HELLO, frames, HELLO.name, now + limits.DEADLINE, _HELLO, peer=Peer.MEMBER, stays=True
             )
         except Busy as error:
-            self._refuse(self._door, client, frames[0], error)
+            self._greetings.told(now, codec.encode(error.to_wire()), good=False)
             return
         if request.place is not None:
             self._dispatch(request)
+
+    def _greet(self, asker: _Asker, answer: bytes, good: bool) -> None:
+        """Give somebody the answer to `hello`, or the error that came in its place."""
+        socket, client, header, tag = asker
+        kind = wire.Kind.REPLY if good else wire.Kind.ERROR
+        self._answer(socket, client, [wire.Header.parse(header).answer(kind).pack(), b"", answer], tag)
 
     # --- places
 
@@ -453,28 +552,33 @@ class Balancer:
     def _admits(self, shake: zap.Handshake) -> bool:
         return shake.domain != ZAP_DOMAIN or self._peers.admits(shake)
 
-    def _connection(self) -> None:
-        for said in monitor.read(self._front_monitor):
-            match said.event:
-                case zmq.EVENT_ACCEPTED:
-                    self._connections.add(said.value)
-                case zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED:
-                    self._connections.discard(said.value)
-                case failed:
-                    self._dropped["handshake"] += 1
-                    if self._dropped["handshake"].bit_count() == 1:  # at powers of two: seen, and never a flood
-                        problem = curve.explain(failed)
-                        self._log.warning("handshakes failed", so_far=self._dropped["handshake"], problem=problem)
+    def _failed_handshake(self, event: int) -> None:
+        self._dropped["handshake"] += 1
+        if self._dropped["handshake"].bit_count() == 1:  # at powers of two: seen, and never a flood
+            problem = curve.explain(event)
+            self._log.warning("handshakes failed", so_far=self._dropped["handshake"], problem=problem)
+
+    def _look_at_connections(self, now: float) -> None:
+        """Cut those that hold too much, and count anew what is unread."""
+        for connections in (self._callers, self._visitors):
+            before = connections.cut
+            connections.look(now)
+            if connections.cut > before:
+                self._log.warning("connections cut", count=connections.cut - before, why="unfinished messages")
+        self._unread = dict.fromkeys(Peer, 0)
+        for caller, unread in self._callers.unread():
+            self._unread[self._peer(caller)] += unread
 
     def _tick(self, now: float) -> None:
         for request, error in self._router.expire(now):
-            if request.foreign and request.open:
+            if request.client is _HELLO:
+                self._greetings.told(now, codec.encode(error.to_wire()), good=False)
+            elif request.foreign and request.open:
                 self._peers.give_back(request, *wire.error_frames(wire.Header.parse(request.frames[0]), error))
             elif request.foreign:
                 self._peers.decline(request.client, request.client_tag)
             else:
-                way_back = self._way_back(request)
-                self._refuse(way_back, request.client, request.frames[0], error, request.client_tag)
+                self._refuse(self._front, request.client, request.frames[0], error, request.client_tag)
         self._next_tick = now + _TICK_BUSY_MS / 1000
         if now >= self._next_ping:
             self._next_ping = now + _PING_EVERY
@@ -482,7 +586,9 @@ class Balancer:
             self._ping()
         self._follower.tick(now)
         until = self._peers.tick(now)
-        self._idle_ms = _TICK_IDLE_MS if until is None else min(_TICK_IDLE_MS, int(1000 * until) + 1)
+        self._look_at_connections(now)
+        idle_ms = _TICK_LOOK_MS if self._callers or self._visitors else _TICK_IDLE_MS
+        self._idle_ms = idle_ms if until is None else min(idle_ms, int(1000 * until) + 1)
 
     def _ping(self) -> None:
         header = wire.request(balancer.HSM_PING.name, 0, int(1000 * _PING_EVERY)).pack()
@@ -513,7 +619,7 @@ class Balancer:
         latencies = sorted(router.latencies) or [0.0]
         return balancer.Status(
             state="stopping" if self._stopping else "serving",
-            connections=len(self._connections),
+            connections=len(self._callers),
             requests_per_second=round((self._served - served) / seconds, 1),
             refused_per_second=round((router.refused - refused) / seconds, 1),
             p50=int(1e6 * latencies[len(latencies) // 2]),
@@ -552,10 +658,18 @@ class Balancer:
 
     def _close(self) -> None:
         self._quiet.close()
-        monitor.end(self._front, self._front_monitor)
+        self._callers.close()
+        self._visitors.close()
         self._peers.close()
         for dealer in (self._follower.dealer, *self._workers):
             dealer.close()
         for socket in (self._front, self._door, self._status, self._zap):
             socket.close()
         self._context.term()
+
+
+_Asker = tuple[Socket, bytes, bytes, bytes]  # of hello: where, who, its header and its tag
+
+
+def _stranger(_: Connection) -> Peer:
+    return Peer.STRANGER

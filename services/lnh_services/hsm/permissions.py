@@ -145,6 +145,11 @@ class Holder:
     keyring: bytes = b""
     client: bool = False
 
+    @property
+    def logged_in(self) -> bool:
+        """Whether it has a credential, beside being a client."""
+        return self.role is not None or self.po or bool(self.permissions)
+
 
 def check(operation: str, route: bytes, holder: Holder) -> None:
     """Raises PermissionDenied, naming what is missing.

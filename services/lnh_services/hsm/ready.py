@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from lnh_common import channel, codec
-from lnh_common.bundles import Entry
+from lnh_common.bundles import VOUCHED, Entry
 from lnh_common.channel import SessionKeys
 from lnh_common.errors import LnhError
 from lnh_common.messages.base import OPERATIONS
@@ -87,7 +87,7 @@ class Ready:
         """The frames of the sealed reply."""
         return [
             self._header.answer(Kind.REPLY).pack(),
-            b"",
+            VOUCHED,
             channel.seal_reply(self._keys, self._header, self.entry.body, self._fields),
         ]
 

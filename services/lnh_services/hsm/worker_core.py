@@ -235,7 +235,9 @@ class WorkerCore(Knowledge):
             value = Internal("the member failed; its log says why")
         if forwarded and isinstance(value, MemberReadOnly | MemberBehind):
             return [*bundles.refusal(b"")[1:]]
-        return [header.answer(Kind.REPLY).pack(), b"", channel.seal_reply(keys, header, body, value)]
+        logged_in = session is not None and session.holder.logged_in and not isinstance(value, LnhError)
+        vouched = bundles.VOUCHED if logged_in else b""
+        return [header.answer(Kind.REPLY).pack(), vouched, channel.seal_reply(keys, header, body, value)]
 
     def _operation(self, header: Header) -> Operation[Any, Any]:
         operation = OPERATIONS.get(header.operation)

@@ -1,0 +1,246 @@
+"""The connections of a CURVE server over TCP, and how many bytes each has under way beyond what libzmq bounds.
+
+libzmq bounds the bytes of a frame and the number of whole messages, and neither the frames of one message nor the bytes
+that a peer has not read. The kernel counts the bytes of each connection (tcp(7), TCP_INFO), so both are known here:
+
+    held      received, and not delivered as a message: it lies in libzmq, or in the kernel
+    unread    given to libzmq to be sent, and not acknowledged by the peer's machine
+
+Of connections of which nothing was delivered since the last look, those are cut that hold the most, until the others
+together hold no more than their class may (`overdrawn`, which is pure). libzmq then forgets what it held.
+
+libzmq delivers the messages of a connection that is closed already, and its descriptor is soon another's. So every
+handshake is given a number (`zap.py`), which each message carries: `take` tells whether its connection still stands.
+"""
+
+from __future__ import annotations
+
+import os
+import socket as sockets
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+import zmq
+
+from lnh_common.bus import curve, monitor, zap
+
+T = TypeVar("T")
+
+EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | curve.FAILED_EVENTS
+LOOK_AGAIN: Final = 1.0  # seconds between two looks at all connections while the process does not grow
+GROWN: Final = 4 << 20  # bytes that the process grew by, after which they are looked at at once
+LOOK_UNREAD: Final = 64 << 10  # bytes given, beyond which it is looked how many were read
+
+_COUNTED: Final = struct.Struct("=QQ")  # of struct tcp_info, from 120 on: tcpi_bytes_acked, tcpi_bytes_received
+_COUNTED_AT: Final = 120
+_SHORT_FRAME: Final = 255
+_STATM: Final = Path("/proc/self/statm")
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+def on_the_wire(size: int) -> int:
+    """The bytes that a frame of this size is in a connection under CURVE (RFC 26 in RFC 37)."""
+    return size + (35 if size + 33 <= _SHORT_FRAME else 42)
+
+
+class Connection:
+    """One connection.
+
+    Attributes:
+        descriptor: of its socket, which is libzmq's.
+        identity, key: its routing id and its peer's Z85 public key; empty until its first message.
+        taken: bytes of the messages that were delivered.
+        given: bytes of what was given to libzmq to be sent.
+        unread: of those, as last looked at.
+        vouched: for its owner to set: whether a logged-in session speaks here.
+    """
+
+    __slots__ = (
+        "acked", "after", "descriptor", "given", "identity", "key", "looked", "number", "taken", "unread", "vouched",
+    )  # fmt: skip
+
+    def __init__(self, descriptor: int, after: int) -> None:
+        self.descriptor = descriptor
+        self.after = after  # its handshake has a number above this
+        self.number = 0
+        self.identity = b""
+        self.key = ""
+        self.taken = self.given = self.acked = self.unread = 0
+        self.looked = -1  # what was taken at the last look
+        self.vouched = False
+
+
+def overdrawn(held: Mapping[T, int], budget: int) -> list[T]:
+    """Whom to cut, so that the rest together holds no more than the budget: those that hold the most."""
+    total = sum(held.values())
+    cut = []
+    for which in sorted(held, key=lambda each: held[each], reverse=True):
+        if total <= budget:
+            break
+        total -= held[which]
+        cut.append(which)
+    return cut
+
+
+class Connections(Generic[T]):
+    """Those of one bound socket. One thread; its ZAP requests are answered in the same one.
+
+    Args:
+        socket: a CURVE server, not bound yet.
+        budgets: bytes that each class may hold.
+        classify: the class of a connection; one that has said nothing yet has an empty key.
+        on_failed: told the event of each handshake that failed.
+    """
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        budgets: Mapping[T, int],
+        classify: Callable[[Connection], T],
+        on_failed: Callable[[int], None],
+    ) -> None:
+        self.monitor: Final = socket.get_monitor_socket(EVENTS)
+        self.cut = 0
+        self._socket: Final = socket
+        self._budgets: Final = budgets
+        self._classify: Final = classify
+        self._on_failed: Final = on_failed
+        self._open: Final[dict[int, Connection]] = {}
+        self._known: Final[dict[bytes, Connection]] = {}
+        self._numbered = 0
+        self._next_look = 0.0
+        self._size = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def watch(self) -> None:
+        """Take in which connections came and went."""
+        for said in monitor.read(self.monitor):
+            if said.event == zmq.EVENT_ACCEPTED:
+                self._gone(said.value)
+                self._open[said.value] = Connection(said.value, self._numbered)
+            elif said.event == zmq.EVENT_DISCONNECTED:
+                self._gone(said.value)
+            else:
+                self._on_failed(said.event)
+        self._numbered = zap.numbered()
+
+    def _gone(self, descriptor: int) -> None:
+        gone = self._open.pop(descriptor, None)
+        if gone is not None:
+            self._known.pop(gone.identity, None)
+
+    def of(self, identity: bytes) -> Connection | None:
+        """The connection with this routing id, if a message of it was taken and it still stands."""
+        return self._known.get(identity)
+
+    def take(self, identity: bytes, frame: zmq.Frame, size: int) -> Connection | None:
+        """Count a message that was delivered; None for one of a connection that is closed: it is to be thrown away.
+
+        Args:
+            frame: its first one after the routing id.
+            size: of all its frames, on the wire.
+        """
+        connection = self._known.get(identity) or self._find(identity, frame)
+        if connection is not None:
+            connection.taken += size
+        return connection
+
+    def _find(self, identity: bytes, frame: zmq.Frame) -> Connection | None:
+        self.watch()
+        connection = self._open.get(int(frame.get(zmq.SRCFD)))
+        number = int(frame.get(zap.NUMBER))
+        if connection is None or number <= connection.after or number < connection.number:
+            return None
+        self._known.pop(connection.identity, None)
+        connection.identity, connection.number, connection.key = identity, number, str(frame.get("User-Id"))
+        self._known[identity] = connection
+        return connection
+
+    def give(self, connection: Connection, size: int) -> None:
+        """Count what was given to libzmq to be sent."""
+        connection.given += size
+        if connection.given - connection.acked > LOOK_UNREAD:
+            self.look_unread(connection)
+
+    def look_unread(self, connection: Connection) -> None:
+        """Take in how much of what was given the peer has read."""
+        counted = _counted(connection.descriptor)
+        if counted is not None:
+            connection.acked = min(counted[0], connection.given)
+            connection.unread = connection.given - connection.acked
+
+    def look(self, now: float) -> None:
+        """Cut connections that hold more than their class may. To be called every tenth of a second or so."""
+        if not self._open:
+            return
+        size = _resident()
+        if now < self._next_look and size - self._size < GROWN:
+            return
+        self._next_look, self._size = now + LOOK_AGAIN, size
+        held: dict[T, dict[Connection, int]] = {}
+        for connection in self._open.values():
+            counted = _counted(connection.descriptor)
+            if counted is None:
+                continue
+            connection.acked = min(counted[0], connection.given)
+            connection.unread = connection.given - connection.acked
+            connection.taken = min(connection.taken, counted[1])
+            if connection.looked == connection.taken:
+                held.setdefault(self._classify(connection), {})[connection] = counted[1] - connection.taken
+            connection.looked = connection.taken
+        for which, holders in held.items():
+            for connection in overdrawn(holders, self._budgets[which]):
+                self._cut(connection, connection.taken + holders[connection])
+
+    def end(self, connection: Connection) -> None:
+        """End a connection whose peer breaks the rules."""
+        self._cut(connection, connection.taken)
+
+    def _cut(self, connection: Connection, received: int) -> None:
+        """End a connection under libzmq's hands, if its descriptor is still that of the same one."""
+        try:
+            same = os.dup(connection.descriptor)
+        except OSError:
+            return
+        with sockets.socket(fileno=same) as ends:
+            counted = _counted(same)
+            if counted is not None and counted[1] >= received:
+                self.cut += 1
+                try:
+                    ends.shutdown(sockets.SHUT_RDWR)
+                except OSError:
+                    return  # the peer was quicker
+
+    def unread(self) -> Iterable[tuple[Connection, int]]:
+        """The connections that have answers which they did not read."""
+        return [(each, each.unread) for each in self._open.values() if each.unread]
+
+    def close(self) -> None:
+        """End the monitor; to be called before the socket is closed."""
+        monitor.end(self._socket, self.monitor)
+
+
+def _counted(descriptor: int) -> tuple[int, int] | None:
+    """Bytes that a connection's other machine acknowledged, and that came from it; None when it is none any more."""
+    try:
+        looked = sockets.socket(sockets.AF_INET, sockets.SOCK_STREAM, sockets.IPPROTO_TCP, fileno=descriptor)
+    except OSError:
+        return None
+    try:
+        found = looked.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_INFO, _COUNTED_AT + _COUNTED.size)
+    except OSError:
+        return None
+    finally:
+        looked.detach()
+    if len(found) < _COUNTED_AT + _COUNTED.size:
+        return None  # a kernel before 4.1
+    return _COUNTED.unpack_from(found, _COUNTED_AT)
+
+
+def _resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(_STATM.read_bytes().split()[1]) * _PAGE

@@ -1,0 +1,53 @@
+"""Answers to `hello`, which are the same for everybody: one is asked of a worker for all who ask meanwhile. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+from lnh_common import limits
+from lnh_common.errors import Busy
+
+A = TypeVar("A")
+
+
+class Greetings(Generic[A]):
+    """Gives an answer that is fresh to everybody, and has one made where there is none.
+
+    Args:
+        make: asks a worker for an answer, which is then to be `told`.
+        give: gives an answer, and whether it is one or an error, to whoever asked.
+        most: how many may wait for one.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[float], None],
+        give: Callable[[A, bytes, bool], None],
+        most: int = limits.STRANGERS.requests,
+    ) -> None:
+        self._make: Final = make
+        self._give: Final = give
+        self._most: Final = most
+        self._waiting: list[A] = []
+        self._answer = b""
+        self._until = 0.0
+
+    def ask(self, now: float, asker: A) -> None:
+        """Answer at once or as soon as there is an answer. Raises Busy when too many wait for one."""
+        if now < self._until:
+            self._give(asker, self._answer, True)
+        elif len(self._waiting) >= self._most:
+            raise Busy(f"{self._most} others wait for an answer to hello")
+        else:
+            self._waiting.append(asker)
+            if len(self._waiting) == 1:
+                self._make(now)
+
+    def told(self, now: float, answer: bytes, *, good: bool) -> None:
+        """Give everybody who waits what a worker, or whoever speaks for it, said; an error is not kept."""
+        if good:
+            self._answer, self._until = answer, now + limits.HELLO_FRESH
+        waiting, self._waiting = self._waiting, []
+        for asker in waiting:
+            self._give(asker, answer, good)

@@ -1,0 +1,156 @@
+"""Nobody takes the service away: a balancer as a process, and peers that ask for more than their share of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from doors import BODY, Client, Door, Records, becomes
+from lnh_common import codec, limits
+from lnh_common.errors import Busy, ClientUnknown
+from lnh_common.messages.base import Empty
+from processes import Processes, wait_until
+
+LOGGED_IN = b"logged in"  # a session's token, as the echo worker knows it
+HELLO = codec.encode(Empty())
+
+
+@pytest.fixture
+def door(processes: Processes, short_path: Path) -> Iterator[Door]:
+    """A balancer with two workers."""
+    one = Door(processes, short_path / "a")
+    for number in range(2):
+        one.start_worker(number)
+    yield one
+    for client in one.clients:
+        client.socket.close()
+
+
+@pytest.fixture
+def records(door: Door) -> Iterator[Records]:
+    """The clients' records, which the balancer has read: who is not in them is a stranger."""
+    found = Records(door)
+    becomes(door.client(), ClientUnknown)
+    yield found
+    found.caller.close()
+
+
+def registered(door: Door, records: Records, name: str) -> Client:
+    """A client with a record of its own."""
+    client = door.client()
+    records.put(name, client.keys.raw_public)
+    becomes(client, BODY)
+    return client
+
+
+def megabytes(pid: int) -> float:
+    """Resident memory of a process, which any user may read."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
+
+
+def test_a_message_of_hundreds_of_megabytes_costs_its_sender_the_connection(door: Door, records: Records) -> None:
+    client, stranger = registered(door, records, "web-1"), door.client()
+    before = megabytes(door.process.pid)
+    largest = before
+    piece = zmq.Frame(bytes(limits.MIB))
+    for at in (stranger, door.client()):
+        at.socket.send_multipart([piece] * 400, copy=False)
+        for _ in range(100):
+            assert client.exchange() == BODY
+            largest = max(largest, megabytes(door.process.pid))
+    assert largest - before < 150
+    wait_until(lambda: stranger.exchange("session.login") == BODY, "the stranger, connected again")
+
+
+def test_a_message_of_very_many_frames_at_the_door_costs_its_sender_the_connection(door: Door) -> None:
+    visitor = door.door_client()
+    assert visitor.exchange("hello", HELLO) == HELLO
+    before = megabytes(door.process.pid)
+    visitor.socket.send_multipart([zmq.Frame(bytes(4000))] * 60_000, copy=False)
+    client, largest = door.client(), before
+    for _ in range(100):
+        assert client.exchange() == BODY
+        largest = max(largest, megabytes(door.process.pid))
+    assert largest - before < 150
+    assert door.door_client().exchange("hello", HELLO) == HELLO
+
+
+def test_however_many_ask_for_hello_a_worker_makes_one_a_second_at_most(door: Door, records: Records) -> None:
+    client = registered(door, records, "web-1")
+    before, begun = sum(place.settled for place in door.status().places), time.monotonic()
+    visitors = [*(door.door_client() for _ in range(3)), *(door.client() for _ in range(3))]
+    for visitor in visitors:
+        for _ in range(300):
+            visitor.send("hello", HELLO)
+    for _ in range(50):
+        assert client.exchange() == BODY
+    assert {type(visitor.answer()[1]) for visitor in visitors for _ in range(300)} <= {bytes, Busy}
+    assert visitors[0].exchange("hello", HELLO) == HELLO
+    made = sum(place.settled for place in door.status().places) - before - 50
+    assert made <= 2 + time.monotonic() - begun
+
+
+def test_hellos_that_no_worker_answers_hold_no_place_of_a_clients_request(
+    processes: Processes, short_path: Path
+) -> None:
+    door = Door(processes, short_path / "a")
+    door.start_worker(0, "hold")
+    visitors = [door.door_client() for _ in range(4)]
+    for visitor in visitors:
+        for _ in range(1000):
+            visitor.send("hello", HELLO)
+    client = door.client()
+    client.send()
+    wait_until(lambda: door.status().in_flight == 2, "one hello, and the client's request")
+    for one in door.clients:
+        one.socket.close()
+
+
+def test_one_that_reads_no_answers_is_busy_and_costs_little_memory(door: Door) -> None:
+    slow, quick = door.client(holds=1), door.client()
+    body = bytes(limits.BODY_BYTES - 1024)
+    before = largest = megabytes(door.process.pid)
+    for _ in range(500):
+        slow.send(body=body)
+    for _ in range(200):
+        assert quick.exchange() == BODY
+        largest = max(largest, megabytes(door.process.pid))
+    assert largest - before < 200
+    wait_until(lambda: door.status().in_flight == 0, "all was done or refused")
+    answers = []
+    while slow.socket.poll(1000):
+        answers.append(type(slow.answer()[1]))
+    assert Busy in answers
+    assert bytes in answers
+    assert slow.exchange() == BODY, "once it reads, it is served as before"
+
+
+def test_a_flood_of_a_client_without_a_login_lets_a_session_pass(processes: Processes, short_path: Path) -> None:
+    door = Door(processes, short_path / "a")
+    for number in range(2):
+        door.start_worker(number, "slow")
+    records = Records(door)
+    try:
+        becomes(door.client(), ClientUnknown)
+        flood, session = (registered(door, records, name) for name in ("flood", "session"))
+        session.send(token=LOGGED_IN)
+        assert session.answer()[1] == BODY
+        for _ in range(limits.CLIENTS.requests):
+            flood.send()
+        wait_until(lambda: door.status().in_flight > 100, "the flood")
+        begun = time.monotonic()
+        for _ in range(20):
+            session.send(token=LOGGED_IN)
+            assert session.answer()[1] == BODY
+        took = time.monotonic() - begun
+        assert door.status().in_flight > 0, "the flood was not over"
+        assert took < 1.5, "a second for each of them, behind the flood"
+    finally:
+        records.caller.close()
+        for client in door.clients:
+            client.socket.close()
