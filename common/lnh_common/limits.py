@@ -121,6 +121,7 @@ STRANGERS: Final = Budget(256, 8 * MIB, 4 * MIB, 4 * MIB, at_workers=4, work=0.1
 CLIENTS: Final = Budget(768, 16 * MIB, 32 * MIB, 16 * MIB, at_workers=8, work=0.25, looks=4000)
 SESSIONS: Final = Budget(2048, 64 * MIB, 64 * MIB, 64 * MIB)
 PEERS: Final = Budget(1024, 40 * MIB, 64 * MIB, 64 * MIB)
+STRANGERS_AT_SERVICES: Final = 100  # requests a second, all together, that another service than the balancer looks at
 HELLO_FRESH: Final = 1.0  # seconds that an answer to `hello` is given to everybody who asks
 FRAMES_TAKEN: Final = 64  # of one message; whoever sends more is disconnected
 MESSAGES_AHEAD: Final = 64  # of one client's connection, which libzmq takes from it before they are read

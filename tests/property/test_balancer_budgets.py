@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from lnh_common.bus.connections import overdrawn
 from lnh_common.errors import Busy
 from lnh_common.limits import Budget
-from lnh_services.balancer.budgets import BUDGETS, Peer, Rate, Share
+from lnh_common.rate import Rate
+from lnh_services.balancer.budgets import BUDGETS, Peer, Share
 from lnh_services.balancer.routing import Place, Request, Router
 
 BUDGET = Budget(requests=24, bytes=1000, held=0, unread=0, at_workers=3, work=0.05)

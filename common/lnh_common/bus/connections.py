@@ -152,11 +152,13 @@ class Connections(Generic[T]):
     def _find(self, identity: bytes, frame: zmq.Frame) -> Connection | None:
         self.watch()
         connection = self._open.get(int(frame.get(zmq.SRCFD)))
-        number = int(frame.get(zap.NUMBER))
-        if connection is None or number <= connection.after or number < connection.number:
+        if connection is None:
+            return None
+        number = int(_said(frame, zap.NUMBER) or connection.after + 1)  # or nobody can tell
+        if number <= connection.after or number < connection.number:
             return None
         self._known.pop(connection.identity, None)
-        connection.identity, connection.number, connection.key = identity, number, str(frame.get("User-Id"))
+        connection.identity, connection.number, connection.key = identity, number, _said(frame, "User-Id")
         self._known[identity] = connection
         return connection
 
@@ -222,6 +224,14 @@ class Connections(Generic[T]):
     def close(self) -> None:
         """End the monitor; to be called before the socket is closed."""
         monitor.end(self._socket, self.monitor)
+
+
+def _said(frame: zmq.Frame, name: str) -> str:
+    """A property that the authenticator gave the connection of a message; empty where there was none."""
+    try:
+        return str(frame.get(name))
+    except zmq.ZMQError:
+        return ""
 
 
 def _counted(descriptor: int) -> tuple[int, int] | None:

@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import zmq
 
+from lnh_common import limits
+from lnh_common.bus.connections import Connection, Connections, on_the_wire
+
+_LOOK_EVERY: Final = 0.1  # seconds between two looks at connections, where there are any
+_LOOK_IDLE: Final = 0.5
 _BURST: Final = 256  # messages taken before other tasks have their turn
 
 
@@ -76,16 +81,48 @@ class Pump:
 
 
 class CurvePump(Pump):
-    """Of a CURVE server: `receive_from` gets the sender's Z85 public key too, empty where no authenticator named it."""
+    """Of a CURVE server: `receive_from` gets each message's connection too.
 
-    def __init__(self, socket: zmq.Socket[bytes], receive_from: Callable[[list[bytes], bytes], None]) -> None:
+    Messages of connections that are gone are thrown away, and peers that send too many frames are disconnected.
+
+    Args:
+        connections: of that socket. They are watched, and looked at, from here on.
+    """
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        connections: Connections[Any],
+        receive_from: Callable[[list[bytes], Connection], None],
+    ) -> None:
+        self._connections: Final = connections
         self._receive_from: Final = receive_from
-        super().__init__(socket, lambda frames: receive_from(frames, b""))
+        super().__init__(socket, self._unasked)
+        self._monitor: Final = int(connections.monitor.getsockopt(zmq.FD))
+        self._loop.add_reader(self._monitor, connections.watch)
+        self._looking = self._loop.call_soon(self._look)
+
+    def _unasked(self, _: list[bytes]) -> None:
+        """What a message without a connection would go to."""
 
     def _take(self) -> None:
-        frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-        try:
-            key = frames[0].get("User-Id")
-        except zmq.ZMQError:
-            key = ""
-        self._receive_from([frame.bytes for frame in frames], str(key).encode())
+        identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        size = sum(on_the_wire(len(frame)) for frame in frames)
+        connection = self._connections.take(identity.bytes, frames[0], size)
+        if connection is None:
+            return
+        if len(frames) > limits.FRAMES_TAKEN:
+            self._connections.end(connection)
+            return
+        self._receive_from([identity.bytes, *(frame.bytes for frame in frames)], connection)
+
+    def _look(self) -> None:
+        self._connections.watch()  # its descriptor tells of changes alone
+        self._connections.look(self._loop.time())
+        self._looking = self._loop.call_later(_LOOK_EVERY if self._connections else _LOOK_IDLE, self._look)
+
+    def stop(self) -> None:
+        if not self._stopped:
+            self._loop.remove_reader(self._monitor)
+            self._looking.cancel()
+        super().stop()

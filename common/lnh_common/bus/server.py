@@ -16,11 +16,13 @@ from typing import Any, Final, TypeVar
 import zmq
 
 from lnh_common import codec, limits, wire
-from lnh_common.bus import curve, intake, monitor
+from lnh_common.bus import curve, intake
+from lnh_common.bus.connections import Connection, Connections
 from lnh_common.bus.pump import CurvePump, Pump
 from lnh_common.errors import Busy, DeadlineExceeded, Internal, LnhError, OutcomeUnknown, UnknownOperation, Unreachable
 from lnh_common.events import Log
 from lnh_common.messages.base import Effect, Message, Operation
+from lnh_common.rate import Rate
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -49,6 +51,14 @@ class Call:
         return self.deadline - asyncio.get_running_loop().time()
 
 
+OfPeer = Callable[[bytes], bool]
+
+
+def _nobody(_: bytes) -> bool:
+    """Nobody is known: all are strangers."""
+    return False
+
+
 Handler = Callable[[Call, Q], Awaitable[R]]
 CastHandler = Callable[[Call, Q], Awaitable[None]]
 
@@ -61,6 +71,8 @@ class Server:
         name: for the log.
         in_flight: requests at once, over all askers.
         keys: serve CURVE with this key pair (admission is the ZAP authenticator's).
+        knows: whether the holder of this key (32 bytes) is no stranger, under CURVE. Strangers have half of what may be
+            in flight, and `limits.STRANGERS_AT_SERVICES` requests a second; what is beyond is not looked at.
         max_message: bytes of one frame that libzmq accepts at all; beyond it the peer is disconnected.
     """
 
@@ -71,6 +83,7 @@ class Server:
         name: str,
         in_flight: int = limits.REQUESTS_IN_FLIGHT,
         keys: curve.KeyPair | None = None,
+        knows: OfPeer = _nobody,
         max_message: int = 2 * limits.BODY_BYTES,
         ipv6: bool = False,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
@@ -94,8 +107,18 @@ class Server:
         if keys is not None:
             curve.serve(socket, keys)
         self._socket: Final = socket
-        self._monitor: Final = socket.get_monitor_socket(curve.FAILED_EVENTS) if keys is not None else None
-        self._pumps: list[Pump] = []
+        self._knows: Final = knows
+        self._strangers: Final = Rate(limits.STRANGERS_AT_SERVICES)
+        self._connections: Final = (
+            Connections(
+                socket,
+                {False: limits.STRANGERS.held, True: limits.PEERS.held},
+                self._is_known,
+                self._on_failed_handshake,
+            )
+            if keys is not None
+            else None
+        )
         self._pump: Pump | None = None
 
     def serve(self, operation: Operation[Q, R], handler: Handler[Q, R]) -> None:
@@ -112,12 +135,10 @@ class Server:
         """Bind and begin; handlers are entered before. Raises zmq.ZMQError when the address cannot be bound."""
         self._socket.bind(self.address)
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)  # a wildcard port is known now
-        self._pump = (
-            Pump(self._socket, self._receive) if self._monitor is None else CurvePump(self._socket, self._receive)
-        )
-        self._pumps.append(self._pump)
-        if self._monitor is not None:
-            self._pumps.append(Pump(self._monitor, self._on_failed_handshake))
+        if self._connections is None:
+            self._pump = Pump(self._socket, self._receive)
+        else:
+            self._pump = CurvePump(self._socket, self._connections, self._receive_from)
 
     def cast(self, identity: bytes, operation: Operation[Q, Any], message: Q) -> bool:
         """Send a message that wants no answer to one connection; False when it is gone or does not read."""
@@ -138,11 +159,22 @@ class Server:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
-        for pump in self._pumps:
-            pump.stop()
-        if self._monitor is not None:
-            monitor.end(self._socket, self._monitor)
+        if self._pump is not None:
+            self._pump.stop()
+        if self._connections is not None:
+            self._connections.close()
         self._socket.close()
+
+    def _is_known(self, connection: Connection) -> bool:
+        return bool(connection.key) and self._knows(curve.to_raw(connection.key.encode()))
+
+    def _receive_from(self, frames: list[bytes], connection: Connection) -> None:
+        if not self._is_known(connection):
+            if not self._strangers.has(self._loop.time()) or len(self._tasks) >= self._in_flight // 2:
+                self.dropped["over its budget"] += 1
+                return
+            self._strangers.spend(1)
+        self._receive(frames, connection.key.encode())
 
     def _receive(self, frames: list[bytes], key: bytes = b"") -> None:
         identity = frames[0]
@@ -161,10 +193,10 @@ class Server:
         else:
             self._begin(call, taken)
 
-    def _on_failed_handshake(self, frames: list[bytes]) -> None:
+    def _on_failed_handshake(self, event: int) -> None:
         self.dropped["handshake"] += 1
         if self.dropped["handshake"].bit_count() == 1:  # at powers of two: seen, and never a flood
-            problem = curve.explain(monitor.parse(frames).event)
+            problem = curve.explain(event)
             self._log.warning("handshakes failed", so_far=self.dropped["handshake"], problem=problem)
 
     def _begin(self, call: Call, taken: intake.Accepted) -> None:

@@ -22,10 +22,9 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from lnh_common import limits
+from lnh_common.rate import Rate
 
 T = TypeVar("T")
-
-_BURST: Final = 1.0  # seconds of a rate that may be used at once
 
 
 class Peer(enum.IntEnum):
@@ -43,32 +42,6 @@ BUDGETS: Final[dict[Peer, limits.Budget]] = {
     Peer.SESSION: limits.SESSIONS,
     Peer.MEMBER: limits.PEERS,
 }
-
-
-class Rate:
-    """So much a second, and a second's worth at once.
-
-    Args:
-        rate: 0 for any number.
-    """
-
-    def __init__(self, rate: float) -> None:
-        self._rate: Final = rate
-        self._left = rate * _BURST
-        self._at = 0.0
-
-    def has(self, now: float) -> bool:
-        """Whether something is left."""
-        if not self._rate:
-            return True
-        if now > self._at:
-            self._left = min(self._left + (now - self._at) * self._rate, self._rate * _BURST)
-            self._at = now
-        return self._left > 0
-
-    def spend(self, amount: float) -> None:
-        """Use so much; what is spent beyond what was left is missing later."""
-        self._left -= amount
 
 
 @dataclass

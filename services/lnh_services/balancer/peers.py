@@ -24,7 +24,8 @@ import zmq
 
 from lnh_common import bundles, codec, limits, wire
 from lnh_common.bundles import PING_TAG, Bundle, Entry
-from lnh_common.bus import curve, monitor
+from lnh_common.bus import curve
+from lnh_common.bus.connections import Connections, on_the_wire
 from lnh_common.bus.dealer import Dealer
 from lnh_common.bus.quiet import Quiet
 from lnh_common.bus.zap import Handshake
@@ -109,24 +110,26 @@ class Peers:
         self._pings = 0
         self._next_ping = self._ticked = 0.0
         self._works = False  # whether there are others: their work comes in on the port
-        self._port: Final = self._bind(settings)
-        self._port_monitor: Final = self._port.get_monitor_socket(curve.FAILED_EVENTS)
+        self._port, self._callers = self._bind(settings)
         self._quiet.add(
-            self._port, self._port_monitor
+            self._port, self._callers.monitor
         )  # read at all times: anybody can knock, and some once were members
         self._view: Final = Follower(
             context, directory.membership_for_services, self.neighbours.follow(lambda: self._view.asked_at)
         )
 
-    def _bind(self, settings: Settings) -> Socket:
+    def _bind(self, settings: Settings) -> tuple[Socket, Connections[bool]]:
         socket = self._context.socket(zmq.ROUTER)
         curve.serve(socket, self._keys, ZAP_DOMAIN)
         _common_options(socket)
         socket.linger = 500  # what was done for others in the last moment
         socket.router_mandatory = True
         socket.ipv6 = ":" in settings.listen
+        # Nobody else is admitted; who has said nothing yet may be a member that begins with a long bundle.
+        held = {False: 4 * limits.BODY_BYTES, True: limits.PEERS.held}
+        callers = Connections(socket, held, lambda caller: bool(caller.key), self._failed_handshake)
         socket.bind(settings.endpoint(settings.peer_port))
-        return socket
+        return socket, callers
 
     def group_of(self, place: Place) -> str:
         """The affinity group of a place that is another member."""
@@ -154,8 +157,8 @@ class Peers:
                 link.dealer.watch()
         if self._port in ready:
             self._drain_port()
-        if self._port_monitor in ready:
-            self._failed_handshakes()
+        if self._callers.monitor in ready:
+            self._callers.watch()
 
     def tick(self, now: float) -> float | None:
         """What time brings; seconds until the next time, None where there is nobody else."""
@@ -164,6 +167,7 @@ class Peers:
         self._view.receive(now)
         self._view.tick(now)
         self._follow(now)
+        self._callers.look(now)
         self._start(self._router.set_forwards(now, forwards=not self.neighbours.alone(now)))
         if now - self._ticked > GONE_AFTER / 2:
             self._stood_still(now)
@@ -193,7 +197,7 @@ class Peers:
         for link in list(self._links.values()):
             link.dealer.close()
         self._view.dealer.close()
-        monitor.end(self._port, self._port_monitor)
+        self._callers.close()
         self._port.close()
 
     # --- who there is
@@ -382,12 +386,19 @@ class Peers:
                 identity = self._port.recv(_NOBLOCK)
             except zmq.Again:
                 return
-            frame = self._port.recv(0, copy=False)
-            if frame.more:
-                self._port.recv_multipart()
-                self.dropped["member's frames"] += 1
+            frames = [self._port.recv(0, copy=False)]
+            while frames[-1].more:
+                frames.append(self._port.recv(0, copy=False))
+            frame = frames[0]
+            caller = self._callers.take(identity, frame, sum(on_the_wire(len(each)) for each in frames))
+            if caller is None:
+                self.dropped["member gone"] += 1
                 continue
-            key = str(frame.get("User-Id"))
+            if len(frames) > 1:
+                self.dropped["member's frames"] += 1
+                self._callers.end(caller)
+                continue
+            key = caller.key
             if key not in self._doors:  # listed no more; its connection lasts
                 self.dropped["not a member's"] += 1
                 continue
@@ -454,9 +465,8 @@ class Peers:
 
     # --- what is rare
 
-    def _failed_handshakes(self) -> None:
-        for said in monitor.read(self._port_monitor):
-            self._note("member's handshake", problem=curve.explain(said.event))
+    def _failed_handshake(self, event: int) -> None:
+        self._note("member's handshake", problem=curve.explain(event))
 
     def _note(self, what: str, **fields: str) -> None:
         """Count what was dropped; it is logged at powers of two, so that it is seen and never a flood."""

@@ -34,7 +34,8 @@ from lnh_common.events import Log
 from lnh_common.messages import balancer
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import HELLO
-from lnh_services.balancer.budgets import BUDGETS, Peer, Rate
+from lnh_common.rate import Rate
+from lnh_services.balancer.budgets import BUDGETS, Peer
 from lnh_services.balancer.clients import REGISTERED_ONLY, Clients
 from lnh_services.balancer.follower import Follower
 from lnh_services.balancer.greetings import Greetings
@@ -89,6 +90,7 @@ class Balancer:
         self._door, self._visitors = self._listen(settings.door_port, curve.DOOR, limits.DOOR_BYTES, _stranger)
         self._unread = dict.fromkeys(Peer, 0)  # bytes of answers, by the class of who does not read them
         self._visits: Final = Rate(limits.STRANGERS.looks)
+        self._rests = False  # the door is not looked at: visitors have used up what they may
         self._greetings: Final[Greetings[_Asker]] = Greetings(self._ask_hello, self._greet)
         self._status: Final = self._context.socket(zmq.ROUTER)
         self._status.linger = 0
@@ -474,18 +476,27 @@ class Balancer:
     # --- the door, and hello
 
     def _drain_door(self) -> None:
-        for _ in range(_BURST):
+        now = time.monotonic()
+        end = now + _HOLD / 2
+        while now < end:
+            if not self._visits.has(now):
+                self._rests = True
+                self._quiet.remove(self._door)
+                return
             try:
                 client, *received = self._door.recv_multipart(_NOBLOCK, copy=False)
             except zmq.Again:
                 return
             size = sum(on_the_wire(len(frame)) for frame in received)
-            now = time.monotonic()
-            if self._visitors.take(client.bytes, received[0], size) is None or not self._visits.has(now):
-                self._dropped["at the door"] += 1
-                continue
+            visitor = self._visitors.take(client.bytes, received[0], size)
             self._visits.spend(1)
-            self._serve_door(now, client.bytes, [frame.bytes for frame in received])
+            if visitor is None:
+                self._dropped["client gone"] += 1
+            elif len(received) > limits.FRAMES_TAKEN:
+                self._visitors.end(visitor)
+            else:
+                self._serve_door(now, client.bytes, [frame.bytes for frame in received])
+            now = time.monotonic()
 
     def _serve_door(self, now: float, client: bytes, frames: list[bytes]) -> None:
         try:
@@ -587,6 +598,9 @@ class Balancer:
         self._follower.tick(now)
         until = self._peers.tick(now)
         self._look_at_connections(now)
+        if self._rests and self._visits.has(now):
+            self._rests, self._look = False, True
+            self._quiet.add(self._door)
         idle_ms = _TICK_LOOK_MS if self._callers or self._visitors else _TICK_IDLE_MS
         self._idle_ms = idle_ms if until is None else min(idle_ms, int(1000 * until) + 1)
 

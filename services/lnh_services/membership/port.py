@@ -25,9 +25,11 @@ class MemberPort:
 
     Args:
         enter: enters the handlers of a new server.
+        knows: whether a key (32 bytes) is that of a member.
     """
 
-    def __init__(self, settings: Settings, enter: Callable[[Server], None]) -> None:
+    def __init__(self, settings: Settings, enter: Callable[[Server], None], knows: Callable[[bytes], bool]) -> None:
+        self._knows: Final = knows
         self._settings: Final = settings
         self._enter: Final = enter
         self._server: Server | None = None
@@ -43,6 +45,7 @@ class MemberPort:
             self._settings.endpoint(port),
             name="membership.members",
             keys=keys,
+            knows=self._knows,
             in_flight=_REQUESTS,
             max_message=_MESSAGE_BYTES,
             ipv6=":" in self._settings.listen,

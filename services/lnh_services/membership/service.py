@@ -84,7 +84,7 @@ class Membership:
         }
         self._gate: Final = Gate()
         self._peers: Final = Peers(self._keys, self._timeout)
-        self._port: Final = MemberPort(self._settings, self._enter_peer_handlers)
+        self._port: Final = MemberPort(self._settings, self._enter_peer_handlers, self._is_member)
         self._health: dict[str, messages.ServiceHealth] = {}
         self._told: dict[str, Any] = {}  # the other services' last answers, by name
         self._began: Final = time.monotonic()

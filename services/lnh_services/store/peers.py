@@ -19,6 +19,7 @@ import zmq
 
 from lnh_common import codec, limits, wire
 from lnh_common.bus import curve, monitor, zap
+from lnh_common.bus.connections import Connection, Connections
 from lnh_common.bus.names import NAMES, endpoint
 from lnh_common.bus.pump import CurvePump, Pump
 from lnh_common.errors import LnhError, MalformedMessage, SealBroken
@@ -89,7 +90,7 @@ class Peers:
         self._links: dict[MemberId, _Link] = {}
         self._authenticator: zmq.Socket[bytes] | None = None
         self._router: zmq.Socket[bytes] | None = None
-        self._monitor: zmq.Socket[bytes] | None = None
+        self._connections: Connections[bool] | None = None
         self._asking: Pump | None = None  # of the authenticator, which stays
         self._pumps: list[Pump] = []
         self._refused = 0
@@ -146,15 +147,17 @@ class Peers:
         router.maxmsgsize = MESSAGE_BYTES
         router.ipv6 = "[" in self._address
         curve.serve(router, keys)
+        # Who has said nothing yet may be a member that begins with a long message.
+        held = {False: 2 * MESSAGE_BYTES, True: limits.MEMBERS * MESSAGE_BYTES}
+        connections = Connections(router, held, lambda each: bool(each.key), self._on_refused)
         try:
             router.bind(self._address)
         except zmq.ZMQError:
+            connections.close()
             router.close(0)
             raise
-        self._router = router
-        self._monitor = router.get_monitor_socket(curve.FAILED_EVENTS)
-        self._pumps.append(CurvePump(router, self._receive))
-        self._pumps.append(Pump(self._monitor, self._on_refused))
+        self._router, self._connections = router, connections
+        self._pumps.append(CurvePump(router, connections, self._receive))
 
     def _admit(self, frames: list[bytes]) -> None:
         assert self._authenticator is not None, "it was asked"
@@ -219,10 +222,10 @@ class Peers:
         for pump in self._pumps:
             pump.stop()
         self._pumps.clear()
-        if self._router is not None and self._monitor is not None:
-            monitor.end(self._router, self._monitor)
+        if self._router is not None and self._connections is not None:
+            self._connections.close()
             self._router.close(0)
-        self._monitor = self._router = None
+        self._connections = self._router = None
 
     def close(self) -> None:
         """Drop everything that was not sent, and close. Closing twice is fine."""
@@ -307,8 +310,8 @@ class Peers:
 
     # Receiving
 
-    def _receive(self, frames: list[bytes], key: bytes) -> None:
-        sender = self._known.get(key)
+    def _receive(self, frames: list[bytes], connection: Connection) -> None:
+        sender = self._known.get(connection.key.encode())
         if sender is None:
             return  # removed so long ago that it is forgotten, and still connected
         try:
@@ -321,7 +324,7 @@ class Peers:
         elif word is not None:
             self._on_message(sender, word)
 
-    def _on_refused(self, frames: list[bytes]) -> None:
+    def _on_refused(self, _: int) -> None:
         self._refused += 1
         if self._refused.bit_count() == 1:  # at powers of two: seen, and never a flood
             _log.warning("handshakes refused", so_far=self._refused)

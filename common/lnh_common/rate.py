@@ -1,0 +1,33 @@
+"""So much a second, and a second's worth at once. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_BURST: Final = 1.0  # seconds of a rate that may be used at once
+
+
+class Rate:
+    """Counts what is used of a rate.
+
+    Args:
+        rate: 0 for any number.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate: Final = rate
+        self._left = rate * _BURST
+        self._at = 0.0
+
+    def has(self, now: float) -> bool:
+        """Whether something is left."""
+        if not self._rate:
+            return True
+        if now > self._at:
+            self._left = min(self._left + (now - self._at) * self._rate, self._rate * _BURST)
+            self._at = now
+        return self._left > 0
+
+    def spend(self, amount: float) -> None:
+        """Use so much; what is spent beyond what was left is missing later."""
+        self._left -= amount
