@@ -24,6 +24,8 @@ from lnh_common.bundles import PING_TAG, Bundle, Entry
 from lnh_common.bus import curve
 from lnh_common.errors import Unreachable
 from lnh_common.messages import balancer, membership
+from lnh_common.messages.base import Empty
+from lnh_common.messages.session import HELLO
 from lnh_services.balancer.operations import STAYS
 from lnh_services.balancer.peers import GONE_AFTER, PING_EVERY
 from processes import Processes, free_base_port, wait_until
@@ -362,10 +364,11 @@ def test_work_that_a_worker_without_a_lease_declines_is_done_elsewhere(members: 
 def test_what_is_about_a_member_stays_there(members: Members) -> None:
     counts = Counts(members)
     client = members.doors[0].client()
-    operations = sorted(STAYS) * 4
+    operations = sorted(STAYS - {HELLO.name}) * 4
     for operation in operations:
         client.send(operation)
     assert [client.answer()[1] for _ in operations] == [BODY] * len(operations)
+    assert client.exchange(HELLO.name) == codec.encode(Empty()), "a worker of its own is asked for everybody"
     assert counts.forwarded(0) == 0
     ask_until(members, 0, lambda: counts.forwarded(0) > 0, "one that was forwarded", "object.generate")
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
+from lnh_common import limits
 from lnh_common.bus import curve, zap
 from lnh_common.bus.connections import Connection, Connections, on_the_wire
 from processes import wait_until
 
 Socket = zmq.Socket[bytes]
-BUDGET = 1 << 20
 
 
 class Server:
@@ -27,7 +27,7 @@ class Server:
         self.keys = curve.KeyPair.generate()
         curve.serve(self.socket, self.keys)
         self.failed: list[int] = []
-        self.connections = Connections(self.socket, {"all": BUDGET}, lambda _: "all", self.failed.append)
+        self.connections = Connections(self.socket, {"all": limits.STRANGERS}, lambda _: "all", self.failed.append)
         self.port = self.socket.bind_to_random_port("tcp://127.0.0.1")
         self.outside: zmq.Context[Socket] = zmq.Context()
         self.peers: list[Socket] = []
@@ -140,7 +140,7 @@ def test_a_connection_that_holds_more_than_its_class_may_is_cut_and_a_smaller_on
     large.send(b"a")
     assert server.receive() is not None
     small.send(bytes(100_000))
-    large.send_multipart([bytes(300_000)] * 10)
+    large.send_multipart([bytes(300_000)] * 20)
 
     def is_cut() -> bool:
         server.turn()
@@ -161,16 +161,17 @@ def test_what_a_peer_does_not_read_is_known(server: Server) -> None:
     connection = server.receive()
     assert connection is not None
     size = 1 << 20
-    for _ in range(30):
+    given = 0
+    while server.connections.give(connection, on_the_wire(size)):
         server.socket.send_multipart([connection.identity, bytes(size)])
-        server.connections.give(connection, on_the_wire(size))
-    assert 10 * size < connection.unread <= 30 * on_the_wire(size)
-    for _ in range(30):
+        given += 1
+    assert limits.STRANGERS.unread // 2 <= connection.unread <= limits.STRANGERS.unread // 2 + 3 * on_the_wire(size)
+    assert server.connections.is_full(connection, size)
+    for _ in range(given):
         assert len(peer.recv()) == size
 
     def all_read() -> bool:
-        server.connections.look_unread(connection)
-        return connection.unread == 0
+        return not server.connections.is_full(connection, 0) and connection.unread == 0
 
     wait_until(all_read, "all read")
 

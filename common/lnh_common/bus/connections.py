@@ -18,12 +18,13 @@ from __future__ import annotations
 import os
 import socket as sockets
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 import zmq
 
+from lnh_common import limits
 from lnh_common.bus import curve, monitor, zap
 
 T = TypeVar("T")
@@ -89,7 +90,7 @@ class Connections(Generic[T]):
 
     Args:
         socket: a CURVE server, not bound yet.
-        budgets: bytes that each class may hold.
+        budgets: what each class may have.
         classify: the class of a connection; one that has said nothing yet has an empty key.
         on_failed: told the event of each handshake that failed.
     """
@@ -97,7 +98,7 @@ class Connections(Generic[T]):
     def __init__(
         self,
         socket: zmq.Socket[bytes],
-        budgets: Mapping[T, int],
+        budgets: Mapping[T, limits.Budget],
         classify: Callable[[Connection], T],
         on_failed: Callable[[int], None],
     ) -> None:
@@ -110,6 +111,7 @@ class Connections(Generic[T]):
         self._open: Final[dict[int, Connection]] = {}
         self._known: Final[dict[bytes, Connection]] = {}
         self._numbered = 0
+        self._unread: dict[T, int] = dict.fromkeys(budgets, 0)  # by class
         self._next_look = 0.0
         self._size = 0
 
@@ -162,21 +164,43 @@ class Connections(Generic[T]):
         self._known[identity] = connection
         return connection
 
-    def give(self, connection: Connection, size: int) -> None:
-        """Count what was given to libzmq to be sent."""
+    def give(self, connection: Connection, size: int) -> bool:
+        """Count what is about to be given to libzmq; False where it must not be, since too much was not read."""
         connection.given += size
         if connection.given - connection.acked > LOOK_UNREAD:
-            self.look_unread(connection)
+            self._look_unread(connection)
+        if not connection.unread or connection.unread <= self._room(connection) + limits.BODY_BYTES:
+            return True
+        connection.given -= size
+        return False
 
-    def look_unread(self, connection: Connection) -> None:
+    def is_full(self, connection: Connection, more: int) -> bool:
+        """Whether so many bytes of answers more would be too many, beside what its peer has not read."""
+        if not connection.unread:
+            return False
+        self._look_unread(connection)
+        return connection.unread + more > self._room(connection)
+
+    def _room(self, connection: Connection) -> int:
+        """Bytes that one connection may leave unread: as many as all of its class have left."""
+        which = self._classify(connection)
+        return max(0, self._budgets[which].unread - self._unread[which])
+
+    def _look_unread(self, connection: Connection) -> None:
         """Take in how much of what was given the peer has read."""
         counted = _counted(connection.descriptor)
         if counted is not None:
+            before = connection.unread
             connection.acked = min(counted[0], connection.given)
             connection.unread = connection.given - connection.acked
+            self._unread[self._classify(connection)] += connection.unread - before
 
     def look(self, now: float) -> None:
         """Cut connections that hold more than their class may. To be called every tenth of a second or so."""
+        self._unread = dict.fromkeys(self._budgets, 0)
+        for connection in self._open.values():
+            if connection.unread:
+                self._unread[self._classify(connection)] += connection.unread
         if not self._open:
             return
         size = _resident()
@@ -195,7 +219,7 @@ class Connections(Generic[T]):
                 held.setdefault(self._classify(connection), {})[connection] = counted[1] - connection.taken
             connection.looked = connection.taken
         for which, holders in held.items():
-            for connection in overdrawn(holders, self._budgets[which]):
+            for connection in overdrawn(holders, self._budgets[which].held):
                 self._cut(connection, connection.taken + holders[connection])
 
     def end(self, connection: Connection) -> None:
@@ -216,10 +240,6 @@ class Connections(Generic[T]):
                     ends.shutdown(sockets.SHUT_RDWR)
                 except OSError:
                     return  # the peer was quicker
-
-    def unread(self) -> Iterable[tuple[Connection, int]]:
-        """The connections that have answers which they did not read."""
-        return [(each, each.unread) for each in self._open.values() if each.unread]
 
     def close(self) -> None:
         """End the monitor; to be called before the socket is closed."""

@@ -17,7 +17,7 @@ import zmq
 
 from lnh_common import codec, limits, wire
 from lnh_common.bus import curve, intake
-from lnh_common.bus.connections import Connection, Connections
+from lnh_common.bus.connections import Connection, Connections, on_the_wire
 from lnh_common.bus.pump import CurvePump, Pump
 from lnh_common.errors import Busy, DeadlineExceeded, Internal, LnhError, OutcomeUnknown, UnknownOperation, Unreachable
 from lnh_common.events import Log
@@ -112,7 +112,7 @@ class Server:
         self._connections: Final = (
             Connections(
                 socket,
-                {False: limits.STRANGERS.held, True: limits.PEERS.held},
+                {False: limits.STRANGERS, True: limits.PEERS},
                 self._is_known,
                 self._on_failed_handshake,
             )
@@ -257,6 +257,11 @@ class Server:
     def _send(self, frames: list[bytes]) -> bool:
         if self._pump is None or self._socket.closed:
             return False
+        if self._connections is not None and (connection := self._connections.of(frames[0])) is not None:
+            size = sum(on_the_wire(len(frame)) for frame in frames[1:])
+            if not self._connections.give(connection, size):
+                self.dropped["peer does not read"] += 1
+                return False
         try:
             self._pump.send(frames)
         except zmq.Again:

@@ -126,8 +126,8 @@ class Peers:
         socket.router_mandatory = True
         socket.ipv6 = ":" in settings.listen
         # Nobody else is admitted; who has said nothing yet may be a member that begins with a long bundle.
-        held = {False: 4 * limits.BODY_BYTES, True: limits.PEERS.held}
-        callers = Connections(socket, held, lambda caller: bool(caller.key), self._failed_handshake)
+        budgets = {False: limits.STRANGERS._replace(held=4 * limits.BODY_BYTES), True: limits.PEERS}
+        callers = Connections(socket, budgets, lambda caller: bool(caller.key), self._failed_handshake)
         socket.bind(settings.endpoint(settings.peer_port))
         return socket, callers
 
@@ -396,7 +396,8 @@ class Peers:
                 continue
             if len(frames) > 1:
                 self.dropped["member's frames"] += 1
-                self._callers.end(caller)
+                if len(frames) > limits.FRAMES_TAKEN:
+                    self._callers.end(caller)
                 continue
             key = caller.key
             if key not in self._doors:  # listed no more; its connection lasts
@@ -456,8 +457,13 @@ class Peers:
     def _flush_answers(self, identity: bytes, bundle: Bundle) -> None:
         if not bundle:
             return
+        frame = bundle.take()
+        caller = self._callers.of(identity)
+        if caller is None or not self._callers.give(caller, on_the_wire(len(frame))):
+            self.dropped["member gone" if caller is None else "member does not read"] += 1
+            return
         try:
-            self._port.send_multipart([identity, bundle.take()], _NOBLOCK)
+            self._port.send_multipart([identity, frame], _NOBLOCK)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise

@@ -88,7 +88,6 @@ class Balancer:
         self._clients: Final = Clients()
         self._front, self._callers = self._listen(settings.client_port, keys, 2 * limits.BODY_BYTES, self._peer)
         self._door, self._visitors = self._listen(settings.door_port, curve.DOOR, limits.DOOR_BYTES, _stranger)
-        self._unread = dict.fromkeys(Peer, 0)  # bytes of answers, by the class of who does not read them
         self._visits: Final = Rate(limits.STRANGERS.looks)
         self._rests = False  # the door is not looked at: visitors have used up what they may
         self._greetings: Final[Greetings[_Asker]] = Greetings(self._ask_hello, self._greet)
@@ -143,8 +142,7 @@ class Balancer:
         socket.tcp_keepalive_idle, socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = 5, 3, 3
         socket.backlog = 512
         socket.ipv6 = ":" in self._settings.listen
-        held = {peer: budget.held for peer, budget in BUDGETS.items()}
-        connections = Connections(socket, held, classify, self._failed_handshake)
+        connections = Connections(socket, BUDGETS, classify, self._failed_handshake)
         socket.bind(self._settings.endpoint(port))
         return socket, connections
 
@@ -304,8 +302,9 @@ class Balancer:
                 return
             end = now + header.deadline_ms / 1000
             account = caller.key.encode() if peer is Peer.CLIENT else client
-            if caller.unread:
-                self._check_unread(caller, peer, account)
+            # An answer is taken to be as long as its request.
+            if self._callers.is_full(caller, self._router.shares[peer].bytes_of(account)):
+                raise Busy(f"{caller.unread} bytes of answers were not read on this connection")
             # What a session was not vouched for is done here, if it can be: no other member hears of it.
             stays = operation in STAYS or (peer < Peer.SESSION and self._router.own_up() > 0)
             request = self._router.admit(now, client, frames, operation, end, account, client_tag, peer, stays=stays)
@@ -447,30 +446,15 @@ class Balancer:
     def _stands(self, request: Request) -> bool:
         return request.client is _HELLO or self._callers.of(request.client) is not None
 
-    def _check_unread(self, caller: Connection, peer: Peer, account: bytes) -> None:
-        """Raises Busy for one that has not read what it asked for before; an answer is taken to be like its request."""
-        self._callers.look_unread(caller)
-        if caller.unread + self._router.shares[peer].bytes_of(account) > self._room(peer):
-            raise Busy(f"{caller.unread} bytes of answers were not read on this connection")
-
-    def _room(self, peer: Peer) -> int:
-        """Bytes that one connection may leave unread: as many as the others of its class have left."""
-        return max(0, BUDGETS[peer].unread - self._unread[peer])
-
     def _may_send(self, client: bytes, frames: list[bytes]) -> bool:
         """Count an answer; False for one that is lost, since its connection is gone, or has too much unread."""
         caller = self._callers.of(client)
         if caller is None:
             self._dropped["client gone"] += 1
-            return False
-        size = sum(on_the_wire(len(frame)) for frame in frames)
-        before, peer = caller.unread, self._peer(caller)
-        self._callers.give(caller, size)
-        self._unread[peer] += caller.unread - before
-        if caller.unread <= self._room(peer) + limits.BODY_BYTES:
+        elif self._callers.give(caller, sum(on_the_wire(len(frame)) for frame in frames)):
             return True
-        caller.given -= size
-        self._dropped["client does not read"] += 1
+        else:
+            self._dropped["client does not read"] += 1
         return False
 
     # --- the door, and hello
@@ -570,15 +554,12 @@ class Balancer:
             self._log.warning("handshakes failed", so_far=self._dropped["handshake"], problem=problem)
 
     def _look_at_connections(self, now: float) -> None:
-        """Cut those that hold too much, and count anew what is unread."""
+        """Cut those that hold too much."""
         for connections in (self._callers, self._visitors):
             before = connections.cut
             connections.look(now)
             if connections.cut > before:
                 self._log.warning("connections cut", count=connections.cut - before, why="unfinished messages")
-        self._unread = dict.fromkeys(Peer, 0)
-        for caller, unread in self._callers.unread():
-            self._unread[self._peer(caller)] += unread
 
     def _tick(self, now: float) -> None:
         for request, error in self._router.expire(now):

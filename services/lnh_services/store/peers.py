@@ -148,8 +148,11 @@ class Peers:
         router.ipv6 = "[" in self._address
         curve.serve(router, keys)
         # Who has said nothing yet may be a member that begins with a long message.
-        held = {False: 2 * MESSAGE_BYTES, True: limits.MEMBERS * MESSAGE_BYTES}
-        connections = Connections(router, held, lambda each: bool(each.key), self._on_refused)
+        budgets = {
+            False: limits.STRANGERS._replace(held=2 * MESSAGE_BYTES),
+            True: limits.PEERS._replace(held=limits.MEMBERS * MESSAGE_BYTES),
+        }
+        connections = Connections(router, budgets, lambda each: bool(each.key), self._on_refused)
         try:
             router.bind(self._address)
         except zmq.ZMQError:
