@@ -38,7 +38,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lnh.ways import Way
-from lnh_common import limits
+from lnh_common import limits, shapes
 from lnh_common.bus import curve
 from lnh_common.errors import (
     ConfigurationInvalid,
@@ -161,7 +161,7 @@ class Configuration:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigurationInvalid(f"{self.path}: not TOML: {error}") from None
         except msgspec.ValidationError as error:
-            raise ConfigurationInvalid(f"{self.path}: {error}") from None
+            raise ConfigurationInvalid(f"{self.path}: {shapes.problem(error)}") from None
         for number in file.cluster:
             if int(number) >= limits.CLUSTERS_PER_CLIENT:
                 raise ConfigurationInvalid(f"{self.path}: [cluster.{number}]; indexes are 00 to 09")

@@ -12,13 +12,12 @@ from typing import Any, Final, NoReturn, TypeVar
 import cbor2
 import msgspec
 
-from lnh_common import limits, text
+from lnh_common import limits, shapes
 from lnh_common.errors import MalformedMessage
 
 T = TypeVar("T")
 
 _BYTES: Final = (bytes,)
-_NAME_PATTERN: Final = f"`str` matching regex {text.NAME!r}"
 
 
 def _refuse_tag(*_: object) -> NoReturn:
@@ -75,12 +74,10 @@ def convert(value: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(value, kind, builtin_types=_BYTES)
     except msgspec.ValidationError as error:
-        raise MalformedMessage(words_of(error)) from None
-
-
-def words_of(error: msgspec.ValidationError) -> str:
-    """What is wrong with a value, without the pattern that a name has to match."""
-    return str(error).replace(_NAME_PATTERN, text.NAME_WORDS)
+        problem = shapes.problem(error)
+        raise MalformedMessage(
+            str(problem), {"advice": f"correct {problem.field or 'the value'}"} if problem.is_value else None
+        ) from None
 
 
 def decode_as(data: bytes, kind: type[T], limit: int = limits.BODY_BYTES) -> T:

@@ -12,8 +12,7 @@ from typing import Annotated, Any, Final, get_type_hints
 import msgspec
 import tomli_w
 
-from lnh_common import limits
-from lnh_common.codec import words_of
+from lnh_common import limits, shapes
 from lnh_common.errors import ConfigurationInvalid
 from lnh_common.files import NotRegular, open_regular
 from lnh_common.text import NAME
@@ -130,7 +129,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             return msgspec.convert(msgspec.to_builtins(self), Settings)
         except msgspec.ValidationError as error:
-            raise ConfigurationInvalid(words_of(error)) from None
+            raise ConfigurationInvalid(str(shapes.problem(error))) from None
 
     def endpoint(self, port: int) -> str:
         """The ZeroMQ endpoint to bind for one of the ports."""
@@ -154,7 +153,7 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     try:
         return msgspec.convert(found, Settings)
     except msgspec.ValidationError as error:
-        raise ConfigurationInvalid(f"{path}: {words_of(error)}") from None
+        raise ConfigurationInvalid(f"{path}: {shapes.problem(error)}") from None
 
 
 def dump(settings: Settings) -> str:
@@ -182,7 +181,7 @@ def _lay_over(found: dict[str, Any], environment: Mapping[str, str]) -> None:
         try:
             value = msgspec.to_builtins(msgspec.convert(text, kind, strict=False))
         except msgspec.ValidationError as error:
-            raise ConfigurationInvalid(f"environment variable {variable}: {words_of(error)}") from None
+            raise ConfigurationInvalid(f"environment variable {variable}: {shapes.problem(error)}") from None
         at = found
         for part in setting[:-1]:
             at = at.setdefault(part, {})

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from lnh_common import limits
+from lnh_common import limits, shapes
 from lnh_common.attributes import (
     ATTRIBUTES,
     KEYS,
@@ -154,7 +154,7 @@ def change_policy(policy: Policy, changes: Mapping[str, Any]) -> Policy:
     try:
         changed = msgspec.convert(policy_view(policy) | dict(changes), Policy)
     except msgspec.ValidationError as error:
-        raise ArgumentInvalid(f"policy: {error}") from None
+        raise ArgumentInvalid(f"policy: {shapes.problem(error)}") from None
     # A set of mechanisms has one spelling, so that equal policies compare equal.
     return msgspec.structs.replace(
         changed,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from lnh_common import shapes
 from lnh_common.errors import ArgumentInvalid
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
@@ -50,6 +51,6 @@ def changed(terms: store.SetTerms, changes: dict[str, Any]) -> store.SetTerms:
     try:
         wanted = msgspec.convert(shown(terms) | changes, Terms)
     except msgspec.ValidationError as error:
-        raise ArgumentInvalid(f"policy: {error}") from None
+        raise ArgumentInvalid(f"policy: {shapes.problem(error)}") from None
     alone = 0 if wanted.primary_alone == _ALONE else 1000 * int(wanted.primary_alone)
     return store.SetTerms(lease_ms=wanted.lease_ms, alone_ms=alone)

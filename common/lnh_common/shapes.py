@@ -1,0 +1,94 @@
+"""Say in the product's words what is wrong with the shape of a value.
+
+`msgspec` checks shapes, and words its errors for who writes the types: "Expected `str` of length >= 1 - at `$.label`".
+A user reads "label: at least 1 character" instead. One table has a row for each form of its errors; an error of a form
+that no row knows is told without its words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import msgspec
+
+from lnh_common import text
+
+_TYPES: Final = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "bytes": "bytes",
+    "array": "a list",
+    "object": "named fields",
+    "null": "nothing",
+}
+_UNITS: Final = {"str": "character", "bytes": "byte", "array": "item", "object": "entry"}
+_BOUNDS: Final = {">=": "at least", "<=": "at most", ">": "more than", "<": "less than", "==": "exactly"}
+
+
+class Problem(NamedTuple):
+    """What is wrong.
+
+    Args:
+        field: where, as "label" or "alternates, item 2, key"; "" for the value as a whole.
+        what: what is wrong there, as "at least 1 character".
+        is_value: whether the kind of value is right and only its range or length is not, which is a user's to mend.
+    """
+
+    field: str
+    what: str
+    is_value: bool
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.what}" if self.field else self.what
+
+
+def problem(error: msgspec.ValidationError) -> Problem:
+    """Word a validation error."""
+    words, _, path = str(error).partition(" - at ")
+    for pattern, said, is_value in _FORMS:
+        found = re.fullmatch(pattern, words, re.DOTALL)
+        if found is not None:
+            return Problem(_field(path), said(found), is_value)
+    return Problem(_field(path), "is not what belongs there", is_value=False)
+
+
+def _field(path: str) -> str:
+    """`$.alternates[1].key` as "alternates, item 2, key"."""
+    steps = re.findall(r"\.([^.\[\]`]+)|\[([0-9]+)\]|\[(\.\.\.)\]", path)
+    return ", ".join(name or (f"item {int(number) + 1}" if number else "one of them") for name, number, _ in steps)
+
+
+def _kinds(found: re.Match[str]) -> str:
+    kinds = [_TYPES.get(kind.strip(), kind.strip()) for kind in found[1].split("|")]
+    return f"is {' or '.join(kinds)}, not {_TYPES.get(found[2], found[2])}"
+
+
+def _length(found: re.Match[str]) -> str:
+    many = "" if found[3] == "1" else "ies" if found[1] == "object" else "s"
+    unit = _UNITS[found[1]]
+    return f"{_BOUNDS[found[2]]} {found[3]} {unit[:-1] if many == 'ies' else unit}{many}"
+
+
+_FORMS: Final[tuple[tuple[str, Callable[[re.Match[str]], str], bool], ...]] = (
+    (r"Expected `([^`]+)`, got `([^`]+)`", _kinds, False),
+    (r"Expected `(str|bytes|array|object)` of length (>=|<=|==) ([0-9]+)", _length, True),
+    (
+        r"Expected `array` of (at least |at most )?length ([0-9]+), got ([0-9]+)",
+        lambda found: f"{found[1] or 'exactly '}{found[2]} items, not {found[3]}",
+        False,
+    ),
+    (
+        r"Expected `(?:int|float)` (>=|<=|>|<) (\S+)",
+        lambda found: f"{_BOUNDS[found[1]]} {found[2]}",
+        True,
+    ),
+    (re.escape(f"Expected `str` matching regex {text.NAME!r}"), lambda _: f"is {text.NAME_WORDS}", True),
+    (r"Expected `str` matching regex .*", lambda _: "is not of the form that belongs there", True),
+    (r"Object missing required field `([^`]*)`", lambda found: f"{found[1]} is missing", False),
+    (r"Object contains unknown field `([^`]*)`", lambda found: f"{found[1]!r} is not known here", False),
+    (r"Invalid enum value (.*)", lambda found: f"{found[1]} is none of the values there are", True),
+)
