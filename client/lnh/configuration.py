@@ -40,6 +40,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from lnh.ways import Way
 from lnh_common import limits, shapes
 from lnh_common.bus import curve
+from lnh_common.channel import fingerprint
 from lnh_common.errors import (
     ConfigurationInvalid,
     FileModeUnsafe,
@@ -115,6 +116,11 @@ class Registration:
         """The index as it is written: 00 to 09."""
         return f"{self.index:02}"
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the pinned identity, as `lnh cluster show` prints it."""
+        return fingerprint(self.identity)
+
     def load_curve(self) -> curve.KeyPair:
         """The CURVE keys of this client; raises FileModeUnsafe or ConfigurationInvalid."""
         try:
@@ -170,23 +176,31 @@ class Configuration:
     def registration(self, which: int | str | None = None) -> Registration:
         """The registration with this index or label; None is the only one there is.
 
-        Raises NameUnknown.
+        Raises NameUnknown, also for a label that several clusters have.
         """
-        found = self.registrations()
-        if not found:
+        known = self.registrations()
+        if not known:
             raise NameUnknown(
                 f"this client is registered with no cluster ({self.path})", {"advice": "run LNHClientRegistration"}
             )
+        names = ", ".join(f"{one.number} {one.label}" for one in known)
         if which is None:
-            if len(found) > 1:
-                names = ", ".join(f"{one.number} {one.label}" for one in found)
-                raise NameUnknown(f"this client is registered with several clusters: {names}; say which")
-            return found[0]
-        for one in found:
-            if which in (one.index, one.number, one.label):
-                return one
-        names = ", ".join(f"{one.number} {one.label}" for one in found)
-        raise NameUnknown(f"no registration {which!r}; there are: {names}")
+            found, several = known, "this client is registered with several clusters"
+        else:
+            found = [one for one in known if which in (one.index, one.number)]
+            found = found or [one for one in known if which == one.label]
+            several = f"several clusters have label {which!r}"
+        if not found:
+            raise NameUnknown(
+                f"this client has no registration {which!r}; there are: {names}",
+                {"advice": "one of these, or register: LNHClientRegistration --member host:port"},
+            )
+        if len(found) > 1:
+            first = found[0].number
+            raise NameUnknown(
+                f"{several}: {names}", {"advice": f"say which: --cluster {first}, or lnh.connect({first!r})"}
+            )
+        return found[0]
 
     def registration_of(self, cluster: bytes) -> Registration:
         """The registration with the cluster of this id; raises NameUnknown."""
@@ -219,14 +233,15 @@ class Configuration:
         """Write a new Ed25519 key file."""
         write_private(path, f"{_SIGN_MARK} {key.private_bytes_raw().hex()}\n".encode())
 
-    def save(self, registration: Registration, *, replace: bool = False) -> None:
-        """Enter a registration under its index; raises NameTaken for a taken index or label."""
-        others = [one for one in self.registrations() if one.index != registration.index]
-        if not replace and len(others) != len(self.registrations()):
+    def save(self, registration: Registration, *, instead_of: Registration | None = None) -> None:
+        """Enter a registration under its index, in place of another, whose own key files go; raises NameTaken."""
+        others = [one for one in self.registrations() if instead_of is None or one.index != instead_of.index]
+        if any(one.index == registration.index for one in others):
             raise NameTaken(f"index {registration.number} is taken")
-        if any(one.label == registration.label for one in others):
-            raise NameTaken(f"a cluster with label {registration.label!r} is registered already")
         self._write([*others, registration])
+        if instead_of is not None:
+            for path in {instead_of.client_key, instead_of.sign_key} - {registration.client_key, registration.sign_key}:
+                path.unlink(missing_ok=True)
 
     def save_alternates(self, registration: Registration, alternates: tuple[Way, ...]) -> None:
         """Enter the alternates of a registration that is still there; nothing when this directory cannot be written."""

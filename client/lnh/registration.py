@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,8 @@ from lnh_common.channel import Statement, fingerprint
 from lnh_common.errors import (
     ArgumentInvalid,
     Busy,
+    ClientRevoked,
+    ClientUnknown,
     ClusterIdentityChanged,
     FingerprintMismatch,
     LnhError,
@@ -42,6 +45,7 @@ DOOR_OFFSET: Final = 4  # the door's port: the member's client port and this
 
 _SETTLING: Final = 3.0  # seconds: a cluster just created, or a member just started, is not served at once
 _PAUSE: Final = 0.05
+_NUMBERED: Final = 100  # names that are tried for a client that is registered anew
 
 _COMPARE: Final = "if it is what `lnh cluster show` prints on the member's console, give it with --fingerprint"
 
@@ -151,73 +155,135 @@ def register(
 ) -> Registration:
     """Register this machine with the cluster behind a member, or change the member of a registration.
 
-    A cluster that is registered already keeps its client and its keys: only the first point of
-    contact changes, and no password is asked for. The other members are entered as alternates.
+    A cluster that is registered already keeps its client and its keys: its first point of contact changes, its
+    index where another is given, and no password is asked for. A client that the cluster revoked, or does not know any
+    more, is registered anew. The other members are entered as alternates.
 
     Args:
         address: host:port of the member.
-        name: of this client, unique in the cluster.
+        name: of this client, unique in the cluster; "" takes the host's, of a client registered anew with a number.
         administrator, password: an appliance user with the admin role; the password is asked for late.
         wanted, confirm: the identity's fingerprint, or who is asked about it.
         cluster: its id, or empty to take any.
-        index: 0 to 9; None takes the lowest that is free.
+        index: 0 to 9; None takes the lowest that is free, or leaves it as it is.
         monitor: the appliance user whose sight this machine has.
 
-    Raises FingerprintMismatch, ClusterIdentityChanged, NameTaken, PasswordIncorrect and what a call raises.
+    Raises FingerprintMismatch, ClusterIdentityChanged, NameTaken, PasswordIncorrect and what a call raises;
+    ArgumentInvalid for a name or monitor that a registration cannot be changed to.
     """
     if index is not None and not 0 <= index < limits.CLUSTERS_PER_CLIENT:
         raise ArgumentInvalid(f"index {index}; from 0 to {limits.CLUSTERS_PER_CLIENT - 1}")
     greeting = hello(address, timeout)
-    statement = greeting.statement
     with configuration.locked():
         known = configuration.registrations()
-        for one in known:
-            if one.cluster == statement.cluster:
-                return _change_member(configuration, one, greeting, timeout)
-        greeting.check(wanted, confirm, cluster)
+        old = next((one for one in known if one.cluster == greeting.statement.cluster), None)
+        if old is None:
+            greeting.check(wanted, confirm, cluster)
+        else:
+            greeting.check_pinned(old)
+            greeting.check(wanted or old.fingerprint, None, cluster)
         if index is None:
-            index = configuration.free_index()
-        elif any(one.index == index for one in known):
-            raise NameTaken(f"index {index:02} is taken")
-        if any(one.label == statement.label for one in known):
-            raise NameTaken(f"another cluster with label {statement.label!r} is registered already")
+            index = configuration.free_index() if old is None else old.index
+        elif any(one.index == index for one in known if one is not old):
+            raise NameTaken(f"index {index:02} is taken", {"advice": "see LNHClientRegistration --list"})
+        if old is not None:
+            moved = replace(old, index=index, member=address, member_key=greeting.statement.member_key)
+            try:
+                moved = _with_alternates(moved, timeout)
+            except (ClientRevoked, ClientUnknown):
+                names = (name,) if name else _names(old.name)
+            else:
+                _check_unchanged(old, "name", "--name", name, old.name)
+                _check_unchanged(old, "monitor", "--monitor", monitor, old.user)
+                configuration.save(moved, instead_of=old)
+                return moved
+        else:
+            names = (name or socket.gethostname(),)
 
-        keys, sign_key = curve.KeyPair.generate(), Ed25519PrivateKey.generate()
-        message = Register(
-            administrator=Credential(role=Role.USER, name=administrator, password=password()),
-            name=name,
-            curve_key=keys.raw_public,
-            sign_key=sign_key.public_key().public_bytes_raw(),
-            monitor=monitor,
-        )
-        link = Link(address, curve.to_z85(statement.member_key), keys)
-        with Connection(link, greeting.identity, statement.cluster, client_key=sign_key) as connection:
-            reply, _ = connection.call_with_credential(REGISTER, message, timeout)
-
-        mark = os.urandom(4).hex()  # a leftover of an earlier attempt is never reused
-        registration = Registration(
-            index=index,
-            cluster=statement.cluster,
-            label=statement.label,
-            member=address,
-            member_key=statement.member_key,
-            identity=greeting.identity,
-            name=name,
-            client=reply.client,
-            client_key=_in(configuration, f"{index:02}-{mark}.curve"),
-            sign_key=_in(configuration, f"{index:02}-{mark}.sign"),
-            user=monitor,
-        )
-        keys.save(registration.client_key)
-        configuration.write_sign_key(registration.sign_key, sign_key)
-        registration = _with_alternates(registration, timeout)
-        configuration.save(registration)
-    configuration.save_epoch(registration, statement.epoch)
+        asked = Asked(administrator, password(), index, monitor or (old.user if old is not None else ""), timeout)
+        registration = _register_first(configuration, greeting, names, asked)
+        configuration.save(registration, instead_of=old)
+    configuration.save_epoch(registration, greeting.statement.epoch)
     return registration
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a registration is made with, whatever the client's name; no `repr` shows the password."""
+
+    administrator: str
+    password: str = field(repr=False)
+    index: int
+    monitor: str
+    timeout: float
+
+
+def _register_first(
+    configuration: Configuration, greeting: Greeting, names: tuple[str, ...], asked: Asked
+) -> Registration:
+    """Register under the first of these names that is free; raises NameTaken when none is."""
+    for name in names[:-1]:
+        with contextlib.suppress(NameTaken):
+            return _register_as(configuration, greeting, name, asked)
+    return _register_as(configuration, greeting, names[-1], asked)
+
+
+def _register_as(configuration: Configuration, greeting: Greeting, name: str, asked: Asked) -> Registration:
+    """Have the cluster make a client of this name, and keep its keys; `client.toml` stays as it is."""
+    keys, sign_key = curve.KeyPair.generate(), Ed25519PrivateKey.generate()
+    message = Register(
+        administrator=Credential(role=Role.USER, name=asked.administrator, password=asked.password),
+        name=name,
+        curve_key=keys.raw_public,
+        sign_key=sign_key.public_key().public_bytes_raw(),
+        monitor=asked.monitor,
+    )
+    statement = greeting.statement
+    link = Link(greeting.address, curve.to_z85(statement.member_key), keys)
+    with Connection(link, greeting.identity, statement.cluster, client_key=sign_key) as connection:
+        reply, _ = connection.call_with_credential(REGISTER, message, asked.timeout)
+
+    mark = os.urandom(4).hex()  # a leftover of an earlier attempt is never reused
+    registration = Registration(
+        index=asked.index,
+        cluster=statement.cluster,
+        label=statement.label,
+        member=greeting.address,
+        member_key=statement.member_key,
+        identity=greeting.identity,
+        name=name,
+        client=reply.client,
+        client_key=_in(configuration, f"{asked.index:02}-{mark}.curve"),
+        sign_key=_in(configuration, f"{asked.index:02}-{mark}.sign"),
+        user=asked.monitor,
+    )
+    keys.save(registration.client_key)
+    configuration.write_sign_key(registration.sign_key, sign_key)
+    with contextlib.suppress(ClientRevoked, ClientUnknown):  # a member that has not heard of it yet
+        registration = _with_alternates(registration, asked.timeout)
+    return registration
+
+
+def _names(revoked: str) -> tuple[str, ...]:
+    """What a client is called that is registered anew: a revoked name stays taken, so it gets a number."""
+    numbered = (f"-{number}" for number in range(2, _NUMBERED))
+    return tuple(revoked[: limits.NAME_CHARACTERS - len(number)] + number for number in numbered)
+
+
+def _check_unchanged(old: Registration, what: str, option: str, given: str, known: str) -> None:
+    if given and given != known:
+        raise ArgumentInvalid(
+            f"{option} {given}: this machine is registered with {old.label!r} under {what} {known or 'none'!r}, "
+            "and a registration keeps it",
+            {"advice": f"LNHClientRegistration --remove {old.number}, then register again with {option}"},
+        )
+
+
 def _with_alternates(registration: Registration, timeout: float) -> Registration:
-    """With the other members as the cluster tells them now; as it is, if it tells none."""
+    """The registration with the other members as the cluster tells them now; as it is, if it tells none.
+
+    Raises ClientRevoked or ClientUnknown when the cluster says that this client is one no more.
+    """
     link = Link(registration.member, curve.to_z85(registration.member_key), registration.load_curve())
     connection = Connection(
         link,
@@ -227,20 +293,16 @@ def _with_alternates(registration: Registration, timeout: float) -> Registration
         client_key=registration.load_sign_key(),
         alternates=registration.alternates,
     )
-    with connection, contextlib.suppress(LnhError):
-        secret, logged_in = login(connection, timeout=timeout)
-        Session(connection, secret, logged_in, timeout=timeout).credentials()  # asks
+    with connection:
+        try:
+            secret, logged_in = login(connection, timeout=timeout)
+            Session(connection, secret, logged_in, timeout=timeout).credentials()  # asks
+        except (ClientRevoked, ClientUnknown):
+            raise
+        except LnhError:
+            return registration
         return replace(registration, alternates=connection.alternates)
-    return registration
 
 
 def _in(configuration: Configuration, name: str) -> Path:
     return configuration.directory / name
-
-
-def _change_member(configuration: Configuration, one: Registration, greeting: Greeting, timeout: float) -> Registration:
-    greeting.check_pinned(one)
-    changed = replace(one, member=greeting.address, member_key=greeting.statement.member_key)
-    changed = _with_alternates(changed, timeout)
-    configuration.save(changed, replace=True)
-    return changed

@@ -367,10 +367,54 @@ def test_registration_checks_the_fingerprint_and_asks_only_without_one(site: Sit
     assert other.registrations() == []
 
 
+def never() -> str:
+    raise AssertionError("no password is asked for")
+
+
 def test_registering_again_changes_the_member_and_asks_for_no_password(site: Site) -> None:
     before = site.configuration.registration()
-    after = lnh.register(site.configuration, site.address, "ignored", "admin", lambda: "ignored")
-    assert after == before
+    assert lnh.register(site.configuration, site.address, "", "admin", never) == before
+    known: dict[str, Any] = {"wanted": site.fingerprint, "cluster": before.cluster, "index": before.index}
+    assert lnh.register(site.configuration, site.address, before.name, "admin", never, **known) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "error"),
+    [
+        ({"wanted": "SHA256:" + "A" * 43}, "", lnh.FingerprintMismatch),
+        ({"cluster": bytes(16)}, "", lnh.FingerprintMismatch),
+        ({"monitor": "admin"}, "", lnh.ArgumentInvalid),
+        ({}, "another", lnh.ArgumentInvalid),
+        ({"index": 10}, "", lnh.ArgumentInvalid),
+    ],
+)
+def test_what_is_given_when_registering_again_is_checked(
+    site: Site, given: dict[str, Any], name: str, error: type[lnh.LnhError]
+) -> None:
+    before = site.configuration.registration()
+    with pytest.raises(error):
+        lnh.register(site.configuration, site.address, name, "admin", never, **given)
+    assert site.configuration.registration() == before
+
+
+def test_a_registration_moves_and_a_revoked_client_registers_again_in_one_command(site: Site, tmp_path: Path) -> None:
+    other = lnh.Configuration(tmp_path / "other")
+    first = lnh.register(other, site.address, "web-7", "admin", lambda: ADMIN, wanted=site.fingerprint)
+    moved = lnh.register(other, site.address, "", "admin", never, index=4)
+    assert other.registrations() == [moved]
+    assert (moved.index, moved.client) == (4, first.client)
+    with admin.connect(site.address, "admin", ADMIN, fingerprint=site.fingerprint) as session:
+        session.revoke_client("web-7")
+    with pytest.raises(lnh.PasswordIncorrect):
+        lnh.register(other, site.address, "", "admin", lambda: "wrong password")
+    assert other.registrations() == [moved]
+    again = lnh.register(other, site.address, "", "admin", lambda: ADMIN)
+    assert other.registrations() == [again]
+    assert (again.index, again.name) == (4, "web-7-2")
+    assert again.client != first.client
+    assert not first.client_key.exists()
+    with connect_to(other, again) as cluster:
+        list(cluster.keyrings())
 
 
 def test_an_unregistered_machine_administers_with_the_fingerprint(site: Site) -> None:

@@ -107,13 +107,43 @@ def test_ten_clusters_fit_and_an_eleventh_does_not(configuration: Configuration)
         configuration.registration()
 
 
-def test_a_taken_index_or_label_is_refused_and_nothing_changes(configuration: Configuration) -> None:
+def test_a_taken_index_is_refused_and_nothing_changes(configuration: Configuration) -> None:
     first = registered(configuration, 0, "prod")
     with pytest.raises(NameTaken):
         configuration.save(replace(first, label="other"))
+    second = registered(configuration, 1, "test")
     with pytest.raises(NameTaken):
-        configuration.save(replace(first, index=1))
-    assert configuration.registrations() == [first]
+        configuration.save(replace(second, index=0), instead_of=second)
+    assert configuration.registrations() == [first, second]
+
+
+def test_a_registration_moves_to_another_index_and_its_keys_stay(configuration: Configuration) -> None:
+    first = registered(configuration, 0, "prod")
+    moved = replace(first, index=7)
+    configuration.save(moved, instead_of=first)
+    assert configuration.registrations() == [moved]
+    assert moved.client_key.exists()
+    assert moved.sign_key.exists()
+
+
+def test_one_that_takes_anothers_place_takes_its_key_files_away(configuration: Configuration) -> None:
+    first, other = registered(configuration, 0, "prod"), registered(configuration, 1, "prod")
+    configuration.save(replace(other, index=0), instead_of=first)
+    assert not first.client_key.exists()
+    assert not first.sign_key.exists()
+    assert other.client_key.exists()
+
+
+def test_clusters_of_one_label_are_told_apart_by_index(configuration: Configuration) -> None:
+    first, second = registered(configuration, 0, "prod"), registered(configuration, 3, "prod")
+    assert configuration.registration(3) == configuration.registration("03") == second
+    assert configuration.registration("00") == first
+    with pytest.raises(NameUnknown, match="several clusters have label 'prod': 00 prod, 03 prod") as caught:
+        configuration.registration("prod")
+    assert "--cluster 00" in caught.value.detail["advice"]
+    with pytest.raises(NameUnknown, match="several clusters: 00 prod, 03 prod") as caught:
+        configuration.registration()
+    assert "--cluster 00" in caught.value.detail["advice"]
 
 
 def test_removing_a_registration_deletes_its_keys_and_leaves_the_others(configuration: Configuration) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +26,7 @@ class RegistrationOptions(Output):
     cluster_id: Annotated[str, typer.Option(help="Refuse any other cluster (32 hexadecimal digits).")] = ""
     fingerprint: Annotated[str | None, typer.Option(help="Of the cluster's identity, instead of asking.")] = None
     index: Annotated[int | None, typer.Option(min=0, max=9, help="00 to 09; the lowest that is free.")] = None
-    name: Annotated[str, typer.Option(help="Of this client; the host's name.")] = ""
+    name: Annotated[str, typer.Option(help="Of this client; else the host's name.")] = ""
     monitor: Annotated[str, typer.Option(help="The appliance user whose sight this machine has.")] = ""
     user: UserOption = "admin"
     password_file: Annotated[Path | None, typer.Option(help="File with the user's password.")] = None
@@ -80,7 +79,7 @@ def _register(options: RegistrationOptions, member: str) -> None:
     done = register(
         Configuration(),
         member,
-        options.name or socket.gethostname(),
+        options.name,
         options.user,
         lambda: terminal.read_secret("ADMIN", options.password_file, what=f"password of user {options.user}"),
         wanted=options.fingerprint,
