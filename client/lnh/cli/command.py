@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from lnh.cli import terminal
+from lnh.cli import terminal, words
 
 G = TypeVar("G", bound="Output")
 
@@ -47,7 +47,9 @@ class Output:
 
 def noun(name: str, about: str) -> typer.Typer:
     """A noun of the tree."""
-    return typer.Typer(name=name, help=about, no_args_is_help=True, pretty_exceptions_show_locals=False)
+    return typer.Typer(
+        name=name, help=about, cls=words.Group, no_args_is_help=True, pretty_exceptions_show_locals=False
+    )
 
 
 def verb(app: typer.Typer, name: str, group: type[G]) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -12,24 +12,51 @@ from typing import Annotated, Final
 
 import typer
 
-from lnh.cli import terminal
+from lnh.cli import terminal, words
 
-# A module each, which has its noun in `app`; in the order that `lnh --help` shows.
-_NOUNS: Final = (
-    "appliance", "hsm", "partition", "package", "cluster", "member", "group", "user", "client", "keyring", "role",
-    "key", "backup", "audit", "bootstrap",
-)  # fmt: skip
-# The modules that enter verbs of their own, which stand at the top of the tree.
-_VERBS: Final = {
-    "cryptography": ("sign", "verify", "encrypt", "decrypt", "random", "digest"),
-    "status": ("status",),
-    "top": ("top",),
-    "doctor": ("doctor",),
-    "bench": ("bench",),
-    "demo": ("demo",),
-    "local": ("up", "down"),
+# What `lnh --help` shows, panel by panel.
+_KEYS: Final = "Use keys"
+_KEYRINGS: Final = "Keyrings and roles"
+_CLUSTER: Final = "Cluster"
+_APPLIANCE: Final = "Appliance, at its local console"
+_LOOK: Final = "Look and try"
+_PANELS: Final = (_KEYS, _KEYRINGS, _CLUSTER, _APPLIANCE, _LOOK)
+
+# A noun is a module, which has it in `app`; and its panel.
+_NOUNS: Final = {
+    "key": _KEYS,
+    "keyring": _KEYRINGS,
+    "role": _KEYRINGS,
+    "backup": _CLUSTER,
+    "bootstrap": _CLUSTER,
+    "client": _CLUSTER,
+    "cluster": _CLUSTER,
+    "group": _CLUSTER,
+    "member": _CLUSTER,
+    "user": _CLUSTER,
+    "appliance": _APPLIANCE,
+    "audit": _APPLIANCE,
+    "hsm": _APPLIANCE,
+    "package": _APPLIANCE,
+    "partition": _APPLIANCE,
 }
-_MODULES: Final = {name: name for name in _NOUNS} | {verb: name for name, verbs in _VERBS.items() for verb in verbs}
+# The modules that enter verbs of their own, which stand at the top of the tree, and the panel of these.
+_VERBS: Final = {
+    "cryptography": (("sign", "verify", "encrypt", "decrypt", "random", "digest"), _KEYS),
+    "status": (("status",), _LOOK),
+    "top": (("top",), _LOOK),
+    "doctor": (("doctor",), _LOOK),
+    "bench": (("bench",), _LOOK),
+    "demo": (("demo",), _LOOK),
+    "local": (("up", "down"), _LOOK),
+}
+_MODULES: Final = {name: name for name in _NOUNS} | {
+    verb: name for name, (verbs, _) in _VERBS.items() for verb in verbs
+}
+
+
+class _Top(words.Group):
+    panels = _PANELS
 
 
 def tree(word: str = "") -> typer.Typer:
@@ -37,6 +64,7 @@ def tree(word: str = "") -> typer.Typer:
     app = typer.Typer(
         name="lnh",
         help="A software HSM cluster: its members, keyrings and keys.",
+        cls=_Top,
         no_args_is_help=True,
         pretty_exceptions_show_locals=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -45,10 +73,14 @@ def tree(word: str = "") -> typer.Typer:
     for name in _needed(word):
         module = import_module(f"lnh.cli.{name}")
         if name in _VERBS:
-            module.enter(app)
+            entered = typer.Typer()
+            module.enter(entered)
+            for command in entered.registered_commands:
+                command.rich_help_panel = _VERBS[name][1]
+                app.registered_commands.append(command)
         else:
-            app.add_typer(module.app)
-    app.command("version")(_version)
+            app.add_typer(module.app, rich_help_panel=_NOUNS[name])
+    app.command("version", rich_help_panel=_LOOK)(_version)
     return app
 
 

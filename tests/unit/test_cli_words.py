@@ -1,0 +1,108 @@
+"""Words that are no commands lead to the one that was meant, and never by chance to one that removes something."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from lnh.cli import main, terminal, words
+from lnh.cli.main import tree
+
+app = tree()
+runner = CliRunner()
+
+
+def commands(noun: str) -> list[str]:
+    group = typer.main.get_group(app)
+    if noun:
+        found = group.commands[noun]
+        assert isinstance(found, words.Group)
+        group = found
+    return list(group.commands)
+
+
+NOUNS = ["", *main._NOUNS]
+COMMANDS = {noun: commands(noun) for noun in NOUNS}
+
+
+def leads_to(noun: str, word: str) -> str:
+    return word if word in COMMANDS[noun] else words.meant(noun, word, COMMANDS[noun])
+
+
+def is_command(advice: str) -> bool:
+    """Whether each command of "a, or b" is one, or a help page."""
+    for each in advice.split(", or "):
+        first, *rest = each.split()
+        if first == "--help" or (first in COMMANDS[""] and first not in COMMANDS):
+            continue
+        if first not in COMMANDS or not rest or rest[0] not in [*COMMANDS[first], "--help"]:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("noun", [noun for noun in NOUNS if noun])
+@pytest.mark.parametrize("word", words.TRIED_FIRST)
+def test_each_noun_has_the_words_that_are_tried_first_or_leads_to_what_it_has(noun: str, word: str) -> None:
+    meant = leads_to(noun, word)
+    assert meant == word or is_command(meant), meant
+    if word != "delete" and meant != word:
+        assert meant.split()[-1] not in words.DESTRUCTIVE
+
+
+@pytest.mark.parametrize("noun", words.ELSEWHERE)
+def test_what_stands_elsewhere_is_a_command_and_its_word_is_none(noun: str) -> None:
+    for word, advice in words.ELSEWHERE[noun].items():
+        assert word not in COMMANDS[noun]
+        assert is_command(advice), advice
+
+
+def test_every_command_that_asks_before_it_destroys_is_known_as_such() -> None:
+    asking = {
+        name
+        for noun in NOUNS
+        for name, command in typer.main.get_group(tree(noun)).commands.items()
+        for name, command in (getattr(command, "commands", {name: command})).items()
+        if any("--yes" in getattr(option, "opts", ()) for option in command.params)
+    }
+    assert asking - {"install", "register", "set"} <= words.DESTRUCTIVE
+
+
+@given(noun=st.sampled_from(NOUNS), word=st.text(string.ascii_lowercase + "-", min_size=1, max_size=12))
+def test_no_word_is_led_by_likeness_to_a_command_that_removes_or_replaces(noun: str, word: str) -> None:
+    meant = leads_to(noun, word)
+    said_so = word in words.DESTRUCTIVE or word in words._SAME or word in words.ELSEWHERE.get(noun, {})
+    assert said_so or meant.split()[-1] not in words.DESTRUCTIVE
+
+
+@pytest.mark.parametrize(
+    ("typed", "advice"),
+    [
+        (["backup", "create"], "lnh backup now"),
+        (["backup", "restor"], "lnh backup --help"),
+        (["key", "describe", "a"], "lnh key show"),
+        (["key", "create", "a"], "lnh key generate"),
+        (["user", "create"], "lnh user add"),
+        (["client", "delete", "web"], "lnh client revoke"),
+        (["keyz"], "lnh key"),
+        (["login"], "lnh role login, or user login"),
+    ],
+)
+def test_a_word_that_is_no_command_is_answered_in_two_lines(typed: list[str], advice: str) -> None:
+    result = runner.invoke(app, typed)
+    assert result.exit_code == terminal.USAGE
+    assert result.stderr.splitlines()[1] == f"try: {advice}"
+
+
+def test_the_help_page_has_its_panels_in_order_and_each_is_sorted() -> None:
+    shown = runner.invoke(app, ["--help"]).stdout
+    places = [shown.index(panel) for panel in main._PANELS]
+    assert places == sorted(places)
+    for noun in NOUNS[1:]:
+        group = typer.main.get_group(app).commands[noun]
+        assert isinstance(group, words.Group)
+        assert group.list_commands(typer.Context(group)) == sorted(COMMANDS[noun])
