@@ -61,6 +61,14 @@ class Console:
         """One operation of the console; raises what the hsm answers."""
         return self._caller.ask(operation, message, self._timeout if timeout is None else timeout)
 
+    def check(self, operation: Operation[Any, Any], target: str = "") -> None:
+        """Ask whether an act may be done as things are; raises what forbids it.
+
+        Args:
+            target: what the act is about, such as a partition's label.
+        """
+        self.ask(wire.CONSOLE_CHECK, wire.Check(operation=operation.name, target=target))
+
     def init_appliance(self, admin: str, password: str) -> None:
         """Make the first admin; raises AlreadyDone, PasswordInvalid."""
         self.ask(wire.APPLIANCE_INIT, wire.InitAppliance(admin=admin, password=password))

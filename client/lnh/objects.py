@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
@@ -170,7 +171,7 @@ class ObjectSession(ABC):
         found = [one for one in self.find(template, **attributes) if isinstance(one, Key)]
         if len(found) > 1 and "object_class" not in attributes:
             found = [one for one in found if not isinstance(one, PublicKey)] or found
-        said = ", ".join(f"{name}={value!r}" for name, value in attributes.items())
+        said = ", ".join(f"{name} {_said(value)}" for name, value in attributes.items())
         if not found:
             raise ObjectUnknown(f"no key with {said or 'this template'}")
         if len(found) > 1:
@@ -181,6 +182,13 @@ class ObjectSession(ABC):
     def get_object(self, handle: bytes) -> StoredObject:
         """The object with this 16-byte handle; raises ObjectUnknown."""
         return self._own.get(handle) or of_view(self, self.ask(wire.SHOW, wire.Show(handle=handle)))
+
+
+def _said(value: object) -> str:
+    """A searched value as a message names it."""
+    if isinstance(value, enum.Enum):
+        return value.name
+    return value.hex() if isinstance(value, bytes) else repr(value)
 
 
 def key_message(

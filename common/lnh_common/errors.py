@@ -395,7 +395,7 @@ class LimitReached(LnhError):
     code = 72
     ckr = "CKR_DEVICE_MEMORY"
     of_state = True
-    advice = "the message names the limit; delete what is not needed, or raise the policy"
+    advice = "keep within the limit that the message names"
 
 
 class NameTaken(LnhError):

@@ -59,7 +59,7 @@ def appliance() -> Iterator[Appliance]:
         member.start()
         with made.console() as console:
             console.init_hsm("A", SO, ACTIVATION)
-            console.create_partition("own", 1, SO, PO, CO)
+            console.create_partition("own", 0, SO, PO, CO)
         yield made
 
 
@@ -89,6 +89,12 @@ def test_a_co_uses_its_partition_with_the_command_line_until_the_cluster_package
     listed = json.loads(appliance.run("key", "list", "--partition", "own", "--json"))
     assert [one["label"] for one in listed] == ["ca", "ca"]
     with appliance.console() as console:
+        console.create_partition("first", 1, SO, PO, CO)
+        refused = appliance.run("package", "install", "cluster", "--yes", status=1)  # no password is asked for
+        assert "V1 partitions (first)" in refused
+        refused = appliance.run("partition", "create", "own", status=1)
+        assert "there is a partition own" in refused
+        console.delete_partition("first", SO)
         console.install_package("cluster", SO)
     refused = appliance.run("key", "list", "--partition", "own", status=1)
     assert "refused: the cluster package has disabled" in refused

@@ -14,11 +14,12 @@ from lnh.cli import main, terminal, words
 from lnh.cli.main import tree
 
 app = tree()
+TOP = typer.main.get_group(app)
 runner = CliRunner()
 
 
 def commands(noun: str) -> list[str]:
-    group = typer.main.get_group(app)
+    group = TOP
     if noun:
         found = group.commands[noun]
         assert isinstance(found, words.Group)
@@ -103,6 +104,6 @@ def test_the_help_page_has_its_panels_in_order_and_each_is_sorted() -> None:
     places = [shown.index(panel) for panel in main._PANELS]
     assert places == sorted(places)
     for noun in NOUNS[1:]:
-        group = typer.main.get_group(app).commands[noun]
+        group = TOP.commands[noun]
         assert isinstance(group, words.Group)
         assert group.list_commands(typer.Context(group)) == sorted(COMMANDS[noun])

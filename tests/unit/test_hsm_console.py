@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from lnh_common import errors, limits
-from lnh_common.messages import console
-from lnh_common.messages.base import OPERATIONS, Effect
+from lnh_common.messages import console, store
+from lnh_common.messages.base import OPERATIONS, Effect, Operation
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import Commit, Get
-from lnh_services.hsm import audit, credentials, genesis, guesses
+from lnh_services.hsm import audit, credentials, genesis, guesses, rules
 from lnh_services.hsm.operations.policies import policy_id
 from lnh_services.hsm.records import ClusterRecord, CredentialRecord, HolderLockRecord, LockRecord, UserRecord
 from lnh_services.hsm.rules import NEEDS
@@ -78,15 +79,60 @@ def test_a_refusal_names_what_is_missing(
     asyncio.run(go())
 
 
-def test_a_cluster_is_refused_beside_v1_partitions_of_the_appliances_own(desk: Desk) -> None:
+def test_the_package_is_refused_while_there_are_v1_partitions_and_names_them(desk: Desk) -> None:
     async def go() -> None:
         await desk.appliance_init()
         await desk.hsm_init()
         await desk.partition("mine", version=1)
+        with pytest.raises(errors.NotPossible, match="mine") as refused:
+            await desk.install()
+        assert "lnh partition delete mine" in refused.value.detail["advice"]
+        await desk.ask(console.PARTITION_DELETE, console.PartitionRef(so_password=SO, label="mine"))
         await desk.install()
+
+    asyncio.run(go())
+
+
+def test_a_cluster_is_refused_beside_v1_partitions_that_an_earlier_version_left(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.appliance_init()
+        await desk.hsm_init()
+        await desk.partition("mine", version=1)
+        desk.vault.change(lambda state: rules.install(state, "cluster"))
         with pytest.raises(errors.NotPossible, match="mine"):
             await desk.cluster_create()
         assert desk.store.asked == []
+
+    asyncio.run(go())
+
+
+def test_what_forbids_an_act_is_told_before_anybody_is_asked_for_a_password(desk: Desk) -> None:
+    async def check(act: Operation[Any, Any], target: str = "") -> None:
+        await desk.ask(console.CONSOLE_CHECK, console.Check(operation=act.name, target=target))
+
+    async def go() -> None:
+        with pytest.raises(errors.NotInitialised, match="lnh hsm init"):
+            await check(console.PARTITION_CREATE, "mine")
+        await check(console.HSM_INIT)
+        await desk.hsm_init()
+        with pytest.raises(errors.AlreadyDone):
+            await check(console.HSM_INIT)
+        await check(console.PARTITION_CREATE, "mine")
+        await desk.partition("mine", version=1)
+        with pytest.raises(errors.NameTaken, match="mine"):
+            await check(console.PARTITION_CREATE, "mine")
+        with pytest.raises(errors.PartitionUnknown, match="yours"):
+            await check(console.PARTITION_DELETE, "yours")
+        with pytest.raises(errors.NotPossible, match="mine"):
+            await check(console.PACKAGE_INSTALL, "cluster")
+        await desk.ask(console.PARTITION_DELETE, console.PartitionRef(so_password=SO, label="mine"))
+        with pytest.raises(errors.NameUnknown, match="no package"):
+            await check(console.PACKAGE_INSTALL, "clusters")
+        await desk.install()
+        with pytest.raises(errors.AlreadyDone):
+            await check(console.PACKAGE_INSTALL, "cluster")
+        with pytest.raises(errors.UnknownOperation):
+            await check(store.STATUS)
 
     asyncio.run(go())
 

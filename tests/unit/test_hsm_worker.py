@@ -325,7 +325,7 @@ def test_a_deleted_keyring_takes_its_objects_and_sessions_with_it(world: World, 
 
 def test_the_last_admin_is_not_deleted(client: Client) -> None:
     administrator = client.as_administrator()
-    with pytest.raises(errors.ActionProhibited):
+    with pytest.raises(errors.NotPossible):
         administrator.ask(admin.USER_DELETE, admin.UserRef(name="admin"))
     administrator.ask(admin.USER_ADD, admin.AddUser(name="second", role="admin", password="another password"))
     administrator.ask(admin.USER_DELETE, admin.UserRef(name="admin"))

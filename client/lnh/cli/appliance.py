@@ -19,7 +19,7 @@ Admin = Annotated[str, typer.Option("--admin", help="Name of the admin.")]
 @verb(app, "init", ConsoleOptions)
 def init(options: ConsoleOptions, admin: Admin = "admin") -> None:
     """Make the appliance's first admin."""
-    with options.console() as console:
+    with options.console("appliance.init") as console:
         password = terminal.read_secret(
             "ADMIN", options.password_file, what=f"password of the new admin {admin}", new=True
         )
@@ -42,7 +42,7 @@ def reset_admin(
     new_password_file: Annotated[Path | None, typer.Option(help="File with the new password.")] = None,
 ) -> None:
     """Give an admin a new password, as the SO."""
-    with options.console() as console:
+    with options.console("appliance.reset-admin") as console:
         so_password = options.so_password()
         password = terminal.read_secret("NEW", new_password_file, what=f"new password of {admin}", new=True)
         console.reset_admin(admin, password, so_password)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +13,7 @@ import typer
 from lnh.cli import terminal
 from lnh.cli.command import Yes, noun, verb
 from lnh.cli.options import AdminOptions, PoOptions
+from lnh.cli.progress import progress
 
 if TYPE_CHECKING:
     from lnh.backups import Backups
@@ -38,22 +36,6 @@ def _name(text: str) -> str:
 
 
 Name = Annotated[str, typer.Argument(help="Of the archive: lnh backup list.", callback=_name)]
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal's stderr, and nothing in a pipe; what it gives is told how many bytes of how many."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
 def wait(backups: Backups, job: JobView, what: str) -> JobView:
@@ -182,12 +164,15 @@ def schedule(
 
             wanted = replace(wanted, member=session.member(on).id)
         view = session.backups.schedule(wanted, off=off)
+        chosen = view.schedule.member if view.schedule is not None else b""
+        member = next((each.name for each in session.members() if each.id == chosen), chosen.hex())
     if options.json:
-        terminal.show_json(view)
+        terminal.show_json(terminal.fields(view) | {"member": member})
         return
     record: dict[str, Any] = {"schedule": view.words}
     if view.schedule is not None:
         record["next"] = terminal.moment(view.next)
+        record["member"] = member or "the primary"
         record["overdue"] = view.overdue
     if view.run is not None:
         run = view.run
@@ -281,7 +266,10 @@ def _tell_changes(job: JobView) -> None:
 def _restore_at_console(member_dir: Path, archive: str, *, as_json: bool) -> None:
     from lnh.backups import copy_in
     from lnh.console import Console
+    from lnh_common.messages.console import CLUSTER_RESTORE
 
+    with Console(member_dir) as console:
+        console.check(CLUSTER_RESTORE)
     name = copy_in(Path(archive), member_dir / "backup") if Path(archive).is_file() else _name(archive)
     with Console(member_dir) as console, progress("restore") as advance:
         job = console.restore_cluster(name, terminal.read_secret("SO"))

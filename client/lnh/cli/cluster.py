@@ -32,7 +32,7 @@ def create(
     po_password_file: Annotated[Path | None, typer.Option(help="File with the new PO's password.")] = None,
 ) -> None:
     """Create a cluster of this one member, as the SO, at its local console."""
-    with options.console() as console:
+    with options.console("cluster.create") as console:
         so_password = options.so_password()
         po_password = terminal.read_secret("PO", po_password_file, what="new PO password", new=True)
         done = console.create_cluster(label, so_password, po_password)
@@ -50,7 +50,7 @@ def join(
     Its own users, roles and V1 partition become the cluster's. Interrupted, it goes on when it is run again.
     """
     text = sys.stdin.read() if str(invitation) == "-" else invitation.read_text()
-    with options.console() as console:
+    with options.console("cluster.join") as console:
         joined = console.join_cluster(text, options.so_password())
         if joined.warning:
             terminal.note(f"warning: {joined.warning}")

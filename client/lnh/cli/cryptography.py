@@ -41,8 +41,9 @@ def sign(
     """Sign a file of any length (with a mechanism that hashes it), or stdin."""
     from lnh.keys import SigningKey
     from lnh_common.errors import KeyFunctionNotPermitted
+    from lnh_common.mechanisms import Use
 
-    chosen = files.mechanism(mechanism) if mechanism else None
+    chosen = files.mechanism(mechanism, Use.SIGN) if mechanism else None
     with options.objects() as session, files.opened(file) as data:
         found = keys.find_key(session, key)
         if not isinstance(found, SigningKey):
@@ -63,8 +64,9 @@ def verify(
     """Verify a signature; the exit status is 1 when it is wrong."""
     from lnh.keys import VerifyingKey
     from lnh_common.errors import KeyFunctionNotPermitted, SignatureInvalid
+    from lnh_common.mechanisms import Use
 
-    chosen = files.mechanism(mechanism) if mechanism else None
+    chosen = files.mechanism(mechanism, Use.VERIFY) if mechanism else None
     proof = signature.read_bytes()
     if as_hex:
         proof = files.unhex(proof.decode("ascii", "replace").strip())
@@ -98,7 +100,7 @@ def encrypt(
     from lnh_common.errors import KeyFunctionNotPermitted
     from lnh_common.mechanisms import Use
 
-    chosen = files.mechanism(mechanism) if mechanism else None
+    chosen = files.mechanism(mechanism, Use.ENCRYPT) if mechanism else None
     data = files.read(file, limits.REQUEST_BYTES)
     with options.objects() as session:
         found = keys.find_other_half(session, key)
@@ -127,7 +129,7 @@ def decrypt(
     from lnh_common.errors import KeyFunctionNotPermitted
     from lnh_common.mechanisms import Use
 
-    chosen = files.mechanism(mechanism) if mechanism else None
+    chosen = files.mechanism(mechanism, Use.DECRYPT) if mechanism else None
     data = files.read(file, limits.REQUEST_BYTES)
     with options.objects() as session:
         found = keys.find_key(session, key)
@@ -142,12 +144,9 @@ def digest(options: Output, mechanism: files.MechanismOption = None, file: files
     """Hash a file of any length, or stdin. It is public data, so it is hashed on this machine."""
     import hashlib
 
-    from lnh_common.errors import MechanismInvalid
-    from lnh_common.mechanisms import MECHANISM_RULES, Mechanism, Use
+    from lnh_common.mechanisms import Mechanism, Use
 
-    chosen = files.mechanism(mechanism) if mechanism else Mechanism.SHA256
-    if Use.DIGEST not in MECHANISM_RULES[chosen].uses:
-        raise MechanismInvalid(f"{chosen.name} is no digest")
+    chosen = files.mechanism(mechanism, Use.DIGEST) if mechanism else Mechanism.SHA256
     hasher = hashlib.new(chosen.name.lower())
     with files.opened(file) as data:
         while chunk := data.read(1 << 20):

@@ -18,11 +18,13 @@ import typer
 from lnh.cli import terminal
 
 if TYPE_CHECKING:
-    from lnh_common.mechanisms import Mechanism
+    from lnh_common.mechanisms import Mechanism, Use
 
 Input = Annotated[Path | None, typer.Argument(metavar="FILE", help="Data; stdin without one.", allow_dash=True)]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; stdout without one.")]
 Hex = Annotated[bool, typer.Option("--hex", help="Write hexadecimal.")]
+_NAMED = 6  # mechanisms in one line of advice
+
 MechanismOption = Annotated[str | None, typer.Option("--mechanism", "-m", help="PKCS#11's name, such as ECDSA_SHA256.")]
 
 
@@ -79,12 +81,23 @@ def is_handle(text: str) -> bool:
     return re.fullmatch("[0-9a-fA-F]{32}", text) is not None
 
 
-def mechanism(name: str) -> Mechanism:
-    """The mechanism called so; a usage error otherwise."""
-    from lnh_common.mechanisms import Mechanism
+def mechanism(name: str, use: Use | None = None) -> Mechanism:
+    """The mechanism called so; a usage error otherwise, which names the likest of those for this use."""
+    from lnh_common.mechanisms import MECHANISM_RULES, Mechanism
 
     wanted = name.upper().replace("-", "_").removeprefix("CKM_")
+    fitting = [known.name for known in Mechanism if use is None or use in MECHANISM_RULES[known].uses]
     if wanted not in Mechanism.__members__:
-        near = [known for known in Mechanism.__members__ if wanted.split("_")[0] in known]
-        terminal.refuse(f"no mechanism {name!r}", ", ".join(near or Mechanism.__members__), terminal.USAGE)
+        terminal.refuse(f"no mechanism {name!r}", _likest(wanted, fitting), terminal.USAGE)
+    if wanted not in fitting:
+        assert use is not None, "every mechanism fits where no use is named"
+        terminal.refuse(f"{wanted} does not {use.name.lower()}", _likest(wanted, fitting), terminal.USAGE)
     return Mechanism[wanted]
+
+
+def _likest(wanted: str, names: list[str]) -> str:
+    """The few names that are most like what was wanted; docs/mechanisms.md has all of them."""
+    import difflib
+
+    near = difflib.get_close_matches(wanted, names, _NAMED, cutoff=0.3) or names[:_NAMED]
+    return f"{', '.join(near)}; docs/mechanisms.md has all"

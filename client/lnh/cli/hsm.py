@@ -28,7 +28,7 @@ def init(
     domain_file: Annotated[Path | None, typer.Option(help="File with the cloning domain; none draws one.")] = None,
 ) -> None:
     """Initialise the HSM: label, SO password, activation secret and cloning domain."""
-    with options.console() as console:
+    with options.console("hsm.init") as console:
         so_password = terminal.read_secret("SO", options.password_file, what="new SO password", new=True)
         activation = _activation(activation_file, new=True)
         domain = terminal.read_secret("DOMAIN", domain_file, what="cloning domain") if domain_file else ""
@@ -49,7 +49,7 @@ def show(options: ConsoleOptions) -> None:
 @verb(app, "activate", ConsoleOptions)
 def activate(options: ConsoleOptions, activation_file: ActivationFile = None) -> None:
     """Open the HSM's sealed state with the activation secret."""
-    with options.console() as console:
+    with options.console("hsm.activate") as console:
         console.activate(_activation(activation_file))
     options.say("activated")
 
@@ -57,8 +57,8 @@ def activate(options: ConsoleOptions, activation_file: ActivationFile = None) ->
 @verb(app, "deactivate", ConsoleOptions)
 def deactivate(options: ConsoleOptions, activation_file: ActivationFile = None, yes: Yes = False) -> None:
     """Wipe what is open: this member serves nobody until it is activated again."""
-    terminal.confirm("Stop serving until the HSM is activated again?", yes=yes)
-    with options.console() as console:
+    with options.console("hsm.deactivate") as console:
+        terminal.confirm("Stop serving until the HSM is activated again?", yes=yes)
         console.deactivate(_activation(activation_file))
     options.say("deactivated")
 
@@ -66,7 +66,7 @@ def deactivate(options: ConsoleOptions, activation_file: ActivationFile = None, 
 @verb(app, "factory-reset", ConsoleOptions)
 def factory_reset(options: ConsoleOptions, yes: Yes = False) -> None:
     """Destroy everything in the HSM, as its SO."""
-    terminal.confirm(f"Destroy every key in the HSM of {options.member_dir}?", yes=yes)
-    with options.console() as console:
+    with options.console("hsm.factory-reset") as console:
+        terminal.confirm(f"Destroy every key in the HSM of {options.member_dir}?", yes=yes)
         console.factory_reset(options.so_password())
     options.say("reset to factory state")

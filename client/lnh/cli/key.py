@@ -9,6 +9,7 @@ import typer
 from lnh.cli import files, terminal
 from lnh.cli.command import Yes, noun, verb
 from lnh.cli.options import ObjectOptions
+from lnh.cli.progress import progress
 
 if TYPE_CHECKING:
     from lnh.keys import Key, StoredObject
@@ -71,12 +72,23 @@ def generate(
     with options.objects() as session:
         if total == 1:
             made += one(session, label)
-        elif kind is KeyType.RSA or not isinstance(session, KeyringSession):  # made one by one
-            for number in range(index, index + total):
-                made += one(session, f"{label}{number}")
         else:
-            for first in range(0, total, limits.OBJECTS_PER_GENERATE):
-                made += many(session, min(limits.OBJECTS_PER_GENERATE, total - first), index + first)
+            step = limits.OBJECTS_PER_GENERATE
+            if kind is KeyType.RSA or not isinstance(session, KeyringSession):  # made one by one
+                step = 1
+            try:
+                with progress(f"generate {total}", in_bytes=False) as advance:
+                    for first in range(0, total, step):
+                        advance(first, total)
+                        if step == 1 or not isinstance(session, KeyringSession):
+                            made += one(session, f"{label}{index + first}")
+                        else:
+                            made += many(session, min(step, total - first), index + first)
+            except BaseException:
+                if made:  # whatever ends it, what was made is there
+                    _rows(options, made)
+                    terminal.note(f"only these {len(made)} objects were made")
+                raise
     _rows(options, made)
 
 
@@ -208,7 +220,10 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
                 terminal.refuse(f"{name} is true or false, not {text!r}", f"{name}=true", terminal.USAGE)
             value = words[text.lower()]
         elif kind is Kind.INT:
-            value = int(text, 0) if text.removeprefix("0x").isalnum() else text
+            try:
+                value = int(text, 0)
+            except ValueError:
+                terminal.refuse(f"{name} is a whole number, not {text!r}", f"{name}=32, {name}=0x20", terminal.USAGE)
         elif kind is Kind.BYTES:
             value = files.unhex(text)
         elif kind is Kind.MECHANISMS:

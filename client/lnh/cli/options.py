@@ -42,10 +42,14 @@ class ConsoleOptions(Output):
     ] = None
 
     @contextmanager
-    def console(self) -> Iterator[Console]:
+    def console(self, act: str = "", target: str = "") -> Iterator[Console]:
+        """The console; where an act and its target are named, only if nothing forbids it: then passwords are asked."""
         from lnh.console import Console
+        from lnh_common.messages.base import OPERATIONS
 
         with Console(self.member_dir) as console:
+            if act:
+                console.check(OPERATIONS[act], target)
             yield console
 
     def so_password(self) -> str:

@@ -23,9 +23,9 @@ def install(
 
     The package `cluster` disables access to existing partitions; only re-imaging the appliance reverses it.
     """
-    if name == "cluster":
-        terminal.confirm("Disable access to existing partitions until the appliance is re-imaged?", yes=yes)
-    with options.console() as console:
+    with options.console("package.install", name) as console:
+        if name == "cluster":
+            terminal.confirm("Disable access to existing partitions until the appliance is re-imaged?", yes=yes)
         console.install_package(name, options.so_password())
     options.say(f"installed {name}", package=name)
 

@@ -26,7 +26,7 @@ def create(
     co_password_file: Annotated[Path | None, typer.Option(help="File with the CO's password.")] = None,
 ) -> None:
     """Create a partition with its PO and CO, as the SO."""
-    with options.console() as console:
+    with options.console("partition.create", label) as console:
         so_password = options.so_password()
         po_password = terminal.read_secret("PO", po_password_file, what="new PO password", new=True)
         co_password = terminal.read_secret("CO", co_password_file, what="new CO password", new=True)
@@ -53,7 +53,7 @@ def show(options: ConsoleOptions, label: Label) -> None:
 @verb(app, "delete", ConsoleOptions)
 def delete(options: ConsoleOptions, label: Label, yes: Yes = False) -> None:
     """Delete a partition and its objects, as the SO."""
-    terminal.confirm(f"Delete partition {label!r} and every object in it?", yes=yes)
-    with options.console() as console:
+    with options.console("partition.delete", label) as console:
+        terminal.confirm(f"Delete partition {label!r} and every object in it?", yes=yes)
         console.delete_partition(label, options.so_password())
     options.say(f"deleted partition {label}", label=label)

@@ -13,6 +13,7 @@ from lnh.cli.member import COLUMNS, row
 from lnh.cli.options import AdminOptions
 
 _TIMES: Final = frozenset({"last", "next"})
+_MICROSECONDS: Final = frozenset({"p50", "p99"})
 _SHORT: Final = 24
 
 
@@ -41,10 +42,16 @@ def status(options: AdminOptions) -> None:
 def brief(detail: dict[str, Any]) -> dict[str, Any]:
     """What fits on a line: numbers, words and times, no ids and nothing nested."""
     return {
-        name: terminal.moment(value) if name in _TIMES and value else value
+        name: _with_unit(name, value)
         for name, value in detail.items()
         if value != "" and not isinstance(value, dict | list) and not _is_id(value)
     }
+
+
+def _with_unit(name: str, value: Any) -> Any:
+    if name in _TIMES and value:
+        return terminal.moment(value)
+    return f"{value / 1000:.1f} ms" if name in _MICROSECONDS else value
 
 
 def _is_id(value: object) -> bool:

@@ -129,7 +129,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        refuse(f"{question} (nobody to ask)", "repeat with --yes", USAGE)
+        refuse(f"there is no terminal to ask on: {question}", "--yes answers yes", USAGE)
     if not typer.confirm(shown(question), err=True):
         refuse("not confirmed", "repeat and answer y, or with --yes")
 

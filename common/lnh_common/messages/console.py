@@ -218,6 +218,18 @@ class RestoreCluster(AsSo):
     name: ArchiveName
 
 
+class Check(Message):
+    """Ask whether an act of the console may be done as things are, before anybody is asked for a password.
+
+    Args:
+        operation: the act.
+        target: what it is about, such as the label of a partition; "" where it is about nothing that has a name.
+    """
+
+    operation: Annotated[str, msgspec.Meta(max_length=limits.OPERATION_CHARACTERS)]
+    target: Annotated[str, msgspec.Meta(max_length=limits.LABEL_BYTES)] = ""
+
+
 _W = Effect.WRITE
 APPLIANCE_INIT: Final = operation("appliance.init", InitAppliance, Empty, effect=_W)
 APPLIANCE_SHOW: Final = operation("appliance.show", Empty, ApplianceView)
@@ -238,6 +250,7 @@ CLUSTER_PROGRESS: Final = operation("cluster.progress", Empty, JoinProgress)
 CLUSTER_DISCARD: Final = operation("cluster.discard", AsSo, Empty, effect=_W)
 CLUSTER_RESTORE: Final = operation("cluster.restore", RestoreCluster, JobView, effect=_W)
 RESTORE_JOB: Final = operation("cluster.restore.job", JobRef, JobView)
+CONSOLE_CHECK: Final = operation("console.check", Check, Empty)
 CONSOLE_CLUSTER: Final = operation("console.cluster", Empty, ConsoleCluster)
 AUDIT_VERIFY: Final = operation("audit.verify", Empty, AuditReport)
 AUDIT_SHOW: Final = operation("audit.show", AuditPage, AuditRecords)

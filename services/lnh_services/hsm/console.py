@@ -150,6 +150,7 @@ class Console:
             **{row.name: self._in_partition(name) for name, row in console.IN_PARTITION.items()},
             console.CLUSTER_CREATE.name: self._create_cluster,
             **self.belonging.performers(),
+            console.CONSOLE_CHECK.name: self._check,
             console.CONSOLE_CLUSTER.name: self._show_cluster,
             console.AUDIT_VERIFY.name: self._verify_audit,
             console.AUDIT_SHOW.name: self._show_audit,
@@ -494,6 +495,10 @@ class Console:
         else:
             cluster.records().read(ClusterRecord, item)
         return cluster
+
+    async def _check(self, request: console.Check) -> Empty:
+        rules.check_target(request.operation, request.target, self._vault.situation)
+        return Empty()
 
     async def _show_cluster(self, _: Empty) -> console.ConsoleCluster:
         now = self._vault.situation

@@ -31,6 +31,7 @@ from lnh_common.errors import (
     NotPossible,
     PartitionDisabled,
     PartitionUnknown,
+    UnknownOperation,
 )
 from lnh_common.messages import console
 from lnh_common.messages.console import PartitionView
@@ -110,6 +111,17 @@ def _no_own_v1_partition(now: Situation) -> LnhError | None:
     return None
 
 
+def _no_v1_partition_to_lose(now: Situation) -> LnhError | None:
+    own = [partition.label for partition in own_partitions(now.state) if partition.version == 1] if now.state else []
+    if not own:
+        return None
+    return NotPossible(
+        f"the appliance has V1 partitions ({', '.join(own)}): the package would disable them, and a cluster is refused "
+        "where there are any",
+        {"advice": f"keep the appliance as it is, or delete them first: lnh partition delete {own[0]}"},
+    )
+
+
 def _no_cluster(now: Situation) -> LnhError | None:
     cluster = now.state.cluster if now.state else None
     if cluster and cluster.phase is Phase.CREATED:
@@ -160,7 +172,7 @@ NEEDS: Final[dict[str, tuple[Need, ...]]] = {
     console.HSM_ACTIVATE.name: (_hsm_initialised, _not_activated),
     console.HSM_DEACTIVATE.name: _ACTIVE,
     console.HSM_FACTORY_RESET.name: _ACTIVE,
-    console.PACKAGE_INSTALL.name: _ACTIVE,
+    console.PACKAGE_INSTALL.name: (*_ACTIVE, _no_v1_partition_to_lose),
     console.PARTITION_CREATE.name: (*_ACTIVE, _partitions_enabled),
     console.PARTITION_LIST.name: _ACTIVE,
     console.PARTITION_DELETE.name: (*_ACTIVE, _partitions_enabled),
@@ -173,6 +185,7 @@ NEEDS: Final[dict[str, tuple[Need, ...]]] = {
     console.CLUSTER_DISCARD.name: (*_ACTIVE, _was_expelled),
     console.CLUSTER_RESTORE.name: (*_ACTIVE, _holds_cluster),
     console.RESTORE_JOB.name: _ACTIVE,
+    console.CONSOLE_CHECK.name: (),
     console.CONSOLE_CLUSTER.name: (),
     console.AUDIT_VERIFY.name: (),
     console.AUDIT_SHOW.name: (),
@@ -185,6 +198,15 @@ def check(operation: str, now: Situation) -> None:
         problem = need(now)
         if problem:
             raise problem
+
+
+def check_target(operation: str, target: str, now: Situation) -> None:
+    """Check all that is known of an act before it begins; raises what forbids it, or UnknownOperation."""
+    if operation not in NEEDS:
+        raise UnknownOperation(f"the console has no operation {operation!r}")
+    check(operation, now)
+    if now.state is not None and operation in _TARGETS:
+        _TARGETS[operation](now.state, target)
 
 
 def own_partitions(state: HsmState) -> tuple[Partition, ...]:
@@ -225,11 +247,19 @@ def install(state: HsmState, package: str) -> HsmState:
 
 def add_partition(state: HsmState, partition: Partition) -> HsmState:
     """Raises NameTaken, LimitReached."""
-    if any(other.label == partition.label for other in state.partitions):
-        raise NameTaken(f"there is a partition {partition.label}")
-    if len(state.partitions) >= limits.PARTITIONS:
-        raise LimitReached(f"{limits.PARTITIONS} partitions, which is the limit of an HSM")
+    check_room(state, partition.label)
     return replace(state, partitions=(*state.partitions, partition))
+
+
+def check_room(state: HsmState, label: str) -> None:
+    """Raises NameTaken or LimitReached when no partition of this label can be made."""
+    if any(other.label == label for other in state.partitions):
+        raise NameTaken(f"there is a partition {label}")
+    if len(state.partitions) >= limits.PARTITIONS:
+        raise LimitReached(
+            f"{limits.PARTITIONS} partitions, which is the limit of an HSM",
+            {"advice": "delete one that is not needed: lnh partition list"},
+        )
 
 
 def find_partition(state: HsmState, label: str) -> Partition:
@@ -267,3 +297,11 @@ def check_is_admin(name: str, role: str) -> None:
     """Raises ArgumentInvalid: the SO resets admins, and admins reset everybody else."""
     if role != ADMIN:
         raise ArgumentInvalid(f"{name} has the role {role}; the SO resets admins only")
+
+
+# What forbids an act because of what it is about.
+_TARGETS: Final[dict[str, Callable[[HsmState, str], object]]] = {
+    console.PACKAGE_INSTALL.name: install,
+    console.PARTITION_CREATE.name: check_room,
+    console.PARTITION_DELETE.name: find_partition,
+}

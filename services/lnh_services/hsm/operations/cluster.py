@@ -11,15 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from lnh_common import channel
-from lnh_common.errors import (
-    ActionProhibited,
-    ArgumentInvalid,
-    ClientUnknown,
-    KeyringUnknown,
-    LnhError,
-    NameUnknown,
-    NotPossible,
-)
+from lnh_common.errors import ArgumentInvalid, ClientUnknown, KeyringUnknown, LnhError, NameUnknown, NotPossible
 from lnh_common.messages import backup, balancer, membership, store
 from lnh_common.messages.admin import (
     AddUser,
@@ -117,7 +109,9 @@ def delete_user(worker: WorkerCore, request: Request[UserRef]) -> Steps[Empty]:
             user for user in (yield from worker.scan_all(UserRecord)) if user.role == "admin" and user.name != name
         ]
         if not others:
-            raise ActionProhibited(f"{name!r} is the last admin; add another first")
+            raise NotPossible(
+                f"{name!r} is the last admin", {"advice": "add another one first: lnh user add NAME --role admin"}
+            )
         # So that two admins deleting each other do not both succeed.
         _, other_version = yield from worker.versioned(UserRecord, record_id("user", others[0].name), cached=False)
         changes.append(

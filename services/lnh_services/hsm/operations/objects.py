@@ -37,6 +37,9 @@ from lnh_services.hsm.steps import Steps
 from lnh_services.hsm.worker_core import Request, WorkerCore
 
 _NEW: Final = 1
+_ROOM: Final = {
+    "advice": "delete what is not needed, or have the PO raise it: lnh cluster policy objects_per_keyring=NUMBER"
+}
 
 
 def _store(
@@ -55,7 +58,12 @@ def _store(
         keys.put(handle, 0, attributes, value, policy.objects_per_keyring)
         for handle, (attributes, value) in zip(handles, made, strict=True)
     ]
-    committed = yield from worker.commit(request, [exists, *puts])
+    try:
+        committed = yield from worker.commit(request, [exists, *puts])
+    except LimitReached as error:
+        raise LimitReached(
+            f"{len(made)} more objects: a keyring holds at most {policy.objects_per_keyring}", error.detail | _ROOM
+        ) from None
     if not committed.duplicate:
         return [view(handle, _NEW, attributes) for handle, (attributes, _) in zip(handles, made, strict=True)]
     views: list[ObjectView] = []

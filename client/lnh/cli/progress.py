@@ -1,0 +1,30 @@
+"""Show how far a long act is: a bar on a terminal's stderr, and nothing in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Advance = Callable[[int, int], None]
+
+
+@contextmanager
+def progress(what: str, *, in_bytes: bool = True) -> Iterator[Advance]:
+    """A bar with the words `what`; the function it gives is told how much of how much is done.
+
+    Args:
+        in_bytes: whether what is counted are bytes, or else things.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    counted = DownloadColumn() if in_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), counted, TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
