@@ -25,6 +25,7 @@ from lnh.console import Console
 from processes import Processes, RunningMember
 
 PASSWORDS = {role: f"password of {role}" for role in ("ADMIN", "PO", "SO", "KRSO", "KRCO", "CO", "NEW", "DOMAIN")}
+KEYRINGS = ("payments", "many")
 APP = tree()
 TOP: Any = typer.main.get_group(APP)
 
@@ -67,7 +68,7 @@ class Place:
         (root / "data").write_bytes(b"data")
 
     def run(self, *words: str) -> Any:
-        environment = {name: None for name in os.environ if name.startswith("LNH_")}
+        environment: dict[str, str | None] = {name: None for name in os.environ if name.startswith("LNH_")}
         environment |= {f"LNH_{name}_PASSWORD_FILE": str(self.root / name) for name in PASSWORDS}
         environment |= {"LNH_CONFIG": str(self.client.directory), "XDG_RUNTIME_DIR": str(self.root)}
         environment |= {"LNH_MEMBER_DIR": str(self.member.directory.root)}
@@ -99,12 +100,13 @@ def build(processes: Processes, root: Path) -> Place:
     lnh.register(place.client, address, "web", "admin", lambda: PASSWORDS["ADMIN"], wanted=created.fingerprint)
     with lnh.connect("prod", directory=place.client.directory) as cluster:
         with admin.login(cluster.connection, "admin", PASSWORDS["ADMIN"], po_password=PASSWORDS["PO"]) as session:
-            session.create_keyrings("payments")
-            session.init_krso("payments", "the first password")
-        keyring = cluster.keyring("payments")
-        keyring.change_password(lnh.Role.KRSO, "the first password", PASSWORDS["KRSO"])
-        with keyring.login(lnh.Role.KRSO, PASSWORDS["KRSO"]) as held:
-            held.set_krco(PASSWORDS["KRCO"])
+            for label in KEYRINGS:
+                session.create_keyrings(label)
+                session.init_krso(label, "the first password")
+        for keyring in map(cluster.keyring, KEYRINGS):
+            keyring.change_password(lnh.Role.KRSO, "the first password", PASSWORDS["KRSO"])
+            with keyring.login(lnh.Role.KRSO, PASSWORDS["KRSO"]) as held:
+                held.set_krco(PASSWORDS["KRCO"])
     for words in (("role", "login", "-k", "payments"), ("user", "login", "--po")):  # so that each command is quick
         done = place.run(*words)
         assert done.exit_code == 0, done.output
@@ -139,7 +141,8 @@ def asked(parameter: Any, value: str) -> list[str]:
 
 def line(command: Any, wrong: Any, value: str) -> list[str]:
     """The words of a command with one wrong value and fitting ones for all else that is needed."""
-    options, arguments = [], []
+    options: list[str] = []
+    arguments: list[str] = []
     for parameter in command.params:
         if parameter is wrong:
             given = value
@@ -161,7 +164,7 @@ def cases() -> Iterator[Any]:
                 yield pytest.param(path, command, parameter, id=f"{' '.join(path)} {name}")
 
 
-@pytest.mark.parametrize(("path", "command", "parameter"), cases())
+@pytest.mark.parametrize(("path", "command", "parameter"), list(cases()))
 def test_a_wrong_value_of_any_option_is_answered_in_the_products_words(
     place: Place, path: tuple[str, ...], command: Any, parameter: Any
 ) -> None:
@@ -203,7 +206,7 @@ def test_a_mechanism_that_is_not_there_is_answered_with_the_few_that_are_like_it
 
 
 def test_bulk_work_that_fails_midway_says_what_it_made(place: Place) -> None:
-    words = ("key", "generate", "bulk", "-k", "payments", "-t", "AES", "--total", "300", "--json")
+    words = ("key", "generate", "bulk", "-k", "many", "-t", "AES", "--total", "300", "--json")
     done = place.run(*words)
     assert done.exit_code == 1
     made = json.loads(done.stdout)

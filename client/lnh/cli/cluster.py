@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from lnh.cli import terminal
+from lnh.cli import files, terminal
 from lnh.cli.command import Yes, noun, verb
 from lnh.cli.member import COLUMNS, row
 from lnh.cli.options import AdminOptions, ConsoleOptions, PoOptions
@@ -49,7 +48,7 @@ def join(
 
     Its own users, roles and V1 partition become the cluster's. Interrupted, it goes on when it is run again.
     """
-    text = sys.stdin.read() if str(invitation) == "-" else invitation.read_text()
+    text = files.read_text(invitation)
     with options.console("cluster.join") as console:
         joined = console.join_cluster(text, options.so_password())
         if joined.warning:

@@ -38,6 +38,15 @@ def opened(path: Path | None) -> Iterator[BinaryIO]:
             yield file
 
 
+def read_text(path: Path) -> str:
+    """All of a text file, or of stdin for `-`; a usage error for what is no text."""
+    data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        terminal.refuse(f"{path} is no text", "name the file that the other command wrote", terminal.USAGE)
+
+
 def read(path: Path | None, limit: int) -> bytes:
     """All of a file or of stdin; raises DataLength for more than `limit` bytes."""
     from lnh_common.errors import DataLength
