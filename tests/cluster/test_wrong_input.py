@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import typer
 import typer.testing
 from typer.testing import CliRunner
 
+import failed
 import lnh
 from lnh import admin
 from lnh.cli.command import Output
@@ -77,14 +77,10 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
-    processes = Processes()
-    with tempfile.TemporaryDirectory(prefix="lnh-") as root, pytest.MonkeyPatch.context() as patch:
+    with failed.directory() as root, Processes() as processes, pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.testing, "_get_command", lambda _: TOP)  # built once, not for each command
         patch.chdir(root)
-        try:
-            yield build(processes, Path(root))
-        finally:
-            processes.end()
+        yield build(processes, root)
 
 
 def build(processes: Processes, root: Path) -> Place:
