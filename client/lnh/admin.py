@@ -83,9 +83,9 @@ class Administration(Session):
         while True:
             page = self.ask(wire.KEYRING_LIST, wire.ListKeyrings(after=after))
             yield from page.keyrings
-            if not page.more or not page.keyrings:
+            if not page.more:
                 return
-            after = page.keyrings[-1].id
+            after = page.last  # whether or not it may be seen: none of a page may be
 
     def keyring(self, label: str) -> KeyringView:
         """The keyring with this label; raises KeyringUnknown."""

@@ -58,9 +58,9 @@ class Cluster:
             page = self._list(ListKeyrings(after=after))
             for view in page.keyrings:
                 yield Keyring(self.connection, view, timeout=self.timeout)
-            if not page.more or not page.keyrings:
+            if not page.more:
                 return
-            after = page.keyrings[-1].id
+            after = page.last  # whether or not it may be seen: none of a page may be
 
     def keyring(self, label: str) -> Keyring:
         """The keyring with this label; raises KeyringUnknown when there is none that this client may see."""

@@ -26,6 +26,7 @@ CLIENT_SKEW_SECONDS: Final = limits.CLOCK_TOLERANCE / 2
 ACTIVATED: Final = "activated"
 SERVING: Final = "serving"
 AVAILABLE: Final = "read-write"
+SERVES_NOBODY: Final = frozenset({"unreachable", "failed", "expelled", "none"})
 
 
 class Severity(str, enum.Enum):
@@ -186,12 +187,24 @@ def _unreachable(scene: Scene) -> Iterator[Spot]:
 
 
 def _read_only(scene: Scene) -> Iterator[Spot]:
+    # The view's words are up to some seconds old, each of another age; what members tell when asked is of one moment.
     primary = scene.primary
-    if primary is None or primary.state == "unreachable":
+    if primary is None or not _is_primary_now(primary):
         return
-    for each in scene.members:
-        if each.state == "read-only":
+    for each, figures in scene.told():
+        if each is not primary and _state_now(each, figures) == "read-only" and each.state == "read-only":
             yield Spot(each.name, f"{each.name} is read-only although the primary {primary.name} answers")
+
+
+def _is_primary_now(primary: Sight) -> bool:
+    """Whether the primary told at this moment that it is one."""
+    store = primary.figures.store if primary.figures is not None else None
+    return store is not None and store.primary in (b"", primary.id) and store.state in ("", AVAILABLE)
+
+
+def _state_now(member: Sight, figures: Figures) -> str:
+    """What a member told at this moment that it is; one of version 0.1 tells it to the other members alone."""
+    return (figures.store.state if figures.store is not None else "") or member.state
 
 
 def _joining_long(scene: Scene) -> Iterator[Spot]:
@@ -278,7 +291,7 @@ def _tells_nothing(scene: Scene) -> Iterator[Spot]:
 def _groups(scene: Scene) -> Iterator[Spot]:
     for group in scene.overview.seen.groups:
         inside = [each for each in scene.members if each.group == group]
-        if inside and not any(each.state == AVAILABLE for each in inside):
+        if inside and all(each.state in SERVES_NOBODY for each in inside):
             names = ", ".join(each.name for each in inside)
             yield Spot(group, f"no member of group {group} is available ({names})")
 

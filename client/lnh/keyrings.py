@@ -142,7 +142,10 @@ class KeyringSession(Session, ObjectSession):
         self.ask(ROLE_SET, SetRole(password=password))
 
     def policy(self, **changes: object) -> dict[str, Any]:
-        """The policy of this keyring, after these changes; for its KRSO. Raises PolicyForbids, ArgumentInvalid."""
+        """The policy of this keyring, after these changes, which its KRSO makes. Mechanisms may go by name.
+
+        Raises PermissionDenied, PolicyForbids, ArgumentInvalid, MechanismInvalid.
+        """
         return self.ask(KEYRING_POLICY, PolicyChange(changes=changes)).policy
 
 

@@ -442,12 +442,24 @@ GENERATORS: Final[dict[KeyType, Mechanism]] = {
 }
 
 
+POLICY_FIELDS: Final = ("allowed_mechanisms", "weak_mechanisms")
+"""Fields of a policy that are sets of mechanisms: numbers on the wire, names wherever somebody reads them."""
+
+
 def mechanism(number: int) -> Mechanism:
     """The mechanism with this number; raises MechanismInvalid for one the product does not know."""
     try:
         return Mechanism(number)
     except ValueError:
         raise MechanismInvalid(f"mechanism 0x{number:x} is not supported") from None
+
+
+def mechanism_called(name: str) -> Mechanism:
+    """The mechanism of this name, with or without CKM_; raises MechanismInvalid."""
+    wanted = name.upper().replace("-", "_").removeprefix("CKM_")
+    if wanted not in Mechanism.__members__:
+        raise MechanismInvalid(f"no mechanism {name!r}")
+    return Mechanism[wanted]
 
 
 def parse_parameters(mechanism: Mechanism, parameters: bytes) -> Message:

@@ -274,3 +274,24 @@ def test_the_line_of_a_service_has_words_and_times_and_no_ids() -> None:
         "schedule": "daily at 02:30 Europe/Berlin, keeping 14", "next": "2026-01-01T00:00:00Z", "last": 0,
         "last_problem": "/srv/lnh/backup: No space left on device",
     }  # fmt: skip
+
+
+def test_a_policys_mechanisms_are_given_and_shown_by_name() -> None:
+    from lnh.cli.cluster import named, parse_changes
+    from lnh_common.mechanisms import Mechanism
+
+    given = parse_changes(
+        ["allowed_mechanisms=ecdsa_sha256,CKM_AES_GCM", 'weak_mechanisms=["AES_ECB", 1]', "fips=true"]
+    )
+    assert given == {
+        "allowed_mechanisms": [Mechanism.ECDSA_SHA256, Mechanism.AES_GCM],
+        "weak_mechanisms": [Mechanism.AES_ECB, Mechanism.RSA_PKCS],
+        "fips": True,
+    }
+    assert parse_changes(["allowed_mechanisms=null", "weak_mechanisms="]) == {
+        "allowed_mechanisms": None,
+        "weak_mechanisms": [],
+    }
+    shown = {"allowed_mechanisms": [Mechanism.AES_GCM.value, 99], "weak_mechanisms": [], "minimum_rsa_bits": 2048}
+    assert named(shown) == shown | {"allowed_mechanisms": ["AES_GCM", 99]}
+    assert named({"allowed_mechanisms": None}) == {"allowed_mechanisms": None}

@@ -17,6 +17,7 @@ from lnh_common.messages.membership import ServiceHealth
 from lnh_common.messages.overview import (
     BackupFigures,
     BalancerFigures,
+    Figures,
     HsmFigures,
     MachineFigures,
     Overview,
@@ -54,7 +55,7 @@ ILL: dict[str, Ill] = {
             sight("a", state="unreachable", last_heard=AT - 12, figures=None),
             sight("b", state="read-only"), sight("c", state="read-only"), member=b"b" * 16,
         ),
-        "a", "the primary a is silent, last heard 12 s ago", also=frozenset({"group-unavailable"}),
+        "a", "the primary a is silent, last heard 12 s ago",
     ),
     "no-primary": Ill(overview(primary=b""), "", "no member is primary"),
     "primary-alone": Ill(
@@ -77,7 +78,7 @@ ILL: dict[str, Ill] = {
             sight("c", state="unreachable", figures=None), member=b"b" * 16,
         ),
         "b", "b, which was asked, hears no other member",
-        also=frozenset({"primary-silent", "member-unreachable", "group-unavailable"}),
+        also=frozenset({"primary-silent", "member-unreachable"}),
     ),
     "no-cluster": Ill(
         overview(sight("a", id=b"", role="none", state="none"), cluster=b"", member=b"", primary=b"", groups=()),
@@ -96,8 +97,8 @@ ILL: dict[str, Ill] = {
                         "b", "fails: no space"),
     "behind": Ill(told_by_b(store=StoreFigures(applied_index=1000)), "b", "4000 entries behind"),
     "group-unavailable": Ill(
-        overview(sight("a"), sight("b", group="east", state="diverged"), sight("c"), groups=("east", "local", "west")),
-        "east", "no member of group east is available (b)", also=frozenset({"diverged"}),
+        overview(sight("a"), sight("b", group="east", state="failed"), sight("c"), groups=("east", "local", "west")),
+        "east", "no member of group east is available (b)", also=frozenset({"store-failed"}),
     ),
     "service-down": Ill(
         told_by_b(services=(ServiceHealth(name="backup", state="unreachable", milliseconds=9, problem="no answer"),)),
@@ -225,3 +226,37 @@ def test_some_checks_point_to_a_page_and_most_to_a_command() -> None:
     pointers = [check.do for check in CHECKS if "docs/" in check.do]
     assert len(pointers) >= 2
     assert sum("lnh " in check.do for check in CHECKS) > len(CHECKS) / 2
+
+
+@pytest.mark.parametrize("state", ["read-only", "diverged", "joining"])
+def test_a_group_whose_members_answer_is_not_called_unavailable(state: str) -> None:
+    told = overview(*(sight(name, group="east", state=state) for name in "abc"), groups=("east",))
+    assert "group-unavailable" not in {finding.check for finding in diagnose(Scene(told, AT))}
+
+
+def as_told(state: str, primary: bytes = b"a" * 16) -> Figures:
+    store = StoreFigures(last_index=5000, committed_index=5000, applied_index=5000, state=state, primary=primary)
+    return figures(store=store)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "found"),
+    [
+        (as_told("read-write"), as_told("read-only"), True),
+        (figures(), figures(), True),  # of version 0.1, which tells less
+        (as_told("read-only"), as_told("read-only"), False),  # it was lost and came back, and does not lead yet
+        (as_told("read-write"), as_told("read-write"), False),  # it was read-only when it was heard last
+        (as_told("read-write", b"b" * 16), as_told("read-only"), False),
+        (None, as_told("read-only"), False),
+    ],
+)
+def test_a_member_is_read_only_although_the_primary_answers_only_if_both_say_so_at_one_moment(
+    a: Figures | None, b: Figures, found: bool
+) -> None:
+    told = overview(sight("a", figures=a), sight("b", state="read-only", figures=b), sight("c"))
+    assert ("member-read-only" in {each.check for each in diagnose(Scene(told, AT))}) == found
+
+
+def test_a_primary_is_not_said_to_be_read_only_although_it_answers_itself() -> None:
+    told = overview(sight("a", state="read-only", figures=as_told("read-only")), sight("b"), sight("c"))
+    assert "member-read-only" not in {each.check for each in diagnose(Scene(told, AT))}

@@ -72,7 +72,7 @@ def test_a_member_tells_what_its_services_told() -> None:
     told = all_told()
     assert told.store == StoreFigures(
         last_index=90, committed_index=88, applied_index=87, in_sync=(A, B), items=12, bytes_on_disk=4096,
-        commits_per_second=2.5, lease_ms=1400, lags=STATUS.lags,
+        commits_per_second=2.5, lease_ms=1400, lags=STATUS.lags, state=STATUS.state, primary=STATUS.primary,
     )  # fmt: skip
     assert told.balancer is not None
     assert told.balancer.p99 == 4000

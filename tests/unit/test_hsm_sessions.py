@@ -8,7 +8,7 @@ import pytest
 
 from lnh_common import errors, limits, wire
 from lnh_common.messages import admin, objects, session, store
-from lnh_common.messages.base import Empty
+from lnh_common.messages.base import Empty, Operation
 from lnh_common.messages.session import ChangePassword, Credential, Role
 from lnh_services.hsm.steps import Steps
 from lnh_services.hsm.worker_core import WorkerCore
@@ -245,3 +245,47 @@ def test_wrong_passwords_are_in_the_audit_trail_and_passwords_are_not(world: Wor
     assert world.audit[-1].outcome == "PasswordIncorrect"
     assert "not this one" not in repr(world.audit)
     assert ADMIN_PASSWORD not in repr(world.audit)
+
+
+def test_an_administrator_on_a_machine_that_is_not_registered_renews_its_session_and_ends_it(client: Client) -> None:
+    guest = client.as_administrator()
+    assert not guest.id
+    renewed = guest.ask(session.RENEW, Empty())
+    guest.token = renewed.token
+    guest.ask(admin.USER_LIST, Empty())
+    guest.ask(session.LOGOUT, session.Logout())
+    with pytest.raises(errors.TokenUnknown):
+        guest.ask(admin.USER_LIST, Empty())
+
+
+def test_a_client_without_a_login_learns_the_ways_and_the_names_of_keyrings_alone(
+    client: Client, keyring: bytes
+) -> None:
+    client.login()
+    assert [each.label for each in client.ask(admin.KEYRING_LIST, admin.ListKeyrings()).keyrings] == ["payments"]
+    refused: list[Operation[Any, Any]] = [admin.CLUSTER_SHOW, admin.GROUP_LIST, admin.STATUS, admin.CLIENT_LIST]
+    for operation in refused:
+        with pytest.raises(errors.PermissionDenied):
+            client.ask(operation, Empty())
+
+
+def test_the_krco_looks_at_the_keyrings_policy_and_the_krso_changes_it(client: Client, keyring: bytes) -> None:
+    change = admin.PolicyChange(changes={"objects_per_keyring": 7})
+    with pytest.raises(errors.PermissionDenied, match="KRSO"):
+        client.ask(admin.KEYRING_POLICY, change, keyring)
+    before = client.ask(admin.KEYRING_POLICY, admin.PolicyChange(), keyring).policy
+    assert before["objects_per_keyring"] == limits.OBJECTS_PER_KEYRING
+    client.login(Credential(role=Role.KRSO, keyring=keyring, password=KRSO))
+    client.ask(admin.KEYRING_POLICY, change, keyring)
+    client.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
+    assert client.ask(admin.KEYRING_POLICY, admin.PolicyChange(), keyring).policy == before | change.changes
+
+
+def test_whom_a_keyring_is_assigned_to_is_for_those_who_may_see_the_clients(client: Client, keyring: bytes) -> None:
+    administrator = client.as_administrator()
+    administrator.ask(admin.CLIENT_ASSIGN, admin.Assignment(client="client", keyring=keyring))
+    asked = admin.KeyringRef(keyring=keyring)
+    assert administrator.ask(admin.KEYRING_SHOW, asked).clients == ("client",)
+    client.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
+    shown = client.ask(admin.KEYRING_SHOW, asked, keyring)
+    assert (shown.label, shown.clients) == ("payments", ())

@@ -18,6 +18,8 @@ from lnh_common.mechanisms import CURVES, GcmParameters, Mechanism
 from lnh_common.messages import admin, objects, store
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import Credential, Role
+from lnh_services.hsm.operations.policies import policy_id
+from lnh_services.hsm.records import PolicyRecord
 from models.worker import ADMIN_PASSWORD, KRCO, KRSO, Client, World, generate_ec, make_keyring, sign
 
 A = Attribute
@@ -408,3 +410,25 @@ def test_garbage_gets_an_answer_and_changes_nothing(world: World, client: Client
         answer = world.serve(client.worker, [header.pack(), token, os.urandom(200)])
         assert wire.Header.parse(answer[0]).kind is wire.Kind.ERROR
     assert SessionKeys.derive(bytes(32), b"").token_hash
+
+
+def test_a_policys_mechanisms_go_by_name_or_number_and_are_kept_by_number(world: World, client: Client) -> None:
+    administrator = client.as_administrator()
+    changes = {"allowed_mechanisms": ["ECDSA_SHA256", "ckm-aes-gcm", Mechanism.EDDSA.value]}
+    shown = administrator.ask(admin.CLUSTER_POLICY, admin.PolicyChange(changes=changes)).policy
+    assert shown["allowed_mechanisms"] == sorted((Mechanism.ECDSA_SHA256, Mechanism.AES_GCM, Mechanism.EDDSA))
+    key = store.Key(table="policy", id=policy_id())
+    kept = world.store.storage.get(key)
+    assert kept is not None
+    assert set(codec.decode_as(kept.head, PolicyRecord).fields["allowed_mechanisms"]) == set(
+        shown["allowed_mechanisms"]
+    )
+    with pytest.raises(errors.MechanismInvalid, match="ROT13"):
+        administrator.ask(admin.CLUSTER_POLICY, admin.PolicyChange(changes={"weak_mechanisms": ["ROT13"]}))
+
+
+def test_a_field_that_no_policy_has_is_refused_with_all_there_are(client: Client) -> None:
+    with pytest.raises(
+        errors.ArgumentInvalid, match=r"no field lease; it has .*minimum_rsa_bits.*lease_ms.*primary_alone"
+    ):
+        client.as_administrator().ask(admin.CLUSTER_POLICY, admin.PolicyChange(changes={"lease": 5}))

@@ -164,7 +164,7 @@ def show(options: ShowOptions) -> None:
         with Console(options.member_dir) as console:
             options.record(terminal.fields(console.cluster()))
         return
-    with options.viewing() as session:
+    with options.viewing(needs_sight=True) as session:
         view = session.show()
     record = terminal.fields(view)
     if options.json:
@@ -184,12 +184,15 @@ def policy(
     """Show the cluster's policy, or change it as an admin and the PO."""
     parsed = parse_changes(changes or [])
     with options.administration() as session:
-        options.record(session.policy(**parsed))
+        options.record(named(session.policy(**parsed)))
 
 
 def parse_changes(changes: list[str]) -> dict[str, Any]:
-    """NAME=VALUE settings; a value is JSON (numbers, true, lists, null), or else text."""
+    """NAME=VALUE settings; a value is JSON (numbers, true, lists, null), or else text; mechanisms go by their names."""
     import json
+
+    from lnh.cli import files
+    from lnh_common.mechanisms import POLICY_FIELDS
 
     parsed: dict[str, Any] = {}
     for change in changes:
@@ -200,4 +203,22 @@ def parse_changes(changes: list[str]) -> dict[str, Any]:
             parsed[name] = json.loads(text)
         except json.JSONDecodeError:
             parsed[name] = text
+        if name in POLICY_FIELDS and parsed[name] is not None:
+            given = parsed[name] if isinstance(parsed[name], list) else str(parsed[name]).split(",")
+            parsed[name] = [files.mechanism(each) if _is_name(each) else int(each) for each in given if each != ""]
     return parsed
+
+
+def _is_name(mechanism: object) -> bool:
+    return not str(mechanism).isdecimal()
+
+
+def named(policy: dict[str, Any]) -> dict[str, Any]:
+    """A policy with its mechanisms by name, where this version knows them."""
+    from lnh_common.mechanisms import POLICY_FIELDS, Mechanism
+
+    numbers = {int(each): each.name for each in Mechanism}
+    return {
+        name: [numbers.get(each, each) for each in value] if name in POLICY_FIELDS and value else value
+        for name, value in policy.items()
+    }

@@ -26,7 +26,7 @@ def create(options: AdminOptions, label: Label) -> None:
 @verb(app, "list", AdminOptions)
 def list_(options: AdminOptions) -> None:
     """List the groups and their members."""
-    with options.viewing() as session:
+    with options.viewing(needs_sight=True) as session:
         groups = [terminal.fields(view) for view in session.groups()]
     if not options.json:
         groups = [{**each, "members": ", ".join(each["members"])} for each in groups]

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lnh.cli import terminal
-from lnh.cli.cluster import parse_changes
+from lnh.cli.cluster import named, parse_changes
 from lnh.cli.command import Yes, noun, verb
 from lnh.cli.options import AdminOptions, KeyringOptions, PoOptions
 
+if TYPE_CHECKING:
+    from lnh_common.messages.admin import KeyringView
+
 app = noun("keyring", "Keyrings of a cluster.")
 
+_COLUMNS = ("label", "id")  # all that a list asks for; the rest of a view is what `show` asks for
+
 Label = Annotated[str, typer.Argument(help="The keyring.")]
+
+
+def _named(view: KeyringView) -> dict[str, Any]:
+    return {name: terminal.plain(getattr(view, name)) for name in _COLUMNS}
 
 
 @verb(app, "create", PoOptions)
@@ -29,7 +38,7 @@ def create(
     check_total(label, total, index)
     with options.administration() as session:
         created = session.create_keyrings(label, total, index)
-    options.rows(map(terminal.fields, created), "label", "id")
+    options.rows(map(_named, created), *_COLUMNS)
 
 
 @verb(app, "list", AdminOptions)
@@ -37,7 +46,7 @@ def list_(options: AdminOptions) -> None:
     """List the keyrings this client may see."""
     with options.viewing() as session:
         views = list(session.keyrings())
-    options.rows(map(terminal.fields, views), "label", "id")
+    options.rows(map(_named, views), *_COLUMNS)
 
 
 @verb(app, "show", AdminOptions)
@@ -45,7 +54,8 @@ def show(options: AdminOptions, label: Label) -> None:
     """Show a keyring: roles, objects, policy and assigned clients."""
     with options.administration() as session:
         view = session.show_keyring(label)
-    options.record(terminal.fields(view))
+    record = terminal.fields(view)
+    options.record({**record, "policy": named(record["policy"])})
 
 
 @verb(app, "delete", PoOptions)
@@ -62,8 +72,9 @@ def policy(
     options: KeyringOptions,
     changes: Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE...", help="Settings to change.")] = None,
 ) -> None:
-    """Show a keyring's policy, or change it as its KRSO."""
+    """Show a keyring's policy, as either of its roles, or change it as its KRSO."""
+    parsed = parse_changes(changes or [])
     if changes:
         options.role = "krso"
     with options.session() as session:
-        options.record(session.policy(**parse_changes(changes or [])))
+        options.record(named(session.policy(**parsed)))

@@ -64,7 +64,7 @@ def _new_file(path: Path) -> int:
 @verb(app, "list", AdminOptions)
 def list_(options: AdminOptions) -> None:
     """List the members, as the one that answers sees them."""
-    with options.viewing() as session:
+    with options.viewing(needs_sight=True) as session:
         members = session.members()
     options.rows([terminal.fields(view) if options.json else row(view) for view in members], *COLUMNS)
 
@@ -72,7 +72,7 @@ def list_(options: AdminOptions) -> None:
 @verb(app, "show", AdminOptions)
 def show(options: AdminOptions, name: Name) -> None:
     """Show one member."""
-    with options.viewing() as session:
+    with options.viewing(needs_sight=True) as session:
         view = session.member(name)
     options.record(terminal.fields(view) if options.json else row(view))
 

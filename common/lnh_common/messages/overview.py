@@ -21,7 +21,7 @@ class Told(Message, forbid_unknown_fields=False):
 
 
 class StoreFigures(Told):
-    """As `store.status` tells them; `in_sync` are member ids."""
+    """As `store.status` tells them; `in_sync` are member ids, `state` and `primary` empty of one that does not tell."""
 
     last_index: int = 0
     committed_index: int = 0
@@ -35,6 +35,8 @@ class StoreFigures(Told):
     diverged: bool = False
     expelled: str = ""
     problem: str = ""
+    state: str = ""
+    primary: bytes = b""
 
 
 class BalancerFigures(Told):

@@ -47,6 +47,8 @@ class Rule:
         po: and the PO's credential beside it.
         keyring: or: the session is one of these roles of the keyring it is about.
         client: or: a registered client without any login.
+        session: or: any session at all.
+        changes: of the keyring's roles, those that may change what the others may look at (`check_change`).
         audited: success is recorded too; refusals always are.
     """
 
@@ -54,24 +56,25 @@ class Rule:
     po: bool = False
     keyring: frozenset[Role] = frozenset()
     client: bool = False
+    session: bool = False
+    changes: frozenset[Role] = frozenset()
     audited: bool = False
 
 
 _HOLDERS: Final = frozenset({Role.KRSO, Role.KRCO})
 _KRSO: Final = frozenset({Role.KRSO})
-_ANYONE: Final = Rule(client=True)
 _CRYPTOGRAPHY: Final = Rule(keyring=_HOLDERS)
 _OBJECTS: Final = Rule(keyring=_HOLDERS, audited=True)
 
 RULES: Final[dict[str, Rule]] = {
-    session.RENEW.name: _ANYONE,
-    session.WAYS.name: _ANYONE,
-    session.LOGOUT.name: Rule(client=True, audited=True),
+    session.RENEW.name: Rule(session=True),
+    session.WAYS.name: Rule(client=True),  # addresses and keys of the members' ports: what failing over needs
+    session.LOGOUT.name: Rule(session=True, audited=True),
     admin.KEYRING_LIST.name: Rule(Permission.VIEW, client=True, keyring=_HOLDERS),
     admin.KEYRING_SHOW.name: Rule(Permission.VIEW, keyring=_HOLDERS),
     admin.KEYRING_CREATE.name: Rule(Permission.KEYRINGS, po=True, audited=True),
     admin.KEYRING_DELETE.name: Rule(Permission.KEYRINGS, po=True, audited=True),
-    admin.KEYRING_POLICY.name: Rule(keyring=_KRSO, audited=True),
+    admin.KEYRING_POLICY.name: Rule(keyring=_HOLDERS, changes=_KRSO, audited=True),
     admin.ROLE_INIT.name: Rule(Permission.KEYRINGS, po=True, audited=True),
     admin.ROLE_SET.name: Rule(keyring=_KRSO, audited=True),
     admin.CLIENT_LIST.name: Rule(Permission.CLIENTS),
@@ -81,7 +84,7 @@ RULES: Final[dict[str, Rule]] = {
     admin.USER_ADD.name: Rule(Permission.USERS, audited=True),
     admin.USER_LIST.name: Rule(Permission.USERS),
     admin.USER_DELETE.name: Rule(Permission.USERS, audited=True),
-    admin.CLUSTER_SHOW.name: Rule(Permission.VIEW, client=True, keyring=_HOLDERS),
+    admin.CLUSTER_SHOW.name: Rule(Permission.VIEW),
     admin.CLUSTER_POLICY.name: Rule(Permission.CLUSTER, po=True, audited=True),
     admin.CLUSTER_LEAVE.name: Rule(Permission.CLUSTER, po=True, audited=True),
     admin.CLUSTER_DELETE.name: Rule(Permission.CLUSTER, po=True, audited=True),
@@ -94,7 +97,7 @@ RULES: Final[dict[str, Rule]] = {
     admin.MEMBER_DIVERGENT.name: Rule(Permission.MEMBERS, audited=True),
     admin.MEMBER_MOVE.name: Rule(Permission.GROUPS, audited=True),
     admin.GROUP_CREATE.name: Rule(Permission.GROUPS, audited=True),
-    admin.GROUP_LIST.name: Rule(Permission.VIEW, client=True, keyring=_HOLDERS),
+    admin.GROUP_LIST.name: Rule(Permission.VIEW),
     admin.GROUP_DELETE.name: Rule(Permission.GROUPS, audited=True),
     overview.OVERVIEW.name: Rule(Permission.VIEW),
     admin.STATUS.name: Rule(Permission.VIEW),
@@ -157,6 +160,8 @@ def check(operation: str, route: bytes, holder: Holder) -> None:
     A keyring role acts on its own keyring, and says so in the route: policies and caches go by it.
     """
     rule = RULES[operation]
+    if rule.session:
+        return
     if holder.role in rule.keyring and route == holder.keyring:
         return
     if rule.client and holder.client:
@@ -166,6 +171,14 @@ def check(operation: str, route: bytes, holder: Holder) -> None:
             return
         raise PermissionDenied(f"{operation} needs the PO's credential beside that of the user")
     raise PermissionDenied(f"{operation} needs {' or '.join(_wanted(rule))}")
+
+
+def check_change(operation: str, holder: Holder) -> None:
+    """Raises PermissionDenied for a keyring's role that may look at this, and not change it."""
+    changes = RULES[operation].changes
+    if holder.role not in changes:
+        wanted = " or ".join(role.name for role in sorted(changes))
+        raise PermissionDenied(f"to change something, {operation} needs the {wanted} of that keyring")
 
 
 def _wanted(rule: Rule) -> list[str]:

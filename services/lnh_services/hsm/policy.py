@@ -53,6 +53,10 @@ from lnh_common.mechanisms import (
     Family,
     Mechanism,
     Use,
+    mechanism_called,
+)
+from lnh_common.mechanisms import (
+    POLICY_FIELDS as MECHANISM_FIELDS,
 )
 from lnh_common.messages.base import Message
 from lnh_common.messages.session import Role
@@ -146,11 +150,30 @@ STRICTER: Final[dict[str, Callable[[Any, Any], Any]]] = {
 }
 
 
+def check_names(changes: Mapping[str, Any], also: tuple[str, ...] = ()) -> None:
+    """Raises ArgumentInvalid for a field that there is not.
+
+    Args:
+        also: other fields that there are.
+    """
+    for name in changes:
+        if name not in STRICTER and name not in also:
+            raise ArgumentInvalid(f"policy has no field {name}; it has {', '.join((*STRICTER, *also))}")
+
+
+def with_numbers(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes as they are kept: mechanisms by number, whether they were named or numbered. Raises MechanismInvalid."""
+    kept = dict(changes)
+    for name in MECHANISM_FIELDS:
+        given = kept.get(name)
+        if isinstance(given, list | tuple):
+            kept[name] = [int(mechanism_called(each)) if isinstance(each, str) else each for each in given]
+    return kept
+
+
 def change_policy(policy: Policy, changes: Mapping[str, Any]) -> Policy:
     """The cluster policy with some fields changed; raises ArgumentInvalid naming the field."""
-    for name in changes:
-        if name not in STRICTER:
-            raise ArgumentInvalid(f"policy has no field {name}; it has {', '.join(STRICTER)}")
+    check_names(changes)
     try:
         changed = msgspec.convert(policy_view(policy) | dict(changes), Policy)
     except msgspec.ValidationError as error:

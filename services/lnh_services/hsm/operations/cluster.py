@@ -219,7 +219,8 @@ def _nobody_else(clients: Iterable[store.Item]) -> Steps[store.Change]:
 
 def policy(worker: WorkerCore, request: Request[PolicyChange]) -> Steps[PolicyView]:
     """The PO shows, or changes, the cluster's policy."""
-    changes = request.message.changes
+    changes = rules.with_numbers(request.message.changes)
+    rules.check_names(changes, also=terms.FIELDS)
     in_log = {name: value for name, value in changes.items() if name in terms.FIELDS}
     rest = {name: value for name, value in changes.items() if name not in terms.FIELDS}
     known = yield from terms.current()

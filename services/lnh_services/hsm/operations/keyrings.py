@@ -21,7 +21,7 @@ from lnh_common.messages.admin import (
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import OBJECTS
-from lnh_services.hsm import credentials
+from lnh_services.hsm import credentials, permissions
 from lnh_services.hsm.operations.passwords import derive, forgive
 from lnh_services.hsm.operations.policies import change_policy, policy_id
 from lnh_services.hsm.permissions import Permission
@@ -86,7 +86,7 @@ def list_(worker: WorkerCore, request: Request[ListKeyrings]) -> Steps[Keyrings]
 
 
 def show(worker: WorkerCore, request: Request[KeyringRef]) -> Steps[KeyringView]:
-    """All about one keyring but what is in it."""
+    """All about one keyring but what is in it; whom it is assigned to, only to those who may see the clients."""
     client = yield from _client(worker, request)
     record = yield from worker.record(KeyringRecord, request.message.keyring)
     if record is None or not _is_visible(worker, request, record, client):
@@ -99,7 +99,7 @@ def show(worker: WorkerCore, request: Request[KeyringRef]) -> Steps[KeyringView]
     counted = yield from ask(Peer.STORE, store.COUNT, store.Count(table=OBJECTS, scope=record.id))
     policy = yield from worker.record(PolicyRecord, policy_id(record.id))
     assigned: list[str] = []
-    if record.assigned:
+    if record.assigned and Permission.CLIENTS in request.who.holder.permissions:
         clients = yield from worker.scan_all(ClientRecord)
         assigned = sorted(each.name for each in clients if record.id in each.keyrings and not each.revoked)
     return KeyringView(
@@ -138,7 +138,9 @@ def delete(worker: WorkerCore, request: Request[KeyringRef]) -> Steps[Empty]:
 
 
 def policy(worker: WorkerCore, request: Request[PolicyChange]) -> Steps[PolicyView]:
-    """The KRSO shows, or changes, its keyring's policy: only ever stricter than the cluster's."""
+    """Show a keyring's policy to its roles, or change it as the KRSO: only ever stricter than the cluster's."""
+    if request.message.changes:
+        permissions.check_change(request.operation.name, request.who.holder)
     return (yield from change_policy(worker, request, request.who.holder.keyring))
 
 

@@ -43,7 +43,7 @@ def change_policy(
     where = policy_id(keyring)
     stored, version = yield from worker.versioned(PolicyRecord, where, cached=False)
     fields = dict(stored.fields if stored else {})
-    changes = request.message.changes
+    changes = rules.with_numbers(request.message.changes)
     if (changes or note) and not (yield from worker.acted_before(request)):
         fields.update(changes)
         if keyring:
