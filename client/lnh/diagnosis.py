@@ -234,6 +234,13 @@ def _failed(scene: Scene) -> Iterator[Spot]:
             yield Spot(each.name, f"the store of {each.name} fails: {problem or 'its data cannot be used'}")
 
 
+def _damaged(scene: Scene) -> Iterator[Spot]:
+    for each in scene.members:
+        cause = each.figures.hsm.damaged if each.figures is not None and each.figures.hsm is not None else ""
+        if each.state == "damaged" or cause:
+            yield Spot(each.name, f"{each.name} is damaged{f': {cause}' if cause else ''}")
+
+
 def _behind(scene: Scene) -> Iterator[Spot]:
     primary = scene.primary
     if primary is None or primary.figures is None or primary.figures.store is None:
@@ -426,6 +433,9 @@ CHECKS: Final = (
     Check("store-failed", _PROBLEM, _failed,
           "it can keep nothing, so it acknowledges nothing",
           "make room on its disk; look at log/store.log there; if its data is damaged, remove it and let it join anew"),
+    Check("damaged", _PROBLEM, _damaged,
+          "its store served what is not genuine, or older than was used; others do its work",
+          "find out who changed its data; lnh member remove {where}, then join anew; mended otherwise: start it"),
     Check("behind", _PROBLEM, _behind,
           "reads there wait, and it would take long to take over",
           "look at its load, its disk and its network"),

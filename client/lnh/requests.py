@@ -21,9 +21,9 @@ can tell that it is the same. From there it moves
 - MemberReadOnly, even sealed, proves only that *this* try changed nothing; after an earlier try that no sealed Busy
   accounts for it leaves the outcome open, as a sealed OutcomeUnknown does: the same request is sent again until the
   answer is known.
-- MemberBehind, and a listing that is not current where a current one is demanded, is sealed, and says that others know
-  better: `behind` collects who was told so, and each is tried again. Where there is nobody else it is the answer,
-  unless the member has been behind for a moment only (`BEHIND_PATIENCE`).
+- MemberBehind, what a member says that found its store damaged, and a listing that is not current where a current one
+  is demanded, is sealed, and says that others know better: `behind` collects who was told so, and each is tried again.
+  Where there is nobody else it is the answer, unless the member has been behind for a moment only (`BEHIND_PATIENCE`).
 
 Uses of keys (`TOGETHER`) are sealed when they are first due, and those due at the same time under one seal: a request
 of its own, their *carrier*, which moves as above and gives each its outcome. A seal costs as much as a small signature.
@@ -125,7 +125,7 @@ class Request:
         deadline: when it is given up, on the caller's clock; of a carrier, when the first of its uses is.
         tries: how often it was sent.
         undone: names the sealed answers that each say of one try that it did nothing.
-        behind: what the last member said that was behind.
+        behind: what the last member said that was behind, or damaged.
         wants_current: a listing through a member that is behind is no answer.
         done: whether `fields` or `error` is there.
     """
@@ -178,7 +178,7 @@ class Request:
         self.refused_since = 0.0
         self.due = 0.0
         self.hint: LnhError | None = None
-        self.behind: MemberBehind | None = None
+        self.behind: LnhError | None = None
         self.wants_current = False
         self.done = False
         self.fields: dict[str, Any] | None = None
@@ -419,7 +419,7 @@ class Requests:
         except ChannelInvalid as error:
             self._disturbed(now, request, error)
             return []
-        if isinstance(answer, Busy | MemberBehind):
+        if _is_put_off(answer):
             # Two answers differ in their first bytes, which are drawn for each; one that comes twice counts once.
             request.undone |= {body[:_ANSWER_NAME]}
             self._put_off(now, request, answer)
@@ -445,7 +445,7 @@ class Requests:
         for use, answer in zip(carrier.uses, answers, strict=True):
             if use.carrier is not carrier:
                 continue  # given up meanwhile
-            if isinstance(answer, Busy | MemberBehind):
+            if _is_put_off(answer):
                 assert use.unsealed is not None, "a use keeps what it is sealed from"
                 self._seal_alone(use, use.unsealed)
                 self._uncarry(use)
@@ -477,9 +477,9 @@ class Requests:
         self._disturbed(now, request, hint)
         return []
 
-    def _put_off(self, now: float, request: Request, said: Busy | MemberBehind) -> None:
+    def _put_off(self, now: float, request: Request, said: LnhError) -> None:
         """Ask again, since this try did nothing; where whoever was asked is behind, the owner finds somebody else."""
-        if isinstance(said, MemberBehind):
+        if not isinstance(said, Busy):
             request.behind = said
             self.behind.append(request)
         self._disturbed(now, request, said)
@@ -490,7 +490,8 @@ class Requests:
         ended: list[Request] = []
         for request in told:
             assert request.behind is not None, "it was told so"
-            lasting = request.behind.detail.get("behind_ms", 0) > BEHIND_PATIENCE * 1000
+            behind_ms = request.behind.detail.get("behind_ms", 0)
+            lasting = request.behind.of_damage or behind_ms > BEHIND_PATIENCE * 1000
             if not request.done and lasting and not (request.is_write and request.open_tries > 0):
                 ended += self._end(request, error=request.behind)
         return ended
@@ -601,6 +602,11 @@ class Requests:
         if not carrier.left:
             carrier.done = True
             del self._pending[carrier.header.request_id]
+
+
+def _is_put_off(answer: dict[str, Any] | LnhError) -> TypeGuard[LnhError]:
+    """Whether a sealed answer says that this try did nothing, and that it is to be tried again, or elsewhere."""
+    return isinstance(answer, LnhError) and (answer.of_damage or isinstance(answer, Busy | MemberBehind))
 
 
 def _leaves_open(answer: object, open_tries: int) -> TypeGuard[LnhError]:

@@ -57,7 +57,12 @@ class State(enum.IntEnum):
         return _STATES.get(told, cls.READ_ONLY)
 
 
-_STATES: Final = {"read-write": State.READ_WRITE, "unreachable": State.UNREACHABLE, "failed": State.UNREACHABLE}
+_STATES: Final = {
+    "read-write": State.READ_WRITE,
+    "unreachable": State.UNREACHABLE,
+    "failed": State.UNREACHABLE,
+    "damaged": State.UNREACHABLE,
+}
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,11 @@ class LnhError(Exception):
         """Whether only a member that is in step with its cluster may say it."""
         return self.of_state and not self.stays
 
+    @property
+    def of_damage(self) -> bool:
+        """Whether the member that says so found its own store damaged: another one may do what was asked."""
+        return self.detail.get("damaged") is True
+
     def to_wire(self) -> list[Any]:
         return [self.code, self.message, self.detail]
 

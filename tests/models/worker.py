@@ -69,6 +69,7 @@ class World:
         self.store = DictStore()
         self.asked = 0  # of the store
         self.read_only = False  # it takes no writes
+        self.damage: list[str] = []  # that workers told of
         self.guesses: LocalGuesses | None = None
         self.audit: list[hsm.AuditEntry] = []
         self.seen = HighestSeen()
@@ -157,6 +158,9 @@ class World:
         if isinstance(message, hsm.Guessed):
             assert self.guesses is not None, "it was told of some"
             self.guesses.told(message)
+            return Empty()
+        if isinstance(message, hsm.Damage):
+            self.damage.append(message.cause)
             return Empty()
         if isinstance(message, hsm.Derive):
             return hsm.Derived(key=derived(message.password, message.salt))

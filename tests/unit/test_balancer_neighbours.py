@@ -63,6 +63,7 @@ def test_work_is_done_elsewhere_until_the_lease_ends_as_counted_from_the_questio
             view(msgspec.structs.replace(member(1, DOOR), state="read-only"), member(2, OTHER), lease_ms=0),
             "it is read-only",
         ),
+        (view(msgspec.structs.replace(member(1, DOOR), state="damaged"), member(2, OTHER)), "it is damaged"),
         (view(member(1, DOOR), member(2, b""), lease_ms=1500), "there is no other member to work with"),
         (view(member(2, OTHER), lease_ms=1500), "it is not listed with its balancer's key"),
         (msgspec.structs.replace(view(member(1, b"")), cluster=b"", lease_ms=0), "there is no cluster"),

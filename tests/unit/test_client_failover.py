@@ -23,6 +23,7 @@ from lnh_common.errors import (
     NoCluster,
     NotActivated,
     OutcomeUnknown,
+    SealBroken,
     Unreachable,
 )
 from lnh_common.messages.objects import DESTROY, FIND, SHOW
@@ -329,3 +330,27 @@ def test_many_threads_go_over_together_and_all_go_back(running: ExitStack) -> No
             thread.join()
     assert errors == []
     assert connection.way.key == a.way.key
+
+
+def damaged(header: Header) -> Answer:
+    """What a member says whose store served something that is not genuine."""
+    return SealBroken("the stored policy record was changed", {"damaged": True})
+
+
+def test_a_client_of_a_member_that_is_damaged_is_led_to_another(running: ExitStack) -> None:
+    a = running.enter_context(Member(serve=damaged))
+    b = running.enter_context(Member(serve=by("b")))
+    connection = running.enter_context(connected(a, b))
+    assert [show(connection) for _ in range(3)] == ["b"] * 3
+    assert sum(a.asked.values()) == 1
+    alone = running.enter_context(connected(a, b, failover=False))
+    with pytest.raises(SealBroken):
+        show(alone)
+
+
+def test_what_a_client_brought_itself_is_asked_of_nobody_else(running: ExitStack) -> None:
+    a = running.enter_context(Member(serve=lambda _: SealBroken("this object of a session does not open")))
+    b = running.enter_context(Member(serve=by("b")))
+    with pytest.raises(SealBroken):
+        show(running.enter_context(connected(a, b)))
+    assert not b.asked

@@ -95,6 +95,10 @@ ILL: dict[str, Ill] = {
     "expelled": Ill(with_b(state="expelled"), "b", "was removed"),
     "store-failed": Ill(told_by_b(store=StoreFigures(committed_index=5000, applied_index=5000, problem="no space")),
                         "b", "fails: no space"),
+    "damaged": Ill(
+        told_by_b(hsm=HsmFigures(state="activated", locked_memory=True, damaged="the stored policy record was changed")),
+        "b", "b is damaged: the stored policy record was changed",
+    ),
     "behind": Ill(told_by_b(store=StoreFigures(applied_index=1000)), "b", "4000 entries behind"),
     "group-unavailable": Ill(
         overview(sight("a"), sight("b", group="east", state="failed"), sight("c"), groups=("east", "local", "west")),

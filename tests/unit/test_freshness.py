@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from lnh_common import errors
@@ -255,3 +256,60 @@ def test_a_user_list_of_before_a_deletion_is_refused(world: World, client: Clien
     hostile.put_back(("user", b"", record_id("user", "eve")))
     with pytest.raises(errors.StateRolledBack):
         administrator.ask(admin.USER_LIST, Empty())
+
+
+def test_what_the_store_served_wrongly_marks_the_member_damaged(world: World, client: Client, keyring: bytes) -> None:
+    made = generate(client, keyring)
+    place = ("object", keyring, made.handle)
+    items = world.store.storage.items
+    items[place] = msgspec.structs.replace(items[place], body=bytes(len(items[place].body)))
+    with pytest.raises(errors.SealBroken) as refused:
+        encrypt(client, keyring, made.handle)
+    assert refused.value.of_damage
+    assert len(world.damage) == 1
+    sent, _ = client.sealed(objects.SHOW, objects.Show(handle=made.handle), keyring)
+    items[place] = msgspec.structs.replace(items[place], head=bytes(len(items[place].head)))
+    _, token, body = world.serve(client.worker, sent, forwarded=True)
+    assert (token, body) == (b"", b""), "it is declined: another member does it"
+
+
+def test_no_client_can_mark_a_member_damaged(world: World, client: Client, keyring: bytes) -> None:
+    in_session = {Attribute.VALUE_LEN.value: 32, Attribute.TOKEN.value: False}
+    made = client.ask(
+        objects.GENERATE_IN_SESSION, objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template=in_session), keyring
+    )
+    forged = made.sealed[:-1] + bytes([made.sealed[-1] ^ 1])
+    with pytest.raises(errors.ObjectUnknown) as refused:
+        client.ask(objects.SHOW, objects.Show(handle=made.handle, sealed=forged), keyring)
+    assert not refused.value.of_damage
+    with pytest.raises(errors.ObjectUnknown):
+        client.ask(objects.SHOW, objects.Show(handle=b"x" * 16), keyring)
+    client.token = client.token[:-1] + bytes([client.token[-1] ^ 1])
+    with pytest.raises(errors.LnhError):
+        client.ask(objects.FIND, objects.Find(), keyring)
+    with pytest.raises(errors.PasswordIncorrect):
+        client.login(Credential(role=Role.KRCO, keyring=keyring, password="wrong password"))
+    assert world.damage == []
+
+
+def test_a_record_of_before_a_restore_that_is_read_with_the_one_after_it_is_no_damage(
+    world: World, client: Client, keyring: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store switches while a worker reads: what it reads next is of an instance that it has not heard of."""
+    administrator = client.as_administrator()
+    answer = world.answer
+    looked: list[Ask] = []
+
+    def switching(asked: Ask) -> Any:
+        if isinstance(asked.message, store.Scan) and not looked:
+            looked.append(asked)
+            told, world.workers = world.workers, []  # nobody is told in time
+            world.renew_instance()
+            world.workers = told
+        return answer(asked)
+
+    monkeypatch.setattr(world, "answer", switching)
+    with pytest.raises(errors.ClusterRestored):
+        administrator.ask(admin.USER_LIST, Empty())
+    assert looked
+    assert world.damage == []

@@ -41,7 +41,8 @@ ABSENT: Final = (
     errors.NameUnknown, errors.KeyringUnknown, errors.ClientUnknown, errors.ClientRevoked, errors.ObjectUnknown,
     errors.CredentialChanged, errors.PasswordIncorrect, errors.NoCluster, errors.VersionConflict, errors.ActionProhibited,
 )  # fmt: skip
-REFUSED: Final = (errors.SealBroken, errors.StateRolledBack)
+# The last of what was done before something false was met: it is done, and what goes with it is not.
+REFUSED: Final = (errors.SealBroken, errors.StateRolledBack, errors.OutcomeUnknown)
 # What every attempt at a password writes, whatever comes of it.
 COUNTED: Final = frozenset({TABLES[LockRecord], "attempt"})
 # Of what these change, each field is compared; the others' records hold what is drawn at random.
@@ -184,6 +185,7 @@ class Scene:
         world.seen._ages.update(self._seen)
         world.workers.clear()
         world.looked_up.clear()
+        world.damage.clear()
         world.lie = lie
         client = replace(self.sessions[request.by], worker=world.worker(), sequence=self._sequence)
         reply, error = None, None
@@ -356,6 +358,7 @@ def test_no_operation_acts_on_what_it_did_not_ask_for(scene: Scene, name: str) -
         if request.operation.name != name:
             continue
         true = scene.carry_out(request)
+        assert scene.world.damage == []
         assert true.error is None or isinstance(true.error, (*ABSENT, errors.PermissionDenied, errors.AlreadyDone))
         for lie in scene.all_lies():
             told += 1
@@ -369,6 +372,8 @@ def _compare(scene: Scene, request: Request, true: Outcome, lied: Outcome, lie: 
         same = true.error is not None and lied.error.code == true.error.code
         assert same or isinstance(lied.error, REFUSED) or (lie.leaves_out and isinstance(lied.error, ABSENT)), where
         assert lied.of_records().items() <= true.of_records().items(), where
+        if isinstance(lied.error, REFUSED):
+            assert scene.world.damage, where
         return
     assert true.error is None, where
     assert lied.of_records().items() <= true.of_records().items(), where

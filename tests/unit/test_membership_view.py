@@ -8,7 +8,7 @@ import pytest
 import lnh_common
 from lnh_common.messages import store
 from lnh_common.messages.membership import Health
-from lnh_services.membership.view import Heard, This, view
+from lnh_services.membership.view import Heard, This, told_state, view
 
 
 def answer(state: str, cluster: bytes, primary: bytes) -> store.Status:
@@ -111,3 +111,20 @@ def test_a_joining_member_says_whom_it_waits_for() -> None:
     assert view(This("A", ""), told, {}, known, 100.0).waiting_for == ("c",)
     assert view(This("A", ""), told, {}, heard(B, "read-write", 90.0, A, B, C), 100.0).waiting_for == ("b", "c")
     assert view(This("A", ""), several("read-write", (A, B, C)), {}, {}, 100.0).waiting_for == ()
+
+
+@pytest.mark.parametrize(
+    ("state", "damaged", "shown"),
+    [
+        ("read-write", True, "damaged"), ("read-only", True, "damaged"), ("expelled", True, "expelled"),
+        ("read-write", False, "read-write"),
+    ],
+)  # fmt: skip
+def test_a_member_whose_store_served_what_it_must_not_is_shown_as_damaged(
+    state: str, damaged: bool, shown: str
+) -> None:
+    own = view(This("a", ""), several(state, (A, B, C)), {}, {}, 100.0, damaged=damaged).members[0]
+    other = view(
+        This("b", ""), several("read-write", (A, B, C)), {}, heard(B, told_state(state, damaged=damaged), 100.0), 100.0
+    )
+    assert (own.state, other.members[1].state) == (shown, shown)

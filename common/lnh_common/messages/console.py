@@ -47,7 +47,7 @@ class InitHsm(Confidential):
 
 
 class HsmView(Message):
-    """`state` is uninitialised, sealed (not activated) or activated."""
+    """`state` is uninitialised, sealed (not activated) or activated; `damaged` is what its store served wrongly."""
 
     state: str
     label: str
@@ -57,6 +57,7 @@ class HsmView(Message):
     partitions: int
     cluster: str
     advice: tuple[str, ...]
+    damaged: str = ""
 
 
 class Initialised(Confidential):

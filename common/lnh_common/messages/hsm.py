@@ -117,6 +117,12 @@ class Seen(Message):
     marks: Annotated[tuple[Mark, ...], msgspec.Meta(min_length=1, max_length=limits.MARKS_AT_ONCE)]
 
 
+class Damage(Message):
+    """The store served what is not genuine, or older than was used; `cause` names it."""
+
+    cause: str
+
+
 class Highest(Message):
     """For each mark, in order: the highest `(born, version)` that this HSM has seen, the mark's included."""
 
@@ -220,5 +226,6 @@ GUESS: Final = operation("core.guess", Guess, Empty, effect=Effect.WRITE)
 GUESSED: Final = operation("core.guessed", Empty, AllGuessed)
 GUESSES_TOLD: Final = operation("core.guesses.told", Guessed, Empty, effect=Effect.WRITE)
 SEEN: Final = operation("core.seen", Seen, Highest)
+DAMAGED: Final = operation("core.damaged", Damage, Empty)
 DERIVE: Final = operation("argon2.derive", Derive, Derived)
 WORKER_STATUS: Final = operation("worker.status", Empty, WorkerStatus)

@@ -32,8 +32,8 @@ class MemberState(Message):
         id: 16 bytes, or empty while there is no cluster.
         address: host and base port that others reach it at.
         role: primary, secondary, or none without a cluster.
-        state: read-write, read-only, joining (it catches up and is not counted on yet), diverged, expelled, failed,
-            none, or unreachable.
+        state: read-write, read-only, joining (it catches up and is not counted on yet), diverged, damaged (its store
+            served what is not genuine, or not current), expelled, failed, none, or unreachable.
         group: its affinity group.
         door: the CURVE public key of its balancer, 32 bytes; empty until it has said.
         product: its version; empty when it was never heard.

@@ -61,10 +61,11 @@ class BalancerFigures(Told):
 
 
 class HsmFigures(Told):
-    """`state` is uninitialised, sealed or activated."""
+    """`state` is uninitialised, sealed or activated; `damaged` is what its store served wrongly."""
 
     state: str = ""
     locked_memory: bool = False
+    damaged: str = ""
 
 
 class BackupFigures(Told):

@@ -24,6 +24,7 @@ ASK_EVERY_AT_LEAST: Final = 0.05
 ASK_EVERY_ALONE: Final = 2.0  # ... while there is nobody else
 ASK_SECONDS: Final = 2.0
 EXPELLED: Final = "expelled"
+DAMAGED: Final = "damaged"
 _NOBODY: Final = "there is no other member to work with"
 MARGIN: Final = (
     0.05  # seconds before its lease's end at which a member counts as read-only: this is looked at now and then
@@ -86,7 +87,7 @@ class Neighbours:
             return
         self.group = own.group
         self.others = {member.id: member for member in self._others(own, view.members)}
-        if not view.lease_ms:
+        if not view.lease_ms or own.state == DAMAGED:
             self._alone = f"it is {own.state}"
         else:
             self._alone = "" if self.others else _NOBODY

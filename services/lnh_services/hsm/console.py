@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -44,6 +44,7 @@ from lnh_common.messages.session import Role
 from lnh_services.hsm import anchor, answers, audit, credentials, genesis, guesses, rules
 from lnh_services.hsm.answers import Asks
 from lnh_services.hsm.belonging import STATUS_SECONDS, STORE_SECONDS, Belonging
+from lnh_services.hsm.damage import DamageMark
 from lnh_services.hsm.hardening import Hardening
 from lnh_services.hsm.keys import KEY_BYTES
 from lnh_services.hsm.mechanisms import IvSource
@@ -86,6 +87,7 @@ class Surroundings:
         key: what the CURVE key (32 bytes) of its member ports is now: an attempt to join renews it.
         advice: what an operator should know about its settings.
         lease_ms: what members' leases last in a cluster that is created here.
+        damage: whether its store served what it must not have.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Surroundings:
     trail_path: Path
     advice: tuple[str, ...] = ()
     lease_ms: int = limits.LEASE_MS
+    damage: DamageMark = field(default_factory=DamageMark)
 
 
 class Console:
@@ -348,12 +351,14 @@ class Console:
             partitions=len(now.state.partitions) if now.state else 0,
             cluster=cluster.label if cluster and created else "",
             advice=(*self._surroundings.hardening.problems, *self._surroundings.advice),
+            damaged=self._surroundings.damage.cause(cluster.member) if cluster else "",
         )
 
     async def _activate(self, request: console.Activate) -> Empty:
         cover = self._vault.cover
         assert cover is not None, "an initialised HSM has a cover"
         self._vault.activate(await self._derive(cover.derivation(request.activation)))
+        self._surroundings.damage.lift()
         self.sign()
         self.start_workers()
         self.belonging.go_on()
@@ -640,8 +645,8 @@ def _target(request: Message, reply: Message | None) -> str:
         made = reply.private if isinstance(reply, objects.KeyPair) else reply
         handle = getattr(request.request, "handle", b"") or getattr(made, "handle", b"")
         return f"{request.partition}/{handle.hex()}" if handle else request.partition
-    for field in ("admin", "label", "name"):
-        value = getattr(request, field, None)
+    for name in ("admin", "label", "name"):
+        value = getattr(request, name, None)
         if isinstance(value, str):
             return value
     return ""

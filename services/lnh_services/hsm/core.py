@@ -29,6 +29,7 @@ from lnh_common.messages.hsm import (
     ADMIT,
     ATTACH,
     AUDIT,
+    DAMAGED,
     DEPART,
     DERIVE,
     GUESS,
@@ -42,6 +43,7 @@ from lnh_common.messages.hsm import (
     AttachWorker,
     Audit,
     Audited,
+    Damage,
     Depart,
     Derive,
     Guess,
@@ -59,6 +61,7 @@ from lnh_services.hsm.channel_epochs import offered
 from lnh_services.hsm.channel_keeping import ChannelKeeper
 from lnh_services.hsm.children import Workers, argon2_process
 from lnh_services.hsm.console import Console, Surroundings
+from lnh_services.hsm.damage import DamageMark
 from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.hardening import Hardening
 from lnh_services.hsm.local_guesses import LocalGuesses
@@ -110,6 +113,7 @@ class Core:
         self._membership: Final = Client(self._directory.membership_for_hsm, name="hsm.membership")
         self._channel: Final = ChannelKeeper(self._vault, self._store)
         self._archiving: Final = Archiving(self._vault, self._store, self._settings.name)
+        self._damage: Final = DamageMark()
         here = Surroundings(
             name=self._settings.name,
             door=f"{self._settings.host}:{self._settings.client_port}",
@@ -120,6 +124,7 @@ class Core:
             trail_path=trail_path,
             advice=_advice(self._directory, self._settings),
             lease_ms=self._settings.timeouts.lease,
+            damage=self._damage,
         )
         self._console: Final = Console(
             self._vault,
@@ -188,6 +193,7 @@ class Core:
         core.serve(AUDIT, self._on_audit)
         core.serve(SEEN, self._on_seen)
         core.on_cast(SEEN, self._on_told)
+        core.on_cast(DAMAGED, self._on_damaged)
         core.serve(GUESS, self._on_guess)
         core.serve(GUESSED, self._on_guessed)
         core.serve(GUESSES_TOLD, self._on_guesses_told)
@@ -266,6 +272,11 @@ class Core:
 
     async def _on_told(self, call: Call, told: Seen) -> None:
         self._seen.note(told.marks)
+
+    async def _on_damaged(self, call: Call, told: Damage) -> None:
+        cluster = self._vault.state.cluster if self._vault.state else None
+        if cluster is not None:
+            self._damage.note(cluster.member, told.cause)
 
     async def _on_guess(self, call: Call, guess: Guess) -> Empty:
         self._guesses.note(guess)

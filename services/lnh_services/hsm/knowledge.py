@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from lnh_common import limits
 from lnh_common.attributes import Attributes
-from lnh_common.errors import NoCluster, ObjectUnknown, SealBroken
+from lnh_common.errors import ClusterRestored, NoCluster, ObjectUnknown, SealBroken, StateRolledBack
 from lnh_common.messages import hsm, store
 from lnh_services.hsm.caches import CachedKey, CachedRecord, Caches, touches_sessions
 from lnh_services.hsm.credentials import Smk
@@ -21,7 +21,7 @@ from lnh_services.hsm.freshness import Items, Read
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.objects import KeyringKeys
 from lnh_services.hsm.records import CLUSTER_RECORD, NAMES, TABLES, ClusterRecord, Record, Records
-from lnh_services.hsm.steps import Steps
+from lnh_services.hsm.steps import Peer, Steps, tell
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -206,13 +206,42 @@ class Knowledge:
             identity = self.secrets()
             bare = Records(identity.record_key, identity.secrets.cluster, b"")
             key = bare.key_of(ClusterRecord, CLUSTER_RECORD)
-            found = yield from self._read(Items(bare.cluster, b""), key, lambda item: bare.read(ClusterRecord, item))
+            reading = self._read(Items(bare.cluster, b""), key, lambda item: bare.read(ClusterRecord, item))
+            found = yield from self.genuine(reading)
             if found.value is None:
                 raise NoCluster("the store holds no cluster yet")
             self._records_outdated = self.is_leased() and not self.may_cache(found)
             self.cluster = found.value
             self.records = Records(identity.record_key, identity.secrets.cluster, self.cluster.instance, found.version)
         return self.records
+
+    def genuine(self, reading: Steps[T], records: Records | None = None) -> Steps[T]:
+        """What is read; where the store serves what is not genuine, or not current, this member is marked as damaged.
+
+        Args:
+            records: what it is read with; they may be of before a restore, which makes every record anew.
+
+        Raises SealBroken, StateRolledBack; ClusterRestored where that explains it.
+        """
+        try:
+            return (yield from reading)
+        except (SealBroken, StateRolledBack) as error:
+            if records is not None and (yield from self._was_replaced(records)):
+                raise ClusterRestored("the cluster was restored, or opened by force, while this was read") from None
+            error.detail["damaged"] = True
+            yield from tell(Peer.CORE, hsm.DAMAGED, hsm.Damage(cause=str(error)))
+            raise
+
+    def _was_replaced(self, records: Records) -> Steps[bool]:
+        """Whether the cluster record is another one by now."""
+        bare = Records(records.key, records.cluster, b"")
+        key = bare.key_of(ClusterRecord, CLUSTER_RECORD)
+        try:
+            found = yield from Items(bare.cluster, b"").get(key, lambda item: bare.read(ClusterRecord, item))
+        except (SealBroken, StateRolledBack):
+            return False
+        now = found.value.instance if found.value is not None else b""
+        return (found.version, now) != (records.version, records.instance)
 
     def _read(
         self, items: Items, key: store.Key, read: Callable[[store.Item], T], *, body: bool = True
@@ -242,7 +271,8 @@ class Knowledge:
         key = records.key_of(kind, record, scope)
         known = self.caches.records.get((key.table, record)) if cached else None
         if known is None:
-            found = yield from self._read(self._items(records), key, lambda item: records.read(kind, item))
+            reading = self._read(self._items(records), key, lambda item: records.read(kind, item))
+            found = yield from self.genuine(reading, records)
             known = CachedRecord(found.value, found.version)
             if cached and self.may_cache(found):
                 self.caches.records.put((key.table, record), known)
@@ -258,11 +288,15 @@ class Knowledge:
         records = yield from self.started()
         tags = (records.tag(name),) if name else ()
         scan = store.Scan(table=TABLES[kind], tags=tags, after=after, limit=limit, body=True)
-        found, more = yield from self._items(records).page(scan, lambda item: _named(records.read(kind, item), name))
+        reading = self._items(records).page(scan, lambda item: _named(records.read(kind, item), name))
+        found, more = yield from self.genuine(reading, records)
         return [(record, item.version) for item, record in found], more
 
     def named(self, kind: type[R], name: str) -> Steps[tuple[R, int] | None]:
         """The record of this name and its version, as the store has it now, or None; raises SealBroken for two."""
+        return (yield from self.genuine(self._named(kind, name)))
+
+    def _named(self, kind: type[R], name: str) -> Steps[tuple[R, int] | None]:
         found, more = yield from self.page(kind, name=name, limit=2)
         if more or len(found) > 1:
             raise SealBroken(f"the store served two {TABLES[kind]} records named {name!r}, and a name is given once")
@@ -279,7 +313,8 @@ class Knowledge:
         after, more = b"", True
         while more:
             scan = store.Scan(table=TABLES[kind], after=after, limit=1024, body=True)
-            page, more = yield from self._items(records).page(scan, lambda item: records.read(kind, item))
+            reading = self._items(records).page(scan, lambda item: records.read(kind, item))
+            page, more = yield from self.genuine(reading, records)
             found += page
             after = page[-1][0].key.id if page else after
         return found
@@ -302,7 +337,8 @@ class Knowledge:
         self, keys: KeyringKeys, handle: bytes, read: Callable[[store.Item], T], *, body: bool = True
     ) -> Steps[Read[T]]:
         records = yield from self.started()
-        found = yield from self._read(self._items(records), keys.key(handle), read, body=body)
+        reading = self._read(self._items(records), keys.key(handle), read, body=body)
+        found = yield from self.genuine(reading, records)
         if found.version == 0:
             raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
         return found
@@ -310,7 +346,7 @@ class Knowledge:
     def objects(self, keys: KeyringKeys, scan: store.Scan) -> Steps[tuple[list[tuple[store.Item, Attributes]], bool]]:
         """A page of objects with their attributes, and whether there are more; raises SealBroken, StateRolledBack."""
         records = yield from self.started()
-        return (yield from self._items(records).page(scan, keys.read_attributes))
+        return (yield from self.genuine(self._items(records).page(scan, keys.read_attributes), records))
 
     # --- uses of keys
 

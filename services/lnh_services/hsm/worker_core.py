@@ -233,7 +233,7 @@ class WorkerCore(Knowledge):
         except Exception as error:  # as above
             log.bug("request failed", error, operation=header.operation)
             value = Internal("the member failed; its log says why")
-        if forwarded and isinstance(value, MemberReadOnly | MemberBehind):
+        if forwarded and isinstance(value, LnhError) and (value.of_damage or isinstance(value, _LEFT_TO_OTHERS)):
             return [*bundles.refusal(b"")[1:]]
         logged_in = session is not None and session.holder.logged_in and not isinstance(value, LnhError)
         vouched = bundles.VOUCHED if logged_in else b""
@@ -273,7 +273,8 @@ class WorkerCore(Knowledge):
             return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
         except LnhError as error:
             # What denies it, or says that nothing was done, would be wrong: it was committed.
-            if not (request.committed and (error.of_state or isinstance(error, Busy | MemberReadOnly))):
+            denies = error.of_state or error.of_damage or isinstance(error, Busy | MemberReadOnly)
+            if not (request.committed and denies):
                 raise
             raise OutcomeUnknown(f"{operation.name}: it was made, and what goes with it was not: {error}") from None
 
@@ -541,6 +542,9 @@ class WorkerCore(Knowledge):
             "leased": self.is_leased(),
         }
 
+
+# Refusals of this member alone: what another one forwarded is declined instead.
+_LEFT_TO_OTHERS: Final = (MemberReadOnly, MemberBehind)
 
 # Errors that say somebody tried what they may not: recorded whatever the operation.
 REFUSALS: Final = (PermissionDenied, ChannelInvalid, SealBroken, StateRolledBack)

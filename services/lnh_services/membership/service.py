@@ -33,7 +33,7 @@ from lnh_services.membership import figures, procedures
 from lnh_services.membership.peers import Peers
 from lnh_services.membership.port import MemberPort
 from lnh_services.membership.steps import Ask, Here, Steps
-from lnh_services.membership.view import This, view
+from lnh_services.membership.view import This, told_state, view
 from lnh_services.paths import MemberDirectory
 from lnh_services.serving import Member
 
@@ -248,7 +248,7 @@ class Membership:
     async def _view(self) -> messages.View:
         status = await self._own_status()
         this = This(self._settings.name, f"{self._settings.host}:{self._settings.client_port}")
-        seen = view(this, status, self._health, self._peers.heard, time.time())
+        seen = view(this, status, self._health, self._peers.heard, time.time(), damaged=self._is_damaged())
         joins = status is not None and any(
             each.id == status.member and each.state == "joining" for each in seen.members
         )
@@ -257,6 +257,11 @@ class Membership:
         elif self._joining_since is None:
             self._joining_since = time.monotonic()
         return seen
+
+    def _is_damaged(self) -> bool:
+        """Whether the HSM, as it was asked last, says that the store served what it must not have."""
+        told = self._told.get("hsm")
+        return isinstance(told, console.HsmView) and bool(told.damaged)
 
     async def _seen(self, call: Call, request: Empty) -> overview.Seen:
         """The cluster with what every member that was heard of lately tells of itself now."""
@@ -407,7 +412,7 @@ class Membership:
             cluster=status.cluster,
             member=status.member,
             product=lnh_common.VERSION,
-            state=status.state,
+            state=told_state(status.state, damaged=self._is_damaged()),
             primary=status.primary,
             epoch=status.epoch,
             index=status.last_index,

@@ -14,6 +14,8 @@ from lnh_common.messages.store import MemberInfo
 
 SILENT_AFTER: Final = 5.0  # seconds without a word after which a member counts as unreachable
 READ_ONLY: Final = "read-only"
+DAMAGED: Final = "damaged"
+_SERVES: Final = frozenset({READ_ONLY, "read-write"})
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ def view(
     health: Mapping[str, ServiceHealth],
     heard: Mapping[bytes, Heard],
     now: float,
+    *,
+    damaged: bool = False,
 ) -> View:
     """The cluster as one member's store and its peers tell it.
 
@@ -46,6 +50,7 @@ def view(
         health: of the own services, by name.
         heard: of the others, by member id.
         now: UTC seconds.
+        damaged: whether the own HSM says so of the own store.
     """
     services = tuple(health[service] for service in sorted(health))
     if status is None or not status.cluster:
@@ -56,9 +61,9 @@ def view(
         )  # fmt: skip
         return View(cluster=b"", primary=b"", epoch=0, members=(alone,), services=services)
     listed = sorted(status.members, key=lambda member: member.name)
-    members = tuple(_member(status, each, heard.get(each.id), now) for each in listed)
+    members = tuple(_member(status, each, heard.get(each.id), now, damaged=damaged) for each in listed)
     if all(each.id != status.member for each in status.members):
-        members = (_own(status, None, this.name, this.address, now), *members)
+        members = (_own(status, None, this.name, this.address, now, damaged=damaged), *members)
     return View(
         cluster=status.cluster,
         primary=status.primary,
@@ -83,10 +88,15 @@ def waiting_for(status: store.Status, heard: Mapping[bytes, Heard], now: float) 
     )
 
 
-def _member(status: store.Status, member: MemberInfo, heard: Heard | None, now: float) -> MemberState:
+def told_state(state: str, *, damaged: bool) -> str:
+    """What a member says of itself: one that is damaged is that, where it would serve otherwise."""
+    return DAMAGED if damaged and state in _SERVES else state
+
+
+def _member(status: store.Status, member: MemberInfo, heard: Heard | None, now: float, *, damaged: bool) -> MemberState:
     address = f"{member.host}:{member.port}"
     if member.id == status.member:
-        return _own(status, member, member.name, address, now)
+        return _own(status, member, member.name, address, now, damaged=damaged)
     state = "unreachable"
     if heard is not None and _is_fresh(heard, now):
         state = _shown(status, member.id, heard.health.state, diverged=heard.health.diverged)
@@ -103,13 +113,15 @@ def _member(status: store.Status, member: MemberInfo, heard: Heard | None, now: 
     )
 
 
-def _own(status: store.Status, listed: MemberInfo | None, name: str, address: str, now: float) -> MemberState:
+def _own(
+    status: store.Status, listed: MemberInfo | None, name: str, address: str, now: float, *, damaged: bool
+) -> MemberState:
     return MemberState(
         id=status.member,
         name=name,
         address=address,
         role=_role(status, status.member),
-        state=_shown(status, status.member, status.state, diverged=status.diverged),
+        state=_shown(status, status.member, told_state(status.state, damaged=damaged), diverged=status.diverged),
         group=listed.group if listed else limits.LOCAL_GROUP,
         door=listed.door if listed else b"",
         product=lnh_common.VERSION,
@@ -122,7 +134,7 @@ def _role(status: store.Status, member: bytes) -> str:
 
 
 def _shown(status: store.Status, member: bytes, state: str, *, diverged: bool) -> str:
-    if diverged and state in (READ_ONLY, "read-write"):
+    if diverged and state in _SERVES:
         return "diverged"
     return "joining" if _is_joining(status, member, state) else state
 

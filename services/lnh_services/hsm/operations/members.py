@@ -108,7 +108,7 @@ def _dismissed(
     remarks = [done.remark] if done.remark else []
     try:
         if order.member != worker.secrets().secrets.member:
-            kept, _ = yield from answers.get(dismissals.key(order.member), body=False)
+            kept, _ = yield from worker.genuine(answers.get(dismissals.key(order.member), body=False))
             if kept is None:  # else an earlier order's is there
                 yield from worker.commit(request, [dismissals.put(order.member, order.proof)])
     except LnhError as error:

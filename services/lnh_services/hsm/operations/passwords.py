@@ -199,7 +199,7 @@ def forgive(worker: WorkerCore, role: Role, name: str = "", keyring: bytes = b""
     scope = guesses.scope(records, role, name, keyring)
     for _ in range(_RESERVE_TRIES):
         locks = store.Scan(table=guesses.TABLE, scope=scope, limit=guesses.CLEARED_AT_ONCE, body=True)
-        found = yield from answers.scan(locks)
+        found = yield from worker.genuine(answers.scan(locks), records)
         changes = guesses.clear(records, found.items)
         if not changes or (yield from worker.own_commit(*changes)):
             return
