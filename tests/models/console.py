@@ -15,6 +15,8 @@ from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.hsm import AuditEntry, Derive
 from lnh_services.hsm.audit import Trail
 from lnh_services.hsm.console import Console, Surroundings
+from lnh_services.hsm.damage import DamageMark
+from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.hardening import Hardening
 from lnh_services.hsm.partitions import PartitionFiles
 from lnh_services.hsm.state import ApplianceFile, StateFile
@@ -165,6 +167,7 @@ class Desk:
         self.trail = Trail(self.trail_path, self.name)
         self.trail.open(int(self.now * 1000))
         self.workers = Workers()
+        self.damage, self.seen = DamageMark(), HighestSeen()
         self.console = Console(
             self.vault,
             self.trail,
@@ -181,6 +184,8 @@ class Desk:
                 hardening=Hardening(True, True, ()),
                 trail_path=self.trail_path,
                 lease_ms=self.lease_ms,
+                damage=self.damage,
+                seen=self.seen,
             ),
             clock=lambda: self.now,
         )

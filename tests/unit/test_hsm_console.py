@@ -13,9 +13,11 @@ import pytest
 from lnh_common import errors, limits
 from lnh_common.messages import console, store
 from lnh_common.messages.base import OPERATIONS, Effect, Operation
+from lnh_common.messages.hsm import Mark
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import Commit, Get
 from lnh_services.hsm import audit, credentials, genesis, guesses, rules
+from lnh_services.hsm.damage import DamageMark
 from lnh_services.hsm.operations.policies import policy_id
 from lnh_services.hsm.records import ClusterRecord, CredentialRecord, HolderLockRecord, LockRecord, UserRecord
 from lnh_services.hsm.rules import NEEDS
@@ -551,3 +553,28 @@ def test_a_cluster_begins_with_the_lease_of_the_settings_of_the_member_that_crea
     desk.restart()
     asyncio.run(desk.cluster())
     assert desk.store.lease_ms == told
+
+
+def test_an_hsm_that_is_activated_anew_takes_what_its_store_has(desk: Desk) -> None:
+    async def go() -> None:
+        await desk.cluster()
+        cluster = desk.vault.opened.cluster
+        assert cluster is not None
+        desk.damage.note(cluster.member, "the stored policy record was changed")
+        desk.damage.note(cluster.member, "another one")
+        desk.seen.note([Mark(item=bytes(16), born=0, version=7)])
+        assert (await desk.ask(console.HSM_SHOW)).damaged == "the stored policy record was changed"
+        await desk.deactivate()
+        await desk.activate()
+        assert (await desk.ask(console.HSM_SHOW)).damaged == ""
+        assert len(desk.seen) == 0
+
+    asyncio.run(go())
+
+
+def test_the_mark_of_a_member_is_not_that_of_the_one_it_becomes_when_it_joins_anew() -> None:
+    mark = DamageMark()
+    mark.note(b"a" * 16, "a record was changed")
+    assert (mark.cause(b"a" * 16), mark.cause(b"b" * 16)) == ("a record was changed", "")
+    mark.note(b"b" * 16, "another one")
+    assert (mark.cause(b"a" * 16), mark.cause(b"b" * 16)) == ("", "another one")

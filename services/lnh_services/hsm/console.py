@@ -45,6 +45,7 @@ from lnh_services.hsm import anchor, answers, audit, credentials, genesis, guess
 from lnh_services.hsm.answers import Asks
 from lnh_services.hsm.belonging import STATUS_SECONDS, STORE_SECONDS, Belonging
 from lnh_services.hsm.damage import DamageMark
+from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.hardening import Hardening
 from lnh_services.hsm.keys import KEY_BYTES
 from lnh_services.hsm.mechanisms import IvSource
@@ -88,6 +89,7 @@ class Surroundings:
         advice: what an operator should know about its settings.
         lease_ms: what members' leases last in a cluster that is created here.
         damage: whether its store served what it must not have.
+        seen: how old the store's items must be at least.
     """
 
     name: str
@@ -100,6 +102,7 @@ class Surroundings:
     advice: tuple[str, ...] = ()
     lease_ms: int = limits.LEASE_MS
     damage: DamageMark = field(default_factory=DamageMark)
+    seen: HighestSeen = field(default_factory=HighestSeen)
 
 
 class Console:
@@ -359,6 +362,7 @@ class Console:
         assert cover is not None, "an initialised HSM has a cover"
         self._vault.activate(await self._derive(cover.derivation(request.activation)))
         self._surroundings.damage.lift()
+        self._surroundings.seen.clear()
         self.sign()
         self.start_workers()
         self.belonging.go_on()

@@ -114,6 +114,7 @@ class Core:
         self._channel: Final = ChannelKeeper(self._vault, self._store)
         self._archiving: Final = Archiving(self._vault, self._store, self._settings.name)
         self._damage: Final = DamageMark()
+        self._seen: Final = HighestSeen()
         here = Surroundings(
             name=self._settings.name,
             door=f"{self._settings.host}:{self._settings.client_port}",
@@ -125,6 +126,7 @@ class Core:
             advice=_advice(self._directory, self._settings),
             lease_ms=self._settings.timeouts.lease,
             damage=self._damage,
+            seen=self._seen,
         )
         self._console: Final = Console(
             self._vault,
@@ -142,7 +144,6 @@ class Core:
             store_=self._store, backup_=self._backup, here=here,
         )  # fmt: skip
         self._console.take_on(refounding.performers())
-        self._seen: Final = HighestSeen()
         self._guesses: Final = LocalGuesses(self._directory.data("hsm") / GUESSES_FILE)
         self._signed_at = 0.0
 

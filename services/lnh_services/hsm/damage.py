@@ -32,5 +32,5 @@ class DamageMark:
         return self._cause if member == self._member else ""
 
     def lift(self) -> None:
-        """Begin anew, with what the store has."""
+        """Begin anew: what the store serves from now on counts."""
         self._cause, self._member = "", b""

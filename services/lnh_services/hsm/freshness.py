@@ -93,6 +93,10 @@ class HighestSeen:
         self._ages[mark.item] = highest
         return highest
 
+    def clear(self) -> None:
+        """Begin anew: what the store has now is taken as it is."""
+        self._ages.clear()
+
     def __len__(self) -> int:
         return len(self._ages)
 
