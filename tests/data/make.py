@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import lnh_common  # noqa: E402
 from lnh_common import archives, channel, codec, errors, limits, wire  # noqa: E402
-from lnh_common.messages.hsm import AuditEntry, Guess  # noqa: E402
+from lnh_common.messages.hsm import AuditEntry, Guess, GuessStep  # noqa: E402
 from lnh_common.messages.session import Role  # noqa: E402
 from lnh_common.messages.store import (  # noqa: E402
     OBJECTS,
@@ -106,7 +106,9 @@ def write_hsm(directory: Path, hsm: HsmState) -> None:
     )
     guesses = LocalGuesses(directory / "guesses.cbor")
     for number, client in enumerate((CLIENT, CLIENT, bytes(16))):
-        guesses.note(Guess(holder=b"holder", client=client, attempt=bytes([number]) * 16))
+        for step in (GuessStep.BEGIN, GuessStep.WRONG)[: 1 + number]:  # the first of them was interrupted
+            name = bytes([number]) * 16
+            guesses.note(Guess(holder=b"holder", client=client, attempt=name, step=step, guess=name), NOW // 1000)
     trail = Trail(directory / "audit.jsonl", "b", segment_bytes=1200)
     trail.open(NOW)
     for number in range(4):

@@ -151,7 +151,7 @@ class World:
                         worker.forget(store.Forget(sequence=before, keys=tuple(keys)))
         if isinstance(message, hsm.Guess):
             assert self.guesses is not None, "no file of this member's own was given"
-            self.guesses.note(message)
+            self.guesses.note(message, int(self.now))
             return Empty()
         if asked.operation is hsm.GUESSED:
             return hsm.AllGuessed(guessed=self.guesses.all() if self.guesses is not None else ())

@@ -13,51 +13,55 @@ from lnh_common import limits
 from lnh_common.errors import Busy, PasswordLocked
 from lnh_common.messages.session import Credential, Role
 from lnh_services.hsm import guesses
-from lnh_services.hsm.guesses import Counted, Locks, Outcome
-from lnh_services.hsm.records import HolderLockRecord, LockRecord, Records
+from lnh_services.hsm.guesses import Locks
+from lnh_services.hsm.lockout import Attempt, Open
+from lnh_services.hsm.records import AttemptsRecord, HolderLockRecord, LockRecord, Records
 
 START = 1_700_000_000
 HOUR = 3600
+THE_PASSWORD = b"the right guess."
 
 
 class Holder:
-    """One role holder and everybody who tries to be it; `pairs` and `holder` are what a store would keep."""
+    """One role holder and everybody who tries to be it; `pairs` and `over_all` are what a store would keep."""
 
     def __init__(self) -> None:
         self.now = START
-        self.pairs: dict[str, LockRecord] = {}
-        self.known: dict[str, tuple[bytes, ...]] = {}
-        self.holder = HolderLockRecord()
+        self.pairs: dict[str, tuple[LockRecord, AttemptsRecord]] = {}
+        self.over_all = HolderLockRecord(), AttemptsRecord()
 
     def locks(self, client: str) -> Locks:
-        known = self.known.get(client, ())
-        return Locks(self.pairs.get(client, LockRecord()), self.holder, bool(client), known)
+        (pair, of_pair) = self.pairs.get(client, (LockRecord(), AttemptsRecord()))
+        return Locks(pair, self.over_all[0], bool(client), of_pair, self.over_all[1])
 
-    def begin(self, client: str, named: bytes = b"") -> tuple[bytes, Counted]:
-        named = named or os.urandom(16)
-        counted = guesses.reserve(self.locks(client), self.now, named)
-        self._keep(client, counted)
-        return named, counted
+    def begin(self, client: str, guess: bytes = b"", name: bytes = b"") -> Attempt:
+        attempt = Attempt(name or os.urandom(16), guess or os.urandom(16))
+        guesses.check(self.locks(client), self.now, attempt.name)
+        self._keep(client, guesses.reserve(self.locks(client), attempt, self.now))
+        return attempt
 
-    def end(self, client: str, begun: tuple[bytes, Counted], outcome: Outcome) -> None:
-        named, counted = begun
-        over_all = counted.holder is not None
-        self._keep(client, guesses.end(self.locks(client), outcome, self.now, named, over_all=over_all))
+    def end(self, client: str, attempt: Attempt, *, right: bool) -> None:
+        self._keep(client, guesses.end(self.locks(client), attempt, self.now, right=right))
 
     def fail(self, client: str) -> None:
-        self.end(client, self.begin(client), Outcome.WRONG)
+        self.end(client, self.begin(client), right=False)
 
     def succeed(self, client: str) -> None:
-        self.end(client, self.begin(client), Outcome.RIGHT)
+        self.end(client, self.begin(client, THE_PASSWORD), right=True)
 
-    def _keep(self, client: str, counted: Counted) -> None:
-        self.pairs[client], self.known[client] = counted.pair, counted.known
-        self.holder = counted.holder or self.holder
+    def failures(self, client: str = "") -> int:
+        """Of a pair, or over all clients."""
+        return self.locks(client).tally(self.now).failures if client else self.locks("").over_all(self.now).failures
+
+    def _keep(self, client: str, locks: Locks) -> None:
+        self.pairs[client] = locks.pair, locks.of_pair
+        self.over_all = locks.holder, locks.of_holder
 
     def wait(self, client: str) -> int:
-        """Seconds until the client may try."""
+        """Seconds until the client may try what was never tried."""
         try:
-            guesses.reserve(self.locks(client), self.now, b"another")
+            guesses.check(self.locks(client), self.now, b"another")
+            guesses.reserve(self.locks(client), Attempt(b"another", os.urandom(16)), self.now)
         except PasswordLocked as locked:
             return int(locked.detail["seconds"])
         return 0
@@ -128,62 +132,118 @@ def test_success_takes_back_its_own_reservation_and_forgives_no_other_client() -
     holder = Holder()
     holder.fail_from_new_clients(5)
     holder.succeed("right at once")
-    assert holder.holder.failures == 5
+    assert holder.failures() == 5
     for _ in range(3):
         holder.fail("mistyped")
     holder.succeed("mistyped")
-    assert holder.pairs["mistyped"].failures == 0
-    assert holder.holder.failures == 8
+    assert holder.failures("mistyped") == 0
+    assert holder.failures() == 8
 
 
-def test_no_more_attempts_run_at_once_than_may_fail_and_further_ones_wait() -> None:
+def test_no_more_guesses_run_at_once_than_may_fail_and_further_ones_wait() -> None:
     holder = Holder()
     running = [holder.begin("a") for _ in range(limits.FAILURES_BEFORE_LOCK)]
+    with pytest.raises(Busy) as busy:
+        holder.begin("a")
+    assert busy.value.detail["seconds"] > 0
+    holder.end("a", running.pop(), right=False)
     with pytest.raises(Busy):
         holder.begin("a")
-    holder.end("a", running.pop(), Outcome.RIGHT)
-    running.append(holder.begin("a"))
-    with pytest.raises(Busy):
-        holder.begin("a")
-    for begun in running:
-        holder.end("a", begun, Outcome.RIGHT)
-    assert holder.pairs["a"].failures == 0
-    assert holder.holder.failures == 0
+    holder.end("a", running.pop(), right=True)
+    holder.begin("a")
+
+
+def test_any_number_run_at_once_with_the_same_password() -> None:
+    holder = Holder()
+    running = [
+        (client, holder.begin(client, THE_PASSWORD))
+        for client in ("a", "b")
+        for _ in range(3 * limits.FAILURES_BEFORE_LOCK)
+    ]
+    assert holder.failures("a") == holder.failures("b") == holder.failures() == 1
+    for client, attempt in running:
+        holder.end(client, attempt, right=True)
+    assert holder.failures("a") == holder.failures("b") == holder.failures() == 0
 
 
 def test_when_all_that_ran_failed_the_pair_is_locked() -> None:
     holder = Holder()
     running = [holder.begin("a") for _ in range(limits.FAILURES_BEFORE_LOCK)]
     for begun in running:
-        holder.end("a", begun, Outcome.WRONG)
+        holder.end("a", begun, right=False)
     assert holder.wait("a") == limits.LOCK_SECONDS
 
 
-def test_over_all_clients_attempts_at_the_same_time_are_reserved_too() -> None:
+def test_over_all_clients_guesses_at_the_same_time_are_reserved_too() -> None:
     holder = Holder()
     running = [(f"client {number}", holder.begin(f"client {number}")) for number in range(limits.FAILURES_BEFORE_DELAY)]
     with pytest.raises(Busy):
         holder.begin("one more")
     for client, begun in running:
-        holder.end(client, begun, Outcome.RIGHT)
+        holder.end(client, begun, right=True)
     holder.succeed("one more")
-    assert holder.holder.failures == 0
+    assert holder.failures() == 0
 
 
-def test_an_attempt_of_which_nothing_is_heard_has_failed() -> None:
+def test_guesses_of_which_nothing_is_heard_have_failed_until_each_expires() -> None:
     holder = Holder()
     for _ in range(limits.FAILURES_BEFORE_LOCK):
+        holder.now += 1
         holder.begin("a")
     holder.now += limits.ATTEMPT_SECONDS
     assert holder.wait("a") == limits.LOCK_SECONDS - limits.ATTEMPT_SECONDS
-
-
-def test_an_attempt_that_was_not_made_is_taken_back_and_forgives_nothing() -> None:
-    holder = Holder()
+    holder.now = START + 1 + limits.LOCK_SECONDS
     holder.fail("a")
-    holder.end("a", holder.begin("a"), Outcome.NOT_MADE)
-    assert holder.pairs["a"] == LockRecord(failures=1, until=START + limits.LOCK_SECONDS, begun=START)
-    assert holder.holder.failures == 1
+    assert holder.wait("a") > 0, "the others are open yet"
+
+
+def test_interrupted_logins_with_the_right_password_keep_nobody_out_and_are_forgiven_by_the_next() -> None:
+    holder = Holder()
+    for client in ("a", "b", "c"):
+        for _ in range(5 * limits.FAILURES_BEFORE_DELAY):
+            holder.now += 1
+            holder.begin(client, THE_PASSWORD)
+    assert holder.failures("a") == holder.failures() == 1
+    for client in ("a", "b", "c"):
+        holder.succeed(client)
+        assert holder.failures(client) == 0
+    assert holder.failures() == 0
+
+
+def test_a_right_password_that_was_interrupted_before_others_guessed_goes_through_their_lock() -> None:
+    """It was counted before; and what its try tells could be known since then."""
+    holder = Holder()
+    holder.begin("a", THE_PASSWORD)
+    for _ in range(limits.FAILURES_BEFORE_LOCK - 1):
+        holder.fail("a")
+    with pytest.raises(Busy):
+        holder.begin("a")
+    holder.now += limits.ATTEMPT_SECONDS
+    assert holder.wait("a") > 0
+    holder.fail_from_new_clients(limits.FAILURES_BEFORE_DELAY)
+    holder.succeed("a")
+    assert holder.failures("a") == 0
+
+
+def test_a_right_login_forgives_what_its_pair_left_unfinished_before_and_no_other_pair() -> None:
+    holder = Holder()
+    for client in ("a", "b"):
+        for _ in range(3):
+            holder.begin(client)
+    holder.succeed("a")
+    assert (holder.failures("a"), holder.failures("b"), holder.failures()) == (0, 3, 6)
+
+
+def test_open_guesses_over_all_clients_are_bounded_and_count_all_the_same() -> None:
+    holder = Holder()
+    for number in range(2 * limits.FAILURES_BEFORE_DELAY):
+        holder.now += limits.ATTEMPT_SECONDS
+        holder.now += holder.wait(f"client {number}")
+        holder.begin(f"client {number}")
+    assert len(holder.over_all[1].open) == limits.FAILURES_BEFORE_DELAY
+    assert holder.over_all[0].failures == holder.failures()
+    holder.now += limits.ATTEMPT_SECONDS
+    assert holder.wait("another") > 0
 
 
 def test_failures_are_forgiven_with_time() -> None:
@@ -225,24 +285,61 @@ def test_whatever_happens_a_wait_is_bounded_and_no_more_than_ten_of_a_pair_run_i
             assert len(recent) <= limits.FAILURES_BEFORE_LOCK
 
 
-def test_an_attempt_is_known_again_until_it_succeeded_or_was_not_made() -> None:
+def test_a_message_that_comes_again_after_it_was_wrong_counts_no_more_also_when_the_pair_is_locked() -> None:
     holder = Holder()
-    for outcome, known in ((Outcome.WRONG, True), (Outcome.RIGHT, False), (Outcome.NOT_MADE, False)):
-        named = outcome.value.encode()
-        begun = holder.begin("a", named)
-        assert guesses.is_counted(holder.locks("a"), named)
-        assert not guesses.is_counted(holder.locks("b"), named), "another client's is another attempt"
-        holder.end("a", begun, outcome)
-        assert guesses.is_counted(holder.locks("a"), named) == known
+    for number in range(limits.FAILURES_BEFORE_LOCK):
+        guess, name = b"guess %d" % number, b"name %d" % number
+        for _ in range(2):
+            holder.end("a", holder.begin("a", guess, name), right=False)
+    assert holder.failures("a") == holder.failures() == limits.FAILURES_BEFORE_LOCK
+    holder.end("a", holder.begin("a", guess, name), right=False)
+    assert holder.failures("a") == limits.FAILURES_BEFORE_LOCK
+    assert holder.wait("a") > 0
+    assert holder.locks("b").of_pair.names == (), "another client's is another attempt"
 
 
-def test_as_many_attempts_are_known_as_may_fail_and_no_more_are_kept() -> None:
+def test_as_many_wrong_attempts_are_known_as_may_fail_and_no_more_are_kept() -> None:
     holder = Holder()
-    for number in range(3 * limits.FAILURES_BEFORE_LOCK):
+    for _ in range(3 * limits.FAILURES_BEFORE_LOCK):
         holder.now += limits.LOCK_SECONDS
-        holder.end("a", holder.begin("a", b"%d" % number), Outcome.WRONG)
-    assert len(holder.known["a"]) == limits.FAILURES_BEFORE_LOCK
-    assert guesses.is_counted(holder.locks("a"), b"%d" % number)
+        holder.fail("a")
+    assert len(holder.locks("a").of_pair.names) == limits.FAILURES_BEFORE_LOCK
+
+
+def test_what_members_of_the_version_before_read_counts_open_guesses_too_and_what_they_left_under_way_counts() -> None:
+    holder = Holder()
+    holder.fail("a")
+    holder.begin("a")
+    assert (holder.pairs["a"][0].failures, holder.over_all[0].failures) == (2, 2)
+    theirs = LockRecord(failures=10, until=START + limits.LOCK_SECONDS, running=10, begun=START)
+    holder.pairs["b"] = theirs, AttemptsRecord()
+    with pytest.raises(Busy, match="10 logins"):
+        holder.begin("b")
+    holder.now += limits.ATTEMPT_SECONDS
+    assert holder.wait("b") > 0
+    holder.now = START + limits.LOCK_SECONDS
+    holder.succeed("b")
+    assert holder.pairs["b"][0] == LockRecord(until=holder.now + limits.LOCK_SECONDS, succeeded=holder.now, begun=START)
+
+
+def test_guesses_that_a_member_of_the_version_before_forgave_count_here_until_they_expire() -> None:
+    """It knows nothing of them, and it is the safe side."""
+    locks = Locks(LockRecord(failures=0, until=START), of_pair=AttemptsRecord(open=(Open(b"g", START),)))
+    assert locks.tally(START).failures == 1
+    assert locks.tally(START + limits.LOCK_SECONDS).failures == 0
+
+
+def test_a_guess_has_the_same_name_for_the_same_password_of_a_holder_alone() -> None:
+    records, others = (Records(os.urandom(32), bytes(16), bytes(16)) for _ in range(2))
+    given = Credential(role=Role.USER, name="a", password="not looked at")
+    named = guesses.guess(records, given, bytes(32))
+    assert named == guesses.guess(records, replace(given, password="what Argon2id made counts"), bytes(32))
+    assert len({
+        named,
+        guesses.guess(records, given, b"1" * 32),
+        guesses.guess(records, replace(given, name="b"), bytes(32)),
+        guesses.guess(others, given, bytes(32)),
+    }) == 4  # fmt: skip
 
 
 def test_what_a_message_tries_names_the_attempt() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,16 @@ from lnh_common.messages.session import Role
 from lnh_common.messages.store import Commit, Get
 from lnh_services.hsm import audit, credentials, genesis, guesses, rules
 from lnh_services.hsm.damage import DamageMark
+from lnh_services.hsm.lockout import Open
 from lnh_services.hsm.operations.policies import policy_id
-from lnh_services.hsm.records import ClusterRecord, CredentialRecord, HolderLockRecord, LockRecord, UserRecord
+from lnh_services.hsm.records import (
+    AttemptsRecord,
+    ClusterRecord,
+    CredentialRecord,
+    HolderLockRecord,
+    LockRecord,
+    UserRecord,
+)
 from lnh_services.hsm.rules import NEEDS
 from lnh_services.hsm.state import HsmState
 from lnh_services.hsm.worker_core import CLUSTER_RECORD
@@ -239,19 +247,38 @@ def test_ten_wrong_so_passwords_lock_it_also_across_a_restart(desk: Desk) -> Non
     asyncio.run(go())
 
 
-def test_an_attempt_counts_before_its_derivation_so_that_pulling_the_plug_is_no_free_guess(desk: Desk) -> None:
+def test_pulling_the_plug_gives_no_free_guess_and_takes_none_of_a_right_password(desk: Desk) -> None:
     async def go() -> None:
         await desk.hsm_init()
-        desk.console._derive = never  # type: ignore[misc]
-        with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(desk.install(), 0.01)
+        for number in range(3 * limits.FAILURES_BEFORE_LOCK):
+            await interrupted(desk, desk.install(), after=number % 2)
+        assert desk.vault.opened.so.failures == 1
+        for number in range(limits.FAILURES_BEFORE_LOCK - 1):
+            await interrupted(desk, desk.ask(console.PACKAGE_INSTALL, wrong(number)), after=1)
+        assert desk.vault.opened.so.failures == limits.FAILURES_BEFORE_LOCK
+        with pytest.raises(errors.PasswordLocked):
+            await desk.ask(console.PACKAGE_INSTALL, wrong(99))
+        await desk.install()  # what it would tell could be known before the others were counted
+        assert desk.vault.opened.so.failures == 0
+
+    def wrong(number: int) -> console.InstallPackage:
+        return console.InstallPackage(so_password=f"wrong password {number}", name="cluster")
+
+    async def interrupted(desk: Desk, act: Coroutine[Any, Any, object], *, after: int) -> None:
+        """The plug is pulled after so many changes of the state, of the two that an attempt makes."""
+        change, changes = desk.vault.change, iter(range(after))
+
+        def pull(made: Callable[[HsmState], HsmState]) -> None:
+            if next(changes, None) is None:
+                raise errors.StorageFailed("the plug is pulled")
+            change(made)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(desk.vault, "change", pull)
+            with pytest.raises(errors.StorageFailed):
+                await act
         desk.restart()
         await desk.activate()
-        assert desk.vault.opened.so.failures == 1
-
-    async def never(_: object) -> bytes:
-        await asyncio.get_running_loop().create_future()
-        raise AssertionError("nobody answers")
 
     asyncio.run(go())
 
@@ -396,17 +423,21 @@ def test_a_reset_by_the_so_forgives_the_admins_failures(desk: Desk) -> None:
         got = desk.store.items.answer(Get(key=cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)), 0)
         records = cluster.records(cluster.records().read(ClusterRecord, got.item).instance)  # type: ignore[attr-defined]
         scope = guesses.scope(records, Role.USER, "alice", b"")
+        open_ = Open(bytes(16), int(desk.now))
         locked = LockRecord(failures=10, until=int(desk.now) + 900, succeeded=7)
         puts = (
             records.put(locked, guesses.UNREGISTERED, 0, scope=scope),
             records.put(HolderLockRecord(failures=40, last=int(desk.now)), guesses.HOLDER, 0, scope=scope),
+            records.put(AttemptsRecord(names=(b"n",), open=(open_,)), guesses.UNREGISTERED, 0, scope=scope),
+            records.put(AttemptsRecord(open=(open_,)), guesses.HOLDER, 0, scope=scope),
         )
         commit = Commit(client=bytes(16), session=bytes(16), sequence=1, issued_at=int(desk.now * 1000), changes=puts)
         desk.store.items.answer(commit, int(desk.now * 1000))
         reset = console.ResetAdmin(so_password=SO, admin="alice", password="reset password")
         await desk.ask(console.APPLIANCE_RESET_ADMIN, reset)
-        left = desk.store.items.storage.in_scope(guesses.TABLE, scope)
-        by_id = {item.key.id: item for item in left}
+        locks, attempts = (desk.store.items.storage.in_scope(table, scope) for table in guesses.CLEARED)
+        assert {records.read(AttemptsRecord, item).open for item in attempts} == {()}
+        by_id = {item.key.id: item for item in locks}
         assert records.read(LockRecord, by_id[guesses.UNREGISTERED]) == LockRecord(succeeded=7)
         assert records.read(HolderLockRecord, by_id[guesses.HOLDER]) == HolderLockRecord()
 

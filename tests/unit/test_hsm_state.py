@@ -138,22 +138,41 @@ def test_nothing_of_the_state_shows_itself() -> None:
 
 def test_a_right_password_takes_back_the_reserved_attempt() -> None:
     verifier = Verifier(password=kept("security officer"))
-    reserved = verifier.reserve("SO", NOW)
+    right, wrong = (derive(verifier.password.derivation(each)) for each in ("security officer", "something else"))
+    reserved = verifier.reserve("SO", NOW, right)
     assert reserved.failures == 1
-    asked = reserved.password.derivation("security officer")
-    assert reserved.settle("SO", derive(asked)) == verifier
+    assert reserved.settle(right) == verifier
+    settled = verifier.reserve("SO", NOW, wrong).settle(wrong)
     with pytest.raises(PasswordIncorrect, match="9 attempts left"):
-        reserved.settle("SO", derive(reserved.password.derivation("something else")))
+        settled.check_right("SO", wrong)
+
+
+def test_a_right_password_that_is_interrupted_again_and_again_counts_once_and_goes_through_a_lock() -> None:
+    verifier = Verifier(password=kept("security officer"))
+    right, *wrong = (
+        derive(verifier.password.derivation(each)) for each in ("security officer", *map("wrong {}".format, range(12)))
+    )
+    for _ in range(3 * limits.FAILURES_BEFORE_LOCK):
+        verifier = verifier.reserve("SO", NOW, right)
+    assert verifier.failures == 1
+    for each in wrong[: limits.FAILURES_BEFORE_LOCK - 1]:
+        verifier = verifier.reserve("SO", NOW, each)
+        if each != wrong[0]:  # that one was interrupted, and counts
+            verifier = verifier.settle(each)
+    with pytest.raises(PasswordLocked):
+        verifier.reserve("SO", NOW, wrong[-1])
+    verifier.check("SO", NOW)
+    assert verifier.reserve("SO", NOW, right).settle(right) == Verifier(password=verifier.password)
 
 
 @given(st.lists(st.integers(min_value=0, max_value=2 * limits.LOCK_SECONDS), max_size=60))
 def test_no_more_than_ten_guesses_in_any_lock_period(gaps: list[int]) -> None:
     verifier = Verifier(password=KeptPassword(argon2=QUICK, salt=bytes(16), verifier=bytes(32), public=b""))
-    now, guesses = NOW, []
+    now, guesses = NOW, list[int]()
     for gap in gaps:
         now += gap
         try:
-            verifier = verifier.reserve("SO", now)
+            verifier = verifier.reserve("SO", now, b"%032d" % len(guesses))
         except PasswordLocked:
             continue
         guesses.append(now)
@@ -168,7 +187,7 @@ def test_a_clock_that_goes_back_does_not_make_a_lock_last() -> None:
         locked_until=NOW + limits.LOCK_SECONDS,
     )
     with pytest.raises(PasswordLocked, match="900 s"):
-        verifier.reserve("SO", NOW - 10**9)
+        verifier.reserve("SO", NOW - 10**9, bytes(32))
 
 
 # --- channel epochs

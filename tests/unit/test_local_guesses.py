@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from lnh_common import codec, limits
 from lnh_common.errors import PasswordLocked, SealBroken
-from lnh_common.messages.hsm import Guess, Guessed
+from lnh_common.messages.hsm import Guess, GuessStep
 from lnh_services.hsm import guesses
-from lnh_services.hsm.guesses import Locks, Outcome
+from lnh_services.hsm.guesses import Locks
 from lnh_services.hsm.local_guesses import LocalGuesses
-from lnh_services.hsm.records import HolderLockRecord, LockRecord
+from lnh_services.hsm.lockout import Attempt, Open
+from lnh_services.hsm.records import AttemptsRecord, HolderLockRecord, LockRecord
 
 HOLDER, OTHER = b"abc", b"xyz"
 CLIENTS = [bytes([number]) * 16 for number in range(20)]
+NOW = 1_700_000_000
+THE_PASSWORD = b"the right guess."
 
 
 @pytest.fixture
@@ -24,72 +29,93 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "guesses.cbor"
 
 
-def attempt(kept: LocalGuesses, client: bytes, outcome: Outcome, holder: bytes = HOLDER) -> None:
-    named = os.urandom(16)
-    kept.note(Guess(holder=holder, client=client, attempt=named))
-    kept.note(Guess(holder=holder, client=client, attempt=named, ended=outcome.value))
+def note(kept: LocalGuesses, step: GuessStep, client: bytes, guess: bytes, name: bytes = b"") -> None:
+    name = name or os.urandom(16)
+    kept.note(Guess(holder=HOLDER, client=client, attempt=name, step=step, guess=guess), NOW)
+
+
+def fail(kept: LocalGuesses, client: bytes, holder: bytes = HOLDER) -> None:
+    tried = Guess(holder=holder, client=client, attempt=os.urandom(16), step=GuessStep.CHECK)
+    kept.note(tried, NOW)
+    guess = os.urandom(16)
+    for step in (GuessStep.BEGIN, GuessStep.WRONG):
+        kept.note(msgspec.structs.replace(tried, step=step, guess=guess), NOW)
 
 
 def test_right_passwords_cost_nothing_and_wrong_ones_spend_the_holders_budget_whoever_guesses(path: Path) -> None:
     kept = LocalGuesses(path)
     for _ in range(3 * limits.FAILURES_BEFORE_LOCK):
-        attempt(kept, CLIENTS[0], Outcome.RIGHT)
-        attempt(kept, CLIENTS[0], Outcome.NOT_MADE)
+        note(kept, GuessStep.BEGIN, CLIENTS[0], THE_PASSWORD)
+        note(kept, GuessStep.RIGHT, CLIENTS[0], THE_PASSWORD)
     for client in CLIENTS[: limits.FAILURES_BEFORE_LOCK]:
-        attempt(kept, client, Outcome.WRONG)
-    with pytest.raises(PasswordLocked, match="read-only"):
-        attempt(kept, CLIENTS[-1], Outcome.RIGHT)
-    attempt(kept, CLIENTS[-1], Outcome.RIGHT, OTHER)
+        fail(kept, client)
+    for step in (GuessStep.CHECK, GuessStep.BEGIN):
+        with pytest.raises(PasswordLocked, match="read-only"):
+            note(kept, step, CLIENTS[-1], THE_PASSWORD)
+    fail(kept, CLIENTS[-1], OTHER)
 
 
-def test_an_attempt_is_on_disk_before_it_is_made_and_a_restart_gives_no_new_budget(path: Path) -> None:
-    for _ in range(limits.FAILURES_BEFORE_LOCK):
-        guess = Guess(holder=HOLDER, client=CLIENTS[0], attempt=os.urandom(16))
-        LocalGuesses(path).note(guess)  # and then the process died
+def test_a_guess_is_on_disk_before_it_is_compared_and_a_restart_gives_no_new_budget(path: Path) -> None:
+    for number in range(limits.FAILURES_BEFORE_LOCK):
+        note(LocalGuesses(path), GuessStep.BEGIN, CLIENTS[0], b"%016d" % number)  # and then the process died
     with pytest.raises(PasswordLocked):
-        LocalGuesses(path).note(Guess(holder=HOLDER, client=CLIENTS[0], attempt=os.urandom(16)))
-    LocalGuesses(path).note(guess)  # the same attempt as before: counted already
+        note(LocalGuesses(path), GuessStep.BEGIN, CLIENTS[0], os.urandom(16))
+    note(LocalGuesses(path), GuessStep.CHECK, CLIENTS[0], bytes(16))  # it may be one of them
+    note(
+        LocalGuesses(path), GuessStep.BEGIN, CLIENTS[1], b"%016d" % number
+    )  # the same guess as before: counted already
 
 
-def test_what_the_cluster_was_told_is_owed_no_more(path: Path) -> None:
+def test_right_passwords_that_are_interrupted_are_one_guess_of_whichever_clients_and_the_next_takes_it_back(
+    path: Path,
+) -> None:
+    for client in CLIENTS:
+        for _ in range(limits.FAILURES_BEFORE_LOCK):
+            note(LocalGuesses(path), GuessStep.BEGIN, client, THE_PASSWORD)
+    assert [each.failures for each in LocalGuesses(path).all()] == [1]
+    note(LocalGuesses(path), GuessStep.RIGHT, CLIENTS[5], THE_PASSWORD)
+    assert LocalGuesses(path).all() == ()
+
+
+def test_what_the_cluster_was_told_is_owed_no_more_and_what_came_meanwhile_is(path: Path) -> None:
     kept = LocalGuesses(path)
     for _ in range(4):
-        attempt(kept, CLIENTS[0], Outcome.WRONG)
-    attempt(kept, CLIENTS[1], Outcome.WRONG)
+        fail(kept, CLIENTS[0])
+    note(kept, GuessStep.BEGIN, CLIENTS[0], THE_PASSWORD)
+    fail(kept, CLIENTS[1])
     owed = kept.all()
-    assert [(each.client, each.failures, len(each.attempts)) for each in owed] == [
-        (CLIENTS[0], 4, 4),
-        (CLIENTS[1], 1, 1),
+    assert [(each.client, each.failures, len(each.attempts), len(each.open)) for each in owed] == [
+        (CLIENTS[0], 5, 4, 1),
+        (CLIENTS[1], 1, 1, 0),
     ]
-    attempt(kept, CLIENTS[0], Outcome.WRONG)  # meanwhile
+    note(kept, GuessStep.RIGHT, CLIENTS[0], THE_PASSWORD)
+    fail(kept, CLIENTS[0])
     for told in owed:
         kept.told(told)
     (left,) = LocalGuesses(path).all()
-    assert (left.client, left.failures) == (CLIENTS[0], 1)
+    assert (left.client, left.failures, len(left.attempts)) == (CLIENTS[0], 1, 1)
     assert left.attempts[0] not in owed[0].attempts
 
 
-def test_an_attempt_that_comes_again_is_counted_once_and_taken_back_once(path: Path) -> None:
+def test_a_message_that_comes_again_is_counted_once(path: Path) -> None:
     kept = LocalGuesses(path)
-    begins = Guess(holder=HOLDER, client=CLIENTS[0], attempt=bytes(16))
     for _ in range(3 * limits.FAILURES_BEFORE_LOCK):
-        kept.note(begins)
-    attempt(kept, CLIENTS[0], Outcome.WRONG)
+        note(kept, GuessStep.BEGIN, CLIENTS[0], b"wrong".ljust(16), bytes(16))
+        note(kept, GuessStep.WRONG, CLIENTS[0], b"wrong".ljust(16), bytes(16))
+    fail(kept, CLIENTS[0])
     assert kept.all()[0].failures == 2
-    for _ in range(3):
-        kept.note(Guess(holder=HOLDER, client=CLIENTS[0], attempt=bytes(16), ended=Outcome.RIGHT.value))
-    assert kept.all()[0].failures == 1
 
 
-def test_a_file_without_names_is_read(path: Path) -> None:
-    """As version 0.1 wrote it."""
-    path.write_bytes(codec.encode([[HOLDER, CLIENTS[0], 3]]))
+@pytest.mark.parametrize(("kept", "owed"), [([3], 3), ([2, [b"n" * 16]], 2)])
+def test_a_file_of_an_earlier_version_is_read(path: Path, kept: list[Any], owed: int) -> None:
+    """Without names as 0.1 wrote it; without open guesses, where all that counted had names."""
+    path.write_bytes(codec.encode([[HOLDER, CLIENTS[0], *kept]]))
     path.chmod(0o600)
-    kept = LocalGuesses(path)
-    (owed,) = kept.all()
-    assert owed == Guessed(holder=HOLDER, client=CLIENTS[0], failures=3)
-    kept.told(owed)
-    assert kept.all() == ()
+    local = LocalGuesses(path)
+    (told,) = local.all()
+    assert (told.holder, told.client, told.failures, told.open) == (HOLDER, CLIENTS[0], owed, ())
+    local.told(told)
+    assert local.all() == ()
 
 
 def test_merged_failures_lock_the_pair_as_if_they_had_been_counted_everywhere() -> None:
@@ -98,17 +124,22 @@ def test_merged_failures_lock_the_pair_as_if_they_had_been_counted_everywhere() 
     assert (counted.pair.failures, counted.pair.succeeded) == (10, 7)
     assert counted.holder == HolderLockRecord(failures=11, last=1000)
     with pytest.raises(PasswordLocked):
-        guesses.reserve(Locks(counted.pair, counted.holder), 1001, b"another")
+        guesses.reserve(counted, Attempt(b"another", b"another"), 1001)
 
 
 def test_what_was_counted_on_a_read_only_member_and_by_the_cluster_is_one_failure() -> None:
     """A client tries one member, hears nothing, and tries another: whichever of them counts for itself."""
-    pair, holder = LockRecord(failures=1, until=1500), HolderLockRecord(failures=1, last=1000)
-    before = Locks(pair, holder, registered=True, known=(b"both",))
-    counted = guesses.merged(before, 2, 1000, (b"both", b"here"))
-    assert (counted.pair.failures, counted.known) == (2, (b"both", b"here"))
-    assert counted.holder is not None
-    assert counted.holder.failures == 2
+    before = Locks(
+        LockRecord(failures=2, until=1500),
+        HolderLockRecord(failures=2, last=1000),
+        of_pair=AttemptsRecord(names=(b"both",), open=(Open(b"open at both", 900),)),
+        of_holder=AttemptsRecord(open=(Open(b"open at both", 900),)),
+    )
+    here = (Open(b"open at both", 950), Open(b"open here", 950))
+    counted = guesses.merged(before, 4, 1000, (b"both", b"here"), here)
+    assert counted.of_pair.names == (b"both", b"here")
+    assert [each.guess for each in counted.of_pair.open] == [b"open at both", b"open here"]
+    assert (counted.pair.failures, counted.holder.failures) == (4, 4)
 
 
 def test_failures_that_were_forgiven_meanwhile_do_not_count_again() -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from lnh_common import errors, limits, wire
 from lnh_common.channel import SessionKeys
-from lnh_common.messages import session
+from lnh_common.messages import hsm, session, store
+from lnh_common.messages.hsm import GuessStep
 from lnh_common.messages.session import Credential, Login, Role
 from lnh_services.hsm import guesses
 from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.local_guesses import LocalGuesses
 from lnh_services.hsm.operations import passwords
 from lnh_services.hsm.records import HolderLockRecord, LockRecord
+from lnh_services.hsm.steps import Ask, Deadline, Peer
 from models.worker import ADMIN_PASSWORD, Client, World
 
 WRONG = Credential(role=Role.USER, name="admin", password="not this one")
@@ -42,6 +47,50 @@ def attempt(client: Client, *given: Credential) -> Sent:
 def answer(client: Client, sent: Sent) -> Any:
     """What the client's member answers to these frames, now."""
     return client.open(session.LOGIN, *sent, client.world.serve(client.worker, sent[0]))
+
+
+def interrupt(world: World, client: Client, sent: Sent, at: Callable[[Ask], bool]) -> bool:
+    """A worker is killed where it would ask this; False when it had answered by then."""
+    frames, _ = sent
+    header = wire.Header.parse(frames[0])
+    steps = client.worker.serve(header, frames[1], frames[2], Deadline(world.now + 10), forwarded=False)
+    client.worker = world.worker()
+    try:
+        asked = steps.send(None)
+        while True:
+            assert isinstance(asked, Ask), "nothing here is slow work"
+            if at(asked):
+                return True
+            try:
+                answered = world.answer(asked)
+            except errors.LnhError as error:
+                asked = steps.throw(error)
+            else:
+                asked = steps.send(answered if asked.waits else None)
+    except StopIteration:
+        return False
+
+
+def derives(asked: Ask) -> bool:
+    return asked.peer is Peer.ARGON2
+
+
+def has_compared(asked: Ask) -> bool:
+    """Wrong passwords: before anything is told, it is recorded."""
+    return asked.operation is hsm.AUDIT
+
+
+def commits(asked: Ask) -> bool:
+    return isinstance(asked.message, store.Commit)
+
+
+def commits_again() -> Callable[[Ask], bool]:
+    made = itertools.count()
+    return lambda asked: commits(asked) and next(made) == 1
+
+
+def ends_here(asked: Ask) -> bool:
+    return isinstance(asked.message, hsm.Guess) and asked.message.step in (GuessStep.RIGHT, GuessStep.WRONG)
 
 
 def failures(world: World, client: Client) -> tuple[int, int]:
@@ -121,3 +170,58 @@ def test_a_read_only_member_that_has_not_heard_of_the_attempt_yet_counts_it_and_
     world.run(passwords.merge(client.worker))
     assert failures(world, client) == (1, 1)
     assert world.guesses.all() == ()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["new messages", "the same message"])
+def test_right_passwords_that_faults_interrupt_anywhere_lock_nobody_out(
+    world: World, client: Client, *, again: bool
+) -> None:
+    """Many more than failures are allowed, without one that succeeded in between."""
+    before = failures(world, client)
+    sent = attempt(client, RIGHT)
+
+    def interrupted(at: Callable[[Ask], bool]) -> None:
+        assert interrupt(world, client, sent if again else attempt(client, RIGHT), at)
+        world.now += 1
+
+    for at in (derives, commits):
+        for _ in range(2 * limits.FAILURES_BEFORE_DELAY):
+            interrupted(at)
+    assert failures(world, client) == before
+    interrupted(commits_again())
+    for _ in range(2 * limits.FAILURES_BEFORE_DELAY):
+        interrupted(commits)  # the guess is written down by now, so this is its end
+    assert failures(world, client) == (before[0] + 1, before[1] + 1)
+    answer(client, sent if again else attempt(client, RIGHT))
+    assert failures(world, client) == before
+
+
+def test_wrong_passwords_that_faults_interrupt_count_each_and_the_same_one_once(world: World, client: Client) -> None:
+    """Whoever had the fault made may have seen the answer."""
+    for number in range(limits.FAILURES_BEFORE_LOCK):
+        wrong = replace(WRONG, password=f"not this one {number}")
+        for _ in range(2):
+            assert interrupt(world, client, attempt(client, wrong), has_compared)
+        assert interrupt(world, client, attempt(client, replace(WRONG, password="not compared")), derives)
+    assert failures(world, client) == (limits.FAILURES_BEFORE_LOCK, limits.FAILURES_BEFORE_LOCK)
+    with pytest.raises(errors.Busy):
+        answer(client, attempt(client, RIGHT))
+    world.now += limits.ATTEMPT_SECONDS
+    for _ in range(2):
+        with pytest.raises(errors.PasswordLocked):
+            answer(client, attempt(client, RIGHT))
+    world.now += limits.LOCK_SECONDS - limits.ATTEMPT_SECONDS
+    answer(client, attempt(client, RIGHT))
+
+
+def test_a_read_only_member_takes_interrupted_right_passwords_for_one_guess_too(world: World, client: Client) -> None:
+    before = failures(world, client)
+    world.read_only = True
+    for _ in range(2 * limits.FAILURES_BEFORE_LOCK):
+        assert interrupt(world, client, attempt(client, RIGHT), ends_here)
+    assert world.guesses is not None
+    assert [each.failures for each in world.guesses.all()] == [1]
+    answer(client, attempt(client, RIGHT))
+    assert world.guesses.all() == ()
+    world.read_only = False
+    assert failures(world, client) == before

@@ -191,29 +191,46 @@ ADMIT: Final = operation("hsm.admit", Admit, Admitted, effect=Effect.WRITE)
 DEPART: Final = operation("hsm.depart", Depart, Empty, effect=Effect.WRITE)
 
 
+class GuessStep(str, enum.Enum):
+    """Where an attempt at a password is."""
+
+    CHECK = "check"  # whether there is any use in an Argon2id
+    BEGIN = "begin"  # its guess is about to be compared
+    WRONG = "wrong"
+    RIGHT = "right"
+
+
 class Guess(Message):
-    """An attempt at a password on a member that is read-only, or how it ended.
+    """One step of an attempt at a password on a member that is read-only.
 
     Args:
         holder: the scope of the role holder's locks.
         client: 16 bytes; zeros for one that is not registered.
         attempt: its name (`guesses.attempt`).
-        ended: empty before it is made; then what `guesses.Outcome` says.
+        guess: what it tries (`guesses.guess`); zeros where that is not known yet.
     """
 
     holder: Annotated[bytes, msgspec.Meta(max_length=16)]
     client: Id16
     attempt: Id16
-    ended: Annotated[str, msgspec.Meta(max_length=16)] = ""
+    step: GuessStep
+    guess: Id16 = bytes(16)
 
 
 class Guessed(Message):
-    """Failed attempts of one (holder, client) that the cluster does not know of yet, and their names."""
+    """Failures of one (holder, client) that the cluster does not know of yet.
+
+    Args:
+        failures: how many, open guesses among them.
+        attempts: names of those that ended wrong.
+        open: guesses that have not ended, each with the UTC second at which it began.
+    """
 
     holder: bytes
     client: Id16
     failures: Annotated[int, msgspec.Meta(ge=0)]
     attempts: tuple[bytes, ...] = ()
+    open: tuple[tuple[bytes, int], ...] = ()
 
 
 class AllGuessed(Message):

@@ -12,7 +12,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
@@ -271,12 +270,14 @@ class Console:
     async def _attempt(
         self, role: str, verifier: Verifier, password: str, kept: Callable[[HsmState, Verifier], HsmState]
     ) -> None:
-        """One attempt at a password, counted before it is made; `kept` is the state with the verifier as it then is."""
-        reserved = verifier.reserve(role, int(self._clock()))
+        """One attempt at a password, counted before it is compared; `kept` is the state with such a verifier."""
+        verifier.check(role, int(self._clock()))
+        derived = await self._derive(verifier.password.derivation(password))
+        reserved = verifier.reserve(role, int(self._clock()), derived)
         self._vault.change(lambda state: kept(state, reserved))
-        derived = await self._derive(reserved.password.derivation(password))
-        settled = reserved.settle(role, derived)
+        settled = reserved.settle(derived)
         self._vault.change(lambda state: kept(state, settled))
+        settled.check_right(role, derived)
 
     # --- the appliance
 
@@ -592,15 +593,23 @@ class Console:
     async def _forgive(self, cluster: Cluster, records: Records, admin: str) -> None:
         """No failed login of this admin counts any more."""
         scope = guesses.scope(records, Role.USER, admin, b"")
-        for _ in range(_FORGIVE_TRIES):
-            locks = store.Scan(table=guesses.TABLE, scope=scope, limit=guesses.CLEARED_AT_ONCE, body=True)
-            found = await answers.fetch_page(self._store, locks, STORE_SECONDS)
-            changes = tuple(guesses.clear(records, found.items))
-            if not changes:
-                return
-            with suppress(VersionConflict):  # somebody is guessing just now
-                await self._commit(cluster, records, changes)
-        raise Busy(f"the password of {admin} is reset; its failed logins are not, for somebody goes on guessing")
+        for table in guesses.CLEARED:
+            scan, tries = guesses.of_scope(table, scope), _FORGIVE_TRIES
+            while True:
+                found = await answers.fetch_page(self._store, scan, STORE_SECONDS)
+                try:
+                    if changes := guesses.clear(records, found.items):
+                        await self._commit(cluster, records, tuple(changes))
+                except VersionConflict:  # somebody is guessing just now
+                    tries -= 1
+                    if not tries:
+                        raise Busy(
+                            f"{admin}'s password is reset, its failures are not: somebody goes on guessing"
+                        ) from None
+                    continue
+                if not found.more:
+                    break
+                scan = replace(scan, after=found.items[-1].key.id)
 
     async def _commit(self, cluster: Cluster, records: Records, changes: tuple[store.Change, ...]) -> None:
         commit = store.Commit(

@@ -280,7 +280,7 @@ class Core:
             self._damage.note(cluster.member, told.cause)
 
     async def _on_guess(self, call: Call, guess: Guess) -> Empty:
-        self._guesses.note(guess)
+        self._guesses.note(guess, int(time.time()))
         return Empty()
 
     async def _on_guessed(self, call: Call, request: Empty) -> AllGuessed:

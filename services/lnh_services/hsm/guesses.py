@@ -1,29 +1,29 @@
 """How often a password may be guessed, and when again. Pure: the time is passed in, the caller stores the records.
 
-An attempt is written down as failed before Argon2id runs, and taken back when it succeeds; so however many come at
-once, through however many members, no more are made than these rules allow. They are counted twice:
+`lockout.py` says what counts and why. Here are the two places that all members see:
 
 - by pair, of a client and whom it says it is: ten failures lock the pair for a quarter of an hour;
 - by role holder, over all clients: from the twentieth failure on the next attempt waits, twice as long each time, up to
   an hour. A failure is forgiven an hour after the last.
 
+An attempt goes through `check` (is it worth an Argon2id?), Argon2id, `reserve` (its guess is written down as failed),
+the comparison, and `end` (the failure stays, or is taken back). However many come at once, through however many
+members, no more guesses are compared than these rules allow.
+
 A client that succeeded within the last thirty days is counted by its own pair alone, so that others' guessing does not
 keep it out; those who are not registered are many under one name, and are never such a client.
 
-Where the limit is reached only because of attempts that are under way, the next is Busy: it waits, by trying again, for
+Where the limit is reached only because of guesses that began just now, the next is Busy: it waits, by trying again, for
 theirs to end. What is locked or delayed is refused at once and told for how long: an answer held back for an hour helps
-nobody. An attempt of which nothing is heard for a minute has failed.
+nobody.
 
-An attempt has a name (`attempt`), made of all that the client sent: a request that comes again, because no answer came
-in time or its member was lost, is the same attempt, at the same password, and is counted once. It is checked again all
-the same, also where nothing else would be: nobody learns anything from it that the first one did not tell.
-
-All records of one holder are in one scope of the table, so that whoever resets its password finds them.
+All records of one holder are in one scope of their tables, so that whoever resets its password finds them. Version 0.1
+reads and writes the locks and knows of no open guesses. So they are among the failures that it reads, and those that
+its right login forgave count here until they expire, or a right login through a member of now.
 """
 
 from __future__ import annotations
 
-import enum
 import hmac
 from typing import Final, NamedTuple
 
@@ -32,15 +32,16 @@ from msgspec.structs import replace
 from lnh_common import codec, limits
 from lnh_common.errors import Busy, PasswordLocked
 from lnh_common.messages.session import Credential, Role
-from lnh_common.messages.store import Item, Put
-from lnh_services.hsm.records import TABLES, HolderLockRecord, LockRecord, Records
+from lnh_common.messages.store import Item, Put, Scan
+from lnh_services.hsm.lockout import NAME_BYTES, Attempt, Open, Tally
+from lnh_services.hsm.records import TABLES, AttemptsRecord, HolderLockRecord, LockRecord, Record, Records
 
 UNREGISTERED: Final = bytes(16)
-HOLDER: Final = b"holder"  # the id of the one record that counts over all clients
-TABLE: Final = TABLES[LockRecord]
-_KNOWN: Final = limits.FAILURES_BEFORE_LOCK  # the last attempts of a pair that are known by name: all that may count
-_ATTEMPT_BYTES: Final = 16
-CLEARED_AT_ONCE: Final = 2048  # pairs of one holder, in one commit
+HOLDER: Final = b"holder"  # the id of the records that count over all clients
+CLEARED: Final = (TABLES[LockRecord], TABLES[AttemptsRecord])  # tables of what a reset forgives
+CLEARED_AT_ONCE: Final = 1024  # pairs of one holder, in one commit
+COME_AGAIN: Final = 1  # seconds; guesses end within a moment of their beginning
+_OPEN_OVER_ALL: Final = limits.FAILURES_BEFORE_DELAY
 # A scope has a part of the hash only, so that made-up names cannot fill the store; the key keeps anybody from
 # finding a name that shares another's.
 _SCOPE_BYTES: Final = 3
@@ -60,7 +61,17 @@ def attempt(records: Records, signed: bytes, given: Credential) -> bytes:
         given: which of its credentials is tried.
     """
     covered = codec.encode(["attempt", signed, given.role.value, given.name, given.keyring, given.password])
-    return hmac.digest(records.key, covered, "sha256")[:_ATTEMPT_BYTES]
+    return hmac.digest(records.key, covered, "sha256")[:NAME_BYTES]
+
+
+def guess(records: Records, given: Credential, derived: bytes) -> bytes:
+    """What names a guess: the same for the same password of a holder, until its salt is another one.
+
+    Args:
+        derived: what Argon2id made of the password, so that nobody can look for it any cheaper.
+    """
+    covered = codec.encode(["guess", given.role.value, given.name, given.keyring, derived])
+    return hmac.digest(records.key, covered, "sha256")[:NAME_BYTES]
 
 
 class Locks(NamedTuple):
@@ -68,120 +79,121 @@ class Locks(NamedTuple):
 
     Args:
         registered: whether the client is one.
-        known: the pair's attempts that were counted last, by name.
+        of_pair, of_holder: their attempts one by one.
     """
 
     pair: LockRecord = LockRecord()
     holder: HolderLockRecord = HolderLockRecord()
     registered: bool = False
-    known: tuple[bytes, ...] = ()
+    of_pair: AttemptsRecord = AttemptsRecord()
+    of_holder: AttemptsRecord = AttemptsRecord()
 
     def is_trusted(self, now: int) -> bool:
         """Whether the client succeeded lately, so that others' failures are no concern of it."""
         return self.registered and self.pair.succeeded > 0 and now - self.pair.succeeded < limits.SUCCEEDED_LATELY
 
+    def tally(self, now: int) -> Tally:
+        """What counts against the pair."""
+        tally = Tally.of(self.pair.failures, self.of_pair.open, self.of_pair.names)
+        return (tally if now < self.pair.until else tally._replace(wrong=0)).expired(now)
 
-class Outcome(enum.Enum):
-    """How an attempt ended."""
+    def over_all(self, now: int) -> Tally:
+        """What counts against the holder over all clients: the oldest are forgiven first."""
+        gone = max(0, now - self.holder.last) // limits.FORGIVEN_AFTER
+        tally = Tally.of(self.holder.failures, self.of_holder.open)
+        left = max(0, tally.failures - gone)
+        return Tally(max(0, left - len(tally.open)), tally.open[-left:] if left else ())
 
-    RIGHT = "right"
-    WRONG = "wrong"
-    NOT_MADE = "not made"
+    def counting(self, tally: Tally, **lock: int) -> Locks:
+        """These with another tally of the pair, and other fields of its lock."""
+        return self._replace(
+            pair=replace(self.pair, failures=tally.failures, **lock),
+            of_pair=AttemptsRecord(names=tally.names, open=tally.open),
+        )
+
+    def counting_over_all(self, tally: Tally, last: int) -> Locks:
+        """These with another tally of the holder, whose last attempt began then."""
+        tally = tally.bounded(_OPEN_OVER_ALL)
+        return self._replace(
+            holder=replace(self.holder, failures=tally.failures, last=last),
+            of_holder=AttemptsRecord(open=tally.open),
+        )
 
 
-class Counted(NamedTuple):
-    """The records to store; `holder` is None where it stays as it was."""
-
-    pair: LockRecord
-    holder: HolderLockRecord | None
-    known: tuple[bytes, ...]
-
-
-def is_counted(locks: Locks, named: bytes) -> bool:
-    """Whether this attempt was counted before: it is to be made again, and neither reserved nor ended."""
-    return named in locks.known
-
-
-def reserve(locks: Locks, now: int, named: bytes) -> Counted:
-    """Count an attempt as failed; store what this answers before the attempt is made.
+def check(locks: Locks, now: int, name: bytes) -> None:
+    """Refuse an attempt that would be refused whatever it guesses, before anything is spent on it.
 
     Args:
         now: UTC seconds.
-        named: the attempt.
+        name: of the attempt.
 
-    Raises PasswordLocked, saying for how many seconds; Busy while attempts under way may still turn out right.
+    Raises PasswordLocked, saying for how many seconds; Busy while others may still turn out right.
     """
-    pair, holder = locks.pair, locks.holder
-    failures = pair.failures if now < pair.until else 0
-    running = _running(pair.running, pair.begun, now)
-    if failures >= limits.FAILURES_BEFORE_LOCK:
-        if running:
-            raise Busy(f"{running} logins of this client to this role are under way")
-        raise _locked(f"{failures} failed logins; locked", pair.until - now, limits.LOCK_SECONDS)
-    counted = LockRecord(
-        failures=failures + 1,
-        until=now + limits.LOCK_SECONDS,
-        succeeded=pair.succeeded,
-        running=running + 1,
-        begun=now,
-    )
-    known = _with(locks.known, (named,))
+    tally = locks.tally(now)
+    if name in tally.names or tally.open:
+        return  # it was answered before, or its guess may be one that is open
+    _check_pair(locks, tally, now)
+    if not locks.is_trusted(now) and not locks.over_all(now).open:
+        _check_holder(locks, locks.over_all(now), now)
+
+
+def is_counted(locks: Locks, attempt: Attempt, now: int) -> bool:
+    """Whether this attempt, or its guess, was counted before: it may be compared again, and counts no more."""
+    tally = locks.tally(now)
+    return tally.has_ended(attempt) or tally.is_open(attempt.guess)
+
+
+def reserve(locks: Locks, attempt: Attempt, now: int) -> Locks:
+    """Count an attempt as failed; store what this answers before its guess is compared.
+
+    Raises PasswordLocked, saying for how many seconds; Busy while others may still turn out right.
+    """
+    if is_counted(locks, attempt, now):
+        return locks
+    tally, over_all = locks.tally(now), locks.over_all(now)
+    _check_pair(locks, tally, now)
+    counted = locks.counting(tally.begin(attempt, now), until=now + limits.LOCK_SECONDS)
+    if locks.is_trusted(now) or over_all.is_open(attempt.guess):
+        return counted
+    _check_holder(locks, over_all, now)
+    return counted.counting_over_all(over_all.begin(attempt, now), now)
+
+
+def end(locks: Locks, attempt: Attempt, now: int, *, right: bool) -> Locks:
+    """What is left when an attempt has ended; `locks` are as they are now.
+
+    A right one forgives the pair's failures of before; of what counts over all clients it takes back its own guess.
+    """
+    tally, over_all = locks.tally(now), locks.over_all(now)
+    if right:
+        succeeded = now if locks.registered else 0
+        left = locks.counting(tally.forgiven(attempt), succeeded=succeeded, running=0)
+        if not over_all.is_open(attempt.guess):
+            return left
+        return left.counting_over_all(over_all.right_one(attempt), locks.holder.last)
+    if tally.has_ended(attempt):
+        return locks
+    left = locks.counting(tally.wrong_one(attempt))
     if locks.is_trusted(now):
-        return Counted(counted, None, known)
-    over_all = _left(holder, now)
-    running = _running(holder.running, holder.last, now)
-    wait = min(holder.last, now) + delay(over_all) - now
-    if wait > 0:
-        if running:
-            raise Busy(f"{running} logins to this role are under way")
-        raise _locked(f"{over_all} failed logins of this role from all clients; delayed", wait, limits.DELAY_MAX)
-    return Counted(counted, HolderLockRecord(failures=over_all + 1, last=now, running=running + 1), known)
+        return left
+    return left.counting_over_all(over_all.wrong_one(attempt._replace(name=b"")), locks.holder.last)
 
 
-def end(locks: Locks, outcome: Outcome, now: int, named: bytes, *, over_all: bool) -> Counted:
-    """An attempt that was reserved has ended.
-
-    Args:
-        locks: as they are now.
-        named: the attempt.
-        over_all: whether it was counted over all clients too.
-
-    A right one forgives the pair's failures, but those of others stay; attempts under way stay counted.
-    """
-    pair, holder = locks.pair, locks.holder
-    running = max(0, pair.running - 1)
-    failures = {
-        Outcome.RIGHT: running,
-        Outcome.WRONG: pair.failures,
-        Outcome.NOT_MADE: max(0, pair.failures - 1),
-    }[outcome]
-    succeeded = now if outcome is Outcome.RIGHT else pair.succeeded
-    known = locks.known if outcome is Outcome.WRONG else tuple(each for each in locks.known if each != named)
-    left = replace(pair, failures=failures, succeeded=succeeded, running=running)
-    if not over_all:
-        return Counted(left, None, known)
-    taken_back = 0 if outcome is Outcome.WRONG else 1
-    return Counted(
-        left,
-        HolderLockRecord(
-            failures=max(0, _left(holder, now) - taken_back), last=holder.last, running=max(0, holder.running - 1)
-        ),
-        known,
-    )
-
-
-def merged(locks: Locks, failures: int, now: int, attempts: tuple[bytes, ...] = ()) -> Counted:
+def merged(locks: Locks, failures: int, now: int, names: tuple[bytes, ...] = (), open_: tuple[Open, ...] = ()) -> Locks:
     """Failures on a member that was read-only are counted where all members see them.
 
     Args:
-        attempts: the last of them by name: what was counted elsewhere too is one failure.
+        names: the last of them that ended wrong: what was counted elsewhere too is one failure.
+        open_: those among them that have not ended.
     """
-    pair, holder = locks.pair, locks.holder
-    before = pair.failures if now < pair.until else 0
-    failures = max(0, failures - sum(is_counted(locks, each) for each in attempts))
-    counted = replace(pair, failures=before + failures, until=now + limits.LOCK_SECONDS)
-    over_all = replace(holder, failures=_left(holder, now) + failures, last=now)
-    return Counted(counted, over_all, _with(locks.known, attempts))
+    tally, over_all = locks.tally(now), locks.over_all(now)
+    new = tuple(name for name in names if name not in tally.names)
+    begun = tuple(each for each in open_ if not tally.is_open(each.guess))
+    wrong = max(0, failures - len(open_) - (len(names) - len(new)))
+    last = (*tally.names, *new)[-limits.FAILURES_BEFORE_LOCK :]
+    counted = locks.counting(Tally(tally.wrong + wrong, (*tally.open, *begun), last), until=now + limits.LOCK_SECONDS)
+    more = tuple(each for each in begun if not over_all.is_open(each.guess))
+    return counted.counting_over_all(Tally(over_all.wrong + wrong, (*over_all.open, *more)), now)
 
 
 def delay(failures: int) -> int:
@@ -190,39 +202,58 @@ def delay(failures: int) -> int:
     return 0 if beyond < 0 else min(limits.DELAY_MAX, 1 << min(beyond, 32))
 
 
+def of_scope(table: str, scope: bytes) -> Scan:
+    """The first page of a holder's records in a table of `CLEARED`."""
+    return Scan(table=table, scope=scope, limit=CLEARED_AT_ONCE, body=True)
+
+
 def clear(records: Records, items: tuple[Item, ...]) -> list[Put]:
-    """The changes that forget every failure of a holder, from the items of its scope: none where there is nothing to
-    forget. Raises SealBroken.
+    """The changes that forget every failure of a holder, from items of its scope in `CLEARED`: none where there is
+    nothing to forget. Raises SealBroken.
     """
     changes = []
     for item in items:
-        record: LockRecord | HolderLockRecord
-        old: LockRecord | HolderLockRecord
-        if item.key.id == HOLDER:
+        old: Record
+        record: Record
+        if item.key.table == TABLES[AttemptsRecord]:
+            attempts = old = records.read(AttemptsRecord, item)
+            record = replace(attempts, open=())
+        elif item.key.id == HOLDER:
             old, record = records.read(HolderLockRecord, item), HolderLockRecord()
         else:
-            old = records.read(LockRecord, item)
-            record = LockRecord(succeeded=old.succeeded)
-        if old.failures:
+            lock = old = records.read(LockRecord, item)
+            record = LockRecord(succeeded=lock.succeeded) if lock.failures else lock
+        if old != record:
             changes.append(records.put(record, item.key.id, item.version, scope=item.key.scope))
     return changes
 
 
-def _with(known: tuple[bytes, ...], more: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    return (*(each for each in known if each not in more), *more)[-_KNOWN:]
+def _check_pair(locks: Locks, tally: Tally, now: int) -> None:
+    failures = tally.failures
+    if failures < limits.FAILURES_BEFORE_LOCK:
+        return
+    if running := _running(tally, locks.pair.running, locks.pair.begun, now):
+        raise Busy(f"{running} logins of this client to this role are under way", {"seconds": COME_AGAIN})
+    raise _locked(f"{failures} failed logins; locked", locks.pair.until - now, limits.LOCK_SECONDS)
 
 
-def _running(running: int, begun: int, now: int) -> int:
-    """How many attempts are under way; one of which nothing was heard for long has failed."""
-    return running if abs(now - begun) < limits.ATTEMPT_SECONDS else 0
+def _check_holder(locks: Locks, over_all: Tally, now: int) -> None:
+    failures, last = over_all.failures, locks.holder.last
+    wait = min(last, now) + delay(failures) - now
+    if wait <= 0:
+        return
+    if running := _running(over_all, locks.holder.running, last, now):
+        raise Busy(f"{running} logins to this role are under way", {"seconds": COME_AGAIN})
+    raise _locked(f"{failures} failed logins of this role from all clients; delayed", wait, limits.DELAY_MAX)
 
 
-def _left(holder: HolderLockRecord, now: int) -> int:
-    """Failures over all clients that are not forgiven yet."""
-    return max(0, holder.failures - max(0, now - holder.last) // limits.FORGIVEN_AFTER)
+def _running(tally: Tally, running: int, begun: int, now: int) -> int:
+    """How many attempts may be under way, those of a member of version 0.1 among them."""
+    here = sum(abs(now - each.begun) < limits.ATTEMPT_SECONDS for each in tally.open)
+    return here + (running if abs(now - begun) < limits.ATTEMPT_SECONDS else 0)
 
 
 def _locked(what: str, seconds: int, at_most: int) -> PasswordLocked:
     # A clock that went back must not lock for longer than a lock lasts.
-    seconds = min(seconds, at_most)
+    seconds = max(1, min(seconds, at_most))
     return PasswordLocked(f"{what} for another {seconds} s", {"seconds": seconds})

@@ -23,6 +23,7 @@ from lnh_common.messages.backup import Run, Schedule
 from lnh_common.messages.base import Message
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import Item, Key, Put, Require
+from lnh_services.hsm.lockout import Open
 
 FORMAT: Final = "lnh-record-1"
 _TAG_BYTES: Final = 16
@@ -133,9 +134,10 @@ class PolicyRecord(Record):
 
 
 class LockRecord(Record):
-    """Failed logins of one (client, role holder) pair, and those under way, which count as failed until they end.
+    """Failed logins of one (client, role holder) pair, those that have not ended among them.
 
-    Times are UTC seconds: until when it is locked, of the last success, of the last beginning.
+    Times are UTC seconds: until when they count, and of the last success. `running` of them, the last of which began at
+    `begun`, are under way at members of version 0.1; others are known one by one (`AttemptsRecord`).
     """
 
     failures: int = 0
@@ -146,16 +148,18 @@ class LockRecord(Record):
 
 
 class AttemptsRecord(Record):
-    """Which attempts of a pair were counted last, oldest first: `guesses.attempt` names them.
+    """Attempts of a pair, or of a holder over all clients, one by one (`lockout.py`): names of the last that ended
+    wrong, and the guesses that have not ended, oldest first.
 
-    Not in the LockRecord, which members of version 0.1 read.
+    Not in the locks, which members of version 0.1 read.
     """
 
     names: tuple[bytes, ...] = ()
+    open: tuple[Open, ...] = ()
 
 
 class HolderLockRecord(Record):
-    """Failed logins of one role holder over all clients, those under way, and when the last began, in UTC seconds."""
+    """Failed logins of one role holder over all clients; `last` began at that UTC second, `running` are as above."""
 
     failures: int = 0
     last: int = 0

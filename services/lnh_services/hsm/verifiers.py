@@ -1,7 +1,8 @@
 """Passwords of the local console (SO, PO and CO of own partitions): what is kept of one, and how guesses are limited.
 
-An attempt is written down before its Argon2id runs and taken back when it succeeds, so that pulling
-the plug gives no free guesses. Pure: the time is passed in; the caller saves and derives.
+A guess is written down before it is compared and taken back when it is right, so that pulling the plug gives no free
+guesses; the right password, however often interrupted, is one guess (`lockout.py`). Pure: the time is passed in; the
+caller saves and derives.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from lnh_common.messages.session import Key32
 from lnh_services.hsm import credentials
 from lnh_services.hsm.credentials import Material
 from lnh_services.hsm.keys import Purpose
+from lnh_services.hsm.lockout import NAME_BYTES, Attempt, Open, Tally
 
 
 class KeptPassword(Confidential):
@@ -47,34 +49,75 @@ class KeptPassword(Confidential):
 
 
 class Verifier(Confidential):
-    """A role of the local console: its password, and how often it was guessed wrong since it was last right."""
+    """A role of the local console: its password, and how often it was guessed wrong since it was last right.
+
+    Args:
+        failures: how many count, open guesses among them.
+        open: guesses that have not ended: what a crash has interrupted.
+    """
 
     password: KeptPassword
     failures: int = 0
     locked_until: int = 0
+    open: tuple[Open, ...] = ()
 
-    def reserve(self, role: str, now: int) -> Verifier:
-        """The verifier with one more attempt counted as failed; save it before the attempt is made.
+    def check(self, role: str, now: int) -> None:
+        """Refuse an attempt that would be refused whatever it guesses, before its Argon2id.
 
         Args:
             role: for the message.
             now: UTC seconds.
 
+        Raises PasswordLocked.
+        """
+        if not self.open:
+            self._check(role, now)
+
+    def reserve(self, role: str, now: int, derived: bytes) -> Verifier:
+        """The verifier with this guess counted as failed; save it before the guess is compared.
+
+        Args:
+            derived: the 32-byte Argon2id result.
+
         Raises PasswordLocked for `limits.LOCK_SECONDS` after `limits.FAILURES_BEFORE_LOCK` failures.
         """
+        attempt = self._attempt(derived)
+        if self._tally.is_open(attempt.guess):
+            return self
+        self._check(role, now)
+        tally = (Tally() if self.locked_until else self._tally).begin(attempt, now)
+        locked_until = now + limits.LOCK_SECONDS if tally.failures >= limits.FAILURES_BEFORE_LOCK else 0
+        return self._counting(tally, locked_until)
+
+    def settle(self, derived: bytes) -> Verifier:
+        """The verifier, reserved before, when the guess was compared: save it before anybody is told."""
+        attempt = self._attempt(derived)
+        if self.password.is_from(derived):
+            return self._counting(Tally(), 0)
+        return self._counting(self._tally.wrong_one(attempt), self.locked_until)
+
+    def check_right(self, role: str, derived: bytes) -> None:
+        """Raises PasswordIncorrect, with how many attempts are left, unless the guess is right."""
+        if not self.password.is_from(derived):
+            left = max(0, limits.FAILURES_BEFORE_LOCK - self.failures)
+            raise PasswordIncorrect(f"wrong password of the {role}; {left} attempts left before it is locked")
+
+    @property
+    def _tally(self) -> Tally:
+        return Tally.of(self.failures, self.open)
+
+    def _attempt(self, derived: bytes) -> Attempt:
+        guess = hmac.digest(self.password.verifier, b"guess" + derived, "sha256")[:NAME_BYTES]
+        return Attempt(b"", guess)
+
+    def _check(self, role: str, now: int) -> None:
         if now < self.locked_until:
             # A clock that went back must not lock for longer than a lock lasts.
             seconds = min(self.locked_until - now, limits.LOCK_SECONDS)
             raise PasswordLocked(
-                f"{limits.FAILURES_BEFORE_LOCK} wrong passwords for the {role}; locked for {seconds} s"
+                f"{limits.FAILURES_BEFORE_LOCK} wrong passwords for the {role}; locked for {seconds} s",
+                {"seconds": seconds},
             )
-        failures = (0 if self.locked_until else self.failures) + 1
-        locked_until = now + limits.LOCK_SECONDS if failures >= limits.FAILURES_BEFORE_LOCK else 0
-        return msgspec.structs.replace(self, failures=failures, locked_until=locked_until)
 
-    def settle(self, role: str, derived: bytes) -> Verifier:
-        """The verifier, reserved before, after a right attempt; raises PasswordIncorrect after a wrong one."""
-        if not self.password.is_from(derived):
-            left = limits.FAILURES_BEFORE_LOCK - self.failures
-            raise PasswordIncorrect(f"wrong password of the {role}; {max(left, 0)} attempts left before it is locked")
-        return msgspec.structs.replace(self, failures=0, locked_until=0)
+    def _counting(self, tally: Tally, locked_until: int) -> Verifier:
+        return msgspec.structs.replace(self, failures=tally.failures, locked_until=locked_until, open=tally.open)

@@ -1,7 +1,7 @@
-"""Checking a password: an attempt is reserved before Argon2id runs, and refunded on success.
+"""Checking a password: its guess is written down as a failure before it is compared, and taken back when it is right.
 
-How many may fail, and what waits for how long, is in `guesses.py`; a request that comes again is the same attempt. A
-name that does not exist costs the same work, the same lock and gets the same words as a wrong password.
+How many may fail, and what waits for how long, is in `guesses.py`; the same message, or the same guess, is counted
+once. A name that does not exist costs the same work, the same lock and gets the same words as a wrong password.
 """
 
 from __future__ import annotations
@@ -21,37 +21,33 @@ from lnh_common.errors import (
 )
 from lnh_common.messages import hsm, store
 from lnh_common.messages.base import Empty
+from lnh_common.messages.hsm import GuessStep
 from lnh_common.messages.session import Credential, Role
 from lnh_services.hsm import answers, credentials, guesses
-from lnh_services.hsm.guesses import Counted, Locks, Outcome
-from lnh_services.hsm.records import AttemptsRecord, CredentialRecord, HolderLockRecord, LockRecord
+from lnh_services.hsm.guesses import Locks
+from lnh_services.hsm.lockout import NAME_BYTES, Attempt, Open
+from lnh_services.hsm.records import AttemptsRecord, CredentialRecord, HolderLockRecord, LockRecord, Record
 from lnh_services.hsm.steps import Peer, Steps, ask
 from lnh_services.hsm.worker_core import Request, WorkerCore
 
 _WRONG: Final = "wrong name or password"
-_RESERVE_TRIES: Final = 64
+_TRIES: Final = 64
+
+
+class _Place(NamedTuple):
+    """Whose attempts are counted where: a client's, in the scope of a role holder."""
+
+    client: bytes
+    scope: bytes
 
 
 class _Versions(NamedTuple):
     """Of the records that count."""
 
     pair: int
+    of_pair: int
     holder: int
-    attempts: int
-
-
-class _Reserved(NamedTuple):
-    """How an attempt is counted.
-
-    Args:
-        named: the attempt.
-        counted: where all members see it; None where this member, which is read-only, counts by itself.
-        before: it comes again: whoever counted it sees to how it ends.
-    """
-
-    named: bytes
-    counted: Counted | None = None
-    before: bool = False
+    of_holder: int
 
 
 def derive(password: str) -> Steps[credentials.Material]:
@@ -72,9 +68,41 @@ def verify(
     Returns its record, the record's version, and the Argon2id result that opens what is sealed to it.
     Raises PasswordIncorrect, PasswordLocked, PasswordMustChange, Busy.
     """
-    reserved = yield from _reserve(worker, request, given)
-    where = credentials.credential_id(given.role, given.name, given.keyring)
-    stored, version = yield from worker.versioned(CredentialRecord, where, cached=False)
+    records = yield from worker.started()
+    assert request.credential is not None, "a password comes in a message of its own"
+    name = guesses.attempt(records, request.credential.signed, given)
+    place = _Place(
+        request.client.id if request.client else guesses.UNREGISTERED,
+        guesses.scope(records, given.role, given.name, given.keyring),
+    )
+    try:
+        yield from _check(worker, place, name)
+        where = credentials.credential_id(given.role, given.name, given.keyring)
+        stored, version = yield from worker.versioned(CredentialRecord, where, cached=False)
+        derived = yield from _derived(worker, request, given, where, stored)
+        attempt = Attempt(name, guesses.guess(records, given, derived))
+        counted_here = yield from _reserve(worker, place, attempt)
+    except PasswordLocked as error:
+        yield from worker.refusal(request, error, given.name or given.role.value, given.role.value)
+        raise
+    identity = worker.secrets()
+    if stored is None or not credentials.is_correct(
+        stored, derived, identity.smk_of(stored.generation), identity.secrets.cluster
+    ):
+        wrong = PasswordIncorrect(_WRONG)
+        yield from worker.refusal(request, wrong, given.name or given.role.value, given.role.value)
+        yield from _end(worker, place, attempt, right=False, counted_here=counted_here)
+        raise wrong
+    yield from _end(worker, place, attempt, right=True, counted_here=counted_here)
+    if stored.must_change and not may_be_first:
+        raise PasswordMustChange(f"this {given.role.name} password is a first one, good only for being changed")
+    return stored, version, derived
+
+
+def _derived(
+    worker: WorkerCore, request: Request[Any], given: Credential, where: bytes, stored: CredentialRecord | None
+) -> Steps[bytes]:
+    """What Argon2id makes of the password; of a holder that does not exist too. Raises Busy when too many wait."""
     if stored is None:
         salt = hmac.digest(worker.secrets().record_key, b"no such holder" + where, "sha256")[:16]
         derivation = credentials.derivation(given.password, salt)
@@ -82,113 +110,99 @@ def verify(
         derivation = credentials.derivation(given.password, stored.salt, stored.argon2)
     if request.client is None and request.session is None:
         derivation = msgspec.structs.replace(derivation, stranger=True)
-    try:
-        derived = yield from ask(Peer.ARGON2, hsm.DERIVE, derivation)
-    except Busy:
-        yield from _end(worker, request, given, reserved, Outcome.NOT_MADE)
-        raise
-    identity = worker.secrets()
-    if stored is None or not credentials.is_correct(
-        stored, derived.key, identity.smk_of(stored.generation), identity.secrets.cluster
-    ):
-        wrong = PasswordIncorrect(_WRONG)
-        yield from worker.refusal(request, wrong, given.name or given.role.value, given.role.value)
-        yield from _end(worker, request, given, reserved, Outcome.WRONG)
-        raise wrong
-    yield from _end(worker, request, given, reserved, Outcome.RIGHT)
-    if stored.must_change and not may_be_first:
-        raise PasswordMustChange(f"this {given.role.name} password is a first one, good only for being changed")
-    return stored, version, derived.key
+    return (yield from ask(Peer.ARGON2, hsm.DERIVE, derivation)).key
 
 
-def _locks(worker: WorkerCore, client: bytes, scope: bytes) -> Steps[tuple[Locks, _Versions]]:
+def _locks(worker: WorkerCore, place: _Place) -> Steps[tuple[Locks, _Versions]]:
     """What has failed, and the versions of the records that say so."""
+    client, scope = place
     pair, version = yield from worker.versioned(LockRecord, client, cached=False, scope=scope)
+    of_pair, attempts = yield from worker.versioned(AttemptsRecord, client, cached=False, scope=scope)
     holder, over_all = yield from worker.versioned(HolderLockRecord, guesses.HOLDER, cached=False, scope=scope)
-    attempts, named = yield from worker.versioned(AttemptsRecord, client, cached=False, scope=scope)
+    of_holder, others = yield from worker.versioned(AttemptsRecord, guesses.HOLDER, cached=False, scope=scope)
     locks = Locks(
         pair or LockRecord(),
         holder or HolderLockRecord(),
         client != guesses.UNREGISTERED,
-        attempts.names if attempts is not None else (),
+        of_pair or AttemptsRecord(),
+        of_holder or AttemptsRecord(),
     )
-    return locks, _Versions(version, over_all, named)
+    return locks, _Versions(version, attempts, over_all, others)
 
 
-def _keep(
-    worker: WorkerCore, client: bytes, scope: bytes, before: Locks, counted: Counted, versions: _Versions
-) -> Steps[bool]:
-    """Store all, or nothing: False when somebody else was first."""
+def _keep(worker: WorkerCore, place: _Place, before: Locks, after: Locks, versions: _Versions) -> Steps[bool]:
+    """Store what changed, or nothing: False when somebody else was first. A lock and its attempts go together."""
     records = yield from worker.started()
-    changes: list[store.Change] = [records.put(counted.pair, client, versions.pair, scope=scope)]
-    if counted.holder is not None:
-        changes.append(records.put(counted.holder, guesses.HOLDER, versions.holder, scope=scope))
-    if counted.known != before.known:
-        known = AttemptsRecord(names=counted.known)
-        changes.append(records.put(known, client, versions.attempts, scope=scope))
-    return (yield from worker.own_commit(*changes))
+    changes: list[store.Change] = []
+
+    def put(record: Record, record_id: bytes, version: int) -> None:
+        changes.append(records.put(record, record_id, version, scope=place.scope))
+
+    if (before.pair, before.of_pair) != (after.pair, after.of_pair):
+        put(after.pair, place.client, versions.pair)
+        put(after.of_pair, place.client, versions.of_pair)
+    if (before.holder, before.of_holder) != (after.holder, after.of_holder):
+        put(after.holder, guesses.HOLDER, versions.holder)
+        put(after.of_holder, guesses.HOLDER, versions.of_holder)
+    return not changes or (yield from worker.own_commit(*changes))
 
 
-def _reserve(worker: WorkerCore, request: Request[Any], given: Credential) -> Steps[_Reserved]:
-    """Count an attempt as failed before it is made."""
-    records = yield from worker.started()
-    scope = guesses.scope(records, given.role, given.name, given.keyring)
-    assert request.credential is not None, "a password comes in a message of its own"
-    named, client = guesses.attempt(records, request.credential.signed, given), _client(request)
-    for _ in range(_RESERVE_TRIES):
-        locks, versions = yield from _locks(worker, client, scope)
-        if guesses.is_counted(locks, named):
-            return _Reserved(named, before=True)
+def _check(worker: WorkerCore, place: _Place, name: bytes) -> Steps[None]:
+    """Refuse what would be refused anyway, before its Argon2id."""
+    locks, _ = yield from _locks(worker, place)
+    guesses.check(locks, int(worker.utc()), name)
+    if not worker.is_read_write():
+        yield from _tell(place, Attempt(name, bytes(NAME_BYTES)), GuessStep.CHECK)
+
+
+def _reserve(worker: WorkerCore, place: _Place, attempt: Attempt) -> Steps[bool]:
+    """Count an attempt as failed before it is compared; whether this member, which is read-only, counts it itself."""
+    for _ in range(_TRIES):
+        locks, versions = yield from _locks(worker, place)
+        counted = guesses.reserve(locks, attempt, int(worker.utc()))
         try:
-            counted = guesses.reserve(locks, int(worker.utc()), named)
-        except PasswordLocked as error:
-            yield from worker.refusal(request, error, given.name or given.role.value, given.role.value)
-            raise
-        try:
-            if (yield from _keep(worker, client, scope, locks, counted, versions)):
-                return _Reserved(named, counted)
+            if (yield from _keep(worker, place, locks, counted, versions)):
+                return False
         except MemberReadOnly:
-            yield from ask(Peer.CORE, hsm.GUESS, hsm.Guess(holder=scope, client=client, attempt=named))
-            return _Reserved(named)
+            yield from _tell(place, attempt, GuessStep.BEGIN)
+            return True
         except OutcomeUnknown:
             continue  # look whether it was counted
-    raise Busy("many logins of this role at once")
+    raise Busy("many logins of this role at once", {"seconds": guesses.COME_AGAIN})
 
 
-def _client(request: Request[Any]) -> bytes:
-    return request.client.id if request.client else guesses.UNREGISTERED
-
-
-def _end(
-    worker: WorkerCore, request: Request[Any], given: Credential, reserved: _Reserved, outcome: Outcome
-) -> Steps[None]:
-    """The attempt has ended."""
-    if reserved.before:
+def _end(worker: WorkerCore, place: _Place, attempt: Attempt, *, right: bool, counted_here: bool) -> Steps[None]:
+    """The attempt has ended. What cannot be written down stays a guess that is open: it counts, and only as one."""
+    if counted_here:
+        yield from _tell(place, attempt, GuessStep.RIGHT if right else GuessStep.WRONG)
         return
-    records = yield from worker.started()
-    scope = guesses.scope(records, given.role, given.name, given.keyring)
-    client, (named, counted, _) = _client(request), reserved
-    if counted is None:
-        ended = hsm.Guess(holder=scope, client=client, attempt=named, ended=outcome.value)
-        yield from ask(Peer.CORE, hsm.GUESS, ended)
-        return
-    for _ in range(_RESERVE_TRIES):
-        locks, versions = yield from _locks(worker, client, scope)
-        left = guesses.end(locks, outcome, int(worker.utc()), named, over_all=counted.holder is not None)
-        if (yield from _keep(worker, client, scope, locks, left, versions)):
+    for _ in range(_TRIES):
+        locks, versions = yield from _locks(worker, place)
+        left = guesses.end(locks, attempt, int(worker.utc()), right=right)
+        try:
+            if (yield from _keep(worker, place, locks, left, versions)):
+                return
+        except MemberReadOnly:
             return
-    if outcome is not Outcome.WRONG:  # which it becomes by itself, and must not be tried again
-        raise Busy("many logins of this role at once")
+        except OutcomeUnknown:
+            continue
+
+
+def _tell(place: _Place, attempt: Attempt, step: GuessStep) -> Steps[None]:
+    """Tell the core, which counts for a read-only member; raises PasswordLocked."""
+    told = hsm.Guess(holder=place.scope, client=place.client, attempt=attempt.name, step=step, guess=attempt.guess)
+    yield from ask(Peer.CORE, hsm.GUESS, told)
 
 
 def merge(worker: WorkerCore) -> Steps[None]:
     """Tell the cluster what failed while this member was read-only; raises MemberReadOnly when it is again."""
     for guessed in (yield from ask(Peer.CORE, hsm.GUESSED, Empty())).guessed:
-        scope, client = guessed.holder, guessed.client
-        for _ in range(_RESERVE_TRIES):
-            locks, versions = yield from _locks(worker, client, scope)
-            counted = guesses.merged(locks, guessed.failures, int(worker.utc()), guessed.attempts)
-            if (yield from _keep(worker, client, scope, locks, counted, versions)):
+        place = _Place(guessed.client, guessed.holder)
+        open_ = tuple(Open(*each) for each in guessed.open)
+        for _ in range(_TRIES):
+            locks, versions = yield from _locks(worker, place)
+            counted = guesses.merged(locks, guessed.failures, int(worker.utc()), guessed.attempts, open_)
+            if (yield from _keep(worker, place, locks, counted, versions)):
                 yield from ask(Peer.CORE, hsm.GUESSES_TOLD, guessed)
                 break
 
@@ -197,10 +211,16 @@ def forgive(worker: WorkerCore, role: Role, name: str = "", keyring: bytes = b""
     """After a password was reset by a superior: no failure of before counts any more. Raises Busy."""
     records = yield from worker.started()
     scope = guesses.scope(records, role, name, keyring)
-    for _ in range(_RESERVE_TRIES):
-        locks = store.Scan(table=guesses.TABLE, scope=scope, limit=guesses.CLEARED_AT_ONCE, body=True)
-        found = yield from worker.genuine(answers.scan(locks), records)
-        changes = guesses.clear(records, found.items)
-        if not changes or (yield from worker.own_commit(*changes)):
-            return
-    raise Busy("many logins of this role at once")
+    for table in guesses.CLEARED:
+        scan, tries = guesses.of_scope(table, scope), _TRIES
+        while True:
+            found = yield from worker.genuine(answers.scan(scan), records)
+            changes = guesses.clear(records, found.items)
+            if changes and not (yield from worker.own_commit(*changes)):
+                tries -= 1
+                if not tries:
+                    raise Busy("many logins of this role at once", {"seconds": guesses.COME_AGAIN})
+            elif not found.more:
+                break
+            else:
+                scan = msgspec.structs.replace(scan, after=found.items[-1].key.id)
