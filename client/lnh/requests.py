@@ -422,8 +422,7 @@ class Requests:
         if _is_put_off(answer):
             # Two answers differ in their first bytes, which are drawn for each; one that comes twice counts once.
             request.undone |= {body[:_ANSWER_NAME]}
-            self._put_off(now, request, answer)
-            return []
+            return self._put_off(now, request, answer)
         if request.is_write and _leaves_open(answer, request.open_tries):
             self._disturbed(now, request, answer)
             return []
@@ -432,8 +431,7 @@ class Requests:
         if request.uses:
             return self._carried(now, request, codec.convert(answer, Outcomes).outcomes)
         if request.wants_current and answer.get("behind") is not None:
-            self._put_off(now, request, codec.convert(answer["behind"], Behind).refusal())
-            return []
+            return self._put_off(now, request, codec.convert(answer["behind"], Behind).refusal())
         return self._end(request, fields=answer)
 
     def _carried(self, now: float, carrier: Request, outcomes: Sequence[list[Any]]) -> list[Request]:
@@ -449,7 +447,7 @@ class Requests:
                 assert use.unsealed is not None, "a use keeps what it is sealed from"
                 self._seal_alone(use, use.unsealed)
                 self._uncarry(use)
-                self._put_off(now, use, answer)
+                ended += self._put_off(now, use, answer)
             elif isinstance(answer, LnhError):
                 ended += self._end(use, error=answer)
             else:
@@ -477,12 +475,22 @@ class Requests:
         self._disturbed(now, request, hint)
         return []
 
-    def _put_off(self, now: float, request: Request, said: LnhError) -> None:
-        """Ask again, since this try did nothing; where whoever was asked is behind, the owner finds somebody else."""
+    def _put_off(self, now: float, request: Request, said: LnhError) -> list[Request]:
+        """Ask again, since this try did nothing; where whoever was asked is behind, the owner finds somebody else.
+
+        A time after which to come again is kept; where the deadline is sooner, it is the answer.
+        """
         if not isinstance(said, Busy):
             request.behind = said
             self.behind.append(request)
         self._disturbed(now, request, said)
+        seconds = said.detail.get("seconds", 0)
+        if not isinstance(seconds, int | float) or seconds <= 0:
+            return []
+        if now + seconds >= request.deadline and request.open_tries <= 0:
+            return self._end(request, error=said)
+        request.due = max(request.due, min(now + seconds * (1 + self._generator.random() / 2), request.deadline))
+        return []
 
     def accept_behind(self) -> list[Request]:
         """There is nobody else to ask; the requests that this ends. Of an earlier try of a write it says nothing."""

@@ -13,6 +13,7 @@ import pytest
 
 import lnh
 from applications import MADE, Application, History, application
+from fleet import fleet
 from lnh.cli import local
 from lnh.cli.local import Member
 from lnh.cli.processes import standing_still
@@ -28,6 +29,8 @@ pytestmark = pytest.mark.several
 
 WITHIN = 60.0
 PATIENTLY = ("--timeout", "60")
+FLEET = 60  # processes
+LOGIN = 15.0  # seconds that each of them has
 
 
 @contextmanager
@@ -121,6 +124,32 @@ def test_any_member_is_killed_or_stopped_under_load_with_no_error_and_no_login(m
                     client.flows(f"with {member.name} back")
                 members.all_read_write()
                 assert_everywhere(members, members.all, set(client.made), client.session.route)
+    members.all_read_write()
+
+
+def test_a_fleet_that_logs_in_at_once_while_a_member_is_killed_is_served_or_told_when_to_come_again(
+    members: Members,
+) -> None:
+    members.all_read_write()
+    primary = members.primary()
+    (other, *_) = (member for member in members.all if member is not primary)
+    password = members.place.secret("krco").read_text().strip()
+    with members.longer_lease(), ExitStack() as stack:
+        halves = [
+            stack.enter_context(fleet(member, "payments", lnh.Role.KRCO, password, count=FLEET // 2, timeout=LOGIN))
+            for member in (primary, other)
+        ]
+        for half in halves:
+            half.go()
+        with killed(members, other):
+            told = [each for half in halves for each in half.told(within=LOGIN + 20)]
+        print(sorted((each.outcome, round(each.seconds, 1)) for each in told))
+        assert {each.outcome for each in told} <= {"served", "Busy"}, [each for each in told if each.words]
+        assert all(each.detail.get("seconds", 0) for each in told if each.outcome == "Busy")
+        assert all(each.seconds < LOGIN + 1 for each in told)
+        assert any(each.outcome == "served" for each in told)
+        with lnh.connect("demo", directory=primary.client, timeout=LOGIN) as cluster:
+            cluster.keyring("payments").login(lnh.Role.KRCO, password).logout()
     members.all_read_write()
 
 

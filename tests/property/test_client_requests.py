@@ -331,6 +331,25 @@ def test_a_write_of_which_every_try_was_told_busy_under_seal_did_nothing_and_say
         request.result()
 
 
+@pytest.mark.parametrize("operation", [SHOW, DESTROY])
+def test_a_time_after_which_to_come_again_is_kept_and_where_the_deadline_is_sooner_it_is_the_answer(
+    operation: Any,
+) -> None:
+    requests = Requests()
+    request = submit(requests, 0.0, operation)
+    requests.sent(0.0, request)
+    later = TIMEOUT / 2
+    assert requests.receive(0.1, reply(request, Busy("a queue", {"seconds": later}))) == []
+    assert requests.turn(later) == ([], [])
+    assert 0.1 + later <= request.due <= TIMEOUT
+    assert requests.turn(request.due) == ([], [request])
+    requests.sent(request.due, request)
+    assert requests.receive(request.due, reply(request, Busy("a queue", {"seconds": TIMEOUT}))) == [request]
+    with pytest.raises(Busy, match="a queue") as busy:
+        request.result()
+    assert busy.value.detail["seconds"] == TIMEOUT
+
+
 def test_a_busy_accounts_for_one_try_however_often_it_comes() -> None:
     requests = Requests()
     request = submit(requests, 0.0, DESTROY)

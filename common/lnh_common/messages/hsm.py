@@ -54,7 +54,13 @@ class WorkerSecrets(Confidential):
 
 
 class Derive(Confidential):
-    """One Argon2id (RFC 9106): memory in KiB, passes, lanes; `stranger`: for a machine that is not registered."""
+    """One Argon2id (RFC 9106).
+
+    Args:
+        memory: in KiB.
+        stranger: for a machine that is not registered.
+        attempt: what it is for (`guesses.attempt`): asked for again meanwhile, it is done once.
+    """
 
     password: bytes
     salt: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
@@ -62,6 +68,7 @@ class Derive(Confidential):
     passes: Annotated[int, msgspec.Meta(ge=1, le=16)]
     lanes: Annotated[int, msgspec.Meta(ge=1, le=16)]
     stranger: bool = False
+    attempt: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
 
 
 class Derived(Confidential):

@@ -318,7 +318,7 @@ class Balancer:
         address = str(frame.get("Peer-Address"))
         if not self._throttle.allows(now, address):
             self._dropped["throttled"] += 1
-            raise Busy(f"too many logins from {address}; at most {CREDENTIAL_RATE:g} a second")
+            raise Busy(f"too many logins from {address}; at most {CREDENTIAL_RATE:g} a second", {"seconds": 1})
 
     def _dispatch(self, request: Request) -> None:
         place = request.place

@@ -79,7 +79,7 @@ def verify(
         yield from _check(worker, place, name)
         where = credentials.credential_id(given.role, given.name, given.keyring)
         stored, version = yield from worker.versioned(CredentialRecord, where, cached=False)
-        derived = yield from _derived(worker, request, given, where, stored)
+        derived = yield from _derived(worker, request, given, where, stored, name)
         attempt = Attempt(name, guesses.guess(records, given, derived))
         counted_here = yield from _reserve(worker, place, attempt)
     except PasswordLocked as error:
@@ -100,7 +100,12 @@ def verify(
 
 
 def _derived(
-    worker: WorkerCore, request: Request[Any], given: Credential, where: bytes, stored: CredentialRecord | None
+    worker: WorkerCore,
+    request: Request[Any],
+    given: Credential,
+    where: bytes,
+    stored: CredentialRecord | None,
+    name: bytes,
 ) -> Steps[bytes]:
     """What Argon2id makes of the password; of a holder that does not exist too. Raises Busy when too many wait."""
     if stored is None:
@@ -108,8 +113,8 @@ def _derived(
         derivation = credentials.derivation(given.password, salt)
     else:
         derivation = credentials.derivation(given.password, stored.salt, stored.argon2)
-    if request.client is None and request.session is None:
-        derivation = msgspec.structs.replace(derivation, stranger=True)
+    stranger = request.client is None and request.session is None
+    derivation = msgspec.structs.replace(derivation, stranger=stranger, attempt=name)
     return (yield from ask(Peer.ARGON2, hsm.DERIVE, derivation)).key
 
 
