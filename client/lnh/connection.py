@@ -120,7 +120,7 @@ class Channel:
     """
 
     def __init__(self, routes: Routes) -> None:
-        self.requests: Final = Requests()
+        self.requests: Final = Requests(way=self._told_of_way)
         self._routes: Final = routes
         self._in_a_call = False  # an exception that is not the product's leaves it so
         self._before: Line | None = None  # the line to the way before, while answers may come from it ...
@@ -244,6 +244,10 @@ class Channel:
         return ended
 
     # --- the way
+
+    def _told_of_way(self) -> str:
+        """The way in use and its connection, as an error tells them."""
+        return f"{self._line.way.address}, {self._line.standing()}"
 
     def _open(self, now: float) -> None:
         """A line to the way in use."""

@@ -66,6 +66,13 @@ class Line:
         self.vigil.refused = not dealer.connected and (dealer.refused or bool(dealer.problem))
         return dealer.problem or ("nobody listens there" if dealer.refused else "")
 
+    def standing(self) -> str:
+        """How the connection is, in words."""
+        if self.dealer.connected:
+            return "which is connected"
+        problem = self.dealer.problem or ("nobody listens there" if self.dealer.refused else "no handshake yet")
+        return f"which is not connected ({problem})"
+
     def probe(self, now: float) -> None:
         """Ask the balancer for a sign of life."""
         self.vigil.probed = now

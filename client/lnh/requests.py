@@ -18,9 +18,12 @@ can tell that it is the same. From there it moves
   last. A WRITE that was sent may have been carried out whatever an unsealed word says: it fails with
   OutcomeUnknown. One that never left fails with Unreachable, and did nothing; so does, with what was heard last, one
   of which every try was answered with a sealed Busy or MemberBehind.
-- MemberReadOnly, even sealed, proves only that *this* try changed nothing; after an earlier try that no sealed Busy
-  accounts for it leaves the outcome open, as a sealed OutcomeUnknown does: the same request is sent again until the
-  answer is known.
+- What is sent says a deadline that is a little sooner than ours (`limits.SOONER`): a worker that had no answer from its
+  store, or a balancer that had none from its worker, says so before we give up, and that word is what we tell. Where
+  even that did not come, the error says how often it was sent, where, and when anything was last heard from there.
+- MemberReadOnly and DeadlineExceeded, even sealed, prove only that *this* try changed nothing; after an earlier try
+  that no sealed Busy accounts for they leave the outcome open, as a sealed OutcomeUnknown does: the same request is
+  sent again until the answer is known.
 - MemberBehind, what a member says that found its store damaged, and a listing that is not current where a current one
   is demanded, is sealed, and says that others know better: `behind` collects who was told so, and each is tried again.
   Where there is nobody else it is the answer, unless the member has been behind for a moment only (`BEHIND_PATIENCE`).
@@ -37,7 +40,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeGuard
 
 import msgspec
@@ -124,6 +127,7 @@ class Request:
         tag: names it, and its answer, in a bundle: the request id, 8 bytes.
         deadline: when it is given up, on the caller's clock; of a carrier, when the first of its uses is.
         tries: how often it was sent.
+        last_sent: when that was last.
         undone: names the sealed answers that each say of one try that it did nothing.
         behind: what the last member said that was behind, or damaged.
         wants_current: a listing through a member that is behind is no answer.
@@ -148,6 +152,7 @@ class Request:
         "hints",
         "is_write",
         "keys",
+        "last_sent",
         "left",
         "operation",
         "refused_since",
@@ -173,6 +178,7 @@ class Request:
         self.deadline = deadline
         self.is_write = is_write
         self.tries = 0
+        self.last_sent = 0.0
         self.undone: frozenset[bytes] = frozenset()
         self.hints = 0
         self.refused_since = 0.0
@@ -212,6 +218,7 @@ class Requests:
 
     Args:
         generator: jitter for repeats; a seeded one makes a test repeatable.
+        way: tells where requests are sent now and how that way is, for an error to say.
 
     Attributes:
         earliest: no later than the next moment at which `turn` does something.
@@ -219,7 +226,9 @@ class Requests:
         behind: the requests that were told that whoever is asked is behind, likewise.
     """
 
-    def __init__(self, generator: random.Random | None = None) -> None:
+    def __init__(self, generator: random.Random | None = None, way: Callable[[], str] = lambda: "the member") -> None:
+        self._way: Final = way
+        self._heard: float | None = None  # when anything last came
         self.connection = os.urandom(16)
         self._generator = generator or random.Random()  # noqa: S311  (jitter is no secret)
         self._last_id = 0
@@ -273,7 +282,7 @@ class Requests:
             seal: as the operation's row of the table demands.
             current: of a listing: through a member that is in step, or not at all.
         """
-        deadline_ms = min(int(timeout * 1000), limits.MAX_DEADLINE_MS)
+        deadline_ms = wire.deadline_ms(timeout)
         is_write = operation.effect is Effect.WRITE
         values: dict[str, Any] = (
             msgspec.to_builtins(fields, builtin_types=_BYTES) if isinstance(fields, Message) else fields
@@ -381,6 +390,7 @@ class Requests:
         first, longest = SILENCE
         request.due = now + min(first * (1 << min(request.tries, 10)), longest)
         request.tries += 1
+        request.last_sent = now
         self.earliest = min(self.earliest, request.due, request.deadline)
 
     def unsent(self, now: float) -> None:
@@ -398,6 +408,7 @@ class Requests:
             header = Header.parse(frames[0])
         except LnhError:
             return []
+        self._heard = now
         request = self._pending.get(header.request_id)
         if request is None or header.operation != request.header.operation:
             return []
@@ -462,7 +473,7 @@ class Requests:
             return []
         if request.keys is None:
             request.hint = hint
-            return self._give_up(request)
+            return self._give_up(now, request)
         # A member may not have heard of a new channel epoch yet, or somebody lies; for long it does not stay so.
         request.refused_since = request.refused_since or now
         if type(hint) is not TokenUnknown:
@@ -471,7 +482,7 @@ class Requests:
             )
         if now - request.refused_since > HINT_PATIENCE:
             request.hint = hint
-            return self._give_up(request)
+            return self._give_up(now, request)
         self._disturbed(now, request, hint)
         return []
 
@@ -535,7 +546,7 @@ class Requests:
         self.earliest = earliest
         ended: list[Request] = []
         for request in late:
-            ended += self._give_up(request) if not request.uses else self._expire(now, request)
+            ended += self._give_up(now, request) if not request.uses else self._expire(now, request)
         return ended, due
 
     def resend(self, now: float) -> None:
@@ -565,22 +576,33 @@ class Requests:
         ended: list[Request] = []
         for use in carrier.uses:
             if use.carrier is carrier and use.deadline <= now:
-                ended += self._give_up(use)
+                ended += self._give_up(now, use)
         if not carrier.done:
             carrier.deadline = min(use.deadline for use in carrier.uses if use.carrier is carrier)
             self.earliest = min(self.earliest, carrier.deadline, carrier.due)
         return ended
 
-    def _give_up(self, request: Request) -> list[Request]:
+    def _give_up(self, now: float, request: Request) -> list[Request]:
         if request.uses:
-            return [ended for use in request.uses if use.carrier is request for ended in self._give_up(use)]
+            return [ended for use in request.uses if use.carrier is request for ended in self._give_up(now, use)]
         told = request.carrier or request
         if not told.tries:
-            return self._end(request, error=told.hint or Unreachable(f"{request.operation}: no member answers"))
+            never = Unreachable(f"{request.operation}: never sent within {request.seconds:g} s to {self._way()}")
+            return self._end(request, error=told.hint or never)
         if request.is_write and request.open_tries > 0:
-            return self._end(request, error=_outcome_unknown(request, request.hint))
-        waited = f"{request.operation}: no answer within {request.seconds:g} s"
-        return self._end(request, error=told.behind or told.hint or DeadlineExceeded(waited))
+            return self._end(request, error=_outcome_unknown(request, self._story(now, request)))
+        error = told.behind or told.hint
+        if error is None:
+            waited = f"{request.operation}: no answer within {request.seconds:g} s; {self._story(now, told)}"
+            error = DeadlineExceeded(waited, {"tries": told.tries})
+        return self._end(request, error=error)
+
+    def _story(self, now: float, request: Request) -> str:
+        """What is known of where a request was lost."""
+        times = "once" if request.tries == 1 else f"{request.tries} times"
+        sent = f"sent {times}, {now - request.last_sent:.1f} s ago the last time, to {self._way()}"
+        heard = "never" if self._heard is None else f"{now - self._heard:.1f} s ago"
+        return f"{sent}; last heard from there: {heard}"
 
     def _end(
         self, request: Request, *, fields: dict[str, Any] | None = None, error: LnhError | None = None
@@ -619,10 +641,12 @@ def _is_put_off(answer: dict[str, Any] | LnhError) -> TypeGuard[LnhError]:
 
 def _leaves_open(answer: object, open_tries: int) -> TypeGuard[LnhError]:
     """Whether a sealed answer to a write says less than what became of it: asked again, it may become known."""
-    return isinstance(answer, OutcomeUnknown) or (isinstance(answer, MemberReadOnly) and open_tries > 1)
+    return isinstance(answer, OutcomeUnknown) or (
+        isinstance(answer, MemberReadOnly | DeadlineExceeded) and open_tries > 1
+    )
 
 
-def _outcome_unknown(request: Request, hint: LnhError | None) -> OutcomeUnknown:
-    heard = f"; last heard: {hint}" if hint is not None else ""
-    said = f"{request.operation}: sent, but no proven answer within {request.seconds:g} s"
-    return OutcomeUnknown(said + heard, {"tries": request.tries})
+def _outcome_unknown(request: Request, story: str) -> OutcomeUnknown:
+    known = f"last heard of it: {request.hint}" if request.hint is not None else story
+    said = f"{request.operation}: sent, but no proven answer within {request.seconds:g} s; {known}"
+    return OutcomeUnknown(said, {"tries": request.tries})

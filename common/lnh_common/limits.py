@@ -50,6 +50,8 @@ PAGE_BYTES: Final = 512 * KIB  # a page of objects ends with the one that would 
 # Time, in seconds unless it says otherwise
 DEADLINE: Final = 10.0
 MAX_DEADLINE_MS: Final = 600_000
+SOONER: Final = 0.05  # of a deadline: so much sooner who is asked gives up, and says where it was lost, ...
+SOONER_SECONDS: Final = 0.5  # ... but so long at most; half of it is for who passes it on
 ISSUED_AT_TOLERANCE: Final = 300
 CLOCK_TOLERANCE: Final = 60
 TOKEN_LIFETIME: Final = 15 * 60

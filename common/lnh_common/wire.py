@@ -125,6 +125,18 @@ def request(
     return Header(VERSION, kind, request_id, operation, route, deadline_ms)
 
 
+def deadline_ms(seconds: float) -> int:
+    """The deadline to send, for who waits so many seconds: a little sooner, so that who gives up first says why."""
+    sooner = min(seconds * limits.SOONER, limits.SOONER_SECONDS)
+    return min(int((seconds - sooner) * 1000), limits.MAX_DEADLINE_MS)
+
+
+def word_within(milliseconds: int) -> float:
+    """Seconds that who passes a request on waits for the word of who serves it, which gives up at this deadline."""
+    seconds = milliseconds / 1000
+    return seconds + min(seconds * limits.SOONER, limits.SOONER_SECONDS) / 2
+
+
 def error_frames(header: Header, error: LnhError) -> Frames:
     """An unsealed error answer to the request with this header."""
     return [header.answer(Kind.ERROR).pack(), b"", codec.encode(error.to_wire())]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnh.requests import BACK_OFF, HINT_PATIENCE, RETRY_HINTS, SPREAD, Request, Requests
-from lnh_common import channel, wire
+from lnh.requests import BACK_OFF, HINT_PATIENCE, RETRY_HINTS, SILENCE, SPREAD, Request, Requests
+from lnh_common import channel, limits, wire
 from lnh_common.channel import SessionKeys
 from lnh_common.errors import (
     AnswerUnproven,
@@ -287,6 +287,57 @@ def test_outcomes_that_do_not_fit_the_uses_are_no_answer() -> None:
         assert requests.receive(0.1, reply(carrier, wrong)) == []
     assert not any(request.done for request in asked)
     assert requests.receive(0.2, Hsm().serve(carrier.frames)) == carrier.uses
+
+
+@given(st.floats(0.01, 600.0))
+def test_who_is_asked_gives_up_first_then_who_passed_it_on_then_who_asked(seconds: float) -> None:
+    sent = wire.deadline_ms(seconds)
+    assert sent / 1000 < wire.word_within(sent) < seconds or sent == 0
+    assert seconds - sent / 1000 <= limits.SOONER_SECONDS + 0.001, "little of the time is lost"
+
+
+def test_a_request_that_nobody_answers_tells_how_often_it_was_sent_where_and_when_anything_came() -> None:
+    requests = Requests(way=lambda: "a:1, which is connected")
+    other, lost, write = submit(requests, 0.0), submit(requests, 0.0), submit(requests, 0.0, DESTROY)
+    for now in (0.0, SILENCE[0], 3 * SILENCE[0], TIMEOUT):
+        ended, due = requests.turn(now)
+        for request in due:
+            requests.sent(now, request)
+        if now == 0.0:
+            requests.receive(1.0, reply(other, {}))
+    assert ended == [lost, write]
+    tries = lost.tries
+    assert str(lost.error) == (
+        f"{SHOW.name}: no answer within {TIMEOUT:g} s; sent {tries} times, {TIMEOUT - lost.last_sent:.1f} s ago the last "
+        f"time, to a:1, which is connected; last heard from there: {TIMEOUT - 1:.1f} s ago"
+    )
+    assert lost.error is not None
+    assert lost.error.detail == {"tries": tries}
+    assert isinstance(write.error, OutcomeUnknown)
+    assert f"sent {tries} times" in str(write.error)
+
+
+@pytest.mark.parametrize("tries", [1, 2])
+def test_a_try_that_was_given_up_says_nothing_of_an_earlier_one(tries: int) -> None:
+    requests = Requests()
+    write = submit(requests, 0.0, DESTROY)
+    for _ in range(tries):
+        requests.turn(write.due)
+        requests.sent(write.due, write)
+    requests.receive(9.5, reply(write, DeadlineExceeded("the store has not answered")))
+    assert write.done == (tries == 1)
+    requests.turn(TIMEOUT)
+    assert isinstance(write.error, DeadlineExceeded if tries == 1 else OutcomeUnknown)
+    assert "the store has not answered" in str(write.error)
+
+
+def test_a_request_that_never_left_says_how_its_way_was() -> None:
+    requests = Requests(way=lambda: "a:1, which is not connected (nobody listens there)")
+    request = submit(requests, 0.0)
+    requests.turn(0.0)
+    requests.turn(TIMEOUT)
+    assert isinstance(request.error, Unreachable)
+    assert str(request.error).endswith("to a:1, which is not connected (nobody listens there)")
 
 
 def test_a_sealed_answer_ends_a_request_and_a_second_one_is_dropped() -> None:

@@ -425,7 +425,7 @@ class Peers:
             why = "this member is stopping" if self.stopping else self.neighbours.alone(now)
             if why:
                 raise Unreachable(why)
-            deadline = now + header.deadline_ms / 1000
+            deadline = now + wire.word_within(header.deadline_ms)
             request = self._router.admit(
                 now, identity, frames, header.operation, deadline, account, entry.tag, foreign=True
             )

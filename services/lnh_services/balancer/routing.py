@@ -258,6 +258,13 @@ class Place:
         self.pair_at = now
 
 
+def _lost_at(now: float, at: Place, request: Request) -> str:
+    """What is known of a request that a place does not answer."""
+    had = f"{at.name} has had it for {now - request.sent:.1f} s without an answer"
+    moved = f", after {request.moves} that were lost with it" if request.moves else ""
+    return f"{had}{moved}; it last answered anything {now - at.heard:.1f} s ago"
+
+
 def _averaged(average: float, newest: float) -> float:
     return average + (min(newest, _AT_MOST_TIMES * average) - average) * _WEIGHT_OF_NEWEST
 
@@ -522,12 +529,12 @@ class Router:
                 at.work -= request.work
                 if request.work in _MEASURED:
                     at.measure(now, request)
-                given_up.append((request, DeadlineExceeded("no worker answered before the deadline")))
+                given_up.append((request, DeadlineExceeded(_lost_at(now, at, request))))
         if self.waiting:
             still: deque[Request] = deque()
             for request in self.waiting:
                 if request.deadline <= now:
-                    given_up.append((request, DeadlineExceeded("no worker was free before the deadline")))
+                    given_up.append((request, DeadlineExceeded(f"no worker took it for {now - request.begun:.1f} s")))
                 elif request.patience <= now:
                     given_up.append((request, Unreachable("no worker of this member is running")))
                 else:

@@ -300,7 +300,7 @@ class Balancer:
             if operation == HELLO.name:
                 self._greetings.ask(now, (self._front, client, frames[0], client_tag))
                 return
-            end = now + header.deadline_ms / 1000
+            end = now + wire.word_within(header.deadline_ms)
             account = caller.key.encode() if peer is Peer.CLIENT else client
             # An answer is taken to be as long as its request.
             if self._callers.is_full(caller, self._router.shares[peer].bytes_of(account)):

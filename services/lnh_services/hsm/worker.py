@@ -61,6 +61,7 @@ _STOP_WITHIN: Final = 2.0
 _UNSENT_RETRY: Final = 0.05
 _AUDITS: Final = 256  # requests whose acts are recorded together, at most
 _COMMITS_BYTES: Final = 256 * limits.KIB  # of changes that are sent together; a commit that is larger goes alone
+_STINT: Final = 0.05  # seconds that keys are used for, about, before a lease, and each step of a login, has its turn
 _HOLD: Final = 0.004  # seconds an answer waits at most for others to travel with
 # Seconds after which an unanswered ask is sent again: its peer was started anew. All of them may be.
 _AGAIN_AFTER: Final[dict[Peer, float]] = {
@@ -119,6 +120,15 @@ class Waiting:
             return OutcomeUnknown(f"asked {self.tries} times without an answer, then: {answer}")
         return answer
 
+    def too_late(self, now: float) -> LnhError:
+        """What to say when the time of who waits is over: which service has not answered."""
+        if self.sent_at is None:
+            asked = "which cannot be reached"
+        else:
+            asked = f"asked {self.tries} times, {now - self.sent_at:.1f} s ago the last time"
+        said = f"{self.operation.name} was not answered in time by the {self.peer.value}, {asked}"
+        return OutcomeUnknown(said) if self.operation.effect is Effect.WRITE else DeadlineExceeded(said)
+
 
 class Worker:
     """One hsm worker.
@@ -158,6 +168,7 @@ class Worker:
         self._commits_bytes = 0
         self._slow: SlowWork[Task] = SlowWork()
         self._ids = itertools.count(1)
+        self._left: list[tuple[bytes, Entry]] = []  # of what was received, when a stint was over
         self._stopping = False
         self._due = self._next_attach = self._next_secrets = 0.0
         self._store = b""  # the incarnation of the store that answered last
@@ -190,7 +201,7 @@ class Worker:
             self._poll()
         ends = boot_time() + _STOP_WITHIN
         self._poller.unregister(self._front)
-        while (self._waiting or self._slow) and boot_time() < ends:
+        while (self._waiting or self._slow or self._left) and boot_time() < ends:
             self._poll()
         self.close()
 
@@ -209,7 +220,9 @@ class Worker:
         now = boot_time()
         self._due = self._run_timers(now)
         self._flush()
-        ready = dict(self._poller.poll(max(1, int((self._due - now) * 1000) + 1)))
+        ready = dict(self._poller.poll(0 if self._left else max(1, int((self._due - now) * 1000) + 1)))
+        if self._left:
+            ready[self._front] = zmq.POLLIN
         if self._slow.descriptor in ready:
             self._drain_slow()
         while ready:
@@ -228,7 +241,7 @@ class Worker:
     def _drain_front(self) -> bool:
         """Serve what is ready; whether there may be more and there is time for it."""
         for _ in range(_BURST):
-            asked = self._receive()
+            asked = self._left or self._receive()
             if not asked:
                 return False
             self._serve(asked)
@@ -255,7 +268,11 @@ class Worker:
     # --- requests
 
     def _serve(self, asked: list[tuple[bytes, Entry]]) -> None:
-        """Step by step for all that can be answered at once (`ready.py`); each of the others goes its own way."""
+        """Step by step for all that can be answered at once (`ready.py`); each of the others goes its own way.
+
+        Of what takes longer than a stint the rest is `_left`, to be opened anew: what is stored may change meanwhile.
+        """
+        self._left = []
         opened: list[tuple[WayBack, Ready]] = []
         for balancer_id, entry in asked:
             way_back = (balancer_id, entry.tag)
@@ -268,16 +285,20 @@ class Worker:
             else:
                 opened.append((way_back, ready))
         done: list[tuple[WayBack, Ready]] = []
-        began = boot_time()
-        for way_back, ready in opened:
+        began = held = boot_time()
+        for number, (way_back, ready) in enumerate(opened, 1):
             if ready.act(self.core):
                 done.append((way_back, ready))
             else:
                 self._accept(way_back, ready.entry)
-            if boot_time() - began > _HOLD:
+            now = boot_time()
+            if now - held > _HOLD:
                 self._answer(done)
                 self._flush()
-                done, began = [], boot_time()
+                done, held = [], boot_time()
+            if now - began > _STINT:
+                self._left = [(to, each.entry) for (to, _), each in opened[number:]]
+                break
         self._answer(done)
 
     def _answer(self, done: list[tuple[WayBack, Ready]]) -> None:
@@ -481,7 +502,7 @@ class Worker:
             for place, task in enumerate(waiting.tasks):
                 if task is not None and task.deadline.at <= now:
                     waiting.tasks[place] = None
-                    self._advance(task, _too_late(waiting.operation))
+                    self._advance(task, waiting.too_late(now))
             left = [task.deadline.at for task in waiting.tasks if task is not None]
             if not left:
                 del self._waiting[number]
@@ -534,12 +555,6 @@ class Worker:
 def _size(commit: store.Commit) -> int:
     """About how many bytes it has, on the way to the store."""
     return sum(len(change.head) + len(change.body) for change in commit.changes if isinstance(change, store.Put))
-
-
-def _too_late(operation: Operation[Any, Any]) -> LnhError:
-    if operation.effect is Effect.WRITE:
-        return OutcomeUnknown(f"{operation.name} was not answered in time")
-    return DeadlineExceeded(f"{operation.name} was not answered in time")
 
 
 def main() -> int:

@@ -273,7 +273,7 @@ class WorkerCore(Knowledge):
             return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
         except LnhError as error:
             # What denies it, or says that nothing was done, would be wrong: it was committed.
-            denies = error.of_state or error.of_damage or isinstance(error, Busy | MemberReadOnly)
+            denies = error.of_state or error.of_damage or isinstance(error, Busy | MemberReadOnly | DeadlineExceeded)
             if not (request.committed and denies):
                 raise
             raise OutcomeUnknown(f"{operation.name}: it was made, and what goes with it was not: {error}") from None

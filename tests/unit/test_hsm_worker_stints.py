@@ -1,0 +1,109 @@
+"""A worker with much slow work renews its lease, and takes each step of a login, between uses of keys: in stints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import zmq
+
+from lnh_common.bundles import Entry
+from lnh_common.wire import Frames
+from lnh_services.hsm import worker as module
+from lnh_services.hsm.steps import Peer
+from lnh_services.hsm.worker import WayBack, Worker
+from lnh_services.hsm.worker_core import WorkerCore
+from lnh_services.paths import MemberDirectory
+
+SLOW = 0.04  # seconds of an RSA-4096 signature on a machine that is short of processors
+LEASE = 1.0
+
+
+class Slow:
+    """A use of a key that takes its time."""
+
+    def __init__(self, run: Run, entry: Entry) -> None:
+        self.run, self.entry = run, entry
+
+    def act(self, _: WorkerCore) -> bool:
+        self.run.now += SLOW
+        return True
+
+    def answer(self) -> Frames:
+        return [self.entry.tag, b"", b""]
+
+
+class Run:
+    """A worker whose clock is the test's, and what it did when."""
+
+    def __init__(self, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.worker = worker
+        self.now = 100.0
+        self.opened: list[bytes] = []
+        self.answered: list[bytes] = []
+        self.heard_store: list[float] = []
+        self.waits: list[int] = []
+        self.batch: list[tuple[bytes, Entry]] = []
+        assert Peer.STORE in worker._peers
+        monkeypatch.setattr(module, "boot_time", lambda: self.now)
+        monkeypatch.setattr(module, "open_ready", self.open)
+        monkeypatch.setattr(worker, "_receive", self.receive)
+        monkeypatch.setattr(worker, "_send", self.send)
+        monkeypatch.setattr(worker, "_drain_peer", lambda *_: self.heard_store.append(self.now))
+        monkeypatch.setattr(worker, "_run_timers", lambda now: now + LEASE / 2)
+        monkeypatch.setattr(worker, "_poller", self)
+
+    def open(self, _: WorkerCore, entry: Entry) -> Slow:
+        self.opened.append(entry.tag)
+        return Slow(self, entry)
+
+    def receive(self) -> list[tuple[bytes, Entry]]:
+        batch, self.batch = self.batch, []
+        return batch
+
+    def send(self, way_back: WayBack, frames: Frames) -> None:
+        assert frames[0] == way_back[1]
+        self.answered.append(frames[0])
+
+    def poll(self, milliseconds: int) -> list[tuple[zmq.Socket[bytes], int]]:
+        self.waits.append(milliseconds)
+        return [(self.worker._front, zmq.POLLIN)] if self.batch else []
+
+
+@pytest.fixture
+def run(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    worker = Worker(MemberDirectory(short_path), 0)
+    poller = worker._poller
+    with closing(worker):
+        yield Run(worker, monkeypatch)
+        monkeypatch.undo()
+        assert worker._poller is poller
+
+
+def test_slow_uses_that_came_together_leave_room_for_the_lease_and_are_each_answered_once(run: Run) -> None:
+    tags = [number.to_bytes(8, "big") for number in range(31)]
+    run.batch = [(b"balancer", Entry(tag, b"header", b"", b"")) for tag in tags]
+    began = run.now
+    for _ in range(50):
+        run.worker._poll()
+        if len(run.answered) == len(tags):
+            break
+    assert run.answered == tags
+    assert run.now == pytest.approx(began + SLOW * len(tags)), "each was done once"
+    assert run.now - began > LEASE, "it took longer than a lease"
+    moments = [began, *run.heard_store]
+    assert max(later - earlier for earlier, later in pairwise(moments)) < module._STINT + 2 * SLOW
+    assert set(run.waits[1:]) <= {0}, "while something is left it does not wait for more"
+
+
+def test_what_is_left_is_opened_anew_since_what_is_stored_may_have_changed(run: Run) -> None:
+    tags = [number.to_bytes(8, "big") for number in range(4)]
+    run.batch = [(b"balancer", Entry(tag, b"header", b"", b"")) for tag in tags]
+    for _ in range(4):
+        run.worker._poll()
+    assert run.answered == tags
+    assert run.opened.count(tags[0]) == 1
+    assert run.opened.count(tags[-1]) == 2
