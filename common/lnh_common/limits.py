@@ -65,6 +65,11 @@ DUPLICATE_RECORDS: Final = 1024  # ... and while it is among the client's newest
 LOG_ENTRIES: Final = 4096  # applied entries the store keeps in its log, and no more
 LOG_BYTES: Final = 64 * MIB  # ... than this much payload
 DISK_STALL: Final = 30.0  # a store whose disk answers nothing for this long exits
+# A service whose process lives and answers nothing for this long is ended and started again: as long as a disk may
+# stall, and many times what a loop does at a stretch, or a starved machine keeps from a process.
+SERVICE_SILENCE_MS: Final = 30_000
+SERVICE_STARTING: Final = 900.0  # ... before its first answer: a store may be checking a large database
+SEALING_PATIENCE: Final = 4  # ... times so long for an HSM that is activated by hand: its restart seals the member
 
 CHANNEL_EPOCH: Final = 24 * 3600  # a channel key is the newest for so long
 CHANNEL_OVERLAP: Final = 3600  # ... and accepted so long beside the next

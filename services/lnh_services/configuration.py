@@ -53,11 +53,13 @@ class TimeoutSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         lease: that a cluster created here begins with; a replicated policy from then on.
         stop: how long each service gets to stop in order.
         status: how long a service's own status may take before it counts as not answering.
+        silence: after how long without any answer a service's process is ended and started again.
     """
 
     lease: Annotated[int, msgspec.Meta(ge=500, le=60_000)] = limits.LEASE_MS
     stop: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 10_000
     status: Annotated[int, msgspec.Meta(ge=10, le=60_000)] = 1_000
+    silence: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)] = limits.SERVICE_SILENCE_MS
 
 
 class ActivationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

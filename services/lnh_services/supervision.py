@@ -1,4 +1,7 @@
-"""The processes of one member: each is started, watched, asked for its status, restarted, and stopped in order."""
+"""The processes of one member: each is started, watched, asked for its status, restarted, and stopped in order.
+
+One that dies is started again; one whose process lives and answers nothing is ended first (`silence.py`).
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from lnh_common import limits
 from lnh_common.bus.client import Client
 from lnh_common.bus.server import Call, Server
 from lnh_common.errors import DeadlineExceeded, LnhError, Unreachable
 from lnh_common.events import Log
 from lnh_common.messages import backup, balancer, console, membership, store
 from lnh_common.messages import member as messages
-from lnh_common.messages.base import Empty, Message, Operation
+from lnh_common.messages.base import Empty, Operation
+from lnh_common.messages.session import PROBE
 from lnh_services.paths import MemberDirectory
 from lnh_services.restart import Restarts
 from lnh_services.serving import SUPERVISOR_VARIABLE, Member
+from lnh_services.silence import Silence
 
 _PROBE_EVERY: Final = 2.0  # seconds between looks at a service that answers
 _LINE: Final = 500  # characters of a line of a service's standard error that are kept
@@ -132,18 +138,39 @@ class Child:
             self._process = None
 
     async def _watch(self) -> None:
-        """Ask the process for its status for as long as it lives."""
+        """Ask the process for its status for as long as it lives; end it if it answers nothing at all for too long.
+
+        A status may wait for another service. So one that does not come says nothing about this process; whether its
+        loop turns, a question tells that nobody serves: it is refused by whatever reads the socket.
+        """
         timeout = self._member.settings.timeouts.status / 1000
         client = Client(self.kind.address(self._member.directory), name="member.probe")
+        silence = Silence(
+            self._loop.time(), starting=limits.SERVICE_STARTING, patience=self.patience(), longest=3 * timeout
+        )
         try:
             while True:
                 if await _serves(client, self.kind.status, timeout):
+                    silence.answered(self._loop.time())
                     self._enter(State.RUNNING)
                     await asyncio.sleep(_PROBE_EVERY)
-                elif self._state is State.RUNNING:
+                    continue
+                if self._state is State.RUNNING:
                     self._enter(State.SILENT)
+                if await _serves(client, PROBE, timeout):
+                    silence.answered(self._loop.time())
+                elif silence.unanswered(self._loop.time()):
+                    _log.failure("service killed: no answer", service=self.kind.name, seconds=round(silence.seconds, 1))
+                    self.signal(signal.SIGKILL)
+                    return
         finally:
             await client.close()
+
+    def patience(self) -> float:
+        """Seconds without an answer after which the process is ended."""
+        settings = self._member.settings
+        by_hand = self.kind.name == "hsm" and not settings.activation.file
+        return settings.timeouts.silence / 1000 * (limits.SEALING_PATIENCE if by_hand else 1)
 
     async def _relay(self, stream: asyncio.StreamReader) -> None:
         """What the process writes to standard error (it should be nothing) goes to the supervisor's bounded log."""
@@ -227,7 +254,7 @@ class Supervisor:
         )
 
 
-async def _serves(client: Client, status: Operation[Empty, Message], timeout: float) -> bool:
+async def _serves(client: Client, status: Operation[Empty, Any], timeout: float) -> bool:
     """Whether the service answers; a refusal is an answer."""
     try:
         await client.ask(status, Empty(), timeout=timeout)

@@ -42,6 +42,39 @@ def test_a_service_that_is_killed_is_started_again(running: RunningMember, name:
     assert (after.restarts, after.exit) == (1, -signal.SIGKILL)
 
 
+_HANGS = """
+import signal, sys, time
+if any(word.startswith("lnh_services.") and word != "lnh_services.member" for word in sys.orig_argv):
+    def hang(*_):
+        while True:
+            time.sleep(1)
+    signal.signal(signal.SIGUSR2, hang)
+"""
+
+
+def test_a_service_that_answers_nothing_is_started_again_though_its_process_lives(
+    processes: Processes, short_path: Path
+) -> None:
+    running = RunningMember(processes, short_path / "a", workers=1, silence=3_000)
+    (short_path / "sitecustomize.py").write_text(_HANGS)
+    running.start(PYTHONPATH=str(short_path))
+    before = {kind.name: running.service(kind.name).pid for kind in SERVICES}
+    # The loop of one hangs, and its other threads run on; another is stopped. Membership's status waits for the store's.
+    os.kill(before["store"], signal.SIGUSR2)
+    os.kill(before["balancer"], signal.SIGSTOP)
+
+    def are_new() -> bool:
+        return all(running.service(name).pid not in (0, before[name]) for name in ("store", "balancer"))
+
+    wait_until(are_new, "a new store and a new balancer")
+    for name in ("store", "balancer"):
+        assert running.service(name).exit == -signal.SIGKILL
+        assert not is_alive(before[name])
+    wait_until(running.is_ready, "a ready member")
+    for name in ("hsm", "membership", "backup"):
+        assert running.service(name).pid == before[name], "who waits for another is not ended for it"
+
+
 def test_a_stop_is_ordered_and_leaves_nothing(running: RunningMember, processes: Processes) -> None:
     process = running.start()
     process.terminate()

@@ -645,7 +645,9 @@ class Console:
         return anchor.read(item, public) if item else None
 
     async def _show_audit(self, request: console.AuditPage) -> console.AuditRecords:
-        return console.AuditRecords(records=audit.page(self._surroundings.trail_path, request.after, request.limit))
+        # In a thread: a segment may have half a million lines, and the workers' questions do not wait for it.
+        path, trail = self._surroundings.trail_path, audit.page
+        return console.AuditRecords(records=await asyncio.to_thread(trail, path, request.after, request.limit))
 
 
 def _role(request: Message) -> str:
