@@ -49,7 +49,8 @@ check: setup     ## ruff and mypy
 bench: setup     ## measure, with its references in the same run; writes build/bench.json
 	@$(BIN)/python -m bench
 
-soak: setup      ## simulated clusters under faults, and real crashes, until stopped (LNH_SOAK=seconds each, default an hour)
+soak: setup      ## a million inputs for every decoder; then simulated clusters under faults, and real crashes, until stopped (LNH_SOAK=seconds each, default an hour)
+	@LNH_SOAK_INPUTS=$${LNH_SOAK_INPUTS:-1000000} $(BIN)/pytest -q -p no:randomly tests/property/test_decoders.py
 	@LNH_SOAK=$${LNH_SOAK:-3600} $(BIN)/pytest -q -p no:randomly tests/simulation/test_simulation.py::test_invariants_hold_for_as_long_as_asked tests/cluster/test_store_crash.py tests/cluster/test_failover.py::test_members_are_killed_stopped_and_cut_off_at_random_for_as_long_as_asked
 
 clean:

@@ -68,7 +68,7 @@ def read_private(path: Path, limit: int, *, follow: bool = False) -> bytes | Non
                 f" only its owner may have access (0600)"
             )
         try:
-            data = file.read(limit + 1)
+            data = file.read(min(limit, status.st_size) + 1)  # room is made for all that is asked for
         except OSError as error:
             raise StorageFailed(f"{path.name} could not be read: {error.strerror}") from error
     if len(data) > limit:

@@ -478,7 +478,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 def _index(spelling: bytes) -> int | None:
     try:
         return msgspec.json.decode(spelling, type=dict[str, Any]).get("index")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError):
         return None
 
 

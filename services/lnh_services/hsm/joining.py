@@ -17,7 +17,6 @@ services) can lose them and no more. docs/formats/joining.md is exact, with a te
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import textwrap
@@ -117,7 +116,7 @@ class Invitation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
         try:
             encoded = base64.b64decode("".join(rest.split()), validate=True)
             found = codec.convert(codec.decode(encoded, _INVITATION_BYTES), cls)
-        except (binascii.Error, MalformedMessage):
+        except (ValueError, MalformedMessage):  # what is no base64 is a ValueError, in one of its forms
             raise ArgumentInvalid("the invitation is damaged: a part of it is missing or changed") from None
         if found.format != INVITATION_FORMAT:
             raise ArgumentInvalid(f"an invitation of format {found.format!r}; this version reads {INVITATION_FORMAT!r}")

@@ -1,0 +1,592 @@
+"""Every decoder that somebody outside a process reaches, with valid samples: what `tests/property/test_decoders.py` feeds.
+
+A row names the functions of the code base that it goes through, so that a decoder without a row is noticed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import cbor2
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from lnh.configuration import Configuration
+from lnh_common import archives, bundles, channel, codec, wire
+from lnh_common.attributes import Attribute, ObjectClass, parse_template
+from lnh_common.bus import intake, zap
+from lnh_common.errors import (
+    ArchiveInvalid,
+    ArgumentInvalid,
+    ChannelInvalid,
+    ConfigurationInvalid,
+    LnhError,
+    MalformedMessage,
+    SealBroken,
+    TokenUnknown,
+    UnsupportedVersion,
+)
+from lnh_common.mechanisms import Mechanism, parse_parameters
+from lnh_common.messages.base import OPERATIONS
+from lnh_common.messages.store import Item, Key, MemberInfo
+from lnh_services import archived, configuration
+from lnh_services.hsm import anchor, audit, joining, sealing, tokens
+from lnh_services.hsm.keys import Purpose
+from lnh_services.hsm.local_guesses import LocalGuesses
+from lnh_services.hsm.objects import KeyringKeys
+from lnh_services.hsm.partitions import FORMAT as PARTITION_FORMAT
+from lnh_services.hsm.partitions import PartitionFiles
+from lnh_services.hsm.records import TABLES
+from lnh_services.hsm.state import ApplianceFile, StateFile
+from lnh_services.store import divergent, items, log, peers, protocol
+from lnh_services.store.engine import Engine
+from lnh_services.store.log import ClusterId
+from models import carried
+from models.archives import written
+
+DATA: Final = Path(__file__).parents[1] / "data"
+Decode = Callable[[bytes], object]
+_HEADER: Final = wire.request("key.sign", 7, 1000, route=bytes(16))
+_CLUSTER: Final = b"C" * 16
+_SECRET: Final = b"S" * 32
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """One row.
+
+    Args:
+        samples: valid encodings, each with what decodes it.
+        refusals: all that may be raised.
+        covers: the functions it goes through that decode, `module:function`.
+        slow: it goes through a file, so the long run gives it a tenth of the inputs.
+    """
+
+    name: str
+    samples: Sequence[tuple[bytes, Decode]]
+    refusals: tuple[type[Exception], ...]
+    covers: tuple[str, ...]
+    slow: bool = False
+
+
+def _messages(whose: str) -> Iterable[tuple[str, bytes]]:
+    for version in ("0.1", "0.2"):
+        for each in json.loads((DATA / version / "messages.json").read_text())[whose]:
+            yield each["name"], bytes.fromhex(each["cbor"])
+
+
+def _bodies() -> list[tuple[bytes, Decode]]:
+    kinds = carried.bodies(carried.PEER_OPERATIONS) | carried.bodies(carried.CLIENT_OPERATIONS)
+    found = [
+        (data, partial(codec.decode_as, kind=kinds[name]))
+        for whose in ("members", "clients")
+        for name, data in _messages(whose)
+        if name in kinds
+    ]
+    local = [
+        (codec.encode(carried.sample(kind)), partial(codec.decode_as, kind=kind))
+        for row in OPERATIONS.values()
+        for kind in (row.request, row.reply)
+    ]
+    return [*found, *local]
+
+
+def _in_file(read: Callable[[Path], object]) -> Decode:
+    place = tempfile.TemporaryDirectory(prefix="lnh-decoders-")  # for as long as what decodes lives
+
+    def decode(data: bytes) -> object:
+        path = Path(place.name) / "file"
+        path.write_bytes(data)
+        path.chmod(0o600)
+        return read(path)
+
+    return decode
+
+
+def _channel_rows() -> list[Decoder]:
+    identity = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    public = identity.public_key().public_bytes_raw()
+    statement = channel.Statement(
+        channel.FORMAT,
+        _CLUSTER,
+        "prod",
+        1,
+        channel.channel_public_bytes(Purpose.CHANNEL.derive(bytes(32))),
+        9,
+        bytes(16),
+        bytes(32),
+    )
+    encoded, _ = statement.sign(identity)
+    private = channel.channel_private_key(Purpose.CHANNEL.derive(bytes(32)))
+    info = channel._info(_CLUSTER, 1, _HEADER)
+    envelope = [1, 1000, bytes(16), 1, {"name": "a"}]
+    inner = codec.encode([_SECRET, bytes(16), b"", envelope])
+    outer = codec.encode([inner, b""])
+
+    def credential(data: bytes) -> object:
+        sealed = channel._SUITE.encrypt(data, channel.channel_public_key(statement.channel_key), info)
+        return channel.open_credential(_HEADER, (1).to_bytes(channel._EPOCH, "big") + sealed, _CLUSTER, private)
+
+    keys = channel.SessionKeys.derive(_SECRET, b"token")
+    bound = _HEADER.bound(wire.Kind.REQUEST, keys.token_hash)
+    reply = channel._reply_associated(keys, _HEADER, b"request")
+
+    def request(data: bytes) -> object:
+        return channel.open_request(keys, _HEADER, channel._seal(keys.request_mac, data, bound))
+
+    def answer(data: bytes) -> object:
+        return channel.open_answer(keys, _HEADER, b"request", channel._seal(keys.reply_mac, data, reply))
+
+    module = "lnh_common.channel"
+    error = LnhError("no", {"a": 1}).to_wire()
+    return [
+        Decoder(
+            "channel statement",
+            [(encoded, lambda data: channel.Statement.verify(data, identity.sign(data), public))],
+            (ChannelInvalid, MalformedMessage, LnhError),
+            (f"{module}:verify",),
+        ),
+        Decoder(
+            "credential messages",
+            [
+                (outer, credential),
+                (inner, lambda data: credential(codec.encode([data, b""]))),
+                (bytes(1200), lambda data: channel.open_credential(_HEADER, data, _CLUSTER, private)),
+            ],
+            (ChannelInvalid, MalformedMessage),
+            (f"{module}:open_credential",),
+        ),
+        Decoder(
+            "session messages",
+            [
+                (codec.encode(envelope), request),
+                (bytes(100), lambda data: channel.open_request(keys, _HEADER, data)),
+                (codec.encode([0, {"signature": b"s"}]), answer),
+                (codec.encode([7, "no", {}]), answer),
+            ],
+            (ChannelInvalid, MalformedMessage),
+            (f"{module}:open_request", f"{module}:open_answer"),
+        ),
+        Decoder(
+            "unsealed errors",
+            [(codec.encode(error), wire.parse_error)],
+            (MalformedMessage,),
+            ("lnh_common.wire:parse_error",),
+        ),
+    ]
+
+
+def _tokens() -> Decoder:
+    place = sealing.Place(sealing.Kind.TOKEN, cluster=_CLUSTER, version=1)
+    key = Purpose.TOKEN.derive(bytes(32))
+    token = tokens.Token(_SECRET, bytes(16), 1, 2, bytes(16), (), b"", bytes(16))
+    sealed = tokens.seal_token(token, _CLUSTER, 1, bytes(32))
+    plain = sealing.unseal(key, tokens.token_epoch(sealed)[1], place)
+    return Decoder(
+        "session tokens",
+        [
+            (sealed, lambda data: tokens.open_token(tokens.token_epoch(data)[1], _CLUSTER, 1, bytes(32))),
+            (plain, lambda data: tokens.open_token(sealing.seal(key, data, place), _CLUSTER, 1, bytes(32))),
+        ],
+        (TokenUnknown,),
+        (
+            "lnh_services.hsm.tokens:token_epoch",
+            "lnh_services.hsm.tokens:open_token",
+            "lnh_services.hsm.sealing:unseal",
+        ),
+    )
+
+
+def _store_rows() -> list[Decoder]:
+    words = [(name, data) for name, data in _messages("stores")]
+    of_replica = {kind.__name__ for kind in get_args(protocol.Message)}
+
+    def heard(operation: str) -> Decode:
+        header = wire.request(operation, 0, 0, kind=wire.Kind.CAST).pack()
+        return lambda data: peers.read([header, b"", data])
+
+    known = [(data, heard(peers._REPLICA if name in of_replica else peers._SNAPSHOT)) for name, data in words]
+    payloads = [(entry["payload"], log._decode) for entry in _entries()]
+    snapshot = (DATA / "0.2" / "snapshot.bin").read_bytes()
+    hash_ = bytes.fromhex((DATA / "0.2" / "snapshot.sha256").read_text())
+    cluster = ClusterId(_snapshot_cluster(snapshot))
+
+    def receive(data: bytes) -> object:
+        with tempfile.TemporaryDirectory(prefix="lnh-decoders-") as name:
+            incoming = Engine(Path(name)).receive(cluster)
+            try:
+                incoming.take(data)
+                return incoming.finish(hash_)
+            finally:
+                incoming.discard()
+
+    dropped = next((DATA / "0.2" / "store").glob("divergent-*")).read_bytes()
+    module = "lnh_services.store"
+    return [
+        Decoder(
+            "messages between stores",
+            known,
+            (MalformedMessage, UnsupportedVersion, SealBroken),
+            (f"{module}.peers:read",),
+        ),
+        Decoder("entries of the log", payloads, (MalformedMessage, SealBroken), (f"{module}.log:_decode",)),
+        Decoder(
+            "snapshots",
+            [(snapshot, receive)],
+            (SealBroken,),
+            (f"{module}.snapshots:_take_record",),
+            slow=True,
+        ),
+        Decoder(
+            "files of dropped entries",
+            [(dropped, _in_file(divergent.read))],
+            (SealBroken, LnhError),
+            (f"{module}.divergent:read",),
+            slow=True,
+        ),
+        Decoder(
+            "tags of items",
+            [(items.pack_tags((b"a", b"b" * 32)), items.parse_tags), (b"\x01a", archived.parse_tags)],
+            (SealBroken, ArchiveInvalid),
+            (f"{module}.items:parse_tags", "lnh_services.archived:parse_tags"),
+        ),
+    ]
+
+
+@cache
+def _entries() -> list[dict[str, bytes]]:
+    found = []
+    for _, data in _messages("stores"):
+        stack: list[Any] = [cbor2.loads(data)]
+        while stack:
+            value = stack.pop()
+            if isinstance(value, list):
+                if len(value) >= 6 and isinstance(value[4], bytes) and value[4][:1] >= b"\x80":
+                    found.append({"payload": value[4]})
+                stack += value
+            elif isinstance(value, dict):
+                stack += value.values()
+    payloads = []
+    for each in found:
+        try:
+            log._decode(each["payload"])
+        except LnhError:
+            continue
+        payloads.append(each)
+    assert payloads, "the messages of stores carry entries"
+    return payloads
+
+
+def _snapshot_cluster(snapshot: bytes) -> bytes:
+    length = int.from_bytes(snapshot[:4], "big")
+    header = cbor2.loads(snapshot[4 : 4 + length])
+    return next(each for each in header if isinstance(each, bytes) and len(each) == 16)
+
+
+def _joining() -> Decoder:
+    seed, other = b"a" * 32, b"b" * 32
+    nonce = bytes(32)
+    occasion = joining.Occasion(nonce, joining.Identity.of(seed))
+    info = MemberInfo(id=bytes(16), name="B", host="127.0.0.1", port=7100, key=bytes(32))
+    sealed = joining.request(occasion, seed=other, nonce=nonce, member=info, product="0.2.0", domain_key=bytes(32))
+    private = channel.channel_private_key(Purpose.HSM_RECEIVE.derive(seed))
+    inner = joining._SUITE.decrypt(sealed, private, joining._request_info(occasion))
+    public = channel.channel_public_key(occasion.inviter.receive)
+
+    def asked(data: bytes) -> object:
+        return joining.open_request(
+            occasion, joining._SUITE.encrypt(data, public, joining._request_info(occasion)), seed
+        )
+
+    invitation = joining.Invitation(
+        joining.INVITATION_FORMAT, nonce, _CLUSTER, "prod", 9, "127.0.0.1", 7100, bytes(32), joining.Identity.of(seed)
+    )
+
+    def invited(data: bytes) -> object:
+        return joining.Invitation.parse(joining.INVITATION_FORMAT + "\n" + base64.b64encode(data).decode())
+
+    text = invitation.text().encode()
+    packed = base64.b64decode("".join(text.decode().splitlines()[1:]))
+    asker = joining.open_request(occasion, sealed, seed)
+    bundle = msgspec.structs.replace(carried.sample(joining.Bundle), cluster=_CLUSTER)
+    answer = joining.reply(sealed, asker, bundle, seed=seed, domain_key=bytes(32))
+
+    def answered(data: bytes) -> object:
+        return joining.open_reply(invitation, sealed, data, seed=other, nonce=nonce, domain_key=bytes(32))
+
+    def sealed_answer(data: bytes) -> object:
+        transcript = hashlib.sha256(sealed).digest()
+        place = sealing.Place(sealing.Kind.JOINING, cluster=_CLUSTER, extra=transcript)
+        within = codec.encode([_CLUSTER, sealing.seal(joining._reply_key(bytes(32), nonce), data, place)])
+        closed = joining._SUITE.encrypt(
+            within, channel.channel_public_key(asker.identity.receive), joining._reply_info(transcript)
+        )
+        signing = Ed25519PrivateKey.from_private_bytes(Purpose.HSM_SIGN.derive(seed))
+        return answered(codec.encode([joining.FORMAT, closed, signing.sign(joining._signed(transcript, closed))]))
+
+    module = "lnh_services.hsm.joining"
+    return Decoder(
+        "joining",
+        [
+            (sealed, lambda data: joining.open_request(occasion, data, seed)),
+            (inner, asked),
+            (text, lambda data: joining.Invitation.parse(data.decode("utf-8", "replace"))),
+            (packed, invited),
+            (answer, answered),
+            (codec.encode(bundle), sealed_answer),
+        ],
+        (ChannelInvalid, ArgumentInvalid, SealBroken, LnhError),
+        (f"{module}:open_request", f"{module}:parse", f"{module}:open_reply"),
+    )
+
+
+def _archive_rows() -> list[Decoder]:
+    whole = written(b"x" * 300, 3)
+    about = archives.outline(io.BytesIO(whole))
+
+    def rows(data: bytes) -> object:
+        return list(archived.batches(iter([data[:100], data[100:]]), {"user": 1}))
+
+    row = ["user", b"", b"id", 1, b"", b"head", b"body"]
+    records = [[1, b"c" * 16, []], ["items", [row]], ["end", [1]]]
+    plain = b"".join(len(packed).to_bytes(4, "big") + packed for packed in map(codec.encode, records))
+    carried_ = (DATA / "0.2" / "archive.lnhb").read_bytes()
+    module = "lnh_common.archives"
+    return [
+        Decoder(
+            "archives",
+            [
+                (whole, lambda data: archives.outline(io.BytesIO(data))),
+                (whole, lambda data: archives.check_copy(io.BytesIO(data))),
+                (carried_, lambda data: archives.check_copy(io.BytesIO(data))),
+                (whole, lambda data: list(archives.plaintext(io.BytesIO(data), about, bytes(32)))),
+                (about.header_bytes, archives.parse_header),
+                (about.manifest_bytes, archives.parse_manifest),
+                (codec.encode([about.manifest_bytes, about.seal]), archives._parse_end),
+                (plain, rows),
+                *(
+                    (packed, lambda data: rows(len(data).to_bytes(4, "big") + data))
+                    for packed in map(codec.encode, records)
+                ),
+            ],
+            (ArchiveInvalid,),
+            (
+                f"{module}:parse_header",
+                f"{module}:parse_manifest",
+                f"{module}:_parse_end",
+                "lnh_services.archived:_records",
+            ),
+        )
+    ]
+
+
+def _hsm_rows() -> list[Decoder]:
+    lines = (DATA / "0.2" / "audit.jsonl").read_bytes().splitlines(keepends=True)
+    signer = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    public = signer.public_key().public_bytes_raw()
+    head = audit.HeadLine(index=9, time=1, signer=public.hex(), signature="", previous=bytes(32).hex())
+    head = msgspec.structs.replace(head, signature=signer.sign(head.signed()).hex())
+
+    def anchored(data: bytes) -> object:
+        return anchor.read(Item(key=Key(table="audit", id=bytes(16)), version=1, head=data), public)
+
+    heads = [codec.encode(carried.sample(kind)) for kind in TABLES]
+    kinds = list(TABLES)
+    keys = KeyringKeys.derive(_SECRET, _CLUSTER, bytes(16))
+    attributes = {Attribute.CLASS: ObjectClass.SECRET_KEY, Attribute.LABEL: "a"}
+    stored = keys.put(bytes(16), 0, attributes, b"value")
+
+    def stored_object(data: bytes) -> object:
+        return keys.read(Item(key=stored.key, version=1, head=data, body=stored.body))
+
+    def session_object(data: bytes) -> object:
+        return keys.open_for_session(bytes(16), bytes(16), data)
+
+    template = codec.encode({0: 4, 3: "label", 0x102: b"id", 0x161: 32, 0x1: True})
+    parameters = [(codec.encode({}), partial(_parameters, mechanism)) for mechanism in Mechanism]
+    folder = tempfile.TemporaryDirectory(prefix="lnh-decoders-")
+
+    def partition(data: bytes) -> object:
+        path = Path(folder.name) / "partition-1.cbor"
+        path.write_bytes(data)
+        path.chmod(0o600)
+        return PartitionFiles(Path(folder.name)).read("1")
+
+    module = "lnh_services.hsm"
+    return [
+        Decoder(
+            "lines of an audit trail",
+            [(line, lambda data: audit.parse_line(data, None)) for line in lines]
+            + [(line, audit._index) for line in lines],
+            (audit.ChainBroken,),
+            (f"{module}.audit:parse_line", f"{module}.audit:_index"),
+        ),
+        Decoder(
+            "anchored heads",
+            [(codec.encode(head), anchored)],
+            (SealBroken,),
+            (f"{module}.anchor:read",),
+        ),
+        Decoder(
+            "records",
+            [(head, partial(codec.decode_as, kind=kind)) for head, kind in zip(heads, kinds, strict=True)],
+            (MalformedMessage,),
+            (
+                f"{module}.records:read",
+                f"{module}.restoring:_taken",
+                f"{module}.restoring:_revoked",
+                f"{module}.restoring:_switch",
+                "lnh_services.balancer.clients:_put",
+                "lnh_services.backup.keeping:_read",
+            ),
+        ),
+        Decoder(
+            "sealed values",
+            [
+                (stored.head, stored_object),
+                (keys.seal_for_session(bytes(16), bytes(16), attributes, b"value"), session_object),
+            ],
+            (SealBroken, LnhError),
+            (f"{module}.sealing:unseal", f"{module}.objects:open_for_session", f"{module}.objects:read_attributes"),
+        ),
+        Decoder(
+            "templates and parameters",
+            [(template, lambda data: parse_template(codec.decode_as(data, dict[int, Any]))), *parameters],
+            (LnhError,),
+            ("lnh_common.attributes:parse_template", "lnh_common.mechanisms:parse_parameters"),
+        ),
+        Decoder(
+            "files of the HSM",
+            [
+                ((DATA / "0.2" / "hsm.state").read_bytes(), _in_file(lambda path: StateFile(path).read())),
+                ((DATA / "0.2" / "appliance.cbor").read_bytes(), _in_file(lambda path: ApplianceFile(path).read())),
+                ((DATA / "0.2" / "guesses.cbor").read_bytes(), _in_file(lambda path: LocalGuesses(path).all())),
+                (codec.encode([PARTITION_FORMAT, "1", []]), partition),
+            ],
+            (SealBroken, LnhError),
+            (
+                f"{module}.state:read",
+                f"{module}.local_guesses:__init__",
+                f"{module}.partitions:read",
+            ),
+            slow=True,
+        ),
+        Decoder(
+            "settings",
+            [
+                (
+                    b'name = "A"\nbase_port = 7100\n[timeouts]\nstop = 1000\n',
+                    _in_file(lambda path: configuration.load(path, {})),
+                ),
+                (_CLIENT_TOML, _client_settings()),
+            ],
+            (ConfigurationInvalid,),
+            ("lnh_services.configuration:load", "lnh.configuration:registrations"),
+            slow=True,
+        ),
+    ]
+
+
+_CLIENT_TOML: Final = b'[cluster.00]\nlabel = "prod"\nmember = "127.0.0.1:7100"\n'
+
+
+def _client_settings() -> Decode:
+    place = tempfile.TemporaryDirectory(prefix="lnh-decoders-")  # for as long as what decodes lives
+
+    def decode(data: bytes) -> object:
+        path = Path(place.name) / "client.toml"
+        path.write_bytes(data)
+        path.chmod(0o600)
+        return Configuration(Path(place.name)).registrations()
+
+    return decode
+
+
+def _parameters(mechanism: Mechanism, data: bytes) -> object:
+    return parse_parameters(mechanism, data)
+
+
+def _wire_rows() -> list[Decoder]:
+    header = _HEADER.pack()
+    body = codec.encode({})
+    served = frozenset(OPERATIONS)
+    headers = [
+        wire.request(name, number, 1000, route=bytes(16 * (number % 2))).pack()
+        for number, name in enumerate(OPERATIONS)
+    ]
+    bundle = bundles.Bundle()
+    for number in range(3):
+        bundle.add(number.to_bytes(8, "big"), header, b"token", body)
+    return [
+        Decoder(
+            "headers",
+            [(each, wire.Header.parse) for each in headers],
+            (MalformedMessage, UnsupportedVersion),
+            ("lnh_common.wire:_parse",),
+        ),
+        Decoder(
+            "messages to a service",
+            [
+                *((each, lambda data: intake.read([data, b"", body], served)) for each in headers[:20]),
+                (body, lambda data: intake.read([header, b"", data], served)),
+                (body, lambda data: intake.read([header, data, body], served)),
+            ],
+            (),
+            ("lnh_common.bus.intake:read", "lnh_common.bus.intake:salvage"),
+        ),
+        Decoder(
+            "bundles",
+            [(bundle.take(), lambda data: bundles.unpack([data]))],
+            (MalformedMessage,),
+            ("lnh_common.bundles:unpack",),
+        ),
+        Decoder(
+            "handshakes",
+            [
+                (
+                    b"10.0.0.1",
+                    lambda data: zap.answer([b"1.0", b"1", b"lnh", data, b"", b"CURVE", bytes(32)], zap.everyone),
+                ),
+                (bytes(32), lambda data: zap.answer([b"1.0", b"1", b"lnh", b"a", b"", b"CURVE", data], zap.everyone)),
+                (b"1.0", lambda data: zap.answer([data] * (len(data) % 9), zap.everyone)),
+            ],
+            (),
+            ("lnh_common.bus.zap:answer",),
+        ),
+        Decoder(
+            "bodies of all operations",
+            _bodies(),
+            (MalformedMessage,),
+            (
+                "lnh_common.codec:decode_as",
+                "lnh_common.codec:decode",
+                "lnh_common.bus.sync:ask",
+                "lnh_common.bus.client:ask",
+                "lnh_common.bus.client:_receive_cast",
+                "lnh.requests:_replied",
+                "lnh_services.balancer.follower:receive",
+                "lnh_services.balancer.peers:_heard",
+                "lnh_services.balancer.service:_count_served",
+                "lnh_services.hsm.worker:_answered",
+                "lnh_services.hsm.worker:_told",
+                "lnh_services.hsm.worker_core:_serve_open",
+            ),
+        ),
+    ]
+
+
+@cache
+def decoders() -> tuple[Decoder, ...]:
+    """The table."""
+    return (
+        *_wire_rows(), *_channel_rows(), _tokens(), *_store_rows(), _joining(), *_archive_rows(), *_hsm_rows(),
+    )  # fmt: skip
