@@ -36,7 +36,7 @@ WITHOUT_A_ROW = {
 
 
 def seeds() -> int:
-    return int(os.environ.get("LNH_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
+    return int(os.environ.get("LNH_SEED", "0")) or random.randrange(1 << 32)
 
 
 @pytest.mark.parametrize("decoder", decoders(), ids=lambda decoder: decoder.name)
