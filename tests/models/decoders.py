@@ -569,7 +569,7 @@ def _wire_rows() -> list[Decoder]:
             (
                 "lnh_common.codec:decode_as",
                 "lnh_common.codec:decode",
-                "lnh_common.bus.sync:ask",
+                "lnh_common.bus.sync:_ask",
                 "lnh_common.bus.client:ask",
                 "lnh_common.bus.client:_receive_cast",
                 "lnh.requests:_replied",
