@@ -39,7 +39,7 @@ AS_EVE: Final = Credential(role=Role.USER, name="eve", password=EVE)
 # Refusals for want of what a store left out, or kept back.
 ABSENT: Final = (
     errors.NameUnknown, errors.KeyringUnknown, errors.ClientUnknown, errors.ClientRevoked, errors.ObjectUnknown,
-    errors.CredentialChanged, errors.PasswordIncorrect, errors.NoCluster, errors.VersionConflict, errors.ActionProhibited,
+    errors.CredentialChanged, errors.PasswordIncorrect, errors.NoCluster, errors.VersionConflict, errors.NotPossible,
 )  # fmt: skip
 # The last of what was done before something false was met: it is done, and what goes with it is not.
 REFUSED: Final = (errors.SealBroken, errors.StateRolledBack, errors.OutcomeUnknown)
