@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,9 @@ from lnh_services.store.replica import Interest
 from models.linearizability import UNKNOWN, Operation
 from models.versioned_items import Saw, Wrote
 from simulation import plan as plans
-from simulation.machine import MIDDLE, Machine, Reading, View, Worker
+from simulation.machine import MIDDLE, Machine
 from simulation.truth import name_of
+from simulation.workers import Heard, Reading, View, Worker
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -33,6 +35,8 @@ TABLE, SCOPE = "t", b"s"
 KEYS = [Key(table=TABLE, scope=SCOPE, id=bytes([n])) for n in range(plans.KEYS)]
 WHOLE = Key(table=TABLE, scope=SCOPE)
 FOR_EVER = 1e9
+BETWEEN_PAGES = (0.0, 0.1, 1.5)  # seconds in which a worker that is busy opens seals, at most
+PAGED = range(4, 8)  # of the workers' numbers that a plan draws
 KNOWN: dict[type[LnhError], object] = {VersionConflict: VersionConflict, ObjectUnknown: ObjectUnknown}
 NOT_TAKEN = (MemberReadOnly, NoCluster, NotPossible)  # the store says that the order was never appended or passed on
 
@@ -53,7 +57,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Sight:
-    """A read that was told as current."""
+    """A read that was told as current, or for certain that there is nothing."""
 
     keys: tuple[Key, ...]
     began: float
@@ -61,6 +65,14 @@ class Sight:
     view: View
     slot: int
     epoch: Epoch
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a worker read, from its store or its cache."""
+
+    heard: Heard
     cached: bool
 
 
@@ -74,6 +86,7 @@ class Clients:
         self.versions: dict[Key, int] = dict.fromkeys(KEYS, 0)  # what clients believe
         self._sequence = 0
         self.retried = 0
+        self.denied = 0  # reads that were told for certain that something is not there
 
     def history(self, tip: log.Position) -> list[Operation]:
         """What must be linearizable, if the log that ends at `tip` is in force."""
@@ -127,7 +140,7 @@ class Clients:
 
         def replied(answer: state.Answer, entry: int) -> None:
             nonlocal over
-            self._answered(call, answer, entry)
+            self._told(call, answer, entry)
             if not over:
                 over = True
                 self.world.at(self.world.now + pause, lambda: self._try(call, tries, withdraws))
@@ -144,7 +157,7 @@ class Clients:
         process.ask(number, replied, lambda now: process.replica.submit(now, number, call.commit))
         self.world.at(self.world.now + patience, too_late)
 
-    def _answered(self, call: Call, answer: state.Answer, entry: int) -> None:
+    def _told(self, call: Call, answer: state.Answer, entry: int) -> None:
         if isinstance(answer, NOT_TAKEN) or (isinstance(answer, StorageFailed) and entry == 0):
             call.refused += 1
             return
@@ -172,31 +185,64 @@ class Clients:
         elif isinstance(change, DeleteScope):
             self.versions = dict.fromkeys(KEYS, 0)
 
-    def do_read(self, slot: int, worker: int, key: int | None) -> None:
+    def do_read(self, slot: int, number: int, key: int | None) -> None:
+        """A read of one item, or of all: at one moment, or one after the other, as a listing in pages is."""
         machine = self.world.pick(slot)
-        keys = tuple(KEYS) if key is None else (KEYS[key],)
-        self.read(machine, machine.workers[worker % len(machine.workers)], keys)
+        worker = machine.workers[number % len(machine.workers)]
+        if key is None and number in PAGED:
+            self.list_pages(machine, worker)
+        else:
+            self.read(machine, worker, tuple(KEYS) if key is None else (KEYS[key],))
 
     def read(self, machine: Machine, worker: Worker, keys: tuple[Key, ...]) -> None:
-        """From the worker's cache under its lease, else from the store."""
+        """What is there, or that nothing is."""
         if worker.stalled_until > self.world.now:
             return
-        began = self.world.now
-        if machine.boot(self.world.now) >= worker.lease_end:
-            worker.cache.clear()
+        began, begun = self.world.now, worker.begin()
+
+        def told(page: Page | None) -> None:
+            if page is not None:
+                self._answered(machine, keys, began, page, denies=worker.denies(begun))
+
+        self._page(machine, worker, keys, told)
+
+    def list_pages(self, machine: Machine, worker: Worker) -> None:
+        """Whether a listing is whole is said at its end, of all its pages."""
+        if worker.stalled_until > self.world.now:
+            return
+        began, begun = self.world.now, worker.begin()
+        pages: list[Page] = []
+        slowness = worker.rng.choice(BETWEEN_PAGES)
+
+        def next_page() -> None:
+            self._page(machine, worker, (KEYS[len(pages)],), told)
+
+        def told(page: Page | None) -> None:
+            if page is None:
+                return
+            pages.append(page)
+            if len(pages) < len(KEYS):
+                self.world.at(self.world.now + worker.rng.uniform(0, slowness), next_page)
+                return
+            denies = worker.denies(begun)
+            for key, each in zip(KEYS, pages, strict=True):
+                self._answered(machine, (key,), began, each, denies=denies)
+
+        next_page()
+
+    def _page(
+        self, machine: Machine, worker: Worker, keys: tuple[Key, ...], told: Callable[[Page | None], None]
+    ) -> None:
+        """From the worker's cache under its lease, else from the store."""
         process = machine.process
-        if len(keys) == 1 and keys[0] in worker.cache:
-            if worker.read_write:
-                self._saw(machine, keys, began, worker.cache[keys[0]], cached=True)
+        if len(keys) == 1 and keys[0] in worker.cache and worker.is_leased():
+            told(Page(Heard(worker.cache[keys[0]], worker.read_write), cached=True))
         elif process is not None:
             number = ReadId(self.world.number())
-
-            def told(view: View | None) -> None:
-                if view is not None:
-                    self._saw(machine, keys, began, view, cached=False)
-
             interest = Interest(TABLE, SCOPE, keys[0].id if len(keys) == 1 else None)
-            reading = Reading(keys, interest, told)
+            reading = Reading(
+                keys, interest, lambda heard: told(Page(heard, cached=False) if heard is not None else None)
+            )
             worker.reading[number] = reading
 
             def asks() -> None:
@@ -205,13 +251,20 @@ class Clients:
 
             process.from_worker(worker, asks)
 
-    def _saw(self, machine: Machine, keys: tuple[Key, ...], began: float, view: View, *, cached: bool) -> None:
-        values = {key: view.values[key] for key in keys if key in view.values}
-        self.world.trace(machine.slot, "shows", (keys, values, view.applied.index, cached))
-        for key in keys:
+    def _answered(self, machine: Machine, keys: tuple[Key, ...], began: float, page: Page, *, denies: bool) -> None:
+        """Note what is to be believed: what was current, and each thing that was said not to be there."""
+        view, current = page.heard.view, page.heard.current
+        believed = tuple(key for key in keys if current or (denies and key not in view.values))
+        if not believed:
+            return
+        values = {key: view.values[key] for key in believed if key in view.values}
+        self.world.trace(machine.slot, "shows", (believed, values, view.applied.index, page.cached))
+        for key in believed:
             self.versions[key] = values[key][0] if key in values else 0
         epoch = machine.disk.seen.promised
-        self.sights.append(Sight(keys, began, self.world.now, View(values, view.applied), machine.slot, epoch, cached))
+        seen = View(values, view.applied)
+        self.sights.append(Sight(believed, began, self.world.now, seen, machine.slot, epoch, page.cached))
+        self.denied += denies and len(values) < len(believed)
 
     def _operation(self, call: Call, tip: log.Position) -> Operation | None:
         """What the checker needs of a call; None where it left no trace in the log that is in force."""

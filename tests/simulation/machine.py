@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lnh_common import limits
 from lnh_common.errors import StorageFailed
+from lnh_common.messages import store
 from lnh_common.messages.store import Commit, Key, MemberInfo
 from lnh_services.store import state
 from lnh_services.store.caches import Grant, WorkerId, WorkerLeases
@@ -37,76 +36,19 @@ from lnh_services.store.protocol import (
     SendSnapshot,
     Serve,
 )
-from lnh_services.store.replica import Interest, Phase, Replica
+from lnh_services.store.replica import Phase, Replica
 from models.versioned_items import Value
 from simulation.disk import Disk, Snapshot
+from simulation.workers import Heard, Reading, View, Worker
 
 if TYPE_CHECKING:
     from simulation.world import World
 
 TICK = 0.05
 DISK_RETRY = 0.2
+LEFT = (Phase.NONE, Phase.EXPELLED)
 MIDDLE = 1.7e12  # of UTC, in milliseconds
 Replied = Callable[[state.Answer, int], None]
-EMPTY: dict[Key, Value] = {}
-
-
-@dataclass(frozen=True)
-class View:
-    """What a read found, and of which state."""
-
-    values: dict[Key, Value]
-    applied: Position
-
-
-Told = Callable[["View | None"], None]  # None: not as of now, or not at all
-
-
-@dataclass
-class Reading:
-    """A read under way from a worker."""
-
-    keys: tuple[Key, ...]
-    interest: Interest
-    told: Told
-    spoiled: bool = False  # a forget came meanwhile: not cached
-
-
-@dataclass
-class Worker:
-    """An hsm worker: caches that it uses only under a lease."""
-
-    name: WorkerId
-    rng: random.Random
-    cache: dict[Key, View] = field(default_factory=dict)
-    lease_end: float = 0.0
-    read_write: bool = True  # the lease's mode
-    reading: dict[ReadId, Reading] = field(default_factory=dict)
-    stalled_until: float = 0.0
-    last_in: float = 0.0
-    last_out: float = 0.0
-
-    def take_lease(self, sent: float, grant: Grant) -> None:
-        if grant.fresh or (grant.read_write and not self.read_write):
-            self.forget(frozenset(), everything=True)
-        self.lease_end = sent + grant.lease_ms / 1000
-        self.read_write = grant.read_write
-
-    def may_cache(self, boot: float, *, current: bool) -> bool:
-        return boot < self.lease_end and (current or not self.read_write)
-
-    def forget(self, keys: frozenset[Key], *, everything: bool) -> None:
-        if everything:
-            self.lease_end = 0.0
-        for key in list(self.cache):
-            if everything or _concerns(keys, key):
-                del self.cache[key]
-        for reading in self.reading.values():
-            reading.spoiled = reading.spoiled or everything or any(_concerns(keys, key) for key in reading.keys)
-
-
-def _concerns(keys: frozenset[Key], key: Key) -> bool:
-    return key in keys or Key(table=key.table, scope=key.scope) in keys
 
 
 class Machine:
@@ -128,7 +70,7 @@ class Machine:
         self.stalled_until = 0.0
         self.starts_at = 0.0
         self.workers = [
-            Worker(WorkerId(bytes([slot, number]) * 8), world.stream(f"worker {slot} {number}"))
+            Worker(WorkerId(bytes([slot, number]) * 8), world.stream(f"worker {slot} {number}"), self._boot_now)
             for number in range(world.profile.workers)
         ]
         self.last_epoch_number = 0  # the newest epoch it ever had a lease in, for stale reads
@@ -137,6 +79,9 @@ class Machine:
 
     def boot(self, now: float) -> float:
         return self.origin + now * self.rate
+
+    def _boot_now(self) -> float:
+        return self.boot(self.world.now)
 
     def world_time(self, boot: float) -> float:
         return (boot - self.origin) / self.rate
@@ -300,9 +245,8 @@ class Process:
 
     def _have_forgotten_before_the_snapshot(self) -> None:
         """Nothing is acknowledged while a cache may hold what was there before a snapshot took its place."""
-        boot = self.machine.boot(self.world.now)
         for worker in self.machine.workers:
-            if boot < worker.lease_end:
+            if worker.is_leased():
                 for view in worker.cache.values():
                     assert view.applied.index >= self.installed, (
                         f"a cache at m{self.machine.slot} is of {view.applied.index}, a snapshot of {self.installed}"
@@ -419,28 +363,25 @@ class Process:
         if found is None:
             return
         worker, reading = found
-        view = (
-            View(_look(self.machine, reading.keys), self.machine.disk.seen.applied)
-            if self.machine.disk.seen.base
-            else None
-        )
+        heard = None
         current = self.replica.is_current(self.machine.instant())
         if current != serve.current:
             self.reads[serve.read] = found
             self.later(0.0, lambda: self.run(lambda now: self.replica.read(now, serve.read, reading.interest)))
             return
-        self.to_worker(worker, lambda: self._told(worker, serve.read, view, current=current))
+        if self.machine.disk.seen.base and self.replica.phase not in LEFT:
+            view = View(_look(self.machine, reading.keys), self.machine.disk.seen.applied)
+            heard = Heard(view, current)
+        self.to_worker(worker, lambda: self._told(worker, serve.read, heard))
 
-    def _told(self, worker: Worker, number: ReadId, view: View | None, *, current: bool) -> None:
+    def _told(self, worker: Worker, number: ReadId, heard: Heard | None) -> None:
         reading = worker.reading.pop(number, None)
         if reading is None:
             return
         self.world.trace(self.machine.slot, f"worker {worker.name[-1]} is told", (reading.keys, reading.spoiled))
-        boot = self.machine.boot(self.world.now)
-        if view is not None and not reading.spoiled and worker.may_cache(boot, current=current):
-            for key in reading.keys:
-                worker.cache[key] = View({key: view.values[key]} if key in view.values else EMPTY, view.applied)
-        reading.told(view if current else None)
+        if heard is not None:
+            worker.hears(reading, heard)
+        reading.told(heard)
 
     # Workers
 
@@ -455,7 +396,7 @@ class Process:
     def _forgetting(self, worker: Worker, effect: Forget) -> Callable[[], None]:
         def hears() -> None:
             self.world.trace(self.machine.slot, f"worker {worker.name[-1]} forgets", effect)
-            worker.forget(effect.keys, everything=effect.everything)
+            worker.forget(store.Forget(sequence=effect.round, keys=tuple(effect.keys), everything=effect.everything))
             self.from_worker(worker, lambda: self._has_forgotten(worker, effect.round))
 
         return hears
@@ -493,7 +434,7 @@ class Process:
 
     def _attached(self, worker: Worker, sent: float, grant: Grant) -> None:
         self.world.trace(self.machine.slot, f"worker {worker.name[-1]} attached", (sent, grant))
-        worker.take_lease(sent, grant)
+        worker.attached(sent, grant)
 
     def to_worker(self, worker: Worker, hears: Callable[[], None]) -> None:
         """Say something to a worker; in order, and late if it is stalled."""
@@ -522,4 +463,4 @@ def _look(machine: Machine, keys: tuple[Key, ...]) -> dict[Key, Value]:
     return found
 
 
-__all__ = ["Commit", "Machine", "Phase", "Process", "Replica", "Snapshot", "View", "Worker"]
+__all__ = ["Commit", "Machine", "Phase", "Process", "Replica", "Snapshot"]

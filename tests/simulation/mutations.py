@@ -13,6 +13,8 @@ from unittest.mock import patch
 
 import msgspec
 
+from lnh_common.errors import LnhError
+from lnh_services.hsm.worker_core import WorkerCore
 from lnh_services.store import listing, state
 from lnh_services.store.follower import Follower
 from lnh_services.store.history import Standing
@@ -217,6 +219,18 @@ def _begin_step_offer_first(self: Local) -> None:
 _begin_step = Local._begin_step
 
 
+def _told_as_it_is(self: WorkerCore, operation: Any, refusal: LnhError, begun: int) -> LnhError:
+    return refusal
+
+
+def _is_read_write_by_now(self: WorkerCore, begun: int) -> bool:
+    return self.is_read_write()
+
+
+def _notes_nothing(self: WorkerCore, current: bool) -> None:
+    """The lease alone vouches for what is read under it."""
+
+
 DIVERGENCES = _only(lose_tail=8.0, crash=8.0, isolate=5.0, slow_disk=8.0)
 RESTARTS = _only(crash=8.0, crash_between=6.0)
 SEPARATIONS = _only(isolate=5.0, cut=4.0, stall=2.0)
@@ -268,6 +282,14 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "let an uncommitted removal expel": Mutation(
         ((Local, "expelling", _expelling_early),), _only(4, remove=10.0, join=4.0, slow_disk=15.0)
+    ),
+    "answer a certain no from a member out of step": Mutation(((WorkerCore, "told", _told_as_it_is),), SEPARATIONS),
+    "answer a certain no under a lease that its member outlived": Mutation(
+        ((WorkerCore, "note", _notes_nothing),), DIVERGENCES
+    ),
+    "answer a certain no that was read before the member was in step": Mutation(
+        ((WorkerCore, "was_read_write_since", _is_read_write_by_now),),
+        _only(crash=10.0, isolate=10.0, cut=10.0, read=10.0, write=3.0),
     ),
     "change groups again when asked again": Mutation(((listing, "change", _change_again),), _only(regroup=20.0)),
 }

@@ -47,7 +47,7 @@ def test_the_faults_and_recoveries_all_happen() -> None:
     totals: Counter[str] = Counter()
     for report in runs(range(1000, 1030)):
         totals.update({name: getattr(report, name) for name in report.__struct_fields__})
-    for name in ("cached", "retried", "openings", "take_overs", "snapshots", "dropped"):
+    for name in ("cached", "denied", "retried", "openings", "take_overs", "snapshots", "dropped"):
         assert totals[name] > 0, f"no {name} in 30 runs: {totals}"
 
 

@@ -221,6 +221,7 @@ class Report(msgspec.Struct, frozen=True):
     acknowledged: int
     reads: int
     cached: int
+    denied: int
     retried: int
     openings: int
     take_overs: int

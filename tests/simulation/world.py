@@ -36,16 +36,16 @@ from models.versioned_items import VersionedItems
 from simulation import plan as plans
 from simulation.clients import KEYS, Clients
 from simulation.disk import Snapshot
-from simulation.machine import Machine, Process, Worker
+from simulation.machine import LEFT, Machine, Process
 from simulation.outside import CLUSTER, Outside, ignored
 from simulation.plan import Action, Plan
 from simulation.regrouping import Regrouped
 from simulation.telling import Failure, shown
 from simulation.truth import Report, Truth, name_of, touches
+from simulation.workers import Worker
 
 FORMING = 20.0  # seconds in which a cluster without faults has formed
 HEALING = 40.0  # ... and in which it is in sync again when faults stop
-LEFT = (Phase.NONE, Phase.EXPELLED)
 ATTACH = limits.WORKER_LEASE_MS / 3000
 TRACED = 600
 APPLIED_AT_ONCE = 3  # items, in place of local.APPLIED_AT_ONCE, so that some have more to catch up with
@@ -241,7 +241,7 @@ class World:
                     self._has_forgotten(machine, worker, content.commit, index)
 
     def _has_forgotten(self, machine: Machine, worker: Worker, commit: Commit, index: int) -> None:
-        if machine.boot(self.now) < worker.lease_end and worker.read_write:
+        if worker.is_read_write():
             for key, view in worker.cache.items():
                 if touches(commit, key):
                     assert view.applied.index >= index, (
@@ -284,6 +284,7 @@ class World:
             acknowledged=len(self.truth.acknowledged),
             reads=len(self.clients.sights),
             cached=sum(sight.cached for sight in self.clients.sights),
+            denied=self.clients.denied,
             retried=self.clients.retried,
             openings=len(openings),
             take_overs=sum(bool(each.removed) for each in openings),

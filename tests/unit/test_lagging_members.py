@@ -12,7 +12,7 @@ import pytest
 from lnh_common import bundles, codec, errors
 from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import admin, hsm, objects, session, store
-from lnh_common.messages.base import Message
+from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.session import ChangePassword, Credential, Logout, Role
 from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.steps import Ask
@@ -204,5 +204,24 @@ def test_a_lease_that_ends_while_a_request_is_served_makes_its_refusal_a_doubt(
     with pytest.raises(errors.MemberBehind, match="no object"):
         client.ask(objects.SHOW, objects.Show(handle=b"h" * 16), keyring)
     monkeypatch.undo()
+    with pytest.raises(errors.ObjectUnknown):
+        client.ask(objects.SHOW, objects.Show(handle=b"h" * 16), keyring)
+
+
+def test_what_the_store_did_not_call_current_makes_no_refusal_certain_whatever_the_lease_says(
+    world: World, client: Client, keyring: bytes
+) -> None:
+    login(client, keyring)
+    world.store.current = False  # as of a member that has just promised another epoch
+    assert client.worker.is_read_write()
+    asked: tuple[tuple[Operation[Any, Any], Message], ...] = (
+        (objects.SHOW, objects.Show(handle=b"h" * 16)),
+        (objects.SIGN, objects.Use(handle=b"h" * 16, mechanism=Mechanism.ECDSA, data=b"")),
+        (objects.DESTROY, objects.ObjectRef(handle=b"h" * 16)),
+    )
+    for operation, message in asked:
+        with pytest.raises(errors.MemberBehind, match="no object"):
+            client.ask(operation, message, keyring)
+    world.store.current = True
     with pytest.raises(errors.ObjectUnknown):
         client.ask(objects.SHOW, objects.Show(handle=b"h" * 16), keyring)

@@ -102,10 +102,15 @@ class HighestSeen:
 
 
 class Items:
-    """Names and checks what is stored of one instance of the cluster: a restore begins anew."""
+    """Names and checks what is stored of one instance of the cluster: a restore begins anew.
 
-    def __init__(self, cluster: bytes, instance: bytes) -> None:
+    Args:
+        note: is told of each answer of the store whether it was current.
+    """
+
+    def __init__(self, cluster: bytes, instance: bytes, note: Callable[[bool], None]) -> None:
         self._where: Final = [cluster, instance]
+        self._note: Final = note
 
     def name(self, key: Key) -> bytes:
         """16 bytes that name an item."""
@@ -126,6 +131,7 @@ class Items:
         """
         at_least = (yield from self.highest([key]))[0]
         item, current = yield from answers.get(key, body=body)
+        self._note(current)
         if item is None:
             if key.table in ABSENCE_ALLOWS:
                 yield from self.used([(key, (0, 0), at_least)], current=current)
@@ -146,6 +152,7 @@ class Items:
         at_least: dict[bytes, Age] = {}
         while True:
             page = yield from answers.scan(scan)
+            self._note(page.current)
             found = [(item, read(item)) for item in page.items]
             ages = [(item.key, (_born(one), item.version)) for item, one in found]
             yield from self.used([(key, age, at_least.get(key.id, age)) for key, age in ages], current=page.current)

@@ -89,7 +89,7 @@ class Knowledge:
         self.read_write = True  # the lease's mode
         self.read_only_since: float | None = None  # boot seconds
         self.owes_guesses = True  # failed logins of before this start, or of a time as read-only, may be to be told
-        self.lapses = 0  # how often the lease was not a read-write one
+        self.lapses = 0  # how often the lease was not a read-write one, or an answer under it not current
         self._in_step_until: float | None = None  # boot seconds: the end of the last read-write lease there was
         self._began = boot()
         self._told_whole = 0  # UTC ms up to which the store, when it was asked last, had all that was acknowledged
@@ -159,6 +159,15 @@ class Knowledge:
         if self.read_write and self.lease_until > 0:
             self._in_step_until = min(self.boot(), self.lease_until)
 
+    def note(self, current: bool, /) -> None:
+        """Take in whether the store said that an answer is current: one that is not makes no refusal certain.
+
+        The lease does not vouch for that alone. A member that promised another epoch is not in step from then on, and
+        serves what it has applied; its workers' leases, which only say for how long nothing changes behind them, last.
+        """
+        if not current:
+            self.lapses += 1
+
     def may_cache(self, found: Read[Any]) -> bool:
         """Whether an answer of the store may go into a cache now, before anything else is waited for."""
         return self.is_leased() and not found.outdated and (found.current or not self.read_write)
@@ -206,7 +215,7 @@ class Knowledge:
             identity = self.secrets()
             bare = Records(identity.record_key, identity.secrets.cluster, b"")
             key = bare.key_of(ClusterRecord, CLUSTER_RECORD)
-            reading = self._read(Items(bare.cluster, b""), key, lambda item: bare.read(ClusterRecord, item))
+            reading = self._read(self._items(bare), key, lambda item: bare.read(ClusterRecord, item))
             found = yield from self.genuine(reading)
             if found.value is None:
                 raise NoCluster("the store holds no cluster yet")
@@ -237,7 +246,7 @@ class Knowledge:
         bare = Records(records.key, records.cluster, b"")
         key = bare.key_of(ClusterRecord, CLUSTER_RECORD)
         try:
-            found = yield from Items(bare.cluster, b"").get(key, lambda item: bare.read(ClusterRecord, item))
+            found = yield from self._items(bare).get(key, lambda item: bare.read(ClusterRecord, item))
         except (SealBroken, StateRolledBack):
             return False
         now = found.value.instance if found.value is not None else b""
@@ -319,9 +328,8 @@ class Knowledge:
             after = page[-1][0].key.id if page else after
         return found
 
-    @staticmethod
-    def _items(records: Records) -> Items:
-        return Items(records.cluster, records.instance)
+    def _items(self, records: Records) -> Items:
+        return Items(records.cluster, records.instance, self.note)
 
     # --- objects
 
