@@ -16,6 +16,7 @@ _THREE_MEMBERS: Final = "three members"
 # Files whose tests share a running cluster, which is made once if they go to one process. Those of three members are all
 # one group: two such clusters at once leave each other no processor.
 GROUPS: Final = {
+    "test_behind.py": _THREE_MEMBERS,
     "test_failover.py": _THREE_MEMBERS,
     "test_backup_members.py": _THREE_MEMBERS,
     "test_members_in_step.py": _THREE_MEMBERS,

@@ -104,6 +104,7 @@ if TYPE_CHECKING:
         SecretKey,
         StoredObject,
     )
+    from lnh.listings import Listed, Listing
     from lnh.registration import register
     from lnh.sessions import Session
     from lnh_common.attributes import Attribute, KeyType, ObjectClass
@@ -129,6 +130,8 @@ _HOMES: Final = {
     "Encrypted": "lnh.forms",
     "Keyring": "lnh.keyrings",
     "KeyringSession": "lnh.keyrings",
+    "Listed": "lnh.listings",
+    "Listing": "lnh.listings",
     "Certificate": "lnh.keys",
     "DataObject": "lnh.keys",
     "Key": "lnh.keys",
@@ -206,6 +209,8 @@ __all__ = [
     "KeyringSession",
     "KeyringUnknown",
     "LimitReached",
+    "Listed",
+    "Listing",
     "LnhError",
     "MacParameters",
     "MalformedMessage",

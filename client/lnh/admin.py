@@ -8,18 +8,21 @@ A registered client logs in with `login(cluster.connection, ...)` instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from lnh.backups import Backups
 from lnh.connection import Connection
+from lnh.keyrings import keyring_labelled, keyring_listing
+from lnh.listings import Listed, Listing
 from lnh.registration import connect_as_guest
 from lnh.sessions import Session
 from lnh.sessions import change_password as _change_password
 from lnh.sessions import login as _login
 from lnh_common import limits
-from lnh_common.errors import KeyringUnknown, LimitReached, NameUnknown
+from lnh_common.errors import ClientUnknown, LimitReached, LnhError, NameUnknown
 from lnh_common.messages import admin as wire
 from lnh_common.messages.admin import (
     ClientView,
@@ -51,6 +54,8 @@ __all__ = [
     "login",
 ]
 
+V = TypeVar("V", ClientView, MemberView)
+
 
 class Administration(Session):
     """A session of an appliance user, of the PO, or of both at once; a context manager that logs out.
@@ -77,26 +82,21 @@ class Administration(Session):
         message = wire.CreateKeyrings(label=label, total=total, index=index)
         return list(self.ask(wire.KEYRING_CREATE, message).keyrings)
 
-    def keyrings(self) -> Iterator[KeyringView]:
-        """Every keyring, a page at a time as they are taken."""
-        after = b""
-        while True:
-            page = self.ask(wire.KEYRING_LIST, wire.ListKeyrings(after=after))
-            yield from page.keyrings
-            if not page.more:
-                return
-            after = page.last  # whether or not it may be seen: none of a page may be
+    def keyrings(self, *, current: bool = False) -> Listing[KeyringView]:
+        """Every keyring, a page at a time as they are taken.
+
+        Args:
+            current: all there are, from a member that is in step, or MemberBehind; so for whatever lists something.
+        """
+        return keyring_listing(partial(self.ask, wire.KEYRING_LIST), current=current)
 
     def keyring(self, label: str) -> KeyringView:
-        """The keyring with this label; raises KeyringUnknown."""
-        for view in self.ask(wire.KEYRING_LIST, wire.ListKeyrings(label=label)).keyrings:
-            if view.label == label:
-                return view
-        raise KeyringUnknown(f"no keyring {label!r}")
+        """The keyring with this label; raises KeyringUnknown, or MemberBehind where that cannot be told."""
+        return keyring_labelled(partial(self.ask, wire.KEYRING_LIST), label)
 
-    def show_keyring(self, label: str) -> KeyringView:
+    def show_keyring(self, label: str, *, current: bool = False) -> KeyringView:
         """A keyring with its policy, number of objects and assigned clients; raises KeyringUnknown."""
-        return self.ask(wire.KEYRING_SHOW, wire.KeyringRef(keyring=self.keyring(label).id))
+        return self.ask(wire.KEYRING_SHOW, wire.KeyringRef(keyring=self.keyring(label).id), current=current)
 
     def delete_keyring(self, label: str) -> None:
         """Delete a keyring and every object in it; for an admin and the PO together. Raises KeyringUnknown."""
@@ -109,9 +109,14 @@ class Administration(Session):
         """
         self.ask(wire.ROLE_INIT, wire.InitRole(keyring=self.keyring(label).id, password=password))
 
-    def clients(self) -> list[ClientView]:
+    def clients(self, *, current: bool = False) -> Listed[ClientView]:
         """Every registered client."""
-        return list(self.ask(wire.CLIENT_LIST, Empty()).clients)
+        found = self.ask(wire.CLIENT_LIST, Empty(), current=current)
+        return Listed(found.clients, found.behind)
+
+    def client(self, name: str) -> ClientView:
+        """The client of this name; raises ClientUnknown, or MemberBehind where that cannot be told."""
+        return _named(self.clients, name, lambda _: ClientUnknown(f"no client {name!r}"))
 
     def revoke_client(self, name: str) -> None:
         """End a client's registration, now and for good; raises ClientUnknown."""
@@ -129,29 +134,31 @@ class Administration(Session):
         """Add an appliance user: admin, operator, monitor or a custom role. Raises NameTaken, PasswordInvalid."""
         self.ask(wire.USER_ADD, wire.AddUser(name=name, role=role, password=password))
 
-    def users(self) -> list[UserView]:
+    def users(self, *, current: bool = False) -> Listed[UserView]:
         """Every appliance user."""
-        return list(self.ask(wire.USER_LIST, Empty()).users)
+        found = self.ask(wire.USER_LIST, Empty(), current=current)
+        return Listed(found.users, found.behind)
 
     def delete_user(self, name: str) -> None:
         """Delete an appliance user and end its sessions; raises NameUnknown."""
         self.ask(wire.USER_DELETE, wire.UserRef(name=name))
 
-    def show(self) -> ClusterView:
+    def show(self, *, current: bool = False) -> ClusterView:
         """The cluster and its members."""
-        return self.ask(wire.CLUSTER_SHOW, Empty())
+        return self.ask(wire.CLUSTER_SHOW, Empty(), current=current)
 
-    def members(self) -> list[MemberView]:
+    def members(self, *, current: bool = False) -> Listed[MemberView]:
         """Every member, as the one that answers sees it."""
-        return list(self.show().members)
+        found = self.show(current=current)
+        return Listed(found.members, found.behind)
 
     def member(self, name: str) -> MemberView:
-        """The member of this name; raises NameUnknown."""
-        members = self.members()
-        for view in members:
-            if view.name == name:
-                return view
-        raise NameUnknown(f"no member {name!r}; there are: {', '.join(view.name for view in members)}")
+        """The member of this name; raises NameUnknown, or MemberBehind where that cannot be told."""
+
+        def unknown(members: Listed[MemberView]) -> NameUnknown:
+            return NameUnknown(f"no member {name!r}; there are: {', '.join(view.name for view in members)}")
+
+        return _named(self.members, name, unknown)
 
     def invite(self) -> InvitationView:
         """An invitation for one new member, good for 15 minutes and once; for an admin and the PO together.
@@ -167,9 +174,10 @@ class Administration(Session):
         change = wire.ChangeMember(member=self.member(name).id, name=new_name, host=host, port=port)
         self.ask(wire.MEMBER_SET, change)
 
-    def groups(self) -> list[GroupView]:
+    def groups(self, *, current: bool = False) -> Listed[GroupView]:
         """Every affinity group and who is in it, as the member that answers sees it."""
-        return list(self.ask(wire.GROUP_LIST, Empty()).groups)
+        found = self.ask(wire.GROUP_LIST, Empty(), current=current)
+        return Listed(found.groups, found.behind)
 
     def create_group(self, label: str) -> None:
         """Create an affinity group; raises NameTaken, LimitReached (64 groups), ArgumentInvalid, MemberReadOnly."""
@@ -224,17 +232,28 @@ class Administration(Session):
         """
         self.ask(wire.CLUSTER_DELETE, wire.MemberRef(member=member))
 
-    def policy(self, **changes: object) -> dict[str, Any]:
+    def policy(self, *, current: bool = False, **changes: object) -> dict[str, Any]:
         """The cluster's policy, after these changes, which an admin and the PO make together."""
-        return self.ask(wire.CLUSTER_POLICY, wire.PolicyChange(changes=changes)).policy
+        return self.ask(wire.CLUSTER_POLICY, wire.PolicyChange(changes=changes), current=current).policy
 
-    def overview(self) -> Overview:
+    def overview(self, *, current: bool = False) -> Overview:
         """The whole cluster, with what each member tells of itself now."""
-        return self.ask(OVERVIEW, Empty())
+        return self.ask(OVERVIEW, Empty(), current=current)
 
-    def status(self) -> StatusView:
+    def status(self, *, current: bool = False) -> StatusView:
         """The cluster, and the services of the member that answers."""
-        return self.ask(wire.STATUS, Empty())
+        return self.ask(wire.STATUS, Empty(), current=current)
+
+
+def _named(listed: Callable[..., Listed[V]], name: str, unknown: Callable[[Listed[V]], LnhError]) -> V:
+    """The one of this name. That there is none only a member that is in step can say."""
+    found = listed()
+    if all(view.name != name for view in found) and not found.current:
+        found = listed(current=True)
+    for view in found:
+        if view.name == name:
+            return view
+    raise unknown(found)
 
 
 def check_total(label: str, total: int, index: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
@@ -11,14 +10,15 @@ from typing_extensions import Self
 
 from lnh.configuration import Configuration, Registration
 from lnh.connection import Connection, Link
-from lnh.keyrings import Keyring
+from lnh.keyrings import Keyring, keyring_labelled, keyring_listing
+from lnh.listings import Listing
 from lnh.mutex import Mutex
 from lnh.registration import hello
 from lnh.sessions import Session, login
 from lnh_common import limits
 from lnh_common.bus import curve
-from lnh_common.errors import ClusterRestored, KeyringUnknown
-from lnh_common.messages.admin import KEYRING_LIST, STATUS, Keyrings, ListKeyrings, StatusView
+from lnh_common.errors import ClusterRestored
+from lnh_common.messages.admin import KEYRING_LIST, STATUS, Keyrings, KeyringView, ListKeyrings, StatusView
 from lnh_common.messages.base import Empty, Message, Operation
 
 Q = TypeVar("Q", bound=Message)
@@ -51,27 +51,24 @@ class Cluster:
     def id(self) -> bytes:
         return self.registration.cluster
 
-    def keyrings(self) -> Iterator[Keyring]:
-        """The keyrings this client may see, a page at a time as they are taken."""
-        after = b""
-        while True:
-            page = self._list(ListKeyrings(after=after))
-            for view in page.keyrings:
-                yield Keyring(self.connection, view, timeout=self.timeout)
-            if not page.more:
-                return
-            after = page.last  # whether or not it may be seen: none of a page may be
+    def keyrings(self, *, current: bool = False) -> Listing[Keyring]:
+        """The keyrings this client may see, a page at a time as they are taken.
+
+        Args:
+            current: all there are, from a member that is in step, or MemberBehind.
+        """
+        return keyring_listing(self._list, current=current).each(self._keyring)
 
     def keyring(self, label: str) -> Keyring:
-        """The keyring with this label; raises KeyringUnknown when there is none that this client may see."""
-        for view in self._list(ListKeyrings(label=label)).keyrings:
-            if view.label == label:
-                return Keyring(self.connection, view, timeout=self.timeout)
-        raise KeyringUnknown(f"no keyring {label!r}")
+        """The keyring with this label; raises KeyringUnknown when there is none that this client may see.
 
-    def status(self) -> StatusView:
+        MemberBehind says that no member that is in step could be asked whether there is.
+        """
+        return self._keyring(keyring_labelled(self._list, label))
+
+    def status(self, *, current: bool = False) -> StatusView:
         """Members and services, for a client registered with `--monitor`; raises PermissionDenied."""
-        return self._ask(STATUS, Empty())
+        return self._ask(STATUS, Empty(), current=current)
 
     def client_session(self) -> Session:
         """The registered client's own session, without anybody's credential."""
@@ -94,19 +91,22 @@ class Cluster:
     ) -> None:
         self.close()
 
-    def _list(self, message: ListKeyrings) -> Keyrings:
-        return self._ask(KEYRING_LIST, message)
+    def _keyring(self, view: KeyringView) -> Keyring:
+        return Keyring(self.connection, view, timeout=self.timeout)
 
-    def _ask(self, operation: Operation[Q, R], message: Q) -> R:
+    def _list(self, message: ListKeyrings, *, current: bool = False) -> Keyrings:
+        return self._ask(KEYRING_LIST, message, current=current)
+
+    def _ask(self, operation: Operation[Q, R], message: Q, *, current: bool) -> R:
         """Something that changes nothing, under the client's own session: a new one, if all sessions were ended."""
         session = self.client_session()
         try:
-            return session.ask(operation, message)
+            return session.ask(operation, message, current=current)
         except ClusterRestored:
             with self._session_mutex.hold():
                 if self._session is session:
                     self._session = None
-        return self.client_session().ask(operation, message)
+        return self.client_session().ask(operation, message, current=current)
 
 
 def connect(
@@ -115,6 +115,7 @@ def connect(
     directory: Path | str | None = None,
     timeout: float = limits.DEADLINE,
     failover: bool | None = None,
+    current: bool = False,
 ) -> Cluster:
     """Connect to a cluster this client is registered with.
 
@@ -124,12 +125,16 @@ def connect(
         which: its label or index in client.toml; None for the only one.
         directory: where client.toml is; None for `$LNH_CONFIG` or the platform's directory.
         timeout: seconds an operation may take unless it says otherwise.
-        failover: whether another member is used when the registered one is gone; None for what client.toml says.
+        failover: whether another member is used when the registered one is gone, or behind; None for what client.toml
+            says.
+        current: whether every listing is demanded from a member that is in step, as `current=True` demands one.
 
     Raises NameUnknown, ConfigurationInvalid, FileModeUnsafe.
     """
     configuration = Configuration(None if directory is None else Path(directory))
-    return connect_to(configuration, configuration.registration(which), timeout=timeout, failover=failover)
+    cluster = connect_to(configuration, configuration.registration(which), timeout=timeout, failover=failover)
+    cluster.connection.current = current
+    return cluster
 
 
 def connect_to(

@@ -43,7 +43,7 @@ from lnh_common.errors import (
     Unreachable,
 )
 from lnh_common.messages import session as messages
-from lnh_common.messages.base import Empty, Message, Operation
+from lnh_common.messages.base import Behind, Empty, Message, Operation
 from lnh_common.messages.session import HELLO, LOGIN, WAYS, Login, Welcome
 
 Q = TypeVar("Q", bound=Message)
@@ -440,6 +440,10 @@ class Connection:
         alternates: other members, for when the registered one does not answer.
         failover: whether others are used, those learned later too.
         on_ways: is told the alternates when they are others than before.
+
+    Attributes:
+        current: whether every listing is demanded from a member that is in step.
+        on_behind: is told of each listing that is not current how far the member may be behind.
     """
 
     def __init__(
@@ -462,6 +466,8 @@ class Connection:
         self.cluster: Final = cluster
         self.client: Final = client
         self.product = ""
+        self.current = False
+        self.on_behind: Callable[[Behind], None] | None = None
         self.failover: Final = failover
         self._client_key: Final = client_key
         first = Way(link.address, curve.to_raw(link.server_key))
@@ -503,11 +509,16 @@ class Connection:
         loan = self._pool.borrow(timeout)
         try:
             channel = loan.channel
-            return channel.wait(
+            current = current or self.current
+            answer = channel.wait(
                 channel.submit(operation, fields, timeout, route=route, token=token, seal=seal, current=current)
             )
         except AnswerUnproven as error:
             heard = error
+        else:
+            if self.on_behind is not None and answer.get("behind") is not None:
+                self.on_behind(codec.convert(answer["behind"], Behind))
+            return answer
         finally:
             self._pool.give_back(loan)
         if operation is not LOGIN and self.client and heard.detail.get("heard") in _NOT_A_CLIENT:

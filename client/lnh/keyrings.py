@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Protocol
 
 from lnh.connection import Connection
 from lnh.keys import PrivateKey, PublicKey, SecretKey
+from lnh.listings import Listing
 from lnh.objects import ObjectSession, key_message, pair_message
 from lnh.sessions import Session, change_password, keyring_credential, login
 from lnh_common import limits
 from lnh_common.attributes import Attribute, AttributeValue, KeyType
-from lnh_common.errors import ArgumentInvalid
+from lnh_common.errors import ArgumentInvalid, KeyringUnknown
 from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import objects as wire
-from lnh_common.messages.admin import KEYRING_POLICY, ROLE_SET, KeyringView, PolicyChange, SetRole
+from lnh_common.messages.admin import (
+    KEYRING_POLICY,
+    ROLE_SET,
+    Keyrings,
+    KeyringView,
+    ListKeyrings,
+    PolicyChange,
+    SetRole,
+)
+from lnh_common.messages.base import Behind
 from lnh_common.messages.session import LoggedIn, Role
 
 
@@ -141,12 +151,48 @@ class KeyringSession(Session, ObjectSession):
         """Set or reset this keyring's KRCO credential; for its KRSO. Raises PermissionDenied, PasswordInvalid."""
         self.ask(ROLE_SET, SetRole(password=password))
 
-    def policy(self, **changes: object) -> dict[str, Any]:
+    def policy(self, *, current: bool = False, **changes: object) -> dict[str, Any]:
         """The policy of this keyring, after these changes, which its KRSO makes. Mechanisms may go by name.
+
+        Args:
+            current: as it is now: from a member that is in step, or MemberBehind.
 
         Raises PermissionDenied, PolicyForbids, ArgumentInvalid, MechanismInvalid.
         """
-        return self.ask(KEYRING_POLICY, PolicyChange(changes=changes)).policy
+        return self.ask(KEYRING_POLICY, PolicyChange(changes=changes), current=current).policy
+
+
+class ListsKeyrings(Protocol):
+    """Asks for a page of keyrings."""
+
+    def __call__(self, message: ListKeyrings, *, current: bool = False) -> Keyrings: ...
+
+
+def keyring_listing(ask: ListsKeyrings, *, current: bool) -> Listing[KeyringView]:
+    """Every keyring that may be seen, a page at a time; raises MemberBehind where nobody in step says that none is."""
+
+    def pages() -> Iterator[tuple[tuple[KeyringView, ...], Behind | None]]:
+        after, more, seen = b"", True, False
+        while more:
+            page = ask(ListKeyrings(after=after), current=current)
+            seen = seen or bool(page.keyrings)
+            after, more = page.last, page.more and page.last > after
+            if page.behind is not None and not more and not seen:
+                page = ask(ListKeyrings(after=after), current=True)
+            yield page.keyrings, page.behind
+
+    return Listing(pages())
+
+
+def keyring_labelled(ask: ListsKeyrings, label: str) -> KeyringView:
+    """The keyring with this label; raises KeyringUnknown, or MemberBehind where nobody in step says that none is."""
+    page = ask(ListKeyrings(label=label))
+    if page.behind is not None and all(view.label != label for view in page.keyrings):
+        page = ask(ListKeyrings(label=label), current=True)
+    for view in page.keyrings:
+        if view.label == label:
+            return view
+    raise KeyringUnknown(f"no keyring {label!r}")
 
 
 def _check_role(role: Role) -> None:

@@ -9,19 +9,21 @@ from typing import Any, Final, TypeVar
 
 from lnh import forms
 from lnh.keys import Key, PrivateKey, PublicKey, SecretKey, StoredObject, of_view
+from lnh.listings import Listing
 from lnh_common import codec
 from lnh_common.attributes import Attribute, AttributeValue, KeyType, to_wire
 from lnh_common.errors import (
     ArgumentInvalid,
     KeySizeRange,
     LimitReached,
+    MemberBehind,
     ObjectUnknown,
     TemplateIncomplete,
     TemplateInconsistent,
 )
 from lnh_common.mechanisms import CURVES, GENERATORS, MECHANISM_RULES, ML_DSA_SETS, ML_KEM_SETS, Mechanism, Use
 from lnh_common.messages import objects as wire
-from lnh_common.messages.base import Message, Operation
+from lnh_common.messages.base import Behind, Message, Operation
 
 K = TypeVar("K", bound=StoredObject)
 Q = TypeVar("Q", bound=Message)
@@ -46,9 +48,14 @@ class ObjectSession(ABC):
 
     @abstractmethod
     def call(
-        self, operation: Operation[Any, Any], fields: dict[str, Any] | Message, timeout: float | None = None
+        self,
+        operation: Operation[Any, Any],
+        fields: dict[str, Any] | Message,
+        timeout: float | None = None,
+        *,
+        current: bool = False,
     ) -> dict[str, Any]:
-        """One operation; the fields of its reply."""
+        """One operation; the fields of its reply. A listing, with `current`, from a member that is in step."""
 
     @abstractmethod
     def call_each(
@@ -59,9 +66,9 @@ class ObjectSession(ABC):
     ) -> Iterator[dict[str, Any]]:
         """The answers to many independent operations, in order."""
 
-    def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None) -> R:
+    def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None, *, current: bool = False) -> R:
         """`call` with the operation's own types."""
-        return codec.convert(self.call(operation, message, timeout), operation.reply)
+        return codec.convert(self.call(operation, message, timeout, current=current), operation.reply)
 
     def forget(self, handle: bytes) -> None:
         """Drop an object that lives in this session; raises ObjectUnknown."""
@@ -142,35 +149,67 @@ class ObjectSession(ABC):
         return self._made(pair.public, PublicKey), self._made(pair.private, PrivateKey)
 
     def find(
-        self, template: Mapping[Attribute, AttributeValue] | None = None, **attributes: object
-    ) -> Iterator[StoredObject]:
+        self,
+        template: Mapping[Attribute, AttributeValue] | None = None,
+        *,
+        current: bool = False,
+        **attributes: object,
+    ) -> Listing[StoredObject]:
         """The objects with these attributes: those that live in this session, then the stored ones in handle order.
 
         `session.find(key_type=KeyType.AES)`; an `object_class` is the attribute CLASS. Pages come as they are taken.
+        What a member lists that is behind says so (`Listing.current`).
+
+        Args:
+            current: all there is, from a member that is in step, or MemberBehind.
+
+        Raises MemberBehind where a member that is behind has none, since there may be some by now.
         """
         values = forms.template(template, _named(attributes))
-        yield from [one for one in list(self._own.values()) if _has(one, values)]
+        return Listing(self._pages(values, current=current))
+
+    def _pages(self, values: dict[int, Any], *, current: bool) -> Iterator[tuple[list[StoredObject], Behind | None]]:
+        own = [one for one in list(self._own.values()) if _has(one, values)]
+        yield own, None
         if values.get(Attribute.TOKEN) is False:
             return
-        after = b""
-        while True:
-            found = self.ask(wire.FIND, wire.Find(template=values, after=after))
-            for view in found.objects:
-                yield of_view(self, view)
-            if not found.more or not found.objects:
+        after, more = b"", True
+        while more:
+            try:
+                found = self.ask(wire.FIND, wire.Find(template=values, after=after), current=current)
+            except MemberBehind as error:
+                if current or not own or after:
+                    raise
+                yield [], Behind.of(error)
                 return
-            after = found.objects[-1].handle
+            yield [of_view(self, view) for view in found.objects], found.behind
+            more = found.more and bool(found.objects)
+            after = found.objects[-1].handle if found.objects else after
 
-    def get_key(self, template: Mapping[Attribute, AttributeValue] | None = None, **attributes: object) -> Key:
+    def get_key(
+        self,
+        template: Mapping[Attribute, AttributeValue] | None = None,
+        *,
+        current: bool = False,
+        **attributes: object,
+    ) -> Key:
         """The one key with these attributes: `session.get_key(label="ca", object_class=ObjectClass.PRIVATE_KEY)`.
 
-        Without an `object_class`, and of a key pair, the private key.
+        Without an `object_class`, and of a key pair, the private key. A member that is behind is believed where it has
+        exactly one; that there is none, or that there are several, a member that is in step has to say.
 
-        Raises ObjectUnknown when there is none, LimitReached when there are several.
+        Args:
+            current: from a member that is in step in any case.
+
+        Raises ObjectUnknown when there is none, LimitReached when there are several, MemberBehind when no member that
+        is in step could be asked.
         """
-        found = [one for one in self.find(template, **attributes) if isinstance(one, Key)]
+        listing = self.find(template, current=current, **attributes)
+        found = [one for one in listing if isinstance(one, Key)]
         if len(found) > 1 and "object_class" not in attributes:
             found = [one for one in found if not isinstance(one, PublicKey)] or found
+        if len(found) != 1 and not listing.current:
+            return self.get_key(template, current=True, **attributes)
         said = ", ".join(f"{name} {_said(value)}" for name, value in attributes.items())
         if not found:
             raise ObjectUnknown(f"no key with {said or 'this template'}")
@@ -180,7 +219,7 @@ class ObjectSession(ABC):
         return found[0]
 
     def get_object(self, handle: bytes) -> StoredObject:
-        """The object with this 16-byte handle; raises ObjectUnknown."""
+        """The object with this 16-byte handle; raises ObjectUnknown, or MemberBehind where that cannot be told."""
         return self._own.get(handle) or of_view(self, self.ask(wire.SHOW, wire.Show(handle=handle)))
 
 

@@ -35,9 +35,14 @@ class PartitionSession(ObjectSession):
         return f"PartitionSession({self.partition!r})"
 
     def call(
-        self, operation: Operation[Any, Any], fields: dict[str, Any] | Message, timeout: float | None = None
+        self,
+        operation: Operation[Any, Any],
+        fields: dict[str, Any] | Message,
+        timeout: float | None = None,
+        *,
+        current: bool = False,
     ) -> dict[str, Any]:
-        """One operation as this partition's CO.
+        """One operation as this partition's CO; what it lists is always current.
 
         Raises PartitionUnknown, PartitionDisabled, PasswordIncorrect, PasswordLocked, NotActivated and what the
         operation itself raises.

@@ -24,6 +24,9 @@ can tell that it is the same. From there it moves
 - MemberReadOnly and DeadlineExceeded, even sealed, prove only that *this* try changed nothing; after an earlier try
   that no sealed Busy accounts for they leave the outcome open, as a sealed OutcomeUnknown does: the same request is
   sent again until the answer is known.
+- Of a write that was sent more than once, a refusal that rests on what is stored, or that says that the session is
+  over, is certain only where it says that it is final, of every try: else an earlier one may have acted
+  (OutcomeUnknown).
 - MemberBehind, what a member says that found its store damaged, and a listing that is not current where a current one
   is demanded, is sealed, and says that others know better: `behind` collects who was told so, and each is tried again.
   Where there is nobody else it is the answer, unless the member has been behind for a moment only (`BEHIND_PATIENCE`).
@@ -60,6 +63,7 @@ from lnh_common.errors import (
     NoCluster,
     NotActivated,
     OutcomeUnknown,
+    TokenExpired,
     TokenUnknown,
     Unreachable,
     UnsupportedVersion,
@@ -70,6 +74,8 @@ from lnh_common.wire import Frames, Header, Kind
 
 SERVES_NOBODY: Final = (Unreachable, NotActivated, NoCluster)  # hints after which another member is asked
 RETRY_HINTS: Final = (Busy, Unreachable, UnsupportedVersion, DeadlineExceeded)
+
+_SESSION_OVER: Final = (TokenUnknown, TokenExpired)
 
 BACK_OFF: Final = (0.02, 1.0)  # after a hint: the first wait and the longest, in seconds; jittered by half
 HINT_PATIENCE: Final = 1.0  # seconds of unsealed refusals after which a request is given up
@@ -438,6 +444,9 @@ class Requests:
             self._disturbed(now, request, answer)
             return []
         if isinstance(answer, LnhError):
+            if request.is_write and request.open_tries > 1 and _may_deny(answer):
+                request.hint = answer
+                answer = _outcome_unknown(request, self._story(now, request))
             return self._end(request, error=answer)
         if request.uses:
             return self._carried(now, request, codec.convert(answer, Outcomes).outcomes)
@@ -644,6 +653,11 @@ def _leaves_open(answer: object, open_tries: int) -> TypeGuard[LnhError]:
     return isinstance(answer, OutcomeUnknown) or (
         isinstance(answer, MemberReadOnly | DeadlineExceeded) and open_tries > 1
     )
+
+
+def _may_deny(answer: LnhError) -> bool:
+    """Whether a refusal may be of one try of a write alone: by what another one made of what is stored, or since."""
+    return (answer.of_state or isinstance(answer, _SESSION_OVER)) and not answer.is_final
 
 
 def _outcome_unknown(request: Request, story: str) -> OutcomeUnknown:

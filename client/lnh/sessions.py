@@ -85,7 +85,12 @@ class Session:
         return self._secret, self._logged_in
 
     def call(
-        self, operation: Operation[Any, Any], fields: dict[str, Any] | Message, timeout: float | None = None
+        self,
+        operation: Operation[Any, Any],
+        fields: dict[str, Any] | Message,
+        timeout: float | None = None,
+        *,
+        current: bool = False,
     ) -> dict[str, Any]:
         """One operation under this session, as `Connection.call`; raises also TokenExpired."""
         token, keys = self.credentials()
@@ -96,11 +101,12 @@ class Session:
             route=self.route,
             token=token,
             seal=keys,
+            current=current,
         )
 
-    def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None) -> R:
+    def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None, *, current: bool = False) -> R:
         """`call` with the operation's own types."""
-        return codec.convert(self.call(operation, message, timeout), operation.reply)
+        return codec.convert(self.call(operation, message, timeout, current=current), operation.reply)
 
     def call_each(
         self,

@@ -58,6 +58,16 @@ class LnhError(Exception):
         """Whether the member that says so found its own store damaged: another one may do what was asked."""
         return self.detail.get("damaged") is True
 
+    def final(self) -> Self:
+        """Return this refusal of a write as one that holds of every try of it: none has acted, and none will."""
+        self.detail = {**self.detail, "final": True}
+        return self
+
+    @property
+    def is_final(self) -> bool:
+        """Whether `final` was said of it, by whoever made it."""
+        return self.detail.get("final") is True
+
     def to_wire(self) -> list[Any]:
         return [self.code, self.message, self.detail]
 

@@ -16,6 +16,7 @@ from lnh_common import channel, limits, wire
 from lnh_common.channel import SessionKeys
 from lnh_common.errors import (
     AnswerUnproven,
+    AttributeInvalid,
     Busy,
     ChannelInvalid,
     ClientRevoked,
@@ -25,11 +26,13 @@ from lnh_common.errors import (
     MalformedMessage,
     MemberReadOnly,
     NotActivated,
+    NotPossible,
     ObjectUnknown,
     OutcomeUnknown,
     SessionEnded,
     TokenUnknown,
     Unreachable,
+    VersionConflict,
 )
 from lnh_common.messages.objects import DESTROY, SHOW, SIGN, USES
 from lnh_common.messages.session import HELLO
@@ -530,6 +533,34 @@ def test_read_only_is_told_for_a_write_tried_once_and_outcome_unknown_after_an_e
     requests.turn(twice.deadline)
     with pytest.raises(OutcomeUnknown, match="cut off"):
         twice.result()
+
+
+@pytest.mark.parametrize(
+    "refusal", [ObjectUnknown("gone"), VersionConflict("changed"), NotPossible("is primary"), SessionEnded("over")]
+)
+def test_a_write_that_was_sent_twice_is_denied_only_by_what_holds_of_every_try(refusal: LnhError) -> None:
+    requests = Requests()
+    once, twice, final = (submit(requests, 0.0, DESTROY) for _ in range(3))
+    for request in (once, twice, twice, final, final):
+        requests.sent(0.0, request)
+    requests.receive(0.1, reply(once, refusal))
+    requests.receive(0.1, reply(twice, refusal))
+    requests.receive(0.1, reply(final, LnhError.from_wire(refusal.to_wire()).final()))
+    for request in (once, final):
+        with pytest.raises(type(refusal)):
+            request.result()
+    with pytest.raises(OutcomeUnknown, match=str(refusal)):
+        twice.result()
+
+
+def test_what_a_write_itself_forbids_denies_it_however_often_it_was_sent() -> None:
+    requests = Requests()
+    request = submit(requests, 0.0, DESTROY)
+    for _ in range(2):
+        requests.sent(0.0, request)
+    requests.receive(0.1, reply(request, AttributeInvalid("no such value")))
+    with pytest.raises(AttributeInvalid):
+        request.result()
 
 
 def test_a_sealed_unknown_outcome_is_asked_again_until_it_is_known() -> None:

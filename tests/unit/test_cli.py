@@ -14,10 +14,12 @@ from typer.testing import CliRunner
 
 from lnh.cli import bench, main, saved, terminal
 from lnh.cli.client import RegistrationOptions, register
-from lnh.cli.command import with_options
+from lnh.cli.command import Output, with_options
 from lnh.cli.main import tree
 from lnh.cli.status import brief
 from lnh_common.errors import FileModeUnsafe
+from lnh_common.messages.admin import PolicyView
+from lnh_common.messages.base import Behind
 
 runner = CliRunner()
 app = tree()
@@ -179,14 +181,35 @@ def test_digest_agrees_with_hashlib_and_prints_json(tmp_path: Path) -> None:
 
 
 def test_a_table_in_a_pipe_is_aligned_text_and_json_has_all_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    table, as_json = Output(), Output(json=True)
     rows: list[dict[str, object]] = [
         {"label": "a", "id": b"\x01", "more": 1},
         {"label": "longer", "id": b"\x02", "more": None},
     ]
-    terminal.show_rows(rows, as_json=False, columns=("label", "id"))
+    table.rows(rows, "label", "id")
     assert capsys.readouterr().out.splitlines() == ["label   id", "a       01", "longer  02"]
-    terminal.show_rows(rows, as_json=True, columns=("label", "id"))
+    as_json.rows(rows, "label", "id")
     assert json.loads(capsys.readouterr().out)[1] == {"label": "longer", "id": "02", "more": None}
+
+
+def test_what_may_not_be_all_there_is_says_so_on_stderr_and_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    table, as_json = Output(), Output(json=True)
+    for each in (table, as_json):
+        each.note_behind(Behind(whole_until=1_700_000_000_500, behind_ms=60_000))
+        each.note_behind(Behind(whole_until=1_700_000_000_500, behind_ms=61_000))
+        said = capsys.readouterr().err
+        assert said.count("since 2023-11-14 22:13:20 UTC, so what it lists may not be all") == 1
+        assert "--current" in said
+    table.rows([{"label": "a"}], "label")
+    assert capsys.readouterr().out.splitlines() == ["label", "a"]
+    told = {"current": False, "whole_until": "2023-11-14T22:13:20Z"}
+    as_json.rows([{"label": "a"}], "label")
+    assert json.loads(capsys.readouterr().out) == {**told, "items": [{"label": "a"}]}
+    as_json.record({"label": "a"})
+    assert json.loads(capsys.readouterr().out) == {"label": "a", **told}
+    as_json.note_behind(Behind(whole_until=0, behind_ms=60_000))
+    as_json.record(PolicyView(policy={}, behind=Behind(whole_until=0, behind_ms=60_000)))
+    assert json.loads(capsys.readouterr().out) == {"policy": {}, "current": False, "whole_until": None}
 
 
 def test_no_registrations_is_an_empty_json_list() -> None:

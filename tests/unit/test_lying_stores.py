@@ -399,7 +399,8 @@ def _is_part_of(some: Any, whole: Any) -> bool:
     """Whether a reply is another one, but for what was left out of its lists."""
     if isinstance(some, dict):
         names = some.keys() - _OF_PAGES
-        return some.keys() == whole.keys() and all(_is_part_of(some[name], whole[name]) for name in names)
+        # What is left out of a message is empty, as its field is where nothing else is said.
+        return names <= whole.keys() and all(_is_part_of(some[name], whole[name]) for name in names)
     if isinstance(some, list | tuple) and isinstance(whole, list | tuple):
         rest = iter(whole)
         return all(any(_is_part_of(one, other) for other in rest) for one in some)

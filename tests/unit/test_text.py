@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import lnh
 from lnh.cli import terminal
+from lnh.cli.command import Output
 from lnh_common import codec, text
 from lnh_common.errors import MalformedMessage
 from lnh_common.messages import admin, console, session
@@ -100,8 +101,9 @@ def test_no_part_of_the_command_line_writes_past_the_one_that_escapes() -> None:
 def everything_shown() -> None:
     row = {"label": HOSTILE, "nested": {HOSTILE: [HOSTILE]}}
     for as_json in (False, True):
-        terminal.show_rows([row], as_json=as_json, columns=("label", "nested"))
-        terminal.show_record(row, as_json=as_json)
+        output = Output(json=as_json)
+        output.rows([row], "label", "nested")
+        output.record(row)
         terminal.say(HOSTILE, as_json=as_json, name=HOSTILE)
     terminal.echo(HOSTILE, styled=HOSTILE[:1])
     terminal.note(HOSTILE)

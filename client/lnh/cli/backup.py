@@ -167,7 +167,7 @@ def schedule(
         chosen = view.schedule.member if view.schedule is not None else b""
         member = next((each.name for each in session.members() if each.id == chosen), chosen.hex())
     if options.json:
-        terminal.show_json(terminal.fields(view) | {"member": member})
+        options.show_json(terminal.fields(view) | {"member": member})
         return
     record: dict[str, Any] = {"schedule": view.words}
     if view.schedule is not None:

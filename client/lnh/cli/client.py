@@ -114,14 +114,9 @@ def list_(options: AdminOptions) -> None:
 @verb(app, "show", AdminOptions)
 def show(options: AdminOptions, name: Name) -> None:
     """Show one client."""
-    from lnh_common.errors import ClientUnknown
-
     with options.administration() as session:
-        for view in session.clients():
-            if view.name == name:
-                options.record(_row(terminal.fields(view)))
-                return
-    raise ClientUnknown(f"no client {name!r}", {"advice": "lnh client list"})
+        view = session.client(name)
+    options.record(_row(terminal.fields(view)))
 
 
 @verb(app, "revoke", AdminOptions)

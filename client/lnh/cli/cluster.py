@@ -168,7 +168,7 @@ def show(options: ShowOptions) -> None:
         view = session.show()
     record = terminal.fields(view)
     if options.json:
-        terminal.show_json(record)
+        options.show_json(record)
         return
     members = record.pop("members")
     options.record(record)

@@ -15,11 +15,14 @@ import inspect
 import sys
 import types
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
 from lnh.cli import terminal, words
+
+if TYPE_CHECKING:
+    from lnh_common.messages.base import Behind
 
 G = TypeVar("G", bound="Output")
 
@@ -35,11 +38,34 @@ class Output:
     json: JsonOption = False
     debug: DebugOption = False
 
+    def __post_init__(self) -> None:
+        self.behind: Behind | None = None  # of a member that listed what may not be all there is
+
     def rows(self, rows: Any, *columns: str) -> None:
-        terminal.show_rows(rows, as_json=self.json, columns=columns)
+        if self.json:
+            self.show_json(list(rows))
+        else:
+            terminal.show_rows(rows, columns=columns)
 
     def record(self, record: Any) -> None:
-        terminal.show_record(record, as_json=self.json)
+        if self.json:
+            self.show_json(record)
+        else:
+            terminal.show_record(record)
+
+    def show_json(self, value: Any) -> None:
+        """Print JSON; of what a member told that is behind, an object that says so and up to when it is whole."""
+        if self.behind is not None:
+            value, until = terminal.plain(value), self.behind.whole_until
+            told = {"current": False, "whole_until": terminal.moment(until // 1000) if until else None}
+            value = {**value, **told} if isinstance(value, dict) else {**told, "items": value}
+        terminal.show_json(value)
+
+    def note_behind(self, behind: Behind) -> None:
+        """Say on stderr, once, that what is listed may not be all there is."""
+        if self.behind is None:
+            terminal.note(f"{behind.refusal()}. To ask a member that is in step: --current")
+        self.behind = behind
 
     def say(self, text: str, **fields: Any) -> None:
         terminal.say(text, as_json=self.json, **fields)

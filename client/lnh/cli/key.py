@@ -140,7 +140,7 @@ def delete(options: ObjectOptions, key: KeyArgument, half: Half = None, yes: Yes
     with options.objects() as session:
         found: list[Key] = [find_key(session, key, half)]
         if half is None and not files.is_handle(key):
-            found = [one for one in session.find(label=key) if isinstance(one, Key)]
+            found = [one for one in session.find(label=key, current=True) if isinstance(one, Key)]
         terminal.confirm(f"Destroy {len(found)} key(s) {key!r}? It cannot be undone.", yes=yes)
         for one in found:
             one.destroy()
@@ -246,7 +246,7 @@ def _class(half: str | None) -> dict[str, Any]:
 
 def _rows(options: ObjectOptions, found: list[StoredObject]) -> None:
     if options.json:
-        terminal.show_json([_view(one) for one in found])
+        options.show_json([_view(one) for one in found])
         return
     options.rows([_row(one) for one in found], "label", "class", "type", "size", "id", "uses", "handle")
 

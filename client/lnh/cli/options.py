@@ -72,10 +72,25 @@ class ClusterOptions(Output):
         typer.Option(help="The cluster's, where this machine is not registered.", rich_help_panel=_Where),
     ] = None
     timeout: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds to wait.", rich_help_panel=_Where)] = 10.0
+    current: Annotated[
+        bool,
+        typer.Option("--current", help="List only through a member that is in step.", rich_help_panel=_Where),
+    ] = False
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """A connection as the registered client, or as a guest through `--member`."""
+        with self._connection() as connection:
+            self._look_at(connection)
+            yield connection
+
+    def _look_at(self, connection: Connection) -> None:
+        """Have what is listed through a connection be current, or say that it is not."""
+        connection.current = self.current
+        connection.on_behind = self.note_behind
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
         from lnh.cluster import connect_through
         from lnh.configuration import Configuration
         from lnh.registration import connect_as_guest, hello
@@ -103,8 +118,11 @@ class ClusterOptions(Output):
         configuration = Configuration()
         registration = configuration.registration(self.cluster)
         if self.member is not None:
-            return connect_through(configuration, registration, self.member, timeout=self.timeout)
-        return connect_to(configuration, registration, timeout=self.timeout)
+            cluster = connect_through(configuration, registration, self.member, timeout=self.timeout)
+        else:
+            cluster = connect_to(configuration, registration, timeout=self.timeout)
+        self._look_at(cluster.connection)
+        return cluster
 
 
 UserOption = Annotated[

@@ -27,7 +27,7 @@ def status(options: AdminOptions) -> None:
         view = session.status()
     record = terminal.fields(view)
     if options.json:
-        terminal.show_json(record)
+        options.show_json(record)
         return
     cluster = record["cluster"]
     members = cluster.pop("members")

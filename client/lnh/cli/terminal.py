@@ -35,7 +35,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.name
     if isinstance(value, msgspec.Struct):
-        return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+        # How far the member that listed it is behind is told apart (`command.Output`).
+        return {name: plain(getattr(value, name)) for name in value.__struct_fields__ if name != "behind"}
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -66,13 +67,9 @@ def echo(text: str = "", *, styled: str = "", nl: bool = True) -> None:
     typer.echo(styled + shown(text), nl=nl)
 
 
-def show_rows(rows: Iterable[Mapping[str, Any]], *, as_json: bool, columns: Sequence[str]) -> None:
-    """A list of things, one a line, with these columns; with `as_json` with all they have."""
-    listed = list(rows)
-    if as_json:
-        show_json(listed)
-        return
-    cells = [[_cell(row.get(column)) for column in columns] for row in listed]
+def show_rows(rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str]) -> None:
+    """A list of things, one a line, with these columns."""
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     titles = [column.replace("_", " ") for column in columns]
     if sys.stdout.isatty():
         from rich.console import Console
@@ -93,11 +90,8 @@ def show_rows(rows: Iterable[Mapping[str, Any]], *, as_json: bool, columns: Sequ
         typer.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def show_record(record: Mapping[str, Any], *, as_json: bool) -> None:
+def show_record(record: Mapping[str, Any]) -> None:
     """One thing, a line for each of its properties, named as one would set them."""
-    if as_json:
-        show_json(record)
-        return
     width = max((len(name) for name in record), default=0)
     for name, value in record.items():
         title = typer.style(shown(name).ljust(width), bold=True)

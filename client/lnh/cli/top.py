@@ -39,10 +39,10 @@ def top(
     """Members, groups, leases, lag, operations a second, latency and queues of the whole cluster, live; Ctrl-C ends."""
     with options.viewing(needs_sight=True) as session:
         if options.json:
-            terminal.show_json(record(session.overview()))
+            options.show_json(record(session.overview()))
         elif once or not sys.stdout.isatty():
             shown = session.overview()
-            terminal.show_rows(rows(shown), as_json=False, columns=COLUMNS)
+            terminal.show_rows(rows(shown), columns=COLUMNS)
             terminal.echo(summary(shown))
         else:
             _watch(session, interval)
@@ -53,6 +53,7 @@ def _watch(session: Administration, interval: float) -> None:
     from rich.live import Live
 
     console = Console()
+    session.connection.on_behind = None  # each member's state is on the screen, where nothing else may write
     looks = look_again(session.overview, interval, lambda: console.width)
     try:
         with Live(next(looks), console=console, auto_refresh=False, screen=True) as live:

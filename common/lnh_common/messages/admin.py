@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from lnh_common import limits
-from lnh_common.messages.base import Confidential, Effect, Empty, Message, Seal, operation
+from lnh_common.messages.base import Confidential, Effect, Empty, Listing, Message, Seal, operation
 from lnh_common.messages.session import Id16, Password, PersonName
 from lnh_common.messages.store import Divergent, GroupLabel
 from lnh_common.text import NAME
@@ -26,7 +26,7 @@ class CreateKeyrings(Message):
     index: Annotated[int, msgspec.Meta(ge=0)] = 1
 
 
-class KeyringView(Message):
+class KeyringView(Listing, kw_only=True):
     """`roles` names the credentials that are set: krso-first (must change), krso, krco."""
 
     id: bytes
@@ -37,10 +37,13 @@ class KeyringView(Message):
     clients: tuple[str, ...] = ()
 
 
-class Keyrings(Message):
+class Keyrings(Listing, kw_only=True):
     keyrings: tuple[KeyringView, ...]
     more: bool = False
     last: bytes = b""  # where the next page begins, whether or not it was visible
+
+    def is_bare(self) -> bool:
+        return not self.keyrings and not self.more
 
 
 class ListKeyrings(Message):
@@ -85,8 +88,11 @@ class ClientView(Message):
     keyrings: tuple[bytes, ...]
 
 
-class Clients(Message):
+class Clients(Listing, kw_only=True):
     clients: tuple[ClientView, ...]
+
+    def is_bare(self) -> bool:
+        return not self.clients
 
 
 class AddUser(Confidential):
@@ -104,8 +110,11 @@ class UserView(Message):
     role: str
 
 
-class Users(Message):
+class Users(Listing, kw_only=True):
     users: tuple[UserView, ...]
+
+    def is_bare(self) -> bool:
+        return not self.users
 
 
 class PolicyChange(Message):
@@ -114,11 +123,11 @@ class PolicyChange(Message):
     changes: dict[str, Any] = {}
 
 
-class PolicyView(Message):
+class PolicyView(Listing, kw_only=True):
     policy: dict[str, Any]
 
 
-class ClusterView(Message):
+class ClusterView(Listing, kw_only=True):
     id: bytes
     label: str
     fingerprint: str
@@ -177,7 +186,7 @@ class GroupView(Message):
     members: tuple[str, ...]
 
 
-class Groups(Message):
+class Groups(Listing, kw_only=True):
     groups: tuple[GroupView, ...]
 
 
@@ -216,7 +225,7 @@ class ServiceView(Message):
     detail: dict[str, Any]
 
 
-class StatusView(Message):
+class StatusView(Listing, kw_only=True):
     cluster: ClusterView
     services: tuple[ServiceView, ...]
 

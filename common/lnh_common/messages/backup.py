@@ -13,7 +13,7 @@ from typing import Annotated, Final
 import msgspec
 
 from lnh_common import archives, limits
-from lnh_common.messages.base import Confidential, Effect, Empty, Message, Seal, operation
+from lnh_common.messages.base import Confidential, Effect, Empty, Listing, Message, Seal, operation
 
 PIECE_BYTES: Final = 512 * limits.KIB  # of an archive that is downloaded, in one answer
 ARCHIVES_SHOWN: Final = 512
@@ -200,7 +200,7 @@ class SetSchedule(Message):
     off: bool = False
 
 
-class ScheduleView(Message):
+class ScheduleView(Listing, kw_only=True):
     """The schedule, in words too, and how it is kept.
 
     Args:
@@ -213,6 +213,9 @@ class ScheduleView(Message):
     next: int = 0
     run: Run | None = None
     overdue: bool = False
+
+    def is_bare(self) -> bool:
+        return self.schedule is None
 
 
 class Planned(Message):

@@ -40,6 +40,11 @@ class Behind(Message):
     whole_until: int
     behind_ms: int
 
+    @classmethod
+    def of(cls, error: MemberBehind) -> Behind:
+        """What a refusal of such a member tells."""
+        return cls(whole_until=error.detail.get("whole_until", 0), behind_ms=error.detail.get("behind_ms", 0))
+
     def since(self) -> str:
         """How the moment is told to people; empty where it is not known."""
         return _moment(self.whole_until) if self.whole_until else ""
@@ -66,6 +71,10 @@ class Listing(Message, omit_defaults=True):
     """
 
     behind: Behind | None = None
+
+    def is_bare(self) -> bool:
+        """Whether it says that there is nothing: a member that is behind cannot know that."""
+        return False
 
 
 def _moment(utc_ms: int) -> str:

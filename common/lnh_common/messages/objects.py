@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from lnh_common import limits
-from lnh_common.messages.base import Confidential, Effect, Empty, Message, Seal, operation
+from lnh_common.messages.base import Confidential, Effect, Empty, Listing, Message, Seal, operation
 from lnh_common.messages.session import Id16
 
 Data = Annotated[bytes, msgspec.Meta(max_length=limits.REQUEST_BYTES)]
@@ -93,10 +93,13 @@ class Find(Message):
     limit: Annotated[int, msgspec.Meta(ge=1, le=limits.PAGE_ITEMS)] = limits.PAGE_ITEMS
 
 
-class Found(Message):
+class Found(Listing, kw_only=True):
     objects: tuple[ObjectView, ...]
     more: bool
     last: bytes = b""  # the next page is behind it
+
+    def is_bare(self) -> bool:
+        return not self.objects and not self.more
 
 
 class ObjectRef(Message):

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import msgspec
 
 from lnh_common import limits
-from lnh_common.messages.base import Empty, Message, Seal, operation
+from lnh_common.messages.base import Empty, Listing, Message, Seal, operation
 from lnh_common.messages.membership import ServiceHealth
 from lnh_common.messages.store import Lag
 
@@ -160,7 +160,7 @@ class Seen(Told):
     members: Annotated[tuple[Sight, ...], msgspec.Meta(max_length=limits.MEMBERS + 1)]
 
 
-class Overview(Told):
+class Overview(Listing, kw_only=True, forbid_unknown_fields=False):
     """To an administrator."""
 
     label: str

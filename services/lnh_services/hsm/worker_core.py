@@ -36,6 +36,7 @@ from lnh_common.errors import (
     MalformedMessage,
     MemberBehind,
     MemberReadOnly,
+    NameTaken,
     ObjectUnknown,
     OutcomeUnknown,
     PermissionDenied,
@@ -49,13 +50,14 @@ from lnh_common.errors import (
 )
 from lnh_common.events import Log
 from lnh_common.messages import hsm, store
-from lnh_common.messages.base import OPERATIONS, Behind, Effect, Message, Operation, Seal
+from lnh_common.messages.base import OPERATIONS, Effect, Message, Operation, Seal
 from lnh_common.messages.session import Role
 from lnh_common.wire import Frames, Header, Kind
 from lnh_services.hsm import permissions
 from lnh_services.hsm.caches import CachedKey
+from lnh_services.hsm.certainty import COMMITTED, NEVER, Certainty
 from lnh_services.hsm.keys import Purpose
-from lnh_services.hsm.knowledge import Identity, Knowledge
+from lnh_services.hsm.knowledge import Identity
 from lnh_services.hsm.mechanisms import IvSource
 from lnh_services.hsm.objects import KeyringKeys
 from lnh_services.hsm.records import (
@@ -154,7 +156,7 @@ class Request(Generic[M]):
 Handler = Callable[["WorkerCore", Request[Any]], Steps[Message]]
 
 
-class WorkerCore(Knowledge):
+class WorkerCore(Certainty):
     """One worker: serves requests with what it knows.
 
     Args:
@@ -173,8 +175,7 @@ class WorkerCore(Knowledge):
     ) -> None:
         self.handlers = handlers
         self.check_token = check_token
-        super().__init__(boot)
-        self.utc = utc
+        super().__init__(utc, boot)
         self.worker = os.urandom(16)
         self.ivs = IvSource()
         self.operations = 0
@@ -269,7 +270,7 @@ class WorkerCore(Knowledge):
                 return (yield from self.permitted(request))
             assert credential is not None, "Seal.CREDENTIAL opened a credential message"
             request.client = yield from self._signing_client(credential)
-            reply = yield from self.handlers[operation.name](self, request)
+            reply = yield from self._handled(request)
             return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
         except LnhError as error:
             # What denies it, or says that nothing was done, would be wrong: it was committed.
@@ -287,7 +288,9 @@ class WorkerCore(Knowledge):
             if audited:
                 yield from self.audit(request, "ok")
                 begun = True
-            reply = yield from self.handlers[name](self, request)
+            reply = yield from self._handled(request)
+            if not request.committed:
+                reply = self.listed(reply, request.message, request.lapses)
         except LnhError as error:
             if begun and not isinstance(error, AuditFailed):
                 yield from self.audit(request, type(error).__name__)  # the trail says "ok" of it until then
@@ -295,6 +298,38 @@ class WorkerCore(Knowledge):
                 yield from self.refusal(request, error)
             raise
         return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
+
+    def _handled(self, request: Request[Any]) -> Steps[Message]:
+        """What the handler replies. Where it refuses a write for what is stored, no other try of it ever acts."""
+        handler = self.handlers[request.operation.name]
+        try:
+            return (yield from handler(self, request))
+        except LnhError as error:
+            known = request.session is not None or request.client is not None  # a stranger fills no log
+            if not (error.of_state and request.operation.name in COMMITTED and known) or request.committed:
+                raise
+            refusal = error
+        if not self.was_read_write_since(request.lapses) or refusal.is_final:
+            raise refusal
+        if (yield from self._has_acted(request)):
+            return (yield from handler(self, request))
+        raise refusal.final()
+
+    def _has_acted(self, request: Request[Any]) -> Steps[bool]:
+        """Whether another try of this write has acted; if not, none ever will: that it was refused is in the log.
+
+        What a handler reads may be what another try has made of it, or that one may be on its way yet. Raises the
+        error that try was refused with, where it was another one than this makes.
+        """
+        records = yield from self.started()
+        never = store.Require(key=records.fence().key, version=NEVER)
+        try:
+            yield from ask(Peer.STORE, store.COMMIT, self._commit_of(request, (never,)))
+        except VersionConflict:
+            return False
+        except LnhError as error:
+            raise (error.final() if error.of_state else error) from None
+        return True
 
     def check_envelope(self, operation: Operation[Any, Any], envelope: Envelope) -> None:
         age = self.utc() - envelope.issued_at / 1000
@@ -349,25 +384,6 @@ class WorkerCore(Knowledge):
             self.caches.sessions.put(token, session)
         return session
 
-    # --- what may be said
-
-    def behind(self) -> Behind:
-        """How far this worker may be behind the cluster."""
-        return Behind(whole_until=self.whole_until(self.utc()), behind_ms=int(self.behind_for() * 1000))
-
-    def told(self, operation: Operation[Any, Any], refusal: LnhError, lapses: int) -> LnhError:
-        """What to answer in place of a refusal, of a request that was begun when the lease had lapsed so often.
-
-        What rests on what is stored is certain only if the lease was a read-write one from the request's beginning to
-        its answer: then all that was acknowledged before it began was read. Else the member may be behind, and others
-        know better. A write is then not made here either way.
-        """
-        if self.was_read_write_since(lapses) or not (refusal.needs_step or isinstance(refusal, MemberBehind)):
-            return refusal
-        doubt = self.behind().refusal(refusal)
-        is_write = operation.effect is Effect.WRITE and not self.read_write
-        return MemberReadOnly(str(doubt)) if is_write else doubt
-
     # --- objects
 
     def object(self, request: Request[Any], handle: bytes) -> Steps[CachedKey]:
@@ -421,31 +437,45 @@ class WorkerCore(Knowledge):
     # --- writing
 
     def commit(self, request: Request[Any], changes: Iterable[store.Change]) -> Steps[store.Committed]:
-        """Commit a request's changes, exactly once however often it comes."""
+        """Commit a request's changes, exactly once however often it comes.
+
+        Raises MemberBehind for what was read when the lease was another one: it is read again with the next try.
+        """
+        if self.is_read_write() and not self.was_read_write_since(request.lapses):
+            raise self.behind().refusal()
         if request.session is not None:
             yield from self.check_alive(request)
         made = tuple(changes)
         records = yield from self._made_for(made)
         if request.session is not None and request.who.cluster_version != records.version:
             request.session = yield from self._open_session(request.who.sealed, self._open_token(request.who.sealed))
-        message = store.Commit(
-            client=request.client_id,
-            session=request.envelope.connection,
-            sequence=request.envelope.sequence,
-            issued_at=request.envelope.issued_at,
-            changes=(*made, records.fence()),
-        )
+        message = self._commit_of(request, (*made, records.fence()))
         try:
             committed = yield from ask(Peer.STORE, store.COMMIT, message)
-        except VersionConflict:
+        except VersionConflict as error:
             now = yield from self._made_for(made)
             if now.version != records.version:
-                raise ClusterRestored("the cluster was restored, or opened by force, while this was done") from None
-            raise
+                restored = ClusterRestored("the cluster was restored, or opened by force, while this was done")
+                raise restored.final() from None
+            raise error.final() from None
+        except (NameTaken, ObjectUnknown) as error:  # so it was when it was applied, whatever was read before
+            raise error.final().for_good() from None
+        except LnhError as error:
+            raise (error.final() if error.of_state else error) from None
         request.committed = True
         if not committed.duplicate:
             yield from self._written(message)
         return committed
+
+    @staticmethod
+    def _commit_of(request: Request[Any], changes: tuple[store.Change, ...]) -> store.Commit:
+        return store.Commit(
+            client=request.client_id,
+            session=request.envelope.connection,
+            sequence=request.envelope.sequence,
+            issued_at=request.envelope.issued_at,
+            changes=changes,
+        )
 
     def _made_for(self, changes: Iterable[store.Change]) -> Steps[Records]:
         """The instance that changes were made for, and that the cluster still is; raises ClusterRestored."""
@@ -460,14 +490,12 @@ class WorkerCore(Knowledge):
 
     def acted_before(self, request: Request[Any]) -> Steps[bool]:
         """Whether this request, which comes again, has acted; raises its first error if it was refused."""
-        recalled = yield from ask(
-            Peer.STORE,
-            store.RECALL,
-            store.Recall(
-                client=request.client_id, session=request.envelope.connection, sequence=request.envelope.sequence
-            ),
-        )
-        return recalled.known
+        envelope = request.envelope
+        recall = store.Recall(client=request.client_id, session=envelope.connection, sequence=envelope.sequence)
+        try:
+            return (yield from ask(Peer.STORE, store.RECALL, recall)).known
+        except LnhError as error:
+            raise (error.final() if error.of_state else error) from None
 
     def own_commit(self, *changes: store.Change) -> Steps[bool]:
         """Commit changes of the worker's own (lock counts); False when somebody else was first."""

@@ -12,6 +12,7 @@ from typing import Any
 from lnh_common.messages import membership, store
 from lnh_common.messages.admin import GroupRef, Groups, GroupView, MoveMember, Remark
 from lnh_common.messages.base import Empty
+from lnh_services.hsm.operations.members import order_of
 from lnh_services.hsm.steps import Peer, Steps, ask
 from lnh_services.hsm.worker_core import Request, WorkerCore
 
@@ -21,20 +22,20 @@ REQUEST_BYTES = 16
 def create(worker: WorkerCore, request: Request[GroupRef]) -> Steps[Remark]:
     """A new group, without members."""
     order = store.CreateGroup(group=request.message.label, request=_name_of(request))
-    return Remark(remark=(yield from ask(Peer.MEMBERSHIP, membership.GROUP_CREATE, order)).remark)
+    return Remark(remark=(yield from order_of(membership.GROUP_CREATE, order)).remark)
 
 
 def delete(worker: WorkerCore, request: Request[GroupRef]) -> Steps[Remark]:
     """Delete a group that has no members."""
     order = store.DeleteGroup(group=request.message.label, request=_name_of(request))
-    return Remark(remark=(yield from ask(Peer.MEMBERSHIP, membership.GROUP_DELETE, order)).remark)
+    return Remark(remark=(yield from order_of(membership.GROUP_DELETE, order)).remark)
 
 
 def move(worker: WorkerCore, request: Request[MoveMember]) -> Steps[Remark]:
     """Move a member to another group."""
     message = request.message
     order = store.MoveMember(member=message.member, group=message.group, request=_name_of(request))
-    return Remark(remark=(yield from ask(Peer.MEMBERSHIP, membership.MOVE, order)).remark)
+    return Remark(remark=(yield from order_of(membership.MOVE, order)).remark)
 
 
 def list_(worker: WorkerCore, request: Request[Empty]) -> Steps[Groups]:

@@ -12,10 +12,10 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from lnh_common.errors import LnhError, NameUnknown
+from lnh_common.errors import LnhError, NameUnknown, NotPossible
 from lnh_common.messages import hsm, membership, store
 from lnh_common.messages.admin import ChangeMember, DeleteMember, InvitationView, LookAtDivergent, MemberRef, Remark
-from lnh_common.messages.base import Empty, Operation
+from lnh_common.messages.base import Empty, Operation, Q, R
 from lnh_services.hsm import answers, dismissals
 from lnh_services.hsm.records import CLUSTER_RECORD, OPENING_RECORD, OpeningRecord
 from lnh_services.hsm.steps import Peer, Steps, ask
@@ -24,6 +24,14 @@ from lnh_services.hsm.worker_core import Request, WorkerCore
 _TRIES: Final = 8
 
 Ordered = TypeVar("Ordered", membership.Remove, membership.Leave)
+
+
+def order_of(operation: Operation[Q, R], order: Q) -> Steps[R]:
+    """Have membership carry out an order. What stands in its way it has asked the others about: it knows that now."""
+    try:
+        return (yield from ask(Peer.MEMBERSHIP, operation, order))
+    except NotPossible as error:
+        raise error.for_good() from None
 
 
 def invite(worker: WorkerCore, request: Request[Empty]) -> Steps[InvitationView]:
@@ -45,14 +53,14 @@ def set_(worker: WorkerCore, request: Request[ChangeMember]) -> Steps[Remark]:
         host=message.host or listed.host,
         port=message.port or listed.port,
     )
-    done = yield from ask(Peer.MEMBERSHIP, membership.SET, changed)
+    done = yield from order_of(membership.SET, changed)
     return Remark(remark=done.remark)
 
 
 def promote(worker: WorkerCore, request: Request[MemberRef]) -> Steps[Remark]:
     """Make another member primary."""
     order = store.MemberRef(member=request.message.member)
-    done = yield from ask(Peer.MEMBERSHIP, membership.PROMOTE, order)
+    done = yield from order_of(membership.PROMOTE, order)
     return Remark(remark=done.remark)
 
 
@@ -80,14 +88,14 @@ def delete_cluster(worker: WorkerCore, request: Request[MemberRef]) -> Steps[Rem
     """Destroy the cluster with its last member."""
     member = request.message.member
     order = membership.Leave(member=member, proof=_proof(worker, member))
-    done = yield from ask(Peer.MEMBERSHIP, membership.DELETE, order)
+    done = yield from order_of(membership.DELETE, order)
     return Remark(remark=done.remark)
 
 
 def divergent(worker: WorkerCore, request: Request[LookAtDivergent]) -> Steps[store.Divergent]:
     """The entries a member had to drop."""
     order = membership.LookAtDivergent(member=request.message.member, seen=request.message.seen)
-    return (yield from ask(Peer.MEMBERSHIP, membership.DIVERGENT, order))
+    return (yield from order_of(membership.DIVERGENT, order))
 
 
 def _dismissed(
@@ -104,7 +112,7 @@ def _dismissed(
     """
     if (yield from worker.acted_before(request)):
         return Remark()
-    done = yield from ask(Peer.MEMBERSHIP, operation, order)
+    done = yield from order_of(operation, order)
     remarks = [done.remark] if done.remark else []
     try:
         if order.member != worker.secrets().secrets.member:

@@ -47,6 +47,7 @@ def _store(
 ) -> Steps[list[ObjectView]]:
     """Store new objects, all or none; a request that comes again answers with what the first one stored."""
     keys = request.keyring_keys
+    request.lapses = worker.lapses  # to make a key takes long: what is committed rests on what is read from here on
     policy = yield from effective_policy(worker, keys.keyring)
     records = yield from worker.started()
     _, version = yield from worker.versioned(KeyringRecord, keys.keyring)

@@ -1,0 +1,76 @@
+"""What a listing says beside what it lists: whether it is all there is, and if not, up to when it was.
+
+A member that is not in step with its cluster lists what it has: there may be more by now, or less. So whatever lists
+several things is a `Listing`, which knows that. `current=True` demands one from a member that is in step.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from typing_extensions import Self
+
+from lnh_common.messages.base import Behind
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class AsOf:
+    """Whether something that was listed is all there is.
+
+    Attributes:
+        behind: None where it is; else how far the member that listed it may be behind.
+    """
+
+    behind: Behind | None = None
+
+    @property
+    def current(self) -> bool:
+        """Whether it holds all that was acknowledged before it was asked for."""
+        return self.behind is None
+
+    @property
+    def whole_until(self) -> dt.datetime | None:
+        """The moment up to which it holds all that was acknowledged; None where it is current, or that is not known."""
+        if self.behind is None or not self.behind.whole_until:
+            return None
+        return dt.datetime.fromtimestamp(self.behind.whole_until / 1000, dt.timezone.utc)
+
+
+class Listed(list[T], AsOf):
+    """A list that came in one piece."""
+
+    def __init__(self, listed: Iterable[T], behind: Behind | None = None) -> None:
+        super().__init__(listed)
+        self.behind = behind
+
+
+class Listing(AsOf, Iterator[T]):
+    """What comes a page at a time, as it is taken; what it says of itself it says of the pages that were taken.
+
+    Args:
+        pages: each with how far the member that gave it may be behind.
+    """
+
+    def __init__(self, pages: Iterator[tuple[Iterable[T], Behind | None]]) -> None:
+        self._pages = pages
+        self._page: Iterator[T] = iter(())
+
+    def each(self, make: Callable[[T], U]) -> Listing[U]:
+        """The same, with something made of each; take one of the two only."""
+        return Listing(([make(one) for one in page], behind) for page, behind in self._pages)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        while True:
+            for one in self._page:
+                return one
+            page, behind = next(self._pages)
+            self._page = iter(page)
+            if behind is not None and (self.behind is None or behind.whole_until < self.behind.whole_until):
+                self.behind = behind
