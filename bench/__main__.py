@@ -91,7 +91,7 @@ def measure() -> list[Row]:
             lambda: references.on_all_cores(references.rsa2048, SECONDS / 2),
         )
         rows.append(row("RSA-2048 sign, 64 in flight", rsas, "/s", "bare rate of all cores", bare, 0.70))
-        rows.append(at_most("idle member, memory (PSS)", running.pss_megabytes(), "MB", 300))
+        rows.append(at_most("idle member, memory (PSS)", running.megabytes(), "MB", 300))
         rows.append(at_most("idle member, processor", running.idle(10) * 100, "% of a core", 2))
         rows.append(pairs_row(session, "key pair made and durable", 25.0))
     return rows

@@ -116,7 +116,7 @@ def measure() -> Iterator[Row]:
             f"{what}: find by label, p50", slower.reference_value or 0, "us", alone, slower.value, slower.ratio,
             round(1 / 1.5, 3), slower.holds, f"{min(full):.0f}..{max(full):.0f}",
         )  # fmt: skip
-        yield at_most(f"{what}: memory (PSS)", running.pss_megabytes(), "MB", 1536.0)
+        yield at_most(f"{what}: memory (PSS)", running.megabytes(), "MB", 1536.0)
         place.first.stop()
         yield at_most(f"{what}: restart to serving", _timed(steps.start), "s", 5.0)
         with _administration(place) as session_of_admin:
