@@ -109,17 +109,24 @@ def _init(directory: MemberDirectory, options: argparse.Namespace) -> int:
 
 
 def _wait_ready(directory: MemberDirectory, timeout: float) -> int:
+    """Wait until the five services answer, and an HSM that activates at start is activated."""
     end = time.monotonic() + timeout
+    activates = bool(configuration.load(directory.settings).activation.file)
     problem = "the supervisor does not answer"
-    with Caller(directory.supervisor_address, reach=timeout) as caller:
+    with (
+        Caller(directory.supervisor_address, reach=timeout) as supervisor,
+        Caller(directory.hsm_for_services, reach=timeout) as hsm,
+    ):
         while (left := end - time.monotonic()) > 0:
             with contextlib.suppress(LnhError):
-                status = caller.ask(messages.STATUS, Empty(), timeout=left)
-                if status.ready:
-                    return EXIT_OK
+                status = supervisor.ask(messages.STATUS, Empty(), timeout=left)
                 problem = ", ".join(f"{one.name} is {one.state}" for one in status.services if one.state != "running")
+                if status.ready:
+                    if not activates or hsm.ask(console.HSM_SHOW, Empty(), timeout=left).state != "sealed":
+                        return EXIT_OK
+                    problem = "the HSM is not activated; its log says why"
             time.sleep(min(0.05, max(0.0, left)))
-    print(f"not ready: {shown(problem)}", file=sys.stderr)
+    print(f"not ready: {problem}", file=sys.stderr)
     return EXIT_NOT_READY
 
 

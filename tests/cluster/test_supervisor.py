@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from lnh.console import Console
 from lnh_common.messages import backup, balancer, membership
+from lnh_services import configuration
 from lnh_services import member as supervisor
 from lnh_services.serving import EXIT_FAILED
 from lnh_services.supervision import SERVICES
@@ -29,6 +32,25 @@ def test_a_started_member_is_ready_and_every_service_answers(running: RunningMem
     assert ask(running.directory.backup_for_services, backup.STATUS).schedule == "none"
     assert ask(running.directory.balancer_status, balancer.STATUS).state == "serving"
     assert supervisor.main(["--member-dir", str(running.directory.root), "--wait-ready", "--timeout", "60"]) == 0
+
+
+def test_a_member_is_ready_when_its_hsm_is_activated_that_activates_at_start(
+    running: RunningMember, short_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = short_path / "activation"
+    secret.write_text("another secret than the HSM's\n")
+    secret.chmod(0o600)
+    settings = msgspec.structs.replace(running.settings, activation=configuration.ActivationSettings(file=str(secret)))
+    running.directory.settings.write_text(configuration.dump(settings))
+    running.start()
+    with Console(running.directory.root) as console:
+        console.init_hsm("A", "password of so", b"activation secret")
+        console.deactivate(b"activation secret")
+        asked = ["--member-dir", str(running.directory.root), "--wait-ready", "--timeout"]
+        assert supervisor.main([*asked, "1"]) == supervisor.EXIT_NOT_READY
+        assert "the HSM is not activated" in capsys.readouterr().err
+        console.activate(b"activation secret")
+        assert supervisor.main([*asked, "60"]) == 0
 
 
 @pytest.mark.parametrize("name", ["store", "balancer", "hsm"])
