@@ -65,10 +65,10 @@ class Cluster:
         self.running: list[Running] = []
         self.tries: list[Try] = []
         self.known: dict[str, set[int]] = {client: set() for client in CLIENTS}
-        # New wrong passwords that were compared: by pair, since its last right login, when each was, or when the cluster
-        # was told of it; and on the read-only member, by whom first, since it last told the cluster.
+        # New wrong passwords that were compared: by pair, since its last right login, when each was; and on the read-only
+        # member, since it last told the cluster, by whom first and when.
         self.learnt: dict[str, list[int]] = {client: [] for client in CLIENTS}
-        self.learnt_here: dict[int, str] = {}
+        self.learnt_here: dict[int, tuple[str, int]] = {}
         self.refused = 0
 
     def locks(self, client: str) -> Locks:
@@ -105,7 +105,7 @@ class Cluster:
             self.known[tried.client].add(tried.password)
             if here and tried.password not in self.learnt_here:
                 assert len(self.learnt_here) < limits.FAILURES_BEFORE_LOCK, "more than a read-only member's budget"
-                self.learnt_here[tried.password] = tried.client
+                self.learnt_here[tried.password] = tried.client, self.now
             elif not here:
                 recent = [at for at in self.learnt[tried.client] if at > self.now - limits.LOCK_SECONDS]
                 assert len(recent) < limits.FAILURES_BEFORE_LOCK, "more new guesses than a lock's time allows"
@@ -127,8 +127,8 @@ class Cluster:
             merged = guesses.merged(self.locks(client), guessed.failures, self.now, guessed.attempts, open_)
             self.keep(client, merged)
             self.local.told(guessed)
-        for client in self.learnt_here.values():
-            self.learnt[client].append(self.now)
+        for client, at in self.learnt_here.values():
+            self.learnt[client].append(at)
         self.learnt_here.clear()
 
     def act(self, act: Act) -> None:
