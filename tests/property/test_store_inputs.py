@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lnh_common import codec
 from lnh_common.errors import LnhError, MemberReadOnly, SealBroken
 from lnh_common.messages.store import Commit, Key, MemberInfo, Put
 from lnh_services.store import log, peers
@@ -124,3 +125,16 @@ def test_a_snapshot_that_was_changed_is_never_taken(snapshot: list[bytes], data:
             take(incoming, [bytes(whole[:cut]), bytes(whole[cut:])], hash_)
         incoming.discard()
         assert not list(Path(name).iterdir())
+
+
+@pytest.mark.parametrize("version", [2**63, 2**64 - 1, -(2**63) - 1])
+def test_a_snapshot_with_a_number_that_no_store_writes_is_refused(
+    snapshot: list[bytes], tmp_path: Path, version: int
+) -> None:
+    whole = snapshot[0]
+    header = whole[: 4 + int.from_bytes(whole[:4], "big")]
+    rows = codec.encode(["items", [["t", b"", b"id", version, b"", b"head", b"body"]]])
+    incoming = Engine(tmp_path).receive(CLUSTER)
+    with pytest.raises(SealBroken, match="no store writes"):
+        incoming.take(header + len(rows).to_bytes(4, "big") + rows)
+    incoming.discard()

@@ -281,3 +281,5 @@ class Incoming:
                 self._connection.executemany("INSERT INTO tags VALUES (?, ?, ?, ?)", tags)
         except sqlite3.IntegrityError as error:
             raise SealBroken(f"a snapshot's {name} contradict one another") from error
+        except OverflowError as error:  # CBOR has larger numbers than a database
+            raise SealBroken(f"a snapshot's {name} have a number that no store writes") from error
