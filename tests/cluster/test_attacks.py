@@ -80,6 +80,17 @@ def test_a_message_of_very_many_frames_at_the_door_costs_its_sender_the_connecti
     assert door.door_client().exchange("hello", HELLO) == HELLO
 
 
+def test_logins_of_strangers_from_the_same_address_keep_no_client_from_logging_in(door: Door, records: Records) -> None:
+    client, stranger = registered(door, records, "web-1"), door.client()
+    for _ in range(2):
+        for _ in range(200):
+            stranger.send("session.login")
+        answers = [type(stranger.answer()[1]) for _ in range(200)]
+    assert Busy in answers
+    for _ in range(20):
+        assert client.exchange("session.login") == BODY
+
+
 def test_however_many_ask_for_hello_a_worker_makes_one_a_second_at_most(door: Door, records: Records) -> None:
     client = registered(door, records, "web-1")
     before, begun = sum(place.settled for place in door.status().places), time.monotonic()

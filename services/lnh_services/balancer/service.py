@@ -294,7 +294,7 @@ class Balancer:
                     raise refusal
             now = time.monotonic()
             if operation in CREDENTIAL:
-                self._throttle_credentials(now, first)
+                self._throttle_credentials(now, caller, first)
             if self._stopping:
                 raise Unreachable("this member is stopping")
             if operation == HELLO.name:
@@ -314,11 +314,14 @@ class Balancer:
         if request.place is not None:
             self._dispatch(request)
 
-    def _throttle_credentials(self, now: float, frame: zmq.Frame) -> None:
-        address = str(frame.get("Peer-Address"))
-        if not self._throttle.allows(now, address):
+    def _throttle_credentials(self, now: float, caller: Connection, frame: zmq.Frame) -> None:
+        """Raises Busy for too many uses of credentials by one client; of strangers, from one address."""
+        known = self._clients.known and self._clients.refusal(caller.key) is None
+        who = caller.key if known else str(frame.get("Peer-Address"))
+        if not self._throttle.allows(now, who):
             self._dropped["throttled"] += 1
-            raise Busy(f"too many logins from {address}; at most {CREDENTIAL_RATE:g} a second", {"seconds": 1})
+            name = "this client" if known else who
+            raise Busy(f"too many logins by {name}; at most {CREDENTIAL_RATE:g} a second", {"seconds": 1})
 
     def _dispatch(self, request: Request) -> None:
         place = request.place

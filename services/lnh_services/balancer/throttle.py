@@ -1,4 +1,4 @@
-"""How often one address may use a credential: a token bucket each, in a bounded table. Pure."""
+"""How often one client, or address, may use a credential: a token bucket each, in a bounded table. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 
 class Throttle:
-    """Allows `burst` at once and `rate` a second after that, for each address.
+    """Allows `burst` at once and `rate` a second after that, for each client or address.
 
     Args:
         addresses: how many are remembered; the one seen longest ago is forgotten first.
