@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,13 +155,15 @@ def test_a_flood_of_a_client_without_a_login_lets_a_session_pass(processes: Proc
         for _ in range(limits.CLIENTS.requests):
             flood.send()
         wait_until(lambda: door.status().in_flight > 100, "the flood")
-        begun = time.monotonic()
-        for _ in range(20):
+        took = []
+        for _ in range(10):
+            for _ in range(100):
+                flood.send()
+            begun = time.monotonic()
             session.send(token=LOGGED_IN)
             assert session.answer()[1] == BODY
-        took = time.monotonic() - begun
-        assert door.status().in_flight > 0, "the flood was not over"
-        assert took < 1.5, "a second for each of them, behind the flood"
+            took.append(time.monotonic() - begun)
+        assert statistics.median(took) < 0.4, "each waits a second behind the flood, where it has no turns of its own"
     finally:
         records.caller.close()
         for client in door.clients:
