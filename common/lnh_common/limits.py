@@ -125,7 +125,7 @@ class Budget(NamedTuple):
 
 # Who has no registered client's key; who has one, and no login; who has logged in; and other members.
 STRANGERS: Final = Budget(256, 8 * MIB, 4 * MIB, 4 * MIB, at_workers=4, work=0.1, looks=2000)
-CLIENTS: Final = Budget(768, 16 * MIB, 32 * MIB, 16 * MIB, at_workers=8, work=0.25, looks=4000)
+CLIENTS: Final = Budget(768, 16 * MIB, 32 * MIB, 16 * MIB, at_workers=6, work=0.1, looks=2000)
 SESSIONS: Final = Budget(2048, 64 * MIB, 64 * MIB, 64 * MIB)
 PEERS: Final = Budget(1024, 40 * MIB, 64 * MIB, 64 * MIB)
 STRANGERS_AT_SERVICES: Final = 100  # requests a second, all together, that another service than the balancer looks at
