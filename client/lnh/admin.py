@@ -13,6 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
+from lnh.arguments import checked, checks
 from lnh.backups import Backups
 from lnh.connection import Connection
 from lnh.keyrings import keyring_labelled, keyring_listing
@@ -57,6 +58,7 @@ __all__ = [
 V = TypeVar("V", ClientView, MemberView)
 
 
+@checked
 class Administration(Session):
     """A session of an appliance user, of the PO, or of both at once; a context manager that logs out.
 
@@ -276,6 +278,7 @@ def credentials(user: str = "", password: str = "", po_password: str = "") -> tu
     return found
 
 
+@checks
 def login(
     connection: Connection,
     user: str = "",
@@ -292,11 +295,13 @@ def login(
     return Administration(connection, secret, logged_in, timeout=timeout)
 
 
+@checks
 def change_password(connection: Connection, user: str, old: str, new: str, *, timeout: float = limits.DEADLINE) -> None:
     """An appliance user changes its own password; raises PasswordIncorrect, PasswordInvalid."""
     _change_password(connection, Credential(role=Role.USER, name=user, password=old), new, timeout=timeout)
 
 
+@checks
 def change_po_password(connection: Connection, old: str, new: str, *, timeout: float = limits.DEADLINE) -> None:
     """The PO changes its password; raises PasswordIncorrect, PasswordInvalid."""
     _change_password(connection, Credential(role=Role.PO, password=old), new, timeout=timeout)
@@ -312,6 +317,7 @@ class _GuestAdministration(Administration):
         self.connection.close()
 
 
+@checks
 def connect(
     member: str,
     user: str = "",

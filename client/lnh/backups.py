@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from lnh.arguments import checked
 from lnh.sessions import Session
 from lnh_common import archives
 from lnh_common.archives import Outline
@@ -46,6 +47,7 @@ def _tell_no_bytes(_: int, __: int) -> None:
     pass
 
 
+@checked
 class Backups:
     """The archives of the member that a session of an appliance user goes to."""
 

@@ -142,7 +142,7 @@ class Plan:
         audience = next(audience for audience, names in AUDIENCES.items() if name in names)
         path = self.root / "secrets" / audience / name
         try:
-            return path.read_text().rstrip("\r\n")
+            return path.read_text("utf-8-sig").rstrip("\r\n")
         except OSError as error:
             raise ConfigurationInvalid(f"{path}: {error.strerror}") from None
 
@@ -285,7 +285,7 @@ class Bootstrap:
         kept, so_password = self.plan.notes / f"invitation-{name}", self.plan.secret("so")
         if kept.exists():
             try:
-                console.join_cluster(kept.read_text(), so_password)
+                console.join_cluster(kept.read_text("utf-8-sig"), so_password)
             except _INVITATION_IS_NO_GOOD as error:
                 kept.unlink()
                 self.say(f"{self._names[name]}: a new invitation, since {error}")
@@ -295,7 +295,7 @@ class Bootstrap:
         with os.fdopen(descriptor, "w") as file:
             file.write(administration.invite().text)
         try:
-            console.join_cluster(kept.read_text(), so_password)
+            console.join_cluster(kept.read_text("utf-8-sig"), so_password)
         except NameTaken:  # an attempt that was cut off, and whose invitation is over, left its name in the cluster
             kept.unlink()
             administration.delete_member(self._names[name])

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 from typing_extensions import Self
 
+from lnh.arguments import checked, checks
 from lnh.configuration import Configuration, Registration
 from lnh.connection import Connection, Link
 from lnh.keyrings import Keyring, keyring_labelled, keyring_listing
@@ -25,6 +26,7 @@ Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
 
+@checked
 class Cluster:
     """A connection to a cluster; a context manager that closes it. Any thread may use it.
 
@@ -109,6 +111,7 @@ class Cluster:
         return self.client_session().ask(operation, message, current=current)
 
 
+@checks
 def connect(
     which: int | str | None = None,
     *,

@@ -163,7 +163,7 @@ class Configuration:
         except FileNotFoundError:
             return []
         try:
-            file = msgspec.convert(tomllib.loads(text.decode()), _File)
+            file = msgspec.convert(tomllib.loads(text.decode("utf-8-sig")), _File)
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigurationInvalid(f"{self.path}: not TOML: {error}") from None
         except msgspec.ValidationError as error:
@@ -268,8 +268,11 @@ class Configuration:
             raise ConfigurationInvalid(f"{self._epoch_path(registration)} holds no number") from None
 
     def save_epoch(self, registration: Registration, epoch: int) -> None:
-        """Remember an epoch, unless a higher one is remembered already."""
-        with self.locked():
+        """Remember an epoch, unless a higher one is remembered already.
+
+        Where this directory cannot be written, only this process remembers it.
+        """
+        with contextlib.suppress(OSError), self.locked():
             if epoch > self.epoch(registration):
                 write_private(self._epoch_path(registration), f"{epoch}\n".encode())
 
@@ -329,8 +332,17 @@ def default_directory() -> Path:
         path = Path(given)
         return path.parent if path.suffix == ".toml" else path
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "lnh"
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "lnh"
+        return _home() / "Library" / "Application Support" / "lnh"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or _home() / ".config") / "lnh"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise ConfigurationInvalid(
+            "this user has no home directory", {"advice": "name the directory of client.toml in LNH_CONFIG"}
+        ) from None
 
 
 def read_private(path: Path) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 from typing_extensions import Self
 
+from lnh.arguments import check_message, checked
 from lnh.partitions import PartitionSession
 from lnh_common.bus.sync import Caller
 from lnh_common.errors import LnhError, PartitionUnknown, Unreachable
@@ -39,6 +40,7 @@ _LOOK_EVERY: Final = 0.2  # seconds
 _PATIENCE: Final = 60.0  # seconds: Argon2id with 256 MiB on a slow machine, and waiting for workers
 
 
+@checked
 class Console:
     """The console of the member in this directory; a context manager. One thread.
 
@@ -58,7 +60,8 @@ class Console:
         self._caller: Final = Caller(f"ipc://{path}", name=f"the console of {self.directory}")
 
     def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None) -> R:
-        """One operation of the console; raises what the hsm answers."""
+        """One operation of the console; raises what the hsm answers, and ArgumentInvalid."""
+        check_message(message)
         return self._caller.ask(operation, message, self._timeout if timeout is None else timeout)
 
     def check(self, operation: Operation[Any, Any], target: str = "") -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, Final, TypeAlias
 
 import msgspec
 from typing_extensions import Self
 
+from lnh import streams
 from lnh_common import limits
 from lnh_common.attributes import ATTRIBUTES, Attribute, AttributeValue, KeyType, ObjectClass, parse_template, to_wire
 from lnh_common.errors import (
@@ -22,6 +23,7 @@ from lnh_common.errors import (
     EncryptedDataInvalid,
     KeyFunctionNotPermitted,
     MechanismInvalid,
+    MechanismParameterInvalid,
     SignatureInvalid,
 )
 from lnh_common.mechanisms import (
@@ -29,6 +31,7 @@ from lnh_common.mechanisms import (
     CURVES_BY_PARAMS,
     GCM_IV_BYTES,
     MECHANISM_RULES,
+    ML_DSA_SIGNATURES,
     USE_ATTRIBUTES,
     AeadParameters,
     GcmParameters,
@@ -36,13 +39,17 @@ from lnh_common.mechanisms import (
     HashedParameters,
     IvParameters,
     Mechanism,
+    NoParameters,
     Output,
     Use,
     pack_parameters,
+    parse_parameters,
 )
 from lnh_common.messages.base import Message
 
-_CHUNK: Final = 1 << 20
+BytesLike: TypeAlias = bytes | bytearray | memoryview
+
+_ITEM_HEAD: Final = 5  # bytes that CBOR has in front of a byte string
 _M = Mechanism
 
 # Per use and key type, what is taken when no mechanism is named: the first the key allows.
@@ -86,7 +93,7 @@ def template(attributes: Mapping[Attribute, AttributeValue] | None, named: Mappi
 
     Raises AttributeInvalid naming the attribute.
     """
-    values: dict[int, Any] = dict(to_wire(attributes or {}))
+    values: dict[int, Any] = dict((attributes or {}).items())
     for name, value in named.items():
         values[attribute(name).value] = value
     return dict(to_wire(parse_template(values)))
@@ -146,57 +153,123 @@ def default_mechanism(attributes: Mapping[Attribute, AttributeValue], use: Use) 
 
 
 def use_fields(
-    handle: bytes, mechanism: Mechanism, data: bytes | bytearray | memoryview | BinaryIO, parameters: Message | None
+    handle: bytes, mechanism: Mechanism, data: BytesLike | BinaryIO, parameters: Message | None
 ) -> dict[str, Any]:
     """The fields of a `Use`; data too long for a message is hashed here where the mechanism hashes it anyway.
 
-    Raises DataLength.
+    Raises DataLength, MechanismParameterInvalid.
     """
     if type(data) is not bytes or len(data) > limits.REQUEST_BYTES:
-        if isinstance(data, bytearray | memoryview):
+        if isinstance(data, bytes | bytearray | memoryview):
             data = bytes(data)
+        elif not callable(getattr(data, "read", None)):
+            raise ArgumentInvalid(f"data is {type(data).__name__}; bytes or an open binary file is wanted")
         if not isinstance(data, bytes) or len(data) > limits.REQUEST_BYTES:
             data, parameters = _shorten(mechanism, data, parameters)
+    return _fields(handle, mechanism, data, parameters)
+
+
+def encrypt_fields(handle: bytes, mechanism: Mechanism, data: BytesLike, parameters: Message | None) -> dict[str, Any]:
+    """The fields of a `Use` that encrypts; raises as `use_fields` does."""
+    return _fields(handle, mechanism, _bounded(data, limits.REQUEST_BYTES, "to encrypt"), parameters)
+
+
+def decrypt_fields(handle: bytes, mechanism: Mechanism, data: BytesLike, parameters: Message | None) -> dict[str, Any]:
+    """The fields of a `Decrypt`: whatever `encrypt_fields` takes comes back; raises as that does."""
+    return _fields(handle, mechanism, _bounded(data, limits.CIPHERTEXT_BYTES, "to decrypt"), parameters)
+
+
+def _bounded(data: BytesLike, most: int, what: str) -> bytes:
+    data = bytes(data)
+    if len(data) > most:
+        raise DataLength(f"{len(data)} bytes {what}; at most {most}")
+    return data
+
+
+def _fields(handle: bytes, mechanism: Mechanism, data: bytes, parameters: Message | None) -> dict[str, Any]:
     return {
         "handle": handle,
         "mechanism": mechanism.value,
         "data": data,
-        "parameters": pack_parameters(parameters) if parameters is not None else b"",
+        "parameters": packed(mechanism, parameters) if parameters is not None else b"",
     }
+
+
+def packed(mechanism: Mechanism, parameters: Message) -> bytes:
+    """Parameters as the wire carries them, checked; raises MechanismParameterInvalid.
+
+    Those of another mechanism are refused also where all of them have their defaults.
+    """
+    kind = MECHANISM_RULES[mechanism].parameters
+    if not issubclass(kind, type(parameters)):
+        takes = f"{mechanism.name} takes {'none' if kind is NoParameters else kind.__name__}"
+        raise MechanismParameterInvalid(f"{type(parameters).__name__}: {takes}")
+    try:
+        encoded = pack_parameters(parameters)
+    except (TypeError, ValueError):
+        raise MechanismParameterInvalid(f"{type(parameters).__name__} holds a value of no such type") from None
+    parse_parameters(mechanism, encoded)
+    return encoded
 
 
 def many_fields(
     handle: bytes, mechanism: Mechanism, items: Sequence[bytes], parameters: Message | None
 ) -> dict[str, Any]:
-    """The fields of a `UseMany`."""
+    """The fields of a `UseMany`; raises MechanismParameterInvalid."""
     return {
         "handle": handle,
         "mechanism": mechanism.value,
         "items": list(items),
-        "parameters": pack_parameters(parameters),
+        "parameters": packed(mechanism, parameters) if parameters is not None else b"",
     }
 
 
-def batches(messages: Sequence[bytes]) -> Iterator[list[bytes]]:
-    """Cut messages into batches of what one request may carry, in order; raises DataLength."""
+def batches(messages: Iterable[BytesLike], answer: int) -> Iterator[list[bytes]]:
+    """Cut messages into batches of what one request and its answer may carry, in order.
+
+    Args:
+        answer: bytes of the answer to each, at most.
+
+    Raises DataLength, ArgumentInvalid.
+    """
+    most = max(min(limits.BATCH_ITEMS, limits.REQUEST_BYTES // (answer + _ITEM_HEAD)), 1)
     batch: list[bytes] = []
     size = 0
-    for message in messages:
+    for number, message in enumerate(messages):
+        if not isinstance(message, bytes | bytearray | memoryview):
+            raise ArgumentInvalid(f"message {number} is {type(message).__name__}; bytes are wanted")
+        message = bytes(message)
         if len(message) > limits.REQUEST_BYTES:
             raise DataLength(f"{len(message)} bytes in one message; at most {limits.REQUEST_BYTES}")
-        if batch and (len(batch) == limits.BATCH_ITEMS or size + len(message) > limits.REQUEST_BYTES):
+        if batch and (len(batch) == most or size + len(message) > limits.REQUEST_BYTES):
             yield batch
             batch, size = [], 0
-        batch.append(bytes(message))
-        size += len(message) + 5  # CBOR's head of a byte string
+        batch.append(message)
+        size += len(message) + _ITEM_HEAD
     if batch:
         yield batch
+
+
+def signature_bytes(mechanism: Mechanism, attributes: Mapping[Attribute, AttributeValue]) -> int:
+    """How long a signature or tag by a key with these attributes is, at most."""
+    rule = MECHANISM_RULES[mechanism]
+    if rule.output is Output.TAG:
+        return rule.hash.size if rule.hash is not None else AES_BLOCK
+    modulus = attributes.get(Attribute.MODULUS)
+    if isinstance(modulus, bytes):
+        return len(modulus)
+    params = attributes.get(Attribute.EC_PARAMS)
+    if isinstance(params, bytes) and params in CURVES_BY_PARAMS:
+        return 2 * (CURVES_BY_PARAMS[params].size + 1)  # Ed448 has an octet more than its field
+    number = attributes.get(Attribute.PARAMETER_SET)
+    found = ML_DSA_SIGNATURES.get(number) if isinstance(number, int) else None
+    return found or limits.SIGNATURE_BYTES
 
 
 def _shorten(mechanism: Mechanism, data: bytes | BinaryIO, parameters: Message | None) -> tuple[bytes, Message | None]:
     rule = MECHANISM_RULES[mechanism]
     if not isinstance(data, bytes):
-        head = data.read(limits.REQUEST_BYTES + 1)
+        head = streams.read(data, limits.REQUEST_BYTES + 1)
         if len(head) <= limits.REQUEST_BYTES:
             return head, parameters
     else:
@@ -206,9 +279,13 @@ def _shorten(mechanism: Mechanism, data: bytes | BinaryIO, parameters: Message |
         raise DataLength(f"more than {limits.REQUEST_BYTES} bytes; {mechanism.name} takes no more")
     digest = hashlib.new(_HASHLIB[hash_], head)
     if not isinstance(data, bytes):
-        while chunk := data.read(_CHUNK):
+        for chunk in streams.chunks(data):
             digest.update(chunk)
     given = parameters if parameters is not None else rule.parameters()
+    if not isinstance(given, HashedParameters):
+        raise MechanismParameterInvalid(f"{type(given).__name__}: {mechanism.name} takes {rule.parameters.__name__}")
+    if given.prehashed:
+        raise DataLength(f"more than {limits.REQUEST_BYTES} bytes; with prehashed it is a digest")
     return digest.digest(), msgspec.structs.replace(given, prehashed=True)
 
 
@@ -217,19 +294,22 @@ def given_iv(parameters: Message | None) -> bytes:
     return parameters.iv if isinstance(parameters, IvParameters | AeadParameters) else b""
 
 
-def split_iv(mechanism: Mechanism, parameters: Message | None, data: bytes) -> tuple[Message | None, bytes]:
+def split_iv(mechanism: Mechanism, parameters: Message | None, data: BytesLike) -> tuple[Message | None, bytes]:
     """Parameters with an IV, and the ciphertext: the IV is in front of the data unless it was given.
 
     Raises EncryptedDataInvalid for data too short to have one.
     """
     rule = MECHANISM_RULES[mechanism]
+    data = bytes(data)
     if not rule.has_iv or given_iv(parameters):
         return parameters, data
     length = GCM_IV_BYTES if issubclass(rule.parameters, AeadParameters) else AES_BLOCK
     if len(data) < length:
         raise EncryptedDataInvalid("the data does not decrypt")
     given = parameters if parameters is not None else rule.parameters()
-    return msgspec.structs.replace(given, iv=bytes(data[:length])), bytes(data[length:])
+    if not isinstance(given, IvParameters | AeadParameters):
+        raise MechanismParameterInvalid(f"{type(given).__name__}: {mechanism.name} takes {rule.parameters.__name__}")
+    return msgspec.structs.replace(given, iv=data[:length]), data[length:]
 
 
 def aad_parameters(mechanism: Mechanism, aad: bytes) -> Message:

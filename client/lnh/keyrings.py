@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
+from lnh.arguments import checked
 from lnh.connection import Connection
 from lnh.keys import PrivateKey, PublicKey, SecretKey
 from lnh.listings import Listing
@@ -28,6 +29,7 @@ from lnh_common.messages.base import Behind
 from lnh_common.messages.session import LoggedIn, Role
 
 
+@checked
 class Keyring:
     """A keyring, as it was when it was looked up.
 
@@ -67,6 +69,7 @@ class Keyring:
         change_password(self._connection, keyring_credential(role, self.id, old), new, timeout=self._timeout)
 
 
+@checked
 class KeyringSession(Session, ObjectSession):
     """A session of a keyring's KRSO or KRCO."""
 

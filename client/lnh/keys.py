@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeAlias, overload
 
 from lnh import forms
+from lnh.arguments import checked
 from lnh.forms import Encrypted
-from lnh_common import codec
+from lnh_common import codec, limits
 from lnh_common.attributes import Attribute, Attributes, AttributeValue, KeyType, ObjectClass, from_wire
 from lnh_common.errors import ActionProhibited, AttributeInvalid, LnhError, SignatureInvalid
 from lnh_common.mechanisms import Mechanism, Use
@@ -23,9 +24,11 @@ if TYPE_CHECKING:
     from lnh.objects import ObjectSession
     from lnh.wrappers import EcKey, Ed448Key, Ed25519Key, RsaKey
 
-Data: TypeAlias = bytes | bytearray | memoryview | BinaryIO
+BytesLike: TypeAlias = bytes | bytearray | memoryview
+Data: TypeAlias = BytesLike | BinaryIO
 
 
+@checked
 class StoredObject:
     """An object of a keyring, or of a session, as it was when it was read.
 
@@ -113,6 +116,7 @@ class StoredObject:
         return value
 
 
+@checked
 class Key(StoredObject):
     """What all keys have: a type, and mechanisms they go with."""
 
@@ -145,6 +149,7 @@ class Key(StoredObject):
         self._defaults: dict[Use, Mechanism] = {}
 
 
+@checked
 class SigningKey(Key):
     """A key that signs: a private key, or a secret key that makes tags."""
 
@@ -176,7 +181,7 @@ class SigningKey(Key):
     @overload
     def sign_many(
         self,
-        messages: Sequence[bytes],
+        messages: Sequence[BytesLike],
         mechanism: Mechanism | None = None,
         parameters: Message | None = None,
         *,
@@ -187,7 +192,7 @@ class SigningKey(Key):
     @overload
     def sign_many(
         self,
-        messages: Sequence[bytes],
+        messages: Sequence[BytesLike],
         mechanism: Mechanism | None = None,
         parameters: Message | None = None,
         *,
@@ -197,14 +202,14 @@ class SigningKey(Key):
 
     def sign_many(
         self,
-        messages: Sequence[bytes],
+        messages: Sequence[BytesLike],
         mechanism: Mechanism | None = None,
         parameters: Message | None = None,
         *,
         return_errors: bool = False,
         timeout: float | None = None,
     ) -> Sequence[bytes | LnhError]:
-        """Sign many messages in few requests (up to 1024 messages and 1 MiB each), in order.
+        """Sign many messages in few requests (up to 1024 messages and 1 MiB, of answers too, each), in order.
 
         Args:
             return_errors: give the error in place of a signature that failed, instead of raising the first.
@@ -213,7 +218,7 @@ class SigningKey(Key):
         mechanism = self._mechanism(mechanism, Use.SIGN)
         batches = (
             (wire.SIGN_MANY, self._carry(forms.many_fields(self.handle, mechanism, batch, parameters)))
-            for batch in forms.batches(messages)
+            for batch in forms.batches(messages, forms.signature_bytes(mechanism, self.attributes))
         )
         signatures: list[bytes | LnhError] = []
         for fields in self.session.call_each(batches, 4, timeout):
@@ -247,13 +252,14 @@ class SigningKey(Key):
             yield codec.convert(fields, wire.Result).data
 
 
+@checked
 class VerifyingKey(Key):
     """A key that verifies: a public key, or a secret key."""
 
     def verify(
         self,
         data: Data,
-        signature: bytes,
+        signature: BytesLike,
         mechanism: Mechanism | None = None,
         parameters: Message | None = None,
         *,
@@ -265,6 +271,9 @@ class VerifyingKey(Key):
         Raises as `sign` does, and nothing for a signature that is merely wrong.
         """
         mechanism = self._mechanism(mechanism, Use.VERIFY)
+        signature = bytes(signature)
+        if len(signature) > limits.SIGNATURE_BYTES:
+            return False
         if der:
             try:
                 signature = forms.ecdsa_from_der(mechanism, signature, self.attributes)
@@ -279,12 +288,13 @@ class VerifyingKey(Key):
         return True
 
 
+@checked
 class EncryptingKey(Key):
     """A key that encrypts: a public key, or a secret key."""
 
     def encrypt(
         self,
-        data: bytes,
+        data: BytesLike,
         mechanism: Mechanism | None = None,
         parameters: Message | None = None,
         *,
@@ -296,20 +306,23 @@ class EncryptingKey(Key):
 
         Args:
             mechanism: None takes the key's (AES_GCM, or that of its family; RSA_PKCS_OAEP).
-            parameters: such as `GcmParameters(aad=b"...")`.
+            parameters: such as `GcmParameters(aad=b"...")`, of which the associated data has up to 2 KiB.
+
+        Raises DataLength, MechanismParameterInvalid and what a call raises.
         """
         mechanism = self._mechanism(mechanism, Use.ENCRYPT)
-        fields = self._use(mechanism, data, parameters)
+        fields = self._carry(forms.encrypt_fields(self.handle, mechanism, data, parameters))
         result = codec.convert(self.session.call(wire.ENCRYPT, fields, timeout), wire.Result)
         return Encrypted(result.iv or forms.given_iv(parameters), result.data)
 
 
+@checked
 class DecryptingKey(Key):
     """A key that decrypts: a private key, or a secret key."""
 
     def decrypt(
         self,
-        data: bytes,
+        data: BytesLike,
         mechanism: Mechanism | None = None,
         parameters: Message | None = None,
         *,
@@ -321,10 +334,11 @@ class DecryptingKey(Key):
         """
         mechanism = self._mechanism(mechanism, Use.DECRYPT)
         parameters, ciphertext = forms.split_iv(mechanism, parameters, data)
-        fields = self._use(mechanism, ciphertext, parameters)
+        fields = self._carry(forms.decrypt_fields(self.handle, mechanism, ciphertext, parameters))
         return codec.convert(self.session.call(wire.DECRYPT, fields, timeout), wire.Result).data
 
 
+@checked
 class PrivateKey(SigningKey, DecryptingKey):
     """The private half of a key pair. Its value never leaves the HSM."""
 
@@ -338,6 +352,7 @@ class PrivateKey(SigningKey, DecryptingKey):
         return wrap(self)
 
 
+@checked
 class PublicKey(VerifyingKey, EncryptingKey):
     """The public half of a key pair."""
 

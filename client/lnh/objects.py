@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from lnh import forms
+from lnh.arguments import check_message, checked
 from lnh.keys import Key, PrivateKey, PublicKey, SecretKey, StoredObject, of_view
 from lnh.listings import Listing
 from lnh_common import codec
@@ -36,6 +37,7 @@ _SETS: Final = {KeyType.ML_DSA: ML_DSA_SETS, KeyType.ML_KEM: ML_KEM_SETS}
 _DEFAULT_SETS: Final = {KeyType.ML_DSA: "ML-DSA-65", KeyType.ML_KEM: "ML-KEM-768"}
 
 
+@checked
 class ObjectSession(ABC):
     """What every session with objects can do.
 
@@ -67,7 +69,8 @@ class ObjectSession(ABC):
         """The answers to many independent operations, in order."""
 
     def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None, *, current: bool = False) -> R:
-        """`call` with the operation's own types."""
+        """`call` with the operation's own types; raises ArgumentInvalid for a message that is not of them."""
+        check_message(message)
         return codec.convert(self.call(operation, message, timeout, current=current), operation.reply)
 
     def forget(self, handle: bytes) -> None:
@@ -239,10 +242,11 @@ def key_message(
 ) -> wire.GenerateKey:
     """What asks for a secret key; raises ArgumentInvalid, KeySizeRange."""
     mechanism = _generator(key_type, Use.GENERATE, mechanism)
-    bits = _DEFAULT_BITS[key_type] if bits is None else bits
-    if bits % 8:
-        raise KeySizeRange(f"a {key_type.name} key of {bits} bits; whole bytes are wanted")
-    values: dict[int, Any] = {Attribute.VALUE_LEN.value: bits // 8} | forms.template(template, attributes)
+    size = _DEFAULT_BITS[key_type] if bits is None else bits
+    if size % 8:
+        raise KeySizeRange(f"a {key_type.name} key of {size} bits; whole bytes are wanted")
+    said = forms.template(template, attributes)
+    values = _agreed({Attribute.VALUE_LEN.value: size // 8}, said, given=bits is not None)
     return wire.GenerateKey(mechanism=mechanism.value, template=values)
 
 
@@ -259,11 +263,22 @@ def pair_message(
     """What asks for a key pair; raises ArgumentInvalid, TemplateIncomplete."""
     mechanism = _generator(key_type, Use.GENERATE_PAIR, mechanism)
     of_public, of_private = forms.split_template(attributes, key_type)
+    given = not (bits is None and curve is None and parameter_set is None)
+    parameters = _parameters(key_type, bits, curve, parameter_set)
     return wire.GenerateKeyPair(
         mechanism=mechanism.value,
-        public_template=_parameters(key_type, bits, curve, parameter_set) | forms.template(public, of_public),
+        public_template=_agreed(parameters, forms.template(public, of_public), given=given),
         private_template=forms.template(private, of_private),
     )
+
+
+def _agreed(parameters: dict[int, Any], said: dict[int, Any], *, given: bool) -> dict[int, Any]:
+    """A template with what to generate, of which the template may say something else only where nothing was `given`."""
+    for number, value in parameters.items():
+        if given and said.get(number, value) != value:
+            name = Attribute(number).name
+            raise TemplateInconsistent(f"{name}: the template says {said[number]!r}, the arguments say {value!r}")
+    return parameters | said
 
 
 def _generator(key_type: KeyType, use: Use, mechanism: Mechanism | None) -> Mechanism:
@@ -276,10 +291,12 @@ def _generator(key_type: KeyType, use: Use, mechanism: Mechanism | None) -> Mech
 
 def _parameters(key_type: KeyType, bits: int | None, curve: str | None, parameter_set: str | None) -> dict[int, Any]:
     """What to generate, as attributes of the public half."""
+    takes = "bits" if key_type is KeyType.RSA else "parameter_set" if key_type in _SETS else "curve"
+    for name, value in (("bits", bits), ("curve", curve), ("parameter_set", parameter_set)):
+        if value is not None and name != takes:
+            raise ArgumentInvalid(f"{name}: a {key_type.name} key pair takes {takes}")
     if key_type is KeyType.RSA:
         return {Attribute.MODULUS_BITS.value: _DEFAULT_BITS[key_type] if bits is None else bits}
-    if bits is not None:
-        raise ArgumentInvalid(f"bits are for RSA; a {key_type.name} key pair takes a curve or a parameter set")
     if key_type in _SETS:
         sets = {name: number for number, name in _SETS[key_type].items()}
         name = parameter_set or _DEFAULT_SETS[key_type]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from lnh.arguments import checked
 from lnh.objects import ObjectSession
 from lnh_common import codec
 from lnh_common.errors import NotPossible
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _BYTES: Final = (bytes,)
 
 
+@checked
 class PartitionSession(ObjectSession):
     """What the CO of one partition does; made by `Console.partition_session`. One thread.
 

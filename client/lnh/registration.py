@@ -19,6 +19,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from lnh.arguments import checks
 from lnh.configuration import Configuration, Registration
 from lnh.connection import Connection, Link
 from lnh.sessions import Session, login
@@ -139,6 +140,7 @@ def connect_as_guest(
     return Connection(link, greeting.identity, greeting.statement.cluster)
 
 
+@checks
 def register(
     configuration: Configuration,
     address: str,

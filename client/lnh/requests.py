@@ -55,6 +55,7 @@ from lnh_common.errors import (
     AnswerUnproven,
     Busy,
     ChannelInvalid,
+    ClockSkew,
     DeadlineExceeded,
     LnhError,
     MalformedMessage,
@@ -651,7 +652,7 @@ def _is_put_off(answer: dict[str, Any] | LnhError) -> TypeGuard[LnhError]:
 def _leaves_open(answer: object, open_tries: int) -> TypeGuard[LnhError]:
     """Whether a sealed answer to a write says less than what became of it: asked again, it may become known."""
     return isinstance(answer, OutcomeUnknown) or (
-        isinstance(answer, MemberReadOnly | DeadlineExceeded) and open_tries > 1
+        isinstance(answer, MemberReadOnly | DeadlineExceeded | ClockSkew) and open_tries > 1
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 from typing_extensions import Self
 
+from lnh.arguments import check_message, checked
 from lnh.connection import Connection
 from lnh.mutex import Mutex
 from lnh.requests import Request
@@ -44,6 +45,7 @@ _RENEW_AT: Final = 2 / 3  # of a token's lifetime
 _AHEAD: Final = 4  # how many times `in_flight` answers may be kept for one that is late, in its turn
 
 
+@checked
 class Session:
     """What a login gave; a context manager that logs out at its end. Any thread may use it.
 
@@ -105,7 +107,8 @@ class Session:
         )
 
     def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None, *, current: bool = False) -> R:
-        """`call` with the operation's own types."""
+        """`call` with the operation's own types; raises ArgumentInvalid for a message that is not of them."""
+        check_message(message)
         return codec.convert(self.call(operation, message, timeout, current=current), operation.reply)
 
     def call_each(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from lnh_common.attributes import Attribute, KeyType
@@ -36,6 +36,7 @@ _PSS: Final = {
     "sha384": Mechanism.SHA384_RSA_PKCS_PSS,
     "sha512": Mechanism.SHA512_RSA_PKCS_PSS,
 }
+_V15: Final = "EMSA-PKCS1-v1_5"
 _HASHES: Final = {"sha1": Hash.SHA1, "sha256": Hash.SHA256, "sha384": Hash.SHA384, "sha512": Hash.SHA512}
 
 
@@ -87,10 +88,12 @@ class EcKey(_Wrapper, ec.EllipticCurvePrivateKey):
     def sign(self, data: Any, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
         if not isinstance(signature_algorithm, ec.ECDSA):
             raise UnsupportedAlgorithm("an elliptic-curve key signs with ECDSA")
+        if signature_algorithm.deterministic_signing:
+            raise UnsupportedAlgorithm("deterministic_signing: the HSM's ECDSA draws its number for each signature")
         algorithm = signature_algorithm.algorithm
         if isinstance(algorithm, Prehashed):
-            return self._key.sign(bytes(data), Mechanism.ECDSA, der=True)
-        return self._key.sign(bytes(data), _choose(_ECDSA, algorithm), der=True)
+            return self._key.sign(_digest(data, algorithm._algorithm), Mechanism.ECDSA, der=True)
+        return self._key.sign(_bytes(data), _choose(_ECDSA, algorithm), der=True)
 
 
 class RsaKey(_Wrapper, rsa.RSAPrivateKey):
@@ -102,23 +105,34 @@ class RsaKey(_Wrapper, rsa.RSAPrivateKey):
         return size
 
     def sign(self, data: Any, padding: padding.AsymmetricPadding, algorithm: Any) -> bytes:
+        if isinstance(algorithm, NoDigestInfo):
+            if padding.name != _V15:
+                raise UnsupportedAlgorithm("NoDigestInfo goes with PKCS1v15")
+            return self._key.sign(_bytes(data), Mechanism.RSA_PKCS)
         prehashed = isinstance(algorithm, Prehashed)
-        inner = _hash_of(algorithm)
+        inner: hashes.HashAlgorithm = algorithm._algorithm if isinstance(algorithm, Prehashed) else algorithm
+        message = _digest(data, inner) if prehashed else _bytes(data)
         if padding.name == "EMSA-PSS":
+            _check_mask(padding, inner)
             parameters: HashedParameters = PssParameters(prehashed=prehashed, salt_length=self._salt(padding, inner))
-            return self._key.sign(bytes(data), _choose(_PSS, inner), parameters)
-        if padding.name != "EMSA-PKCS1-v1_5":
+            return self._key.sign(message, _choose(_PSS, inner), parameters)
+        if padding.name != _V15:
             raise UnsupportedAlgorithm(f"padding {padding.name}")
-        return self._key.sign(bytes(data), _choose(_PKCS1, inner), HashedParameters(prehashed=prehashed))
+        return self._key.sign(message, _choose(_PKCS1, inner), HashedParameters(prehashed=prehashed))
 
     def decrypt(self, ciphertext: bytes, padding: padding.AsymmetricPadding) -> bytes:
-        if padding.name == "EMSA-PKCS1-v1_5":
-            return self._key.decrypt(ciphertext, Mechanism.RSA_PKCS)
+        if padding.name == _V15:
+            return self._key.decrypt(_bytes(ciphertext), Mechanism.RSA_PKCS)
+        if padding.name != "EME-OAEP":
+            raise UnsupportedAlgorithm(f"padding {padding.name}")
         hash_ = _HASHES.get(padding._algorithm.name)  # type: ignore[attr-defined]  # `cryptography` offers no other way
         if hash_ is None:
             raise UnsupportedAlgorithm("OAEP takes SHA-1 or SHA-2")
-        label = padding._label or b""  # type: ignore[attr-defined]
-        return self._key.decrypt(ciphertext, Mechanism.RSA_PKCS_OAEP, OaepParameters(hash=hash_, label=label))
+        _check_mask(padding, padding._algorithm)  # type: ignore[attr-defined]  # as above
+        label = padding._label or b""  # type: ignore[attr-defined]  # as above
+        return self._key.decrypt(
+            _bytes(ciphertext), Mechanism.RSA_PKCS_OAEP, OaepParameters(hash=hash_, label=bytes(label))
+        )
 
     def _salt(self, pss: Any, algorithm: hashes.HashAlgorithm) -> int:
         wanted = pss._salt_length
@@ -126,21 +140,23 @@ class RsaKey(_Wrapper, rsa.RSAPrivateKey):
             return wanted
         if wanted is padding.PSS.MAX_LENGTH:
             return padding.calculate_max_pss_salt_length(self._public, algorithm)
-        return algorithm.digest_size
+        if wanted is padding.PSS.DIGEST_LENGTH:
+            return algorithm.digest_size
+        raise UnsupportedAlgorithm("PSS.AUTO is for verifying; to sign name a length, DIGEST_LENGTH or MAX_LENGTH")
 
 
 class Ed25519Key(_Wrapper, ed25519.Ed25519PrivateKey):
     """An Ed25519 private key."""
 
     def sign(self, data: Any) -> bytes:
-        return self._key.sign(bytes(data), Mechanism.EDDSA)
+        return self._key.sign(_bytes(data), Mechanism.EDDSA)
 
 
 class Ed448Key(_Wrapper, ed448.Ed448PrivateKey):
     """An Ed448 private key."""
 
     def sign(self, data: Any) -> bytes:
-        return self._key.sign(bytes(data), Mechanism.EDDSA)
+        return self._key.sign(_bytes(data), Mechanism.EDDSA)
 
 
 def wrap(key: PrivateKey) -> EcKey | RsaKey | Ed25519Key | Ed448Key:
@@ -160,9 +176,26 @@ def wrap(key: PrivateKey) -> EcKey | RsaKey | Ed25519Key | Ed448Key:
     raise KeyTypeInconsistent(f"no wrapper for {KeyType(key.key_type).name} keys")
 
 
-def _hash_of(algorithm: Any) -> hashes.HashAlgorithm:
-    found: hashes.HashAlgorithm = algorithm._algorithm if isinstance(algorithm, Prehashed) else algorithm
+def _bytes(data: Any) -> bytes:
+    """What `cryptography` calls bytes-like; `bytes()` alone makes zeros of a number."""
+    return bytes(memoryview(data))
+
+
+def _digest(data: Any, algorithm: hashes.HashAlgorithm) -> bytes:
+    """A digest of this algorithm; raises ValueError, as `cryptography` does, for one of another length."""
+    found = _bytes(data)
+    if len(found) != algorithm.digest_size:
+        raise ValueError(f"a digest of {len(found)} bytes; {algorithm.name} has {algorithm.digest_size}")
     return found
+
+
+def _check_mask(asked: Any, algorithm: hashes.HashAlgorithm) -> None:
+    """The HSM's PSS and OAEP make their mask by MGF1 over the padding's own hash."""
+    mask = asked._mgf
+    if not isinstance(mask, padding.MGF1):
+        raise UnsupportedAlgorithm("a mask other than MGF1")
+    if mask._algorithm.name != algorithm.name:
+        raise UnsupportedAlgorithm(f"MGF1 with {mask._algorithm.name} beside {algorithm.name}: name one hash for both")
 
 
 def _choose(mechanisms: dict[str, Mechanism], algorithm: hashes.HashAlgorithm) -> Mechanism:

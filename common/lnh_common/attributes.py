@@ -336,6 +336,27 @@ NATURAL_USES: Final[dict[tuple[ObjectClass, KeyType], frozenset[Attribute]]] = {
     (_O.PUBLIC_KEY, _K.ML_KEM): frozenset({_A.ENCAPSULATE}),
 }
 
+# Other DER than its OID by which EC_PARAMS may name a curve: its PrintableString (PKCS#11 v3.1, 6.3.4).
+CURVE_NAMES: Final[dict[bytes, bytes]] = {
+    b"\x13\x0cedwards25519": bytes.fromhex("06032b6570"),
+    b"\x13\x0aedwards448": bytes.fromhex("06032b6571"),
+    b"\x13\x0acurve25519": bytes.fromhex("06032b656e"),
+    b"\x13\x08curve448": bytes.fromhex("06032b656f"),
+}
+
+
+def _big_integer(value: bytes) -> bytes:
+    """As PKCS#11 has a Big integer: most significant byte first, without zeros in front."""
+    return value.lstrip(b"\0")
+
+
+# What of several encodings of one value is kept, compared and shown. Text is compared byte by byte, as PKCS#11 does.
+_NORMAL_FORMS: Final[dict[Attribute, Callable[[bytes], bytes]]] = {
+    _A.PUBLIC_EXPONENT: _big_integer,
+    _A.MODULUS: _big_integer,
+    _A.EC_PARAMS: lambda value: CURVE_NAMES.get(value, value),
+}
+
 _ENUMS: Final[dict[Attribute, type[enum.IntEnum]]] = {_A.CLASS: ObjectClass, _A.KEY_TYPE: KeyType}
 _TYPES: Final[dict[Kind, type]] = {
     Kind.BOOL: bool,
@@ -414,6 +435,9 @@ def _parse_int(attribute: Attribute, rule: AttributeRule, value: int) -> Attribu
 
 
 def _parse_bytes(attribute: Attribute, rule: AttributeRule, value: bytes) -> AttributeValue:
+    normal_form = _NORMAL_FORMS.get(attribute)
+    if normal_form is not None:
+        value = normal_form(value)
     _check_size(attribute, rule, len(value), " bytes")
     return value
 

@@ -136,6 +136,14 @@ class ConnectionClosed(LnhError):
     advice = "open a new connection with lnh.connect()"
 
 
+class ClockSkew(LnhError):
+    """The clocks of the client and of the member that answered are further apart than a request may be old."""
+
+    code = 10
+    ckr = "CKR_DEVICE_ERROR"
+    advice = "set the clocks of this machine and the members, and keep them set (NTP); a longer timeout does not help"
+
+
 # 20..39: who you are
 
 

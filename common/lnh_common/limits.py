@@ -36,6 +36,10 @@ PASSWORD_CHARACTERS: Final = (8, 255)
 
 # Messages
 REQUEST_BYTES: Final = MIB  # data one request carries
+CIPHERTEXT_BYTES: Final = REQUEST_BYTES + 16  # to decrypt: the most that is encrypted, and a tag or a block of padding
+AAD_BYTES: Final = 2 * KIB  # associated data
+PARAMETERS_BYTES: Final = AAD_BYTES + 64  # of a mechanism, encoded
+SIGNATURE_BYTES: Final = 8 * KIB  # that is verified
 BODY_BYTES: Final = MIB + 16 * KIB  # the body frame: a full request and its envelope
 HEADER_BYTES: Final = 512
 TOKEN_BYTES: Final = 4 * KIB

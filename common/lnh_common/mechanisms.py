@@ -13,8 +13,8 @@ from typing import Annotated, Final
 
 import msgspec
 
-from lnh_common import codec
-from lnh_common.attributes import Attribute, KeyType
+from lnh_common import codec, limits
+from lnh_common.attributes import CURVE_NAMES, Attribute, KeyType
 from lnh_common.errors import MalformedMessage, MechanismInvalid, MechanismParameterInvalid
 from lnh_common.messages.base import Message
 
@@ -165,7 +165,6 @@ class Curve:
         name: as people say it.
         oid: the DER object identifier that EC_PARAMS holds.
         bits: of the field; a coordinate takes `size` bytes.
-        aliases: other DER that names it in EC_PARAMS (PKCS#11 v3.1, 6.3.4: a curve's PrintableString).
         approved: by NIST SP 800-186 for what the product does with it.
     """
 
@@ -173,8 +172,12 @@ class Curve:
     oid: bytes
     bits: int
     key_type: KeyType
-    aliases: tuple[bytes, ...] = ()
     approved: bool = False
+
+    @property
+    def aliases(self) -> tuple[bytes, ...]:
+        """Other DER that names it in EC_PARAMS."""
+        return tuple(name for name, oid in CURVE_NAMES.items() if oid == self.oid)
 
     @property
     def size(self) -> int:
@@ -192,10 +195,10 @@ CURVES: Final[dict[str, Curve]] = {
         Curve("brainpoolP256r1", bytes.fromhex("06092b2403030208010107"), 256, _K.EC),
         Curve("brainpoolP384r1", bytes.fromhex("06092b240303020801010b"), 384, _K.EC),
         Curve("brainpoolP512r1", bytes.fromhex("06092b240303020801010d"), 512, _K.EC),
-        Curve("Ed25519", bytes.fromhex("06032b6570"), 256, _K.EC_EDWARDS, (b"\x13\x0cedwards25519",), approved=True),
-        Curve("Ed448", bytes.fromhex("06032b6571"), 456, _K.EC_EDWARDS, (b"\x13\x0aedwards448",), approved=True),
-        Curve("X25519", bytes.fromhex("06032b656e"), 256, _K.EC_MONTGOMERY, (b"\x13\x0acurve25519",)),
-        Curve("X448", bytes.fromhex("06032b656f"), 448, _K.EC_MONTGOMERY, (b"\x13\x08curve448",)),
+        Curve("Ed25519", bytes.fromhex("06032b6570"), 256, _K.EC_EDWARDS, approved=True),
+        Curve("Ed448", bytes.fromhex("06032b6571"), 456, _K.EC_EDWARDS, approved=True),
+        Curve("X25519", bytes.fromhex("06032b656e"), 256, _K.EC_MONTGOMERY),
+        Curve("X448", bytes.fromhex("06032b656f"), 448, _K.EC_MONTGOMERY),
     )
 }
 CURVES_BY_PARAMS: Final[dict[bytes, Curve]] = {
@@ -208,6 +211,7 @@ CHACHA20_BYTES: Final = 32
 GENERIC_SECRET_BYTES: Final = (16, 512)  # least and most
 # PARAMETER_SET (CKP_, PKCS#11 v3.2) of each lattice scheme.
 ML_DSA_SETS: Final[dict[int, str]] = {1: "ML-DSA-44", 2: "ML-DSA-65", 3: "ML-DSA-87"}
+ML_DSA_SIGNATURES: Final[dict[int, int]] = {1: 2420, 2: 3309, 3: 4627}  # bytes (FIPS 204, table 2)
 ML_KEM_SETS: Final[dict[int, str]] = {2: "ML-KEM-768", 3: "ML-KEM-1024"}
 
 AES_BLOCK: Final = 16
@@ -259,7 +263,7 @@ class AeadParameters(Message):
     """ChaCha20-Poly1305 (RFC 8439): a nonce of 12 bytes, empty to let the HSM draw it, and associated data."""
 
     iv: Annotated[bytes, msgspec.Meta(max_length=AES_BLOCK)] = b""
-    aad: bytes = b""
+    aad: Annotated[bytes, msgspec.Meta(max_length=limits.AAD_BYTES)] = b""
 
 
 class GcmParameters(AeadParameters):

@@ -79,13 +79,13 @@ def test_encrypting_and_decrypting_with_an_iv_the_hsm_drew(client: Client, keyri
     use = objects.Use(handle=key.handle, mechanism=Mechanism.AES_GCM, data=b"secret", parameters=parameters)
     encrypted = client.ask(objects.ENCRYPT, use, keyring)
     with_iv = codec.encode(GcmParameters(iv=encrypted.iv, aad=b"about"))
-    use = objects.Use(handle=key.handle, mechanism=Mechanism.AES_GCM, data=encrypted.data, parameters=with_iv)
-    assert client.ask(objects.DECRYPT, use, keyring).data == b"secret"
+    box = objects.Decrypt(handle=key.handle, mechanism=Mechanism.AES_GCM, data=encrypted.data, parameters=with_iv)
+    assert client.ask(objects.DECRYPT, box, keyring).data == b"secret"
     wrong = codec.encode(GcmParameters(iv=encrypted.iv, aad=b"other"))
     with pytest.raises(errors.EncryptedDataInvalid):
         client.ask(
             objects.DECRYPT,
-            objects.Use(handle=key.handle, mechanism=Mechanism.AES_GCM, data=encrypted.data, parameters=wrong),
+            objects.Decrypt(handle=key.handle, mechanism=Mechanism.AES_GCM, data=encrypted.data, parameters=wrong),
             keyring,
         )
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lnh.cli import terminal
+from lnh.cli import standard, terminal
 from lnh.cli.command import Output, Yes, noun, verb, with_options
 from lnh.cli.options import AdminOptions, UserOption
 
@@ -152,6 +152,7 @@ def _row(view: dict[str, object]) -> dict[str, object]:
 
 def registration() -> None:
     """The console script `LNHClientRegistration`: `lnh client register` by itself."""
+    standard.secure()
     script = typer.Typer(
         name="LNHClientRegistration",
         pretty_exceptions_show_locals=False,

@@ -10,6 +10,7 @@ the function gets the group as its first argument.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import inspect
 import sys
@@ -144,6 +145,8 @@ def run(action: Callable[[], None], *, debug: bool) -> None:
     except OSError as error:
         if debug:
             raise
+        if error.errno == errno.EBADF and not error.filename:
+            terminal.refuse(str(error.strerror), "leave it open, or name a file")
         named = f"{error.filename}: " if error.filename else ""
         terminal.refuse(f"{named}{error.strerror or error}", "name a file that can be read or written")
     except (typer.Exit, typer.Abort):

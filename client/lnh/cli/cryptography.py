@@ -127,10 +127,10 @@ def decrypt(
     from lnh.keys import DecryptingKey
     from lnh_common import limits
     from lnh_common.errors import KeyFunctionNotPermitted
-    from lnh_common.mechanisms import Use
+    from lnh_common.mechanisms import AES_BLOCK, Use
 
     chosen = files.mechanism(mechanism, Use.DECRYPT) if mechanism else None
-    data = files.read(file, limits.REQUEST_BYTES)
+    data = files.read(file, limits.CIPHERTEXT_BYTES + AES_BLOCK)
     with options.objects() as session:
         found = keys.find_key(session, key)
         if not isinstance(found, DecryptingKey):
@@ -144,12 +144,13 @@ def digest(options: Output, mechanism: files.MechanismOption = None, file: files
     """Hash a file of any length, or stdin. It is public data, so it is hashed on this machine."""
     import hashlib
 
+    from lnh import streams
     from lnh_common.mechanisms import Mechanism, Use
 
     chosen = files.mechanism(mechanism, Use.DIGEST) if mechanism else Mechanism.SHA256
     hasher = hashlib.new(chosen.name.lower())
     with files.opened(file) as data:
-        while chunk := data.read(1 << 20):
+        for chunk in streams.chunks(data):
             hasher.update(chunk)
     if options.json:
         terminal.show_json({"mechanism": chosen, "digest": hasher.digest()})

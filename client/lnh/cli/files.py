@@ -49,10 +49,11 @@ def read_text(path: Path) -> str:
 
 def read(path: Path | None, limit: int) -> bytes:
     """All of a file or of stdin; raises DataLength for more than `limit` bytes."""
+    from lnh import streams
     from lnh_common.errors import DataLength
 
     with opened(path) as file:
-        data = file.read(limit + 1)
+        data = streams.read(file, limit + 1)
     if len(data) > limit:
         raise DataLength(f"more than {limit} bytes in {path or 'stdin'}; that is what one message carries")
     return data
@@ -66,8 +67,9 @@ def write(path: Path | None, data: bytes, *, is_text: bool = False) -> None:
     if sys.stdout.isatty() and not is_text:
         terminal.echo(data.hex())
         return
-    typer.get_binary_stream("stdout").write(data)
-    typer.get_binary_stream("stdout").flush()
+    from lnh import streams
+
+    streams.write(typer.get_binary_stream("stdout"), data)
 
 
 def write_result(path: Path | None, data: bytes, *, as_hex: bool, as_json: bool, name: str) -> None:

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 app = noun("key", "Keys of a keyring, or of a partition.")
 
-KeyArgument = Annotated[str, typer.Argument(metavar="KEY", help="Label, or handle (32 hexadecimal digits).")]
+KeyArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="KEY", help="Label, or handle (32 hexadecimal digits); label:... or handle:... where it is both."
+    ),
+]
 Half = Annotated[str | None, typer.Option("--class", help="public, private or secret.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="NAME=VALUE", help="An attribute.")]
 
@@ -55,7 +60,14 @@ def generate(
     if key_id:
         attributes["id"] = files.unhex(key_id)
     is_secret = Use.GENERATE in MECHANISM_RULES[GENERATORS[kind]].uses
-    parameters: dict[str, Any] = {} if is_secret else {"curve": curve, "parameter_set": parameter_set}
+    parameters: dict[str, Any] = {"curve": curve, "parameter_set": parameter_set}
+    for option, value in parameters.items():
+        if is_secret and value is not None:
+            terminal.refuse(f"--{option.replace('_', '-')}: a {kind.name} key has none", "leave it out", terminal.USAGE)
+    if is_secret:
+        parameters = {}
+    elif bits is not None and kind is not KeyType.RSA:
+        terminal.refuse(f"--bits: a {kind.name} key pair has none", "--curve or --parameter-set", terminal.USAGE)
 
     def one(session: ObjectSession, label: str) -> list[StoredObject]:
         if is_secret:
@@ -139,8 +151,8 @@ def delete(options: ObjectOptions, key: KeyArgument, half: Half = None, yes: Yes
 
     with options.objects() as session:
         found: list[Key] = [find_key(session, key, half)]
-        if half is None and not files.is_handle(key):
-            found = [one for one in session.find(label=key, current=True) if isinstance(one, Key)]
+        if half is None and not is_by_handle(found[0], key):
+            found = [one for one in session.find(label=found[0].label, current=True) if isinstance(one, Key)]
         terminal.confirm(f"Destroy {len(found)} key(s) {key!r}? It cannot be undone.", yes=yes)
         for one in found:
             one.destroy()
@@ -169,16 +181,39 @@ def export(
 
 
 def find_key(session: ObjectSession, key: str, half: str | None = None) -> Key:
-    """The key with this label or handle; raises ObjectUnknown, or LimitReached for several."""
+    """The key with this label or handle; raises ObjectUnknown, or LimitReached for several.
+
+    A label may look like a handle. It is then looked for as both, and `label:` or `handle:` in front says which.
+    """
+    from lnh_common.errors import LimitReached, ObjectUnknown
+
+    kind, _, name = key.partition(":")
+    if kind == "handle" and files.is_handle(name):
+        return _by_handle(session, name)
+    if kind == "label" and files.is_handle(name):
+        return session.get_key(label=name, **_class(half))
+    if not files.is_handle(key):
+        return session.get_key(label=key, **_class(half))
+    try:
+        labelled = session.get_key(label=key, **_class(half))
+    except ObjectUnknown:
+        return _by_handle(session, key)
+    try:
+        other = _by_handle(session, key)
+    except ObjectUnknown:
+        return labelled
+    said = f"{key} is the label of {labelled.handle.hex()} and the handle of {other.label!r}"
+    raise LimitReached(said, {"advice": f"name it handle:{key} or label:{key}"})
+
+
+def _by_handle(session: ObjectSession, handle: str) -> Key:
     from lnh.keys import Key
     from lnh_common.errors import ObjectUnknown
 
-    if files.is_handle(key):
-        found = session.get_object(bytes.fromhex(key))
-        if not isinstance(found, Key):
-            raise ObjectUnknown(f"object {key} is no key")
-        return found
-    return session.get_key(label=key, **_class(half))
+    found = session.get_object(bytes.fromhex(handle))
+    if not isinstance(found, Key):
+        raise ObjectUnknown(f"object {handle} is no key")
+    return found
 
 
 def find_other_half(session: ObjectSession, key: str) -> Key:
@@ -186,9 +221,14 @@ def find_other_half(session: ObjectSession, key: str) -> Key:
     from lnh_common.mechanisms import GENERATORS, MECHANISM_RULES, Use
 
     found = find_key(session, key)
-    if not files.is_handle(key) and Use.GENERATE_PAIR in MECHANISM_RULES[GENERATORS[found.key_type]].uses:
-        return find_key(session, key, "public")
-    return found
+    if is_by_handle(found, key) or Use.GENERATE_PAIR not in MECHANISM_RULES[GENERATORS[found.key_type]].uses:
+        return found
+    return session.get_key(label=found.label, **_class("public"))
+
+
+def is_by_handle(found: Key, key: str) -> bool:
+    """Whether what was named was a handle, so that one object is meant, and no other half."""
+    return key.lower().removeprefix("handle:") == found.handle.hex()
 
 
 def parse_key_type(text: str) -> Any:

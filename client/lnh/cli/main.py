@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
-from lnh.cli import terminal, words
+from lnh.cli import standard, terminal, words
 
 # What `lnh --help` shows, panel by panel.
 _KEYS: Final = "Use keys"
@@ -109,6 +109,7 @@ def _options(
 
 def main() -> None:
     """The console script."""
+    standard.secure()
     tree(sys.argv[1] if len(sys.argv) > 1 else "")()
 
 

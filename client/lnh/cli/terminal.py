@@ -151,7 +151,7 @@ def read_secret(role: str, file: Path | None = None, *, what: str = "", new: boo
     what = what or f"{role.upper()} password"
     if path is not None:
         try:
-            text = path.read_text()
+            text = path.read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             refuse(f"{what}: {path} cannot be read: {reason}", "name a readable file", USAGE)

@@ -270,6 +270,6 @@ IN_PARTITION: Final[dict[str, Operation[Any, Any]]] = {
         (objects.SIGN_MANY, InPartition[objects.UseMany]),
         (objects.VERIFY, InPartition[objects.Verify]),
         (objects.ENCRYPT, InPartition[objects.Use]),
-        (objects.DECRYPT, InPartition[objects.Use]),
+        (objects.DECRYPT, InPartition[objects.Decrypt]),
     )
 }

@@ -16,6 +16,8 @@ from lnh_common.messages.base import Confidential, Effect, Empty, Listing, Messa
 from lnh_common.messages.session import Id16
 
 Data = Annotated[bytes, msgspec.Meta(max_length=limits.REQUEST_BYTES)]
+Ciphertext = Annotated[bytes, msgspec.Meta(max_length=limits.CIPHERTEXT_BYTES)]
+Parameters = Annotated[bytes, msgspec.Meta(max_length=limits.PARAMETERS_BYTES)]
 # {attribute number: value}; `attributes.parse_template` checks it.
 WireTemplate = Annotated[dict[int, Any], msgspec.Meta(max_length=limits.TEMPLATE_ATTRIBUTES)]
 
@@ -121,21 +123,27 @@ class Use(Confidential):
     handle: Id16
     mechanism: int
     data: Data
-    parameters: Annotated[bytes, msgspec.Meta(max_length=2048)] = b""
+    parameters: Parameters = b""
     sealed: Sealed = b""
 
 
 class Verify(Use, kw_only=True):
-    signature: Annotated[bytes, msgspec.Meta(max_length=8192)]
+    signature: Annotated[bytes, msgspec.Meta(max_length=limits.SIGNATURE_BYTES)]
+
+
+class Decrypt(Use, kw_only=True):
+    """As much as comes of encrypting the most that is encrypted."""
+
+    data: Ciphertext
 
 
 class UseMany(Confidential):
-    """One operation on up to 1024 items, together at most 1 MiB; each has its own result or error."""
+    """One operation on up to 1024 items, at most 1 MiB, and as much of results; each has its own, or an error."""
 
     handle: Id16
     mechanism: int
     items: Annotated[tuple[Data, ...], msgspec.Meta(min_length=1, max_length=limits.BATCH_ITEMS)]
-    parameters: Annotated[bytes, msgspec.Meta(max_length=2048)] = b""
+    parameters: Parameters = b""
     sealed: Sealed = b""
 
 
@@ -186,7 +194,7 @@ DESTROY: Final = operation("object.destroy", ObjectRef, Empty, Seal.SESSION, Eff
 SIGN: Final = operation("key.sign", Use, Result, Seal.SESSION)
 VERIFY: Final = operation("key.verify", Verify, Empty, Seal.SESSION)
 ENCRYPT: Final = operation("key.encrypt", Use, Result, Seal.SESSION)
-DECRYPT: Final = operation("key.decrypt", Use, Result, Seal.SESSION)
+DECRYPT: Final = operation("key.decrypt", Decrypt, Result, Seal.SESSION)
 SIGN_MANY: Final = operation("key.sign-many", UseMany, Results, Seal.SESSION)
 USES: Final = operation("key.uses", Uses, Outcomes, Seal.SESSION)
 RANDOM: Final = operation("random", RandomBytes, Result, Seal.SESSION)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from lnh_common import limits
@@ -53,12 +53,20 @@ def check_batch(message: UseMany) -> None:
         raise DataLength(f"{total} bytes in one request; at most {limits.REQUEST_BYTES}")
 
 
-def each(operate: Prepared, items: Iterable[bytes]) -> tuple[bytes | list[Any], ...]:
-    """Each item's result, or its error as the wire has it."""
+def each(operate: Prepared, items: Sequence[bytes]) -> tuple[bytes | list[Any], ...]:
+    """Each item's result, or its error as the wire has it.
+
+    Raises DataLength, after the first result, when an answer cannot carry so many.
+    """
     results: list[bytes | list[Any]] = []
     for item in items:
         try:
-            results.append(operate(item))
+            result: bytes = operate(item)
         except LnhError as error:
             results.append(error.to_wire())
+            continue
+        if len(result) * len(items) > limits.REQUEST_BYTES:
+            most = limits.REQUEST_BYTES // len(result)
+            raise DataLength(f"{len(items)} results of {len(result)} bytes in one answer; at most {most}")
+        results.append(result)
     return tuple(results)

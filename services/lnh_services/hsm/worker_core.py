@@ -29,8 +29,8 @@ from lnh_common.errors import (
     ChannelInvalid,
     ClientRevoked,
     ClientUnknown,
+    ClockSkew,
     ClusterRestored,
-    DeadlineExceeded,
     Internal,
     LnhError,
     MalformedMessage,
@@ -334,8 +334,9 @@ class WorkerCore(Certainty):
     def check_envelope(self, operation: Operation[Any, Any], envelope: Envelope) -> None:
         age = self.utc() - envelope.issued_at / 1000
         if abs(age) > limits.ISSUED_AT_TOLERANCE:
-            raise DeadlineExceeded(
-                f"issued {age:.0f} s ago by this member's clock; at most {limits.ISSUED_AT_TOLERANCE}: set the clocks"
+            apart = f"{abs(age):.0f} s {'behind' if age > 0 else 'ahead of'} this member's"
+            raise ClockSkew(
+                f"the request is dated by a clock {apart}; at most {limits.ISSUED_AT_TOLERANCE} s are allowed"
             )
         if operation.effect is Effect.WRITE and (envelope.sequence < 1 or len(envelope.connection) != 16):
             raise MalformedMessage("a write names its connection (16 bytes) and sequence (from 1)")
