@@ -212,6 +212,68 @@ def test_a_broken_connection_fails_what_was_sent_at_once(tmp_path: Path) -> None
     run(scene)
 
 
+def test_an_answer_that_came_before_the_connection_broke_counts_and_the_owner_hears_of_both(tmp_path: Path) -> None:
+    links: list[bool] = []
+
+    def serve_once(address: str) -> None:
+        with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+            router.linger = 5000
+            router.bind(address)
+            for _ in range(2):  # the second is never answered
+                assert router.poll(5000)
+                client, *frames = router.recv_multipart()
+                header = wire.Header.parse(frames[0])
+                if header.request_id == 1:
+                    counted = codec.encode(store.Counted(count=7, index=1, current=True))
+                    router.send_multipart([client, header.answer(wire.Kind.REPLY).pack(), b"", counted])
+
+    async def scenario() -> None:
+        address = f"ipc://{tmp_path}/s"
+        thread = threading.Thread(target=serve_once, args=(address,))
+        client = Client(address, on_link=links.append)
+        thread.start()
+        try:
+            await until(lambda: client.connected)
+            first = asyncio.ensure_future(client.ask(store.COUNT, store.Count(table="t", scope=b"s"), timeout=10))
+            await asyncio.sleep(0)
+            lost = asyncio.ensure_future(client.ask(store.COUNT, store.Count(table="t", scope=b"s"), timeout=10))
+            assert (await first).count == 7
+            with pytest.raises(Unreachable, match="closed the connection"):
+                await lost
+            await until(lambda: not client.connected)
+            assert links == [True, False]
+        finally:
+            thread.join()
+            await client.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_was_given_up_before_the_peer_came_does_not_leave_any_more(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        address = f"ipc://{tmp_path}/s"
+        client = Client(address)
+        with pytest.raises(Unreachable):
+            await client.ask(store.COUNT, store.Count(table="t", scope=b"s"), timeout=0.05)
+        served: list[int] = []
+
+        async def count(_: Call, request: store.Count) -> store.Counted:
+            served.append(len(request.table))
+            return store.Counted(count=0, index=1, current=True)
+
+        server = Server(address, name="test")
+        server.serve(store.COUNT, count)
+        server.start()
+        try:
+            await client.ask(store.COUNT, store.Count(table="later", scope=b"s"), timeout=10)
+            assert served == [len("later")]
+        finally:
+            await client.close()
+            await server.close(grace=0.1)
+
+    asyncio.run(scenario())
+
+
 def test_casts_travel_both_ways(tmp_path: Path) -> None:
     heard: list[int] = []
 

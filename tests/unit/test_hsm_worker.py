@@ -262,12 +262,15 @@ def test_the_answer_to_one_request_is_not_taken_for_another(world: World, client
         client.open(objects.SIGN, second, keys, answer)
 
 
-def test_a_request_issued_long_ago_is_refused(world: World, client: Client, keyring: bytes) -> None:
+@pytest.mark.parametrize(("later", "said"), [(1, "behind"), (-1, "ahead of")])
+def test_a_request_of_another_time_is_refused_as_what_it_is(
+    world: World, client: Client, keyring: bytes, later: int, said: str
+) -> None:
     pair = generate_ec(client, keyring)
     use = objects.Use(handle=pair.private.handle, mechanism=Mechanism.ECDSA_SHA256, data=b"data")
     sent, keys = client.sealed(objects.SIGN, use, keyring)
-    world.now += limits.ISSUED_AT_TOLERANCE + 1
-    with pytest.raises(errors.DeadlineExceeded):
+    world.now += later * (limits.ISSUED_AT_TOLERANCE + 1)
+    with pytest.raises(errors.ClockSkew, match=f"301 s {said} this member's"):
         client.open(objects.SIGN, sent, keys, world.serve(client.worker, sent))
 
 

@@ -72,7 +72,9 @@ def test_the_surface_is_all_there_is() -> None:
 class Nobody(objects.ObjectSession):
     """A session in which nothing may be sent."""
 
-    def call(self, operation: Operation[Any, Any], fields: Any, timeout: float | None = None) -> NoReturn:
+    def call(
+        self, operation: Operation[Any, Any], fields: Any, timeout: float | None = None, *, current: bool = False
+    ) -> NoReturn:
         raise AssertionError(f"{operation.name} was sent")
 
     def call_each(self, calls: Any, in_flight: int, timeout: float | None = None) -> Iterator[dict[str, Any]]:

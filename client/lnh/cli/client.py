@@ -159,4 +159,5 @@ def registration() -> None:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     script.command(help=register.__doc__)(with_options(register, RegistrationOptions))
-    script()
+    with standard.refusing():
+        script()

@@ -110,7 +110,8 @@ def _options(
 def main() -> None:
     """The console script."""
     standard.secure()
-    tree(sys.argv[1] if len(sys.argv) > 1 else "")()
+    with standard.refusing():
+        tree(sys.argv[1] if len(sys.argv) > 1 else "")()
 
 
 if __name__ == "__main__":

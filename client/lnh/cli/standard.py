@@ -11,6 +11,8 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, NoReturn
 
 _LAST: Final = 2  # the descriptor of standard error
@@ -52,3 +54,15 @@ def secure() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """End the process with two lines where a closed stream was used outside a verb: for help, or a version."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EBADF or error.filename:
+            raise
+        print(f"refused: {error.strerror}\ntry: leave it open, or name a file", file=sys.stderr)
+        raise SystemExit(1) from None

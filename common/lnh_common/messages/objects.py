@@ -131,10 +131,14 @@ class Verify(Use, kw_only=True):
     signature: Annotated[bytes, msgspec.Meta(max_length=limits.SIGNATURE_BYTES)]
 
 
-class Decrypt(Use, kw_only=True):
-    """As much as comes of encrypting the most that is encrypted."""
+class Decrypt(Confidential):
+    """As `Use`, of as much as comes of encrypting the most that is encrypted."""
 
+    handle: Id16
+    mechanism: int
     data: Ciphertext
+    parameters: Parameters = b""
+    sealed: Sealed = b""
 
 
 class UseMany(Confidential):

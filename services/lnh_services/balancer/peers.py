@@ -36,6 +36,7 @@ from lnh_common.messages.base import Empty
 from lnh_services.balancer.follower import Follower
 from lnh_services.balancer.neighbours import Neighbour, Neighbours
 from lnh_services.balancer.operations import ROUTED
+from lnh_services.balancer.pings import Pings
 from lnh_services.balancer.routing import Place, Request, Router
 from lnh_services.configuration import Settings
 from lnh_services.paths import MemberDirectory
@@ -64,8 +65,7 @@ class Link:
     number: int
     dealer: Dealer
     outbox: Bundle = field(default_factory=Bundle)
-    pinged: dict[int, float] = field(default_factory=dict)  # when, of those not answered
-    heard: float = 0.0
+    pings: Pings = field(default_factory=Pings)
     away_since: float = 0.0
     said: str = ""  # the problem that was logged last
 
@@ -254,7 +254,7 @@ class Peers:
     def _changed(self, number: int, *, up: bool) -> None:
         link = self._links[number]
         now = time.monotonic()
-        link.pinged.clear()
+        link.pings.clear()
         link.away_since = now
         if up:
             self._ping(now, link)
@@ -282,10 +282,10 @@ class Peers:
     def _stood_still(self, now: float) -> None:
         """Take nobody for silent: this process had no processor for a while, and has not heard what others said."""
         for link in self._links.values():
-            link.pinged = dict.fromkeys(link.pinged, now)
+            link.pings.excuse(now)
 
     def _look_after(self, now: float, link: Link) -> None:
-        silent_for = now - min(link.pinged.values(), default=now)
+        silent_for = link.pings.silent_for(now)
         if not link.dealer.connected:
             link.dealer.watch()  # where its name leads now
         away_for = 0.0 if link.dealer.connected else now - link.away_since
@@ -305,7 +305,7 @@ class Peers:
 
     def _ping(self, now: float, link: Link) -> None:
         self._pings += 1
-        link.pinged[self._pings] = now
+        link.pings.asked(now, self._pings)
         header = wire.request(balancer.PEER_PING.name, self._pings, int(1000 * GONE_AFTER)).pack()
         if link.outbox.add(PING_TAG, header, b"", codec.encode(Empty())):
             self._flush_link(link)
@@ -318,11 +318,9 @@ class Peers:
         except LnhError as error:
             self._note("member's word", member=link.neighbour.name, problem=str(error))
             return
-        asked = link.pinged.pop(header.request_id, None)
+        asked = link.pings.answered(header.request_id)
         if asked is None:
             return
-        for number in [number for number in link.pinged if number < header.request_id]:
-            del link.pinged[number]  # its answer was lost; whoever answers a later one is there
         place = self._router.places[link.number]
         took = now - asked
         if took > GONE_AFTER:

@@ -173,12 +173,12 @@ class Contents:
         encrypted = self._operation(message, Use.ENCRYPT)(message.data)
         return wire.Result(data=encrypted.data, iv=encrypted.iv)
 
-    def decrypt(self, message: wire.Use) -> wire.Result:
+    def decrypt(self, message: wire.Decrypt) -> wire.Result:
         return wire.Result(data=self._operation(message, Use.DECRYPT)(message.data))
 
     # --- the parts of these
 
-    def _operation(self, message: wire.Use | wire.UseMany, use: Use) -> Prepared:
+    def _operation(self, message: wire.Use | wire.UseMany | wire.Decrypt, use: Use) -> Prepared:
         item = self._item(message.handle)
         key = CachedKey.loaded_from(item.version, self._keys.read_attributes(item), self._keys.read_value(item))
         operate = prepare(key, use, message.mechanism, message.parameters, _POLICY, self._ivs)

@@ -31,6 +31,7 @@ from lnh_common.errors import (
     ClientUnknown,
     ClockSkew,
     ClusterRestored,
+    DeadlineExceeded,
     Internal,
     LnhError,
     MalformedMessage,

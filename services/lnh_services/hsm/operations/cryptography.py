@@ -16,7 +16,7 @@ from lnh_common.errors import LnhError, UnknownOperation
 from lnh_common.mechanisms import Use
 from lnh_common.messages import objects
 from lnh_common.messages.base import OPERATIONS, Empty, Message
-from lnh_common.messages.objects import TOGETHER, Outcomes, RandomBytes, Result, Results, UseMany, Uses, Verify
+from lnh_common.messages.objects import TOGETHER, Decrypt, Outcomes, RandomBytes, Result, Results, UseMany, Uses, Verify
 from lnh_common.messages.objects import Use as UseKey
 from lnh_services.hsm.caches import CachedKey, Prepared
 from lnh_services.hsm.operations.policies import effective_policy
@@ -45,7 +45,7 @@ def _operation(
     return key, operate
 
 
-def _compute(operate: Prepared, message: UseKey) -> Result:
+def _compute(operate: Prepared, message: UseKey | Decrypt) -> Result:
     return Result(data=operate(message.data))
 
 
