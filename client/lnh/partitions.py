@@ -10,7 +10,7 @@ import msgspec
 from lnh.arguments import checked
 from lnh.objects import ObjectSession
 from lnh_common import codec
-from lnh_common.errors import NotPossible
+from lnh_common.errors import LimitReached, NotPossible
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.console import IN_PARTITION
 
@@ -60,6 +60,15 @@ class PartitionSession(ObjectSession):
         reply = self._console.ask(row, codec.convert(given, row.request), timeout)
         answered: dict[str, Any] = msgspec.to_builtins(reply, builtin_types=_BYTES)
         return answered
+
+    def check_room(self, wanted: int) -> None:
+        """Raises LimitReached when the partition has no room for so many more objects, or PartitionUnknown."""
+        view = self._console.partition(self.partition)
+        if view.objects + wanted > view.limit:
+            raise LimitReached(
+                f"{wanted} more objects: partition {self.partition} holds {view.objects}, and {view.limit} at most",
+                {"advice": "make fewer, or delete what is not needed"},
+            )
 
     def call_each(
         self,

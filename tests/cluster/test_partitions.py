@@ -78,6 +78,8 @@ def test_a_co_uses_its_partition_with_the_command_line_until_the_cluster_package
     verify = ("verify", "ca", "--partition", "own", "--der", "--signature", "sig")
     assert appliance.run(*verify, "data") == "valid\n"
     assert appliance.run(*verify, "CO", status=1).startswith("refused: ")
+    refused = appliance.run("key", "generate", "bulk", "--partition", "own", "--total", "50", status=1)
+    assert "100 more objects: partition own holds 2, and 100 at most" in refused
     appliance.run("key", "generate", "aes", "--partition", "own", "--type", "AES")
     appliance.run("encrypt", "aes", "data", "--partition", "own", "-o", "encrypted")
     appliance.run("decrypt", "aes", "encrypted", "--partition", "own", "-o", "decrypted")

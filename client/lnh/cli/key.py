@@ -45,6 +45,7 @@ def generate(
 ) -> None:
     """Make a key or a key pair, or many of one kind."""
     from lnh.keyrings import KeyringSession
+    from lnh.partitions import PartitionSession
     from lnh_common import limits
     from lnh_common.attributes import KeyType
     from lnh_common.mechanisms import GENERATORS, MECHANISM_RULES, Use
@@ -85,6 +86,8 @@ def generate(
         if total == 1:
             made += one(session, label)
         else:
+            if isinstance(session, PartitionSession):
+                session.check_room(total if is_secret else 2 * total)
             step = limits.OBJECTS_PER_GENERATE
             if kind is KeyType.RSA or not isinstance(session, KeyringSession):  # made one by one
                 step = 1
