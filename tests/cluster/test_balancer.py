@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import socket
 import time
@@ -250,6 +251,9 @@ def test_a_request_no_worker_answers_ends_at_its_deadline(empty: Door) -> None:
     begun = time.monotonic()
     error = client.exchange(deadline=0.3)
     assert type(error) is DeadlineExceeded
+    assert re.search(
+        r"worker-\d has had it for 0\.\d s without an answer; it last answered anything 0\.\d s", str(error)
+    )
     assert time.monotonic() - begun > 0.25  # and `exchange` waits no longer than 5 s more
     wait_until(lambda: empty.status().in_flight == 0, "nothing in flight")
 

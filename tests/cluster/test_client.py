@@ -27,6 +27,7 @@ import failed
 import lnh
 from lnh import admin
 from lnh.cli import terminal
+from lnh.cli.processes import standing_still
 from lnh.cluster import connect_to
 from lnh.console import Console
 from lnh.registration import hello
@@ -301,6 +302,31 @@ def test_wrong_passwords_and_unknown_keyrings_are_refused(site: Site) -> None:
         with pytest.raises(lnh.ArgumentInvalid):
             cluster.keyring("payments").login(lnh.Role.PO, PO)
         assert [keyring.label for keyring in cluster.keyrings()] == ["payments"]
+
+
+@pytest.mark.parametrize(
+    ("part", "lost"),
+    [
+        ("lnh_services.balancer", r"session.login: no answer within 2 s; sent once, .* last heard from there: \d"),
+        ("hsm.worker", r"worker-\d has had it for 1\.9 s without an answer; it last answered anything \d"),
+        ("hsm.argon2", r"argon2.derive was not answered in time by the argon2, asked 1 times"),
+        ("lnh_services.store", r"store\.\w+ was not answered in time by the store, asked [12] times"),
+    ],
+)
+def test_a_login_that_nobody_answers_says_where_it_was_lost(site: Site, part: str, lost: str) -> None:
+    with site.connect() as cluster:
+        keyring = cluster.keyring("payments")
+        keyring.login(lnh.Role.KRCO, KRCO).logout()
+    with site.connect(timeout=2.0) as cluster:
+        keyring = cluster.keyring("payments")
+        cluster.connection.statement()  # what precedes a login, and would be lost as well
+        with standing_still(site.member.directory.root, part=part) as still:
+            assert still
+            with pytest.raises(lnh.DeadlineExceeded, match=lost):
+                keyring.login(lnh.Role.KRCO, KRCO)
+    wait_until(site.member.is_ready, "the member as it was")
+    with site.connect(timeout=30) as cluster:
+        cluster.keyring("payments").login(lnh.Role.KRCO, KRCO).logout()
 
 
 def test_more_right_logins_at_once_than_wrong_ones_are_allowed_all_succeed(site: Site) -> None:
