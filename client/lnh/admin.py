@@ -114,7 +114,7 @@ class Administration(Session):
     def clients(self, *, current: bool = False) -> Listed[ClientView]:
         """Every registered client."""
         found = self.ask(wire.CLIENT_LIST, Empty(), current=current)
-        return Listed(found.clients, found.behind)
+        return Listed(found.clients, found.behind, found.skipped)
 
     def client(self, name: str) -> ClientView:
         """The client of this name; raises ClientUnknown, or MemberBehind where that cannot be told."""
@@ -139,7 +139,7 @@ class Administration(Session):
     def users(self, *, current: bool = False) -> Listed[UserView]:
         """Every appliance user."""
         found = self.ask(wire.USER_LIST, Empty(), current=current)
-        return Listed(found.users, found.behind)
+        return Listed(found.users, found.behind, found.skipped)
 
     def delete_user(self, name: str) -> None:
         """Delete an appliance user and end its sessions; raises NameUnknown."""

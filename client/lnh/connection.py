@@ -43,7 +43,7 @@ from lnh_common.errors import (
     Unreachable,
 )
 from lnh_common.messages import session as messages
-from lnh_common.messages.base import Behind, Empty, Message, Operation
+from lnh_common.messages.base import Behind, Empty, Message, Operation, Skipped
 from lnh_common.messages.session import HELLO, LOGIN, WAYS, Login, Welcome
 
 Q = TypeVar("Q", bound=Message)
@@ -444,6 +444,7 @@ class Connection:
     Attributes:
         current: whether every listing is demanded from a member that is in step.
         on_behind: is told of each listing that is not current how far the member may be behind.
+        on_skipped: is told what each listing left out, since it does not open at the member.
     """
 
     def __init__(
@@ -468,6 +469,7 @@ class Connection:
         self.product = ""
         self.current = False
         self.on_behind: Callable[[Behind], None] | None = None
+        self.on_skipped: Callable[[tuple[Skipped, ...]], None] | None = None
         self.failover: Final = failover
         self._client_key: Final = client_key
         first = Way(link.address, curve.to_raw(link.server_key))
@@ -518,6 +520,8 @@ class Connection:
         else:
             if self.on_behind is not None and answer.get("behind") is not None:
                 self.on_behind(codec.convert(answer["behind"], Behind))
+            if self.on_skipped is not None and answer.get("skipped"):
+                self.on_skipped(tuple(codec.convert(each, Skipped) for each in answer["skipped"]))
             return answer
         finally:
             self._pool.give_back(loan)

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 from lnh.arguments import checked
 from lnh.connection import Connection
 from lnh.keys import PrivateKey, PublicKey, SecretKey
-from lnh.listings import Listing
+from lnh.listings import Listing, Page
 from lnh.objects import ObjectSession, key_message, pair_message
 from lnh.sessions import Session, change_password, keyring_credential, login
 from lnh_common import limits
@@ -25,7 +25,6 @@ from lnh_common.messages.admin import (
     PolicyChange,
     SetRole,
 )
-from lnh_common.messages.base import Behind
 from lnh_common.messages.session import LoggedIn, Role
 
 
@@ -174,7 +173,7 @@ class ListsKeyrings(Protocol):
 def keyring_listing(ask: ListsKeyrings, *, current: bool) -> Listing[KeyringView]:
     """Every keyring that may be seen, a page at a time; raises MemberBehind where nobody in step says that none is."""
 
-    def pages() -> Iterator[tuple[tuple[KeyringView, ...], Behind | None]]:
+    def pages() -> Iterator[Page[KeyringView]]:
         after, more, seen = b"", True, False
         while more:
             page = ask(ListKeyrings(after=after), current=current)
@@ -182,7 +181,7 @@ def keyring_listing(ask: ListsKeyrings, *, current: bool) -> Listing[KeyringView
             after, more = page.last, page.more and page.last > after
             if page.behind is not None and not more and not seen:
                 page = ask(ListKeyrings(after=after), current=True)
-            yield page.keyrings, page.behind
+            yield page.keyrings, page.behind, page.skipped
 
     return Listing(pages())
 

@@ -12,10 +12,12 @@ from typing import TypeVar
 
 from typing_extensions import Self
 
-from lnh_common.messages.base import Behind
+from lnh_common.messages.base import Behind, Skipped
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+Page = tuple[Iterable[T], Behind | None, tuple[Skipped, ...]]
 
 
 class AsOf:
@@ -23,9 +25,11 @@ class AsOf:
 
     Attributes:
         behind: None where it is; else how far the member that listed it may be behind.
+        skipped: what is there and was left out, since it does not open at that member: each with its id, and why.
     """
 
     behind: Behind | None = None
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def current(self) -> bool:
@@ -43,25 +47,26 @@ class AsOf:
 class Listed(list[T], AsOf):
     """A list that came in one piece."""
 
-    def __init__(self, listed: Iterable[T], behind: Behind | None = None) -> None:
+    def __init__(self, listed: Iterable[T], behind: Behind | None = None, skipped: tuple[Skipped, ...] = ()) -> None:
         super().__init__(listed)
         self.behind = behind
+        self.skipped = skipped
 
 
 class Listing(AsOf, Iterator[T]):
     """What comes a page at a time, as it is taken; what it says of itself it says of the pages that were taken.
 
     Args:
-        pages: each with how far the member that gave it may be behind.
+        pages: each with how far the member that gave it may be behind, and what was left out.
     """
 
-    def __init__(self, pages: Iterator[tuple[Iterable[T], Behind | None]]) -> None:
+    def __init__(self, pages: Iterator[Page[T]]) -> None:
         self._pages = pages
         self._page: Iterator[T] = iter(())
 
     def each(self, make: Callable[[T], U]) -> Listing[U]:
         """The same, with something made of each; take one of the two only."""
-        return Listing(([make(one) for one in page], behind) for page, behind in self._pages)
+        return Listing(([make(one) for one in page], behind, skipped) for page, behind, skipped in self._pages)
 
     def __iter__(self) -> Self:
         return self
@@ -70,7 +75,8 @@ class Listing(AsOf, Iterator[T]):
         while True:
             for one in self._page:
                 return one
-            page, behind = next(self._pages)
+            page, behind, skipped = next(self._pages)
             self._page = iter(page)
+            self.skipped += skipped
             if behind is not None and (self.behind is None or behind.whole_until < self.behind.whole_until):
                 self.behind = behind

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from lnh import forms
 from lnh.arguments import check_message, checked
 from lnh.keys import Key, PrivateKey, PublicKey, SecretKey, StoredObject, of_view
-from lnh.listings import Listing
+from lnh.listings import Listing, Page
 from lnh_common import codec
 from lnh_common.attributes import Attribute, AttributeValue, KeyType, to_wire
 from lnh_common.errors import (
@@ -161,7 +161,7 @@ class ObjectSession(ABC):
         """The objects with these attributes: those that live in this session, then the stored ones in handle order.
 
         `session.find(key_type=KeyType.AES)`; an `object_class` is the attribute CLASS. Pages come as they are taken.
-        What a member lists that is behind says so (`Listing.current`).
+        What a member lists that is behind says so (`Listing.current`), and what does not open there (`skipped`).
 
         Args:
             current: all there is, from a member that is in step, or MemberBehind.
@@ -171,9 +171,9 @@ class ObjectSession(ABC):
         values = forms.template(template, _named(attributes))
         return Listing(self._pages(values, current=current))
 
-    def _pages(self, values: dict[int, Any], *, current: bool) -> Iterator[tuple[list[StoredObject], Behind | None]]:
+    def _pages(self, values: dict[int, Any], *, current: bool) -> Iterator[Page[StoredObject]]:
         own = [one for one in list(self._own.values()) if _has(one, values)]
-        yield own, None
+        yield own, None, ()
         if values.get(Attribute.TOKEN) is False:
             return
         after, more = b"", True
@@ -183,11 +183,11 @@ class ObjectSession(ABC):
             except MemberBehind as error:
                 if current or not own or after:
                     raise
-                yield [], Behind.of(error)
+                yield [], Behind.of(error), ()
                 return
-            yield [of_view(self, view) for view in found.objects], found.behind
-            more = found.more and bool(found.objects)
-            after = found.objects[-1].handle if found.objects else after
+            yield [of_view(self, view) for view in found.objects], found.behind, found.skipped
+            last = found.last or b"".join(view.handle for view in found.objects[-1:])  # some name none
+            more, after = found.more and last > after, last
 
     def get_key(
         self,

@@ -19,7 +19,7 @@ from lnh.cli.main import tree
 from lnh.cli.status import brief
 from lnh_common.errors import FileModeUnsafe
 from lnh_common.messages.admin import PolicyView
-from lnh_common.messages.base import Behind
+from lnh_common.messages.base import Behind, Skipped
 
 runner = CliRunner()
 app = tree()
@@ -210,6 +210,20 @@ def test_what_may_not_be_all_there_is_says_so_on_stderr_and_in_json(capsys: pyte
     as_json.note_behind(Behind(whole_until=0, behind_ms=60_000))
     as_json.record(PolicyView(policy={}, behind=Behind(whole_until=0, behind_ms=60_000)))
     assert json.loads(capsys.readouterr().out) == {"policy": {}, "current": False, "whole_until": None}
+
+
+def test_what_a_listing_leaves_out_is_said_on_stderr_and_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    as_json = Output(json=True)
+    as_json.note_skipped((Skipped(id=b"\1" * 16, why="the stored user record was changed"),))
+    said = capsys.readouterr().err
+    assert said == f"left out: {'01' * 16}: the stored user record was changed. This member is damaged: lnh doctor\n"
+    as_json.rows([{"label": "a"}], "label")
+    left_out = [{"id": "01" * 16, "why": "the stored user record was changed"}]
+    assert json.loads(capsys.readouterr().out) == {"items": [{"label": "a"}], "skipped": left_out}
+    as_json.note_behind(Behind(whole_until=0, behind_ms=60_000))
+    as_json.rows([], "label")
+    told = {"current": False, "whole_until": None}
+    assert json.loads(capsys.readouterr().out) == {**told, "items": [], "skipped": left_out}
 
 
 def test_no_registrations_is_an_empty_json_list() -> None:

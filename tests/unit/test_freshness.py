@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from lnh_common import errors
+from lnh_common import errors, limits
 from lnh_common.attributes import Attribute
 from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import admin, objects, session, store
@@ -313,3 +313,62 @@ def test_a_record_of_before_a_restore_that_is_read_with_the_one_after_it_is_no_d
         administrator.ask(admin.USER_LIST, Empty())
     assert looked
     assert world.damage == []
+
+
+def test_a_listing_leaves_out_what_does_not_open_and_says_which_and_why(
+    world: World, client: Client, keyring: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PAGE_ITEMS", 3)
+    made = [generate(client, keyring).handle for _ in range(8)]
+    items = world.store.storage.items
+    bad = [made[number] for number in (0, 3, 4, 5, 7)]  # a whole page of them, and the last
+    for handle in bad:
+        place = ("object", keyring, handle)
+        items[place] = msgspec.structs.replace(items[place], head=bytes(len(items[place].head)))
+    found: list[bytes] = []
+    skipped: list[bytes] = []
+    after, more = b"", True
+    while more:
+        page = client.ask(objects.FIND, objects.Find(after=after, limit=2), keyring)
+        found += [each.handle for each in page.objects]
+        skipped += [each.id for each in page.skipped]
+        assert all(each.why for each in page.skipped)
+        after, more = page.last, page.more
+    assert found == sorted(set(made) - set(bad))
+    assert skipped == sorted(bad)
+    assert world.damage
+    with pytest.raises(errors.SealBroken):
+        encrypt(client, keyring, bad[0])
+    encrypt(client, keyring, found[0])
+
+
+@pytest.mark.parametrize("table", ["client", "keyring"])
+def test_a_bad_row_is_left_out_of_its_list_and_of_no_decision(
+    world: World, client: Client, keyring: bytes, table: str
+) -> None:
+    other = Client(world, client.worker).register("other")
+    make_keyring(other, "another")
+    administrator = client.as_administrator()
+    for name in ("client", "other"):
+        administrator.ask(admin.CLIENT_ASSIGN, admin.Assignment(client=name, keyring=keyring))
+    items = world.store.storage.items
+    at = {"client": ("client", b"", other.id), "keyring": ("keyring", b"", keyring)}[table]
+    items[at] = msgspec.structs.replace(items[at], body=bytes(len(items[at].body)))
+    world.workers[0].forget(store.Forget(sequence=0, keys=(), everything=True))
+    world.attach(world.workers[0])
+    if table == "client":
+        clients = administrator.ask(admin.CLIENT_LIST, Empty())
+        assert ([each.name for each in clients.clients], [each.id for each in clients.skipped]) == (
+            ["client"],
+            [other.id],
+        )
+        with pytest.raises(errors.SealBroken):  # another client may still have it: whether is not known
+            administrator.ask(admin.CLIENT_UNASSIGN, admin.Assignment(client="client", keyring=keyring))
+    else:
+        keyrings = administrator.ask(admin.KEYRING_LIST, admin.ListKeyrings())
+        assert ([each.label for each in keyrings.keyrings], [each.id for each in keyrings.skipped]) == (
+            ["another"],
+            [keyring],
+        )
+        with pytest.raises(errors.SealBroken):
+            administrator.ask(admin.KEYRING_LIST, admin.ListKeyrings(label="payments"))

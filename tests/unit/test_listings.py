@@ -14,7 +14,7 @@ from lnh.objects import ObjectSession
 from lnh_common.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.errors import KeyringUnknown, LimitReached, MemberBehind, ObjectUnknown
 from lnh_common.messages.admin import Keyrings, KeyringView, ListKeyrings
-from lnh_common.messages.base import Behind, Message, Operation
+from lnh_common.messages.base import Behind, Message, Operation, Skipped
 from lnh_common.messages.objects import Found, ObjectView
 
 BEHIND = Behind(whole_until=1_700_000_000_000, behind_ms=60_000)
@@ -77,14 +77,22 @@ def test_a_listing_says_whether_it_is_current_and_up_to_when_it_is_whole() -> No
 
 def test_of_several_pages_the_oldest_is_what_a_listing_says() -> None:
     older, unknown = Behind(whole_until=5, behind_ms=1), Behind(whole_until=0, behind_ms=1)
-    pages = [([1], None), ([2], BEHIND), ([3], older), ([4], BEHIND), ([5], None)]
-    listing: Listing[int] = Listing(iter(pages))
+    told = (None, BEHIND, older, BEHIND, None)
+    listing: Listing[int] = Listing(([number], each, ()) for number, each in enumerate(told, 1))
     assert list(listing) == [1, 2, 3, 4, 5]
     assert listing.behind == older
-    made = Listing(iter([([1], older), ([2], unknown)])).each(str)
+    made = Listing(([number], each, ()) for number, each in enumerate((older, unknown), 1)).each(str)
     assert list(made) == ["1", "2"]
     assert made.behind == unknown
     assert made.whole_until is None
+
+
+def test_a_listing_says_what_every_page_left_out() -> None:
+    one, two = (Skipped(id=bytes([number]) * 16, why="it was changed") for number in (1, 2))
+    listing = Listing(iter([([1], None, (one,)), ([], None, ()), ([2], None, (two,))])).each(str)
+    assert list(listing) == ["1", "2"]
+    assert listing.skipped == (one, two)
+    assert listing.current
 
 
 def test_an_empty_list_of_a_member_that_is_behind_is_no_list() -> None:

@@ -392,7 +392,9 @@ def _compare(scene: Scene, request: Request, true: Outcome, lied: Outcome, lie: 
         assert _is_part_of(*plain) if lie.leaves_out else len({repr(each) for each in plain}) == 1, where
 
 
-_OF_PAGES: Final = frozenset({"more", "last"})  # a store ends a list where it likes; the next page is checked again
+_OF_PAGES: Final = frozenset(
+    {"more", "last", "skipped"}
+)  # a store ends a list where it likes; the next page is checked again
 
 
 def _is_part_of(some: Any, whole: Any) -> bool:

@@ -23,7 +23,7 @@ import typer
 from lnh.cli import terminal, words
 
 if TYPE_CHECKING:
-    from lnh_common.messages.base import Behind
+    from lnh_common.messages.base import Behind, Skipped
 
 G = TypeVar("G", bound="Output")
 
@@ -41,6 +41,7 @@ class Output:
 
     def __post_init__(self) -> None:
         self.behind: Behind | None = None  # of a member that listed what may not be all there is
+        self.skipped: tuple[Skipped, ...] = ()  # what was left out, since it does not open at the member
 
     def rows(self, rows: Any, *columns: str) -> None:
         if self.json:
@@ -55,7 +56,10 @@ class Output:
             terminal.show_record(record)
 
     def show_json(self, value: Any) -> None:
-        """Print JSON; of what a member told that is behind, an object that says so and up to when it is whole."""
+        """Print JSON; of what is not all there is, an object that says so: up to when it is whole, what is left out."""
+        if self.skipped:
+            value, skipped = terminal.plain(value), terminal.plain(self.skipped)
+            value = {**value, "skipped": skipped} if isinstance(value, dict) else {"items": value, "skipped": skipped}
         if self.behind is not None:
             value, until = terminal.plain(value), self.behind.whole_until
             told = {"current": False, "whole_until": terminal.moment(until // 1000) if until else None}
@@ -67,6 +71,12 @@ class Output:
         if self.behind is None:
             terminal.note(f"{behind.refusal()}. To ask a member that is in step: --current")
         self.behind = behind
+
+    def note_skipped(self, skipped: tuple[Skipped, ...]) -> None:
+        """Say on stderr what is left out of a listing, and why."""
+        self.skipped += skipped
+        for each in skipped:
+            terminal.note(f"left out: {each.id.hex()}: {each.why}. This member is damaged: lnh doctor")
 
     def say(self, text: str, **fields: Any) -> None:
         terminal.say(text, as_json=self.json, **fields)

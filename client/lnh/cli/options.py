@@ -88,6 +88,7 @@ class ClusterOptions(Output):
         """Have what is listed through a connection be current, or say that it is not."""
         connection.current = self.current
         connection.on_behind = self.note_behind
+        connection.on_skipped = self.note_skipped
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:

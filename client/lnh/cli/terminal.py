@@ -24,6 +24,9 @@ UNREACHABLE: Final = 3
 _UNBROKEN: Final = ("handle", "id", "label", "name", "member", "address")
 
 
+_TOLD_APART: Final = frozenset({"behind", "skipped"})
+
+
 def plain(value: Any) -> Any:
     """A value as JSON has it: bytes in hex, messages as objects, enums by name."""
     import enum
@@ -35,8 +38,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.name
     if isinstance(value, msgspec.Struct):
-        # How far the member that listed it is behind is told apart (`command.Output`).
-        return {name: plain(getattr(value, name)) for name in value.__struct_fields__ if name != "behind"}
+        # How far the member that listed it is behind, and what it left out, is told apart (`command.Output`).
+        return {name: plain(getattr(value, name)) for name in value.__struct_fields__ if name not in _TOLD_APART}
     if isinstance(value, Mapping):
         return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -63,14 +63,23 @@ class Behind(Message):
         return MemberBehind(f"this member has not been in step with its cluster{since}, {what}", detail)
 
 
+class Skipped(Message):
+    """What a listing left out, since this member's store serves it wrongly: its id, or handle, and why."""
+
+    id: bytes
+    why: str
+
+
 class Listing(Message, omit_defaults=True):
     """The reply of what lists, counts, or shows that something is not set.
 
     Args:
         behind: there may be more, or less, than it says: the member was not in step. None where it was.
+        skipped: what is there and does not open at this member.
     """
 
     behind: Behind | None = None
+    skipped: tuple[Skipped, ...] = ()
 
     def is_bare(self) -> bool:
         """Whether it says that there is nothing: a member that is behind cannot know that."""

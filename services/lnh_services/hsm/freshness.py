@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from lnh_common import codec, limits
-from lnh_common.errors import MemberBehind, StateRolledBack
+from lnh_common.errors import MemberBehind, SealBroken, StateRolledBack
+from lnh_common.messages.base import Skipped
 from lnh_common.messages.hsm import SEEN, Mark, Seen
 from lnh_common.messages.store import Change, Delete, Item, Key, Put, Scan
 from lnh_services.hsm import answers
@@ -55,6 +56,15 @@ class Read(Generic[T]):
         """The value of an item that there is."""
         assert self.value is not None, "asked for what is not there"
         return self.value
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """A page of items as they were read: whether there are more, behind which id."""
+
+    found: list[tuple[Item, T]]
+    more: bool
+    last: bytes
 
 
 Age = tuple[int, int]
@@ -141,8 +151,11 @@ class Items:
         yield from self.used([(key, age, at_least)], current=current)
         return Read(found, item.version, current)
 
-    def page(self, scan: Scan, read: Callable[[Item], T]) -> Steps[tuple[list[tuple[Item, T]], bool]]:
-        """A page of items as `read` reads them, and whether there are more.
+    def page(self, scan: Scan, read: Callable[[Item], T], skipped: list[Skipped] | None = None) -> Steps[Page[T]]:
+        """A page of items as `read` reads them.
+
+        Args:
+            skipped: what does not open is added there, where there is such a list.
 
         Raises StateRolledBack, MemberBehind, SealBroken.
 
@@ -153,7 +166,14 @@ class Items:
         while True:
             page = yield from answers.scan(scan)
             self._note(page.current)
-            found = [(item, read(item)) for item in page.items]
+            found, closed = [], []
+            for item in page.items:
+                try:
+                    found.append((item, read(item)))
+                except SealBroken as error:
+                    if skipped is None:
+                        raise
+                    closed.append(Skipped(id=item.key.id, why=str(error)))
             ages = [(item.key, (_born(one), item.version)) for item, one in found]
             yield from self.used([(key, age, at_least.get(key.id, age)) for key, age in ages], current=page.current)
             known = yield from self.highest([key for key, _ in ages])
@@ -161,7 +181,9 @@ class Items:
             at_least = {key.id: highest for (key, age), highest in pairs if age < highest}
             if not at_least:
                 yield from self.used([(key, age, highest) for (key, age), highest in pairs], current=page.current)
-                return found, page.more
+                if skipped is not None:
+                    skipped += closed
+                return Page(found, page.more, page.items[-1].key.id if page.items else scan.after)
 
     def used(self, found: Iterable[tuple[Key, Age, Age]], *, current: bool) -> Steps[None]:
         """Check what was read: its key, its age, and how old it must be.

@@ -15,9 +15,10 @@ from lnh_common import limits
 from lnh_common.attributes import Attributes
 from lnh_common.errors import ClusterRestored, NoCluster, ObjectUnknown, SealBroken, StateRolledBack
 from lnh_common.messages import hsm, store
+from lnh_common.messages.base import Skipped
 from lnh_services.hsm.caches import CachedKey, CachedRecord, Caches, touches_sessions
 from lnh_services.hsm.credentials import Smk
-from lnh_services.hsm.freshness import Items, Read
+from lnh_services.hsm.freshness import Items, Page, Read
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.objects import KeyringKeys
 from lnh_services.hsm.records import CLUSTER_RECORD, NAMES, TABLES, ClusterRecord, Record, Records
@@ -241,6 +242,21 @@ class Knowledge:
             yield from tell(Peer.CORE, hsm.DAMAGED, hsm.Damage(cause=str(error)))
             raise
 
+    def _page(
+        self,
+        records: Records,
+        scan: store.Scan,
+        read: Callable[[store.Item], T],
+        skipped: list[Skipped] | None = None,
+    ) -> Steps[Page[T]]:
+        before = len(skipped) if skipped is not None else 0
+        page = yield from self.genuine(self._items(records).page(scan, read, skipped), records)
+        if skipped is not None and len(skipped) > before:
+            if (yield from self._was_replaced(records)):
+                raise ClusterRestored("the cluster was restored, or opened by force, while this was read")
+            yield from tell(Peer.CORE, hsm.DAMAGED, hsm.Damage(cause=skipped[before].why))
+        return page
+
     def _was_replaced(self, records: Records) -> Steps[bool]:
         """Whether the cluster record is another one by now."""
         bare = Records(records.key, records.cluster, b"")
@@ -288,44 +304,50 @@ class Knowledge:
         return cast("R | None", known.record), known.version
 
     def page(
-        self, kind: type[R], *, name: str = "", after: bytes = b"", limit: int = limits.PAGE_ITEMS
-    ) -> Steps[tuple[list[tuple[R, int]], bool]]:
-        """A page of a table's records (of those with this name) with their versions, by id; whether there are more.
+        self,
+        kind: type[R],
+        *,
+        name: str = "",
+        after: bytes = b"",
+        limit: int = limits.PAGE_ITEMS,
+        skipped: list[Skipped] | None = None,
+    ) -> Steps[Page[R]]:
+        """A page of a table's records (of those with this name), by id.
+
+        Args:
+            skipped: what does not open is added there, where there is such a list.
 
         Raises SealBroken for one of another name: the tag that the store finds it by is under no seal.
         """
         records = yield from self.started()
         tags = (records.tag(name),) if name else ()
         scan = store.Scan(table=TABLES[kind], tags=tags, after=after, limit=limit, body=True)
-        reading = self._items(records).page(scan, lambda item: _named(records.read(kind, item), name))
-        found, more = yield from self.genuine(reading, records)
-        return [(record, item.version) for item, record in found], more
+        return (yield from self._page(records, scan, lambda item: _named(records.read(kind, item), name), skipped))
 
     def named(self, kind: type[R], name: str) -> Steps[tuple[R, int] | None]:
         """The record of this name and its version, as the store has it now, or None; raises SealBroken for two."""
         return (yield from self.genuine(self._named(kind, name)))
 
     def _named(self, kind: type[R], name: str) -> Steps[tuple[R, int] | None]:
-        found, more = yield from self.page(kind, name=name, limit=2)
-        if more or len(found) > 1:
+        page = yield from self.page(kind, name=name, limit=2)
+        if page.more or len(page.found) > 1:
             raise SealBroken(f"the store served two {TABLES[kind]} records named {name!r}, and a name is given once")
-        return found[0] if found else None
+        return next(((record, item.version) for item, record in page.found), None)
 
-    def scan_all(self, kind: type[R]) -> Steps[list[R]]:
-        """Every record of a small table."""
-        return [record for _, record in (yield from self.scan_items(kind))]
+    def scan_all(self, kind: type[R], skipped: list[Skipped] | None = None) -> Steps[list[R]]:
+        """Every record of a small table; `skipped` as in `page`."""
+        return [record for _, record in (yield from self.scan_items(kind, skipped))]
 
-    def scan_items(self, kind: type[R]) -> Steps[list[tuple[store.Item, R]]]:
+    def scan_items(self, kind: type[R], skipped: list[Skipped] | None = None) -> Steps[list[tuple[store.Item, R]]]:
         """Every record of a small table, with the item that it is kept in."""
         records = yield from self.started()
         found: list[tuple[store.Item, R]] = []
         after, more = b"", True
         while more:
             scan = store.Scan(table=TABLES[kind], after=after, limit=1024, body=True)
-            reading = self._items(records).page(scan, lambda item: records.read(kind, item))
-            page, more = yield from self.genuine(reading, records)
-            found += page
-            after = page[-1][0].key.id if page else after
+            page = yield from self._page(records, scan, lambda item: records.read(kind, item), skipped)
+            found += page.found
+            after, more = page.last, page.more
         return found
 
     def _items(self, records: Records) -> Items:
@@ -351,10 +373,10 @@ class Knowledge:
             raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
         return found
 
-    def objects(self, keys: KeyringKeys, scan: store.Scan) -> Steps[tuple[list[tuple[store.Item, Attributes]], bool]]:
-        """A page of objects with their attributes, and whether there are more; raises SealBroken, StateRolledBack."""
+    def objects(self, keys: KeyringKeys, scan: store.Scan, skipped: list[Skipped]) -> Steps[Page[Attributes]]:
+        """A page of objects with their attributes; `skipped` as in `page`. Raises StateRolledBack."""
         records = yield from self.started()
-        return (yield from self.genuine(self._items(records).page(scan, keys.read_attributes), records))
+        return (yield from self._page(records, scan, keys.read_attributes, skipped))
 
     # --- uses of keys
 

@@ -29,7 +29,7 @@ from lnh_common.messages.admin import (
     Users,
     UserView,
 )
-from lnh_common.messages.base import Empty, Operation
+from lnh_common.messages.base import Empty, Operation, Skipped
 from lnh_common.messages.overview import SEEN, Overview
 from lnh_common.messages.session import Role, Ways, WayView
 from lnh_common.versions import lacking_restores
@@ -89,9 +89,10 @@ def add_user(worker: WorkerCore, request: Request[AddUser]) -> Steps[Empty]:
 
 
 def list_users(worker: WorkerCore, request: Request[Empty]) -> Steps[Users]:
-    found = yield from worker.scan_all(UserRecord)
+    skipped: list[Skipped] = []
+    found = yield from worker.scan_all(UserRecord, skipped)
     ordered = sorted(found, key=lambda user: user.name)
-    return Users(users=tuple(UserView(name=user.name, role=user.role) for user in ordered))
+    return Users(users=tuple(UserView(name=user.name, role=user.role) for user in ordered), skipped=tuple(skipped))
 
 
 def delete_user(worker: WorkerCore, request: Request[UserRef]) -> Steps[Empty]:
@@ -130,8 +131,10 @@ def delete_user(worker: WorkerCore, request: Request[UserRef]) -> Steps[Empty]:
 
 
 def list_clients(worker: WorkerCore, request: Request[Empty]) -> Steps[Clients]:
-    found = yield from worker.scan_all(ClientRecord)
+    skipped: list[Skipped] = []
+    found = yield from worker.scan_all(ClientRecord, skipped)
     return Clients(
+        skipped=tuple(skipped),
         clients=tuple(
             ClientView(
                 name=client.name,
@@ -142,7 +145,7 @@ def list_clients(worker: WorkerCore, request: Request[Empty]) -> Steps[Clients]:
                 keyrings=client.keyrings,
             )
             for client in sorted(found, key=lambda client: client.name)
-        )
+        ),
     )
 
 

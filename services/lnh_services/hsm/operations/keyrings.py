@@ -18,7 +18,7 @@ from lnh_common.messages.admin import (
     PolicyView,
     SetRole,
 )
-from lnh_common.messages.base import Empty
+from lnh_common.messages.base import Empty, Skipped
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import OBJECTS
 from lnh_services.hsm import credentials, permissions
@@ -74,14 +74,17 @@ def list_(worker: WorkerCore, request: Request[ListKeyrings]) -> Steps[Keyrings]
     """Names of keyrings, as far as the session may see them."""
     message = request.message
     client = yield from _client(worker, request)
-    page, more = yield from worker.page(KeyringRecord, name=message.label, after=message.after)
-    found = [record for record, _ in page]
+    # Of one that is asked for by its name nothing is left out: it is this one, or an error.
+    skipped: list[Skipped] | None = None if message.label else []
+    page = yield from worker.page(KeyringRecord, name=message.label, after=message.after, skipped=skipped)
+    found = [record for _, record in page.found]
     return Keyrings(
         keyrings=tuple(
             KeyringView(id=each.id, label=each.label) for each in found if _is_visible(worker, request, each, client)
         ),
-        more=more,
-        last=found[-1].id if found else b"",
+        more=page.more,
+        last=page.last,
+        skipped=tuple(skipped or ()),
     )
 
 

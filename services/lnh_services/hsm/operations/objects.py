@@ -10,7 +10,7 @@ from lnh_common.attributes import Attribute, Attributes, parse_template
 from lnh_common.errors import LimitReached, MechanismInvalid
 from lnh_common.mechanisms import mechanism
 from lnh_common.messages import store
-from lnh_common.messages.base import Empty, Message
+from lnh_common.messages.base import Empty, Message, Skipped
 from lnh_common.messages.objects import (
     Find,
     Found,
@@ -167,19 +167,22 @@ def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
     template = parse_template(message.template)
     tags = tuple(keys.tag(name, template[name]) for name in SEARCHABLE if name in template)
     found: list[ObjectView] = []
+    skipped: list[Skipped] = []
     after, more, size = message.after, True, 0
     while more and len(found) < message.limit:
         scan = store.Scan(table=OBJECTS, scope=keys.keyring, tags=tags, after=after, limit=limits.PAGE_ITEMS)
-        page, more = yield from worker.objects(keys, scan)
+        page = yield from worker.objects(keys, scan, skipped)
         yield from worker.check_alive(request)
-        for item, attributes in page:
+        for item, attributes in page.found:
             if len(found) == message.limit or (found and size + len(item.head) > limits.PAGE_BYTES):
-                return Found(objects=tuple(found), more=True, last=after)
+                said = tuple(each for each in skipped if each.id <= after)  # the others come with the next page
+                return Found(objects=tuple(found), more=True, last=after, skipped=said)
             after = item.key.id
             if has(attributes, template):
                 size += len(item.head)
                 found.append(view(item.key.id, item.version, attributes))
-    return Found(objects=tuple(found), more=more, last=after)
+        after, more = page.last, page.more
+    return Found(objects=tuple(found), more=more, last=after, skipped=tuple(skipped))
 
 
 def show(worker: WorkerCore, request: Request[Show]) -> Steps[ObjectView]:
