@@ -21,6 +21,7 @@ from lnh_common.bus.sync import Caller
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
 from lnh_services.paths import MemberDirectory
+from lookups import Lookups
 from members import Members
 from processes import wait_until
 from wires import Wires
@@ -162,9 +163,11 @@ def test_members_are_cut_off_from_one_another_under_load_and_clients_see_one_his
     members.all_read_write()
     primary = members.primary()
     other, third = (member for member in members.all if member is not primary)
+    lookups = Lookups(members, primary)
     with (
         Wires(members) as wires,
         History(members, primary).running(),
+        lookups.running(),
         application(members, other) as client,
         no_login(client),
         client.running(),
@@ -178,6 +181,7 @@ def test_members_are_cut_off_from_one_another_under_load_and_clients_see_one_his
             for member in behind:
                 wait_until(lambda: is_read_only(member), f"{member.name} as read-only", WITHIN)  # noqa: B023
             client.flows("while members are cut off", makes=False)
+            lookups.goes_on("while members are cut off", behind)
             wires.heal()
             client.flows("when they are joined again")
     members.all_read_write()
@@ -330,6 +334,7 @@ def _suffer(
         )
         with (
             History(members, primary).running(),
+            Lookups(members, chance.choice(members.all)).running(),
             application(members, home) as client,
             no_login(client),
             client.running(),
