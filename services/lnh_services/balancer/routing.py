@@ -54,6 +54,7 @@ Tag = bytes
 
 _TAG: Final = struct.Struct(">Q")
 
+COME_AGAIN: Final = 1  # seconds, said with Busy: whoever waits for a turn had better not ask at once
 SILENT_AFTER: Final = 0.25  # seconds without any answer from a place that has work
 PATIENCE: Final = 2.0  # seconds a request waits for a place to come up before its client is told
 MOVES: Final = 2  # places that may die under a request before it is given up: it may be what kills them
@@ -416,7 +417,7 @@ class Router:
             raise self._busy(account)
         if refusal := share.refusal(account, size):
             self.refused += 1
-            raise Busy(refusal)
+            raise Busy(refusal, {"seconds": COME_AGAIN})
         if foreign:
             if not self.own_up():
                 self.refused += 1
@@ -547,7 +548,9 @@ class Router:
                     given_up.append((request, DeadlineExceeded("its turn did not come before the deadline")))
                 elif request.patience <= now:
                     share.withdraw(request.account, request)
-                    given_up.append((request, Busy("its turn did not come in time: ask again")))
+                    given_up.append(
+                        (request, Busy("its turn did not come in time: ask again", {"seconds": COME_AGAIN}))
+                    )
         for request, _ in given_up:
             self._forget(request)
         self.expired += len(given_up)
@@ -644,7 +647,7 @@ class Router:
     def _leave_open(self, request: Request, why: str) -> None:
         """A write that may have been done: its client is to send it again."""
         request.place, request.open = None, True
-        self._given_up.append((request, Busy(f"{why}: ask again")))
+        self._given_up.append((request, Busy(f"{why}: ask again", {"seconds": COME_AGAIN})))
 
     def _forget(self, request: Request) -> None:
         self.requests -= 1
@@ -659,7 +662,15 @@ class Router:
     def _busy(self, account: bytes) -> Busy:
         bounds = self.bounds
         if self.requests >= bounds.requests:
-            return Busy(f"{bounds.requests} requests are in flight in this member, which is the limit")
+            return Busy(
+                f"{bounds.requests} requests are in flight in this member, which is the limit", {"seconds": COME_AGAIN}
+            )
         if self.clients.get(account, 0) >= bounds.requests_per_client:
-            return Busy(f"{bounds.requests_per_client} requests are in flight on this connection, which is the limit")
-        return Busy(f"{bounds.bytes} bytes of requests are in flight in this member, which is the limit")
+            return Busy(
+                f"{bounds.requests_per_client} requests are in flight on this connection, which is the limit",
+                {"seconds": COME_AGAIN},
+            )
+        return Busy(
+            f"{bounds.bytes} bytes of requests are in flight in this member, which is the limit",
+            {"seconds": COME_AGAIN},
+        )
