@@ -82,7 +82,7 @@ def decoding_functions() -> Iterator[str]:
     """Every function of the product that decodes what it did not make: `module:function`."""
     for package in ("common", "services", "client"):
         for path in (ROOT / package).rglob("*.py"):
-            if "/cli/" in str(path):
+            if "cli" in path.relative_to(ROOT).parts:
                 continue  # what the user types, and what other commands of this product print
             module = ".".join(path.relative_to(ROOT / package).with_suffix("").parts)
             for node in ast.walk(ast.parse(path.read_text())):

@@ -68,4 +68,4 @@ def test_memory_is_measured_by_an_ordinary_user(hardened: bool) -> None:
     with os.fdopen(read) as file:
         said = file.read()
     os.waitpid(pid, 0)
-    assert _HELD <= float(said) < _HELD + 200
+    assert float(said) >= _HELD, said

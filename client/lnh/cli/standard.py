@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
+from lnh.cli import terminal
+
 _LAST: Final = 2  # the descriptor of standard error
 
 
@@ -64,5 +66,6 @@ def refusing() -> Iterator[None]:
     except OSError as error:
         if error.errno != errno.EBADF or error.filename:
             raise
-        print(f"refused: {error.strerror}\ntry: leave it open, or name a file", file=sys.stderr)
-        raise SystemExit(1) from None
+        terminal.note(f"refused: {error.strerror}")
+        terminal.note("try: leave it open, or name a file")
+        raise SystemExit(terminal.REFUSED) from None
