@@ -427,7 +427,7 @@ def test_a_restore_puts_everything_back_on_the_running_cluster(site: Site, tmp_p
         told = site.run("backup", "restore", name, status=2)
         assert "the password of the krco of keyring payments is another one in it" in told
         assert "the password of user since is not in it" in told
-        assert "nobody to ask" in told
+        assert "no terminal to ask" in told
         assert key.sign(b"data"), "asked only: nothing is changed"
         report = site.json("backup", "restore", str(tmp_path / name), "--yes")
         assert report["changes"] == 2

@@ -392,7 +392,7 @@ def test_an_expelled_member_that_was_away_stops_serving_and_wipes_when_it_hears_
     b.kill("membership")
     until_listed(a, lambda seen: seen["b"]["state"] == "unreachable", "b is gone")
     assert "does not answer" in a.admin("member", "remove", "b", "--yes", fails=True)
-    assert "nobody to ask" in a.admin("member", "delete", "b", fails=True)
+    assert "no terminal to ask" in a.admin("member", "delete", "b", fails=True)
     a.admin("member", "delete", "b", "--yes")
     assert b.secrets(), "nobody has told it"
     b.start("membership")

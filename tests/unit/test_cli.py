@@ -204,7 +204,7 @@ def test_what_may_not_be_all_there_is_says_so_on_stderr_and_in_json(capsys: pyte
     assert capsys.readouterr().out.splitlines() == ["label", "a"]
     told = {"current": False, "whole_until": "2023-11-14T22:13:20Z"}
     as_json.rows([{"label": "a"}], "label")
-    assert json.loads(capsys.readouterr().out) == {**told, "items": [{"label": "a"}]}
+    assert json.loads(capsys.readouterr().out) == [{"label": "a", **told}]
     as_json.record({"label": "a"})
     assert json.loads(capsys.readouterr().out) == {"label": "a", **told}
     as_json.note_behind(Behind(whole_until=0, behind_ms=60_000))

@@ -56,14 +56,21 @@ class Output:
             terminal.show_record(record)
 
     def show_json(self, value: Any) -> None:
-        """Print JSON; of what is not all there is, an object that says so: up to when it is whole, what is left out."""
+        """Print JSON; what may not be all there is says so.
+
+        Each thing of a member that is behind says up to when the listing is whole, so a list stays one. Beside what a
+        damaged member left out, the list is in an object.
+        """
+        if self.behind is not None or self.skipped:
+            value = terminal.plain(value)
+        if self.skipped and not isinstance(value, dict):
+            value = {"items": value}
         if self.skipped:
-            value, skipped = terminal.plain(value), terminal.plain(self.skipped)
-            value = {**value, "skipped": skipped} if isinstance(value, dict) else {"items": value, "skipped": skipped}
+            value["skipped"] = terminal.plain(self.skipped)
         if self.behind is not None:
-            value, until = terminal.plain(value), self.behind.whole_until
+            until = self.behind.whole_until
             told = {"current": False, "whole_until": terminal.moment(until // 1000) if until else None}
-            value = {**value, **told} if isinstance(value, dict) else {**told, "items": value}
+            value = {**value, **told} if isinstance(value, dict) else [{**item, **told} for item in value]
         terminal.show_json(value)
 
     def note_behind(self, behind: Behind) -> None:
