@@ -90,8 +90,8 @@ class SmallStore:
         return self.log.items.answer(message, time.time_ns() // 1_000_000)
 
     async def _attach(self, call: Call, message: store.Attach) -> store.Attached:
-        # A lease of nothing: workers read everything here, so nothing has to be forgotten.
-        return store.Attached(lease_ms=0, index=self.log.items.index, fresh=True, read_write=not self.cut_off)
+        # Nobody is told what to forget here; with each lease, several a second, workers forget everything.
+        return store.Attached(lease_ms=1000, index=self.log.items.index, fresh=True, read_write=not self.cut_off)
 
     async def _watch(self, call: Call, message: store.Watch) -> store.Changed:
         await asyncio.sleep(max(0.0, call.remaining() - 0.1))

@@ -43,11 +43,13 @@ class Cluster(World):
         super().__init__()
         self.orders: list[Message] = []
         self.refusal: errors.LnhError | None = None
+        self.while_ordered: Callable[[], object] = lambda: None
         self.meanwhile: dict[bytes, Callable[[], object]] = {}  # what happens before a connection's commit arrives
 
     def answer(self, asked: Ask) -> Message:
         if asked.peer is Peer.MEMBERSHIP:
             self.orders.append(asked.message)
+            self.while_ordered()
             if self.refusal:
                 raise self.refusal
             if asked.operation is membership.STATUS:
@@ -164,6 +166,19 @@ def test_a_removal_goes_with_a_dismissal_that_is_kept_for_who_did_not_hear(world
     kept = world.store.storage.get(store.Key(table=dismissals.TABLE, id=OTHER))
     assert kept is not None
     assert kept.head == order.proof
+
+
+def test_a_dismissal_is_kept_although_the_lease_was_another_one_before_the_order_was_carried_out(
+    world: Cluster,
+) -> None:
+    client = session(world, ADMIN)
+
+    def lapse() -> None:
+        client.worker.lapses += 1
+
+    world.while_ordered = lapse
+    assert client.ask(admin.MEMBER_DELETE, admin.DeleteMember(member=OTHER)).remark == "done"
+    assert world.store.storage.get(store.Key(table=dismissals.TABLE, id=OTHER)) is not None
 
 
 def forced(client: Client) -> str:

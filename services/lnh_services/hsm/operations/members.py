@@ -114,6 +114,7 @@ def _dismissed(
         return Remark()
     done = yield from order_of(operation, order)
     remarks = [done.remark] if done.remark else []
+    request.lapses = worker.lapses  # what is kept now rests on nothing that was read before: a take-over ends leases
     try:
         if order.member != worker.secrets().secrets.member:
             kept, _ = yield from worker.genuine(answers.get(dismissals.key(order.member), body=False))
