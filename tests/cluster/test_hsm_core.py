@@ -323,8 +323,9 @@ def test_the_argon2_process_does_one_at_a_time_refuses_beyond_its_queue_and_drop
         eventually(lambda: _derived(caller), "the Argon2id process")
     slow, *late = flood(alone.directory.argon2, limits.ARGON2_QUEUE + 10)
     assert slow is None
-    assert late.count(Busy) in (9, 10)  # the slow one is in the queue until it is begun
-    assert late.count(DeadlineExceeded) == len(late) - late.count(Busy)
+    # Beyond the queue at once, and within it before its client gives up, if the processor lets it.
+    assert late.count(Busy) >= 9  # the slow one is in the queue until it is begun
+    assert set(late) <= {Busy, DeadlineExceeded}
 
 
 def flood(address: str, count: int) -> list[type[LnhError] | None]:
