@@ -94,10 +94,14 @@ def checks(function: F) -> F:
     return typing.cast("F", call)
 
 
-def check_message(message: Message) -> None:
-    """Raise ArgumentInvalid, naming the field, for a message whose values are not of their types or bounds."""
+def check_message(message: Message, kind: type[Message]) -> None:
+    """Raise ArgumentInvalid, naming the field, for a message whose values are not of their types or bounds.
+
+    Args:
+        kind: the request of its operation, which a generic message's own type does not tell.
+    """
     try:
-        codec.convert(msgspec.to_builtins(message, builtin_types=(bytes,)), type(message))
+        codec.convert(msgspec.to_builtins(message, builtin_types=(bytes,)), kind)
     except (MalformedMessage, TypeError, ValueError, RecursionError) as error:
         raise ArgumentInvalid(f"{type(message).__name__}: {error}") from None
 

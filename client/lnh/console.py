@@ -61,7 +61,7 @@ class Console:
 
     def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None) -> R:
         """One operation of the console; raises what the hsm answers, and ArgumentInvalid."""
-        check_message(message)
+        check_message(message, operation.request)
         return self._caller.ask(operation, message, self._timeout if timeout is None else timeout)
 
     def check(self, operation: Operation[Any, Any], target: str = "") -> None:

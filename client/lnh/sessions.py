@@ -108,7 +108,7 @@ class Session:
 
     def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None, *, current: bool = False) -> R:
         """`call` with the operation's own types; raises ArgumentInvalid for a message that is not of them."""
-        check_message(message)
+        check_message(message, operation.request)
         return codec.convert(self.call(operation, message, timeout, current=current), operation.reply)
 
     def call_each(

@@ -225,11 +225,11 @@ def test_a_message_takes_what_comes_of_the_most_that_is_encrypted() -> None:
     most = limits.CIPHERTEXT_BYTES + limits.PARAMETERS_BYTES + limits.SESSION_OBJECT_BYTES
     assert most + 512 <= limits.BODY_BYTES, "beside the envelope's own fields"
     decrypt = Decrypt(handle=bytes(16), mechanism=1, data=bytes(limits.CIPHERTEXT_BYTES))
-    arguments.check_message(decrypt)
+    arguments.check_message(decrypt, type(decrypt))
     with pytest.raises(ArgumentInvalid, match="data"):
-        arguments.check_message(UseKey(handle=bytes(16), mechanism=1, data=bytes(limits.REQUEST_BYTES + 1)))
+        arguments.check_message(UseKey(handle=bytes(16), mechanism=1, data=bytes(limits.REQUEST_BYTES + 1)), UseKey)
     with pytest.raises(ArgumentInvalid):
-        arguments.check_message(UseMany(handle=b"short", mechanism=1, items=(b"x",)))
+        arguments.check_message(UseMany(handle=b"short", mechanism=1, items=(b"x",)), UseMany)
 
 
 @pytest.mark.parametrize(
