@@ -340,9 +340,10 @@ class Peers:
         assert request.place is not None, "a request is sent to the place it was given"
         link = self._links[request.place]
         header, token, body = request.frames
-        if request.sent - request.begun >= _SHRINKS_FROM:
-            left = max(1, int(1000 * (request.deadline - request.sent)))
-            header = msgspec.structs.replace(wire.Header.parse(header), deadline_ms=left).pack()
+        waited = request.sent - request.begun
+        if waited >= _SHRINKS_FROM:
+            said = wire.Header.parse(header)
+            header = msgspec.structs.replace(said, deadline_ms=max(1, said.deadline_ms - int(1000 * waited))).pack()
         if link.outbox.add(request.tag, header, token, body):
             self._flush_link(link)
 
