@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeAlias, over
 
 from lnh import forms
 from lnh.arguments import checked
+from lnh.calls import ObjectCalls
 from lnh.forms import Encrypted
 from lnh_common import codec, limits
 from lnh_common.attributes import Attribute, Attributes, AttributeValue, KeyType, ObjectClass, from_wire
@@ -21,7 +22,6 @@ from lnh_common.messages.base import Message
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
-    from lnh.objects import ObjectSession
     from lnh.wrappers import EcKey, Ed448Key, Ed25519Key, RsaKey
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
@@ -39,7 +39,7 @@ class StoredObject:
         sealed: what its session carries of an object with TOKEN false, which is stored nowhere; else empty.
     """
 
-    def __init__(self, session: ObjectSession, view: wire.ObjectView) -> None:
+    def __init__(self, session: ObjectCalls, view: wire.ObjectView) -> None:
         self.session: Final = session
         self.handle: Final = view.handle
         self.sealed = view.sealed if isinstance(view, wire.SessionObject) else b""
@@ -394,7 +394,7 @@ CLASSES: Final[dict[ObjectClass, type[StoredObject]]] = {
 }
 
 
-def of_view(session: ObjectSession, view: wire.ObjectView) -> StoredObject:
+def of_view(session: ObjectCalls, view: wire.ObjectView) -> StoredObject:
     """The object of its class."""
     number = view.attributes.get(Attribute.CLASS.value)
     kinds = [kind for object_class, kind in CLASSES.items() if object_class == number]

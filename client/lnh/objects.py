@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import enum
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from lnh import forms
-from lnh.arguments import check_message, checked
+from lnh.arguments import checked
+from lnh.calls import ObjectCalls
 from lnh.keys import Key, PrivateKey, PublicKey, SecretKey, StoredObject, of_view
 from lnh.listings import Listing, Page
-from lnh_common import codec
 from lnh_common.attributes import Attribute, AttributeValue, KeyType, to_wire
 from lnh_common.errors import (
     ArgumentInvalid,
@@ -24,11 +23,9 @@ from lnh_common.errors import (
 )
 from lnh_common.mechanisms import CURVES, GENERATORS, MECHANISM_RULES, ML_DSA_SETS, ML_KEM_SETS, Mechanism, Use
 from lnh_common.messages import objects as wire
-from lnh_common.messages.base import Behind, Message, Operation
+from lnh_common.messages.base import Behind
 
 K = TypeVar("K", bound=StoredObject)
-Q = TypeVar("Q", bound=Message)
-R = TypeVar("R", bound=Message)
 
 _BY_HANDLE: Final = "name it by its handle, which `lnh key list` shows"
 _DEFAULT_BITS: Final = {KeyType.AES: 256, KeyType.GENERIC_SECRET: 256, KeyType.CHACHA20: 256, KeyType.RSA: 3072}
@@ -38,7 +35,7 @@ _DEFAULT_SETS: Final = {KeyType.ML_DSA: "ML-DSA-65", KeyType.ML_KEM: "ML-KEM-768
 
 
 @checked
-class ObjectSession(ABC):
+class ObjectSession(ObjectCalls):
     """What every session with objects can do.
 
     An object with `token=False` lives in this session only: the HSM stores nothing, the session keeps the sealed object
@@ -47,31 +44,6 @@ class ObjectSession(ABC):
 
     def __init__(self) -> None:
         self._own: Final[dict[bytes, StoredObject]] = {}
-
-    @abstractmethod
-    def call(
-        self,
-        operation: Operation[Any, Any],
-        fields: dict[str, Any] | Message,
-        timeout: float | None = None,
-        *,
-        current: bool = False,
-    ) -> dict[str, Any]:
-        """One operation; the fields of its reply. A listing, with `current`, from a member that is in step."""
-
-    @abstractmethod
-    def call_each(
-        self,
-        calls: Iterable[tuple[Operation[Any, Any], dict[str, Any]]],
-        in_flight: int,
-        timeout: float | None = None,
-    ) -> Iterator[dict[str, Any]]:
-        """The answers to many independent operations, in order."""
-
-    def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None, *, current: bool = False) -> R:
-        """`call` with the operation's own types; raises ArgumentInvalid for a message that is not of them."""
-        check_message(message, operation.request)
-        return codec.convert(self.call(operation, message, timeout, current=current), operation.reply)
 
     def forget(self, handle: bytes) -> None:
         """Drop an object that lives in this session; raises ObjectUnknown."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -12,12 +12,20 @@ from lnh.objects import ObjectSession
 from lnh_common import codec
 from lnh_common.errors import LimitReached, NotPossible
 from lnh_common.messages.base import Message, Operation
-from lnh_common.messages.console import IN_PARTITION
-
-if TYPE_CHECKING:
-    from lnh.console import Console
+from lnh_common.messages.console import IN_PARTITION, PartitionView
 
 _BYTES: Final = (bytes,)
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+
+class PartitionConsole(Protocol):
+    """What a partition's session needs of the console that it goes through, as `lnh.console.Console` has it."""
+
+    def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None) -> R: ...
+
+    def partition(self, label: str) -> PartitionView: ...
 
 
 @checked
@@ -27,7 +35,7 @@ class PartitionSession(ObjectSession):
     The console checks the password at each operation, which takes an Argon2id: a moment.
     """
 
-    def __init__(self, console: Console, partition: str, co_password: str) -> None:
+    def __init__(self, console: PartitionConsole, partition: str, co_password: str) -> None:
         super().__init__()
         self.partition: Final = partition
         self._console: Final = console

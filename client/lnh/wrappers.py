@@ -6,7 +6,7 @@ What would need the key's value raises AttributeSensitive.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
@@ -14,12 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from lnh_common.attributes import Attribute, KeyType
+from lnh_common.attributes import Attribute, AttributeValue, KeyType
 from lnh_common.errors import AttributeSensitive, KeyTypeInconsistent
 from lnh_common.mechanisms import Hash, HashedParameters, Mechanism, OaepParameters, PssParameters
-
-if TYPE_CHECKING:
-    from lnh.keys import PrivateKey
+from lnh_common.messages.base import Message
 
 _ECDSA: Final = {
     "sha256": Mechanism.ECDSA_SHA256,
@@ -40,10 +38,25 @@ _V15: Final = "EMSA-PKCS1-v1_5"
 _HASHES: Final = {"sha1": Hash.SHA1, "sha256": Hash.SHA256, "sha384": Hash.SHA384, "sha512": Hash.SHA512}
 
 
+class KeyInHsm(Protocol):
+    """What a wrapped key does and tells, as `lnh.keys.PrivateKey` has it."""
+
+    @property
+    def key_type(self) -> KeyType: ...
+
+    def __getitem__(self, attribute: Attribute) -> AttributeValue: ...
+
+    def sign(
+        self, data: bytes, mechanism: Mechanism | None = None, parameters: Message | None = None, *, der: bool = False
+    ) -> bytes: ...
+
+    def decrypt(self, data: bytes, mechanism: Mechanism | None = None, parameters: Message | None = None) -> bytes: ...
+
+
 class _Wrapper:
     """What every wrapped key has; it stays in the HSM."""
 
-    def __init__(self, key: PrivateKey, public: Any) -> None:
+    def __init__(self, key: KeyInHsm, public: Any) -> None:
         self._key = key
         self._public = public
 
@@ -159,7 +172,7 @@ class Ed448Key(_Wrapper, ed448.Ed448PrivateKey):
         return self._key.sign(_bytes(data), Mechanism.EDDSA)
 
 
-def wrap(key: PrivateKey) -> EcKey | RsaKey | Ed25519Key | Ed448Key:
+def wrap(key: KeyInHsm) -> EcKey | RsaKey | Ed25519Key | Ed448Key:
     """The key as `cryptography` has private keys; raises KeyTypeInconsistent for a type that does not sign."""
     info = key[Attribute.PUBLIC_KEY_INFO]
     assert isinstance(info, bytes), "PUBLIC_KEY_INFO is bytes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,12 @@ def imported(module: str) -> Iterator[str]:
         else:
             continue
         yield from (name for name in names if name in MODULES)
+
+
+def files_imported(module: str) -> set[str]:
+    """The other files a module names, wherever it does: also late, and for its annotations alone."""
+    named = set(imported(module))
+    return {name for name in named if not any(other.startswith(f"{name}.") for other in named)} - {module}
 
 
 def owner(module: str) -> str:
@@ -69,6 +76,15 @@ def test_each_part_imports_only_what_it_may(part: str) -> None:
         if owner(name) not in MAY_IMPORT[part]
     ]
     assert crossed == []
+
+
+def test_no_files_import_one_another_in_a_circle() -> None:
+    graph = {module: files_imported(module) for module in MODULES}
+    assert graph["lnh_services.hsm.__main__"], "imports are found"
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" is imported by ".join(error.args[1]))
 
 
 def test_the_balancer_cannot_open_a_body() -> None:

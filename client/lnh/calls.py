@@ -1,0 +1,51 @@
+"""The calls through which a stored object acts: those of the session that it was made or found in.
+
+They stand apart from what makes and finds objects, so that an object needs to know nothing of that.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from lnh.arguments import check_message, checked
+from lnh_common import codec
+from lnh_common.messages.base import Message, Operation
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+
+@checked
+class ObjectCalls(ABC):
+    """Ask the HSM about objects, and do something with them."""
+
+    @abstractmethod
+    def call(
+        self,
+        operation: Operation[Any, Any],
+        fields: dict[str, Any] | Message,
+        timeout: float | None = None,
+        *,
+        current: bool = False,
+    ) -> dict[str, Any]:
+        """One operation; the fields of its reply. A listing, with `current`, from a member that is in step."""
+
+    @abstractmethod
+    def call_each(
+        self,
+        calls: Iterable[tuple[Operation[Any, Any], dict[str, Any]]],
+        in_flight: int,
+        timeout: float | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """The answers to many independent operations, in order."""
+
+    @abstractmethod
+    def forget(self, handle: bytes) -> None:
+        """Drop an object that lives in this session; raises ObjectUnknown."""
+
+    def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None, *, current: bool = False) -> R:
+        """`call` with the operation's own types; raises ArgumentInvalid for a message that is not of them."""
+        check_message(message, operation.request)
+        return codec.convert(self.call(operation, message, timeout, current=current), operation.reply)
