@@ -146,14 +146,13 @@ def _channel_rows() -> list[Decoder]:
     def answer(data: bytes) -> object:
         return channel.open_answer(keys, _HEADER, b"request", channel._seal(keys.reply_mac, data, reply))
 
-    module = "lnh_common.channel"
     error = LnhError("no", {"a": 1}).to_wire()
     return [
         Decoder(
             "channel statement",
             [(encoded, lambda data: channel.Statement.verify(data, identity.sign(data), public))],
             (ChannelInvalid, MalformedMessage, LnhError),
-            (f"{module}:verify",),
+            ("lnh_common.channel:verify",),
         ),
         Decoder(
             "credential messages",
@@ -163,7 +162,7 @@ def _channel_rows() -> list[Decoder]:
                 (bytes(1200), lambda data: channel.open_credential(_HEADER, data, _CLUSTER, private)),
             ],
             (ChannelInvalid, MalformedMessage),
-            (f"{module}:open_credential",),
+            ("lnh_common.channel:open_credential",),
         ),
         Decoder(
             "session messages",
@@ -174,7 +173,7 @@ def _channel_rows() -> list[Decoder]:
                 (codec.encode([7, "no", {}]), answer),
             ],
             (ChannelInvalid, MalformedMessage),
-            (f"{module}:open_request", f"{module}:open_answer"),
+            ("lnh_common.channel:open_request", "lnh_common.channel:open_answer"),
         ),
         Decoder(
             "unsealed errors",
@@ -230,34 +229,33 @@ def _store_rows() -> list[Decoder]:
                 incoming.discard()
 
     dropped = next((DATA / "0.2" / "store").glob("divergent-*")).read_bytes()
-    module = "lnh_services.store"
     return [
         Decoder(
             "messages between stores",
             known,
             (MalformedMessage, UnsupportedVersion, SealBroken),
-            (f"{module}.peers:read",),
+            ("lnh_services.store.peers:read",),
         ),
-        Decoder("entries of the log", payloads, (MalformedMessage, SealBroken), (f"{module}.log:_decode",)),
+        Decoder("entries of the log", payloads, (MalformedMessage, SealBroken), ("lnh_services.store.log:_decode",)),
         Decoder(
             "snapshots",
             [(snapshot, receive)],
             (SealBroken,),
-            (f"{module}.snapshots:_take_record",),
+            ("lnh_services.store.snapshots:_take_record",),
             slow=True,
         ),
         Decoder(
             "files of dropped entries",
             [(dropped, _in_file(divergent.read))],
             (SealBroken, LnhError),
-            (f"{module}.divergent:read",),
+            ("lnh_services.store.divergent:read",),
             slow=True,
         ),
         Decoder(
             "tags of items",
             [(items.pack_tags((b"a", b"b" * 32)), items.parse_tags), (b"\x01a", archived.parse_tags)],
             (SealBroken, ArchiveInvalid),
-            (f"{module}.items:parse_tags", "lnh_services.archived:parse_tags"),
+            ("lnh_services.store.items:parse_tags", "lnh_services.archived:parse_tags"),
         ),
     ]
 
@@ -333,7 +331,6 @@ def _joining() -> Decoder:
         signing = Ed25519PrivateKey.from_private_bytes(Purpose.HSM_SIGN.derive(seed))
         return answered(codec.encode([joining.FORMAT, closed, signing.sign(joining._signed(transcript, closed))]))
 
-    module = "lnh_services.hsm.joining"
     return Decoder(
         "joining",
         [
@@ -345,7 +342,11 @@ def _joining() -> Decoder:
             (codec.encode(bundle), sealed_answer),
         ],
         (ChannelInvalid, ArgumentInvalid, SealBroken, LnhError),
-        (f"{module}:open_request", f"{module}:parse", f"{module}:open_reply"),
+        (
+            "lnh_services.hsm.joining:open_request",
+            "lnh_services.hsm.joining:parse",
+            "lnh_services.hsm.joining:open_reply",
+        ),
     )
 
 
@@ -360,7 +361,6 @@ def _archive_rows() -> list[Decoder]:
     records = [[1, b"c" * 16, []], ["items", [row]], ["end", [1]]]
     plain = b"".join(len(packed).to_bytes(4, "big") + packed for packed in map(codec.encode, records))
     carried_ = (DATA / "0.2" / "archive.lnhb").read_bytes()
-    module = "lnh_common.archives"
     return [
         Decoder(
             "archives",
@@ -380,9 +380,9 @@ def _archive_rows() -> list[Decoder]:
             ],
             (ArchiveInvalid,),
             (
-                f"{module}:parse_header",
-                f"{module}:parse_manifest",
-                f"{module}:_parse_end",
+                "lnh_common.archives:parse_header",
+                "lnh_common.archives:parse_manifest",
+                "lnh_common.archives:_parse_end",
                 "lnh_services.archived:_records",
             ),
         )
@@ -421,30 +421,29 @@ def _hsm_rows() -> list[Decoder]:
         path.chmod(0o600)
         return PartitionFiles(Path(folder.name)).read("1")
 
-    module = "lnh_services.hsm"
     return [
         Decoder(
             "lines of an audit trail",
             [(line, lambda data: audit.parse_line(data, None)) for line in lines]
             + [(line, audit._index) for line in lines],
             (audit.ChainBroken,),
-            (f"{module}.audit:parse_line", f"{module}.audit:_index"),
+            ("lnh_services.hsm.audit:parse_line", "lnh_services.hsm.audit:_index"),
         ),
         Decoder(
             "anchored heads",
             [(codec.encode(head), anchored)],
             (SealBroken,),
-            (f"{module}.anchor:read",),
+            ("lnh_services.hsm.anchor:read",),
         ),
         Decoder(
             "records",
             [(head, partial(codec.decode_as, kind=kind)) for head, kind in zip(heads, kinds, strict=True)],
             (MalformedMessage,),
             (
-                f"{module}.records:read",
-                f"{module}.restoring:_taken",
-                f"{module}.restoring:_revoked",
-                f"{module}.restoring:_switch",
+                "lnh_services.hsm.records:read",
+                "lnh_services.hsm.restoring:_taken",
+                "lnh_services.hsm.restoring:_revoked",
+                "lnh_services.hsm.restoring:_switch",
                 "lnh_services.balancer.clients:_put",
                 "lnh_services.backup.keeping:_read",
             ),
@@ -456,7 +455,11 @@ def _hsm_rows() -> list[Decoder]:
                 (keys.seal_for_session(bytes(16), bytes(16), attributes, b"value"), session_object),
             ],
             (SealBroken, LnhError),
-            (f"{module}.sealing:unseal", f"{module}.objects:open_for_session", f"{module}.objects:read_attributes"),
+            (
+                "lnh_services.hsm.sealing:unseal",
+                "lnh_services.hsm.objects:open_for_session",
+                "lnh_services.hsm.objects:read_attributes",
+            ),
         ),
         Decoder(
             "templates and parameters",
@@ -474,9 +477,9 @@ def _hsm_rows() -> list[Decoder]:
             ],
             (SealBroken, LnhError),
             (
-                f"{module}.state:read",
-                f"{module}.local_guesses:__init__",
-                f"{module}.partitions:read",
+                "lnh_services.hsm.state:read",
+                "lnh_services.hsm.local_guesses:__init__",
+                "lnh_services.hsm.partitions:read",
             ),
             slow=True,
         ),
