@@ -14,8 +14,8 @@ from lnh_common.errors import Busy, PasswordLocked
 from lnh_common.messages.session import Credential, Role
 from lnh_services.hsm import guesses
 from lnh_services.hsm.guesses import Locks
-from lnh_services.hsm.lockout import Attempt, Open
-from lnh_services.hsm.records import AttemptsRecord, HolderLockRecord, LockRecord, Records
+from lnh_services.hsm.lockout import Attempt
+from lnh_services.hsm.records import AttemptsRecord, HolderLockRecord, LockRecord, Open, Records
 
 START = 1_700_000_000
 HOUR = 3600

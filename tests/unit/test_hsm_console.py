@@ -18,7 +18,6 @@ from lnh_common.messages.session import Role
 from lnh_common.messages.store import Commit, Get
 from lnh_services.hsm import audit, credentials, genesis, guesses, rules
 from lnh_services.hsm.damage import DamageMark
-from lnh_services.hsm.lockout import Open
 from lnh_services.hsm.operations.policies import policy_id
 from lnh_services.hsm.records import (
     AttemptsRecord,
@@ -26,6 +25,7 @@ from lnh_services.hsm.records import (
     CredentialRecord,
     HolderLockRecord,
     LockRecord,
+    Open,
     UserRecord,
 )
 from lnh_services.hsm.rules import NEEDS

@@ -15,8 +15,8 @@ from lnh_common.messages.hsm import Guess, GuessStep
 from lnh_services.hsm import guesses
 from lnh_services.hsm.guesses import Locks
 from lnh_services.hsm.local_guesses import LocalGuesses
-from lnh_services.hsm.lockout import Attempt, Open
-from lnh_services.hsm.records import AttemptsRecord, HolderLockRecord, LockRecord
+from lnh_services.hsm.lockout import Attempt
+from lnh_services.hsm.records import AttemptsRecord, HolderLockRecord, LockRecord, Open
 
 HOLDER, OTHER = b"abc", b"xyz"
 CLIENTS = [bytes([number]) * 16 for number in range(20)]

@@ -18,8 +18,8 @@ from lnh_services import durable
 from lnh_services.hsm import guesses
 from lnh_services.hsm.guesses import Locks
 from lnh_services.hsm.local_guesses import LocalGuesses
-from lnh_services.hsm.lockout import Attempt, Open, Tally
-from lnh_services.hsm.records import AttemptsRecord, HolderLockRecord, LockRecord
+from lnh_services.hsm.lockout import Attempt, Tally
+from lnh_services.hsm.records import AttemptsRecord, HolderLockRecord, LockRecord, Open
 
 START = 1_700_000_000
 RIGHT = 0

@@ -7,88 +7,17 @@ what was used longest ago goes first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from lnh_common import limits
-from lnh_common.attributes import Attribute, Attributes
-from lnh_common.mechanisms import Use
 from lnh_common.messages.store import OBJECTS, Key
-from lnh_services.hsm.mechanisms import load_object
+from lnh_services.hsm.lru import Lru
 from lnh_services.hsm.objects import HANDLE_BYTES
 from lnh_services.hsm.policy import Policy
 from lnh_services.hsm.records import TABLES, AttemptsRecord, LockRecord, LogoutRecord, PolicyRecord, Record
 from lnh_services.hsm.tokens import Session
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class Lru(Generic[K, V]):
-    """A bounded mapping that drops what was used longest ago."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._entries: dict[K, V] = {}
-
-    def get(self, key: K) -> V | None:
-        value = self._entries.pop(key, None)
-        if value is not None:
-            self._entries[key] = value
-        return value
-
-    def put(self, key: K, value: V) -> None:
-        self._entries.pop(key, None)
-        if len(self._entries) >= self._size:
-            del self._entries[next(iter(self._entries))]
-        self._entries[key] = value
-
-    def drop(self, key: K) -> V | None:
-        return self._entries.pop(key, None)
-
-    def values(self) -> list[V]:
-        return list(self._entries.values())
-
-    def items(self) -> list[tuple[K, V]]:
-        return list(self._entries.items())
-
-    def clear(self) -> None:
-        self._entries.clear()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-Prepared = Callable[..., Any]
-_PREPARED = 32  # operations kept ready a key
-
-
-@dataclass(eq=False)
-class CachedKey:
-    """An unsealed object, loaded once.
-
-    Args:
-        loaded: what the mechanism table made of the value; None for attributes alone.
-        dates: START_DATE and END_DATE, checked at each use.
-        permitted: (use, mechanism) that its attributes and the policy allow.
-        prepared: for each (use, mechanism, parameters), the operation; parameters may hold an IV, so few are kept.
-        uses: operations since they were last written to the audit trail.
-    """
-
-    version: int
-    attributes: Attributes
-    loaded: Any = field(repr=False)
-    dates: tuple[str, str] = ("", "")
-    permitted: set[tuple[Use, int]] = field(default_factory=set)
-    prepared: Lru[tuple[Use, int, bytes], Prepared] = field(default_factory=lambda: Lru(_PREPARED), repr=False)
-    uses: int = 0
-
-    @classmethod
-    def loaded_from(cls, version: int, attributes: Attributes, value: bytes) -> CachedKey:
-        """Raises what loading a value that is none of its kind raises."""
-        dates = (str(attributes.get(Attribute.START_DATE, "")), str(attributes.get(Attribute.END_DATE, "")))
-        return cls(version, attributes, load_object(attributes, value), dates)
+from lnh_services.hsm.uses import CachedKey
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ from lnh_common import codec, limits
 from lnh_common.errors import Busy, PasswordLocked
 from lnh_common.messages.session import Credential, Role
 from lnh_common.messages.store import Item, Put, Scan
-from lnh_services.hsm.lockout import NAME_BYTES, Attempt, Open, Tally
-from lnh_services.hsm.records import TABLES, AttemptsRecord, HolderLockRecord, LockRecord, Record, Records
+from lnh_services.hsm.lockout import NAME_BYTES, Attempt, Tally
+from lnh_services.hsm.records import TABLES, AttemptsRecord, HolderLockRecord, LockRecord, Open, Record, Records
 
 UNREGISTERED: Final = bytes(16)
 HOLDER: Final = b"holder"  # the id of the records that count over all clients

@@ -16,13 +16,14 @@ from lnh_common.attributes import Attributes
 from lnh_common.errors import ClusterRestored, NoCluster, ObjectUnknown, SealBroken, StateRolledBack
 from lnh_common.messages import hsm, store
 from lnh_common.messages.base import Skipped
-from lnh_services.hsm.caches import CachedKey, CachedRecord, Caches, touches_sessions
+from lnh_services.hsm.caches import CachedRecord, Caches, touches_sessions
 from lnh_services.hsm.credentials import Smk
 from lnh_services.hsm.freshness import Items, Page, Read
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.objects import KeyringKeys
 from lnh_services.hsm.records import CLUSTER_RECORD, NAMES, TABLES, ClusterRecord, Record, Records
 from lnh_services.hsm.steps import Peer, Steps, tell
+from lnh_services.hsm.uses import CachedKey
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)

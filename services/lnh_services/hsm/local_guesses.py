@@ -17,7 +17,8 @@ from lnh_common import codec, limits
 from lnh_common.errors import LimitReached, MalformedMessage, PasswordLocked, SealBroken
 from lnh_common.messages.hsm import Guess, Guessed, GuessStep
 from lnh_services import durable
-from lnh_services.hsm.lockout import Attempt, Open, Tally
+from lnh_services.hsm.lockout import Attempt, Tally
+from lnh_services.hsm.records import Open
 
 _FILE_BYTES: Final = 4 * limits.MIB
 _PAIRS: Final = 16_384

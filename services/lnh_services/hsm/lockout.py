@@ -35,9 +35,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import msgspec
-
 from lnh_common import limits
+from lnh_services.hsm.records import Open
 
 NAME_BYTES: Final = 16
 _NAMES: Final = limits.FAILURES_BEFORE_LOCK  # the last wrong attempts that are known by name: all that may count
@@ -53,13 +52,6 @@ class Attempt(NamedTuple):
 
     name: bytes
     guess: bytes
-
-
-class Open(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A guess that has not ended, and when it began first, in UTC seconds."""
-
-    guess: bytes
-    begun: int
 
 
 class Tally(NamedTuple):

@@ -24,14 +24,13 @@ from lnh_common.messages.session import Id16, Role
 from lnh_common.messages.store import Item, Put
 from lnh_services import durable
 from lnh_services.hsm import policy as rules
-from lnh_services.hsm.caches import CachedKey, Prepared
 from lnh_services.hsm.mechanisms import IvSource
 from lnh_services.hsm.mechanisms import generate as generation
 from lnh_services.hsm.mechanisms.generate import Generated
 from lnh_services.hsm.objects import HANDLE_BYTES, Attributes, KeyringKeys, has, stored_template, view
 from lnh_services.hsm.policy import Policy
 from lnh_services.hsm.state import Partition
-from lnh_services.hsm.uses import check_batch, check_today, each, prepare
+from lnh_services.hsm.uses import CachedKey, Prepared, check_batch, check_today, each, prepare
 
 FORMAT: Final = "lnh-partition-1"
 _ROLE: Final = Role.KRCO  # what a CO may say in a template is what a KRCO may

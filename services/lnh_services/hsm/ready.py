@@ -22,10 +22,9 @@ from lnh_common.messages.base import OPERATIONS
 from lnh_common.messages.objects import TOGETHER, USES, UseMany, Uses
 from lnh_common.wire import Frames, Header, Kind
 from lnh_services.hsm import permissions
-from lnh_services.hsm.caches import CachedKey, Prepared
 from lnh_services.hsm.operations.cryptography import ACTS, Act
 from lnh_services.hsm.tokens import Session
-from lnh_services.hsm.uses import check_today
+from lnh_services.hsm.uses import CachedKey, Prepared, check_today
 from lnh_services.hsm.worker_core import WorkerCore
 
 _BYTES: Final = (bytes,)

@@ -23,7 +23,6 @@ from lnh_common.messages.backup import Run, Schedule
 from lnh_common.messages.base import Message
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import Item, Key, Put, Require
-from lnh_services.hsm.lockout import Open
 
 FORMAT: Final = "lnh-record-1"
 _TAG_BYTES: Final = 16
@@ -145,6 +144,13 @@ class LockRecord(Record):
     succeeded: int = 0
     running: int = 0
     begun: int = 0
+
+
+class Open(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A guess that has not ended, and when it began first, in UTC seconds."""
+
+    guess: bytes
+    begun: int
 
 
 class AttemptsRecord(Record):

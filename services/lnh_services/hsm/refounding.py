@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from lnh_common import limits
 from lnh_common.errors import AlreadyDone, NoCluster, NotPossible
@@ -18,10 +18,24 @@ from lnh_services.hsm import genesis
 from lnh_services.hsm.answers import Asks
 from lnh_services.hsm.archiving import Archiving
 from lnh_services.hsm.belonging import STATUS_SECONDS, STORE_SECONDS, Desk
-from lnh_services.hsm.console import Surroundings
 from lnh_services.hsm.restoring import Restoring
 from lnh_services.hsm.state import Cluster
 from lnh_services.hsm.vault import Vault
+
+
+class Here(Protocol):
+    """How this member will be listed, and what leases will last."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def key(self) -> Callable[[], bytes]: ...
+    @property
+    def lease_ms(self) -> int: ...
 
 
 class Refounding:
@@ -29,7 +43,7 @@ class Refounding:
 
     Args:
         store, backup_: ask this member's.
-        here: the member, as it will be listed.
+        here: of the member.
     """
 
     def __init__(
@@ -41,7 +55,7 @@ class Refounding:
         *,
         store_: Asks,
         backup_: Asks,
-        here: Surroundings,
+        here: Here,
     ) -> None:
         self._vault: Final = vault
         self._desk: Final = desk

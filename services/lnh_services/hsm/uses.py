@@ -1,19 +1,55 @@
-"""Using an unsealed key: every check that stays the same, once, and then a callable for each item. Pure."""
+"""Using an unsealed key: every check that stays the same, once, and then a callable for each item. Pure.
+
+What is known of a key by then is kept with it, so that its next use repeats nothing.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lnh_common import limits
+from lnh_common.attributes import Attribute, Attributes
 from lnh_common.errors import DataLength, LnhError
 from lnh_common.mechanisms import Mechanism, Use, mechanism
 from lnh_common.messages.objects import UseMany
 from lnh_services.hsm import policy as rules
-from lnh_services.hsm.caches import CachedKey, Prepared
-from lnh_services.hsm.mechanisms import IvSource, LoadedKey, decrypter, encrypter, signer, verifier
+from lnh_services.hsm.lru import Lru
+from lnh_services.hsm.mechanisms import IvSource, LoadedKey, decrypter, encrypter, load_object, signer, verifier
 from lnh_services.hsm.policy import Policy
+
+Prepared = Callable[..., Any]
+_PREPARED = 32  # operations kept ready a key
+
+
+@dataclass(eq=False)
+class CachedKey:
+    """An unsealed object, loaded once.
+
+    Args:
+        loaded: what the mechanism table made of the value; None for attributes alone.
+        dates: START_DATE and END_DATE, checked at each use.
+        permitted: (use, mechanism) that its attributes and the policy allow.
+        prepared: for each (use, mechanism, parameters), the operation; parameters may hold an IV, so few are kept.
+        uses: operations since they were last written to the audit trail.
+    """
+
+    version: int
+    attributes: Attributes
+    loaded: Any = field(repr=False)
+    dates: tuple[str, str] = ("", "")
+    permitted: set[tuple[Use, int]] = field(default_factory=set)
+    prepared: Lru[tuple[Use, int, bytes], Prepared] = field(default_factory=lambda: Lru(_PREPARED), repr=False)
+    uses: int = 0
+
+    @classmethod
+    def loaded_from(cls, version: int, attributes: Attributes, value: bytes) -> CachedKey:
+        """Raises what loading a value that is none of its kind raises."""
+        dates = (str(attributes.get(Attribute.START_DATE, "")), str(attributes.get(Attribute.END_DATE, "")))
+        return cls(version, attributes, load_object(attributes, value), dates)
+
 
 _PREPARE: Final[dict[Use, Callable[[Mechanism, LoadedKey, bytes], Prepared]]] = {
     Use.SIGN: signer,

@@ -20,7 +20,8 @@ from lnh_common.messages.session import Key32
 from lnh_services.hsm import credentials
 from lnh_services.hsm.credentials import Material
 from lnh_services.hsm.keys import Purpose
-from lnh_services.hsm.lockout import NAME_BYTES, Attempt, Open, Tally
+from lnh_services.hsm.lockout import NAME_BYTES, Attempt, Tally
+from lnh_services.hsm.records import Open
 
 
 class KeptPassword(Confidential):

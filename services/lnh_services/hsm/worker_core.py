@@ -55,7 +55,6 @@ from lnh_common.messages.base import OPERATIONS, Effect, Message, Operation, Sea
 from lnh_common.messages.session import Role
 from lnh_common.wire import Frames, Header, Kind
 from lnh_services.hsm import permissions
-from lnh_services.hsm.caches import CachedKey
 from lnh_services.hsm.certainty import COMMITTED, NEVER, Certainty
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.knowledge import Identity
@@ -76,6 +75,7 @@ from lnh_services.hsm.records import (
 from lnh_services.hsm.refusals import STRANGER
 from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, ask
 from lnh_services.hsm.tokens import Session, Token, open_token, token_epoch
+from lnh_services.hsm.uses import CachedKey
 
 log = Log("hsm.worker")
 

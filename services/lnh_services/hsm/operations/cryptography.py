@@ -18,11 +18,10 @@ from lnh_common.messages import objects
 from lnh_common.messages.base import OPERATIONS, Empty, Message
 from lnh_common.messages.objects import TOGETHER, Decrypt, Outcomes, RandomBytes, Result, Results, UseMany, Uses, Verify
 from lnh_common.messages.objects import Use as UseKey
-from lnh_services.hsm.caches import CachedKey, Prepared
 from lnh_services.hsm.operations.policies import effective_policy
 from lnh_services.hsm.operations.session_objects import carried
 from lnh_services.hsm.steps import Steps
-from lnh_services.hsm.uses import check_batch, check_today, each, prepare
+from lnh_services.hsm.uses import CachedKey, Prepared, check_batch, check_today, each, prepare
 from lnh_services.hsm.worker_core import Request, WorkerCore
 
 

@@ -25,8 +25,8 @@ from lnh_common.messages.hsm import GuessStep
 from lnh_common.messages.session import Credential, Role
 from lnh_services.hsm import answers, credentials, guesses
 from lnh_services.hsm.guesses import Locks
-from lnh_services.hsm.lockout import NAME_BYTES, Attempt, Open
-from lnh_services.hsm.records import AttemptsRecord, CredentialRecord, HolderLockRecord, LockRecord, Record
+from lnh_services.hsm.lockout import NAME_BYTES, Attempt
+from lnh_services.hsm.records import AttemptsRecord, CredentialRecord, HolderLockRecord, LockRecord, Open, Record
 from lnh_services.hsm.steps import Peer, Steps, ask
 from lnh_services.hsm.worker_core import Request, WorkerCore
 

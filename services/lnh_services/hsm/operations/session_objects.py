@@ -14,12 +14,12 @@ from lnh_common.attributes import Attribute, Attributes, parse_template
 from lnh_common.errors import LimitReached, ObjectUnknown, SealBroken, TemplateInconsistent
 from lnh_common.mechanisms import mechanism
 from lnh_common.messages.objects import GenerateKey, GenerateKeyPair, SessionKeyPair, SessionObject
-from lnh_services.hsm.caches import CachedKey
 from lnh_services.hsm.mechanisms import generate as generation
 from lnh_services.hsm.mechanisms.generate import Generated
 from lnh_services.hsm.objects import view
 from lnh_services.hsm.operations.policies import effective_policy
 from lnh_services.hsm.steps import Steps, work
+from lnh_services.hsm.uses import CachedKey
 from lnh_services.hsm.worker_core import Request, WorkerCore
 
 VERSION = 1  # it never changes
