@@ -13,14 +13,17 @@ from unittest.mock import patch
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+# The product is imported once the path has what the tests share.
+# ruff: noqa: E402
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
-import lnh_common  # noqa: E402
-from lnh_common import archives, channel, codec, errors, limits, wire  # noqa: E402
-from lnh_common.messages.hsm import AuditEntry, Guess, GuessStep  # noqa: E402
-from lnh_common.messages.session import Role  # noqa: E402
-from lnh_common.messages.store import (  # noqa: E402
+import lnh_common
+from lnh_common import archives, channel, codec, errors, limits, wire
+from lnh_common.messages.hsm import AuditEntry, Guess, GuessStep
+from lnh_common.messages.session import Role
+from lnh_common.messages.store import (
     OBJECTS,
     Change,
     Commit,
@@ -35,21 +38,21 @@ from lnh_common.messages.store import (  # noqa: E402
     Sweep,
     Switch,
 )  # fmt: skip
-from lnh_services.hsm import archives as archive_keys  # noqa: E402
-from lnh_services.hsm import credentials  # noqa: E402
-from lnh_services.hsm.argon2 import derive  # noqa: E402
-from lnh_services.hsm.audit import Trail  # noqa: E402
-from lnh_services.hsm.keys import Purpose  # noqa: E402
-from lnh_services.hsm.local_guesses import LocalGuesses  # noqa: E402
-from lnh_services.hsm.objects import KeyringKeys  # noqa: E402
-from lnh_services.hsm.records import TABLES  # noqa: E402
-from lnh_services.hsm.state import Appliance, ApplianceFile, HsmState, StateFile  # noqa: E402
-from lnh_services.hsm.tokens import Grant, Token, seal_token  # noqa: E402
-from lnh_services.hsm.verifiers import KeptPassword, Verifier  # noqa: E402
-from lnh_services.store import log, protocol  # noqa: E402
-from lnh_services.store.engine import Engine  # noqa: E402
-from lnh_services.store.history import Base, History, Removed, Standing  # noqa: E402
-from lnh_services.store.log import (  # noqa: E402
+from lnh_services.hsm import archives as archive_keys
+from lnh_services.hsm import credentials
+from lnh_services.hsm.argon2 import derive
+from lnh_services.hsm.audit import Trail
+from lnh_services.hsm.keys import Purpose
+from lnh_services.hsm.local_guesses import LocalGuesses
+from lnh_services.hsm.objects import KeyringKeys
+from lnh_services.hsm.records import TABLES
+from lnh_services.hsm.state import Appliance, ApplianceFile, HsmState, StateFile
+from lnh_services.hsm.tokens import Grant, Token, seal_token
+from lnh_services.hsm.verifiers import KeptPassword, Verifier
+from lnh_services.store import log, protocol
+from lnh_services.store.engine import Engine
+from lnh_services.store.history import Base, History, Removed, Standing
+from lnh_services.store.log import (
     ClusterId,
     Entry,
     Epoch,
@@ -61,9 +64,9 @@ from lnh_services.store.log import (  # noqa: E402
     Terms,
     Write,
 )  # fmt: skip
-from lnh_services.store.protocol import Persist  # noqa: E402
-from models import carried  # noqa: E402
-from models.carried import (  # noqa: E402
+from lnh_services.store.protocol import Persist
+from models import carried
+from models.carried import (
     ACTIVATION,
     CHANNEL_SECRET,
     CLIENT,
