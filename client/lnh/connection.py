@@ -38,8 +38,6 @@ from lnh_common.errors import (
     ClusterIdentityChanged,
     LnhError,
     MalformedMessage,
-    NoCluster,
-    NotActivated,
     Unreachable,
 )
 from lnh_common.messages import session as messages
@@ -58,7 +56,6 @@ _SEEK: Final = 0.2  # seconds between two looks whether to go back to the regist
 _TRIAL: Final = 2.0  # seconds that the registered member has to answer when it is tried
 _STATEMENT_FRESH: Final = 30.0  # seconds; a credential is sealed to a key that was current just now
 
-_FROM_ANOTHER: Final = (ChannelInvalid, NoCluster, NotActivated)  # a statement may be had from another member then
 _NOT_A_CLIENT: Final = frozenset({ClientRevoked.code, ClientUnknown.code})
 
 _monotonic = time.monotonic
@@ -120,11 +117,13 @@ class Channel:
     """
 
     def __init__(self, routes: Routes) -> None:
-        self.requests: Final = Requests(way=self._told_of_way)
+        self.requests: Final = Requests(way=self._told_of_way, members=self._told_of_members)
         self._routes: Final = routes
         self._in_a_call = False  # an exception that is not the product's leaves it so
         self._before: Line | None = None  # the line to the way before, while answers may come from it ...
         self._before_newest = 0  # ... to requests up to this
+        self._before_address = ""
+        self._heard_at = ""  # the address of the way that is listened to now
         self._trial: Line | None = None  # a line to the registered member, while it is tried
         self._trial_ends = self._seek_at = 0.0
         self._aside = False  # whether there is either
@@ -228,10 +227,13 @@ class Channel:
                 return ended
         now = _monotonic()
         if late:
+            self._heard_at = self._before_address
             for answer in answers[:late]:
                 ended += requests.receive(now, [answer.header, answer.token, answer.body])
             del answers[:late]
+            self._heard_at = self._line.way.address
             requests.behind.clear()  # it was not said by the way in use
+            requests.refused = None
         if answers:
             vigil = self._vigil
             vigil.heard, vigil.probed = now, 0.0
@@ -249,11 +251,18 @@ class Channel:
         """The way in use and its connection, as an error tells them."""
         return f"{self._line.way.address}, {self._line.standing()}"
 
+    def _told_of_members(self) -> list[str]:
+        """The addresses of the members that are known, the one first that is listened to."""
+        with self._routes.locked() as ways:
+            known = [way.address for way in ways.members]
+        return [self._heard_at, *(each for each in known if each != self._heard_at)]
+
     def _open(self, now: float) -> None:
         """A line to the way in use."""
         with self._routes.locked() as ways:
             way, self._turn = ways.current, ways.turn
         self._line = Line(way, self._routes.keys, self._routes.context, now, self._changed)
+        self._heard_at = way.address
         self._dealer, self._socket, self._vigil = self._line.dealer, self._line.socket, self._line.vigil
         self._receive_ms = int(RECEIVE_SECONDS * 1000)
 
@@ -318,6 +327,7 @@ class Channel:
         self._open(now)
         if before.dealer.connected and len(self.requests):
             self._before, self._before_newest = before, self.requests.newest
+            self._before_address = before.way.address
         else:
             before.close()
         if lost or self._before is None:
@@ -544,7 +554,8 @@ class Connection:
 
         A member that serves nobody, or offers an older key than one seen before, is left for another if there is one.
 
-        Raises ClusterIdentityChanged, or ChannelInvalid when it is not signed or older than one seen before.
+        Raises ClusterIdentityChanged, or ChannelInvalid when it is not signed or older than one seen before;
+        NotActivated, NoCluster or MemberExpelled when every member serves nobody.
         """
         end = _monotonic() + timeout
         self.owner.check()
@@ -555,13 +566,10 @@ class Connection:
                 turn = self._routes.turn
                 try:
                     welcome = codec.convert(self.call(HELLO, Empty(), max(end - _monotonic(), 0.001)), Welcome)
-                    statement = check_welcome(welcome, self.identity, self.cluster)
-                    if statement.epoch < self._epoch:
-                        raise ChannelInvalid(f"channel epoch {statement.epoch}; this client has seen {self._epoch}")
+                    statement = check_welcome(welcome, self.identity, self.cluster, self._epoch)
                     break
-                except _FROM_ANOTHER as error:
-                    # Of a refusal the channel knows already, and has gone on if it could.
-                    if self._routes.turn == turn and not (isinstance(error, ChannelInvalid) and self._leave(turn)):
+                except ChannelInvalid:
+                    if self._routes.turn == turn and not self._leave(turn):
                         raise
             if statement.epoch > self._epoch:
                 self._epoch = statement.epoch
@@ -645,10 +653,10 @@ def _greet(line: Line, up: bool) -> None:
         line.greet()
 
 
-def check_welcome(welcome: Welcome, identity: bytes, cluster: bytes) -> Statement:
-    """The statement of an answer to hello, checked against what was pinned.
+def check_welcome(welcome: Welcome, identity: bytes, cluster: bytes, epoch: int = 0) -> Statement:
+    """The statement of an answer to hello, checked against what was pinned, and the highest channel epoch seen so far.
 
-    Raises ClusterIdentityChanged, or ChannelInvalid for a signature that is not the identity's.
+    Raises ClusterIdentityChanged, or ChannelInvalid for a signature that is not the identity's, or an older epoch.
     """
     if welcome.identity != identity:
         raise ClusterIdentityChanged(
@@ -657,4 +665,6 @@ def check_welcome(welcome: Welcome, identity: bytes, cluster: bytes) -> Statemen
     statement = Statement.verify(welcome.statement, welcome.signature, identity)
     if statement.cluster != cluster:
         raise ClusterIdentityChanged(f"cluster {statement.cluster.hex()} answers; registered was {cluster.hex()}")
+    if statement.epoch < epoch:
+        raise ChannelInvalid(f"channel epoch {statement.epoch}; this client has seen {epoch}")
     return statement

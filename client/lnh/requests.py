@@ -12,6 +12,7 @@ can tell that it is the same. From there it moves
 - An unsealed answer (ERROR) is a hint too, and never the truth. Those of `RETRY_HINTS` say "try again". TokenUnknown
   and all others are tried again for `HINT_PATIENCE`; then a READ fails with TokenUnknown (which a new login cures, and
   proves nothing) or with AnswerUnproven, which tells what was heard. Only `hello` has no seal, and believes.
+  That a member serves nobody (`UNSERVED`) ends nothing before every member that is known has said such a thing.
 - Silence makes a request due again, after longer and longer waits: a message dies with the TCP
   connection it was on, and nobody tells.
 - At its deadline, or at a hint that says trying again is no use, a READ fails with what was heard
@@ -49,10 +50,10 @@ from typing import Any, Final, NamedTuple, TypeGuard
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from lnh.unserved import UNSERVED, unproven, unserved
 from lnh_common import bundles, channel, codec, limits, wire
 from lnh_common.channel import Envelope, SessionKeys, Statement
 from lnh_common.errors import (
-    AnswerUnproven,
     Busy,
     ChannelInvalid,
     ClockSkew,
@@ -61,8 +62,6 @@ from lnh_common.errors import (
     MalformedMessage,
     MemberBehind,
     MemberReadOnly,
-    NoCluster,
-    NotActivated,
     OutcomeUnknown,
     TokenExpired,
     TokenUnknown,
@@ -73,7 +72,7 @@ from lnh_common.messages.base import Behind, Effect, Message, Operation, Seal
 from lnh_common.messages.objects import TOGETHER, USES, Outcomes
 from lnh_common.wire import Frames, Header, Kind
 
-SERVES_NOBODY: Final = (Unreachable, NotActivated, NoCluster)  # hints after which another member is asked
+SERVES_NOBODY: Final[tuple[type[LnhError], ...]] = (Unreachable, *UNSERVED)  # hints after which another member is asked
 RETRY_HINTS: Final = (Busy, Unreachable, UnsupportedVersion, DeadlineExceeded)
 
 _SESSION_OVER: Final = (TokenUnknown, TokenExpired)
@@ -137,6 +136,7 @@ class Request:
         last_sent: when that was last.
         undone: names the sealed answers that each say of one try that it did nothing.
         behind: what the last member said that was behind, or damaged.
+        said: what each member said last that serves nobody, by its address.
         wants_current: a listing through a member that is behind is no answer.
         done: whether `fields` or `error` is there.
     """
@@ -163,6 +163,7 @@ class Request:
         "left",
         "operation",
         "refused_since",
+        "said",
         "seconds",
         "tag",
         "tries",
@@ -192,6 +193,7 @@ class Request:
         self.due = 0.0
         self.hint: LnhError | None = None
         self.behind: LnhError | None = None
+        self.said: dict[str, LnhError] = {}
         self.wants_current = False
         self.done = False
         self.fields: dict[str, Any] | None = None
@@ -226,6 +228,7 @@ class Requests:
     Args:
         generator: jitter for repeats; a seeded one makes a test repeatable.
         way: tells where requests are sent now and how that way is, for an error to say.
+        members: tells the addresses of all members that are known, the one first that is listened to.
 
     Attributes:
         earliest: no later than the next moment at which `turn` does something.
@@ -233,8 +236,14 @@ class Requests:
         behind: the requests that were told that whoever is asked is behind, likewise.
     """
 
-    def __init__(self, generator: random.Random | None = None, way: Callable[[], str] = lambda: "the member") -> None:
+    def __init__(
+        self,
+        generator: random.Random | None = None,
+        way: Callable[[], str] = lambda: "the member",
+        members: Callable[[], Sequence[str]] = lambda: ("the member",),
+    ) -> None:
         self._way: Final = way
+        self._members: Final = members
         self._heard: float | None = None  # when anything last came
         self.connection = os.urandom(16)
         self._generator = generator or random.Random()  # noqa: S311  (jitter is no secret)
@@ -447,7 +456,7 @@ class Requests:
         if isinstance(answer, LnhError):
             if request.is_write and request.open_tries > 1 and _may_deny(answer):
                 request.hint = answer
-                answer = _outcome_unknown(request, self._story(now, request))
+                answer = _outcome_unknown(now, request, self._story(now, request))
             return self._end(request, error=answer)
         if request.uses:
             return self._carried(now, request, codec.convert(answer, Outcomes).outcomes)
@@ -481,16 +490,22 @@ class Requests:
         if isinstance(hint, RETRY_HINTS):
             self._disturbed(now, request, hint)
             return []
-        if request.keys is None:
+        others: Sequence[str] = ()
+        if isinstance(hint, UNSERVED):
+            who, *others = self._members()
+            request.said[who] = hint
+        is_last = request.said.keys() >= set(others)
+        if request.keys is None and is_last:
             request.hint = hint
             return self._give_up(now, request)
+        if request.keys is None:
+            self._disturbed(now, request, hint)
+            return []
         # A member may not have heard of a new channel epoch yet, or somebody lies; for long it does not stay so.
         request.refused_since = request.refused_since or now
         if type(hint) is not TokenUnknown:
-            hint = AnswerUnproven(
-                f"nothing sealed came back; heard {type(hint).__name__}: {hint}", {"heard": hint.code}
-            )
-        if now - request.refused_since > HINT_PATIENCE:
+            hint = unproven(hint, request.said)
+        if is_last and now - request.refused_since > HINT_PATIENCE:
             request.hint = hint
             return self._give_up(now, request)
         self._disturbed(now, request, hint)
@@ -567,8 +582,11 @@ class Requests:
 
     def move(self, now: float) -> None:
         """They go another way: everything under way is due, and what was heard from the one before counts no more."""
+        who, *_ = self._members()
         for request in self._pending.values():
-            request.hints, request.refused_since = 0, 0.0
+            request.hints = 0
+            if who not in request.said:
+                request.refused_since = 0.0
         self.resend(now)
 
     def unreachable(self, why: Unreachable) -> None:
@@ -600,7 +618,9 @@ class Requests:
             never = Unreachable(f"{request.operation}: never sent within {request.seconds:g} s to {self._way()}")
             return self._end(request, error=told.hint or never)
         if request.is_write and request.open_tries > 0:
-            return self._end(request, error=_outcome_unknown(request, self._story(now, request)))
+            return self._end(request, error=_outcome_unknown(now, request, self._story(now, request)))
+        if told.hint is not None and told.said:
+            told.hint = unserved(told.hint, told.said, is_sealed=told.keys is not None)
         error = told.behind or told.hint
         if error is None:
             waited = f"{request.operation}: no answer within {request.seconds:g} s; {self._story(now, told)}"
@@ -661,7 +681,8 @@ def _may_deny(answer: LnhError) -> bool:
     return (answer.of_state or isinstance(answer, _SESSION_OVER)) and not answer.is_final
 
 
-def _outcome_unknown(request: Request, story: str) -> OutcomeUnknown:
+def _outcome_unknown(now: float, request: Request, story: str) -> OutcomeUnknown:
     known = f"last heard of it: {request.hint}" if request.hint is not None else story
-    said = f"{request.operation}: sent, but no proven answer within {request.seconds:g} s; {known}"
+    waited = request.seconds - max(request.deadline - now, 0.0)
+    said = f"{request.operation}: sent, but no proven answer within {waited:.3g} s; {known}"
     return OutcomeUnknown(said, {"tries": request.tries})

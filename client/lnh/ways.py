@@ -146,6 +146,11 @@ class Ways:
         """All but the registered member."""
         return tuple(standing.way for standing in self._standings if standing is not self._first)
 
+    @property
+    def members(self) -> tuple[Way, ...]:
+        """The ways to all that are listed, as far as that is known, and the one in use."""
+        return tuple(each.way for each in self._standings if each.listed or each is self._used)
+
     def patience(self, now: float) -> int:
         """How many times its bounds the way in use has: more when it was lost lately."""
         if now - self._used_since >= STEADY:

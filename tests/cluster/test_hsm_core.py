@@ -135,10 +135,10 @@ def with_cluster(made: Member) -> console.CreatedCluster:
 def test_an_appliance_becomes_a_cluster_and_is_the_same_after_a_restart(alone: Member) -> None:
     alone.start("hsm")
     alone.start("store")
-    with pytest.raises(NotActivated):
+    with pytest.raises(NoCluster, match="not initialised"):
         alone.attach()
     initialised(alone)
-    with pytest.raises(NoCluster):
+    with pytest.raises(NoCluster, match="it is in none"):
         alone.attach()
     alone.ask(console.PACKAGE_INSTALL, console.InstallPackage(so_password=SO, name="cluster"))
     created = alone.ask(console.CLUSTER_CREATE, console.CreateCluster(so_password=SO, label="prod", po_password=PO))

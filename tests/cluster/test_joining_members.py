@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -19,6 +20,7 @@ import pytest
 import lnh_common
 from commands import Forked
 from lnh.cli.local import StepFailed
+from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.bus.sync import Caller
 from lnh_common.errors import LnhError, NoCluster, PermissionDenied, Unreachable
@@ -202,6 +204,14 @@ def listed(one: Appliance) -> dict[str, dict[str, Any]]:
     return {each["name"]: each for each in json.loads(one.admin("member", "list", "--json"))}
 
 
+def told_at_once(one: Appliance) -> str:
+    """What an administrator hears of a member that serves nobody, well within what is waited for an answer."""
+    began = time.monotonic()
+    refusal = one.admin("member", "list", fails=True)
+    assert time.monotonic() - began < limits.DEADLINE
+    return refusal
+
+
 def until_listed(one: Appliance, condition: Callable[[dict[str, dict[str, Any]]], bool], what: str) -> None:
     wait_until(lambda: condition(listed(one)), what, within=30, every=0.2)
 
@@ -243,6 +253,7 @@ def test_a_member_joins_is_promoted_leaves_and_joins_again(place: Place) -> None
     assert a.wiped()
     with pytest.raises(NoCluster):
         a.secrets()
+    assert "serves no cluster: it is in none" in told_at_once(a)
     wait_until(lambda: not a.store.cluster, "the store was erased")
     assert set(listed(b)) == {"b"}
 
@@ -257,6 +268,7 @@ def test_a_member_joins_is_promoted_leaves_and_joins_again(place: Place) -> None
     b.admin("member", "remove", "a", "--yes")
     wait_until(a.wiped, "the removed member's HSM wiped it")
     assert "removed" in a.cluster().expelled
+    assert "was removed from its cluster" in told_at_once(a)
     assert "Erase" in a.lnh("cluster", "leave", fails=True)
     a.lnh("cluster", "leave", "--fingerprint", place.fingerprint, "--yes")
     assert a.cluster().expelled == ""

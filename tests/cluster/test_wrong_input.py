@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ from lnh import admin
 from lnh.cli.command import Output
 from lnh.cli.main import tree
 from lnh.cli.options import AdminOptions, ClusterOptions, ConsoleOptions, KeyringOptions, ObjectOptions, PoOptions
+from lnh.cli.terminal import REFUSED
 from lnh.console import Console
+from lnh_common import limits
 from processes import Processes, RunningMember
 
 PASSWORDS = {role: f"password of {role}" for role in ("ADMIN", "PO", "SO", "KRSO", "KRCO", "CO", "NEW", "DOMAIN")}
 KEYRINGS = ("payments", "many")
+ACTIVATION = b"activation secret"
 APP = tree()
 TOP: Any = typer.main.get_group(APP)
 
@@ -89,7 +93,7 @@ def build(processes: Processes, root: Path) -> Place:
     place = Place(root, member)
     with Console(root / "A") as console:
         console.init_appliance("admin", PASSWORDS["ADMIN"])
-        console.init_hsm("A", PASSWORDS["SO"], b"activation secret")
+        console.init_hsm("A", PASSWORDS["SO"], ACTIVATION)
         console.install_package("cluster", PASSWORDS["SO"])
         created = console.create_cluster("prod", PASSWORDS["SO"], PASSWORDS["PO"])
     address = f"127.0.0.1:{member.settings.base_port}"
@@ -229,3 +233,23 @@ def test_without_a_terminal_a_question_says_how_to_answer_it(place: Place) -> No
         "refused: there is no terminal to ask on: Delete keyring 'payments' and every object in it?",
         "try: --yes answers yes",
     ]
+
+
+def test_a_sealed_member_is_told_of_at_once_with_what_to_do_and_serves_when_it_is_activated(place: Place) -> None:
+    everybody = (("keyring", "list"), ("key", "list", "-k", "payments"), ("user", "list"), ("keyring", "show", "many"))
+    with Console(place.member.directory.root) as console:
+        console.deactivate(ACTIVATION)
+        try:
+            for words in everybody:
+                began = time.monotonic()
+                done = place.run(*words)
+                assert time.monotonic() - began < limits.DEADLINE / 2
+                assert (done.exit_code, "this member is sealed" in done.output) == (REFUSED, True), done.output
+                assert "lnh hsm activate" in done.output
+        finally:
+            console.activate(ACTIVATION)
+    began = time.monotonic()
+    for words in everybody:  # the first while workers start, which is waited for
+        done = place.run(*words)
+        assert done.exit_code == 0, done.output
+    assert time.monotonic() - began < limits.DEADLINE

@@ -18,7 +18,7 @@ from lnh_common import bundles, channel, codec, wire
 from lnh_common.bundles import Bundle
 from lnh_common.bus import curve, zap
 from lnh_common.channel import SessionKeys, Statement
-from lnh_common.errors import LnhError, NoCluster, NotActivated, UnknownOperation, Unreachable
+from lnh_common.errors import LnhError, MemberExpelled, NoCluster, NotActivated, UnknownOperation, Unreachable
 from lnh_common.messages.session import HELLO, PROBE, WAYS
 from lnh_common.wire import Header, Kind
 from processes import free_base_port
@@ -123,7 +123,7 @@ class Member:
             answer = self.serve(header)
         if answer is None:
             return None
-        if isinstance(answer, (NoCluster, NotActivated, Unreachable)):
+        if isinstance(answer, (MemberExpelled, NoCluster, NotActivated, Unreachable)):
             return wire.error_frames(header, answer)
         if header.operation == HELLO.name:
             public = channel.channel_public_bytes(SEED)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lnh_common.bundles import is_forwarded
-from lnh_common.errors import Busy, DeadlineExceeded, Unreachable
+from lnh_common.errors import Busy, DeadlineExceeded, NotActivated, Unreachable
 from lnh_services.balancer.routing import (
     FORWARD_ABOVE,
     FORWARD_SMALL_ABOVE,
@@ -28,6 +28,7 @@ from lnh_services.balancer.throttle import Throttle
 BOUNDS = Bounds(requests=12, requests_per_client=5, bytes=400)
 OPERATIONS = ["key.sign", "object.generate-pair", "key.sign-many", "session.login"]
 PEER = b"peer"
+SEALED = NotActivated("sealed")
 
 
 class Accounts(RuleBasedStateMachine):
@@ -168,6 +169,12 @@ class Accounts(RuleBasedStateMachine):
     def change_group(self, data: st.DataObject, tier: int) -> None:
         self.router.places[data.draw(st.sampled_from(self.far))].tier = tier
 
+    @rule(ago=st.floats(0, 3))
+    def seal(self, ago: float) -> None:
+        before = list(self.router.waiting)
+        self.router.unserved(self.now - ago, SEALED)
+        assert list(self.router.waiting) == [request for request in before if request.begun >= self.now - ago]
+
     @rule(seconds=st.floats(0, 3))
     def wait(self, seconds: float) -> None:
         self.now += seconds
@@ -178,6 +185,8 @@ class Accounts(RuleBasedStateMachine):
             elif request.open:
                 assert isinstance(error, Busy)
                 assert request.writes
+            elif error is SEALED:
+                assert request.place is None
             else:
                 assert isinstance(error, Unreachable)
                 assert request.patience <= self.now or request.moves > MOVES or request.foreign

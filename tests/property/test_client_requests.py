@@ -24,7 +24,9 @@ from lnh_common.errors import (
     DeadlineExceeded,
     LnhError,
     MalformedMessage,
+    MemberExpelled,
     MemberReadOnly,
+    NoCluster,
     NotActivated,
     NotPossible,
     ObjectUnknown,
@@ -517,6 +519,48 @@ def test_hello_has_no_seal_and_is_believed() -> None:
     assert requests.receive(0.1, hint(request, NotActivated("not yet"))) == [request]
     with pytest.raises(NotActivated):
         request.result()
+
+
+WAYS = ("a:1", "b:1", "c:1")
+WORDS = st.sampled_from([NotActivated("sealed"), NoCluster("left"), MemberExpelled("removed"), Unreachable("starts")])
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(WAYS), st.floats(0.001, 1.0), WORDS), max_size=60),
+    st.sampled_from([SHOW, DESTROY, HELLO]),
+)
+def test_that_members_serve_nobody_ends_nothing_before_each_said_so_and_a_write_is_never_denied(
+    heard: list[tuple[str, float, LnhError]], operation: Any
+) -> None:
+    here, now = WAYS[0], 0.0
+    requests = Requests(random.Random(1), members=lambda: [here, *(way for way in WAYS if way != here)])
+    seal = None if operation is HELLO else KEYS
+    fields = {} if operation is HELLO else {"handle": HANDLE}
+    request = requests.submit(now, 1.7e9, operation, fields, TIMEOUT, token=b"token", seal=seal)
+    said: dict[str, LnhError] = {}
+    for way, later, error in heard:
+        now += later
+        if now >= TIMEOUT or request.done:
+            break
+        if way != here:
+            here = way
+            requests.move(now)
+        requests.sent(now, request)
+        if not isinstance(error, Unreachable):
+            said[way] = error
+        if requests.receive(now, hint(request, error)):
+            assert said.keys() == set(WAYS), "one that said nothing may serve"
+    if request.done:
+        assert set(WAYS) <= {way for way in WAYS if way in str(request.error)} or operation is DESTROY
+    else:
+        requests.turn(TIMEOUT)
+    assert request.done
+    if operation is DESTROY and heard:
+        assert isinstance(request.error, OutcomeUnknown)
+    elif operation is SHOW and said:
+        assert isinstance(request.error, AnswerUnproven)
+    elif said:
+        assert type(request.error) in {type(each) for each in said.values()}
 
 
 def test_read_only_is_told_for_a_write_tried_once_and_outcome_unknown_after_an_earlier_try() -> None:

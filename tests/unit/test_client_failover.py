@@ -16,9 +16,11 @@ from lnh import ways
 from lnh.connection import Channel, Connection
 from lnh.ways import Way
 from lnh_common.errors import (
+    AnswerUnproven,
     ChannelInvalid,
     LnhError,
     MemberBehind,
+    MemberExpelled,
     MemberReadOnly,
     NoCluster,
     NotActivated,
@@ -116,7 +118,10 @@ def test_a_slow_operation_is_asked_once(running: ExitStack, monkeypatch: pytest.
     assert not b.asked
 
 
-@pytest.mark.parametrize("refusal", [NoCluster("expelled"), NotActivated("no secret"), Unreachable("stopping")])
+UNSERVED = [NoCluster("left"), NotActivated("no secret"), MemberExpelled("removed")]
+
+
+@pytest.mark.parametrize("refusal", [*UNSERVED, Unreachable("stopping")])
 def test_a_member_that_serves_nobody_is_left(running: ExitStack, refusal: LnhError) -> None:
     a = running.enter_context(Member(serve=lambda _: refusal))
     b = running.enter_context(Member(serve=by("b")))
@@ -129,6 +134,71 @@ def test_a_statement_is_had_from_another_member_when_one_serves_nobody(running: 
     b = running.enter_context(Member(epoch=3))
     connection = running.enter_context(connected(a, b))
     assert connection.statement(WITHIN).epoch == 3
+
+
+def of(*refusals: LnhError, running: ExitStack) -> list[Member]:
+    return [running.enter_context(Member(serve=lambda _, each=each: each)) for each in refusals]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_where_every_member_serves_nobody_its_client_hears_soon_what_each_is(running: ExitStack, count: int) -> None:
+    members = of(*UNSERVED[:count], running=running)
+    connection = running.enter_context(connected(*members))
+    began = time.monotonic()
+    with pytest.raises(AnswerUnproven) as caught:
+        show(connection)
+    with pytest.raises(tuple(type(each) for each in UNSERVED[:count])) as asked_for_statement:
+        connection.statement(WITHIN)
+    assert time.monotonic() - began < WITHIN / 2
+    for member, refusal in zip(members, UNSERVED, strict=False):
+        assert f"heard {type(refusal).__name__}: {refusal} ({member.way.address})" in str(caught.value)
+        assert f"{member.way.address}: {refusal}" in str(asked_for_statement.value)
+    advice = str(caught.value.detail["advice"])
+    assert advice.startswith("if that is true, use another member")
+    assert ("lnh hsm activate" in advice) is (count > 1)
+    assert ("lnh cluster join" in advice) is (count > 2)
+
+
+def test_members_that_are_the_same_are_told_of_together(running: ExitStack) -> None:
+    a, b = of(NotActivated("sealed"), NotActivated("sealed"), running=running)
+    connection = running.enter_context(connected(a, b))
+    with pytest.raises(NotActivated) as caught:
+        connection.statement(WITHIN)
+    assert str(caught.value) == f"{a.way.address}, {b.way.address}: sealed"
+    assert caught.value.detail["advice"] == NotActivated.advice
+
+
+@pytest.mark.parametrize("ask", [show, lambda connection: connection.statement(WITHIN).epoch])
+def test_a_member_that_comes_back_is_waited_for_though_the_others_serve_nobody(
+    running: ExitStack, ask: Callable[[Connection], object]
+) -> None:
+    a, b = of(NotActivated("sealed"), NoCluster("left"), running=running)
+    c = running.enter_context(Member(serve=by("c")))
+    c.end()
+    connection = running.enter_context(connected(a, b, c))
+    back = threading.Timer(2.5, lambda: running.enter_context(Member(serve=by("c"), keys=c.keys, port=c.port)))
+    back.start()
+    try:
+        assert ask(connection) in {"c", 1}
+    finally:
+        back.join()
+
+
+def test_at_the_deadline_it_is_told_what_each_member_was(running: ExitStack) -> None:
+    (a,) = of(NotActivated("sealed"), running=running)
+    b = running.enter_context(Member())
+    b.end()
+    connection = running.enter_context(connected(a, b))
+    with pytest.raises(AnswerUnproven, match=f"sealed .{a.way.address}."):
+        show(connection, 2.0)
+    with pytest.raises(NotActivated, match=f"{a.way.address}: sealed"):
+        connection.statement(2.0)
+
+
+def test_a_write_that_nobody_serves_has_no_known_outcome_since_anybody_could_say_so(running: ExitStack) -> None:
+    connection = running.enter_context(connected(*of(*UNSERVED, running=running)))
+    with pytest.raises(OutcomeUnknown, match="no secret"):
+        connection.call(DESTROY, {"handle": b"h" * 16}, WITHIN, token=b"token", seal=KEYS)
 
 
 def test_an_older_channel_epoch_is_refused_and_a_newer_one_had_elsewhere(running: ExitStack) -> None:

@@ -196,6 +196,8 @@ class Depart(Message):
 INVITE: Final = operation("core.invite", Empty, Invited, effect=Effect.WRITE)
 ADMIT: Final = operation("hsm.admit", Admit, Admitted, effect=Effect.WRITE)
 DEPART: Final = operation("hsm.depart", Depart, Empty, effect=Effect.WRITE)
+# Answered where this HSM's workers serve, or are about to; else refused, with what stands in the way.
+SERVES: Final = operation("hsm.serves", Empty, Empty)
 
 
 class GuessStep(str, enum.Enum):

@@ -48,6 +48,7 @@ from lnh_common.errors import Busy, DeadlineExceeded, LnhError, Unreachable
 from lnh_common.messages import objects, session
 from lnh_common.messages.base import OPERATIONS, Effect
 from lnh_services.balancer.budgets import BUDGETS, Peer, Share
+from lnh_services.balancer.standing import NO_WORKER
 
 Frames = list[bytes]
 Tag = bytes
@@ -278,6 +279,7 @@ class Router:
 
     Attributes:
         forwards: whether this member may have work done elsewhere; False until it is told so.
+        no_worker: what is said of why no own place is up, to what has waited for one in vain.
     """
 
     def __init__(self, places: list[Place], bounds: Bounds | None = None) -> None:
@@ -286,6 +288,7 @@ class Router:
         self.waiting: deque[Request] = deque()
         self.clients: dict[bytes, int] = {}  # requests of each connection that has any
         self.forwards = False
+        self.no_worker = NO_WORKER
         self.requests = 0
         self.bytes = 0
         self.settled = 0
@@ -421,7 +424,7 @@ class Router:
         if foreign:
             if not self.own_up():
                 self.refused += 1
-                raise Unreachable("no worker of this member is running")
+                raise Unreachable(NO_WORKER)
             self.taken += 1
             stays = True
         self._last_tag += 1
@@ -537,7 +540,7 @@ class Router:
                 if request.deadline <= now:
                     given_up.append((request, DeadlineExceeded(f"no worker took it for {now - request.begun:.1f} s")))
                 elif request.patience <= now:
-                    given_up.append((request, Unreachable("no worker of this member is running")))
+                    given_up.append((request, Unreachable(self.no_worker)))
                 else:
                     still.append(request)
             self.waiting = still
@@ -555,6 +558,15 @@ class Router:
             self._forget(request)
         self.expired += len(given_up)
         return given_up
+
+    def unserved(self, asked_at: float, why: LnhError) -> None:
+        """Take in why no own place is up, and why to wait for one is no use: what waits is given up with these words.
+
+        Args:
+            asked_at: when that was asked; of what came later it says nothing.
+        """
+        self._given_up += [(request, why) for request in self.waiting if request.begun < asked_at]
+        self.waiting = deque(request for request in self.waiting if request.begun >= asked_at)
 
     # --- choosing
 
@@ -615,7 +627,7 @@ class Router:
             if not request.foreign:
                 self.waiting.append(request)
             else:
-                self._given_up.append((request, Unreachable("no worker of this member is running")))
+                self._given_up.append((request, Unreachable(NO_WORKER)))
             return
         at = self.places[chosen]
         if not at.work:

@@ -5,6 +5,7 @@
                                    (what a class of peers may use up: `budgets.py`, and `bus/connections.py`)
     backs   DEALER, ipc, a worker  bundles of requests, and of answers back: docs/formats/balancer-worker.md
     store   DEALER, ipc            the registered clients' keys (`follower.py`)
+    hsm     DEALER, ipc            why no worker is up (`standing.py`)
     status  ROUTER, ipc            `balancer.status`
     peers                          the other members' balancers (`peers.py`)
 
@@ -35,6 +36,7 @@ from lnh_common.messages import balancer
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import HELLO
 from lnh_common.rate import Rate
+from lnh_services.balancer import standing
 from lnh_services.balancer.budgets import BUDGETS, Peer
 from lnh_services.balancer.clients import REGISTERED_ONLY, Clients
 from lnh_services.balancer.follower import Follower
@@ -99,6 +101,11 @@ class Balancer:
         self._outboxes: Final = [Bundle() for _ in self._workers]
         self._answers: Final[dict[bytes, Bundle]] = {}  # to be sent, by client
         self._follower: Final = Follower(self._context, directory.store_for_services, self._clients.follow())
+        self._hsm: Final = Follower(
+            self._context,
+            directory.hsm_for_services,
+            standing.follow(lambda: bool(self._router.waiting), self._unserved),
+        )
         self._peers: Final = Peers(
             self._context,
             self._poller,
@@ -111,9 +118,9 @@ class Balancer:
             self._answered,
         )
         self._idle_ms = _TICK_IDLE_MS
-        store = self._follower.dealer
+        store, hsm = self._follower.dealer, self._hsm.dealer
         self._quiet.add(self._zap, self._door, self._status, self._callers.monitor, self._visitors.monitor)
-        self._quiet.add(store.socket, store.monitor)
+        self._quiet.add(store.socket, store.monitor, hsm.socket, hsm.monitor)
         self._quiet.add(*(worker.monitor for worker in self._workers))
         for source in (self._front, *self._backs, self._quiet.descriptor):
             self._poller.register(source, zmq.POLLIN)
@@ -208,12 +215,12 @@ class Balancer:
                 worker.watch()
         if self._zap in ready:
             self._authenticate()
-        store = self._follower.dealer
-        if store.monitor in ready:
-            store.watch()
-            self._follower.tick(time.monotonic())
-        if store.socket in ready:
-            self._follower.receive(time.monotonic())
+        for follower in (self._follower, self._hsm):
+            if follower.dealer.monitor in ready:
+                follower.dealer.watch()
+                follower.tick(time.monotonic())
+            if follower.dealer.socket in ready:
+                follower.receive(time.monotonic())
         for connections in (self._callers, self._visitors):
             if connections.monitor in ready:
                 connections.watch()
@@ -537,6 +544,12 @@ class Balancer:
             if request.place is not None and request.tag in self._router.places[request.place].outstanding:
                 self._dispatch(request)
 
+    def _unserved(self, why: LnhError) -> None:
+        if isinstance(why, standing.LASTING):
+            self._router.unserved(self._hsm.asked_at, why)
+        else:
+            self._router.no_worker = str(why)
+
     # --- what is rare
 
     def _authenticate(self) -> None:
@@ -580,6 +593,7 @@ class Balancer:
             self._rates.append((now, self._served, self._router.refused))
             self._ping()
         self._follower.tick(now)
+        self._hsm.tick(now)
         until = self._peers.tick(now)
         self._look_at_connections(now)
         if self._rests and self._visits.has(now):
@@ -659,7 +673,7 @@ class Balancer:
         self._callers.close()
         self._visitors.close()
         self._peers.close()
-        for dealer in (self._follower.dealer, *self._workers):
+        for dealer in (self._follower.dealer, self._hsm.dealer, *self._workers):
             dealer.close()
         for socket in (self._front, self._door, self._status, self._zap):
             socket.close()

@@ -20,7 +20,7 @@ from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.bus.client import Client
 from lnh_common.bus.server import Call, Server
-from lnh_common.errors import AuditFailed, ConfigurationInvalid, LnhError, NoCluster, NotActivated
+from lnh_common.errors import AuditFailed, ConfigurationInvalid, LnhError, NotActivated, Unreachable
 from lnh_common.events import Log
 from lnh_common.messages import backup
 from lnh_common.messages import console as messages
@@ -37,6 +37,7 @@ from lnh_common.messages.hsm import (
     GUESSES_TOLD,
     INVITE,
     SEEN,
+    SERVES,
     Admit,
     Admitted,
     AllGuessed,
@@ -55,6 +56,7 @@ from lnh_common.messages.hsm import (
 )
 from lnh_services import durable
 from lnh_services.configuration import Settings
+from lnh_services.hsm import rules
 from lnh_services.hsm.archiving import Archiving
 from lnh_services.hsm.audit import Trail
 from lnh_services.hsm.channel_epochs import offered
@@ -68,7 +70,7 @@ from lnh_services.hsm.local_guesses import LocalGuesses
 from lnh_services.hsm.partitions import PartitionFiles
 from lnh_services.hsm.refounding import Refounding
 from lnh_services.hsm.restoring import Restoring
-from lnh_services.hsm.state import ApplianceFile, Phase, StateFile
+from lnh_services.hsm.state import ApplianceFile, StateFile
 from lnh_services.hsm.vault import Vault
 from lnh_services.paths import MemberDirectory
 from lnh_services.serving import Member
@@ -146,6 +148,7 @@ class Core:
         self._console.take_on(refounding.performers())
         self._guesses: Final = LocalGuesses(self._directory.data("hsm") / GUESSES_FILE)
         self._signed_at = 0.0
+        self._activating = bool(self._settings.activation.file) and self._vault.situation.initialised
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then end children, sign the trail and forget."""
@@ -207,6 +210,7 @@ class Core:
         services.serve(backup.RESTORE_ROWS, self._on_restore_rows)
         services.serve(backup.FINISH_RESTORE, self._on_finish_restore)
         services.serve(backup.ABANDON_RESTORE, self._on_abandon_restore)
+        services.serve(SERVES, self._on_serves)
         services.serve(ADMIT, self._on_admit)
         services.serve(DEPART, self._on_depart)
         return [console, core, services]
@@ -214,12 +218,10 @@ class Core:
     # --- workers
 
     async def _on_attach(self, call: Call, request: AttachWorker) -> WorkerSecrets:
-        state = self._vault.state
-        if state is None:
-            raise NotActivated("the HSM is not activated")
-        cluster = state.cluster
-        if cluster is None or cluster.phase is not Phase.CREATED:
-            raise NoCluster("this member has no cluster")
+        if refusal := rules.serving(self._vault.situation):
+            raise refusal
+        cluster = self._vault.opened.cluster
+        assert cluster is not None, "an HSM that serves has a cluster"
         return WorkerSecrets(
             cluster=cluster.id,
             label=cluster.label,
@@ -230,6 +232,14 @@ class Core:
             channel=offered(cluster.channel, int(time.time())),
             smk=cluster.smk,
         )
+
+    async def _on_serves(self, call: Call, request: Empty) -> Empty:
+        refusal = rules.serving(self._vault.situation)
+        if isinstance(refusal, NotActivated) and self._activating:
+            raise Unreachable("this member is starting: its HSM is being activated")
+        if refusal:
+            raise refusal
+        return Empty()
 
     async def _on_audit(self, call: Call, request: Audit) -> Audited:
         index = self._trail.append(request.entries, _now_ms())
@@ -323,7 +333,7 @@ class Core:
     async def _activate_from_file(self) -> None:
         """Activate at start when the settings name a file; what goes wrong is said, and a hand can still do it."""
         name = self._settings.activation.file
-        if not name or not self._vault.situation.initialised:
+        if not self._activating:
             return
         try:
             activation = read_activation(self._directory, name)
@@ -332,6 +342,8 @@ class Core:
         except LnhError as error:
             _log.failure("not activated from file", file=name, problem=str(error))
             return
+        finally:
+            self._activating = False
         with contextlib.suppress(LnhError):  # the store may not be there yet; there will be another round
             await self._rotate_when_due()
 

@@ -160,6 +160,30 @@ def _was_expelled(now: Situation) -> LnhError | None:
     return AlreadyDone("this member was expelled from no cluster: there is nothing to erase")
 
 
+def serving(now: Situation) -> LnhError | None:
+    """Why this HSM's workers can serve nobody until somebody acts; None where they serve, or may begin to.
+
+    Returns: NotActivated, MemberExpelled, or NoCluster, each with what the member is.
+    """
+    if not now.initialised:
+        return NoCluster("this member serves no cluster: its HSM is not initialised")
+    if now.state is None:
+        return NotActivated("this member is sealed: its HSM is not activated")
+    cluster = now.state.cluster
+    if cluster is not None and cluster.phase is Phase.CREATED:
+        return None
+    if now.state.expelled:
+        return MemberExpelled("this member was removed from its cluster")
+    return NoCluster(f"this member serves no cluster: {_BELONGS[cluster.phase] if cluster else 'it is in none'}")
+
+
+_BELONGS: Final = {
+    Phase.CREATING: "one was begun here and not finished",
+    Phase.JOINING: "it joins one and has not finished",
+    Phase.SUSPENDED: "it was told that it is in none any more",
+    Phase.LEAVING: "it leaves the one it was in",
+}
+
 _ACTIVE: Final = (_hsm_initialised, _activated)
 
 NEEDS: Final[dict[str, tuple[Need, ...]]] = {

@@ -30,6 +30,7 @@ from lnh_common.errors import (
     DeadlineExceeded,
     LnhError,
     MalformedMessage,
+    MemberExpelled,
     MemberReadOnly,
     NoCluster,
     NotActivated,
@@ -541,7 +542,7 @@ class Worker:
         question = hsm.AttachWorker(number=self.number, worker=self.core.worker)
         try:
             secrets = yield Ask(Peer.CORE, hsm.ATTACH, question)
-        except (NotActivated, NoCluster):
+        except (NotActivated, NoCluster, MemberExpelled):
             return
         assert isinstance(secrets, hsm.WorkerSecrets), "the loop decodes an answer as the operation's reply type"
         self.core.take_secrets(secrets)
