@@ -112,7 +112,9 @@ def _replay(item: pytest.Item) -> str:
 
 def tell(terminal: pytest.TerminalReporter) -> None:
     """Say of each test that failed how it is replayed, and where its members' logs are."""
-    failed = [each for kind in ("failed", "error") for each in terminal.getreports(kind) if each.user_properties]
+    reports = [each for kind in ("failed", "error") for each in terminal.getreports(kind)]
+    # A module that cannot be imported is reported too, but is no test.
+    failed = [each for each in reports if isinstance(each, pytest.TestReport) and each.user_properties]
     if failed:
         terminal.section("to replay (docs/contributing.md)")
     for each in failed:

@@ -12,7 +12,6 @@ import enum
 import functools
 import inspect
 import math
-import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -80,7 +79,7 @@ def checks(function: F) -> F:
     @functools.wraps(function)
     def call(*arguments: Any, **others: Any) -> Any:
         if not found:  # when it is first called: what an annotation names may be imported late
-            found.update((each.name, _check(function, each)) for each in parameters)
+            found.update(_checks_of(function, parameters))
         for name, value in zip(named, arguments, strict=False):
             check = found[name]
             if check is not None and not check.fits(value):
@@ -119,14 +118,17 @@ def is_timeout(value: object) -> bool:
     return math.isfinite(value) and 0 < value <= limits.MAX_DEADLINE_MS / 1000
 
 
-def _check(function: Callable[..., Any], parameter: inspect.Parameter) -> Check | None:
-    if parameter.annotation is inspect.Parameter.empty or parameter.name == "self":
-        return None
-    annotation: Any = parameter.annotation
-    if isinstance(annotation, str):
-        annotation = eval(annotation, vars(sys.modules[function.__module__]))  # noqa: S307  (our own words)
+def _checks_of(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> dict[str, Check | None]:
+    written = {each.name: each.annotation for each in parameters if each.annotation is not inspect.Parameter.empty}
+    # Not of the function itself: what its result is called may be imported for type checkers only.
+    annotated = types.SimpleNamespace(__annotations__=written)
+    hints = typing.get_type_hints(annotated, function.__globals__)
+    return {each.name: _check(each.name, hints[each.name]) if each.name in hints else None for each in parameters}
+
+
+def _check(name: str, annotation: Any) -> Check | None:
     check = check_of(annotation)
-    if parameter.name != "timeout":
+    if name != "timeout":
         return check
     may_be_none = type(None) in typing.get_args(annotation)
     wanted = f"seconds, more than 0 and at most {limits.MAX_DEADLINE_MS // 1000},"

@@ -74,6 +74,18 @@ def test_a_failure_is_replayed_by_what_it_prints_and_leaves_its_members_logs(tmp
     assert not any(path.exists() for path in logs)
 
 
+def test_a_module_that_cannot_be_imported_is_told_beside_the_failures_of_others(tmp_path: Path) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "test_no_module.py").write_text("import no_such_module_anywhere\n")
+    name = f"test_elsewhere_{os.getpid()}.py"
+    (tmp_path / name).write_text("def test_fails():\n    raise AssertionError\n")
+    said = run(tmp_path, "-n", "0", "--continue-on-collection-errors", "test_no_module.py", name)
+    assert "No module named 'no_such_module_anywhere'" in said
+    assert "INTERNALERROR" not in said
+    assert "1 failed, 1 error" in said
+    assert f"{name}::test_fails" in said.partition("to replay")[2]
+
+
 @pytest.mark.parametrize(("load", "neighbours"), [("quiet", 0), ("busy", 2), ("fsync", 1)])
 def test_neighbours_work_meanwhile_and_end_whatever_happens(load: str, neighbours: int) -> None:
     with pytest.raises(KeyError), beside.beside(load) as pids:  # noqa: PT012
