@@ -23,14 +23,17 @@ GROUPS: Final = {
     "test_balancing.py": _THREE_MEMBERS,
     "test_forced_removal.py": _THREE_MEMBERS,
     "test_demo.py": _THREE_MEMBERS,
-    **{name: name for name in ("test_spine.py", "test_backup.py", "test_client.py", "test_balancers.py")},
+    **{
+        name: name
+        for name in ("test_spine.py", "test_backup.py", "test_client.py", "test_balancers.py", "test_wrong_input.py")
+    },
 }
 
 # What begins first, so that the processes end at about the same time.
 LONGEST: Final = (
     *(name for name, group in GROUPS.items() if group == _THREE_MEMBERS),
     "test_joining_members.py", "test_spine.py", "test_simulation.py", "test_mutations.py",
-    "test_store_members.py", "test_backup.py", "test_client.py", "test_balancers.py", "test_full_disk.py",
+    "test_store_members.py", "test_backup.py", "test_client.py", "test_wrong_input.py", "test_balancers.py", "test_full_disk.py",
     "test_rolling_upgrade.py", "test_store_crash.py", "test_bootstrap.py", "test_hsm_core.py", "test_balancer.py",
 )  # fmt: skip
 _RANKS: Final = {name: rank for rank, name in enumerate(LONGEST)}

@@ -288,11 +288,11 @@ class SmallDisk:
 class RunningMember:
     """A member directory and, once started, its supervisor."""
 
-    def __init__(self, processes: Processes, root: Path, **settings: int) -> None:
+    def __init__(self, processes: Processes, root: Path, name: str = "A", **settings: int) -> None:
         self.processes = processes
         self.directory = MemberDirectory(root)
         self.settings = Settings(
-            name="A",
+            name=name,
             base_port=free_base_port(),
             workers=settings.pop("workers", 1),
             timeouts=TimeoutSettings(**settings),

@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import os
 import pty
-import re
 import signal
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 import failed
 import lnh
 from lnh import admin
-from lnh.cli import terminal
 from lnh.cli.processes import standing_still
 from lnh.cluster import connect_to
 from lnh.console import Console
@@ -621,51 +618,6 @@ def test_the_command_line_administers(shell: Shell) -> None:
     assert {one["name"] for one in status["services"]} >= {"hsm", "store", "balancer"}
     assert "prod" in shell.run("cluster", "show")
     assert "read-write" in shell.run("member", "list")
-
-
-LISTS = [
-    (("keyring", "list"), ("keyring", "show"), "label"),
-    (("client", "list"), ("client", "show"), "name"),
-    (("member", "list"), ("member", "show"), "name"),
-    (("key", "list", "-k", "payments"), ("key", "show", "-k", "payments"), "handle"),
-    (("group", "list"), None, ""),
-    (("user", "list"), None, ""),
-    (("role", "list", "-k", "payments"), None, ""),
-    (("backup", "list"), None, ""),
-    (("client", "register", "--list"), None, ""),
-]
-
-
-def test_what_is_listed_is_the_same_in_json_in_the_table_and_when_it_is_shown(
-    shell: Shell, session: lnh.KeyringSession
-) -> None:
-    session.generate_key(lnh.KeyType.AES, 256, label="listed")
-    shell.run("backup", "now")
-    for words, show, named_by in LISTS:
-        rows = json.loads(shell.run(*words, "--json"))
-        assert rows, words
-        titles, *lines = shell.run(*words).splitlines()
-        starts = [match.start() for match in re.finditer(r"(?:^|(?<=  ))\S", titles)]
-        columns = [titles[start:end].strip().replace(" ", "_") for start, end in pairwise((*starts, None))]
-        assert len(lines) == len(rows), words
-        for line, row in zip(lines, rows, strict=True):
-            for column, start, end in zip(columns, starts, (*starts[1:], None), strict=True):
-                if column in row and column not in _IN_SHORT:
-                    assert line[start:end].strip() in _shown(row[column]), (words, column, line, row)
-            assert row.keys() & set(columns), (words, columns, row)
-        if show is not None:
-            shown = json.loads(shell.run(*show, rows[0][named_by], "--json"))
-            common = rows[0].keys() & (shown.keys() - {"last_heard"})  # which goes on
-            assert {name: rows[0][name] for name in common} == {name: shown[name] for name in common}, words
-
-
-_IN_SHORT = {"last_heard", "class"}  # a time that goes on, and a word for SECRET_KEY
-
-
-def _shown(value: object) -> set[str]:
-    """How a value may look in a table."""
-    cell = terminal._cell(value)
-    return {cell, terminal.moment(value) if isinstance(value, int) and value else "never"}
 
 
 def test_the_command_line_measures(shell: Shell) -> None:

@@ -1,4 +1,4 @@
-"""The command line with wrong input, against a running member: every option of every command, and bulk work that fails."""
+"""The command line against a running member: every option with wrong input, bulk work that fails, every `--json`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from lnh.cli.options import AdminOptions, ClusterOptions, ConsoleOptions, Keyrin
 from lnh.cli.terminal import REFUSED
 from lnh.console import Console
 from lnh_common import limits
-from processes import Processes, RunningMember
+from processes import Processes, RunningMember, wait_until
+from shown import Comparison, Shown
 
 PASSWORDS = {role: f"password of {role}" for role in ("ADMIN", "PO", "SO", "KRSO", "KRCO", "CO", "NEW", "DOMAIN")}
 KEYRINGS = ("payments", "many")
@@ -62,8 +63,9 @@ NOT_OUR_WORDS = re.compile(
 class Place:
     """A member with a cluster, and a machine that is registered with it; `run` is `lnh` there, in this process."""
 
-    def __init__(self, root: Path, member: RunningMember) -> None:
+    def __init__(self, root: Path, processes: Processes, member: RunningMember) -> None:
         self.root = root
+        self.processes = processes
         self.member = member
         self.client = lnh.Configuration(root / "client")
         self._runner = CliRunner()
@@ -71,12 +73,13 @@ class Place:
             (root / name).write_text(password + "\n")
         (root / "data").write_bytes(b"data")
 
-    def run(self, *words: str) -> Any:
+    def run(self, *words: str, **variables: str) -> Any:
+        """A command, as a user of the machine types it; with more of an environment."""
         environment: dict[str, str | None] = {name: None for name in os.environ if name.startswith("LNH_")}
         environment |= {f"LNH_{name}_PASSWORD_FILE": str(self.root / name) for name in PASSWORDS}
         environment |= {"LNH_CONFIG": str(self.client.directory), "XDG_RUNTIME_DIR": str(self.root)}
         environment |= {"LNH_MEMBER_DIR": str(self.member.directory.root)}
-        return self._runner.invoke(APP, list(words), env=environment)
+        return self._runner.invoke(APP, list(words), env=environment | variables)
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +93,10 @@ def place() -> Iterator[Place]:
 def build(processes: Processes, root: Path) -> Place:
     member = RunningMember(processes, root / "A", workers=1)
     member.start()
-    place = Place(root, member)
+    place = Place(root, processes, member)
     with Console(root / "A") as console:
         console.init_appliance("admin", PASSWORDS["ADMIN"])
-        console.init_hsm("A", PASSWORDS["SO"], ACTIVATION)
+        console.init_hsm("A", PASSWORDS["SO"], ACTIVATION, PASSWORDS["DOMAIN"])
         console.install_package("cluster", PASSWORDS["SO"])
         created = console.create_cluster("prod", PASSWORDS["SO"], PASSWORDS["PO"])
     address = f"127.0.0.1:{member.settings.base_port}"
@@ -253,3 +256,233 @@ def test_a_sealed_member_is_told_of_at_once_with_what_to_do_and_serves_when_it_i
         done = place.run(*words)
         assert done.exit_code == 0, done.output
     assert time.monotonic() - began < limits.DEADLINE
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A command that is run both ways, in this order: as a table, and with `--json`.
+
+    Args:
+        words: what is typed; `{n}` is another word in each way, `{root}` the place.
+        own: whether it is done on a machine of its own, which is not registered.
+        apart: whether its logins are kept apart from those of the others.
+        settles: whether the members take a moment to see it.
+        anew, moves, computed: as of `Comparison`.
+    """
+
+    words: str
+    own: bool = False
+    apart: bool = False
+    settles: bool = False
+    anew: bool = False
+    moves: frozenset[str] = frozenset()
+    computed: frozenset[str] = frozenset()
+
+
+_SEEN = frozenset({"last_heard", "state", "clients"})  # a member that joined, or was primary, takes a moment
+_FIGURES = frozenset({"lease", "lag", "ops/s", "writes/s", "p50 ms", "p99 ms", "in flight", "waiting", "clients", "workers", "disk free", "version"})  # fmt: skip
+
+# All but the last commands are asked of the member of the place; those at a console of B, which joins its cluster.
+ROWS = (
+    Row("appliance init --member-dir {root}/B"),
+    Row("hsm init --member-dir {root}/B --label B-{n} --activation-file {root}/ACTIVATION --domain-file {root}/DOMAIN", anew=True),
+    Row("hsm show --member-dir {root}/B", anew=True),
+    Row("partition create --member-dir {root}/B own-{n}", anew=True),
+    Row("partition list --member-dir {root}/B", anew=True),
+    Row("partition show --member-dir {root}/B own-{n}", anew=True),
+    Row("partition delete --member-dir {root}/B own-{n} --yes"),
+    Row("hsm deactivate --member-dir {root}/B --activation-file {root}/ACTIVATION --yes"),
+    Row("hsm activate --member-dir {root}/B --activation-file {root}/ACTIVATION"),
+    Row("appliance reset-admin --member-dir {root}/B --new-password-file {root}/ADMIN"),
+    Row("package install --member-dir {root}/B cluster --yes"),
+    Row("package list --member-dir {root}/B"),
+    Row("appliance show --member-dir {root}/B"),
+    Row("cluster create --member-dir {root}/B other-{n}", anew=True),
+    Row("cluster delete --member-dir {root}/B --yes"),
+    Row("member invite -o {root}/invitation-{n}", anew=True),
+    Row("member invite", anew=True),
+    Row("cluster join --member-dir {root}/B --invitation {root}/invitation-{n}", anew=True, settles=True),
+    Row("member list", moves=_SEEN),
+    Row("member show B", moves=_SEEN, anew=True),
+    Row("group create east-{n}"),
+    Row("member move B east-{n}"),
+    Row("group list"),
+    Row("member move B local"),
+    Row("group delete east-{n} --yes"),
+    Row("member set B --name C-{n}"),
+    Row("member set C-{n} --name B"),
+    Row("member promote B", settles=True),
+    Row("member promote A", settles=True),
+    Row("member divergent A"),
+    Row("cluster show", moves=_SEEN),
+    Row("cluster show --member-dir {root}/A"),
+    Row("cluster policy minimum_rsa_bits=2048"),
+    Row("status", moves=_SEEN | {"detail"}),
+    Row("top --once", computed=_FIGURES, moves=_SEEN, anew=True),
+    Row("doctor"),
+    Row("cluster leave --member-dir {root}/B --yes"),
+    Row("hsm factory-reset --member-dir {root}/B --yes"),
+    Row("appliance reimage --member-dir {root}/B --yes"),
+    Row("bootstrap secrets --root {root}/{n}"),
+    Row("keyring list"),
+    Row("keyring show payments"),
+    Row("keyring policy -k payments"),
+    Row("keyring create kr-{n}", anew=True),
+    Row("role init -k kr-{n} --new-password-file {root}/NEW"),
+    Row("role list -k kr-{n}"),
+    Row("role password -k kr-{n} --role krso --password-file {root}/NEW --new-password-file {root}/KRSO"),
+    Row("role reset -k kr-{n} --new-password-file {root}/KRCO"),
+    Row("role login -k kr-{n}", apart=True, anew=True),
+    Row("role logout -k kr-{n}", apart=True),
+    Row("keyring delete kr-{n} --yes"),
+    Row("user add u-{n} --role monitor --new-password-file {root}/NEW"),
+    Row("user list"),
+    Row("user login -u u-{n} --password-file {root}/NEW", apart=True, anew=True),
+    Row("user logout -u u-{n}", apart=True),
+    Row("user password -u u-{n} --password-file {root}/NEW --new-password-file {root}/KRSO"),
+    Row("user delete u-{n} --yes"),
+    Row("client register --member {address} --fingerprint {fingerprint} --name web-{n}", own=True, anew=True),
+    Row("client register --list", own=True, anew=True),
+    Row("client register --remove 00 --yes", own=True),
+    Row("client list", anew=True),
+    Row("client assign web-{n} many"),
+    Row("client unassign web-{n} many"),
+    Row("client show web-{n}", anew=True),
+    Row("client revoke web-{n} --yes"),
+    Row("key generate aes-{n} -k payments -t AES", anew=True),
+    Row("key generate ec-{n} -k payments --id 0a0b", anew=True),
+    Row("key generate rsa-{n} -k payments -t RSA -b 2048 --timeout 60", anew=True),
+    Row("key generate dsa-{n} -k payments -t ML_DSA", anew=True),
+    Row("key list -k payments --label one"),
+    Row("key show one -k payments --class public"),
+    Row("key set aes-{n} id=0c -k payments", anew=True, moves=frozenset({"check_value"})),
+    Row("key export ec-{n} -k payments", anew=True),
+    Row("key export ec-{n} -k payments --der -o {root}/der-{n}"),
+    Row("sign ec-{n} data -k payments --hex", anew=True),
+    Row("digest data"),
+    Row("random 16 -k payments --hex", anew=True),
+    Row("encrypt aes-{n} data -k payments -o {root}/encrypted-{n}"),
+    Row("encrypt aes-{n} data -k payments --hex", anew=True),
+    Row("decrypt aes-{n} {root}/encrypted-{n} -k payments --hex"),
+    Row("sign ec-{n} data -k payments -o {root}/signature-{n}"),
+    Row("verify ec-{n} data -k payments --signature {root}/signature-{n}"),
+    *(Row(f"key delete {label}-{{n}} -k payments --yes") for label in ("aes", "ec", "rsa", "dsa")),
+    Row("backup now --to {root}/to-{n}", anew=True),
+    Row("backup list", anew=True),
+    Row("backup show {archive}", anew=True),
+    Row("backup verify {archive}", anew=True),
+    Row("backup download {archive} --to {root}", anew=True),
+    Row("backup delete {archive} --yes", anew=True),
+    Row("backup schedule --daily 02:30 --zone Europe/Berlin --keep 3 --on A"),
+    Row("backup schedule --off"),
+    Row("audit show --member-dir {root}/A"),
+    Row("audit verify --member-dir {root}/A", anew=True, computed=frozenset({"problem", "indexes"})),
+)  # fmt: skip
+
+# Of a list and of what shows one of its things: the things are the same, by the field that names them.
+SHOWN_AGAIN = {
+    "keyring list": ("keyring show payments", "label"),
+    "client list": ("client show web-{n}", "id"),
+    "member list": ("member show B", "id"),
+    "key list -k payments --label one": ("key show one -k payments --class public", "handle"),
+    "partition list --member-dir {root}/B": ("partition show --member-dir {root}/B own-{n}", "serial"),
+    "backup list": ("backup show {archive}", "name"),
+}
+
+# What has `--json` and is not run both ways here.
+NOT_BOTH_WAYS = {
+    (
+        "backup",
+        "restore",
+    ): "it ends every session and puts the passwords back; tests/cluster/test_backup.py reads its JSON",
+    ("bench", ""): "it measures, for seconds each time; tests/cluster/test_client.py reads its JSON",
+    ("bootstrap", "cluster"): "it begins with members that are set up by nobody; tests/cluster/test_bootstrap.py",
+    ("member", "delete"): "a member would have to be lost for each; it says what `member remove` does",
+    ("member", "remove"): "a member would have to join for each; it says what `cluster leave` does",
+}
+
+
+def with_json() -> set[tuple[str, str]]:
+    found = set()
+    for name, command in TOP.commands.items():
+        for verb, each in getattr(command, "commands", {"": command}).items():
+            if any(parameter.name == "json" for parameter in each.params):
+                found.add((name, verb))
+    return found
+
+
+def command_of(row: Row) -> tuple[str, str]:
+    noun, *rest = row.words.split()
+    return (noun, rest[0]) if hasattr(TOP.commands[noun], "commands") else (noun, "")
+
+
+def test_every_command_with_json_is_read_both_ways_or_says_why_not() -> None:
+    both = {command_of(row) for row in ROWS}
+    assert both & set(NOT_BOTH_WAYS) == set()
+    assert both | set(NOT_BOTH_WAYS) == with_json()
+
+
+def test_every_json_holds_what_its_table_shows(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    RunningMember(place.processes, place.root / "B", name="B", workers=1).start()
+    (place.root / "ACTIVATION").write_text("activation secret\n")
+    tables = [run_row(place, row, "once", monkeypatch) for row in ROWS]
+    faults, read = [], {}
+    for row, table in zip(ROWS, tables, strict=True):
+        other = run_row(place, row, "twice", monkeypatch, "--json")
+        told = read[row.words] = json.loads(other.done.stdout.replace("twice", "once"))
+        names = frozenset(word for word in table.words[2:] if not word.startswith("-") and "/" not in word)
+        comparison = Comparison(table.shown, told, names, row.anew, row.moves, row.computed)
+        found = [*comparison.faults()]
+        if other.done.exit_code != table.done.exit_code:
+            found.append(f"it ends with {table.done.exit_code}, and as JSON with {other.done.exit_code}")
+        faults += [f"lnh {row.words}: {fault}" for fault in found]
+    for words, (again, name) in SHOWN_AGAIN.items():
+        shown = read[again]
+        (listed,) = [each for each in read[words] if each[name] == shown[name]]
+        common = listed.keys() & shown.keys() - _SEEN
+        if {each: listed[each] for each in common} != {each: shown[each] for each in common}:
+            faults.append(f"lnh {words}: {listed}, and lnh {again}: {shown}")
+    assert faults == []
+
+
+class Filling(dict[str, str]):
+    """What the words of a row are filled with."""
+
+    def __init__(self, place: Place, n: str) -> None:
+        super().__init__(n=n, root=str(place.root), address=place.client.registration().member)
+        self._place = place
+
+    def __missing__(self, name: str) -> str:
+        if name == "fingerprint":
+            return str(json.loads(self._place.run("cluster", "show", "--json").stdout)["fingerprint"])
+        assert name == "archive"
+        return str(json.loads(self._place.run("backup", "list", "--json").stdout)[0]["name"])
+
+
+def states(place: Place) -> set[str]:
+    return {each["state"] for each in json.loads(place.run("member", "list", "--json").stdout)}
+
+
+@dataclasses.dataclass
+class Run:
+    words: list[str]
+    done: Any
+    shown: Shown
+
+
+def run_row(place: Place, row: Row, n: str, patch: pytest.MonkeyPatch, *more: str) -> Run:
+    variables = {"XDG_RUNTIME_DIR": str(place.root / f"runtime-{n}")} if row.apart or row.own else {}
+    if row.own:
+        variables["LNH_CONFIG"] = str(place.root / f"config-{n}")
+    for directory in ("runtime", "to"):
+        (place.root / f"{directory}-{n}").mkdir(exist_ok=True, mode=0o700)
+    words, shown = row.words.format_map(Filling(place, n)).split(), Shown()
+    with patch.context() as within:
+        shown.listen(within)
+        done = place.run(*words, *more, **variables)
+    assert done.exit_code == 0 or words == ["doctor"], f"{row.words}: {done.output}"
+    if row.settles:
+        wait_until(lambda: states(place) == {"read-write"}, "members in step", every=0.1)
+    if not (shown.tables or shown.records or shown.lines):
+        shown.lines = done.stdout.splitlines()
+    return Run(words, done, shown)

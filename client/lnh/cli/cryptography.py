@@ -49,7 +49,7 @@ def sign(
         if not isinstance(found, SigningKey):
             raise KeyFunctionNotPermitted(f"{key!r} is a public key; the private key signs")
         signature = found.sign(data, chosen, der=der)
-    files.write_result(output, signature, as_hex=as_hex, as_json=options.json, name="signature")
+    files.write_result(output, signature, as_hex=as_hex, as_json=options.json, told={"signature": signature})
 
 
 def verify(
@@ -108,10 +108,8 @@ def encrypt(
             raise KeyFunctionNotPermitted(f"{key!r} is a private key; the public key encrypts")
         chosen = chosen or found.default_mechanism(Use.ENCRYPT)
         encrypted = found.encrypt(data, chosen, _associated(chosen.name, aad))
-    if options.json and output is None:
-        terminal.show_json({"iv": encrypted.iv, "ciphertext": encrypted.ciphertext, "mechanism": chosen})
-        return
-    files.write_result(output, bytes(encrypted), as_hex=as_hex, as_json=False, name="ciphertext")
+    told = {"iv": encrypted.iv, "ciphertext": encrypted.ciphertext, "mechanism": chosen}
+    files.write_result(output, bytes(encrypted), as_hex=as_hex, as_json=options.json, told=told)
 
 
 def decrypt(
@@ -137,7 +135,7 @@ def decrypt(
             raise KeyFunctionNotPermitted(f"{key!r} is a public key; the private key decrypts")
         chosen = chosen or found.default_mechanism(Use.DECRYPT)
         plaintext = found.decrypt(data, chosen, _associated(chosen.name, aad))
-    files.write_result(output, plaintext, as_hex=as_hex, as_json=options.json, name="plaintext")
+    files.write_result(output, plaintext, as_hex=as_hex, as_json=options.json, told={"plaintext": plaintext})
 
 
 def digest(options: Output, mechanism: files.MechanismOption = None, file: files.Input = None) -> None:
@@ -167,7 +165,7 @@ def random(
     """Random bytes from the HSM."""
     with options.session() as session:
         data = session.random(length)
-    files.write_result(output, data, as_hex=as_hex, as_json=options.json, name="random")
+    files.write_result(output, data, as_hex=as_hex, as_json=options.json, told={"random": data})
 
 
 def _associated(mechanism: str, aad: str) -> Message | None:

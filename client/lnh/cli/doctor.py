@@ -48,8 +48,8 @@ def doctor(
     seen_from = scene.asked.name if scene.asked is not None else ""
     if options.json:
         told = [_plain(finding) for finding in findings]
-        label = scene.overview.label
-        terminal.show_json({"healthy": healthy, "cluster": label, "seen_from": seen_from, "findings": told})
+        whose = {"cluster": scene.overview.label, "members": [each.name for each in scene.members]}
+        terminal.show_json({"healthy": healthy, **whose, "seen_from": seen_from, "findings": told})
     else:
         _tell(findings)
         words = [scene.overview.label, f"{len(scene.members)} members", f"seen from {seen_from}" if seen_from else ""]

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
@@ -72,12 +72,19 @@ def write(path: Path | None, data: bytes, *, is_text: bool = False) -> None:
     streams.write(typer.get_binary_stream("stdout"), data)
 
 
-def write_result(path: Path | None, data: bytes, *, as_hex: bool, as_json: bool, name: str) -> None:
-    """A result as the options say: JSON, hexadecimal or bytes."""
-    if as_json and path is None:
-        terminal.show_json({name: data})
-        return
-    write(path, data.hex().encode() + b"\n" if as_hex else data, is_text=as_hex)
+def write_result(
+    path: Path | None, data: bytes, *, as_json: bool, told: dict[str, Any], as_hex: bool = False, is_text: bool = False
+) -> None:
+    """A result as the options say: bytes, text or hexadecimal, or as JSON; with a file to write, JSON names that.
+
+    Args:
+        told: what JSON tells where no file is named.
+    """
+    to_file = path is not None and str(path) != "-"
+    if to_file or not as_json:
+        write(path, data.hex().encode() + b"\n" if as_hex else data, is_text=as_hex or is_text)
+    if as_json:
+        terminal.show_json({"done": True, "file": str(path)} if to_file else told)
 
 
 def unhex(text: str) -> bytes:

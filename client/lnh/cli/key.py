@@ -177,10 +177,10 @@ def export(
         found = find_key(session, key, "public")
         if not isinstance(found, PublicKey):
             raise KeyTypeInconsistent(f"{key!r} is no public key; others are not exported")
-        if options.json:
-            terminal.show_json({"pem": found.to_pem(), "handle": found.handle})
-            return
-        files.write(output, found.to_der() if der else found.to_pem().encode(), is_text=not der)
+        as_pem, as_der = found.to_pem(), found.to_der()
+    told = {"der": as_der} if der else {"pem": as_pem}
+    data = as_der if der else as_pem.encode()
+    files.write_result(output, data, as_json=options.json, told=told | {"handle": found.handle}, is_text=not der)
 
 
 def find_key(session: ObjectSession, key: str, half: str | None = None) -> Key:
@@ -295,31 +295,44 @@ def _rows(options: ObjectOptions, found: list[StoredObject]) -> None:
 
 
 def _row(one: StoredObject) -> dict[str, Any]:
-    from lnh_common.attributes import USES, Attribute, KeyType
-    from lnh_common.mechanisms import CURVES_BY_PARAMS, ML_DSA_SETS, ML_KEM_SETS
+    from lnh_common.attributes import Attribute, KeyType
 
-    attributes = one.attributes
-    number = attributes.get(Attribute.KEY_TYPE)
-    modulus = attributes.get(Attribute.MODULUS)
-    size: object = len(modulus) * 8 if isinstance(modulus, bytes) else ""
-    params = attributes.get(Attribute.EC_PARAMS)
-    if isinstance(params, bytes) and params in CURVES_BY_PARAMS:
-        size = CURVES_BY_PARAMS[params].name
-    length = attributes.get(Attribute.VALUE_LEN)
-    if isinstance(length, int):
-        size = length * 8
-    which = attributes.get(Attribute.PARAMETER_SET)
-    if isinstance(which, int):
-        size = (ML_DSA_SETS if number == KeyType.ML_DSA else ML_KEM_SETS).get(which, which)
+    number = one.attributes.get(Attribute.KEY_TYPE)
     return {
         "label": one.label,
         "class": one.object_class.name.removesuffix("_KEY").lower(),
         "type": KeyType(number).name if isinstance(number, int) else "",
-        "size": size,
+        "size": _size(one),
         "id": one.id,
-        "uses": [use.name.lower() for use in USES if attributes.get(use)],
+        "uses": _uses(one),
         "handle": one.handle,
     }
+
+
+def _size(one: StoredObject) -> object:
+    """Bits, or the name of the curve or of the parameter set; "" of what has none."""
+    from lnh_common.attributes import Attribute, KeyType
+    from lnh_common.mechanisms import CURVES_BY_PARAMS, ML_DSA_SETS, ML_KEM_SETS
+
+    attributes = one.attributes
+    which = attributes.get(Attribute.PARAMETER_SET)
+    if isinstance(which, int):
+        number = attributes.get(Attribute.KEY_TYPE)
+        return (ML_DSA_SETS if number == KeyType.ML_DSA else ML_KEM_SETS).get(which, which)
+    length = attributes.get(Attribute.VALUE_LEN)
+    if isinstance(length, int):
+        return length * 8
+    params = attributes.get(Attribute.EC_PARAMS)
+    if isinstance(params, bytes) and params in CURVES_BY_PARAMS:
+        return CURVES_BY_PARAMS[params].name
+    modulus = attributes.get(Attribute.MODULUS)
+    return len(modulus) * 8 if isinstance(modulus, bytes) else ""
+
+
+def _uses(one: StoredObject) -> list[str]:
+    from lnh_common.attributes import USES
+
+    return [use.name.lower() for use in USES if one.attributes.get(use)]
 
 
 def _view(one: StoredObject) -> dict[str, Any]:
@@ -331,7 +344,7 @@ def _view(one: StoredObject) -> dict[str, Any]:
         Attribute.KEY_TYPE: KeyType,
         Attribute.KEY_GEN_MECHANISM: Mechanism,
     }
-    shown: dict[str, Any] = {"handle": one.handle, "version": one.version}
+    shown: dict[str, Any] = {"handle": one.handle, "version": one.version, "size": _size(one), "uses": _uses(one)}
     for attribute, value in one.attributes.items():
         if attribute in names and value in names[attribute]._value2member_map_:
             value = names[attribute](value)

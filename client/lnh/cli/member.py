@@ -92,7 +92,7 @@ def set_(
     host, port = _parts(address) if address is not None else (None, None)
     with options.administration() as session:
         session.set_member(name, new_name=new_name, host=host, port=port)
-    options.say(f"changed {name}", name=new_name or name)
+    options.say(f"changed {name}", name=new_name or name, before=name)
 
 
 def _parts(address: str) -> tuple[str, int]:

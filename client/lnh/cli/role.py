@@ -37,7 +37,9 @@ def init(
             password = terminal.read_secret("NEW", new_password_file, what=what, new=True)
             session.init_krso(keyring, password)
         options.say(
-            f"the KRSO of {keyring} must now change its password: lnh role password --role krso", keyring=keyring
+            f"the KRSO of {keyring} must now change its password: lnh role password --role krso",
+            keyring=keyring,
+            role="krso",
         )
         return
     _set_krco(_as_krso(options, keyring, krso_password_file), new_password_file)
@@ -128,7 +130,8 @@ def logout(
         if everywhere and not ended:
             with cluster.keyring(options.keyring).login(role, options.password()) as session:
                 session.logout(everywhere=True)
-    options.say(f"logged out {role.name}" if ended or everywhere else "was not logged in", ended=ended)
+    said = f"logged out {role.name}" if ended or everywhere else "was not logged in"
+    options.say(said, keyring=options.keyring, role=role.value, ended=ended)
 
 
 @verb(app, "list", AdminOptions)

@@ -103,4 +103,5 @@ def logout(
         if everywhere and not ended:
             with admin.login(connection, options.user, options.password(), timeout=options.timeout) as session:
                 session.logout(everywhere=True)
-    options.say(f"logged out {options.user}" if ended or everywhere else "was not logged in", ended=ended)
+    said = f"logged out {options.user}" if ended or everywhere else "was not logged in"
+    options.say(said, user=options.user, ended=ended)
