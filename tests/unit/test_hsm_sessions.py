@@ -219,7 +219,7 @@ def test_a_password_that_was_set_is_not_told_as_undone_when_too_many_logins_keep
         client.login(Credential(role=Role.KRCO, keyring=keyring, password="not this one"))
     client.login(Credential(role=Role.KRSO, keyring=keyring, password=KRSO))
 
-    def somebody_else_is_first(_: WorkerCore, *__: store.Change) -> Steps[bool]:
+    def somebody_else_is_first(_: WorkerCore, *__: store.Change, lasting: bool) -> Steps[bool]:
         yield from ()
         return False
 

@@ -131,6 +131,13 @@ class Cluster:
             self.learnt[client].append(at)
         self.learnt_here.clear()
 
+    def sweep(self) -> None:
+        """Erase what counts nothing any more, as of a name that nobody has."""
+        for client in CLIENTS:
+            locks = self.locks(client)
+            if locks.of_pair.tried and locks.is_over(self.now):
+                self.keep(client, Locks())
+
     def act(self, act: Act) -> None:
         match act:
             case ("guess", str(client), int(count), bool(read_only), str(fate)):
@@ -148,6 +155,8 @@ class Cluster:
                 self.now += seconds
             case ("merge",):
                 self.merge()
+            case ("sweep",):
+                self.sweep()
 
     def attempt(self, client: str, password: int, *, read_only: bool, fate: str) -> None:
         self.tries.append(Try(client, password, len(self.tries)))
@@ -174,6 +183,7 @@ def acts(*passwords: int, guesses_too: bool = True) -> st.SearchStrategy[list[Ac
         st.just(("crash",)),
         st.tuples(st.just("wait"), st.sampled_from([1, 60, 300, 899, 900, 4000])),
         st.just(("merge",)),
+        st.just(("sweep",)),
     ]
     if guesses_too:
         kinds += [st.tuples(st.just("guess"), client, st.sampled_from([1, 5, 10]), member, FATES)] * 6

@@ -217,6 +217,7 @@ class Guess(Message):
         client: 16 bytes; zeros for one that is not registered.
         attempt: its name (`guesses.attempt`).
         guess: what it tries (`guesses.guess`); zeros where that is not known yet.
+        exists: whether there is such a holder; False where that is not known yet.
     """
 
     holder: Annotated[bytes, msgspec.Meta(max_length=16)]
@@ -224,6 +225,7 @@ class Guess(Message):
     attempt: Id16
     step: GuessStep
     guess: Id16 = bytes(16)
+    exists: bool = False
 
 
 class Guessed(Message):
@@ -233,6 +235,7 @@ class Guessed(Message):
         failures: how many, open guesses among them.
         attempts: names of those that ended wrong.
         open: guesses that have not ended, each with the UTC second at which it began.
+        exists: whether there was such a holder.
     """
 
     holder: bytes
@@ -240,6 +243,7 @@ class Guessed(Message):
     failures: Annotated[int, msgspec.Meta(ge=0)]
     attempts: tuple[bytes, ...] = ()
     open: tuple[tuple[bytes, int], ...] = ()
+    exists: bool = False
 
 
 class AllGuessed(Message):

@@ -15,7 +15,16 @@ from lnh_common.messages.store import OBJECTS, Key
 from lnh_services.hsm.lru import Lru
 from lnh_services.hsm.objects import HANDLE_BYTES
 from lnh_services.hsm.policy import Policy
-from lnh_services.hsm.records import TABLES, AttemptsRecord, LockRecord, LogoutRecord, PolicyRecord, Record
+from lnh_services.hsm.records import (
+    TABLES,
+    AttemptsRecord,
+    EndedRecord,
+    LockRecord,
+    LogoutRecord,
+    PolicyRecord,
+    Record,
+    TriedRecord,
+)
 from lnh_services.hsm.tokens import Session
 from lnh_services.hsm.uses import CachedKey
 
@@ -28,8 +37,8 @@ class CachedRecord:
     version: int
 
 
-# Tables whose changes touch no session: they come with every login.
-_NO_SESSION = frozenset({OBJECTS, TABLES[LockRecord], TABLES[AttemptsRecord]})
+# Tables whose changes touch no session: they come with every login, or beside a logout.
+_NO_SESSION = frozenset({OBJECTS, *(TABLES[kind] for kind in (LockRecord, AttemptsRecord, TriedRecord, EndedRecord))})
 
 
 def touches_sessions(key: Key) -> bool:

@@ -6,7 +6,9 @@ and if it is newer than the core knew, the core is told. Asked in this order not
 use: a `forget` that comes meanwhile is about what is not read yet. What a worker wrote or deleted the core is told too.
 
 An *age* is `(born, version)`. Versions of an item only grow, but start again when it was deleted and made anew under
-the same id; only users are, and their records say when they were born (UTC milliseconds).
+the same id. Users are, and their records say when they were born (UTC milliseconds). So are the lock counts of names
+that do not exist (`sweeping.py`): nothing is kept of their age, for nothing depends on it, and made-up names push
+nothing else out of the table.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from lnh_common.messages.hsm import SEEN, Mark, Seen
 from lnh_common.messages.store import Change, Delete, Item, Key, Put, Scan
 from lnh_services.hsm import answers
 from lnh_services.hsm.records import (
+    SWEPT,
     TABLES,
     AttemptsRecord,
     CredentialRecord,
@@ -134,8 +137,13 @@ class Items:
         marks = tuple(Mark(item=self.name(key), born=0, version=0) for key in keys)
         return list((yield from ask(Peer.CORE, SEEN, Seen(marks=marks))).highest)
 
-    def get(self, key: Key, read: Callable[[Item], T], *, body: bool = True) -> Steps[Read[T]]:
+    def get(
+        self, key: Key, read: Callable[[Item], T], *, body: bool = True, lasts: Callable[[T], bool] | None = None
+    ) -> Steps[Read[T]]:
         """An item as `read` reads it, which raises if it is not authentic.
+
+        Args:
+            lasts: whether its age is to be kept; without it, it is.
 
         Raises StateRolledBack, MemberBehind, and SealBroken for another item than this.
         """
@@ -148,7 +156,7 @@ class Items:
             return Read(None, 0, current)
         found = read(item)
         age = (_born(found), item.version)
-        yield from self.used([(key, age, at_least)], current=current)
+        yield from self.used([(key, age, at_least)], current=current, told=lasts is None or lasts(found))
         return Read(found, item.version, current)
 
     def page(self, scan: Scan, read: Callable[[Item], T], skipped: list[Skipped] | None = None) -> Steps[Page[T]]:
@@ -185,8 +193,8 @@ class Items:
                     skipped += closed
                 return Page(found, page.more, page.items[-1].key.id if page.items else scan.after)
 
-    def used(self, found: Iterable[tuple[Key, Age, Age]], *, current: bool) -> Steps[None]:
-        """Check what was read: its key, its age, and how old it must be.
+    def used(self, found: Iterable[tuple[Key, Age, Age]], *, current: bool, told: bool = True) -> Steps[None]:
+        """Check what was read: its key, its age, and how old it must be; what is newer the core is told.
 
         Raises StateRolledBack; MemberBehind where what is older was not read as `current`: it may be to come yet.
         """
@@ -201,19 +209,25 @@ class Items:
                     f"the store served version {age[1]} of {key.table} {key.id.hex()}; "
                     f"this HSM has used or written version {at_least[1]}"
                 )
-            if age > at_least:
+            if told and age > at_least:
                 newer.append(Mark(item=self.name(key), born=age[0], version=age[1]))
         if newer:
             yield from tell(Peer.CORE, SEEN, Seen(marks=tuple(newer)))
 
-    def written(self, changes: Iterable[Change]) -> Steps[None]:
-        """The changes were committed. Of what is new nothing older exists, so it is not kept."""
+    def written(self, changes: Iterable[Change], *, lasting: bool = True) -> Steps[None]:
+        """The changes were committed. Of what is new nothing older exists, so it is not kept.
+
+        Args:
+            lasting: whether the age of what was put is to be kept. If not, the core is told as much all the same, of a
+                version that says nothing: how long it takes must not tell which names there are.
+        """
         marks = []
         for change in changes:
             match change:
                 case Put() if change.expected or change.key.table in ABSENCE_ALLOWS:
-                    marks.append(Mark(item=self.name(change.key), born=AS_KNOWN, version=change.expected + 1))
-                case Delete(expected=int(version)):
+                    version = change.expected + 1 if lasting else 0
+                    marks.append(Mark(item=self.name(change.key), born=AS_KNOWN, version=version))
+                case Delete(expected=int(version)) if change.key.table not in SWEPT:
                     marks.append(Mark(item=self.name(change.key), born=AS_KNOWN, version=version + 1))
         for start in range(0, len(marks), limits.MARKS_AT_ONCE):
             yield from tell(Peer.CORE, SEEN, Seen(marks=tuple(marks[start : start + limits.MARKS_AT_ONCE])))

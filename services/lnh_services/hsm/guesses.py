@@ -17,6 +17,12 @@ Where the limit is reached only because of guesses that began just now, the next
 theirs to end. What is locked or delayed is refused at once and told for how long: an answer held back for an hour helps
 nobody.
 
+**Names that nobody has** are counted as all others are, or it would show. What is left of them has a bound and an end.
+Each name at which a client failed and never got in takes a place; a client has `NAMES_TRIED` of them, and so have all
+together that are not registered. Without a free place there are no attempts at another name. How those in a place are
+counted never changes, so the bound gives nobody a guess. When nothing known of a name counts any more its place is
+free, and the locks of a name that was nobody's are erased (`sweeping.py`).
+
 All records of one holder are in one scope of their tables, so that whoever resets its password finds them. Version 0.1
 reads and writes the locks and knows of no open guesses. So they are among the failures that it reads, and those that
 its right login forgave count here until they expire, or a right login through a member of now.
@@ -80,6 +86,7 @@ class Locks(NamedTuple):
     Args:
         registered: whether the client is one.
         of_pair, of_holder: their attempts one by one.
+        exists: whether somebody has this name, as far as is known yet.
     """
 
     pair: LockRecord = LockRecord()
@@ -87,6 +94,16 @@ class Locks(NamedTuple):
     registered: bool = False
     of_pair: AttemptsRecord = AttemptsRecord()
     of_holder: AttemptsRecord = AttemptsRecord()
+    exists: bool = False
+
+    def has_place(self) -> bool:
+        """Whether the client may try the name however many others it tried."""
+        return self.of_pair.tried or self.pair.succeeded > 0
+
+    def is_over(self, now: int) -> bool:
+        """Whether nothing of it counts any more, as if nobody had ever failed."""
+        forgiven = self.holder.last + self.holder.failures * limits.FORGIVEN_AFTER
+        return self.pair.until <= now and forgiven <= now
 
     def is_trusted(self, now: int) -> bool:
         """Whether the client succeeded lately, so that others' failures are no concern of it."""
@@ -106,17 +123,21 @@ class Locks(NamedTuple):
 
     def counting(self, tally: Tally, **lock: int) -> Locks:
         """These with another tally of the pair, and other fields of its lock."""
-        return self._replace(
-            pair=replace(self.pair, failures=tally.failures, **lock),
-            of_pair=AttemptsRecord(names=tally.names, open=tally.open),
+        pair = replace(self.pair, failures=tally.failures, **lock)
+        of_pair = AttemptsRecord(
+            names=tally.names,
+            open=tally.open,
+            lasting=self.exists or self.of_pair.lasting,
+            tried=not pair.succeeded,
         )
+        return self._replace(pair=pair, of_pair=of_pair)
 
     def counting_over_all(self, tally: Tally, last: int) -> Locks:
         """These with another tally of the holder, whose last attempt began then."""
         tally = tally.bounded(_OPEN_OVER_ALL)
         return self._replace(
             holder=replace(self.holder, failures=tally.failures, last=last),
-            of_holder=AttemptsRecord(open=tally.open),
+            of_holder=AttemptsRecord(open=tally.open, lasting=self.exists or self.of_holder.lasting),
         )
 
 
@@ -135,6 +156,15 @@ def check(locks: Locks, now: int, name: bytes) -> None:
     _check_pair(locks, tally, now)
     if not locks.is_trusted(now) and not locks.over_all(now).open:
         _check_holder(locks, locks.over_all(now), now)
+
+
+def too_many_names() -> PasswordLocked:
+    """What a client is told that has no place for another name, whether anybody has it or not."""
+    return PasswordLocked(
+        f"failed logins at {limits.NAMES_TRIED} names, which is all for one client, or for all machines together that "
+        f"are not registered; another name for another {limits.FORGIVEN_AFTER} s, or until an earlier one is forgotten",
+        {"seconds": limits.FORGIVEN_AFTER},
+    )
 
 
 def is_counted(locks: Locks, attempt: Attempt, now: int) -> bool:

@@ -270,12 +270,18 @@ class Knowledge:
         return (found.version, now) != (records.version, records.instance)
 
     def _read(
-        self, items: Items, key: store.Key, read: Callable[[store.Item], T], *, body: bool = True
+        self,
+        items: Items,
+        key: store.Key,
+        read: Callable[[store.Item], T],
+        *,
+        body: bool = True,
+        lasts: Callable[[T], bool] | None = None,
     ) -> Steps[Read[T]]:
         reading = _Reading(key)
         self._readings.add(reading)
         try:
-            found = yield from items.get(key, read, body=body)
+            found = yield from items.get(key, read, body=body, lasts=lasts)
         finally:
             self._readings.discard(reading)
         found = replace(found, outdated=reading.outdated)
@@ -289,15 +295,26 @@ class Knowledge:
         return found[0]
 
     def versioned(
-        self, kind: type[R], record: bytes, *, cached: bool = True, scope: bytes = b""
+        self,
+        kind: type[R],
+        record: bytes,
+        *,
+        cached: bool = True,
+        scope: bytes = b"",
+        lasts: Callable[[R], bool] | None = None,
     ) -> Steps[tuple[R | None, int]]:
-        """The record with this id and its version, or (None, 0). `cached` False reads it from the store."""
+        """The record with this id and its version, or (None, 0).
+
+        Args:
+            cached: False reads it from the store.
+            lasts: whether the core is to keep its age; without it, it is.
+        """
         records = yield from self.started()
         assert not (scope and cached), "records of a scope are read from the store"
         key = records.key_of(kind, record, scope)
         known = self.caches.records.get((key.table, record)) if cached else None
         if known is None:
-            reading = self._read(self._items(records), key, lambda item: records.read(kind, item))
+            reading = self._read(self._items(records), key, lambda item: records.read(kind, item), lasts=lasts)
             found = yield from self.genuine(reading, records)
             known = CachedRecord(found.value, found.version)
             if cached and self.may_cache(found):

@@ -25,13 +25,17 @@ _PAIRS: Final = 16_384
 
 
 class _Kept(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Failures of one pair, the open guesses among them; attempts have names since version 0.2."""
+    """Failures of one pair, the open guesses among them, and whether the holder exists.
+
+    Attempts have names since version 0.2.
+    """
 
     holder: bytes
     client: bytes
     failures: int = 0
     names: tuple[bytes, ...] = ()
     open: tuple[Open, ...] = ()
+    exists: bool = False
 
     @property
     def tally(self) -> Tally:
@@ -69,6 +73,7 @@ class LocalGuesses:
         Raises PasswordLocked when the holder's budget is spent; LimitReached, StorageFailed.
         """
         attempt, kept = Attempt(guess.attempt, guess.guess), self._of(guess.holder, guess.client)
+        kept = msgspec.structs.replace(kept, exists=kept.exists or guess.exists)
         of_holder = [each for each in self._kept.values() if each.holder == guess.holder]
         match guess.step:
             case GuessStep.CHECK:
@@ -118,6 +123,7 @@ class LocalGuesses:
                 failures=each.failures,
                 attempts=each.names,
                 open=tuple((one.guess, one.begun) for one in each.open),
+                exists=each.exists,
             )
             for each in self._kept.values()
         )

@@ -158,10 +158,23 @@ class AttemptsRecord(Record):
     wrong, and the guesses that have not ended, oldest first.
 
     Not in the locks, which members of version 0.1 read.
+
+    Args:
+        lasting: the holder existed when somebody tried, so neither this nor its lock is ever erased.
+        tried: there is a `TriedRecord` of this pair.
     """
 
     names: tuple[bytes, ...] = ()
     open: tuple[Open, ...] = ()
+    lasting: bool = False
+    tried: bool = False
+
+
+class TriedRecord(Record):
+    """A name at which a client failed and never got in: in the client's scope, with the scope of its locks as id.
+
+    The store counts them, and the sweep finds the locks by them.
+    """
 
 
 class HolderLockRecord(Record):
@@ -176,6 +189,12 @@ class LogoutRecord(Record):
     """A session that was ended; may be erased after `until`, when its last token has expired."""
 
     session: bytes
+    until: int
+
+
+class EndedRecord(Record):
+    """A session without a login that was ended: in the client's scope, by the session's id, for the store to count."""
+
     until: int
 
 
@@ -232,7 +251,9 @@ TABLES: Final[dict[type[Record], str]] = {
     LockRecord: "lock",
     HolderLockRecord: "lock",
     AttemptsRecord: "attempt",
+    TriedRecord: "tried",
     LogoutRecord: "logout",
+    EndedRecord: "ended",
     HsmRecord: "hsm",
     ChannelRecord: "channel",
     ScheduleRecord: backup.TABLE,
@@ -242,6 +263,8 @@ TABLES: Final[dict[type[Record], str]] = {
 
 
 RECORD_TABLES: Final = frozenset(TABLES.values())
+# What is erased once it counts nothing any more (`sweeping.py`), and may be made anew.
+SWEPT: Final = frozenset(TABLES[kind] for kind in (LockRecord, AttemptsRecord, TriedRecord, LogoutRecord, EndedRecord))
 
 NAMES: Final[dict[type[Record], str]] = {UserRecord: "name", ClientRecord: "name", KeyringRecord: "label"}
 """The field that a record is looked up by, where its table is searched for names (`Records.tag`)."""

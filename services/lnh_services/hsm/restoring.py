@@ -69,6 +69,7 @@ from lnh_services.hsm.records import (
     ClientRecord,
     ClusterRecord,
     CredentialRecord,
+    EndedRecord,
     GroupingRecord,
     HsmRecord,
     KeyringRecord,
@@ -76,6 +77,7 @@ from lnh_services.hsm.records import (
     LogoutRecord,
     OpeningRecord,
     Records,
+    TriedRecord,
 )
 from lnh_services.hsm.state import Cluster
 
@@ -91,7 +93,17 @@ _MEANWHILE: Final = (MemberReadOnly, OutcomeUnknown, Unreachable, DeadlineExceed
 
 # What belongs to the members and sessions there are now, and is made anew or not at all.
 _LEFT_OUT: Final = frozenset(
-    TABLES[kind] for kind in (LockRecord, AttemptsRecord, LogoutRecord, HsmRecord, ChannelRecord, OpeningRecord)
+    TABLES[kind]
+    for kind in (
+        LockRecord,
+        AttemptsRecord,
+        TriedRecord,
+        LogoutRecord,
+        EndedRecord,
+        HsmRecord,
+        ChannelRecord,
+        OpeningRecord,
+    )
 )
 # ... and what stays: what is known of the trails and of the dismissed.
 _CARRIED: Final = (anchor.TABLE, dismissals.TABLE)

@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import gc
 import itertools
+import random
 import signal
 import sys
 import time
@@ -40,6 +41,7 @@ from lnh_common.events import Log
 from lnh_common.messages import balancer, hsm, store
 from lnh_common.messages.base import Effect, Message, Operation
 from lnh_common.wire import Header, Kind
+from lnh_services.hsm import sweeping
 from lnh_services.hsm.hardening import harden
 from lnh_services.hsm.operations.passwords import merge
 from lnh_services.hsm.operations.session import check_token
@@ -174,6 +176,8 @@ class Worker:
         self._due = self._next_attach = self._next_secrets = 0.0
         self._store = b""  # the incarnation of the store that answered last
         self._next_uses = boot_time() + _USES_EVERY
+        self._chance: Final = random.SystemRandom()
+        self._next_sweep = boot_time() + sweeping.EVERY * self._chance.random()
 
     def _connect(self, peer: Peer) -> Dealer:
         socket = self._context.socket(zmq.DEALER)
@@ -498,6 +502,10 @@ class Worker:
         if now >= self._next_uses:
             self._next_uses = now + _USES_EVERY
             self._start(self._report_uses(), _USES_EVERY)
+        if self.number == 0 and now >= self._next_sweep:
+            self._next_sweep = now + sweeping.EVERY * (0.5 + self._chance.random())  # no two members at the same time
+            if self.core.is_read_write():
+                self._start(sweeping.sweep(self.core), sweeping.EVERY)
         due = min(self._next_attach if self.core.identity else now + 1, self._next_secrets, self._next_uses)
         for number, waiting in list(self._waiting.items()):
             for place, task in enumerate(waiting.tasks):

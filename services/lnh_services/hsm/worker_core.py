@@ -286,7 +286,7 @@ class WorkerCore(Certainty):
         audited, begun = permissions.RULES[name].audited, False
         try:
             permissions.check(name, request.header.route, request.who.holder)
-            if audited:
+            if audited and request.who.token.grants:  # a client without a login can only end such a session: no act
                 yield from self.audit(request, "ok")
                 begun = True
             reply = yield from self._handled(request)
@@ -486,9 +486,9 @@ class WorkerCore(Certainty):
             raise ClusterRestored("the cluster was restored while this was done")
         return records
 
-    def _written(self, commit: store.Commit) -> Steps[None]:
+    def _written(self, commit: store.Commit, *, lasting: bool = True) -> Steps[None]:
         if self.records is not None:
-            yield from self._items(self.records).written(commit.changes)
+            yield from self._items(self.records).written(commit.changes, lasting=lasting)
 
     def acted_before(self, request: Request[Any]) -> Steps[bool]:
         """Whether this request, which comes again, has acted; raises its first error if it was refused."""
@@ -499,8 +499,12 @@ class WorkerCore(Certainty):
         except LnhError as error:
             raise (error.final() if error.of_state else error) from None
 
-    def own_commit(self, *changes: store.Change) -> Steps[bool]:
-        """Commit changes of the worker's own (lock counts); False when somebody else was first."""
+    def own_commit(self, *changes: store.Change, lasting: bool = True) -> Steps[bool]:
+        """Commit changes of the worker's own (lock counts); False when somebody else was first.
+
+        Args:
+            lasting: whether the core is to keep of what age they are (`Items.written`).
+        """
         records = yield from self._made_for(changes)
         self._own_sequence += 1
         message = store.Commit(
@@ -515,7 +519,7 @@ class WorkerCore(Certainty):
             yield from ask(Peer.STORE, store.COMMIT, message)
         except (VersionConflict, ObjectUnknown):
             return False
-        yield from self._written(message)
+        yield from self._written(message, lasting=lasting)
         return True
 
     # --- audit

@@ -1,7 +1,8 @@
 """Checking a password: its guess is written down as a failure before it is compared, and taken back when it is right.
 
 How many may fail, and what waits for how long, is in `guesses.py`; the same message, or the same guess, is counted
-once. A name that does not exist costs the same work, the same lock and gets the same words as a wrong password.
+once. A name that does not exist costs the same work, the same lock and gets the same words as a wrong password; all
+that differs is whether its records may be erased again, and the HSM minds of what age they are.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from lnh_common import limits
 from lnh_common.errors import (
     Busy,
+    LimitReached,
     MemberReadOnly,
     OutcomeUnknown,
     PasswordIncorrect,
@@ -26,7 +29,16 @@ from lnh_common.messages.session import Credential, Role
 from lnh_services.hsm import answers, credentials, guesses
 from lnh_services.hsm.guesses import Locks
 from lnh_services.hsm.lockout import NAME_BYTES, Attempt
-from lnh_services.hsm.records import AttemptsRecord, CredentialRecord, HolderLockRecord, LockRecord, Open, Record
+from lnh_services.hsm.records import (
+    TABLES,
+    AttemptsRecord,
+    CredentialRecord,
+    HolderLockRecord,
+    LockRecord,
+    Open,
+    Record,
+    TriedRecord,
+)
 from lnh_services.hsm.steps import Peer, Steps, ask
 from lnh_services.hsm.worker_core import Request, WorkerCore
 
@@ -34,14 +46,19 @@ _WRONG: Final = "wrong name or password"
 _TRIES: Final = 64
 
 
-class _Place(NamedTuple):
-    """Whose attempts are counted where: a client's, in the scope of a role holder."""
+class Place(NamedTuple):
+    """Whose attempts are counted where: a client's, in the scope of a role holder.
+
+    Args:
+        exists: whether there is such a holder, as far as is known yet.
+    """
 
     client: bytes
     scope: bytes
+    exists: bool = False
 
 
-class _Versions(NamedTuple):
+class Versions(NamedTuple):
     """Of the records that count."""
 
     pair: int
@@ -71,7 +88,7 @@ def verify(
     records = yield from worker.started()
     assert request.credential is not None, "a password comes in a message of its own"
     name = guesses.attempt(records, request.credential.signed, given)
-    place = _Place(
+    place = Place(
         request.client.id if request.client else guesses.UNREGISTERED,
         guesses.scope(records, given.role, given.name, given.keyring),
     )
@@ -79,6 +96,7 @@ def verify(
         yield from _check(worker, place, name)
         where = credentials.credential_id(given.role, given.name, given.keyring)
         stored, version = yield from worker.versioned(CredentialRecord, where, cached=False)
+        place = place._replace(exists=stored is not None)
         derived = yield from _derived(worker, request, given, where, stored, name)
         attempt = Attempt(name, guesses.guess(records, given, derived))
         counted_here = yield from _reserve(worker, place, attempt)
@@ -118,25 +136,48 @@ def _derived(
     return (yield from ask(Peer.ARGON2, hsm.DERIVE, derivation)).key
 
 
-def _locks(worker: WorkerCore, place: _Place) -> Steps[tuple[Locks, _Versions]]:
+def read_locks(worker: WorkerCore, place: Place) -> Steps[tuple[Locks, Versions]]:
     """What has failed, and the versions of the records that say so."""
-    client, scope = place
-    pair, version = yield from worker.versioned(LockRecord, client, cached=False, scope=scope)
-    of_pair, attempts = yield from worker.versioned(AttemptsRecord, client, cached=False, scope=scope)
-    holder, over_all = yield from worker.versioned(HolderLockRecord, guesses.HOLDER, cached=False, scope=scope)
-    of_holder, others = yield from worker.versioned(AttemptsRecord, guesses.HOLDER, cached=False, scope=scope)
+    client, scope, exists = place
+    of_pair, attempts = yield from worker.versioned(AttemptsRecord, client, cached=False, scope=scope, lasts=_lasts)
+    pair, version = yield from worker.versioned(
+        LockRecord, client, cached=False, scope=scope, lasts=lambda _: of_pair is not None and of_pair.lasting
+    )
+    of_holder, others = yield from worker.versioned(
+        AttemptsRecord, guesses.HOLDER, cached=False, scope=scope, lasts=_lasts
+    )
+    holder, over_all = yield from worker.versioned(
+        HolderLockRecord,
+        guesses.HOLDER,
+        cached=False,
+        scope=scope,
+        lasts=lambda _: of_holder is not None and of_holder.lasting,
+    )
     locks = Locks(
         pair or LockRecord(),
         holder or HolderLockRecord(),
         client != guesses.UNREGISTERED,
         of_pair or AttemptsRecord(),
         of_holder or AttemptsRecord(),
+        exists,
     )
-    return locks, _Versions(version, attempts, over_all, others)
+    return locks, Versions(version, attempts, over_all, others)
 
 
-def _keep(worker: WorkerCore, place: _Place, before: Locks, after: Locks, versions: _Versions) -> Steps[bool]:
-    """Store what changed, or nothing: False when somebody else was first. A lock and its attempts go together."""
+def _lasts(attempts: AttemptsRecord) -> bool:
+    return attempts.lasting
+
+
+def _keep(
+    worker: WorkerCore, place: Place, before: Locks, after: Locks, versions: Versions, *, names: int | None = None
+) -> Steps[bool]:
+    """Store what changed, or nothing: False when somebody else was first. A lock and its attempts go together.
+
+    Args:
+        names: for how many the client has a place; None is any number.
+
+    Raises PasswordLocked where it has none for this one.
+    """
     records = yield from worker.started()
     changes: list[store.Change] = []
 
@@ -149,24 +190,35 @@ def _keep(worker: WorkerCore, place: _Place, before: Locks, after: Locks, versio
     if (before.holder, before.of_holder) != (after.holder, after.of_holder):
         put(after.holder, guesses.HOLDER, versions.holder)
         put(after.of_holder, guesses.HOLDER, versions.of_holder)
-    return not changes or (yield from worker.own_commit(*changes))
+    if after.of_pair.tried and not before.of_pair.tried:
+        changes.append(records.put(TriedRecord(), place.scope, 0, scope=place.client, limit=names))
+    elif before.of_pair.tried and not after.of_pair.tried:
+        changes.append(store.Delete(key=records.key_of(TriedRecord, place.scope, place.client)))
+    try:
+        return not changes or (yield from worker.own_commit(*changes, lasting=place.exists))
+    except LimitReached:
+        raise guesses.too_many_names() from None
 
 
-def _check(worker: WorkerCore, place: _Place, name: bytes) -> Steps[None]:
+def _check(worker: WorkerCore, place: Place, name: bytes) -> Steps[None]:
     """Refuse what would be refused anyway, before its Argon2id."""
-    locks, _ = yield from _locks(worker, place)
+    locks, _ = yield from read_locks(worker, place)
+    if not locks.has_place():
+        tried = yield from ask(Peer.STORE, store.COUNT, store.Count(table=TABLES[TriedRecord], scope=place.client))
+        if tried.count >= limits.NAMES_TRIED:
+            raise guesses.too_many_names()
     guesses.check(locks, int(worker.utc()), name)
     if not worker.is_read_write():
         yield from _tell(place, Attempt(name, bytes(NAME_BYTES)), GuessStep.CHECK)
 
 
-def _reserve(worker: WorkerCore, place: _Place, attempt: Attempt) -> Steps[bool]:
+def _reserve(worker: WorkerCore, place: Place, attempt: Attempt) -> Steps[bool]:
     """Count an attempt as failed before it is compared; whether this member, which is read-only, counts it itself."""
     for _ in range(_TRIES):
-        locks, versions = yield from _locks(worker, place)
+        locks, versions = yield from read_locks(worker, place)
         counted = guesses.reserve(locks, attempt, int(worker.utc()))
         try:
-            if (yield from _keep(worker, place, locks, counted, versions)):
+            if (yield from _keep(worker, place, locks, counted, versions, names=limits.NAMES_TRIED)):
                 return False
         except MemberReadOnly:
             yield from _tell(place, attempt, GuessStep.BEGIN)
@@ -176,13 +228,13 @@ def _reserve(worker: WorkerCore, place: _Place, attempt: Attempt) -> Steps[bool]
     raise Busy("many logins of this role at once", {"seconds": guesses.COME_AGAIN})
 
 
-def _end(worker: WorkerCore, place: _Place, attempt: Attempt, *, right: bool, counted_here: bool) -> Steps[None]:
+def _end(worker: WorkerCore, place: Place, attempt: Attempt, *, right: bool, counted_here: bool) -> Steps[None]:
     """The attempt has ended. What cannot be written down stays a guess that is open: it counts, and only as one."""
     if counted_here:
         yield from _tell(place, attempt, GuessStep.RIGHT if right else GuessStep.WRONG)
         return
     for _ in range(_TRIES):
-        locks, versions = yield from _locks(worker, place)
+        locks, versions = yield from read_locks(worker, place)
         left = guesses.end(locks, attempt, int(worker.utc()), right=right)
         try:
             if (yield from _keep(worker, place, locks, left, versions)):
@@ -193,19 +245,26 @@ def _end(worker: WorkerCore, place: _Place, attempt: Attempt, *, right: bool, co
             continue
 
 
-def _tell(place: _Place, attempt: Attempt, step: GuessStep) -> Steps[None]:
+def _tell(place: Place, attempt: Attempt, step: GuessStep) -> Steps[None]:
     """Tell the core, which counts for a read-only member; raises PasswordLocked."""
-    told = hsm.Guess(holder=place.scope, client=place.client, attempt=attempt.name, step=step, guess=attempt.guess)
+    told = hsm.Guess(
+        holder=place.scope,
+        client=place.client,
+        attempt=attempt.name,
+        step=step,
+        guess=attempt.guess,
+        exists=place.exists,
+    )
     yield from ask(Peer.CORE, hsm.GUESS, told)
 
 
 def merge(worker: WorkerCore) -> Steps[None]:
     """Tell the cluster what failed while this member was read-only; raises MemberReadOnly when it is again."""
     for guessed in (yield from ask(Peer.CORE, hsm.GUESSED, Empty())).guessed:
-        place = _Place(guessed.client, guessed.holder)
+        place = Place(guessed.client, guessed.holder, guessed.exists)
         open_ = tuple(Open(*each) for each in guessed.open)
         for _ in range(_TRIES):
-            locks, versions = yield from _locks(worker, place)
+            locks, versions = yield from read_locks(worker, place)
             counted = guesses.merged(locks, guessed.failures, int(worker.utc()), guessed.attempts, open_)
             if (yield from _keep(worker, place, locks, counted, versions)):
                 yield from ask(Peer.CORE, hsm.GUESSES_TOLD, guessed)
@@ -221,7 +280,7 @@ def forgive(worker: WorkerCore, role: Role, name: str = "", keyring: bytes = b""
         while True:
             found = yield from worker.genuine(answers.scan(scan), records)
             changes = guesses.clear(records, found.items)
-            if changes and not (yield from worker.own_commit(*changes)):
+            if changes and not (yield from worker.own_commit(*changes, lasting=False)):
                 tries -= 1
                 if not tries:
                     raise Busy("many logins of this role at once", {"seconds": guesses.COME_AGAIN})

@@ -16,6 +16,7 @@ from lnh_common.errors import (
     ClusterRestored,
     CredentialChanged,
     KeyringUnknown,
+    LimitReached,
     NameUnknown,
     PermissionDenied,
     SessionEnded,
@@ -45,6 +46,7 @@ from lnh_services.hsm.records import (
     OPENING_RECORD,
     ClientRecord,
     CredentialRecord,
+    EndedRecord,
     KeyringRecord,
     LogoutRecord,
     UserRecord,
@@ -270,7 +272,10 @@ def renew(worker: WorkerCore, request: Request[Empty]) -> Steps[LoggedIn]:
 
 
 def logout(worker: WorkerCore, request: Request[Logout]) -> Steps[Empty]:
-    """End this session on every member; with `everywhere`, every session of its credentials."""
+    """End this session on every member; with `everywhere`, every session of its credentials.
+
+    Raises LimitReached: sessions without a login cost a client nothing, so it ends so many a day.
+    """
     session = request.who
     records = yield from worker.started()
     until = session.token.login_at + limits.SESSION_LIFETIME + limits.CLOCK_TOLERANCE
@@ -282,7 +287,18 @@ def logout(worker: WorkerCore, request: Request[Logout]) -> Steps[Empty]:
             stored, version = yield from worker.versioned(CredentialRecord, where, cached=False)
             if stored is not None:
                 changes.append(records.put(_renamed(worker, stored, session.token.keyring_key), where, version))
-    yield from worker.commit(request, changes)
+    if not session.token.grants:
+        ended, most = EndedRecord(until=until), limits.SESSIONS_ENDED
+        changes.append(records.put(ended, session.token.session, 0, scope=session.token.client, limit=most))
+    try:
+        yield from worker.commit(request, changes)
+    except LimitReached:
+        said = LimitReached(
+            f"this client ended {limits.SESSIONS_ENDED} sessions without a login within a day, the most that are kept; "
+            "this one ends with its token",
+            {"limit": limits.SESSIONS_ENDED},
+        )
+        raise said.final() from None
     return Empty()
 
 
