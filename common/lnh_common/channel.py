@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from lnh_common import codec
+from lnh_common import codec, limits, wire
 from lnh_common.errors import ChannelInvalid, LnhError, MalformedMessage
 from lnh_common.wire import Header, Kind
 
@@ -286,9 +286,17 @@ def _reply_associated(keys: SessionKeys, header: Header, request_body: bytes) ->
 
 
 def seal_reply(keys: SessionKeys, header: Header, request_body: bytes, value: dict[str, Any] | LnhError) -> bytes:
-    """The body frame of the answer to a request: its fields, or an error nobody on the way can see."""
-    plaintext = codec.encode(value.to_wire() if isinstance(value, LnhError) else [0, value])
-    return _seal(keys.reply_mac, plaintext, _reply_associated(keys, header, request_body))
+    """The body frame of the answer to a request: its fields, or an error nobody on the way can see.
+
+    In place of what no message holds it is an error that says so.
+    """
+    associated = _reply_associated(keys, header, request_body)
+    error = value if isinstance(value, LnhError) else None
+    body = _seal(keys.reply_mac, codec.encode([0, value] if error is None else error.to_wire()), associated)
+    if len(body) > limits.BODY_BYTES:
+        told = wire.instead(header, error, len(body))
+        body = _seal(keys.reply_mac, codec.encode(told.to_wire()), associated)
+    return body
 
 
 def open_answer(keys: SessionKeys, header: Header, request_body: bytes, body: bytes) -> dict[str, Any] | LnhError:

@@ -21,7 +21,8 @@ import cbor2
 import msgspec
 
 from lnh_common import codec, limits
-from lnh_common.errors import LnhError, MalformedMessage, UnsupportedVersion
+from lnh_common.errors import DataLength, LnhError, MalformedMessage, OutcomeUnknown, UnsupportedVersion
+from lnh_common.messages.base import OPERATIONS, Effect
 
 VERSION: Final = 1
 OLDEST_VERSION: Final = 1
@@ -37,6 +38,7 @@ class Kind(enum.IntEnum):
 
 
 _ARRAY_OF_6: Final = 0x86
+_WORDS: Final = 1000  # characters that are left of an error
 _BYTES_32: Final = b"\x58\x20"
 _KINDS: Final = {bytes((_ARRAY_OF_6, VERSION, kind)): kind for kind in Kind}  # by how a header begins
 _REMEMBERED: Final = 1024
@@ -139,7 +141,33 @@ def word_within(milliseconds: int) -> float:
 
 def error_frames(header: Header, error: LnhError) -> Frames:
     """An unsealed error answer to the request with this header."""
-    return [header.answer(Kind.ERROR).pack(), b"", codec.encode(error.to_wire())]
+    body = codec.encode(error.to_wire())
+    if len(body) > limits.BODY_BYTES:
+        body = codec.encode(instead(header, error, len(body)).to_wire())
+    return [header.answer(Kind.ERROR).pack(), b"", body]
+
+
+def reply_frames(header: Header, body: bytes) -> Frames:
+    """An unsealed answer to the request with this header; an error where no message holds the body."""
+    if len(body) > limits.BODY_BYTES:
+        return error_frames(header, instead(header, None, len(body)))
+    return [header.answer(Kind.REPLY).pack(), b"", body]
+
+
+def instead(header: Header, error: LnhError | None, size: int) -> LnhError:
+    """What is said in place of an answer that no message holds: whoever asked would wait for it in vain.
+
+    Args:
+        error: that is the answer; None for a reply.
+        size: of the answer, in bytes.
+    """
+    if error is not None:
+        return type(error)(f"{str(error)[:_WORDS]} ... (cut: {size} bytes)")
+    said = f"{header.operation}: its answer has {size} bytes; a message holds {limits.BODY_BYTES}"
+    operation = OPERATIONS.get(header.operation)
+    if operation is not None and operation.effect is Effect.WRITE:
+        return OutcomeUnknown(f"{said}. It was done all the same")
+    return DataLength(said, {"advice": "ask for less at once"})
 
 
 def parse_error(body: bytes) -> LnhError:

@@ -127,7 +127,8 @@ class Client:
     ) -> tuple[wire.Header, bytes]:
         """Send one request as it is and wait for the header and body of its answer, which may be an ERROR.
 
-        The request id must come from `next_id`. Raises as `ask` does, except what the peer answered.
+        The request id must come from `next_id`. Raises as `ask` does, except what the peer answered, and
+        MalformedMessage for more than a message carries.
         """
         if self._closed:
             raise ConnectionClosed("this connection was closed")
@@ -135,6 +136,7 @@ class Client:
             raise Busy(f"{self._in_flight} requests are in flight on this connection, which is the limit")
         assert header.request_id not in self._waiting, "a request id is used once"
         frames = [header.pack(), token, body]
+        wire.check_frames(frames)
         waiting = _Waiting(header.operation, effect, frames, self._loop.create_future())
         self._watch()  # or what is sent before the loop hears of a broken connection is lost with it
         waiting.sent = self._send(frames)

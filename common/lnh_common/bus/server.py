@@ -221,7 +221,7 @@ class Server:
         try:
             reply = await handler(call, taken.message)
             assert isinstance(reply, operation.reply), f"{operation.name} answered {type(reply).__name__}"
-            answer = [call.header.answer(wire.Kind.REPLY).pack(), b"", codec.encode(reply)]
+            answer = wire.reply_frames(call.header, codec.encode(reply))
         except LnhError as error:
             self._fail(call, error)
         except asyncio.CancelledError:

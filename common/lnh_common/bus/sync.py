@@ -93,7 +93,9 @@ class Caller:
         self._last_id += 1
         left = max(1, int((end - time.monotonic()) * 1000))
         header = wire.request(operation.name, self._last_id, min(left, limits.MAX_DEADLINE_MS))
-        if not self._dealer.send([header.pack(), b"", codec.encode(message)]):
+        frames = [header.pack(), b"", codec.encode(message)]
+        wire.check_frames(frames)
+        if not self._dealer.send(frames):
             raise Unreachable(f"{self.address} takes no more requests")
         body = self._answer(self._last_id, end)
         if body is None:

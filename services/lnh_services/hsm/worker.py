@@ -29,6 +29,7 @@ from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import (
     Busy,
     DeadlineExceeded,
+    Internal,
     LnhError,
     MalformedMessage,
     MemberExpelled,
@@ -122,6 +123,23 @@ class Waiting:
         if undone and self.tries > 1 and self.operation.effect is Effect.WRITE:
             return OutcomeUnknown(f"asked {self.tries} times without an answer, then: {answer}")
         return answer
+
+    def answers(self, header: Header, frames: list[bytes]) -> list[Message | LnhError]:
+        """The answer to each of the tasks; raises MalformedMessage."""
+        wire.check_frames(frames)
+        if header.kind is Kind.ERROR:
+            return [wire.parse_error(frames[2])] * len(self.tasks)
+        answer = codec.decode_as(frames[2], self.operation.reply)
+        if not isinstance(answer, store.Outcomes):
+            return [answer] * len(self.tasks)
+        if len(answer.outcomes) != len(self.tasks):
+            raise MalformedMessage(f"{len(answer.outcomes)} outcomes of {len(self.tasks)} commits")
+        return [LnhError.from_wire(each) if isinstance(each, list) else each for each in answer.outcomes]
+
+    def unread(self, error: LnhError) -> LnhError:
+        """What to say when an answer came that cannot be read."""
+        said = f"{self.operation.name}: the answer of the {self.peer.value} cannot be read: {error}"
+        return OutcomeUnknown(said) if self.operation.effect is Effect.WRITE else Internal(said)
 
     def too_late(self, now: float) -> LnhError:
         """What to say when the time of who waits is over: which service has not answered."""
@@ -439,6 +457,12 @@ class Worker:
         left = max(1, min(int((latest - boot_time()) * 1000), limits.MAX_DEADLINE_MS))
         header = wire.request(asked.operation.name, number, left)
         frames = [header.pack(), b"", codec.encode(asked.message)]
+        try:
+            wire.check_frames(frames)
+        except MalformedMessage as error:
+            for task in tasks:
+                self._advance(task, error)
+            return
         waiting = Waiting([*tasks], asked.peer, asked.operation, frames)
         self._waiting[number] = waiting
         self._transmit(waiting)
@@ -451,26 +475,22 @@ class Worker:
         waiting.tries += sent
 
     def _answered(self, peer: Peer, frames: list[bytes]) -> None:
+        waiting = None
         try:
             header = Header.parse(frames[0])
-            wire.check_frames(frames)
             if header.kind is Kind.CAST:
+                wire.check_frames(frames)
                 self._told(peer, header, frames[2])
                 return
             waiting = self._waiting.pop(header.request_id, None)
             if waiting is None:
                 return  # the second answer to something asked twice, or one that came too late
-            answer: Message | LnhError
-            if header.kind is Kind.ERROR:
-                answer = wire.parse_error(frames[2])
-            else:
-                answer = codec.decode_as(frames[2], waiting.operation.reply, 64 * limits.MIB)
+            answers = waiting.answers(header, frames)
         except LnhError as error:
             log.failure("malformed answer", peer=peer.value, error=str(error))
-            return
-        answers: list[Message | LnhError] = [answer] * len(waiting.tasks)
-        if isinstance(answer, store.Outcomes):
-            answers = [LnhError.from_wire(each) if isinstance(each, list) else each for each in answer.outcomes]
+            if waiting is None:
+                return
+            answers = [waiting.unread(error)] * len(waiting.tasks)
         for task, each in zip(waiting.tasks, answers, strict=True):
             if task is not None:
                 self._advance(task, waiting.proven(each))

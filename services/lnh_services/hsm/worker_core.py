@@ -252,7 +252,7 @@ class WorkerCore(Certainty):
         reply = yield from self.handlers[operation.name](
             self, Request(header, operation, Envelope(0, header.deadline_ms, b"", 0, {}), message)
         )
-        return [header.answer(Kind.REPLY).pack(), b"", codec.encode(reply)]
+        return wire.reply_frames(header, codec.encode(reply))
 
     def _serve_opened(
         self,
