@@ -201,7 +201,7 @@ def _check_name(path: Path) -> None:
     if not wire.may_be_named(path.name):
         raise ArgumentInvalid(
             f"a member keeps no archive under the name {path.name!r}",
-            {"advice": f"rename it: letters, digits, . _ -, and {archives.SUFFIX} at the end"},
+            {"advice": f"rename it: letters, digits, . _ -, and {wire.SUFFIX} at the end"},
         )
 
 

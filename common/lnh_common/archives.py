@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from lnh_common import codec, limits
 from lnh_common.errors import ArchiveInvalid, MalformedMessage
+from lnh_common.messages.session import Id16
 
 FORMAT: Final = 1
 MAGIC: Final = b"LNHARCH1"
@@ -36,13 +37,11 @@ CHUNK_BYTES: Final = 256 * limits.KIB
 PREFIX_BYTES: Final = 7
 KEY_BYTES: Final = 32
 TAG_BYTES: Final = 16
-SUFFIX: Final = ".lnhb"
 _LENGTH: Final = 4
 _HEADER_BYTES: Final = 16 * limits.KIB
 _MANIFEST_BYTES: Final = 64 * limits.KIB
 _CHUNKS: Final = 1 << 32
 
-Id16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 

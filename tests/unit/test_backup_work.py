@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from lnh_common import archives, codec
+from lnh_common import codec
 from lnh_common.bus.client import Client
 from lnh_common.errors import ArchiveInvalid, Busy, NameTaken, NameUnknown, NotPossible, StorageFailed
 from lnh_common.messages import backup, store
@@ -139,7 +139,7 @@ def test_a_disk_that_fails_at_any_step_leaves_no_archive_that_is_none(tmp_path: 
             reached = disk.asked >= at
         for name in Archives(directory).names():  # named, but not known to stay so: whole all the same
             do(partial(made.verify, name=name))
-        assert all(path.suffix == archives.SUFFIX for path in directory.iterdir()), "nothing is left half done"
+        assert all(path.suffix == backup.SUFFIX for path in directory.iterdir()), "nothing is left half done"
         assert do(made.make).archive, "with room again it goes on"
         if not reached:
             break

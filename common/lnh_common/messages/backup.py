@@ -12,13 +12,15 @@ from typing import Annotated, Final
 
 import msgspec
 
-from lnh_common import archives, limits
+from lnh_common import limits
 from lnh_common.messages.base import Confidential, Effect, Empty, Listing, Message, Seal, operation
+from lnh_common.messages.session import Id16
 
+SUFFIX: Final = ".lnhb"  # of an archive's name
 PIECE_BYTES: Final = 512 * limits.KIB  # of an archive that is downloaded, in one answer
 ARCHIVES_SHOWN: Final = 512
 
-_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}" + re.escape(archives.SUFFIX) + r"\Z"
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}" + re.escape(SUFFIX) + r"\Z"
 ArchiveName = Annotated[str, msgspec.Meta(pattern=_NAME)]
 
 
@@ -319,7 +321,7 @@ CHECK_SCHEDULE: Final = operation("archive.schedule", Schedule, Planned)
 class NewKey(Message):
     """A data key for an archive that is about to be written."""
 
-    id: archives.Id16
+    id: Id16
 
 
 class ArchiveKey(Confidential):
@@ -327,9 +329,9 @@ class ArchiveKey(Confidential):
 
     key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
     wrapped: bytes
-    cluster: archives.Id16
+    cluster: Id16
     label: str
-    instance: archives.Id16
+    instance: Id16
     generation: int
     member: str
 
@@ -363,7 +365,7 @@ class DataKey(Confidential):
 class Allow(Message):
     """A worker has checked that somebody may restore; `id` names the order."""
 
-    id: archives.Id16
+    id: Id16
     name: str
     check: bool
 
@@ -380,7 +382,7 @@ NO_TICKET: Final = bytes(32)  # of no restore: whatever was begun is given up, a
 class RestoreOrder(Confidential):
     """A restore to begin, and the ticket for it."""
 
-    id: archives.Id16
+    id: Id16
     name: ArchiveName
     check: bool
     ticket: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]

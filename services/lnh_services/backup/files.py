@@ -21,7 +21,7 @@ from lnh_common.archives import Header, Outline
 from lnh_common.errors import ArchiveInvalid, NameTaken, NameUnknown, StorageFailed
 from lnh_common.events import Log
 from lnh_common.files import NotRegular, kind_of, open_regular
-from lnh_common.messages.backup import ARCHIVES_SHOWN, ArchiveView, Piece, may_be_named
+from lnh_common.messages.backup import ARCHIVES_SHOWN, SUFFIX, ArchiveView, Piece, may_be_named
 from lnh_services.durable import sync_directory
 
 _log: Final = Log("backup.files")
@@ -72,7 +72,7 @@ class _Entry(NamedTuple):
 
 
 def _is_called_archive(name: str) -> bool:
-    return name.endswith(archives.SUFFIX) and not name.startswith(".")
+    return name.endswith(SUFFIX) and not name.startswith(".")
 
 
 def _entry(there: os.DirEntry[str]) -> _Entry:
@@ -86,7 +86,7 @@ def _entry(there: os.DirEntry[str]) -> _Entry:
 
 
 def is_scheduled(name: str) -> bool:
-    return re.search(rf"{SCHEDULED}(-\d+)?{re.escape(archives.SUFFIX)}$", name) is not None
+    return re.search(rf"{SCHEDULED}(-\d+)?{re.escape(SUFFIX)}$", name) is not None
 
 
 class Archives:
@@ -335,7 +335,7 @@ class NewArchive:
         """Take the first name that is free; another archive of the same second may have it."""
         number = 1
         while True:
-            name = f"{self._stem}{'' if number == 1 else f'-{number}'}{archives.SUFFIX}"
+            name = f"{self._stem}{'' if number == 1 else f'-{number}'}{SUFFIX}"
             try:
                 (self._directory / name).hardlink_to(self._path)
             except FileExistsError:
