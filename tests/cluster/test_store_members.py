@@ -187,7 +187,8 @@ def test_a_member_is_removed_in_order_and_learns_of_it(play: Play) -> None:
         await two.put(key(1))
         await two.order(store.MEMBER_REMOVE, store.MemberRef(member=three.info.id))
         await three.until(lambda status: status.state == "expelled", "the news of its removal")
-        assert not is_listened_to(three.info.port + STORE_PORT)
+        # Its own processes hear of it one after the other.
+        await three.until(lambda _: not is_listened_to(three.info.port + STORE_PORT), "its port is closed")
         await three.until(lambda _: not talk_to(three.info.port + STORE_PORT), "nobody goes on knocking there")
         await two.put(key(2))
         await three.hsm.ask(store.DESTROY, store.Destroy(cluster=CLUSTER))

@@ -35,7 +35,7 @@ from lnh_services.hsm.records import (
     fields_of,
     record_id,
 )
-from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, Work
+from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, Turn, Work
 from lnh_services.hsm.worker_core import CLUSTER_RECORD, WorkerCore
 from models.carried import sample
 from models.storage import DictStore
@@ -187,6 +187,9 @@ class World:
         try:
             asked = steps.send(None)
             while True:
+                if isinstance(asked, Turn):
+                    asked = steps.send(None)
+                    continue
                 try:
                     answer = self.work(asked) if isinstance(asked, Work) else self.answer(asked)
                 except LnhError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
@@ -10,30 +11,17 @@ from pathlib import Path
 import pytest
 import zmq
 
+from lnh_common import wire
 from lnh_common.bundles import Entry
-from lnh_common.wire import Frames
+from lnh_common.wire import Frames, Header
 from lnh_services.hsm import worker as module
-from lnh_services.hsm.steps import Peer
+from lnh_services.hsm.steps import Peer, Steps, Turn
 from lnh_services.hsm.worker import WayBack, Worker
-from lnh_services.hsm.worker_core import WorkerCore
 from lnh_services.paths import MemberDirectory
 
 SLOW = 0.04  # seconds of an RSA-4096 signature on a machine that is short of processors
 LEASE = 1.0
-
-
-class Slow:
-    """A use of a key that takes its time."""
-
-    def __init__(self, run: Run, entry: Entry) -> None:
-        self.run, self.entry = run, entry
-
-    def act(self, _: WorkerCore) -> bool:
-        self.run.now += SLOW
-        return True
-
-    def answer(self) -> Frames:
-        return [self.entry.tag, b"", b""]
+HEADER = wire.request("object.sign", 1, 1000).pack()
 
 
 class Run:
@@ -49,16 +37,21 @@ class Run:
         self.batch: list[tuple[bytes, Entry]] = []
         assert Peer.STORE in worker._peers
         monkeypatch.setattr(module, "boot_time", lambda: self.now)
-        monkeypatch.setattr(module, "open_ready", self.open)
+        monkeypatch.setattr(worker.core, "serve", self.serve)
+        monkeypatch.setattr(worker.core, "lease_until", math.inf)
         monkeypatch.setattr(worker, "_receive", self.receive)
         monkeypatch.setattr(worker, "_send", self.send)
         monkeypatch.setattr(worker, "_drain_peer", lambda *_: self.heard_store.append(self.now))
         monkeypatch.setattr(worker, "_run_timers", lambda now: now + LEASE / 2)
         monkeypatch.setattr(worker, "_poller", self)
 
-    def open(self, _: WorkerCore, entry: Entry) -> Slow:
-        self.opened.append(entry.tag)
-        return Slow(self, entry)
+    def serve(self, header: Header, token: bytes, *_: object, **__: object) -> Steps[Frames]:
+        """A use of a key that takes its time."""
+        self.opened.append(token)
+        yield Turn.USE
+        self.now += SLOW
+        yield Turn.SEAL
+        return [token, b"", b""]
 
     def receive(self) -> list[tuple[bytes, Entry]]:
         batch, self.batch = self.batch, []
@@ -85,7 +78,7 @@ def run(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
 def test_slow_uses_that_came_together_leave_room_for_the_lease_and_are_each_answered_once(run: Run) -> None:
     tags = [number.to_bytes(8, "big") for number in range(31)]
-    run.batch = [(b"balancer", Entry(tag, b"header", b"", b"")) for tag in tags]
+    run.batch = [(b"balancer", Entry(tag, HEADER, tag, b"")) for tag in tags]
     began = run.now
     for _ in range(50):
         run.worker._poll()
@@ -101,7 +94,7 @@ def test_slow_uses_that_came_together_leave_room_for_the_lease_and_are_each_answ
 
 def test_what_is_left_is_opened_anew_since_what_is_stored_may_have_changed(run: Run) -> None:
     tags = [number.to_bytes(8, "big") for number in range(4)]
-    run.batch = [(b"balancer", Entry(tag, b"header", b"", b"")) for tag in tags]
+    run.batch = [(b"balancer", Entry(tag, HEADER, tag, b"")) for tag in tags]
     for _ in range(4):
         run.worker._poll()
     assert run.answered == tags

@@ -57,6 +57,18 @@ class Work:
     compute: Callable[[], object]
 
 
+class Turn(enum.Enum):
+    """A point that a request comes to without having to wait, once all before it has passed.
+
+    Whoever drives many requests may stop each of them there and take the next step for all of them, one after the
+    other: a step that is repeated finds the processor's caches filled. None may stay there while what it was checked
+    against can change: it is closed then, and begun anew.
+    """
+
+    USE = "use"  # a key is about to be used
+    SEAL = "seal"  # the answer is about to be sealed
+
+
 class Deadline:
     """When a request's asker stops waiting, in seconds of the worker's boot clock; set anew once its seal is open."""
 
@@ -66,8 +78,8 @@ class Deadline:
         self.at = at
 
 
-# Sent None to begin with, then the answer to each Ask and the result of each Work.
-Steps = Generator[Ask | Work, Any, T]
+# Sent None to begin with and at each Turn, then the answer to each Ask and the result of each Work.
+Steps = Generator[Ask | Work | Turn, Any, T]
 
 
 def ask(peer: Peer, operation: Operation[Q, R], message: Q) -> Steps[R]:

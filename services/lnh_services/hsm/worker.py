@@ -47,9 +47,8 @@ from lnh_services.hsm.hardening import harden
 from lnh_services.hsm.operations.passwords import merge
 from lnh_services.hsm.operations.session import check_token
 from lnh_services.hsm.operations.table import HANDLERS
-from lnh_services.hsm.ready import Ready, open_ready
 from lnh_services.hsm.slow import SlowWork
-from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, Work
+from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, Turn, Work
 from lnh_services.hsm.worker_core import WorkerCore
 from lnh_services.paths import MemberDirectory
 from lnh_services.serving import EXIT_OK, open_member
@@ -86,7 +85,7 @@ def boot_time() -> float:
 WayBack = tuple[bytes, bytes]  # the balancer's routing id, and its tag of the request
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Task:
     """A request being served.
 
@@ -291,92 +290,121 @@ class Worker:
     # --- requests
 
     def _serve(self, asked: list[tuple[bytes, Entry]]) -> None:
-        """Step by step for all that can be answered at once (`ready.py`); each of the others goes its own way.
+        """Serve turn by turn those that need not wait; each of the others goes its own way once it waits.
 
-        Of what takes longer than a stint the rest is `_left`, to be opened anew: what is stored may change meanwhile.
+        Of what takes longer than a stint the rest is `_left`, to be begun anew: what is stored may change meanwhile.
         """
         self._left = []
-        opened: list[tuple[WayBack, Ready]] = []
+        begun: list[tuple[Task, bytes, Entry]] = []
         for balancer_id, entry in asked:
-            way_back = (balancer_id, entry.tag)
-            if is_forwarded(entry.tag) and not self.core.is_read_write():
-                self._refuse(way_back)
-                continue
-            ready = open_ready(self.core, entry)
-            if ready is None:
-                self._accept(way_back, entry)
-            else:
-                opened.append((way_back, ready))
-        done: list[tuple[WayBack, Ready]] = []
+            task = self._accept(balancer_id, entry)
+            if task is not None and self._go_on_until(Turn.USE, task):
+                begun.append((task, balancer_id, entry))
+        done: list[Task] = []
         began = held = boot_time()
-        for number, (way_back, ready) in enumerate(opened, 1):
-            if ready.act(self.core):
-                done.append((way_back, ready))
-            else:
-                self._accept(way_back, ready.entry)
+        for number, (task, balancer_id, entry) in enumerate(begun, 1):
+            if self._use(task, balancer_id, entry):
+                done.append(task)
             now = boot_time()
             if now - held > _HOLD:
                 self._answer(done)
                 self._flush()
                 done, held = [], boot_time()
             if now - began > _STINT:
-                self._left = [(to, each.entry) for (to, _), each in opened[number:]]
+                for left, *_ in begun[number:]:
+                    left.steps.close()
+                self._left = [(to, each) for _, to, each in begun[number:]]
                 break
         self._answer(done)
 
-    def _answer(self, done: list[tuple[WayBack, Ready]]) -> None:
-        for way_back, ready in done:
-            self._send(way_back, ready.answer())
+    def _use(self, task: Task, balancer_id: bytes, entry: Entry) -> bool:
+        """Have a request use its keys, one by one; whether its answer is to be sealed now.
 
-    def _accept(self, way_back: WayBack, entry: Entry) -> None:
+        The lease may have ended while others were served: then it is begun anew.
+        """
+        while self.core.is_leased():
+            turn = self._step(task, None)
+            if turn is not Turn.USE:
+                return turn is Turn.SEAL
+        task.steps.close()
+        again = self._accept(balancer_id, entry)
+        if again is not None:
+            self._advance(again, None)
+        return False
+
+    def _answer(self, done: list[Task]) -> None:
+        for task in done:
+            self._step(task, None)
+
+    def _go_on_until(self, turn: Turn, task: Task) -> bool:
+        """Begin a request; whether it came to this turn without having to wait, and not to another one."""
+        came_to = self._step(task, None)
+        if came_to is not None and came_to is not turn:
+            self._advance(task, None)
+        return came_to is turn
+
+    def _accept(self, balancer_id: bytes, entry: Entry) -> Task | None:
+        """The request of an entry, to be begun; None for what is answered at once, or not at all."""
+        way_back = (balancer_id, entry.tag)
+        forwarded = is_forwarded(entry.tag)
+        if forwarded and not self.core.is_read_write():
+            self._refuse(way_back)
+            return None
         frames = [entry.header, entry.token, entry.body]
         try:
             wire.check_frames(frames)
-            header = Header.parse(frames[0])
+            header = Header.parse(entry.header)
             if header.kind is not Kind.REQUEST:
                 raise MalformedMessage("not a request")
         except LnhError as error:
             # Who sent this is no balancer of ours, or a newer one; without a header there is nothing to answer.
             log.warning("message refused", error=str(error))
-            return
-        if way_back[1] == PING_TAG and header.operation == balancer.HSM_PING.name:
+            return None
+        if entry.tag == PING_TAG and header.operation == balancer.HSM_PING.name:
             load = balancer.WorkerLoad(served=self.core.operations, cached_keys=len(self.core.caches.keys))
             self._send(way_back, [header.answer(Kind.REPLY).pack(), b"", codec.encode(load)])
-            return
-        forwarded = is_forwarded(entry.tag)
+            return None
         if len(self._waiting) >= limits.REQUESTS_IN_FLIGHT:
             if forwarded:
                 self._refuse(way_back)
             else:
                 self._send(way_back, wire.error_frames(header, Busy("this worker has all the work it takes")))
-            return
+            return None
         lapses = self.core.lapses if forwarded else None
         deadline = Deadline(boot_time() + header.deadline_ms / 1000)
-        steps = self.core.serve(header, frames[1], frames[2], deadline, forwarded=forwarded)
-        self._advance(Task(steps, way_back, deadline, lapses), None)
+        steps = self.core.serve(header, entry.token, entry.body, deadline, forwarded=forwarded)
+        return Task(steps, way_back, deadline, lapses)
 
     def _advance(self, task: Task, answer: Any) -> None:
         """Let a request go on with an answer, a result or an exception, until it asks again or is done."""
+        while self._step(task, answer) is not None:
+            answer = None
+
+    def _step(self, task: Task, answer: Any) -> Turn | None:
+        """Let a request go on as `_advance` does, to its next turn at most: then that turn."""
         try:
             asked = task.steps.throw(answer) if isinstance(answer, Exception) else task.steps.send(answer)
         except StopIteration as done:
             if task.way_back is None:
-                return
+                return None
             if task.lapses is None or self.core.was_read_write_since(task.lapses):
                 self._send(task.way_back, done.value)
             else:
                 self._refuse(task.way_back)
-            return
+            return None
         except LnhError as error:  # only the worker's own tasks raise; a request answers
             log.warning("worker task failed", error=str(error))
-            return
+            return None
+        if isinstance(asked, Turn):
+            return asked
         if isinstance(asked, Work):
             self._begin(task, asked)
         elif asked.waits:
             self._ask(task, asked)
         else:
             self._cast(asked.peer, asked.operation, asked.message)
-            self._advance(task, None)
+            return self._step(task, None)
+        return None
 
     def _begin(self, task: Task, asked: Work) -> None:
         """Have something slow done, and go on with the result."""

@@ -6,6 +6,9 @@ all of it has passed:
     header -> operation of the table -> token and seal opened -> session's records -> fields
            -> permission -> audit (of what changes something) -> handler -> audit (of a refusal) -> sealed answer
 
+What is in the caches is not asked for, so the use of a cached key goes from end to end without waiting. There is no
+other, quicker way: who serves many such requests takes them from turn to turn together (`steps.Turn`).
+
 Before a seal is opened there is no key to answer under, so errors up to there are unsealed hints;
 after it every error is sealed, also that a session is over: its client can believe it. A handler is a
 generator (`steps.py`); while it waits others are served, and `forget` may take anything out of the
@@ -16,8 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
@@ -52,14 +54,12 @@ from lnh_common.errors import (
 from lnh_common.events import Log
 from lnh_common.messages import hsm, store
 from lnh_common.messages.base import OPERATIONS, Effect, Message, Operation, Seal
-from lnh_common.messages.session import Role
 from lnh_common.wire import Frames, Header, Kind
 from lnh_services.hsm import permissions
 from lnh_services.hsm.certainty import COMMITTED, NEVER, Certainty
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.knowledge import Identity
 from lnh_services.hsm.mechanisms import IvSource
-from lnh_services.hsm.objects import KeyringKeys
 from lnh_services.hsm.records import (
     CLUSTER_RECORD,
     OPENING_RECORD,
@@ -69,11 +69,11 @@ from lnh_services.hsm.records import (
     OpeningRecord,
     Record,
     Records,
-    record_id,
     session_instance,
 )
 from lnh_services.hsm.refusals import STRANGER
-from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, ask
+from lnh_services.hsm.request import Request
+from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, Turn, ask
 from lnh_services.hsm.tokens import Session, Token, open_token, token_epoch
 from lnh_services.hsm.uses import CachedKey
 
@@ -84,74 +84,6 @@ M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Record)
 
 _BYTES: Final = (bytes,)
-
-
-@dataclass(eq=False)
-class Request(Generic[M]):
-    """One opened request.
-
-    Args:
-        session: None where the operation opens one or uses a credential (`credential` then).
-        client: the registered client's record, where there is one.
-        drawn: where the ids come from that a read makes, which are new at each try.
-        committed: whether something of it was committed, so that nothing may say any more that it was not done.
-        lapses: of the lease, when it was begun.
-    """
-
-    header: Header
-    operation: Operation[Any, Any]
-    envelope: Envelope
-    message: M
-    session: Session | None = None
-    credential: OpenedCredential | None = None
-    client: ClientRecord | None = None
-    drawn: bytes = b""
-    committed: bool = False
-    lapses: int = 0
-
-    @property
-    def who(self) -> Session:
-        assert self.session is not None, "an operation under Seal.SESSION has a session"
-        return self.session
-
-    @property
-    def keyring_keys(self) -> KeyringKeys:
-        keys = self.who.keyring_keys
-        assert keys is not None, "a keyring role's session has the keyring's keys"
-        return keys
-
-    @property
-    def role(self) -> Role:
-        role = self.who.holder.role
-        assert role is not None, "objects are made and changed by a keyring role"
-        return role
-
-    @property
-    def client_id(self) -> bytes:
-        """Whose duplicates this request's are kept with: 16 bytes."""
-        if self.client is not None:
-            return self.client.id
-        return self.who.token.session if self.session else self.envelope.connection
-
-    def new_id(self, number: int = 0) -> bytes:
-        """The 16-byte id of the `number`th thing this request makes: the same when a write is repeated."""
-        if self.operation.effect is Effect.READ:
-            self.drawn = self.drawn or os.urandom(16)
-            return record_id("made", self.drawn, codec.encode(number))
-        return record_id(
-            "made by", self.client_id, self.envelope.connection, codec.encode([self.envelope.sequence, number])
-        )
-
-    def new_handle(self, number: int = 0) -> bytes:
-        """The handle of the `number`th object that this request makes.
-
-        Of one that is stored it is 48 bits of time and 80 of `new_id`. What is made at the same time is then side by
-        side in the store's indexes (as with a UUIDv7, RFC 9562, section 5.7), and a commit writes a few of their pages
-        instead of some ten for each object.
-        """
-        if self.operation.effect is Effect.READ:  # for a session alone
-            return self.new_id(number)
-        return self.envelope.issued_at.to_bytes(6, "big") + self.new_id(number)[:10]
 
 
 Handler = Callable[["WorkerCore", Request[Any]], Steps[Message]]
@@ -193,7 +125,6 @@ class WorkerCore(Certainty):
         One that another member forwarded is not told that this member is read-only or behind, as its own is not: it is
         declined.
         """
-        self.operations += 1
         now = self.boot()
         if now >= self.lease_until:
             self.forget_everything()
@@ -201,6 +132,7 @@ class WorkerCore(Certainty):
         try:
             operation = self._operation(header)
             if operation.seal is Seal.NONE:
+                self.operations += 1
                 return (yield from self._serve_open(operation, header, body))
             if operation.seal is Seal.SESSION:
                 session = self.caches.sessions.get(token)
@@ -235,10 +167,12 @@ class WorkerCore(Certainty):
         except Exception as error:  # as above
             log.bug("request failed", error, operation=header.operation)
             value = Internal("the member failed; its log says why")
+        self.operations += 1
         if forwarded and isinstance(value, LnhError) and (value.of_damage or isinstance(value, _LEFT_TO_OTHERS)):
             return [*bundles.refusal(b"")[1:]]
         logged_in = session is not None and session.holder.logged_in and not isinstance(value, LnhError)
         vouched = bundles.VOUCHED if logged_in else b""
+        yield Turn.SEAL
         return [header.answer(Kind.REPLY).pack(), vouched, channel.seal_reply(keys, header, body, value)]
 
     def _operation(self, header: Header) -> Operation[Any, Any]:

@@ -12,8 +12,9 @@ from lnh_common.messages import backup, membership, store
 from lnh_common.messages.base import Empty, Operation, Q, R
 from lnh_common.versions import lacking_restores
 from lnh_services.hsm.records import RunRecord, ScheduleRecord
+from lnh_services.hsm.request import Request
 from lnh_services.hsm.steps import Peer, Steps, ask
-from lnh_services.hsm.worker_core import Request, WorkerCore
+from lnh_services.hsm.worker_core import WorkerCore
 
 
 def _ask_here(operation: Operation[Q, R], message: Q) -> Steps[R]:

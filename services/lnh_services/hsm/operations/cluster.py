@@ -48,8 +48,9 @@ from lnh_services.hsm.records import (
     UserRecord,
     record_id,
 )
+from lnh_services.hsm.request import Request
 from lnh_services.hsm.steps import Peer, Steps, ask
-from lnh_services.hsm.worker_core import Request, WorkerCore
+from lnh_services.hsm.worker_core import WorkerCore
 
 # --- appliance users
 

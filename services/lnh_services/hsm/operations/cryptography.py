@@ -20,9 +20,10 @@ from lnh_common.messages.objects import TOGETHER, Decrypt, Outcomes, RandomBytes
 from lnh_common.messages.objects import Use as UseKey
 from lnh_services.hsm.operations.policies import effective_policy
 from lnh_services.hsm.operations.session_objects import carried
-from lnh_services.hsm.steps import Steps
+from lnh_services.hsm.request import Request
+from lnh_services.hsm.steps import Steps, Turn
 from lnh_services.hsm.uses import CachedKey, Prepared, check_batch, check_today, each, prepare
-from lnh_services.hsm.worker_core import Request, WorkerCore
+from lnh_services.hsm.worker_core import WorkerCore
 
 
 def _operation(
@@ -89,6 +90,7 @@ def use(worker: WorkerCore, request: Request[Any]) -> Steps[Message]:
     """Any of `ACTS`."""
     served = ACTS[request.operation.name]
     key, operate = yield from _operation(worker, request, served.use)
+    yield Turn.USE
     key.uses += len(request.message.items) if isinstance(request.message, UseMany) else 1
     return served.act(operate, request.message)
 

@@ -13,8 +13,9 @@ from lnh_common.messages import membership, store
 from lnh_common.messages.admin import GroupRef, Groups, GroupView, MoveMember, Remark
 from lnh_common.messages.base import Empty
 from lnh_services.hsm.operations.members import order_of
+from lnh_services.hsm.request import Request
 from lnh_services.hsm.steps import Peer, Steps, ask
-from lnh_services.hsm.worker_core import Request, WorkerCore
+from lnh_services.hsm.worker_core import WorkerCore
 
 REQUEST_BYTES = 16
 

@@ -26,8 +26,9 @@ from lnh_services.hsm.operations.passwords import derive, forgive
 from lnh_services.hsm.operations.policies import change_policy, policy_id
 from lnh_services.hsm.permissions import Permission
 from lnh_services.hsm.records import ClientRecord, CredentialRecord, KeyringRecord, PolicyRecord
+from lnh_services.hsm.request import Request
 from lnh_services.hsm.steps import Peer, Steps, ask
-from lnh_services.hsm.worker_core import Request, WorkerCore
+from lnh_services.hsm.worker_core import WorkerCore
 
 
 def create(worker: WorkerCore, request: Request[CreateKeyrings]) -> Steps[Keyrings]:

@@ -18,8 +18,9 @@ from lnh_common.messages.admin import ChangeMember, DeleteMember, InvitationView
 from lnh_common.messages.base import Empty, Operation, Q, R
 from lnh_services.hsm import answers, dismissals
 from lnh_services.hsm.records import CLUSTER_RECORD, OPENING_RECORD, OpeningRecord
+from lnh_services.hsm.request import Request
 from lnh_services.hsm.steps import Peer, Steps, ask
-from lnh_services.hsm.worker_core import Request, WorkerCore
+from lnh_services.hsm.worker_core import WorkerCore
 
 _TRIES: Final = 8
 

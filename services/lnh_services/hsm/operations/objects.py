@@ -33,8 +33,9 @@ from lnh_services.hsm.objects import SEARCHABLE, has, stored_template, view
 from lnh_services.hsm.operations.policies import effective_policy
 from lnh_services.hsm.operations.session_objects import carried, make_pair
 from lnh_services.hsm.records import KeyringRecord
+from lnh_services.hsm.request import Request
 from lnh_services.hsm.steps import Steps
-from lnh_services.hsm.worker_core import Request, WorkerCore
+from lnh_services.hsm.worker_core import WorkerCore
 
 _NEW: Final = 1
 _ROOM: Final = {

@@ -39,8 +39,9 @@ from lnh_services.hsm.records import (
     Record,
     TriedRecord,
 )
+from lnh_services.hsm.request import Request
 from lnh_services.hsm.steps import Peer, Steps, ask
-from lnh_services.hsm.worker_core import Request, WorkerCore
+from lnh_services.hsm.worker_core import WorkerCore
 
 _WRONG: Final = "wrong name or password"
 _TRIES: Final = 64

@@ -6,8 +6,9 @@ from lnh_common.messages.admin import PolicyChange, PolicyView
 from lnh_services.hsm import policy as rules
 from lnh_services.hsm.policy import Policy
 from lnh_services.hsm.records import PolicyRecord, record_id
+from lnh_services.hsm.request import Request
 from lnh_services.hsm.steps import Steps
-from lnh_services.hsm.worker_core import Request, WorkerCore
+from lnh_services.hsm.worker_core import WorkerCore
 
 
 def policy_id(keyring: bytes = b"") -> bytes:

@@ -52,9 +52,10 @@ from lnh_services.hsm.records import (
     UserRecord,
     record_id,
 )
+from lnh_services.hsm.request import Request
 from lnh_services.hsm.steps import Steps
 from lnh_services.hsm.tokens import Grant, Session, Token, seal_token
-from lnh_services.hsm.worker_core import Request, WorkerCore
+from lnh_services.hsm.worker_core import WorkerCore
 
 
 def hello(worker: WorkerCore, request: Request[Empty]) -> Steps[Welcome]:

@@ -18,9 +18,10 @@ from lnh_services.hsm.mechanisms import generate as generation
 from lnh_services.hsm.mechanisms.generate import Generated
 from lnh_services.hsm.objects import view
 from lnh_services.hsm.operations.policies import effective_policy
+from lnh_services.hsm.request import Request
 from lnh_services.hsm.steps import Steps, work
 from lnh_services.hsm.uses import CachedKey
-from lnh_services.hsm.worker_core import Request, WorkerCore
+from lnh_services.hsm.worker_core import WorkerCore
 
 VERSION = 1  # it never changes
 

@@ -1,8 +1,9 @@
-"""The short way of a key's use: the same answer as the long one, and no answer where that one would have to look."""
+"""From turn to turn: a cached key is used without waiting, and everything else of a request is the same then."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,12 +24,11 @@ from lnh_common.errors import (
     SignatureInvalid,
     UnknownOperation,
 )
-from lnh_common.mechanisms import CURVES, Mechanism, Use
+from lnh_common.mechanisms import CURVES, Mechanism
 from lnh_common.messages import objects, session, store
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.session import Credential, Role
-from lnh_services.hsm.ready import open_ready
-from lnh_services.hsm.steps import Ask
+from lnh_services.hsm.steps import Ask, Deadline, Steps, Turn
 from models.worker import KRCO, Client, World, make_keyring
 
 TAG = bytes(8)
@@ -68,14 +68,28 @@ def scene() -> Scene:
     return Scene()
 
 
-def test_a_cached_key_signs_and_the_signature_verifies(scene: Scene) -> None:
+def begun(scene: Scene, entry: Entry) -> Steps[wire.Frames]:
+    header = wire.Header.parse(entry.header)
+    return scene.core.serve(header, entry.token, entry.body, Deadline(scene.world.now + 10))
+
+
+def answer(steps: Steps[wire.Frames]) -> wire.Frames:
+    """What a request is answered that has come to its last turn."""
+    with pytest.raises(StopIteration) as done:
+        steps.send(None)
+    frames: wire.Frames = done.value.value
+    return frames
+
+
+def test_a_cached_key_is_used_from_turn_to_turn_without_waiting_and_its_signature_verifies(scene: Scene) -> None:
     entry, keys = scene.entry()
-    ready = open_ready(scene.core, entry)
-    assert ready is not None
     uses = scene.core.operations
-    assert ready.act(scene.core)
+    steps = begun(scene, entry)
+    assert steps.send(None) is Turn.USE
+    assert scene.core.operations == uses
+    assert steps.send(None) is Turn.SEAL
     assert scene.core.operations == uses + 1
-    header, token, body = ready.answer()
+    header, token, body = answer(steps)
     assert token == VOUCHED, "the balancer is told that a session speaks, and takes it off"
     assert wire.Header.parse(header).kind is wire.Kind.REPLY
     signature = channel.open_reply(keys, wire.Header.parse(entry.header), entry.body, body)["data"]
@@ -83,61 +97,55 @@ def test_a_cached_key_signs_and_the_signature_verifies(scene: Scene) -> None:
     scene.client.ask(objects.VERIFY, verify, scene.keyring)
 
 
-def test_what_has_to_be_looked_up_or_refused_goes_the_long_way(scene: Scene) -> None:
+def test_what_is_not_cached_is_asked_for_and_what_is_forbidden_comes_to_no_use(scene: Scene) -> None:
     good, _ = scene.entry()
     tampered = good._replace(body=good.body[:-1] + bytes([good.body[-1] ^ 1]))
-    for entry in (
-        tampered,
-        good._replace(token=b"unknown"),
-        good._replace(header=b"no header"),
-        scene.entry(route=bytes(16))[0],
-        scene.entry(scene.use(handle=bytes(16)))[0],
-    ):
-        assert open_ready(scene.core, entry) is None
+    assert isinstance(begun(scene, scene.entry(scene.use(handle=bytes(16)))[0]).send(None), Ask)
+    assert isinstance(begun(scene, scene.entry(route=bytes(16))[0]).send(None), Ask), "a refusal is recorded"
+    for entry in (tampered, good._replace(token=b"unknown")):
+        with pytest.raises(StopIteration):  # a hint: there is no key to seal it under
+            begun(scene, entry).send(None)
     scene.world.now += 3600  # issued an hour ago; the token is over too
-    assert open_ready(scene.core, good) is None
+    assert begun(scene, good).send(None) is Turn.SEAL
 
 
-def test_a_use_that_fails_goes_the_long_way_and_counts_once(scene: Scene) -> None:
-    entry, _ = scene.entry(scene.use(data=b"no digest"))
-    ready = open_ready(scene.core, entry)
-    assert ready is not None
+def test_a_use_that_fails_is_refused_under_the_seal_and_counts_once(scene: Scene) -> None:
+    entry, keys = scene.entry(scene.use(data=b"no digest"))
     before = scene.core.operations
-    assert not ready.act(scene.core)
-    assert scene.core.operations == before
+    steps = begun(scene, entry)
+    assert [steps.send(None), steps.send(None)] == [Turn.USE, Turn.SEAL]
+    assert scene.core.operations == before + 1
+    header, token, body = answer(steps)
+    assert token == b""
+    with pytest.raises(DataLength):
+        channel.open_reply(keys, wire.Header.parse(entry.header), entry.body, body)
+    assert wire.Header.parse(header).kind is wire.Kind.REPLY
 
 
 def test_what_was_forgotten_is_not_used(scene: Scene) -> None:
     entry, _ = scene.entry()
-    opened = open_ready(scene.core, entry)
-    assert opened is not None
-    scene.core.lease_until = scene.world.now  # it ended while others of the bundle were served
-    assert not opened.act(scene.core)
-    assert open_ready(scene.core, entry) is None
-    scene.core.lease_until = scene.world.now + 10
     key = store.Key(table="object", scope=scene.keyring, id=scene.private)
-    assert open_ready(scene.core, entry) is not None
     scene.core.forget(store.Forget(sequence=1, keys=(key,)))
-    assert open_ready(scene.core, entry) is None
+    assert isinstance(begun(scene, entry).send(None), Ask)
+    scene.client.ask(objects.SIGN, scene.use(), scene.keyring)
+    assert begun(scene, entry).send(None) is Turn.USE
+    scene.core.lease_until = scene.world.now  # it ended while others of the bundle were served
+    assert isinstance(begun(scene, entry).send(None), Ask)
 
 
-def together(
-    scene: Scene, *uses: tuple[Operation[Any, Any], Message]
-) -> tuple[list[list[Any]], list[list[Any]] | None]:
-    """The outcomes of uses under one seal the long way, and, where it is taken, the short way."""
+def together(scene: Scene, *uses: tuple[Operation[Any, Any], Message]) -> tuple[list[list[Any]], int]:
+    """The outcomes of uses under one seal, and how many keys were used before anything was asked for."""
     asked = objects.Uses(uses=tuple((each.name, codec.decode(codec.encode(message))) for each, message in uses))
     frames, keys = scene.client.sealed(objects.USES, asked, scene.keyring)
     header = wire.Header.parse(frames[0])
-    ready = open_ready(scene.core, Entry(TAG, *frames))
-    short = None
-    if ready is not None:
-        assert ready.act(scene.core)
-        short = channel.open_reply(keys, header, frames[2], ready.answer()[2])["outcomes"]
-    answer = scene.world.serve(scene.core, frames)
-    return channel.open_reply(keys, header, frames[2], answer[2])["outcomes"], short
+    steps = begun(scene, Entry(TAG, *frames))
+    used = sum(1 for _ in itertools.takewhile(lambda turn: turn is Turn.USE, steps))
+    steps.close()
+    answered = scene.world.serve(scene.core, frames)
+    return channel.open_reply(keys, header, frames[2], answered[2])["outcomes"], used
 
 
-def test_uses_under_one_seal_have_each_its_own_outcome_the_short_way_and_the_long(scene: Scene) -> None:
+def test_uses_under_one_seal_have_each_its_own_outcome(scene: Scene) -> None:
     signature = scene.client.ask(objects.SIGN, scene.use(), scene.keyring).data
     verify = objects.Verify(handle=scene.public, mechanism=Mechanism.ECDSA, data=bytes(32), signature=signature)
     wrong = msgspec.structs.replace(verify, data=b"\x01" * 32)
@@ -147,13 +155,13 @@ def test_uses_under_one_seal_have_each_its_own_outcome_the_short_way_and_the_lon
         (objects.VERIFY, wrong),
         (objects.SIGN, scene.use(data=b"no digest")),
     )
-    _, short = together(scene, *uses)
-    assert short is None, "the public key is not in use yet"
+    first, used = together(scene, *uses)
+    assert used == 1, "the public key is not in use yet"
     before = scene.core.operations
-    long, short = together(scene, *uses)
-    assert short is not None
-    assert scene.core.operations == before + 2 * len(uses)
-    for outcomes in (long, short):
+    second, used = together(scene, *uses)
+    assert used == len(uses)
+    assert scene.core.operations > before + len(uses), "each counts"
+    for outcomes in (first, second):
         assert [outcome[0] for outcome in outcomes] == [0, 0, SignatureInvalid.code, DataLength.code]
         again = msgspec.structs.replace(verify, signature=outcomes[0][1]["data"])
         scene.client.ask(objects.VERIFY, again, scene.keyring)
@@ -168,8 +176,7 @@ def test_a_use_that_may_not_be_among_others_is_refused_and_the_others_are_served
         (objects.SIGN, objects.ObjectRef(handle=scene.private), MalformedMessage),
     )
     for operation, message, error in refused:
-        outcomes, short = together(scene, (objects.SIGN, scene.use()), (operation, message))
-        assert short is None
+        outcomes, _ = together(scene, (objects.SIGN, scene.use()), (operation, message))
         assert [outcome[0] for outcome in outcomes] == [0, error.code]
 
 
@@ -179,28 +186,6 @@ def test_uses_of_another_keyring_are_refused_whole_and_recorded(scene: Scene) ->
     with pytest.raises(PermissionDenied):
         scene.client.ask(objects.USES, asked, bytes(16))
     assert [entry.outcome for entry in scene.world.audit[before:]] == ["PermissionDenied"]
-
-
-def test_uses_under_one_seal_end_with_the_lease(scene: Scene) -> None:
-    uses = objects.Uses(uses=((objects.SIGN.name, codec.decode(codec.encode(scene.use()))),) * 2)
-    frames, _ = scene.client.sealed(objects.USES, uses, scene.keyring)
-    ready = open_ready(scene.core, Entry(TAG, *frames))
-    assert ready is not None
-    before = scene.core.operations
-    key = scene.core.caches.keys.get((scene.keyring, scene.private))
-    assert key is not None
-    operate = key.prepared.get((Use.SIGN, Mechanism.ECDSA, b""))
-    assert operate is not None
-
-    def signs_until_the_lease_ends(data: bytes) -> Any:
-        scene.core.lease_until = scene.world.now
-        return operate(data)
-
-    key.prepared.put((Use.SIGN, Mechanism.ECDSA, b""), signs_until_the_lease_ends)
-    ready = open_ready(scene.core, Entry(TAG, *frames))
-    assert ready is not None
-    assert not ready.act(scene.core), "the second use came after the end"
-    assert scene.core.operations == before
 
 
 def during_the_first(scene: Scene, monkeypatch: pytest.MonkeyPatch, act: Callable[[Client], None]) -> list[list[Any]]:
@@ -218,8 +203,7 @@ def during_the_first(scene: Scene, monkeypatch: pytest.MonkeyPatch, act: Callabl
 
     monkeypatch.setattr(scene.world, "answer", interrupted)
     verify = objects.Verify(handle=scene.public, mechanism=Mechanism.ECDSA, data=bytes(32), signature=bytes(64))
-    outcomes, short = together(scene, (objects.VERIFY, verify), (objects.SIGN, scene.use()))
-    assert short is None
+    outcomes, _ = together(scene, (objects.VERIFY, verify), (objects.SIGN, scene.use()))
     assert asked, "the key was fetched"
     return outcomes
 
