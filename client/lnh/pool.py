@@ -53,7 +53,7 @@ class Loan(Generic[C]):
         self.channel.close()
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():
+        if not sys.is_finalizing() and hasattr(self, "channel"):  # not if it was interrupted in its first line
             self.close()
 
 
