@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -31,10 +32,13 @@ from lnh.registration import hello
 from lnh_common import limits
 from lnh_common.attributes import to_wire
 from lnh_common.bus.curve import KeyPair
+from lnh_common.bus.sync import Caller
+from lnh_common.messages import store
 from lnh_common.messages.admin import USER_DELETE, UserRef
 from lnh_common.messages.base import Empty
 from lnh_common.messages.objects import SessionObject
 from lnh_common.messages.session import RENEW
+from lnh_services.hsm.records import TABLES, TriedRecord
 from processes import Processes, RunningMember, wait_until
 
 ADMIN, PO, SO, KRSO, KRCO = (f"password of {role}" for role in ("admin", "po", "so", "krso", "krco"))
@@ -299,6 +303,40 @@ def test_wrong_passwords_and_unknown_keyrings_are_refused(site: Site) -> None:
         with pytest.raises(lnh.ArgumentInvalid):
             cluster.keyring("payments").login(lnh.Role.PO, PO)
         assert [keyring.label for keyring in cluster.keyrings()] == ["payments"]
+
+
+def test_a_client_that_failed_at_as_many_names_as_it_may_is_told_the_same_of_all_others_and_gets_in_where_it_did(
+    site: Site, tmp_path: Path
+) -> None:
+    other = lnh.Configuration(tmp_path / "other")
+    registration = lnh.register(other, site.address, "names", "admin", lambda: ADMIN, wanted=site.fingerprint)
+    client = registration.client
+    tried = store.Count(table=TABLES[TriedRecord], scope=client)
+    # What a sweep meanwhile takes of them leaves more than enough; nobody but the store looks into them here.
+    many = tuple(
+        store.Put(key=store.Key(table=tried.table, scope=client, id=number.to_bytes(3, "big")), expected=0, head=b"")
+        for number in range(4 * limits.NAMES_TRIED - 1)
+    )
+    fill = store.Commit(client=client, session=client, sequence=1, issued_at=int(time.time() * 1000), changes=many)
+    with connect_to(other, registration) as cluster, Caller(site.member.directory.store_for_hsm) as worker:
+        keyring = cluster.keyring("payments")
+        keyring.login(lnh.Role.KRCO, KRCO).logout()
+        assert worker.ask(store.COUNT, tried).count == 0
+        with pytest.raises(lnh.PasswordIncorrect):
+            admin.login(cluster.connection, "nobody", "wrong password")
+        assert worker.ask(store.COUNT, tried).count == 1
+        worker.ask(store.COMMIT, fill)
+        told = []
+        for name in ("admin", "nobody else", "watcher"):
+            with pytest.raises(lnh.PasswordLocked) as refused:
+                admin.login(cluster.connection, name, ADMIN)
+            told.append((str(refused.value), refused.value.detail["seconds"]))
+        assert len(set(told)) == 1
+        with pytest.raises(lnh.PasswordIncorrect):
+            admin.login(cluster.connection, "nobody", "wrong password")
+        keyring.login(lnh.Role.KRCO, KRCO).logout()
+    with admin.connect(site.address, "admin", ADMIN, fingerprint=site.fingerprint) as session:
+        session.revoke_client("names")
 
 
 @pytest.mark.parametrize(
