@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +26,9 @@ from lnh_services.hsm.local_guesses import LocalGuesses
 from lnh_services.hsm.operations.passwords import merge, verify
 from lnh_services.hsm.records import SWEPT, ClientRecord
 from lnh_services.hsm.steps import Ask, Peer, Steps, ask
+from lnh_services.hsm.worker import Worker, boot_time
 from lnh_services.hsm.worker_core import Request
+from lnh_services.paths import MemberDirectory
 from models.storage import DictStore
 from models.worker import ADMIN_PASSWORD, PO_PASSWORD, START, Client, World
 
@@ -387,3 +391,29 @@ def test_what_is_swept_is_every_table_that_those_without_a_login_write(world: Wo
 def _count(client: Client) -> Steps[int]:
     counted = yield from ask(Peer.STORE, store.COUNT, store.Count(table="tried", scope=client.id))
     return counted.count
+
+
+@pytest.mark.parametrize(("number", "read_write"), [(0, True), (0, False), (1, True)])
+def test_the_first_worker_of_each_read_write_member_sweeps_now_and_then(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, read_write: bool
+) -> None:
+    with closing(Worker(MemberDirectory(short_path), number)) as worker:
+        swept_at: list[float] = []
+        began = now = boot_time()
+
+        def note(_: object) -> Steps[None]:
+            swept_at.append(now)
+            yield from ()
+
+        monkeypatch.setattr(sweeping, "sweep", note)
+        monkeypatch.setattr(worker, "_start", lambda steps, _: next(steps, None))
+        monkeypatch.setattr(worker.core, "is_read_write", lambda: read_write)
+        for _ in range(400):
+            worker._run_timers(now)
+            now += sweeping.EVERY / 100
+    if number or not read_write:
+        assert swept_at == []
+        return
+    assert swept_at[0] <= began + sweeping.EVERY * 1.1
+    assert all(0.5 <= (later - earlier) / sweeping.EVERY <= 1.6 for earlier, later in pairwise(swept_at))
+    assert len(swept_at) > 1
