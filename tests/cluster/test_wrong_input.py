@@ -56,7 +56,7 @@ FITTING = {
 # What a decoder, Python or an enum says of itself.
 NOT_OUR_WORDS = re.compile(
     r"this is a bug|Traceback|Expected `|- at `|msgspec|<[A-Z]\w*\.\w+|invalid literal|has no attribute|object is not"
-    r"|\b[A-Z]\w*Error\b|codec can't|NoneType"
+    r"|\b[A-Z]\w*Error\b|Input should|codec can't|NoneType"
 )
 
 

@@ -99,6 +99,48 @@ def test_a_word_that_is_no_command_is_answered_in_two_lines(typed: list[str], ad
     assert result.stderr.splitlines()[1] == f"try: {advice}"
 
 
+@pytest.mark.parametrize(
+    ("typed", "said", "advice"),
+    [
+        (
+            "role init",
+            "missing option '--keyring' / '-k'",
+            "lnh role init --keyring KEYRING; lnh keyring list shows them",
+        ),
+        (
+            "cluster join",
+            "missing option '--invitation'",
+            "lnh cluster join --invitation INVITATION; lnh member invite",
+        ),
+        ("client show", "missing argument 'name'", "lnh client show NAME"),
+        ("key show", "missing argument 'KEY'", "lnh key show KEY; lnh key list shows them"),
+        ("key list --foo", "no such option: --foo", "lnh key list --help"),
+        ("--foo", "no such option: --foo", "lnh --help"),
+        ("keyring create a b", "unexpected extra argument", "lnh keyring create --help"),
+        ("bench -k a --size abc", "'--size'", "lnh bench --help"),
+        ("bench -k a --size 0", "'--size'", "lnh bench --help"),
+        ("key list -k a --timeout x", "'--timeout'", "lnh key list --help"),
+        ("key list -k a --timeout 601", "'--timeout'", "lnh key list --help"),
+    ],
+)
+def test_half_a_command_line_is_answered_in_two_lines_that_say_how_to_complete_it(
+    typed: str, said: str, advice: str
+) -> None:
+    result = runner.invoke(app, typed.split(), prog_name="lnh", env={"LNH_KEYRING": None})
+    assert result.exit_code == terminal.USAGE
+    first, second = result.stderr.splitlines()
+    assert first.startswith("refused: ")
+    assert said in first
+    assert "Input should" not in first
+    assert second.startswith(f"try: {advice}")
+
+
+def test_a_noun_by_itself_shows_its_commands() -> None:
+    result = runner.invoke(app, ["role"])
+    assert "Usage:" in result.output
+    assert "refused" not in result.output
+
+
 def test_the_help_page_has_its_panels_in_order_and_each_is_sorted() -> None:
     shown = runner.invoke(app, ["--help"]).stdout
     places = [shown.index(panel) for panel in main._PANELS]

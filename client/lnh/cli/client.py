@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lnh.cli import standard, terminal
+from lnh.cli import standard, terminal, words
 from lnh.cli.command import Output, Yes, noun, verb, with_options
 from lnh.cli.options import AdminOptions, UserOption
 
@@ -158,6 +158,6 @@ def registration() -> None:
         pretty_exceptions_show_locals=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    script.command(help=register.__doc__)(with_options(register, RegistrationOptions))
+    script.command(cls=words.Script, help=register.__doc__)(with_options(register, RegistrationOptions))
     with standard.refusing():
         script()

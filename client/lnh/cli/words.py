@@ -1,4 +1,4 @@
-"""Lead from a word that is no command to the one that was meant.
+"""Lead from a word that is no command to the one that was meant, and from half a command line to a whole one.
 
 Users of other tools try `create`, `list`, `show`, `get`, `delete` and `describe` first: each noun has them, or says by
 `ELSEWHERE` what it has instead. For any other word the likest command is named, but never one that replaces or removes
@@ -8,9 +8,14 @@ something: a slip of the finger is no reason to propose that.
 from __future__ import annotations
 
 import difflib
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Final
 
-from typer.core import TyperGroup
+import typer
+from typer.core import TyperCommand, TyperGroup
 
 from lnh.cli import terminal
 
@@ -55,6 +60,65 @@ ELSEWHERE: Final[dict[str, dict[str, str]]] = {
 }  # fmt: skip
 
 
+# Where what an option or argument takes is had from.
+_HAD_FROM: Final = {
+    "keyring": "lnh keyring list shows them",
+    "key": "lnh key list shows them",
+    "invitation": "lnh member invite makes one, at a member",
+}
+# What typer's decoder says, in our words.
+_DECODER: Final = (
+    (re.compile(r"Input should be a valid integer.*"), r"it takes a whole number"),
+    (re.compile(r"Input should be a valid number.*"), r"it takes a number"),
+    (re.compile(r"Input should be greater than or equal to (\S+)"), r"at least \1"),
+    (re.compile(r"Input should be less than or equal to (\S+)"), r"at most \1"),
+    (re.compile(r"Input should be (.*)"), r"it takes \1"),
+)
+
+# Of the click that typer brings: what is wrong with a command line, and what only shows a help page.
+_WRONG: Final[type[Any]] = typer.BadParameter.__mro__[1]
+_HELP: Final = getattr(sys.modules[_WRONG.__module__], "NoArgsIsHelpError", ())
+
+
+@contextmanager
+def in_two_lines() -> Iterator[None]:
+    """End with two lines, as every refusal does, where a command line is not whole or has what is not known."""
+    try:
+        yield
+    except _WRONG as error:
+        if isinstance(error, _HELP):
+            raise
+        terminal.refuse(_said(error), _completed(error), terminal.USAGE)
+
+
+def _said(error: Any) -> str:
+    """What is wrong, in our words where typer's are its decoder's."""
+    said = str(error.format_message())
+    for theirs, ours in _DECODER:
+        said = theirs.sub(ours, said)
+    return said[:1].lower() + said[1:].rstrip(".")
+
+
+def _completed(error: Any) -> str:
+    """The command with what it misses, and where that is found; else its help page."""
+    path = error.ctx.command_path if error.ctx is not None else "lnh"
+    missing = error.param if type(error).__name__ == "MissingParameter" else None
+    if missing is None:
+        return f"{path} --help"
+    name = str(missing.name)
+    option = next((word for word in missing.opts if word.startswith("--")), "")
+    whole = " ".join(filter(None, (path, option, name.upper())))
+    return f"{whole}; {_HAD_FROM[name]}" if name in _HAD_FROM else whole
+
+
+class Script(TyperCommand):
+    """A command that is a console script by itself."""
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with in_two_lines():
+            return super().make_context(*args, **extra)
+
+
 def meant(noun: str, word: str, commands: list[str]) -> str:
     """What follows `lnh` in the command that was probably meant.
 
@@ -84,6 +148,14 @@ class Group(TyperGroup):
             return (self.panels.index(panel) if panel in self.panels else 0), name
 
         return sorted(self.commands, key=place)
+
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with in_two_lines():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        with in_two_lines():
+            return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         word = args[0]
