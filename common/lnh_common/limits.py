@@ -12,7 +12,8 @@ MIB: Final = 1024 * KIB
 
 # Cluster
 KEYRINGS_PER_CLUSTER: Final = 3500
-OBJECTS_PER_KEYRING: Final = 256  # default of the cluster policy `objects_per_keyring`
+OBJECTS_PER_KEYRING: Final = 256  # default of the cluster policy `objects_per_keyring`, ...
+OBJECTS_AT_MOST: Final = 1_000_000  # ... which goes up to this
 OBJECTS_PER_PARTITION: Final = 100
 PARTITION_BYTES: Final = 16 * MIB  # of a partition's file
 PARTITIONS: Final = 100

@@ -140,6 +140,13 @@ def test_the_rules_are_a_keyrings(desk: Desk) -> None:
     assert kept.handle in found(desk)
 
 
+def test_what_the_default_policy_forbids_no_policy_is_said_to_allow(desk: Desk) -> None:
+    key = make_aes(desk)
+    with pytest.raises(errors.PolicyForbids, match="weak_mechanisms") as caught:
+        ask(desk, objects.ENCRYPT, objects.Use(handle=key.handle, mechanism=Mechanism.AES_ECB, data=bytes(16)))
+    assert "default policy, which nobody can change" in caught.value.detail["advice"]
+
+
 def test_a_partition_holds_a_hundred_objects_and_no_half_of_a_pair_more(desk: Desk) -> None:
     for _ in range(limits.OBJECTS_PER_PARTITION - 1):
         make_aes(desk)

@@ -392,8 +392,31 @@ def test_a_keyring_policy_only_gets_stricter(client: Client, keyring: bytes) -> 
     template = {A.VALUE_LEN.value: 32}
     make = objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template=template)
     client.ask(objects.GENERATE, make, keyring)
-    with pytest.raises(errors.LimitReached):
+    with pytest.raises(errors.LimitReached) as caught:
         client.ask(objects.GENERATE, make, keyring)
+    assert "KRSO raise it: lnh keyring policy" in caught.value.detail["advice"]
+
+
+def test_who_can_raise_a_limit_is_named_and_where_nobody_can_none(
+    client: Client, keyring: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aes = objects.GenerateKeys(mechanism=Mechanism.AES_KEY_GEN, template={A.VALUE_LEN.value: 32}, total=100)
+
+    for _ in range(limits.OBJECTS_PER_KEYRING // 100):
+        client.ask(objects.GENERATE_MANY, aes, keyring)
+
+    def advice() -> str:
+        with pytest.raises(errors.LimitReached, match=f"at most {limits.OBJECTS_PER_KEYRING}") as caught:
+            client.ask(objects.GENERATE_MANY, aes, keyring)
+        return str(caught.value.detail["advice"])
+
+    assert "PO raise it: lnh cluster policy objects_per_keyring" in advice()
+    monkeypatch.setattr(limits, "OBJECTS_AT_MOST", limits.OBJECTS_PER_KEYRING)
+    assert "no policy allows more" in advice()
+    monkeypatch.setattr(limits, "KEYRINGS_PER_CLUSTER", 2)
+    with pytest.raises(errors.LimitReached, match="2 more keyrings: a cluster holds at most 2") as caught:
+        client.as_administrator().ask(admin.KEYRING_CREATE, admin.CreateKeyrings(label="k", total=2))
+    assert "policy" not in caught.value.detail["advice"]
 
 
 def test_uses_of_keys_are_counted(client: Client, keyring: bytes) -> None:

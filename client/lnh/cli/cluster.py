@@ -120,13 +120,25 @@ def delete(options: LeaveOptions, yes: Yes = False) -> None:
     options.say(f"destroyed {found.label}", label=found.label)
 
 
+# What to do where there is no cluster to end, by how far one has come.
+_NOTHING: Final = "nothing, or have the member join one: lnh cluster join --invitation FILE"
+_UNFINISHED: Final = {
+    "creating": "finish it first: lnh cluster create",
+    "joining": "finish it first, by its invitation: lnh cluster join --invitation FILE",
+    "leaving": "wait a moment: it is under way",
+    "suspended": "erase what is left of it: lnh cluster leave",
+}
+
+
 def _order_end(options: LeaveOptions, console: Console, question: str, *, yes: bool, last: bool) -> str:
     """Have the cluster, or this member's part in it, ended, and wait until its HSM wiped it; what one should know."""
     from lnh_common.errors import NoCluster
 
     found = console.cluster()
     if not found.created:
-        raise NoCluster(f"this member has no cluster to leave{f' ({found.phase})' if found.phase else ''}")
+        said = f"this member has no cluster to {'delete' if last else 'leave'}"
+        said = f"{said} ({found.phase})" if found.phase else said
+        raise NoCluster(said, {"advice": _UNFINISHED.get(found.phase, _NOTHING)})
     terminal.confirm(question, yes=yes)
     if options.cluster is None and options.member is None:
         options.member, options.fingerprint = found.door, found.fingerprint

@@ -16,7 +16,7 @@ import msgspec
 
 from lnh_common import codec, limits
 from lnh_common.attributes import Attribute, parse_template
-from lnh_common.errors import LimitReached, MalformedMessage, ObjectUnknown, SealBroken
+from lnh_common.errors import LimitReached, MalformedMessage, ObjectUnknown, PolicyForbids, SealBroken
 from lnh_common.mechanisms import Use, mechanism
 from lnh_common.messages import objects as wire
 from lnh_common.messages.base import Empty, Message
@@ -90,6 +90,9 @@ class PartitionFiles:
         return self._directory / f"partition-{serial}.cbor"
 
 
+_NO_POLICY: Final = "do without: a partition goes by the default policy, which nobody can change"
+
+
 class Contents:
     """The objects of one partition while something is done with them.
 
@@ -109,7 +112,11 @@ class Contents:
 
     def perform(self, operation: str, message: Message) -> Message:
         """Carry out one operation of `messages/objects.py` and answer as a worker would; raises what it would."""
-        return _PERFORM[operation](self, message)
+        try:
+            return _PERFORM[operation](self, message)
+        except PolicyForbids as error:
+            error.detail = {"advice": _NO_POLICY} | error.detail
+            raise
 
     # --- objects
 

@@ -99,7 +99,7 @@ class Policy(Message):
     caller_ivs: bool = False
     key_uses: KeyUses = KeyUses.ONE
     per_use_audit: bool = False
-    objects_per_keyring: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = limits.OBJECTS_PER_KEYRING
+    objects_per_keyring: Annotated[int, msgspec.Meta(ge=1, le=limits.OBJECTS_AT_MOST)] = limits.OBJECTS_PER_KEYRING
     token_lifetime: Annotated[int, msgspec.Meta(ge=60, le=limits.TOKEN_LIFETIME_MAX)] = limits.TOKEN_LIFETIME
     read_only_max: Annotated[int, msgspec.Meta(ge=0, le=limits.SESSION_LIFETIME)] = limits.SESSION_LIFETIME
     fips: bool = False
@@ -491,7 +491,10 @@ def _check_size(attributes: Attributes, uses: frozenset[Attribute], policy: Poli
         if bits < policy.minimum_rsa_bits:
             raise PolicyForbids(f"RSA of {bits} bits; the policy's minimum_rsa_bits is {policy.minimum_rsa_bits}")
         if uses & WRAPPING and bits < WRAPPING_RSA_BITS:
-            raise PolicyForbids(f"RSA of {bits} bits; {_names(uses & WRAPPING)} needs at least {WRAPPING_RSA_BITS}")
+            raise PolicyForbids(
+                f"RSA of {bits} bits; {_names(uses & WRAPPING)} needs at least {WRAPPING_RSA_BITS}",
+                {"advice": f"use an RSA key of {WRAPPING_RSA_BITS} bits or more: no policy allows fewer"},
+            )
     params = attributes.get(_A.EC_PARAMS)
     if policy.fips and isinstance(params, bytes) and not CURVES_BY_PARAMS[params].approved:
         raise PolicyForbids(f"{CURVES_BY_PARAMS[params].name} is not approved; the policy says fips")

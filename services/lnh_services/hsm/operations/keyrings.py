@@ -47,10 +47,14 @@ def create(worker: WorkerCore, request: Request[CreateKeyrings]) -> Steps[Keyrin
     made = [
         KeyringRecord(id=request.new_id(number), label=label, created_at=now) for number, label in enumerate(labels)
     ]
-    yield from worker.commit(
-        request,
-        [records.put(each, each.id, 0, unique=each.label, limit=limits.KEYRINGS_PER_CLUSTER) for each in made],
-    )
+    puts = [records.put(each, each.id, 0, unique=each.label, limit=limits.KEYRINGS_PER_CLUSTER) for each in made]
+    try:
+        yield from worker.commit(request, puts)
+    except LimitReached as error:
+        raise LimitReached(
+            f"{len(made)} more keyrings: a cluster holds at most {limits.KEYRINGS_PER_CLUSTER}",
+            error.detail | {"advice": "make fewer, or delete what is not needed: lnh keyring delete LABEL"},
+        ) from None
     return Keyrings(keyrings=tuple(KeyringView(id=each.id, label=each.label) for each in made))
 
 

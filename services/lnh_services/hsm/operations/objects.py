@@ -32,15 +32,26 @@ from lnh_services.hsm.mechanisms import generate as generation
 from lnh_services.hsm.objects import SEARCHABLE, has, stored_template, view
 from lnh_services.hsm.operations.policies import effective_policy
 from lnh_services.hsm.operations.session_objects import carried, make_pair
+from lnh_services.hsm.policy import Policy
 from lnh_services.hsm.records import KeyringRecord
 from lnh_services.hsm.request import Request
 from lnh_services.hsm.steps import Steps
 from lnh_services.hsm.worker_core import WorkerCore
 
 _NEW: Final = 1
-_ROOM: Final = {
-    "advice": "delete what is not needed, or have the PO raise it: lnh cluster policy objects_per_keyring=NUMBER"
-}
+
+
+def _room(worker: WorkerCore, policy: Policy) -> Steps[str]:
+    """What to do about a full keyring with this policy."""
+    cluster = yield from effective_policy(worker)
+    most = policy.objects_per_keyring
+    if most >= limits.OBJECTS_AT_MOST:
+        return "delete what is not needed, or use another keyring: no policy allows more"
+    if most < cluster.objects_per_keyring:
+        who, command = "KRSO", "keyring policy -k KEYRING"
+    else:
+        who, command = "PO", "cluster policy"
+    return f"delete what is not needed, or have the {who} raise it: lnh {command} objects_per_keyring=NUMBER"
 
 
 def _store(
@@ -63,8 +74,10 @@ def _store(
     try:
         committed = yield from worker.commit(request, [exists, *puts])
     except LimitReached as error:
+        advice = yield from _room(worker, policy)
         raise LimitReached(
-            f"{len(made)} more objects: a keyring holds at most {policy.objects_per_keyring}", error.detail | _ROOM
+            f"{len(made)} more objects: a keyring holds at most {policy.objects_per_keyring}",
+            error.detail | {"advice": advice},
         ) from None
     if not committed.duplicate:
         return [view(handle, _NEW, attributes) for handle, (attributes, _) in zip(handles, made, strict=True)]
