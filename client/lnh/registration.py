@@ -23,6 +23,7 @@ from lnh.arguments import checks
 from lnh.configuration import Configuration, Registration
 from lnh.connection import Connection, Link
 from lnh.sessions import Session, login
+from lnh.unserved import UNSERVED, unserved
 from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.bus.sync import Caller
@@ -103,13 +104,17 @@ def parse_address(address: str) -> tuple[str, int]:
 def hello(address: str, timeout: float = limits.DEADLINE) -> Greeting:
     """Ask at the door of the member whose client port this is.
 
-    Raises Unreachable, or ChannelInvalid when the identity it names did not sign.
+    Raises Unreachable, ChannelInvalid when the identity it names did not sign, or what a member is that serves nobody:
+    NotActivated, NoCluster, MemberExpelled.
     """
     host, port = parse_address(address)
     door = f"tcp://{host}:{port + DOOR_OFFSET}"
     name = f"{address} (its door is port {port + DOOR_OFFSET})"
     with Caller(door, server_key=curve.DOOR.public, reach=timeout, name=name) as caller:
-        welcome = _ask(caller, timeout)
+        try:
+            welcome = _ask(caller, timeout)
+        except UNSERVED as error:
+            raise unserved(error, {address: error}, is_sealed=False) from None
     statement = Statement.verify(welcome.statement, welcome.signature, welcome.identity)
     return Greeting(address, statement, welcome.identity)
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from lnh_common.errors import AnswerUnproven, LnhError, MemberExpelled, NoCluster, NotActivated
 
-_ANOTHER: Final = "use another member of the cluster: LNHClientRegistration"
+_ANOTHER: Final = "use another member of the cluster: LNHClientRegistration --member HOST:PORT"
 
 # What whoever uses such a member can do: the errors' own advice is for whoever sets it up.
 _ADVICE: Final[dict[type[LnhError], str]] = {

@@ -254,6 +254,9 @@ def test_a_member_joins_is_promoted_leaves_and_joins_again(place: Place) -> None
     with pytest.raises(NoCluster):
         a.secrets()
     assert "serves no cluster: it is in none" in told_at_once(a)
+    refusal = a.lnh("cluster", "leave", "--yes", fails=True)
+    assert "no cluster to leave" in refusal
+    assert "lnh cluster join" in refusal
     wait_until(lambda: not a.store.cluster, "the store was erased")
     assert set(listed(b)) == {"b"}
 

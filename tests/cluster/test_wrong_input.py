@@ -73,8 +73,8 @@ class Place:
             (root / name).write_text(password + "\n")
         (root / "data").write_bytes(b"data")
 
-    def run(self, *words: str, **variables: str) -> Any:
-        """A command, as a user of the machine types it; with more of an environment."""
+    def run(self, *words: str, **variables: str | None) -> Any:
+        """A command, as a user of the machine types it; with more of an environment, or less (None)."""
         environment: dict[str, str | None] = {name: None for name in os.environ if name.startswith("LNH_")}
         environment |= {f"LNH_{name}_PASSWORD_FILE": str(self.root / name) for name in PASSWORDS}
         environment |= {"LNH_CONFIG": str(self.client.directory), "XDG_RUNTIME_DIR": str(self.root)}
@@ -227,6 +227,38 @@ def test_the_last_admin_stays_and_the_advice_is_to_add_another(place: Place) -> 
         "refused: 'admin' is the last admin",
         "try: add another one first: lnh user add NAME --role admin",
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said", "advice"),
+    [
+        ("role init -k nosuch", "no keyring 'nosuch'", "lnh keyring list"),
+        ("role login -k nosuch", "no keyring 'nosuch'", "lnh keyring list"),
+        ("user add admin --role operator", "there is a user 'admin'", "choose another name"),
+        ("partition create p", "the cluster package has disabled", "re-imaging"),
+        ("cluster create again", "one cluster per appliance", "nothing to do"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_a_new_password_is_asked_for(
+    place: Place, words: str, said: str, advice: str
+) -> None:
+    done = place.run(*words.split(), LNH_NEW_PASSWORD_FILE=None, LNH_SO_PASSWORD_FILE=None)
+    first, second = done.stderr.splitlines()
+    assert said in first
+    assert advice in second
+
+
+def test_a_krso_that_there_is_changes_its_own_password(place: Place) -> None:
+    done = place.run("role", "init", "-k", "payments")
+    assert done.exit_code == REFUSED
+    assert "lnh role password --role krso --keyring payments" in done.stderr.splitlines()[1]
+
+
+def test_a_size_that_no_policy_allows_is_not_blamed_on_one(place: Place) -> None:
+    sizes = ("--type", "RSA", "--bits", "2048", "--set", "wrap=true", "--set", "unwrap=true")
+    done = place.run("key", "generate", "w", "-k", "payments", *sizes)
+    assert done.exit_code == REFUSED
+    assert "3072 bits or more: no policy allows fewer" in done.stderr.splitlines()[1]
 
 
 def test_without_a_terminal_a_question_says_how_to_answer_it(place: Place) -> None:

@@ -34,6 +34,7 @@ def init(
     what = f"new {role} password of {keyring}"
     if parse_role(role) is Role.KRSO:
         with options.administration() as session:
+            session.keyring(keyring)  # before anything is asked for
             password = terminal.read_secret("NEW", new_password_file, what=what, new=True)
             session.init_krso(keyring, password)
         options.say(

@@ -26,7 +26,11 @@ def add(
     new_password_file: NewPasswordFile = None,
 ) -> None:
     """Add a user."""
+    from lnh_common.errors import NameTaken
+
     with options.administration() as session:
+        if any(user.name == name for user in session.users()):
+            raise NameTaken(f"there is a user {name!r}")
         password = terminal.read_secret("NEW", new_password_file, what=f"password of the new user {name}", new=True)
         session.add_user(name, role, password)
     options.say(f"added {name} as {role}", name=name, role=role)

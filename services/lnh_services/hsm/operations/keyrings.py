@@ -162,7 +162,10 @@ def init_role(worker: WorkerCore, request: Request[InitRole]) -> Steps[Empty]:
     where = credentials.credential_id(Role.KRSO, "", message.keyring)
     held, held_version = yield from worker.versioned(CredentialRecord, where, cached=False)
     if held is not None and not held.must_change and not (yield from worker.acted_before(request)):
-        raise AlreadyDone(f"keyring {record.label!r} has a KRSO; only the KRSO changes that password")
+        raise AlreadyDone(
+            f"keyring {record.label!r} has a KRSO; only the KRSO changes that password",
+            {"advice": f"as the KRSO: lnh role password --role krso --keyring {record.label}"},
+        )
     kept = yield from derive(message.password)
     identity = worker.secrets()
     first = credentials.new_record(
