@@ -10,7 +10,7 @@ from collections.abc import Callable
 from operator import itemgetter
 
 import lnh
-from bench import attacks, echo, failover, groups, member, members, references
+from bench import attacks, cold, echo, failover, groups, member, members, references
 from bench.loads import SECONDS, flowing, pairs_row, using
 from bench.rows import Row, at_most, in_turn, row, save, show, unmeasured
 from lnh.keyrings import KeyringSession
@@ -113,7 +113,14 @@ def _print_cost(running: member.Running, signing: Callable[[], float]) -> None:
 
 
 def main() -> int:
-    found = [*measure(), *members.measure(), *groups.measure(), *failover.measure(), *attacks.measure()]
+    found = [
+        *measure(),
+        *members.measure(),
+        *groups.measure(),
+        *failover.measure(),
+        *cold.measure(),
+        *attacks.measure(),
+    ]
     save(found, fresh=True)
     show(found)
     return 0

@@ -48,6 +48,7 @@ DECODE_DEPTH: Final = 16
 OPERATION_CHARACTERS: Final = 64
 BATCH_ITEMS: Final = 1024
 COMMITS_TOGETHER: Final = 64  # from an hsm worker to its store, in one message
+GETS_TOGETHER: Final = 64  # likewise
 USES_TOGETHER: Final = 16  # of keys, in one message
 PAGE_ITEMS: Final = 256
 PAGE_BYTES: Final = 512 * KIB  # a page of objects ends with the one that would exceed it

@@ -229,6 +229,11 @@ def test_commits_that_come_together_have_each_its_own_outcome(play: Play) -> Non
         assert malformed[0] == MalformedMessage.code
         assert isinstance(second, store.Committed)
         assert second.index > made.index
+        gets = (store.Get(key=store.Key(table="t", scope=b"s", id=b"none")), store.Get(key=KEY, body=False))
+        nothing, head = (await running.hsm.ask(store.GET_EACH, store.Gets(gets=gets))).gots
+        assert nothing.item is None
+        assert head == await running.hsm.ask(store.GET, gets[1])
+        assert nothing.current
         item = await running.get()
         assert item is not None
         assert (item.version, item.body) == (2, b"second")

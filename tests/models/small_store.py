@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 PASSED_ON: tuple[Operation[Any, Any], ...] = (
     store.GET,
+    store.GET_EACH,
     store.SCAN,
     store.COUNT,
     store.COMMIT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from lnh_common import codec, limits
 from lnh_common.errors import LnhError, UnknownOperation
@@ -17,7 +17,9 @@ from lnh_common.messages.store import (
     Count,
     Counted,
     Get,
+    Gets,
     Got,
+    Gots,
     Item,
     Key,
     Outcomes,
@@ -143,6 +145,8 @@ class DictStore:
             case Get():
                 item = self.storage.get(message.key)
                 return Got(item=copy.copy(item), index=self.index, current=self.current)
+            case Gets():
+                return Gots(gots=tuple(cast("Got", self.answer(get, now_ms)) for get in message.gets))
             case Scan():
                 matching = [
                     item

@@ -124,8 +124,10 @@ def test_a_session_is_not_cached_when_what_it_was_checked_against_changed_meanwh
 
     def changing(asked: Any) -> Any:
         answered = answer(asked)
-        if isinstance(asked.message, store.Get) and asked.message.key.table == "client":
-            client.worker.forget(store.Forget(sequence=1, keys=(asked.message.key,)))
+        gets = asked.message.gets if isinstance(asked.message, store.Gets) else (asked.message,)
+        for get in gets:
+            if isinstance(get, store.Get) and get.key.table == "client":
+                client.worker.forget(store.Forget(sequence=1, keys=(get.key,)))
         return answered
 
     monkeypatch.setattr(world, "answer", changing)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import pytest
@@ -24,7 +24,7 @@ from lnh_common.mechanisms import CURVES, Mechanism
 from lnh_common.messages import admin, backup, hsm, membership, objects, overview, session
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.session import ChangePassword, Credential, Login, Logout, Register, Role
-from lnh_common.messages.store import Get, Item, Scan
+from lnh_common.messages.store import Get, Gets, Got, Gots, Item, Scan
 from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.operations.table import HANDLERS
 from lnh_services.hsm.records import TABLES, ClientRecord, KeyringRecord, LockRecord, PolicyRecord, UserRecord
@@ -74,6 +74,13 @@ class Stage(World):
         message = asked.message
         if isinstance(true, membership.View):
             return msgspec.structs.replace(true, members=(msgspec.structs.replace(true.members[0], door=bytes(32)),))
+        if isinstance(message, Gets):
+            assert isinstance(true, Gots)
+            told = [cast("Got", self._told(get, got)) for get, got in zip(message.gets, true.gots, strict=True)]
+            return Gots(gots=tuple(told))
+        return self._told(message, true)
+
+    def _told(self, message: Message, true: Message) -> Message:
         if isinstance(message, Get | Scan):
             self.looked_up.append((message, true))
             if self.lie is not None and self.lie.about(message):

@@ -25,7 +25,7 @@ from lnh_common.errors import (
     UnknownOperation,
 )
 from lnh_common.mechanisms import CURVES, Mechanism
-from lnh_common.messages import objects, session, store
+from lnh_common.messages import hsm, objects, session, store
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.session import Credential, Role
 from lnh_services.hsm.steps import Ask, Deadline, Steps, Turn
@@ -228,3 +228,24 @@ def test_a_lease_that_ends_during_one_use_is_over_for_those_behind_it(
     outcomes = during_the_first(scene, monkeypatch, destroy)
     assert outcomes[1][0] == MemberBehind.code  # it was forgotten, and this member cannot know whether it is there
     assert outcomes[1][2]["doubted"] == ObjectUnknown.code
+
+
+def test_a_session_that_is_new_to_a_worker_asks_in_two_stages(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it rests on, at once; then the key that is used."""
+    fresh = scene.world.worker()
+    scene.world.run(fresh.started())  # as the loop does when it gets its lease
+    asked: list[Message] = []
+    answer = scene.world.answer
+
+    def noted(ask: Ask) -> Message:
+        if ask.waits:
+            asked.append(ask.message)
+        return answer(ask)
+
+    monkeypatch.setattr(scene.world, "answer", noted)
+    other = dataclasses.replace(scene.client, worker=fresh, connection=bytes(16))
+    other.ask(objects.SIGN, scene.use(), scene.keyring)
+    assert [type(message) for message in asked] == [hsm.Seen, store.Gets, hsm.Seen, store.Get]
+    asked.clear()
+    other.ask(objects.SIGN, scene.use(), scene.keyring)
+    assert asked == []

@@ -210,6 +210,18 @@ class Got(Message):
     current: bool
 
 
+class Gets(Message):
+    """Several items, in one message."""
+
+    gets: Annotated[tuple[Get, ...], msgspec.Meta(min_length=1, max_length=limits.GETS_TOGETHER)]
+
+
+class Gots(Message):
+    """What is there of each, in their order."""
+
+    gots: tuple[Got, ...]
+
+
 class Scan(Message):
     """Items of one table and scope that carry all of `tags`, in the order of their ids.
 
@@ -559,6 +571,7 @@ class Part(Message):
 
 
 GET: Final = operation("store.get", Get, Got)
+GET_EACH: Final = operation("store.get-each", Gets, Gots)
 READING_BEGIN: Final = operation("store.reading.begin", Empty, Reading)
 READING_PART: Final = operation("store.reading.part", ReadPart, Part)
 READING_END: Final = operation("store.reading.end", ReadingRef, Empty)

@@ -8,11 +8,12 @@ an end that never comes. What is left out of an answer nobody can see: the threa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from lnh_common.errors import SealBroken
 from lnh_common.messages.base import Message, Operation
-from lnh_common.messages.store import GET, SCAN, Get, Got, Item, Key, Scan, Scanned
+from lnh_common.messages.store import GET, GET_EACH, SCAN, Get, Gets, Got, Item, Key, Scan, Scanned
 from lnh_services.hsm.steps import Peer, Steps, ask
 
 Q = TypeVar("Q", bound=Message)
@@ -54,6 +55,15 @@ def get(key: Key, *, body: bool = True) -> Steps[tuple[Item | None, bool]]:
     asked = Get(key=key, body=body)
     got = yield from ask(Peer.STORE, GET, asked)
     return checked_item(asked, got), got.current
+
+
+def get_each(keys: Sequence[Key]) -> Steps[list[tuple[Item | None, bool]]]:
+    """Ask for several items at once, and get each as `get` does; raises SealBroken."""
+    asked = Gets(gets=tuple(Get(key=key) for key in keys))
+    gots = (yield from ask(Peer.STORE, GET_EACH, asked)).gots
+    if len(gots) != len(keys):
+        raise SealBroken(f"the store was asked for {len(keys)} items and served {len(gots)}")
+    return [(checked_item(get, got), got.current) for get, got in zip(asked.gets, gots, strict=True)]
 
 
 def scan(asked: Scan) -> Steps[Scanned]:

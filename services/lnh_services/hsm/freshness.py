@@ -159,6 +159,28 @@ class Items:
         yield from self.used([(key, age, at_least)], current=current, told=lasts is None or lasts(found))
         return Read(found, item.version, current)
 
+    def get_each(self, wanted: Sequence[tuple[Key, Callable[[Item], T]]]) -> Steps[list[Read[T]]]:
+        """Several items, each as `get` gets it, in two questions for all of them; raises as `get`."""
+        keys = [key for key, _ in wanted]
+        at_least = yield from self.highest(keys)
+        found, used = [], []
+        everything_current = True
+        for (key, read), least, (item, current) in zip(
+            wanted, at_least, (yield from answers.get_each(keys)), strict=True
+        ):
+            self._note(current)
+            everything_current = everything_current and current
+            if item is None:
+                found.append(Read[T](None, 0, current))
+                if key.table in ABSENCE_ALLOWS:
+                    used.append((key, (0, 0), least))
+                continue
+            value = read(item)
+            found.append(Read(value, item.version, current))
+            used.append((key, (_born(value), item.version), least))
+        yield from self.used(used, current=everything_current)
+        return found
+
     def page(self, scan: Scan, read: Callable[[Item], T], skipped: list[Skipped] | None = None) -> Steps[Page[T]]:
         """A page of items as `read` reads them.
 

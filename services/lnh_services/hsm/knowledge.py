@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from lnh_common import limits
@@ -320,6 +321,28 @@ class Knowledge:
             if cached and self.may_cache(found):
                 self.caches.records.put((key.table, record), known)
         return cast("R | None", known.record), known.version
+
+    def learn(self, wanted: Iterable[tuple[type[Record], bytes]]) -> Steps[None]:
+        """Read together what is not cached of these records, so that who asks for each next finds it.
+
+        Raises as `record`, for any of them.
+        """
+        records = yield from self.started()
+        keys = [(kind, record, records.key_of(kind, record)) for kind, record in wanted]
+        missing = [each for each in keys if self.caches.records.get((each[2].table, each[1])) is None]
+        if not self.is_leased() or not missing:
+            return
+        readings = [_Reading(key) for _, _, key in missing]
+        self._readings.update(readings)
+        asked = [(key, partial(records.read, kind)) for kind, _, key in missing]
+        try:
+            answers = yield from self.genuine(self._items(records).get_each(asked), records)
+        finally:
+            self._readings.difference_update(readings)
+        for (_, record, key), reading, answer in zip(missing, readings, answers, strict=True):
+            found = replace(answer, outdated=reading.outdated)
+            if self.may_cache(found):
+                self.caches.records.put((key.table, record), CachedRecord(found.value, found.version))
 
     def page(
         self,

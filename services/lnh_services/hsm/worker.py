@@ -586,6 +586,8 @@ class Worker:
         if self.number == 0 and self.core.owes_guesses and attached.read_write:
             self.core.owes_guesses = False
             self._start(merge(self.core), _MERGE_WITHIN)
+        with contextlib.suppress(LnhError):  # who needs it asks for it again, and hears what is wrong
+            yield from self.core.started()  # what every session rests on, before the first comes
         before, self._store = self._store, attached.incarnation
         if before not in (b"", attached.incarnation):
             # It was started anew, and what the one before it was asked is lost. A fresh lease does not say so: a store

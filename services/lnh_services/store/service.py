@@ -55,6 +55,7 @@ class StoreService:
     def _enter_handlers(self) -> None:
         for door in (self._hsm, self._services):
             door.serve(messages.GET, self._get)
+            door.serve(messages.GET_EACH, self._get_each)
             door.serve(messages.SCAN, self._scan)
             door.serve(messages.COUNT, self._count)
             door.serve(messages.WATCH, self._watch)
@@ -108,6 +109,9 @@ class StoreService:
                 item=self._engine.get(key, body=get.body), index=self._replica.applied, current=current
             ),
         )
+
+    async def _get_each(self, call: Call, asked: messages.Gets) -> messages.Gots:
+        return messages.Gots(gots=tuple([await self._get(call, get) for get in asked.gets]))
 
     async def _scan(self, call: Call, scan: messages.Scan) -> messages.Scanned:
         def perform(current: bool) -> messages.Scanned:

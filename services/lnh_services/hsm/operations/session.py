@@ -44,11 +44,15 @@ from lnh_services.hsm.permissions import BUILTIN_ROLES, Holder, Permission
 from lnh_services.hsm.records import (
     CLUSTER_RECORD,
     OPENING_RECORD,
+    TABLES,
     ClientRecord,
     CredentialRecord,
     EndedRecord,
     KeyringRecord,
     LogoutRecord,
+    OpeningRecord,
+    PolicyRecord,
+    Record,
     UserRecord,
     record_id,
 )
@@ -199,14 +203,14 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[Sessio
     where what they rest on only grows.
     """
     version = (yield from worker.started()).version
+    rests_on = _rests_on(token)
+    yield from worker.learn(rests_on)
     if token.instance != (yield from worker.session_instance()):
         raise ClusterRestored("the cluster was restored, or opened by force, since this session was opened")
-    depends = {("cluster", CLUSTER_RECORD), ("opening", OPENING_RECORD), ("logout", token.session)}
     if (yield from worker.record(LogoutRecord, token.session)) is not None:
         raise SessionEnded("this session was logged out")
     client = None
     if token.client:
-        depends.add(("client", token.client))
         client = yield from worker.record(ClientRecord, token.client)
         if client is None:
             raise ClientRevoked("this client was revoked")
@@ -214,11 +218,10 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[Sessio
             raise ClientRevoked("this client was revoked").for_good()
     holder, keyring = Holder(client=client is not None), b""
     for grant in token.grants:
-        holder = yield from _check_grant(worker, grant, token.login_at, client, holder, depends)
+        holder = yield from _check_grant(worker, grant, token.login_at, client, holder)
         keyring = grant.keyring or keyring
     if client is not None and client.monitor and not token.grants:
         holder = Holder(permissions=BUILTIN_ROLES["monitor"], client=True)
-    depends |= {("policy", policy_id()), ("policy", policy_id(keyring))}
     policy = yield from effective_policy(worker, keyring)
     who = "+".join(grant.name or grant.role.value for grant in token.grants)
     return Session(
@@ -228,10 +231,26 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[Sessio
         holder,
         f"{who}@{client.name}" if client else who,
         KeyringKeys.derive(token.keyring_key, worker.secrets().secrets.cluster, keyring) if token.keyring_key else None,
-        frozenset(depends),
+        frozenset({("cluster", CLUSTER_RECORD), *((TABLES[kind], record) for kind, record in rests_on)}),
         version,
         policy.read_only_max,
     )
+
+
+def _rests_on(token: Token) -> list[tuple[type[Record], bytes]]:
+    """The records that a token is checked against; when one of them changes, its session is checked anew."""
+    rests_on: list[tuple[type[Record], bytes]] = [(OpeningRecord, OPENING_RECORD), (LogoutRecord, token.session)]
+    if token.client:
+        rests_on.append((ClientRecord, token.client))
+    keyring = b""
+    for grant in token.grants:
+        rests_on.append((CredentialRecord, credentials.credential_id(grant.role, grant.name, grant.keyring)))
+        if grant.role.of_keyring:
+            keyring = grant.keyring
+            rests_on.append((KeyringRecord, keyring))
+        elif grant.role is not Role.PO:
+            rests_on.append((UserRecord, record_id("user", grant.name)))
+    return [*rests_on, (PolicyRecord, policy_id()), *([(PolicyRecord, policy_id(keyring))] if keyring else [])]
 
 
 def _check_grant(
@@ -240,24 +259,19 @@ def _check_grant(
     login_at: int,
     client: ClientRecord | None,
     holder: Holder,
-    depends: set[tuple[str, bytes]],
 ) -> Steps[Holder]:
     where = credentials.credential_id(grant.role, grant.name, grant.keyring)
-    depends.add(("credential", where))
     stored = yield from worker.record(CredentialRecord, where)
     if stored is None or stored.id != grant.credential:
         changed = CredentialChanged("the password was changed since this session was opened")
         # One that was changed after the login is the later of the two, whoever says so.
         raise changed.for_good() if stored is not None and stored.changed_at > login_at else changed
     if grant.role.of_keyring:
-        depends.add(("keyring", grant.keyring))
         yield from visible_keyring(worker, client, grant.keyring)
         return Holder(role=grant.role, keyring=grant.keyring, client=holder.client)
     if grant.role is Role.PO:
         return Holder(permissions=holder.permissions, po=True, client=holder.client)
-    user_id = record_id("user", grant.name)
-    depends.add(("user", user_id))
-    user = yield from worker.record(UserRecord, user_id)
+    user = yield from worker.record(UserRecord, record_id("user", grant.name))
     if user is None:
         raise CredentialChanged("the appliance user was deleted")
     held = BUILTIN_ROLES.get(user.role, frozenset())
