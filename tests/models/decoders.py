@@ -579,6 +579,7 @@ def _wire_rows() -> list[Decoder]:
                 "lnh_services.balancer.follower:receive",
                 "lnh_services.balancer.peers:_heard",
                 "lnh_services.balancer.service:_count_served",
+                "lnh_services.hsm.worker:answers",
                 "lnh_services.hsm.worker:_answered",
                 "lnh_services.hsm.worker:_told",
                 "lnh_services.hsm.worker_core:_serve_open",
