@@ -132,6 +132,9 @@ class ObjectSession(ObjectCalls):
     ) -> Listing[StoredObject]:
         """The objects with these attributes: those that live in this session, then the stored ones in handle order.
 
+        That is by the millisecond at which they were asked for, by the clock of the machine that asked; those of one
+        connection and millisecond in the order in which it asked. It is the same on every member and in every page.
+
         `session.find(key_type=KeyType.AES)`; an `object_class` is the attribute CLASS. Pages come as they are taken.
         What a member lists that is behind says so (`Listing.current`), and what does not open there (`skipped`).
 

@@ -36,7 +36,7 @@ from lnh_common.bus.sync import Caller
 from lnh_common.messages import store
 from lnh_common.messages.admin import USER_DELETE, UserRef
 from lnh_common.messages.base import Empty
-from lnh_common.messages.objects import SessionObject
+from lnh_common.messages.objects import GENERATE, SessionObject
 from lnh_common.messages.session import RENEW
 from lnh_services.hsm.records import TABLES, TriedRecord
 from processes import Processes, RunningMember, wait_until
@@ -118,6 +118,20 @@ def test_keys_are_found_by_what_they_are(session: lnh.KeyringSession) -> None:
     session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="found")
     with pytest.raises(lnh.LimitReached, match="2 keys"):
         session.get_key(label="found")
+
+
+def test_keys_are_listed_in_the_order_in_which_they_were_asked_for(session: lnh.KeyringSession) -> None:
+    made: list[bytes] = []
+    for _ in range(2):
+        made += [half.handle for half in session.generate_keypair(lnh.KeyType.EC, id=b"in order")]
+        made += [key.handle for key in session.generate_keys(10, lnh.KeyType.AES, id=b"in order")]
+    template = {lnh.Attribute.VALUE_LEN.value: 32, lnh.Attribute.ID.value: b"in order"}
+    asked = [(GENERATE, {"mechanism": lnh.Mechanism.AES_KEY_GEN.value, "template": template})] * 20
+    made += [view["handle"] for view in session.call_each(asked, in_flight=20)]
+    found = list(session.find(id=b"in order"))
+    assert [each.handle for each in found] == made
+    for each in found:
+        each.destroy()
 
 
 def test_ecdsa_signatures_verify_with_an_independent_library(session: lnh.KeyringSession) -> None:

@@ -147,6 +147,14 @@ def test_what_the_default_policy_forbids_no_policy_is_said_to_allow(desk: Desk) 
     assert "default policy, which nobody can change" in caught.value.detail["advice"]
 
 
+def test_objects_of_a_partition_are_listed_in_the_order_in_which_they_were_made(desk: Desk) -> None:
+    pairs = [make_pair(desk) for _ in range(4)]
+    assert all(pair.public.handle[:7] < pair.private.handle[:7] for pair in pairs)
+    moments = [pair.public.handle[:6] for pair in pairs]
+    assert moments == sorted(moments)
+    assert found(desk) == sorted(handle for pair in pairs for handle in (pair.public.handle, pair.private.handle))
+
+
 def test_a_partition_holds_a_hundred_objects_and_no_half_of_a_pair_more(desk: Desk) -> None:
     for _ in range(limits.OBJECTS_PER_PARTITION - 1):
         make_aes(desk)

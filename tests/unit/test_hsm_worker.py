@@ -131,6 +131,31 @@ def test_objects_are_found_in_the_order_in_which_they_were_asked_for(
     assert [each.handle for each in client.ask(objects.FIND, objects.Find(), keyring).objects] == made
 
 
+def test_objects_of_one_millisecond_are_found_in_the_order_in_which_their_connection_asked_for_them(
+    world: World, client: Client, keyring: bytes
+) -> None:
+    template = {A.VALUE_LEN.value: 32}
+    one = objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template=template)
+    many = objects.GenerateKeys(mechanism=Mechanism.AES_KEY_GEN, template=template, total=60)
+    made: list[bytes] = []
+    for _ in range(20):
+        made.append(client.ask(objects.GENERATE, one, keyring).handle)
+        pair = generate_ec(client, keyring)
+        made += [pair.public.handle, pair.private.handle]
+    made += [each.handle for each in client.ask(objects.GENERATE_MANY, many, keyring).objects]
+    assert len({handle[:6] for handle in made}) == 1, "all in one millisecond"
+    for worker in (client.worker, world.worker()):
+        client.worker = worker
+        for size in (7, 50, limits.PAGE_ITEMS):
+            pages: list[bytes] = []
+            after, more = b"", True
+            while more:
+                found = client.ask(objects.FIND, objects.Find(after=after, limit=size), keyring)
+                pages += [each.handle for each in found.objects]
+                after, more = found.last, found.more
+            assert pages == made, "on every member, and whatever the pages"
+
+
 def test_objects_are_found_by_label_class_and_type(client: Client, keyring: bytes) -> None:
     pair = generate_ec(client, keyring)
     wanted = {A.LABEL.value: "ca", A.CLASS.value: ObjectClass.PRIVATE_KEY.value}

@@ -134,7 +134,7 @@ class Contents:
             _POLICY,
             _ROLE,
         )
-        return wire.KeyPair(public=self._made(public), private=self._made(private))
+        return wire.KeyPair(public=self._made(public), private=self._made(private, 1))
 
     def find(self, message: wire.Find) -> wire.Found:
         template = parse_template(message.template)
@@ -210,8 +210,10 @@ class Contents:
         item = self._item(handle)
         return view(handle, item.version, self._keys.read_attributes(item))
 
-    def _made(self, made: Generated) -> wire.ObjectView:
-        return self._put(0, secrets.token_bytes(HANDLE_BYTES), made.attributes, made.value)
+    def _made(self, made: Generated, number: int = 0) -> wire.ObjectView:
+        """Keep a new object, the `number`th of its request; by their handles objects are listed as they were made."""
+        when = int(self._utc * 1000).to_bytes(6, "big") + number.to_bytes(1, "big")
+        return self._put(0, when + secrets.token_bytes(HANDLE_BYTES - len(when)), made.attributes, made.value)
 
     def _put(self, expected: int, handle: bytes, attributes: Attributes, value: bytes) -> wire.ObjectView:
         attributes[Attribute.UNIQUE_ID] = handle.hex()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from lnh_common import codec
 from lnh_common.channel import Envelope, OpenedCredential
@@ -16,6 +16,9 @@ from lnh_services.hsm.records import ClientRecord, record_id
 from lnh_services.hsm.tokens import Session
 
 M = TypeVar("M", bound=Message)
+
+_SEQUENCES: Final = 0xFFFF  # of which so many bits are in a handle
+_NUMBERS: Final = 0xFF
 
 
 @dataclass(eq=False, slots=True)
@@ -77,10 +80,13 @@ class Request(Generic[M]):
     def new_handle(self, number: int = 0) -> bytes:
         """The handle of the `number`th object that this request makes.
 
-        Of one that is stored it is 48 bits of time and 80 of `new_id`. What is made at the same time is then side by
-        side in the store's indexes (as with a UUIDv7, RFC 9562, section 5.7), and a commit writes a few of their pages
-        instead of some ten for each object.
+        Of one that is stored it is 48 bits of time, 16 of the request's number on its connection, 8 of the object's in
+        the request, and 56 of `new_id`. What is made at the same time is then side by side in the store's indexes (as
+        with a UUIDv7, RFC 9562, sections 5.7 and 6.2), and a commit writes a few of their pages instead of some ten for
+        each object; and objects are listed in the order in which one connection asked for them.
         """
         if self.operation.effect is Effect.READ:  # for a session alone
             return self.new_id(number)
-        return self.envelope.issued_at.to_bytes(6, "big") + self.new_id(number)[:10]
+        assert number <= _NUMBERS, "one request makes a hundred pairs at most"
+        asked = self.envelope.issued_at.to_bytes(6, "big") + (self.envelope.sequence & _SEQUENCES).to_bytes(2, "big")
+        return asked + number.to_bytes(1, "big") + self.new_id(number)[:7]
