@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Final
 
 from typing_extensions import Self
 
+from lnh_common.text import shown
+
 ERRORS: Final[dict[int, type[LnhError]]] = {}
 
 
@@ -73,10 +75,13 @@ class LnhError(Exception):
 
     @staticmethod
     def from_wire(value: Any) -> LnhError:
-        """The error a peer sent; an unknown code (a newer peer) becomes `Internal`, keeping its words."""
+        """The error a peer sent; an unknown code (a newer peer) becomes `Internal`, keeping its words.
+
+        They are escaped: whoever catches no error has a traceback with them on a terminal.
+        """
         match value:
             case [int(code), str(message), dict(detail)]:
-                return ERRORS.get(code, Internal)(message, detail)
+                return ERRORS.get(code, Internal)(shown(message), detail)
             case _:
                 return Internal("a malformed error")
 

@@ -51,7 +51,7 @@ def invite(
     elif options.json:
         options.record({"invitation": made.text, **shown})
     else:
-        for line in made.text.splitlines():
+        for line in made.text.rstrip("\n").split("\n"):
             terminal.echo(line)
         terminal.note(f"Good once, until {shown['expires']}. Inviting HSM: {made.identity}")
 

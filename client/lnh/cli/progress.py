@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from lnh_common.text import shown
+
 Advance = Callable[[int, int], None]
 
 
@@ -24,7 +26,7 @@ def progress(what: str, *, in_bytes: bool = True) -> Iterator[Advance]:
 
     console = Console(stderr=True)
     counted = DownloadColumn() if in_bytes else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), counted, TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), counted, TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(shown(what), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
