@@ -102,9 +102,10 @@ def _init(directory: MemberDirectory, options: argparse.Namespace) -> int:
         log=LogSettings(format=LogFormat(options.log_format)),
     ).checked()
     initialise_member(directory, settings)
-    print(f"member {settings.name} in {directory.root}, ports {settings.client_port} to {settings.door_port}")
+    root = shown(str(directory.root))
+    print(f"member {settings.name} in {root}, ports {settings.client_port} to {settings.door_port}")
     if not options.create:
-        print(f"next: lnh-member --member-dir {directory.root}")
+        print(f"next: lnh-member --member-dir {root}")
     return EXIT_OK
 
 
@@ -126,7 +127,7 @@ def _wait_ready(directory: MemberDirectory, timeout: float) -> int:
                         return EXIT_OK
                     problem = "the HSM is not activated; its log says why"
             time.sleep(min(0.05, max(0.0, left)))
-    print(f"not ready: {problem}", file=sys.stderr)
+    print(f"not ready: {shown(problem)}", file=sys.stderr)
     return EXIT_NOT_READY
 
 

@@ -190,7 +190,8 @@ class Steps:
             if done.code != fails_with:
                 raise StepFailed(f"{words}\nended with {done.code}:\n{said}")
             if said and show and not self.quiet:
-                typer.echo("\n".join(_TABS + line for line in said.splitlines()))
+                for line in said.splitlines():
+                    terminal.echo(line, styled=_TABS)
         return [done.out for _, done in ended]
 
     def _start(self, order: Order) -> Child:
