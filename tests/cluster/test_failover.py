@@ -17,6 +17,8 @@ from fleet import fleet
 from lnh.cli import local
 from lnh.cli.local import Member
 from lnh.cli.processes import standing_still
+from lnh.console import Console
+from lnh_common import limits
 from lnh_common.bus.sync import Caller
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
@@ -221,6 +223,35 @@ def test_what_must_fail_without_the_primary_fails(members: Members) -> None:
             assert len(sessions[1].random(8)) == 8
         wait_until(lambda: not is_read_only(), "writes", WITHIN)
     members.all_read_write()
+
+
+def test_a_client_of_a_sealed_member_goes_on_through_another_and_one_that_may_not_is_told_at_once(
+    members: Members,
+) -> None:
+    members.all_read_write()
+    activation = members.place.secret("activation").read_bytes().strip()
+    password = members.place.secret("krco").read_text().strip()
+    sealed = members.all[1]
+    with lnh.connect("demo", directory=sealed.client) as cluster, Console(sealed.directory) as console:
+        session = cluster.keyring("payments").login(lnh.Role.KRCO, password)
+        console.deactivate(activation)
+        try:
+            began = time.monotonic()
+            assert len(session.random(8)) == 8
+            with lnh.connect("demo", directory=sealed.client) as anew:
+                assert anew.connection.statement()
+                assert anew.connection.way.address != anew.registration.member
+            with (
+                lnh.connect("demo", directory=sealed.client, failover=False) as bound,
+                pytest.raises(lnh.NotActivated, match=f"{bound.registration.member}: this member is sealed"),
+            ):
+                bound.connection.statement()
+            assert time.monotonic() - began < limits.DEADLINE
+        finally:
+            console.activate(activation)
+        with lnh.connect("demo", directory=sealed.client, failover=False) as bound:
+            assert bound.connection.statement(), "while its workers start it is waited for"
+        session.logout()
 
 
 class Changes:
