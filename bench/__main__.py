@@ -14,9 +14,9 @@ from bench import attacks, cold, echo, failover, groups, member, members, refere
 from bench.loads import SECONDS, flowing, pairs_row, using
 from bench.rows import Row, at_most, in_turn, row, save, show, unmeasured
 from lnh.keyrings import KeyringSession
-from lnh_common import codec
-from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import objects
+from lnh_common.pkcs11.mechanisms import Mechanism
+from lnh_common.wire import codec
 
 DATA = bytes(32)
 BATCH = 256

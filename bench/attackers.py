@@ -26,14 +26,16 @@ import lnh
 from lnh import forms
 from lnh.configuration import Configuration
 from lnh.sessions import Session
-from lnh_common import channel, codec, limits, wire
-from lnh_common.bundles import TAG_BYTES, Bundle
+from lnh_common import limits
 from lnh_common.bus import curve
-from lnh_common.channel import Envelope
-from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import objects
 from lnh_common.messages.base import Empty, Operation
 from lnh_common.messages.session import HELLO
+from lnh_common.pkcs11.mechanisms import Mechanism
+from lnh_common.wire import channel, codec
+from lnh_common.wire import frames as wire
+from lnh_common.wire.bundles import TAG_BYTES, Bundle
+from lnh_common.wire.channel import Envelope
 
 CONNECTIONS: Final = 8
 PEER_PORT, DOOR_PORT = 3, 4  # after the base port

@@ -21,7 +21,7 @@ import lnh
 from bench import member, rows
 from bench.rows import Row, at_most
 from lnh_common.errors import LnhError
-from lnh_common.mechanisms import Mechanism
+from lnh_common.pkcs11.mechanisms import Mechanism
 
 SECONDS: Final = 20.0
 BESIDE_SECONDS: Final = 6.0

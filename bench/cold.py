@@ -11,11 +11,11 @@ import lnh
 from bench import member, rows
 from bench.rows import Row
 from lnh.cli import processes
-from lnh_common.bus.sync import Caller
+from lnh_common.bus.blocking import Caller
 from lnh_common.errors import LnhError
-from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import balancer
 from lnh_common.messages.base import Empty
+from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_services.paths import MemberDirectory
 
 _FRESH: Final = 12  # times that the workers are started anew

@@ -24,8 +24,8 @@ from bench.rows import Row, run
 from lnh.cli.local import Member
 from lnh.cli.processes import standing_still
 from lnh.keyrings import KeyringSession
-from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import objects
+from lnh_common.pkcs11.mechanisms import Mechanism
 
 IN_FLIGHT: Final = 64
 LIMIT: Final = 1.0  # seconds

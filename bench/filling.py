@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from lnh_common.bus.sync import Caller
+from lnh_common.bus.blocking import Caller
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
 from lnh_common.messages.store import OBJECTS

@@ -26,10 +26,10 @@ from lnh import forms
 from lnh.cli import processes
 from lnh.cli.local import Member, free_ports
 from lnh.cli.processes import standing_still
-from lnh_common.bus.sync import Caller
-from lnh_common.mechanisms import Mechanism
+from lnh_common.bus.blocking import Caller
 from lnh_common.messages import balancer, objects
 from lnh_common.messages.base import Empty
+from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_services.paths import MemberDirectory
 
 IN_FLIGHT: Final = 16

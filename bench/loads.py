@@ -12,10 +12,10 @@ from bench import references
 from bench.rows import Row, in_turn, row, unmeasured
 from lnh import forms
 from lnh.keyrings import KeyringSession
-from lnh_common import codec
-from lnh_common.attributes import Attribute
-from lnh_common.mechanisms import CURVES, Mechanism
 from lnh_common.messages import objects
+from lnh_common.pkcs11.attributes import Attribute
+from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
+from lnh_common.wire import codec
 
 SECONDS: Final = 2.0
 

@@ -33,8 +33,8 @@ from lnh.cli.processes import standing_still
 from lnh.console import Console
 from lnh.keyrings import KeyringSession
 from lnh_common import limits
-from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import objects
+from lnh_common.pkcs11.mechanisms import Mechanism
 
 L: Final = limits.LEASE_MS / 1000
 OBJECTS: Final = int(os.environ.get("LNH_BENCH_OBJECTS", "100000"))  # in the cluster that a member joins

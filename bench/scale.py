@@ -25,8 +25,8 @@ from lnh.cli.cluster import wait_until_in_step
 from lnh.cli.local import Member, Place
 from lnh.console import Console
 from lnh_common import limits
-from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import objects
+from lnh_common.pkcs11.mechanisms import Mechanism
 
 KEYRING: Final = limits.OBJECTS_PER_KEYRING
 OBJECTS: Final = int(os.environ.get("LNH_SCALE_OBJECTS", str(limits.KEYRINGS_PER_CLUSTER * KEYRING)))

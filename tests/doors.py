@@ -10,11 +10,11 @@ from pathlib import Path
 
 import zmq
 
-from lnh_common import codec, wire
 from lnh_common.bus import curve
-from lnh_common.bus.sync import Caller
+from lnh_common.bus.blocking import Caller
 from lnh_common.errors import LnhError
 from lnh_common.messages import balancer, store
+from lnh_common.wire import codec, frames
 from processes import Processes, RunningMember, ask, wait_until
 
 WORKER = str(Path(__file__).parent / "cluster" / "echo_worker.py")
@@ -40,15 +40,15 @@ class Client:
         self, operation: str = "key.sign", body: bytes = BODY, deadline: float = 10.0, token: bytes = b"token"
     ) -> int:
         self._last += 1
-        header = wire.request(operation, self._last, int(deadline * 1000), route=bytes(16))
+        header = frames.request(operation, self._last, int(deadline * 1000), route=bytes(16))
         self.socket.send_multipart([header.pack(), token, body])
         return self._last
 
-    def answer(self, within: float = 10.0) -> tuple[wire.Header, LnhError | bytes]:
+    def answer(self, within: float = 10.0) -> tuple[frames.Header, LnhError | bytes]:
         assert self.socket.poll(int(within * 1000)), "no answer came"
         header, _, body = self.socket.recv_multipart()
-        parsed = wire.Header.parse(header)
-        return parsed, wire.parse_error(body) if parsed.kind is wire.Kind.ERROR else body
+        parsed = frames.Header.parse(header)
+        return parsed, frames.parse_error(body) if parsed.kind is frames.Kind.ERROR else body
 
     def exchange(self, operation: str = "key.sign", body: bytes = BODY, deadline: float = 10.0) -> LnhError | bytes:
         asked = self.send(operation, body, deadline)

@@ -19,7 +19,7 @@ from typing import TypeVar
 from typing_extensions import Self
 
 from lnh.cli.local import StepFailed
-from lnh_common.bus.sync import Caller
+from lnh_common.bus.blocking import Caller
 from lnh_common.errors import LnhError
 from lnh_common.messages import member
 from lnh_common.messages.base import Empty, Message, Operation

@@ -108,8 +108,9 @@ if TYPE_CHECKING:
     from lnh.listings import Listed, Listing
     from lnh.registration import register
     from lnh.sessions import Session
-    from lnh_common.attributes import Attribute, KeyType, ObjectClass
-    from lnh_common.mechanisms import (
+    from lnh_common.messages.session import Role
+    from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
+    from lnh_common.pkcs11.mechanisms import (
         AeadParameters,
         GcmParameters,
         Hash,
@@ -121,7 +122,6 @@ if TYPE_CHECKING:
         OaepParameters,
         PssParameters,
     )
-    from lnh_common.messages.session import Role
 
 _HOMES: Final = {
     "Cluster": "lnh.cluster",
@@ -142,19 +142,19 @@ _HOMES: Final = {
     "StoredObject": "lnh.keys",
     "register": "lnh.registration",
     "Session": "lnh.sessions",
-    "Attribute": "lnh_common.attributes",
-    "KeyType": "lnh_common.attributes",
-    "ObjectClass": "lnh_common.attributes",
-    "AeadParameters": "lnh_common.mechanisms",
-    "GcmParameters": "lnh_common.mechanisms",
-    "Hash": "lnh_common.mechanisms",
-    "HashedParameters": "lnh_common.mechanisms",
-    "IvParameters": "lnh_common.mechanisms",
-    "MacParameters": "lnh_common.mechanisms",
-    "Mechanism": "lnh_common.mechanisms",
-    "MldsaParameters": "lnh_common.mechanisms",
-    "OaepParameters": "lnh_common.mechanisms",
-    "PssParameters": "lnh_common.mechanisms",
+    "Attribute": "lnh_common.pkcs11.attributes",
+    "KeyType": "lnh_common.pkcs11.attributes",
+    "ObjectClass": "lnh_common.pkcs11.attributes",
+    "AeadParameters": "lnh_common.pkcs11.mechanisms",
+    "GcmParameters": "lnh_common.pkcs11.mechanisms",
+    "Hash": "lnh_common.pkcs11.mechanisms",
+    "HashedParameters": "lnh_common.pkcs11.mechanisms",
+    "IvParameters": "lnh_common.pkcs11.mechanisms",
+    "MacParameters": "lnh_common.pkcs11.mechanisms",
+    "Mechanism": "lnh_common.pkcs11.mechanisms",
+    "MldsaParameters": "lnh_common.pkcs11.mechanisms",
+    "OaepParameters": "lnh_common.pkcs11.mechanisms",
+    "PssParameters": "lnh_common.pkcs11.mechanisms",
     "Role": "lnh_common.messages.session",
 }
 

@@ -20,9 +20,10 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import ArgumentInvalid, MalformedMessage
 from lnh_common.messages.base import Message
+from lnh_common.wire import codec
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])

@@ -17,8 +17,6 @@ from typing import BinaryIO, Final
 
 from lnh.arguments import checked
 from lnh.sessions import Session
-from lnh_common import archives
-from lnh_common.archives import Outline
 from lnh_common.errors import (
     ArchiveInvalid,
     ArgumentInvalid,
@@ -32,6 +30,8 @@ from lnh_common.files import open_regular
 from lnh_common.messages import backup as wire
 from lnh_common.messages.backup import ArchiveList, ArchiveView, JobView, Schedule, ScheduleView
 from lnh_common.messages.base import Empty
+from lnh_common.wire import archives
+from lnh_common.wire.archives import Outline
 
 Tell = Callable[[JobView], None]
 TellBytes = Callable[[int, int], None]

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from lnh.arguments import check_message, checked
-from lnh_common import codec
 from lnh_common.messages.base import Message, Operation
+from lnh_common.wire import codec
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)

@@ -40,7 +40,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from lnh.ways import Way
 from lnh_common import limits, shapes
 from lnh_common.bus import curve
-from lnh_common.channel import fingerprint
 from lnh_common.errors import (
     ConfigurationInvalid,
     FileModeUnsafe,
@@ -50,6 +49,7 @@ from lnh_common.errors import (
     NameUnknown,
 )
 from lnh_common.files import open_regular
+from lnh_common.wire.channel import fingerprint
 
 if sys.version_info >= (3, 11):
     import tomllib

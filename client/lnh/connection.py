@@ -25,11 +25,9 @@ from lnh.mutex import Mutex
 from lnh.pool import Pool
 from lnh.requests import Credentials, Request, Requests
 from lnh.ways import State, Told, Verdict, Way, Ways
-from lnh_common import bundles, codec, limits
-from lnh_common.bundles import Bundle, Entry
+from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.bus.process import OwnProcess
-from lnh_common.channel import SECRET_BYTES, SessionKeys, Statement, fingerprint
 from lnh_common.errors import (
     AnswerUnproven,
     ChannelInvalid,
@@ -43,6 +41,9 @@ from lnh_common.errors import (
 from lnh_common.messages import session as messages
 from lnh_common.messages.base import Behind, Empty, Message, Operation, Skipped
 from lnh_common.messages.session import HELLO, LOGIN, WAYS, Login, Welcome
+from lnh_common.wire import bundles, codec
+from lnh_common.wire.bundles import Bundle, Entry
+from lnh_common.wire.channel import SECRET_BYTES, SessionKeys, Statement, fingerprint
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)

@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from lnh.arguments import check_message, checked
 from lnh.partitions import PartitionSession
-from lnh_common.bus.sync import Caller
+from lnh_common.bus.blocking import Caller
 from lnh_common.errors import LnhError, PartitionUnknown, Unreachable
 from lnh_common.messages import console as wire
 from lnh_common.messages.backup import JobRef, JobView

@@ -15,7 +15,6 @@ from typing_extensions import Self
 
 from lnh import streams
 from lnh_common import limits
-from lnh_common.attributes import ATTRIBUTES, Attribute, AttributeValue, KeyType, ObjectClass, parse_template, to_wire
 from lnh_common.errors import (
     ArgumentInvalid,
     AttributeInvalid,
@@ -26,7 +25,17 @@ from lnh_common.errors import (
     MechanismParameterInvalid,
     SignatureInvalid,
 )
-from lnh_common.mechanisms import (
+from lnh_common.messages.base import Message
+from lnh_common.pkcs11.attributes import (
+    ATTRIBUTES,
+    Attribute,
+    AttributeValue,
+    KeyType,
+    ObjectClass,
+    parse_template,
+    to_wire,
+)
+from lnh_common.pkcs11.mechanisms import (
     AES_BLOCK,
     CURVES_BY_PARAMS,
     GCM_IV_BYTES,
@@ -45,7 +54,6 @@ from lnh_common.mechanisms import (
     pack_parameters,
     parse_parameters,
 )
-from lnh_common.messages.base import Message
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 

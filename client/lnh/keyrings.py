@@ -12,9 +12,7 @@ from lnh.listings import Listing, Page
 from lnh.objects import ObjectSession, key_message, pair_message
 from lnh.sessions import Session, change_password, keyring_credential, login
 from lnh_common import limits
-from lnh_common.attributes import Attribute, AttributeValue, KeyType
 from lnh_common.errors import ArgumentInvalid, KeyringUnknown
-from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import objects as wire
 from lnh_common.messages.admin import (
     KEYRING_POLICY,
@@ -26,6 +24,8 @@ from lnh_common.messages.admin import (
     SetRole,
 )
 from lnh_common.messages.session import LoggedIn, Role
+from lnh_common.pkcs11.attributes import Attribute, AttributeValue, KeyType
+from lnh_common.pkcs11.mechanisms import Mechanism
 
 
 @checked

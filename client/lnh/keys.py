@@ -12,12 +12,13 @@ from lnh import forms
 from lnh.arguments import checked
 from lnh.calls import ObjectCalls
 from lnh.forms import Encrypted
-from lnh_common import codec, limits
-from lnh_common.attributes import Attribute, Attributes, AttributeValue, KeyType, ObjectClass, from_wire
+from lnh_common import limits
 from lnh_common.errors import ActionProhibited, AttributeInvalid, LnhError, SignatureInvalid
-from lnh_common.mechanisms import Mechanism, Use
 from lnh_common.messages import objects as wire
 from lnh_common.messages.base import Message
+from lnh_common.pkcs11.attributes import Attribute, Attributes, AttributeValue, KeyType, ObjectClass, from_wire
+from lnh_common.pkcs11.mechanisms import Mechanism, Use
+from lnh_common.wire import codec
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes

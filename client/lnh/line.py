@@ -9,14 +9,15 @@ from typing import Any, Final
 import zmq
 
 from lnh.ways import Vigil, Way
-from lnh_common import bundles, codec, limits, wire
-from lnh_common.bundles import Bundle, Entry
+from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import LnhError, MalformedMessage
 from lnh_common.messages.base import Empty, Operation
 from lnh_common.messages.session import HELLO, PROBE
-from lnh_common.wire import Kind
+from lnh_common.wire import bundles, codec, frames
+from lnh_common.wire.bundles import Bundle, Entry
+from lnh_common.wire.frames import Kind
 
 Socket = zmq.Socket[bytes]
 
@@ -95,7 +96,7 @@ class Line:
         self.dealer.close()
 
     def _ask(self, operation: Operation[Empty, Any]) -> None:
-        header = wire.request(operation.name, _NO_REQUEST, int(limits.DEADLINE * 1000))
+        header = frames.request(operation.name, _NO_REQUEST, int(limits.DEADLINE * 1000))
         bundle = Bundle()
         bundle.add(_NO_REQUEST.to_bytes(bundles.TAG_BYTES, "big"), header.pack(), b"", codec.encode(Empty()))
         self.dealer.send([bundle.take()])
@@ -104,7 +105,7 @@ class Line:
 def is_welcome(answer: Entry) -> bool:
     """Whether this answers `greet`: somebody who serves the cluster is there. Nothing more is believed of it."""
     try:
-        header = wire.Header.parse(answer.header)
+        header = frames.Header.parse(answer.header)
     except LnhError:
         return False
     return header.request_id == _NO_REQUEST and header.operation == HELLO.name and header.kind is Kind.REPLY

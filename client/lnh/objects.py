@@ -11,7 +11,6 @@ from lnh.arguments import checked
 from lnh.calls import ObjectCalls
 from lnh.keys import Key, PrivateKey, PublicKey, SecretKey, StoredObject, of_view
 from lnh.listings import Listing, Page
-from lnh_common.attributes import Attribute, AttributeValue, KeyType, to_wire
 from lnh_common.errors import (
     ArgumentInvalid,
     KeySizeRange,
@@ -21,9 +20,10 @@ from lnh_common.errors import (
     TemplateIncomplete,
     TemplateInconsistent,
 )
-from lnh_common.mechanisms import CURVES, GENERATORS, MECHANISM_RULES, ML_DSA_SETS, ML_KEM_SETS, Mechanism, Use
 from lnh_common.messages import objects as wire
 from lnh_common.messages.base import Behind
+from lnh_common.pkcs11.attributes import Attribute, AttributeValue, KeyType, to_wire
+from lnh_common.pkcs11.mechanisms import CURVES, GENERATORS, MECHANISM_RULES, ML_DSA_SETS, ML_KEM_SETS, Mechanism, Use
 
 K = TypeVar("K", bound=StoredObject)
 
@@ -104,7 +104,7 @@ class ObjectSession(ObjectCalls):
 
         Args:
             bits: RSA 2048, 3072 (the default), 4096 or 8192.
-            curve: of EC, EC_EDWARDS and EC_MONTGOMERY: a name of `lnh_common.mechanisms.CURVES`.
+            curve: of EC, EC_EDWARDS and EC_MONTGOMERY: a name of `lnh_common.pkcs11.mechanisms.CURVES`.
             parameter_set: of ML_DSA and ML_KEM: `ML-DSA-65`, `ML-KEM-768` and so on.
             public, private: attributes of one half.
             attributes: by name in lower case; each goes to the half that has it, or to both.

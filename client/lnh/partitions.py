@@ -9,10 +9,10 @@ import msgspec
 
 from lnh.arguments import checked
 from lnh.objects import ObjectSession
-from lnh_common import codec
 from lnh_common.errors import LimitReached, NotPossible
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.console import IN_PARTITION, PartitionView
+from lnh_common.wire import codec
 
 _BYTES: Final = (bytes,)
 

@@ -26,8 +26,7 @@ from lnh.sessions import Session, login
 from lnh.unserved import UNSERVED, unserved
 from lnh_common import limits
 from lnh_common.bus import curve
-from lnh_common.bus.sync import Caller
-from lnh_common.channel import Statement, fingerprint
+from lnh_common.bus.blocking import Caller
 from lnh_common.errors import (
     ArgumentInvalid,
     Busy,
@@ -42,6 +41,7 @@ from lnh_common.errors import (
 )
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import HELLO, REGISTER, Credential, Register, Role, Welcome
+from lnh_common.wire.channel import Statement, fingerprint
 
 DOOR_OFFSET: Final = 4  # the door's port: the member's client port and this
 

@@ -51,8 +51,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lnh.unserved import UNSERVED, unproven, unserved
-from lnh_common import bundles, channel, codec, limits, wire
-from lnh_common.channel import Envelope, SessionKeys, Statement
+from lnh_common import limits
 from lnh_common.errors import (
     Busy,
     ChannelInvalid,
@@ -70,7 +69,10 @@ from lnh_common.errors import (
 )
 from lnh_common.messages.base import Behind, Effect, Message, Operation, Seal
 from lnh_common.messages.objects import TOGETHER, USES, Outcomes
-from lnh_common.wire import Frames, Header, Kind
+from lnh_common.wire import bundles, channel, codec
+from lnh_common.wire import frames as wire
+from lnh_common.wire.channel import Envelope, SessionKeys, Statement
+from lnh_common.wire.frames import Frames, Header, Kind
 
 SERVES_NOBODY: Final[tuple[type[LnhError], ...]] = (Unreachable, *UNSERVED)  # hints after which another member is asked
 RETRY_HINTS: Final = (Busy, Unreachable, UnsupportedVersion, DeadlineExceeded)

@@ -19,8 +19,7 @@ from lnh.arguments import check_message, checked
 from lnh.connection import Connection
 from lnh.mutex import Mutex
 from lnh.requests import Request
-from lnh_common import codec, limits
-from lnh_common.channel import SessionKeys
+from lnh_common import limits
 from lnh_common.errors import DataLength, LnhError, TokenExpired
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.objects import RANDOM, RandomBytes
@@ -36,6 +35,8 @@ from lnh_common.messages.session import (
     Logout,
     Role,
 )
+from lnh_common.wire import codec
+from lnh_common.wire.channel import SessionKeys
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)

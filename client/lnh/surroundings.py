@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final, TypeVar
 
-from lnh_common.bus.sync import Caller
+from lnh_common.bus.blocking import Caller
 from lnh_common.errors import LnhError, Unreachable
 from lnh_common.messages import member
 from lnh_common.messages.base import Empty, Message, Operation

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from lnh_common.attributes import Attribute, AttributeValue, KeyType
 from lnh_common.errors import AttributeSensitive, KeyTypeInconsistent
-from lnh_common.mechanisms import Hash, HashedParameters, Mechanism, OaepParameters, PssParameters
 from lnh_common.messages.base import Message
+from lnh_common.pkcs11.attributes import Attribute, AttributeValue, KeyType
+from lnh_common.pkcs11.mechanisms import Hash, HashedParameters, Mechanism, OaepParameters, PssParameters
 
 _ECDSA: Final = {
     "sha256": Mechanism.ECDSA_SHA256,

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import msgspec
 
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import ArchiveInvalid, MalformedMessage
 from lnh_common.messages.backup import Row
+from lnh_common.wire import codec
 
 FORMAT: Final = 1
 RECORD_BYTES: Final = 2 * limits.BODY_BYTES

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Final, TextIO, TypeVar
 
-from lnh_common.bus.sync import Caller
+from lnh_common.bus.blocking import Caller
 from lnh_common.errors import AlreadyDone, ArgumentInvalid, ConfigurationInvalid, LnhError
 from lnh_common.events import Log
 from lnh_common.files import NotRegular, open_regular

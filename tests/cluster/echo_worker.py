@@ -12,9 +12,10 @@ import time
 
 import zmq
 
-from lnh_common import bundles, codec, wire
-from lnh_common.bundles import VOUCHED, Bundle
 from lnh_common.messages import balancer
+from lnh_common.wire import bundles, codec
+from lnh_common.wire import frames as wire
+from lnh_common.wire.bundles import VOUCHED, Bundle
 
 WORK = 0.005
 LOGGED_IN = b"logged in"  # the token of a session that it vouches for

@@ -11,9 +11,10 @@ import pytest
 import zmq
 
 from doors import BODY, Client, Door, Records, becomes
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import Busy, ClientUnknown
 from lnh_common.messages.base import Empty
+from lnh_common.wire import codec
 from processes import Processes, wait_until
 
 LOGGED_IN = b"logged in"  # a session's token, as the echo worker knows it

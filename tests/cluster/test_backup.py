@@ -28,8 +28,8 @@ import lnh
 from lnh import admin
 from lnh.backups import Backups, copy_in
 from lnh.console import Console
-from lnh_common import archives
 from lnh_common.messages import backup, store
+from lnh_common.wire import archives
 from lnh_services.backup.files import is_scheduled
 from lnh_services.initialise import initialise_member
 from processes import Processes, RunningMember, SmallDisk, WrongClock, ask, wait_until

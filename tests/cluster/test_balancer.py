@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from doors import BODY, Client, Door, Records, becomes
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.errors import (
     Busy,
@@ -30,6 +30,7 @@ from lnh_common.errors import (
 )
 from lnh_common.messages import admin
 from lnh_common.messages.base import Empty
+from lnh_common.wire import codec
 from lnh_services.balancer.clients import REGISTERED_ONLY
 from lnh_services.hsm.permissions import RULES
 from processes import Processes, wait_until
@@ -328,7 +329,7 @@ def test_it_waits_without_work(door: Door) -> None:
 
 
 def test_it_does_not_load_the_code_that_opens_bodies(processes: Processes, short_path: Path) -> None:
-    check = "import sys, lnh_services.balancer.service as _; sys.exit('lnh_common.channel' in sys.modules)"
+    check = "import sys, lnh_services.balancer.service as _; sys.exit('lnh_common.wire.channel' in sys.modules)"
     assert processes.start("-c", check).wait(20) == 0
 
 

@@ -19,13 +19,15 @@ from typing_extensions import Self
 
 import failed
 from doors import BODY, Door
-from lnh_common import bundles, codec, limits, wire
-from lnh_common.bundles import PING_TAG, Bundle, Entry
+from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.errors import Unreachable
 from lnh_common.messages import balancer, membership
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import HELLO
+from lnh_common.wire import bundles, codec
+from lnh_common.wire import frames as wire
+from lnh_common.wire.bundles import PING_TAG, Bundle, Entry
 from lnh_services.balancer.operations import STAYS
 from lnh_services.balancer.peers import GONE_AFTER, PING_EVERY
 from processes import Processes, free_base_port, wait_until

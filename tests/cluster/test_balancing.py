@@ -15,10 +15,10 @@ import lnh
 from lnh import MemberReadOnly
 from lnh.cli.local import Member
 from lnh.cli.processes import held, kill, standing_still
-from lnh_common import bundles, codec, wire
-from lnh_common.bundles import Bundle, Entry
 from lnh_common.messages import balancer, objects, session
 from lnh_common.messages.base import Empty
+from lnh_common.wire import bundles, codec, frames
+from lnh_common.wire.bundles import Bundle, Entry
 from lnh_services.paths import MemberDirectory
 from members import Load, Members, is_read_write
 from processes import ask, wait_until
@@ -165,7 +165,7 @@ def say_hello(address: str, tag: bytes) -> Entry:
         socket.linger = 0
         socket.connect(address)
         bundle = Bundle()
-        bundle.add(tag, wire.request(session.HELLO.name, 1, 5000).pack(), b"", codec.encode(Empty()))
+        bundle.add(tag, frames.request(session.HELLO.name, 1, 5000).pack(), b"", codec.encode(Empty()))
         socket.send(bundle.take())
         assert socket.poll(10_000), "no answer came"
         (answer,) = bundles.unpack(socket.recv_multipart())

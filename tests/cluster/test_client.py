@@ -30,14 +30,14 @@ from lnh.cluster import connect_to
 from lnh.console import Console
 from lnh.registration import hello
 from lnh_common import limits
-from lnh_common.attributes import to_wire
+from lnh_common.bus.blocking import Caller
 from lnh_common.bus.curve import KeyPair
-from lnh_common.bus.sync import Caller
 from lnh_common.messages import store
 from lnh_common.messages.admin import USER_DELETE, UserRef
 from lnh_common.messages.base import Empty
 from lnh_common.messages.objects import GENERATE, SessionObject
 from lnh_common.messages.session import RENEW
+from lnh_common.pkcs11.attributes import to_wire
 from lnh_services.hsm.records import TABLES, TriedRecord
 from processes import Processes, RunningMember, wait_until
 

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehas
 import lnh
 from cluster.test_client import KRCO, Site, build
 from lnh_common import limits
-from lnh_common.attributes import Attribute
+from lnh_common.pkcs11.attributes import Attribute
 from processes import Processes
 
 M = lnh.Mechanism

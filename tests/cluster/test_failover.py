@@ -19,7 +19,7 @@ from lnh.cli.local import Member
 from lnh.cli.processes import standing_still
 from lnh.console import Console
 from lnh_common import limits
-from lnh_common.bus.sync import Caller
+from lnh_common.bus.blocking import Caller
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
 from lnh_services.paths import MemberDirectory

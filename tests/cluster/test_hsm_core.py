@@ -21,8 +21,8 @@ import pytest
 from typing_extensions import Self
 
 from lnh_common import limits
+from lnh_common.bus.blocking import Caller
 from lnh_common.bus.client import Client
-from lnh_common.bus.sync import Caller
 from lnh_common.errors import ActivationFailed, Busy, DeadlineExceeded, LnhError, NoCluster, NotActivated, Unreachable
 from lnh_common.messages import console
 from lnh_common.messages.base import Empty, Message, Operation

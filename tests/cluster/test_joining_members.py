@@ -22,7 +22,7 @@ from commands import Forked
 from lnh.cli.local import StepFailed
 from lnh_common import limits
 from lnh_common.bus import curve
-from lnh_common.bus.sync import Caller
+from lnh_common.bus.blocking import Caller
 from lnh_common.errors import LnhError, NoCluster, PermissionDenied, Unreachable
 from lnh_common.messages import balancer, console, membership, store
 from lnh_common.messages.base import Empty, Message, Operation

@@ -23,9 +23,9 @@ from commands import Forked
 from lnh import LnhError, MemberBehind, MemberReadOnly, ObjectUnknown, OutcomeUnknown
 from lnh.cli import local
 from lnh.cli.local import Member
-from lnh_common import codec
 from lnh_common.bus import curve
 from lnh_common.messages import membership
+from lnh_common.wire import codec
 from lnh_services.paths import MemberDirectory
 from members import Load, Members, private_key
 from processes import ask, free_base_port, wait_until

@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 import lnh_common
-from lnh_common import archives, channel, codec, errors, limits, wire
+from lnh_common import errors, limits
 from lnh_common.messages.hsm import AuditEntry, Guess, GuessStep
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import (
@@ -38,6 +38,8 @@ from lnh_common.messages.store import (
     Sweep,
     Switch,
 )  # fmt: skip
+from lnh_common.wire import archives, channel, codec
+from lnh_common.wire import frames as wire
 from lnh_services.hsm import archives as archive_keys
 from lnh_services.hsm import credentials
 from lnh_services.hsm.argon2 import derive

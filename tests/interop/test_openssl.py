@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from lnh_common.mechanisms import (
+from lnh_common.pkcs11.mechanisms import (
     CURVES,
     GcmParameters,
     Hash,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 
 import lnh_common
-from lnh_common import archives
-from lnh_common.archives import Header, Writer
 from lnh_common.messages.hsm import ChannelSeed, SmkGeneration
+from lnh_common.wire import archives
+from lnh_common.wire.archives import Header, Writer
 from lnh_services.hsm import archives as keys
 from lnh_services.hsm.state import Cluster, Phase
 

@@ -12,13 +12,15 @@ from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 
-from lnh_common import archives, channel, codec, errors, wire
-from lnh_common.attributes import Attribute, KeyType, ObjectClass
+from lnh_common import errors
 from lnh_common.messages import (
     admin as _admin,  # noqa: F401  # enters its operations
 )
 from lnh_common.messages import backup, membership, objects, overview, session, store
 from lnh_common.messages.base import OPERATIONS, Message, Operation, Seal
+from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
+from lnh_common.wire import archives, channel, codec
+from lnh_common.wire import frames as wire
 from lnh_services import archived
 from lnh_services.hsm import archives as archive_keys
 from lnh_services.hsm import audit

@@ -21,8 +21,6 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lnh.configuration import Configuration
-from lnh_common import archives, bundles, channel, codec, wire
-from lnh_common.attributes import Attribute, ObjectClass, parse_template
 from lnh_common.bus import intake, zap
 from lnh_common.errors import (
     ArchiveInvalid,
@@ -35,9 +33,11 @@ from lnh_common.errors import (
     TokenUnknown,
     UnsupportedVersion,
 )
-from lnh_common.mechanisms import Mechanism, parse_parameters
 from lnh_common.messages.base import OPERATIONS
 from lnh_common.messages.store import Item, Key, MemberInfo
+from lnh_common.pkcs11.attributes import Attribute, ObjectClass, parse_template
+from lnh_common.pkcs11.mechanisms import Mechanism, parse_parameters
+from lnh_common.wire import archives, bundles, channel, codec, frames
 from lnh_services import archived, configuration
 from lnh_services.hsm import anchor, audit, joining, sealing, tokens
 from lnh_services.hsm.keys import Purpose
@@ -55,7 +55,7 @@ from models.archives import written
 
 DATA: Final = Path(__file__).parents[1] / "data"
 Decode = Callable[[bytes], object]
-_HEADER: Final = wire.request("key.sign", 7, 1000, route=bytes(16))
+_HEADER: Final = frames.request("key.sign", 7, 1000, route=bytes(16))
 _CLUSTER: Final = b"C" * 16
 _SECRET: Final = b"S" * 32
 
@@ -137,7 +137,7 @@ def _channel_rows() -> list[Decoder]:
         return channel.open_credential(_HEADER, (1).to_bytes(channel._EPOCH, "big") + sealed, _CLUSTER, private)
 
     keys = channel.SessionKeys.derive(_SECRET, b"token")
-    bound = _HEADER.bound(wire.Kind.REQUEST, keys.token_hash)
+    bound = _HEADER.bound(frames.Kind.REQUEST, keys.token_hash)
     reply = channel._reply_associated(keys, _HEADER, b"request")
 
     def request(data: bytes) -> object:
@@ -152,7 +152,7 @@ def _channel_rows() -> list[Decoder]:
             "channel statement",
             [(encoded, lambda data: channel.Statement.verify(data, identity.sign(data), public))],
             (ChannelInvalid, MalformedMessage, LnhError),
-            ("lnh_common.channel:verify",),
+            ("lnh_common.wire.channel:verify",),
         ),
         Decoder(
             "credential messages",
@@ -162,7 +162,7 @@ def _channel_rows() -> list[Decoder]:
                 (bytes(1200), lambda data: channel.open_credential(_HEADER, data, _CLUSTER, private)),
             ],
             (ChannelInvalid, MalformedMessage),
-            ("lnh_common.channel:open_credential",),
+            ("lnh_common.wire.channel:open_credential",),
         ),
         Decoder(
             "session messages",
@@ -173,13 +173,13 @@ def _channel_rows() -> list[Decoder]:
                 (codec.encode([7, "no", {}]), answer),
             ],
             (ChannelInvalid, MalformedMessage),
-            ("lnh_common.channel:open_request", "lnh_common.channel:open_answer"),
+            ("lnh_common.wire.channel:open_request", "lnh_common.wire.channel:open_answer"),
         ),
         Decoder(
             "unsealed errors",
-            [(codec.encode(error), wire.parse_error)],
+            [(codec.encode(error), frames.parse_error)],
             (MalformedMessage,),
-            ("lnh_common.wire:parse_error",),
+            ("lnh_common.wire.frames:parse_error",),
         ),
     ]
 
@@ -210,7 +210,7 @@ def _store_rows() -> list[Decoder]:
     of_replica = {kind.__name__ for kind in get_args(protocol.Message)}
 
     def heard(operation: str) -> Decode:
-        header = wire.request(operation, 0, 0, kind=wire.Kind.CAST).pack()
+        header = frames.request(operation, 0, 0, kind=frames.Kind.CAST).pack()
         return lambda data: peers.read([header, b"", data])
 
     known = [(data, heard(peers._REPLICA if name in of_replica else peers._SNAPSHOT)) for name, data in words]
@@ -380,9 +380,9 @@ def _archive_rows() -> list[Decoder]:
             ],
             (ArchiveInvalid,),
             (
-                "lnh_common.archives:parse_header",
-                "lnh_common.archives:parse_manifest",
-                "lnh_common.archives:_parse_end",
+                "lnh_common.wire.archives:parse_header",
+                "lnh_common.wire.archives:parse_manifest",
+                "lnh_common.wire.archives:_parse_end",
                 "lnh_services.archived:_records",
             ),
         )
@@ -465,7 +465,7 @@ def _hsm_rows() -> list[Decoder]:
             "templates and parameters",
             [(template, lambda data: parse_template(codec.decode_as(data, dict[int, Any]))), *parameters],
             (LnhError,),
-            ("lnh_common.attributes:parse_template", "lnh_common.mechanisms:parse_parameters"),
+            ("lnh_common.pkcs11.attributes:parse_template", "lnh_common.pkcs11.mechanisms:parse_parameters"),
         ),
         Decoder(
             "files of the HSM",
@@ -523,7 +523,7 @@ def _wire_rows() -> list[Decoder]:
     body = codec.encode({})
     served = frozenset(OPERATIONS)
     headers = [
-        wire.request(name, number, 1000, route=bytes(16 * (number % 2))).pack()
+        frames.request(name, number, 1000, route=bytes(16 * (number % 2))).pack()
         for number, name in enumerate(OPERATIONS)
     ]
     bundle = bundles.Bundle()
@@ -532,9 +532,9 @@ def _wire_rows() -> list[Decoder]:
     return [
         Decoder(
             "headers",
-            [(each, wire.Header.parse) for each in headers],
+            [(each, frames.Header.parse) for each in headers],
             (MalformedMessage, UnsupportedVersion),
-            ("lnh_common.wire:_parse",),
+            ("lnh_common.wire.frames:_parse",),
         ),
         Decoder(
             "messages to a service",
@@ -550,7 +550,7 @@ def _wire_rows() -> list[Decoder]:
             "bundles",
             [(bundle.take(), lambda data: bundles.unpack([data]))],
             (MalformedMessage,),
-            ("lnh_common.bundles:unpack",),
+            ("lnh_common.wire.bundles:unpack",),
         ),
         Decoder(
             "handshakes",
@@ -570,9 +570,9 @@ def _wire_rows() -> list[Decoder]:
             _bodies(),
             (MalformedMessage,),
             (
-                "lnh_common.codec:decode_as",
-                "lnh_common.codec:decode",
-                "lnh_common.bus.sync:_ask",
+                "lnh_common.wire.codec:decode_as",
+                "lnh_common.wire.codec:decode",
+                "lnh_common.bus.blocking:_ask",
                 "lnh_common.bus.client:ask",
                 "lnh_common.bus.client:_receive_cast",
                 "lnh.requests:_replied",

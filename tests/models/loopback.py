@@ -14,13 +14,14 @@ from typing_extensions import Self
 
 from lnh.connection import Connection, Link
 from lnh.ways import Way
-from lnh_common import bundles, channel, codec, wire
-from lnh_common.bundles import Bundle
 from lnh_common.bus import curve, zap
-from lnh_common.channel import SessionKeys, Statement
 from lnh_common.errors import LnhError, MemberExpelled, NoCluster, NotActivated, UnknownOperation, Unreachable
 from lnh_common.messages.session import HELLO, PROBE, WAYS
-from lnh_common.wire import Header, Kind
+from lnh_common.wire import bundles, channel, codec
+from lnh_common.wire import frames as wire
+from lnh_common.wire.bundles import Bundle
+from lnh_common.wire.channel import SessionKeys, Statement
+from lnh_common.wire.frames import Header, Kind
 from processes import free_base_port
 
 KEYS = SessionKeys.derive(b"s" * 32, b"token")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import LnhError, UnknownOperation
 from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.store import (
@@ -30,6 +30,7 @@ from lnh_common.messages.store import (
     SetTerms,
     Status,
 )
+from lnh_common.wire import codec
 from lnh_services.store import state
 from lnh_services.store.eras import Eras, place
 from lnh_services.store.log import Milliseconds

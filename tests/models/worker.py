@@ -11,15 +11,16 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from lnh_common import channel, codec, wire
-from lnh_common.attributes import Attribute
-from lnh_common.channel import Envelope, SessionKeys, Statement
 from lnh_common.errors import LnhError, MemberReadOnly
-from lnh_common.mechanisms import CURVES, Mechanism
 from lnh_common.messages import admin, hsm, objects, session, store
 from lnh_common.messages.base import Effect, Empty, Message, Operation, Q, R
 from lnh_common.messages.session import ChangePassword, Credential, LoggedIn, Login, Register, Role
 from lnh_common.messages.store import OBJECTS
+from lnh_common.pkcs11.attributes import Attribute
+from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
+from lnh_common.wire import channel, codec
+from lnh_common.wire import frames as wire
+from lnh_common.wire.channel import Envelope, SessionKeys, Statement
 from lnh_services.hsm import credentials
 from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.keys import Purpose

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from lnh_common import archives, codec
-from lnh_common.archives import Outline
 from lnh_common.errors import ArchiveInvalid
 from lnh_common.messages.backup import Row
 from lnh_common.messages.hsm import SmkGeneration
+from lnh_common.wire import archives, codec
+from lnh_common.wire.archives import Outline
 from lnh_services import archived
 from lnh_services.archived import Grouping
 from lnh_services.hsm import archives as keys

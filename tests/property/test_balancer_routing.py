@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from lnh_common.bundles import is_forwarded
 from lnh_common.errors import Busy, DeadlineExceeded, NotActivated, Unreachable
+from lnh_common.wire.bundles import is_forwarded
 from lnh_services.balancer.routing import (
     FORWARD_ABOVE,
     FORWARD_SMALL_ABOVE,

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lnh_common import limits
-from lnh_common.bundles import ENTRIES, ENTRIES_TAKEN, TAG_BYTES, Bundle, Entry, unpack
 from lnh_common.errors import MalformedMessage
+from lnh_common.wire.bundles import ENTRIES, ENTRIES_TAKEN, TAG_BYTES, Bundle, Entry, unpack
 
 entries = st.builds(
     Entry,

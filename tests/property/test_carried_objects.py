@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lnh_common.attributes import Attribute
 from lnh_common.errors import SealBroken
+from lnh_common.pkcs11.attributes import Attribute
 from lnh_services.hsm.objects import KeyringKeys
 
 IDS = st.binary(min_size=16, max_size=16)

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lnh.requests import BACK_OFF, HINT_PATIENCE, RETRY_HINTS, SILENCE, SPREAD, Request, Requests
-from lnh_common import channel, limits, wire
-from lnh_common.channel import SessionKeys
+from lnh_common import limits
 from lnh_common.errors import (
     AnswerUnproven,
     AttributeInvalid,
@@ -38,7 +37,10 @@ from lnh_common.errors import (
 )
 from lnh_common.messages.objects import DESTROY, SHOW, SIGN, USES
 from lnh_common.messages.session import HELLO
-from lnh_common.wire import Header, Kind
+from lnh_common.wire import channel
+from lnh_common.wire import frames as wire
+from lnh_common.wire.channel import SessionKeys
+from lnh_common.wire.frames import Header, Kind
 
 KEYS = SessionKeys.derive(b"s" * 32, b"token")
 HANDLE = b"h" * 16

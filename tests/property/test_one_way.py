@@ -19,15 +19,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import failed
-from lnh_common import channel, codec, wire
-from lnh_common.attributes import Attribute
-from lnh_common.bundles import Entry
-from lnh_common.channel import SessionKeys
 from lnh_common.errors import LnhError
-from lnh_common.mechanisms import CURVES, Mechanism
 from lnh_common.messages import admin, hsm, objects, session, store
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.session import Credential, Role
+from lnh_common.pkcs11.attributes import Attribute
+from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
+from lnh_common.wire import channel, codec
+from lnh_common.wire import frames as wire
+from lnh_common.wire.bundles import Entry
+from lnh_common.wire.channel import SessionKeys
 from lnh_services.hsm import worker as module
 from lnh_services.hsm.steps import Ask
 from lnh_services.hsm.worker import Task, WayBack, Worker

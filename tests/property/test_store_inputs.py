@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnh_common import codec
 from lnh_common.errors import LnhError, MemberReadOnly, SealBroken
 from lnh_common.messages.store import Commit, Key, MemberInfo, Put
+from lnh_common.wire import codec
 from lnh_services.store import log, peers
 from lnh_services.store.engine import Engine
 from lnh_services.store.history import Base, Removed, Standing

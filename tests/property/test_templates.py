@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lnh_common import codec
-from lnh_common.attributes import (
+from lnh_common.errors import ArgumentInvalid, LnhError, MechanismParameterInvalid
+from lnh_common.messages.session import Role
+from lnh_common.pkcs11.attributes import (
     ATTRIBUTES,
     Attribute,
     Attributes,
@@ -23,9 +24,8 @@ from lnh_common.attributes import (
     parse_template,
     to_wire,
 )
-from lnh_common.errors import ArgumentInvalid, LnhError, MechanismParameterInvalid
-from lnh_common.mechanisms import CURVES, MECHANISM_RULES, Mechanism, Use, parse_parameters
-from lnh_common.messages.session import Role
+from lnh_common.pkcs11.mechanisms import CURVES, MECHANISM_RULES, Mechanism, Use, parse_parameters
+from lnh_common.wire import codec
 from lnh_services.hsm import policy as rules
 from lnh_services.hsm.mechanisms.generate import generate_key, generate_key_pair
 from lnh_services.hsm.policy import KeyUses, Policy, effective, merge, policy_view

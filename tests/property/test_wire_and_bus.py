@@ -14,13 +14,15 @@ import zmq
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lnh_common import codec, limits, wire
+from lnh_common import limits
 from lnh_common.bus import intake, zap
+from lnh_common.bus.blocking import Caller
 from lnh_common.bus.server import Call, Server
-from lnh_common.bus.sync import Caller
 from lnh_common.errors import LnhError, MalformedMessage, UnsupportedVersion
 from lnh_common.messages import store
 from lnh_common.messages.base import OPERATIONS, Message
+from lnh_common.wire import codec
+from lnh_common.wire import frames as wire
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**65), 2**65) | st.floats(allow_nan=False) | st.binary() | st.text(),

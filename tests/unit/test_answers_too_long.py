@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from lnh_common import channel, codec, limits, wire
+from lnh_common import limits
 from lnh_common.bus.client import Client
 from lnh_common.bus.server import Server
-from lnh_common.channel import SessionKeys
 from lnh_common.errors import DataLength, Internal, LnhError, MalformedMessage, NameUnknown, OutcomeUnknown
 from lnh_common.messages import hsm, store
 from lnh_common.messages.admin import (
@@ -27,7 +26,10 @@ from lnh_common.messages.admin import (
     UserView,
 )
 from lnh_common.messages.base import OPERATIONS, Effect, Empty, Message, Operation, Seal
-from lnh_common.wire import Header, Kind
+from lnh_common.wire import channel, codec
+from lnh_common.wire import frames as wire
+from lnh_common.wire.channel import SessionKeys
+from lnh_common.wire.frames import Header, Kind
 from lnh_services.hsm.steps import Ask, Deadline, Peer
 from lnh_services.hsm.worker import Task, Worker, boot_time
 from lnh_services.paths import MemberDirectory

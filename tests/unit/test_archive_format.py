@@ -6,9 +6,9 @@ import io
 
 import pytest
 
-from lnh_common import archives
-from lnh_common.archives import Writer
 from lnh_common.messages.hsm import ChannelSeed, SmkGeneration
+from lnh_common.wire import archives
+from lnh_common.wire.archives import Writer
 from lnh_services import archived
 from lnh_services.hsm import archives as keys
 from lnh_services.hsm.state import Cluster, Phase

@@ -9,8 +9,9 @@ from types import ModuleType
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from lnh_common import codec, limits
-from lnh_common.attributes import (
+from lnh_common import limits
+from lnh_common.errors import AttributeInvalid, LimitReached, MechanismInvalid, MechanismParameterInvalid
+from lnh_common.pkcs11.attributes import (
     ATTRIBUTES,
     NATURAL_USES,
     Attribute,
@@ -23,8 +24,7 @@ from lnh_common.attributes import (
     parse_template,
     to_wire,
 )
-from lnh_common.errors import AttributeInvalid, LimitReached, MechanismInvalid, MechanismParameterInvalid
-from lnh_common.mechanisms import (
+from lnh_common.pkcs11.mechanisms import (
     CURVES,
     CURVES_BY_PARAMS,
     MECHANISM_RULES,
@@ -41,6 +41,7 @@ from lnh_common.mechanisms import (
     pack_parameters,
     parse_parameters,
 )
+from lnh_common.wire import codec
 from lnh_services.hsm.mechanisms import MECHANISMS
 from lnh_services.hsm.mechanisms.document import not_served, render
 from lnh_services.hsm.mechanisms.generate import GENERATING

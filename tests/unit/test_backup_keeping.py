@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import pytest
 
-from lnh_common import codec
 from lnh_common.bus.client import Client
 from lnh_common.errors import MemberReadOnly, StorageFailed, VersionConflict
 from lnh_common.messages import backup, membership, store
 from lnh_common.messages.backup import Every, Run, Schedule
 from lnh_common.messages.base import Empty, Message, Operation
+from lnh_common.wire import codec
 from lnh_services.backup import keeping
 from lnh_services.backup.files import Archives
 from lnh_services.backup.jobs import Job, Jobs

@@ -12,12 +12,12 @@ from typing import Any, cast
 
 import pytest
 
-from lnh_common import codec
 from lnh_common.bus.client import Client
 from lnh_common.errors import ArchiveInvalid, Busy, NameTaken, NameUnknown, NotPossible, StorageFailed
 from lnh_common.messages import backup, store
 from lnh_common.messages.backup import JobView
 from lnh_common.messages.base import Empty, Message, Operation
+from lnh_common.wire import codec
 from lnh_services.backup import files
 from lnh_services.backup.files import Archives
 from lnh_services.backup.jobs import Job, Jobs

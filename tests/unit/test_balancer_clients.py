@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from lnh_common import codec
 from lnh_common.bus import curve
 from lnh_common.errors import ClientRevoked, ClientUnknown, DeadlineExceeded, LnhError, NoCluster
 from lnh_common.messages import store
+from lnh_common.wire import codec
 from lnh_services.balancer.clients import Clients, Question
 
 KEY = os.urandom(32)

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import zmq
 
-from lnh_common import codec, limits, wire
+from lnh_common import limits
 from lnh_common.bus import zap
+from lnh_common.bus.asyncio_socket import Pump
+from lnh_common.bus.blocking import Caller
 from lnh_common.bus.client import Client
 from lnh_common.bus.curve import KeyPair
 from lnh_common.bus.gate import Gate
-from lnh_common.bus.pump import Pump
 from lnh_common.bus.server import Call, Server
-from lnh_common.bus.sync import Caller
 from lnh_common.errors import (
     Busy,
     ConfigurationInvalid,
@@ -36,6 +36,8 @@ from lnh_common.errors import (
 )
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty, Message, Operation
+from lnh_common.wire import codec
+from lnh_common.wire import frames as wire
 
 KEY = store.Key(table="t", id=b"x")
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from lnh_common import codec
-from lnh_common.attributes import Attribute
 from lnh_common.errors import (
     LnhError,
     MemberBehind,
@@ -18,11 +16,13 @@ from lnh_common.errors import (
     PolicyForbids,
     VersionConflict,
 )
-from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import admin, backup, objects, overview, session, store
 from lnh_common.messages.backup import ArchiveRef, Every, JobRef, PieceOf, Restore, SetSchedule, WritePiece
 from lnh_common.messages.base import Effect, Empty, Listing, Message, Operation, Q, R
 from lnh_common.messages.session import ChangePassword, Credential, Login, Logout, Register, Role
+from lnh_common.pkcs11.attributes import Attribute
+from lnh_common.pkcs11.mechanisms import Mechanism
+from lnh_common.wire import codec
 from lnh_services.hsm.certainty import COMMITTED
 from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.local_guesses import LocalGuesses

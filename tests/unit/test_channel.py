@@ -8,13 +8,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from lnh_common import channel, codec, wire
-from lnh_common.channel import Envelope, SessionKeys
+from lnh_common.wire import channel, codec, frames
+from lnh_common.wire.channel import Envelope, SessionKeys
 
 
 def test_a_messages_key_and_nonce_are_hkdf_expand_of_its_random_number() -> None:
     keys = SessionKeys.derive(os.urandom(32), b"token")
-    header = wire.request("key.sign", 1, 1000, route=bytes(16))
+    header = frames.request("key.sign", 1, 1000, route=bytes(16))
     envelope = Envelope(1, 1000, bytes(16), 0, {"data": b"x"})
     body = channel.seal_request(keys, header, envelope)
     material = HKDFExpand(hashes.SHA512(), 44, body[:32]).derive(keys.request)

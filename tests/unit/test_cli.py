@@ -315,7 +315,7 @@ def test_the_line_of_a_service_has_words_and_times_and_no_ids() -> None:
 
 def test_a_policys_mechanisms_are_given_and_shown_by_name() -> None:
     from lnh.cli.cluster import named, parse_changes
-    from lnh_common.mechanisms import Mechanism
+    from lnh_common.pkcs11.mechanisms import Mechanism
 
     given = parse_changes(
         ["allowed_mechanisms=ecdsa_sha256,CKM_AES_GCM", 'weak_mechanisms=["AES_ECB", 1]', "fips=true"]

@@ -29,7 +29,7 @@ from lnh_common.errors import (
     Unreachable,
 )
 from lnh_common.messages.objects import DESTROY, FIND, SHOW
-from lnh_common.wire import Header
+from lnh_common.wire.frames import Header
 from models.loopback import KEYS, WITHIN, Answer, Member, connected
 
 

@@ -12,7 +12,7 @@ from socket import AF_INET
 import pytest
 import zmq
 
-from lnh_common.bus import monitor, names
+from lnh_common.bus import monitor, resolver
 from lnh_common.bus.dealer import Dealer
 
 Socket = zmq.Socket[bytes]
@@ -172,7 +172,7 @@ class Hosts:
         self.hang: set[str] = set()
         self.goes_on = threading.Event()
         monkeypatch.setattr("socket.getaddrinfo", self.find)
-        monkeypatch.setattr(names, "FRESH", 0.0)
+        monkeypatch.setattr(resolver, "FRESH", 0.0)
 
     def find(self, host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
         if host in self.hang:

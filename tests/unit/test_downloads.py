@@ -11,10 +11,10 @@ import pytest
 
 from lnh.backups import Backups
 from lnh.sessions import Session
-from lnh_common import archives
 from lnh_common.errors import ArchiveInvalid, NameTaken, Unreachable
 from lnh_common.messages import backup
 from lnh_common.messages.base import Message, Operation
+from lnh_common.wire import archives
 from lnh_services.backup.files import view
 from models.archives import written
 

@@ -9,11 +9,12 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lnh_common import channel, codec, errors, wire
-from lnh_common.attributes import Attribute, KeyType, ObjectClass
-from lnh_common.channel import Envelope, SessionKeys, Statement
+from lnh_common import errors
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import Item
+from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
+from lnh_common.wire import channel, codec, frames
+from lnh_common.wire.channel import Envelope, SessionKeys, Statement
 from lnh_services.hsm import credentials
 from lnh_services.hsm.credentials import Material, Smk
 from lnh_services.hsm.keys import Purpose
@@ -25,7 +26,7 @@ from models import formats
 
 A = Attribute
 GIVEN = formats.read(formats.PAGE.read_text())
-HEADER = wire.request(formats.OPERATION, formats.REQUEST_ID, formats.DEADLINE_MS, route=GIVEN["KEYRING"])
+HEADER = frames.request(formats.OPERATION, formats.REQUEST_ID, formats.DEADLINE_MS, route=GIVEN["KEYRING"])
 KEYS = SessionKeys.derive(GIVEN["S"], GIVEN["token"])
 SMK = Smk(formats.GENERATION, GIVEN["SMK"])
 
@@ -72,7 +73,7 @@ def test_the_channel_key_and_the_sessions_keys_are_the_pages() -> None:
 
 def test_the_header_is_packed_as_the_page_says() -> None:
     assert HEADER.pack() == GIVEN["header"]
-    assert wire.Header.parse(GIVEN["header"]) == HEADER
+    assert frames.Header.parse(GIVEN["header"]) == HEADER
 
 
 def token() -> Token:
@@ -128,7 +129,7 @@ def test_the_statement_is_signed_as_the_page_says() -> None:
 
 
 def test_a_credential_message_opens_and_ours_opens_as_the_page_says() -> None:
-    header = wire.request(formats.LOGIN, formats.LOGIN_ID, formats.DEADLINE_MS)
+    header = frames.request(formats.LOGIN, formats.LOGIN_ID, formats.DEADLINE_MS)
     private = channel.channel_private_key(GIVEN["lnh channel key pair"])
     opened = channel.open_credential(header, GIVEN["credential message"], GIVEN["CLUSTER"], private)
     client = Ed25519PrivateKey.from_private_bytes(GIVEN["CLIENT SIGNATURE KEY"])

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from lnh_common import errors, limits
-from lnh_common.attributes import Attribute
-from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import admin, objects, session, store
 from lnh_common.messages.base import Empty
 from lnh_common.messages.hsm import Mark
 from lnh_common.messages.session import ChangePassword, Credential, Role
+from lnh_common.pkcs11.attributes import Attribute
+from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_services.hsm import credentials
 from lnh_services.hsm.freshness import AS_KNOWN, HighestSeen
 from lnh_services.hsm.operations.policies import policy_id

@@ -28,13 +28,14 @@ from lnh.cli.main import tree
 from lnh.cli.progress import progress
 from lnh.connection import Connection
 from lnh.registration import Greeting
-from lnh_common import attributes, codec
-from lnh_common.attributes import Attribute, KeyType, ObjectClass
+from lnh_common.bus.blocking import Caller
 from lnh_common.bus.curve import KeyPair
-from lnh_common.bus.sync import Caller
-from lnh_common.channel import Statement
 from lnh_common.errors import LnhError, NameUnknown
 from lnh_common.messages.base import Behind, Operation, Skipped
+from lnh_common.pkcs11 import attributes
+from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
+from lnh_common.wire import codec
+from lnh_common.wire.channel import Statement
 
 MARK = "owned"
 CHARACTERS = [

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from lnh_common import errors, limits
-from lnh_common.attributes import Attribute, ObjectClass
-from lnh_common.mechanisms import CURVES, Mechanism
 from lnh_common.messages import console, objects
 from lnh_common.messages.base import Message, Operation
+from lnh_common.pkcs11.attributes import Attribute, ObjectClass
+from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
 from lnh_services.hsm.partitions import Contents
 from models.console import CO, PO, SO, Desk
 

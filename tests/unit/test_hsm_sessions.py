@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from lnh_common import errors, limits, wire
+from lnh_common import errors, limits
 from lnh_common.messages import admin, objects, session, store
 from lnh_common.messages.base import Empty, Operation
 from lnh_common.messages.session import ChangePassword, Credential, Role
+from lnh_common.wire import frames
 from lnh_services.hsm.steps import Steps
 from lnh_services.hsm.worker_core import WorkerCore
 from models.worker import ADMIN_PASSWORD, KRCO, KRSO, Client, World, generate_ec, make_keyring, sign
@@ -102,14 +103,14 @@ def test_that_a_session_is_over_is_said_under_its_seal_and_to_nobody_else(
     worker = client.worker if known else world.worker()
     sent, keys = client.sealed(objects.FIND, objects.Find(), keyring)
     answer = world.serve(worker, sent)
-    assert wire.Header.parse(answer[0]).kind is wire.Kind.REPLY
+    assert frames.Header.parse(answer[0]).kind is frames.Kind.REPLY
     with pytest.raises(ENDS[end]) as caught:
         client.open(objects.FIND, sent, keys, answer)
     assert type(caught.value) is ENDS[end]
     sent[2] = sent[2][:-1] + bytes([sent[2][-1] ^ 1])
     answer = world.serve(worker, sent)
-    assert wire.Header.parse(answer[0]).kind is wire.Kind.ERROR
-    assert isinstance(wire.parse_error(answer[2]), errors.ChannelInvalid)
+    assert frames.Header.parse(answer[0]).kind is frames.Kind.ERROR
+    assert isinstance(frames.parse_error(answer[2]), errors.ChannelInvalid)
 
 
 def test_a_session_that_logged_out_is_over_on_every_worker(world: World, client: Client, keyring: bytes) -> None:

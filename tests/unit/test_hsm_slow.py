@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from lnh_common import errors
-from lnh_common.attributes import Attribute
-from lnh_common.mechanisms import Mechanism
 from lnh_common.messages import objects, session
 from lnh_common.messages.session import Credential, Role
+from lnh_common.pkcs11.attributes import Attribute
+from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_services.hsm.slow import SlowWork
 from lnh_services.hsm.steps import Work
 from models.worker import KRCO, Client, World, make_keyring

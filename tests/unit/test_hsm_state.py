@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import ActivationFailed, FileModeUnsafe, PasswordIncorrect, PasswordLocked, SealBroken
 from lnh_common.messages.hsm import ChannelSeed
+from lnh_common.wire import codec
 from lnh_services.hsm import credentials, genesis
 from lnh_services.hsm.argon2 import derive
 from lnh_services.hsm.channel_epochs import rotated

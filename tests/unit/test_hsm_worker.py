@@ -11,13 +11,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from lnh_common import codec, errors, limits, wire
-from lnh_common.attributes import Attribute, KeyType, ObjectClass
-from lnh_common.channel import SessionKeys
-from lnh_common.mechanisms import CURVES, GcmParameters, Mechanism
+from lnh_common import errors, limits
 from lnh_common.messages import admin, objects, store
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import Credential, Role
+from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
+from lnh_common.pkcs11.mechanisms import CURVES, GcmParameters, Mechanism
+from lnh_common.wire import codec, frames
+from lnh_common.wire.channel import SessionKeys
 from lnh_services.hsm.operations.policies import policy_id
 from lnh_services.hsm.records import PolicyRecord
 from models.worker import ADMIN_PASSWORD, KRCO, KRSO, Client, World, generate_ec, make_keyring, sign
@@ -259,8 +260,8 @@ def test_a_request_changed_on_its_way_is_refused(world: World, client: Client, k
     use = objects.Use(handle=pair.private.handle, mechanism=Mechanism.ECDSA_SHA256, data=b"data")
     sent, keys = client.sealed(objects.SIGN, use, keyring)
     if frame == 0:
-        header = wire.Header.parse(sent[0])
-        sent[0] = wire.request(objects.ENCRYPT.name, header.request_id, 1000, route=keyring).pack()
+        header = frames.Header.parse(sent[0])
+        sent[0] = frames.request(objects.ENCRYPT.name, header.request_id, 1000, route=keyring).pack()
     else:
         sent[frame] = sent[frame][:-1] + bytes([sent[frame][-1] ^ 1])
     with pytest.raises((errors.ChannelInvalid, errors.TokenUnknown)):
@@ -460,10 +461,10 @@ def test_random_bytes_come_in_the_length_asked_for(client: Client, keyring: byte
 
 
 def test_garbage_gets_an_answer_and_changes_nothing(world: World, client: Client) -> None:
-    header = wire.request(objects.SIGN.name, 7, 1000, route=bytes(16))
+    header = frames.request(objects.SIGN.name, 7, 1000, route=bytes(16))
     for token in (b"", os.urandom(300)):
         answer = world.serve(client.worker, [header.pack(), token, os.urandom(200)])
-        assert wire.Header.parse(answer[0]).kind is wire.Kind.ERROR
+        assert frames.Header.parse(answer[0]).kind is frames.Kind.ERROR
     assert SessionKeys.derive(bytes(32), b"").token_hash
 
 

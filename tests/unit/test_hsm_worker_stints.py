@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import zmq
 
-from lnh_common import wire
-from lnh_common.bundles import Entry
-from lnh_common.wire import Frames, Header
+from lnh_common.wire import frames as wire
+from lnh_common.wire.bundles import Entry
+from lnh_common.wire.frames import Frames, Header
 from lnh_services.hsm import worker as module
 from lnh_services.hsm.steps import Peer, Steps, Turn
 from lnh_services.hsm.worker import WayBack, Worker

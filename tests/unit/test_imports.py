@@ -88,9 +88,9 @@ def test_no_files_import_one_another_in_a_circle() -> None:
 
 
 def test_the_balancer_cannot_open_a_body() -> None:
-    assert "lnh_common.channel" not in reached("lnh_services.balancer.__main__")
+    assert "lnh_common.wire.channel" not in reached("lnh_services.balancer.__main__")
 
 
 @pytest.mark.parametrize("service", ["store", "membership", "backup"])
 def test_only_the_hsm_loads_the_channel(service: str) -> None:
-    assert "lnh_common.channel" not in reached(f"lnh_services.{service}.__main__")
+    assert "lnh_common.wire.channel" not in reached(f"lnh_services.{service}.__main__")

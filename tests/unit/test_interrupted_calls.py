@@ -22,13 +22,14 @@ import lnh_common
 from lnh.cluster import Cluster
 from lnh.connection import CHANNELS, Connection
 from lnh.sessions import Session
-from lnh_common import codec, limits
-from lnh_common.bus.sync import Caller
+from lnh_common import limits
+from lnh_common.bus.blocking import Caller
 from lnh_common.errors import Busy, ConnectionClosed, MalformedMessage
 from lnh_common.messages.base import Empty
 from lnh_common.messages.objects import DESTROY, SHOW
 from lnh_common.messages.session import HELLO, LoggedIn, Welcome
-from lnh_common.wire import Header, Kind
+from lnh_common.wire import codec
+from lnh_common.wire.frames import Header, Kind
 from models.loopback import KEYS, WITHIN, Member, connected
 
 HANDLE = b"h" * 16

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 import lnh_common
-from lnh_common import codec, errors, limits
+from lnh_common import errors, limits
 from lnh_common.messages import console, store
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.hsm import Depart, Departure
+from lnh_common.wire import codec
 from lnh_services.hsm import dismissals, genesis, joining, rules
 from lnh_services.hsm.state import Cluster, Phase
 from models.console import SO, Desk

@@ -7,16 +7,6 @@ from typing import Any
 
 import pytest
 
-from lnh_common.attributes import (
-    ATTRIBUTES,
-    Attribute,
-    Attributes,
-    Change,
-    KeyType,
-    ObjectClass,
-    Source,
-    parse_template,
-)
 from lnh_common.errors import (
     ActionProhibited,
     ArgumentInvalid,
@@ -34,8 +24,18 @@ from lnh_common.errors import (
     TemplateIncomplete,
     TemplateInconsistent,
 )
-from lnh_common.mechanisms import CURVES, MECHANISM_RULES, Mechanism, Use
 from lnh_common.messages.session import Role
+from lnh_common.pkcs11.attributes import (
+    ATTRIBUTES,
+    Attribute,
+    Attributes,
+    Change,
+    KeyType,
+    ObjectClass,
+    Source,
+    parse_template,
+)
+from lnh_common.pkcs11.mechanisms import CURVES, MECHANISM_RULES, Mechanism, Use
 from lnh_services.hsm import policy as rules
 from lnh_services.hsm.mechanisms import generate
 from lnh_services.hsm.mechanisms.generate import Generated, generate_key, generate_key_pair

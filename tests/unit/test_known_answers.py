@@ -8,9 +8,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from lnh_common.attributes import KeyType, ObjectClass
 from lnh_common.errors import LnhError, SignatureInvalid
-from lnh_common.mechanisms import (
+from lnh_common.messages.base import Message
+from lnh_common.pkcs11.attributes import KeyType, ObjectClass
+from lnh_common.pkcs11.mechanisms import (
     MECHANISM_RULES,
     AeadParameters,
     GcmParameters,
@@ -21,7 +22,6 @@ from lnh_common.mechanisms import (
     Use,
     pack_parameters,
 )
-from lnh_common.messages.base import Message
 from lnh_services.hsm.mechanisms import IvSource, LoadedKey, decrypter, digester, encrypter, load, signer, verifier
 from models import known_answers as known
 

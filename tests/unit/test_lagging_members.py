@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from lnh_common import bundles, codec, errors
-from lnh_common.mechanisms import Mechanism
+from lnh_common import errors
 from lnh_common.messages import admin, hsm, objects, session, store
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.session import ChangePassword, Credential, Logout, Role
+from lnh_common.pkcs11.mechanisms import Mechanism
+from lnh_common.wire import bundles, codec
 from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.steps import Ask
 from models.worker import ADMIN_PASSWORD, KRCO, KRSO, Client, World, make_keyring

@@ -11,11 +11,11 @@ import pytest
 from lnh.keyrings import keyring_labelled, keyring_listing
 from lnh.listings import Listing
 from lnh.objects import ObjectSession
-from lnh_common.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.errors import KeyringUnknown, LimitReached, MemberBehind, ObjectUnknown
 from lnh_common.messages.admin import Keyrings, KeyringView, ListKeyrings
 from lnh_common.messages.base import Behind, Message, Operation, Skipped
 from lnh_common.messages.objects import Found, ObjectView
+from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
 
 BEHIND = Behind(whole_until=1_700_000_000_000, behind_ms=60_000)
 

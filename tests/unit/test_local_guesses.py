@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import PasswordLocked, SealBroken
 from lnh_common.messages.hsm import Guess, GuessStep
+from lnh_common.wire import codec
 from lnh_services.hsm import guesses
 from lnh_services.hsm.guesses import Locks
 from lnh_services.hsm.local_guesses import LocalGuesses

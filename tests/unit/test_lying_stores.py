@@ -17,14 +17,15 @@ import msgspec
 import pytest
 
 import lnh_services.hsm
-from lnh_common import codec, errors
-from lnh_common.attributes import Attribute
+from lnh_common import errors
 from lnh_common.errors import LnhError
-from lnh_common.mechanisms import CURVES, Mechanism
 from lnh_common.messages import admin, backup, hsm, membership, objects, overview, session
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.session import ChangePassword, Credential, Login, Logout, Register, Role
 from lnh_common.messages.store import Get, Gets, Got, Gots, Item, Scan
+from lnh_common.pkcs11.attributes import Attribute
+from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
+from lnh_common.wire import codec
 from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.operations.table import HANDLERS
 from lnh_services.hsm.records import TABLES, ClientRecord, KeyringRecord, LockRecord, PolicyRecord, UserRecord

@@ -9,8 +9,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa,
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from lnh_common import codec
-from lnh_common.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.errors import (
     DataLength,
     EncryptedDataInvalid,
@@ -21,7 +19,9 @@ from lnh_common.errors import (
     PolicyForbids,
     SignatureInvalid,
 )
-from lnh_common.mechanisms import (
+from lnh_common.messages.base import Message
+from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
+from lnh_common.pkcs11.mechanisms import (
     MECHANISM_RULES,
     AeadParameters,
     GcmParameters,
@@ -36,7 +36,7 @@ from lnh_common.mechanisms import (
     Use,
     pack_parameters,
 )
-from lnh_common.messages.base import Message
+from lnh_common.wire import codec
 from lnh_services.hsm.mechanisms import (
     MECHANISMS,
     Decrypter,

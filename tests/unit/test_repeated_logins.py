@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from lnh_common import errors, limits, wire
-from lnh_common.channel import SessionKeys
+from lnh_common import errors, limits
 from lnh_common.messages import hsm, session, store
 from lnh_common.messages.hsm import GuessStep
 from lnh_common.messages.session import Credential, Login, Role
+from lnh_common.wire import frames as wire
+from lnh_common.wire.channel import SessionKeys
 from lnh_services.hsm import guesses
 from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.local_guesses import LocalGuesses

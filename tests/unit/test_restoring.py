@@ -13,7 +13,6 @@ import pytest
 from msgspec.structs import replace
 
 import lnh_common
-from lnh_common import archives
 from lnh_common.errors import (
     ArchiveInvalid,
     Busy,
@@ -29,6 +28,7 @@ from lnh_common.messages.backup import Changed, Row
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import Commit, Delete, Item, Key, Put, Switch
+from lnh_common.wire import archives
 from lnh_services.archived import Grouping
 from lnh_services.hsm import archives as keys
 from lnh_services.hsm import credentials, genesis

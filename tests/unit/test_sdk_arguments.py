@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 import lnh
 from lnh import admin, arguments, backups, console, forms, keys, objects, partitions, registration, streams
 from lnh_common import limits
-from lnh_common.attributes import Attribute, KeyType, ObjectClass, parse_template
 from lnh_common.errors import ArgumentInvalid, AttributeInvalid, DataLength, LnhError, MechanismParameterInvalid
-from lnh_common.mechanisms import CURVES, MECHANISM_RULES, Mechanism
 from lnh_common.messages.base import Operation
 from lnh_common.messages.objects import Decrypt, ObjectView, UseMany
 from lnh_common.messages.objects import Use as UseKey
+from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass, parse_template
+from lnh_common.pkcs11.mechanisms import CURVES, MECHANISM_RULES, Mechanism
 
 A = Attribute
 

@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from lnh_common import errors
-from lnh_common.attributes import Attribute, ObjectClass
-from lnh_common.mechanisms import CURVES, Mechanism
 from lnh_common.messages import admin, objects, session, store
 from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.session import Credential, Role
+from lnh_common.pkcs11.attributes import Attribute, ObjectClass
+from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
 from lnh_services.hsm.objects import KeyringKeys
 from lnh_services.hsm.steps import Ask
 from models.worker import KRCO, KRSO, Client, World, make_keyring

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from lnh_common import codec, shapes
+from lnh_common import shapes
 from lnh_common.errors import MalformedMessage
+from lnh_common.wire import codec
 
 
 class Colour(enum.Enum):

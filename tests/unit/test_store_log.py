@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lnh_common import codec
 from lnh_common.errors import SealBroken
 from lnh_common.messages.store import Commit, Key, MemberInfo, Put
+from lnh_common.wire import codec
 from lnh_services.store import log
 from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Milliseconds, Open, Write
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lnh_common import codec, limits, wire
+from lnh_common import limits
 from lnh_common.bus.curve import KeyPair
 from lnh_common.messages.store import Commit, Key, MemberInfo, Put
+from lnh_common.wire import codec
+from lnh_common.wire import frames as wire
 from lnh_services.store import log, peers
 from lnh_services.store.log import NO_EPOCH, ClusterId, Entry, Epoch, MemberId, Milliseconds, Write
 from lnh_services.store.peers import Peers

@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable
 import pytest
 import zmq
 
-from lnh_common import codec, limits, wire
+from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.bus.client import Client
 from lnh_common.bus.gate import Gate
 from lnh_common.bus.server import Call, Server
 from lnh_common.messages import membership
 from lnh_common.messages.base import Empty
+from lnh_common.wire import codec, frames
 
 Scenario = Callable[["Place"], Awaitable[None]]
 
@@ -78,7 +79,7 @@ def play(scenario: Scenario) -> None:
 
 
 def question() -> list[bytes]:
-    return [wire.request(membership.PEER_HEALTH.name, 1, 60_000).pack(), b"", codec.encode(Empty())]
+    return [frames.request(membership.PEER_HEALTH.name, 1, 60_000).pack(), b"", codec.encode(Empty())]
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -15,11 +15,12 @@ from hypothesis import given as examples
 from hypothesis import strategies as st
 from msgspec.structs import replace as replaced
 
-from lnh_common import errors, limits, wire
-from lnh_common.channel import Envelope, OpenedCredential
+from lnh_common import errors, limits
 from lnh_common.messages import admin, hsm, session, store
 from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.session import ChangePassword, Credential, Login, Logout, Role
+from lnh_common.wire import frames
+from lnh_common.wire.channel import Envelope, OpenedCredential
 from lnh_services.hsm import guesses, sweeping
 from lnh_services.hsm.freshness import HighestSeen
 from lnh_services.hsm.local_guesses import LocalGuesses
@@ -268,7 +269,7 @@ class Cluster(World):
         given = Credential(role=Role.USER, name=name, password=os.urandom(8).hex())
         envelope = Envelope(int(self.now * 1000), 10_000, os.urandom(16), 0, {})
         opened = OpenedCredential(b"", b"", b"", envelope, b"", os.urandom(32))
-        header = wire.request(session.LOGIN.name, 1, 10_000)
+        header = frames.request(session.LOGIN.name, 1, 10_000)
         message = Login(credentials=(given,))
         request = Request(header, session.LOGIN, envelope, message, credential=opened)
         request.client = self.registered if registered else None

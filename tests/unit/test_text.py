@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 import lnh
 from lnh.cli import terminal
 from lnh.cli.command import Output
-from lnh_common import codec, text
+from lnh_common import text
 from lnh_common.errors import MalformedMessage
 from lnh_common.messages import admin, console, session
+from lnh_common.wire import codec
 from lnh_services import configuration, logs
 from lnh_services.membership import metrics
 

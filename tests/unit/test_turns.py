@@ -10,10 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from lnh_common import channel, codec, wire
-from lnh_common.attributes import Attribute
-from lnh_common.bundles import VOUCHED, Entry
-from lnh_common.channel import SessionKeys
 from lnh_common.errors import (
     DataLength,
     MalformedMessage,
@@ -24,10 +20,15 @@ from lnh_common.errors import (
     SignatureInvalid,
     UnknownOperation,
 )
-from lnh_common.mechanisms import CURVES, Mechanism
 from lnh_common.messages import hsm, objects, session, store
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.session import Credential, Role
+from lnh_common.pkcs11.attributes import Attribute
+from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
+from lnh_common.wire import channel, codec
+from lnh_common.wire import frames as wire
+from lnh_common.wire.bundles import VOUCHED, Entry
+from lnh_common.wire.channel import SessionKeys
 from lnh_services.hsm.steps import Ask, Deadline, Steps, Turn
 from models.worker import KRCO, Client, World, make_keyring
 

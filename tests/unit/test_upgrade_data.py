@@ -13,9 +13,10 @@ from typing import Any, get_args
 import pytest
 
 import lnh_common
-from lnh_common import codec, errors
+from lnh_common import errors
 from lnh_common.errors import ERRORS
 from lnh_common.versions import check_compatible
+from lnh_common.wire import codec
 from lnh_services.store import protocol, transfer
 from lnh_services.store.engine import Engine
 from lnh_services.store.peers import MESSAGE_BYTES, _check_entries

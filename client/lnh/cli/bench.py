@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from lnh.keyrings import KeyringSession
     from lnh.keys import Key
     from lnh.requests import Request
-    from lnh_common.mechanisms import Mechanism
     from lnh_common.messages.base import Operation
+    from lnh_common.pkcs11.mechanisms import Mechanism
 
 WINDOWS: Final = 5
 _LOAD: Final = 0.7  # of the throughput, for the latency phase
@@ -70,7 +70,7 @@ def bench(
     rate: Annotated[float | None, typer.Option(help="Requests a second in the latency phase.")] = None,
 ) -> None:
     """Measure throughput and latency of one mechanism."""
-    from lnh_common.mechanisms import Mechanism
+    from lnh_common.pkcs11.mechanisms import Mechanism
 
     chosen = files.mechanism(mechanism) if mechanism else Mechanism.ECDSA_SHA256
     with options.session() as session, _key(session, chosen, key, bits, curve) as found:
@@ -145,8 +145,8 @@ def _latencies(
 def _key(
     session: KeyringSession, mechanism: Mechanism, named: str | None, bits: int | None, curve: str | None
 ) -> Iterator[Key]:
-    from lnh_common.attributes import Attribute, Attributes
-    from lnh_common.mechanisms import GENERATORS, MECHANISM_RULES, Use
+    from lnh_common.pkcs11.attributes import Attribute, Attributes
+    from lnh_common.pkcs11.mechanisms import GENERATORS, MECHANISM_RULES, Use
 
     if named is not None:
         yield keys.find_key(session, named)
@@ -175,8 +175,8 @@ def _work(session: KeyringSession, key: Key, mechanism: Mechanism, size: int, ba
     import os
 
     from lnh import forms
-    from lnh_common.mechanisms import MECHANISM_RULES, Use
     from lnh_common.messages import objects
+    from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Use
 
     data = os.urandom(size)
     signs = Use.SIGN in MECHANISM_RULES[mechanism].uses

@@ -204,7 +204,7 @@ def parse_changes(changes: list[str]) -> dict[str, Any]:
     import json
 
     from lnh.cli import files
-    from lnh_common.mechanisms import POLICY_FIELDS
+    from lnh_common.pkcs11.mechanisms import POLICY_FIELDS
 
     parsed: dict[str, Any] = {}
     for change in changes:
@@ -227,7 +227,7 @@ def _is_name(mechanism: object) -> bool:
 
 def named(policy: dict[str, Any]) -> dict[str, Any]:
     """A policy with its mechanisms by name, where this version knows them."""
-    from lnh_common.mechanisms import POLICY_FIELDS, Mechanism
+    from lnh_common.pkcs11.mechanisms import POLICY_FIELDS, Mechanism
 
     numbers = {int(each): each.name for each in Mechanism}
     return {

@@ -41,7 +41,7 @@ def sign(
     """Sign a file of any length (with a mechanism that hashes it), or stdin."""
     from lnh.keys import SigningKey
     from lnh_common.errors import KeyFunctionNotPermitted
-    from lnh_common.mechanisms import Use
+    from lnh_common.pkcs11.mechanisms import Use
 
     chosen = files.mechanism(mechanism, Use.SIGN) if mechanism else None
     with options.objects() as session, files.opened(file) as data:
@@ -64,7 +64,7 @@ def verify(
     """Verify a signature; the exit status is 1 when it is wrong."""
     from lnh.keys import VerifyingKey
     from lnh_common.errors import KeyFunctionNotPermitted, SignatureInvalid
-    from lnh_common.mechanisms import Use
+    from lnh_common.pkcs11.mechanisms import Use
 
     chosen = files.mechanism(mechanism, Use.VERIFY) if mechanism else None
     proof = signature.read_bytes()
@@ -98,7 +98,7 @@ def encrypt(
     from lnh.keys import EncryptingKey
     from lnh_common import limits
     from lnh_common.errors import KeyFunctionNotPermitted
-    from lnh_common.mechanisms import Use
+    from lnh_common.pkcs11.mechanisms import Use
 
     chosen = files.mechanism(mechanism, Use.ENCRYPT) if mechanism else None
     data = files.read(file, limits.REQUEST_BYTES)
@@ -125,7 +125,7 @@ def decrypt(
     from lnh.keys import DecryptingKey
     from lnh_common import limits
     from lnh_common.errors import KeyFunctionNotPermitted
-    from lnh_common.mechanisms import AES_BLOCK, Use
+    from lnh_common.pkcs11.mechanisms import AES_BLOCK, Use
 
     chosen = files.mechanism(mechanism, Use.DECRYPT) if mechanism else None
     data = files.read(file, limits.CIPHERTEXT_BYTES + AES_BLOCK)
@@ -143,7 +143,7 @@ def digest(options: Output, mechanism: files.MechanismOption = None, file: files
     import hashlib
 
     from lnh import streams
-    from lnh_common.mechanisms import Mechanism, Use
+    from lnh_common.pkcs11.mechanisms import Mechanism, Use
 
     chosen = files.mechanism(mechanism, Use.DIGEST) if mechanism else Mechanism.SHA256
     hasher = hashlib.new(chosen.name.lower())

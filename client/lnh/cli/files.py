@@ -18,7 +18,7 @@ import typer
 from lnh.cli import terminal
 
 if TYPE_CHECKING:
-    from lnh_common.mechanisms import Mechanism, Use
+    from lnh_common.pkcs11.mechanisms import Mechanism, Use
 
 Input = Annotated[Path | None, typer.Argument(metavar="FILE", help="Data; stdin without one.", allow_dash=True)]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; stdout without one.")]
@@ -101,7 +101,7 @@ def is_handle(text: str) -> bool:
 
 def mechanism(name: str, use: Use | None = None) -> Mechanism:
     """The mechanism called so; a usage error otherwise, which names the likest of those for this use."""
-    from lnh_common.mechanisms import MECHANISM_RULES, Mechanism
+    from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism
 
     wanted = name.upper().replace("-", "_").removeprefix("CKM_")
     fitting = [known.name for known in Mechanism if use is None or use in MECHANISM_RULES[known].uses]

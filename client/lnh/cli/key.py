@@ -47,8 +47,8 @@ def generate(
     from lnh.keyrings import KeyringSession
     from lnh.partitions import PartitionSession
     from lnh_common import limits
-    from lnh_common.attributes import KeyType
-    from lnh_common.mechanisms import GENERATORS, MECHANISM_RULES, Use
+    from lnh_common.pkcs11.attributes import KeyType
+    from lnh_common.pkcs11.mechanisms import GENERATORS, MECHANISM_RULES, Use
 
     kind = parse_key_type(key_type)
     attributes = parse_settings(settings or [])
@@ -221,7 +221,7 @@ def _by_handle(session: ObjectSession, handle: str) -> Key:
 
 def find_other_half(session: ObjectSession, key: str) -> Key:
     """The key with this label or handle; of a key pair the public key, which verifies and encrypts."""
-    from lnh_common.mechanisms import GENERATORS, MECHANISM_RULES, Use
+    from lnh_common.pkcs11.mechanisms import GENERATORS, MECHANISM_RULES, Use
 
     found = find_key(session, key)
     if is_by_handle(found, key) or Use.GENERATE_PAIR not in MECHANISM_RULES[GENERATORS[found.key_type]].uses:
@@ -236,7 +236,7 @@ def is_by_handle(found: Key, key: str) -> bool:
 
 def parse_key_type(text: str) -> Any:
     """A KeyType; a usage error otherwise."""
-    from lnh_common.attributes import KeyType
+    from lnh_common.pkcs11.attributes import KeyType
 
     name = text.upper().replace("-", "_")
     if name not in KeyType.__members__:
@@ -247,8 +247,8 @@ def parse_key_type(text: str) -> Any:
 def parse_settings(settings: list[str]) -> dict[str, Any]:
     """NAME=VALUE attributes, each value read as its attribute's row says."""
     from lnh.forms import attribute
-    from lnh_common.attributes import ATTRIBUTES, Kind
-    from lnh_common.mechanisms import Mechanism
+    from lnh_common.pkcs11.attributes import ATTRIBUTES, Kind
+    from lnh_common.pkcs11.mechanisms import Mechanism
 
     parsed: dict[str, Any] = {}
     for setting in settings:
@@ -277,7 +277,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 
 
 def _class(half: str | None) -> dict[str, Any]:
-    from lnh_common.attributes import ObjectClass
+    from lnh_common.pkcs11.attributes import ObjectClass
 
     if half is None:
         return {}
@@ -295,7 +295,7 @@ def _rows(options: ObjectOptions, found: list[StoredObject]) -> None:
 
 
 def _row(one: StoredObject) -> dict[str, Any]:
-    from lnh_common.attributes import Attribute, KeyType
+    from lnh_common.pkcs11.attributes import Attribute, KeyType
 
     number = one.attributes.get(Attribute.KEY_TYPE)
     return {
@@ -311,8 +311,8 @@ def _row(one: StoredObject) -> dict[str, Any]:
 
 def _size(one: StoredObject) -> object:
     """Bits, or the name of the curve or of the parameter set; "" of what has none."""
-    from lnh_common.attributes import Attribute, KeyType
-    from lnh_common.mechanisms import CURVES_BY_PARAMS, ML_DSA_SETS, ML_KEM_SETS
+    from lnh_common.pkcs11.attributes import Attribute, KeyType
+    from lnh_common.pkcs11.mechanisms import CURVES_BY_PARAMS, ML_DSA_SETS, ML_KEM_SETS
 
     attributes = one.attributes
     which = attributes.get(Attribute.PARAMETER_SET)
@@ -330,14 +330,14 @@ def _size(one: StoredObject) -> object:
 
 
 def _uses(one: StoredObject) -> list[str]:
-    from lnh_common.attributes import USES
+    from lnh_common.pkcs11.attributes import USES
 
     return [use.name.lower() for use in USES if one.attributes.get(use)]
 
 
 def _view(one: StoredObject) -> dict[str, Any]:
-    from lnh_common.attributes import Attribute, KeyType, ObjectClass
-    from lnh_common.mechanisms import Mechanism
+    from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
+    from lnh_common.pkcs11.mechanisms import Mechanism
 
     names: dict[Attribute, Any] = {
         Attribute.CLASS: ObjectClass,

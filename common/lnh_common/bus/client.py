@@ -14,10 +14,10 @@ from typing import Any, Final, TypeVar
 
 import zmq
 
-from lnh_common import codec, limits, wire
+from lnh_common import limits
 from lnh_common.bus import curve
+from lnh_common.bus.asyncio_socket import Pump
 from lnh_common.bus.dealer import Dealer
-from lnh_common.bus.pump import Pump
 from lnh_common.errors import (
     Busy,
     ConnectionClosed,
@@ -29,6 +29,8 @@ from lnh_common.errors import (
 )
 from lnh_common.events import Log
 from lnh_common.messages.base import OPERATIONS, Effect, Message, Operation
+from lnh_common.wire import codec
+from lnh_common.wire import frames as wire
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)

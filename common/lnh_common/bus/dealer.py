@@ -6,9 +6,9 @@ stale reaches the peer after it came back.
 
 A peer that refused the handshake is tried again every second, which libzmq does not do: it may hear of this key later.
 
-A peer that is named, not numbered, is looked up here (`names.py`), again and again for as long as it is not there: it
-may come back with another address. And a connection over TCP whose other machine is silent is given up after seconds,
-not after the quarter of an hour that a kernel takes.
+A peer that is named, not numbered, is looked up here (`resolver.py`), again and again for as long as it is not there:
+it may come back with another address. And a connection over TCP whose other machine is silent is given up after
+seconds, not after the quarter of an hour that a kernel takes.
 
 ZMQ_IMMEDIATE promises what the first paragraph does and is not used: with it, libzmq 4.3.5 ends a pipe that its socket
 is in the midst of reading a message from, and aborts the process (fq.cpp, `!_more`) when the peer dies with many
@@ -25,8 +25,8 @@ from typing import Final
 import zmq
 
 from lnh_common.bus import curve, monitor
-from lnh_common.bus.names import NAMES, endpoint, is_numeric
 from lnh_common.bus.process import OwnProcess
+from lnh_common.bus.resolver import NAMES, endpoint, is_numeric
 
 LOOK_EVERY: Final = 0.25  # seconds between calls of `watch` while a peer that is `named` is not there
 _NEVER: Final = float("inf")

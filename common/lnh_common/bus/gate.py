@@ -7,7 +7,7 @@ from typing import Final
 import zmq
 
 from lnh_common.bus import zap
-from lnh_common.bus.pump import Pump
+from lnh_common.bus.asyncio_socket import Pump
 
 
 class Gate:

@@ -10,9 +10,11 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final
 
-from lnh_common import codec, limits, wire
+from lnh_common import limits
 from lnh_common.errors import LnhError, MalformedMessage, UnknownOperation
 from lnh_common.messages.base import OPERATIONS, Message, Operation
+from lnh_common.wire import codec
+from lnh_common.wire import frames as wire
 
 REQUEST_ID_MAX: Final = 2**64 - 1
 

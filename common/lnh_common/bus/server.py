@@ -15,14 +15,16 @@ from typing import Any, Final, TypeVar
 
 import zmq
 
-from lnh_common import codec, limits, wire
+from lnh_common import limits
 from lnh_common.bus import curve, intake
+from lnh_common.bus.asyncio_socket import CurvePump, Pump
 from lnh_common.bus.connections import Connection, Connections, on_the_wire
-from lnh_common.bus.pump import CurvePump, Pump
 from lnh_common.errors import Busy, DeadlineExceeded, Internal, LnhError, OutcomeUnknown, UnknownOperation, Unreachable
 from lnh_common.events import Log
 from lnh_common.messages.base import Effect, Message, Operation
 from lnh_common.rate import Rate
+from lnh_common.wire import codec
+from lnh_common.wire import frames as wire
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)

@@ -1,0 +1,1 @@
+"""Archives: their schedule, files, retention, and restoring one."""

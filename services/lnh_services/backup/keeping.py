@@ -15,13 +15,13 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from lnh_common import codec
 from lnh_common.bus.client import Client
 from lnh_common.errors import LnhError, MalformedMessage, VersionConflict
 from lnh_common.events import Log
 from lnh_common.messages import backup, membership, store
 from lnh_common.messages.backup import Run, Schedule
 from lnh_common.messages.base import Empty
+from lnh_common.wire import codec
 from lnh_services.backup import schedule as rules
 from lnh_services.backup.files import Archives
 from lnh_services.backup.jobs import Jobs

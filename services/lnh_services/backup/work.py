@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
 import lnh_common
-from lnh_common import archives
-from lnh_common.archives import Header, Outline, Writer
 from lnh_common.bus.client import Client
 from lnh_common.errors import Internal, LnhError, StorageFailed
 from lnh_common.messages import backup, store
 from lnh_common.messages.backup import Row
 from lnh_common.messages.base import Empty
+from lnh_common.wire import archives
+from lnh_common.wire.archives import Header, Outline, Writer
 from lnh_services import archived
 from lnh_services.archived import Grouping
 from lnh_services.backup.files import Archives, NewArchive, name_of

@@ -1,0 +1,1 @@
+"""The client door: routing by group and load, without seeing what passes."""

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from lnh_common import codec
 from lnh_common.bus import curve
 from lnh_common.errors import ClientRevoked, ClientUnknown, LnhError, MalformedMessage, NoCluster
 from lnh_common.messages import admin, objects, store
 from lnh_common.messages.base import Message, Operation, Seal
+from lnh_common.wire import codec
 
 TABLE: Final = "client"
 WATCH_SECONDS: Final = 20.0

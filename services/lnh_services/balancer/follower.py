@@ -7,9 +7,11 @@ from typing import Any, Final
 
 import zmq
 
-from lnh_common import codec, limits, wire
+from lnh_common import limits
 from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import DeadlineExceeded, LnhError
+from lnh_common.wire import codec
+from lnh_common.wire import frames as wire
 from lnh_services.balancer.clients import PAUSE_SECONDS, Question
 
 Steps = Generator[Question | float | None, Any, None]

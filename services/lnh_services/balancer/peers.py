@@ -4,10 +4,10 @@
     links   DEALER, tcp, CURVE     one to each other listed member's port, under this member's door key
     view    DEALER, ipc            membership's view: who is listed, and whether this member is read-write
 
-Both ends say bundles (`bundles.py`), as to a worker: a request and its answer are the client's frames, byte for byte,
-but for the deadline in the header, which no seal binds and which shrinks by what was waited here. An entry with the
-tag of pings asks how the member stands. What came in on the port is for own workers alone, so no request goes further
-than one hop; what is not done, because this member is not read-write or takes no more, is answered by an empty
+Both ends say bundles (`wire/bundles.py`), as to a worker: a request and its answer are the client's frames, byte for
+byte, but for the deadline in the header, which no seal binds and which shrinks by what was waited here. An entry with
+the tag of pings asks how the member stands. What came in on the port is for own workers alone, so no request goes
+further than one hop; what is not done, because this member is not read-write or takes no more, is answered by an empty
 entry, and its sender has it done elsewhere. Whoever is pinged and does not answer for a while is taken for gone.
 """
 
@@ -22,8 +22,7 @@ from typing import Final
 import msgspec
 import zmq
 
-from lnh_common import bundles, codec, limits, wire
-from lnh_common.bundles import PING_TAG, Bundle, Entry
+from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.bus.connections import Connections, on_the_wire
 from lnh_common.bus.dealer import Dealer
@@ -33,6 +32,9 @@ from lnh_common.errors import LnhError, MalformedMessage, UnknownOperation, Unre
 from lnh_common.events import Log
 from lnh_common.messages import balancer
 from lnh_common.messages.base import Empty
+from lnh_common.wire import bundles, codec
+from lnh_common.wire import frames as wire
+from lnh_common.wire.bundles import PING_TAG, Bundle, Entry
 from lnh_services.balancer.follower import Follower
 from lnh_services.balancer.neighbours import Neighbour, Neighbours
 from lnh_services.balancer.operations import ROUTED

@@ -43,10 +43,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from lnh_common import limits
-from lnh_common.bundles import FORWARDED
 from lnh_common.errors import Busy, DeadlineExceeded, LnhError, Unreachable
 from lnh_common.messages import objects, session
 from lnh_common.messages.base import OPERATIONS, Effect
+from lnh_common.wire.bundles import FORWARDED
 from lnh_services.balancer.budgets import BUDGETS, Peer, Share
 from lnh_services.balancer.standing import NO_WORKER
 

@@ -24,8 +24,7 @@ from typing import Final
 
 import zmq
 
-from lnh_common import bundles, codec, limits, wire
-from lnh_common.bundles import PING_TAG, VOUCHED, Bundle, Entry
+from lnh_common import limits
 from lnh_common.bus import curve, intake, zap
 from lnh_common.bus.connections import Connection, Connections, on_the_wire
 from lnh_common.bus.dealer import Dealer
@@ -36,6 +35,9 @@ from lnh_common.messages import balancer
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import HELLO
 from lnh_common.rate import Rate
+from lnh_common.wire import bundles, codec
+from lnh_common.wire import frames as wire
+from lnh_common.wire.bundles import PING_TAG, VOUCHED, Bundle, Entry
 from lnh_services.balancer import standing
 from lnh_services.balancer.budgets import BUDGETS, Peer
 from lnh_services.balancer.clients import REGISTERED_ONLY, Clients

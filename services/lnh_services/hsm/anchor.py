@@ -12,9 +12,9 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from lnh_common import codec
 from lnh_common.errors import MalformedMessage, SealBroken
 from lnh_common.messages.store import Commit, Item, Key, Put
+from lnh_common.wire import codec
 from lnh_services.hsm.audit import HeadLine
 
 TABLE: Final = "audit"

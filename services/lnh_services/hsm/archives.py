@@ -14,9 +14,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 
-from lnh_common import archives
-from lnh_common.archives import Header, Manifest
 from lnh_common.errors import ArchiveInvalid, SealBroken
+from lnh_common.wire import archives
+from lnh_common.wire.archives import Header, Manifest
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.sealing import Kind, Place, seal, unseal
 from lnh_services.hsm.state import Cluster

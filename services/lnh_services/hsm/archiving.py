@@ -6,11 +6,11 @@ import secrets
 import time
 from typing import Final
 
-from lnh_common.archives import parse_header
 from lnh_common.bus.server import Call, Server
 from lnh_common.errors import NoCluster, NotPossible
 from lnh_common.messages import backup, store
 from lnh_common.messages.base import Empty
+from lnh_common.wire.archives import parse_header
 from lnh_services.hsm import answers, archives
 from lnh_services.hsm.answers import Asks
 from lnh_services.hsm.belonging import STORE_SECONDS

@@ -30,12 +30,13 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import AuditFailed
 from lnh_common.events import Log
 from lnh_common.files import kind_of, open_regular
 from lnh_common.messages.console import AuditReport
 from lnh_common.messages.hsm import AuditEntry
+from lnh_common.wire import codec
 from lnh_services.durable import sync_directory
 from lnh_services.hsm.refusals import Refusals
 

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 from msgspec.structs import replace
 
 import lnh_common
-from lnh_common import channel, limits, text
+from lnh_common import limits, text
 from lnh_common.errors import (
     ArgumentInvalid,
     DomainMismatch,
@@ -43,6 +43,7 @@ from lnh_common.messages import console, hsm, membership, store
 from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.store import MemberInfo
 from lnh_common.versions import check_compatible
+from lnh_common.wire import channel
 from lnh_services.hsm import dismissals, genesis, invitations, joining
 from lnh_services.hsm.answers import Asks
 from lnh_services.hsm.joining import Invitation

@@ -16,9 +16,9 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hpke
 
-from lnh_common import channel, codec
 from lnh_common.errors import SealBroken
 from lnh_common.messages.hsm import ChannelSeed
+from lnh_common.wire import channel, codec
 from lnh_services.hsm.channel_epochs import Seeds, following, is_due
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.records import ChannelRecord, HsmRecord, SealedSeed, record_id

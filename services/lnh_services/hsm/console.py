@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from lnh_common import channel, limits
+from lnh_common import limits
 from lnh_common.bus.server import Call, Server
 from lnh_common.errors import (
     ActivationFailed,
@@ -40,6 +40,7 @@ from lnh_common.messages import console, objects, store
 from lnh_common.messages.base import OPERATIONS, Effect, Empty, Message, Operation
 from lnh_common.messages.hsm import AuditEntry, Derive
 from lnh_common.messages.session import Role
+from lnh_common.wire import channel
 from lnh_services.hsm import anchor, answers, audit, credentials, genesis, guesses, rules
 from lnh_services.hsm.answers import Asks
 from lnh_services.hsm.belonging import STATUS_SECONDS, STORE_SECONDS, Belonging

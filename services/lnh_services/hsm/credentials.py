@@ -17,10 +17,11 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hpke
 
-from lnh_common import channel, codec, limits
+from lnh_common import limits
 from lnh_common.errors import PasswordInvalid, SealBroken
 from lnh_common.messages.hsm import Derive
 from lnh_common.messages.session import Role
+from lnh_common.wire import channel, codec
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.records import CredentialRecord, record_id
 from lnh_services.hsm.sealing import Kind, Place, seal, unseal

@@ -12,8 +12,8 @@ import hmac
 from collections.abc import Iterable
 from typing import Final
 
-from lnh_common import codec
 from lnh_common.messages.store import Key, Put
+from lnh_common.wire import codec
 from lnh_services.hsm.keys import Purpose
 
 TABLE: Final = "dismissal"

@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import MemberBehind, SealBroken, StateRolledBack
 from lnh_common.messages.base import Skipped
 from lnh_common.messages.hsm import SEEN, Mark, Seen
 from lnh_common.messages.store import Change, Delete, Item, Key, Put, Scan
+from lnh_common.wire import codec
 from lnh_services.hsm import answers
 from lnh_services.hsm.records import (
     SWEPT,

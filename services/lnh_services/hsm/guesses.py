@@ -35,10 +35,11 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import Busy, PasswordLocked
 from lnh_common.messages.session import Credential, Role
 from lnh_common.messages.store import Item, Put, Scan
+from lnh_common.wire import codec
 from lnh_services.hsm.lockout import NAME_BYTES, Attempt, Tally
 from lnh_services.hsm.records import TABLES, AttemptsRecord, HolderLockRecord, LockRecord, Open, Record, Records
 

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives import hashes, hpke
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from lnh_common import channel, codec, limits
+from lnh_common import limits
 from lnh_common.errors import (
     ArgumentInvalid,
     ChannelInvalid,
@@ -42,6 +42,7 @@ from lnh_common.messages.base import Confidential
 from lnh_common.messages.hsm import ChannelSeed, Derive, SmkGeneration
 from lnh_common.messages.session import Id16, Key32
 from lnh_common.messages.store import MemberInfo
+from lnh_common.wire import channel, codec
 from lnh_services.hsm.keys import KEY_BYTES, Purpose
 from lnh_services.hsm.sealing import Kind, Place, seal, unseal
 

@@ -18,7 +18,7 @@ from typing import Final
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from lnh_common.channel import CHANNEL_SEED_BYTES
+from lnh_common.wire.channel import CHANNEL_SEED_BYTES
 
 KEY_BYTES: Final = 32
 

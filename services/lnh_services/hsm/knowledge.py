@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any, TypeVar, cast
 
 from lnh_common import limits
-from lnh_common.attributes import Attributes
 from lnh_common.errors import ClusterRestored, NoCluster, ObjectUnknown, SealBroken, StateRolledBack
 from lnh_common.messages import hsm, store
 from lnh_common.messages.base import Skipped
+from lnh_common.pkcs11.attributes import Attributes
 from lnh_services.hsm.caches import CachedRecord, Caches, touches_sessions
 from lnh_services.hsm.credentials import Smk
 from lnh_services.hsm.freshness import Items, Page, Read

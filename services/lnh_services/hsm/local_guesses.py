@@ -13,9 +13,10 @@ from typing import Final
 
 import msgspec
 
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import LimitReached, MalformedMessage, PasswordLocked, SealBroken
 from lnh_common.messages.hsm import Guess, Guessed, GuessStep
+from lnh_common.wire import codec
 from lnh_services import durable
 from lnh_services.hsm.lockout import Attempt, Tally
 from lnh_services.hsm.records import Open

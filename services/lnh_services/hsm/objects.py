@@ -15,11 +15,11 @@ import hmac
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from lnh_common import codec
-from lnh_common.attributes import Attribute, parse_template, to_wire
 from lnh_common.errors import TemplateInconsistent
 from lnh_common.messages.objects import GENERATE_IN_SESSION, ObjectView
 from lnh_common.messages.store import OBJECTS, Item, Key, Put
+from lnh_common.pkcs11.attributes import Attribute, parse_template, to_wire
+from lnh_common.wire import codec
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.policy import visible
 from lnh_services.hsm.sealing import Kind, Place, seal, unseal

@@ -14,14 +14,15 @@ from typing import Any, Final
 
 import msgspec
 
-from lnh_common import codec, limits
-from lnh_common.attributes import Attribute, parse_template
+from lnh_common import limits
 from lnh_common.errors import LimitReached, MalformedMessage, ObjectUnknown, PolicyForbids, SealBroken
-from lnh_common.mechanisms import Use, mechanism
 from lnh_common.messages import objects as wire
 from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.session import Id16, Role
 from lnh_common.messages.store import Item, Put
+from lnh_common.pkcs11.attributes import Attribute, parse_template
+from lnh_common.pkcs11.mechanisms import Use, mechanism
+from lnh_common.wire import codec
 from lnh_services import durable
 from lnh_services.hsm import policy as rules
 from lnh_services.hsm.mechanisms import IvSource

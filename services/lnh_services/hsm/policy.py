@@ -20,18 +20,6 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from lnh_common import limits, shapes
-from lnh_common.attributes import (
-    ATTRIBUTES,
-    KEYS,
-    SENSITIVE_KEYS,
-    USES,
-    Attribute,
-    Attributes,
-    AttributeValue,
-    Change,
-    KeyType,
-    ObjectClass,
-)
 from lnh_common.errors import (
     ActionProhibited,
     ArgumentInvalid,
@@ -45,7 +33,21 @@ from lnh_common.errors import (
     PolicyForbids,
     TemplateInconsistent,
 )
-from lnh_common.mechanisms import (
+from lnh_common.messages.base import Message
+from lnh_common.messages.session import Role
+from lnh_common.pkcs11.attributes import (
+    ATTRIBUTES,
+    KEYS,
+    SENSITIVE_KEYS,
+    USES,
+    Attribute,
+    Attributes,
+    AttributeValue,
+    Change,
+    KeyType,
+    ObjectClass,
+)
+from lnh_common.pkcs11.mechanisms import (
     CURVES_BY_PARAMS,
     MECHANISM_RULES,
     RSA_BITS,
@@ -55,11 +57,7 @@ from lnh_common.mechanisms import (
     Use,
     mechanism_called,
 )
-from lnh_common.mechanisms import (
-    POLICY_FIELDS as MECHANISM_FIELDS,
-)
-from lnh_common.messages.base import Message
-from lnh_common.messages.session import Role
+from lnh_common.pkcs11.mechanisms import POLICY_FIELDS as MECHANISM_FIELDS
 
 _A = Attribute
 

@@ -16,13 +16,13 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec.structs import replace
 
-from lnh_common import codec
 from lnh_common.errors import SealBroken
 from lnh_common.messages import backup
 from lnh_common.messages.backup import Run, Schedule
 from lnh_common.messages.base import Message
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import Item, Key, Put, Require
+from lnh_common.wire import codec
 
 FORMAT: Final = "lnh-record-1"
 _TAG_BYTES: Final = 16

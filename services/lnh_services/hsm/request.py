@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from lnh_common import codec
-from lnh_common.channel import Envelope, OpenedCredential
 from lnh_common.messages.base import Effect, Message, Operation
 from lnh_common.messages.session import Role
-from lnh_common.wire import Header
+from lnh_common.wire import codec
+from lnh_common.wire.channel import Envelope, OpenedCredential
+from lnh_common.wire.frames import Header
 from lnh_services.hsm.objects import KeyringKeys
 from lnh_services.hsm.records import ClientRecord, record_id
 from lnh_services.hsm.tokens import Session

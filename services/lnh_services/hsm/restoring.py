@@ -30,9 +30,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from lnh_common import archives as format_
-from lnh_common import codec, limits
-from lnh_common.archives import Header, Manifest
+from lnh_common import limits
 from lnh_common.errors import (
     ArchiveInvalid,
     Busy,
@@ -55,6 +53,9 @@ from lnh_common.messages import backup, store
 from lnh_common.messages.backup import CHANGES_SHOWN, Changed, Row
 from lnh_common.messages.base import Empty
 from lnh_common.messages.store import Item, Key
+from lnh_common.wire import archives as format_
+from lnh_common.wire import codec
+from lnh_common.wire.archives import Header, Manifest
 from lnh_services.archived import parse_tags
 from lnh_services.hsm import anchor, answers, archives, dismissals
 from lnh_services.hsm.answers import Asks

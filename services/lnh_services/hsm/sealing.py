@@ -18,8 +18,8 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from lnh_common import codec
 from lnh_common.errors import MalformedMessage, SealBroken
+from lnh_common.wire import codec
 
 FORMAT: Final = "lnh-sealed-1"
 ALGORITHM: Final = "AES-256-GCM"

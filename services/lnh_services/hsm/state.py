@@ -18,12 +18,13 @@ from typing import Annotated, Final
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import ActivationFailed, LimitReached, MalformedMessage, SealBroken
 from lnh_common.messages.base import Confidential
 from lnh_common.messages.hsm import ChannelSeed, Derive, SmkGeneration
 from lnh_common.messages.session import Id16, Key32
 from lnh_common.messages.store import Item, MemberInfo
+from lnh_common.wire import codec
 from lnh_services import durable
 from lnh_services.hsm.credentials import Smk
 from lnh_services.hsm.keys import Purpose

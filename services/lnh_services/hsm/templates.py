@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Final
 
-from lnh_common.attributes import (
+from lnh_common.errors import AttributeReadOnly, PermissionDenied, TemplateInconsistent
+from lnh_common.messages.session import Role
+from lnh_common.pkcs11.attributes import (
     ATTRIBUTES,
     COUNTERPARTS,
     NATURAL_USES,
@@ -22,9 +24,7 @@ from lnh_common.attributes import (
     ObjectClass,
     Source,
 )
-from lnh_common.errors import AttributeReadOnly, PermissionDenied, TemplateInconsistent
-from lnh_common.mechanisms import MECHANISM_RULES, NATURAL_FAMILIES, USE_ATTRIBUTES, Family, Mechanism, Use
-from lnh_common.messages.session import Role
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, NATURAL_FAMILIES, USE_ATTRIBUTES, Family, Mechanism, Use
 from lnh_services.hsm.policy import KeyUses, uses_of
 
 _A = Attribute

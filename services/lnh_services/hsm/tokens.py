@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from lnh_common import codec
-from lnh_common.channel import SessionKeys
 from lnh_common.errors import MalformedMessage, SealBroken, TokenUnknown
 from lnh_common.messages.session import Role
+from lnh_common.wire import codec
+from lnh_common.wire.channel import SessionKeys
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.objects import KeyringKeys
 from lnh_services.hsm.permissions import Holder

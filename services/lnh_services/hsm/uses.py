@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lnh_common import limits
-from lnh_common.attributes import Attribute, Attributes
 from lnh_common.errors import DataLength, LnhError
-from lnh_common.mechanisms import Mechanism, Use, mechanism
 from lnh_common.messages.objects import UseMany
+from lnh_common.pkcs11.attributes import Attribute, Attributes
+from lnh_common.pkcs11.mechanisms import Mechanism, Use, mechanism
 from lnh_services.hsm import policy as rules
 from lnh_services.hsm.lru import Lru
 from lnh_services.hsm.mechanisms import IvSource, LoadedKey, decrypter, encrypter, load_object, signer, verifier

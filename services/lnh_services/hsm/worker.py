@@ -23,8 +23,7 @@ from typing import Any, Final
 
 import zmq
 
-from lnh_common import bundles, codec, limits, wire
-from lnh_common.bundles import PING_TAG, Bundle, Entry, is_forwarded
+from lnh_common import limits
 from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import (
     Busy,
@@ -41,7 +40,10 @@ from lnh_common.errors import (
 from lnh_common.events import Log
 from lnh_common.messages import balancer, hsm, store
 from lnh_common.messages.base import Effect, Message, Operation
-from lnh_common.wire import Header, Kind
+from lnh_common.wire import bundles, codec
+from lnh_common.wire import frames as wire
+from lnh_common.wire.bundles import PING_TAG, Bundle, Entry, is_forwarded
+from lnh_common.wire.frames import Header, Kind
 from lnh_services.hsm import sweeping
 from lnh_services.hsm.hardening import harden
 from lnh_services.hsm.operations.passwords import merge

@@ -23,8 +23,7 @@ from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
-from lnh_common import bundles, channel, codec, limits, wire
-from lnh_common.channel import Envelope, OpenedCredential, SessionKeys
+from lnh_common import limits
 from lnh_common.errors import (
     AuditFailed,
     Busy,
@@ -54,7 +53,9 @@ from lnh_common.errors import (
 from lnh_common.events import Log
 from lnh_common.messages import hsm, store
 from lnh_common.messages.base import OPERATIONS, Effect, Message, Operation, Seal
-from lnh_common.wire import Frames, Header, Kind
+from lnh_common.wire import bundles, channel, codec, frames
+from lnh_common.wire.channel import Envelope, OpenedCredential, SessionKeys
+from lnh_common.wire.frames import Frames, Header, Kind
 from lnh_services.hsm import permissions
 from lnh_services.hsm.certainty import COMMITTED, NEVER, Certainty
 from lnh_services.hsm.keys import Purpose
@@ -149,10 +150,10 @@ class WorkerCore(Certainty):
             self.refused += 1
             if forwarded and isinstance(error, Unreachable):
                 return [*bundles.refusal(b"")[1:]]
-            return wire.error_frames(header, error)
+            return frames.error_frames(header, error)
         except Exception as error:  # the shell of every request: an answer is owed, and the bug is logged
             log.bug("request failed", error, operation=header.operation)
-            return wire.error_frames(header, Internal("the member failed; its log says why"))
+            return frames.error_frames(header, Internal("the member failed; its log says why"))
         deadline.at = now + envelope.deadline_ms / 1000
         value: dict[str, Any] | LnhError
         try:
@@ -186,7 +187,7 @@ class WorkerCore(Certainty):
         reply = yield from self.handlers[operation.name](
             self, Request(header, operation, Envelope(0, header.deadline_ms, b"", 0, {}), message)
         )
-        return wire.reply_frames(header, codec.encode(reply))
+        return frames.reply_frames(header, codec.encode(reply))
 
     def _serve_opened(
         self,

@@ -1,0 +1,1 @@
+"""The replicated, sealed state of the cluster: its log, its disk, its leases."""

@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import LnhError, MalformedMessage, SealBroken
+from lnh_common.wire import codec
 from lnh_services.durable import read_private, replace_file
 from lnh_services.store import log
 from lnh_services.store.log import ClusterId, Entry, MemberId

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import ArgumentInvalid, LnhError, SealBroken
 from lnh_common.messages.store import Item, Key, Scan
+from lnh_common.wire import codec
 from lnh_services.store import eras
 from lnh_services.store.eras import Eras
 from lnh_services.store.log import Milliseconds

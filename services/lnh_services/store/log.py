@@ -14,9 +14,10 @@ from typing import Final, NamedTuple, NewType
 
 import msgspec
 
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import MalformedMessage, SealBroken
 from lnh_common.messages.store import Commit, MemberInfo, Sweep
+from lnh_common.wire import codec
 
 MemberId = NewType("MemberId", bytes)
 ClusterId = NewType("ClusterId", bytes)

@@ -17,14 +17,16 @@ from typing import Final
 
 import zmq
 
-from lnh_common import codec, limits, wire
+from lnh_common import limits
 from lnh_common.bus import curve, monitor, zap
+from lnh_common.bus.asyncio_socket import CurvePump, Pump
 from lnh_common.bus.connections import Connection, Connections
-from lnh_common.bus.names import NAMES, endpoint
-from lnh_common.bus.pump import CurvePump, Pump
+from lnh_common.bus.resolver import NAMES, endpoint
 from lnh_common.errors import LnhError, MalformedMessage, SealBroken
 from lnh_common.events import Log
 from lnh_common.messages.store import MemberInfo
+from lnh_common.wire import codec
+from lnh_common.wire import frames as wire
 from lnh_services.store import log
 from lnh_services.store.history import REMOVED_KEPT
 from lnh_services.store.log import MemberId
@@ -188,7 +190,7 @@ class Peers:
         return link
 
     def _find(self, link: _Link) -> None:
-        """Go where the member's host is now: one that comes back may have another address (bus/names.py)."""
+        """Go where the member's host is now: one that comes back may have another address (bus/resolver.py)."""
         address = NAMES.address(link.info.host)
         if address is None or (at := endpoint(address, link.info.port + STORE_PORT)) == link.at:
             return

@@ -13,12 +13,12 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from lnh_common import codec
 from lnh_common.bus.server import Call, Server
 from lnh_common.errors import ArgumentInvalid, ConfigurationInvalid, LnhError, NoCluster
 from lnh_common.files import NotRegular, open_regular
 from lnh_common.messages import store as messages
 from lnh_common.messages.base import Empty
+from lnh_common.wire import codec
 from lnh_services.serving import Member
 from lnh_services.store import inspection, protocol, state
 from lnh_services.store.caches import WorkerId

@@ -20,8 +20,9 @@ from typing import Any, Final
 
 import msgspec
 
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import MalformedMessage, SealBroken
+from lnh_common.wire import codec
 from lnh_services.store.disk import connect, remove_database, sync_file, told_apart
 from lnh_services.store.history import Base
 from lnh_services.store.items import ItemReader, pack_tags, parse_tags

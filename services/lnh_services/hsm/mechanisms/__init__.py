@@ -9,16 +9,9 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from lnh_common.attributes import ObjectClass
 from lnh_common.errors import KeyTypeInconsistent, MechanismInvalid, PolicyForbids
-from lnh_common.mechanisms import (
-    MECHANISM_RULES,
-    AeadParameters,
-    IvParameters,
-    Mechanism,
-    Use,
-    parse_parameters,
-)
+from lnh_common.pkcs11.attributes import ObjectClass
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, AeadParameters, IvParameters, Mechanism, Use, parse_parameters
 from lnh_services.hsm.mechanisms.base import (
     Decrypter,
     Digester,

@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from lnh_common.errors import DataLength, MechanismParameterInvalid
-from lnh_common.mechanisms import (
+from lnh_common.messages.base import Message
+from lnh_common.pkcs11.mechanisms import (
     AES_BLOCK,
     GCM_IV_BYTES,
     GCM_TAG_BITS,
@@ -20,7 +21,6 @@ from lnh_common.mechanisms import (
     IvParameters,
     MechanismRule,
 )
-from lnh_common.messages.base import Message
 from lnh_services.hsm.mechanisms.base import Decrypter, Encrypted, Encrypter, IvSource, LoadedKey, undecryptable
 
 _CTR_START: Final = bytes(AES_BLOCK - GCM_IV_BYTES)

@@ -14,10 +14,10 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, mlkem, rsa, x448, x25519
 
-from lnh_common.attributes import KeyType, ObjectClass
 from lnh_common.errors import DataLength, EncryptedDataInvalid
-from lnh_common.mechanisms import GCM_IV_BYTES, Hash, MechanismRule
 from lnh_common.messages.base import Message
+from lnh_common.pkcs11.attributes import KeyType, ObjectClass
+from lnh_common.pkcs11.mechanisms import GCM_IV_BYTES, Hash, MechanismRule
 
 MldsaPrivateKey: TypeAlias = mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
 MldsaPublicKey: TypeAlias = mldsa.MLDSA44PublicKey | mldsa.MLDSA65PublicKey | mldsa.MLDSA87PublicKey

@@ -5,8 +5,8 @@ from __future__ import annotations
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from lnh_common.mechanisms import GCM_IV_BYTES, AeadParameters, MechanismRule
 from lnh_common.messages.base import Message
+from lnh_common.pkcs11.mechanisms import GCM_IV_BYTES, AeadParameters, MechanismRule
 from lnh_services.hsm.mechanisms.aes import checked_iv
 from lnh_services.hsm.mechanisms.base import Decrypter, Encrypted, Encrypter, IvSource, LoadedKey, undecryptable
 

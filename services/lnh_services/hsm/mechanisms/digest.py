@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cryptography.hazmat.primitives.hashes import Hash as Context
 
-from lnh_common.mechanisms import MechanismRule
+from lnh_common.pkcs11.mechanisms import MechanismRule
 from lnh_services.hsm.mechanisms.base import HASHES, Digester
 
 

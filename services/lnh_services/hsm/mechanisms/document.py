@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from lnh_common.attributes import ATTRIBUTES, USES, Attribute, AttributeRule, Kind, ObjectClass
-from lnh_common.mechanisms import CURVES, MECHANISM_RULES, Mechanism, MechanismRule, NoParameters, Use
+from lnh_common.pkcs11.attributes import ATTRIBUTES, USES, Attribute, AttributeRule, Kind, ObjectClass
+from lnh_common.pkcs11.mechanisms import CURVES, MECHANISM_RULES, Mechanism, MechanismRule, NoParameters, Use
 from lnh_services.hsm.mechanisms.generate import GENERATING
 from lnh_services.hsm.mechanisms.table import MECHANISMS
 

@@ -7,8 +7,8 @@ from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey, Ed4
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from lnh_common.errors import SignatureInvalid
-from lnh_common.mechanisms import MechanismRule
 from lnh_common.messages.base import Message
+from lnh_common.pkcs11.mechanisms import MechanismRule
 from lnh_services.hsm.mechanisms.base import LoadedKey, Signer, Verifier
 
 

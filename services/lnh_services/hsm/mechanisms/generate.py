@@ -16,8 +16,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa,
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from lnh_common import codec
-from lnh_common.attributes import Attribute, Attributes, KeyType, ObjectClass
 from lnh_common.errors import (
     AttributeInvalid,
     KeySizeRange,
@@ -25,7 +23,9 @@ from lnh_common.errors import (
     TemplateIncomplete,
     TemplateInconsistent,
 )
-from lnh_common.mechanisms import (
+from lnh_common.messages.session import Role
+from lnh_common.pkcs11.attributes import Attribute, Attributes, KeyType, ObjectClass
+from lnh_common.pkcs11.mechanisms import (
     AES_BLOCK,
     AES_BYTES,
     CHACHA20_BYTES,
@@ -38,7 +38,7 @@ from lnh_common.mechanisms import (
     Mechanism,
     Use,
 )
-from lnh_common.messages.session import Role
+from lnh_common.wire import codec
 from lnh_services.hsm.mechanisms.base import PrivateKey, PublicKey
 from lnh_services.hsm.policy import Policy, check_mechanism, check_new, check_new_pair
 from lnh_services.hsm.templates import check_template, complete, mirror_uses, share_id

@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.cmac import CMAC
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from lnh_common.errors import MechanismParameterInvalid, SignatureInvalid
-from lnh_common.mechanisms import MacParameters, MechanismRule
 from lnh_common.messages.base import Message
+from lnh_common.pkcs11.mechanisms import MacParameters, MechanismRule
 from lnh_services.hsm.mechanisms.base import HASHES, LoadedKey, Signer, Verifier
 
 _LEAST_TAG = 16

@@ -5,8 +5,8 @@ from __future__ import annotations
 from cryptography.exceptions import InvalidSignature
 
 from lnh_common.errors import SignatureInvalid
-from lnh_common.mechanisms import MechanismRule, MldsaParameters
 from lnh_common.messages.base import Message
+from lnh_common.pkcs11.mechanisms import MechanismRule, MldsaParameters
 from lnh_services.hsm.mechanisms.base import LoadedKey, MldsaPrivateKey, MldsaPublicKey, Signer, Verifier
 
 

@@ -10,9 +10,16 @@ from cryptography.hazmat.primitives.asymmetric import padding, utils
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
 from lnh_common.errors import DataLength, MechanismParameterInvalid, SignatureInvalid
-from lnh_common.mechanisms import OAEP_HASHES, SIGNED_HASHES, Hash, HashedParameters, MechanismRule, OaepParameters
-from lnh_common.mechanisms import PssParameters as Pss
 from lnh_common.messages.base import Message
+from lnh_common.pkcs11.mechanisms import (
+    OAEP_HASHES,
+    SIGNED_HASHES,
+    Hash,
+    HashedParameters,
+    MechanismRule,
+    OaepParameters,
+)
+from lnh_common.pkcs11.mechanisms import PssParameters as Pss
 from lnh_services.hsm.mechanisms.base import (
     HASHES,
     Decrypter,

@@ -1,6 +1,6 @@
 """The table of mechanisms this HSM carries out: adding one is a row here and a function beside it.
 
-What a mechanism is for, with which keys and parameters, is its rule in `lnh_common.mechanisms`. A rule
+What a mechanism is for, with which keys and parameters, is its rule in `lnh_common.pkcs11.mechanisms`. A rule
 without a row is not served; `docs/mechanisms.md` lists both.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lnh_common.mechanisms import Mechanism
+from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_services.hsm.mechanisms import aes, chacha, digest, ecdsa, eddsa, mac, mldsa, rsa
 from lnh_services.hsm.mechanisms.base import Implementation
 

@@ -10,7 +10,6 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from lnh_common import channel
 from lnh_common.errors import ArgumentInvalid, ClientUnknown, KeyringUnknown, LnhError, NameUnknown, NotPossible
 from lnh_common.messages import backup, balancer, membership, store
 from lnh_common.messages.admin import (
@@ -33,6 +32,7 @@ from lnh_common.messages.base import Empty, Operation, Skipped
 from lnh_common.messages.overview import SEEN, Overview
 from lnh_common.messages.session import Role, Ways, WayView
 from lnh_common.versions import lacking_restores
+from lnh_common.wire import channel
 from lnh_services.hsm import credentials
 from lnh_services.hsm import policy as rules
 from lnh_services.hsm.operations import terms

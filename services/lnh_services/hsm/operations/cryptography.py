@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from lnh_common import codec
 from lnh_common.errors import LnhError, UnknownOperation
-from lnh_common.mechanisms import Use
 from lnh_common.messages import objects
 from lnh_common.messages.base import OPERATIONS, Empty, Message
 from lnh_common.messages.objects import TOGETHER, Decrypt, Outcomes, RandomBytes, Result, Results, UseMany, Uses, Verify
 from lnh_common.messages.objects import Use as UseKey
+from lnh_common.pkcs11.mechanisms import Use
+from lnh_common.wire import codec
 from lnh_services.hsm.operations.policies import effective_policy
 from lnh_services.hsm.operations.session_objects import carried
 from lnh_services.hsm.request import Request

@@ -6,9 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from lnh_common import limits
-from lnh_common.attributes import Attribute, Attributes, parse_template
 from lnh_common.errors import LimitReached, MechanismInvalid
-from lnh_common.mechanisms import mechanism
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty, Message, Skipped
 from lnh_common.messages.objects import (
@@ -27,6 +25,8 @@ from lnh_common.messages.objects import (
     Show,
 )
 from lnh_common.messages.store import OBJECTS
+from lnh_common.pkcs11.attributes import Attribute, Attributes, parse_template
+from lnh_common.pkcs11.mechanisms import mechanism
 from lnh_services.hsm import policy as rules
 from lnh_services.hsm.mechanisms import generate as generation
 from lnh_services.hsm.objects import SEARCHABLE, has, stored_template, view

@@ -9,8 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import lnh_common
-from lnh_common import channel, limits
-from lnh_common.channel import SessionKeys
+from lnh_common import limits
 from lnh_common.errors import (
     ClientRevoked,
     ClusterRestored,
@@ -35,6 +34,8 @@ from lnh_common.messages.session import (
     Role,
     Welcome,
 )
+from lnh_common.wire import channel
+from lnh_common.wire.channel import SessionKeys
 from lnh_services.hsm import credentials
 from lnh_services.hsm.keys import Purpose
 from lnh_services.hsm.objects import KeyringKeys

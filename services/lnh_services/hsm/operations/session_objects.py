@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from lnh_common import limits
-from lnh_common.attributes import Attribute, Attributes, parse_template
 from lnh_common.errors import LimitReached, ObjectUnknown, SealBroken, TemplateInconsistent
-from lnh_common.mechanisms import mechanism
 from lnh_common.messages.objects import GenerateKey, GenerateKeyPair, SessionKeyPair, SessionObject
+from lnh_common.pkcs11.attributes import Attribute, Attributes, parse_template
+from lnh_common.pkcs11.mechanisms import mechanism
 from lnh_services.hsm.mechanisms import generate as generation
 from lnh_services.hsm.mechanisms.generate import Generated
 from lnh_services.hsm.objects import view

@@ -13,12 +13,14 @@ from typing import Final, TypeVar
 import zmq
 from typing_extensions import Self
 
-from lnh_common import codec, limits, wire
+from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.bus.dealer import Dealer
 from lnh_common.bus.process import OwnProcess
 from lnh_common.errors import ConnectionClosed, DeadlineExceeded, LnhError, OutcomeUnknown, Unreachable
 from lnh_common.messages.base import Effect, Message, Operation
+from lnh_common.wire import codec
+from lnh_common.wire import frames as wire
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)

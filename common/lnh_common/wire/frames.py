@@ -20,9 +20,10 @@ from typing import Annotated, Any, Final
 import cbor2
 import msgspec
 
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import DataLength, LnhError, MalformedMessage, OutcomeUnknown, UnsupportedVersion
 from lnh_common.messages.base import OPERATIONS, Effect
+from lnh_common.wire import codec
 
 VERSION: Final = 1
 OLDEST_VERSION: Final = 1

@@ -26,9 +26,10 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from lnh_common import codec, limits
+from lnh_common import limits
 from lnh_common.errors import ArchiveInvalid, MalformedMessage
 from lnh_common.messages.session import Id16
+from lnh_common.wire import codec
 
 FORMAT: Final = 1
 MAGIC: Final = b"LNHARCH1"

@@ -13,10 +13,11 @@ from typing import Annotated, Final
 
 import msgspec
 
-from lnh_common import codec, limits
-from lnh_common.attributes import CURVE_NAMES, Attribute, KeyType
+from lnh_common import limits
 from lnh_common.errors import MalformedMessage, MechanismInvalid, MechanismParameterInvalid
 from lnh_common.messages.base import Message
+from lnh_common.pkcs11.attributes import CURVE_NAMES, Attribute, KeyType
+from lnh_common.wire import codec
 
 
 class Mechanism(enum.IntEnum):

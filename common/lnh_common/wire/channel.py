@@ -33,9 +33,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from lnh_common import codec, limits, wire
+from lnh_common import limits
 from lnh_common.errors import ChannelInvalid, LnhError, MalformedMessage
-from lnh_common.wire import Header, Kind
+from lnh_common.wire import codec, frames
+from lnh_common.wire.frames import Header, Kind
 
 FORMAT: Final = "lnh-channel-1"
 SECRET_BYTES: Final = 32
@@ -294,7 +295,7 @@ def seal_reply(keys: SessionKeys, header: Header, request_body: bytes, value: di
     error = value if isinstance(value, LnhError) else None
     body = _seal(keys.reply_mac, codec.encode([0, value] if error is None else error.to_wire()), associated)
     if len(body) > limits.BODY_BYTES:
-        told = wire.instead(header, error, len(body))
+        told = frames.instead(header, error, len(body))
         body = _seal(keys.reply_mac, codec.encode(told.to_wire()), associated)
     return body
 
