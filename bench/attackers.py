@@ -23,8 +23,8 @@ from typing import Any, Final
 import zmq
 
 import lnh
-from lnh import forms
 from lnh.configuration import Configuration
+from lnh.objects import encoding
 from lnh.sessions import Session
 from lnh_common import limits
 from lnh_common.bus import curve
@@ -142,7 +142,7 @@ def read_nothing(target: Target) -> None:
     with lnh.connect("demo", directory=target.client) as cluster:
         session = cluster.keyring("payments").login(lnh.Role.KRCO, target.password)
         key = session.generate_key(lnh.KeyType.AES, 256, label="attacked")
-        fields = forms.use_fields(key.handle, Mechanism.AES_GCM, bytes(limits.MIB - 1024), None)
+        fields = encoding.use_fields(key.handle, Mechanism.AES_GCM, bytes(limits.MIB - 1024), None)
         frames = sealed(session, objects.ENCRYPT, fields, session.route)
         target.flood(target.as_client(holds=1), lambda: frames, reads=False)
 
@@ -150,7 +150,7 @@ def read_nothing(target: Target) -> None:
 def be_refused(target: Target) -> None:
     """Ask, as a client that has not logged in, for what needs a login."""
     with lnh.connect("demo", directory=target.client) as cluster:
-        fields = forms.use_fields(bytes(16), Mechanism.ECDSA, bytes(32), None)
+        fields = encoding.use_fields(bytes(16), Mechanism.ECDSA, bytes(32), None)
         header, token, body = sealed(cluster.client_session(), objects.SIGN, fields, bytes(16))
         numbers = itertools.count(1)
 

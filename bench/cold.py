@@ -10,7 +10,7 @@ from typing import Final
 import lnh
 from bench import member, rows
 from bench.rows import Row
-from lnh.cli import processes
+from lnh_cli.demo import processes
 from lnh_common.bus.blocking import Caller
 from lnh_common.errors import LnhError
 from lnh_common.messages import balancer

@@ -21,9 +21,9 @@ import lnh
 from bench.loads import using
 from bench.members import Running, running, wait
 from bench.rows import Row, run
-from lnh.cli.local import Member
-from lnh.cli.processes import standing_still
 from lnh.keyrings import KeyringSession
+from lnh_cli.demo.local import Member
+from lnh_cli.demo.processes import standing_still
 from lnh_common.messages import objects
 from lnh_common.pkcs11.mechanisms import Mechanism
 

@@ -22,10 +22,10 @@ import lnh
 from bench.loads import flowing, using
 from bench.members import Running, running, wait
 from bench.rows import Row, at_most, in_turn, row, run
-from lnh import forms
-from lnh.cli import processes
-from lnh.cli.local import Member, free_ports
-from lnh.cli.processes import standing_still
+from lnh.objects import encoding
+from lnh_cli.demo import processes
+from lnh_cli.demo.local import Member, free_ports
+from lnh_cli.demo.processes import standing_still
 from lnh_common.bus.blocking import Caller
 from lnh_common.messages import balancer, objects
 from lnh_common.messages.base import Empty
@@ -133,7 +133,7 @@ def losing_row(cluster: Running, key: lnh.Key) -> Row:
     began = time.monotonic()
     lost = threading.Timer(_BEFORE, cluster.steps.kill, (second,))
     lost.start()
-    fields = forms.use_fields(key.handle, Mechanism.SHA256_RSA_PKCS, bytes(32), None)
+    fields = encoding.use_fields(key.handle, Mechanism.SHA256_RSA_PKCS, bytes(32), None)
     calls = iter(lambda: (objects.SIGN, fields) if time.monotonic() < began + _BEFORE + _AFTER else None, None)
     moments = [time.monotonic() for _ in session.call_each(calls, IN_FLIGHT)]
     lost.join()

@@ -10,8 +10,8 @@ from typing import Final
 import lnh
 from bench import references
 from bench.rows import Row, in_turn, row, unmeasured
-from lnh import forms
 from lnh.keyrings import KeyringSession
+from lnh.objects import encoding
 from lnh_common.messages import objects
 from lnh_common.pkcs11.attributes import Attribute
 from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
@@ -33,7 +33,7 @@ def flowing(session: KeyringSession, calls: Iterable[tuple[object, dict[str, obj
 def using(
     operation: object, key: lnh.Key, mechanism: Mechanism, data: bytes
 ) -> Iterable[tuple[object, dict[str, object]]]:
-    fields = forms.use_fields(key.handle, mechanism, data, None)
+    fields = encoding.use_fields(key.handle, mechanism, data, None)
     return itertools.repeat((operation, fields))
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lnh
-from lnh.cli import processes
-from lnh.cli.local import Place, Steps, make_keyring, set_up, stop
+from lnh_cli.demo import processes
+from lnh_cli.demo.local import Place, Steps, make_keyring, set_up, stop
 
 
 def megabytes(pids: Iterable[int]) -> float:

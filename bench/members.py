@@ -26,12 +26,12 @@ from bench import filling
 from bench.loads import flowing, pairs_row, using
 from bench.rows import Row, at_most, in_turn, row, run, within
 from lnh import admin
-from lnh.cli import local
-from lnh.cli.cluster import wait_until_in_step
-from lnh.cli.local import Member, Place, Steps
-from lnh.cli.processes import standing_still
 from lnh.console import Console
 from lnh.keyrings import KeyringSession
+from lnh_cli.demo import local
+from lnh_cli.demo.local import Member, Place, Steps
+from lnh_cli.demo.processes import standing_still
+from lnh_cli.nouns.cluster import wait_until_in_step
 from lnh_common import limits
 from lnh_common.messages import objects
 from lnh_common.pkcs11.mechanisms import Mechanism

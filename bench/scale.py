@@ -20,10 +20,10 @@ from bench import filling, member
 from bench.loads import flowing, using
 from bench.rows import Row, at_most, in_turn, row, run
 from lnh import admin
-from lnh.cli import local
-from lnh.cli.cluster import wait_until_in_step
-from lnh.cli.local import Member, Place
 from lnh.console import Console
+from lnh_cli.demo import local
+from lnh_cli.demo.local import Member, Place
+from lnh_cli.nouns.cluster import wait_until_in_step
 from lnh_common import limits
 from lnh_common.messages import objects
 from lnh_common.pkcs11.mechanisms import Mechanism

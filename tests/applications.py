@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import lnh
 from lnh import MemberReadOnly, OutcomeUnknown, Unreachable, VersionConflict
-from lnh.cli.local import Member
+from lnh_cli.demo.local import Member
 from lnh_common.messages import objects
 from members import Load, Members
 from models.linearizability import UNKNOWN, Operation, check

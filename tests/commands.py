@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lnh.cli.children import Child, Done
-from lnh.cli.local import Order, Steps
+from lnh_cli.demo.children import Child, Done
+from lnh_cli.demo.local import Order, Steps
 
 SECONDS = 150.0  # more than `Child` gives a command
 

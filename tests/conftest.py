@@ -14,7 +14,7 @@ from xdist.remote import Producer
 import distribution
 import failed
 from distribution import Distribution
-from lnh.cli import local
+from lnh_cli.demo import local
 from members import Members, Shared
 from processes import Processes, own_share
 

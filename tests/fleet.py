@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import lnh
-from lnh.cli.local import Member
+from lnh_cli.demo.local import Member
 
 _STARTS_WITHIN = 60.0
 

@@ -25,7 +25,7 @@ from lnh import (
     OutcomeUnknown,
     Unreachable,
 )
-from lnh.cli.local import Member
+from lnh_cli.demo.local import Member
 from members import Load, Members
 from models.linearizability import UNKNOWN, Operation, check
 from models.registers import Read, Registers, Write

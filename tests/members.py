@@ -13,8 +13,8 @@ from typing_extensions import Self
 import failed
 import lnh
 from commands import ForkedSteps
-from lnh.cli import local
-from lnh.cli.local import Member, Place, StepFailed
+from lnh_cli.demo import local
+from lnh_cli.demo.local import Member, Place, StepFailed
 from lnh_common import limits
 from lnh_common.messages import store
 from lnh_services.paths import MemberDirectory

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from typing_extensions import Self
 
-from lnh.cli.local import StepFailed
+from lnh_cli.demo.local import StepFailed
 from lnh_common.bus.blocking import Caller
 from lnh_common.errors import LnhError
 from lnh_common.messages import member

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lnh.cli import terminal
+from lnh_cli.support import terminal
 
 _ZEROS = ("", "no", "none", "never", "0", "not set")  # how a table says that there is nothing
 _DRAWN = re.compile(r"[0-9a-f]{16,}|SHA256:\S+|\d{4}-\d\d-\d\dT[\d:]+Z|\d{8}T\d{6}Z|[\w+/]{20,}")  # ids, times, base64

@@ -16,8 +16,8 @@ from typing import Any
 
 from typing_extensions import Self
 
-from lnh.cli import processes
-from lnh.cli.local import Member, free_ports
+from lnh_cli.demo import processes
+from lnh_cli.demo.local import Member, free_ports
 from members import Members
 
 PORTS = 4  # client, membership, store and balancer; nobody asks another member's door

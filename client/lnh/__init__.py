@@ -94,18 +94,10 @@ from lnh_common.errors import (
 if TYPE_CHECKING:
     from lnh.cluster import Cluster, connect
     from lnh.configuration import Configuration, Registration
-    from lnh.forms import Encrypted
     from lnh.keyrings import Keyring, KeyringSession
-    from lnh.keys import (
-        Certificate,
-        DataObject,
-        Key,
-        PrivateKey,
-        PublicKey,
-        SecretKey,
-        StoredObject,
-    )
-    from lnh.listings import Listed, Listing
+    from lnh.objects.encoding import Encrypted
+    from lnh.objects.keys import Certificate, DataObject, Key, PrivateKey, PublicKey, SecretKey, StoredObject
+    from lnh.objects.listings import Listed, Listing
     from lnh.registration import register
     from lnh.sessions import Session
     from lnh_common.messages.session import Role
@@ -128,18 +120,18 @@ _HOMES: Final = {
     "connect": "lnh.cluster",
     "Configuration": "lnh.configuration",
     "Registration": "lnh.configuration",
-    "Encrypted": "lnh.forms",
+    "Encrypted": "lnh.objects.encoding",
     "Keyring": "lnh.keyrings",
     "KeyringSession": "lnh.keyrings",
-    "Listed": "lnh.listings",
-    "Listing": "lnh.listings",
-    "Certificate": "lnh.keys",
-    "DataObject": "lnh.keys",
-    "Key": "lnh.keys",
-    "PrivateKey": "lnh.keys",
-    "PublicKey": "lnh.keys",
-    "SecretKey": "lnh.keys",
-    "StoredObject": "lnh.keys",
+    "Listed": "lnh.objects.listings",
+    "Listing": "lnh.objects.listings",
+    "Certificate": "lnh.objects.keys",
+    "DataObject": "lnh.objects.keys",
+    "Key": "lnh.objects.keys",
+    "PrivateKey": "lnh.objects.keys",
+    "PublicKey": "lnh.objects.keys",
+    "SecretKey": "lnh.objects.keys",
+    "StoredObject": "lnh.objects.keys",
     "register": "lnh.registration",
     "Session": "lnh.sessions",
     "Attribute": "lnh_common.pkcs11.attributes",

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 from lnh.arguments import checked, checks
 from lnh.backups import Backups
-from lnh.connection import Connection
 from lnh.keyrings import keyring_labelled, keyring_listing
-from lnh.listings import Listed, Listing
+from lnh.net.connection import Connection
+from lnh.objects.listings import Listed, Listing
 from lnh.registration import connect_as_guest
 from lnh.sessions import Session
 from lnh.sessions import change_password as _change_password

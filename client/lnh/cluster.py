@@ -10,10 +10,10 @@ from typing_extensions import Self
 
 from lnh.arguments import checked, checks
 from lnh.configuration import Configuration, Registration
-from lnh.connection import Connection, Link
 from lnh.keyrings import Keyring, keyring_labelled, keyring_listing
-from lnh.listings import Listing
-from lnh.mutex import Mutex
+from lnh.net.connection import Connection, Link
+from lnh.net.mutex import Mutex
+from lnh.objects.listings import Listing
 from lnh.registration import hello
 from lnh.sessions import Session, login
 from lnh_common import limits

@@ -37,7 +37,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lnh.ways import Way
+from lnh.net.failover import Way
 from lnh_common import limits, shapes
 from lnh_common.bus import curve
 from lnh_common.errors import (

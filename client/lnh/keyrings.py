@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from lnh.arguments import checked
-from lnh.connection import Connection
-from lnh.keys import PrivateKey, PublicKey, SecretKey
-from lnh.listings import Listing, Page
-from lnh.objects import ObjectSession, key_message, pair_message
+from lnh.net.connection import Connection
+from lnh.objects.keys import PrivateKey, PublicKey, SecretKey
+from lnh.objects.listings import Listing, Page
+from lnh.objects.session import ObjectSession, key_message, pair_message
 from lnh.sessions import Session, change_password, keyring_credential, login
 from lnh_common import limits
 from lnh_common.errors import ArgumentInvalid, KeyringUnknown

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 
 from lnh.arguments import checked
-from lnh.objects import ObjectSession
+from lnh.objects.session import ObjectSession
 from lnh_common.errors import LimitReached, NotPossible
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.console import IN_PARTITION, PartitionView

@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lnh.arguments import checks
 from lnh.configuration import Configuration, Registration
-from lnh.connection import Connection, Link
+from lnh.net.connection import Connection, Link
+from lnh.net.unserved import UNSERVED, unserved
 from lnh.sessions import Session, login
-from lnh.unserved import UNSERVED, unserved
 from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.bus.blocking import Caller

@@ -18,8 +18,8 @@ import pytest
 import lnh
 from commands import Forked
 from lnh import admin
-from lnh.cli import local
-from lnh.cli.local import Member
+from lnh_cli.demo import local
+from lnh_cli.demo.local import Member
 from lnh_common.messages import backup, store
 from lnh_common.messages.admin import MEMBER_REMOVE, MemberRef
 from lnh_services.paths import MemberDirectory

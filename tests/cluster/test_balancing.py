@@ -13,8 +13,8 @@ import zmq
 
 import lnh
 from lnh import MemberReadOnly
-from lnh.cli.local import Member
-from lnh.cli.processes import held, kill, standing_still
+from lnh_cli.demo.local import Member
+from lnh_cli.demo.processes import held, kill, standing_still
 from lnh_common.messages import balancer, objects, session
 from lnh_common.messages.base import Empty
 from lnh_common.wire import bundles, codec, frames

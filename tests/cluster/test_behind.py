@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 import lnh
-from lnh.cli.local import Member
-from lnh.cli.processes import standing_still
+from lnh_cli.demo.local import Member
+from lnh_cli.demo.processes import standing_still
 from lnh_common.messages import objects, store
 from lnh_services.paths import MemberDirectory
 from members import Members

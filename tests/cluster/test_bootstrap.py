@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import lnh
-from lnh import admin, bootstrap
-from lnh.bootstrap import AUDIENCES, Bootstrap, Plan
+from lnh import admin
 from lnh.console import Console
+from lnh_cli import bootstrap
+from lnh_cli.bootstrap import AUDIENCES, Bootstrap, Plan
 from lnh_common.errors import ConfigurationInvalid
 from lnh_services import member as supervisor
 from processes import Processes, free_base_port, wait_until

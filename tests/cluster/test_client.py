@@ -24,11 +24,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 import failed
 import lnh
+import lnh.net.connection
 from lnh import admin
-from lnh.cli.processes import standing_still
 from lnh.cluster import connect_to
 from lnh.console import Console
 from lnh.registration import hello
+from lnh_cli.demo.processes import standing_still
 from lnh_common import limits
 from lnh_common.bus.blocking import Caller
 from lnh_common.bus.curve import KeyPair
@@ -554,7 +555,7 @@ def test_a_key_no_client_has_asks_no_keyring_operation_of_a_worker(site: Site, s
     secret, logged_in = session.saved()
     link = replace(session.connection.link, keys=KeyPair.generate())
     registration = site.configuration.registration()
-    stranger = lnh.connection.Connection(link, registration.identity, registration.cluster)
+    stranger = lnh.net.connection.Connection(link, registration.identity, registration.cluster)
     with stranger, pytest.raises(lnh.AnswerUnproven, match="ClientUnknown"):
         lnh.Session(stranger, secret, logged_in, route=session.route).random(8)
     assert len(session.random(8)) == 8
@@ -569,7 +570,7 @@ class Shell:
 
     def run(self, *arguments: str, status: int = 0, data: bytes = b"") -> str:
         result = subprocess.run(
-            [sys.executable, "-m", "lnh.cli.main", *arguments],
+            [sys.executable, "-m", "lnh_cli.main", *arguments],
             input=data,
             capture_output=True,
             timeout=60,
@@ -587,7 +588,7 @@ class Shell:
         ours, its = pty.openpty()
         try:
             with subprocess.Popen(
-                [sys.executable, "-m", "lnh.cli.main", *arguments],
+                [sys.executable, "-m", "lnh_cli.main", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=its,
                 stderr=its,

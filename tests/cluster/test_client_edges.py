@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed
 
 import lnh
+import lnh.net.connection
 from cluster.test_client import KRCO, Site, build
 from lnh_common import limits
 from lnh_common.pkcs11.attributes import Attribute
@@ -239,7 +240,7 @@ def test_a_clock_that_is_wrong_is_what_is_told_of(
     session: lnh.KeyringSession, monkeypatch: pytest.MonkeyPatch, apart: int
 ) -> None:
     monkeypatch.setattr(
-        lnh.connection, "time", SimpleNamespace(time=lambda: time.time() + apart, monotonic=time.monotonic)
+        lnh.net.connection, "time", SimpleNamespace(time=lambda: time.time() + apart, monotonic=time.monotonic)
     )
     with pytest.raises(lnh.ClockSkew, match=r"1000 s (ahead of|behind) this member's") as refused:
         session.random(8)
@@ -264,7 +265,7 @@ class Line:
 
     def run(self, line: str, status: int | None = 0, **environment: str) -> str:
         result = subprocess.run(
-            ["bash", "-c", line.replace("lnh ", "$PYTHON -m lnh.cli.main ")],
+            ["bash", "-c", line.replace("lnh ", "$PYTHON -m lnh_cli.main ")],
             capture_output=True,
             stdin=subprocess.DEVNULL,
             timeout=60,

@@ -13,8 +13,8 @@ from functools import partial
 import pytest
 
 import lnh
-from lnh.cli.local import Member
-from lnh.cli.processes import of_member
+from lnh_cli.demo.local import Member
+from lnh_cli.demo.processes import of_member
 from lnh_common.messages import balancer
 from lnh_services.paths import MemberDirectory
 from members import Load, Members, private_key

@@ -14,10 +14,10 @@ import pytest
 import lnh
 from applications import MADE, Application, History, application
 from fleet import fleet
-from lnh.cli import local
-from lnh.cli.local import Member
-from lnh.cli.processes import standing_still
 from lnh.console import Console
+from lnh_cli.demo import local
+from lnh_cli.demo.local import Member
+from lnh_cli.demo.processes import standing_still
 from lnh_common import limits
 from lnh_common.bus.blocking import Caller
 from lnh_common.messages import store

@@ -8,9 +8,9 @@ from contextlib import suppress
 import pytest
 
 import lnh
-from lnh.cli import local
-from lnh.cli.local import Member
 from lnh.console import Console
+from lnh_cli.demo import local
+from lnh_cli.demo.local import Member
 from members import Members, private_key, three_members
 from processes import wait_until
 

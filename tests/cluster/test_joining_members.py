@@ -19,7 +19,7 @@ import pytest
 
 import lnh_common
 from commands import Forked
-from lnh.cli.local import StepFailed
+from lnh_cli.demo.local import StepFailed
 from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.bus.blocking import Caller

@@ -21,8 +21,8 @@ import pytest
 import lnh
 from commands import Forked
 from lnh import LnhError, MemberBehind, MemberReadOnly, ObjectUnknown, OutcomeUnknown
-from lnh.cli import local
-from lnh.cli.local import Member
+from lnh_cli.demo import local
+from lnh_cli.demo.local import Member
 from lnh_common.bus import curve
 from lnh_common.messages import membership
 from lnh_common.wire import codec

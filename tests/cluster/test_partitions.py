@@ -30,7 +30,7 @@ class Appliance:
 
     def run(self, *arguments: str, status: int = 0) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "lnh.cli.main", *arguments],
+            [sys.executable, "-m", "lnh_cli.main", *arguments],
             capture_output=True,
             timeout=60,
             check=False,

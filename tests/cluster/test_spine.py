@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import failed
 import lnh
-from lnh.cli.local import Steps, stop
-from lnh.cli.processes import held, kill, standing_still
+from lnh_cli.demo.local import Steps, stop
+from lnh_cli.demo.processes import held, kill, standing_still
 from lnh_common import limits
 
 

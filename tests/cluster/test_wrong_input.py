@@ -19,11 +19,18 @@ from typer.testing import CliRunner
 import failed
 import lnh
 from lnh import admin
-from lnh.cli.command import Output
-from lnh.cli.main import tree
-from lnh.cli.options import AdminOptions, ClusterOptions, ConsoleOptions, KeyringOptions, ObjectOptions, PoOptions
-from lnh.cli.terminal import REFUSED
 from lnh.console import Console
+from lnh_cli.main import tree
+from lnh_cli.support.command import Output
+from lnh_cli.support.options import (
+    AdminOptions,
+    ClusterOptions,
+    ConsoleOptions,
+    KeyringOptions,
+    ObjectOptions,
+    PoOptions,
+)
+from lnh_cli.support.terminal import REFUSED
 from lnh_common import limits
 from processes import Processes, RunningMember, wait_until
 from shown import Comparison, Shown

@@ -12,8 +12,8 @@ import zmq
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typing_extensions import Self
 
-from lnh.connection import Connection, Link
-from lnh.ways import Way
+from lnh.net.connection import Connection, Link
+from lnh.net.failover import Way
 from lnh_common.bus import curve, zap
 from lnh_common.errors import LnhError, MemberExpelled, NoCluster, NotActivated, UnknownOperation, Unreachable
 from lnh_common.messages.session import HELLO, PROBE, WAYS

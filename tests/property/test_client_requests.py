@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnh.requests import BACK_OFF, HINT_PATIENCE, RETRY_HINTS, SILENCE, SPREAD, Request, Requests
+from lnh.net.requests import BACK_OFF, HINT_PATIENCE, RETRY_HINTS, SILENCE, SPREAD, Request, Requests
 from lnh_common import limits
 from lnh_common.errors import (
     AnswerUnproven,

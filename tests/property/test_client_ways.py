@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lnh.ways import (
+from lnh.net.failover import (
     CONNECT_WITHIN,
     DOUBT_AFTER,
     PROVE_WITHIN,

@@ -11,7 +11,7 @@ import pytest
 # In a process of its own, since one that forks has a single thread.
 SCRIPT = """
 import json, os, sys
-from lnh.cli.children import Child
+from lnh_cli.demo.children import Child
 
 words, environment = json.loads(sys.argv[1]), {**os.environ, "LNH_CONFIG": sys.argv[2]}
 before = dict(os.environ), list(sys.argv)

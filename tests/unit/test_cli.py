@@ -12,11 +12,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from lnh.cli import bench, main, saved, terminal
-from lnh.cli.client import RegistrationOptions, register
-from lnh.cli.command import Output, with_options
-from lnh.cli.main import tree
-from lnh.cli.status import brief
+from lnh_cli import main
+from lnh_cli.main import tree
+from lnh_cli.nouns import bench
+from lnh_cli.nouns.client import RegistrationOptions, register
+from lnh_cli.nouns.status import brief
+from lnh_cli.support import saved, terminal
+from lnh_cli.support.command import Output, with_options
 from lnh_common.errors import FileModeUnsafe
 from lnh_common.messages.admin import PolicyView
 from lnh_common.messages.base import Behind, Skipped
@@ -257,7 +259,7 @@ def test_percentiles_are_of_the_nearest_rank() -> None:
 
 
 def test_the_command_line_starts_without_loading_the_sdk() -> None:
-    code = "import sys; from lnh.cli.main import tree; tree(); print(*(m for m in ('zmq', 'cryptography', 'rich') if m in sys.modules))"
+    code = "import sys; from lnh_cli.main import tree; tree(); print(*(m for m in ('zmq', 'cryptography', 'rich') if m in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert loaded.stdout.split() == []
 
@@ -314,7 +316,7 @@ def test_the_line_of_a_service_has_words_and_times_and_no_ids() -> None:
 
 
 def test_a_policys_mechanisms_are_given_and_shown_by_name() -> None:
-    from lnh.cli.cluster import named, parse_changes
+    from lnh_cli.nouns.cluster import named, parse_changes
     from lnh_common.pkcs11.mechanisms import Mechanism
 
     given = parse_changes(

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from lnh.cli import main, terminal, words
-from lnh.cli.main import tree
+from lnh_cli import main
+from lnh_cli.main import tree
+from lnh_cli.support import terminal, words
 
 app = tree()
 TOP = typer.main.get_group(app)

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lnh.configuration import Configuration, Registration, default_directory
-from lnh.ways import Way
+from lnh.net.failover import Way
 from lnh_common.bus import curve
 from lnh_common.errors import ConfigurationInvalid, FileModeUnsafe, LimitReached, NameTaken, NameUnknown
 

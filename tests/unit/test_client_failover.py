@@ -10,11 +10,11 @@ from contextlib import ExitStack
 
 import pytest
 
-import lnh.connection
-import lnh.requests
-from lnh import ways
-from lnh.connection import Channel, Connection
-from lnh.ways import Way
+import lnh.net.connection
+import lnh.net.requests
+from lnh.net import failover
+from lnh.net.connection import Channel, Connection
+from lnh.net.failover import Way
 from lnh_common.errors import (
     AnswerUnproven,
     ChannelInvalid,
@@ -36,9 +36,9 @@ from models.loopback import KEYS, WITHIN, Answer, Member, connected
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A member that is alive is not taken for dead where this machine stands still for a moment."""
-    monkeypatch.setattr(ways, "CONNECT_WITHIN", WITHIN / 2)
-    monkeypatch.setattr(ways, "PROVE_WITHIN", WITHIN / 2)
-    monkeypatch.setattr(lnh.connection, "_LEARN_WITHIN", WITHIN)
+    monkeypatch.setattr(failover, "CONNECT_WITHIN", WITHIN / 2)
+    monkeypatch.setattr(failover, "PROVE_WITHIN", WITHIN / 2)
+    monkeypatch.setattr(lnh.net.connection, "_LEARN_WITHIN", WITHIN)
 
 
 def step_until(one: Channel, condition: Callable[[], object]) -> None:
@@ -91,7 +91,7 @@ def test_a_member_that_is_silent_is_left_and_its_late_answer_counts_if_it_is_the
     with connection.channel() as one:
         request = one.submit(SHOW, {"handle": b"h" * 16}, WITHIN, token=b"token", seal=KEYS)
         with monkeypatch.context() as meanwhile:
-            meanwhile.setattr(ways, "PROVE_WITHIN", 0.3)
+            meanwhile.setattr(failover, "PROVE_WITHIN", 0.3)
             step_until(one, lambda: b.asked)
         assert not request.done
         a.deaf = False
@@ -104,8 +104,8 @@ def test_a_member_that_is_silent_is_left_and_its_late_answer_counts_if_it_is_the
 
 
 def test_a_slow_operation_is_asked_once(running: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lnh.requests, "SILENCE", (WITHIN, WITHIN))
-    monkeypatch.setattr(ways, "DOUBT_AFTER", 0.02)
+    monkeypatch.setattr(lnh.net.requests, "SILENCE", (WITHIN, WITHIN))
+    monkeypatch.setattr(failover, "DOUBT_AFTER", 0.02)
     a = running.enter_context(Member(serve=by("a"), kept=True))
     b = running.enter_context(Member(serve=by("b")))
     connection = running.enter_context(connected(a, b))

@@ -10,8 +10,8 @@ import pytest
 import typer
 from msgspec.structs import replace
 
-from lnh.cli.main import tree
-from lnh.diagnosis import CHECKS, Check, Finding, Scene, Severity, diagnose
+from lnh_cli.diagnosis import CHECKS, Check, Finding, Scene, Severity, diagnose
+from lnh_cli.main import tree
 from lnh_common.messages.member import ServiceState, Status
 from lnh_common.messages.membership import ServiceHealth
 from lnh_common.messages.overview import (

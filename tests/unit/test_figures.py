@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from lnh.cli import top
+from lnh_cli.nouns import top
 from lnh_common.errors import Unreachable
 from lnh_common.messages import backup, balancer, console, store
 from lnh_common.messages.membership import MemberState, ServiceHealth, View

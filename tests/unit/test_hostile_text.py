@@ -23,11 +23,11 @@ from typer.testing import CliRunner
 
 import lnh
 from lnh import console, registration, sessions
-from lnh.cli import client, top
-from lnh.cli.main import tree
-from lnh.cli.progress import progress
-from lnh.connection import Connection
+from lnh.net.connection import Connection
 from lnh.registration import Greeting
+from lnh_cli.main import tree
+from lnh_cli.nouns import client, top
+from lnh_cli.support.progress import progress
 from lnh_common.bus.blocking import Caller
 from lnh_common.bus.curve import KeyPair
 from lnh_common.errors import LnhError, NameUnknown
@@ -215,7 +215,7 @@ def run(place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         with monkeypatch.context() as patch:
             patch.setattr(typer.testing._NamedTextIOWrapper, "isatty", lambda _: tty)
             patch.setattr("time.sleep", lambda _: None)
-            patch.setattr("lnh.cli.cluster._WIPED_WITHIN", 0.0)
+            patch.setattr("lnh_cli.nouns.cluster._WIPED_WITHIN", 0.0)
             patch.setattr(top, "look_again", lambda *given: itertools.islice(LOOKS(*given), 2))
             given = environment if asked else {**environment, **files}
             done = runner.invoke(APP, list(words), env=given, input="y\n" if asked else None)

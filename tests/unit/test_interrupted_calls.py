@@ -20,7 +20,7 @@ import zmq
 import lnh
 import lnh_common
 from lnh.cluster import Cluster
-from lnh.connection import CHANNELS, Connection
+from lnh.net.connection import CHANNELS, Connection
 from lnh.sessions import Session
 from lnh_common import limits
 from lnh_common.bus.blocking import Caller

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from lnh.keyrings import keyring_labelled, keyring_listing
-from lnh.listings import Listing
-from lnh.objects import ObjectSession
+from lnh.objects.listings import Listing
+from lnh.objects.session import ObjectSession
 from lnh_common.errors import KeyringUnknown, LimitReached, MemberBehind, ObjectUnknown
 from lnh_common.messages.admin import Keyrings, KeyringView, ListKeyrings
 from lnh_common.messages.base import Behind, Message, Operation, Skipped

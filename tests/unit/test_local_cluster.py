@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lnh.cli import local, terminal
-from lnh.cli.main import tree
+from lnh_cli.demo import local
+from lnh_cli.main import tree
+from lnh_cli.support import terminal
 from processes import wait_until
 
 runner = CliRunner()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lnh.cli import local, processes
-from lnh.cli.local import StepFailed
+from lnh_cli.demo import local, processes
+from lnh_cli.demo.local import StepFailed
 from processes import is_alive, wait_until
 
 # A supervisor with a service in a group of its own, which has a worker: each with a thread, and none ends when asked to.

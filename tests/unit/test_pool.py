@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lnh.pool import Pool
+from lnh.net.pool import Pool
 from lnh_common.bus.process import OwnProcess
 from lnh_common.errors import Busy, ConnectionClosed
 

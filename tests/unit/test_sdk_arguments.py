@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lnh
-from lnh import admin, arguments, backups, console, forms, keys, objects, partitions, registration, streams
+from lnh import admin, arguments, backups, console, partitions, registration
+from lnh.objects import encoding, keys, session, streams
 from lnh_common import limits
 from lnh_common.errors import ArgumentInvalid, AttributeInvalid, DataLength, LnhError, MechanismParameterInvalid
 from lnh_common.messages.base import Operation
@@ -26,7 +27,7 @@ A = Attribute
 
 CLASSES: tuple[type, ...] = (
     lnh.Cluster, lnh.Keyring, lnh.KeyringSession, lnh.Session, lnh.StoredObject, lnh.Key, lnh.PrivateKey, lnh.PublicKey,
-    lnh.SecretKey, admin.Administration, backups.Backups, console.Console, objects.ObjectSession,
+    lnh.SecretKey, admin.Administration, backups.Backups, console.Console, session.ObjectSession,
     partitions.PartitionSession,
 )  # fmt: skip
 FUNCTIONS: tuple[Callable[..., Any], ...] = (
@@ -69,7 +70,7 @@ def test_the_surface_is_all_there_is() -> None:
     assert len(SURFACE) > 150
 
 
-class Nobody(objects.ObjectSession):
+class Nobody(session.ObjectSession):
     """A session in which nothing may be sent."""
 
     def call(
@@ -143,11 +144,11 @@ def test_what_cannot_be_right_is_refused_before_anything_is_sent(wrong: str) -> 
 
 
 def test_bytes_like_values_are_taken_wherever_bytes_are() -> None:
-    fields = forms.use_fields(bytes(16), Mechanism.EDDSA, memoryview(b"data"), None)
+    fields = encoding.use_fields(bytes(16), Mechanism.EDDSA, memoryview(b"data"), None)
     assert fields["data"] == b"data"
     for data in (bytearray(b"x"), memoryview(b"x")):
-        assert forms.encrypt_fields(bytes(16), Mechanism.AES_GCM, data, None)["data"] == b"x"
-        assert list(forms.batches([data], 64)) == [[b"x"]]
+        assert encoding.encrypt_fields(bytes(16), Mechanism.AES_GCM, data, None)["data"] == b"x"
+        assert list(encoding.batches([data], 64)) == [[b"x"]]
 
 
 # --- streams
@@ -197,13 +198,13 @@ def test_a_stream_is_read_and_written_to_its_end(data: bytes, sizes: list[int], 
 @pytest.mark.parametrize("size", [1, 1000, limits.REQUEST_BYTES, limits.REQUEST_BYTES + 1, 3 * limits.REQUEST_BYTES])
 def test_what_is_signed_of_a_stream_is_all_of_it(size: int) -> None:
     data = os.urandom(size)
-    whole = forms.use_fields(bytes(16), Mechanism.ECDSA_SHA256, data, None)
-    assert forms.use_fields(bytes(16), Mechanism.ECDSA_SHA256, Dribbling(data, [997, 70_001]), None) == whole  # type: ignore[arg-type]
+    whole = encoding.use_fields(bytes(16), Mechanism.ECDSA_SHA256, data, None)
+    assert encoding.use_fields(bytes(16), Mechanism.ECDSA_SHA256, Dribbling(data, [997, 70_001]), None) == whole  # type: ignore[arg-type]
 
 
 def test_a_digest_that_is_longer_than_a_message_is_none() -> None:
     with pytest.raises(DataLength):
-        forms.use_fields(
+        encoding.use_fields(
             bytes(16), Mechanism.ECDSA_SHA256, bytes(limits.REQUEST_BYTES + 1), lnh.HashedParameters(prehashed=True)
         )
 
@@ -213,7 +214,7 @@ def test_a_digest_that_is_longer_than_a_message_is_none() -> None:
 
 @given(st.lists(st.integers(0, 3000), min_size=1, max_size=1500), st.integers(1, 8192))
 def test_a_batch_and_its_answer_both_fit_a_message(sizes: list[int], answer: int) -> None:
-    found = list(forms.batches((bytes(size) for size in sizes), answer))
+    found = list(encoding.batches((bytes(size) for size in sizes), answer))
     assert [len(each) for batch in found for each in batch] == sizes
     for batch in found:
         assert sum(len(each) + 5 for each in batch) <= limits.REQUEST_BYTES + 5
@@ -242,7 +243,7 @@ def test_a_message_takes_what_comes_of_the_most_that_is_encrypted() -> None:
 def test_every_encoding_of_a_value_is_one_value(attribute: Attribute, encodings: list[bytes]) -> None:
     parsed = [parse_template({attribute.value: each}) for each in encodings]
     assert parsed == [{attribute: encodings[0]}] * len(encodings)
-    assert [forms.template({attribute: each}, {}) for each in encodings] == [
+    assert [encoding.template({attribute: each}, {}) for each in encodings] == [
         {attribute.value: encodings[0]} for _ in encodings
     ]
 
@@ -253,16 +254,16 @@ def test_an_exponent_of_zeros_is_no_value() -> None:
 
 
 def test_parameters_are_those_of_the_mechanism_or_refused_by_name() -> None:
-    assert forms.packed(Mechanism.SHA256_RSA_PKCS_PSS, lnh.HashedParameters(prehashed=True))
-    assert forms.packed(Mechanism.AES_GCM, lnh.AeadParameters(aad=b"about"))
+    assert encoding.packed(Mechanism.SHA256_RSA_PKCS_PSS, lnh.HashedParameters(prehashed=True))
+    assert encoding.packed(Mechanism.AES_GCM, lnh.AeadParameters(aad=b"about"))
     for mechanism in Mechanism:
         kind = MECHANISM_RULES[mechanism].parameters
         for given_parameters in (lnh.PssParameters(), lnh.GcmParameters(), lnh.IvParameters(), lnh.OaepParameters()):
             if issubclass(kind, type(given_parameters)):
-                assert forms.packed(mechanism, given_parameters) == b""
+                assert encoding.packed(mechanism, given_parameters) == b""
             else:
                 with pytest.raises(MechanismParameterInvalid, match=type(given_parameters).__name__):
-                    forms.packed(mechanism, given_parameters)
+                    encoding.packed(mechanism, given_parameters)
 
 
 def test_the_surface_has_no_check_that_its_own_annotations_do_not_say() -> None:

@@ -13,7 +13,7 @@ import pytest
 def run(line: str, place: Path, **environment: str) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of a line of bash in which `lnh` is ours."""
     done = subprocess.run(
-        ["bash", "-c", f'lnh() {{ "{sys.executable}" -m lnh.cli.main "$@"; }}; {line}'],
+        ["bash", "-c", f'lnh() {{ "{sys.executable}" -m lnh_cli.main "$@"; }}; {line}'],
         capture_output=True,
         timeout=60,
         check=False,

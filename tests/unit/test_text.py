@@ -18,9 +18,9 @@ import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
-import lnh
-from lnh.cli import terminal
-from lnh.cli.command import Output
+import lnh_cli
+from lnh_cli.support import terminal
+from lnh_cli.support.command import Output
 from lnh_common import text
 from lnh_common.errors import MalformedMessage
 from lnh_common.messages import admin, console, session
@@ -30,7 +30,7 @@ from lnh_services.membership import metrics
 
 HOSTILE = "a\nforged  row\r\t\x1b]0;owned\x07\x9b31m\x1b[2J\x7f\u202eevil\u2066\u200b\ufeff\ud800\u2028\U000e0041z"
 DANGEROUS = frozenset("\x1b\x07\x9b\r\x7f\u202e\u2066\u200b\ufeff\ud800\u2028\U000e0041")
-CLI = Path(lnh.__file__).parent / "cli"
+CLI = Path(lnh_cli.__file__).parent
 
 
 def is_harmless(shown: str) -> bool:
@@ -86,7 +86,7 @@ def test_a_name_with_what_is_no_text_is_refused_where_it_enters(
 def test_no_part_of_the_command_line_writes_past_the_one_that_escapes() -> None:
     """Every command's output goes through `terminal`; `local`, `demo` and `children` show what commands said."""
     own = {"terminal.py", "local.py", "demo.py", "children.py"}
-    for path in CLI.glob("*.py"):
+    for path in CLI.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or path.name in own:
                 continue
@@ -94,7 +94,7 @@ def test_no_part_of_the_command_line_writes_past_the_one_that_escapes() -> None:
             assert called not in {
                 "print", "typer.echo", "typer.secho", "typer.prompt", "typer.confirm", "click.echo",
                 "sys.stdout.write", "sys.stderr.write",
-            }, f"{path.name}:{node.lineno} writes with {called}: use lnh.cli.terminal"  # fmt: skip
+            }, f"{path.name}:{node.lineno} writes with {called}: use lnh_cli.support.terminal"  # fmt: skip
             if called in {"Text", "rich.text.Text"}:
                 assert "shown" in ast.unparse(node), f"{path.name}:{node.lineno} shows text that is not escaped"
 

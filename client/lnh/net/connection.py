@@ -1,0 +1,671 @@
+"""A client's connection to its cluster: sockets, and who uses which when.
+
+A `Channel` is one DEALER socket and the requests on it. One thread uses it at a time and does its own
+waiting, so a call costs no hand-over to an I/O thread. A `Connection` lends its channels, newest first,
+to any number of threads (`pool.py`, which says what becomes of one whose user is interrupted). What was decided about
+retries and deadlines is in `requests.py`, and about the members they go to in `failover.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+import zmq
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typing_extensions import Self
+
+from lnh.net.failover import State, Told, Verdict, Way, Ways
+from lnh.net.link import RECEIVE_SECONDS, Line, is_welcome
+from lnh.net.mutex import Mutex
+from lnh.net.pool import Pool
+from lnh.net.requests import Credentials, Request, Requests
+from lnh_common import limits
+from lnh_common.bus import curve
+from lnh_common.bus.process import OwnProcess
+from lnh_common.errors import (
+    AnswerUnproven,
+    ChannelInvalid,
+    ClientRevoked,
+    ClientUnknown,
+    ClusterIdentityChanged,
+    LnhError,
+    MalformedMessage,
+    Unreachable,
+)
+from lnh_common.messages import session as messages
+from lnh_common.messages.base import Behind, Empty, Message, Operation, Skipped
+from lnh_common.messages.session import HELLO, LOGIN, WAYS, Login, Welcome
+from lnh_common.wire import bundles, codec
+from lnh_common.wire.bundles import Bundle, Entry
+from lnh_common.wire.channel import SECRET_BYTES, SessionKeys, Statement, fingerprint
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+CHANNELS: Final = 64  # of one connection: so many threads can wait for answers at once
+_QUIET: Final = 0.05  # seconds without a request after which it is looked at whether the member is still there
+_LEARN: Final = 30.0  # seconds between two questions who the members are, while the registered one answers, and ...
+_LEARN_AWAY: Final = 3.0  # ... while another is in use
+_LEARN_WITHIN: Final = 0.5
+_SEEK: Final = 0.2  # seconds between two looks whether to go back to the registered member
+_TRIAL: Final = 2.0  # seconds that the registered member has to answer when it is tried
+_STATEMENT_FRESH: Final = 30.0  # seconds; a credential is sealed to a key that was current just now
+
+_NOT_A_CLIENT: Final = frozenset({ClientRevoked.code, ClientUnknown.code})
+
+_monotonic = time.monotonic
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where a member's client port is, and the CURVE keys for it.
+
+    Args:
+        address: host:port.
+        server_key: the member's Z85 public key.
+        keys: ours.
+    """
+
+    address: str
+    server_key: bytes
+    keys: curve.KeyPair
+
+
+class Routes:
+    """The ways of a connection, for its channels in any thread; and the keys that a socket needs.
+
+    `turn` and `is_away` may be read without the lock: the first says that another way is in use by now, the second
+    that it is not the registered member.
+    """
+
+    def __init__(
+        self,
+        ways: Ways,
+        keys: curve.KeyPair,
+        owner: OwnProcess,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        self.keys: Final = keys
+        self.context: Final = context
+        self._owner: Final = owner
+        self.turn = 0
+        self.is_away = False
+        self._ways: Final = ways
+        self._mutex: Final = Mutex()
+
+    @contextmanager
+    def locked(self) -> Iterator[Ways]:
+        """The ways, for one thread at a time, and for no longer than it takes to ask them something."""
+        self._owner.check()
+        with self._mutex.hold():
+            try:
+                yield self._ways
+            finally:
+                self.turn, self.is_away = self._ways.turn, self._ways.is_away
+
+
+class Channel:
+    """The requests of one user of a connection, and its socket to the way in use. One thread at a time.
+
+    When another way comes into use, what was under way goes there as it is; an answer that still comes from the way
+    before counts, if it is the first. A request under way on a way that is merely left, not lost, stays where it is.
+    """
+
+    def __init__(self, routes: Routes) -> None:
+        self.requests: Final = Requests(way=self._told_of_way, members=self._told_of_members)
+        self._routes: Final = routes
+        self._in_a_call = False  # an exception that is not the product's leaves it so
+        self._before: Line | None = None  # the line to the way before, while answers may come from it ...
+        self._before_newest = 0  # ... to requests up to this
+        self._before_address = ""
+        self._heard_at = ""  # the address of the way that is listened to now
+        self._trial: Line | None = None  # a line to the registered member, while it is tried
+        self._trial_ends = self._seek_at = 0.0
+        self._aside = False  # whether there is either
+        self._unsent = False
+        self._submitted = 0.0
+        self._receive_ms = 0
+        self._open(_monotonic())
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether no call is under way, nor was one left in its midst."""
+        return not self._in_a_call and not len(self.requests)
+
+    def submit(
+        self,
+        operation: Operation[Any, Any],
+        fields: dict[str, Any] | Message,
+        timeout: float,
+        *,
+        route: bytes = b"",
+        token: bytes = b"",
+        seal: SessionKeys | Credentials | None = None,
+        current: bool = False,
+    ) -> Request:
+        """A request, which the next `step` sends, with whatever else is due by then."""
+        now = _monotonic()
+        self._in_a_call = True
+        try:
+            request = self.requests.submit(
+                now, time.time(), operation, fields, timeout, route=route, token=token, seal=seal, current=current
+            )
+        except LnhError:
+            self._in_a_call = False  # it was refused, and nothing of it kept
+            raise
+        if now - self._submitted > _QUIET:
+            if len(self.requests) == 1:
+                self._vigil.asked(now)
+            self._watch()
+        self._submitted = now
+        self._in_a_call = False
+        return request
+
+    def wait(self, request: Request) -> dict[str, Any]:
+        """The answer's fields; raises what the request ended with."""
+        while not request.done:
+            self.step(RECEIVE_SECONDS)
+        return request.result()
+
+    def abandon(self, requests: Iterable[Request]) -> None:
+        """Forget requests for which nobody waits any more."""
+        if not self._in_a_call:  # else the channel is given up whole
+            for request in requests:
+                self.requests.abandon(request)
+
+    def step(self, timeout: float) -> list[Request]:
+        """Send what is due, wait up to `timeout` seconds for a message, take in all there are; what ended."""
+        self._in_a_call = True
+        ended = self._step(timeout)
+        self._in_a_call = False
+        return ended
+
+    def _step(self, timeout: float) -> list[Request]:
+        requests = self.requests
+        now = _monotonic()
+        if self._turn != self._routes.turn:
+            self._follow(now)
+        ended: list[Request] = []
+        if now >= requests.earliest:
+            ended, due = requests.turn(now)
+            self._unsent = not self._send(now, due)
+            if ended:
+                return ended
+        if self._routes.is_away:
+            self._seek(now)
+        wait = min(timeout, requests.earliest - now)
+        if self._unsent:
+            # Until the member is there and takes more, what is due stays due.
+            if not self._poll(max(int(min(timeout, RECEIVE_SECONDS) * 1000), 1)):
+                self._watch()
+                return ended
+            wait = 0.001
+        milliseconds = max(int(min(wait, RECEIVE_SECONDS) * 1000), 1)
+        if milliseconds != self._receive_ms:
+            self._socket.rcvtimeo = self._receive_ms = milliseconds
+        flags = zmq.NOBLOCK if timeout <= 0 else 0
+        answers: list[Entry] = []
+        late = 0
+        if self._aside:
+            answers = self._receive_aside(milliseconds if timeout > 0 else 0)
+            late = len(answers)
+            flags = zmq.NOBLOCK
+        # All there are, then all are opened: either is quicker while the processor's caches are its own.
+        try:
+            while len(answers) < requests.messages:
+                answers += self._receive(flags)
+                flags = zmq.NOBLOCK
+        except zmq.Again:
+            if not answers:
+                if timeout > 0:
+                    self._watch()
+                return ended
+        now = _monotonic()
+        if late:
+            self._heard_at = self._before_address
+            for answer in answers[:late]:
+                ended += requests.receive(now, [answer.header, answer.token, answer.body])
+            del answers[:late]
+            self._heard_at = self._line.way.address
+            requests.behind.clear()  # it was not said by the way in use
+            requests.refused = None
+        if answers:
+            vigil = self._vigil
+            vigil.heard, vigil.probed = now, 0.0
+        for answer in answers:
+            ended += requests.receive(now, [answer.header, answer.token, answer.body])
+        if requests.refused is not None:
+            self._refused(now)
+        if requests.behind:
+            ended += self._fell_behind(now)
+        return ended
+
+    # --- the way
+
+    def _told_of_way(self) -> str:
+        """The way in use and its connection, as an error tells them."""
+        return f"{self._line.way.address}, {self._line.standing()}"
+
+    def _told_of_members(self) -> list[str]:
+        """The addresses of the members that are known, the one first that is listened to."""
+        with self._routes.locked() as ways:
+            known = [way.address for way in ways.members]
+        return [self._heard_at, *(each for each in known if each != self._heard_at)]
+
+    def _open(self, now: float) -> None:
+        """A line to the way in use."""
+        with self._routes.locked() as ways:
+            way, self._turn = ways.current, ways.turn
+        self._line = Line(way, self._routes.keys, self._routes.context, now, self._changed)
+        self._heard_at = way.address
+        self._dealer, self._socket, self._vigil = self._line.dealer, self._line.socket, self._line.vigil
+        self._receive_ms = int(RECEIVE_SECONDS * 1000)
+
+    def _watch(self) -> None:
+        """See whether the way is gone: looked at only when nothing comes, so that it costs nothing when all is well."""
+        problem = self._line.watch()
+        if problem:
+            self.requests.unreachable(Unreachable(f"{self._line.way.address}: {problem}"))
+        now = _monotonic()
+        waiting = len(self.requests) > 0
+        with self._routes.locked() as ways:
+            patience, is_only = ways.patience(now), ways.is_only
+        if is_only or not waiting:
+            return
+        verdict = self._vigil.judge(now, patience, waiting=waiting)
+        if verdict is Verdict.DOUBTED:
+            self._line.probe(now)
+        elif verdict is Verdict.GONE:
+            self._leave(now, problem or "it does not answer")
+
+    def _leave(self, now: float, why: str) -> None:
+        """The way is no good: to the next one, if there is one."""
+        way = self._line.way
+        with self._routes.locked() as ways:
+            if ways.turn == self._turn:
+                ways.lost(now, way)
+        self.requests.unreachable(Unreachable(f"{way.address}: {why}"))
+        self._vigil.waits(now)
+        self._follow(now)
+
+    def _refused(self, now: float) -> None:
+        """The member answered that it can serve nobody."""
+        why, self.requests.refused = self.requests.refused, None
+        with self._routes.locked() as ways:
+            is_only = ways.is_only
+        if not is_only:
+            self._leave(now, str(why))
+
+    def _fell_behind(self, now: float) -> list[Request]:
+        """The member answered that it is not in step: another is asked, if there is one; the requests this ends."""
+        with self._routes.locked() as ways:
+            is_only = ways.is_only
+            if not is_only and ways.turn == self._turn:
+                ways.behind(now, self._line.way)
+        if is_only:
+            return self.requests.accept_behind()
+        self.requests.behind.clear()
+        self._follow(now)
+        return []
+
+    def _follow(self, now: float) -> None:
+        """Go over to the way in use, if this is another by now."""
+        with self._routes.locked() as ways:
+            self._turn = ways.turn
+            same, lost = ways.current.key == self._line.way.key, ways.is_lost(self._line.way)
+        if same:
+            return
+        if self._before is not None:
+            self._before.close()
+            lost = True  # what waited for it goes along
+        self._before, before = None, self._line
+        self._open(now)
+        if before.dealer.connected and len(self.requests):
+            self._before, self._before_newest = before, self.requests.newest
+            self._before_address = before.way.address
+        else:
+            before.close()
+        if lost or self._before is None:
+            self.requests.move(now)
+        self._end_trial()
+
+    def _seek(self, now: float) -> None:
+        """Begin to go back to the registered member, when it is time."""
+        if now < self._seek_at:
+            return
+        self._seek_at = now + _SEEK
+        with self._routes.locked() as ways:
+            way = ways.seek(now)
+        if way is not None:
+            self._end_trial()
+            self._trial = Line(way, self._routes.keys, self._routes.context, now, _greet)
+            self._trial_ends = now + _TRIAL
+            self._aside = True
+
+    def _end_trial(self) -> None:
+        if self._trial is not None:
+            self._trial.close()
+        self._trial = None
+        self._aside = self._before is not None
+
+    def _end_before(self) -> None:
+        if self._before is not None:
+            self._before.close()
+        self._before = None
+        self._aside = self._trial is not None
+
+    def _changed(self, line: Line, up: bool) -> None:
+        now = _monotonic()
+        if up:
+            line.vigil.up(now)
+        else:
+            line.vigil.down(now)
+            self.requests.resend(now)
+
+    # --- the sockets
+
+    def _receive_aside(self, milliseconds: int) -> list[Entry]:
+        """Wait for any of the sockets; what came from the way before. See to what is tried."""
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        for line in (self._before, self._trial):
+            if line is not None:
+                poller.register(line.socket, zmq.POLLIN)
+                poller.register(line.dealer.monitor, zmq.POLLIN)
+        poller.poll(milliseconds)
+        answers: list[Entry] = []
+        if self._before is not None:
+            answers = self._before.receive()
+            self._before.watch()
+            if not self._before.dealer.connected or not self.requests.has_any_up_to(self._before_newest):
+                self._end_before()
+        if self._trial is not None:
+            self._try(self._trial, _monotonic())
+        return answers
+
+    def _try(self, trial: Line, now: float) -> None:
+        """See whether the registered member answers; then all channels go back to it."""
+        problem = trial.watch()
+        if trial.dealer.connected and any(is_welcome(answer) for answer in trial.receive()):
+            with self._routes.locked() as ways:
+                ways.found(now, trial.way)
+            self._end_trial()
+        elif problem or now >= self._trial_ends:
+            self._end_trial()
+
+    def _poll(self, milliseconds: int) -> bool:
+        """Wait until something can be received, or sent, or happens to the connection; whether the first."""
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN | zmq.POLLOUT if self._dealer.connected else zmq.POLLIN)
+        poller.register(self._dealer.monitor, zmq.POLLIN)
+        if self._before is not None:
+            poller.register(self._before.socket, zmq.POLLIN)
+        ready = dict(poller.poll(milliseconds))
+        return any(ready.get(line.socket, 0) & zmq.POLLIN for line in (self._line, self._before) if line is not None)
+
+    def _receive(self, flags: int) -> list[Entry]:
+        try:
+            return bundles.unpack(self._socket.recv_multipart(flags))
+        except MalformedMessage:
+            return []  # whatever says this is no member; what it should have answered is asked again
+
+    def _send(self, now: float, due: list[Request]) -> bool:
+        """Hand over what is due, in bundles; whether all of it was taken."""
+        bundle, within = Bundle(), []
+        for request in due:
+            within.append(request)
+            if not bundle.add(request.tag, *request.frames) and request is not due[-1]:
+                continue
+            if not self._dealer.send([bundle.take()]):
+                self.requests.unsent(now)
+                return False
+            for each in within:
+                self.requests.sent(now, each)
+            within.clear()
+        return True
+
+    def close(self) -> None:
+        """Close the sockets; more than once is fine."""
+        self._in_a_call = True
+        for line in (self._line, self._before, self._trial):
+            if line is not None:
+                line.close()
+
+
+class Connection:
+    """One client's connection to a cluster; any thread may use it, at the same time as others.
+
+    Args:
+        link: the registered member, its first point of contact.
+        identity: the pinned cluster identity, 32 bytes.
+        cluster: the 16-byte cluster id.
+        client, client_key: the registered client's id and Ed25519 key; neither for a guest.
+        epoch: the highest channel epoch seen so far.
+        on_epoch: is told when a higher one is seen.
+        alternates: other members, for when the registered one does not answer.
+        failover: whether others are used, those learned later too.
+        on_ways: is told the alternates when they are others than before.
+
+    Attributes:
+        current: whether every listing is demanded from a member that is in step.
+        on_behind: is told of each listing that is not current how far the member may be behind.
+        on_skipped: is told what each listing left out, since it does not open at the member.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        identity: bytes,
+        cluster: bytes,
+        *,
+        client: bytes = b"",
+        client_key: Ed25519PrivateKey | None = None,
+        epoch: int = 0,
+        on_epoch: Callable[[int], None] | None = None,
+        alternates: Sequence[Way] = (),
+        failover: bool = True,
+        on_ways: Callable[[tuple[Way, ...]], None] | None = None,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        self.link: Final = link
+        self.identity: Final = identity
+        self.cluster: Final = cluster
+        self.client: Final = client
+        self.product = ""
+        self.current = False
+        self.on_behind: Callable[[Behind], None] | None = None
+        self.on_skipped: Callable[[tuple[Skipped, ...]], None] | None = None
+        self.failover: Final = failover
+        self._client_key: Final = client_key
+        first = Way(link.address, curve.to_raw(link.server_key))
+        ways = Ways(first, alternates if failover else (), client)
+        self.owner: Final = OwnProcess("this connection")
+        self._routes: Final = Routes(ways, link.keys, self.owner, context)
+        self._pool: Final = Pool(lambda: Channel(self._routes), CHANNELS, self.owner)
+        self._on_ways: Final = on_ways
+        self._learned_at = float("-inf") if failover and client else float("inf")
+        self._epoch = epoch
+        self._on_epoch: Final = on_epoch
+        self._statement: Statement | None = None
+        self._statement_until = 0.0
+        self._statement_mutex: Final = Mutex()
+
+    def __repr__(self) -> str:
+        return f"Connection({self.link.address}, cluster={self.cluster.hex()})"
+
+    def call(
+        self,
+        operation: Operation[Any, Any],
+        fields: dict[str, Any] | Message,
+        timeout: float = limits.DEADLINE,
+        *,
+        route: bytes = b"",
+        token: bytes = b"",
+        seal: SessionKeys | Credentials | None = None,
+        current: bool = False,
+    ) -> dict[str, Any]:
+        """One operation, there and back, within `timeout` seconds.
+
+        Args:
+            current: of a listing: from a member that is in step, or MemberBehind.
+
+        Raises what the HSM answered; MemberBehind when no member that is in step could be asked; Unreachable, Busy or
+        DeadlineExceeded when nothing was done; OutcomeUnknown for a write that may have been;
+        ConnectionClosed, in another process too than made it.
+        """
+        loan = self._pool.borrow(timeout)
+        try:
+            channel = loan.channel
+            current = current or self.current
+            answer = channel.wait(
+                channel.submit(operation, fields, timeout, route=route, token=token, seal=seal, current=current)
+            )
+        except AnswerUnproven as error:
+            heard = error
+        else:
+            if self.on_behind is not None and answer.get("behind") is not None:
+                self.on_behind(codec.convert(answer["behind"], Behind))
+            if self.on_skipped is not None and answer.get("skipped"):
+                self.on_skipped(tuple(codec.convert(each, Skipped) for each in answer["skipped"]))
+            return answer
+        finally:
+            self._pool.give_back(loan)
+        if operation is not LOGIN and self.client and heard.detail.get("heard") in _NOT_A_CLIENT:
+            # The balancer says so, or whoever is there in its place. The HSM answers a login under its seal.
+            self.call_with_credential(LOGIN, Login(), timeout)
+        raise heard
+
+    @contextmanager
+    def channel(self, timeout: float = limits.DEADLINE) -> Iterator[Channel]:
+        """A channel of one's own, to keep many requests in flight from one thread."""
+        loan = self._pool.borrow(timeout)
+        try:
+            yield loan.channel
+        finally:
+            self._pool.give_back(loan)
+
+    def statement(self, timeout: float = limits.DEADLINE) -> Statement:
+        """The channel key to seal credentials to, as the pinned identity signed it just now.
+
+        A member that serves nobody, or offers an older key than one seen before, is left for another if there is one.
+
+        Raises ClusterIdentityChanged, or ChannelInvalid when it is not signed or older than one seen before;
+        NotActivated, NoCluster or MemberExpelled when every member serves nobody.
+        """
+        end = _monotonic() + timeout
+        self.owner.check()
+        with self._statement_mutex.hold():
+            if self._statement is not None and _monotonic() < self._statement_until:
+                return self._statement
+            while True:
+                turn = self._routes.turn
+                try:
+                    welcome = codec.convert(self.call(HELLO, Empty(), max(end - _monotonic(), 0.001)), Welcome)
+                    statement = check_welcome(welcome, self.identity, self.cluster, self._epoch)
+                    break
+                except ChannelInvalid:
+                    if self._routes.turn == turn and not self._leave(turn):
+                        raise
+            if statement.epoch > self._epoch:
+                self._epoch = statement.epoch
+                if self._on_epoch is not None:
+                    self._on_epoch(statement.epoch)
+            self._statement, self._statement_until = statement, _monotonic() + _STATEMENT_FRESH
+            self.product = welcome.product
+            return statement
+
+    def call_with_credential(
+        self, operation: Operation[Q, R], message: Q, timeout: float = limits.DEADLINE, *, route: bytes = b""
+    ) -> tuple[R, bytes]:
+        """One operation that uses a credential: its reply, and the secret S that it established.
+
+        Raises as `call` does.
+        """
+        secret = os.urandom(SECRET_BYTES)
+        seal = Credentials(self.statement(timeout), secret, self.client, self._client_key)
+        fields = self.call(operation, message, timeout, route=route, seal=seal)
+        return codec.convert(fields, operation.reply), secret
+
+    @property
+    def alternates(self) -> tuple[Way, ...]:
+        """The other members that are gone to when the registered one does not answer."""
+        with self._routes.locked() as ways:
+            return ways.alternates
+
+    @property
+    def way(self) -> Way:
+        """The member in use."""
+        with self._routes.locked() as ways:
+            return ways.current
+
+    def learn(self, route: bytes, token: bytes, seal: SessionKeys) -> None:
+        """Ask the cluster for its members, if it is time to, under any session of a registered client; never raises."""
+        now = _monotonic()
+        with self._routes.locked() as ways:
+            if now - self._learned_at < (_LEARN_AWAY if ways.is_away else _LEARN):
+                return
+            self._learned_at = now  # so that no other thread does it
+        try:
+            loan = self._pool.borrow(0)
+        except LnhError:
+            return
+        try:
+            request = loan.channel.submit(WAYS, Empty(), _LEARN_WITHIN, route=route, token=token, seal=seal)
+            answer = codec.convert(loan.channel.wait(request), messages.Ways)
+        except LnhError:
+            return  # one that does not know the operation, or none at all: what was known stays
+        finally:
+            self._pool.give_back(loan)
+        told = [Told(Way(each.address, each.key, each.group), State.of(each.state)) for each in answer.ways]
+        with self._routes.locked() as ways:
+            changed = ways.learned(_monotonic(), told)
+            alternates = ways.alternates
+        if changed and self._on_ways is not None:
+            self._on_ways(alternates)
+
+    def _leave(self, turn: int) -> bool:
+        """Have another way used than the one that was used as of `turn`; whether there is one."""
+        with self._routes.locked() as ways:
+            if ways.turn == turn:
+                ways.lost(_monotonic(), ways.current)
+            return ways.turn != turn
+
+    def close(self) -> None:
+        """Close every channel not in use now, and each other one when it is given back."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _greet(line: Line, up: bool) -> None:
+    if up:
+        line.greet()
+
+
+def check_welcome(welcome: Welcome, identity: bytes, cluster: bytes, epoch: int = 0) -> Statement:
+    """The statement of an answer to hello, checked against what was pinned, and the highest channel epoch seen so far.
+
+    Raises ClusterIdentityChanged, or ChannelInvalid for a signature that is not the identity's, or an older epoch.
+    """
+    if welcome.identity != identity:
+        raise ClusterIdentityChanged(
+            f"the cluster's identity is {fingerprint(welcome.identity)}; registered was {fingerprint(identity)}"
+        )
+    statement = Statement.verify(welcome.statement, welcome.signature, identity)
+    if statement.cluster != cluster:
+        raise ClusterIdentityChanged(f"cluster {statement.cluster.hex()} answers; registered was {cluster.hex()}")
+    if statement.epoch < epoch:
+        raise ChannelInvalid(f"channel epoch {statement.epoch}; this client has seen {epoch}")
+    return statement

@@ -1,0 +1,111 @@
+"""One connection to one way: a socket, whether the other side is there, and how it is judged (`failover.Vigil`)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, Final
+
+import zmq
+
+from lnh.net.failover import Vigil, Way
+from lnh_common import limits
+from lnh_common.bus import curve
+from lnh_common.bus.dealer import Dealer
+from lnh_common.errors import LnhError, MalformedMessage
+from lnh_common.messages.base import Empty, Operation
+from lnh_common.messages.session import HELLO, PROBE
+from lnh_common.wire import bundles, codec, frames
+from lnh_common.wire.bundles import Bundle, Entry
+from lnh_common.wire.frames import Kind
+
+Socket = zmq.Socket[bytes]
+
+RECEIVE_SECONDS: Final = 0.1  # a receive blocks so long at most
+_NO_REQUEST: Final = 0  # the id of what is asked for the line's own sake; requests begin at 1
+
+
+class Line:
+    """One connection, which comes and goes, until it is closed. One thread at a time.
+
+    Args:
+        on_change: is told True when the other side is there and False when it is gone, from within `watch`.
+
+    Attributes:
+        dealer, socket: to send and receive by.
+        vigil: what is thought of it.
+    """
+
+    def __init__(
+        self,
+        way: Way,
+        keys: curve.KeyPair,
+        context: zmq.Context[Socket] | None,
+        now: float,
+        on_change: Callable[[Line, bool], None],
+    ) -> None:
+        socket = (context or zmq.Context.instance()).socket(zmq.DEALER)
+        socket.linger = 0
+        socket.sndhwm = socket.rcvhwm = limits.HIGH_WATER_MARK
+        socket.maxmsgsize = 2 * limits.BODY_BYTES
+        socket.reconnect_ivl = 20
+        socket.reconnect_ivl_max = 1000
+        socket.tcp_keepalive = 1
+        socket.rcvtimeo = int(RECEIVE_SECONDS * 1000)
+        curve.connect(socket, curve.to_z85(way.key), keys)
+        self.way: Final = way
+        self.socket: Final = socket
+        self.vigil: Final = Vigil(now)
+        self.dealer: Final = Dealer(
+            socket, f"tcp://{way.address}", lambda up: on_change(self, up), refusals=True
+        )  # its monitor is looked at in `watch`
+
+    def watch(self) -> str:
+        """Take in what happened to the connection; why it cannot be had, or empty."""
+        dealer = self.dealer
+        dealer.watch()
+        self.vigil.refused = not dealer.connected and (dealer.refused or bool(dealer.problem))
+        return dealer.problem or ("nobody listens there" if dealer.refused else "")
+
+    def standing(self) -> str:
+        """How the connection is, in words."""
+        if self.dealer.connected:
+            return "which is connected"
+        problem = self.dealer.problem or ("nobody listens there" if self.dealer.refused else "no handshake yet")
+        return f"which is not connected ({problem})"
+
+    def probe(self, now: float) -> None:
+        """Ask the balancer for a sign of life."""
+        self.vigil.probed = now
+        self._ask(PROBE)
+
+    def greet(self) -> None:
+        """Ask who is there, which one of the member's hsm workers answers."""
+        self._ask(HELLO)
+
+    def receive(self) -> list[Entry]:
+        """All answers that have come."""
+        found: list[Entry] = []
+        with contextlib.suppress(zmq.Again):
+            while True:
+                with contextlib.suppress(MalformedMessage):
+                    found += bundles.unpack(self.socket.recv_multipart(zmq.NOBLOCK))
+        return found
+
+    def close(self) -> None:
+        self.dealer.close()
+
+    def _ask(self, operation: Operation[Empty, Any]) -> None:
+        header = frames.request(operation.name, _NO_REQUEST, int(limits.DEADLINE * 1000))
+        bundle = Bundle()
+        bundle.add(_NO_REQUEST.to_bytes(bundles.TAG_BYTES, "big"), header.pack(), b"", codec.encode(Empty()))
+        self.dealer.send([bundle.take()])
+
+
+def is_welcome(answer: Entry) -> bool:
+    """Whether this answers `greet`: somebody who serves the cluster is there. Nothing more is believed of it."""
+    try:
+        header = frames.Header.parse(answer.header)
+    except LnhError:
+        return False
+    return header.request_id == _NO_REQUEST and header.operation == HELLO.name and header.kind is Kind.REPLY

@@ -1,0 +1,1 @@
+"""Keys and other objects: made, found and used in a session."""

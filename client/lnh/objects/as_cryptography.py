@@ -1,0 +1,217 @@
+"""Private keys in the cluster as `cryptography` has private keys, to sign certificates and the like.
+
+`x509.CertificateBuilder().sign(private.as_cryptography(), hashes.SHA256())` works as with any other key.
+What would need the key's value raises AttributeSensitive.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NoReturn, Protocol
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from lnh_common.errors import AttributeSensitive, KeyTypeInconsistent
+from lnh_common.messages.base import Message
+from lnh_common.pkcs11.attributes import Attribute, AttributeValue, KeyType
+from lnh_common.pkcs11.mechanisms import Hash, HashedParameters, Mechanism, OaepParameters, PssParameters
+
+_ECDSA: Final = {
+    "sha256": Mechanism.ECDSA_SHA256,
+    "sha384": Mechanism.ECDSA_SHA384,
+    "sha512": Mechanism.ECDSA_SHA512,
+}
+_PKCS1: Final = {
+    "sha256": Mechanism.SHA256_RSA_PKCS,
+    "sha384": Mechanism.SHA384_RSA_PKCS,
+    "sha512": Mechanism.SHA512_RSA_PKCS,
+}
+_PSS: Final = {
+    "sha256": Mechanism.SHA256_RSA_PKCS_PSS,
+    "sha384": Mechanism.SHA384_RSA_PKCS_PSS,
+    "sha512": Mechanism.SHA512_RSA_PKCS_PSS,
+}
+_V15: Final = "EMSA-PKCS1-v1_5"
+_HASHES: Final = {"sha1": Hash.SHA1, "sha256": Hash.SHA256, "sha384": Hash.SHA384, "sha512": Hash.SHA512}
+
+
+class KeyInHsm(Protocol):
+    """What a wrapped key does and tells, as `lnh.objects.keys.PrivateKey` has it."""
+
+    @property
+    def key_type(self) -> KeyType: ...
+
+    def __getitem__(self, attribute: Attribute) -> AttributeValue: ...
+
+    def sign(
+        self, data: bytes, mechanism: Mechanism | None = None, parameters: Message | None = None, *, der: bool = False
+    ) -> bytes: ...
+
+    def decrypt(self, data: bytes, mechanism: Mechanism | None = None, parameters: Message | None = None) -> bytes: ...
+
+
+class _Wrapper:
+    """What every wrapped key has; it stays in the HSM."""
+
+    def __init__(self, key: KeyInHsm, public: Any) -> None:
+        self._key = key
+        self._public = public
+
+    def public_key(self) -> Any:
+        return self._public
+
+    def private_numbers(self) -> NoReturn:
+        self._refuse()
+
+    def private_bytes(self, *_: object, **__: object) -> NoReturn:
+        self._refuse()
+
+    def private_bytes_raw(self) -> NoReturn:
+        self._refuse()
+
+    def exchange(self, *_: object) -> NoReturn:
+        self._refuse()
+
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, _: object) -> Any:
+        return self
+
+    def _refuse(self) -> NoReturn:
+        raise AttributeSensitive("a private key's value never leaves the HSM")
+
+
+class EcKey(_Wrapper, ec.EllipticCurvePrivateKey):
+    """An elliptic-curve private key; its signatures are DER, as `cryptography`'s are."""
+
+    @property
+    def curve(self) -> ec.EllipticCurve:
+        curve: ec.EllipticCurve = self._public.curve
+        return curve
+
+    @property
+    def key_size(self) -> int:
+        size: int = self._public.key_size
+        return size
+
+    def sign(self, data: Any, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
+        if not isinstance(signature_algorithm, ec.ECDSA):
+            raise UnsupportedAlgorithm("an elliptic-curve key signs with ECDSA")
+        if signature_algorithm.deterministic_signing:
+            raise UnsupportedAlgorithm("deterministic_signing: the HSM's ECDSA draws its number for each signature")
+        algorithm = signature_algorithm.algorithm
+        if isinstance(algorithm, Prehashed):
+            return self._key.sign(_digest(data, algorithm._algorithm), Mechanism.ECDSA, der=True)
+        return self._key.sign(_bytes(data), _choose(_ECDSA, algorithm), der=True)
+
+
+class RsaKey(_Wrapper, rsa.RSAPrivateKey):
+    """An RSA private key."""
+
+    @property
+    def key_size(self) -> int:
+        size: int = self._public.key_size
+        return size
+
+    def sign(self, data: Any, padding: padding.AsymmetricPadding, algorithm: Any) -> bytes:
+        if isinstance(algorithm, NoDigestInfo):
+            if padding.name != _V15:
+                raise UnsupportedAlgorithm("NoDigestInfo goes with PKCS1v15")
+            return self._key.sign(_bytes(data), Mechanism.RSA_PKCS)
+        prehashed = isinstance(algorithm, Prehashed)
+        inner: hashes.HashAlgorithm = algorithm._algorithm if isinstance(algorithm, Prehashed) else algorithm
+        message = _digest(data, inner) if prehashed else _bytes(data)
+        if padding.name == "EMSA-PSS":
+            _check_mask(padding, inner)
+            parameters: HashedParameters = PssParameters(prehashed=prehashed, salt_length=self._salt(padding, inner))
+            return self._key.sign(message, _choose(_PSS, inner), parameters)
+        if padding.name != _V15:
+            raise UnsupportedAlgorithm(f"padding {padding.name}")
+        return self._key.sign(message, _choose(_PKCS1, inner), HashedParameters(prehashed=prehashed))
+
+    def decrypt(self, ciphertext: bytes, padding: padding.AsymmetricPadding) -> bytes:
+        if padding.name == _V15:
+            return self._key.decrypt(_bytes(ciphertext), Mechanism.RSA_PKCS)
+        if padding.name != "EME-OAEP":
+            raise UnsupportedAlgorithm(f"padding {padding.name}")
+        hash_ = _HASHES.get(padding._algorithm.name)  # type: ignore[attr-defined]  # `cryptography` offers no other way
+        if hash_ is None:
+            raise UnsupportedAlgorithm("OAEP takes SHA-1 or SHA-2")
+        _check_mask(padding, padding._algorithm)  # type: ignore[attr-defined]  # as above
+        label = padding._label or b""  # type: ignore[attr-defined]  # as above
+        return self._key.decrypt(
+            _bytes(ciphertext), Mechanism.RSA_PKCS_OAEP, OaepParameters(hash=hash_, label=bytes(label))
+        )
+
+    def _salt(self, pss: Any, algorithm: hashes.HashAlgorithm) -> int:
+        wanted = pss._salt_length
+        if isinstance(wanted, int):
+            return wanted
+        if wanted is padding.PSS.MAX_LENGTH:
+            return padding.calculate_max_pss_salt_length(self._public, algorithm)
+        if wanted is padding.PSS.DIGEST_LENGTH:
+            return algorithm.digest_size
+        raise UnsupportedAlgorithm("PSS.AUTO is for verifying; to sign name a length, DIGEST_LENGTH or MAX_LENGTH")
+
+
+class Ed25519Key(_Wrapper, ed25519.Ed25519PrivateKey):
+    """An Ed25519 private key."""
+
+    def sign(self, data: Any) -> bytes:
+        return self._key.sign(_bytes(data), Mechanism.EDDSA)
+
+
+class Ed448Key(_Wrapper, ed448.Ed448PrivateKey):
+    """An Ed448 private key."""
+
+    def sign(self, data: Any) -> bytes:
+        return self._key.sign(_bytes(data), Mechanism.EDDSA)
+
+
+def wrap(key: KeyInHsm) -> EcKey | RsaKey | Ed25519Key | Ed448Key:
+    """The key as `cryptography` has private keys; raises KeyTypeInconsistent for a type that does not sign."""
+    info = key[Attribute.PUBLIC_KEY_INFO]
+    assert isinstance(info, bytes), "PUBLIC_KEY_INFO is bytes"
+    public = load_der_public_key(info)
+    match public:
+        case ec.EllipticCurvePublicKey():
+            return EcKey(key, public)
+        case rsa.RSAPublicKey():
+            return RsaKey(key, public)
+        case ed25519.Ed25519PublicKey():
+            return Ed25519Key(key, public)
+        case ed448.Ed448PublicKey():
+            return Ed448Key(key, public)
+    raise KeyTypeInconsistent(f"no wrapper for {KeyType(key.key_type).name} keys")
+
+
+def _bytes(data: Any) -> bytes:
+    """What `cryptography` calls bytes-like; `bytes()` alone makes zeros of a number."""
+    return bytes(memoryview(data))
+
+
+def _digest(data: Any, algorithm: hashes.HashAlgorithm) -> bytes:
+    """A digest of this algorithm; raises ValueError, as `cryptography` does, for one of another length."""
+    found = _bytes(data)
+    if len(found) != algorithm.digest_size:
+        raise ValueError(f"a digest of {len(found)} bytes; {algorithm.name} has {algorithm.digest_size}")
+    return found
+
+
+def _check_mask(asked: Any, algorithm: hashes.HashAlgorithm) -> None:
+    """The HSM's PSS and OAEP make their mask by MGF1 over the padding's own hash."""
+    mask = asked._mgf
+    if not isinstance(mask, padding.MGF1):
+        raise UnsupportedAlgorithm("a mask other than MGF1")
+    if mask._algorithm.name != algorithm.name:
+        raise UnsupportedAlgorithm(f"MGF1 with {mask._algorithm.name} beside {algorithm.name}: name one hash for both")
+
+
+def _choose(mechanisms: dict[str, Mechanism], algorithm: hashes.HashAlgorithm) -> Mechanism:
+    if algorithm.name not in mechanisms:
+        raise UnsupportedAlgorithm(f"hash {algorithm.name}; there are {', '.join(mechanisms)}")
+    return mechanisms[algorithm.name]

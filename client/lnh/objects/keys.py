@@ -1,0 +1,402 @@
+"""Objects of a keyring, one class for each kind, with methods named for what they do.
+
+Shaped after python-pkcs11. Everything an object is, is in its `attributes`; names are PKCS#11's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeAlias, overload
+
+from lnh.arguments import checked
+from lnh.objects import encoding
+from lnh.objects.calls import ObjectCalls
+from lnh.objects.encoding import Encrypted
+from lnh_common import limits
+from lnh_common.errors import ActionProhibited, AttributeInvalid, LnhError, SignatureInvalid
+from lnh_common.messages import objects as wire
+from lnh_common.messages.base import Message
+from lnh_common.pkcs11.attributes import Attribute, Attributes, AttributeValue, KeyType, ObjectClass, from_wire
+from lnh_common.pkcs11.mechanisms import Mechanism, Use
+from lnh_common.wire import codec
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+
+    from lnh.objects.as_cryptography import EcKey, Ed448Key, Ed25519Key, RsaKey
+
+BytesLike: TypeAlias = bytes | bytearray | memoryview
+Data: TypeAlias = BytesLike | BinaryIO
+
+
+@checked
+class StoredObject:
+    """An object of a keyring, or of a session, as it was when it was read.
+
+    Attributes:
+        handle: 16 bytes, the same on every member, never reused.
+        version: counts its changes.
+        attributes: everything about it that is not sensitive.
+        sealed: what its session carries of an object with TOKEN false, which is stored nowhere; else empty.
+    """
+
+    def __init__(self, session: ObjectCalls, view: wire.ObjectView) -> None:
+        self.session: Final = session
+        self.handle: Final = view.handle
+        self.sealed = view.sealed if isinstance(view, wire.SessionObject) else b""
+        self._take(view)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.label!r} {self.handle.hex()}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StoredObject) and self.handle == other.handle
+
+    def __hash__(self) -> int:
+        return hash(self.handle)
+
+    @property
+    def label(self) -> str:
+        value = self.attributes.get(Attribute.LABEL, "")
+        assert isinstance(value, str), "LABEL is text"
+        return value
+
+    @property
+    def id(self) -> bytes:
+        value = self.attributes.get(Attribute.ID, b"")
+        assert isinstance(value, bytes), "ID is bytes"
+        return value
+
+    @property
+    def object_class(self) -> ObjectClass:
+        return ObjectClass(self._number(Attribute.CLASS))
+
+    def __getitem__(self, attribute: Attribute) -> AttributeValue:
+        """An attribute's value; raises AttributeInvalid when the object has none."""
+        try:
+            return self.attributes[attribute]
+        except KeyError:
+            raise AttributeInvalid(f"this object has no {attribute.name}, or it is sensitive") from None
+
+    def refresh(self) -> None:
+        """Read the object again; raises ObjectUnknown when it is gone."""
+        self._take(self.session.ask(wire.SHOW, wire.Show(handle=self.handle, sealed=self.sealed)))
+
+    def set_attributes(self, attributes: Mapping[Attribute, AttributeValue] | None = None, **named: object) -> None:
+        """Change attributes, all or none: `key.set_attributes(label="new", extractable=False)`.
+
+        Raises AttributeReadOnly, AttributeInvalid, ActionProhibited, MemberReadOnly.
+        """
+        if self.sealed:
+            raise ActionProhibited("TOKEN is false: an object of a session cannot be changed")
+        template = encoding.template(attributes, named)
+        self._take(self.session.ask(wire.SET, wire.SetAttributes(handle=self.handle, template=template)))
+
+    def destroy(self) -> None:
+        """Destroy the object: afterwards no read-write member uses it. Raises ActionProhibited."""
+        if self.sealed:
+            self._drop()
+            return
+        self.session.ask(wire.DESTROY, wire.ObjectRef(handle=self.handle))
+
+    def _drop(self) -> None:
+        if self.attributes.get(Attribute.DESTROYABLE) is False:
+            raise ActionProhibited("DESTROYABLE is false")
+        self.session.forget(self.handle)
+        self.sealed = b""
+
+    def _take(self, view: wire.ObjectView) -> None:
+        self.version = view.version
+        self.attributes: Attributes = from_wire(
+            {number: value for number, value in view.attributes.items() if number in Attribute._value2member_map_}
+        )
+
+    def _number(self, attribute: Attribute) -> int:
+        value = self[attribute]
+        assert isinstance(value, int), f"{attribute.name} is a number"
+        return value
+
+
+@checked
+class Key(StoredObject):
+    """What all keys have: a type, and mechanisms they go with."""
+
+    @property
+    def key_type(self) -> KeyType:
+        return KeyType(self._number(Attribute.KEY_TYPE))
+
+    def default_mechanism(self, use: Use) -> Mechanism:
+        """The mechanism taken for this use when none is named; raises MechanismInvalid when there is none."""
+        return encoding.default_mechanism(self.attributes, use)
+
+    def _mechanism(self, given: Mechanism | None, use: Use) -> Mechanism:
+        if given is not None:
+            return given
+        chosen = self._defaults.get(use)
+        if chosen is None:
+            chosen = self._defaults[use] = self.default_mechanism(use)
+        return chosen
+
+    def _use(self, mechanism: Mechanism, data: Data, parameters: Message | None) -> dict[str, Any]:
+        return self._carry(encoding.use_fields(self.handle, mechanism, data, parameters))
+
+    def _carry(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if self.sealed:
+            fields["sealed"] = self.sealed
+        return fields
+
+    def _take(self, view: wire.ObjectView) -> None:
+        super()._take(view)
+        self._defaults: dict[Use, Mechanism] = {}
+
+
+@checked
+class SigningKey(Key):
+    """A key that signs: a private key, or a secret key that makes tags."""
+
+    def sign(
+        self,
+        data: Data,
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        der: bool = False,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Sign data.
+
+        Args:
+            data: up to 1 MiB; more, or an open file, for mechanisms with a hash of their own (not HMAC):
+                the hash is then computed here.
+            mechanism: None takes the key type's (ECDSA with the hash of the curve's size, RSA PSS with SHA-256...).
+            parameters: of the mechanism, such as `PssParameters`.
+            der: an ECDSA signature as X.509 has it (RFC 3279, 2.2.3), not `r || s`.
+
+        Raises KeyFunctionNotPermitted, MechanismInvalid, DataLength, ObjectUnknown and what a call raises.
+        """
+        mechanism = self._mechanism(mechanism, Use.SIGN)
+        fields = self._use(mechanism, data, parameters)
+        signature = codec.convert(self.session.call(wire.SIGN, fields, timeout), wire.Result).data
+        return encoding.ecdsa_to_der(mechanism, signature) if der else signature
+
+    @overload
+    def sign_many(
+        self,
+        messages: Sequence[BytesLike],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        return_errors: Literal[False] = False,
+        timeout: float | None = None,
+    ) -> list[bytes]: ...
+
+    @overload
+    def sign_many(
+        self,
+        messages: Sequence[BytesLike],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        return_errors: bool,
+        timeout: float | None = None,
+    ) -> list[bytes | LnhError]: ...
+
+    def sign_many(
+        self,
+        messages: Sequence[BytesLike],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        return_errors: bool = False,
+        timeout: float | None = None,
+    ) -> Sequence[bytes | LnhError]:
+        """Sign many messages in few requests (up to 1024 messages and 1 MiB, of answers too, each), in order.
+
+        Args:
+            return_errors: give the error in place of a signature that failed, instead of raising the first.
+            timeout: seconds for each request.
+        """
+        mechanism = self._mechanism(mechanism, Use.SIGN)
+        batches = (
+            (wire.SIGN_MANY, self._carry(encoding.many_fields(self.handle, mechanism, batch, parameters)))
+            for batch in encoding.batches(messages, encoding.signature_bytes(mechanism, self.attributes))
+        )
+        signatures: list[bytes | LnhError] = []
+        for fields in self.session.call_each(batches, 4, timeout):
+            for result in codec.convert(fields, wire.Results).results:
+                if isinstance(result, bytes):
+                    signatures.append(result)
+                    continue
+                error = LnhError.from_wire(result)
+                if not return_errors:
+                    error.detail = {**error.detail, "item": len(signatures)}
+                    raise error
+                signatures.append(error)
+        return signatures
+
+    def sign_each(
+        self,
+        messages: Iterable[Data],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        in_flight: int = 64,
+        timeout: float | None = None,
+    ) -> Iterator[bytes]:
+        """The signature of each message, in order, with up to `in_flight` requests under way at once.
+
+        Takes messages as it needs them, so they may be endless. Raises the error of a message in its turn.
+        """
+        mechanism = self._mechanism(mechanism, Use.SIGN)
+        calls = ((wire.SIGN, self._use(mechanism, message, parameters)) for message in messages)
+        for fields in self.session.call_each(calls, in_flight, timeout):
+            yield codec.convert(fields, wire.Result).data
+
+
+@checked
+class VerifyingKey(Key):
+    """A key that verifies: a public key, or a secret key."""
+
+    def verify(
+        self,
+        data: Data,
+        signature: BytesLike,
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        der: bool = False,
+        timeout: float | None = None,
+    ) -> bool:
+        """Whether the signature was made over the data by this key. Arguments as of `sign`.
+
+        Raises as `sign` does, and nothing for a signature that is merely wrong.
+        """
+        mechanism = self._mechanism(mechanism, Use.VERIFY)
+        signature = bytes(signature)
+        if len(signature) > limits.SIGNATURE_BYTES:
+            return False
+        if der:
+            try:
+                signature = encoding.ecdsa_from_der(mechanism, signature, self.attributes)
+            except SignatureInvalid:
+                return False
+        fields = self._use(mechanism, data, parameters)
+        fields["signature"] = signature
+        try:
+            self.session.call(wire.VERIFY, fields, timeout)
+        except SignatureInvalid:
+            return False
+        return True
+
+
+@checked
+class EncryptingKey(Key):
+    """A key that encrypts: a public key, or a secret key."""
+
+    def encrypt(
+        self,
+        data: BytesLike,
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Encrypted:
+        """Encrypt up to 1 MiB: `iv || ciphertext || tag`, which `decrypt` takes as it is.
+
+        The HSM draws the IV. For a mechanism without one (RSA) the answer is the ciphertext alone.
+
+        Args:
+            mechanism: None takes the key's (AES_GCM, or that of its family; RSA_PKCS_OAEP).
+            parameters: such as `GcmParameters(aad=b"...")`, of which the associated data has up to 2 KiB.
+
+        Raises DataLength, MechanismParameterInvalid and what a call raises.
+        """
+        mechanism = self._mechanism(mechanism, Use.ENCRYPT)
+        fields = self._carry(encoding.encrypt_fields(self.handle, mechanism, data, parameters))
+        result = codec.convert(self.session.call(wire.ENCRYPT, fields, timeout), wire.Result)
+        return Encrypted(result.iv or encoding.given_iv(parameters), result.data)
+
+
+@checked
+class DecryptingKey(Key):
+    """A key that decrypts: a private key, or a secret key."""
+
+    def decrypt(
+        self,
+        data: BytesLike,
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Decrypt what `encrypt` made; with an IV among the parameters, `data` is the rest.
+
+        Raises EncryptedDataInvalid, which says one thing for every way this can fail.
+        """
+        mechanism = self._mechanism(mechanism, Use.DECRYPT)
+        parameters, ciphertext = encoding.split_iv(mechanism, parameters, data)
+        fields = self._carry(encoding.decrypt_fields(self.handle, mechanism, ciphertext, parameters))
+        return codec.convert(self.session.call(wire.DECRYPT, fields, timeout), wire.Result).data
+
+
+@checked
+class PrivateKey(SigningKey, DecryptingKey):
+    """The private half of a key pair. Its value never leaves the HSM."""
+
+    def as_cryptography(self) -> EcKey | RsaKey | Ed25519Key | Ed448Key:
+        """The key as `cryptography` has it, so that `x509.CertificateBuilder().sign(...)` uses it in the cluster.
+
+        Raises KeyTypeInconsistent for a type without such signatures.
+        """
+        from lnh.objects.as_cryptography import wrap
+
+        return wrap(self)
+
+
+@checked
+class PublicKey(VerifyingKey, EncryptingKey):
+    """The public half of a key pair."""
+
+    def to_der(self) -> bytes:
+        """SubjectPublicKeyInfo (RFC 5280, 4.1.2.7)."""
+        value = self[Attribute.PUBLIC_KEY_INFO]
+        assert isinstance(value, bytes), "PUBLIC_KEY_INFO is bytes"
+        return value
+
+    def to_pem(self) -> str:
+        """SubjectPublicKeyInfo as PEM (RFC 7468, 13)."""
+        return encoding.pem("PUBLIC KEY", self.to_der())
+
+    def as_cryptography(self) -> PublicKeyTypes:
+        """The key as `cryptography` has it, to verify and encrypt without the cluster."""
+        from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+        return load_der_public_key(self.to_der())
+
+
+class SecretKey(SigningKey, VerifyingKey, EncryptingKey, DecryptingKey):
+    """A symmetric key. It has one use for life: to encrypt, to make tags, to wrap or to derive."""
+
+
+class Certificate(StoredObject):
+    """An X.509 certificate."""
+
+
+class DataObject(StoredObject):
+    """Data of any kind."""
+
+
+CLASSES: Final[dict[ObjectClass, type[StoredObject]]] = {
+    ObjectClass.PRIVATE_KEY: PrivateKey,
+    ObjectClass.PUBLIC_KEY: PublicKey,
+    ObjectClass.SECRET_KEY: SecretKey,
+    ObjectClass.CERTIFICATE: Certificate,
+    ObjectClass.DATA: DataObject,
+}
+
+
+def of_view(session: ObjectCalls, view: wire.ObjectView) -> StoredObject:
+    """The object of its class."""
+    number = view.attributes.get(Attribute.CLASS.value)
+    kinds = [kind for object_class, kind in CLASSES.items() if object_class == number]
+    return (kinds[0] if kinds else StoredObject)(session, view)

@@ -1,0 +1,1 @@
+"""The command line, `lnh`, over the SDK's public modules."""

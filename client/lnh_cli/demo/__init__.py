@@ -1,0 +1,1 @@
+"""A cluster on this machine: `lnh up`, `lnh down`, `lnh demo`."""

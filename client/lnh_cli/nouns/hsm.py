@@ -1,0 +1,72 @@
+"""`lnh hsm`: a member's HSM, at its local console."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lnh_cli.support import terminal
+from lnh_cli.support.command import Yes, noun, verb
+from lnh_cli.support.options import ConsoleOptions
+
+app = noun("hsm", "A member's HSM, at its local console.")
+
+ActivationFile = Annotated[Path | None, typer.Option(help="File with the activation secret.")]
+
+
+def _activation(file: Path | None, *, new: bool = False) -> bytes:
+    return terminal.read_secret("ACTIVATION", file, what="activation secret", new=new).encode()
+
+
+@verb(app, "init", ConsoleOptions)
+def init(
+    options: ConsoleOptions,
+    label: Annotated[str, typer.Option(help="Of this HSM.")],
+    activation_file: ActivationFile = None,
+    domain_file: Annotated[Path | None, typer.Option(help="File with the cloning domain; none draws one.")] = None,
+) -> None:
+    """Initialise the HSM: label, SO password, activation secret and cloning domain."""
+    with options.console("hsm.init") as console:
+        so_password = terminal.read_secret("SO", options.password_file, what="new SO password", new=True)
+        activation = _activation(activation_file, new=True)
+        domain = terminal.read_secret("DOMAIN", domain_file, what="cloning domain") if domain_file else ""
+        done = console.init_hsm(label, so_password, activation, domain)
+    options.record({"label": label, "identity": done.identity, "domain": done.domain})
+    if done.domain:
+        terminal.note("The cloning domain is shown this once: keep it, a member that joins needs it.")
+
+
+@verb(app, "show", ConsoleOptions)
+def show(options: ConsoleOptions) -> None:
+    """Show the HSM's state."""
+    with options.console() as console:
+        view = console.hsm()
+    options.record(terminal.fields(view))
+
+
+@verb(app, "activate", ConsoleOptions)
+def activate(options: ConsoleOptions, activation_file: ActivationFile = None) -> None:
+    """Open the HSM's sealed state with the activation secret."""
+    with options.console("hsm.activate") as console:
+        console.activate(_activation(activation_file))
+    options.say("activated")
+
+
+@verb(app, "deactivate", ConsoleOptions)
+def deactivate(options: ConsoleOptions, activation_file: ActivationFile = None, yes: Yes = False) -> None:
+    """Wipe what is open: this member serves nobody until it is activated again."""
+    with options.console("hsm.deactivate") as console:
+        terminal.confirm("Stop serving until the HSM is activated again?", yes=yes)
+        console.deactivate(_activation(activation_file))
+    options.say("deactivated")
+
+
+@verb(app, "factory-reset", ConsoleOptions)
+def factory_reset(options: ConsoleOptions, yes: Yes = False) -> None:
+    """Destroy everything in the HSM, as its SO."""
+    with options.console("hsm.factory-reset") as console:
+        terminal.confirm(f"Destroy every key in the HSM of {options.member_dir}?", yes=yes)
+        console.factory_reset(options.so_password())
+    options.say("reset to factory state")

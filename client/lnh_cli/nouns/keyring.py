@@ -1,0 +1,80 @@
+"""`lnh keyring`: keyrings of a cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lnh_cli.nouns.cluster import named, parse_changes
+from lnh_cli.support import terminal
+from lnh_cli.support.command import Yes, noun, verb
+from lnh_cli.support.options import AdminOptions, KeyringOptions, PoOptions
+
+if TYPE_CHECKING:
+    from lnh_common.messages.admin import KeyringView
+
+app = noun("keyring", "Keyrings of a cluster.")
+
+_COLUMNS = ("label", "id")  # all that a list asks for; the rest of a view is what `show` asks for
+
+Label = Annotated[str, typer.Argument(help="The keyring.")]
+
+
+def _named(view: KeyringView) -> dict[str, Any]:
+    return {name: terminal.plain(getattr(view, name)) for name in _COLUMNS}
+
+
+@verb(app, "create", PoOptions)
+def create(
+    options: PoOptions,
+    label: Label,
+    total: Annotated[int, typer.Option(help="How many, 1 to 100: label and running number.")] = 1,
+    index: Annotated[int, typer.Option(min=0, help="The first running number.")] = 1,
+) -> None:
+    """Create keyrings, as an admin and the PO."""
+    from lnh.admin import check_total
+
+    check_total(label, total, index)
+    with options.administration() as session:
+        created = session.create_keyrings(label, total, index)
+    options.rows(map(_named, created), *_COLUMNS)
+
+
+@verb(app, "list", AdminOptions)
+def list_(options: AdminOptions) -> None:
+    """List the keyrings this client may see."""
+    with options.viewing() as session:
+        views = list(session.keyrings())
+    options.rows(map(_named, views), *_COLUMNS)
+
+
+@verb(app, "show", AdminOptions)
+def show(options: AdminOptions, label: Label) -> None:
+    """Show a keyring: roles, objects, policy and assigned clients."""
+    with options.administration() as session:
+        view = session.show_keyring(label)
+    record = terminal.fields(view)
+    options.record({**record, "policy": named(record["policy"])})
+
+
+@verb(app, "delete", PoOptions)
+def delete(options: PoOptions, label: Label, yes: Yes = False) -> None:
+    """Delete a keyring and every object in it, as an admin and the PO."""
+    terminal.confirm(f"Delete keyring {label!r} and every object in it?", yes=yes)
+    with options.administration() as session:
+        session.delete_keyring(label)
+    options.say(f"deleted keyring {label}", label=label)
+
+
+@verb(app, "policy", KeyringOptions)
+def policy(
+    options: KeyringOptions,
+    changes: Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE...", help="Settings to change.")] = None,
+) -> None:
+    """Show a keyring's policy, as either of its roles, or change it as its KRSO."""
+    parsed = parse_changes(changes or [])
+    if changes:
+        options.role = "krso"
+    with options.session() as session:
+        options.record(named(session.policy(**parsed)))

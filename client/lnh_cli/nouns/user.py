@@ -1,0 +1,111 @@
+"""`lnh user`: appliance users, the same on every member."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lnh_cli.support import terminal
+from lnh_cli.support.command import Yes, noun, verb
+from lnh_cli.support.options import AdminOptions, PoOptions
+
+app = noun("user", "Appliance users, the same on every member.")
+
+Name = Annotated[str, typer.Argument(help="The user.")]
+NewPasswordFile = Annotated[Path | None, typer.Option(help="File with the new password.")]
+Po = Annotated[bool, typer.Option("--po", help="With the PO's credential too.")]
+
+
+@verb(app, "add", AdminOptions)
+def add(
+    options: AdminOptions,
+    name: Name,
+    role: Annotated[str, typer.Option("--role", help="admin, operator, monitor or a custom role.")],
+    new_password_file: NewPasswordFile = None,
+) -> None:
+    """Add a user."""
+    from lnh_common.errors import NameTaken
+
+    with options.administration() as session:
+        if any(user.name == name for user in session.users()):
+            raise NameTaken(f"there is a user {name!r}")
+        password = terminal.read_secret("NEW", new_password_file, what=f"password of the new user {name}", new=True)
+        session.add_user(name, role, password)
+    options.say(f"added {name} as {role}", name=name, role=role)
+
+
+@verb(app, "list", AdminOptions)
+def list_(options: AdminOptions) -> None:
+    """List the users."""
+    with options.administration() as session:
+        users = session.users()
+    options.rows(map(terminal.fields, users), "name", "role")
+
+
+@verb(app, "delete", AdminOptions)
+def delete(options: AdminOptions, name: Name, yes: Yes = False) -> None:
+    """Delete a user and end its sessions."""
+    terminal.confirm(f"Delete user {name!r}?", yes=yes)
+    with options.administration() as session:
+        session.delete_user(name)
+    options.say(f"deleted {name}", name=name)
+
+
+@verb(app, "password", AdminOptions)
+def password(options: AdminOptions, new_password_file: NewPasswordFile = None) -> None:
+    """Change one's own password, which ends one's other sessions."""
+    from lnh import admin
+    from lnh_cli.support import saved
+
+    with options.connection() as connection:
+        old = options.password()
+        new = terminal.read_secret("NEW", new_password_file, what="new password", new=True)
+        admin.change_password(connection, options.user, old, new, timeout=options.timeout)
+        for po in (False, True):
+            saved.forget(connection, saved.user_name(options.user, po=po))
+    options.say(f"{options.user} has a new password", user=options.user)
+
+
+@verb(app, "login", PoOptions)
+def login(options: PoOptions, po: Po = False) -> None:
+    """Log in, and keep the session for the commands that follow."""
+    from lnh import admin
+    from lnh_cli.support import saved
+
+    with options.connection() as connection:
+        own = options.password()
+        po_password = options.po_password() if po else ""
+        session = admin.login(connection, options.user, own, po_password=po_password, timeout=options.timeout)
+        saved.save(session, saved.user_name(options.user, po=po))
+        _, logged_in = session.saved()
+    options.say(f"logged in as {options.user}", user=options.user, expires=logged_in.expires, ends=logged_in.ends)
+
+
+@verb(app, "logout", AdminOptions)
+def logout(
+    options: AdminOptions,
+    everywhere: Annotated[bool, typer.Option("--all", help="End every session of this user, anywhere.")] = False,
+) -> None:
+    """End the kept sessions."""
+    from lnh import admin
+    from lnh_cli.support import saved
+
+    ended = 0
+    with options.connection() as connection:
+        for po in (False, True):
+            name = saved.user_name(options.user, po=po)
+            with saved.kept(connection, name, admin.Administration, options.timeout) as session:
+                if session is None:
+                    continue
+                try:
+                    session.logout(everywhere=everywhere)
+                finally:
+                    saved.forget(connection, name)
+                ended += 1
+        if everywhere and not ended:
+            with admin.login(connection, options.user, options.password(), timeout=options.timeout) as session:
+                session.logout(everywhere=True)
+    said = f"logged out {options.user}" if ended or everywhere else "was not logged in"
+    options.say(said, user=options.user, ended=ended)

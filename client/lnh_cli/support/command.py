@@ -1,0 +1,174 @@
+"""One way to write a verb: its options come in groups, its errors become two lines and an exit status.
+
+    @verb(app, "list", AdminOptions)
+    def list_(options: AdminOptions) -> None: ...
+
+The fields of the option group (a dataclass whose annotations are typer's) become options of the verb;
+the function gets the group as its first argument.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from lnh_cli.support import terminal, words
+
+if TYPE_CHECKING:
+    from lnh_common.messages.base import Behind, Skipped
+
+G = TypeVar("G", bound="Output")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", hidden=True)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+
+
+@dataclasses.dataclass(kw_only=True)
+class Output:
+    """How every verb shows its results."""
+
+    json: JsonOption = False
+    debug: DebugOption = False
+
+    def __post_init__(self) -> None:
+        self.behind: Behind | None = None  # of a member that listed what may not be all there is
+        self.skipped: tuple[Skipped, ...] = ()  # what was left out, since it does not open at the member
+
+    def rows(self, rows: Any, *columns: str) -> None:
+        if self.json:
+            self.show_json(list(rows))
+        else:
+            terminal.show_rows(rows, columns=columns)
+
+    def record(self, record: Any) -> None:
+        if self.json:
+            self.show_json(record)
+        else:
+            terminal.show_record(record)
+
+    def show_json(self, value: Any) -> None:
+        """Print JSON; what may not be all there is says so.
+
+        Each thing of a member that is behind says up to when the listing is whole, so a list stays one. Beside what a
+        damaged member left out, the list is in an object.
+        """
+        if self.behind is not None or self.skipped:
+            value = terminal.plain(value)
+        if self.skipped and not isinstance(value, dict):
+            value = {"items": value}
+        if self.skipped:
+            value["skipped"] = terminal.plain(self.skipped)
+        if self.behind is not None:
+            until = self.behind.whole_until
+            told = {"current": False, "whole_until": terminal.moment(until // 1000) if until else None}
+            value = {**value, **told} if isinstance(value, dict) else [{**item, **told} for item in value]
+        terminal.show_json(value)
+
+    def note_behind(self, behind: Behind) -> None:
+        """Say on stderr, once, that what is listed may not be all there is."""
+        if self.behind is None:
+            terminal.note(f"{behind.refusal()}. To ask a member that is in step: --current")
+        self.behind = behind
+
+    def note_skipped(self, skipped: tuple[Skipped, ...]) -> None:
+        """Say on stderr what is left out of a listing, and why."""
+        self.skipped += skipped
+        for each in skipped:
+            terminal.note(f"left out: {each.id.hex()}: {each.why}. This member is damaged: lnh doctor")
+
+    def say(self, text: str, **fields: Any) -> None:
+        terminal.say(text, as_json=self.json, **fields)
+
+
+def noun(name: str, about: str) -> typer.Typer:
+    """A noun of the tree."""
+    return typer.Typer(
+        name=name, help=about, cls=words.Group, no_args_is_help=True, pretty_exceptions_show_locals=False
+    )
+
+
+def verb(app: typer.Typer, name: str, group: type[G]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Enter a function as a verb of `app` with the options of `group`."""
+
+    def enter(function: Callable[..., None]) -> Callable[..., None]:
+        command = with_options(function, group)
+        app.command(name, help=inspect.getdoc(function))(command)
+        return command
+
+    return enter
+
+
+def with_options(function: Callable[..., None], group: type[G]) -> Callable[..., None]:
+    """The function with its first parameter replaced by the fields of the option group."""
+    # Not of the function itself: Python 3.10 would wrap what has the default None once more, and hide typer's part.
+    annotated = types.SimpleNamespace(__annotations__=function.__annotations__)
+    own = get_type_hints(annotated, function.__globals__, include_extras=True)
+    first, *rest = inspect.signature(function).parameters.values()
+    del first
+    hints = get_type_hints(group, include_extras=True)
+    parameters = [parameter.replace(annotation=own[parameter.name]) for parameter in rest]
+    parameters += [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in dataclasses.fields(group)
+    ]
+    names = [field.name for field in dataclasses.fields(group)]
+
+    @functools.wraps(function)
+    def command(**arguments: Any) -> None:
+        options = group(**{name: arguments.pop(name) for name in names})
+        run(functools.partial(function, options, **arguments), debug=options.debug)
+
+    parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
+    signature = inspect.Signature([parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters])
+    command.__dict__["__signature__"] = signature
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def run(action: Callable[[], None], *, debug: bool) -> None:
+    """Do it; an error of the product ends the process with its two lines and exit status."""
+    from lnh_common.errors import DeadlineExceeded, LnhError, Unreachable
+
+    try:
+        action()
+    except LnhError as error:
+        if debug:
+            raise
+        unreachable = isinstance(error, Unreachable | DeadlineExceeded)
+        advice = error.detail.get("advice")
+        terminal.refuse(
+            str(error),
+            advice if isinstance(advice, str) else error.advice,
+            terminal.UNREACHABLE if unreachable else terminal.REFUSED,
+        )
+    except BrokenPipeError:
+        # Whoever read our output has enough; leave nothing for the interpreter to flush.
+        sys.stdout = None
+        raise typer.Exit(terminal.REFUSED) from None
+    except OSError as error:
+        if debug:
+            raise
+        if error.errno == errno.EBADF and not error.filename:
+            terminal.refuse(str(error.strerror), "leave it open, or name a file")
+        named = f"{error.filename}: " if error.filename else ""
+        terminal.refuse(f"{named}{error.strerror or error}", "name a file that can be read or written")
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:  # the shell of every verb: a bug is two lines too
+        if debug:
+            raise
+        terminal.refuse(f"this is a bug: {type(error).__name__}: {error}", "repeat with --debug, and report it")

@@ -1,0 +1,121 @@
+"""Data in and out of the CLI: files, stdin and stdout, hexadecimal; and names of mechanisms.
+
+Ciphertext files are plain: `iv || ciphertext || tag`, as docs/formats/cli-files.md says, so that any
+program can read them.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from lnh_cli.support import terminal
+
+if TYPE_CHECKING:
+    from lnh_common.pkcs11.mechanisms import Mechanism, Use
+
+Input = Annotated[Path | None, typer.Argument(metavar="FILE", help="Data; stdin without one.", allow_dash=True)]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; stdout without one.")]
+Hex = Annotated[bool, typer.Option("--hex", help="Write hexadecimal.")]
+_NAMED = 6  # mechanisms in one line of advice
+
+MechanismOption = Annotated[str | None, typer.Option("--mechanism", "-m", help="PKCS#11's name, such as ECDSA_SHA256.")]
+
+
+@contextmanager
+def opened(path: Path | None) -> Iterator[BinaryIO]:
+    """A file to read, or stdin."""
+    if path is None or str(path) == "-":
+        yield sys.stdin.buffer
+    else:
+        with path.open("rb") as file:
+            yield file
+
+
+def read_text(path: Path) -> str:
+    """All of a text file, or of stdin for `-`; a usage error for what is no text."""
+    data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        terminal.refuse(f"{path} is no text", "name the file that the other command wrote", terminal.USAGE)
+
+
+def read(path: Path | None, limit: int) -> bytes:
+    """All of a file or of stdin; raises DataLength for more than `limit` bytes."""
+    from lnh.objects import streams
+    from lnh_common.errors import DataLength
+
+    with opened(path) as file:
+        data = streams.read(file, limit + 1)
+    if len(data) > limit:
+        raise DataLength(f"more than {limit} bytes in {path or 'stdin'}; that is what one message carries")
+    return data
+
+
+def write(path: Path | None, data: bytes, *, is_text: bool = False) -> None:
+    """To a file, or stdout; bytes that are no text go to a terminal as hexadecimal."""
+    if path is not None and str(path) != "-":
+        path.write_bytes(data)
+        return
+    if sys.stdout.isatty() and not is_text:
+        terminal.echo(data.hex())
+        return
+    from lnh.objects import streams
+
+    streams.write(typer.get_binary_stream("stdout"), data)
+
+
+def write_result(
+    path: Path | None, data: bytes, *, as_json: bool, told: dict[str, Any], as_hex: bool = False, is_text: bool = False
+) -> None:
+    """A result as the options say: bytes, text or hexadecimal, or as JSON; with a file to write, JSON names that.
+
+    Args:
+        told: what JSON tells where no file is named.
+    """
+    to_file = path is not None and str(path) != "-"
+    if to_file or not as_json:
+        write(path, data.hex().encode() + b"\n" if as_hex else data, is_text=as_hex or is_text)
+    if as_json:
+        terminal.show_json({"done": True, "file": str(path)} if to_file else told)
+
+
+def unhex(text: str) -> bytes:
+    """Hexadecimal; a usage error otherwise."""
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        terminal.refuse(f"{text!r} is not hexadecimal", "two digits a byte", terminal.USAGE)
+
+
+def is_handle(text: str) -> bool:
+    return re.fullmatch("[0-9a-fA-F]{32}", text) is not None
+
+
+def mechanism(name: str, use: Use | None = None) -> Mechanism:
+    """The mechanism called so; a usage error otherwise, which names the likest of those for this use."""
+    from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism
+
+    wanted = name.upper().replace("-", "_").removeprefix("CKM_")
+    fitting = [known.name for known in Mechanism if use is None or use in MECHANISM_RULES[known].uses]
+    if wanted not in Mechanism.__members__:
+        terminal.refuse(f"no mechanism {name!r}", _likest(wanted, fitting), terminal.USAGE)
+    if wanted not in fitting:
+        assert use is not None, "every mechanism fits where no use is named"
+        terminal.refuse(f"{wanted} does not {use.name.lower()}", _likest(wanted, fitting), terminal.USAGE)
+    return Mechanism[wanted]
+
+
+def _likest(wanted: str, names: list[str]) -> str:
+    """The few names that are most like what was wanted; docs/mechanisms.md has all of them."""
+    import difflib
+
+    near = difflib.get_close_matches(wanted, names, _NAMED, cutoff=0.3) or names[:_NAMED]
+    return f"{', '.join(near)}; docs/mechanisms.md has all"
