@@ -32,7 +32,7 @@ from lnh_common.messages import admin
 from lnh_common.messages.base import Empty
 from lnh_common.wire import codec
 from lnh_services.balancer.clients import REGISTERED_ONLY
-from lnh_services.hsm.permissions import RULES
+from lnh_services.hsm.auth.permissions import RULES
 from processes import Processes, wait_until
 
 FAILURES_LIBZMQ_KEEPS = 2000  # events that a monitor holds which nobody reads

@@ -359,7 +359,7 @@ def test_a_client_that_failed_at_as_many_names_as_it_may_is_told_the_same_of_all
     [
         ("lnh_services.balancer", r"session.login: no answer within 2 s; sent once, .* last heard from there: \d"),
         ("hsm.worker", r"worker-\d has had it for [12]\.\d s without an answer; it last answered anything \d"),
-        ("hsm.argon2", r"argon2.derive was not answered in time by the argon2, asked 1 times"),
+        ("hsm.crypto.argon2", r"argon2.derive was not answered in time by the argon2, asked 1 times"),
         ("lnh_services.store", r"store\.\w+ was not answered in time by the store, asked [12] times"),
     ],
 )

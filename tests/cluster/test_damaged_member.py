@@ -35,7 +35,7 @@ def altered_policy(member: Member) -> Iterator[None]:
         assert rows
         disk.executemany("UPDATE items SET body = ? WHERE number = ?", [(bytes(32), number) for number, _ in rows])
         try:
-            end_hsm(member, "lnh_services.hsm.worker")
+            end_hsm(member, "lnh_services.hsm.worker.loop")
             yield
         finally:
             disk.executemany("UPDATE items SET body = ? WHERE number = ?", [(body, number) for number, body in rows])

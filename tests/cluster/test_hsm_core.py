@@ -29,7 +29,7 @@ from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.hsm import ATTACH, AUDIT, DERIVE, AttachWorker, Audit, AuditEntry, Derive
 from lnh_services.configuration import ActivationSettings, Settings
 from lnh_services.durable import replace_file
-from lnh_services.hsm.audit import verify
+from lnh_services.hsm.audit.trail import verify
 from lnh_services.initialise import initialise_member
 from lnh_services.paths import MemberDirectory
 

@@ -64,7 +64,8 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None
 
 
 @pytest.mark.parametrize(
-    "victim", ["hsm.worker", "lnh_services.store", "lnh_services.balancer", "lnh_services.membership", "hsm.argon2"]
+    "victim",
+    ["hsm.worker", "lnh_services.store", "lnh_services.balancer", "lnh_services.membership", "hsm.crypto.argon2"],
 )
 def test_a_service_killed_under_load_costs_at_most_retries(
     running: Running, session: lnh.KeyringSession, victim: str

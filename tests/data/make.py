@@ -40,17 +40,17 @@ from lnh_common.messages.store import (
 )  # fmt: skip
 from lnh_common.wire import archives, channel, codec
 from lnh_common.wire import frames as wire
-from lnh_services.hsm import archives as archive_keys
-from lnh_services.hsm import credentials
-from lnh_services.hsm.argon2 import derive
-from lnh_services.hsm.audit import Trail
-from lnh_services.hsm.keys import Purpose
-from lnh_services.hsm.local_guesses import LocalGuesses
-from lnh_services.hsm.objects import KeyringKeys
+from lnh_services.hsm.appliance.state import Appliance, ApplianceFile, HsmState, StateFile
+from lnh_services.hsm.audit.trail import Trail
+from lnh_services.hsm.auth import credentials
+from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
+from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.auth.tokens import Grant, Token, seal_token
+from lnh_services.hsm.backup import archive_keys
+from lnh_services.hsm.crypto.argon2 import derive
+from lnh_services.hsm.crypto.key_hierarchy import Purpose
+from lnh_services.hsm.objects.stored import KeyringKeys
 from lnh_services.hsm.records import TABLES
-from lnh_services.hsm.state import Appliance, ApplianceFile, HsmState, StateFile
-from lnh_services.hsm.tokens import Grant, Token, seal_token
-from lnh_services.hsm.verifiers import KeptPassword, Verifier
 from lnh_services.store import log, protocol
 from lnh_services.store.engine import Engine
 from lnh_services.store.history import Base, History, Removed, Standing

@@ -20,8 +20,8 @@ from lnh_common.pkcs11.mechanisms import (
     PssParameters,
     pack_parameters,
 )
-from lnh_services.hsm.mechanisms import IvSource, decrypter, encrypter, load_object, signer, verifier
-from lnh_services.hsm.mechanisms.generate import Generated
+from lnh_services.hsm.crypto.mechanisms import IvSource, decrypter, encrypter, load_object, signer, verifier
+from lnh_services.hsm.objects.generate import Generated
 from models.keys import pair, secret
 
 OPENSSL = shutil.which("openssl")

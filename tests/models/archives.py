@@ -8,8 +8,8 @@ import lnh_common
 from lnh_common.messages.hsm import ChannelSeed, SmkGeneration
 from lnh_common.wire import archives
 from lnh_common.wire.archives import Header, Writer
-from lnh_services.hsm import archives as keys
-from lnh_services.hsm.state import Cluster, Phase
+from lnh_services.hsm.appliance.state import Cluster, Phase
+from lnh_services.hsm.backup import archive_keys as keys
 
 CHUNK = 64
 

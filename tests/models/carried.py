@@ -22,15 +22,15 @@ from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.wire import archives, channel, codec
 from lnh_common.wire import frames as wire
 from lnh_services import archived
-from lnh_services.hsm import archives as archive_keys
-from lnh_services.hsm import audit
-from lnh_services.hsm.argon2 import derive
-from lnh_services.hsm.keys import Purpose
-from lnh_services.hsm.local_guesses import LocalGuesses
-from lnh_services.hsm.objects import KeyringKeys
+from lnh_services.hsm.appliance.state import ApplianceFile, HsmState, StateFile
+from lnh_services.hsm.audit import trail as audit
+from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.auth.tokens import open_token, token_epoch
+from lnh_services.hsm.backup import archive_keys
+from lnh_services.hsm.crypto.argon2 import derive
+from lnh_services.hsm.crypto.key_hierarchy import Purpose
+from lnh_services.hsm.objects.stored import KeyringKeys
 from lnh_services.hsm.records import TABLES
-from lnh_services.hsm.state import ApplianceFile, HsmState, StateFile
-from lnh_services.hsm.tokens import open_token, token_epoch
 from lnh_services.store import divergent, protocol, transfer
 from lnh_services.store.engine import Engine
 from lnh_services.store.items import ItemStorage

@@ -13,14 +13,14 @@ from lnh_common.errors import AlreadyDone, OutcomeUnknown
 from lnh_common.messages import console, hsm, membership, store
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.hsm import AuditEntry, Derive
-from lnh_services.hsm.audit import Trail
-from lnh_services.hsm.console import Console, Surroundings
-from lnh_services.hsm.damage import DamageMark
-from lnh_services.hsm.freshness import HighestSeen
-from lnh_services.hsm.hardening import Hardening
-from lnh_services.hsm.partitions import PartitionFiles
-from lnh_services.hsm.state import ApplianceFile, StateFile
-from lnh_services.hsm.vault import Vault
+from lnh_services.hsm.appliance.partitions import PartitionFiles
+from lnh_services.hsm.appliance.state import ApplianceFile, StateFile
+from lnh_services.hsm.appliance.vault import Vault
+from lnh_services.hsm.audit.trail import Trail
+from lnh_services.hsm.core.console import Console, Surroundings
+from lnh_services.hsm.core.damage import DamageMark
+from lnh_services.hsm.crypto.process_hardening import Hardening
+from lnh_services.hsm.worker.rollback_guard import HighestSeen
 from models.storage import DictStore
 from models.worker import START, derived
 

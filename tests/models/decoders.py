@@ -39,14 +39,17 @@ from lnh_common.pkcs11.attributes import Attribute, ObjectClass, parse_template
 from lnh_common.pkcs11.mechanisms import Mechanism, parse_parameters
 from lnh_common.wire import archives, bundles, channel, codec, frames
 from lnh_services import archived, configuration
-from lnh_services.hsm import anchor, audit, joining, sealing, tokens
-from lnh_services.hsm.keys import Purpose
-from lnh_services.hsm.local_guesses import LocalGuesses
-from lnh_services.hsm.objects import KeyringKeys
-from lnh_services.hsm.partitions import FORMAT as PARTITION_FORMAT
-from lnh_services.hsm.partitions import PartitionFiles
+from lnh_services.hsm.appliance.partitions import FORMAT as PARTITION_FORMAT
+from lnh_services.hsm.appliance.partitions import PartitionFiles
+from lnh_services.hsm.appliance.state import ApplianceFile, StateFile
+from lnh_services.hsm.audit import anchor, trail
+from lnh_services.hsm.auth import tokens
+from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.cluster import join_protocol
+from lnh_services.hsm.crypto import sealing
+from lnh_services.hsm.crypto.key_hierarchy import Purpose
+from lnh_services.hsm.objects.stored import KeyringKeys
 from lnh_services.hsm.records import TABLES
-from lnh_services.hsm.state import ApplianceFile, StateFile
 from lnh_services.store import divergent, items, log, peers, protocol
 from lnh_services.store.engine import Engine
 from lnh_services.store.log import ClusterId
@@ -198,9 +201,9 @@ def _tokens() -> Decoder:
         ],
         (TokenUnknown,),
         (
-            "lnh_services.hsm.tokens:token_epoch",
-            "lnh_services.hsm.tokens:open_token",
-            "lnh_services.hsm.sealing:unseal",
+            "lnh_services.hsm.auth.tokens:token_epoch",
+            "lnh_services.hsm.auth.tokens:open_token",
+            "lnh_services.hsm.crypto.sealing:unseal",
         ),
     )
 
@@ -293,59 +296,71 @@ def _snapshot_cluster(snapshot: bytes) -> bytes:
 def _joining() -> Decoder:
     seed, other = b"a" * 32, b"b" * 32
     nonce = bytes(32)
-    occasion = joining.Occasion(nonce, joining.Identity.of(seed))
+    occasion = join_protocol.Occasion(nonce, join_protocol.Identity.of(seed))
     info = MemberInfo(id=bytes(16), name="B", host="127.0.0.1", port=7100, key=bytes(32))
-    sealed = joining.request(occasion, seed=other, nonce=nonce, member=info, product="0.2.0", domain_key=bytes(32))
+    sealed = join_protocol.request(
+        occasion, seed=other, nonce=nonce, member=info, product="0.2.0", domain_key=bytes(32)
+    )
     private = channel.channel_private_key(Purpose.HSM_RECEIVE.derive(seed))
-    inner = joining._SUITE.decrypt(sealed, private, joining._request_info(occasion))
+    inner = join_protocol._SUITE.decrypt(sealed, private, join_protocol._request_info(occasion))
     public = channel.channel_public_key(occasion.inviter.receive)
 
     def asked(data: bytes) -> object:
-        return joining.open_request(
-            occasion, joining._SUITE.encrypt(data, public, joining._request_info(occasion)), seed
+        return join_protocol.open_request(
+            occasion, join_protocol._SUITE.encrypt(data, public, join_protocol._request_info(occasion)), seed
         )
 
-    invitation = joining.Invitation(
-        joining.INVITATION_FORMAT, nonce, _CLUSTER, "prod", 9, "127.0.0.1", 7100, bytes(32), joining.Identity.of(seed)
+    invitation = join_protocol.Invitation(
+        join_protocol.INVITATION_FORMAT,
+        nonce,
+        _CLUSTER,
+        "prod",
+        9,
+        "127.0.0.1",
+        7100,
+        bytes(32),
+        join_protocol.Identity.of(seed),
     )
 
     def invited(data: bytes) -> object:
-        return joining.Invitation.parse(joining.INVITATION_FORMAT + "\n" + base64.b64encode(data).decode())
+        return join_protocol.Invitation.parse(join_protocol.INVITATION_FORMAT + "\n" + base64.b64encode(data).decode())
 
     text = invitation.text().encode()
     packed = base64.b64decode("".join(text.decode().splitlines()[1:]))
-    asker = joining.open_request(occasion, sealed, seed)
-    bundle = msgspec.structs.replace(carried.sample(joining.Bundle), cluster=_CLUSTER)
-    answer = joining.reply(sealed, asker, bundle, seed=seed, domain_key=bytes(32))
+    asker = join_protocol.open_request(occasion, sealed, seed)
+    bundle = msgspec.structs.replace(carried.sample(join_protocol.Bundle), cluster=_CLUSTER)
+    answer = join_protocol.reply(sealed, asker, bundle, seed=seed, domain_key=bytes(32))
 
     def answered(data: bytes) -> object:
-        return joining.open_reply(invitation, sealed, data, seed=other, nonce=nonce, domain_key=bytes(32))
+        return join_protocol.open_reply(invitation, sealed, data, seed=other, nonce=nonce, domain_key=bytes(32))
 
     def sealed_answer(data: bytes) -> object:
         transcript = hashlib.sha256(sealed).digest()
         place = sealing.Place(sealing.Kind.JOINING, cluster=_CLUSTER, extra=transcript)
-        within = codec.encode([_CLUSTER, sealing.seal(joining._reply_key(bytes(32), nonce), data, place)])
-        closed = joining._SUITE.encrypt(
-            within, channel.channel_public_key(asker.identity.receive), joining._reply_info(transcript)
+        within = codec.encode([_CLUSTER, sealing.seal(join_protocol._reply_key(bytes(32), nonce), data, place)])
+        closed = join_protocol._SUITE.encrypt(
+            within, channel.channel_public_key(asker.identity.receive), join_protocol._reply_info(transcript)
         )
         signing = Ed25519PrivateKey.from_private_bytes(Purpose.HSM_SIGN.derive(seed))
-        return answered(codec.encode([joining.FORMAT, closed, signing.sign(joining._signed(transcript, closed))]))
+        return answered(
+            codec.encode([join_protocol.FORMAT, closed, signing.sign(join_protocol._signed(transcript, closed))])
+        )
 
     return Decoder(
         "joining",
         [
-            (sealed, lambda data: joining.open_request(occasion, data, seed)),
+            (sealed, lambda data: join_protocol.open_request(occasion, data, seed)),
             (inner, asked),
-            (text, lambda data: joining.Invitation.parse(data.decode("utf-8", "replace"))),
+            (text, lambda data: join_protocol.Invitation.parse(data.decode("utf-8", "replace"))),
             (packed, invited),
             (answer, answered),
             (codec.encode(bundle), sealed_answer),
         ],
         (ChannelInvalid, ArgumentInvalid, SealBroken, LnhError),
         (
-            "lnh_services.hsm.joining:open_request",
-            "lnh_services.hsm.joining:parse",
-            "lnh_services.hsm.joining:open_reply",
+            "lnh_services.hsm.cluster.join_protocol:open_request",
+            "lnh_services.hsm.cluster.join_protocol:parse",
+            "lnh_services.hsm.cluster.join_protocol:open_reply",
         ),
     )
 
@@ -393,7 +408,7 @@ def _hsm_rows() -> list[Decoder]:
     lines = (DATA / "0.2" / "audit.jsonl").read_bytes().splitlines(keepends=True)
     signer = Ed25519PrivateKey.from_private_bytes(bytes(32))
     public = signer.public_key().public_bytes_raw()
-    head = audit.HeadLine(index=9, time=1, signer=public.hex(), signature="", previous=bytes(32).hex())
+    head = trail.HeadLine(index=9, time=1, signer=public.hex(), signature="", previous=bytes(32).hex())
     head = msgspec.structs.replace(head, signature=signer.sign(head.signed()).hex())
 
     def anchored(data: bytes) -> object:
@@ -424,16 +439,16 @@ def _hsm_rows() -> list[Decoder]:
     return [
         Decoder(
             "lines of an audit trail",
-            [(line, lambda data: audit.parse_line(data, None)) for line in lines]
-            + [(line, audit._index) for line in lines],
-            (audit.ChainBroken,),
-            ("lnh_services.hsm.audit:parse_line", "lnh_services.hsm.audit:_index"),
+            [(line, lambda data: trail.parse_line(data, None)) for line in lines]
+            + [(line, trail._index) for line in lines],
+            (trail.ChainBroken,),
+            ("lnh_services.hsm.audit.trail:parse_line", "lnh_services.hsm.audit.trail:_index"),
         ),
         Decoder(
             "anchored heads",
             [(codec.encode(head), anchored)],
             (SealBroken,),
-            ("lnh_services.hsm.anchor:read",),
+            ("lnh_services.hsm.audit.anchor:read",),
         ),
         Decoder(
             "records",
@@ -441,9 +456,9 @@ def _hsm_rows() -> list[Decoder]:
             (MalformedMessage,),
             (
                 "lnh_services.hsm.records:read",
-                "lnh_services.hsm.restoring:_taken",
-                "lnh_services.hsm.restoring:_revoked",
-                "lnh_services.hsm.restoring:_switch",
+                "lnh_services.hsm.backup.restore:_taken",
+                "lnh_services.hsm.backup.restore:_revoked",
+                "lnh_services.hsm.backup.restore:_switch",
                 "lnh_services.balancer.clients:_put",
                 "lnh_services.backup.keeping:_read",
             ),
@@ -456,9 +471,9 @@ def _hsm_rows() -> list[Decoder]:
             ],
             (SealBroken, LnhError),
             (
-                "lnh_services.hsm.sealing:unseal",
-                "lnh_services.hsm.objects:open_for_session",
-                "lnh_services.hsm.objects:read_attributes",
+                "lnh_services.hsm.crypto.sealing:unseal",
+                "lnh_services.hsm.objects.stored:open_for_session",
+                "lnh_services.hsm.objects.stored:read_attributes",
             ),
         ),
         Decoder(
@@ -477,9 +492,9 @@ def _hsm_rows() -> list[Decoder]:
             ],
             (SealBroken, LnhError),
             (
-                "lnh_services.hsm.state:read",
-                "lnh_services.hsm.local_guesses:__init__",
-                "lnh_services.hsm.partitions:read",
+                "lnh_services.hsm.appliance.state:read",
+                "lnh_services.hsm.auth.offline_attempts:__init__",
+                "lnh_services.hsm.appliance.partitions:read",
             ),
             slow=True,
         ),
@@ -579,10 +594,10 @@ def _wire_rows() -> list[Decoder]:
                 "lnh_services.balancer.follower:receive",
                 "lnh_services.balancer.peers:_heard",
                 "lnh_services.balancer.service:_count_served",
-                "lnh_services.hsm.worker:answers",
-                "lnh_services.hsm.worker:_answered",
-                "lnh_services.hsm.worker:_told",
-                "lnh_services.hsm.worker_core:_serve_open",
+                "lnh_services.hsm.worker.loop:answers",
+                "lnh_services.hsm.worker.loop:_answered",
+                "lnh_services.hsm.worker.loop:_told",
+                "lnh_services.hsm.worker.core:_serve_open",
             ),
         ),
     ]

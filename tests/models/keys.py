@@ -6,8 +6,8 @@ from functools import cache
 
 from lnh_common.pkcs11.attributes import Attribute, Attributes, KeyType
 from lnh_common.pkcs11.mechanisms import CURVES, GENERATORS, ML_DSA_SETS, ML_KEM_SETS, Mechanism
-from lnh_services.hsm.mechanisms.generate import Generated, generate_key, generate_key_pair
-from lnh_services.hsm.policy import KeyUses, Policy
+from lnh_services.hsm.objects.generate import Generated, generate_key, generate_key_pair
+from lnh_services.hsm.objects.policy import KeyUses, Policy
 
 A = Attribute
 # Every mechanism on one key keeps the tests of mechanisms apart from those of policy.

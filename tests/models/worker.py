@@ -21,13 +21,10 @@ from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
 from lnh_common.wire import channel, codec
 from lnh_common.wire import frames as wire
 from lnh_common.wire.channel import Envelope, SessionKeys, Statement
-from lnh_services.hsm import credentials
-from lnh_services.hsm.freshness import HighestSeen
-from lnh_services.hsm.keys import Purpose
-from lnh_services.hsm.local_guesses import LocalGuesses
-from lnh_services.hsm.operations.policies import policy_id
-from lnh_services.hsm.operations.session import check_token
-from lnh_services.hsm.operations.table import HANDLERS
+from lnh_services.hsm.auth import credentials
+from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.crypto.key_hierarchy import Purpose
+from lnh_services.hsm.effects import Ask, Deadline, Peer, Steps, Turn, Work
 from lnh_services.hsm.records import (
     ClusterRecord,
     PolicyRecord,
@@ -36,8 +33,11 @@ from lnh_services.hsm.records import (
     fields_of,
     record_id,
 )
-from lnh_services.hsm.steps import Ask, Deadline, Peer, Steps, Turn, Work
-from lnh_services.hsm.worker_core import CLUSTER_RECORD, WorkerCore
+from lnh_services.hsm.worker.core import CLUSTER_RECORD, WorkerCore
+from lnh_services.hsm.worker.handlers.session import check_token
+from lnh_services.hsm.worker.handlers.table import HANDLERS
+from lnh_services.hsm.worker.policies import policy_id
+from lnh_services.hsm.worker.rollback_guard import HighestSeen
 from models.carried import sample
 from models.storage import DictStore
 

@@ -16,8 +16,8 @@ from lnh_common.wire import archives, codec
 from lnh_common.wire.archives import Outline
 from lnh_services import archived
 from lnh_services.archived import Grouping
-from lnh_services.hsm import archives as keys
-from lnh_services.hsm.state import Cluster
+from lnh_services.hsm.appliance.state import Cluster
+from lnh_services.hsm.backup import archive_keys as keys
 from models.archives import CHUNK, cluster, written
 
 

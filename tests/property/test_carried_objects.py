@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lnh_common.errors import SealBroken
 from lnh_common.pkcs11.attributes import Attribute
-from lnh_services.hsm.objects import KeyringKeys
+from lnh_services.hsm.objects.stored import KeyringKeys
 
 IDS = st.binary(min_size=16, max_size=16)
 PLACES = st.fixed_dictionaries(

@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric import utils
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lnh_services.hsm.mechanisms.ecdsa import raw
+from lnh_services.hsm.crypto.mechanisms.ecdsa import raw
 
 SIZES = (32, 48, 66)  # bytes of a number of P-256, P-384 and P-521
 

@@ -29,10 +29,10 @@ from lnh_common.wire import channel, codec
 from lnh_common.wire import frames as wire
 from lnh_common.wire.bundles import Entry
 from lnh_common.wire.channel import SessionKeys
-from lnh_services.hsm import worker as module
-from lnh_services.hsm.steps import Ask
-from lnh_services.hsm.worker import Task, WayBack, Worker
-from lnh_services.hsm.worker_core import WorkerCore
+from lnh_services.hsm.effects import Ask
+from lnh_services.hsm.worker import loop as module
+from lnh_services.hsm.worker.core import WorkerCore
+from lnh_services.hsm.worker.loop import Task, WayBack, Worker
 from lnh_services.paths import MemberDirectory
 from models.worker import KRCO, KRSO, Client, World, make_keyring
 

@@ -26,9 +26,9 @@ from lnh_common.pkcs11.attributes import (
 )
 from lnh_common.pkcs11.mechanisms import CURVES, MECHANISM_RULES, Mechanism, Use, parse_parameters
 from lnh_common.wire import codec
-from lnh_services.hsm import policy as rules
-from lnh_services.hsm.mechanisms.generate import generate_key, generate_key_pair
-from lnh_services.hsm.policy import KeyUses, Policy, effective, merge, policy_view
+from lnh_services.hsm.objects import policy as rules
+from lnh_services.hsm.objects.generate import generate_key, generate_key_pair
+from lnh_services.hsm.objects.policy import KeyUses, Policy, effective, merge, policy_view
 from models.keys import pair, secret
 
 A = Attribute

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import msgspec
 
 from lnh_common.errors import LnhError
-from lnh_services.hsm.worker_core import WorkerCore
+from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.store import listing, state
 from lnh_services.store.follower import Follower
 from lnh_services.store.history import Standing

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from lnh_common.errors import ObjectUnknown
 from lnh_common.messages import objects
 from lnh_common.messages.store import Attached, Forget, Key
-from lnh_services.hsm.freshness import Read
-from lnh_services.hsm.steps import Steps
-from lnh_services.hsm.tokens import Session, Token
-from lnh_services.hsm.worker_core import WorkerCore
+from lnh_services.hsm.auth.tokens import Session, Token
+from lnh_services.hsm.effects import Steps
+from lnh_services.hsm.worker.core import WorkerCore
+from lnh_services.hsm.worker.rollback_guard import Read
 from lnh_services.store.caches import Grant, WorkerId
 from lnh_services.store.log import Position
 from lnh_services.store.protocol import ReadId

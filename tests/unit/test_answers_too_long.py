@@ -30,8 +30,8 @@ from lnh_common.wire import channel, codec
 from lnh_common.wire import frames as wire
 from lnh_common.wire.channel import SessionKeys
 from lnh_common.wire.frames import Header, Kind
-from lnh_services.hsm.steps import Ask, Deadline, Peer
-from lnh_services.hsm.worker import Task, Worker, boot_time
+from lnh_services.hsm.effects import Ask, Deadline, Peer
+from lnh_services.hsm.worker.loop import Task, Worker, boot_time
 from lnh_services.paths import MemberDirectory
 
 TOO_MUCH = bytes(limits.BODY_BYTES)

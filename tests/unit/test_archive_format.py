@@ -10,8 +10,8 @@ from lnh_common.messages.hsm import ChannelSeed, SmkGeneration
 from lnh_common.wire import archives
 from lnh_common.wire.archives import Writer
 from lnh_services import archived
-from lnh_services.hsm import archives as keys
-from lnh_services.hsm.state import Cluster, Phase
+from lnh_services.hsm.appliance.state import Cluster, Phase
+from lnh_services.hsm.backup import archive_keys as keys
 from models import archive_format, formats
 
 GIVEN = formats.read(archive_format.PAGE.read_text())

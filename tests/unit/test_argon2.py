@@ -11,8 +11,8 @@ import pytest
 
 from lnh_common.errors import Busy
 from lnh_common.messages.hsm import Derive, Derived
-from lnh_services.hsm import argon2
-from lnh_services.hsm.argon2 import Derivations
+from lnh_services.hsm.crypto import argon2
+from lnh_services.hsm.crypto.argon2 import Derivations
 
 CLIENT = Derive(password=b"password", salt=bytes(16), memory=8, passes=1, lanes=1)
 STRANGER = msgspec.structs.replace(CLIENT, stranger=True)

@@ -42,9 +42,9 @@ from lnh_common.pkcs11.mechanisms import (
     parse_parameters,
 )
 from lnh_common.wire import codec
-from lnh_services.hsm.mechanisms import MECHANISMS
-from lnh_services.hsm.mechanisms.document import not_served, render
-from lnh_services.hsm.mechanisms.generate import GENERATING
+from lnh_services.hsm.crypto.mechanisms import MECHANISMS
+from lnh_services.hsm.objects.document import not_served, render
+from lnh_services.hsm.objects.generate import GENERATING
 from models import standard
 
 A = Attribute
@@ -125,7 +125,7 @@ def test_every_mechanism_is_served_or_known_to_be_missing() -> None:
 
 def test_the_page_of_mechanisms_is_what_the_tables_say() -> None:
     page = Path(__file__).parents[2] / "docs" / "mechanisms.md"
-    assert page.read_text() == render(), "python -m lnh_services.hsm.mechanisms.document > docs/mechanisms.md"
+    assert page.read_text() == render(), "python -m lnh_services.hsm.objects.document > docs/mechanisms.md"
 
 
 def test_curves_have_the_object_identifiers_the_library_gives_them() -> None:

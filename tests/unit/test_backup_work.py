@@ -23,7 +23,7 @@ from lnh_services.backup.files import Archives
 from lnh_services.backup.jobs import Job, Jobs
 from lnh_services.backup.work import Making
 from lnh_services.durable import sync_directory
-from lnh_services.hsm import archives as keys
+from lnh_services.hsm.backup import archive_keys as keys
 from models.archives import cluster, written
 
 ROW = ["user", b"", b"id", 1, b"", b"head", b"b" * 100_000]

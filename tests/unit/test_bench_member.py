@@ -10,7 +10,7 @@ import sys
 import pytest
 from bench.member import megabytes
 
-from lnh_services.hsm import hardening
+from lnh_services.hsm.crypto import process_hardening
 
 _NOBODY = 65534
 _HELD = 64  # MiB
@@ -25,7 +25,7 @@ def _holding(write: int, *, hardened: bool) -> int:
             held.write(b"\1" * (_HELD << 20))
             os.dup2(write, 1)  # which hardening leaves open
             if hardened:
-                hardening.harden()
+                process_hardening.harden()
             os.write(1, b"1")
             signal.pause()
         finally:

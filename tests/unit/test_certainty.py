@@ -23,11 +23,11 @@ from lnh_common.messages.session import ChangePassword, Credential, Login, Logou
 from lnh_common.pkcs11.attributes import Attribute
 from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_common.wire import codec
-from lnh_services.hsm.certainty import COMMITTED
-from lnh_services.hsm.freshness import HighestSeen
-from lnh_services.hsm.local_guesses import LocalGuesses
-from lnh_services.hsm.operations.table import HANDLERS
-from lnh_services.hsm.steps import Ask, Peer
+from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.effects import Ask, Peer
+from lnh_services.hsm.worker.certainty import COMMITTED
+from lnh_services.hsm.worker.handlers.table import HANDLERS
+from lnh_services.hsm.worker.rollback_guard import HighestSeen
 from models import carried
 from models.worker import KRCO, KRSO, Client, World, generate_ec, make_keyring
 

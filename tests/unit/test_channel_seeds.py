@@ -11,12 +11,12 @@ import pytest
 from lnh_common import errors, limits
 from lnh_common.messages import store
 from lnh_common.messages.hsm import ChannelSeed
-from lnh_services.hsm import channel_sharing
-from lnh_services.hsm.channel_epochs import offered
-from lnh_services.hsm.channel_keeping import ChannelKeeper
-from lnh_services.hsm.joining import Identity
+from lnh_services.hsm.appliance.state import Cluster
+from lnh_services.hsm.cluster import channel_sharing
+from lnh_services.hsm.cluster.channel_epochs import offered
+from lnh_services.hsm.cluster.channel_keeping import ChannelKeeper
+from lnh_services.hsm.cluster.join_protocol import Identity
 from lnh_services.hsm.records import HsmRecord
-from lnh_services.hsm.state import Cluster
 from models.console import Desk
 
 DOMAIN = "the cloning domain"

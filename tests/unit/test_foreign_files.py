@@ -17,7 +17,7 @@ from lnh_common.errors import AuditFailed, ConfigurationInvalid, LnhError, Stora
 from lnh_common.files import NotRegular, open_regular
 from lnh_services import configuration, durable, member
 from lnh_services.backup.files import Archives
-from lnh_services.hsm import audit
+from lnh_services.hsm.audit import trail as audit
 from lnh_services.store import divergent
 from lnh_services.store import service as store_service
 from lnh_services.store.engine import Engine

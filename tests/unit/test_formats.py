@@ -15,13 +15,13 @@ from lnh_common.messages.store import Item
 from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.wire import channel, codec, frames
 from lnh_common.wire.channel import Envelope, SessionKeys, Statement
-from lnh_services.hsm import credentials
-from lnh_services.hsm.credentials import Material, Smk
-from lnh_services.hsm.keys import Purpose
-from lnh_services.hsm.objects import KeyringKeys
+from lnh_services.hsm.auth import credentials
+from lnh_services.hsm.auth.credentials import Material, Smk
+from lnh_services.hsm.auth.tokens import Grant, Token, open_token, seal_token, token_epoch
+from lnh_services.hsm.crypto.key_hierarchy import Purpose
+from lnh_services.hsm.crypto.sealing import Kind, Place, seal, unseal
+from lnh_services.hsm.objects.stored import KeyringKeys
 from lnh_services.hsm.records import CredentialRecord, LogoutRecord, Records, record_id
-from lnh_services.hsm.sealing import Kind, Place, seal, unseal
-from lnh_services.hsm.tokens import Grant, Token, open_token, seal_token, token_epoch
 from models import formats
 
 A = Attribute

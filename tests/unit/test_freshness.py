@@ -14,11 +14,11 @@ from lnh_common.messages.hsm import Mark
 from lnh_common.messages.session import ChangePassword, Credential, Role
 from lnh_common.pkcs11.attributes import Attribute
 from lnh_common.pkcs11.mechanisms import Mechanism
-from lnh_services.hsm import credentials
-from lnh_services.hsm.freshness import AS_KNOWN, HighestSeen
-from lnh_services.hsm.operations.policies import policy_id
+from lnh_services.hsm.auth import credentials
+from lnh_services.hsm.effects import Ask, Peer
 from lnh_services.hsm.records import record_id
-from lnh_services.hsm.steps import Ask, Peer
+from lnh_services.hsm.worker.policies import policy_id
+from lnh_services.hsm.worker.rollback_guard import AS_KNOWN, HighestSeen
 from models.worker import KRCO, KRSO, Client, World, make_keyring
 
 Place = tuple[str, bytes, bytes]

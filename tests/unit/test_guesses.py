@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from lnh_common import limits
 from lnh_common.errors import Busy, PasswordLocked
 from lnh_common.messages.session import Credential, Role
-from lnh_services.hsm import guesses
-from lnh_services.hsm.guesses import Locks
-from lnh_services.hsm.lockout import Attempt
+from lnh_services.hsm.auth import online_attempts
+from lnh_services.hsm.auth.lockout import Attempt
+from lnh_services.hsm.auth.online_attempts import Locks
 from lnh_services.hsm.records import AttemptsRecord, HolderLockRecord, LockRecord, Open, Records
 
 START = 1_700_000_000
@@ -36,12 +36,12 @@ class Holder:
 
     def begin(self, client: str, guess: bytes = b"", name: bytes = b"") -> Attempt:
         attempt = Attempt(name or os.urandom(16), guess or os.urandom(16))
-        guesses.check(self.locks(client), self.now, attempt.name)
-        self._keep(client, guesses.reserve(self.locks(client), attempt, self.now))
+        online_attempts.check(self.locks(client), self.now, attempt.name)
+        self._keep(client, online_attempts.reserve(self.locks(client), attempt, self.now))
         return attempt
 
     def end(self, client: str, attempt: Attempt, *, right: bool) -> None:
-        self._keep(client, guesses.end(self.locks(client), attempt, self.now, right=right))
+        self._keep(client, online_attempts.end(self.locks(client), attempt, self.now, right=right))
 
     def fail(self, client: str) -> None:
         self.end(client, self.begin(client), right=False)
@@ -60,8 +60,8 @@ class Holder:
     def wait(self, client: str) -> int:
         """Seconds until the client may try what was never tried."""
         try:
-            guesses.check(self.locks(client), self.now, b"another")
-            guesses.reserve(self.locks(client), Attempt(b"another", os.urandom(16)), self.now)
+            online_attempts.check(self.locks(client), self.now, b"another")
+            online_attempts.reserve(self.locks(client), Attempt(b"another", os.urandom(16)), self.now)
         except PasswordLocked as locked:
             return int(locked.detail["seconds"])
         return 0
@@ -332,13 +332,13 @@ def test_guesses_that_a_member_of_the_version_before_forgave_count_here_until_th
 def test_a_guess_has_the_same_name_for_the_same_password_of_a_holder_alone() -> None:
     records, others = (Records(os.urandom(32), bytes(16), bytes(16)) for _ in range(2))
     given = Credential(role=Role.USER, name="a", password="not looked at")
-    named = guesses.guess(records, given, bytes(32))
-    assert named == guesses.guess(records, replace(given, password="what Argon2id made counts"), bytes(32))
+    named = online_attempts.guess(records, given, bytes(32))
+    assert named == online_attempts.guess(records, replace(given, password="what Argon2id made counts"), bytes(32))
     assert len({
         named,
-        guesses.guess(records, given, b"1" * 32),
-        guesses.guess(records, replace(given, name="b"), bytes(32)),
-        guesses.guess(others, given, bytes(32)),
+        online_attempts.guess(records, given, b"1" * 32),
+        online_attempts.guess(records, replace(given, name="b"), bytes(32)),
+        online_attempts.guess(others, given, bytes(32)),
     }) == 4  # fmt: skip
 
 
@@ -351,12 +351,12 @@ def test_what_a_message_tries_names_the_attempt() -> None:
         (b"signed", replace(given, password="another")),
         (b"signed", replace(given, name="b")),
     )
-    named = guesses.attempt(records, b"signed", given)
-    assert named == guesses.attempt(records, b"signed", given)
-    assert len({named, *(guesses.attempt(records, signed, other) for signed, other in others)}) == 4
+    named = online_attempts.attempt(records, b"signed", given)
+    assert named == online_attempts.attempt(records, b"signed", given)
+    assert len({named, *(online_attempts.attempt(records, signed, other) for signed, other in others)}) == 4
 
 
 def test_names_share_a_scope_only_by_a_key_nobody_outside_has() -> None:
     one, other = (Records(os.urandom(32), bytes(16), bytes(16)) for _ in range(2))
-    assert guesses.scope(one, Role.USER, "a", b"") == guesses.scope(one, Role.USER, "a", b"")
-    assert guesses.scope(one, Role.USER, "a", b"") != guesses.scope(other, Role.USER, "a", b"")
+    assert online_attempts.scope(one, Role.USER, "a", b"") == online_attempts.scope(one, Role.USER, "a", b"")
+    assert online_attempts.scope(one, Role.USER, "a", b"") != online_attempts.scope(other, Role.USER, "a", b"")

@@ -17,9 +17,10 @@ from lnh_common import limits
 from lnh_common.errors import AuditFailed, SealBroken
 from lnh_common.messages.hsm import AuditEntry
 from lnh_common.messages.store import Item, Put
-from lnh_services.hsm import anchor, audit
-from lnh_services.hsm.audit import Trail, page, verify
-from lnh_services.hsm.refusals import Refusals
+from lnh_services.hsm.audit import anchor
+from lnh_services.hsm.audit import trail as audit
+from lnh_services.hsm.audit.refusals import Refusals
+from lnh_services.hsm.audit.trail import Trail, page, verify
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 PUBLIC = KEY.public_key().public_bytes_raw()

@@ -16,9 +16,13 @@ from lnh_common.messages.base import OPERATIONS, Effect, Operation
 from lnh_common.messages.hsm import Mark
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import Commit, Get
-from lnh_services.hsm import audit, credentials, genesis, guesses, rules
-from lnh_services.hsm.damage import DamageMark
-from lnh_services.hsm.operations.policies import policy_id
+from lnh_services.hsm.appliance import preconditions
+from lnh_services.hsm.appliance.preconditions import NEEDS
+from lnh_services.hsm.appliance.state import HsmState
+from lnh_services.hsm.audit import trail
+from lnh_services.hsm.auth import credentials, online_attempts
+from lnh_services.hsm.cluster import create
+from lnh_services.hsm.core.damage import DamageMark
 from lnh_services.hsm.records import (
     AttemptsRecord,
     ClusterRecord,
@@ -28,9 +32,8 @@ from lnh_services.hsm.records import (
     Open,
     UserRecord,
 )
-from lnh_services.hsm.rules import NEEDS
-from lnh_services.hsm.state import HsmState
-from lnh_services.hsm.worker_core import CLUSTER_RECORD
+from lnh_services.hsm.worker.core import CLUSTER_RECORD
+from lnh_services.hsm.worker.policies import policy_id
 from models.console import ACTIVATION, ADMIN, PO, SO, Desk
 from models.worker import derived
 
@@ -49,7 +52,7 @@ def test_every_console_operation_has_a_row_of_needs() -> None:
 
 def test_records_are_where_the_workers_look_for_them() -> None:
     assert CLUSTER_RECORD == CLUSTER_RECORD
-    assert policy_id(b"") == genesis.POLICY_RECORD
+    assert policy_id(b"") == create.POLICY_RECORD
 
 
 REFUSALS: list[tuple[str, list[Step], Step, type[errors.LnhError], str]] = [
@@ -108,7 +111,7 @@ def test_a_cluster_is_refused_beside_v1_partitions_that_an_earlier_version_left(
         await desk.appliance_init()
         await desk.hsm_init()
         await desk.partition("mine", version=1)
-        desk.vault.change(lambda state: rules.install(state, "cluster"))
+        desk.vault.change(lambda state: preconditions.install(state, "cluster"))
         with pytest.raises(errors.NotPossible, match="mine"):
             await desk.cluster_create()
         assert desk.store.asked == []
@@ -422,24 +425,24 @@ def test_a_reset_by_the_so_forgives_the_admins_failures(desk: Desk) -> None:
         assert cluster is not None
         got = desk.store.items.answer(Get(key=cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)), 0)
         records = cluster.records(cluster.records().read(ClusterRecord, got.item).instance)  # type: ignore[attr-defined]
-        scope = guesses.scope(records, Role.USER, "alice", b"")
+        scope = online_attempts.scope(records, Role.USER, "alice", b"")
         open_ = Open(bytes(16), int(desk.now))
         locked = LockRecord(failures=10, until=int(desk.now) + 900, succeeded=7)
         puts = (
-            records.put(locked, guesses.UNREGISTERED, 0, scope=scope),
-            records.put(HolderLockRecord(failures=40, last=int(desk.now)), guesses.HOLDER, 0, scope=scope),
-            records.put(AttemptsRecord(names=(b"n",), open=(open_,)), guesses.UNREGISTERED, 0, scope=scope),
-            records.put(AttemptsRecord(open=(open_,)), guesses.HOLDER, 0, scope=scope),
+            records.put(locked, online_attempts.UNREGISTERED, 0, scope=scope),
+            records.put(HolderLockRecord(failures=40, last=int(desk.now)), online_attempts.HOLDER, 0, scope=scope),
+            records.put(AttemptsRecord(names=(b"n",), open=(open_,)), online_attempts.UNREGISTERED, 0, scope=scope),
+            records.put(AttemptsRecord(open=(open_,)), online_attempts.HOLDER, 0, scope=scope),
         )
         commit = Commit(client=bytes(16), session=bytes(16), sequence=1, issued_at=int(desk.now * 1000), changes=puts)
         desk.store.items.answer(commit, int(desk.now * 1000))
         reset = console.ResetAdmin(so_password=SO, admin="alice", password="reset password")
         await desk.ask(console.APPLIANCE_RESET_ADMIN, reset)
-        locks, attempts = (desk.store.items.storage.in_scope(table, scope) for table in guesses.CLEARED)
+        locks, attempts = (desk.store.items.storage.in_scope(table, scope) for table in online_attempts.CLEARED)
         assert {records.read(AttemptsRecord, item).open for item in attempts} == {()}
         by_id = {item.key.id: item for item in locks}
-        assert records.read(LockRecord, by_id[guesses.UNREGISTERED]) == LockRecord(succeeded=7)
-        assert records.read(HolderLockRecord, by_id[guesses.HOLDER]) == HolderLockRecord()
+        assert records.read(LockRecord, by_id[online_attempts.UNREGISTERED]) == LockRecord(succeeded=7)
+        assert records.read(HolderLockRecord, by_id[online_attempts.HOLDER]) == HolderLockRecord()
 
     asyncio.run(go())
 
@@ -451,8 +454,8 @@ def test_the_so_resets_nobody_but_admins(desk: Desk) -> None:
         assert cluster is not None
         got = desk.store.items.answer(Get(key=cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)), 0)
         records = cluster.records(cluster.records().read(ClusterRecord, got.item).instance)  # type: ignore[attr-defined]
-        put = records.put(UserRecord(name="mia", role="monitor"), genesis.user_id("mia"), 0)
-        commit = genesis.first_commit(with_po(desk), int(desk.now * 1000))
+        put = records.put(UserRecord(name="mia", role="monitor"), create.user_id("mia"), 0)
+        commit = create.first_commit(with_po(desk), int(desk.now * 1000))
         desk.store.items.answer(msgspec.structs.replace(commit, sequence=1, changes=(put,)), int(desk.now * 1000))
         with pytest.raises(errors.ArgumentInvalid, match="monitor"):
             await desk.ask(
@@ -461,7 +464,7 @@ def test_the_so_resets_nobody_but_admins(desk: Desk) -> None:
             )
         # A store that serves the admin's record for hers does not change who she is.
         items = desk.store.items.storage.items
-        items["user", b"", genesis.user_id("mia")] = items["user", b"", genesis.user_id("alice")]
+        items["user", b"", create.user_id("mia")] = items["user", b"", create.user_id("alice")]
         with pytest.raises(errors.SealBroken, match="was asked for user"):
             await desk.ask(
                 console.APPLIANCE_RESET_ADMIN,
@@ -512,7 +515,7 @@ def test_reimaging_destroys_everything_but_the_trail(desk: Desk, sealed: bool) -
         await desk.ask(console.APPLIANCE_REIMAGE)
         assert desk.store.cluster == b""
         assert {path.name for path in desk.directory.iterdir()} == {"audit.jsonl"}
-        assert audit.verify(desk.trail_path, None).problem == ""
+        assert trail.verify(desk.trail_path, None).problem == ""
         await desk.cluster()
 
     asyncio.run(go())

@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from lnh_services.hsm.argon2 import derive
-from lnh_services.hsm.credentials import derivation, material
-from lnh_services.hsm.state import HsmState, StateFile
-from lnh_services.hsm.verifiers import KeptPassword, Verifier
+from lnh_services.hsm.appliance.state import HsmState, StateFile
+from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
+from lnh_services.hsm.auth.credentials import derivation, material
+from lnh_services.hsm.crypto.argon2 import derive
 from models.console import Desk
 
 QUICK = (64, 1, 1)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from lnh_services.hsm.hardening import PARENT_VARIABLE, child_environment, may_lock_future
+from lnh_services.hsm.crypto.process_hardening import PARENT_VARIABLE, child_environment, may_lock_future
 
 REPORT = """
 import json, os, resource, sys
 from pathlib import Path
-from lnh_services.hsm.hardening import harden
+from lnh_services.hsm.crypto.process_hardening import harden
 read, write = map(int, sys.argv[1:3])
 done = harden()
 status = dict(line.split(":\\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\\t" in line)
@@ -79,7 +79,7 @@ def test_memory_is_locked_only_where_no_limit_can_refuse_an_allocation_later() -
 def test_an_ordinary_user_with_a_small_limit_can_allocate_as_before() -> None:
     script = """
 import os, resource
-from lnh_services.hsm.hardening import harden
+from lnh_services.hsm.crypto.process_hardening import harden
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))
 done = harden()
@@ -97,7 +97,7 @@ print(done.problems[0])
 
 
 def test_a_crash_leaves_no_core_dump(tmp_path: Path) -> None:
-    script = "import os; from lnh_services.hsm.hardening import harden; harden(); os.abort()"
+    script = "import os; from lnh_services.hsm.crypto.process_hardening import harden; harden(); os.abort()"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, timeout=30, check=False)
     assert done.returncode == -signal.SIGABRT
     assert list(tmp_path.iterdir()) == []
@@ -108,17 +108,17 @@ def test_a_child_knows_its_parent_and_hides_it_from_its_own_children() -> None:
 
 
 def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:
-    script = "from lnh_services.hsm.hardening import harden; harden(); print('alive')"
+    script = "from lnh_services.hsm.crypto.process_hardening import harden; harden(); print('alive')"
     environment = {**os.environ, PARENT_VARIABLE: "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (1, b"")
 
 
 def test_a_child_dies_with_its_parent() -> None:
-    child = "import sys, time; from lnh_services.hsm.hardening import harden; harden(); print('up', flush=True); time.sleep(60)"
+    child = "import sys, time; from lnh_services.hsm.crypto.process_hardening import harden; harden(); print('up', flush=True); time.sleep(60)"
     parent = f"""
 import os, subprocess, sys
-from lnh_services.hsm.hardening import child_environment
+from lnh_services.hsm.crypto.process_hardening import child_environment
 child = subprocess.Popen([sys.executable, "-c", {child!r}], env=child_environment(), stdout=subprocess.PIPE)
 child.stdout.readline()
 print(child.pid, flush=True)

@@ -21,7 +21,7 @@ from lnh_common.messages import console, objects
 from lnh_common.messages.base import Message, Operation
 from lnh_common.pkcs11.attributes import Attribute, ObjectClass
 from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
-from lnh_services.hsm.partitions import Contents
+from lnh_services.hsm.appliance.partitions import Contents
 from models.console import CO, PO, SO, Desk
 
 A = Attribute

@@ -11,8 +11,8 @@ from lnh_common.messages import admin, objects, session, store
 from lnh_common.messages.base import Empty, Operation
 from lnh_common.messages.session import ChangePassword, Credential, Role
 from lnh_common.wire import frames
-from lnh_services.hsm.steps import Steps
-from lnh_services.hsm.worker_core import WorkerCore
+from lnh_services.hsm.effects import Steps
+from lnh_services.hsm.worker.core import WorkerCore
 from models.worker import ADMIN_PASSWORD, KRCO, KRSO, Client, World, generate_ec, make_keyring, sign
 
 

@@ -14,8 +14,8 @@ from lnh_common.messages import objects, session
 from lnh_common.messages.session import Credential, Role
 from lnh_common.pkcs11.attributes import Attribute
 from lnh_common.pkcs11.mechanisms import Mechanism
-from lnh_services.hsm.slow import SlowWork
-from lnh_services.hsm.steps import Work
+from lnh_services.hsm.effects import Work
+from lnh_services.hsm.worker.background import SlowWork
 from models.worker import KRCO, Client, World, make_keyring
 
 A = Attribute

@@ -14,11 +14,12 @@ from lnh_common import limits
 from lnh_common.errors import ActivationFailed, FileModeUnsafe, PasswordIncorrect, PasswordLocked, SealBroken
 from lnh_common.messages.hsm import ChannelSeed
 from lnh_common.wire import codec
-from lnh_services.hsm import credentials, genesis
-from lnh_services.hsm.argon2 import derive
-from lnh_services.hsm.channel_epochs import rotated
-from lnh_services.hsm.state import Appliance, ApplianceFile, HsmState, Partition, StateFile, User
-from lnh_services.hsm.verifiers import KeptPassword, Verifier
+from lnh_services.hsm.appliance.state import Appliance, ApplianceFile, HsmState, Partition, StateFile, User
+from lnh_services.hsm.auth import credentials
+from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
+from lnh_services.hsm.cluster import create
+from lnh_services.hsm.cluster.channel_epochs import rotated
+from lnh_services.hsm.crypto.argon2 import derive
 
 QUICK = (64, 1, 1)
 NOW = 1_700_000_000
@@ -40,7 +41,7 @@ def a_state() -> HsmState:
         users=(User(name="alice", role="admin", password=kept("admin password")),),
         partitions=(Partition(label="p", version=0, serial="1", po=so, co=so),),
     )
-    return genesis.begin(state, "prod", kept("partition owner"), NOW)
+    return create.begin(state, "prod", kept("partition owner"), NOW)
 
 
 @pytest.fixture
@@ -242,7 +243,7 @@ def test_the_state_of_a_cluster_begun_has_all_it_needs() -> None:
     assert cluster is not None
     assert cluster.partition in {partition.serial for partition in state.partitions}
     assert len({cluster.id, cluster.member, cluster.identity, cluster.smk[0].key, cluster.channel[0].seed}) == 5
-    assert genesis.finished(state).users == ()
-    other = genesis.begin(msgspec.structs.replace(state, partitions=(), cluster=None), "prod", kept("x" * 8), NOW)
+    assert create.finished(state).users == ()
+    other = create.begin(msgspec.structs.replace(state, partitions=(), cluster=None), "prod", kept("x" * 8), NOW)
     assert other.cluster is not None
     assert other.cluster.smk != cluster.smk

@@ -19,8 +19,8 @@ from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.pkcs11.mechanisms import CURVES, GcmParameters, Mechanism
 from lnh_common.wire import codec, frames
 from lnh_common.wire.channel import SessionKeys
-from lnh_services.hsm.operations.policies import policy_id
 from lnh_services.hsm.records import PolicyRecord
+from lnh_services.hsm.worker.policies import policy_id
 from models.worker import ADMIN_PASSWORD, KRCO, KRSO, Client, World, generate_ec, make_keyring, sign
 
 A = Attribute

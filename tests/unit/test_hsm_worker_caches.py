@@ -9,7 +9,7 @@ import pytest
 from lnh_common import errors
 from lnh_common.messages import admin, objects, store
 from lnh_common.messages.session import Credential, Role
-from lnh_services.hsm.worker_core import WorkerCore
+from lnh_services.hsm.worker.core import WorkerCore
 from models.worker import KRCO, Client, World, generate_ec, make_keyring, sign
 
 

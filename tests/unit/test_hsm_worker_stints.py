@@ -14,9 +14,9 @@ import zmq
 from lnh_common.wire import frames as wire
 from lnh_common.wire.bundles import Entry
 from lnh_common.wire.frames import Frames, Header
-from lnh_services.hsm import worker as module
-from lnh_services.hsm.steps import Peer, Steps, Turn
-from lnh_services.hsm.worker import WayBack, Worker
+from lnh_services.hsm.effects import Peer, Steps, Turn
+from lnh_services.hsm.worker import loop as module
+from lnh_services.hsm.worker.loop import WayBack, Worker
 from lnh_services.paths import MemberDirectory
 
 SLOW = 0.04  # seconds of an RSA-4096 signature on a machine that is short of processors

@@ -16,8 +16,9 @@ from lnh_common.messages import console, store
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.hsm import Depart, Departure
 from lnh_common.wire import codec
-from lnh_services.hsm import dismissals, genesis, joining, rules
-from lnh_services.hsm.state import Cluster, Phase
+from lnh_services.hsm.appliance import preconditions
+from lnh_services.hsm.appliance.state import Cluster, Phase
+from lnh_services.hsm.cluster import create, join_protocol, removal_proof
 from models.console import SO, Desk
 
 DOMAIN = "the cloning domain"
@@ -157,7 +158,7 @@ async def _own_v1(two: Two) -> None:
     await two.b.appliance_init()
     await two.b.hsm_init(DOMAIN)
     await two.b.partition("mine", version=1)
-    two.b.vault.change(lambda state: rules.install(state, "cluster"))  # as an earlier version let one
+    two.b.vault.change(lambda state: preconditions.install(state, "cluster"))  # as an earlier version let one
 
 
 async def _in_a_cluster(two: Two) -> None:
@@ -390,7 +391,7 @@ def test_a_join_that_was_begun_stands_in_the_way_of_creating_a_cluster_and_of_an
 
 
 def dismissal_of(cluster: Cluster) -> bytes:
-    return dismissals.dismissal(cluster.smk[-1].key, cluster.id, cluster.member)
+    return removal_proof.dismissal(cluster.smk[-1].key, cluster.id, cluster.member)
 
 
 def test_no_peer_can_make_an_hsm_wipe_its_smk_without_another_hsms_dismissal(two: Two) -> None:
@@ -398,7 +399,7 @@ def test_no_peer_can_make_an_hsm_wipe_its_smk_without_another_hsms_dismissal(two
         await two.b.join(await two.ready())
         cluster = two.b.vault.opened.cluster
         assert cluster is not None
-        of_another = dismissals.dismissal(cluster.smk[-1].key, cluster.id, two.a.store.members[0].id)
+        of_another = removal_proof.dismissal(cluster.smk[-1].key, cluster.id, two.a.store.members[0].id)
         for departure in (Departure.LEFT, Departure.DELETED):
             with pytest.raises(errors.PermissionDenied):
                 await two.b.console.belonging.depart(Depart(cluster=cluster.id, departure=departure, proof=of_another))
@@ -488,7 +489,7 @@ def test_a_departure_that_was_interrupted_is_finished_after_the_next_activation(
         await two.b.join(await two.ready())
         cluster = two.b.vault.opened.cluster
         assert cluster is not None
-        two.b.vault.change(lambda state: genesis.departing(state, Phase.LEAVING, Departure.LEFT, ""))
+        two.b.vault.change(lambda state: create.departing(state, Phase.LEAVING, Departure.LEFT, ""))
         two.b.restart()
         await two.b.activate()
         assert not two.b.workers.running
@@ -506,13 +507,13 @@ def test_a_version_too_far_away_is_refused_and_the_invitation_still_good(
     async def go() -> None:
         monkeypatch.setattr(lnh_common, "VERSION", "0.1.0")
         text = await two.ready()
-        request = joining.request
+        request = join_protocol.request
 
         def of_another(*words: Any, **named: Any) -> bytes:
             return request(*words, **{**named, "product": version})
 
         with monkeypatch.context() as joiner:
-            joiner.setattr(joining, "request", of_another)
+            joiner.setattr(join_protocol, "request", of_another)
             if fits:
                 await two.b.join(text)
             else:

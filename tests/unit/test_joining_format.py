@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from lnh_common.messages.hsm import ChannelSeed, SmkGeneration
 from lnh_common.messages.store import MemberInfo
-from lnh_services.hsm import argon2, joining
+from lnh_services.hsm.cluster import join_protocol
+from lnh_services.hsm.crypto import argon2
 
 PAGE = (Path(__file__).parents[2] / "docs" / "formats" / "joining.md").read_text()
 SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
@@ -72,19 +73,19 @@ def reply_key(key: bytes) -> bytes:
 
 
 def test_the_vector_of_the_page_is_what_both_make() -> None:
-    occasion = joining.Occasion(NONCE, joining.Identity.of(INVITER))
+    occasion = join_protocol.Occasion(NONCE, join_protocol.Identity.of(INVITER))
     assert argon2.derive(occasion.domain_derivation(DOMAIN)) == domain_key() == on_the_page("domain key")
     assert occasion.inviter.digest() == Keys(INVITER).digest == on_the_page("inviting identity")
     assert Keys(JOINER).digest == on_the_page("joining identity")
-    request = joining.request(
+    request = join_protocol.request(
         occasion, seed=JOINER, nonce=OWN_NONCE, member=MEMBER, product=PRODUCT, domain_key=domain_key()
     )
-    assert joining.open_request(occasion, request, INVITER).proof == proof(domain_key()) == on_the_page("proof")
+    assert join_protocol.open_request(occasion, request, INVITER).proof == proof(domain_key()) == on_the_page("proof")
     assert reply_key(domain_key()) == on_the_page("reply key")
 
 
 def test_an_invitation_is_what_the_page_says() -> None:
-    text = joining.Invitation(
+    text = join_protocol.Invitation(
         "lnh-invitation-1",
         NONCE,
         bytes(16),
@@ -93,7 +94,7 @@ def test_an_invitation_is_what_the_page_says() -> None:
         "host-a",
         7101,
         bytes(32),
-        joining.Identity.of(INVITER),
+        join_protocol.Identity.of(INVITER),
     ).text()
     first, *lines = text.splitlines()
     assert first == "lnh-invitation-1"
@@ -106,8 +107,8 @@ def test_an_invitation_is_what_the_page_says() -> None:
 def test_a_request_and_its_reply_pass_between_the_two_implementations() -> None:
     key, inviter, joiner = domain_key(), Keys(INVITER), Keys(JOINER)
     request_info = cbor2.dumps(["lnh-join-1", "request", NONCE, inviter.digest])
-    theirs = joining.request(
-        joining.Occasion(NONCE, joining.Identity.of(INVITER)), seed=JOINER, nonce=OWN_NONCE, member=MEMBER,
+    theirs = join_protocol.request(
+        join_protocol.Occasion(NONCE, join_protocol.Identity.of(INVITER)), seed=JOINER, nonce=OWN_NONCE, member=MEMBER,
         product=PRODUCT, domain_key=key,
     )  # fmt: skip
     member = {"id": MEMBER.id, "name": "member-b", "host": "host-b", "port": 7200, "key": MEMBER.key}
@@ -115,15 +116,15 @@ def test_a_request_and_its_reply_pass_between_the_two_implementations() -> None:
     assert cbor2.loads(SUITE.decrypt(theirs, inviter.receive, request_info)) == asking
 
     ours = SUITE.encrypt(cbor2.dumps(asking), inviter.receive.public_key(), request_info)
-    occasion = joining.Occasion(NONCE, joining.Identity.of(INVITER))
-    asker = joining.open_request(occasion, ours, INVITER)
+    occasion = join_protocol.Occasion(NONCE, join_protocol.Identity.of(INVITER))
+    asker = join_protocol.open_request(occasion, ours, INVITER)
     asker.check_proof(occasion, key)
-    bundle = joining.Bundle(
+    bundle = join_protocol.Bundle(
         cluster=bytes(16), label="prod", identity=bytes([4]) * 32,
         smk=(SmkGeneration(generation=1, key=bytes([5]) * 32),),
         channel=(ChannelSeed(epoch=3, seed=bytes([6]) * 32, end=1_700_090_000),), members=(MEMBER,),
     )  # fmt: skip
-    reply = joining.reply(ours, asker, bundle, seed=INVITER, domain_key=key)
+    reply = join_protocol.reply(ours, asker, bundle, seed=INVITER, domain_key=key)
     form, sealed, signature = cbor2.loads(reply)
     transcript = hashlib.sha256(ours).digest()
     Ed25519PublicKey.from_public_bytes(inviter.public[0]).verify(

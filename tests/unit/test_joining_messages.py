@@ -13,8 +13,8 @@ from lnh_common import errors
 from lnh_common.messages import store
 from lnh_common.messages.hsm import ChannelSeed, SmkGeneration
 from lnh_common.versions import check_compatible
-from lnh_services.hsm import joining
-from lnh_services.hsm.joining import Identity, Invitation, Occasion
+from lnh_services.hsm.cluster import join_protocol
+from lnh_services.hsm.cluster.join_protocol import Identity, Invitation, Occasion
 
 
 def member(name: str, number: int, port: int) -> store.MemberInfo:
@@ -28,9 +28,17 @@ def seed(number: int) -> bytes:
 DOMAIN_KEY = bytes(range(32))
 OCCASION = Occasion(seed(9), Identity.of(seed(1)))
 INVITATION = Invitation(
-    joining.INVITATION_FORMAT, seed(9), bytes(16), "prod", 1_700_000_900, "host-a", 7101, seed(8), Identity.of(seed(1))
+    join_protocol.INVITATION_FORMAT,
+    seed(9),
+    bytes(16),
+    "prod",
+    1_700_000_900,
+    "host-a",
+    7101,
+    seed(8),
+    Identity.of(seed(1)),
 )
-BUNDLE = joining.Bundle(
+BUNDLE = join_protocol.Bundle(
     cluster=bytes(16),
     label="prod",
     identity=seed(4),
@@ -41,21 +49,21 @@ BUNDLE = joining.Bundle(
 
 
 def asked() -> bytes:
-    return joining.request(
+    return join_protocol.request(
         OCCASION, seed=seed(2), nonce=seed(3), member=member("b", 2, 7200), product="0.1.0", domain_key=DOMAIN_KEY
     )
 
 
-def opened(request: bytes, reply: bytes, **changed: bytes) -> joining.Bundle:
+def opened(request: bytes, reply: bytes, **changed: bytes) -> join_protocol.Bundle:
     given = {"seed": seed(2), "nonce": seed(3), "domain_key": DOMAIN_KEY, **changed}
-    return joining.open_reply(INVITATION, request, reply, **given)
+    return join_protocol.open_reply(INVITATION, request, reply, **given)
 
 
 def answered() -> tuple[bytes, bytes]:
     request = asked()
-    asker = joining.open_request(OCCASION, request, seed(1))
+    asker = join_protocol.open_request(OCCASION, request, seed(1))
     asker.check_proof(OCCASION, DOMAIN_KEY)
-    return request, joining.reply(request, asker, BUNDLE, seed=seed(1), domain_key=DOMAIN_KEY)
+    return request, join_protocol.reply(request, asker, BUNDLE, seed=seed(1), domain_key=DOMAIN_KEY)
 
 
 def test_the_bundle_arrives_and_only_where_it_should() -> None:
@@ -70,8 +78,8 @@ def test_the_bundle_arrives_and_only_where_it_should() -> None:
 
 def test_an_answer_of_another_hsm_is_not_believed() -> None:
     request = asked()
-    asker = joining.open_request(OCCASION, request, seed(1))
-    forged = joining.reply(request, asker, BUNDLE, seed=seed(7), domain_key=DOMAIN_KEY)
+    asker = join_protocol.open_request(OCCASION, request, seed(1))
+    forged = join_protocol.reply(request, asker, BUNDLE, seed=seed(7), domain_key=DOMAIN_KEY)
     with pytest.raises(errors.FingerprintMismatch, match="SHA256:"):
         opened(request, forged)
 
@@ -83,7 +91,7 @@ def test_what_was_changed_on_the_way_is_refused(data: st.DataObject) -> None:
     place = data.draw(st.integers(0, len(request) - 1))
     flipped = request[:place] + bytes([request[place] ^ data.draw(st.integers(1, 255))]) + request[place + 1 :]
     with pytest.raises(errors.ChannelInvalid):
-        joining.open_request(OCCASION, flipped, seed(1))
+        join_protocol.open_request(OCCASION, flipped, seed(1))
     place = data.draw(st.integers(0, len(reply) - 1))
     flipped = reply[:place] + bytes([reply[place] ^ data.draw(st.integers(1, 255))]) + reply[place + 1 :]
     with pytest.raises((errors.FingerprintMismatch, errors.SealBroken)):
@@ -96,7 +104,7 @@ def test_what_was_changed_on_the_way_is_refused(data: st.DataObject) -> None:
     st.binary(min_size=32, max_size=32),
 )
 def test_the_proof_covers_everything_the_request_says(name: str, other: bytes) -> None:
-    asker = joining.open_request(OCCASION, asked(), seed(1))
+    asker = join_protocol.open_request(OCCASION, asked(), seed(1))
     changed: Any = {
         "identity": Identity.of(other), "nonce": other, "member": member("c", other[0], 7300), "product": "0.2.0",
     }[name]  # fmt: skip

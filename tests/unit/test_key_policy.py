@@ -36,10 +36,10 @@ from lnh_common.pkcs11.attributes import (
     parse_template,
 )
 from lnh_common.pkcs11.mechanisms import CURVES, MECHANISM_RULES, Mechanism, Use
-from lnh_services.hsm import policy as rules
-from lnh_services.hsm.mechanisms import generate
-from lnh_services.hsm.mechanisms.generate import Generated, generate_key, generate_key_pair
-from lnh_services.hsm.policy import STRICTER, KeyUses, Policy, effective, merge
+from lnh_services.hsm.objects import generate
+from lnh_services.hsm.objects import policy as rules
+from lnh_services.hsm.objects.generate import Generated, generate_key, generate_key_pair
+from lnh_services.hsm.objects.policy import STRICTER, KeyUses, Policy, effective, merge
 from models.keys import COMPATIBLE, KINDS, pair, secret
 
 A = Attribute

@@ -22,7 +22,16 @@ from lnh_common.pkcs11.mechanisms import (
     Use,
     pack_parameters,
 )
-from lnh_services.hsm.mechanisms import IvSource, LoadedKey, decrypter, digester, encrypter, load, signer, verifier
+from lnh_services.hsm.crypto.mechanisms import (
+    IvSource,
+    LoadedKey,
+    decrypter,
+    digester,
+    encrypter,
+    load,
+    signer,
+    verifier,
+)
 from models import known_answers as known
 
 Row = dict[str, str]

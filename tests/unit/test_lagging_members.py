@@ -15,8 +15,8 @@ from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.session import ChangePassword, Credential, Logout, Role
 from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_common.wire import bundles, codec
-from lnh_services.hsm.freshness import HighestSeen
-from lnh_services.hsm.steps import Ask
+from lnh_services.hsm.effects import Ask
+from lnh_services.hsm.worker.rollback_guard import HighestSeen
 from models.worker import ADMIN_PASSWORD, KRCO, KRSO, Client, World, make_keyring
 
 RANDOM = objects.RandomBytes(length=8)

@@ -13,10 +13,10 @@ from lnh_common import limits
 from lnh_common.errors import PasswordLocked, SealBroken
 from lnh_common.messages.hsm import Guess, GuessStep
 from lnh_common.wire import codec
-from lnh_services.hsm import guesses
-from lnh_services.hsm.guesses import Locks
-from lnh_services.hsm.local_guesses import LocalGuesses
-from lnh_services.hsm.lockout import Attempt
+from lnh_services.hsm.auth import online_attempts
+from lnh_services.hsm.auth.lockout import Attempt
+from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.auth.online_attempts import Locks
 from lnh_services.hsm.records import AttemptsRecord, HolderLockRecord, LockRecord, Open
 
 HOLDER, OTHER = b"abc", b"xyz"
@@ -121,11 +121,11 @@ def test_a_file_of_an_earlier_version_is_read(path: Path, kept: list[Any], owed:
 
 def test_merged_failures_lock_the_pair_as_if_they_had_been_counted_everywhere() -> None:
     before = Locks(LockRecord(failures=4, until=1500, succeeded=7), HolderLockRecord(failures=5, last=1000))
-    counted = guesses.merged(before, 6, 1000)
+    counted = online_attempts.merged(before, 6, 1000)
     assert (counted.pair.failures, counted.pair.succeeded) == (10, 7)
     assert counted.holder == HolderLockRecord(failures=11, last=1000)
     with pytest.raises(PasswordLocked):
-        guesses.reserve(counted, Attempt(b"another", b"another"), 1001)
+        online_attempts.reserve(counted, Attempt(b"another", b"another"), 1001)
 
 
 def test_what_was_counted_on_a_read_only_member_and_by_the_cluster_is_one_failure() -> None:
@@ -137,7 +137,7 @@ def test_what_was_counted_on_a_read_only_member_and_by_the_cluster_is_one_failur
         of_holder=AttemptsRecord(open=(Open(b"open at both", 900),)),
     )
     here = (Open(b"open at both", 950), Open(b"open here", 950))
-    counted = guesses.merged(before, 4, 1000, (b"both", b"here"), here)
+    counted = online_attempts.merged(before, 4, 1000, (b"both", b"here"), here)
     assert counted.of_pair.names == (b"both", b"here")
     assert [each.guess for each in counted.of_pair.open] == [b"open at both", b"open here"]
     assert (counted.pair.failures, counted.holder.failures) == (4, 4)
@@ -145,7 +145,7 @@ def test_what_was_counted_on_a_read_only_member_and_by_the_cluster_is_one_failur
 
 def test_failures_that_were_forgiven_meanwhile_do_not_count_again() -> None:
     long_ago = Locks(LockRecord(failures=9, until=1000), HolderLockRecord(failures=9, last=0))
-    counted = guesses.merged(long_ago, 1, 10**6)
+    counted = online_attempts.merged(long_ago, 1, 10**6)
     assert (counted.pair.failures, counted.holder) == (1, HolderLockRecord(failures=1, last=10**6))
 
 

@@ -15,7 +15,7 @@ from lnh_cli.demo.local import StepFailed
 from processes import is_alive, wait_until
 
 # A supervisor with a service in a group of its own, which has a worker: each with a thread, and none ends when asked to.
-PARTS = ("lnh_services.member", "lnh_services.hsm", "lnh_services.hsm.worker")
+PARTS = ("lnh_services.member", "lnh_services.hsm", "lnh_services.hsm.worker.loop")
 TREE = f"""
 import signal, subprocess, sys, threading
 signal.signal(signal.SIGTERM, signal.SIG_IGN)

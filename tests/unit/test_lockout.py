@@ -1,4 +1,5 @@
-"""What counts against a password, whatever faults, repeats, members and clocks do: the rules of `lockout.py`, as used."""
+"""What counts against a password, whatever faults, repeats, members and clocks do: the rules of `hsm/auth/lockout.py`,
+as used."""
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ from lnh_common import limits
 from lnh_common.errors import Busy, PasswordLocked
 from lnh_common.messages.hsm import Guess, GuessStep
 from lnh_services import durable
-from lnh_services.hsm import guesses
-from lnh_services.hsm.guesses import Locks
-from lnh_services.hsm.local_guesses import LocalGuesses
-from lnh_services.hsm.lockout import Attempt, Tally
+from lnh_services.hsm.auth import online_attempts
+from lnh_services.hsm.auth.lockout import Attempt, Tally
+from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.auth.online_attempts import Locks
 from lnh_services.hsm.records import AttemptsRecord, HolderLockRecord, LockRecord, Open
 
 START = 1_700_000_000
@@ -88,10 +89,10 @@ class Cluster:
         """As a worker does it, up to the comparison."""
         locks, here = self.locks(tried.client), False
         try:
-            guesses.check(locks, self.now, tried.attempt.name)
+            online_attempts.check(locks, self.now, tried.attempt.name)
             if read_only:
                 self.note(tried, GuessStep.CHECK)
-            counted = guesses.reserve(locks, tried.attempt, self.now)
+            counted = online_attempts.reserve(locks, tried.attempt, self.now)
             if read_only and counted != locks:
                 self.note(tried, GuessStep.BEGIN)
                 here = True
@@ -118,13 +119,13 @@ class Cluster:
         elif not read_only:
             if right:
                 self.learnt[tried.client].clear()
-            self.keep(tried.client, guesses.end(self.locks(tried.client), tried.attempt, self.now, right=right))
+            self.keep(tried.client, online_attempts.end(self.locks(tried.client), tried.attempt, self.now, right=right))
 
     def merge(self) -> None:
         for guessed in self.local.all():
             client = next(client for client in CLIENTS if hashed(client) == guessed.client)
             open_ = tuple(Open(*each) for each in guessed.open)
-            merged = guesses.merged(self.locks(client), guessed.failures, self.now, guessed.attempts, open_)
+            merged = online_attempts.merged(self.locks(client), guessed.failures, self.now, guessed.attempts, open_)
             self.keep(client, merged)
             self.local.told(guessed)
         for client, at in self.learnt_here.values():

@@ -26,10 +26,10 @@ from lnh_common.messages.store import Get, Gets, Got, Gots, Item, Scan
 from lnh_common.pkcs11.attributes import Attribute
 from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
 from lnh_common.wire import codec
-from lnh_services.hsm.freshness import HighestSeen
-from lnh_services.hsm.operations.table import HANDLERS
+from lnh_services.hsm.effects import Ask, Peer
 from lnh_services.hsm.records import TABLES, ClientRecord, KeyringRecord, LockRecord, PolicyRecord, UserRecord
-from lnh_services.hsm.steps import Ask, Peer
+from lnh_services.hsm.worker.handlers.table import HANDLERS
+from lnh_services.hsm.worker.rollback_guard import HighestSeen
 from models.carried import sample
 from models.lying_store import Lie, Place, lies
 from models.worker import ADMIN_PASSWORD, KRCO, KRSO, PO_PASSWORD, Client, World, make_keyring

@@ -37,7 +37,7 @@ from lnh_common.pkcs11.mechanisms import (
     pack_parameters,
 )
 from lnh_common.wire import codec
-from lnh_services.hsm.mechanisms import (
+from lnh_services.hsm.crypto.mechanisms import (
     MECHANISMS,
     Decrypter,
     Encrypter,
@@ -52,7 +52,7 @@ from lnh_services.hsm.mechanisms import (
     signer,
     verifier,
 )
-from lnh_services.hsm.mechanisms.generate import generate_key
+from lnh_services.hsm.objects.generate import generate_key
 from models.keys import COMPATIBLE, KINDS, PAIRS, SECRETS, pair, secret
 
 DATA = b"what was signed or encrypted, of no special length"

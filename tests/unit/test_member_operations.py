@@ -12,8 +12,8 @@ from lnh_common import errors
 from lnh_common.messages import admin, hsm, membership, store
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.session import Credential, Role
-from lnh_services.hsm import dismissals
-from lnh_services.hsm.steps import Ask, Peer
+from lnh_services.hsm.cluster import removal_proof
+from lnh_services.hsm.effects import Ask, Peer
 from models.worker import ADMIN_PASSWORD, PO_PASSWORD, Client, World
 
 OTHER = b"b" * 16
@@ -156,14 +156,14 @@ def test_a_removal_goes_with_a_dismissal_that_is_kept_for_who_did_not_hear(world
     session(world, ADMIN).ask(admin.MEMBER_REMOVE, admin.MemberRef(member=OTHER))
     (order,) = world.orders
     assert isinstance(order, membership.Remove)
-    assert dismissals.is_dismissed([world.secrets.smk[0].key], world.cluster, OTHER, order.proof)
+    assert removal_proof.is_dismissed([world.secrets.smk[0].key], world.cluster, OTHER, order.proof)
     for smk, cluster, member in (
         (os.urandom(32), world.cluster, OTHER),
         (world.secrets.smk[0].key, os.urandom(16), OTHER),
         (world.secrets.smk[0].key, world.cluster, os.urandom(16)),
     ):
-        assert not dismissals.is_dismissed([smk], cluster, member, order.proof)
-    kept = world.store.storage.get(store.Key(table=dismissals.TABLE, id=OTHER))
+        assert not removal_proof.is_dismissed([smk], cluster, member, order.proof)
+    kept = world.store.storage.get(store.Key(table=removal_proof.TABLE, id=OTHER))
     assert kept is not None
     assert kept.head == order.proof
 
@@ -178,7 +178,7 @@ def test_a_dismissal_is_kept_although_the_lease_was_another_one_before_the_order
 
     world.while_ordered = lapse
     assert client.ask(admin.MEMBER_DELETE, admin.DeleteMember(member=OTHER)).remark == "done"
-    assert world.store.storage.get(store.Key(table=dismissals.TABLE, id=OTHER)) is not None
+    assert world.store.storage.get(store.Key(table=removal_proof.TABLE, id=OTHER)) is not None
 
 
 def forced(client: Client) -> str:
@@ -228,14 +228,14 @@ def test_a_removal_that_is_ordered_again_leaves_the_dismissal_that_is_kept(world
     administrator = session(world, ADMIN)
     for _ in range(2):
         assert administrator.ask(admin.MEMBER_REMOVE, admin.MemberRef(member=OTHER)).remark == "done"
-    assert world.store.storage.get(store.Key(table=dismissals.TABLE, id=OTHER)) is not None
+    assert world.store.storage.get(store.Key(table=removal_proof.TABLE, id=OTHER)) is not None
 
 
 def test_a_removal_that_was_refused_leaves_no_dismissal(world: Cluster) -> None:
     world.refusal = errors.NotPossible("b is the primary")
     with pytest.raises(errors.NotPossible):
         session(world, ADMIN).ask(admin.MEMBER_REMOVE, admin.MemberRef(member=OTHER))
-    assert world.store.storage.get(store.Key(table=dismissals.TABLE, id=OTHER)) is None
+    assert world.store.storage.get(store.Key(table=removal_proof.TABLE, id=OTHER)) is None
 
 
 def test_the_same_removal_that_comes_twice_is_ordered_once(world: Cluster) -> None:

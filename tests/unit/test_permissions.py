@@ -10,9 +10,9 @@ from lnh_common import errors
 from lnh_common.messages import admin, backup, objects, overview, session
 from lnh_common.messages.base import Operation
 from lnh_common.messages.session import Role
-from lnh_services.hsm import permissions
-from lnh_services.hsm.operations.table import HANDLERS
-from lnh_services.hsm.permissions import BUILTIN_ROLES, RULES, Holder
+from lnh_services.hsm.auth import permissions
+from lnh_services.hsm.auth.permissions import BUILTIN_ROLES, RULES, Holder
+from lnh_services.hsm.worker.handlers.table import HANDLERS
 
 KEYRING: Final = b"k" * 16
 

@@ -16,12 +16,12 @@ from lnh_common.messages.hsm import GuessStep
 from lnh_common.messages.session import Credential, Login, Role
 from lnh_common.wire import frames as wire
 from lnh_common.wire.channel import SessionKeys
-from lnh_services.hsm import guesses
-from lnh_services.hsm.freshness import HighestSeen
-from lnh_services.hsm.local_guesses import LocalGuesses
-from lnh_services.hsm.operations import passwords
+from lnh_services.hsm.auth import online_attempts
+from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.effects import Ask, Deadline, Peer
 from lnh_services.hsm.records import HolderLockRecord, LockRecord
-from lnh_services.hsm.steps import Ask, Deadline, Peer
+from lnh_services.hsm.worker import passwords
+from lnh_services.hsm.worker.rollback_guard import HighestSeen
 from models.worker import ADMIN_PASSWORD, Client, World
 
 WRONG = Credential(role=Role.USER, name="admin", password="not this one")
@@ -100,9 +100,9 @@ def failures(world: World, client: Client) -> tuple[int, int]:
     def look() -> Any:
         worker = client.worker
         records = yield from worker.started()
-        scope = guesses.scope(records, Role.USER, "admin", b"")
+        scope = online_attempts.scope(records, Role.USER, "admin", b"")
         pair, _ = yield from worker.versioned(LockRecord, client.id, cached=False, scope=scope)
-        holder, _ = yield from worker.versioned(HolderLockRecord, guesses.HOLDER, cached=False, scope=scope)
+        holder, _ = yield from worker.versioned(HolderLockRecord, online_attempts.HOLDER, cached=False, scope=scope)
         return (pair or LockRecord()).failures, (holder or HolderLockRecord()).failures
 
     found: tuple[int, int] = world.run(look())

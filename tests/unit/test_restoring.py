@@ -30,9 +30,12 @@ from lnh_common.messages.session import Role
 from lnh_common.messages.store import Commit, Delete, Item, Key, Put, Switch
 from lnh_common.wire import archives
 from lnh_services.archived import Grouping
-from lnh_services.hsm import archives as keys
-from lnh_services.hsm import credentials, genesis
-from lnh_services.hsm.archiving import Archiving
+from lnh_services.hsm.appliance.state import Cluster
+from lnh_services.hsm.auth import credentials
+from lnh_services.hsm.backup import archive_keys as keys
+from lnh_services.hsm.backup.archiving import Archiving
+from lnh_services.hsm.backup.restore import Restoring
+from lnh_services.hsm.cluster import create
 from lnh_services.hsm.records import (
     CLUSTER_RECORD,
     ClientRecord,
@@ -42,8 +45,6 @@ from lnh_services.hsm.records import (
     Records,
     UserRecord,
 )
-from lnh_services.hsm.restoring import Restoring
-from lnh_services.hsm.state import Cluster
 from lnh_services.store.items import pack_tags
 from models.console import Desk
 from models.worker import material
@@ -108,7 +109,7 @@ class World:
             Delete(key=OBJECT),
             Put(key=NEW_OBJECT, expected=0, head=b"attributes", body=b"value"),
             records.put(self.credential("alice"), where, 1),
-            records.put(UserRecord(name="mia", role="monitor"), genesis.user_id("mia"), 0),
+            records.put(UserRecord(name="mia", role="monitor"), create.user_id("mia"), 0),
             records.put(self.credential("mia"), credentials.credential_id(Role.USER, "mia"), 0),
             Put(key=Key(table="dismissal", id=b"d" * 16), expected=0, head=b"proof"),
         )
@@ -228,7 +229,7 @@ def check_restored(world: World) -> None:
 def test_a_restore_brings_back_what_was_in_a_new_instance(tmp_path: Path) -> None:
     async def scene(world: World) -> None:
         before = world.records()
-        stale = before.put(UserRecord(name="late", role="admin"), genesis.user_id("late"), 0)
+        stale = before.put(UserRecord(name="late", role="admin"), create.user_id("late"), 0)
         restoring, _ = world.restoring()
         done = await world.restore(restoring)
         check_restored(world)
@@ -239,7 +240,7 @@ def test_a_restore_brings_back_what_was_in_a_new_instance(tmp_path: Path) -> Non
         assert world.records().instance != before.instance
         with pytest.raises(VersionConflict):
             await world.change(stale, before.fence())
-        where = store.Get(key=before.key_of(UserRecord, genesis.user_id("alice")))
+        where = store.Get(key=before.key_of(UserRecord, create.user_id("alice")))
         item = (await world.desk.store.ask(store.GET, where, timeout=1)).item
         with pytest.raises(SealBroken):
             before.check(item)

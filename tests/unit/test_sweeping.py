@@ -21,14 +21,15 @@ from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.session import ChangePassword, Credential, Login, Logout, Role
 from lnh_common.wire import frames
 from lnh_common.wire.channel import Envelope, OpenedCredential
-from lnh_services.hsm import guesses, sweeping
-from lnh_services.hsm.freshness import HighestSeen
-from lnh_services.hsm.local_guesses import LocalGuesses
-from lnh_services.hsm.operations.passwords import merge, verify
+from lnh_services.hsm.auth import online_attempts
+from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.effects import Ask, Peer, Steps, ask
 from lnh_services.hsm.records import SWEPT, ClientRecord
-from lnh_services.hsm.steps import Ask, Peer, Steps, ask
-from lnh_services.hsm.worker import Worker, boot_time
-from lnh_services.hsm.worker_core import Request
+from lnh_services.hsm.worker import sweeping
+from lnh_services.hsm.worker.core import Request
+from lnh_services.hsm.worker.loop import Worker, boot_time
+from lnh_services.hsm.worker.passwords import merge, verify
+from lnh_services.hsm.worker.rollback_guard import HighestSeen
 from lnh_services.paths import MemberDirectory
 from models.storage import DictStore
 from models.worker import ADMIN_PASSWORD, PO_PASSWORD, START, Client, World
@@ -196,7 +197,7 @@ def test_of_logins_at_the_same_moment_no_more_have_a_place_than_there_are(
 
     monkeypatch.setattr(world, "answer", too_early)
     told = attempt(client, *made_up(few + 2))
-    assert told[few:] == [str(guesses.too_many_names())] * 2
+    assert told[few:] == [str(online_attempts.too_many_names())] * 2
     monkeypatch.setattr(world, "answer", answer)
     assert world.run(_count(client)) == few
 

@@ -29,7 +29,7 @@ from lnh_common.wire import channel, codec
 from lnh_common.wire import frames as wire
 from lnh_common.wire.bundles import VOUCHED, Entry
 from lnh_common.wire.channel import SessionKeys
-from lnh_services.hsm.steps import Ask, Deadline, Steps, Turn
+from lnh_services.hsm.effects import Ask, Deadline, Steps, Turn
 from models.worker import KRCO, Client, World, make_keyring
 
 TAG = bytes(8)

@@ -22,10 +22,12 @@ from lnh_common.messages.base import Empty
 from lnh_services.balancer import standing
 from lnh_services.balancer.clients import Question
 from lnh_services.balancer.routing import PATIENCE, Place, Router
-from lnh_services.hsm import credentials, genesis, rules
-from lnh_services.hsm.argon2 import derive
-from lnh_services.hsm.state import Appliance, HsmState, Phase
-from lnh_services.hsm.verifiers import KeptPassword, Verifier
+from lnh_services.hsm.appliance import preconditions
+from lnh_services.hsm.appliance.state import Appliance, HsmState, Phase
+from lnh_services.hsm.auth import credentials
+from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
+from lnh_services.hsm.cluster import create
+from lnh_services.hsm.crypto.argon2 import derive
 
 NOW = 1_700_000_000
 
@@ -34,7 +36,7 @@ def in_cluster() -> HsmState:
     asked = credentials.derivation("partition owner", argon2=(64, 1, 1))
     kept = KeptPassword.of(credentials.material(asked, derive(asked)))
     state = HsmState(label="a", identity=os.urandom(32), so=Verifier(password=kept), domain="domain")
-    return in_phase(genesis.begin(state, "prod", kept, NOW), Phase.CREATED)
+    return in_phase(create.begin(state, "prod", kept, NOW), Phase.CREATED)
 
 
 def in_phase(state: HsmState, phase: Phase) -> HsmState:
@@ -43,7 +45,7 @@ def in_phase(state: HsmState, phase: Phase) -> HsmState:
 
 
 def expelled(state: HsmState) -> HsmState:
-    return genesis.departing(state, Phase.SUSPENDED, hsm.Departure.EXPELLED, "entry 7")
+    return create.departing(state, Phase.SUSPENDED, hsm.Departure.EXPELLED, "entry 7")
 
 
 @pytest.mark.parametrize(
@@ -52,24 +54,24 @@ def expelled(state: HsmState) -> HsmState:
         (lambda state: in_phase(state, Phase.CREATING), NoCluster, "begun here and not finished"),
         (lambda state: in_phase(state, Phase.JOINING), NoCluster, "it joins one"),
         (lambda state: in_phase(state, Phase.LEAVING), NoCluster, "it leaves"),
-        (lambda state: genesis.left(in_phase(state, Phase.LEAVING)), NoCluster, "it is in none"),
+        (lambda state: create.left(in_phase(state, Phase.LEAVING)), NoCluster, "it is in none"),
         (expelled, MemberExpelled, "was removed"),
-        (lambda state: genesis.left(expelled(state)), MemberExpelled, "was removed"),
+        (lambda state: create.left(expelled(state)), MemberExpelled, "was removed"),
     ],
 )
 def test_an_hsm_says_why_its_workers_serve_nobody(
     change: Callable[[HsmState], HsmState], error: type[LnhError], words: str
 ) -> None:
     state = in_cluster()
-    assert rules.serving(rules.Situation(Appliance(), True, state)) is None
-    refusal = rules.serving(rules.Situation(Appliance(), True, change(state)))
+    assert preconditions.serving(preconditions.Situation(Appliance(), True, state)) is None
+    refusal = preconditions.serving(preconditions.Situation(Appliance(), True, change(state)))
     assert type(refusal) is error
     assert words in str(refusal)
 
 
 def test_a_sealed_hsm_and_one_without_a_state_say_so() -> None:
-    assert type(rules.serving(rules.Situation(Appliance(), True, None))) is NotActivated
-    refusal = rules.serving(rules.Situation(Appliance(), False, None))
+    assert type(preconditions.serving(preconditions.Situation(Appliance(), True, None))) is NotActivated
+    refusal = preconditions.serving(preconditions.Situation(Appliance(), False, None))
     assert type(refusal) is NoCluster
     assert "not initialised" in str(refusal)
 

@@ -59,7 +59,7 @@ class Derive(Confidential):
     Args:
         memory: in KiB.
         stranger: for a machine that is not registered.
-        attempt: what it is for (`guesses.attempt`): asked for again meanwhile, it is done once.
+        attempt: what it is for (`online_attempts.attempt`): asked for again meanwhile, it is done once.
     """
 
     password: bytes
@@ -215,8 +215,8 @@ class Guess(Message):
     Args:
         holder: the scope of the role holder's locks.
         client: 16 bytes; zeros for one that is not registered.
-        attempt: its name (`guesses.attempt`).
-        guess: what it tries (`guesses.guess`); zeros where that is not known yet.
+        attempt: its name (`online_attempts.attempt`).
+        guess: what it tries (`online_attempts.guess`); zeros where that is not known yet.
         exists: whether there is such a holder; False where that is not known yet.
     """
 

@@ -2,7 +2,7 @@
 
 Names and numbers are PKCS#11's (v3.1; ML-DSA and ML-KEM v3.2) without CKM_. `MECHANISM_RULES` says
 what a mechanism is for, with which keys and parameters, and what comes out. How it is carried out
-is in the HSM's table (`lnh_services/hsm/mechanisms`); a rule without a row there is not served yet.
+is in the HSM's table (`lnh_services/hsm/crypto/mechanisms`); a rule without a row there is not served yet.
 """
 
 from __future__ import annotations

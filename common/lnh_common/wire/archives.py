@@ -11,8 +11,8 @@ its Nonce-Reuse Misuse-Resistance, CRYPTO 2015, section 7), with a data key that
 
 So no chunk can be changed, moved, left out or taken from another archive, and a file that ends early is noticed. The
 manifest at the end says how much there is and has the hash of all before it, so that a copy can be checked without any
-key; that it is genuine is shown by the seal, which an HSM of the cluster makes and checks (`hsm/archives.py`).
-docs/formats/archive.md is exact.
+key; that it is genuine is shown by the seal, which an HSM of the cluster makes and checks
+(`hsm/backup/archive_keys.py`). docs/formats/archive.md is exact.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ import sys
 from lnh_common.errors import SealBroken, StorageFailed
 from lnh_common.events import Log
 from lnh_services import serving
-from lnh_services.hsm.core import Core
-from lnh_services.hsm.hardening import harden
+from lnh_services.hsm.core.service import Core
+from lnh_services.hsm.crypto.process_hardening import harden
 
 _log = Log("hsm")
 

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from lnh_common.errors import SealBroken
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.store import GET, GET_EACH, SCAN, Get, Gets, Got, Item, Key, Scan, Scanned
-from lnh_services.hsm.steps import Peer, Steps, ask
+from lnh_services.hsm.effects import Peer, Steps, ask
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)

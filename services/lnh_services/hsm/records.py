@@ -154,7 +154,7 @@ class Open(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class AttemptsRecord(Record):
-    """Attempts of a pair, or of a holder over all clients, one by one (`lockout.py`): names of the last that ended
+    """Attempts of a pair, or of a holder over all clients, one by one (`auth/lockout.py`): names of the last that ended
     wrong, and the guesses that have not ended, oldest first.
 
     Not in the locks, which members of version 0.1 read.
@@ -263,7 +263,7 @@ TABLES: Final[dict[type[Record], str]] = {
 
 
 RECORD_TABLES: Final = frozenset(TABLES.values())
-# What is erased once it counts nothing any more (`sweeping.py`), and may be made anew.
+# What is erased once it counts nothing any more (`worker/sweeping.py`), and may be made anew.
 SWEPT: Final = frozenset(TABLES[kind] for kind in (LockRecord, AttemptsRecord, TriedRecord, LogoutRecord, EndedRecord))
 
 NAMES: Final[dict[type[Record], str]] = {UserRecord: "name", ClientRecord: "name", KeyringRecord: "label"}

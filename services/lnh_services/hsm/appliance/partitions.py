@@ -1,0 +1,238 @@
+"""The objects of the appliance's own partitions: a sealed file each, and what the partition's CO does with them.
+
+A partition's objects are sealed as a keyring's are (`objects/stored.py`), under a key of the partition's own that only
+the HSM's state holds: with the partition its key goes, and what the file says with it. They are made, changed and used
+by the rules, templates and mechanisms of a keyring's, under the default policy. docs/formats/hsm-state.md is exact.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from lnh_common import limits
+from lnh_common.errors import LimitReached, MalformedMessage, ObjectUnknown, PolicyForbids, SealBroken
+from lnh_common.messages import objects as wire
+from lnh_common.messages.base import Empty, Message
+from lnh_common.messages.session import Id16, Role
+from lnh_common.messages.store import Item, Put
+from lnh_common.pkcs11.attributes import Attribute, parse_template
+from lnh_common.pkcs11.mechanisms import Use, mechanism
+from lnh_common.wire import codec
+from lnh_services import durable
+from lnh_services.hsm.appliance.state import Partition
+from lnh_services.hsm.crypto.mechanisms import IvSource
+from lnh_services.hsm.objects import generate as generation
+from lnh_services.hsm.objects import policy as rules
+from lnh_services.hsm.objects.generate import Generated
+from lnh_services.hsm.objects.policy import Policy
+from lnh_services.hsm.objects.prepared_keys import CachedKey, Prepared, check_batch, check_today, each, prepare
+from lnh_services.hsm.objects.stored import HANDLE_BYTES, Attributes, KeyringKeys, has, stored_template, view
+
+FORMAT: Final = "lnh-partition-1"
+_ROLE: Final = Role.KRCO  # what a CO may say in a template is what a KRCO may
+_POLICY: Final = Policy()
+
+
+class _Stored(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    handle: Id16
+    version: int
+    head: bytes
+    body: bytes
+
+
+class _File(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    format: str
+    serial: str
+    objects: tuple[_Stored, ...]
+
+
+class PartitionFiles:
+    """`data/hsm/partition-SERIAL.cbor`, mode 0600, one for each partition that has had an object."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory: Final = directory
+
+    def read(self, serial: str) -> dict[bytes, _Stored]:
+        """What is stored in a partition, by handle; raises SealBroken when it is damaged, StorageFailed."""
+        path = self._path(serial)
+        data = durable.read_private(path, limits.PARTITION_BYTES)
+        if data is None:
+            return {}
+        try:
+            file = codec.convert(codec.decode(data, limits.PARTITION_BYTES), _File)
+        except MalformedMessage:
+            raise SealBroken(f"data/hsm/{path.name} is damaged") from None
+        if (file.format, file.serial) != (FORMAT, serial):
+            raise SealBroken(f"data/hsm/{path.name} is of format {file.format!r} and partition {file.serial}")
+        return {one.handle: one for one in file.objects}
+
+    def write(self, serial: str, stored: Iterable[_Stored]) -> None:
+        """Replace a partition's file, durably and at once; raises LimitReached, StorageFailed."""
+        data = codec.encode([FORMAT, serial, [list(msgspec.structs.astuple(one)) for one in stored]])
+        if len(data) > limits.PARTITION_BYTES:
+            raise LimitReached(f"the partition would have {len(data)} bytes; at most {limits.PARTITION_BYTES}")
+        durable.replace_file(self._path(serial), data)
+
+    def erase(self, serial: str) -> None:
+        """Remove a partition's file; raises StorageFailed."""
+        durable.remove_file(self._path(serial))
+
+    def erase_all(self) -> None:
+        """Remove every partition's file, also of partitions that nobody knows any more; raises StorageFailed."""
+        for path in self._directory.glob("partition-*.cbor"):
+            durable.remove_file(path)
+
+    def _path(self, serial: str) -> Path:
+        return self._directory / f"partition-{serial}.cbor"
+
+
+_NO_POLICY: Final = "do without: a partition goes by the default policy, which nobody can change"
+
+
+class Contents:
+    """The objects of one partition while something is done with them.
+
+    Args:
+        stored: as `PartitionFiles.read` gives them; what is done changes them, and the caller writes them.
+        ivs: this process's source of IVs.
+        utc: UTC seconds, for keys with dates.
+    """
+
+    def __init__(self, partition: Partition, stored: dict[bytes, _Stored], ivs: IvSource, utc: float) -> None:
+        assert partition.key is not None, "a partition with a CO has a key for its objects"
+        self.stored: Final = stored
+        self._label: Final = partition.label
+        self._keys: Final = KeyringKeys.derive(partition.key, b"", partition.serial.encode())
+        self._ivs: Final = ivs
+        self._utc: Final = utc
+
+    def perform(self, operation: str, message: Message) -> Message:
+        """Carry out one operation of `messages/objects.py` and answer as a worker would; raises what it would."""
+        try:
+            return _PERFORM[operation](self, message)
+        except PolicyForbids as error:
+            error.detail = {"advice": _NO_POLICY} | error.detail
+            raise
+
+    # --- objects
+
+    def generate(self, message: wire.GenerateKey) -> wire.ObjectView:
+        self._check_room(1)
+        made = generation.generate_key(mechanism(message.mechanism), stored_template(message.template), _POLICY, _ROLE)
+        return self._made(made)
+
+    def generate_pair(self, message: wire.GenerateKeyPair) -> wire.KeyPair:
+        self._check_room(2)
+        public, private = generation.generate_key_pair(
+            mechanism(message.mechanism),
+            stored_template(message.public_template),
+            stored_template(message.private_template),
+            _POLICY,
+            _ROLE,
+        )
+        return wire.KeyPair(public=self._made(public), private=self._made(private, 1))
+
+    def find(self, message: wire.Find) -> wire.Found:
+        template = parse_template(message.template)
+        page: list[wire.ObjectView] = []
+        size = 0
+        for handle in sorted(handle for handle in self.stored if handle > message.after):
+            if not has(self._attributes(handle), template):
+                continue
+            size += len(self.stored[handle].head)
+            if len(page) == message.limit or (page and size > limits.PAGE_BYTES):
+                return wire.Found(objects=tuple(page), more=True, last=page[-1].handle)
+            page.append(self._view(handle))
+        return wire.Found(objects=tuple(page), more=False, last=page[-1].handle if page else message.after)
+
+    def show(self, message: wire.Show) -> wire.ObjectView:
+        return self._view(message.handle)
+
+    def set_attributes(self, message: wire.SetAttributes) -> wire.ObjectView:
+        item = self._item(message.handle)
+        changed = rules.change(self._keys.read_attributes(item), parse_template(message.template), _ROLE)
+        return self._put(item.version, message.handle, changed, self._keys.read_value(item))
+
+    def destroy(self, message: wire.ObjectRef) -> Empty:
+        rules.check_destroy(self._attributes(message.handle))
+        del self.stored[message.handle]
+        return Empty()
+
+    # --- cryptography
+
+    def sign(self, message: wire.Use) -> wire.Result:
+        return wire.Result(data=self._operation(message, Use.SIGN)(message.data))
+
+    def sign_many(self, message: wire.UseMany) -> wire.Results:
+        check_batch(message)
+        return wire.Results(results=each(self._operation(message, Use.SIGN), message.items))
+
+    def verify(self, message: wire.Verify) -> Empty:
+        self._operation(message, Use.VERIFY)(message.data, message.signature)
+        return Empty()
+
+    def encrypt(self, message: wire.Use) -> wire.Result:
+        encrypted = self._operation(message, Use.ENCRYPT)(message.data)
+        return wire.Result(data=encrypted.data, iv=encrypted.iv)
+
+    def decrypt(self, message: wire.Decrypt) -> wire.Result:
+        return wire.Result(data=self._operation(message, Use.DECRYPT)(message.data))
+
+    # --- the parts of these
+
+    def _operation(self, message: wire.Use | wire.UseMany | wire.Decrypt, use: Use) -> Prepared:
+        item = self._item(message.handle)
+        key = CachedKey.loaded_from(item.version, self._keys.read_attributes(item), self._keys.read_value(item))
+        operate = prepare(key, use, message.mechanism, message.parameters, _POLICY, self._ivs)
+        check_today(key, self._utc)
+        return operate
+
+    def _check_room(self, wanted: int) -> None:
+        if len(self.stored) + wanted > limits.OBJECTS_PER_PARTITION:
+            raise LimitReached(
+                f"partition {self._label} holds {len(self.stored)} objects; at most {limits.OBJECTS_PER_PARTITION}"
+            )
+
+    def _item(self, handle: bytes) -> Item:
+        stored = self.stored.get(handle)
+        if stored is None:
+            raise ObjectUnknown(f"no object {handle.hex()} in partition {self._label}")
+        return Item(key=self._keys.key(handle), version=stored.version, head=stored.head, body=stored.body)
+
+    def _attributes(self, handle: bytes) -> Attributes:
+        return self._keys.read_attributes(self._item(handle))
+
+    def _view(self, handle: bytes) -> wire.ObjectView:
+        item = self._item(handle)
+        return view(handle, item.version, self._keys.read_attributes(item))
+
+    def _made(self, made: Generated, number: int = 0) -> wire.ObjectView:
+        """Keep a new object, the `number`th of its request; by their handles objects are listed as they were made."""
+        when = int(self._utc * 1000).to_bytes(6, "big") + number.to_bytes(1, "big")
+        return self._put(0, when + secrets.token_bytes(HANDLE_BYTES - len(when)), made.attributes, made.value)
+
+    def _put(self, expected: int, handle: bytes, attributes: Attributes, value: bytes) -> wire.ObjectView:
+        attributes[Attribute.UNIQUE_ID] = handle.hex()
+        put: Put = self._keys.put(handle, expected, attributes, value)
+        self.stored[handle] = _Stored(handle, expected + 1, put.head, put.body)
+        return view(handle, expected + 1, attributes)
+
+
+_PERFORM: Final[dict[str, Callable[[Contents, Any], Message]]] = {
+    wire.GENERATE.name: Contents.generate,
+    wire.GENERATE_PAIR.name: Contents.generate_pair,
+    wire.FIND.name: Contents.find,
+    wire.SHOW.name: Contents.show,
+    wire.SET.name: Contents.set_attributes,
+    wire.DESTROY.name: Contents.destroy,
+    wire.SIGN.name: Contents.sign,
+    wire.SIGN_MANY.name: Contents.sign_many,
+    wire.VERIFY.name: Contents.verify,
+    wire.ENCRYPT.name: Contents.encrypt,
+    wire.DECRYPT.name: Contents.decrypt,
+}

@@ -1,0 +1,1 @@
+"""The audit trail, its anchor in the cluster's log, and refusals that are counted."""

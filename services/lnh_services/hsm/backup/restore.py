@@ -1,0 +1,488 @@
+"""The core's part in a restore: every record of an archive becomes one of a new instance, and all of it one entry.
+
+    a worker, or the console    may somebody restore? -> a ticket
+    the backup service          the ticket and the archive's ends -> its data key; then its rows, and the end
+
+Rows go into the replicated state as they come, aside (`store/eras.py`): nobody sees them. At the end one commit puts
+them in place of everything, guarded by all that must not have changed meanwhile. Until then a restore can be given up
+at any point and has changed nothing; after it, it is done on every member, whatever becomes of the process that asked.
+
+A record carries the instance in its MAC, so each is checked under the archive's instance and made anew under a fresh
+one: tokens, requests and changes of before die with the instance they were made for. Objects are sealed without it
+and stay as they are. A client that was revoked since the backup stays revoked.
+
+Affinity groups are in the log's list of members, which no commit of items changes. So the one commit leaves a note of
+them too, and whoever finds it - this core at once, or the primary's a little later - has members go back to their
+groups, and removes the note.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from msgspec.structs import replace
+
+from lnh_common import limits
+from lnh_common.errors import (
+    ArchiveInvalid,
+    Busy,
+    DeadlineExceeded,
+    LnhError,
+    MemberReadOnly,
+    NameTaken,
+    NameUnknown,
+    NotPossible,
+    ObjectUnknown,
+    OutcomeUnknown,
+    PermissionDenied,
+    SealBroken,
+    StorageFailed,
+    Unreachable,
+    VersionConflict,
+)
+from lnh_common.events import Log
+from lnh_common.messages import backup, store
+from lnh_common.messages.backup import CHANGES_SHOWN, Changed, Row
+from lnh_common.messages.base import Empty
+from lnh_common.messages.store import Item, Key
+from lnh_common.wire import archives as format_
+from lnh_common.wire import codec
+from lnh_common.wire.archives import Header, Manifest
+from lnh_services.archived import parse_tags
+from lnh_services.hsm import answers
+from lnh_services.hsm.answers import Asks
+from lnh_services.hsm.appliance.state import Cluster
+from lnh_services.hsm.audit import anchor
+from lnh_services.hsm.backup import archive_keys
+from lnh_services.hsm.backup.archiving import Archiving
+from lnh_services.hsm.cluster import removal_proof
+from lnh_services.hsm.cluster.join import STATUS_SECONDS, STORE_SECONDS, Desk
+from lnh_services.hsm.records import (
+    CLUSTER_RECORD,
+    RECORD_TABLES,
+    TABLES,
+    AttemptsRecord,
+    ChannelRecord,
+    ClientRecord,
+    ClusterRecord,
+    CredentialRecord,
+    EndedRecord,
+    GroupingRecord,
+    HsmRecord,
+    KeyringRecord,
+    LockRecord,
+    LogoutRecord,
+    OpeningRecord,
+    Records,
+    TriedRecord,
+)
+
+TICKET_SECONDS: Final = 600
+IDLE_SECONDS: Final = 30  # without a word of the backup service a restore is given up
+PATIENCE: Final = 60.0  # for a primary that is away
+AGAIN: Final = 0.2
+SWITCH_TRIES: Final = 16
+SWEEP_ITEMS: Final = 2000
+SWEEPS_AT_ONCE: Final = 20
+_PAGE: Final = 1024
+_MEANWHILE: Final = (MemberReadOnly, OutcomeUnknown, Unreachable, DeadlineExceeded, Busy)
+
+# What belongs to the members and sessions there are now, and is made anew or not at all.
+_LEFT_OUT: Final = frozenset(
+    TABLES[kind]
+    for kind in (
+        LockRecord,
+        AttemptsRecord,
+        TriedRecord,
+        LogoutRecord,
+        EndedRecord,
+        HsmRecord,
+        ChannelRecord,
+        OpeningRecord,
+    )
+)
+# ... and what stays: what is known of the trails and of the dismissed.
+_CARRIED: Final = (anchor.TABLE, removal_proof.TABLE)
+# ... and what an archive may hold of a restore before it.
+_GROUPING: Final = Key(table=TABLES[GroupingRecord], id=b"groups")
+
+_log: Final = Log("hsm.restore")
+
+
+@dataclass
+class _Ticket:
+    value: bytes
+    order: bytes
+    name: str
+    check: bool
+    until: float
+
+
+@dataclass
+class _Restore:
+    """One that is under way.
+
+    Args:
+        source, target: make and check records of the archive's instance, and of the new one.
+        now: the present ones, None in an empty store.
+    """
+
+    ticket: _Ticket
+    header: Header
+    manifest: Manifest
+    source: Records
+    target: Records
+    now: Records | None
+    id: bytes = field(default_factory=lambda: secrets.token_bytes(16))
+    sequence: int = 0
+    next: int = 0
+    found: Counter[str] = field(default_factory=Counter)
+    credentials: dict[bytes, CredentialRecord] = field(default_factory=dict)
+    labels: dict[bytes, str] = field(default_factory=dict)
+    clients: dict[bytes, Item] = field(default_factory=dict)
+    cluster: Item | None = None
+    heard: float = 0.0
+
+
+class Restoring:
+    """Of one core; made and used within a running loop.
+
+    Args:
+        desk: the local console, which writes the audit trail.
+        clock: UTC seconds.
+        patience: seconds for a primary that is away.
+    """
+
+    def __init__(
+        self,
+        archiving: Archiving,
+        store_: Asks,
+        desk: Desk,
+        *,
+        clock: Callable[[], float] = time.time,
+        patience: float = PATIENCE,
+    ) -> None:
+        self._patience: Final = patience
+        self._archiving: Final = archiving
+        self._store: Final = store_
+        self._desk: Final = desk
+        self._clock: Final = clock
+        self._loop: Final = asyncio.get_running_loop()
+        self._ticket: _Ticket | None = None
+        self._restore: _Restore | None = None
+        self._turn: Final = asyncio.Lock()
+        self._regrouping: Final = asyncio.Lock()
+        self._noted = 0  # the version of the note about groups that the last look found
+
+    # --- who may
+
+    def allow(self, order: bytes, name: str, *, check: bool) -> bytes:
+        """A ticket for one restore; the same for the same order. Raises Busy while another one is under way."""
+        if self._ticket is not None and self._ticket.order == order:
+            return self._ticket.value
+        running = self._restore
+        if running is not None and self._loop.time() - running.heard < IDLE_SECONDS:
+            raise Busy(f"a restore of {running.ticket.name} is under way")
+        self._ticket = _Ticket(secrets.token_bytes(32), order, name, check, self._loop.time() + TICKET_SECONDS)
+        self._restore = None
+        return self._ticket.value
+
+    def _checked(self, ticket: bytes) -> _Ticket:
+        held = self._ticket
+        if held is None or not hmac.compare_digest(held.value, ticket):
+            raise PermissionDenied("no such restore was allowed")
+        return held
+
+    def _running(self, ticket: bytes) -> _Restore:
+        self._checked(ticket)
+        if self._restore is None:
+            raise NotPossible("this restore is over")
+        self._restore.heard = self._loop.time()
+        return self._restore
+
+    # --- the backup service's
+
+    async def begin(self, asked: backup.BeginRestore) -> backup.DataKey:
+        """Check an archive's ends; raises ArchiveInvalid, PermissionDenied."""
+        ticket = self._checked(asked.ticket)
+        if self._restore is not None or self._loop.time() > ticket.until:
+            raise PermissionDenied("this restore was allowed too long ago, or was begun before")
+        cluster, opening = self._archiving.cluster(), asked.opening
+        key = archive_keys.open_archive(cluster, opening.header, opening.manifest, opening.seal)
+        header, manifest = format_.parse_header(opening.header), format_.parse_manifest(opening.manifest)
+        if header.generation != cluster.newest_smk().generation:
+            raise NotPossible(f"it was made under SMK generation {header.generation}, which is not the newest")
+        now = await self._present(cluster)
+        target = cluster.records(secrets.token_bytes(16))
+        self._restore = _Restore(ticket, header, manifest, cluster.records(header.instance), target, now)
+        self._restore.heard = self._loop.time()
+        return backup.DataKey(key=key)
+
+    async def _present(self, cluster: Cluster) -> Records | None:
+        where = cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
+        item = await answers.fetch(self._store, where, STORE_SECONDS)
+        return cluster.records_of(item) if item else None
+
+    async def rows(self, asked: backup.RestoreRows) -> None:
+        """Take rows; raises ArchiveInvalid, and what the store answers."""
+        async with self._turn:
+            restore = self._running(asked.ticket)
+            if asked.number == restore.next - 1:
+                return  # they came again
+            if asked.number != restore.next:
+                raise NotPossible("rows of the archive are missing")
+            items = [item for row in asked.rows if (item := self._taken(restore, row)) is not None]
+            if not restore.ticket.check and (items or not restore.sequence):
+                begins = not restore.sequence
+                await self._commit(restore, [store.Stage(restore=restore.id, items=tuple(items), begins=begins)])
+            restore.next += 1
+
+    def _taken(self, restore: _Restore, row: Row) -> Item | None:
+        """What a row becomes; None where it is left out, or comes last."""
+        table, scope, id_, version, tags, head, body = row
+        restore.found[table] += 1
+        item = Item(
+            key=Key(table=table, scope=scope, id=id_), version=version, head=head, body=body, tags=parse_tags(tags)
+        )
+        if table in _LEFT_OUT or (table in _CARRIED and restore.now is not None) or item.key == _GROUPING:
+            return None
+        if table not in RECORD_TABLES:
+            return item
+        try:
+            restore.source.check(item)
+        except SealBroken as error:
+            raise ArchiveInvalid(f"it holds a record that is not genuine: {error}") from None
+        if table == TABLES[ClusterRecord]:
+            restore.cluster = item
+            return None
+        if table == TABLES[CredentialRecord]:
+            restore.credentials[id_] = codec.decode_as(head, CredentialRecord)
+        elif table == TABLES[KeyringRecord]:
+            restore.labels[id_] = codec.decode_as(head, KeyringRecord).label
+        elif table == TABLES[ClientRecord]:
+            restore.clients[id_] = item
+        return restore.target.remade(item)
+
+    async def finish(self, asked: backup.FinishRestore) -> backup.Restored:
+        """All rows came: put them in place of everything, unless this was to look only; what is another one then.
+
+        Raises ArchiveInvalid when some did not come, NotPossible, and what the store answers.
+        """
+        async with self._turn:
+            restore = self._running(asked.ticket)
+            wanted = {table: count for table, count in restore.manifest.items.items() if count}
+            missing = restore.cluster is None or (not restore.ticket.check and dict(restore.found) != wanted)
+            if missing or restore.cluster is None:
+                raise ArchiveInvalid("items are missing in it")
+            changed = await self._changed(restore)
+            if not restore.ticket.check:
+                await self._switch(restore, restore.cluster, GroupingRecord(groups=asked.groups, placed=asked.placed))
+                made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(restore.header.created_at / 1000))
+                with suppress(LnhError):
+                    await self._regroup()
+                self._desk.record(backup.RESTORE.name, f"{restore.ticket.name}, made {made}", "restored")
+                _log.info("restored", archive=restore.ticket.name, index=restore.header.index)
+            self._restore = self._ticket = None
+            return backup.Restored(changed=tuple(changed[:CHANGES_SHOWN]), changes=len(changed))
+
+    async def abandon(self, ticket: bytes) -> None:
+        """It will not be finished, nor whatever was begun with NO_TICKET: what was laid aside may go at once."""
+        async with self._turn:
+            begun = self._restore is not None and ticket == backup.NO_TICKET
+            if self._ticket is None or not (begun or hmac.compare_digest(self._ticket.value, ticket)):
+                return
+            restore, self._restore, self._ticket = self._restore, None, None
+            if restore is not None and restore.sequence:
+                nothing = store.Stage(restore=secrets.token_bytes(16), begins=True)
+                await self._commit(restore, [nothing], waits=False)
+
+    # --- what must be so at the end
+
+    async def _switch(self, restore: _Restore, archived: Item, grouping: GroupingRecord) -> None:
+        note = restore.target.remade(Item(key=_GROUPING, version=1, head=codec.encode(grouping)))
+        for _ in range(SWITCH_TRIES):
+            now = restore.now = await self._present(self._archiving.cluster())
+            if now is not None and now.instance == restore.target.instance:
+                return  # it was done, and nobody heard of it
+            guards, revoked = await self._revoked(restore)
+            for at in range(0, len(revoked), 64):
+                staged = store.Stage(restore=restore.id, items=tuple(revoked[at : at + 64]))
+                await self._commit(restore, [staged])
+            version = max(archived.version, now.version if now else 0) + 1
+            record = replace(codec.decode_as(archived.head, ClusterRecord), instance=restore.target.instance)
+            renewed = restore.target.remade(replace(archived, version=version, head=codec.encode(record)))
+            fence = (now or restore.target).fence()
+            try:
+                await self._commit(
+                    restore,
+                    [
+                        *guards,
+                        fence,
+                        store.Stage(restore=restore.id, items=(renewed, note)),
+                        store.Switch(restore=restore.id, carried=_CARRIED if now else ()),
+                    ],
+                )
+            except VersionConflict:
+                continue  # a client was revoked at this moment: look again
+            return
+        raise Busy("clients are changed all the time; try again")
+
+    async def _regroup(self, *, others: bool = False) -> None:
+        """Carry out the note of a restore, where there is one; what can never be done is said in the log.
+
+        Args:
+            others: another member's, which carries it out itself if it lives: it has until the next look.
+        """
+        async with self._regrouping:
+            item = await answers.fetch(self._store, _GROUPING, STORE_SECONDS)
+            seen, self._noted = self._noted, item.version if item is not None else 0
+            if others and self._noted != seen:
+                return
+            records = await self._present(self._archiving.cluster()) if item is not None else None
+            if item is None or records is None:
+                return
+            try:
+                await self._grouped(records.read(GroupingRecord, item))
+            except (StorageFailed, *_MEANWHILE) as error:
+                _log.info("groups not restored yet", problem=str(error))
+                return
+            except LnhError as error:
+                _log.failure("groups not restored", problem=str(error))
+            with suppress(VersionConflict, ObjectUnknown, StorageFailed, *_MEANWHILE):  # it is gone, or stays for later
+                await self._commit_once(records.fence(), store.Delete(key=_GROUPING, expected=item.version))
+
+    async def _grouped(self, then: GroupingRecord) -> None:
+        """The members that there still are go back to their groups."""
+        groups, placed = set(then.groups), dict(then.placed)
+        status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
+        there = set(status.groups)
+        for group in sorted(groups - there):
+            new = store.CreateGroup(group=group, request=secrets.token_bytes(16))
+            with suppress(NameTaken):  # another core is at it too
+                await self._store.ask(store.GROUP_CREATE, new, timeout=STORE_SECONDS)
+        used = set()
+        for member in status.members:
+            group = placed.get(member.id, member.group)
+            used.add(group)
+            if group != member.group:
+                move = store.MoveMember(member=member.id, group=group, request=secrets.token_bytes(16))
+                await self._store.ask(store.MEMBER_MOVE, move, timeout=STORE_SECONDS)
+        for group in sorted(there - groups - used - {limits.LOCAL_GROUP}) if groups else ():
+            gone = store.DeleteGroup(group=group, request=secrets.token_bytes(16))
+            with suppress(NameUnknown):
+                await self._store.ask(store.GROUP_DELETE, gone, timeout=STORE_SECONDS)
+
+    async def _revoked(self, restore: _Restore) -> tuple[list[store.Change], list[Item]]:
+        """What must still be so, and the archive's clients that were revoked since."""
+        guards: list[store.Change] = []
+        revoked: list[Item] = []
+        now = restore.now
+        if now is None:
+            return guards, revoked
+        clients = await self._scanned(TABLES[ClientRecord])
+        versions = store.versions_hash((item.key.id, item.version) for item in clients)
+        guards.append(store.Unchanged(key=Key(table=TABLES[ClientRecord]), hash=versions))
+        for item in clients:
+            held = restore.clients.get(item.key.id)
+            archived = codec.decode_as(held.head, ClientRecord) if held else None
+            if held is None or archived is None or archived.revoked:
+                continue
+            if now.read(ClientRecord, item).revoked:
+                head = codec.encode(replace(archived, revoked=True))
+                revoked.append(restore.target.remade(replace(held, head=head)))
+        return guards, revoked
+
+    async def _changed(self, restore: _Restore) -> list[Changed]:
+        """Credentials that are another one in the archive than now."""
+        if restore.now is None:
+            return []
+        present = {
+            item.key.id: restore.now.read(CredentialRecord, item)
+            for item in await self._scanned(TABLES[CredentialRecord])
+        }
+        labels = {
+            item.key.id: restore.now.read(KeyringRecord, item).label
+            for item in await self._scanned(TABLES[KeyringRecord])
+        }
+        labels |= restore.labels
+        changed = []
+        for where in sorted(present.keys() | restore.credentials.keys()):
+            held, now = restore.credentials.get(where), present.get(where)
+            one = held or now
+            assert one is not None, "it is in one of the two"
+            if held is not None and now is not None and held.id == now.id:
+                continue
+            how = "added" if held is None else "deleted" if now is None else "changed"
+            changed.append(
+                Changed(role=one.role.value, name=one.name, keyring=labels.get(one.keyring, one.keyring.hex()), how=how)
+            )
+        return sorted(changed, key=lambda each: (each.keyring, each.role, each.name))
+
+    async def _scanned(self, table: str) -> list[Item]:
+        found: list[Item] = []
+        more = True
+        while more:
+            scan = store.Scan(table=table, after=found[-1].key.id if found else b"", limit=_PAGE, body=True)
+            page = await answers.fetch_page(self._store, scan, STORE_SECONDS)
+            found += page.items
+            more = page.more
+        return found
+
+    async def _commit(self, restore: _Restore, changes: Iterable[store.Change], *, waits: bool = True) -> None:
+        """Commit, again and again while the primary is away: the same request acts once."""
+        restore.sequence += 1
+        commit = store.Commit(
+            client=self._archiving.cluster().member,
+            session=restore.id,
+            sequence=restore.sequence,
+            issued_at=int(self._clock() * 1000),
+            changes=tuple(changes),
+        )
+        ends = self._loop.time() + (self._patience if waits else 0.0)
+        while True:
+            try:
+                await self._store.ask(store.COMMIT, commit, timeout=2 * STORE_SECONDS)
+            except _MEANWHILE:
+                if self._loop.time() > ends:
+                    raise
+                restore.heard = self._loop.time()
+                await asyncio.sleep(AGAIN)
+            else:
+                return
+
+    # --- afterwards
+
+    async def tidy(self) -> None:
+        """On the primary: finish what a restore left to do, some at a time. Raises what the store answers."""
+        try:
+            cluster = self._archiving.cluster()
+        except LnhError:
+            return
+        before = -1
+        for turn in range(SWEEPS_AT_ONCE):
+            status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
+            mine = status.cluster == cluster.id and status.primary == cluster.member and status.state == "read-write"
+            if mine and not turn:
+                await self._regroup(others=True)
+            if not mine or not status.hidden or status.hidden == before:
+                return
+            before = status.hidden
+            await self._commit_once(store.Sweep(limit=SWEEP_ITEMS))
+
+    async def _commit_once(self, *changes: store.Change) -> None:
+        commit = store.Commit(
+            client=self._archiving.cluster().member,
+            session=secrets.token_bytes(16),
+            sequence=1,
+            issued_at=int(self._clock() * 1000),
+            changes=changes,
+        )
+        await self._store.ask(store.COMMIT, commit, timeout=STORE_SECONDS)

@@ -1,0 +1,137 @@
+"""Keeps this HSM's channel seeds those of the cluster: takes what is shared, and on the primary draws what is due."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final
+
+from msgspec.structs import replace
+
+from lnh_common.errors import LnhError, VersionConflict
+from lnh_common.events import Log
+from lnh_common.messages import store
+from lnh_common.messages.base import Empty
+from lnh_common.messages.hsm import ChannelSeed
+from lnh_services.hsm import answers
+from lnh_services.hsm.answers import Asks
+from lnh_services.hsm.appliance.state import Cluster, HsmState, Phase
+from lnh_services.hsm.appliance.vault import Vault
+from lnh_services.hsm.cluster import channel_sharing
+from lnh_services.hsm.cluster.channel_epochs import with_seed
+from lnh_services.hsm.cluster.channel_sharing import CHANNEL_RECORD
+from lnh_services.hsm.cluster.join import STATUS_SECONDS, STORE_SECONDS
+from lnh_services.hsm.cluster.join_protocol import Identity
+from lnh_services.hsm.crypto.key_hierarchy import KEY_BYTES
+from lnh_services.hsm.records import CLUSTER_RECORD, ChannelRecord, ClusterRecord, HsmRecord, Records
+
+_MEMBERS_AT_ONCE: Final = 1024
+
+_log: Final = Log("hsm.channel")
+
+
+class ChannelKeeper:
+    """Of one core.
+
+    Args:
+        store: this member's.
+        clock: UTC seconds.
+    """
+
+    def __init__(self, vault: Vault, store: Asks, clock: Callable[[], float] = time.time) -> None:
+        self._vault: Final = vault
+        self._store: Final = store
+        self._clock: Final = clock
+
+    async def keep(self) -> None:
+        """One look; raises what the store answers, SealBroken."""
+        cluster = self._cluster()
+        if cluster is None:
+            return
+        status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
+        records = await self._records(cluster) if status.cluster == cluster.id else None
+        if records is None:
+            return
+        writable = status.state == "read-write"
+        if writable:
+            await self._introduce(cluster, records)
+        shared, version = await self._shared(records)
+        self._take(shared)
+        if writable and status.primary == cluster.member:
+            await self._share(records, shared, version, {each.id for each in status.members} | {cluster.member})
+
+    def _cluster(self) -> Cluster | None:
+        state = self._vault.state
+        cluster = state.cluster if state else None
+        return cluster if cluster is not None and cluster.phase is Phase.CREATED else None
+
+    async def _records(self, cluster: Cluster) -> Records | None:
+        """None while this member's store holds no cluster yet."""
+        where = cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
+        item = await answers.fetch(self._store, where, STORE_SECONDS)
+        return cluster.records_of(item) if item else None
+
+    async def _introduce(self, cluster: Cluster, records: Records) -> None:
+        """Have this HSM's public keys known, once."""
+        where = records.key_of(HsmRecord, cluster.member)
+        if await answers.fetch(self._store, where, STORE_SECONDS, body=False) is None:
+            identity = Identity.of(self._vault.opened.identity)
+            mine = HsmRecord(member=cluster.member, sign=identity.sign, receive=identity.receive)
+            await self._commit(cluster, records, records.put(mine, cluster.member, 0))
+
+    async def _shared(self, records: Records) -> tuple[ChannelRecord | None, int]:
+        where = records.key_of(ChannelRecord, CHANNEL_RECORD)
+        item = await answers.fetch(self._store, where, STORE_SECONDS)
+        return (records.read(ChannelRecord, item), item.version) if item else (None, 0)
+
+    def _take(self, shared: ChannelRecord | None) -> None:
+        """Hold what is shared, and erase what is over."""
+        cluster = self._cluster()
+        if shared is None or cluster is None or shared.epoch < cluster.channel[-1].epoch:
+            return
+        seed = channel_sharing.take(shared, cluster.id, cluster.member, self._vault.opened.identity)
+        if seed is not None and with_seed(cluster.channel, seed, int(self._clock())) is not cluster.channel:
+            self._vault.change(lambda state: self._with(state, seed))
+            _log.info("channel epoch taken", epoch=seed.epoch)
+
+    def _with(self, state: HsmState, seed: ChannelSeed) -> HsmState:
+        assert state.cluster is not None, "a seed is of a cluster"
+        channel = with_seed(state.cluster.channel, seed, int(self._clock()))
+        return replace(state, cluster=replace(state.cluster, channel=channel))
+
+    async def _share(self, records: Records, shared: ChannelRecord | None, version: int, listed: set[bytes]) -> None:
+        """Draw and share what is due. It is taken from the record, by this HSM too: then it was committed."""
+        cluster = self._cluster()
+        if cluster is None:
+            return
+        table = records.key_of(HsmRecord, b"").table
+        scan = store.Scan(table=table, limit=_MEMBERS_AT_ONCE, body=True)
+        page = await answers.fetch_page(self._store, scan, STORE_SECONDS)
+        known = [records.read(HsmRecord, item) for item in page.items]
+        if all(each.member != cluster.member for each in known):
+            return  # not introduced itself yet, it would share what it cannot take
+        now = int(self._clock())
+        next_ = channel_sharing.due(
+            cluster.channel, shared, cluster.id, known, listed, now, lambda: secrets.token_bytes(KEY_BYTES)
+        )
+        if next_ is not None and await self._commit(cluster, records, records.put(next_, CHANNEL_RECORD, version)):
+            self._take(next_)
+
+    async def _commit(self, cluster: Cluster, records: Records, change: store.Change) -> bool:
+        """Whether it is done; what somebody else did first is looked at again in the next round."""
+        commit = store.Commit(
+            client=cluster.member,
+            session=secrets.token_bytes(16),
+            sequence=1,
+            issued_at=int(self._clock() * 1000),
+            changes=(records.fence(), change),
+        )
+        try:
+            await self._store.ask(store.COMMIT, commit, timeout=STORE_SECONDS)
+        except VersionConflict:
+            return False
+        except LnhError as error:
+            _log.warning("not shared, tried again", problem=str(error))
+            return False
+        return True

@@ -1,0 +1,677 @@
+"""The local console: carries out what the directory's owner asks of the appliance and its HSM.
+
+`appliance/preconditions.py` says what an act needs and what it changes; here it is authorised, recorded and carried
+out, one act at a time. An act that changes something is written to the audit trail before it begins and
+again with its outcome: what could not be written down is not done. An act that began is finished,
+also when the asker no longer waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from msgspec.structs import replace
+
+from lnh_common import limits
+from lnh_common.bus.server import Call, Server
+from lnh_common.errors import (
+    ActivationFailed,
+    AuditFailed,
+    Busy,
+    DeadlineExceeded,
+    LnhError,
+    NameUnknown,
+    NotActivated,
+    NotPossible,
+    PartitionDisabled,
+    PasswordIncorrect,
+    SealBroken,
+    Unreachable,
+    VersionConflict,
+)
+from lnh_common.events import Log
+from lnh_common.messages import console, objects, store
+from lnh_common.messages.base import OPERATIONS, Effect, Empty, Message, Operation
+from lnh_common.messages.hsm import AuditEntry, Derive
+from lnh_common.messages.session import Role
+from lnh_common.wire import channel
+from lnh_services.hsm import answers
+from lnh_services.hsm.answers import Asks
+from lnh_services.hsm.appliance import preconditions
+from lnh_services.hsm.appliance.partitions import Contents
+from lnh_services.hsm.appliance.state import Cluster, HsmState, Partition, Phase, User
+from lnh_services.hsm.appliance.vault import Vault
+from lnh_services.hsm.audit import anchor
+from lnh_services.hsm.audit import trail as audit
+from lnh_services.hsm.audit.refusals import STRANGER
+from lnh_services.hsm.auth import credentials, online_attempts
+from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
+from lnh_services.hsm.cluster import create
+from lnh_services.hsm.cluster.join import STATUS_SECONDS, STORE_SECONDS, Belonging
+from lnh_services.hsm.core.damage import DamageMark
+from lnh_services.hsm.crypto.key_hierarchy import KEY_BYTES
+from lnh_services.hsm.crypto.mechanisms import IvSource
+from lnh_services.hsm.crypto.process_hardening import Hardening
+from lnh_services.hsm.records import CLUSTER_RECORD, ClusterRecord, CredentialRecord, Records, UserRecord
+from lnh_services.hsm.worker.rollback_guard import HighestSeen
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+M = TypeVar("M", bound=Message)
+
+_DOMAIN_BYTES: Final = 16
+_USERS_SHOWN: Final = 4096
+_FORGIVE_TRIES: Final = 16
+_SO: Final = "SO"
+
+Perform = Callable[[Any], Awaitable[Message]]
+
+
+class Pool(Protocol):
+    """The hsm workers, as `processes.Workers` is."""
+
+    @property
+    def running(self) -> int: ...
+    def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the console is told of the member.
+
+    Args:
+        name: of the member.
+        door: `host:port` of its client port.
+        host, port: where other members reach it (base port).
+        key: what the CURVE key (32 bytes) of its member ports is now: an attempt to join renews it.
+        advice: what an operator should know about its settings.
+        lease_ms: what members' leases last in a cluster that is created here.
+        damage: whether its store served what it must not have.
+        seen: how old the store's items must be at least.
+    """
+
+    name: str
+    door: str
+    host: str
+    port: int
+    key: Callable[[], bytes]
+    hardening: Hardening
+    trail_path: Path
+    advice: tuple[str, ...] = ()
+    lease_ms: int = limits.LEASE_MS
+    damage: DamageMark = field(default_factory=DamageMark)
+    seen: HighestSeen = field(default_factory=HighestSeen)
+
+
+class Console:
+    """Serves every operation of `messages/console.py`.
+
+    Args:
+        derive: runs one Argon2id elsewhere.
+        store, membership: ask this member's.
+        clock: UTC seconds.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        trail: audit.Trail,
+        *,
+        derive: Callable[[Derive], Awaitable[bytes]],
+        store: Asks,
+        membership: Asks,
+        workers: Pool,
+        surroundings: Surroundings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._vault: Final = vault
+        self._trail: Final = trail
+        self._derive: Final = derive
+        self._store: Final = store
+        self._workers: Final = workers
+        self._surroundings: Final = surroundings
+        self._clock: Final = clock
+        self._log: Final = Log("hsm.console")
+        self._turn: Final = asyncio.Lock()
+        self._acts: Final[set[asyncio.Task[Message]]] = set()
+        self._anchored = 0
+        self._ivs: Final = IvSource()
+        self.belonging: Final = Belonging(vault, self, derive=derive, store=store, membership=membership, clock=clock)
+        self._performers: Final[dict[str, Perform]] = {
+            console.APPLIANCE_INIT.name: self._init_appliance,
+            console.APPLIANCE_SHOW.name: self._show_appliance,
+            console.APPLIANCE_RESET_ADMIN.name: self._reset_admin,
+            console.APPLIANCE_REIMAGE.name: self._reimage,
+            console.HSM_INIT.name: self._init_hsm,
+            console.HSM_SHOW.name: self._show_hsm,
+            console.HSM_ACTIVATE.name: self._activate,
+            console.HSM_DEACTIVATE.name: self._deactivate,
+            console.HSM_FACTORY_RESET.name: self._factory_reset,
+            console.PACKAGE_INSTALL.name: self._install_package,
+            console.PARTITION_CREATE.name: self._create_partition,
+            console.PARTITION_LIST.name: self._list_partitions,
+            console.PARTITION_DELETE.name: self._delete_partition,
+            **{row.name: self._in_partition(name) for name, row in console.IN_PARTITION.items()},
+            console.CLUSTER_CREATE.name: self._create_cluster,
+            **self.belonging.performers(),
+            console.CONSOLE_CHECK.name: self._check,
+            console.CONSOLE_CLUSTER.name: self._show_cluster,
+            console.AUDIT_VERIFY.name: self._verify_audit,
+            console.AUDIT_SHOW.name: self._show_audit,
+        }
+
+    def take_on(self, performers: dict[str, Perform]) -> None:
+        """Carry out these, too."""
+        self._performers.update(performers)
+
+    def serve(self, server: Server) -> None:
+        """Enter every operation of the local console."""
+        for name in self._performers:
+            self.serve_one(server, OPERATIONS[name])
+
+    def serve_one(self, server: Server, operation: Operation[Any, Any]) -> None:
+        async def answer(call: Call, request: Message) -> Message:
+            return await self.perform(operation, request)
+
+        server.serve(operation, answer)
+
+    async def perform(self, operation: Operation[Any, R], request: Message) -> R:
+        """Carry out one operation; raises what `rules` and the act itself raise, AuditFailed."""
+        if operation.effect is Effect.READ and not isinstance(request, console.AsCo):
+            preconditions.check(operation.name, self._vault.situation)
+            reply = await self._performers[operation.name](request)
+        else:
+            act = asyncio.ensure_future(self._act(operation, request))
+            self._acts.add(act)
+            act.add_done_callback(self._ended)
+            reply = await asyncio.shield(act)
+        assert isinstance(reply, operation.reply), f"{operation.name} answered {type(reply).__name__}"
+        return reply
+
+    async def finish(self, seconds: float) -> None:
+        """Let acts that began end, for so long."""
+        if self._acts:
+            await asyncio.wait(self._acts, timeout=seconds)
+        await self.belonging.finish()
+
+    def _ended(self, act: asyncio.Task[Message]) -> None:
+        self._acts.discard(act)
+        if not act.cancelled():
+            act.exception()  # read here too: its asker may have gone
+
+    async def _act(self, operation: Operation[Any, Any], request: Message) -> Message:
+        async with self._turn:
+            name = operation.name
+            try:
+                preconditions.check(name, self._vault.situation)
+            except LnhError as error:
+                self._record(name, request, _outcome(error))
+                raise
+            self._record(name, request, "begun")
+            try:
+                reply = await self._performers[name](request)
+            except Exception as error:
+                self._record(name, request, _outcome(error))
+                raise
+            try:
+                self._record(name, request, "ok", reply)
+            except AuditFailed as error:
+                raise AuditFailed(f"{name} was done, and the audit trail holds its beginning only: {error}") from error
+            return reply
+
+    def _record(self, operation: str, request: Message, outcome: str, reply: Message | None = None) -> None:
+        entry = AuditEntry(
+            identity="console",
+            role=_role(request),
+            operation=operation,
+            target=_target(request, reply),
+            outcome=outcome,
+        )
+        self._trail.append([entry], int(self._clock() * 1000), durable=True)
+
+    # --- credentials
+
+    async def _keep(self, password: str) -> KeptPassword:
+        """What to keep of a new password; raises PasswordInvalid."""
+        credentials.check_password(password)
+        asked = credentials.derivation(password)
+        return KeptPassword.of(credentials.material(asked, await self._derive(asked)))
+
+    def record(self, operation: str, target: str, outcome: str) -> None:
+        """Enter into the audit trail what another member's request, or this cluster, had this HSM do."""
+        entry = AuditEntry(identity="cluster", role="", operation=operation, target=target, outcome=outcome)
+        self._trail.append([entry], int(self._clock() * 1000), durable=True)
+
+    def refuse(self, operation: str, target: str, error: LnhError) -> None:
+        """Enter into the audit trail that a stranger may not become a member; what repeats is counted."""
+        outcome = type(error).__name__
+        entry = AuditEntry(identity="", role="", operation=operation, target=target, outcome=outcome, peer=STRANGER)
+        self._trail.append([entry], int(self._clock() * 1000))
+
+    async def authorise(self, request: console.AsSo) -> None:
+        """Raises PasswordIncorrect, PasswordLocked."""
+        await self._attempt(_SO, self._vault.opened.so, request.so_password, lambda state, so: replace(state, so=so))
+
+    async def _authorise_co(self, request: console.AsCo) -> Partition:
+        """The partition of this CO; raises PartitionUnknown, PasswordIncorrect, PasswordLocked."""
+        label = request.partition
+        partition = preconditions.find_partition(self._vault.opened, label)
+        if partition.co is None:
+            raise PartitionDisabled(f"partition {label} is the cluster's")
+        await self._attempt(
+            f"CO of partition {label}",
+            partition.co,
+            request.co_password,
+            lambda state, co: preconditions.with_co(state, label, co),
+        )
+        return partition
+
+    async def _attempt(
+        self, role: str, verifier: Verifier, password: str, kept: Callable[[HsmState, Verifier], HsmState]
+    ) -> None:
+        """One attempt at a password, counted before it is compared; `kept` is the state with such a verifier."""
+        verifier.check(role, int(self._clock()))
+        derived = await self._derive(verifier.password.derivation(password))
+        reserved = verifier.reserve(role, int(self._clock()), derived)
+        self._vault.change(lambda state: kept(state, reserved))
+        settled = reserved.settle(derived)
+        self._vault.change(lambda state: kept(state, settled))
+        settled.check_right(role, derived)
+
+    # --- the appliance
+
+    async def _init_appliance(self, request: console.InitAppliance) -> Empty:
+        user = User(name=request.admin, role=preconditions.ADMIN, password=await self._keep(request.password))
+        if self._vault.state is None:
+            self._vault.change_appliance(lambda now: replace(now, initialised=True, waiting=(*now.waiting, user)))
+            return Empty()
+        self._vault.change(lambda state: replace(state, users=(*state.users, user)))
+        self._vault.change_appliance(lambda now: replace(now, initialised=True))
+        return Empty()
+
+    async def _show_appliance(self, _: Empty) -> console.ApplianceView:
+        now = self._vault.situation
+        cluster = now.state.cluster if now.state else None
+        users = tuple(user.name for user in now.users)
+        if cluster and cluster.phase is Phase.CREATED:
+            users = await self._users_of(cluster)
+        return console.ApplianceView(
+            name=self._surroundings.name,
+            initialised=now.appliance.initialised,
+            users=users,
+            packages=now.state.packages if now.state else now.appliance.packages,
+        )
+
+    async def _reset_admin(self, request: console.ResetAdmin) -> Empty:
+        await self.authorise(request)
+        kept = await self._keep(request.password)
+        cluster = self._vault.opened.cluster
+        if cluster and cluster.phase is Phase.CREATED:
+            await self._reset_in_cluster(cluster, request.admin, kept)
+        else:
+            self._vault.change(
+                lambda state: replace(state, users=preconditions.reset_password(state.users, request.admin, kept))
+            )
+        return Empty()
+
+    async def _reimage(self, _: Empty) -> Empty:
+        state = self._vault.state
+        may_hold_cluster = state is None or state.cluster is not None
+        await self._workers.stop()
+        self.sign()
+        self._vault.reimage()  # the keys first: without them what the store holds says nothing
+        if may_hold_cluster:
+            await self._destroy_stored()
+        return Empty()
+
+    # --- the HSM
+
+    async def _init_hsm(self, request: console.InitHsm) -> console.Initialised:
+        so = Verifier(password=await self._keep(request.so_password))
+        drawn = "" if request.domain else secrets.token_hex(_DOMAIN_BYTES)
+        state = HsmState(
+            label=request.label,
+            identity=secrets.token_bytes(KEY_BYTES),
+            so=so,
+            domain=request.domain or drawn,
+        )
+        cover = self._vault.new_cover(request.label, state.identity_public())
+        key = await self._derive(cover.derivation(request.activation))
+        self._vault.initialise(state, cover, key)
+        return console.Initialised(identity=channel.fingerprint(cover.identity), domain=drawn)
+
+    async def _show_hsm(self, _: Empty) -> console.HsmView:
+        now = self._vault.situation
+        cover = self._vault.cover
+        cluster = now.state.cluster if now.state else None
+        created = cluster and cluster.phase is Phase.CREATED
+        return console.HsmView(
+            state=now.name,
+            label=cover.label if cover else "",
+            identity=channel.fingerprint(cover.identity) if cover else "",
+            locked_memory=self._surroundings.hardening.locked_memory,
+            workers=self._workers.running,
+            partitions=len(now.state.partitions) if now.state else 0,
+            cluster=cluster.label if cluster and created else "",
+            advice=(*self._surroundings.hardening.problems, *self._surroundings.advice),
+            damaged=self._surroundings.damage.cause(cluster.member) if cluster else "",
+        )
+
+    async def _activate(self, request: console.Activate) -> Empty:
+        cover = self._vault.cover
+        assert cover is not None, "an initialised HSM has a cover"
+        self._vault.activate(await self._derive(cover.derivation(request.activation)))
+        self._surroundings.damage.lift()
+        self._surroundings.seen.clear()
+        self.sign()
+        self.start_workers()
+        self.belonging.go_on()
+        return Empty()
+
+    async def _deactivate(self, request: console.Activate) -> Empty:
+        cover = self._vault.cover
+        assert cover is not None, "an activated HSM has a cover"
+        if not self._vault.is_key(await self._derive(cover.derivation(request.activation))):
+            raise ActivationFailed("that is not the activation secret")
+        await self._workers.stop()
+        self.sign()
+        self._vault.deactivate()
+        return Empty()
+
+    async def _factory_reset(self, request: console.AsSo) -> Empty:
+        await self.authorise(request)
+        await self._workers.stop()
+        try:
+            if self._vault.opened.cluster:
+                await self._destroy_stored()
+        except LnhError:
+            self.start_workers()
+            raise
+        self.sign()
+        self._vault.factory_reset()
+        return Empty()
+
+    def start_workers(self) -> None:
+        """Have them run if there is a cluster to serve."""
+        state = self._vault.state
+        if state and state.cluster and state.cluster.phase is Phase.CREATED:
+            self._workers.start()
+
+    async def stop_workers(self) -> None:
+        await self._workers.stop()
+
+    def sign(self) -> None:
+        """Sign what the trail holds since its last head, if the HSM is activated; raises AuditFailed."""
+        if self._vault.state and self._trail.unsigned:
+            self._trail.sign(self._vault.state.signing_key(), int(self._clock() * 1000))
+
+    async def anchor(self) -> None:
+        """Bring the newest head into the replicated log, if there is a cluster; raises what the store answers."""
+        state, head = self._vault.state, self._trail.head
+        cluster = state.cluster if state else None
+        if state is None or cluster is None or cluster.phase is not Phase.CREATED or head is None:
+            return
+        if head.index == self._anchored or head.signer != state.identity_public().hex():
+            return
+        kept = await self._fetch(anchor.key_of(cluster.member))
+        await self._ask_store(store.COMMIT, anchor.commit(head, cluster.member, kept, int(self._clock() * 1000)))
+        self._anchored = head.index
+
+    # --- packages and partitions
+
+    async def _install_package(self, request: console.InstallPackage) -> Empty:
+        await self.authorise(request)
+        self._vault.change(lambda state: preconditions.install(state, request.name))
+        return Empty()
+
+    async def _create_partition(self, request: console.CreatePartition) -> console.PartitionView:
+        await self.authorise(request)
+        partition = Partition(
+            label=request.label,
+            version=request.version,
+            serial=create.new_serial(),
+            po=Verifier(password=await self._keep(request.po_password)),
+            co=Verifier(password=await self._keep(request.co_password)),
+            key=secrets.token_bytes(KEY_BYTES),
+        )
+        return self._views(self._vault.change(lambda state: preconditions.add_partition(state, partition)))[-1]
+
+    async def _list_partitions(self, _: Empty) -> console.Partitions:
+        return console.Partitions(partitions=self._views(self._vault.opened))
+
+    def _views(self, state: HsmState) -> tuple[console.PartitionView, ...]:
+        return preconditions.views(state, lambda serial: len(self._vault.partitions.read(serial)))
+
+    async def _delete_partition(self, request: console.PartitionRef) -> Empty:
+        await self.authorise(request)
+        self._vault.remove_partition(request.label)
+        return Empty()
+
+    def _in_partition(self, name: str) -> Perform:
+        """What carries out an operation on objects as a partition's CO."""
+
+        async def perform(request: console.InPartition[Message]) -> Message:
+            partition = await self._authorise_co(request)
+            files = self._vault.partitions
+            contents = Contents(partition, files.read(partition.serial), self._ivs, self._clock())
+            # In a thread: an RSA key takes its time, and the workers' questions do not wait for it.
+            reply = await asyncio.to_thread(contents.perform, name, request.request)
+            if console.IN_PARTITION[name].effect is Effect.WRITE:
+                files.write(partition.serial, contents.stored.values())
+            return reply
+
+        return perform
+
+    # --- the cluster
+
+    async def _create_cluster(self, request: console.CreateCluster) -> console.CreatedCluster:
+        await self.authorise(request)
+        cluster = self._vault.opened.cluster
+        if cluster is None:
+            await self._check_store_empty()
+            po = await self._keep(request.po_password)
+            now = int(self._clock())
+            self._vault.change(lambda state: create.begin(state, request.label, po, now))
+        else:
+            await self._check_same(cluster, request)
+        cluster = await self._found(self._vault.opened)
+        self._vault.change(create.finished)
+        self.sign()
+        self.start_workers()
+        return console.CreatedCluster(
+            cluster=cluster.id.hex(), fingerprint=channel.fingerprint(cluster.identity_public())
+        )
+
+    async def _check_same(self, cluster: Cluster, request: console.CreateCluster) -> None:
+        create.check_same(cluster, request.label)
+        assert cluster.po is not None, "a cluster that is being created has its PO here"
+        if not cluster.po.is_from(await self._derive(cluster.po.derivation(request.po_password))):
+            raise PasswordIncorrect("the cluster was begun with another PO password; finish it with that one")
+
+    async def _found(self, state: HsmState) -> Cluster:
+        """Bring the cluster into the store; what an earlier attempt brought there stays as it is."""
+        cluster = state.cluster
+        assert cluster is not None, "a cluster that is being created"
+        here = self._surroundings
+        member = store.MemberInfo(id=cluster.member, name=here.name, host=here.host, port=here.port, key=here.key())
+        await self._ask_store(store.CREATE, store.Create(cluster=cluster.id, member=member))
+        if here.lease_ms != limits.LEASE_MS:
+            await self._ask_store(store.TERMS, store.SetTerms(lease_ms=here.lease_ms))
+        where = cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
+        item = await self._fetch(where)
+        if item is None:
+            await self._ask_store(store.COMMIT, create.first_commit(state, int(self._clock() * 1000)))
+        else:
+            cluster.records().read(ClusterRecord, item)
+        return cluster
+
+    async def _check(self, request: console.Check) -> Empty:
+        preconditions.check_target(request.operation, request.target, self._vault.situation)
+        return Empty()
+
+    async def _show_cluster(self, _: Empty) -> console.ConsoleCluster:
+        now = self._vault.situation
+        if now.initialised and now.state is None:
+            raise NotActivated("the HSM is not activated, so the cluster it serves is sealed")
+        cluster = now.state.cluster if now.state else None
+        if cluster is None or cluster.phase is not Phase.CREATED:
+            return console.ConsoleCluster(
+                created=False,
+                phase=cluster.phase.value if cluster else "",
+                expelled=now.state.expelled if now.state else "",
+            )
+        return console.ConsoleCluster(
+            created=True,
+            phase=cluster.phase.value,
+            member=cluster.member.hex(),
+            label=cluster.label,
+            cluster=cluster.id.hex(),
+            fingerprint=channel.fingerprint(cluster.identity_public()),
+            door=self._surroundings.door,
+        )
+
+    # --- what is asked of the store
+
+    async def _ask_store(self, operation: Operation[Q, R], message: Q) -> R:
+        return await self._store.ask(operation, message, timeout=STORE_SECONDS)
+
+    async def _fetch(self, key: store.Key) -> store.Item | None:
+        return await answers.fetch(self._store, key, STORE_SECONDS)
+
+    async def _check_store_empty(self) -> None:
+        status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
+        if status.cluster:
+            raise NotPossible(
+                f"this member's store holds the data of another cluster ({status.cluster.hex()});"
+                " re-imaging the appliance destroys it"
+            )
+
+    async def _destroy_stored(self) -> None:
+        status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
+        if status.cluster:
+            await self._ask_store(store.DESTROY, store.Destroy(cluster=status.cluster))
+
+    async def _records(self, cluster: Cluster) -> Records:
+        """Of the cluster's present instance."""
+        item = await self._fetch(cluster.records().key_of(ClusterRecord, CLUSTER_RECORD))
+        if item is None:
+            raise NotPossible("this member's store does not hold the cluster's records yet: it has just joined")
+        return cluster.records_of(item)
+
+    async def _users_of(self, cluster: Cluster) -> tuple[str, ...]:
+        """Of the cluster, as far as this member's store has them: none while a joining one is still empty."""
+        try:
+            records = await self._records(cluster)
+        except NotPossible:
+            return ()
+        table = records.key_of(UserRecord, b"").table
+        scan = store.Scan(table=table, limit=_USERS_SHOWN, body=True)
+        found = await answers.fetch_page(self._store, scan, STORE_SECONDS)
+        return tuple(sorted(records.read(UserRecord, item).name for item in found.items))
+
+    async def _reset_in_cluster(self, cluster: Cluster, name: str, kept: KeptPassword) -> None:
+        records = await self._records(cluster)
+        user_key = records.key_of(UserRecord, create.user_id(name))
+        user = await self._fetch(user_key)
+        if user is None:
+            raise NameUnknown(f"no appliance user {name}")
+        preconditions.check_is_admin(name, records.read(UserRecord, user).role)
+        where = credentials.credential_id(Role.USER, name)
+        old = await self._fetch(records.key_of(CredentialRecord, where))
+        now = self._clock()
+        new = credentials.new_record(
+            kept.material(), role=Role.USER, smk=cluster.newest_smk(), cluster=cluster.id, now=int(now), name=name
+        )
+        changes: tuple[store.Change, ...] = (
+            store.Require(key=user_key, version=user.version),
+            records.put(new, where, old.version if old else 0),
+        )
+        await self._commit(cluster, records, changes)
+        await self._forgive(cluster, records, name)
+
+    async def _forgive(self, cluster: Cluster, records: Records, admin: str) -> None:
+        """No failed login of this admin counts any more."""
+        scope = online_attempts.scope(records, Role.USER, admin, b"")
+        for table in online_attempts.CLEARED:
+            scan, tries = online_attempts.of_scope(table, scope), _FORGIVE_TRIES
+            while True:
+                found = await answers.fetch_page(self._store, scan, STORE_SECONDS)
+                try:
+                    if changes := online_attempts.clear(records, found.items):
+                        await self._commit(cluster, records, tuple(changes))
+                except VersionConflict:  # somebody is guessing just now
+                    tries -= 1
+                    if not tries:
+                        raise Busy(
+                            f"{admin}'s password is reset, its failures are not: somebody goes on guessing"
+                        ) from None
+                    continue
+                if not found.more:
+                    break
+                scan = replace(scan, after=found.items[-1].key.id)
+
+    async def _commit(self, cluster: Cluster, records: Records, changes: tuple[store.Change, ...]) -> None:
+        commit = store.Commit(
+            client=cluster.member,
+            session=secrets.token_bytes(16),
+            sequence=1,
+            issued_at=int(self._clock() * 1000),
+            changes=(records.fence(), *changes),
+        )
+        await self._ask_store(store.COMMIT, commit)
+
+    # --- the audit trail
+
+    async def _verify_audit(self, _: Empty) -> console.AuditReport:
+        cover = self._vault.cover
+        public = cover.identity if cover else None
+        head, problem = None, ""
+        try:
+            head = await self._anchored_head(public)
+        except SealBroken as error:
+            problem = str(error)
+        except (Unreachable, DeadlineExceeded) as error:  # the report then says that nothing is anchored
+            self._log.warning("anchored head not read", problem=str(error))
+        reading = audit.Reading(self._surroundings.trail_path, self._trail.position.index)
+        report = await asyncio.to_thread(reading.verify, public, head)
+        return replace(report, problem=report.problem or problem)
+
+    async def _anchored_head(self, public: bytes | None) -> audit.HeadLine | None:
+        cluster = self._vault.state.cluster if self._vault.state else None
+        if public is None or cluster is None or cluster.phase is not Phase.CREATED:
+            return None
+        item = await self._fetch(anchor.key_of(cluster.member))
+        return anchor.read(item, public) if item else None
+
+    async def _show_audit(self, request: console.AuditPage) -> console.AuditRecords:
+        # In a thread: a segment may have half a million lines, and the workers' questions do not wait for it.
+        path, trail = self._surroundings.trail_path, audit.page
+        return console.AuditRecords(records=await asyncio.to_thread(trail, path, request.after, request.limit))
+
+
+def _role(request: Message) -> str:
+    return _SO if isinstance(request, console.AsSo) else "CO" if isinstance(request, console.AsCo) else ""
+
+
+def _target(request: Message, reply: Message | None) -> str:
+    """What an act is about, for the trail: a name or handle that it carries or made, never a secret."""
+    if isinstance(request, console.InPartition):
+        made = reply.private if isinstance(reply, objects.KeyPair) else reply
+        handle = getattr(request.request, "handle", b"") or getattr(made, "handle", b"")
+        return f"{request.partition}/{handle.hex()}" if handle else request.partition
+    for name in ("admin", "label", "name"):
+        value = getattr(request, name, None)
+        if isinstance(value, str):
+            return value
+    return ""
+
+
+def _outcome(error: BaseException) -> str:
+    return type(error).__name__ if isinstance(error, LnhError) else "Internal"

@@ -1,0 +1,1 @@
+"""The key hierarchy, seals, mechanisms, Argon2id, and processes that keep their memory."""

@@ -1,0 +1,129 @@
+"""Mechanisms over `cryptography`: load a key once, prepare a mechanism once, call it for each item.
+
+A worker keeps a prepared callable for (key and version, mechanism, parameters); parameters that carry
+an IV differ each time, so those are not worth keeping. Whether the key may be used at all is for
+`lnh_services.hsm.objects.policy`; here the key must only fit the mechanism.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from lnh_common.errors import KeyTypeInconsistent, MechanismInvalid, PolicyForbids
+from lnh_common.pkcs11.attributes import ObjectClass
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, AeadParameters, IvParameters, Mechanism, Use, parse_parameters
+from lnh_services.hsm.crypto.mechanisms.base import (
+    Decrypter,
+    Digester,
+    Encrypted,
+    Encrypter,
+    Implementation,
+    IvSource,
+    LoadedKey,
+    Signer,
+    Verifier,
+)
+from lnh_services.hsm.crypto.mechanisms.loading import load, load_object
+from lnh_services.hsm.crypto.mechanisms.table import MECHANISMS
+
+__all__ = [
+    "MECHANISMS",
+    "Decrypter",
+    "Digester",
+    "Encrypted",
+    "Encrypter",
+    "Implementation",
+    "IvSource",
+    "LoadedKey",
+    "Signer",
+    "Verifier",
+    "decrypter",
+    "digester",
+    "encrypter",
+    "load",
+    "load_object",
+    "signer",
+    "verifier",
+]
+
+F = TypeVar("F")
+
+_CLASSES = {
+    Use.SIGN: (ObjectClass.PRIVATE_KEY, ObjectClass.SECRET_KEY),
+    Use.VERIFY: (ObjectClass.PUBLIC_KEY, ObjectClass.SECRET_KEY),
+    Use.ENCRYPT: (ObjectClass.PUBLIC_KEY, ObjectClass.SECRET_KEY),
+    Use.DECRYPT: (ObjectClass.PRIVATE_KEY, ObjectClass.SECRET_KEY),
+}
+
+
+def signer(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Signer:
+    """A callable that signs one item: data to signature; it raises DataLength.
+
+    Args:
+        mechanism: what to sign with.
+        key: a private or secret key.
+        parameters: CBOR of the mechanism's parameter type; empty for its defaults.
+
+    Raises MechanismInvalid, KeyTypeInconsistent, MechanismParameterInvalid.
+    """
+    prepare = _column(MECHANISMS.get(mechanism, _NOTHING).sign, mechanism, Use.SIGN)
+    _check_key(mechanism, key, Use.SIGN)
+    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+
+
+def verifier(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Verifier:
+    """A callable of (data, signature) that raises SignatureInvalid, or DataLength; else as `signer`."""
+    prepare = _column(MECHANISMS.get(mechanism, _NOTHING).verify, mechanism, Use.VERIFY)
+    _check_key(mechanism, key, Use.VERIFY)
+    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+
+
+def encrypter(
+    mechanism: Mechanism, key: LoadedKey, ivs: IvSource, parameters: bytes = b"", *, caller_ivs: bool = False
+) -> Encrypter:
+    """A callable that encrypts one item: data to `Encrypted`, with the IV that was used; it raises DataLength.
+
+    Args:
+        mechanism: what to encrypt with.
+        key: a public or secret key.
+        ivs: the worker's source of IVs.
+        parameters: CBOR of the mechanism's parameter type; empty for its defaults.
+        caller_ivs: whether the policy lets the parameters choose the IV (`Policy.allows_caller_ivs`).
+
+    Raises MechanismInvalid, KeyTypeInconsistent, MechanismParameterInvalid, PolicyForbids.
+    """
+    prepare = _column(MECHANISMS.get(mechanism, _NOTHING).encrypt, mechanism, Use.ENCRYPT)
+    _check_key(mechanism, key, Use.ENCRYPT)
+    wanted = parse_parameters(mechanism, parameters)
+    if not caller_ivs and isinstance(wanted, (IvParameters, AeadParameters)) and wanted.iv:
+        raise PolicyForbids("iv: the HSM draws it; the policy's caller_ivs can allow a caller's")
+    return prepare(key, wanted, MECHANISM_RULES[mechanism], ivs)
+
+
+def decrypter(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Decrypter:
+    """A callable that decrypts one item; it raises EncryptedDataInvalid, with one text for every cause."""
+    prepare = _column(MECHANISMS.get(mechanism, _NOTHING).decrypt, mechanism, Use.DECRYPT)
+    _check_key(mechanism, key, Use.DECRYPT)
+    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+
+
+def digester(mechanism: Mechanism) -> Digester:
+    """A callable that hashes one item; raises MechanismInvalid."""
+    prepare = _column(MECHANISMS.get(mechanism, _NOTHING).digest, mechanism, Use.DIGEST)
+    return prepare(MECHANISM_RULES[mechanism])
+
+
+_NOTHING = Implementation()
+
+
+def _column(prepare: F | None, mechanism: Mechanism, use: Use) -> F:
+    if prepare is None:
+        raise MechanismInvalid(f"{mechanism.name} does not {use.value}")
+    return prepare
+
+
+def _check_key(mechanism: Mechanism, key: LoadedKey, use: Use) -> None:
+    if key.key_type not in MECHANISM_RULES[mechanism].key_types or key.object_class not in _CLASSES[use]:
+        raise KeyTypeInconsistent(
+            f"{mechanism.name} does not {use.value} with {key.key_type.name} {key.object_class.name}"
+        )

@@ -1,0 +1,179 @@
+"""From a caller's template to an object's complete attributes, or a refusal that names the attribute.
+
+Pure. What the rows of `attributes.ATTRIBUTES` and `NATURAL_USES` say is filled in here, and nowhere
+else; whether the result may exist under a policy is then for `policy.check_new`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Final
+
+from lnh_common.errors import AttributeReadOnly, PermissionDenied, TemplateInconsistent
+from lnh_common.messages.session import Role
+from lnh_common.pkcs11.attributes import (
+    ATTRIBUTES,
+    COUNTERPARTS,
+    NATURAL_USES,
+    USES,
+    Attribute,
+    AttributeRule,
+    Attributes,
+    KeyType,
+    ObjectClass,
+    Source,
+)
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, NATURAL_FAMILIES, USE_ATTRIBUTES, Family, Mechanism, Use
+from lnh_services.hsm.objects.policy import KeyUses, uses_of
+
+_A = Attribute
+_USE_OF: Final[dict[Attribute, Use]] = {attribute: use for use, attribute in USE_ATTRIBUTES.items()}
+
+
+def check_template(
+    template: Attributes, object_class: ObjectClass, key_type: KeyType | None, role: Role, mechanism: Mechanism
+) -> None:
+    """Whether a generation template may say all this.
+
+    Raises TemplateInconsistent for an attribute the object does not have or that contradicts the mechanism, or a use
+    that no mechanism has for such a key,
+    AttributeReadOnly for one only the HSM sets, PermissionDenied for TRUSTED.
+    """
+    kind = object_class.name if key_type is None else f"{key_type.name} {object_class.name}"
+    for name, value in template.items():
+        rule = ATTRIBUTES[name]
+        if not rule.applies(object_class, key_type):
+            raise TemplateInconsistent(f"{name.name} is no attribute of {kind}")
+        match rule.source_for(object_class):
+            case Source.HSM:
+                raise AttributeReadOnly(f"{name.name} is set by the HSM")
+            case Source.KRSO if role is not Role.KRSO and value:
+                raise PermissionDenied(f"{name.name} is set by the KRSO only")
+            case _:
+                pass
+    for use in uses_of(template):
+        if _USE_OF[use] not in _uses_served(key_type):
+            raise TemplateInconsistent(f"{use.name}: no mechanism does that with {kind}")
+    for name, wanted in ((_A.CLASS, object_class), (_A.KEY_TYPE, key_type)):
+        if name in template and template[name] != wanted:
+            raise TemplateInconsistent(f"{name.name} {template[name]!r}: {mechanism.name} makes {kind}")
+
+
+def mirror_uses(public: Attributes, private: Attributes) -> tuple[Attributes, Attributes]:
+    """Two templates of a key pair, where the one that names no use gets those that go with the other's."""
+    return _mirrored(public, private, ObjectClass.PUBLIC_KEY), _mirrored(private, public, ObjectClass.PRIVATE_KEY)
+
+
+def _mirrored(template: Attributes, other: Attributes, object_class: ObjectClass) -> Attributes:
+    if uses_of(template) or not uses_of(other):
+        return template
+    counterparts = {COUNTERPARTS[use] for use in uses_of(other) if use in COUNTERPARTS}
+    named = {use: use in counterparts for use in USES if object_class in ATTRIBUTES[use].classes}
+    return dict(named) | template
+
+
+def share_id(public: Attributes, private: Attributes) -> tuple[Attributes, Attributes]:
+    """Two templates of a key pair with one ID; raises TemplateInconsistent when they name two."""
+    ids = [template[_A.ID] for template in (public, private) if _A.ID in template]
+    if len(ids) == 2 and ids[0] != ids[1]:
+        raise TemplateInconsistent("ID: the halves of a key pair share it, and the templates name two")
+    return (public | {_A.ID: ids[0]}, private | {_A.ID: ids[0]}) if ids else (public, private)
+
+
+def complete(
+    template: Attributes,
+    object_class: ObjectClass,
+    key_type: KeyType,
+    mechanism: Mechanism,
+    unique_id: str,
+    key_uses: KeyUses,
+) -> Attributes:
+    """All attributes of a key made here, but for those that describe its value.
+
+    Args:
+        template: one that passed `check_template`.
+        object_class, key_type: of the key.
+        mechanism: that makes it.
+        unique_id: of the object.
+        key_uses: whether it serves one family of mechanisms, or all that fit.
+
+    Raises TemplateInconsistent naming the attribute.
+    """
+    made: Attributes = {_A.CLASS: object_class.value, _A.KEY_TYPE: key_type.value, _A.UNIQUE_ID: unique_id}
+    made |= _uses(template, object_class, key_type)
+    for name, rule in _rules(object_class, key_type):
+        if name in made:
+            continue
+        if rule.needs is not None and made.get(rule.needs) is not True:
+            if name in template:
+                raise TemplateInconsistent(f"{name.name} is only for keys with {rule.needs.name}")
+        elif name in template:
+            made[name] = template[name]
+        elif object_class in rule.defaults:
+            default = rule.defaults[object_class]
+            made[name] = list(default) if isinstance(default, list) else default
+    made[_A.ALLOWED_MECHANISMS] = _allowed(template, made, key_type, key_uses)
+    made[_A.LOCAL] = True
+    made[_A.KEY_GEN_MECHANISM] = mechanism.value
+    if _A.SENSITIVE in made:
+        made[_A.ALWAYS_SENSITIVE] = made[_A.SENSITIVE]
+        made[_A.NEVER_EXTRACTABLE] = not made[_A.EXTRACTABLE]
+    return made
+
+
+@cache
+def _rules(object_class: ObjectClass, key_type: KeyType) -> tuple[tuple[Attribute, AttributeRule], ...]:
+    """The rows of the attributes that such an object has."""
+    return tuple((name, rule) for name, rule in ATTRIBUTES.items() if rule.applies(object_class, key_type))
+
+
+@cache
+def _fitting(key_type: KeyType, uses: frozenset[Use]) -> tuple[int, ...]:
+    """The mechanisms that serve one of these uses with such a key."""
+    rules = MECHANISM_RULES.items()
+    return tuple(mechanism.value for mechanism, rule in rules if key_type in rule.key_types and rule.uses & uses)
+
+
+@cache
+def _uses_served(key_type: KeyType | None) -> frozenset[Use]:
+    """What some mechanism does with such a key."""
+    return frozenset(use for rule in MECHANISM_RULES.values() if key_type in rule.key_types for use in rule.uses)
+
+
+def _uses(template: Attributes, object_class: ObjectClass, key_type: KeyType) -> Attributes:
+    """Every use, true or false: what the template names, or else the natural ones that it did not deny."""
+    wanted = uses_of(template)
+    if not wanted:
+        denied = {use for use in USES if template.get(use) is False}
+        wanted = NATURAL_USES[object_class, key_type] - denied
+    return {use: use in wanted for use in USES if ATTRIBUTES[use].applies(object_class, key_type)}
+
+
+def _allowed(template: Attributes, made: Attributes, key_type: KeyType, key_uses: KeyUses) -> list[int]:
+    uses = frozenset(_USE_OF[use] for use in uses_of(made))
+    fitting = list(_fitting(key_type, uses))
+    named = template.get(_A.ALLOWED_MECHANISMS)
+    if named is not None:
+        assert isinstance(named, list), "ALLOWED_MECHANISMS is a list; its rule says so"
+        if strange := set(named) - set(fitting):
+            name = _mechanism_name(min(strange))
+            raise TemplateInconsistent(
+                f"ALLOWED_MECHANISMS: {name} does not go with {key_type.name} and the key's uses"
+            )
+        return named
+    families = _natural_families(key_type, uses)
+    if made[_A.CLASS] == ObjectClass.SECRET_KEY and key_uses is KeyUses.ONE:
+        fitting = [number for number in fitting if MECHANISM_RULES[Mechanism(number)].family in families]
+    return sorted(fitting)
+
+
+def _natural_families(key_type: KeyType, uses: Iterable[Use]) -> set[Family]:
+    return {NATURAL_FAMILIES[key_type, use] for use in uses if (key_type, use) in NATURAL_FAMILIES}
+
+
+def _mechanism_name(number: int) -> str:
+    try:
+        return Mechanism(number).name
+    except ValueError:
+        return f"0x{number:x}"

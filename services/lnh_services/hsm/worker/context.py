@@ -1,0 +1,428 @@
+"""What an hsm worker knows, and for how long it may: its secrets, its lease, its caches, and what it reads past them.
+
+Everything a worker uses comes through here, so that one rule holds for all of it: an answer of the store goes into a
+cache only under the lease, only if no `forget` about it came while it was read, and, under a read-write lease, only if
+it was current (`may_cache`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from lnh_common import limits
+from lnh_common.errors import ClusterRestored, NoCluster, ObjectUnknown, SealBroken, StateRolledBack
+from lnh_common.messages import hsm, store
+from lnh_common.messages.base import Skipped
+from lnh_common.pkcs11.attributes import Attributes
+from lnh_services.hsm.auth.credentials import Smk
+from lnh_services.hsm.crypto.key_hierarchy import Purpose
+from lnh_services.hsm.effects import Peer, Steps, tell
+from lnh_services.hsm.objects.prepared_keys import CachedKey
+from lnh_services.hsm.objects.stored import KeyringKeys
+from lnh_services.hsm.records import CLUSTER_RECORD, NAMES, TABLES, ClusterRecord, Record, Records
+from lnh_services.hsm.worker.caches import CachedRecord, Caches, touches_sessions
+from lnh_services.hsm.worker.rollback_guard import Items, Page, Read
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the member is, and the secrets the core gave."""
+
+    secrets: hsm.WorkerSecrets
+    smk: Smk
+    record_key: bytes
+
+    @classmethod
+    def of(cls, secrets: hsm.WorkerSecrets) -> Identity:
+        newest = secrets.smk[-1]
+        return cls(secrets, Smk(newest.generation, newest.key), Purpose.RECORD.derive(newest.key))
+
+    def smk_of(self, generation: int) -> Smk:
+        """Raises SealBroken for a generation this HSM does not hold."""
+        for held in self.secrets.smk:
+            if held.generation == generation:
+                return Smk(held.generation, held.key)
+        raise SealBroken(f"sealed under SMK generation {generation}, which this HSM does not hold")
+
+    def seed(self, epoch: int) -> hsm.ChannelSeed | None:
+        """The channel seed of an epoch that is still in use."""
+        return next((seed for seed in self.secrets.channel if seed.epoch == epoch), None)
+
+
+def _named(record: R, name: str) -> R:
+    """The record, if it is of this name or of any is asked for; raises SealBroken."""
+    own = getattr(record, NAMES[type(record)]) if name else name
+    if own != name:
+        raise SealBroken(f"the store was asked for {TABLES[type(record)]} {name!r} and served {own!r}")
+    return record
+
+
+@dataclass(eq=False)
+class _Reading:
+    """An item that is being read, and whether a `forget` about it came meanwhile."""
+
+    key: store.Key
+    outdated: bool = False
+
+    def is_one_of(self, keys: tuple[store.Key, ...]) -> bool:
+        return self.key in keys or store.Key(table=self.key.table, scope=self.key.scope) in keys
+
+
+class Knowledge:
+    """One worker's secrets, lease and caches.
+
+    Args:
+        boot: seconds of a clock that never goes back.
+    """
+
+    def __init__(self, boot: Callable[[], float]) -> None:
+        self.boot = boot
+        self.caches = Caches()
+        self.identity: Identity | None = None
+        self.records: Records | None = None
+        self.cluster: ClusterRecord | None = None
+        self._records_outdated = False  # they may be: good for what asked for them, and for nobody after it
+        self.lease_until = 0.0
+        self.read_write = True  # the lease's mode
+        self.read_only_since: float | None = None  # boot seconds
+        self.owes_guesses = True  # failed logins of before this start, or of a time as read-only, may be to be told
+        self.lapses = 0  # how often the lease was not a read-write one, or an answer under it not current
+        self._in_step_until: float | None = None  # boot seconds: the end of the last read-write lease there was
+        self._began = boot()
+        self._told_whole = 0  # UTC ms up to which the store, when it was asked last, had all that was acknowledged
+        self.disturbed = 0  # how often answers of the store may have become outdated since they came
+        self._readings: set[_Reading] = set()
+        self._channel_keys: dict[int, Any] = {}
+        self._uses: dict[tuple[bytes, bytes], int] = {}
+
+    # --- what the loop tells it
+
+    def take_secrets(self, secrets: hsm.WorkerSecrets) -> None:
+        """Begin, or go on, with what the core gave; other secrets than before end every session here."""
+        before = self.identity
+        self.identity = Identity.of(secrets)
+        if before is not None and before.secrets != secrets:
+            self.forget_everything()
+            self._channel_keys.clear()
+
+    def take_lease(self, sent_at: float, attached: store.Attached) -> None:
+        """The store granted a lease to a request sent at `sent_at` (boot seconds).
+
+        What was cached stays only where the lease goes on from the one before. That the store says so is not enough:
+        the answer that would have told of a fresh lease may have been lost, and this be the one to the next request.
+        """
+        self._note_step()
+        if attached.fresh or not (self.is_leased() and self.read_write and attached.read_write):
+            self.lapses += 1
+        self.owes_guesses = self.owes_guesses or (attached.read_write and not self.read_write)
+        if attached.fresh or not self.is_leased() or (attached.read_write and not self.read_write):
+            self.forget_everything()  # what was cached while the member was read-only may be older than it is now
+        self.lease_until = sent_at + attached.lease_ms / 1000
+        self._told_whole = max(self._told_whole, attached.whole_until)
+        self.read_write = attached.read_write
+        if attached.read_write:
+            self.read_only_since = None
+        elif self.read_only_since is None:
+            self.read_only_since = sent_at
+
+    def is_leased(self) -> bool:
+        """Whether the caches may be used."""
+        return self.boot() < self.lease_until
+
+    def is_read_write(self) -> bool:
+        """Whether what is known and read now is current: the member's lease lasts as long as this one, or longer."""
+        return self.read_write and self.boot() < self.lease_until
+
+    def was_read_write_since(self, lapses: int) -> bool:
+        """Whether it was so all the time since `lapses` had this value, and was so then."""
+        return self.lapses == lapses and self.is_read_write()
+
+    def behind_for(self) -> float:
+        """Seconds since this worker was in step with the cluster, or began."""
+        self._note_step()
+        return self.boot() - (self._began if self._in_step_until is None else self._in_step_until)
+
+    def whole_until(self, utc: float) -> int:
+        """The last moment, in UTC ms, up to which all that the cluster acknowledged is known here; 0: unknown.
+
+        Args:
+            utc: now, in UTC seconds.
+        """
+        self._note_step()
+        since = 0 if self._in_step_until is None else int((utc - self.boot() + self._in_step_until) * 1000)
+        return max(since, self._told_whole)
+
+    def _note_step(self) -> None:
+        if self.read_write and self.lease_until > 0:
+            self._in_step_until = min(self.boot(), self.lease_until)
+
+    def note(self, current: bool, /) -> None:
+        """Take in whether the store said that an answer is current: one that is not makes no refusal certain.
+
+        The lease does not vouch for that alone. A member that promised another epoch is not in step from then on, and
+        serves what it has applied; its workers' leases, which only say for how long nothing changes behind them, last.
+        """
+        if not current:
+            self.lapses += 1
+
+    def may_cache(self, found: Read[Any]) -> bool:
+        """Whether an answer of the store may go into a cache now, before anything else is waited for."""
+        return self.is_leased() and not found.outdated and (found.current or not self.read_write)
+
+    def may_cache_since(self, disturbed: int) -> bool:
+        """Whether what several answers since `disturbed` had this value came to may go into a cache."""
+        return self.is_leased() and self.disturbed == disturbed
+
+    def forget(self, message: store.Forget) -> None:
+        """The store says that these changed."""
+        if message.everything:
+            self._note_step()
+            self.forget_everything()
+            self.lease_until = 0.0
+            self.lapses += 1
+        else:
+            self._keep_uses(self.caches.keys.items())
+            self.caches.forget(message.keys)
+            for reading in self._readings:
+                reading.outdated = reading.outdated or reading.is_one_of(message.keys)
+            if any(touches_sessions(key) for key in message.keys):
+                self.disturbed += 1
+            if any(key.table == "cluster" for key in message.keys):
+                self.records = self.cluster = None
+
+    def forget_everything(self) -> None:
+        self._keep_uses(self.caches.keys.items())
+        self.caches.forget_everything()
+        self.records = self.cluster = None
+        self.disturbed += 1
+        for reading in self._readings:
+            reading.outdated = True
+
+    # --- records
+
+    def secrets(self) -> Identity:
+        """Raises NoCluster before the core gave any."""
+        if self.identity is None:
+            raise NoCluster("this member serves no cluster")
+        return self.identity
+
+    def started(self) -> Steps[Records]:
+        """The means to read records; asks for the cluster record once."""
+        if self.records is None or self._records_outdated:
+            identity = self.secrets()
+            bare = Records(identity.record_key, identity.secrets.cluster, b"")
+            key = bare.key_of(ClusterRecord, CLUSTER_RECORD)
+            reading = self._read(self._items(bare), key, lambda item: bare.read(ClusterRecord, item))
+            found = yield from self.genuine(reading)
+            if found.value is None:
+                raise NoCluster("the store holds no cluster yet")
+            self._records_outdated = self.is_leased() and not self.may_cache(found)
+            self.cluster = found.value
+            self.records = Records(identity.record_key, identity.secrets.cluster, self.cluster.instance, found.version)
+        return self.records
+
+    def genuine(self, reading: Steps[T], records: Records | None = None) -> Steps[T]:
+        """What is read; where the store serves what is not genuine, or not current, this member is marked as damaged.
+
+        Args:
+            records: what it is read with; they may be of before a restore, which makes every record anew.
+
+        Raises SealBroken, StateRolledBack; ClusterRestored where that explains it.
+        """
+        try:
+            return (yield from reading)
+        except (SealBroken, StateRolledBack) as error:
+            if records is not None and (yield from self._was_replaced(records)):
+                raise ClusterRestored("the cluster was restored, or opened by force, while this was read") from None
+            error.detail["damaged"] = True
+            yield from tell(Peer.CORE, hsm.DAMAGED, hsm.Damage(cause=str(error)))
+            raise
+
+    def _page(
+        self,
+        records: Records,
+        scan: store.Scan,
+        read: Callable[[store.Item], T],
+        skipped: list[Skipped] | None = None,
+    ) -> Steps[Page[T]]:
+        before = len(skipped) if skipped is not None else 0
+        page = yield from self.genuine(self._items(records).page(scan, read, skipped), records)
+        if skipped is not None and len(skipped) > before:
+            if (yield from self._was_replaced(records)):
+                raise ClusterRestored("the cluster was restored, or opened by force, while this was read")
+            yield from tell(Peer.CORE, hsm.DAMAGED, hsm.Damage(cause=skipped[before].why))
+        return page
+
+    def _was_replaced(self, records: Records) -> Steps[bool]:
+        """Whether the cluster record is another one by now."""
+        bare = Records(records.key, records.cluster, b"")
+        key = bare.key_of(ClusterRecord, CLUSTER_RECORD)
+        try:
+            found = yield from self._items(bare).get(key, lambda item: bare.read(ClusterRecord, item))
+        except (SealBroken, StateRolledBack):
+            return False
+        now = found.value.instance if found.value is not None else b""
+        return (found.version, now) != (records.version, records.instance)
+
+    def _read(
+        self,
+        items: Items,
+        key: store.Key,
+        read: Callable[[store.Item], T],
+        *,
+        body: bool = True,
+        lasts: Callable[[T], bool] | None = None,
+    ) -> Steps[Read[T]]:
+        reading = _Reading(key)
+        self._readings.add(reading)
+        try:
+            found = yield from items.get(key, read, body=body, lasts=lasts)
+        finally:
+            self._readings.discard(reading)
+        found = replace(found, outdated=reading.outdated)
+        if not self.may_cache(found):
+            self.disturbed += 1
+        return found
+
+    def record(self, kind: type[R], record: bytes) -> Steps[R | None]:
+        """The record with this id, or None."""
+        found = yield from self.versioned(kind, record)
+        return found[0]
+
+    def versioned(
+        self,
+        kind: type[R],
+        record: bytes,
+        *,
+        cached: bool = True,
+        scope: bytes = b"",
+        lasts: Callable[[R], bool] | None = None,
+    ) -> Steps[tuple[R | None, int]]:
+        """The record with this id and its version, or (None, 0).
+
+        Args:
+            cached: False reads it from the store.
+            lasts: whether the core is to keep its age; without it, it is.
+        """
+        records = yield from self.started()
+        assert not (scope and cached), "records of a scope are read from the store"
+        key = records.key_of(kind, record, scope)
+        known = self.caches.records.get((key.table, record)) if cached else None
+        if known is None:
+            reading = self._read(self._items(records), key, lambda item: records.read(kind, item), lasts=lasts)
+            found = yield from self.genuine(reading, records)
+            known = CachedRecord(found.value, found.version)
+            if cached and self.may_cache(found):
+                self.caches.records.put((key.table, record), known)
+        return cast("R | None", known.record), known.version
+
+    def learn(self, wanted: Iterable[tuple[type[Record], bytes]]) -> Steps[None]:
+        """Read together what is not cached of these records, so that who asks for each next finds it.
+
+        Raises as `record`, for any of them.
+        """
+        records = yield from self.started()
+        keys = [(kind, record, records.key_of(kind, record)) for kind, record in wanted]
+        missing = [each for each in keys if self.caches.records.get((each[2].table, each[1])) is None]
+        if not self.is_leased() or not missing:
+            return
+        readings = [_Reading(key) for _, _, key in missing]
+        self._readings.update(readings)
+        asked = [(key, partial(records.read, kind)) for kind, _, key in missing]
+        try:
+            answers = yield from self.genuine(self._items(records).get_each(asked), records)
+        finally:
+            self._readings.difference_update(readings)
+        for (_, record, key), reading, answer in zip(missing, readings, answers, strict=True):
+            found = replace(answer, outdated=reading.outdated)
+            if self.may_cache(found):
+                self.caches.records.put((key.table, record), CachedRecord(found.value, found.version))
+
+    def page(
+        self,
+        kind: type[R],
+        *,
+        name: str = "",
+        after: bytes = b"",
+        limit: int = limits.PAGE_ITEMS,
+        skipped: list[Skipped] | None = None,
+    ) -> Steps[Page[R]]:
+        """A page of a table's records (of those with this name), by id.
+
+        Args:
+            skipped: what does not open is added there, where there is such a list.
+
+        Raises SealBroken for one of another name: the tag that the store finds it by is under no seal.
+        """
+        records = yield from self.started()
+        tags = (records.tag(name),) if name else ()
+        scan = store.Scan(table=TABLES[kind], tags=tags, after=after, limit=limit, body=True)
+        return (yield from self._page(records, scan, lambda item: _named(records.read(kind, item), name), skipped))
+
+    def named(self, kind: type[R], name: str) -> Steps[tuple[R, int] | None]:
+        """The record of this name and its version, as the store has it now, or None; raises SealBroken for two."""
+        return (yield from self.genuine(self._named(kind, name)))
+
+    def _named(self, kind: type[R], name: str) -> Steps[tuple[R, int] | None]:
+        page = yield from self.page(kind, name=name, limit=2)
+        if page.more or len(page.found) > 1:
+            raise SealBroken(f"the store served two {TABLES[kind]} records named {name!r}, and a name is given once")
+        return next(((record, item.version) for item, record in page.found), None)
+
+    def scan_all(self, kind: type[R], skipped: list[Skipped] | None = None) -> Steps[list[R]]:
+        """Every record of a small table; `skipped` as in `page`."""
+        return [record for _, record in (yield from self.scan_items(kind, skipped))]
+
+    def scan_items(self, kind: type[R], skipped: list[Skipped] | None = None) -> Steps[list[tuple[store.Item, R]]]:
+        """Every record of a small table, with the item that it is kept in."""
+        records = yield from self.started()
+        found: list[tuple[store.Item, R]] = []
+        after, more = b"", True
+        while more:
+            scan = store.Scan(table=TABLES[kind], after=after, limit=1024, body=True)
+            page = yield from self._page(records, scan, lambda item: records.read(kind, item), skipped)
+            found += page.found
+            after, more = page.last, page.more
+        return found
+
+    def _items(self, records: Records) -> Items:
+        return Items(records.cluster, records.instance, self.note)
+
+    # --- objects
+
+    def stored(self, keys: KeyringKeys, handle: bytes) -> Steps[Read[tuple[Attributes, bytes]]]:
+        """An object's attributes and value; raises ObjectUnknown, SealBroken, StateRolledBack."""
+        return (yield from self._existing(keys, handle, keys.read))
+
+    def described(self, keys: KeyringKeys, handle: bytes) -> Steps[Read[Attributes]]:
+        """An object's attributes without its value; raises as `stored`."""
+        return (yield from self._existing(keys, handle, keys.read_attributes, body=False))
+
+    def _existing(
+        self, keys: KeyringKeys, handle: bytes, read: Callable[[store.Item], T], *, body: bool = True
+    ) -> Steps[Read[T]]:
+        records = yield from self.started()
+        reading = self._read(self._items(records), keys.key(handle), read, body=body)
+        found = yield from self.genuine(reading, records)
+        if found.version == 0:
+            raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
+        return found
+
+    def objects(self, keys: KeyringKeys, scan: store.Scan, skipped: list[Skipped]) -> Steps[Page[Attributes]]:
+        """A page of objects with their attributes; `skipped` as in `page`. Raises StateRolledBack."""
+        records = yield from self.started()
+        return (yield from self._page(records, scan, keys.read_attributes, skipped))
+
+    # --- uses of keys
+
+    def _keep_uses(self, keys: Iterable[tuple[tuple[bytes, bytes], CachedKey]]) -> None:
+        for where, key in keys:
+            if key.uses:
+                self._uses[where] = self._uses.get(where, 0) + key.uses
+                key.uses = 0

@@ -1,0 +1,559 @@
+"""The pure hsm worker: frames of a request in; what to ask, and the frames of the answer, out.
+
+A request goes through one function, `WorkerCore.serve`, in this order, and nothing is done before
+all of it has passed:
+
+    header -> operation of the table -> token and seal opened -> session's records -> fields
+           -> permission -> audit (of what changes something) -> handler -> audit (of a refusal) -> sealed answer
+
+What is in the caches is not asked for, so the use of a cached key goes from end to end without waiting. There is no
+other, quicker way: who serves many such requests takes them from turn to turn together (`effects.Turn`).
+
+Before a seal is opened there is no key to answer under, so errors up to there are unsealed hints;
+after it every error is sealed, also that a session is over: its client can believe it. A handler is a
+generator (`effects.py`); while it waits others are served, and `forget` may take anything out of the
+caches, so what waited asks again whether its session lives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+
+from lnh_common import limits
+from lnh_common.errors import (
+    AuditFailed,
+    Busy,
+    ChannelInvalid,
+    ClientRevoked,
+    ClientUnknown,
+    ClockSkew,
+    ClusterRestored,
+    DeadlineExceeded,
+    Internal,
+    LnhError,
+    MalformedMessage,
+    MemberBehind,
+    MemberReadOnly,
+    NameTaken,
+    ObjectUnknown,
+    OutcomeUnknown,
+    PermissionDenied,
+    SealBroken,
+    StateRolledBack,
+    TokenExpired,
+    TokenUnknown,
+    UnknownOperation,
+    Unreachable,
+    VersionConflict,
+)
+from lnh_common.events import Log
+from lnh_common.messages import hsm, store
+from lnh_common.messages.base import OPERATIONS, Effect, Message, Operation, Seal
+from lnh_common.wire import bundles, channel, codec, frames
+from lnh_common.wire.channel import Envelope, OpenedCredential, SessionKeys
+from lnh_common.wire.frames import Frames, Header, Kind
+from lnh_services.hsm.audit.refusals import STRANGER
+from lnh_services.hsm.auth import permissions
+from lnh_services.hsm.auth.tokens import Session, Token, open_token, token_epoch
+from lnh_services.hsm.crypto.key_hierarchy import Purpose
+from lnh_services.hsm.crypto.mechanisms import IvSource
+from lnh_services.hsm.effects import Ask, Deadline, Peer, Steps, Turn, ask
+from lnh_services.hsm.objects.prepared_keys import CachedKey
+from lnh_services.hsm.records import (
+    CLUSTER_RECORD,
+    OPENING_RECORD,
+    TABLES,
+    ClientRecord,
+    ClusterRecord,
+    OpeningRecord,
+    Record,
+    Records,
+    session_instance,
+)
+from lnh_services.hsm.worker.certainty import COMMITTED, NEVER, Certainty
+from lnh_services.hsm.worker.context import Identity
+from lnh_services.hsm.worker.request import Request
+
+log = Log("hsm.worker")
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+R = TypeVar("R", bound=Record)
+
+_BYTES: Final = (bytes,)
+
+
+Handler = Callable[["WorkerCore", Request[Any]], Steps[Message]]
+
+
+class WorkerCore(Certainty):
+    """One worker: serves requests with what it knows.
+
+    Args:
+        handlers: the operations it serves.
+        check_token: checks all that an opened token rests on, and makes it a session.
+        utc: UTC seconds.
+        boot: seconds of a clock that never goes back.
+    """
+
+    def __init__(
+        self,
+        handlers: dict[str, Handler],
+        check_token: Callable[[WorkerCore, bytes, Token], Steps[Session]],
+        utc: Callable[[], float],
+        boot: Callable[[], float],
+    ) -> None:
+        self.handlers = handlers
+        self.check_token = check_token
+        super().__init__(utc, boot)
+        self.worker = os.urandom(16)
+        self.ivs = IvSource()
+        self.operations = 0
+        self.refused = 0
+        self._own_sequence = 0
+
+    # --- serving
+
+    def serve(
+        self, header: Header, token: bytes, body: bytes, deadline: Deadline, *, forwarded: bool = False
+    ) -> Steps[Frames]:
+        """Serve one request; never raises for what a client sent.
+
+        One that another member forwarded is not told that this member is read-only or behind, as its own is not: it is
+        declined.
+        """
+        now = self.boot()
+        if now >= self.lease_until:
+            self.forget_everything()
+        lapses = self.lapses
+        try:
+            operation = self._operation(header)
+            if operation.seal is Seal.NONE:
+                self.operations += 1
+                return (yield from self._serve_open(operation, header, body))
+            if operation.seal is Seal.SESSION:
+                session = self.caches.sessions.get(token)
+                opened = self._open_token(token) if session is None else session.token
+                keys = SessionKeys.derive(opened.secret, token) if session is None else session.keys
+                envelope = channel.open_request(keys, header, body)
+                credential = None
+            else:
+                session = None
+                credential = self._open_credential(header, body)
+                keys = SessionKeys.derive(credential.secret, b"")
+                envelope = credential.envelope
+        except LnhError as error:
+            self.refused += 1
+            if forwarded and isinstance(error, Unreachable):
+                return [*bundles.refusal(b"")[1:]]
+            return frames.error_frames(header, error)
+        except Exception as error:  # the shell of every request: an answer is owed, and the bug is logged
+            log.bug("request failed", error, operation=header.operation)
+            return frames.error_frames(header, Internal("the member failed; its log says why"))
+        deadline.at = now + envelope.deadline_ms / 1000
+        value: dict[str, Any] | LnhError
+        try:
+            if credential is None:
+                if session is None:
+                    session = yield from self._open_session(token, opened)
+                self.check_times(session)
+            value = yield from self._serve_opened(operation, header, envelope, session, credential, lapses)
+        except LnhError as error:
+            self.refused += 1
+            value = self.told(operation, error, lapses)
+        except Exception as error:  # as above
+            log.bug("request failed", error, operation=header.operation)
+            value = Internal("the member failed; its log says why")
+        self.operations += 1
+        if forwarded and isinstance(value, LnhError) and (value.of_damage or isinstance(value, _LEFT_TO_OTHERS)):
+            return [*bundles.refusal(b"")[1:]]
+        logged_in = session is not None and session.holder.logged_in and not isinstance(value, LnhError)
+        vouched = bundles.VOUCHED if logged_in else b""
+        yield Turn.SEAL
+        return [header.answer(Kind.REPLY).pack(), vouched, channel.seal_reply(keys, header, body, value)]
+
+    def _operation(self, header: Header) -> Operation[Any, Any]:
+        operation = OPERATIONS.get(header.operation)
+        if operation is None or operation.name not in self.handlers:
+            raise UnknownOperation(f"operation {header.operation!r} is not served here")
+        return operation
+
+    def _serve_open(self, operation: Operation[Any, Any], header: Header, body: bytes) -> Steps[Frames]:
+        message = codec.decode_as(body, operation.request)
+        reply = yield from self.handlers[operation.name](
+            self, Request(header, operation, Envelope(0, header.deadline_ms, b"", 0, {}), message)
+        )
+        return frames.reply_frames(header, codec.encode(reply))
+
+    def _serve_opened(
+        self,
+        operation: Operation[Any, Any],
+        header: Header,
+        envelope: Envelope,
+        session: Session | None,
+        credential: OpenedCredential | None,
+        lapses: int,
+    ) -> Steps[dict[str, Any]]:
+        self.check_envelope(operation, envelope)
+        message = codec.convert(envelope.fields, operation.request)
+        request: Request[Any] = Request(header, operation, envelope, message, session, credential, lapses=lapses)
+        try:
+            if session is not None:
+                return (yield from self.permitted(request))
+            assert credential is not None, "Seal.CREDENTIAL opened a credential message"
+            request.client = yield from self._signing_client(credential)
+            reply = yield from self._handled(request)
+            return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
+        except LnhError as error:
+            # What denies it, or says that nothing was done, would be wrong: it was committed.
+            denies = error.of_state or error.of_damage or isinstance(error, Busy | MemberReadOnly | DeadlineExceeded)
+            if not (request.committed and denies):
+                raise
+            raise OutcomeUnknown(f"{operation.name}: it was made, and what goes with it was not: {error}") from None
+
+    def permitted(self, request: Request[Any]) -> Steps[dict[str, Any]]:
+        """The reply to what a session asks, if its rule allows it; recorded where the rule says so."""
+        name = request.operation.name
+        audited, begun = permissions.RULES[name].audited, False
+        try:
+            permissions.check(name, request.header.route, request.who.holder)
+            if audited and request.who.token.grants:  # a client without a login can only end such a session: no act
+                yield from self.audit(request, "ok")
+                begun = True
+            reply = yield from self._handled(request)
+            if not request.committed:
+                reply = self.listed(reply, request.message, request.lapses)
+        except LnhError as error:
+            if begun and not isinstance(error, AuditFailed):
+                yield from self.audit(request, type(error).__name__)  # the trail says "ok" of it until then
+            elif (audited and not isinstance(error, AuditFailed)) or isinstance(error, REFUSALS):
+                yield from self.refusal(request, error)
+            raise
+        return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
+
+    def _handled(self, request: Request[Any]) -> Steps[Message]:
+        """What the handler replies. Where it refuses a write for what is stored, no other try of it ever acts."""
+        handler = self.handlers[request.operation.name]
+        try:
+            return (yield from handler(self, request))
+        except LnhError as error:
+            known = request.session is not None or request.client is not None  # a stranger fills no log
+            if not (error.of_state and request.operation.name in COMMITTED and known) or request.committed:
+                raise
+            refusal = error
+        if not self.was_read_write_since(request.lapses) or refusal.is_final:
+            raise refusal
+        if (yield from self._has_acted(request)):
+            return (yield from handler(self, request))
+        raise refusal.final()
+
+    def _has_acted(self, request: Request[Any]) -> Steps[bool]:
+        """Whether another try of this write has acted; if not, none ever will: that it was refused is in the log.
+
+        What a handler reads may be what another try has made of it, or that one may be on its way yet. Raises the
+        error that try was refused with, where it was another one than this makes.
+        """
+        records = yield from self.started()
+        never = store.Require(key=records.fence().key, version=NEVER)
+        try:
+            yield from ask(Peer.STORE, store.COMMIT, self._commit_of(request, (never,)))
+        except VersionConflict:
+            return False
+        except LnhError as error:
+            raise (error.final() if error.of_state else error) from None
+        return True
+
+    def check_envelope(self, operation: Operation[Any, Any], envelope: Envelope) -> None:
+        age = self.utc() - envelope.issued_at / 1000
+        if abs(age) > limits.ISSUED_AT_TOLERANCE:
+            apart = f"{abs(age):.0f} s {'behind' if age > 0 else 'ahead of'} this member's"
+            raise ClockSkew(
+                f"the request is dated by a clock {apart}; at most {limits.ISSUED_AT_TOLERANCE} s are allowed"
+            )
+        if operation.effect is Effect.WRITE and (envelope.sequence < 1 or len(envelope.connection) != 16):
+            raise MalformedMessage("a write names its connection (16 bytes) and sequence (from 1)")
+
+    # --- credentials and sessions
+
+    def _open_credential(self, header: Header, body: bytes) -> OpenedCredential:
+        identity = self.secrets()
+        epoch = channel.credential_epoch(body)
+        private = self._channel_keys.get(epoch)
+        if private is None:
+            seed = identity.seed(epoch)
+            if seed is None:
+                raise _unknown_epoch(identity, epoch, f"channel epoch {epoch} is over; say hello again")
+            private = channel.channel_private_key(Purpose.CHANNEL.derive(seed.seed))
+            self._channel_keys[epoch] = private
+        return channel.open_credential(header, body, identity.secrets.cluster, private)
+
+    def _signing_client(self, credential: OpenedCredential) -> Steps[ClientRecord | None]:
+        """The registered client that made the message, or None for an unregistered one."""
+        if not credential.client:
+            return None
+        record = yield from self.record(ClientRecord, credential.client)
+        if record is None:
+            raise ClientUnknown(f"no client {credential.client.hex()} is registered here")
+        credential.check_signature(record.sign_key)
+        if record.revoked:
+            raise ClientRevoked(f"client {record.name!r} was revoked").for_good()
+        return record
+
+    def _open_token(self, token: bytes) -> Token:
+        """Raises TokenUnknown; Unreachable where the epoch has not come to this member yet."""
+        epoch, sealed = token_epoch(token)
+        identity = self.secrets()
+        seed = identity.seed(epoch)
+        if seed is None:
+            raise _unknown_epoch(identity, epoch, f"a session token of channel epoch {epoch}, which is over")
+        return open_token(sealed, identity.secrets.cluster, epoch, seed.seed)
+
+    def _open_session(self, token: bytes, opened: Token) -> Steps[Session]:
+        """The session of an opened token; raises TokenExpired, and what `check_token` raises."""
+        self.check_time(opened)
+        disturbed = self.disturbed
+        session = yield from self.check_token(self, token, opened)
+        if session.alive and self.may_cache_since(disturbed):
+            self.caches.sessions.put(token, session)
+        return session
+
+    # --- objects
+
+    def object(self, request: Request[Any], handle: bytes) -> Steps[CachedKey]:
+        """An object of the request's keyring, unsealed; raises ObjectUnknown, SealBroken, TokenUnknown."""
+        session = request.who
+        where = (request.header.route, handle)
+        known = self.caches.keys.get(where)
+        if known is None:
+            keys = request.keyring_keys
+            found = yield from self.stored(keys, handle)
+            while not session.alive:
+                # What was read is older than what was forgotten: first the session again, then the object.
+                yield from self.check_alive(request)
+                session = request.who
+                found = yield from self.stored(keys, handle)
+            known = CachedKey.loaded_from(found.version, *found.known)
+            if self.may_cache(found):
+                self.caches.keys.put(where, known)
+        return known
+
+    def check_time(self, token: Token) -> None:
+        """Raises TokenExpired."""
+        if self.utc() > token.expires + limits.CLOCK_TOLERANCE:
+            raise TokenExpired("this session's token has expired")
+
+    def check_times(self, session: Session) -> None:
+        """Raises TokenExpired, or MemberReadOnly when this member has been read-only for longer than policy allows."""
+        self.check_time(session.token)
+        if self.read_only_since is not None and self.boot() - self.read_only_since > session.read_only_max:
+            raise MemberReadOnly(
+                f"this member has been read-only for more than {session.read_only_max} s (policy read_only_max): "
+                "its tokens may have been revoked since; use another member, or connect this one to the primary"
+            )
+
+    def check_alive(self, request: Request[Any]) -> Steps[None]:
+        """Check the session anew when what it rests on may have changed while the request waited.
+
+        Raises TokenUnknown (or what it was replaced by), TokenExpired or ClientRevoked when it is over.
+        """
+        session = request.who
+        if not session.alive:
+            request.session = yield from self._open_session(session.sealed, self._open_token(session.sealed))
+
+    def session_instance(self) -> Steps[bytes]:
+        """What sessions are opened under now."""
+        opening = yield from self.record(OpeningRecord, OPENING_RECORD)
+        yield from self.started()
+        assert self.cluster is not None, "started() read the cluster record"
+        return session_instance(self.cluster, opening)
+
+    # --- writing
+
+    def commit(self, request: Request[Any], changes: Iterable[store.Change]) -> Steps[store.Committed]:
+        """Commit a request's changes, exactly once however often it comes.
+
+        Raises MemberBehind for what was read when the lease was another one: it is read again with the next try.
+        """
+        if self.is_read_write() and not self.was_read_write_since(request.lapses):
+            raise self.behind().refusal()
+        if request.session is not None:
+            yield from self.check_alive(request)
+        made = tuple(changes)
+        records = yield from self._made_for(made)
+        if request.session is not None and request.who.cluster_version != records.version:
+            request.session = yield from self._open_session(request.who.sealed, self._open_token(request.who.sealed))
+        message = self._commit_of(request, (*made, records.fence()))
+        try:
+            committed = yield from ask(Peer.STORE, store.COMMIT, message)
+        except VersionConflict as error:
+            now = yield from self._made_for(made)
+            if now.version != records.version:
+                restored = ClusterRestored("the cluster was restored, or opened by force, while this was done")
+                raise restored.final() from None
+            raise error.final() from None
+        except (NameTaken, ObjectUnknown) as error:  # so it was when it was applied, whatever was read before
+            raise error.final().for_good() from None
+        except LnhError as error:
+            raise (error.final() if error.of_state else error) from None
+        request.committed = True
+        if not committed.duplicate:
+            yield from self._written(message)
+        return committed
+
+    @staticmethod
+    def _commit_of(request: Request[Any], changes: tuple[store.Change, ...]) -> store.Commit:
+        return store.Commit(
+            client=request.client_id,
+            session=request.envelope.connection,
+            sequence=request.envelope.sequence,
+            issued_at=request.envelope.issued_at,
+            changes=changes,
+        )
+
+    def _made_for(self, changes: Iterable[store.Change]) -> Steps[Records]:
+        """The instance that changes were made for, and that the cluster still is; raises ClusterRestored."""
+        records = yield from self.started()
+        if not all(records.made(change) for change in changes if isinstance(change, store.Put)):
+            raise ClusterRestored("the cluster was restored while this was done")
+        return records
+
+    def _written(self, commit: store.Commit, *, lasting: bool = True) -> Steps[None]:
+        if self.records is not None:
+            yield from self._items(self.records).written(commit.changes, lasting=lasting)
+
+    def acted_before(self, request: Request[Any]) -> Steps[bool]:
+        """Whether this request, which comes again, has acted; raises its first error if it was refused."""
+        envelope = request.envelope
+        recall = store.Recall(client=request.client_id, session=envelope.connection, sequence=envelope.sequence)
+        try:
+            return (yield from ask(Peer.STORE, store.RECALL, recall)).known
+        except LnhError as error:
+            raise (error.final() if error.of_state else error) from None
+
+    def own_commit(self, *changes: store.Change, lasting: bool = True) -> Steps[bool]:
+        """Commit changes of the worker's own (lock counts); False when somebody else was first.
+
+        Args:
+            lasting: whether the core is to keep of what age they are (`Items.written`).
+        """
+        records = yield from self._made_for(changes)
+        self._own_sequence += 1
+        message = store.Commit(
+            client=self.worker,
+            session=self.worker,
+            sequence=self._own_sequence,
+            issued_at=int(self.utc() * 1000),
+            # The cluster record itself is put in place of the version that was read, which is a fence.
+            changes=changes if any(_is_cluster(change) for change in changes) else (*changes, records.fence()),
+        )
+        try:
+            yield from ask(Peer.STORE, store.COMMIT, message)
+        except (VersionConflict, ObjectUnknown):
+            return False
+        yield from self._written(message, lasting=lasting)
+        return True
+
+    # --- audit
+
+    def audit(self, request: Request[Any], outcome: str, who: str = "", role: str = "") -> Steps[None]:
+        """Record an act, and wait until it is recorded; raises AuditFailed."""
+        entry = self._entry(request, outcome, who, role)
+        yield from ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=(entry,)))
+
+    def refusal(self, request: Request[Any], error: LnhError, who: str = "", role: str = "") -> Steps[None]:
+        """Have a refusal recorded before anything was done, or counted if it repeats (`audit/refusals.py`).
+
+        Raises AuditFailed.
+        """
+        entry = self._entry(request, type(error).__name__, who, role)
+        counted = msgspec.structs.replace(entry, peer=_peer(request))
+        yield from ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=(counted,)))
+
+    def _entry(self, request: Request[Any], outcome: str, who: str, role: str) -> hsm.AuditEntry:
+        session = request.session
+        return hsm.AuditEntry(
+            identity=who or (session.who if session else "unknown"),
+            role=role or (_role(session) if session else ""),
+            operation=request.operation.name,
+            target=_target(request),
+            outcome=outcome,
+            detail={"request": request.header.request_id, "session": session.token.session.hex() if session else ""},
+        )
+
+    def take_uses(self) -> list[hsm.AuditEntry]:
+        """Uses of keys since the last call, one entry a key."""
+        self._keep_uses(self.caches.keys.items())
+        entries = [
+            hsm.AuditEntry(
+                identity="",
+                role="",
+                operation="key.use",
+                target=f"{keyring.hex()}/{handle.hex()}",
+                outcome="ok",
+                detail={"count": count},
+            )
+            for (keyring, handle), count in self._uses.items()
+        ]
+        self._uses.clear()
+        return entries
+
+    def status(self) -> dict[str, Any]:
+        """What `lnh status` shows of this worker."""
+        return {
+            "operations": self.operations,
+            "refused": self.refused,
+            "sessions": len(self.caches.sessions),
+            "keys": len(self.caches.keys),
+            "leased": self.is_leased(),
+        }
+
+
+# Refusals of this member alone: what another one forwarded is declined instead.
+_LEFT_TO_OTHERS: Final = (MemberReadOnly, MemberBehind)
+
+# Errors that say somebody tried what they may not: recorded whatever the operation.
+REFUSALS: Final = (PermissionDenied, ChannelInvalid, SealBroken, StateRolledBack)
+
+
+def _unknown_epoch(identity: Identity, epoch: int, over: str) -> LnhError:
+    """Why there is no seed of this channel epoch: a later one than all here is still to come, and others have it.
+
+    Of the two a client takes Unreachable for what one member says of itself, and asks another.
+    """
+    if epoch > max(seed.epoch for seed in identity.secrets.channel):
+        return Unreachable(f"channel epoch {epoch} has not come to this member yet")
+    return TokenUnknown(over)
+
+
+def _is_cluster(change: store.Change) -> bool:
+    return isinstance(change, store.Put) and change.key.table == TABLES[ClusterRecord]
+
+
+def _peer(request: Request[Any]) -> str:
+    """Who is refused: the registered client, the session's holder, or all strangers together."""
+    session = request.session
+    client = request.client.id if request.client else session.token.client if session else b""
+    return client.hex() or (session.who if session else "") or STRANGER
+
+
+def _role(session: Session) -> str:
+    return "+".join(grant.role.value for grant in session.token.grants) or "client"
+
+
+def _target(request: Request[Any]) -> str:
+    """What the request is about, in names and ids only."""
+    parts = [request.header.route.hex()] if request.header.route else []
+    for name in ("label", "name", "client", "handle", "keyring", "member", "group"):
+        value = getattr(request.message, name, None)
+        if isinstance(value, (str, bytes)) and value:
+            parts.append(value.hex() if isinstance(value, bytes) else value)
+    if request.operation.name.startswith("object.generate"):
+        parts.append(request.new_handle().hex())
+    return "/".join(parts)
+
+
+__all__ = ["CLUSTER_RECORD", "Ask", "Handler", "Identity", "Request", "WorkerCore"]

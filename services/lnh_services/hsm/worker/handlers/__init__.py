@@ -1,0 +1,1 @@
+"""What each operation does, one file a group of operations."""

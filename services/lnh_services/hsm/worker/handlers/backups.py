@@ -1,0 +1,116 @@
+"""Backup orders: what an hsm worker does with them once it is clear who may, which is to pass them on.
+
+Archives are files of one member, so an order is carried out by the backup service of the member that serves it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from lnh_common.errors import LnhError, NameUnknown, NotPossible
+from lnh_common.messages import backup, membership, store
+from lnh_common.messages.base import Empty, Operation, Q, R
+from lnh_common.versions import lacking_restores
+from lnh_services.hsm.effects import Peer, Steps, ask
+from lnh_services.hsm.records import RunRecord, ScheduleRecord
+from lnh_services.hsm.worker.core import WorkerCore
+from lnh_services.hsm.worker.request import Request
+
+
+def _ask_here(operation: Operation[Q, R], message: Q) -> Steps[R]:
+    """Ask this member's backup service, which knows its own archives however far the member is behind."""
+    try:
+        return (yield from ask(Peer.BACKUP, operation, message))
+    except LnhError as error:
+        raise error.for_good() from None
+
+
+def now(worker: WorkerCore, request: Request[Empty]) -> Steps[backup.JobView]:
+    """Begin to make an archive."""
+    return (yield from _ask_here(backup.MAKE_ARCHIVE, backup.Order(id=request.new_id())))
+
+
+def verify(worker: WorkerCore, request: Request[backup.ArchiveRef]) -> Steps[backup.JobView]:
+    """Begin to read an archive through."""
+    order = backup.Order(id=request.new_id(), name=request.message.name)
+    return (yield from _ask_here(backup.VERIFY_ARCHIVE, order))
+
+
+def job(worker: WorkerCore, request: Request[backup.JobRef]) -> Steps[backup.JobView]:
+    """How a job stands."""
+    return (yield from _ask_here(backup.ARCHIVE_JOB, request.message))
+
+
+def list_(worker: WorkerCore, request: Request[Empty]) -> Steps[backup.ArchiveList]:
+    """The archives of this member."""
+    return (yield from _ask_here(backup.LIST_ARCHIVES, request.message))
+
+
+def show(worker: WorkerCore, request: Request[backup.ArchiveRef]) -> Steps[backup.ArchiveView]:
+    """One of them."""
+    return (yield from _ask_here(backup.SHOW_ARCHIVE, request.message))
+
+
+def read(worker: WorkerCore, request: Request[backup.PieceOf]) -> Steps[backup.Piece]:
+    """Some bytes of one."""
+    return (yield from _ask_here(backup.READ_ARCHIVE, request.message))
+
+
+def delete(worker: WorkerCore, request: Request[backup.ArchiveRef]) -> Steps[Empty]:
+    """Remove one."""
+    order = backup.Order(id=request.new_id(), name=request.message.name)
+    return (yield from _ask_here(backup.DELETE_ARCHIVE, order))
+
+
+def schedule(worker: WorkerCore, request: Request[backup.SetSchedule]) -> Steps[backup.ScheduleView]:
+    """Show when backups are made by themselves, or change it."""
+    asked = request.message
+    if (asked.schedule or asked.off) and not (yield from worker.acted_before(request)):
+        yield from _change(worker, request, asked)
+    kept, _ = yield from worker.versioned(ScheduleRecord, backup.SCHEDULE_ID, cached=False)
+    run, _ = yield from worker.versioned(RunRecord, backup.RUN_ID, cached=False)
+    known = run.run if run else None
+    if kept is None or kept.schedule is None:
+        return backup.ScheduleView(schedule=None, words="none", run=known)
+    planned = yield from _ask_here(backup.CHECK_SCHEDULE, kept.schedule)
+    status = yield from _ask_here(backup.STATUS, Empty())
+    return backup.ScheduleView(
+        schedule=kept.schedule, words=planned.words, next=planned.next, run=known, overdue=status.overdue
+    )
+
+
+def _change(worker: WorkerCore, request: Request[backup.SetSchedule], asked: backup.SetSchedule) -> Steps[None]:
+    _, version = yield from worker.versioned(ScheduleRecord, backup.SCHEDULE_ID, cached=False)
+    records = yield from worker.started()
+    new = None
+    if asked.schedule is not None and not asked.off:
+        new = _begun(asked.schedule, int(worker.utc()))
+        yield from _ask_here(backup.CHECK_SCHEDULE, new)
+        status = yield from ask(Peer.STORE, store.STATUS, Empty())
+        if new.member and new.member not in {each.id for each in status.members}:
+            raise NameUnknown(f"no member {new.member.hex()}")
+    # Ended, it is kept without content: a record made anew would have to have an older version.
+    put = records.put(ScheduleRecord(schedule=new), backup.SCHEDULE_ID, version)
+    yield from worker.commit(request, [put])
+
+
+def _begun(asked: backup.Schedule, now: int) -> backup.Schedule:
+    """The schedule as of now; hours may be counted from an earlier time, and what came since is then due at once."""
+    earlier = asked.every is backup.Every.HOURS and 0 < asked.since <= now
+    return asked if earlier else msgspec.structs.replace(asked, since=now)
+
+
+def restore(worker: WorkerCore, request: Request[backup.Restore]) -> Steps[backup.JobView]:
+    """Begin to put an archive's state in place of the cluster's, or to look what that would change."""
+    asked, order = request.message, request.new_id()
+    view = yield from ask(Peer.MEMBERSHIP, membership.STATUS, Empty())
+    if old := lacking_restores(member.product for member in view.members):
+        raise NotPossible(f"a member has version {old[0]}, which does not know of restores: upgrade it first")
+    ticket = yield from ask(Peer.CORE, backup.ALLOW, backup.Allow(id=order, name=asked.name, check=asked.check))
+    passed = backup.RestoreOrder(id=order, name=asked.name, check=asked.check, ticket=ticket.ticket)
+    return (yield from _ask_here(backup.RESTORE_ARCHIVE, passed))
+
+
+def write(worker: WorkerCore, request: Request[backup.WritePiece]) -> Steps[backup.Written]:
+    """Take some bytes of an archive that is brought to this member."""
+    return (yield from _ask_here(backup.WRITE_ARCHIVE, request.message))

@@ -1,0 +1,58 @@
+"""Affinity groups: made, listed, deleted, and members moved between them.
+
+An order goes to membership, which has the store's replica do it in its list of members. It carries the name of its
+request, so that one that comes again acts once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from lnh_common.messages import membership, store
+from lnh_common.messages.admin import GroupRef, Groups, GroupView, MoveMember, Remark
+from lnh_common.messages.base import Empty
+from lnh_services.hsm.effects import Peer, Steps, ask
+from lnh_services.hsm.worker.core import WorkerCore
+from lnh_services.hsm.worker.handlers.members import order_of
+from lnh_services.hsm.worker.request import Request
+
+REQUEST_BYTES = 16
+
+
+def create(worker: WorkerCore, request: Request[GroupRef]) -> Steps[Remark]:
+    """A new group, without members."""
+    order = store.CreateGroup(group=request.message.label, request=_name_of(request))
+    return Remark(remark=(yield from order_of(membership.GROUP_CREATE, order)).remark)
+
+
+def delete(worker: WorkerCore, request: Request[GroupRef]) -> Steps[Remark]:
+    """Delete a group that has no members."""
+    order = store.DeleteGroup(group=request.message.label, request=_name_of(request))
+    return Remark(remark=(yield from order_of(membership.GROUP_DELETE, order)).remark)
+
+
+def move(worker: WorkerCore, request: Request[MoveMember]) -> Steps[Remark]:
+    """Move a member to another group."""
+    message = request.message
+    order = store.MoveMember(member=message.member, group=message.group, request=_name_of(request))
+    return Remark(remark=(yield from order_of(membership.MOVE, order)).remark)
+
+
+def list_(worker: WorkerCore, request: Request[Empty]) -> Steps[Groups]:
+    """Every group and who is in it, as the member that is asked sees it."""
+    view = yield from ask(Peer.MEMBERSHIP, membership.STATUS, Empty())
+    return Groups(
+        groups=tuple(
+            GroupView(label=group, members=tuple(each.name for each in view.members if each.group == group))
+            for group in view.groups
+        )
+    )
+
+
+def _name_of(request: Request[Any]) -> bytes:
+    """The same for every try of a request, and for no other."""
+    envelope = request.envelope
+    parts = (request.client_id, envelope.connection, envelope.sequence.to_bytes(8, "big"))
+    named = b"".join(len(part).to_bytes(1, "big") + part for part in parts)
+    return hashlib.sha256(named).digest()[:REQUEST_BYTES]

@@ -1,0 +1,56 @@
+"""The part of the cluster's policy that its stores keep: what leases are granted for, and what a primary alone may do.
+
+It is in the log and not in the policy's record, because the replica acts on it (replication.md). To whoever shows or
+changes the policy it looks like the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from lnh_common import shapes
+from lnh_common.errors import ArgumentInvalid
+from lnh_common.messages import store
+from lnh_common.messages.base import Empty
+from lnh_services.hsm.effects import Peer, Steps, ask
+
+_ALONE: Final = "read-write"  # a primary that hears nobody stays so for ever
+
+
+class Terms(msgspec.Struct, forbid_unknown_fields=True):
+    """As the policy shows it.
+
+    Args:
+        lease_ms: how long a member may go on without its primary, in milliseconds.
+        primary_alone: what a primary of several members is that hears none: read-write, or so for this many seconds.
+    """
+
+    lease_ms: Annotated[int, msgspec.Meta(ge=100, le=60_000)]
+    primary_alone: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | Literal["read-write"]
+
+
+FIELDS: Final = Terms.__struct_fields__
+
+
+def shown(terms: store.SetTerms) -> dict[str, Any]:
+    """These fields of the policy."""
+    alone = terms.alone_ms // 1000
+    return {"lease_ms": terms.lease_ms, "primary_alone": alone or _ALONE}
+
+
+def current() -> Steps[store.SetTerms]:
+    """What is in force."""
+    status = yield from ask(Peer.STORE, store.STATUS, Empty())
+    return status.terms
+
+
+def changed(terms: store.SetTerms, changes: dict[str, Any]) -> store.SetTerms:
+    """With some fields changed; raises ArgumentInvalid naming the field."""
+    try:
+        wanted = msgspec.convert(shown(terms) | changes, Terms)
+    except msgspec.ValidationError as error:
+        raise ArgumentInvalid(f"policy: {shapes.problem(error)}") from None
+    alone = 0 if wanted.primary_alone == _ALONE else 1000 * int(wanted.primary_alone)
+    return store.SetTerms(lease_ms=wanted.lease_ms, alone_ms=alone)

@@ -1,0 +1,292 @@
+"""Checking a password: its guess is written down as a failure before it is compared, and taken back when it is right.
+
+How many may fail, and what waits for how long, is in `auth/online_attempts.py`; the same message, or the same guess, is
+counted once. A name that does not exist costs the same work, the same lock and gets the same words as a wrong password;
+all that differs is whether its records may be erased again, and the HSM minds of what age they are.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from lnh_common import limits
+from lnh_common.errors import (
+    Busy,
+    LimitReached,
+    MemberReadOnly,
+    OutcomeUnknown,
+    PasswordIncorrect,
+    PasswordLocked,
+    PasswordMustChange,
+)
+from lnh_common.messages import hsm, store
+from lnh_common.messages.base import Empty
+from lnh_common.messages.hsm import GuessStep
+from lnh_common.messages.session import Credential, Role
+from lnh_services.hsm import answers
+from lnh_services.hsm.auth import credentials, online_attempts
+from lnh_services.hsm.auth.lockout import NAME_BYTES, Attempt
+from lnh_services.hsm.auth.online_attempts import Locks
+from lnh_services.hsm.effects import Peer, Steps, ask
+from lnh_services.hsm.records import (
+    TABLES,
+    AttemptsRecord,
+    CredentialRecord,
+    HolderLockRecord,
+    LockRecord,
+    Open,
+    Record,
+    TriedRecord,
+)
+from lnh_services.hsm.worker.core import WorkerCore
+from lnh_services.hsm.worker.request import Request
+
+_WRONG: Final = "wrong name or password"
+_TRIES: Final = 64
+
+
+class Place(NamedTuple):
+    """Whose attempts are counted where: a client's, in the scope of a role holder.
+
+    Args:
+        exists: whether there is such a holder, as far as is known yet.
+    """
+
+    client: bytes
+    scope: bytes
+    exists: bool = False
+
+
+class Versions(NamedTuple):
+    """Of the records that count."""
+
+    pair: int
+    of_pair: int
+    holder: int
+    of_holder: int
+
+
+def derive(password: str) -> Steps[credentials.Material]:
+    """What to keep of a new password; raises Busy when too many wait for Argon2id."""
+    derivation = credentials.derivation(password)
+    derived = yield from ask(Peer.ARGON2, hsm.DERIVE, derivation)
+    return credentials.material(derivation, derived.key)
+
+
+def verify(
+    worker: WorkerCore, request: Request[Any], given: Credential, *, may_be_first: bool = False
+) -> Steps[tuple[CredentialRecord, int, bytes]]:
+    """Check a credential.
+
+    Args:
+        may_be_first: accept one that is good for nothing but being changed.
+
+    Returns its record, the record's version, and the Argon2id result that opens what is sealed to it.
+    Raises PasswordIncorrect, PasswordLocked, PasswordMustChange, Busy.
+    """
+    records = yield from worker.started()
+    assert request.credential is not None, "a password comes in a message of its own"
+    name = online_attempts.attempt(records, request.credential.signed, given)
+    place = Place(
+        request.client.id if request.client else online_attempts.UNREGISTERED,
+        online_attempts.scope(records, given.role, given.name, given.keyring),
+    )
+    try:
+        yield from _check(worker, place, name)
+        where = credentials.credential_id(given.role, given.name, given.keyring)
+        stored, version = yield from worker.versioned(CredentialRecord, where, cached=False)
+        place = place._replace(exists=stored is not None)
+        derived = yield from _derived(worker, request, given, where, stored, name)
+        attempt = Attempt(name, online_attempts.guess(records, given, derived))
+        counted_here = yield from _reserve(worker, place, attempt)
+    except PasswordLocked as error:
+        yield from worker.refusal(request, error, given.name or given.role.value, given.role.value)
+        raise
+    identity = worker.secrets()
+    if stored is None or not credentials.is_correct(
+        stored, derived, identity.smk_of(stored.generation), identity.secrets.cluster
+    ):
+        wrong = PasswordIncorrect(_WRONG)
+        yield from worker.refusal(request, wrong, given.name or given.role.value, given.role.value)
+        yield from _end(worker, place, attempt, right=False, counted_here=counted_here)
+        raise wrong
+    yield from _end(worker, place, attempt, right=True, counted_here=counted_here)
+    if stored.must_change and not may_be_first:
+        raise PasswordMustChange(f"this {given.role.name} password is a first one, good only for being changed")
+    return stored, version, derived
+
+
+def _derived(
+    worker: WorkerCore,
+    request: Request[Any],
+    given: Credential,
+    where: bytes,
+    stored: CredentialRecord | None,
+    name: bytes,
+) -> Steps[bytes]:
+    """What Argon2id makes of the password; of a holder that does not exist too. Raises Busy when too many wait."""
+    if stored is None:
+        salt = hmac.digest(worker.secrets().record_key, b"no such holder" + where, "sha256")[:16]
+        derivation = credentials.derivation(given.password, salt)
+    else:
+        derivation = credentials.derivation(given.password, stored.salt, stored.argon2)
+    stranger = request.client is None and request.session is None
+    derivation = msgspec.structs.replace(derivation, stranger=stranger, attempt=name)
+    return (yield from ask(Peer.ARGON2, hsm.DERIVE, derivation)).key
+
+
+def read_locks(worker: WorkerCore, place: Place) -> Steps[tuple[Locks, Versions]]:
+    """What has failed, and the versions of the records that say so."""
+    client, scope, exists = place
+    of_pair, attempts = yield from worker.versioned(AttemptsRecord, client, cached=False, scope=scope, lasts=_lasts)
+    pair, version = yield from worker.versioned(
+        LockRecord, client, cached=False, scope=scope, lasts=lambda _: of_pair is not None and of_pair.lasting
+    )
+    of_holder, others = yield from worker.versioned(
+        AttemptsRecord, online_attempts.HOLDER, cached=False, scope=scope, lasts=_lasts
+    )
+    holder, over_all = yield from worker.versioned(
+        HolderLockRecord,
+        online_attempts.HOLDER,
+        cached=False,
+        scope=scope,
+        lasts=lambda _: of_holder is not None and of_holder.lasting,
+    )
+    locks = Locks(
+        pair or LockRecord(),
+        holder or HolderLockRecord(),
+        client != online_attempts.UNREGISTERED,
+        of_pair or AttemptsRecord(),
+        of_holder or AttemptsRecord(),
+        exists,
+    )
+    return locks, Versions(version, attempts, over_all, others)
+
+
+def _lasts(attempts: AttemptsRecord) -> bool:
+    return attempts.lasting
+
+
+def _keep(
+    worker: WorkerCore, place: Place, before: Locks, after: Locks, versions: Versions, *, names: int | None = None
+) -> Steps[bool]:
+    """Store what changed, or nothing: False when somebody else was first. A lock and its attempts go together.
+
+    Args:
+        names: for how many the client has a place; None is any number.
+
+    Raises PasswordLocked where it has none for this one.
+    """
+    records = yield from worker.started()
+    changes: list[store.Change] = []
+
+    def put(record: Record, record_id: bytes, version: int) -> None:
+        changes.append(records.put(record, record_id, version, scope=place.scope))
+
+    if (before.pair, before.of_pair) != (after.pair, after.of_pair):
+        put(after.pair, place.client, versions.pair)
+        put(after.of_pair, place.client, versions.of_pair)
+    if (before.holder, before.of_holder) != (after.holder, after.of_holder):
+        put(after.holder, online_attempts.HOLDER, versions.holder)
+        put(after.of_holder, online_attempts.HOLDER, versions.of_holder)
+    if after.of_pair.tried and not before.of_pair.tried:
+        changes.append(records.put(TriedRecord(), place.scope, 0, scope=place.client, limit=names))
+    elif before.of_pair.tried and not after.of_pair.tried:
+        changes.append(store.Delete(key=records.key_of(TriedRecord, place.scope, place.client)))
+    try:
+        return not changes or (yield from worker.own_commit(*changes, lasting=place.exists))
+    except LimitReached:
+        raise online_attempts.too_many_names() from None
+
+
+def _check(worker: WorkerCore, place: Place, name: bytes) -> Steps[None]:
+    """Refuse what would be refused anyway, before its Argon2id."""
+    locks, _ = yield from read_locks(worker, place)
+    if not locks.has_place():
+        tried = yield from ask(Peer.STORE, store.COUNT, store.Count(table=TABLES[TriedRecord], scope=place.client))
+        if tried.count >= limits.NAMES_TRIED:
+            raise online_attempts.too_many_names()
+    online_attempts.check(locks, int(worker.utc()), name)
+    if not worker.is_read_write():
+        yield from _tell(place, Attempt(name, bytes(NAME_BYTES)), GuessStep.CHECK)
+
+
+def _reserve(worker: WorkerCore, place: Place, attempt: Attempt) -> Steps[bool]:
+    """Count an attempt as failed before it is compared; whether this member, which is read-only, counts it itself."""
+    for _ in range(_TRIES):
+        locks, versions = yield from read_locks(worker, place)
+        counted = online_attempts.reserve(locks, attempt, int(worker.utc()))
+        try:
+            if (yield from _keep(worker, place, locks, counted, versions, names=limits.NAMES_TRIED)):
+                return False
+        except MemberReadOnly:
+            yield from _tell(place, attempt, GuessStep.BEGIN)
+            return True
+        except OutcomeUnknown:
+            continue  # look whether it was counted
+    raise Busy("many logins of this role at once", {"seconds": online_attempts.COME_AGAIN})
+
+
+def _end(worker: WorkerCore, place: Place, attempt: Attempt, *, right: bool, counted_here: bool) -> Steps[None]:
+    """The attempt has ended. What cannot be written down stays a guess that is open: it counts, and only as one."""
+    if counted_here:
+        yield from _tell(place, attempt, GuessStep.RIGHT if right else GuessStep.WRONG)
+        return
+    for _ in range(_TRIES):
+        locks, versions = yield from read_locks(worker, place)
+        left = online_attempts.end(locks, attempt, int(worker.utc()), right=right)
+        try:
+            if (yield from _keep(worker, place, locks, left, versions)):
+                return
+        except MemberReadOnly:
+            return
+        except OutcomeUnknown:
+            continue
+
+
+def _tell(place: Place, attempt: Attempt, step: GuessStep) -> Steps[None]:
+    """Tell the core, which counts for a read-only member; raises PasswordLocked."""
+    told = hsm.Guess(
+        holder=place.scope,
+        client=place.client,
+        attempt=attempt.name,
+        step=step,
+        guess=attempt.guess,
+        exists=place.exists,
+    )
+    yield from ask(Peer.CORE, hsm.GUESS, told)
+
+
+def merge(worker: WorkerCore) -> Steps[None]:
+    """Tell the cluster what failed while this member was read-only; raises MemberReadOnly when it is again."""
+    for guessed in (yield from ask(Peer.CORE, hsm.GUESSED, Empty())).guessed:
+        place = Place(guessed.client, guessed.holder, guessed.exists)
+        open_ = tuple(Open(*each) for each in guessed.open)
+        for _ in range(_TRIES):
+            locks, versions = yield from read_locks(worker, place)
+            counted = online_attempts.merged(locks, guessed.failures, int(worker.utc()), guessed.attempts, open_)
+            if (yield from _keep(worker, place, locks, counted, versions)):
+                yield from ask(Peer.CORE, hsm.GUESSES_TOLD, guessed)
+                break
+
+
+def forgive(worker: WorkerCore, role: Role, name: str = "", keyring: bytes = b"") -> Steps[None]:
+    """After a password was reset by a superior: no failure of before counts any more. Raises Busy."""
+    records = yield from worker.started()
+    scope = online_attempts.scope(records, role, name, keyring)
+    for table in online_attempts.CLEARED:
+        scan, tries = online_attempts.of_scope(table, scope), _TRIES
+        while True:
+            found = yield from worker.genuine(answers.scan(scan), records)
+            changes = online_attempts.clear(records, found.items)
+            if changes and not (yield from worker.own_commit(*changes, lasting=False)):
+                tries -= 1
+                if not tries:
+                    raise Busy("many logins of this role at once", {"seconds": online_attempts.COME_AGAIN})
+            elif not found.more:
+                break
+            else:
+                scan = msgspec.structs.replace(scan, after=found.items[-1].key.id)

@@ -1,0 +1,57 @@
+"""The policies in force: the cluster's, made stricter by the keyring's."""
+
+from __future__ import annotations
+
+from lnh_common.messages.admin import PolicyChange, PolicyView
+from lnh_services.hsm.effects import Steps
+from lnh_services.hsm.objects import policy as rules
+from lnh_services.hsm.objects.policy import Policy
+from lnh_services.hsm.records import PolicyRecord, record_id
+from lnh_services.hsm.worker.core import WorkerCore
+from lnh_services.hsm.worker.request import Request
+
+
+def policy_id(keyring: bytes = b"") -> bytes:
+    """Where the cluster's (empty) or a keyring's policy is kept."""
+    return record_id("policy", keyring)
+
+
+def effective_policy(worker: WorkerCore, keyring: bytes = b"") -> Steps[Policy]:
+    """What holds for a keyring, or for the cluster alone."""
+    known = worker.caches.policies.get(keyring)
+    if known is not None:
+        return known
+    disturbed = worker.disturbed
+    cluster = yield from worker.record(PolicyRecord, policy_id())
+    policy = rules.change_policy(Policy(), cluster.fields if cluster else {})
+    if keyring:
+        own = yield from worker.record(PolicyRecord, policy_id(keyring))
+        if own is not None:
+            policy = rules.effective(policy, own.fields)
+    if worker.may_cache_since(disturbed):
+        worker.caches.policies.put(keyring, policy)
+    return policy
+
+
+def change_policy(
+    worker: WorkerCore, request: Request[PolicyChange], keyring: bytes = b"", *, note: bool = False
+) -> Steps[PolicyView]:
+    """Show a policy, or change some of its fields; raises PolicyForbids naming a field that would loosen it.
+
+    Args:
+        note: write the record in any case, so that it is known that this request has acted.
+    """
+    where = policy_id(keyring)
+    stored, version = yield from worker.versioned(PolicyRecord, where, cached=False)
+    fields = dict(stored.fields if stored else {})
+    changes = rules.with_numbers(request.message.changes)
+    if (changes or note) and not (yield from worker.acted_before(request)):
+        fields.update(changes)
+        if keyring:
+            rules.merge((yield from effective_policy(worker)), fields)
+        else:
+            rules.change_policy(Policy(), fields)
+        records = yield from worker.started()
+        yield from worker.commit(request, [records.put(PolicyRecord(keyring=keyring, fields=fields), where, version)])
+    policy = yield from effective_policy(worker, keyring)
+    return PolicyView(policy=rules.policy_view(policy))

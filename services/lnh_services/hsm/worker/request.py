@@ -1,0 +1,92 @@
+"""An opened request, as the handlers get it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from lnh_common.messages.base import Effect, Message, Operation
+from lnh_common.messages.session import Role
+from lnh_common.wire import codec
+from lnh_common.wire.channel import Envelope, OpenedCredential
+from lnh_common.wire.frames import Header
+from lnh_services.hsm.auth.tokens import Session
+from lnh_services.hsm.objects.stored import KeyringKeys
+from lnh_services.hsm.records import ClientRecord, record_id
+
+M = TypeVar("M", bound=Message)
+
+_SEQUENCES: Final = 0xFFFF  # of which so many bits are in a handle
+_NUMBERS: Final = 0xFF
+
+
+@dataclass(eq=False, slots=True)
+class Request(Generic[M]):
+    """One opened request.
+
+    Args:
+        session: None where the operation opens one or uses a credential (`credential` then).
+        client: the registered client's record, where there is one.
+        drawn: where the ids come from that a read makes, which are new at each try.
+        committed: whether something of it was committed, so that nothing may say any more that it was not done.
+        lapses: of the lease, when it was begun.
+    """
+
+    header: Header
+    operation: Operation[Any, Any]
+    envelope: Envelope
+    message: M
+    session: Session | None = None
+    credential: OpenedCredential | None = None
+    client: ClientRecord | None = None
+    drawn: bytes = b""
+    committed: bool = False
+    lapses: int = 0
+
+    @property
+    def who(self) -> Session:
+        assert self.session is not None, "an operation under Seal.SESSION has a session"
+        return self.session
+
+    @property
+    def keyring_keys(self) -> KeyringKeys:
+        keys = self.who.keyring_keys
+        assert keys is not None, "a keyring role's session has the keyring's keys"
+        return keys
+
+    @property
+    def role(self) -> Role:
+        role = self.who.holder.role
+        assert role is not None, "objects are made and changed by a keyring role"
+        return role
+
+    @property
+    def client_id(self) -> bytes:
+        """Whose duplicates this request's are kept with: 16 bytes."""
+        if self.client is not None:
+            return self.client.id
+        return self.who.token.session if self.session else self.envelope.connection
+
+    def new_id(self, number: int = 0) -> bytes:
+        """The 16-byte id of the `number`th thing this request makes: the same when a write is repeated."""
+        if self.operation.effect is Effect.READ:
+            self.drawn = self.drawn or os.urandom(16)
+            return record_id("made", self.drawn, codec.encode(number))
+        return record_id(
+            "made by", self.client_id, self.envelope.connection, codec.encode([self.envelope.sequence, number])
+        )
+
+    def new_handle(self, number: int = 0) -> bytes:
+        """The handle of the `number`th object that this request makes.
+
+        Of one that is stored it is 48 bits of time, 16 of the request's number on its connection, 8 of the object's in
+        the request, and 56 of `new_id`. What is made at the same time is then side by side in the store's indexes (as
+        with a UUIDv7, RFC 9562, sections 5.7 and 6.2), and a commit writes a few of their pages instead of some ten for
+        each object; and objects are listed in the order in which one connection asked for them.
+        """
+        if self.operation.effect is Effect.READ:  # for a session alone
+            return self.new_id(number)
+        assert number <= _NUMBERS, "one request makes a hundred pairs at most"
+        asked = self.envelope.issued_at.to_bytes(6, "big") + (self.envelope.sequence & _SEQUENCES).to_bytes(2, "big")
+        return asked + number.to_bytes(1, "big") + self.new_id(number)[:7]
