@@ -16,7 +16,7 @@ import pytest
 
 from lnh_common.errors import DeadlineExceeded, LnhError, MemberReadOnly, NotPossible, Unreachable
 from lnh_common.messages import store
-from lnh_services.store.peers import STORE_PORT
+from lnh_services.store.net.peers import STORE_PORT
 from processes import Processes, SmallDisk, is_listened_to, talk_to
 from stores import CLUSTER, Cluster, Member, key, reach, scan
 

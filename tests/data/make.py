@@ -51,10 +51,9 @@ from lnh_services.hsm.crypto.argon2 import derive
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.objects.stored import KeyringKeys
 from lnh_services.hsm.records import TABLES
-from lnh_services.store import log, protocol
-from lnh_services.store.engine import Engine
-from lnh_services.store.history import Base, History, Removed, Standing
-from lnh_services.store.log import (
+from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.log import entries as log
+from lnh_services.store.log.entries import (  # fmt: skip
     ClusterId,
     Entry,
     Epoch,
@@ -65,8 +64,10 @@ from lnh_services.store.log import (
     SetChange,
     Terms,
     Write,
-)  # fmt: skip
-from lnh_services.store.protocol import Persist
+)
+from lnh_services.store.log.window import Base, History, Removed, Standing
+from lnh_services.store.replication import messages
+from lnh_services.store.replication.messages import Persist
 from models import carried
 from models.carried import (
     ACTIVATION,
@@ -320,22 +321,22 @@ def store_messages(story: Log) -> list[Any]:
         content = entry.content()
         commit = content.commit if isinstance(content, Write) else commit
     assert commit is not None
-    orders: list[protocol.Order] = [
-        commit, protocol.SetMember(story.infos(b)[0]), protocol.RemoveMember(b), protocol.Promote(b),
-        protocol.SetTerms(Terms()), protocol.SetDoor(b, b * 2), protocol.CreateGroup("group", REQUEST),
-        protocol.DeleteGroup("group", REQUEST), protocol.MoveMember(b, "group", REQUEST),
+    orders: list[messages.Order] = [
+        commit, messages.SetMember(story.infos(b)[0]), messages.RemoveMember(b), messages.Promote(b),
+        messages.SetTerms(Terms()), messages.SetDoor(b, b * 2), messages.CreateGroup("group", REQUEST),
+        messages.DeleteGroup("group", REQUEST), messages.MoveMember(b, "group", REQUEST),
     ]  # fmt: skip
     special = [
-        protocol.Append(story.epoch, base.position, entries, base.position.index),
-        protocol.Fetched(story.epoch, base.position, entries),
-        protocol.Keep(opening),
-        protocol.Report(
+        messages.Append(story.epoch, base.position, entries, base.position.index),
+        messages.Fetched(story.epoch, base.position, entries),
+        messages.Keep(opening),
+        messages.Report(
             story.epoch, Epoch(9, c), last, base.position, story.infos(*story.ids), story.ids, 1500,
             story.history.outline(), opening, True,
         ),
-        *(protocol.Forward.of(story.epoch, 3, order) for order in orders),
-        protocol.Forwarded(3, 9, (41, "no such object", {"advice": "none"}), 9),
-        protocol.Expelled(Removed(b, story.epoch, 9, story.infos(b)[0])),
+        *(messages.Forward.of(story.epoch, 3, order) for order in orders),
+        messages.Forwarded(3, 9, (41, "no such object", {"advice": "none"}), 9),
+        messages.Expelled(Removed(b, story.epoch, 9, story.infos(b)[0])),
     ]  # fmt: skip
     kinds = {type(each) for each in special}
     return special + [sample(kind) for kind in carried.STORE_MESSAGES if kind not in kinds]

@@ -31,12 +31,14 @@ from lnh_services.hsm.crypto.argon2 import derive
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.objects.stored import KeyringKeys
 from lnh_services.hsm.records import TABLES
-from lnh_services.store import divergent, protocol, transfer
-from lnh_services.store.engine import Engine
-from lnh_services.store.items import ItemStorage
-from lnh_services.store.log import ClusterId
-from lnh_services.store.protocol import Install
-from lnh_services.store.snapshots import CHUNK_BYTES
+from lnh_services.store.disk import dropped
+from lnh_services.store.disk.items import ItemStorage
+from lnh_services.store.disk.snapshots import CHUNK_BYTES
+from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.log.entries import ClusterId
+from lnh_services.store.net import transfer
+from lnh_services.store.replication import messages
+from lnh_services.store.replication.messages import Install
 
 T = TypeVar("T")
 
@@ -66,7 +68,7 @@ OBJECT: Final[dict[Attribute, Any]] = {
 
 OF_PATTERN: Final = {backup._NAME: "sample.lnhb"}
 
-STORE_MESSAGES: Final[tuple[type[Any], ...]] = (*get_args(protocol.Message), *get_args(transfer.Transfer))
+STORE_MESSAGES: Final[tuple[type[Any], ...]] = (*get_args(messages.Message), *get_args(transfer.Transfer))
 PEER_OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = tuple(
     each for module in (membership, overview) for name, each in vars(module).items() if name.startswith("PEER_")
 )
@@ -226,7 +228,7 @@ def _read_store(copy: Path, scratch: Path, state: HsmState) -> dict[str, Any]:
     assert found is not None
     durable, stop = found
     said = {"durable": plain(durable), "stop": plain(stop), **_read_items(engine, state)}
-    said["dropped"] = [plain(each.saved) for each in divergent.find(copy / "store")]
+    said["dropped"] = [plain(each.saved) for each in dropped.find(copy / "store")]
     engine.close()
 
     other = Engine(scratch / "empty")

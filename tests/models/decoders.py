@@ -50,9 +50,13 @@ from lnh_services.hsm.crypto import sealing
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.objects.stored import KeyringKeys
 from lnh_services.hsm.records import TABLES
-from lnh_services.store import divergent, items, log, peers, protocol
-from lnh_services.store.engine import Engine
-from lnh_services.store.log import ClusterId
+from lnh_services.store.disk import dropped as divergent
+from lnh_services.store.disk import items
+from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.log import entries
+from lnh_services.store.log.entries import ClusterId
+from lnh_services.store.net import peers
+from lnh_services.store.replication import messages
 from models import carried
 from models.archives import written
 
@@ -210,14 +214,14 @@ def _tokens() -> Decoder:
 
 def _store_rows() -> list[Decoder]:
     words = [(name, data) for name, data in _messages("stores")]
-    of_replica = {kind.__name__ for kind in get_args(protocol.Message)}
+    of_replica = {kind.__name__ for kind in get_args(messages.Message)}
 
     def heard(operation: str) -> Decode:
         header = frames.request(operation, 0, 0, kind=frames.Kind.CAST).pack()
         return lambda data: peers.read([header, b"", data])
 
     known = [(data, heard(peers._REPLICA if name in of_replica else peers._SNAPSHOT)) for name, data in words]
-    payloads = [(entry["payload"], log._decode) for entry in _entries()]
+    payloads = [(entry["payload"], entries._decode) for entry in _entries()]
     snapshot = (DATA / "0.2" / "snapshot.bin").read_bytes()
     hash_ = bytes.fromhex((DATA / "0.2" / "snapshot.sha256").read_text())
     cluster = ClusterId(_snapshot_cluster(snapshot))
@@ -237,28 +241,30 @@ def _store_rows() -> list[Decoder]:
             "messages between stores",
             known,
             (MalformedMessage, UnsupportedVersion, SealBroken),
-            ("lnh_services.store.peers:read",),
+            ("lnh_services.store.net.peers:read",),
         ),
-        Decoder("entries of the log", payloads, (MalformedMessage, SealBroken), ("lnh_services.store.log:_decode",)),
+        Decoder(
+            "entries of the log", payloads, (MalformedMessage, SealBroken), ("lnh_services.store.log.entries:_decode",)
+        ),
         Decoder(
             "snapshots",
             [(snapshot, receive)],
             (SealBroken,),
-            ("lnh_services.store.snapshots:_take_record",),
+            ("lnh_services.store.disk.snapshots:_take_record",),
             slow=True,
         ),
         Decoder(
             "files of dropped entries",
             [(dropped, _in_file(divergent.read))],
             (SealBroken, LnhError),
-            ("lnh_services.store.divergent:read",),
+            ("lnh_services.store.disk.dropped:read",),
             slow=True,
         ),
         Decoder(
             "tags of items",
             [(items.pack_tags((b"a", b"b" * 32)), items.parse_tags), (b"\x01a", archived.parse_tags)],
             (SealBroken, ArchiveInvalid),
-            ("lnh_services.store.items:parse_tags", "lnh_services.archived:parse_tags"),
+            ("lnh_services.store.disk.items:parse_tags", "lnh_services.archived:parse_tags"),
         ),
     ]
 
@@ -279,7 +285,7 @@ def _entries() -> list[dict[str, bytes]]:
     payloads = []
     for each in found:
         try:
-            log._decode(each["payload"])
+            entries._decode(each["payload"])
         except LnhError:
             continue
         payloads.append(each)

@@ -28,7 +28,7 @@ from lnh_common.messages.store import (
     Unchanged,
     versions_hash,
 )
-from lnh_services.store.state import Answer
+from lnh_services.store.machine.apply import Answer
 
 
 class Naive:

@@ -31,10 +31,10 @@ from lnh_common.messages.store import (
     Status,
 )
 from lnh_common.wire import codec
-from lnh_services.store import state
-from lnh_services.store.eras import Eras, place
-from lnh_services.store.log import Milliseconds
-from lnh_services.store.state import Mark, Record
+from lnh_services.store.log.entries import Milliseconds
+from lnh_services.store.machine import apply
+from lnh_services.store.machine.apply import Mark, Record
+from lnh_services.store.machine.restore_swap import Eras, place
 
 
 class DictStorage:
@@ -195,10 +195,10 @@ class DictStore:
             return error.to_wire()
 
     def _commit(self, commit: Commit, now_ms: int) -> Committed:
-        state.check(commit)
+        apply.check(commit)
         self.index += 1
         known = self.storage.record(commit.client, commit.session, commit.sequence)
-        applied = state.apply(self.storage, self.index, Milliseconds(now_ms), commit)
+        applied = apply.apply(self.storage, self.index, Milliseconds(now_ms), commit)
         self.forgotten.append(applied.changed)
         if isinstance(applied.answer, LnhError):
             raise applied.answer

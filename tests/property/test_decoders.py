@@ -29,9 +29,9 @@ PER_BYTE = 200  # a byte of CBOR is an item, and a Python object has some tens o
 # Who decodes, and has no row: why not.
 WITHOUT_A_ROW = {
     "lnh_services.hsm.appliance.state:open": "what this HSM sealed, under the activation secret",
-    "lnh_services.store.engine:_get_meta": "a store's own database",
-    "lnh_services.store.items:_parse_answer": "a store's own database",
-    "lnh_services.store.items:eras": "a store's own database",
+    "lnh_services.store.disk.sqlite:_get_meta": "a store's own database",
+    "lnh_services.store.disk.items:_parse_answer": "a store's own database",
+    "lnh_services.store.disk.items:eras": "a store's own database",
 }
 
 

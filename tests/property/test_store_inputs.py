@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from lnh_common.errors import LnhError, MemberReadOnly, SealBroken
 from lnh_common.messages.store import Commit, Key, MemberInfo, Put
 from lnh_common.wire import codec
-from lnh_services.store import log, peers
-from lnh_services.store.engine import Engine
-from lnh_services.store.history import Base, Removed, Standing
-from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds, Open, Write
-from lnh_services.store.protocol import (
+from lnh_services.store.disk.snapshots import Incoming
+from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.log import entries
+from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds, Open, Write
+from lnh_services.store.log.window import Base, Removed, Standing
+from lnh_services.store.net import peers
+from lnh_services.store.net.transfer import Chunk, End, Offer, Stop, Want
+from lnh_services.store.replication.messages import (  # fmt: skip
     Append,
     Appended,
     Ask,
@@ -37,18 +40,16 @@ from lnh_services.store.protocol import (
     Rejected,
     RemoveMember,
     Report,
-)  # fmt: skip
-from lnh_services.store.snapshots import Incoming
-from lnh_services.store.transfer import Chunk, End, Offer, Stop, Want
+)
 
 CLUSTER, ME = ClusterId(b"C" * 16), MemberId(b"M" * 16)
 EPOCH = Epoch(3, ME)
 INFO = MemberInfo(id=ME, name="A", host="::1", port=7000, key=b"k" * 32)
-GENESIS = log.genesis(CLUSTER)
-OPEN = log.make_entry(GENESIS, EPOCH, Milliseconds(1), Open((INFO,), (ME,)))
+GENESIS = entries.genesis(CLUSTER)
+OPEN = entries.make_entry(GENESIS, EPOCH, Milliseconds(1), Open((INFO,), (ME,)))
 PUT = Put(key=Key(table="t", id=b"1"), expected=0, head=b"h", body=b"b", tags=(b"x",))
 COMMIT = Commit(client=b"c" * 16, session=b"s" * 16, sequence=1, issued_at=1, changes=(PUT,))
-WRITE = log.make_entry(OPEN.position(), EPOCH, Milliseconds(2), Write(COMMIT))
+WRITE = entries.make_entry(OPEN.position(), EPOCH, Milliseconds(2), Write(COMMIT))
 AT = WRITE.position()
 CODE, TEXT, DETAIL = MemberReadOnly("no").to_wire()
 WORDS: list[Any] = [
@@ -87,7 +88,7 @@ def test_a_message_that_was_changed_is_understood_or_refused(word: Any, data: st
     except LnhError:
         return
     if isinstance(heard, Append | Fetched):  # what is heard at all is a log
-        log.check_chain(heard.previous, heard.entries)
+        entries.check_chain(heard.previous, heard.entries)
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,10 @@ from lnh_common.messages.store import (
     Unchanged,
     versions_hash,
 )
-from lnh_services.store import items, state
-from lnh_services.store.eras import ABANDONED_MS, EVERYTHING
-from lnh_services.store.log import Milliseconds
+from lnh_services.store.disk import items
+from lnh_services.store.log.entries import Milliseconds
+from lnh_services.store.machine import apply
+from lnh_services.store.machine.restore_swap import ABANDONED_MS, EVERYTHING
 from models.naive_store import Naive, kind
 from models.storage import DictStorage
 
@@ -115,8 +116,8 @@ def test_dicts_sqlite_and_the_naive_model_agree(kept: int, monkeypatch: pytest.M
             issued = msgspec.structs.replace(commit, issued_at=max(0, time + commit.issued_at))
             fresh = naive.never_acted(issued)
             allowed = naive.allowed(index, time, issued)
-            one = state.apply(dicts, index, Milliseconds(time), issued)
-            two = state.apply(database, index, Milliseconds(time), issued)
+            one = apply.apply(dicts, index, Milliseconds(time), issued)
+            two = apply.apply(database, index, Milliseconds(time), issued)
             assert kind(one.answer) in [kind(answer) for answer in allowed] or (
                 fresh and isinstance(one.answer, OutcomeUnknown) and dicts.mark(issued.client, issued.session)
             )
@@ -150,11 +151,11 @@ def _write(sequence: int, issued_at: int, session: bytes = b"s" * 16, expected: 
 
 def test_a_record_outlives_the_window_while_it_is_among_the_newest() -> None:
     database = _database()
-    state.apply(database, 1, Milliseconds(START), _write(1, START))
+    apply.apply(database, 1, Milliseconds(START), _write(1, START))
     for sequence in range(2, limits.DUPLICATE_RECORDS + 1):
         late = START + 10 * WINDOW
-        assert state.apply(database, sequence, Milliseconds(late), _write(sequence, late)).answer == sequence
-    again = state.apply(database, 5000, Milliseconds(START + 10 * WINDOW), _write(1, START))
+        assert apply.apply(database, sequence, Milliseconds(late), _write(sequence, late)).answer == sequence
+    again = apply.apply(database, 5000, Milliseconds(START + 10 * WINDOW), _write(1, START))
     assert again.answer == 1
     assert not again.changed
 
@@ -162,26 +163,26 @@ def test_a_record_outlives_the_window_while_it_is_among_the_newest() -> None:
 def test_a_record_beyond_the_newest_stays_until_the_window_has_passed() -> None:
     database = _database()
     for sequence in range(1, limits.DUPLICATE_RECORDS + 50):
-        state.apply(database, sequence, Milliseconds(START), _write(sequence, START))
-    assert state.apply(database, 5000, Milliseconds(START + WINDOW), _write(1, START)).answer == 1
+        apply.apply(database, sequence, Milliseconds(START), _write(sequence, START))
+    assert apply.apply(database, 5000, Milliseconds(START + WINDOW), _write(1, START)).answer == 1
 
 
 def test_an_evicted_request_is_answered_outcome_unknown_and_does_not_act() -> None:
     database = _database()
     count = limits.DUPLICATE_RECORDS + 50
     for sequence in range(1, count):
-        state.apply(database, sequence, Milliseconds(START), _write(sequence, START))
+        apply.apply(database, sequence, Milliseconds(START), _write(sequence, START))
     late = Milliseconds(START + WINDOW + 1)
     for sequence in range(count, count + 20):
-        state.apply(database, sequence, late, _write(sequence, late))
-    answer = state.apply(database, 9000, late, _write(1, late)).answer
+        apply.apply(database, sequence, late, _write(sequence, late))
+    answer = apply.apply(database, 9000, late, _write(1, late)).answer
     assert isinstance(answer, OutcomeUnknown)
     assert database.count("t", b"") == count + 19
 
 
 def test_a_write_issued_before_the_window_is_refused_and_changes_nothing() -> None:
     database = _database()
-    applied = state.apply(database, 1, Milliseconds(START), _write(1, START - WINDOW - 1))
+    applied = apply.apply(database, 1, Milliseconds(START), _write(1, START - WINDOW - 1))
     assert isinstance(applied.answer, DeadlineExceeded)
     assert database.count("t", b"") == 0
 
@@ -191,12 +192,12 @@ def test_marks_go_when_nothing_they_cover_can_be_mistaken_for_new(monkeypatch: p
     dicts = DictStorage()
     for n, hours in enumerate(range(0, 24 * 7, 1), 1):
         time = Milliseconds(START + hours * 3_600_000)
-        state.apply(dicts, n, time, _write(n, time, session=n.to_bytes(16, "big")))
+        apply.apply(dicts, n, time, _write(n, time, session=n.to_bytes(16, "big")))
     assert len(dicts.marks) <= 26
     end = Milliseconds(START + 24 * 7 * 3_600_000)
     for n, hours in enumerate(range(0, 24 * 7, 1), 1):
         issued = START + hours * 3_600_000
-        again = state.apply(dicts, 9000 + n, end, _write(n, issued, session=n.to_bytes(16, "big")))
+        again = apply.apply(dicts, 9000 + n, end, _write(n, issued, session=n.to_bytes(16, "big")))
         assert again.answer == n or isinstance(again.answer, OutcomeUnknown)
         assert not again.changed
 
@@ -243,10 +244,10 @@ def test_a_restore_takes_the_place_of_everything_at_once_or_not_at_all(
             issued_at=time,
             changes=tuple(change_of(part) for part in parts),
         )
-        state.check(commit)
+        apply.check(commit)
         (allowed,) = naive.allowed(index, time, commit)
-        one = state.apply(dicts, index, Milliseconds(time), commit)
-        two = state.apply(database, index, Milliseconds(time), commit)
+        one = apply.apply(dicts, index, Milliseconds(time), commit)
+        two = apply.apply(database, index, Milliseconds(time), commit)
         assert kind(one.answer) == kind(two.answer) == kind(allowed)
         assert one.changed == two.changed
         assert (EVERYTHING in one.changed) == (
@@ -260,7 +261,7 @@ def test_a_restore_takes_the_place_of_everything_at_once_or_not_at_all(
     while database.totals()[1]:
         before = database.totals()[1]
         for storage in (dicts, database):
-            state.apply(storage, 1000, Milliseconds(time + 2 * ABANDONED_MS), _sweep(before, time + 2 * ABANDONED_MS))
+            apply.apply(storage, 1000, Milliseconds(time + 2 * ABANDONED_MS), _sweep(before, time + 2 * ABANDONED_MS))
         assert database.totals()[1] == len(dicts.aside) < before, "what nobody sees is gone in the end"
     assert {item.key: item for item in database.everything()} == naive.items
     left = database._connection.execute("SELECT count(*) FROM tags").fetchone()
@@ -280,4 +281,4 @@ def test_tables_of_the_stores_own_are_not_to_be_had() -> None:
             Stage(restore=b"r" * 16, items=(Item(key=Key(table=table, id=b"i"), version=1, head=b""),)),
         ):
             with pytest.raises(ArgumentInvalid):
-                state.check(Commit(client=b"c" * 16, session=b"s" * 16, sequence=1, issued_at=0, changes=(change,)))
+                apply.check(Commit(client=b"c" * 16, session=b"s" * 16, sequence=1, issued_at=0, changes=(change,)))

@@ -16,10 +16,11 @@ from lnh_common.errors import (
     VersionConflict,
 )
 from lnh_common.messages.store import Change, Commit, Delete, DeleteScope, Key, Put
-from lnh_services.store import log, state
-from lnh_services.store.log import Epoch
-from lnh_services.store.protocol import ReadId, RequestId
-from lnh_services.store.replica import Interest
+from lnh_services.store.log import entries as log
+from lnh_services.store.log.entries import Epoch
+from lnh_services.store.machine import apply
+from lnh_services.store.replication.messages import ReadId, RequestId
+from lnh_services.store.replication.replica import Interest
 from models.linearizability import UNKNOWN, Operation
 from models.versioned_items import Saw, Wrote
 from simulation import plan as plans
@@ -138,7 +139,7 @@ class Clients:
         call.tries += 1
         over = False
 
-        def replied(answer: state.Answer, entry: int) -> None:
+        def replied(answer: apply.Answer, entry: int) -> None:
             nonlocal over
             self._told(call, answer, entry)
             if not over:
@@ -157,7 +158,7 @@ class Clients:
         process.ask(number, replied, lambda now: process.replica.submit(now, number, call.commit))
         self.world.at(self.world.now + patience, too_late)
 
-    def _told(self, call: Call, answer: state.Answer, entry: int) -> None:
+    def _told(self, call: Call, answer: apply.Answer, entry: int) -> None:
         if isinstance(answer, NOT_TAKEN) or (isinstance(answer, StorageFailed) and entry == 0):
             call.refused += 1
             return

@@ -9,16 +9,17 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lnh_services.store import log, state
-from lnh_services.store.history import Base, History, Removed
-from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Position, Write
-from lnh_services.store.protocol import Durable, Erase, Install, Persist
-from lnh_services.store.state import Applied
+from lnh_services.store.log import entries as log
+from lnh_services.store.log.entries import ClusterId, Entry, Epoch, MemberId, Position, Write
+from lnh_services.store.log.window import Base, History, Removed
+from lnh_services.store.machine import apply
+from lnh_services.store.machine.apply import Applied
+from lnh_services.store.replication.messages import Durable, Erase, Install, Persist
 from models.storage import DictStorage
 
 Step = Persist | Install | Erase
 NO_CLUSTER, NO_MEMBER = ClusterId(b""), MemberId(b"")
-Watch = Callable[[Entry, state.Applied], None]
+Watch = Callable[[Entry, apply.Applied], None]
 
 
 def copied(storage: DictStorage) -> DictStorage:
@@ -82,7 +83,7 @@ class Contents:
 
     # Steps
 
-    def persist(self, step: Persist, watch: Watch) -> dict[int, state.Answer]:
+    def persist(self, step: Persist, watch: Watch) -> dict[int, apply.Answer]:
         if step.found is not None:
             assert self.base is None, "a database begun over another"
             self.cluster, self.member, self.base = step.found
@@ -122,16 +123,16 @@ class Contents:
             del self.entries[-len(on_disk) :]
         self.saved += dropped
 
-    def _apply(self, until: int, watch: Watch) -> dict[int, state.Answer]:
+    def _apply(self, until: int, watch: Watch) -> dict[int, apply.Answer]:
         assert self.base is not None, "an empty disk"
         assert self.committed <= until <= self.last.index, f"applying up to {until} of {self.last.index}"
-        answers: dict[int, state.Answer] = {}
+        answers: dict[int, apply.Answer] = {}
         first = self.base.position.index
         for entry in self.entries[self.committed - first : until - first]:
             content = entry.content()
             applied = Applied(entry.index)
             if isinstance(content, Write):
-                applied = state.apply(self.storage, entry.index, entry.log_time, content.commit)
+                applied = apply.apply(self.storage, entry.index, entry.log_time, content.commit)
                 answers[entry.index] = applied.answer
             watch(entry, applied)
         self.committed = until
@@ -184,7 +185,7 @@ class Disk:
         """What surely survives."""
         return self.seen if self._stable is None else self._stable
 
-    def carry_out(self, step: Step, snapshots: dict[int, Snapshot], watch: Watch) -> dict[int, state.Answer]:
+    def carry_out(self, step: Step, snapshots: dict[int, Snapshot], watch: Watch) -> dict[int, apply.Answer]:
         if isinstance(step, Persist) and not step.sync:
             if self._stable is None:
                 self._stable = self.seen.copy()

@@ -10,11 +10,11 @@ from lnh_common import limits
 from lnh_common.errors import StorageFailed
 from lnh_common.messages import store
 from lnh_common.messages.store import Commit, Key, MemberInfo
-from lnh_services.store import state
-from lnh_services.store.caches import Grant, WorkerId, WorkerLeases
-from lnh_services.store.log import MemberId, Milliseconds, Position
-from lnh_services.store.opener import Opener
-from lnh_services.store.protocol import (
+from lnh_services.store.leases.worker_leases import Grant, WorkerId, WorkerLeases
+from lnh_services.store.log.entries import MemberId, Milliseconds, Position
+from lnh_services.store.machine import apply
+from lnh_services.store.replication.candidate import Opener
+from lnh_services.store.replication.messages import (
     Appended,
     Effect,
     Erase,
@@ -36,7 +36,7 @@ from lnh_services.store.protocol import (
     SendSnapshot,
     Serve,
 )
-from lnh_services.store.replica import Phase, Replica
+from lnh_services.store.replication.replica import Phase, Replica
 from models.versioned_items import Value
 from simulation.disk import Disk, Snapshot
 from simulation.workers import Heard, Reading, View, Worker
@@ -48,7 +48,7 @@ TICK = 0.05
 DISK_RETRY = 0.2
 LEFT = (Phase.NONE, Phase.EXPELLED)
 MIDDLE = 1.7e12  # of UTC, in milliseconds
-Replied = Callable[[state.Answer, int], None]
+Replied = Callable[[apply.Answer, int], None]
 
 
 class Machine:

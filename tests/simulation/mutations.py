@@ -15,16 +15,17 @@ import msgspec
 
 from lnh_common.errors import LnhError
 from lnh_services.hsm.worker.core import WorkerCore
-from lnh_services.store import listing, state
-from lnh_services.store.follower import Follower
-from lnh_services.store.history import Standing
-from lnh_services.store.local import Local
-from lnh_services.store.log import Epoch, MemberId, Members, Open, Position
-from lnh_services.store.opener import Opener
-from lnh_services.store.primary import Primary, Progress, Promotion
-from lnh_services.store.protocol import Appended, Durable, Effect, Go, Instant, Listing, Persist
-from lnh_services.store.replica import Replica
-from lnh_services.store.state import Applied
+from lnh_services.store.log.entries import Epoch, MemberId, Members, Open, Position
+from lnh_services.store.log.window import Standing
+from lnh_services.store.machine import apply
+from lnh_services.store.machine.apply import Applied
+from lnh_services.store.replication import member_list
+from lnh_services.store.replication.candidate import Opener
+from lnh_services.store.replication.follower import Follower
+from lnh_services.store.replication.member import Local
+from lnh_services.store.replication.messages import Appended, Durable, Effect, Go, Instant, Listing, Persist
+from lnh_services.store.replication.primary import Primary, Progress, Promotion
+from lnh_services.store.replication.replica import Replica
 from models.storage import DictStorage
 from simulation import plan
 from simulation.plan import Profile
@@ -58,7 +59,7 @@ def _only(members: int = 3, seconds: float = 10.0, log_entries: int = 12, **rate
 
 
 def _change_again(standing: Standing, order: Listing) -> Members | None:
-    changed: Members | None = listing._CHANGES[type(order)](standing, order)
+    changed: Members | None = member_list._CHANGES[type(order)](standing, order)
     return changed
 
 
@@ -126,7 +127,7 @@ def _asked_with_one_missing(self: Opener, now: Instant) -> None:
         _asked(self, now)
 
 
-_apply = state.apply
+_apply = apply.apply
 
 
 class _NoRecords(DictStorage):
@@ -258,7 +259,7 @@ MUTATIONS: dict[str, Mutation] = {
     "open on one promise too few": Mutation(
         ((Opener, "_asked", _asked_with_one_missing),), _only(take_over=8.0, split=12.0, isolate=3.0)
     ),
-    "check duplicates at append only": Mutation(((state, "apply", _apply_without_looking),), _only(isolate=2.0)),
+    "check duplicates at append only": Mutation(((apply, "apply", _apply_without_looking),), _only(isolate=2.0)),
     "serve reads without waiting for pending entries": Mutation(
         ((Local, "_last_touching", _touched_by_nothing),), _only(slow_disk=3.0, cut=2.0)
     ),
@@ -291,7 +292,7 @@ MUTATIONS: dict[str, Mutation] = {
         ((WorkerCore, "was_read_write_since", _is_read_write_by_now),),
         _only(crash=10.0, isolate=10.0, cut=10.0, read=10.0, write=3.0),
     ),
-    "change groups again when asked again": Mutation(((listing, "change", _change_again),), _only(regroup=20.0)),
+    "change groups again when asked again": Mutation(((member_list, "change", _change_again),), _only(regroup=20.0)),
 }
 
 # What the replica itself once did wrong, as the simulator found.

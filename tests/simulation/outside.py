@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from lnh_common.errors import LnhError
 from lnh_common.messages.store import MemberInfo
-from lnh_services.store import state
-from lnh_services.store.log import ClusterId, MemberId, Terms
-from lnh_services.store.protocol import (
+from lnh_services.store.log.entries import ClusterId, MemberId, Terms
+from lnh_services.store.machine import apply
+from lnh_services.store.replication.messages import (
     Effect,
     Instant,
     Order,
@@ -19,7 +19,7 @@ from lnh_services.store.protocol import (
     SetMember,
     SetTerms,
 )
-from lnh_services.store.replica import Phase
+from lnh_services.store.replication.replica import Phase
 from simulation import plan as plans
 from simulation import regrouping
 from simulation.machine import Machine
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CLUSTER = ClusterId(b"C" * 16)
 
 
-def ignored(answer: state.Answer, entry: int) -> None:
+def ignored(answer: apply.Answer, entry: int) -> None:
     """Administrators look at the cluster, not at the answer."""
 
 
@@ -116,7 +116,7 @@ class Outside:
     def join(self, via: Machine, machine: Machine) -> None:
         process = via.process
 
-        def listed(answer: state.Answer, entry: int) -> None:
+        def listed(answer: apply.Answer, entry: int) -> None:
             if isinstance(answer, int) and via.process is process and process is not None:
                 self.adopt(machine, process.replica.members)
 
@@ -137,7 +137,7 @@ class Outside:
 
         process.ask(number, ignored, adopts)
 
-    def _order(self, via: Machine, order: Order, replied: Callable[[state.Answer, int], None]) -> None:
+    def _order(self, via: Machine, order: Order, replied: Callable[[apply.Answer, int], None]) -> None:
         process = via.process
         if process is not None:
             number = RequestId(self.world.number())
@@ -182,7 +182,7 @@ class Outside:
     ) -> Callable[[], None]:
         """One try of an administrator, who tries again when it is refused."""
 
-        def replied(answer: state.Answer, entry: int) -> None:
+        def replied(answer: apply.Answer, entry: int) -> None:
             if isinstance(answer, LnhError) and tries > 1:
                 again = self._taking_over(via, leader, more, force, patience, tries - 1)
                 self.world.at(self.world.now + patience / 3, again)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lnh_common.messages.store import MemberInfo
-from lnh_services.store import state
-from lnh_services.store.history import Standing
-from lnh_services.store.log import Entry, MemberId, Members, Position
-from lnh_services.store.protocol import CreateGroup, DeleteGroup, Listing, MoveMember
+from lnh_services.store.log.entries import Entry, MemberId, Members, Position
+from lnh_services.store.log.window import Standing
+from lnh_services.store.machine import apply
+from lnh_services.store.replication.messages import CreateGroup, DeleteGroup, Listing, MoveMember
 from simulation.truth import Truth
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Regrouped:
 
     done: list[bytes] = field(default_factory=list)
 
-    def note(self, request: bytes, answer: state.Answer) -> None:
+    def note(self, request: bytes, answer: apply.Answer) -> None:
         if isinstance(answer, int):
             self.done.append(request)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from lnh_services.store.replica import Replica
+from lnh_services.store.replication.replica import Replica
 from simulation.plan import Action, Plan
 from simulation.world import Failure, run
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from lnh_common.messages.store import Key, MemberInfo
-from lnh_services.store import log
-from lnh_services.store.log import Epoch
+from lnh_services.store.log import entries
+from lnh_services.store.log.entries import Epoch
 from simulation.plan import Plan
 
 
@@ -36,11 +36,11 @@ class Failure(AssertionError):
 
 def shown(thing: Any) -> str:
     """A line that a person can read: long bytes are cut, ids stand as hexadecimal digits."""
-    if isinstance(thing, log.Entry):
+    if isinstance(thing, entries.Entry):
         return f"<{thing.epoch}/{thing.index} {shown(thing.content())}>"
     if isinstance(thing, Epoch):
         return str(thing)
-    if isinstance(thing, log.Position):
+    if isinstance(thing, entries.Position):
         return f"{thing.epoch}/{thing.index}"
     if isinstance(thing, MemberInfo):
         return thing.name

@@ -11,8 +11,9 @@ import msgspec
 
 from lnh_common.errors import LnhError
 from lnh_common.messages.store import Commit, Key
-from lnh_services.store import log, state
-from lnh_services.store.log import Entry, Epoch, MemberId, Open, Position, Write
+from lnh_services.store.log import entries as log
+from lnh_services.store.log.entries import Entry, Epoch, MemberId, Open, Position, Write
+from lnh_services.store.machine import apply
 
 Name = tuple[bytes, bytes, int]  # client, session, sequence
 
@@ -170,7 +171,7 @@ class Truth:
 
     # What is applied
 
-    def applies(self, entry: Entry, applied: state.Applied) -> None:
+    def applies(self, entry: Entry, applied: apply.Applied) -> None:
         answer = applied.answer.to_wire() if isinstance(applied.answer, LnhError) else applied.answer
         found = (answer, applied.changed)
         assert self.applied.setdefault(entry.hash, found) == found, f"7: {entry.index} was applied in two ways"
@@ -209,7 +210,7 @@ def touches(commit: Commit, key: Key) -> bool:
     """Whether the commit may change the item."""
     return any(
         touched == key or (not touched.id and (touched.table, touched.scope) == (key.table, key.scope))
-        for touched in state.touched(commit)
+        for touched in apply.touched(commit)
     )
 
 

@@ -17,10 +17,10 @@ from lnh_services.hsm.auth.tokens import Session, Token
 from lnh_services.hsm.effects import Steps
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.rollback_guard import Read
-from lnh_services.store.caches import Grant, WorkerId
-from lnh_services.store.log import Position
-from lnh_services.store.protocol import ReadId
-from lnh_services.store.replica import Interest
+from lnh_services.store.leases.worker_leases import Grant, WorkerId
+from lnh_services.store.log.entries import Position
+from lnh_services.store.replication.messages import ReadId
+from lnh_services.store.replication.replica import Interest
 from models.versioned_items import Value
 
 EMPTY: dict[Key, Value] = {}

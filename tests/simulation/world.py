@@ -19,18 +19,12 @@ from lnh_common.errors import (
     LnhError,
 )
 from lnh_common.messages.store import Commit
-from lnh_services.store import local, log, primary
-from lnh_services.store.log import Epoch, MemberId, Milliseconds, Write
-from lnh_services.store.protocol import (
-    Append,
-    Erase,
-    Install,
-    Keep,
-    Message,
-    Persist,
-    RequestId,
-)
-from lnh_services.store.replica import Phase, Replica
+from lnh_services.store.log import entries
+from lnh_services.store.log.entries import Epoch, MemberId, Milliseconds, Write
+from lnh_services.store.replication import member as local
+from lnh_services.store.replication import primary
+from lnh_services.store.replication.messages import Append, Erase, Install, Keep, Message, Persist, RequestId
+from lnh_services.store.replication.replica import Phase, Replica
 from models.linearizability import check
 from models.versioned_items import VersionedItems
 from simulation import plan as plans
@@ -68,7 +62,7 @@ class World:
         self._numbers = 0
         self._trace: deque[tuple[float, int, str, Any]] = deque(maxlen=TRACED)
         self.digest = 0
-        self.truth = Truth(log.genesis(CLUSTER))
+        self.truth = Truth(entries.genesis(CLUSTER))
         self.snapshots: dict[int, Snapshot] = {}
         self.no_longer_waited: set[RequestId] = set()
         self.loss, self.duplication, self.slowness = 0.0, 0.0, 0.0
@@ -259,7 +253,7 @@ class World:
             if self.truth.entries.pop(entry.hash, None) is not None:
                 del self.truth.at[entry.epoch, entry.index]
                 content = entry.content()
-                if isinstance(content, log.Open):
+                if isinstance(content, entries.Open):
                     del self.truth.opened[entry.epoch]
                 if isinstance(content, Write):
                     self.truth.named[name_of(content.commit)].remove(entry)

@@ -18,9 +18,9 @@ from lnh_common.files import NotRegular, open_regular
 from lnh_services import configuration, durable, member
 from lnh_services.backup.files import Archives
 from lnh_services.hsm.audit import trail as audit
-from lnh_services.store import divergent
 from lnh_services.store import service as store_service
-from lnh_services.store.engine import Engine
+from lnh_services.store.disk import dropped
+from lnh_services.store.disk.sqlite import Engine
 from models.archives import written
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -91,7 +91,7 @@ def test_it_is_in_the_way_of_an_upload_and_says_so(put: Put, tmp_path: Path) -> 
 
 def test_divergent_entries_beside_it_are_listed(put: Put, tmp_path: Path) -> None:
     put(tmp_path / "divergent-1.00-3.cbor")
-    (listed,) = divergent.find(tmp_path)
+    (listed,) = dropped.find(tmp_path)
     assert listed.saved is None
     assert "not a regular file" in listed.problem
 

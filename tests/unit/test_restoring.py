@@ -45,7 +45,7 @@ from lnh_services.hsm.records import (
     Records,
     UserRecord,
 )
-from lnh_services.store.items import pack_tags
+from lnh_services.store.disk.items import pack_tags
 from models.console import Desk
 from models.worker import material
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lnh_services.store.caches import Grant, WorkerId, WorkerLeases
-from lnh_services.store.protocol import Seconds
+from lnh_services.store.leases.worker_leases import Grant, WorkerId, WorkerLeases
+from lnh_services.store.replication.messages import Seconds
 
 ONE, TWO = WorkerId(b"1" * 16), WorkerId(b"2" * 16)
 

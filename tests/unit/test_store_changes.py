@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lnh_common.messages.store import Key
-from lnh_services.store import changes
-from lnh_services.store.changes import Rate, RecentChanges
+from lnh_services.store.leases import watch
+from lnh_services.store.leases.watch import Rate, RecentChanges
 
 A, B = Key(table="a", id=b"1"), Key(table="b", id=b"1")
 
@@ -37,7 +37,7 @@ def test_what_is_kept_is_bounded() -> None:
     told = recent.since(1, ["a"])
     assert told is not None
     assert told.everything
-    assert recent._keys <= changes.KEPT_KEYS
+    assert recent._keys <= watch.KEPT_KEYS
     assert recent.since(39, ["a"]) is None
 
 

@@ -12,10 +12,12 @@ import pytest
 from lnh_common import limits
 from lnh_common.errors import SealBroken, StorageFailed
 from lnh_common.messages.store import Commit, Key, MemberInfo, Put, Scan
-from lnh_services.store import divergent, items, log
-from lnh_services.store.engine import Engine, LastStop, Outcome
-from lnh_services.store.history import Base, History, Removed, Standing
-from lnh_services.store.log import (
+from lnh_services.store.disk import dropped as divergent
+from lnh_services.store.disk import items
+from lnh_services.store.disk.snapshots import CHUNK_BYTES, Incoming, SnapshotGone
+from lnh_services.store.disk.sqlite import Engine, LastStop, Outcome
+from lnh_services.store.log import entries as log
+from lnh_services.store.log.entries import (
     ClusterId,
     Entry,
     Epoch,
@@ -28,8 +30,8 @@ from lnh_services.store.log import (
     Terms,
     Write,
 )
-from lnh_services.store.protocol import Durable, Install, Persist
-from lnh_services.store.snapshots import CHUNK_BYTES, Incoming, SnapshotGone
+from lnh_services.store.log.window import Base, History, Removed, Standing
+from lnh_services.store.replication.messages import Durable, Install, Persist
 
 CLUSTER, ME, OTHER = ClusterId(b"C" * 16), MemberId(b"M" * 16), MemberId(b"N" * 16)
 EPOCH = Epoch(1, ME)

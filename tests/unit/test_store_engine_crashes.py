@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from lnh_common.messages.store import Commit, Key, MemberInfo, Put
-from lnh_services.store import disk, divergent, engine, log
-from lnh_services.store.engine import Engine
-from lnh_services.store.history import Base, Standing
-from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Milliseconds, Open, Write
-from lnh_services.store.protocol import Install, Persist
+from lnh_services.store.disk import disk_errors, dropped, sqlite
+from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.log import entries as log
+from lnh_services.store.log.entries import ClusterId, Entry, Epoch, MemberId, Milliseconds, Open, Write
+from lnh_services.store.log.window import Base, Standing
+from lnh_services.store.replication.messages import Install, Persist
 
 CLUSTER, ME = ClusterId(b"C" * 16), MemberId(b"M" * 16)
 EPOCH, OTHERS = Epoch(2, ME), Epoch(1, MemberId(b"N" * 16))
@@ -159,8 +160,8 @@ def die_at(monkeypatch: pytest.MonkeyPatch, point: int) -> None:
         return call
 
     for where, name in (
-        (engine, "sync_directory"), (engine, "sync_file"), (engine, "remove_database"), (engine, "connect"),
-        (disk, "sync_file"), (divergent, "replace_file"), (Path, "replace"), (Path, "hardlink_to"), (Path, "unlink"),
+        (sqlite, "sync_directory"), (sqlite, "sync_file"), (sqlite, "remove_database"), (sqlite, "connect"),
+        (disk_errors, "sync_file"), (dropped, "replace_file"), (Path, "replace"), (Path, "hardlink_to"), (Path, "unlink"),
         (Engine, "_checkpoint"), (Engine, "_close"), (Engine, "_complete"),
     ):  # fmt: skip
         monkeypatch.setattr(where, name, dying(getattr(where, name)))
@@ -201,7 +202,7 @@ def test_an_installation_leaves_the_old_or_the_new_wherever_it_ends(
             with sqlite3.connect(aside) as connection:
                 assert connection.execute("SELECT count(*) FROM items").fetchone() == (9,)
             connection.close()
-            (saved,) = divergent.find(directory)
+            (saved,) = dropped.find(directory)
             assert saved.saved is not None
             assert saved.saved.entries == tuple(old[10:])
         else:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from lnh_services.store import clock
-from lnh_services.store.forgetting import Event, Forgetting
-from lnh_services.store.protocol import Effect, Forget, Instant, ReadId
+from lnh_services.store.leases import clock
+from lnh_services.store.leases.invalidation import Event, Forgetting
+from lnh_services.store.replication.messages import Effect, Forget, Instant, ReadId
 
 
 class Replica:

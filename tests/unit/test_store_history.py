@@ -8,9 +8,19 @@ from hypothesis import strategies as st
 
 from lnh_common import limits
 from lnh_common.messages.store import MemberInfo
-from lnh_services.store import log
-from lnh_services.store.history import Base, History, Standing
-from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Members, Milliseconds, Open, SetChange, Terms
+from lnh_services.store.log import entries as log
+from lnh_services.store.log.entries import (
+    ClusterId,
+    Entry,
+    Epoch,
+    MemberId,
+    Members,
+    Milliseconds,
+    Open,
+    SetChange,
+    Terms,
+)
+from lnh_services.store.log.window import Base, History, Standing
 
 CLUSTER = ClusterId(b"C" * 16)
 A, B, C = (MemberId(letter * 16) for letter in (b"A", b"B", b"C"))

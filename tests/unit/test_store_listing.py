@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 from lnh_common import limits
 from lnh_common.errors import ArgumentInvalid, LimitReached, LnhError, NameTaken, NameUnknown, NotPossible
 from lnh_common.messages.store import MemberInfo
-from lnh_services.store import listing, log
-from lnh_services.store.history import Standing
-from lnh_services.store.log import ClusterId, Epoch, MemberId, Members, Milliseconds, Open
-from lnh_services.store.protocol import CreateGroup, DeleteGroup, Listing, MoveMember, SetDoor, SetMember
+from lnh_services.store.log import entries
+from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Members, Milliseconds, Open
+from lnh_services.store.log.window import Standing
+from lnh_services.store.replication import member_list
+from lnh_services.store.replication.messages import CreateGroup, DeleteGroup, Listing, MoveMember, SetDoor, SetMember
 
 A, B, C = (MemberId(letter * 16) for letter in (b"A", b"B", b"C"))
 INFO = {id_: MemberInfo(id=id_, name=id_[:1].decode(), host="::1", port=4000, key=bytes(32)) for id_ in (A, B, C)}
-BEGUN = log.make_entry(
-    log.genesis(ClusterId(b"C" * 16)), Epoch(1, A), Milliseconds(1), Open((INFO[A], INFO[B]), (A, B))
+BEGUN = entries.make_entry(
+    entries.genesis(ClusterId(b"C" * 16)), Epoch(1, A), Milliseconds(1), Open((INFO[A], INFO[B]), (A, B))
 )
 START = Standing().after(BEGUN)
 _numbers = iter(range(1, 10**9))
@@ -31,9 +32,9 @@ def request() -> bytes:
 def after(standing: Standing, *orders: Listing) -> Standing:
     """What stands once these were carried out."""
     for order in orders:
-        content = listing.change(standing, order)
+        content = member_list.change(standing, order)
         if content is not None:
-            standing = standing.after(log.make_entry(BEGUN.position(), Epoch(1, A), Milliseconds(1), content))
+            standing = standing.after(entries.make_entry(BEGUN.position(), Epoch(1, A), Milliseconds(1), content))
     return standing
 
 
@@ -78,7 +79,7 @@ def test_another_name_or_address_leaves_group_and_door_as_they_are() -> None:
     renamed = after(moved, SetMember(msgspec.structs.replace(INFO[B], name="beta", port=9)))
     (beta,) = (member for member in renamed.members if member.id == B)
     assert (beta.name, beta.port, beta.group, beta.door) == ("beta", 9, "east", b"d" * 32)
-    assert listing.change(renamed, SetMember(msgspec.structs.replace(INFO[B], name="beta", port=9))) is None
+    assert member_list.change(renamed, SetMember(msgspec.structs.replace(INFO[B], name="beta", port=9))) is None
 
 
 @pytest.mark.parametrize(
@@ -101,14 +102,14 @@ def test_a_refusal_names_the_condition_and_what_to_do(
 ) -> None:
     standing = after(START, *create("east"))
     with pytest.raises(error) as refused:
-        listing.change(standing, order)
+        member_list.change(standing, order)
     assert says in str(refused.value)
     assert advises in advice(refused)
 
 
 def test_the_last_group_stays() -> None:
     with pytest.raises(NotPossible, match="the last group") as refused:
-        listing.change(START, DeleteGroup("local", request()))
+        member_list.change(START, DeleteGroup("local", request()))
     assert "lnh group create" in advice(refused)
 
 
@@ -116,11 +117,11 @@ def test_there_are_64_groups_at_most_and_one_of_them_is_kept_for_local() -> None
     full = after(START, *create(*(f"g{number}" for number in range(limits.GROUPS - 1))))
     assert len(full.groups) == limits.GROUPS
     with pytest.raises(LimitReached, match="64 groups; at most 64") as refused:
-        listing.change(full, CreateGroup("more", request()))
+        member_list.change(full, CreateGroup("more", request()))
     assert "lnh group delete" in advice(refused)
     without = after(full, move(A, "g0"), move(B, "g0"), DeleteGroup("local", request()))
     with pytest.raises(LimitReached, match="kept for 'local'"):
-        listing.change(without, CreateGroup("more", request()))
+        member_list.change(without, CreateGroup("more", request()))
     assert len(after(without, SetMember(INFO[C])).groups) == limits.GROUPS
     assert len(after(without, CreateGroup("local", request())).groups) == limits.GROUPS
 
@@ -138,12 +139,12 @@ def test_a_request_that_comes_again_changes_nothing_even_if_it_was_undone_meanwh
 
 def test_a_list_of_version_0_1_leaves_the_groups_as_they_were() -> None:
     standing = after(START, *create("east"), move(B, "east"))
-    entry = log.make_entry(BEGUN.position(), Epoch(1, A), Milliseconds(1), Members(standing.members))
+    entry = entries.make_entry(BEGUN.position(), Epoch(1, A), Milliseconds(1), Members(standing.members))
     assert standing.after(entry) == standing
 
 
 def test_what_has_no_group_and_no_door_is_encoded_as_by_version_0_1() -> None:
-    entry = log.make_entry(BEGUN.position(), Epoch(1, A), Milliseconds(1), Members((INFO[A],)))
+    entry = entries.make_entry(BEGUN.position(), Epoch(1, A), Milliseconds(1), Members((INFO[A],)))
     for word in (b"group", b"door", b"request"):
         assert word not in entry.payload
 

@@ -10,8 +10,8 @@ import pytest
 from lnh_common.errors import SealBroken
 from lnh_common.messages.store import Commit, Key, MemberInfo, Put
 from lnh_common.wire import codec
-from lnh_services.store import log
-from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Milliseconds, Open, Write
+from lnh_services.store.log import entries as log
+from lnh_services.store.log.entries import ClusterId, Entry, Epoch, MemberId, Milliseconds, Open, Write
 
 CLUSTER, MEMBER = ClusterId(b"C" * 16), MemberId(b"M" * 16)
 EPOCH = Epoch(1, MEMBER)

@@ -17,11 +17,12 @@ from lnh_common.bus.curve import KeyPair
 from lnh_common.messages.store import Commit, Key, MemberInfo, Put
 from lnh_common.wire import codec
 from lnh_common.wire import frames as wire
-from lnh_services.store import log, peers
-from lnh_services.store.log import NO_EPOCH, ClusterId, Entry, Epoch, MemberId, Milliseconds, Write
-from lnh_services.store.peers import Peers
-from lnh_services.store.protocol import Append, Ask, Fetched, Keep, Message, Ping
-from lnh_services.store.transfer import Chunk, Transfer
+from lnh_services.store.log import entries as log
+from lnh_services.store.log.entries import NO_EPOCH, ClusterId, Entry, Epoch, MemberId, Milliseconds, Write
+from lnh_services.store.net import peers
+from lnh_services.store.net.peers import Peers
+from lnh_services.store.net.transfer import Chunk, Transfer
+from lnh_services.store.replication.messages import Append, Ask, Fetched, Keep, Message, Ping
 from processes import free_base_port
 
 PATIENCE = 20.0

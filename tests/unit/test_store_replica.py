@@ -9,14 +9,15 @@ from msgspec.structs import replace
 
 from lnh_common.errors import MemberReadOnly, NotPossible, OutcomeUnknown, StorageFailed
 from lnh_common.messages.store import Commit, DeleteScope, Key, MemberInfo, Put, Sweep
-from lnh_services.store import log, primary
-from lnh_services.store import protocol as say
-from lnh_services.store.history import Base, Removed, Standing
-from lnh_services.store.local import APPLIED_AT_ONCE
-from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds, Open, SetChange, Terms, Write
-from lnh_services.store.primary import granted_ms
-from lnh_services.store.protocol import Durable, Effect, Instant, ReadId, RequestId, Seconds
-from lnh_services.store.replica import Interest, Phase, Replica
+from lnh_services.store.log import entries as log
+from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds, Open, SetChange, Terms, Write
+from lnh_services.store.log.window import Base, Removed, Standing
+from lnh_services.store.replication import messages as say
+from lnh_services.store.replication import primary
+from lnh_services.store.replication.member import APPLIED_AT_ONCE
+from lnh_services.store.replication.messages import Durable, Effect, Instant, ReadId, RequestId, Seconds
+from lnh_services.store.replication.primary import granted_ms
+from lnh_services.store.replication.replica import Interest, Phase, Replica
 
 CLUSTER = ClusterId(b"C" * 16)
 A, B, C = (MemberId(letter * 16) for letter in (b"A", b"B", b"C"))

@@ -13,13 +13,14 @@ import pytest
 
 from lnh_common.errors import SealBroken
 from lnh_common.messages.store import Commit, Key, MemberInfo, Put
-from lnh_services.store import log, transfer
-from lnh_services.store.engine import Engine
-from lnh_services.store.history import Base, Standing
-from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds, Open, Write
-from lnh_services.store.protocol import Install, Persist
-from lnh_services.store.snapshots import Incoming
-from lnh_services.store.transfer import Chunk, End, Offer, Stop, Transfer, Transfers, Want
+from lnh_services.store.disk.snapshots import Incoming
+from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.log import entries as log
+from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds, Open, Write
+from lnh_services.store.log.window import Base, Standing
+from lnh_services.store.net import transfer
+from lnh_services.store.net.transfer import Chunk, End, Offer, Stop, Transfer, Transfers, Want
+from lnh_services.store.replication.messages import Install, Persist
 
 CLUSTER = ClusterId(b"C" * 16)
 ONE, TWO = MemberId(b"1" * 16), MemberId(b"2" * 16)

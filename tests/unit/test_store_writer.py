@@ -6,8 +6,8 @@ import asyncio
 import threading
 
 from lnh_common.errors import SealBroken
-from lnh_services.store.disk import DiskFull
-from lnh_services.store.writer import Writer
+from lnh_services.store.disk.disk_errors import DiskFull
+from lnh_services.store.disk.writer import Writer
 
 
 def test_what_was_written_is_told_in_the_order_asked() -> None:

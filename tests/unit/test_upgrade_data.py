@@ -17,9 +17,10 @@ from lnh_common import errors
 from lnh_common.errors import ERRORS
 from lnh_common.versions import check_compatible
 from lnh_common.wire import codec
-from lnh_services.store import protocol, transfer
-from lnh_services.store.engine import Engine
-from lnh_services.store.peers import MESSAGE_BYTES, _check_entries
+from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.net import transfer
+from lnh_services.store.net.peers import MESSAGE_BYTES, _check_entries
+from lnh_services.store.replication import messages as protocol
 from models import carried
 
 DATA = Path(__file__).parents[1] / "data"

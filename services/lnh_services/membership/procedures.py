@@ -143,8 +143,8 @@ def regroup(
     Args:
         products: versions of the other members.
 
-    Raises NotPossible while a member of a version without groups is heard, and what `store/listing.py` and the store
-    raise.
+    Raises NotPossible while a member of a version without groups is heard, and what `store/replication/member_list.py`
+    and the store raise.
     """
     lacking = lacking_groups(products())
     if lacking:

@@ -19,19 +19,22 @@ from lnh_common.events import Log
 from lnh_common.messages import store as messages
 from lnh_common.messages.base import Message
 from lnh_services.serving import Member
-from lnh_services.store import clock, protocol
-from lnh_services.store.caches import WorkerId
-from lnh_services.store.changes import Rate, RecentChanges
-from lnh_services.store.disk import DiskFull
-from lnh_services.store.engine import Engine, LastStop, Outcome, Sizes
-from lnh_services.store.eras import EVERYTHING
-from lnh_services.store.forgetting import Event, Forgetting, Tell
-from lnh_services.store.history import Base, Removed
-from lnh_services.store.local import Interest
-from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds
-from lnh_services.store.peers import Peers
-from lnh_services.store.primary import LOOKS_MS
-from lnh_services.store.protocol import (
+from lnh_services.store.disk.disk_errors import DiskFull
+from lnh_services.store.disk.snapshots import Incoming
+from lnh_services.store.disk.sqlite import Engine, LastStop, Outcome, Sizes
+from lnh_services.store.disk.writer import Writer, certain
+from lnh_services.store.leases import clock
+from lnh_services.store.leases.invalidation import Event, Forgetting, Tell
+from lnh_services.store.leases.watch import Rate, RecentChanges
+from lnh_services.store.leases.worker_leases import WorkerId
+from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds
+from lnh_services.store.log.window import Base, Removed
+from lnh_services.store.machine.restore_swap import EVERYTHING
+from lnh_services.store.net.peers import Peers
+from lnh_services.store.net.transfer import Offer, Transfer, Transfers
+from lnh_services.store.replication import messages as protocol
+from lnh_services.store.replication.member import Interest
+from lnh_services.store.replication.messages import (
     Effect,
     Erase,
     Install,
@@ -43,10 +46,8 @@ from lnh_services.store.protocol import (
     RequestId,
     Seconds,
 )
-from lnh_services.store.replica import Phase, Replica
-from lnh_services.store.snapshots import Incoming
-from lnh_services.store.transfer import Offer, Transfer, Transfers
-from lnh_services.store.writer import Writer, certain
+from lnh_services.store.replication.primary import LOOKS_MS
+from lnh_services.store.replication.replica import Phase, Replica
 
 R = TypeVar("R", bound=Message)
 

@@ -20,14 +20,16 @@ from lnh_common.messages import store as messages
 from lnh_common.messages.base import Empty
 from lnh_common.wire import codec
 from lnh_services.serving import Member
-from lnh_services.store import inspection, protocol, state
-from lnh_services.store.caches import WorkerId
+from lnh_services.store import status
+from lnh_services.store.disk.readings import Readings
 from lnh_services.store.driver import Driver
-from lnh_services.store.local import Interest
-from lnh_services.store.log import MemberId, Terms
-from lnh_services.store.protocol import Reply
-from lnh_services.store.readings import Readings
-from lnh_services.store.replica import Phase
+from lnh_services.store.leases.worker_leases import WorkerId
+from lnh_services.store.log.entries import MemberId, Terms
+from lnh_services.store.machine import apply
+from lnh_services.store.replication import messages as protocol
+from lnh_services.store.replication.member import Interest
+from lnh_services.store.replication.messages import Reply
+from lnh_services.store.replication.replica import Phase
 
 WATCH_MARGIN: Final = 0.5  # seconds; a watch is answered so long before its asker gives up
 
@@ -135,8 +137,8 @@ class StoreService:
                 raise answer
             return messages.Recalled(known=answer is not None, index=answer or 0)
 
-        if recall.sequence > state.INTEGER_MAX:
-            raise ArgumentInvalid(f"sequence {recall.sequence}; at most {state.INTEGER_MAX}")
+        if recall.sequence > apply.INTEGER_MAX:
+            raise ArgumentInvalid(f"sequence {recall.sequence}; at most {apply.INTEGER_MAX}")
         # Whatever is in flight may be this very request: durable, but not yet forgotten by every cache.
         return await self._driver.read(None, perform)
 
@@ -155,7 +157,7 @@ class StoreService:
     # Writes
 
     async def _commit(self, call: Call, commit: messages.Commit) -> messages.Committed:
-        state.check(commit)
+        apply.check(commit)
         return _committed(await self._driver.submit(commit))
 
     async def _commit_each(self, call: Call, asked: messages.Commits) -> messages.Outcomes:
@@ -164,7 +166,7 @@ class StoreService:
         for fields in asked.commits:
             try:
                 commit = codec.convert(fields, messages.Commit)
-                state.check(commit)
+                apply.check(commit)
             except LnhError as error:
                 outcomes.append(error.to_wire())
             else:
@@ -221,7 +223,7 @@ class StoreService:
 
     async def _divergent(self, call: Call, _: Empty) -> messages.Divergent:
         directory, diverged = self._engine.directory, self._replica.diverged
-        return await asyncio.to_thread(inspection.divergent, directory, diverged=diverged)
+        return await asyncio.to_thread(status.divergent, directory, diverged=diverged)
 
     async def _acknowledge_divergence(self, call: Call, _: Empty) -> Empty:
         self._check_member()
@@ -278,7 +280,7 @@ class StoreService:
             _wake(watcher)
 
     async def _status(self, call: Call, _: Empty) -> messages.Status:
-        return inspection.status(self._driver)
+        return status.status(self._driver)
 
 
 def _index(reply: Reply) -> int:

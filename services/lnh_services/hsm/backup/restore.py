@@ -3,9 +3,10 @@
     a worker, or the console    may somebody restore? -> a ticket
     the backup service          the ticket and the archive's ends -> its data key; then its rows, and the end
 
-Rows go into the replicated state as they come, aside (`store/eras.py`): nobody sees them. At the end one commit puts
-them in place of everything, guarded by all that must not have changed meanwhile. Until then a restore can be given up
-at any point and has changed nothing; after it, it is done on every member, whatever becomes of the process that asked.
+Rows go into the replicated state as they come, aside (`store/machine/restore_swap.py`): nobody sees them. At the end
+one commit puts them in place of everything, guarded by all that must not have changed meanwhile. Until then a restore
+can be given up at any point and has changed nothing; after it, it is done on every member, whatever becomes of the
+process that asked.
 
 A record carries the instance in its MAC, so each is checked under the archive's instance and made anew under a fresh
 one: tokens, requests and changes of before die with the instance they were made for. Objects are sealed without it

@@ -22,11 +22,11 @@ from typing import Final
 from lnh_common import limits
 from lnh_common.errors import LnhError, MemberReadOnly, NameUnknown, NotPossible, OutcomeUnknown
 from lnh_common.messages.store import Commit
-from lnh_services.store import listing
-from lnh_services.store.history import Base
-from lnh_services.store.local import Handing, Local, Origin
-from lnh_services.store.log import Epoch, MemberId, Members, Open, SetChange, Write
-from lnh_services.store.protocol import (
+from lnh_services.store.log.entries import Epoch, MemberId, Members, Open, SetChange, Write
+from lnh_services.store.log.window import Base
+from lnh_services.store.replication import member_list
+from lnh_services.store.replication.member import Handing, Local, Origin
+from lnh_services.store.replication.messages import (
     Append,
     Appended,
     Behind,
@@ -227,7 +227,7 @@ class Primary:
 
     def _list(self, now: Instant, origin: Origin, order: Listing) -> None:
         try:
-            changed = listing.change(self._local.standing, order)
+            changed = member_list.change(self._local.standing, order)
         except LnhError as refusal:
             self._local.answer(origin, refusal)
             return

@@ -7,12 +7,12 @@ from typing import Final
 
 from lnh_common.errors import LnhError
 from lnh_common.messages import store as messages
-from lnh_services.store import divergent as kept
+from lnh_services.store.disk import dropped as kept
 from lnh_services.store.driver import Driver
-from lnh_services.store.log import Entry, Write
-from lnh_services.store.primary import Primary
-from lnh_services.store.replica import Phase, Replica
-from lnh_services.store.state import touched
+from lnh_services.store.log.entries import Entry, Write
+from lnh_services.store.machine.apply import touched
+from lnh_services.store.replication.primary import Primary
+from lnh_services.store.replication.replica import Phase, Replica
 
 _FILES: Final = 64
 _WRITES: Final = 256

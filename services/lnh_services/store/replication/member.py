@@ -1,6 +1,6 @@
 """What a member holds by itself, whatever its role: log, promise, the durable step, caches, waiting reads. Pure.
 
-The theory is in `replica.py`; the roles (`follower.py`, `opener.py`, `primary.py`) act through this.
+The theory is in `replica.py`; the roles (`follower.py`, `candidate.py`, `primary.py`) act through this.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import msgspec
 
 from lnh_common.errors import LnhError, OutcomeUnknown
 from lnh_common.messages.store import Key, MemberInfo
-from lnh_services.store import log
-from lnh_services.store.eras import EVERYTHING
-from lnh_services.store.history import Base, History, Removed, Standing
-from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Milliseconds, Position, Write
-from lnh_services.store.protocol import (
+from lnh_services.store.log import entries as log
+from lnh_services.store.log.entries import ClusterId, Entry, Epoch, MemberId, Milliseconds, Position, Write
+from lnh_services.store.log.window import Base, History, Removed, Standing
+from lnh_services.store.machine.apply import Answer, cached, touched
+from lnh_services.store.machine.restore_swap import EVERYTHING
+from lnh_services.store.replication.messages import (
     Effect,
     Erase,
     Forget,
@@ -36,7 +37,6 @@ from lnh_services.store.protocol import (
     SendSnapshot,
     Serve,
 )
-from lnh_services.store.state import Answer, cached, touched
 
 Origin = RequestId | tuple[MemberId, int]  # who asked: this member's shell, or another member under its number
 

@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NewType
 
-from lnh_services.store.protocol import Seconds
+from lnh_services.store.replication.messages import Seconds
 
 __all__ = ["Grant", "Seconds", "WorkerId", "WorkerLeases"]
 

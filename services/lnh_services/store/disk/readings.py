@@ -12,8 +12,8 @@ from typing import Final
 
 from lnh_common.errors import Busy, LnhError, NotPossible
 from lnh_common.messages import store as messages
-from lnh_services.store.engine import Engine
-from lnh_services.store.snapshots import Outgoing, SnapshotGone
+from lnh_services.store.disk.snapshots import Outgoing, SnapshotGone
+from lnh_services.store.disk.sqlite import Engine
 
 PATIENCE: Final = 60.0  # seconds without a question after which a reading is given up
 

@@ -23,10 +23,10 @@ import msgspec
 
 from lnh_common.errors import LnhError, SealBroken
 from lnh_common.events import Log
-from lnh_services.store.engine import Engine
-from lnh_services.store.history import Base
-from lnh_services.store.log import ClusterId, Epoch, MemberId
-from lnh_services.store.snapshots import Incoming, SnapshotGone
+from lnh_services.store.disk.snapshots import Incoming, SnapshotGone
+from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.log.entries import ClusterId, Epoch, MemberId
+from lnh_services.store.log.window import Base
 
 R = TypeVar("R")
 

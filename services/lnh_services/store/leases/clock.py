@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from lnh_services.store.log import Milliseconds
-from lnh_services.store.protocol import Instant, Seconds
+from lnh_services.store.log.entries import Milliseconds
+from lnh_services.store.replication.messages import Instant, Seconds
 
 
 def now() -> Instant:

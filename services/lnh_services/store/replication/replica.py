@@ -5,7 +5,7 @@ Theory
 
 Primary/backup with leases, after PacificA (Lin et al., Microsoft Research TR-2008-25); an administrator takes the
 place of its configuration manager. Events come in as method calls with the time; what must be done comes out as
-effects (`protocol.py`). The caller carries them out - disk, caches, other members - and reports back with
+effects (`messages.py`). The caller carries them out - disk, caches, other members - and reports back with
 further events. Nothing here looks at a clock, a socket or a disk, so the same code runs in production and in a
 simulator.
 
@@ -24,7 +24,7 @@ greatest log among those it got, and appends the epoch's `open`: who is a member
                                                            |
     Primary (opening): waits for the open's commit ---> serving ---> handing over
 
-`follower.py`, `opener.py` and `primary.py` hold the roles. What they share is in `local.py`:
+`follower.py`, `candidate.py` and `primary.py` hold the roles. What they share is in `member.py`:
 
 **The durable step.** One at a time goes to the disk, with all that waited: promise, entries, what is dropped from the
 log's end, how far all is committed. So a hundred writers cost one fsync, and no two parts of the disk disagree.
@@ -47,14 +47,14 @@ from collections.abc import Mapping
 
 from lnh_common.errors import LnhError, NoCluster, NotPossible, OutcomeUnknown
 from lnh_common.messages.store import MemberInfo
-from lnh_services.store import log
-from lnh_services.store.follower import Follower
-from lnh_services.store.history import Base, History, Removed, Standing
-from lnh_services.store.local import NOTHING_BEFORE, Handing, Interest, Local, Origin
-from lnh_services.store.log import ClusterId, Epoch, MemberId, Milliseconds
-from lnh_services.store.opener import Opener
-from lnh_services.store.primary import Primary
-from lnh_services.store.protocol import (
+from lnh_services.store.log import entries
+from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds
+from lnh_services.store.log.window import Base, History, Removed, Standing
+from lnh_services.store.machine.apply import Answer
+from lnh_services.store.replication.candidate import Opener
+from lnh_services.store.replication.follower import Follower
+from lnh_services.store.replication.member import NOTHING_BEFORE, Handing, Interest, Local, Origin
+from lnh_services.store.replication.messages import (
     Append,
     Ask,
     Durable,
@@ -75,7 +75,7 @@ from lnh_services.store.protocol import (
     Reply,
     RequestId,
 )
-from lnh_services.store.state import Answer
+from lnh_services.store.replication.primary import Primary
 
 __all__ = ["Interest", "Phase", "Replica"]
 
@@ -127,8 +127,8 @@ class Replica(Local):
     def create(self, now: Instant, request: RequestId, cluster: ClusterId, member: MemberInfo) -> list[Effect]:
         """Found a cluster of this member alone."""
         self._found(cluster, member, Standing())
-        self.promise(log.NO_EPOCH.following(self.member))
-        opening = log.Open((member,), (self.member,))
+        self.promise(entries.NO_EPOCH.following(self.member))
+        opening = entries.Open((member,), (self.member,))
         self.role = Primary(self, now, opening, origin=request)
         return self._done(now)
 
@@ -145,7 +145,7 @@ class Replica(Local):
     def _found(self, cluster: ClusterId, member: MemberInfo, standing: Standing) -> None:
         assert self.role is None, "a beginning over a cluster"
         self.cluster, self.member = cluster, MemberId(member.id)
-        base = Base(log.genesis(cluster), Milliseconds(0), standing)
+        base = Base(entries.genesis(cluster), Milliseconds(0), standing)
         self.history = History(base)
         self._refused = False
         self._wanted["found"] = (cluster, self.member, base)
@@ -259,7 +259,7 @@ class Replica(Local):
         elif isinstance(message, Expelled):
             self._be_expelled(now, message.removed)
         elif isinstance(message, Ask):
-            self.send(sender, self.report(log.NO_EPOCH))
+            self.send(sender, self.report(entries.NO_EPOCH))
         elif isinstance(message, Prepare | Keep):
             self._open_for(now, sender, message)
         else:

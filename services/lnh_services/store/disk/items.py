@@ -17,10 +17,10 @@ from lnh_common import limits
 from lnh_common.errors import ArgumentInvalid, LnhError, SealBroken
 from lnh_common.messages.store import Item, Key, Scan
 from lnh_common.wire import codec
-from lnh_services.store import eras
-from lnh_services.store.eras import Eras
-from lnh_services.store.log import Milliseconds
-from lnh_services.store.state import MAX_TAGS, Answer, Mark, Record
+from lnh_services.store.log.entries import Milliseconds
+from lnh_services.store.machine import restore_swap as eras
+from lnh_services.store.machine.apply import MAX_TAGS, Answer, Mark, Record
+from lnh_services.store.machine.restore_swap import Eras
 
 SCHEMA: Final = """
 CREATE TABLE items (

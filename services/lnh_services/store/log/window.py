@@ -18,7 +18,7 @@ import msgspec
 
 from lnh_common import limits
 from lnh_common.messages.store import MemberInfo
-from lnh_services.store.log import (
+from lnh_services.store.log.entries import (
     Entry,
     Epoch,
     MemberId,

@@ -35,8 +35,8 @@ from lnh_common.files import open_regular
 from lnh_common.messages.store import Item, Key, Scan
 from lnh_common.wire import codec
 from lnh_services.durable import sync_directory
-from lnh_services.store import divergent, items, log, state
-from lnh_services.store.disk import (
+from lnh_services.store.disk import dropped, items
+from lnh_services.store.disk.disk_errors import (
     DiskUncertain,
     connect,
     database_files,
@@ -44,12 +44,14 @@ from lnh_services.store.disk import (
     sync_file,
     told_apart,
 )
-from lnh_services.store.history import Base, History, Removed
-from lnh_services.store.items import ItemReader, ItemStorage
-from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Write
-from lnh_services.store.protocol import Durable, Install, Persist
-from lnh_services.store.snapshots import Incoming, Outgoing, SeenItems
-from lnh_services.store.state import Answer
+from lnh_services.store.disk.items import ItemReader, ItemStorage
+from lnh_services.store.disk.snapshots import Incoming, Outgoing, SeenItems
+from lnh_services.store.log import entries as log
+from lnh_services.store.log.entries import ClusterId, Entry, Epoch, MemberId, Write
+from lnh_services.store.log.window import Base, History, Removed
+from lnh_services.store.machine import apply
+from lnh_services.store.machine.apply import Answer
+from lnh_services.store.replication.messages import Durable, Install, Persist
 
 T = TypeVar("T")
 
@@ -86,7 +88,7 @@ class Outcome(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Items in all tables, bytes of the database's files, and items that are not seen (`eras.py`)."""
+    """Items in all tables, bytes of the database's files, and items that are not seen (`machine/restore_swap.py`)."""
 
     items: int
     bytes: int
@@ -210,7 +212,7 @@ class Engine:
         if step.dropped:
             cluster, member = ClusterId(self._meta("cluster", bytes)), MemberId(self._meta("member", bytes))
             with told_apart("save"):
-                divergent.save(self.directory, cluster, member, step.dropped)
+                dropped.save(self.directory, cluster, member, step.dropped)
         with told_apart("write"):
             if not step.sync:
                 self._writing.execute("PRAGMA synchronous = NORMAL")
@@ -287,7 +289,7 @@ class Engine:
         for entry in (*earlier, *step.entries):
             content = entry.content() if entry.index <= step.committed else None
             if isinstance(content, Write):
-                applied = state.apply(storage, entry.index, entry.log_time, content.commit)
+                applied = apply.apply(storage, entry.index, entry.log_time, content.commit)
                 outcome.answers[entry.index] = applied.answer
                 outcome.changed.append((entry.index, applied.changed))
         _set_meta(self._writing, "committed", step.committed)
@@ -374,7 +376,7 @@ class Engine:
         cluster, member = ClusterId(self._meta("cluster", bytes)), MemberId(self._meta("member", bytes))
         with told_apart("install"):
             if step.dropped:
-                divergent.save(self.directory, cluster, member, step.dropped)
+                dropped.save(self.directory, cluster, member, step.dropped)
             self._complete(incoming.path, step, cluster, member)
             with self._use:
                 self._checkpoint()
@@ -444,10 +446,10 @@ class Engine:
             return reader.count(table, scope)
 
     def recall(self, client: bytes, session: bytes, sequence: int) -> Answer | None:
-        """What became of a request: see `state.recall`."""
+        """What became of a request: see `apply.recall`."""
         with told_apart("read"), self._use:
             assert self._reader is not None, "no database is open"
-            return state.recall(ItemStorage(self._reader), client, session, sequence)
+            return apply.recall(ItemStorage(self._reader), client, session, sequence)
 
     def sizes(self) -> Sizes:
         """Of the state; zeros without a cluster."""
@@ -518,7 +520,7 @@ def _set_meta(connection: sqlite3.Connection, name: str, value: Any) -> None:
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, packed))
 
 
-def _entries(connection: sqlite3.Connection, first: int, last: int = state.INTEGER_MAX) -> list[Entry]:
+def _entries(connection: sqlite3.Connection, first: int, last: int = apply.INTEGER_MAX) -> list[Entry]:
     return [Entry(Epoch(row[0], row[1]), *row[2:]) for row in connection.execute(_ENTRIES, (first, last))]
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 from lnh_common import limits
 from lnh_common.errors import SealBroken
 from lnh_common.events import Log
-from lnh_services.store.disk import DiskFull, DiskUncertain
+from lnh_services.store.disk.disk_errors import DiskFull, DiskUncertain
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -15,9 +15,9 @@ from msgspec.structs import replace
 from lnh_common import limits
 from lnh_common.errors import ArgumentInvalid, LimitReached, NameTaken, NameUnknown, NotPossible
 from lnh_common.messages.store import MemberInfo
-from lnh_services.store.history import Standing
-from lnh_services.store.log import MemberId, Members
-from lnh_services.store.protocol import CreateGroup, DeleteGroup, Listing, MoveMember, SetDoor, SetMember
+from lnh_services.store.log.entries import MemberId, Members
+from lnh_services.store.log.window import Standing
+from lnh_services.store.replication.messages import CreateGroup, DeleteGroup, Listing, MoveMember, SetDoor, SetMember
 
 
 def change(standing: Standing, order: Listing) -> Members | None:

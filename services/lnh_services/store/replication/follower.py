@@ -6,11 +6,10 @@ from typing import Final
 
 from lnh_common import limits
 from lnh_common.errors import LnhError, MemberReadOnly, NotPossible, OutcomeUnknown
-from lnh_services.store.history import Base
-from lnh_services.store.local import Handing, Local, Origin
-from lnh_services.store.log import Entry, MemberId, Open, Position
-from lnh_services.store.primary import Primary
-from lnh_services.store.protocol import (
+from lnh_services.store.log.entries import Entry, MemberId, Open, Position
+from lnh_services.store.log.window import Base
+from lnh_services.store.replication.member import Handing, Local, Origin
+from lnh_services.store.replication.messages import (
     Append,
     Appended,
     Ask,
@@ -29,6 +28,7 @@ from lnh_services.store.protocol import (
     Rejected,
     Report,
 )
+from lnh_services.store.replication.primary import Primary
 
 PING: Final = limits.PING_MS / 1000
 RESEND: Final = 0.3  # seconds after which what was not answered is said again

@@ -11,11 +11,10 @@ from typing import Final
 
 from lnh_common.errors import LnhError, MemberReadOnly, NotPossible, OutcomeUnknown
 from lnh_common.messages.store import MemberInfo
-from lnh_services.store.history import Base
-from lnh_services.store.local import Local, Origin
-from lnh_services.store.log import NO_EPOCH, Entry, Epoch, MemberId, Open
-from lnh_services.store.primary import Primary
-from lnh_services.store.protocol import (
+from lnh_services.store.log.entries import NO_EPOCH, Entry, Epoch, MemberId, Open
+from lnh_services.store.log.window import Base
+from lnh_services.store.replication.member import Local, Origin
+from lnh_services.store.replication.messages import (
     Ask,
     Fetch,
     Fetched,
@@ -28,6 +27,7 @@ from lnh_services.store.protocol import (
     Rejected,
     Report,
 )
+from lnh_services.store.replication.primary import Primary
 
 RESEND: Final = 0.3
 GATHER: Final = 0.5  # seconds a primary that starts again waits for the other members' answers

@@ -23,10 +23,10 @@ import msgspec
 from lnh_common import limits
 from lnh_common.errors import MalformedMessage, SealBroken
 from lnh_common.wire import codec
-from lnh_services.store.disk import connect, remove_database, sync_file, told_apart
-from lnh_services.store.history import Base
-from lnh_services.store.items import ItemReader, pack_tags, parse_tags
-from lnh_services.store.log import ClusterId
+from lnh_services.store.disk.disk_errors import connect, remove_database, sync_file, told_apart
+from lnh_services.store.disk.items import ItemReader, pack_tags, parse_tags
+from lnh_services.store.log.entries import ClusterId
+from lnh_services.store.log.window import Base
 
 FORMAT: Final = 1
 CHUNK_BYTES: Final = 256 * limits.KIB

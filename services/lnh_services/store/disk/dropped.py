@@ -16,8 +16,8 @@ from lnh_common import limits
 from lnh_common.errors import LnhError, MalformedMessage, SealBroken
 from lnh_common.wire import codec
 from lnh_services.durable import read_private, replace_file
-from lnh_services.store import log
-from lnh_services.store.log import ClusterId, Entry, MemberId
+from lnh_services.store.log import entries as log
+from lnh_services.store.log.entries import ClusterId, Entry, MemberId
 
 FORMAT: Final = 1
 PATTERN: Final = "divergent-*.cbor"

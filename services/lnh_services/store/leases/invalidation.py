@@ -1,7 +1,7 @@
 """Has this member's workers forget what changes, on the store's loop, and tells the replica when they have.
 
-`caches.py` knows who holds a lease. Here is the loop's part of it: whom to tell, when to look again, and that no worker
-is told to forget before the answer to what it read earlier has left.
+`worker_leases.py` knows who holds a lease. Here is the loop's part of it: whom to tell, when to look again, and that no
+worker is told to forget before the answer to what it read earlier has left.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Final
 
 from lnh_common import limits
 from lnh_common.messages import store as messages
-from lnh_services.store import clock
-from lnh_services.store.caches import WorkerId, WorkerLeases
-from lnh_services.store.changes import KEYS_AT_ONCE
-from lnh_services.store.protocol import Effect, Forget, Instant, ReadId, Seconds
-from lnh_services.store.writer import certain
+from lnh_services.store.disk.writer import certain
+from lnh_services.store.leases import clock
+from lnh_services.store.leases.watch import KEYS_AT_ONCE
+from lnh_services.store.leases.worker_leases import WorkerId, WorkerLeases
+from lnh_services.store.replication.messages import Effect, Forget, Instant, ReadId, Seconds
 
 Tell = Callable[[WorkerId, messages.Forget], None]
 Event = Callable[[Instant], list[Effect]]

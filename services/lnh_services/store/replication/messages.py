@@ -12,9 +12,9 @@ from typing import NamedTuple, NewType
 import msgspec
 
 from lnh_common.messages.store import Commit, Key, MemberInfo
-from lnh_services.store.history import Base, Removed
-from lnh_services.store.log import ClusterId, Entry, Epoch, MemberId, Milliseconds, Position, Terms, Write
-from lnh_services.store.state import Answer
+from lnh_services.store.log.entries import ClusterId, Entry, Epoch, MemberId, Milliseconds, Position, Terms, Write
+from lnh_services.store.log.window import Base, Removed
+from lnh_services.store.machine.apply import Answer
 
 RequestId = NewType("RequestId", int)
 ReadId = NewType("ReadId", int)
@@ -82,7 +82,7 @@ class SetTerms(msgspec.Struct, frozen=True, tag="set-terms"):
     terms: Terms
 
 
-Listing = SetMember | SetDoor | CreateGroup | DeleteGroup | MoveMember  # what changes the list (`listing.py`)
+Listing = SetMember | SetDoor | CreateGroup | DeleteGroup | MoveMember  # what changes the list (`member_list.py`)
 Order = Commit | Listing | RemoveMember | Promote | SetTerms
 
 

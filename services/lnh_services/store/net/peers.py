@@ -27,11 +27,11 @@ from lnh_common.events import Log
 from lnh_common.messages.store import MemberInfo
 from lnh_common.wire import codec
 from lnh_common.wire import frames as wire
-from lnh_services.store import log
-from lnh_services.store.history import REMOVED_KEPT
-from lnh_services.store.log import MemberId
-from lnh_services.store.protocol import Append, Fetched, Keep, Message, Ping, Pong, Report
-from lnh_services.store.transfer import Transfer
+from lnh_services.store.log import entries
+from lnh_services.store.log.entries import MemberId
+from lnh_services.store.log.window import REMOVED_KEPT
+from lnh_services.store.net.transfer import Transfer
+from lnh_services.store.replication.messages import Append, Fetched, Keep, Message, Ping, Pong, Report
 
 STORE_PORT: Final = 2  # after a member's base port
 MESSAGE_BYTES: Final = 16 * limits.MIB  # the largest: a batch of entries, and one more
@@ -355,14 +355,14 @@ def _common_options(socket: zmq.Socket[bytes]) -> None:
 def _check_entries(message: Message) -> None:
     """Raises SealBroken unless the entries in a message follow one another and decode: no disk ever holds others."""
     if isinstance(message, Append | Fetched):
-        log.check_chain(message.previous, message.entries)
+        entries.check_chain(message.previous, message.entries)
         for entry in message.entries:
             entry.content()
         return
     kept = message.open if isinstance(message, Keep) else message.kept if isinstance(message, Report) else None
     if kept is not None:
-        log.check_chain(log.Position(kept.epoch, kept.index - 1, kept.previous), (kept,))
-        if not isinstance(kept.content(), log.Open):
+        entries.check_chain(entries.Position(kept.epoch, kept.index - 1, kept.previous), (kept,))
+        if not isinstance(kept.content(), entries.Open):
             raise SealBroken(f"entry {kept.index} is not the open of an epoch")
 
 

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from lnh_common.messages.store import Key
-from lnh_services.store.log import Milliseconds
+from lnh_services.store.log.entries import Milliseconds
 
 FIRST: Final = ""
 SEPARATOR: Final = "/"

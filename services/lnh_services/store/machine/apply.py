@@ -53,9 +53,9 @@ from lnh_common.messages.store import (
     Unchanged,
     versions_hash,
 )
-from lnh_services.store import eras
-from lnh_services.store.eras import EVERYTHING, Eras
-from lnh_services.store.log import Milliseconds
+from lnh_services.store.log.entries import Milliseconds
+from lnh_services.store.machine import restore_swap as eras
+from lnh_services.store.machine.restore_swap import EVERYTHING, Eras
 
 WINDOW_MS: Final = limits.DUPLICATE_WINDOW * 1000
 MARK_KEPT_MS: Final = limits.SESSION_LIFETIME * 1000

@@ -1,0 +1,1 @@
+"""Store to store: connections, and snapshots on their way."""

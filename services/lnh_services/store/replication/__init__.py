@@ -1,0 +1,1 @@
+"""The replica and its roles: how members stay in step. Pure."""
