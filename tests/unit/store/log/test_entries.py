@@ -99,6 +99,6 @@ def test_the_documented_vector_holds() -> None:
     info = MemberInfo(id=member, name="alpha", host="127.0.0.1", port=4000, key=bytes(range(32)))
     opening = Open((info,), (member,))
     entry = log.make_entry(start, Epoch(1, member), Milliseconds(1_700_000_000_000), opening)
-    documented = (Path(__file__).parents[2] / "docs/formats/store.md").read_text("utf-8")
+    documented = (Path(__file__).parents[4] / "docs/formats/store.md").read_text("utf-8")
     for value in (start.hash, entry.payload, entry.hash):
         assert value.hex() in "".join(documented.split())

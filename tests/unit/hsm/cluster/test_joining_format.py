@@ -24,7 +24,7 @@ from lnh_common.messages.store import MemberInfo
 from lnh_services.hsm.cluster import join_protocol
 from lnh_services.hsm.crypto import argon2
 
-PAGE = (Path(__file__).parents[2] / "docs" / "formats" / "joining.md").read_text()
+PAGE = (Path(__file__).parents[4] / "docs" / "formats" / "joining.md").read_text()
 SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 DOMAIN = "0123456789abcdef0123456789abcdef"
 INVITER, JOINER, NONCE, OWN_NONCE = (bytes([number]) * 32 for number in (1, 2, 9, 3))

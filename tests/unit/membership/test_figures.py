@@ -27,7 +27,7 @@ from lnh_services.paths import MemberDirectory
 from models import overviews
 from processes import free_base_port
 
-DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana.json"
+DASHBOARD = Path(__file__).parents[3] / "docs" / "grafana.json"
 A, B = b"a" * 16, b"b" * 16
 
 STATUS = store.Status(

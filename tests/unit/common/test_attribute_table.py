@@ -124,7 +124,7 @@ def test_every_mechanism_is_served_or_known_to_be_missing() -> None:
 
 
 def test_the_page_of_mechanisms_is_what_the_tables_say() -> None:
-    page = Path(__file__).parents[2] / "docs" / "mechanisms.md"
+    page = Path(__file__).parents[3] / "docs" / "mechanisms.md"
     assert page.read_text() == render(), "python -m lnh_services.hsm.objects.document > docs/mechanisms.md"
 
 

@@ -257,7 +257,7 @@ def test_the_documented_vector_holds_for_both_implementations() -> None:
     place = cbor2.dumps(["lnh-sealed-1", "AES-256-GCM", 0, "session-object", cluster, keyring, handle, 1, own])
     plaintext = cbor2.dumps([{0: 4, 1: False}, value])
     sealed = cbor2.dumps([nonce, AESGCM(key).encrypt(nonce, plaintext, place)])
-    documented = (Path(__file__).parents[2] / "docs/formats/session-objects.md").read_text("utf-8")
+    documented = (Path(__file__).parents[4] / "docs/formats/session-objects.md").read_text("utf-8")
     for part in (key, place, sealed):
         assert part.hex() in "".join(documented.split())
     keys = KeyringKeys.derive(keyring_key, cluster, keyring)

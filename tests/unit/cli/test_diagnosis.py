@@ -201,7 +201,7 @@ def test_a_group_without_members_and_one_with_one_that_serves_are_well() -> None
     assert {finding.check for finding in diagnose(Scene(shown, AT))} == {"diverged"}
 
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 COMMANDS = {  # each with its verbs, if it is a noun
     name: set(command.commands) if isinstance(command, typer.core.TyperGroup) else set()
     for name, command in typer.main.get_group(tree()).commands.items()
