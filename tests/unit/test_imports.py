@@ -1,15 +1,17 @@
-"""Imports run one way: client and services import common; neither imports the other; services import no other service."""
+"""Who imports whom: what `rooms.py` says and nothing else, and no files in a circle."""
 
 from __future__ import annotations
 
 import ast
 import graphlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lnh_services.paths import SERVICES
+from rooms import ROOMS, SHARED, may_import, picture, room_of
 
 ROOT = Path(__file__).parents[2]
 MODULES = {
@@ -20,29 +22,18 @@ MODULES = {
 
 
 def imported(module: str) -> Iterator[str]:
-    """What a module imports, as far as it is ours."""
+    """The modules of ours that one names, wherever it does: also late, and for its annotations alone."""
     path = MODULES[module]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{path}: a relative import"
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            within = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else node.module for name in within]
         else:
             continue
         yield from (name for name in names if name in MODULES)
-
-
-def files_imported(module: str) -> set[str]:
-    """The other files a module names, wherever it does: also late, and for its annotations alone."""
-    named = set(imported(module))
-    return {name for name in named if not any(other.startswith(f"{name}.") for other in named)} - {module}
-
-
-def owner(module: str) -> str:
-    """The part of the product a module belongs to: a top package, or one service."""
-    top, *rest = module.split(".")
-    return rest[0] if top == "lnh_services" and rest and rest[0] in SERVICES else top
 
 
 def reached(module: str) -> set[str]:
@@ -57,34 +48,72 @@ def reached(module: str) -> set[str]:
     return seen
 
 
-MAY_IMPORT = {
-    "lnh_common": {"lnh_common"},
-    "lnh": {"lnh", "lnh_common"},
-    "lnh_services": {"lnh_services", "lnh_common"},
-    **{service: {service, "lnh_services", "lnh_common"} for service in SERVICES},
-}
+def allowed(module: str) -> set[str]:
+    """The rooms that a module may import from."""
+    room = room_of(module)
+    if module.endswith(".__main__"):
+        return may_import(room) | {"lnh_services"} | {other for other in ROOMS if other.startswith(f"{room}.")}
+    return may_import(room)
 
 
-@pytest.mark.parametrize("part", sorted(MAY_IMPORT))
-def test_each_part_imports_only_what_it_may(part: str) -> None:
-    mine = [module for module in MODULES if owner(module) == part]
-    assert mine, "the part exists"
+@pytest.mark.parametrize("room", ROOMS)
+def test_each_room_imports_only_what_it_may(room: str) -> None:
+    mine = [module for module in MODULES if room_of(module) == room]
+    assert mine, "the room exists"
     crossed = [
-        f"{module} imports {name}"
+        f"{module} imports {name}, which lies in {room_of(name)}"
         for module in mine
         for name in imported(module)
-        if owner(name) not in MAY_IMPORT[part]
+        if room_of(name) not in allowed(module)
     ]
     assert crossed == []
 
 
+def test_rooms_import_from_rooms_further_down_alone() -> None:
+    rows = list(ROOMS)
+    for room, others in ROOMS.items():
+        for other in others:
+            assert rows.index(other) > rows.index(room), f"{room} imports {other}"
+    assert set(SHARED) == {room for room in ROOMS if room.split(".")[0] == "lnh_common"}
+
+
+def test_neither_side_nor_any_service_imports_another() -> None:
+    def side(room: str) -> str:
+        top, *rest = room.split(".")
+        return rest[0] if top == "lnh_services" and rest else top.removesuffix("_cli")
+
+    assert {side(room) for room in ROOMS} == {"lnh_common", "lnh", "lnh_services", *SERVICES}
+    for room in ROOMS:
+        services = {"lnh_services"} if side(room) in SERVICES else set()
+        assert {side(other) for other in may_import(room)} <= {side(room), "lnh_common"} | services, room
+    sdk = [room for room in ROOMS if room.split(".")[0] == "lnh"]
+    assert not [room for room in sdk for other in may_import(room) if other.split(".")[0] == "lnh_cli"]
+
+
 def test_no_files_import_one_another_in_a_circle() -> None:
-    graph = {module: files_imported(module) for module in MODULES}
+    graph = {module: set(imported(module)) - {module} for module in MODULES}
     assert graph["lnh_services.hsm.__main__"], "imports are found"
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
         pytest.fail(" is imported by ".join(error.args[1]))
+
+
+def test_the_rooms_are_drawn_as_they_are() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert f"```text\n{picture()}```\n" in page, "put what `python tests/rooms.py` says into docs/architecture.md"
+
+
+def test_the_files_that_the_page_names_are_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    paths = [
+        path.relative_to(ROOT).as_posix()
+        for top in ("common", "client", "services", "tests")
+        for path in (ROOT / top).rglob("*")
+    ]
+    named = set(re.findall(r"`((?:\w+/)*\w+(?:\.py|/\w+/?))`", page))
+    assert len(named) > 30, "paths are found"
+    assert not [name for name in named if not any(f"/{path}".endswith(f"/{name.rstrip('/')}") for path in paths)]
 
 
 def test_the_balancer_cannot_open_a_body() -> None:
