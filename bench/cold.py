@@ -21,7 +21,7 @@ from lnh_services.paths import MemberDirectory
 _FRESH: Final = 12  # times that the workers are started anew
 _WARM: Final = 200
 _WITHIN: Final = 30.0
-# Half of what it was when each record was asked for by itself, before decision 107 (docs/performance.md).
+# Half of what it was when each record was asked for by itself, before a session asked in stages (docs/adr/0004).
 _WARM_ONES: Final = 12.0
 
 

@@ -1,7 +1,7 @@
 """Three members: what they cost, how long a fault stops a client that writes, and how long joining takes.
 
 `python -m bench.members` measures these rows alone. A pause is what a client sees that makes one key after another,
-on its own monotonic clock; beside it stands the lease L, on which replication.md's table of faults bounds it.
+on its own monotonic clock; beside it stands the lease L, which bounds it (docs/adr/0013).
 """
 
 from __future__ import annotations

@@ -300,7 +300,7 @@ class Changes:
         self.whole()
 
     def check_refusals(self, client: Application) -> None:
-        """A write may fail only while there is no primary (replication.md): one that began or ended then."""
+        """A write may fail only while there is no primary (docs/operations.md): one that began or ended then."""
         for began, ended, error in client.refused:
             assert any(began <= end and ended >= begin for begin, end in self.without_primary), error
 

@@ -1,4 +1,4 @@
-"""What really happened in a run, seen from above: every entry there ever was, and the invariants of replication.md.
+"""What really happened in a run, seen from above: every entry there ever was, and the invariants that replica.py begins with.
 
 A position `(epoch, index)` names an entry, so branches of the log are told apart by where each epoch begins.
 """

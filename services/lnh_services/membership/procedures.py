@@ -41,7 +41,7 @@ HELLO_SECONDS: Final = 3.0
 LOST_SECONDS: Final = 1.0  # for a word of one that is said to be lost; the stores ask it once more
 ORDER_SECONDS: Final = 8.0
 TAKE_OVER_SECONDS: Final = 20.0
-PROMOTED_WITHIN: Final = 10.0  # after which replication.md asks the administrator
+PROMOTED_WITHIN: Final = 10.0  # after which an administrator has to look
 _GONE: Final = "it was removed before; if it has not heard of it, it does when it next reaches a member"
 _LOOK_AGAIN: Final = 0.1
 

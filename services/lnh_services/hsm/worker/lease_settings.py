@@ -1,6 +1,6 @@
 """The part of the cluster's policy that its stores keep: what leases are granted for, and what a primary alone may do.
 
-It is in the log and not in the policy's record, because the replica acts on it (replication.md). To whoever shows or
+It is in the log and not in the policy's record, because the replica acts on it (docs/adr/0013). To whoever shows or
 changes the policy it looks like the rest.
 """
 

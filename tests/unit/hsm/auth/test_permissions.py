@@ -1,4 +1,4 @@
-"""Who may do what: the table of the design (docs/operations.md shows it), against the rows that are enforced."""
+"""Who may do what: the table of docs/operations.md, against the rows that are enforced."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MONITORS: Final = OPERATORS | {"monitor", "client that sees what monitors see"}
 CLIENTS: Final = {"operator", "krso", "krco", "krco elsewhere", "client", "client that sees what monitors see"}
 ROLES: Final = {"krso", "krco"}
 
-# A row of the design's table, what it is made of, and who may.
+# A row of that table, what it is made of, and who may.
 ROWS: Final[list[tuple[str, set[str], tuple[Operation[Any, Any], ...]]]] = [
     ("status, members, groups, metrics", MONITORS,
      (admin.CLUSTER_SHOW, admin.GROUP_LIST, admin.STATUS, overview.OVERVIEW)),
