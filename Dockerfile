@@ -4,13 +4,13 @@ ARG BASE=python:3.11-slim
 FROM ${BASE} AS build
 RUN python3 -m venv --without-pip /opt/lnh \
     && python3 -m venv /build-tools \
-    && /build-tools/bin/pip install --quiet --no-cache-dir --disable-pip-version-check 'hatchling>=1.25'
+    && /build-tools/bin/pip install --quiet --no-cache-dir --disable-pip-version-check 'hatchling>=1.27'
 WORKDIR /src
 # The dependencies are a layer of their own: a change of the code does not fetch them again.
 COPY pyproject.toml ./
 RUN python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' >/requirements \
     && /build-tools/bin/pip --python /opt/lnh/bin/python install --quiet --no-cache-dir --disable-pip-version-check -r /requirements
-COPY README.md ./
+COPY README.md LICENSE ./
 COPY common common
 COPY services services
 COPY client client

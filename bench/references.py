@@ -62,7 +62,7 @@ def softhsm(*, remote: bool) -> dict[str, float]:
     """SoftHSM2's rates: in process, or behind p11-kit's remoting; in a process of its own. Raises NotInstalled."""
     for path in (SOFTHSM, *((P11_CLIENT,) if remote else ())):
         if not path.exists():
-            raise NotInstalled(f"{path} is missing; the README says what to install")
+            raise NotInstalled(f"{path} is missing; docs/contributing.md says what to install")
     command = [sys.executable, "-m", "bench.references", *(["--remote"] if remote else [])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
