@@ -18,11 +18,11 @@ ERRORS: Final[dict[int, type[LnhError]]] = {}
 
 
 class LnhError(Exception):
-    """The root of all errors; catches everything the product raises on purpose.
+    """Base class of every error that the product raises on purpose.
 
     Attributes:
-        of_state: whether it may be wrong where what it was read from is older than what the cluster has.
-        stays: whether this one holds for good all the same, because what it rests on only grows (`for_good`).
+        of_state: whether the error rests on what is stored, and so may be wrong on a member that is behind its cluster.
+        stays: whether this error holds for good all the same, because what it rests on only grows (`for_good`).
     """
 
     code: ClassVar[int] = 0
@@ -46,38 +46,40 @@ class LnhError(Exception):
         return self.message or type(self).__name__
 
     def for_good(self) -> Self:
-        """Return this error as one that a member that is behind may say too: what makes it true is never undone."""
+        """Mark this error as one that a member that is behind may say too, since what makes it true is never undone."""
         self.stays = True
         return self
 
     @property
     def needs_step(self) -> bool:
-        """Whether only a member that is in step with its cluster may say it."""
+        """Tell whether only a member that is in step with its cluster may say this error."""
         return self.of_state and not self.stays
 
     @property
     def of_damage(self) -> bool:
-        """Whether the member that says so found its own store damaged: another one may do what was asked."""
+        """Tell whether the member that raised it found its own store damaged; another member may do what was asked."""
         return self.detail.get("damaged") is True
 
     def final(self) -> Self:
-        """Return this refusal of a write as one that holds of every try of it: none has acted, and none will."""
+        """Mark this refusal of a write as holding for every try of it: none has acted, and none will."""
         self.detail = {**self.detail, "final": True}
         return self
 
     @property
     def is_final(self) -> bool:
-        """Whether `final` was said of it, by whoever made it."""
+        """Tell whether the side that made this refusal called `final` on it."""
         return self.detail.get("final") is True
 
     def to_wire(self) -> list[Any]:
+        """Encode the error as it travels in a reply: `[code, message, detail]`."""
         return [self.code, self.message, self.detail]
 
     @staticmethod
     def from_wire(value: Any) -> LnhError:
-        """The error a peer sent; an unknown code (a newer peer) becomes `Internal`, keeping its words.
+        """Decode the error that a peer sent.
 
-        They are escaped: whoever catches no error has a traceback with them on a terminal.
+        A code that is not known, as of a newer peer, becomes `Internal` and keeps its words. The words are escaped,
+        because an error that nobody catches prints them on a terminal.
         """
         match value:
             case [int(code), str(message), dict(detail)]:
@@ -90,52 +92,70 @@ class LnhError(Exception):
 
 
 class Internal(LnhError):
+    """A member met a fault of its own, or sent an error that this version does not know."""
+
     code = 1
 
 
 class MalformedMessage(LnhError):
+    """A message, or a field of it, does not have the form that its operation demands."""
+
     code = 2
     ckr = "CKR_ARGUMENTS_BAD"
     advice = "use the SDK of this version"
 
 
 class UnsupportedVersion(LnhError):
+    """The other side speaks a version of the message format, or of the product, that this side does not."""
+
     code = 3
     ckr = "CKR_FUNCTION_NOT_SUPPORTED"
     advice = "upgrade the older side; versions one minor step apart work together"
 
 
 class UnknownOperation(LnhError):
+    """The member serves no operation of this name."""
+
     code = 4
     ckr = "CKR_FUNCTION_NOT_SUPPORTED"
     advice = "upgrade the member, or use an older SDK"
 
 
 class DeadlineExceeded(LnhError):
+    """The time of an operation was over before an answer came; nothing was changed."""
+
     code = 5
     ckr = "CKR_FUNCTION_CANCELED"
     advice = "try again, or allow more time with timeout="
 
 
 class Busy(LnhError):
+    """The member has as much under way as it takes; nothing was done."""
+
     code = 6
     ckr = "CKR_DEVICE_MEMORY"
     advice = "try again in a moment, or send fewer requests at once"
 
 
 class Unreachable(LnhError):
+    """No connection to the peer could be had, or it broke; nothing was changed."""
+
     code = 7
     ckr = "CKR_DEVICE_REMOVED"
     advice = "check that the member runs (lnh-member) and that its address and port are right"
 
 
 class OutcomeUnknown(LnhError):
+    """A change was sent and no answer says whether it was made."""
+
     code = 8
     ckr = "CKR_FUNCTION_FAILED"
     advice = "look whether the change happened before you repeat it"
 
 
 class ConnectionClosed(LnhError):
+    """The connection was closed, or belongs to another process than the one that uses it."""
+
     code = 9
     ckr = "CKR_CRYPTOKI_NOT_INITIALIZED"
     advice = "open a new connection with lnh.connect()"
@@ -153,7 +173,7 @@ class ClockSkew(LnhError):
 
 
 class PasswordIncorrect(LnhError):
-    """Also what an unknown user gets: nothing distinguishes the two."""
+    """The password is wrong, or nobody has that name; nothing distinguishes the two."""
 
     code = 20
     ckr = "CKR_PIN_INCORRECT"
@@ -162,6 +182,8 @@ class PasswordIncorrect(LnhError):
 
 
 class PasswordLocked(LnhError):
+    """Too many attempts at this password failed; the message says for how long none is taken."""
+
     code = 21
     ckr = "CKR_PIN_LOCKED"
     of_state = True
@@ -169,6 +191,8 @@ class PasswordLocked(LnhError):
 
 
 class PasswordMustChange(LnhError):
+    """The password is a first one, which is good for nothing but being changed."""
+
     code = 22
     ckr = "CKR_PIN_EXPIRED"
     of_state = True
@@ -176,30 +200,40 @@ class PasswordMustChange(LnhError):
 
 
 class PasswordInvalid(LnhError):
+    """A new password is shorter or longer than a password may be."""
+
     code = 23
     ckr = "CKR_PIN_LEN_RANGE"
     advice = "choose a password of 8 to 255 characters"
 
 
 class PermissionDenied(LnhError):
+    """The session holds no role that may do this; the message names what is missing."""
+
     code = 24
     ckr = "CKR_USER_NOT_LOGGED_IN"
     advice = "log in as a role that may do this; docs/operations.md has the table"
 
 
 class TokenUnknown(LnhError):
+    """The session's token does not open, or its session is over."""
+
     code = 25
     ckr = "CKR_SESSION_HANDLE_INVALID"
     advice = "log in again"
 
 
 class TokenExpired(LnhError):
+    """The session's token was not renewed in time, or its day is over."""
+
     code = 26
     ckr = "CKR_SESSION_CLOSED"
     advice = "log in again"
 
 
 class ClientUnknown(LnhError):
+    """The cluster has no client of this name, or with this key."""
+
     code = 27
     ckr = "CKR_TOKEN_NOT_RECOGNIZED"
     of_state = True
@@ -207,6 +241,8 @@ class ClientUnknown(LnhError):
 
 
 class ClientRevoked(LnhError):
+    """An administrator ended this client's registration for good."""
+
     code = 28
     ckr = "CKR_TOKEN_NOT_RECOGNIZED"
     of_state = True
@@ -214,19 +250,23 @@ class ClientRevoked(LnhError):
 
 
 class FingerprintMismatch(LnhError):
+    """The cluster's identity does not have the fingerprint that was expected."""
+
     code = 29
     ckr = "CKR_TOKEN_NOT_RECOGNIZED"
     advice = "do not go on: compare with `lnh cluster show` on the member's console"
 
 
 class ClusterIdentityChanged(LnhError):
+    """The cluster behind the member's address is not the one that this machine registered with."""
+
     code = 30
     ckr = "CKR_TOKEN_NOT_RECOGNIZED"
     advice = "the cluster is not the one registered: remove the registration, and register again if you trust it"
 
 
 class ChannelInvalid(LnhError):
-    """A sealed message that does not open: changed on its way, or sealed for another key."""
+    """A sealed message does not open: it was changed on its way, or sealed for another key."""
 
     code = 31
     ckr = "CKR_ENCRYPTED_DATA_INVALID"
@@ -240,7 +280,7 @@ class SessionEnded(TokenUnknown):
 
 
 class CredentialChanged(TokenUnknown):
-    """The password, or the user, that opened the session is another one now."""
+    """The password or the user that opened the session was replaced since."""
 
     code = 34
     of_state = True
@@ -248,7 +288,7 @@ class CredentialChanged(TokenUnknown):
 
 
 class ClusterRestored(TokenUnknown):
-    """The session is of before the cluster was restored, or a lost primary's place was taken by force."""
+    """The session was opened before the cluster was restored, or before a lost primary's place was taken by force."""
 
     code = 35
     of_state = True
@@ -256,7 +296,7 @@ class ClusterRestored(TokenUnknown):
 
 
 class AnswerUnproven(LnhError):
-    """Only unsealed words came back, which anyone between client and HSM could have said: none is known to be true."""
+    """Only unsealed words came back, which anything between client and HSM could have said; none is known to be so."""
 
     code = 32
     ckr = "CKR_DEVICE_ERROR"
@@ -267,6 +307,8 @@ class AnswerUnproven(LnhError):
 
 
 class KeyringUnknown(LnhError):
+    """No keyring has this label or id, or this client may not see it."""
+
     code = 40
     ckr = "CKR_SLOT_ID_INVALID"
     of_state = True
@@ -274,6 +316,8 @@ class KeyringUnknown(LnhError):
 
 
 class ObjectUnknown(LnhError):
+    """No object has this handle, or these attributes."""
+
     code = 41
     ckr = "CKR_OBJECT_HANDLE_INVALID"
     of_state = True
@@ -281,12 +325,16 @@ class ObjectUnknown(LnhError):
 
 
 class KeyTypeInconsistent(LnhError):
+    """The key's type does not go with the mechanism."""
+
     code = 42
     ckr = "CKR_KEY_TYPE_INCONSISTENT"
     advice = "use a key whose type fits the mechanism"
 
 
 class KeyFunctionNotPermitted(LnhError):
+    """The key's attributes do not allow this use."""
+
     code = 43
     ckr = "CKR_KEY_FUNCTION_NOT_PERMITTED"
     of_state = True
@@ -294,18 +342,24 @@ class KeyFunctionNotPermitted(LnhError):
 
 
 class MechanismInvalid(LnhError):
+    """No mechanism has this number or name, or it does not serve this use."""
+
     code = 44
     ckr = "CKR_MECHANISM_INVALID"
     advice = "choose a mechanism the key and the policies allow"
 
 
 class MechanismParameterInvalid(LnhError):
+    """A parameter of the mechanism is missing or wrong."""
+
     code = 45
     ckr = "CKR_MECHANISM_PARAM_INVALID"
     advice = "correct the parameter that the message names"
 
 
 class TemplateInconsistent(LnhError):
+    """The attributes of a template contradict one another, the mechanism or the object."""
+
     code = 46
     ckr = "CKR_TEMPLATE_INCONSISTENT"
     of_state = True
@@ -313,18 +367,24 @@ class TemplateInconsistent(LnhError):
 
 
 class TemplateIncomplete(LnhError):
+    """A template lacks an attribute that must be given."""
+
     code = 47
     ckr = "CKR_TEMPLATE_INCOMPLETE"
     advice = "give the attribute that the message names"
 
 
 class AttributeInvalid(LnhError):
+    """No attribute has this number or name, or its value is not one that it may have."""
+
     code = 48
     ckr = "CKR_ATTRIBUTE_VALUE_INVALID"
     advice = "correct the attribute that the message names"
 
 
 class AttributeReadOnly(LnhError):
+    """The attribute may not be set by this caller, or not any more."""
+
     code = 49
     ckr = "CKR_ATTRIBUTE_READ_ONLY"
     of_state = True
@@ -332,19 +392,23 @@ class AttributeReadOnly(LnhError):
 
 
 class AttributeSensitive(LnhError):
+    """The value of the object never leaves the HSM in plaintext."""
+
     code = 50
     ckr = "CKR_ATTRIBUTE_SENSITIVE"
     advice = "a sensitive value never leaves the HSM; wrap the key if it is extractable"
 
 
 class DataLength(LnhError):
+    """The data is shorter or longer than the mechanism or one request takes."""
+
     code = 51
     ckr = "CKR_DATA_LEN_RANGE"
     advice = "send data of a length that the mechanism and the limit allow"
 
 
 class EncryptedDataInvalid(LnhError):
-    """One answer for every way a decryption can fail."""
+    """The ciphertext does not decrypt; the error is the same for every cause."""
 
     code = 52
     ckr = "CKR_ENCRYPTED_DATA_INVALID"
@@ -352,12 +416,16 @@ class EncryptedDataInvalid(LnhError):
 
 
 class SignatureInvalid(LnhError):
+    """The signature was not made by this key over this data."""
+
     code = 53
     ckr = "CKR_SIGNATURE_INVALID"
     advice = "the signature was not made over this data by this key"
 
 
 class KeyExpired(LnhError):
+    """The day is outside the key's START_DATE and END_DATE."""
+
     code = 54
     ckr = "CKR_KEY_FUNCTION_NOT_PERMITTED"
     of_state = True
@@ -365,6 +433,8 @@ class KeyExpired(LnhError):
 
 
 class ActionProhibited(LnhError):
+    """The object's attributes forbid that it is changed, copied or destroyed."""
+
     code = 55
     ckr = "CKR_ACTION_PROHIBITED"
     of_state = True
@@ -372,12 +442,16 @@ class ActionProhibited(LnhError):
 
 
 class KeySizeRange(LnhError):
+    """The key's size is not one that the mechanism has."""
+
     code = 56
     ckr = "CKR_KEY_SIZE_RANGE"
     advice = "choose a size the mechanism table lists"
 
 
 class PolicyForbids(LnhError):
+    """The policy of the cluster or of the keyring forbids this; the message names the field."""
+
     code = 57
     ckr = "CKR_ACTION_PROHIBITED"
     of_state = True
@@ -385,7 +459,7 @@ class PolicyForbids(LnhError):
 
 
 class SealBroken(LnhError):
-    """A stored thing that does not open or verify: changed on disk, moved, or of another cluster."""
+    """A stored item does not open or verify: it was changed on disk, moved, or belongs to another cluster."""
 
     code = 58
     ckr = "CKR_DEVICE_ERROR"
@@ -393,7 +467,7 @@ class SealBroken(LnhError):
 
 
 class StateRolledBack(LnhError):
-    """A genuine record or object, but older than one this HSM has used."""
+    """A stored item is genuine and older than one that this HSM has used."""
 
     code = 59
     ckr = "CKR_DEVICE_ERROR"
@@ -407,12 +481,16 @@ class StateRolledBack(LnhError):
 
 
 class MemberReadOnly(LnhError):
+    """The member takes no writes, because it has no lease from the primary."""
+
     code = 70
     ckr = "CKR_TOKEN_WRITE_PROTECTED"
     advice = "wait until the member is connected to its primary again, or write through another member"
 
 
 class VersionConflict(LnhError):
+    """Another request changed the item first; nothing was changed by this one."""
+
     code = 71
     ckr = "CKR_FUNCTION_FAILED"
     of_state = True
@@ -420,6 +498,8 @@ class VersionConflict(LnhError):
 
 
 class LimitReached(LnhError):
+    """A limit of the product or of a policy would be exceeded; the message names it."""
+
     code = 72
     ckr = "CKR_DEVICE_MEMORY"
     of_state = True
@@ -427,6 +507,8 @@ class LimitReached(LnhError):
 
 
 class NameTaken(LnhError):
+    """The name or label that was chosen exists already."""
+
     code = 73
     ckr = "CKR_ARGUMENTS_BAD"
     of_state = True
@@ -434,6 +516,8 @@ class NameTaken(LnhError):
 
 
 class NameUnknown(LnhError):
+    """Nothing of the kind asked for has this name."""
+
     code = 74
     ckr = "CKR_ARGUMENTS_BAD"
     of_state = True
@@ -441,18 +525,24 @@ class NameUnknown(LnhError):
 
 
 class NotActivated(LnhError):
+    """The member's HSM is sealed, so it serves nobody."""
+
     code = 75
     ckr = "CKR_DEVICE_ERROR"
     advice = "activate the HSM on the member's console: lnh hsm activate"
 
 
 class NotInitialised(LnhError):
+    """A step that must come first was not done on this appliance; the message names it."""
+
     code = 76
     ckr = "CKR_TOKEN_NOT_PRESENT"
     advice = "the message names the step that is missing; docs/operations.md has their order"
 
 
 class AlreadyDone(LnhError):
+    """What was asked for is so already."""
+
     code = 77
     ckr = "CKR_FUNCTION_FAILED"
     of_state = True
@@ -460,13 +550,15 @@ class AlreadyDone(LnhError):
 
 
 class NoCluster(LnhError):
+    """The member is in no cluster."""
+
     code = 78
     ckr = "CKR_TOKEN_NOT_PRESENT"
     advice = "create a cluster on the member's console: lnh cluster create"
 
 
 class StorageFailed(LnhError):
-    """The disk refused; nothing that was not durable has been acknowledged."""
+    """The disk refused a write or a read; nothing that was not durable has been acknowledged."""
 
     code = 79
     ckr = "CKR_DEVICE_ERROR"
@@ -474,24 +566,32 @@ class StorageFailed(LnhError):
 
 
 class ArgumentInvalid(LnhError):
+    """An argument has a wrong type or a value that is not allowed; the message names it."""
+
     code = 80
     ckr = "CKR_ARGUMENTS_BAD"
     advice = "correct the argument that the message names"
 
 
 class ConfigurationInvalid(LnhError):
+    """A settings file or environment variable is wrong; the message names the setting."""
+
     code = 81
     ckr = "CKR_ARGUMENTS_BAD"
     advice = "correct the file and setting that the message names"
 
 
 class FileModeUnsafe(LnhError):
+    """A file that holds a secret may be read by other users."""
+
     code = 82
     ckr = "CKR_ARGUMENTS_BAD"
     advice = "chmod 600 the file; if others could read it, register again with new keys"
 
 
 class PartitionUnknown(LnhError):
+    """The appliance has no partition with this label."""
+
     code = 83
     ckr = "CKR_SLOT_ID_INVALID"
     advice = "list the partitions: lnh partition list"
@@ -506,7 +606,7 @@ class AuditFailed(LnhError):
 
 
 class ActivationFailed(LnhError):
-    """A wrong activation secret, or a state file that was changed: the seal cannot tell them apart."""
+    """The activation secret is wrong, or the state file was changed: the seal cannot tell the two apart."""
 
     code = 85
     ckr = "CKR_PIN_INCORRECT"
@@ -514,13 +614,15 @@ class ActivationFailed(LnhError):
 
 
 class PartitionDisabled(LnhError):
+    """The partition cannot be used any more, because the cluster package was installed."""
+
     code = 86
     ckr = "CKR_TOKEN_NOT_PRESENT"
     advice = "the cluster package disabled it; only re-imaging the appliance, which destroys it, reverses that"
 
 
 class NotPossible(LnhError):
-    """Something stands in the way; the message names it."""
+    """The state of the cluster or the member forbids the act; the message names what stands in the way."""
 
     code = 87
     ckr = "CKR_FUNCTION_FAILED"
@@ -529,10 +631,11 @@ class NotPossible(LnhError):
 
 
 class MemberBehind(LnhError):
-    """What was asked cannot be told by this member: it may be behind its cluster, and be wrong.
+    """The member that was asked cannot answer, because it may be behind its cluster and be wrong.
 
-    `detail` has `whole_until` (UTC ms: it knows all that was acknowledged by then; 0: it cannot tell), `behind_ms` (for
-    how long it has not been in step, as far as it knows) and `doubted` (the code of the error it would have answered).
+    `detail` has `whole_until` (UTC ms: the member knows all that was acknowledged by then; 0: it cannot tell),
+    `behind_ms` (for how long it has not been in step, as far as it knows) and `doubted` (the code of the error it would
+    have answered).
     """
 
     code = 88
@@ -552,19 +655,23 @@ class DomainMismatch(LnhError):
 
 
 class InvitationExpired(LnhError):
+    """The invitation's 15 minutes are over."""
+
     code = 101
     ckr = "CKR_FUNCTION_FAILED"
     advice = "have a new one made: lnh member invite"
 
 
 class InvitationUsed(LnhError):
+    """The invitation was used already, by another request."""
+
     code = 102
     ckr = "CKR_FUNCTION_FAILED"
     advice = "an invitation serves one member; have another made: lnh member invite"
 
 
 class InvitationBurnt(LnhError):
-    """Somebody tried it with a wrong cloning domain."""
+    """An HSM with another cloning domain tried this invitation, which made it worthless."""
 
     code = 103
     ckr = "CKR_FUNCTION_FAILED"
@@ -572,7 +679,7 @@ class InvitationBurnt(LnhError):
 
 
 class InvitationUnknown(LnhError):
-    """Of another HSM, or one that was never made."""
+    """The HSM at the invitation's address did not make it."""
 
     code = 104
     ckr = "CKR_FUNCTION_FAILED"
@@ -591,7 +698,7 @@ class MemberExpelled(LnhError):
 
 
 class ArchiveInvalid(LnhError):
-    """No archive, a damaged, truncated or foreign one, or one of a newer format; nothing was changed."""
+    """The file is no archive, or damaged, cut short, of another cluster or of a newer format; nothing was changed."""
 
     code = 110
     ckr = "CKR_DATA_INVALID"

@@ -19,7 +19,7 @@ NewLabel = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.LABEL_BYT
 
 
 class CreateKeyrings(Message):
-    """`total` keyrings: `label` itself for one, else label plus running number from `index`."""
+    """Ask for `total` keyrings: one is named `label`, several are named `label` plus a running number from `index`."""
 
     label: NewLabel
     total: Annotated[int, msgspec.Meta(ge=1)] = 1
@@ -27,7 +27,7 @@ class CreateKeyrings(Message):
 
 
 class KeyringView(Listing, kw_only=True):
-    """`roles` names the credentials that are set: krso-first (must change), krso, krco."""
+    """Describe one keyring; `roles` names the credentials that are set: krso-first (must change), krso, krco."""
 
     id: bytes
     label: str
@@ -38,48 +38,65 @@ class KeyringView(Listing, kw_only=True):
 
 
 class Keyrings(Listing, kw_only=True):
+    """Answer with one page of keyrings; `more` says that another page follows."""
+
     keyrings: tuple[KeyringView, ...]
     more: bool = False
     last: bytes = b""  # where the next page begins, whether or not it was visible
 
     def is_bare(self) -> bool:
+        """Tell whether the page is empty and the last one."""
         return not self.keyrings and not self.more
 
 
 class ListKeyrings(Message):
-    """Those this session may see; `label` asks for one."""
+    """Ask for the keyrings that this session may see, behind the id `after`; `label` asks for that one alone."""
 
     label: Annotated[str, msgspec.Meta(max_length=limits.LABEL_BYTES)] = ""
     after: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
 
 
 class KeyringRef(Message):
+    """Name the keyring that an operation is about, by its id."""
+
     keyring: Id16
 
 
 class InitRole(Confidential):
-    """The first KRSO credential of a keyring: good for nothing but being changed."""
+    """Set the first KRSO credential of a keyring; its password must be changed before it is good for anything else."""
 
     keyring: Id16
     password: Password
 
 
 class SetRole(Confidential):
-    """The KRSO sets, or resets, the KRCO of its keyring (the message's route)."""
+    """Set or reset the KRCO credential of the KRSO's own keyring, which is the message's route."""
 
     password: Password
 
 
 class Assignment(Message):
+    """Name a client and a keyring that is to be assigned to it, or taken from it."""
+
     client: Name
     keyring: Id16
 
 
 class ClientRef(Message):
+    """Name the registered client that an operation is about."""
+
     client: Name
 
 
 class ClientView(Message):
+    """Describe one registered client.
+
+    Args:
+        registered_at: UTC seconds.
+        monitor: the appliance user whose sight the client's machine has, or empty.
+        keyrings: ids of the keyrings that are assigned to it.
+    """
+
     name: str
     id: bytes
     registered_at: int
@@ -89,45 +106,61 @@ class ClientView(Message):
 
 
 class Clients(Listing, kw_only=True):
+    """Answer with every registered client, in the order of their names."""
+
     clients: tuple[ClientView, ...]
 
     def is_bare(self) -> bool:
+        """Tell whether the list is empty."""
         return not self.clients
 
 
 class AddUser(Confidential):
+    """Add an appliance user with a role (admin, operator, monitor or a custom one) and a first password."""
+
     name: NewName
     role: Name
     password: Password
 
 
 class UserRef(Message):
+    """Name the appliance user that an operation is about."""
+
     name: Name
 
 
 class UserView(Message):
+    """Describe one appliance user."""
+
     name: str
     role: str
 
 
 class Users(Listing, kw_only=True):
+    """Answer with every appliance user, in the order of their names."""
+
     users: tuple[UserView, ...]
 
     def is_bare(self) -> bool:
+        """Tell whether the list is empty."""
         return not self.users
 
 
 class PolicyChange(Message):
-    """Fields of the policy to change; an empty map changes nothing and shows it."""
+    """Change these fields of a policy; an empty map changes nothing and asks for the policy."""
 
     changes: dict[str, Any] = {}
 
 
 class PolicyView(Listing, kw_only=True):
+    """Answer with a policy, each field by its name, after the change that was asked for."""
+
     policy: dict[str, Any]
 
 
 class ClusterView(Listing, kw_only=True):
+    """Describe the cluster: its identity's fingerprint, its members, and how many keyrings and clients it has."""
+
     id: bytes
     label: str
     fingerprint: str
@@ -137,6 +170,14 @@ class ClusterView(Listing, kw_only=True):
 
 
 class MemberView(Message):
+    """Describe one member, as the member that answers sees it.
+
+    Args:
+        state: as `membership.MemberState` has it.
+        product: the member's version; empty when it was never heard.
+        last_heard: UTC seconds; 0 when it was never heard.
+    """
+
     id: bytes
     name: str
     address: str
@@ -149,10 +190,10 @@ class MemberView(Message):
 
 
 class InvitationView(Confidential):
-    """A new invitation.
+    """Answer with a new invitation.
 
     Args:
-        text: to be handed to whoever sets up the new member, and given to `lnh cluster join` there.
+        text: is handed to the operator of the new member, and given to `lnh cluster join` there.
         expires: UTC seconds.
         identity: fingerprint of the HSM that made it.
     """
@@ -163,7 +204,7 @@ class InvitationView(Confidential):
 
 
 class ChangeMember(Message):
-    """Give a member another name or address; what is None stays."""
+    """Give a member another name or address; a field that is None stays as it is."""
 
     member: Id16
     name: NewName | None = None
@@ -172,21 +213,27 @@ class ChangeMember(Message):
 
 
 class MemberRef(Message):
+    """Name the member that an operation is about, by its id."""
+
     member: Id16
 
 
 class GroupRef(Message):
+    """Name the affinity group that an operation is about."""
+
     label: GroupLabel
 
 
 class GroupView(Message):
-    """An affinity group; `members` are names."""
+    """Describe an affinity group; `members` are names."""
 
     label: str
     members: tuple[str, ...]
 
 
 class Groups(Listing, kw_only=True):
+    """Answer with every affinity group."""
+
     groups: tuple[GroupView, ...]
 
 
@@ -198,27 +245,27 @@ class MoveMember(Message):
 
 
 class DeleteMember(Message):
-    """Remove a member that is lost for good; with `force` although others that should agree are missing too."""
+    """Remove a member that is lost for good; `force` goes on although other members that should agree are missing."""
 
     member: Id16
     force: bool = False
 
 
 class LookAtDivergent(Message):
-    """With `seen` an administrator has looked, and the member is DIVERGED no longer."""
+    """Ask for the entries that a member had to drop; `seen` says that an administrator looked, and ends DIVERGED."""
 
     member: Id16
     seen: bool = False
 
 
 class Remark(Message):
-    """What one should know of something that was done; mostly nothing."""
+    """Answer that an act was done; `remark` says what its caller should know about it, and is mostly empty."""
 
     remark: str = ""
 
 
 class ServiceView(Message):
-    """One service of the member that was asked, as its `status` operation tells."""
+    """Describe one service of the member that was asked, as the service's own `status` operation tells."""
 
     name: str
     state: str
@@ -226,6 +273,8 @@ class ServiceView(Message):
 
 
 class StatusView(Listing, kw_only=True):
+    """Answer with the cluster, and with the services of the member that was asked."""
+
     cluster: ClusterView
     services: tuple[ServiceView, ...]
 

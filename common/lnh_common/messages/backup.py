@@ -25,27 +25,29 @@ ArchiveName = Annotated[str, msgspec.Meta(pattern=_NAME)]
 
 
 def may_be_named(name: str) -> bool:
-    """Whether a member keeps an archive under this name."""
+    """Tell whether a member keeps an archive under this name."""
     return re.fullmatch(_NAME, name) is not None
 
 
 class ArchiveRef(Message):
+    """Name the archive that an operation is about."""
+
     name: ArchiveName
 
 
 class ArchiveView(Message):
-    """One archive of a member, as far as it says so itself.
+    """Describe one archive of a member, as far as the archive says so itself.
 
     Args:
         size: of the file, in bytes.
         created_at: UTC seconds.
-        cluster: id of the cluster it is of.
-        index: the state is that after this entry of the log.
-        member, product: that made it.
-        generation: of the SMK without which nothing in it opens.
-        items: how many there are of each table.
+        cluster: id of the cluster that it holds.
+        index: the archive holds the state after this entry of the log.
+        member, product: name and version of the member that made it.
+        generation: of the SMK, without which nothing in the archive opens.
+        items: number of items of each table.
         hash: SHA-256 of the file up to its manifest.
-        problem: why it cannot be read; the fields before are empty then.
+        problem: why the archive cannot be read; the fields before are empty then.
     """
 
     name: str
@@ -64,17 +66,17 @@ class ArchiveView(Message):
 
 
 class ArchiveList(Message):
-    """The newest archives of the member that answers."""
+    """Answer with the newest archives of the member that was asked."""
 
     member: str
     archives: tuple[ArchiveView, ...]
 
 
 class Changed(Message):
-    """A credential that is another one now than in the archive.
+    """Name a credential that differs between the archive and the cluster as it is now.
 
     Args:
-        role, name, keyring: whose; `keyring` is its label.
+        role, name, keyring: whose credential it is; `keyring` is a label.
         how: changed (the archive has an older password), added (it is not in the archive) or deleted (only there).
     """
 
@@ -88,18 +90,18 @@ CHANGES_SHOWN: Final = 1000
 
 
 class JobView(Message):
-    """Something that takes its time: one at a time in a member.
+    """Describe a job of the backup service, which does one at a time.
 
     Args:
-        id: empty while there never was one.
+        id: empty while there never was a job.
         kind: make, verify, check (what a restore would change) or restore.
         state: running, done or failed.
-        step: what it is at.
-        archive: it is about.
-        done, total: bytes, or as good as; of a running one.
-        error: as on the wire, of a failed one.
-        changed: of a restore and its check, credentials that differ; the first ones.
-        changes: how many there are.
+        step: what the job is at.
+        archive: the archive that it is about.
+        done, total: bytes of a running job, or another measure of its progress.
+        error: of a failed job, as on the wire.
+        changed: of a restore and its check, the first credentials that differ.
+        changes: how many credentials differ.
     """
 
     id: bytes
@@ -115,7 +117,7 @@ class JobView(Message):
 
 
 class JobRef(Message):
-    """The job asked about; empty is the last one."""
+    """Name the job that is asked about; empty is the last one."""
 
     id: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
 
@@ -129,7 +131,9 @@ class PieceOf(Message):
 
 
 class Piece(Message):
-    """`data` is shorter than asked for only at the end of the file, which has `size` bytes."""
+    """Answer with bytes of an archive; they are fewer than asked for only at the end of the file, which has `size`
+    bytes.
+    """
 
     data: bytes
     size: int
@@ -145,22 +149,24 @@ KEEP_MOST: Final = 1000
 
 
 class Every(str, enum.Enum):
+    """The unit of a schedule: every so many hours, once a day, or once a week."""
+
     HOURS = "hours"
     DAY = "day"
     WEEK = "week"
 
 
 class Schedule(Message):
-    """When backups are made by themselves; replicated.
+    """Say when backups are made by themselves; replicated.
 
     Args:
-        hours: between two, where that is the unit.
+        hours: between two backups, where that is the unit.
         minute, weekday: of the day in `zone`, and from Monday = 0, where the unit is a day or week.
         zone: of the IANA database.
-        keep: how many of those that the schedule made stay on each member.
-        member: that makes them while it is reachable; empty, or else, the primary does.
-        since: UTC seconds from when it counts; nothing is due from before. That is when it was set, but hours may be
-            counted from an earlier time.
+        keep: how many archives that the schedule made stay on each member.
+        member: the member that makes them while it is reachable; otherwise, and where this is empty, the primary does.
+        since: UTC seconds from when the schedule counts; nothing is due from before. That is when it was set, but hours
+            may be counted from an earlier time.
     """
 
     every: Every
@@ -174,13 +180,13 @@ class Schedule(Message):
 
 
 class Run(Message):
-    """The last run of the schedule; replicated.
+    """Describe the last run of the schedule; replicated.
 
     Args:
-        slot: the planned time it was for (UTC seconds).
-        member, name: that made it.
-        started, ended: UTC seconds; 0 while it is under way.
-        archive: what it made.
+        slot: the planned time that it was for (UTC seconds).
+        member, name: id and name of the member that made it.
+        started, ended: UTC seconds; `ended` is 0 while the run is under way.
+        archive: the archive that it made.
         problem: why it failed.
         tries: how often it failed for this slot.
     """
@@ -196,14 +202,14 @@ class Run(Message):
 
 
 class SetSchedule(Message):
-    """With neither it is shown; `off` ends it."""
+    """Set the schedule, or end it with `off`; without either the schedule is shown."""
 
     schedule: Schedule | None = None
     off: bool = False
 
 
 class ScheduleView(Listing, kw_only=True):
-    """The schedule, in words too, and how it is kept.
+    """Answer with the schedule, in words too, and with how it is kept.
 
     Args:
         next: UTC seconds of the next run; 0 without a schedule.
@@ -217,32 +223,33 @@ class ScheduleView(Listing, kw_only=True):
     overdue: bool = False
 
     def is_bare(self) -> bool:
+        """Tell whether no schedule is set."""
         return self.schedule is None
 
 
 class Planned(Message):
-    """What a schedule means: in words, and when it comes next."""
+    """Answer with what a schedule means: in words, and when its next time is."""
 
     words: str
     next: int
 
 
 class Noting(Message):
-    """The run of the schedule as it now is, in place of version `version` of what was known (0: nothing was)."""
+    """Write the present run of the schedule, in place of version `version` of the run that was known (0: none was)."""
 
     run: Run
     version: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Restore(Message):
-    """Put an archive's state in place of the cluster's; with `check` only look what would be another one then."""
+    """Put an archive's state in place of the cluster's; with `check` only look which credentials would differ then."""
 
     name: ArchiveName
     check: bool = False
 
 
 class WritePiece(Message):
-    """Some bytes of an archive that is brought to this member; it is there once all `size` are, and it is whole."""
+    """Bring some bytes of an archive to this member; the archive is there once all `size` bytes came and are whole."""
 
     name: ArchiveName
     offset: Annotated[int, msgspec.Meta(ge=0)]
@@ -251,19 +258,19 @@ class WritePiece(Message):
 
 
 class Written(Message):
-    """How many bytes of it are there: the next piece begins here."""
+    """Answer with how many bytes of the archive are there; the next piece begins behind them."""
 
     have: int
 
 
 class Status(Message):
-    """How a member is backed up, and whether the cluster's schedule is kept.
+    """Describe how a member is backed up, and whether the cluster's schedule is kept.
 
     Args:
         schedule: none, or when backups are made.
-        newest: empty while there is none.
+        newest: the newest archive; empty while there is none.
         next: UTC seconds of the next run; 0 without a schedule.
-        last, last_member, last_problem: the last scheduled run: when (UTC seconds), by whom, and why it failed.
+        last, last_member, last_problem: the last scheduled run: when (UTC seconds), by which member, and why it failed.
         overdue: a run is late by more than the schedule's patience.
         running: what the backup service does now.
         problem: why the directory cannot be used.
@@ -299,7 +306,7 @@ SCHEDULE: Final = operation("backup.schedule", SetSchedule, ScheduleView, _S, _W
 
 
 class Order(Message):
-    """A job to begin; the same `id` again is answered with the job it began."""
+    """Begin a job; the same `id` again is answered with the job that it began."""
 
     id: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     name: Annotated[str, msgspec.Meta(max_length=128)] = ""
@@ -319,13 +326,13 @@ CHECK_SCHEDULE: Final = operation("archive.schedule", Schedule, Planned)
 
 
 class NewKey(Message):
-    """A data key for an archive that is about to be written."""
+    """Ask the core for a data key for an archive that is about to be written."""
 
     id: Id16
 
 
 class ArchiveKey(Confidential):
-    """What an archive of this id begins with, and the data key itself."""
+    """Answer with the data key, and with what the archive of this id begins with."""
 
     key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
     wrapped: bytes
@@ -337,20 +344,21 @@ class ArchiveKey(Confidential):
 
 
 class Sealing(Message):
-    """An archive's header and manifest, as they stand in the file."""
+    """Ask the core to seal an archive's header and manifest, as they stand in the file."""
 
     header: Annotated[bytes, msgspec.Meta(max_length=16 * limits.KIB)]
     manifest: Annotated[bytes, msgspec.Meta(max_length=64 * limits.KIB)]
 
 
 class Sealed(Message):
+    """Answer with the HSM's seal of a manifest."""
+
     seal: bytes
 
 
 class Opening(Message):
-    """An archive that is to be read; answered with its data key if this HSM's cluster made it.
-
-    Raises ArchiveInvalid.
+    """Ask the core for the data key of an archive that is to be read; raises ArchiveInvalid for another cluster's
+    archive.
     """
 
     header: Annotated[bytes, msgspec.Meta(max_length=16 * limits.KIB)]
@@ -359,11 +367,13 @@ class Opening(Message):
 
 
 class DataKey(Confidential):
+    """Answer with the data key of an archive, 32 bytes."""
+
     key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
 class Allow(Message):
-    """A worker has checked that somebody may restore; `id` names the order."""
+    """Tell the core that a worker has checked that this session may restore; `id` names the order."""
 
     id: Id16
     name: str
@@ -371,7 +381,7 @@ class Allow(Message):
 
 
 class Ticket(Confidential):
-    """What the backup service shows the core to restore one archive, once."""
+    """Name a restore to the core: a ticket is good for one archive, once."""
 
     ticket: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
@@ -380,7 +390,7 @@ NO_TICKET: Final = bytes(32)  # of no restore: whatever was begun is given up, a
 
 
 class RestoreOrder(Confidential):
-    """A restore to begin, and the ticket for it."""
+    """Tell the backup service to begin a restore, with the ticket for it."""
 
     id: Id16
     name: ArchiveName
@@ -389,7 +399,7 @@ class RestoreOrder(Confidential):
 
 
 class BeginRestore(Confidential):
-    """The archive of a restore, as its file says it; answered with its data key."""
+    """Tell the core which archive is restored, as its file says; answered with its data key."""
 
     ticket: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
     opening: Opening
@@ -399,7 +409,7 @@ Row = tuple[str, bytes, bytes, int, bytes, bytes, bytes]  # table, scope, id, ve
 
 
 class RestoreRows(Confidential):
-    """The next rows of the archive; `number` is from 0, and the last one sent may be sent again."""
+    """Bring the next rows of the archive to the core; `number` is from 0, and the last message may be sent again."""
 
     ticket: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
     number: Annotated[int, msgspec.Meta(ge=0)]
@@ -407,7 +417,7 @@ class RestoreRows(Confidential):
 
 
 class FinishRestore(Confidential):
-    """All rows came; the affinity groups there were, and in which each member was."""
+    """Tell the core that all rows came; with the affinity groups of the archive, and the group of each member then."""
 
     ticket: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
     groups: Annotated[tuple[str, ...], msgspec.Meta(max_length=limits.GROUPS)] = ()
@@ -415,7 +425,7 @@ class FinishRestore(Confidential):
 
 
 class Restored(Message):
-    """What is another one than it was: the first CHANGES_SHOWN, and how many."""
+    """Answer with the credentials that differ from before: the first CHANGES_SHOWN, and how many there are."""
 
     changed: tuple[Changed, ...]
     changes: int

@@ -10,18 +10,18 @@ from lnh_common.messages.base import Empty, Message, operation
 
 
 class WorkerLoad(Message):
-    """An hsm worker's word that it lives: requests served since it started, keys in its cache."""
+    """Answer that an hsm worker lives: requests served since it started, keys in its cache."""
 
     served: int
     cached_keys: int = 0
 
 
 class Load(Message):
-    """How a member stands to one that may send it work.
+    """Answer how a member stands to another that may send it work.
 
     Args:
-        takes: it is read-write.
-        workers: that are up.
+        takes: whether it is read-write, and so takes work.
+        workers: how many of its workers are up.
     """
 
     takes: bool
@@ -29,7 +29,7 @@ class Load(Message):
 
 
 class PlaceView(Message):
-    """One place where work is done: a worker, or another member's balancer.
+    """Describe one place that work is sent to: a worker, or another member's balancer.
 
     Args:
         state: serving, silent (has work and answers nothing), down, or closed (a member that takes no work).
@@ -51,14 +51,15 @@ class PlaceView(Message):
 
 
 class Status(Message):
-    """Latencies in microseconds over the newest answers; rates a second over the last few.
+    """Describe the balancer: latencies in microseconds over the newest answers; rates a second over the last few
+    seconds.
 
     Args:
-        requests_per_second: that this member's workers answered, each of those that came under one seal.
+        requests_per_second: that this member's workers answered; each request that came under a shared seal counts.
         group: of this member.
         alone: why no work is done elsewhere; empty when it may be.
         forwarded: requests sent to other members.
-        taken: ... and taken on from them.
+        taken: requests taken on from other members.
         declined: requests of other members that were not taken on, or not done.
     """
 

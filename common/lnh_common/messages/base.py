@@ -26,14 +26,14 @@ class Confidential(Message):
 
 
 class Empty(Message):
-    """No fields."""
+    """A request or reply without fields."""
 
 
 class Behind(Message):
     """How far a member may be behind its cluster.
 
     Args:
-        whole_until: UTC ms: it knows all that was acknowledged by then; 0 where it cannot tell.
+        whole_until: UTC ms: the member knows all that was acknowledged by then; 0 where it cannot tell.
         behind_ms: for how long it has not been in step, as far as it knows.
     """
 
@@ -42,18 +42,18 @@ class Behind(Message):
 
     @classmethod
     def of(cls, error: MemberBehind) -> Behind:
-        """What a refusal of such a member tells."""
+        """Read how far a member is behind from its refusal."""
         return cls(whole_until=error.detail.get("whole_until", 0), behind_ms=error.detail.get("behind_ms", 0))
 
     def since(self) -> str:
-        """How the moment is told to people; empty where it is not known."""
+        """Tell the moment to people; empty where it is not known."""
         return _moment(self.whole_until) if self.whole_until else ""
 
     def refusal(self, doubted: LnhError | None = None) -> MemberBehind:
-        """What to say instead of something that may be wrong.
+        """Make the error that is answered instead of something that may be wrong.
 
         Args:
-            doubted: what would be said; None where it is a list.
+            doubted: the error that would be answered; None in place of a list.
         """
         since = f" since {self.since()}" if self.whole_until else ""
         what = f"so this may be wrong: {doubted}" if doubted is not None else "so what it lists may not be all"
@@ -64,17 +64,18 @@ class Behind(Message):
 
 
 class Skipped(Message):
-    """What a listing left out, since this member's store serves it wrongly: its id, or handle, and why."""
+    """Name what a listing left out, since this member's store serves it wrongly: its id or handle, and why."""
 
     id: bytes
     why: str
 
 
 class Listing(Message, omit_defaults=True):
-    """The reply of what lists, counts, or shows that something is not set.
+    """Base of the replies that list, count, or show that something is not set.
 
     Args:
-        behind: there may be more, or less, than it says: the member was not in step. None where it was.
+        behind: how far the member was behind, so that there may be more, or less, than it says; None where it was in
+            step.
         skipped: what is there and does not open at this member.
     """
 
@@ -82,7 +83,7 @@ class Listing(Message, omit_defaults=True):
     skipped: tuple[Skipped, ...] = ()
 
     def is_bare(self) -> bool:
-        """Whether it says that there is nothing: a member that is behind cannot know that."""
+        """Tell whether the reply says that there is nothing, which a member that is behind cannot know."""
         return False
 
 

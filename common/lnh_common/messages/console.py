@@ -17,13 +17,15 @@ M = TypeVar("M", bound=Message)
 
 
 class InitAppliance(Confidential):
-    """The appliance's first admin."""
+    """Initialise the appliance with its first admin."""
 
     admin: NewName
     password: Password
 
 
 class ApplianceView(Message):
+    """Describe the appliance: its users, as far as they are known now, and the packages installed on it."""
+
     name: str
     initialised: bool
     users: tuple[str, ...]
@@ -47,7 +49,14 @@ class InitHsm(Confidential):
 
 
 class HsmView(Message):
-    """`state` is uninitialised, sealed (not activated) or activated; `damaged` is what its store served wrongly."""
+    """Describe the HSM.
+
+    Args:
+        state: uninitialised, sealed (not activated) or activated.
+        identity: fingerprint of the HSM.
+        advice: what an operator should change about the member's settings.
+        damaged: what the store served wrongly; empty for a member that is well.
+    """
 
     state: str
     label: str
@@ -61,26 +70,32 @@ class HsmView(Message):
 
 
 class Initialised(Confidential):
-    """`domain` is shown this once when the HSM drew it."""
+    """Answer that the HSM is initialised; `domain` shows the cloning domain this once, if the HSM drew it."""
 
     identity: str
     domain: str
 
 
 class Activate(Confidential):
+    """Open the HSM's state with the activation secret, or close it."""
+
     activation: Annotated[bytes, msgspec.Meta(max_length=4096)]
 
 
 class AsSo(Confidential):
+    """An act of the HSM's security officer, authorised by the SO's password."""
+
     so_password: Password
 
 
 class InstallPackage(AsSo):
+    """Install a package by its name, as the SO."""
+
     name: Name
 
 
 class CreatePartition(AsSo):
-    """`version` 0 or 1; both passwords are set at once."""
+    """Create a partition of version 0 or 1, and set both its passwords at once."""
 
     label: NewName
     version: Annotated[int, msgspec.Meta(ge=0, le=1)]
@@ -89,10 +104,14 @@ class CreatePartition(AsSo):
 
 
 class PartitionRef(AsSo):
+    """Name the partition that an act of the SO is about."""
+
     label: Name
 
 
 class PartitionView(Message):
+    """Describe one partition; `accessible` is false once the cluster package has disabled it."""
+
     label: str
     version: int
     serial: str
@@ -102,42 +121,51 @@ class PartitionView(Message):
 
 
 class AsCo(Confidential):
-    """As the CO of one of the appliance's own partitions."""
+    """An act of the CO of one of the appliance's own partitions, authorised by the CO's password."""
 
     partition: Name
     co_password: Password
 
 
 class InPartition(AsCo, Generic[M]):
-    """What one would ask of a keyring, asked of a partition."""
+    """Carry out an operation on a partition's objects; `request` is what would be asked of a keyring."""
 
     request: M
 
 
 class Partitions(Message):
+    """Answer with every partition of the appliance."""
+
     partitions: tuple[PartitionView, ...]
 
 
 class CreateCluster(AsSo):
-    """`label` also names the cluster's V1 partition, whose PO is the cluster's."""
+    """Create a cluster; `label` also names the cluster's V1 partition, whose PO is the cluster's."""
 
     label: NewName
     po_password: Password
 
 
 class CreatedCluster(Message):
+    """Answer with the id of the new cluster, and with the fingerprint that clients compare."""
+
     cluster: str
     fingerprint: str
 
 
 class JoinCluster(AsSo):
-    """`invitation` is the text that `lnh member invite` wrote; it is no secret of the SO's but good for one try."""
+    """Join a cluster; `invitation` is the text that `lnh member invite` wrote, which is good for one HSM."""
 
     invitation: Annotated[str, msgspec.Meta(max_length=8192)]
 
 
 class JoinedCluster(Message):
-    """`warning` is empty when nothing speaks against this member; `member` is its id in the cluster."""
+    """Answer with the cluster that was joined.
+
+    Args:
+        member: this member's id in it.
+        warning: what speaks against this member; empty when nothing does.
+    """
 
     label: str
     cluster: str
@@ -147,7 +175,7 @@ class JoinedCluster(Message):
 
 
 class JoinProgress(Message):
-    """How far this member is in its cluster.
+    """Describe how far this member is in its cluster.
 
     Args:
         state: of its store: read-write once it takes part; none, read-only, joining, expelled or failed.
@@ -162,12 +190,14 @@ class JoinProgress(Message):
 
 
 class ResetAdmin(AsSo):
+    """Give an admin a new password, as the SO."""
+
     admin: Name
     password: Password
 
 
 class ConsoleCluster(Message):
-    """What a new client needs to know; `created` is false when there is no cluster.
+    """Describe the cluster to a new client; `created` is false when there is none.
 
     Args:
         member: this member's id in it.
@@ -186,14 +216,15 @@ class ConsoleCluster(Message):
 
 
 class AuditReport(Message):
-    """`problem` is empty when the chain holds; else it names the first line that does not, and nothing after counts.
+    """Answer with how much of the audit trail holds.
 
     Args:
-        records: that hold.
-        signed: of them, covered by a head this HSM signed.
-        anchored: of them, covered by the head in the cluster's replicated log.
+        records: how many records hold.
+        signed: how many of them a head covers that this HSM signed.
+        anchored: how many of them the head in the cluster's replicated log covers.
         head: the hash of the last line that holds.
-        signatures: lines that are heads. Each has an index of its own, which no record has.
+        problem: the first line that does not hold, and why; no line after it counts. Empty when the chain holds.
+        signatures: how many lines are heads. Each has an index of its own, which no record has.
     """
 
     records: int
@@ -205,11 +236,15 @@ class AuditReport(Message):
 
 
 class AuditPage(Message):
+    """Ask for up to `limit` records of the audit trail with an index above `after`."""
+
     after: Annotated[int, msgspec.Meta(ge=0)] = 0
     limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
 
 
 class AuditRecords(Message):
+    """Answer with records of the audit trail, oldest first."""
+
     records: tuple[dict[str, Any], ...]
 
 
@@ -224,7 +259,7 @@ class Check(Message):
 
     Args:
         operation: the act.
-        target: what it is about, such as the label of a partition; "" where it is about nothing that has a name.
+        target: what the act is about, such as the label of a partition; "" for an act about nothing that has a name.
     """
 
     operation: Annotated[str, msgspec.Meta(max_length=limits.OPERATION_CHARACTERS)]

@@ -14,7 +14,7 @@ from lnh_common.messages.store import MemberInfo
 
 
 class ChannelSeed(Confidential):
-    """One epoch of the channel; `end` in UTC seconds: it is not offered after, and erased a session later."""
+    """One epoch of the channel; it is offered until `end` (UTC seconds), and erased a session's life later."""
 
     epoch: int
     seed: Key32
@@ -22,19 +22,21 @@ class ChannelSeed(Confidential):
 
 
 class SmkGeneration(Confidential):
+    """One generation of the SMK, as the core gives it to a worker."""
+
     generation: int
     key: Key32
 
 
 class AttachWorker(Message):
-    """A worker names itself: its number, and the 16 random bytes it drew at its start."""
+    """Introduce a worker to the core: its number, and the 16 random bytes that it drew at its start."""
 
     number: int
     worker: Id16
 
 
 class WorkerSecrets(Confidential):
-    """All an hsm worker needs; never written anywhere.
+    """Answer with all that an hsm worker needs; it is never written anywhere.
 
     Args:
         member, member_key: this member's id and the CURVE key of its client port.
@@ -54,12 +56,12 @@ class WorkerSecrets(Confidential):
 
 
 class Derive(Confidential):
-    """One Argon2id (RFC 9106).
+    """Ask the Argon2id process for one derivation (RFC 9106).
 
     Args:
         memory: in KiB.
-        stranger: for a machine that is not registered.
-        attempt: what it is for (`online_attempts.attempt`): asked for again meanwhile, it is done once.
+        stranger: whether it is for a machine that is not registered.
+        attempt: the attempt that it serves (`online_attempts.attempt`); asked for again meanwhile, it is done once.
     """
 
     password: bytes
@@ -72,6 +74,8 @@ class Derive(Confidential):
 
 
 class Derived(Confidential):
+    """Answer with the 32 bytes that Argon2id made."""
+
     key: Key32
 
 
@@ -79,13 +83,13 @@ class AuditEntry(Message):
     """One line of the audit trail, before it is chained.
 
     Args:
-        identity: who: a user's name, a client's name, `console`.
-        role: as which it acted.
-        target: what it was done to; a name or hex id, never a value.
+        identity: who acted: a user's name, a client's name, `console`.
+        role: the role it acted in.
+        target: what the act was done to; a name or hex id, never a value.
         outcome: `ok`, or the name of the error.
-        detail: what else one must know to understand the line; never a secret.
-        peer: of a refusal before anything was done, which peer was refused: those that repeat are counted together. It
-            is not in the line; "" for everything else, which is always a line of its own.
+        detail: what else a reader must know to understand the line; never a secret.
+        peer: of a refusal before anything was done, the peer that was refused: refusals that repeat are counted
+            together. It is not in the line; "" for everything else, which is always a line of its own.
     """
 
     identity: str
@@ -98,21 +102,23 @@ class AuditEntry(Message):
 
 
 class Audit(Message):
+    """Ask the core to write these entries to the audit trail."""
+
     entries: Annotated[tuple[AuditEntry, ...], msgspec.Meta(min_length=1, max_length=1024)]
 
 
 class Audited(Message):
-    """The entries are in the operating system's hands; `index` is the last one's."""
+    """Answer that the entries are in the operating system's hands; `index` is the last one's."""
 
     index: int
 
 
 class Mark(Message):
-    """One stored item as a worker used it, or wrote it.
+    """Name one stored item in the age that a worker used or wrote.
 
     Args:
-        item: names it: 16 bytes of a hash.
-        born: of what is made anew under the same id, UTC milliseconds; -1 is as it is known.
+        item: 16 bytes of a hash, which name the item.
+        born: when an item was made that may be made anew under the same id, UTC milliseconds; -1 takes what is known.
     """
 
     item: Id16
@@ -121,22 +127,26 @@ class Mark(Message):
 
 
 class Seen(Message):
+    """Tell the core the ages of items that a worker used, and ask for the highest that the HSM has seen."""
+
     marks: Annotated[tuple[Mark, ...], msgspec.Meta(min_length=1, max_length=limits.MARKS_AT_ONCE)]
 
 
 class Damage(Message):
-    """The store served what is not genuine, or older than was used; `cause` names it."""
+    """Tell the core that the store served an item that is not genuine, or older than was used; `cause` names it."""
 
     cause: str
 
 
 class Highest(Message):
-    """For each mark, in order: the highest `(born, version)` that this HSM has seen, the mark's included."""
+    """Answer for each mark, in order, with the highest `(born, version)` that this HSM has seen, the mark included."""
 
     highest: tuple[tuple[int, int], ...]
 
 
 class WorkerStatus(Message):
+    """Describe one worker: operations served, sessions and keys in its caches, requests refused."""
+
     number: int
     operations: int
     sessions: int
@@ -145,10 +155,10 @@ class WorkerStatus(Message):
 
 
 class Invited(Confidential):
-    """A new invitation.
+    """Answer with a new invitation.
 
     Args:
-        text: to be handed to whoever sets up the new member.
+        text: is handed to the operator of the new member.
         expires: UTC seconds.
         identity: fingerprint of the inviting HSM's public keys.
     """
@@ -159,21 +169,21 @@ class Invited(Confidential):
 
 
 class Admit(Message):
-    """A request to join, as it came from another member's HSM, and the nonce of the invitation it goes by."""
+    """Bring a request to join from another member's HSM, with the nonce of the invitation that it goes by."""
 
     invitation: Key32
     request: Annotated[bytes, msgspec.Meta(max_length=16384)]
 
 
 class Admitted(Message):
-    """What the joining HSM is to be answered once the cluster lists `member`; nobody else can open `reply`."""
+    """Answer with the reply for the joining HSM, which alone can open it; it leaves once the cluster lists `member`."""
 
     reply: bytes
     member: MemberInfo
 
 
 class Departure(str, enum.Enum):
-    """Why a member is in its cluster no longer."""
+    """The reason why a member is in its cluster no longer."""
 
     LEFT = "left"
     EXPELLED = "expelled"
@@ -181,7 +191,9 @@ class Departure(str, enum.Enum):
 
 
 class Depart(Message):
-    """Tells that this member is in the cluster no longer; asked again, or about another cluster, it changes nothing.
+    """Tell the core that this member is in the cluster no longer.
+
+    The same message again, and one about another cluster, change nothing.
 
     Args:
         proof: the dismissal, by an HSM of the cluster; without it an expelled member stops serving and wipes nothing.
@@ -201,7 +213,7 @@ SERVES: Final = operation("hsm.serves", Empty, Empty)
 
 
 class GuessStep(str, enum.Enum):
-    """Where an attempt at a password is."""
+    """The step that an attempt at a password has reached."""
 
     CHECK = "check"  # whether there is any use in an Argon2id
     BEGIN = "begin"  # its guess is about to be compared
@@ -210,13 +222,13 @@ class GuessStep(str, enum.Enum):
 
 
 class Guess(Message):
-    """One step of an attempt at a password on a member that is read-only.
+    """Tell the core one step of an attempt at a password, on a member that is read-only.
 
     Args:
         holder: the scope of the role holder's locks.
-        client: 16 bytes; zeros for one that is not registered.
+        client: 16 bytes; zeros for a client that is not registered.
         attempt: its name (`online_attempts.attempt`).
-        guess: what it tries (`online_attempts.guess`); zeros where that is not known yet.
+        guess: names the password that it tries (`online_attempts.guess`); zeros where that is not known yet.
         exists: whether there is such a holder; False where that is not known yet.
     """
 
@@ -229,11 +241,11 @@ class Guess(Message):
 
 
 class Guessed(Message):
-    """Failures of one (holder, client) that the cluster does not know of yet.
+    """Count the failures of one (holder, client) that the cluster does not know of yet.
 
     Args:
         failures: how many, open guesses among them.
-        attempts: names of those that ended wrong.
+        attempts: names of the attempts that ended wrong.
         open: guesses that have not ended, each with the UTC second at which it began.
         exists: whether there was such a holder.
     """
@@ -247,6 +259,8 @@ class Guessed(Message):
 
 
 class AllGuessed(Message):
+    """Answer with all failures that the cluster does not know of yet."""
+
     guessed: tuple[Guessed, ...]
 
 

@@ -26,16 +26,16 @@ from lnh_common.messages.store import (
 
 
 class MemberState(Message):
-    """One member.
+    """Describe one member.
 
     Args:
         id: 16 bytes, or empty while there is no cluster.
-        address: host and base port that others reach it at.
+        address: host and base port that other members reach it at.
         role: primary, secondary, or none without a cluster.
         state: read-write, read-only, joining (it catches up and is not counted on yet), diverged, damaged (its store
             served what is not genuine, or not current), expelled, failed, none, or unreachable.
         group: its affinity group.
-        door: the CURVE public key of its balancer, 32 bytes; empty until it has said.
+        door: the CURVE public key of its balancer, 32 bytes; empty until the member has told it.
         product: its version; empty when it was never heard.
         last_heard: UTC seconds; 0 when it was never heard since this member's membership started.
     """
@@ -52,7 +52,7 @@ class MemberState(Message):
 
 
 class ServiceHealth(Message):
-    """`state` is serving or unreachable; `milliseconds` is how long its status took."""
+    """Describe one service: `state` is serving or unreachable; `milliseconds` is how long its status took."""
 
     name: str
     state: str
@@ -61,12 +61,12 @@ class ServiceHealth(Message):
 
 
 class View(Message):
-    """The cluster as this member sees it; `cluster` and `primary` are empty while there is none.
+    """Answer with the cluster as this member sees it; `cluster` and `primary` are empty while there is none.
 
     Args:
         waiting_for: names of members that have not taken note of this one yet.
         groups: the affinity groups, sorted.
-        lease_ms: for so long this member is read-write without another word; 0 if it is not.
+        lease_ms: for how long this member stays read-write without hearing from its primary; 0 if it is not read-write.
     """
 
     cluster: bytes
@@ -80,7 +80,7 @@ class View(Message):
 
 
 class Prepare(Message):
-    """What this member will be listed as; with `renew` under a new CURVE key, made now.
+    """Ask how this member will be listed; `renew` gives it a new CURVE key first.
 
     A member that comes back, or tries again, never has a key that a cluster knows already.
     """
@@ -90,11 +90,13 @@ class Prepare(Message):
 
 
 class Prepared(Message):
+    """Answer with this member as the cluster is to list it."""
+
     member: MemberInfo
 
 
 class AskToJoin(Message):
-    """The joining HSM's request, and where to bring it: the address, CURVE key and nonce of its invitation."""
+    """Bring the joining HSM's request to the address, CURVE key and nonce of its invitation."""
 
     host: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -104,19 +106,19 @@ class AskToJoin(Message):
 
 
 class Joined(Message):
-    """The inviting HSM's answer, and what the cluster remarks about its new size."""
+    """Answer with the inviting HSM's reply, and with a warning about the cluster's new size."""
 
     reply: bytes
     warning: str = ""
 
 
 class Remove(Message):
-    """A member that is to be one no longer.
+    """Remove a member from the cluster.
 
     Args:
-        proof: the dismissal, by the HSM that took the order, on which the removed one wipes its own.
-        lost: it does not answer and never will; else it must answer.
-        force: go on without other members that should agree and do not answer, too.
+        proof: the dismissal by the HSM that took the order; on it the removed member's HSM wipes what it holds.
+        lost: the member does not answer and never will; without it, it must answer.
+        force: go on also without other members that should agree and do not answer.
     """
 
     member: MemberId16
@@ -126,20 +128,20 @@ class Remove(Message):
 
 
 class LookAtDivergent(Message):
-    """What a member had to drop; with `seen` an administrator has looked, and it is DIVERGED no longer."""
+    """Ask for the entries that a member had to drop; `seen` says that an administrator looked, and ends DIVERGED."""
 
     member: MemberId16
     seen: bool = False
 
 
 class Done(Message):
-    """`remark` says what else one should know."""
+    """Answer that an order was carried out; `remark` says what else its caller should know."""
 
     remark: str = ""
 
 
 class Hello(Message):
-    """A member introduces itself."""
+    """Introduce a member to another one."""
 
     cluster: Annotated[bytes, msgspec.Meta(max_length=16)]
     member: Annotated[bytes, msgspec.Meta(max_length=16)]
@@ -147,13 +149,13 @@ class Hello(Message):
 
 
 class Welcome(Message):
-    """The answer to anybody's hello.
+    """Answer a hello, which any peer may say.
 
     Args:
-        cluster, member: of the one that answers; empty without a cluster.
-        listed: whether it lists the member that asked, under the key it came with.
-        removed, proof: if the one that asked was a member and is none any more, the committed entry that removed it,
-            and its dismissal; as far as they are known.
+        cluster, member: ids of the member that answers; empty without a cluster.
+        listed: whether it lists the member that asked, under the key of the connection.
+        removed, proof: if the member that asked was removed, the committed entry that removed it, and its dismissal; as
+            far as they are known.
     """
 
     cluster: bytes
@@ -165,7 +167,7 @@ class Welcome(Message):
 
 
 class Dismissed(Message):
-    """To a member that is none any more: because it wanted to leave, or because it was removed."""
+    """Tell a member that it is none any more, because it wanted to leave or because it was removed."""
 
     cluster: MemberId16
     member: MemberId16
@@ -175,14 +177,14 @@ class Dismissed(Message):
 
 
 class Leave(Message):
-    """A member that wants to leave, and its dismissal."""
+    """Name a member that wants to leave, with its dismissal."""
 
     member: MemberId16
     proof: bytes
 
 
 class Health(Message):
-    """What one member says of itself to another: `store` fields, and whom it lists."""
+    """Answer another member with how this one is: fields of its store's status, and the members that it lists."""
 
     cluster: bytes
     member: bytes
@@ -196,6 +198,8 @@ class Health(Message):
 
 
 class RequestToJoin(Message):
+    """Bring a joining HSM's sealed request to the member that invited it."""
+
     invitation: Key32
     request: Annotated[bytes, msgspec.Meta(max_length=16384)]
 

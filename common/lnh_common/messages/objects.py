@@ -27,7 +27,7 @@ Sealed = Annotated[bytes, msgspec.Meta(max_length=limits.SESSION_OBJECT_BYTES)]
 
 
 class ObjectView(Message):
-    """An object as anyone with a session sees it: no sensitive value is among `attributes`."""
+    """Describe an object as every session of its keyring sees it: no sensitive value is among `attributes`."""
 
     handle: bytes
     version: int
@@ -35,17 +35,23 @@ class ObjectView(Message):
 
 
 class GenerateKey(Message):
+    """Ask for a secret key that the mechanism generates, with the attributes of the template."""
+
     mechanism: int
     template: WireTemplate = {}
 
 
 class GenerateKeyPair(Message):
+    """Ask for a key pair that the mechanism generates, with a template for each half."""
+
     mechanism: int
     public_template: WireTemplate = {}
     private_template: WireTemplate = {}
 
 
 class KeyPair(Message):
+    """Answer with both halves of a new key pair."""
+
     public: ObjectView
     private: ObjectView
 
@@ -55,40 +61,49 @@ Index = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
 
 
 class GenerateKeys(GenerateKey, kw_only=True):
-    """`total` keys, all or none: each has the template's LABEL, if there is one, plus running number from `index`."""
+    """Ask for `total` keys, all or none.
+
+    The LABEL of the template, if there is one, is followed by a running number from `index`.
+    """
 
     total: Total
     index: Index = 1
 
 
 class GenerateKeyPairs(GenerateKeyPair, kw_only=True):
-    """As `GenerateKeys`; both halves of a pair have one number."""
+    """Ask for `total` key pairs, as `GenerateKeys`; both halves of a pair have the same number."""
 
     total: Total
     index: Index = 1
 
 
 class Objects(Message):
+    """Answer with the new objects, in the order of their numbers."""
+
     objects: tuple[ObjectView, ...]
 
 
 class KeyPairs(Message):
+    """Answer with the new key pairs, in the order of their numbers."""
+
     pairs: tuple[KeyPair, ...]
 
 
 class SessionObject(ObjectView, kw_only=True):
-    """An object of this session, and what it is when it comes back."""
+    """Answer with an object of this session; the client sends `sealed` along with each use of it."""
 
     sealed: bytes
 
 
 class SessionKeyPair(Message):
+    """Answer with both halves of a new key pair of this session."""
+
     public: SessionObject
     private: SessionObject
 
 
 class Find(Message):
-    """Objects whose attributes equal those of `template`, in handle order, from behind `after`."""
+    """Ask for objects whose attributes equal those of `template`, in handle order, behind the handle `after`."""
 
     template: WireTemplate = {}
     after: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
@@ -96,29 +111,38 @@ class Find(Message):
 
 
 class Found(Listing, kw_only=True):
+    """Answer with one page of objects; `more` says that another page follows."""
+
     objects: tuple[ObjectView, ...]
     more: bool
     last: bytes = b""  # the next page is behind it
 
     def is_bare(self) -> bool:
+        """Tell whether the page is empty and the last one."""
         return not self.objects and not self.more
 
 
 class ObjectRef(Message):
+    """Name the object that an operation is about, by its handle."""
+
     handle: Id16
 
 
 class Show(ObjectRef, kw_only=True):
+    """Ask for an object's attributes."""
+
     sealed: Sealed = b""
 
 
 class SetAttributes(Message):
+    """Change the attributes of the template, all or none."""
+
     handle: Id16
     template: WireTemplate
 
 
 class Use(Confidential):
-    """`parameters` is the CBOR of the mechanism's parameter type, empty for its defaults."""
+    """Use a key on data; `parameters` is the CBOR of the mechanism's parameter type, empty for its defaults."""
 
     handle: Id16
     mechanism: int
@@ -128,11 +152,13 @@ class Use(Confidential):
 
 
 class Verify(Use, kw_only=True):
+    """Check a signature over data with a key; SignatureInvalid answers a wrong one."""
+
     signature: Annotated[bytes, msgspec.Meta(max_length=limits.SIGNATURE_BYTES)]
 
 
 class Decrypt(Confidential):
-    """As `Use`, of as much as comes of encrypting the most that is encrypted."""
+    """Decrypt data with a key; as `Use`, but it takes whatever encrypting the most data can give."""
 
     handle: Id16
     mechanism: int
@@ -142,7 +168,7 @@ class Decrypt(Confidential):
 
 
 class UseMany(Confidential):
-    """One operation on up to 1024 items, at most 1 MiB, and as much of results; each has its own, or an error."""
+    """Use a key on up to 1024 items of at most 1 MiB together; each item has a result of its own, or an error."""
 
     handle: Id16
     mechanism: int
@@ -152,34 +178,38 @@ class UseMany(Confidential):
 
 
 class Result(Confidential):
-    """`iv` is what the HSM drew, for mechanisms that have one."""
+    """Answer with what the mechanism made; `iv` is the IV that the HSM drew, for mechanisms that have one."""
 
     data: bytes
     iv: bytes = b""
 
 
 class Results(Message):
-    """For each item its bytes, or the error `[code, message, detail]`."""
+    """Answer for each item with its bytes, or with the error `[code, message, detail]`."""
 
     results: tuple[bytes | list[Any], ...]
 
 
 class Uses(Confidential):
-    """Several uses of keys of one keyring under one seal, each an operation of `TOGETHER` and its fields.
+    """Send several uses of keys of one keyring under one seal, each an operation of `TOGETHER` and its fields.
 
-    Nobody has to ask for it: a client sends together what is due at the same time.
+    No caller asks for it: a client sends together what is due at the same time.
     """
 
     uses: Annotated[tuple[tuple[str, dict[str, Any]], ...], msgspec.Meta(min_length=1, max_length=limits.USES_TOGETHER)]
 
 
 class Outcomes(Confidential):
-    """For each use `[0, fields]`, the fields of its operation's reply, or the error `[code, message, detail]`."""
+    """Answer for each use with `[0, fields]`, the fields of its operation's reply, or the error `[code, message,
+    detail]`.
+    """
 
     outcomes: tuple[list[Any], ...]
 
 
 class RandomBytes(Message):
+    """Ask for `length` random bytes of the HSM."""
+
     length: Annotated[int, msgspec.Meta(ge=1, le=limits.REQUEST_BYTES)]
 
 

@@ -18,7 +18,7 @@ Key32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
 class Role(str, enum.Enum):
-    """Whose credential it is. An appliance user's own role (admin, operator, monitor, custom) is in its record."""
+    """The kind of a credential; an appliance user's own role (admin, operator, monitor, custom) is in its record."""
 
     USER = "user"
     PO = "po"
@@ -27,11 +27,12 @@ class Role(str, enum.Enum):
 
     @property
     def of_keyring(self) -> bool:
+        """Tell whether the role belongs to one keyring."""
         return self in (Role.KRSO, Role.KRCO)
 
 
 class Welcome(Message):
-    """The answer to `hello`: an encoded `channel.Statement`, who signed it, and the product's version."""
+    """Answer `hello` with an encoded `channel.Statement`, the identity that signed it, and the product's version."""
 
     statement: bytes
     signature: bytes
@@ -54,13 +55,13 @@ class Credential(Confidential):
 
 
 class Login(Confidential):
-    """Up to two credentials at once (an admin and the PO); none is the registered client itself."""
+    """Open a session with up to two credentials (an admin and the PO), or with none as the registered client itself."""
 
     credentials: Annotated[tuple[Credential, ...], msgspec.Meta(max_length=2)] = ()
 
 
 class LoggedIn(Confidential):
-    """`expires` and `ends` in UTC seconds: of this token, and of the session however often it is renewed."""
+    """Answer with a session's token; `expires` is of this token, `ends` of the session, both in UTC seconds."""
 
     token: bytes
     session: bytes
@@ -69,26 +70,26 @@ class LoggedIn(Confidential):
 
 
 class Logout(Message):
-    """End this session, or with `everywhere` every session of this credential."""
+    """End this session; `everywhere` ends every session of its credential."""
 
     everywhere: bool = False
 
 
 class ChangePassword(Confidential):
-    """A holder changes its own password; the KRSO's first change makes the keyring's key."""
+    """Change a holder's own password; the KRSO's first change makes the keyring's key."""
 
     credential: Credential
     new: Password
 
 
 class Register(Confidential):
-    """A client machine asks in.
+    """Ask to register a client machine.
 
     Args:
         name: of the client, unique in the cluster.
         curve_key, sign_key: its raw public keys (CURVE25519, Ed25519).
         monitor: the appliance user whose sight this machine has, or empty.
-        administrator: who lets it in.
+        administrator: the credential of the admin who lets it in.
     """
 
     administrator: Credential
@@ -99,13 +100,13 @@ class Register(Confidential):
 
 
 class Registered(Message):
-    """The client's id."""
+    """Answer with the new client's id."""
 
     client: bytes
 
 
 class WayView(Message):
-    """A member's client port, as another way to the cluster.
+    """Describe a member's client port, as another endpoint of the cluster.
 
     Args:
         address: host:port.
@@ -121,7 +122,7 @@ class WayView(Message):
 
 
 class Ways(Message):
-    """The members that serve the cluster's clients, the one that answers among them."""
+    """Answer with the members that serve the cluster's clients, this one among them."""
 
     ways: tuple[WayView, ...]
 

@@ -74,14 +74,14 @@ class DeleteScope(Message, tag="delete-scope"):
 
 
 class Require(Message, tag="require"):
-    """Change nothing, but refuse the whole commit unless the item has this version: VersionConflict."""
+    """Refuse the whole commit unless the item has this version (VersionConflict); changes nothing."""
 
     key: Key
     version: int
 
 
 class Unchanged(Message, tag="unchanged"):
-    """Change nothing, but refuse the whole commit unless a table's scope has these items in these versions.
+    """Refuse the whole commit unless a table's scope has these items in these versions; changes nothing.
 
     Args:
         key: names the scope; its `id` is empty.
@@ -93,7 +93,7 @@ class Unchanged(Message, tag="unchanged"):
 
 
 def versions_hash(versions: Iterable[tuple[bytes, int]]) -> bytes:
-    """SHA-256 that stands for the ids and versions of a scope's items, which come in the order of their ids."""
+    """Hash (SHA-256) the ids and versions of a scope's items, which come in the order of their ids."""
     whole = hashlib.sha256()
     for id_, version in versions:
         whole.update(len(id_).to_bytes(1, "big") + id_ + version.to_bytes(8, "big"))
@@ -134,12 +134,12 @@ Change = Put | Delete | DeleteScope | Require | Unchanged | Stage | Switch | Swe
 
 
 class Commit(Message):
-    """All of `changes`, or none, exactly once.
+    """Make all of `changes`, or none, exactly once.
 
     Args:
-        client, session, sequence: name the request; repeated, it acts once and gets the first answer.
-            `client` is whose duplicates are kept together, `session` a random id a connection, both
-            16 bytes; `sequence` is at least 1.
+        client, session, sequence: name the request; repeated, it acts once and gets the first answer. `client` is the
+            id under which duplicates are kept together, `session` a random id of a connection, both 16 bytes;
+            `sequence` is at least 1.
         issued_at: UTC milliseconds; one older than limits.DUPLICATE_WINDOW is refused.
     """
 
@@ -151,7 +151,7 @@ class Commit(Message):
 
 
 class Committed(Message):
-    """`index` of the entry. It is durable, and every cache of this member has forgotten what changed.
+    """Answer with the `index` of the entry: it is durable, and every cache of this member has forgotten what changed.
 
     `duplicate` says that the request had acted before: what it would have stored now is not what is there.
     """
@@ -161,23 +161,24 @@ class Committed(Message):
 
 
 class Commits(Message):
-    """The fields of independent `Commit`s that a worker has to make at the same time; each is checked by itself."""
+    """Make independent `Commit`s of one worker in one step; each is checked by itself."""
 
     commits: Annotated[tuple[dict[str, Any], ...], msgspec.Meta(min_length=1, max_length=limits.COMMITS_TOGETHER)]
 
     @classmethod
     def of(cls, commits: Iterable[Commit]) -> Commits:
+        """Pack independent commits into one message."""
         return cls(commits=tuple(msgspec.to_builtins(each, builtin_types=(bytes,)) for each in commits))
 
 
 class Outcomes(Message):
-    """What became of each commit, in order: it is committed, or its error `[code, message, detail]`."""
+    """Answer for each commit, in order: it is committed, or its error `[code, message, detail]`."""
 
     outcomes: tuple[Committed | list[Any], ...]
 
 
 class Recall(Message):
-    """What became of a request that may have come before; the fields are those of Commit."""
+    """Ask what became of a request that may have come before; the fields are those of Commit."""
 
     client: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     session: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
@@ -185,24 +186,27 @@ class Recall(Message):
 
 
 class Recalled(Message):
-    """`known` is false when it never acted; a request that was refused raises its first error again."""
+    """Answer whether the request acted; a request that was refused raises its first error again."""
 
     known: bool
     index: int
 
 
 class Get(Message):
+    """Ask for one item; without `body` only its head is read."""
+
     key: Key
     body: bool = True
 
 
 class Got(Message):
-    """What is there.
+    """Answer with one item.
 
     Args:
         item: None where there is none.
-        index: the applied index the answer reflects.
-        current: it reflects every write acknowledged, anywhere, before it was asked for; false on a read-only member.
+        index: the applied index that the answer reflects.
+        current: the answer reflects every write that was acknowledged, anywhere, before it was asked for; false on a
+            read-only member.
     """
 
     item: Item | None
@@ -211,19 +215,19 @@ class Got(Message):
 
 
 class Gets(Message):
-    """Several items, in one message."""
+    """Ask for several items in one message."""
 
     gets: Annotated[tuple[Get, ...], msgspec.Meta(min_length=1, max_length=limits.GETS_TOGETHER)]
 
 
 class Gots(Message):
-    """What is there of each, in their order."""
+    """Answer for each item, in their order."""
 
     gots: tuple[Got, ...]
 
 
 class Scan(Message):
-    """Items of one table and scope that carry all of `tags`, in the order of their ids.
+    """Ask for items of one table and scope that carry all of `tags`, in the order of their ids.
 
     Args:
         after: continue behind this id.
@@ -239,6 +243,8 @@ class Scan(Message):
 
 
 class Scanned(Message):
+    """Answer with one page of items; `more` says that another page follows, `index` and `current` are as in `Got`."""
+
     items: tuple[Item, ...]
     more: bool
     index: int
@@ -246,11 +252,15 @@ class Scanned(Message):
 
 
 class Count(Message):
+    """Ask how many items a table's scope has."""
+
     table: Name
     scope: Id = b""
 
 
 class Counted(Message):
+    """Answer with the number of items; `index` and `current` are as in `Got`."""
+
     count: int
     index: int
     current: bool
@@ -260,16 +270,16 @@ GroupLabel = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CH
 
 
 class MemberInfo(Message, omit_defaults=True):
-    """One member as every other must know it; part of the log, so that all agree on it.
+    """Describe one member as every other must know it; part of the log, so that all agree on it.
 
     A default is left out of the encoding: version 0.1 has neither groups nor doors, and reads what has none.
 
     Args:
         id: 16 random bytes, never used again once the member left.
-        host, port: where it is reached: its advertised address and base port (membership +1, store +2, balancers +3).
+        host, port: its advertised address and base port (membership +1, store +2, balancers +3).
         key: the CURVE public key (32 bytes) of its membership and store ports.
         group: its affinity group.
-        door: the CURVE public key (32 bytes) of its balancer, at the base port and +3; empty until it has said.
+        door: the CURVE public key (32 bytes) of its balancer, at the base port and +3; empty until the member told it.
     """
 
     id: MemberId16
@@ -318,14 +328,14 @@ class SetMember(Message):
 
 
 class SetDoor(Message):
-    """A member says what its balancer's CURVE public key is."""
+    """Set the CURVE public key of a member's balancer."""
 
     member: MemberId16
     door: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
 class CreateGroup(Message):
-    """A new affinity group. `request` names the request, which acts once however often it comes."""
+    """Create an affinity group. `request` names the request, which acts once however often it comes."""
 
     group: GroupLabel
     request: MemberId16
@@ -347,6 +357,8 @@ class MoveMember(Message):
 
 
 class MemberRef(Message):
+    """Name the member that an order is about."""
+
     member: MemberId16
 
 
@@ -363,7 +375,7 @@ class TakeOver(Message):
 
 
 class SetTerms(Message):
-    """What leases are granted for from now on.
+    """Set what leases are granted for from now on.
 
     Args:
         lease_ms: how long a member may go on without its primary.
@@ -375,7 +387,7 @@ class SetTerms(Message):
 
 
 class DivergentEntry(Message):
-    """An entry that was dropped: whose write it was, and what it would have changed (not more than 16 keys)."""
+    """Describe an entry that was dropped: the request's client, and up to 16 keys that it would have changed."""
 
     index: int
     log_time: int
@@ -405,10 +417,10 @@ class DivergentFile(Message):
 
 
 class Divergent(Message):
-    """What this member had to drop.
+    """Answer with what this member had to drop.
 
     Args:
-        diverged: of what was dropped something had been applied here, and no administrator has looked yet.
+        diverged: something of it had been applied here, and no administrator has looked yet.
         files: the newest 64.
         aside: names of databases that were kept aside when a snapshot took their place.
     """
@@ -419,19 +431,19 @@ class Divergent(Message):
 
 
 class Attach(Message):
-    """An hsm worker asks for, or renews, its cache lease and names itself (16 random bytes a start)."""
+    """Ask for a cache lease, or renew it; a worker names itself by 16 random bytes that it drew at its start."""
 
     worker: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 
 class Attached(Message):
-    """The worker may use its caches for `lease_ms` from when it sent the request (0: not at all).
+    """Answer with a lease: the worker may use its caches for `lease_ms` from when it sent the request (0: not at all).
 
     Args:
         fresh: the store did not know this worker: it must start with empty caches.
-        read_write: under this lease only what was read as `current` may be cached; else all may, until everything is
-            to be forgotten.
-        incarnation: drawn at each start of the store; what an earlier one was asked and did not answer is lost.
+        read_write: under this lease only what was read as `current` may be cached; else all may, until everything is to
+            be forgotten.
+        incarnation: drawn at each start of the store; a question to an earlier incarnation without an answer is lost.
         whole_until: UTC ms: whatever the cluster acknowledged by then is applied here; 0 where that cannot be told.
     """
 
@@ -444,9 +456,9 @@ class Attached(Message):
 
 
 class Forget(Message):
-    """Store to worker: drop these from every cache, then say `forgotten`; with `everything` its lease ends too.
+    """Tell a worker to drop these from every cache and then say `forgotten`; `everything` ends its lease too.
 
-    Of a new item of `OBJECTS` nothing is said: no cache may hold that an object does not exist.
+    A new item of `OBJECTS` is not named: no cache may hold that an object does not exist.
     """
 
     sequence: int
@@ -455,19 +467,21 @@ class Forget(Message):
 
 
 class Forgotten(Message):
+    """Tell the store that a worker has dropped what the Forget of this number named."""
+
     sequence: int
     worker: bytes
 
 
 class Watch(Message):
-    """Answered once something in `tables` changed after `index`, or with nothing when time is up."""
+    """Ask for changes in `tables` after `index`; answered once there are some, or with none when time is up."""
 
     index: int
     tables: tuple[Name, ...]
 
 
 class Changed(Message):
-    """`everything` says that the asker must read the tables anew (it was too far behind)."""
+    """Answer with changes; `everything` says that the asker was too far behind and must read the tables anew."""
 
     index: int
     keys: tuple[Key, ...]
@@ -475,7 +489,7 @@ class Changed(Message):
 
 
 class RemovedMember(Message):
-    """A member that is no more, and the committed entry that removed it."""
+    """Name a member that was removed, and the committed entry that removed it."""
 
     member: MemberId16
     epoch: int
@@ -486,7 +500,7 @@ class Lag(Message):
     """What the primary knows of another member.
 
     Args:
-        index: it has acknowledged everything up to here.
+        index: the member has acknowledged everything up to here.
         heard_ms: since it last said anything; -1 if it never did in this epoch.
     """
 
@@ -496,18 +510,18 @@ class Lag(Message):
 
 
 class Status(Message):
-    """How this member's store stands.
+    """Describe this member's store.
 
     Args:
         state: none, read-write, read-only, joining, expelled or failed; without a cluster ids are empty, numbers 0.
         members: as the log lists them.
         groups: the affinity groups, sorted.
-        removed: the last ones that left or were removed.
+        removed: the last members that left or were removed.
         lease_ms: what is left of the time in which this member is read-write by itself.
         lags: of the other members, where this one is primary.
         diverged: it dropped what it had applied, and no administrator has looked yet.
         terms: what leases are granted for.
-        hidden: items that are not seen: laid aside by a restore, or what one replaced and is to be swept.
+        hidden: items that are not seen: laid aside by a restore, or replaced by one and to be swept.
         expelled: why it is no member any more; empty if it is.
     """
 
@@ -536,12 +550,12 @@ class Status(Message):
 
 
 class Reading(Message):
-    """A consistent read of the whole state, for a backup; it ends when nobody asks for its next part for a minute.
+    """Answer with a consistent read of the whole state for a backup; a minute without a question for a part ends it.
 
     Args:
-        id: names it.
-        index: what it reads is the state after this entry.
-        items: how many there are of each table.
+        id: names the reading.
+        index: it reads the state after this entry.
+        items: number of items of each table.
         size: about so many bytes will come.
     """
 
@@ -552,20 +566,20 @@ class Reading(Message):
 
 
 class ReadingRef(Message):
-    """The reading that is given up; another one, or none, is no error."""
+    """Give up a reading; one that is over already is no error."""
 
     id: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 
 class ReadPart(Message):
-    """Ask for part `number` (from 0); the last one asked for may be asked for again."""
+    """Ask for part `number` (from 0) of a reading; the last part asked for may be asked for again."""
 
     id: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     number: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Part(Message):
-    """Empty after the last part: the reading is over."""
+    """Answer with the next bytes of a reading; an empty part ends it."""
 
     data: bytes
 
