@@ -20,19 +20,26 @@ class Log:
         self._logger: Final = logging.getLogger(f"{ROOT}.{name}")
 
     def debug(self, event: str, **fields: object) -> None:
+        """Write an event that only a developer wants to see."""
         self._write(logging.DEBUG, event, fields)
 
     def info(self, event: str, **fields: object) -> None:
+        """Write an event of ordinary operation."""
         self._write(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: object) -> None:
+        """Write an event that an operator should look at."""
         self._write(logging.WARNING, event, fields)
 
     def failure(self, event: str, **fields: object) -> None:
+        """Write an event of something that failed."""
         self._write(logging.ERROR, event, fields)
 
     def bug(self, event: str, error: BaseException, **fields: object) -> None:
-        """An exception nobody expected: its type and where it came from, not its words, which may hold a value."""
+        """Write an exception that nobody expected: its type and where it came from.
+
+        Its words are left out, because they may hold a value.
+        """
         where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)]
         self._write(logging.ERROR, event, {**fields, "exception": type(error).__name__, "where": where})
 

@@ -25,22 +25,22 @@ _OTHERS: Final = frozenset({errno.ELOOP, errno.ENXIO, errno.ENODEV, errno.EISDIR
 
 
 class NotRegular(OSError):
-    """It is there and is no regular file; `strerror` says what it is."""
+    """The path leads to something that is no regular file; `strerror` says what it is."""
 
     def __init__(self, path: Path, mode: int) -> None:
         super().__init__(errno.EINVAL, f"it is {kind_of(mode) or 'something else'}, not a regular file", str(path))
 
 
 def kind_of(mode: int) -> str:
-    """What a file of this mode is, in words; "" for a regular one."""
+    """Name the kind of a file of this mode; "" for a regular one."""
     return next((words for is_kind, words in _KINDS if is_kind(mode)), "")
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600, *, follow: bool = False) -> int:
-    """Open a regular file, without waiting for anything; the descriptor.
+    """Open a regular file without waiting for anything, and return its descriptor.
 
     Args:
-        flags: of `os.open`; not inherited and no controlling terminal in any case.
+        flags: of `os.open`; the file is not inherited and becomes no controlling terminal in any case.
         mode: of a file that this makes.
         follow: whether `path` may be a symbolic link to one, as settings and secrets are in some deployments.
 

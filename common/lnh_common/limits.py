@@ -114,9 +114,9 @@ class Budget(NamedTuple):
     """What one class of peers may have of one member, all of them together (`balancer/budgets.py`).
 
     Args:
-        requests, bytes: in flight. One account may have half of it alone, a third beside another such, and so on.
+        requests, bytes: in flight. One account alone may have half of it, a third beside one other account, and so on.
         held: bytes that came and are no whole messages yet.
-        unread: bytes of answers that were not read. One connection may have half of it alone, and so on.
+        unread: bytes of answers that were not read. One connection alone may have half of it, and so on.
         at_workers: requests at workers at once, where the others wait their turn; 0: any number, and none waits.
         work: seconds of workers' time a second; 0: any.
         looks: requests a second that are looked at, where more are thrown away unread; 0: any number.

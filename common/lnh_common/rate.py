@@ -1,4 +1,4 @@
-"""So much a second, and a second's worth at once. Pure."""
+"""Counts against a rate: so much a second, and a second's worth at once. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Rate:
     """Counts what is used of a rate.
 
     Args:
-        rate: 0 for any number.
+        rate: a second; 0 for any number.
     """
 
     def __init__(self, rate: float) -> None:
@@ -20,7 +20,7 @@ class Rate:
         self._at = 0.0
 
     def has(self, now: float) -> bool:
-        """Whether something is left."""
+        """Tell whether something is left."""
         if not self._rate:
             return True
         if now > self._at:

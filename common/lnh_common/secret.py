@@ -18,12 +18,13 @@ class Secret:
         self._value: bytes | None = bytes(value)
 
     def reveal(self) -> bytes:
-        """The bytes; raises ValueError after `wipe`."""
+        """Return the bytes; raises ValueError after `wipe`."""
         if self._value is None:
             raise ValueError("this secret was wiped")
         return self._value
 
     def wipe(self) -> None:
+        """Drop the reference to the bytes."""
         self._value = None
 
     def __eq__(self, other: object) -> bool:

@@ -1,6 +1,6 @@
-"""Say in the product's words what is wrong with the shape of a value.
+"""Puts into the product's words what is wrong with the shape of a value.
 
-`msgspec` checks shapes, and words its errors for who writes the types: "Expected `str` of length >= 1 - at `$.label`".
+`msgspec` checks shapes, and its errors are for the author of the types: "Expected `str` of length >= 1 - at `$.label`".
 A user reads "label: at least 1 character" instead. One table has a row for each form of its errors; an error of a form
 that no row knows is told without its words.
 """
@@ -30,12 +30,12 @@ _BOUNDS: Final = {">=": "at least", "<=": "at most", ">": "more than", "<": "les
 
 
 class Problem(NamedTuple):
-    """What is wrong.
+    """A fault in the shape of a value.
 
     Args:
         field: where, as "label" or "alternates, item 2, key"; "" for the value as a whole.
         what: what is wrong there, as "at least 1 character".
-        is_value: whether the kind of value is right and only its range or length is not, which is a user's to mend.
+        is_value: whether the value is of the right kind and only its range or length is wrong, which a user can mend.
     """
 
     field: str
@@ -57,7 +57,7 @@ def problem(error: msgspec.ValidationError) -> Problem:
 
 
 def _field(path: str) -> str:
-    """`$.alternates[1].key` as "alternates, item 2, key"."""
+    """Spell `$.alternates[1].key` as "alternates, item 2, key"."""
     steps = re.findall(r"\.([^.\[\]`]+)|\[([0-9]+)\]|\[(\.\.\.)\]", path)
     return ", ".join(name or (f"item {int(number) + 1}" if number else "one of them") for name, number, _ in steps)
 

@@ -29,17 +29,17 @@ NAME_WORDS: Final = "text without control characters, marks of direction and cha
 
 
 def is_name(text: str) -> bool:
-    """Whether a name may be so: it holds nothing that is no text."""
+    """Tell whether a text may be a name: it holds no character that is no text."""
     return _FOUND.search(text) is None
 
 
 def shown(text: str) -> str:
-    r"""The text in one line that does nothing to a terminal: what is no text is spelt as Python does (`\x1b`, `\n`)."""
+    r"""Escape a text to one line that does nothing to a terminal; controls become `\x1b`, `\n` and so on."""
     return _FOUND.sub(_spelt, text)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """The value as JSON that does nothing to a terminal, and reads back as the same value."""
+    """Encode a value as JSON that does nothing to a terminal, and reads back as the same value."""
     return _FOUND_IN_JSON.sub(_spelt_in_json, json.dumps(value, indent=indent, ensure_ascii=False))
 
 

@@ -1,4 +1,4 @@
-"""Which versions of the product run together: those at most one minor step apart."""
+"""Knows which versions of the product run together: those at most one minor step apart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RESTORES_SINCE: Final = (0, 2)
 
 
 def check_compatible(own: str, other: str) -> None:
-    """Raises UnsupportedVersion unless members of these two versions (MAJOR.MINOR.PATCH) run together."""
+    """Raise UnsupportedVersion unless members of these two versions (MAJOR.MINOR.PATCH) run together."""
     mine, theirs = _parts(own), _parts(other)
     if mine is None or theirs is None or mine[0] != theirs[0] or abs(mine[1] - theirs[1]) > MINOR_STEPS:
         raise UnsupportedVersion(
@@ -22,12 +22,12 @@ def check_compatible(own: str, other: str) -> None:
 
 
 def lacking_groups(products: Iterable[str]) -> list[str]:
-    """Those versions whose members know nothing of affinity groups and doors, and cannot read a list that has some."""
+    """Return the versions that know neither affinity groups nor doors, and cannot read a member list that has some."""
     return _before(products, GROUPS_SINCE)
 
 
 def lacking_restores(products: Iterable[str]) -> list[str]:
-    """Those versions whose members cannot read the entries of a restore."""
+    """Return the versions whose members cannot read the entries of a restore."""
     return _before(products, RESTORES_SINCE)
 
 

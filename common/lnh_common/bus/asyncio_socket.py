@@ -35,8 +35,9 @@ class Pump:
         self._again()
 
     def send(self, frames: list[bytes]) -> None:
-        """Queue a message; never waits. Raises zmq.Again when the queue is full,
-        and zmq.ZMQError (EHOSTUNREACH) for a ROUTER's peer that is gone.
+        """Queue a message without waiting.
+
+        Raises zmq.Again when the queue is full, and zmq.ZMQError (EHOSTUNREACH) for a ROUTER's peer that is gone.
         """
         try:
             self._socket.send_multipart(frames, zmq.NOBLOCK)
@@ -45,18 +46,18 @@ class Pump:
                 self._again()
 
     def drain(self) -> None:
-        """Take what is ready now; what is beyond a burst, when other tasks have had their turn."""
+        """Receive the messages that are ready now; those beyond a burst wait until other tasks have had their turn."""
         self._scheduled = False
         if self._drain(_BURST):
             self._again()
 
     def drain_all(self) -> None:
-        """Take all there is: it is the last that comes."""
+        """Receive every message that is ready, because no more will come."""
         while self._drain(_BURST):
             pass
 
     def _drain(self, burst: int) -> bool:
-        """Whether there may be more."""
+        """Receive up to a burst of messages, and tell whether there may be more."""
         for _ in range(burst):
             if self._stopped:
                 return False
@@ -70,7 +71,7 @@ class Pump:
         self._receive(self._socket.recv_multipart(zmq.NOBLOCK))
 
     def stop(self) -> None:
-        """Receive no more; the socket is the caller's to close."""
+        """Receive no more; closing the socket is left to the caller."""
         if not self._stopped:
             self._stopped = True
             self._loop.remove_reader(self._descriptor)
@@ -81,12 +82,12 @@ class Pump:
 
 
 class CurvePump(Pump):
-    """Of a CURVE server: `receive_from` gets each message's connection too.
+    """Drives a CURVE server's socket; `receive_from` gets the connection of each message too.
 
     Messages of connections that are gone are thrown away, and peers that send too many frames are disconnected.
 
     Args:
-        connections: of that socket. They are watched, and looked at, from here on.
+        connections: of that socket. From here on they are watched, and looked at.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class CurvePump(Pump):
         self._looking = self._loop.call_soon(self._look)
 
     def _unasked(self, _: list[bytes]) -> None:
-        """What a message without a connection would go to."""
+        """Take a message without a connection, which never comes."""
 
     def _take(self) -> None:
         identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -122,6 +123,7 @@ class CurvePump(Pump):
         self._looking = self._loop.call_later(_LOOK_EVERY if self._connections else _LOOK_IDLE, self._look)
 
     def stop(self) -> None:
+        """Receive no more, and stop watching the connections."""
         if not self._stopped:
             self._loop.remove_reader(self._monitor)
             self._looking.cancel()

@@ -33,7 +33,7 @@ class Caller:
         address: ZeroMQ endpoint to connect to.
         server_key, keys: for CURVE, the peer's Z85 public key and our pair.
         reach: seconds to wait for a peer to take a request before it is Unreachable.
-        name: of the peer, for people; else they are told the address.
+        name: of the peer, for people; without it errors show the address.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Caller:
         """Ask, and wait for the answer for `timeout` seconds.
 
         Raises what the peer answered, Unreachable, DeadlineExceeded, or OutcomeUnknown for an unanswered change;
-        ConnectionClosed, in another process too than made it.
+        ConnectionClosed, also in a process that did not make this caller.
         """
         self._owner.check()
         if self._closed:

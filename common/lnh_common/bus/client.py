@@ -101,7 +101,7 @@ class Client:
 
     @property
     def connected(self) -> bool:
-        """Whether the peer is there."""
+        """Tell whether the peer is there."""
         return self._dealer.connected
 
     # The timeout is an argument because it travels in the header.
@@ -120,7 +120,7 @@ class Client:
         return codec.decode_as(body, operation.reply)
 
     def next_id(self) -> int:
-        """A request id not used before on this connection."""
+        """Draw a request id that was not used before on this connection."""
         self._last_id += 1
         return self._last_id
 
@@ -219,7 +219,7 @@ class Client:
             self._looking = self._loop.call_later(within, self._look)
 
     def _look(self) -> None:
-        """Go after a peer's name, which nothing tells when it has another address; try one again that refused."""
+        """Look up the new address of a peer that is named, and try a peer again that refused."""
         self._looking = None
         self._watch()
 

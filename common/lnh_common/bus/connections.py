@@ -42,7 +42,7 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def on_the_wire(size: int) -> int:
-    """The bytes that a frame of this size is in a connection under CURVE (RFC 26 in RFC 37)."""
+    """Count the bytes that a frame of this size takes in a connection under CURVE (RFC 26 in RFC 37)."""
     return size + (35 if size + 33 <= _SHORT_FRAME else 42)
 
 
@@ -74,7 +74,7 @@ class Connection:
 
 
 def overdrawn(held: Mapping[T, int], budget: int) -> list[T]:
-    """Whom to cut, so that the rest together holds no more than the budget: those that hold the most."""
+    """Choose the connections to cut, those that hold the most, so that the rest together is within the budget."""
     total = sum(held.values())
     cut = []
     for which in sorted(held, key=lambda each: held[each], reverse=True):
@@ -86,7 +86,7 @@ def overdrawn(held: Mapping[T, int], budget: int) -> list[T]:
 
 
 class Connections(Generic[T]):
-    """Those of one bound socket. One thread; its ZAP requests are answered in the same one.
+    """The connections of one bound socket. One thread uses it, and answers its ZAP requests.
 
     Args:
         socket: a CURVE server, not bound yet.
@@ -136,15 +136,17 @@ class Connections(Generic[T]):
             self._known.pop(gone.identity, None)
 
     def of(self, identity: bytes) -> Connection | None:
-        """The connection with this routing id, if a message of it was taken and it still stands."""
+        """Return the connection with this routing id, if a message of it was taken and it still stands."""
         return self._known.get(identity)
 
     def take(self, identity: bytes, frame: zmq.Frame, size: int) -> Connection | None:
-        """Count a message that was delivered; None for one of a connection that is closed: it is to be thrown away.
+        """Count a message that was delivered.
 
         Args:
             frame: its first one after the routing id.
             size: of all its frames, on the wire.
+
+        Returns the message's connection, or None for a closed one: that message is to be thrown away.
         """
         connection = self._known.get(identity) or self._find(identity, frame)
         if connection is not None:
@@ -165,7 +167,7 @@ class Connections(Generic[T]):
         return connection
 
     def give(self, connection: Connection, size: int) -> bool:
-        """Count what is about to be given to libzmq; False where it must not be, since too much was not read."""
+        """Count an answer that is about to be given to libzmq; False forbids it: the peer left too much unread."""
         connection.given += size
         if connection.given - connection.acked > LOOK_UNREAD:
             self._look_unread(connection)
@@ -175,14 +177,14 @@ class Connections(Generic[T]):
         return False
 
     def is_full(self, connection: Connection, more: int) -> bool:
-        """Whether so many bytes of answers more would be too many, beside what its peer has not read."""
+        """Tell whether so many more bytes of answers would be too many, beside what the peer has not read."""
         if not connection.unread:
             return False
         self._look_unread(connection)
         return connection.unread + more > self._room(connection)
 
     def _room(self, connection: Connection) -> int:
-        """Bytes that one connection may leave unread: as many as all of its class have left."""
+        """Count the bytes that one connection may leave unread: as many as all of its class have left."""
         which = self._classify(connection)
         return max(0, self._budgets[which].unread - self._unread[which])
 
@@ -196,7 +198,7 @@ class Connections(Generic[T]):
             self._unread[self._classify(connection)] += connection.unread - before
 
     def look(self, now: float) -> None:
-        """Cut connections that hold more than their class may. To be called every tenth of a second or so."""
+        """Cut connections that hold more than their class may; call it every tenth of a second or so."""
         self._unread = dict.fromkeys(self._budgets, 0)
         for connection in self._open.values():
             if connection.unread:
@@ -227,7 +229,7 @@ class Connections(Generic[T]):
         self._cut(connection, connection.taken)
 
     def _cut(self, connection: Connection, received: int) -> None:
-        """End a connection under libzmq's hands, if its descriptor is still that of the same one."""
+        """End a connection under libzmq's hands, if its descriptor still belongs to it."""
         try:
             same = os.dup(connection.descriptor)
         except OSError:
@@ -242,12 +244,12 @@ class Connections(Generic[T]):
                     return  # the peer was quicker
 
     def close(self) -> None:
-        """End the monitor; to be called before the socket is closed."""
+        """End the monitor; call it before the socket is closed."""
         monitor.end(self._socket, self.monitor)
 
 
 def _said(frame: zmq.Frame, name: str) -> str:
-    """A property that the authenticator gave the connection of a message; empty where there was none."""
+    """Read a property that the authenticator gave a message's connection; empty where there is none."""
     try:
         return str(frame.get(name))
     except zmq.ZMQError:
@@ -255,7 +257,7 @@ def _said(frame: zmq.Frame, name: str) -> str:
 
 
 def _counted(descriptor: int) -> tuple[int, int] | None:
-    """Bytes that a connection's other machine acknowledged, and that came from it; None when it is none any more."""
+    """Count the bytes that a connection's other machine acknowledged, and that came from it; None for a dead one."""
     try:
         looked = sockets.socket(sockets.AF_INET, sockets.SOCK_STREAM, sockets.IPPROTO_TCP, fileno=descriptor)
     except OSError:
@@ -272,5 +274,5 @@ def _counted(descriptor: int) -> tuple[int, int] | None:
 
 
 def _resident() -> int:
-    """Bytes of memory that this process has."""
+    """Count the bytes of memory that this process has."""
     return int(_STATM.read_bytes().split()[1]) * _PAGE

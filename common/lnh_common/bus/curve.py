@@ -45,17 +45,18 @@ class KeyPair:
 
     @classmethod
     def generate(cls) -> KeyPair:
+        """Draw a new key pair."""
         public, secret = zmq.curve_keypair()
         return cls(public, Secret(secret))
 
     @classmethod
     def of_secret(cls, secret: bytes) -> KeyPair:
-        """The pair of a Z85 secret key."""
+        """Compute the pair of a Z85 secret key."""
         return cls(zmq.curve_public(secret), Secret(secret))
 
     @property
     def raw_public(self) -> bytes:
-        """The 32 bytes that messages carry."""
+        """The public key as messages carry it: 32 bytes."""
         return to_raw(self.public)
 
     def save(self, path: Path) -> None:
@@ -89,17 +90,17 @@ class KeyPair:
 
 
 def to_raw(public: bytes) -> bytes:
-    """Z85 to 32 raw bytes."""
+    """Decode a Z85 key to its 32 raw bytes."""
     return z85.decode(public)
 
 
 def to_z85(raw: bytes) -> bytes:
-    """32 raw bytes to Z85."""
+    """Encode 32 raw bytes as a Z85 key."""
     return z85.encode(raw)
 
 
 def serve(socket: zmq.Socket[bytes], keys: KeyPair, domain: bytes = b"lnh") -> None:
-    """Make this the server side; who may come in is the ZAP authenticator's to decide (`zap.py`)."""
+    """Make this socket the server side; the ZAP authenticator decides which keys may connect (`zap.py`)."""
     socket.curve_server = True
     socket.curve_publickey = keys.public
     socket.curve_secretkey = keys.secret.reveal()
@@ -107,14 +108,14 @@ def serve(socket: zmq.Socket[bytes], keys: KeyPair, domain: bytes = b"lnh") -> N
 
 
 def connect(socket: zmq.Socket[bytes], server_key: bytes, keys: KeyPair) -> None:
-    """Make this the client side, which accepts only the server with this Z85 public key."""
+    """Make this socket the client side, which accepts only the server with this Z85 public key."""
     socket.curve_serverkey = server_key
     socket.curve_publickey = keys.public
     socket.curve_secretkey = keys.secret.reveal()
 
 
 def explain(event: int) -> str:
-    """A failed handshake (an event of FAILED_EVENTS) in words."""
+    """Put a failed handshake (an event of FAILED_EVENTS) into words."""
     return _EXPLANATIONS.get(zmq.Event(event), "the handshake failed")
 
 

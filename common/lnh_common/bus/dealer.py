@@ -35,7 +35,7 @@ _CONNECT_MS: Final = 2000
 
 
 def _ignore(_: bool) -> None:
-    """What an owner does who asks for `connected` only."""
+    """Take news that an owner does not want, because it asks for `connected` only."""
 
 
 class Dealer:
@@ -110,13 +110,13 @@ class Dealer:
 
     @property
     def looks_in(self) -> float | None:
-        """Within how many seconds `watch` is to be called though nothing happened; None: it need not be."""
+        """Tell within how many seconds `watch` must be called though nothing happened; None: it need not be."""
         if self._again_at == _NEVER:
             return LOOK_EVERY if self.named else None
         return min(max(0.0, self._again_at - time.monotonic()), LOOK_EVERY)
 
     def wait(self, seconds: float) -> bool:
-        """Wait until the peer is there, so long at most; whether it is."""
+        """Wait at most so many seconds for the peer, and tell whether it is there."""
         end = time.monotonic() + seconds
         self.watch()
         while not self.connected and (left := end - time.monotonic()) > 0:
@@ -126,7 +126,7 @@ class Dealer:
         return self.connected
 
     def send(self, frames: list[bytes]) -> bool:
-        """Hand a message over; False when nobody is there or the queue is full, and then it is still the caller's."""
+        """Hand a message over; False when nobody is there or the queue is full: the caller keeps the message then."""
         if not self.connected:
             return False
         try:
@@ -143,12 +143,12 @@ class Dealer:
         self._discard()
 
     def _discard(self) -> None:
-        """Connect anew, without what libzmq kept for the peer."""
+        """Connect anew, without the messages that libzmq kept for the peer."""
         if self._at:
             self._connect(self._at)
 
     def _find(self) -> None:
-        """Go where the peer's name leads now."""
+        """Connect to the address that the peer's name has now."""
         address = NAMES.address(self._host)
         if address is not None and (at := endpoint(address, self._port)) != self._at:
             self._connect(at)
@@ -163,7 +163,10 @@ class Dealer:
         self._at = at
 
     def close(self) -> None:
-        """Close the socket, which still sends for its linger. Twice is fine; a child of its process only forgets it."""
+        """Close the socket, which still sends for its linger.
+
+        A second call changes nothing, and a forked child only forgets the socket.
+        """
         if self._owner.is_here:
             monitor.end(self.socket, self.monitor)
             self.socket.close()
@@ -175,14 +178,14 @@ class Dealer:
 
 
 def _parse(address: str) -> tuple[str, str]:
-    """Host and port of an endpoint over TCP; two empty words for another."""
+    """Split an endpoint over TCP into host and port; two empty words stand for another kind of endpoint."""
     transport, _, rest = address.partition("://")
     host, _, port = rest.rpartition(":")
     return (host, port) if transport == "tcp" else ("", "")
 
 
 def _give_up_early(socket: zmq.Socket[bytes]) -> None:
-    """What the socket's owner has not set for itself."""
+    """Set the time-outs of TCP that the socket's owner has not set."""
     if socket.getsockopt(zmq.TCP_MAXRT) == 0:
         socket.setsockopt(zmq.TCP_MAXRT, _SILENT_MS)
     if socket.connect_timeout == 0:

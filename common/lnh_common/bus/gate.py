@@ -11,10 +11,10 @@ from lnh_common.bus.asyncio_socket import Pump
 
 
 class Gate:
-    """Lets peers in, or not, in every CURVE server of one context. Made and used within a running loop.
+    """Admits peers to every CURVE server of one context, or refuses them. Made and used within a running loop.
 
     Args:
-        decide: whether the holder of this key may connect; what it may ask is decided where it is served.
+        decide: whether the holder of this key may connect; what it may ask is decided where its requests are served.
 
     Raises zmq.ZMQError when the context has a gate already.
     """
@@ -27,6 +27,7 @@ class Gate:
         self._pump: Final = Pump(self._socket, self._asked)
 
     def close(self) -> None:
+        """Stop answering libzmq, and close the authenticator's socket."""
         self._pump.stop()
         self._socket.close(0)
 

@@ -30,14 +30,14 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Refused:
-    """What to answer; `answer` is None where nobody could tell what it answers."""
+    """The answer to a message that is not served; `answer` is None where no request could be named."""
 
     error: LnhError
     answer: wire.Frames | None
 
 
 def salvage(frame: bytes) -> wire.Header | None:
-    """As much of a header as an error needs: the request id of something that asks; None if there is none."""
+    """Read as much of a header as an error needs: the request id of a message that asks; None if there is none."""
     try:
         match codec.decode(frame, limits.HEADER_BYTES):
             case [int(), int(kind), int(request_id), str(operation), *_] if (
@@ -54,7 +54,7 @@ def salvage(frame: bytes) -> wire.Header | None:
 
 
 def refusal(frame: bytes, error: LnhError) -> Refused:
-    """The refusal of a message whose header frame is this."""
+    """Make the refusal of a message from its header frame."""
     header = salvage(frame)
     return Refused(error, None if header is None else wire.error_frames(header, error))
 

@@ -25,7 +25,7 @@ _EVENT: Final = struct.Struct("=Hi")  # zmq_socket_monitor(3)
 
 
 class Happening(NamedTuple):
-    """One of zmq.EVENT_*, and a number that depends on which: a file descriptor, an error."""
+    """One event of a monitor (zmq.EVENT_*), with its number: a file descriptor or an error, by the event."""
 
     event: int
     value: int
@@ -35,7 +35,7 @@ _READERS: Final[dict[str, Socket]] = {}  # of the monitors that stand, by addres
 
 
 def begin(socket: Socket, events: int) -> Socket:
-    """Have a socket tell of these events; where to read them, until `end`."""
+    """Have a socket tell of these events, and return the socket to read them from, until `end`."""
     address = f"inproc://monitor {os.urandom(16).hex()}"
     reader: Socket = socket.context.socket(zmq.PAIR)
     _READERS[address] = reader
@@ -46,12 +46,12 @@ def begin(socket: Socket, events: int) -> Socket:
 
 
 def parse(frames: Sequence[bytes]) -> Happening:
-    """One message of a monitor."""
+    """Decode one message of a monitor."""
     return Happening(*_EVENT.unpack(frames[0]))
 
 
 def read(monitor: Socket) -> list[Happening]:
-    """Take all that a monitor has to say now."""
+    """Read every event that a monitor has now."""
     found = []
     try:
         while True:
@@ -63,7 +63,7 @@ def read(monitor: Socket) -> list[Happening]:
 def end(socket: Socket, monitor: Socket) -> None:
     """End a socket's monitor before the socket is closed.
 
-    What it still says is read first: to end one that is full waits for the I/O thread, which waits for a reader.
+    Its last events are read first: ending a full monitor waits for the I/O thread, which waits for a reader.
     """
     if not monitor.closed:
         read(monitor)

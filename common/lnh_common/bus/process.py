@@ -13,10 +13,10 @@ from lnh_common.errors import ConnectionClosed
 
 
 class OwnProcess:
-    """Remembers the process it was made in.
+    """Remembers the process that it was made in.
 
     Args:
-        what: belongs to it, for people.
+        what: names for people what belongs to that process.
     """
 
     __slots__ = ("_pid", "_what")
@@ -27,7 +27,7 @@ class OwnProcess:
 
     @property
     def is_here(self) -> bool:
-        """Whether the running process is that one."""
+        """Tell whether the running process is the one that made this."""
         return os.getpid() == self._pid
 
     def check(self) -> None:

@@ -25,19 +25,21 @@ class Quiet:
         self.descriptor: Final = self._epoll.fileno()
 
     def add(self, *sockets: Socket) -> None:
+        """Watch these sockets from now on."""
         for socket in sockets:
             self._sockets.add(socket)
             self._epoll.register(int(socket.getsockopt(zmq.FD)), select.EPOLLIN)
 
     def remove(self, *sockets: Socket) -> None:
-        """To be called before they are closed."""
+        """Watch these sockets no longer; call it before they are closed."""
         for socket in sockets:
             self._sockets.remove(socket)
             self._epoll.unregister(int(socket.getsockopt(zmq.FD)))
 
     def ready(self) -> set[Socket]:
-        """Those with something to be read now."""
+        """Return the sockets that have something to be read now."""
         return {socket for socket in self._sockets if int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN}
 
     def close(self) -> None:
+        """Close the descriptor; the sockets stay open."""
         self._epoll.close()

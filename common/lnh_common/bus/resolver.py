@@ -30,18 +30,21 @@ class _Name:
 
 
 class Names:
-    """Addresses of hosts, as they were last found. Any thread may ask."""
+    """Looks up addresses of hosts and keeps the last ones found. Any thread may ask."""
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        """Begin anew, in a child that has neither the threads of its parent nor a use for a lock that one held."""
+        """Begin anew in a forked child: it has no threads of its parent, and a lock may be held by one of them."""
         self._names: dict[str, _Name] = {}
         self._lock = threading.Lock()
 
     def address(self, host: str) -> str | None:
-        """The numeric address of a host, or None when it was never found; asked again, it is looked up again."""
+        """Return the numeric address of a host as last found, or None when it was never found.
+
+        A host that is asked for again is looked up again.
+        """
         if is_numeric(host):
             return host
         with self._lock:
@@ -74,7 +77,7 @@ def _find(host: str) -> str | None:
 
 
 def is_numeric(host: str) -> bool:
-    """Whether this is an address already; one of version 6 may be in brackets."""
+    """Tell whether a host is an address already; one of version 6 may be in brackets."""
     try:
         ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
     except ValueError:
@@ -83,7 +86,7 @@ def is_numeric(host: str) -> bool:
 
 
 def endpoint(host: str, port: int | str) -> str:
-    """The ZeroMQ endpoint of a host's port."""
+    """Make the ZeroMQ endpoint of a host's port."""
     host = host.removeprefix("[").removesuffix("]")
     return f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
 

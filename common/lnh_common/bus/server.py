@@ -49,7 +49,7 @@ class Call:
     key: bytes = b""
 
     def remaining(self) -> float:
-        """Seconds until the deadline."""
+        """Count the seconds until the deadline."""
         return self.deadline - asyncio.get_running_loop().time()
 
 
@@ -57,7 +57,7 @@ OfPeer = Callable[[bytes], bool]
 
 
 def _nobody(_: bytes) -> bool:
-    """Nobody is known: all are strangers."""
+    """Know no key: every peer is a stranger."""
     return False
 
 
@@ -74,8 +74,8 @@ class Server:
         in_flight: requests at once, over all askers.
         keys: serve CURVE with this key pair (admission is the ZAP authenticator's).
         knows: whether the holder of this key (32 bytes) is no stranger, under CURVE. Strangers have half of what may be
-            in flight, and `limits.STRANGERS_AT_SERVICES` requests a second; what is beyond is not looked at.
-        max_message: bytes of one frame that libzmq accepts at all; beyond it the peer is disconnected.
+            in flight, and `limits.STRANGERS_AT_SERVICES` requests a second; requests beyond that are not looked at.
+        max_message: bytes of one frame that libzmq accepts at all; a larger one disconnects the peer.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Server:
         self._served.add(operation.name)
 
     def start(self) -> None:
-        """Bind and begin; handlers are entered before. Raises zmq.ZMQError when the address cannot be bound."""
+        """Bind and begin to serve; enter the handlers first. Raises zmq.ZMQError when the address cannot be bound."""
         self._socket.bind(self.address)
         self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)  # a wildcard port is known now
         if self._connections is None:
@@ -149,11 +149,11 @@ class Server:
 
     @property
     def in_flight(self) -> int:
-        """Requests and casts being served now."""
+        """Count the requests and casts that are being served now."""
         return len(self._tasks)
 
     async def close(self, grace: float = 2.0) -> None:
-        """Refuse what is new, let what is in flight finish for `grace` seconds, cancel the rest, and close."""
+        """Refuse new requests, let those in flight finish for `grace` seconds, cancel the rest, and close."""
         self._closing = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace)

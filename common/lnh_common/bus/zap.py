@@ -1,4 +1,4 @@
-"""Who may connect with CURVE: an authenticator (RFC 27/ZAP) without I/O of its own.
+"""Authenticates CURVE peers (RFC 27/ZAP), without I/O of its own.
 
 libzmq asks a REP socket bound to `inproc://zeromq.zap.01` in the same context; the owner of that socket passes each
 request's frames through `answer`. It works in a poll loop and in asyncio alike. Bind it before any CURVE server socket
@@ -22,7 +22,7 @@ _KEY_BYTES: Final = 32
 
 @dataclass(frozen=True)
 class Handshake:
-    """Somebody who proved that it holds the secret half of `key` (Z85)."""
+    """A handshake of a peer that proved that it holds the secret half of `key` (Z85)."""
 
     domain: bytes
     address: str
@@ -35,12 +35,12 @@ _numbers = 0
 
 
 def numbered() -> int:
-    """The number of the newest handshake of this process."""
+    """Return the number of this process's newest handshake."""
     return _numbers
 
 
 def socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
-    """The bound REP socket that libzmq asks; raises zmq.ZMQError when this context has one already."""
+    """Bind the REP socket that libzmq asks; raises zmq.ZMQError when this context has one already."""
     rep = context.socket(zmq.REP)
     rep.linger = 0
     rep.bind(ENDPOINT)
@@ -48,7 +48,7 @@ def socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
 
 
 def answer(frames: list[bytes], decide: Decide) -> list[bytes]:
-    """The reply to one ZAP request; an admitted peer's User-Id is its Z85 key, its `NUMBER` above all before it."""
+    """Answer one ZAP request; an admitted peer's User-Id is its Z85 key, its `NUMBER` is above all before it."""
     global _numbers
     match frames:
         case [version, request, domain, address, _, mechanism, *credentials]:
@@ -65,10 +65,10 @@ def answer(frames: list[bytes], decide: Decide) -> list[bytes]:
 
 
 def _property(name: str, value: str) -> bytes:
-    """One property as ZMTP's metadata has it (RFC 23)."""
+    """Encode one property as ZMTP's metadata has it (RFC 23)."""
     return bytes((len(name),)) + name.encode() + len(value).to_bytes(4, "big") + value.encode()
 
 
 def everyone(_: Handshake) -> bool:
-    """Admit every key: what it may do is decided where its requests are served."""
+    """Admit every key; what it may do is decided where its requests are served."""
     return True

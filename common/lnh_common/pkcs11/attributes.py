@@ -165,13 +165,15 @@ class AttributeRule:
     changes: Mapping[ObjectClass, Change] = field(default_factory=dict)
 
     def source_for(self, object_class: ObjectClass) -> Source:
+        """Return who sets the attribute when an object of this class is made."""
         return self.sources.get(object_class, self.source)
 
     def change_for(self, object_class: ObjectClass) -> Change:
+        """Return how the attribute of an object of this class may change."""
         return self.changes.get(object_class, self.change)
 
     def applies(self, object_class: ObjectClass, key_type: KeyType | None) -> bool:
-        """Whether objects of this class (and, for keys, type) have the attribute."""
+        """Tell whether objects of this class (and, for keys, type) have the attribute."""
         if object_class not in self.classes:
             return False
         return self.key_types is None or object_class not in KEYS or key_type in self.key_types
@@ -346,7 +348,7 @@ CURVE_NAMES: Final[dict[bytes, bytes]] = {
 
 
 def _big_integer(value: bytes) -> bytes:
-    """As PKCS#11 has a Big integer: most significant byte first, without zeros in front."""
+    """Encode a number as PKCS#11 has a Big integer: most significant byte first, without zeros in front."""
     return value.lstrip(b"\0")
 
 
@@ -372,10 +374,10 @@ _TYPES: Final[dict[Kind, type]] = {
 def parse_template(template: Mapping[int, Any]) -> Attributes:
     """Check every attribute and value of a template by itself.
 
-    Whether the attributes go together, and with the object, is for who makes or changes it.
+    Whether the attributes go together, and with the object, is checked where an object is made or changed.
 
-    Raises AttributeInvalid naming the attribute (never a value that may be secret), LimitReached for
-    more than `limits.TEMPLATE_ATTRIBUTES`.
+    Raises AttributeInvalid naming the attribute (never a value that may be secret), LimitReached for more than
+    `limits.TEMPLATE_ATTRIBUTES`.
     """
     if len(template) > limits.TEMPLATE_ATTRIBUTES:
         raise LimitReached(f"{len(template)} attributes in a template; at most {limits.TEMPLATE_ATTRIBUTES}")
@@ -388,12 +390,12 @@ def parse_value(attribute: Attribute, value: object) -> AttributeValue:
 
 
 def to_wire(attributes: Mapping[Attribute, AttributeValue]) -> Template:
-    """An attribute set as plain numbers and values, for `codec.encode`."""
+    """Turn an attribute set into plain numbers and values, for `codec.encode`."""
     return {attribute.value: value for attribute, value in attributes.items()}
 
 
 def from_wire(template: Mapping[int, AttributeValue]) -> Attributes:
-    """An attribute set that this product wrote (and sealed); one from outside goes through `parse_template`.
+    """Read an attribute set that this product wrote (and sealed); one from outside goes through `parse_template`.
 
     Raises AttributeInvalid for an attribute of a newer version.
     """

@@ -109,7 +109,7 @@ USE_ATTRIBUTES: Final[dict[Use, Attribute]] = {
 
 
 class Family(enum.Enum):
-    """A secret key serves the mechanisms of one family for life (Clulow 2003)."""
+    """A group of mechanisms; a secret key serves the mechanisms of one family for life (Clulow 2003)."""
 
     GCM = "GCM"
     CBC = "CBC"
@@ -177,11 +177,12 @@ class Curve:
 
     @property
     def aliases(self) -> tuple[bytes, ...]:
-        """Other DER that names it in EC_PARAMS."""
+        """Other DER that names the curve in EC_PARAMS."""
         return tuple(name for name, oid in CURVE_NAMES.items() if oid == self.oid)
 
     @property
     def size(self) -> int:
+        """Bytes of a coordinate."""
         return (self.bits + 7) // 8
 
 
@@ -221,11 +222,14 @@ GCM_TAG_BITS: Final = 128
 
 
 class NoParameters(Message):
-    """The mechanism takes none."""
+    """The parameters of a mechanism that takes none."""
 
 
 class HashedParameters(Message):
-    """`prehashed` says that the data is already the digest: how the SDK signs a file of any length."""
+    """Parameters of a mechanism that hashes; `prehashed` says that the data is already the digest.
+
+    The SDK signs a file of any length by it.
+    """
 
     prehashed: bool = False
 
@@ -249,7 +253,7 @@ class MldsaParameters(Message):
 
 
 class MacParameters(Message):
-    """`length` of a truncated tag in bytes: at least half the hash and 16."""
+    """Parameters of a truncated tag; `length` is in bytes, at least half the hash and 16."""
 
     length: Annotated[int, msgspec.Meta(ge=16, le=64)]
 
@@ -281,7 +285,7 @@ class OaepParameters(Message):
 
 
 class Output(enum.Enum):
-    """What a mechanism answers with."""
+    """The kind of a mechanism's result."""
 
     KEY = "a new object"
     SIGNATURE = "the signature"
@@ -452,7 +456,7 @@ POLICY_FIELDS: Final = ("allowed_mechanisms", "weak_mechanisms")
 
 
 def mechanism(number: int) -> Mechanism:
-    """The mechanism with this number; raises MechanismInvalid for one the product does not know."""
+    """Find the mechanism with this number; raises MechanismInvalid for a number that the product does not know."""
     try:
         return Mechanism(number)
     except ValueError:
@@ -460,7 +464,7 @@ def mechanism(number: int) -> Mechanism:
 
 
 def mechanism_called(name: str) -> Mechanism:
-    """The mechanism of this name, with or without CKM_; raises MechanismInvalid."""
+    """Find the mechanism of this name, with or without CKM_; raises MechanismInvalid."""
     wanted = name.upper().replace("-", "_").removeprefix("CKM_")
     if wanted not in Mechanism.__members__:
         raise MechanismInvalid(f"no mechanism {name!r}")
@@ -468,7 +472,7 @@ def mechanism_called(name: str) -> Mechanism:
 
 
 def parse_parameters(mechanism: Mechanism, parameters: bytes) -> Message:
-    """The parameters that go with a mechanism, from their CBOR; none at all are the defaults.
+    """Decode the parameters of a mechanism from their CBOR; no bytes at all are the defaults.
 
     Raises MechanismParameterInvalid naming the field.
     """
@@ -482,7 +486,7 @@ def parse_parameters(mechanism: Mechanism, parameters: bytes) -> Message:
 
 
 def pack_parameters(parameters: Message | None) -> bytes:
-    """Parameters as the wire carries them; empty for None and for a type's defaults."""
+    """Encode parameters as the wire carries them; None and a type's defaults are empty."""
     if parameters is None:
         return b""
     fields = {

@@ -96,10 +96,10 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class Outline(msgspec.Struct, frozen=True):
-    """What an archive says of itself without any key; that it is so is not proved by it.
+    """What an archive says of itself without any key, which proves nothing.
 
     Args:
-        manifest_bytes, seal: the manifest as it stands there, and the HSM's word for it.
+        manifest_bytes, seal: the manifest as it stands there, and the HSM's seal of it.
         start, end: where the chunks are in the file.
         size: of the file.
     """
@@ -115,7 +115,7 @@ class Outline(msgspec.Struct, frozen=True):
 
 
 def head_hash(header: bytes) -> bytes:
-    """What the chunks and the manifest are bound to."""
+    """Hash the head of an archive, which the chunks and the manifest are bound to."""
     return hashlib.sha256(MAGIC + _frame(header)).digest()
 
 
@@ -128,6 +128,7 @@ def _nonce(prefix: bytes, number: int, *, last: bool) -> bytes:
 
 
 def new_prefix() -> bytes:
+    """Draw the random prefix of an archive's nonces."""
     return os.urandom(PREFIX_BYTES)
 
 
@@ -151,7 +152,7 @@ class Writer:
         self._put(MAGIC + _frame(self.header_bytes))
 
     def add(self, data: bytes) -> None:
-        """The next plaintext."""
+        """Write the next plaintext."""
         self._waiting += data
         size = self._header.chunk_bytes
         while len(self._waiting) > size:  # what is just full may be the last
@@ -159,7 +160,7 @@ class Writer:
             del self._waiting[:size]
 
     def finish(self, items: dict[str, int]) -> bytes:
-        """There is no more; the manifest, to be sealed."""
+        """End the plaintext, and return the manifest, which is to be sealed."""
         self._chunk(bytes(self._waiting), last=True)
         self._waiting.clear()
         return codec.encode(
@@ -167,7 +168,7 @@ class Writer:
         )
 
     def close(self, manifest: bytes, seal: bytes) -> None:
-        """The end of the file."""
+        """Write the manifest and its seal, which end the file."""
         framed = _frame(codec.encode([manifest, seal]))
         self._write(framed + len(framed).to_bytes(_LENGTH, "big") + END)
 
@@ -184,9 +185,9 @@ class Writer:
 
 
 def outline(file: BinaryIO) -> Outline:
-    """What an archive says of itself.
+    """Read what an archive says of itself.
 
-    Raises ArchiveInvalid for what is none, is of a newer format or ends early, and OSError.
+    Raises ArchiveInvalid for a file that is no archive, is of a newer format or ends early, and OSError.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -217,7 +218,7 @@ def outline(file: BinaryIO) -> Outline:
 
 
 def parse_header(data: bytes) -> Header:
-    """Raises ArchiveInvalid, also for a newer format."""
+    """Decode a header; raises ArchiveInvalid, also for a newer format."""
     try:
         decoded = codec.decode(data, _HEADER_BYTES)
         if isinstance(decoded, list) and decoded and isinstance(decoded[0], int) and decoded[0] > FORMAT:
@@ -228,7 +229,7 @@ def parse_header(data: bytes) -> Header:
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """Raises ArchiveInvalid."""
+    """Decode a manifest; raises ArchiveInvalid."""
     try:
         return codec.decode_as(data, Manifest, _MANIFEST_BYTES)
     except MalformedMessage as error:
@@ -257,7 +258,7 @@ def _exactly(file: BinaryIO, count: int) -> bytes:
 
 
 def plaintext(file: BinaryIO, about: Outline, key: bytes) -> Iterator[bytes]:
-    """The plaintext, a chunk at a time; it is all there, and genuine, when the last was taken without error.
+    """Yield the plaintext, a chunk at a time; it is whole and genuine once the last chunk came without an error.
 
     Args:
         about: what `outline` said of this file, its manifest's seal checked.

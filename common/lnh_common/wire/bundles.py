@@ -33,12 +33,15 @@ class Entry(NamedTuple):
 
 
 def is_forwarded(tag: bytes) -> bool:
-    """Whether the request with this tag came from another member: only one that is read-write serves it."""
+    """Tell whether the request with this tag came from another member; only a member that is read-write serves it."""
     return tag[0] >= FORWARDED >> 8 * (TAG_BYTES - 1)
 
 
 def refusal(tag: bytes) -> Entry:
-    """The answer that says: nothing was done, somebody else is to do it. It never reaches a client."""
+    """Make the answer that declines a forwarded request: nothing was done, and another member must do it.
+
+    It never reaches a client.
+    """
     return Entry(tag, b"", b"", b"")
 
 
@@ -55,24 +58,25 @@ class Bundle:
         return bool(self._parts)
 
     def add(self, tag: bytes, header: bytes, token: bytes, body: bytes) -> bool:
-        """Whether it is full now."""
+        """Add an entry, and tell whether the bundle is full now."""
         self._parts += (_SIZES.pack(tag, len(header), len(token), len(body)), header, token, body)
         self._bytes += len(body)
         return len(self._parts) >= 4 * ENTRIES or self._bytes >= _BYTES
 
     def take(self) -> bytes:
-        """The frame; nothing waits then."""
+        """Return the frame of all entries, and begin an empty bundle."""
         frame = b"".join(self._parts)
         self.clear()
         return frame
 
     def clear(self) -> None:
+        """Drop every entry."""
         self._parts.clear()
         self._bytes = 0
 
 
 def unpack(frames: list[bytes]) -> list[Entry]:
-    """The entries of a message that is one bundle; raises MalformedMessage."""
+    """Decode the entries of a message that is one bundle; raises MalformedMessage."""
     if len(frames) != 1:
         raise MalformedMessage(f"{len(frames)} frames; a bundle is 1")
     frame = frames[0]

@@ -52,7 +52,7 @@ _EPOCH: Final = 8
 
 
 def fingerprint(identity: bytes) -> str:
-    """The fingerprint of a cluster identity (a raw 32-byte Ed25519 public key), as OpenSSH writes one."""
+    """Spell the fingerprint of a cluster identity (a raw 32-byte Ed25519 public key) as OpenSSH does."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(identity).digest()).rstrip(b"=").decode()
 
 
@@ -60,7 +60,7 @@ def fingerprint(identity: bytes) -> str:
 
 
 def channel_private_key(seed: bytes) -> hpke.MLKEM768X25519PrivateKey:
-    """The channel key of a 96-byte seed: 64 bytes for ML-KEM-768 (FIPS 203, d || z), 32 for X25519."""
+    """Make the channel key of a 96-byte seed: 64 bytes for ML-KEM-768 (FIPS 203, d || z), 32 for X25519."""
     assert len(seed) == CHANNEL_SEED_BYTES, "a channel seed has 96 bytes"
     return hpke.MLKEM768X25519PrivateKey(
         MLKEM768PrivateKey.from_seed_bytes(seed[:64]), X25519PrivateKey.from_private_bytes(seed[64:])
@@ -68,7 +68,7 @@ def channel_private_key(seed: bytes) -> hpke.MLKEM768X25519PrivateKey:
 
 
 def channel_public_bytes(seed: bytes) -> bytes:
-    """The 1216 public bytes of the channel key: ML-KEM-768 encapsulation key, then X25519."""
+    """Compute the 1216 public bytes of the channel key: ML-KEM-768 encapsulation key, then X25519."""
     return (
         MLKEM768PrivateKey.from_seed_bytes(seed[:64]).public_key().public_bytes_raw()
         + X25519PrivateKey.from_private_bytes(seed[64:]).public_key().public_bytes_raw()
@@ -88,7 +88,7 @@ def channel_public_key(public: bytes) -> hpke.MLKEM768X25519PublicKey:
 
 
 class Statement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What the cluster identity signs in the answer to `hello`.
+    """The statement that the cluster identity signs in the answer to `hello`.
 
     Args:
         cluster: 16-byte cluster id.
@@ -110,13 +110,13 @@ class Statement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     member_key: bytes
 
     def sign(self, identity: Ed25519PrivateKey) -> tuple[bytes, bytes]:
-        """The encoded statement and its 64-byte signature."""
+        """Encode the statement, and sign it (64 bytes)."""
         encoded = codec.encode(list(msgspec.structs.astuple(self)))
         return encoded, identity.sign(encoded)
 
     @classmethod
     def verify(cls, encoded: bytes, signature: bytes, identity: bytes) -> Statement:
-        """The statement, if `identity` (32 bytes) signed it; raises ChannelInvalid."""
+        """Decode a statement that `identity` (32 bytes) signed; raises ChannelInvalid for any other."""
         try:
             Ed25519PublicKey.from_public_bytes(identity).verify(signature, encoded)
         except (InvalidSignature, ValueError):
@@ -131,13 +131,13 @@ class Statement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What is inside every seal, around the operation's fields.
+    """The content of every seal, around the operation's fields.
 
     Args:
         issued_at: UTC milliseconds.
-        deadline_ms: how long the client waits for the answer; this one rules, not the header's.
-        connection: 16 random bytes a connection: the duplicate session of a write.
-        sequence: numbers a connection's writes from 1; 0 for what is no write.
+        deadline_ms: how long the client waits for the answer; it overrides the header's.
+        connection: 16 random bytes of a connection: the duplicate session of a write.
+        sequence: numbers a connection's writes from 1; 0 for a request that writes nothing.
         fields: of the operation.
     """
 
@@ -158,7 +158,7 @@ class _Credential(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 
 class OpenedCredential(msgspec.Struct, frozen=True):
-    """An opened HPKE message; the signature is checked by whoever knows the client's key (`check_signature`)."""
+    """An opened HPKE message, whose signature `check_signature` checks once the client's key is known."""
 
     secret: bytes
     nonce: bytes
@@ -168,7 +168,7 @@ class OpenedCredential(msgspec.Struct, frozen=True):
     signed: bytes
 
     def check_signature(self, public: bytes) -> None:
-        """Raises ChannelInvalid unless the client with this raw Ed25519 key made the message."""
+        """Raise ChannelInvalid unless the client with this raw Ed25519 key made the message."""
         try:
             Ed25519PublicKey.from_public_bytes(public).verify(self.signature, self.signed)
         except (InvalidSignature, ValueError):
@@ -187,7 +187,7 @@ def seal_credential(
     client: bytes = b"",
     client_key: Ed25519PrivateKey | None = None,
 ) -> bytes:
-    """The body frame of an operation that uses a credential.
+    """Seal the body frame of an operation that uses a credential.
 
     Args:
         secret: S, 32 fresh random bytes.
@@ -201,7 +201,7 @@ def seal_credential(
 
 
 def credential_epoch(body: bytes) -> int:
-    """The channel epoch a credential message was sealed for; raises ChannelInvalid."""
+    """Read the channel epoch that a credential message was sealed for; raises ChannelInvalid."""
     if len(body) <= _EPOCH:
         raise ChannelInvalid("a sealed message too short to be one")
     return int.from_bytes(body[:_EPOCH], "big")
@@ -228,7 +228,7 @@ def open_credential(
 
 @dataclass(frozen=True, eq=False)
 class SessionKeys:
-    """One key a direction, both from S; `token_hash` is bound into every message.
+    """The keys of a session, one a direction, both from S; `token_hash` is bound into every message.
 
     `request_mac` and `reply_mac` are those keys' HMACs, copied for each message: keying one costs more than using it.
     """
@@ -241,7 +241,7 @@ class SessionKeys:
 
     @classmethod
     def derive(cls, secret: bytes, token: bytes) -> SessionKeys:
-        """The keys of secret S (32 bytes) for messages that carry `token` (empty around a credential)."""
+        """Derive the keys of secret S (32 bytes) for messages that carry `token` (empty around a credential)."""
         request = HKDFExpand(_SHA512, _KEY, b"lnh channel request").derive(secret)
         reply = HKDFExpand(_SHA512, _KEY, b"lnh channel reply").derive(secret)
         token_hash = hashlib.sha256(token).digest()
@@ -271,7 +271,7 @@ def _open(key: HMAC, body: bytes, associated: bytes) -> bytes:
 
 
 def seal_request(keys: SessionKeys, header: Header, envelope: Envelope) -> bytes:
-    """The body frame of a request under a session."""
+    """Seal the body frame of a request under a session."""
     plaintext = codec.encode(msgspec.structs.astuple(envelope))
     return _seal(keys.request_mac, plaintext, header.bound(Kind.REQUEST, keys.token_hash))
 
@@ -287,9 +287,9 @@ def _reply_associated(keys: SessionKeys, header: Header, request_body: bytes) ->
 
 
 def seal_reply(keys: SessionKeys, header: Header, request_body: bytes, value: dict[str, Any] | LnhError) -> bytes:
-    """The body frame of the answer to a request: its fields, or an error nobody on the way can see.
+    """Seal the body frame of the answer to a request: its fields, or an error that nobody on the way can see.
 
-    In place of what no message holds it is an error that says so.
+    An answer that no message holds is replaced by an error that says so.
     """
     associated = _reply_associated(keys, header, request_body)
     error = value if isinstance(value, LnhError) else None
@@ -301,14 +301,14 @@ def seal_reply(keys: SessionKeys, header: Header, request_body: bytes, value: di
 
 
 def open_answer(keys: SessionKeys, header: Header, request_body: bytes, body: bytes) -> dict[str, Any] | LnhError:
-    """The fields of an answer, or the error that was sealed.
+    """Open the answer to a request: its fields, or the error that was sealed.
 
     Args:
         header: of the request.
         request_body: the body frame that was sent.
         body: the body frame that came back.
 
-    Raises ChannelInvalid: nobody who knows S made this answer to this request.
+    Raises ChannelInvalid unless a holder of S made this answer to this request.
     """
     plaintext = _open(keys.reply_mac, body, _reply_associated(keys, header, request_body))
     try:
@@ -318,7 +318,7 @@ def open_answer(keys: SessionKeys, header: Header, request_body: bytes, body: by
 
 
 def outcome(value: Any) -> dict[str, Any] | LnhError:
-    """What `[0, fields]` or `[code, message, detail]` says; raises MalformedMessage for anything else."""
+    """Decode `[0, fields]` or `[code, message, detail]`; raises MalformedMessage for anything else."""
     match value:
         case [0, dict(fields)]:
             return fields
@@ -328,7 +328,7 @@ def outcome(value: Any) -> dict[str, Any] | LnhError:
 
 
 def open_reply(keys: SessionKeys, header: Header, request_body: bytes, body: bytes) -> dict[str, Any]:
-    """`open_answer`, raising the error that was sealed."""
+    """Open the answer to a request as `open_answer` does, and raise the error that was sealed."""
     answer = open_answer(keys, header, request_body, body)
     if isinstance(answer, LnhError):
         raise answer

@@ -37,7 +37,7 @@ _END_ITEM: Final = b"\x50" + _END
 
 
 def encode(value: object) -> bytes:
-    """One canonical CBOR item (RFC 8949, 4.2.1) of plain values or of a message."""
+    """Encode plain values or a message as one canonical CBOR item (RFC 8949, 4.2.1)."""
     if hasattr(value, "__struct_fields__"):  # a Struct, told quicker than by isinstance
         value = msgspec.to_builtins(value, builtin_types=_BYTES)
     return cbor2.dumps(value)
@@ -81,5 +81,5 @@ def convert(value: Any, kind: type[T]) -> T:
 
 
 def decode_as(data: bytes, kind: type[T], limit: int = limits.BODY_BYTES) -> T:
-    """`decode`, then `convert`."""
+    """Parse one CBOR item, and check it against a message type, as `decode` and `convert` do."""
     return convert(decode(data, limit), kind)

@@ -32,6 +32,8 @@ Frames = list[bytes]
 
 
 class Kind(enum.IntEnum):
+    """The kind of a message: a cast is a request that wants no answer."""
+
     REQUEST = 0
     REPLY = 1
     ERROR = 2
@@ -80,11 +82,12 @@ class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     deadline_ms: Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_DEADLINE_MS)]
 
     def pack(self) -> bytes:
+        """Encode the header frame."""
         rest = _rest(self.operation, self.route, self.deadline_ms)
         return bytes((_ARRAY_OF_6, self.version, self.kind)) + cbor2.dumps(self.request_id) + rest
 
     def bound(self, kind: Kind, last: bytes) -> bytes:
-        """What a seal binds: the CBOR array of version, kind, request id, operation, route and `last`, 32 bytes.
+        """Encode what a seal binds: the CBOR array of version, kind, request id, operation, route and `last`, 32 bytes.
 
         The deadline is left out: hops may shorten it, and the one inside the seal rules.
         """
@@ -117,31 +120,34 @@ class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
         return codec.convert(fields, cls)
 
     def answer(self, kind: Kind) -> Header:
-        """The header of the answer to this request."""
+        """Make the header of the answer to this request."""
         return Header(self.version, kind, self.request_id, self.operation, self.route, 0)
 
 
 def request(
     operation: str, request_id: int, deadline_ms: int, *, route: bytes = b"", kind: Kind = Kind.REQUEST
 ) -> Header:
-    """The header of a new request or cast."""
+    """Make the header of a new request or cast."""
     return Header(VERSION, kind, request_id, operation, route, deadline_ms)
 
 
 def deadline_ms(seconds: float) -> int:
-    """The deadline to send, for who waits so many seconds: a little sooner, so that who gives up first says why."""
+    """Choose the deadline to send for an asker that waits so many seconds.
+
+    It is a little sooner, so that the side that gives up first can still say why.
+    """
     sooner = min(seconds * limits.SOONER, limits.SOONER_SECONDS)
     return min(int((seconds - sooner) * 1000), limits.MAX_DEADLINE_MS)
 
 
 def word_within(milliseconds: int) -> float:
-    """Seconds that who passes a request on waits for the word of who serves it, which gives up at this deadline."""
+    """Count the seconds for which a hop waits for a server that gives up at this deadline."""
     seconds = milliseconds / 1000
     return seconds + min(seconds * limits.SOONER, limits.SOONER_SECONDS) / 2
 
 
 def error_frames(header: Header, error: LnhError) -> Frames:
-    """An unsealed error answer to the request with this header."""
+    """Make the unsealed error that answers the request with this header."""
     body = codec.encode(error.to_wire())
     if len(body) > limits.BODY_BYTES:
         body = codec.encode(instead(header, error, len(body)).to_wire())
@@ -149,17 +155,17 @@ def error_frames(header: Header, error: LnhError) -> Frames:
 
 
 def reply_frames(header: Header, body: bytes) -> Frames:
-    """An unsealed answer to the request with this header; an error where no message holds the body."""
+    """Make the unsealed answer to the request with this header; an error where no message holds the body."""
     if len(body) > limits.BODY_BYTES:
         return error_frames(header, instead(header, None, len(body)))
     return [header.answer(Kind.REPLY).pack(), b"", body]
 
 
 def instead(header: Header, error: LnhError | None, size: int) -> LnhError:
-    """What is said in place of an answer that no message holds: whoever asked would wait for it in vain.
+    """Make the error that replaces an answer that no message holds; without it the asker would wait in vain.
 
     Args:
-        error: that is the answer; None for a reply.
+        error: the error that is the answer; None for a reply.
         size: of the answer, in bytes.
     """
     if error is not None:
@@ -172,12 +178,12 @@ def instead(header: Header, error: LnhError | None, size: int) -> LnhError:
 
 
 def parse_error(body: bytes) -> LnhError:
-    """The error in the body of an ERROR message."""
+    """Decode the error in the body of an ERROR message."""
     return LnhError.from_wire(codec.decode(body))
 
 
 def check_frames(frames: list[Any]) -> None:
-    """Raises MalformedMessage unless these are a header, a token and a body of allowed sizes."""
+    """Raise MalformedMessage unless these are a header, a token and a body of allowed sizes."""
     if len(frames) != 3:
         raise MalformedMessage(f"{len(frames)} frames; a message has 3")
     if len(frames[1]) > limits.TOKEN_BYTES:
