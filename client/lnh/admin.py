@@ -1,4 +1,4 @@
-"""Administering a cluster: what appliance users and the PO do, through any member.
+"""Administers a cluster, as appliance users and the PO do, through any member.
 
     with lnh.admin.connect("hsm1:4400", "admin", password, fingerprint="SHA256:...") as administration:
         administration.create_keyrings("payments")
@@ -62,19 +62,19 @@ V = TypeVar("V", ClientView, MemberView)
 class Administration(Session):
     """A session of an appliance user, of the PO, or of both at once; a context manager that logs out.
 
-    What may be done is the table's in docs/operations.md; the rest raises PermissionDenied.
+    Which role may call which method is the table's in docs/operations.md; other calls raise PermissionDenied.
     """
 
     @property
     def backups(self) -> Backups:
-        """The archives of the member that answers, and what is done with them."""
+        """The archives of the member that answers, with the methods for them."""
         return Backups(self)
 
     def create_keyrings(self, label: str, total: int = 1, index: int = 1) -> list[KeyringView]:
         """Create keyrings; for an admin and the PO together.
 
         Args:
-            label: of one; of several, followed by a running number.
+            label: of one keyring; several have it followed by a running number.
             total: 1 to 100.
             index: the first running number.
 
@@ -85,19 +85,20 @@ class Administration(Session):
         return list(self.ask(wire.KEYRING_CREATE, message).keyrings)
 
     def keyrings(self, *, current: bool = False) -> Listing[KeyringView]:
-        """Every keyring, a page at a time as they are taken.
+        """List every keyring, a page at a time as they are taken.
 
         Args:
-            current: all there are, from a member that is in step, or MemberBehind; so for whatever lists something.
+            current: demand all there are, from a member that is in step; raises MemberBehind where there is none. The
+                argument means the same in every method that lists something.
         """
         return keyring_listing(partial(self.ask, wire.KEYRING_LIST), current=current)
 
     def keyring(self, label: str) -> KeyringView:
-        """The keyring with this label; raises KeyringUnknown, or MemberBehind where that cannot be told."""
+        """Find the keyring with this label; raises KeyringUnknown, or MemberBehind where that cannot be told."""
         return keyring_labelled(partial(self.ask, wire.KEYRING_LIST), label)
 
     def show_keyring(self, label: str, *, current: bool = False) -> KeyringView:
-        """A keyring with its policy, number of objects and assigned clients; raises KeyringUnknown."""
+        """Show a keyring with its policy, number of objects and assigned clients; raises KeyringUnknown."""
         return self.ask(wire.KEYRING_SHOW, wire.KeyringRef(keyring=self.keyring(label).id), current=current)
 
     def delete_keyring(self, label: str) -> None:
@@ -107,17 +108,17 @@ class Administration(Session):
     def init_krso(self, label: str, password: str) -> None:
         """Set a keyring's first KRSO credential, good for nothing but being changed; for an admin and the PO.
 
-        Raises AlreadyDone when the KRSO has one, PasswordInvalid.
+        Raises AlreadyDone when the KRSO has a credential, PasswordInvalid.
         """
         self.ask(wire.ROLE_INIT, wire.InitRole(keyring=self.keyring(label).id, password=password))
 
     def clients(self, *, current: bool = False) -> Listed[ClientView]:
-        """Every registered client."""
+        """List every registered client."""
         found = self.ask(wire.CLIENT_LIST, Empty(), current=current)
         return Listed(found.clients, found.behind, found.skipped)
 
     def client(self, name: str) -> ClientView:
-        """The client of this name; raises ClientUnknown, or MemberBehind where that cannot be told."""
+        """Find the client of this name; raises ClientUnknown, or MemberBehind where that cannot be told."""
         return _named(self.clients, name, lambda _: ClientUnknown(f"no client {name!r}"))
 
     def revoke_client(self, name: str) -> None:
@@ -125,11 +126,11 @@ class Administration(Session):
         self.ask(wire.CLIENT_REVOKE, wire.ClientRef(client=name))
 
     def assign(self, client: str, keyring: str) -> None:
-        """Let only assigned clients see a keyring, this one among them; raises ClientUnknown, KeyringUnknown."""
+        """Let only assigned clients see a keyring, this client among them; raises ClientUnknown, KeyringUnknown."""
         self.ask(wire.CLIENT_ASSIGN, wire.Assignment(client=client, keyring=self.keyring(keyring).id))
 
     def unassign(self, client: str, keyring: str) -> None:
-        """Take an assignment back; with the last one every client sees the keyring again."""
+        """Take an assignment back; once the last is gone, every client sees the keyring again."""
         self.ask(wire.CLIENT_UNASSIGN, wire.Assignment(client=client, keyring=self.keyring(keyring).id))
 
     def add_user(self, name: str, role: str, password: str) -> None:
@@ -137,7 +138,7 @@ class Administration(Session):
         self.ask(wire.USER_ADD, wire.AddUser(name=name, role=role, password=password))
 
     def users(self, *, current: bool = False) -> Listed[UserView]:
-        """Every appliance user."""
+        """List every appliance user."""
         found = self.ask(wire.USER_LIST, Empty(), current=current)
         return Listed(found.users, found.behind, found.skipped)
 
@@ -146,16 +147,16 @@ class Administration(Session):
         self.ask(wire.USER_DELETE, wire.UserRef(name=name))
 
     def show(self, *, current: bool = False) -> ClusterView:
-        """The cluster and its members."""
+        """Show the cluster and its members."""
         return self.ask(wire.CLUSTER_SHOW, Empty(), current=current)
 
     def members(self, *, current: bool = False) -> Listed[MemberView]:
-        """Every member, as the one that answers sees it."""
+        """List every member, as the member that answers sees it."""
         found = self.show(current=current)
         return Listed(found.members, found.behind)
 
     def member(self, name: str) -> MemberView:
-        """The member of this name; raises NameUnknown, or MemberBehind where that cannot be told."""
+        """Find the member of this name; raises NameUnknown, or MemberBehind where that cannot be told."""
 
         def unknown(members: Listed[MemberView]) -> NameUnknown:
             return NameUnknown(f"no member {name!r}; there are: {', '.join(view.name for view in members)}")
@@ -163,7 +164,7 @@ class Administration(Session):
         return _named(self.members, name, unknown)
 
     def invite(self) -> InvitationView:
-        """An invitation for one new member, good for 15 minutes and once; for an admin and the PO together.
+        """Make an invitation for one new member, good once and for 15 minutes; for an admin and the PO together.
 
         Raises MemberReadOnly.
         """
@@ -172,12 +173,12 @@ class Administration(Session):
     def set_member(
         self, name: str, *, new_name: str | None = None, host: str | None = None, port: int | None = None
     ) -> None:
-        """Give a member another name or address; what is not given stays. Raises NameUnknown, NameTaken."""
+        """Give a member another name or address; an argument that is not given stays. Raises NameUnknown, NameTaken."""
         change = wire.ChangeMember(member=self.member(name).id, name=new_name, host=host, port=port)
         self.ask(wire.MEMBER_SET, change)
 
     def groups(self, *, current: bool = False) -> Listed[GroupView]:
-        """Every affinity group and who is in it, as the member that answers sees it."""
+        """List every affinity group with its members, as the member that answers sees it."""
         found = self.ask(wire.GROUP_LIST, Empty(), current=current)
         return Listed(found.groups, found.behind)
 
@@ -194,36 +195,41 @@ class Administration(Session):
         self.ask(wire.MEMBER_MOVE, wire.MoveMember(member=self.member(name).id, group=group))
 
     def promote(self, name: str) -> str:
-        """Make a member the primary, losing nothing; what one should know. Raises NameUnknown, NotPossible."""
+        """Make a member the primary, losing nothing. Returns a remark, mostly empty.
+
+        Raises NameUnknown, NotPossible.
+        """
         return self.ask(wire.MEMBER_PROMOTE, wire.MemberRef(member=self.member(name).id)).remark
 
     def remove_member(self, name: str) -> str:
-        """Remove a member that works; its HSM wipes the cluster's secrets. What one should know.
+        """Remove a member that works; its HSM wipes the cluster's secrets. Returns a remark, mostly empty.
 
-        Raises NameUnknown, NotPossible (it is the primary, or does not answer).
+        Raises NameUnknown, NotPossible (the member is the primary, or does not answer).
         """
         return self.ask(wire.MEMBER_REMOVE, wire.MemberRef(member=self.member(name).id)).remark
 
     def delete_member(self, name: str, *, force: bool = False) -> str:
-        """Remove a member that is lost for good; what one should know. Raises NameUnknown, NotPossible (it answers).
+        """Remove a member that is lost for good; returns a remark, mostly empty.
 
         Args:
-            force: although other members that should agree are missing too, whose writes may be lost.
+            force: go on although other members that should agree are missing too, whose writes may be lost.
+
+        Raises NameUnknown, NotPossible (the member answers).
         """
         return self.ask(wire.MEMBER_DELETE, wire.DeleteMember(member=self.member(name).id, force=force)).remark
 
     def divergent(self, name: str, *, seen: bool = False) -> Divergent:
-        """The entries a member had to drop when it came back; raises NameUnknown, Unreachable.
+        """Show the entries that a member had to drop when it came back; raises NameUnknown, Unreachable.
 
         Args:
-            seen: an administrator has looked: it is DIVERGED no longer.
+            seen: note that an administrator has looked; the member is DIVERGED no longer.
         """
         return self.ask(wire.MEMBER_DIVERGENT, wire.LookAtDivergent(member=self.member(name).id, seen=seen))
 
     def leave(self, member: bytes) -> str:
-        """Have the member with this id leave; for an admin and the PO together. What one should know.
+        """Have the member with this id leave; for an admin and the PO together. Returns a remark, mostly empty.
 
-        Raises NameUnknown, NotPossible (it is the primary, or the last member).
+        Raises NameUnknown, NotPossible (the member is the primary, or the last one).
         """
         return self.ask(wire.CLUSTER_LEAVE, wire.MemberRef(member=member)).remark
 
@@ -235,20 +241,20 @@ class Administration(Session):
         self.ask(wire.CLUSTER_DELETE, wire.MemberRef(member=member))
 
     def policy(self, *, current: bool = False, **changes: object) -> dict[str, Any]:
-        """The cluster's policy, after these changes, which an admin and the PO make together."""
+        """Change fields of the cluster's policy, and return it; an admin and the PO change it together."""
         return self.ask(wire.CLUSTER_POLICY, wire.PolicyChange(changes=changes), current=current).policy
 
     def overview(self, *, current: bool = False) -> Overview:
-        """The whole cluster, with what each member tells of itself now."""
+        """Show the whole cluster, with what each member tells of itself now."""
         return self.ask(OVERVIEW, Empty(), current=current)
 
     def status(self, *, current: bool = False) -> StatusView:
-        """The cluster, and the services of the member that answers."""
+        """Show the cluster, and the services of the member that answers."""
         return self.ask(wire.STATUS, Empty(), current=current)
 
 
 def _named(listed: Callable[..., Listed[V]], name: str, unknown: Callable[[Listed[V]], LnhError]) -> V:
-    """The one of this name. That there is none only a member that is in step can say."""
+    """Find the item of this name; only a member that is in step can say that there is none."""
     found = listed()
     if all(view.name != name for view in found) and not found.current:
         found = listed(current=True)
@@ -259,7 +265,7 @@ def _named(listed: Callable[..., Listed[V]], name: str, unknown: Callable[[Liste
 
 
 def check_total(label: str, total: int, index: int) -> None:
-    """Raises LimitReached for more keyrings than one call creates, saying how to go on."""
+    """Raise LimitReached for more keyrings than one call creates, saying how to go on."""
     most = limits.KEYRINGS_PER_CREATE
     if not 1 <= total <= most:
         start = f" --index {index}" if index != 1 else ""
@@ -269,7 +275,7 @@ def check_total(label: str, total: int, index: int) -> None:
 
 
 def credentials(user: str = "", password: str = "", po_password: str = "") -> tuple[Credential, ...]:
-    """The credentials of an appliance user, of the PO, or of both."""
+    """Make the credentials of an appliance user, of the PO, or of both."""
     found: tuple[Credential, ...] = ()
     if user:
         found += (Credential(role=Role.USER, name=user, password=password),)
@@ -297,18 +303,18 @@ def login(
 
 @checks
 def change_password(connection: Connection, user: str, old: str, new: str, *, timeout: float = limits.DEADLINE) -> None:
-    """An appliance user changes its own password; raises PasswordIncorrect, PasswordInvalid."""
+    """Change an appliance user's own password; raises PasswordIncorrect, PasswordInvalid."""
     _change_password(connection, Credential(role=Role.USER, name=user, password=old), new, timeout=timeout)
 
 
 @checks
 def change_po_password(connection: Connection, old: str, new: str, *, timeout: float = limits.DEADLINE) -> None:
-    """The PO changes its password; raises PasswordIncorrect, PasswordInvalid."""
+    """Change the PO's password; raises PasswordIncorrect, PasswordInvalid."""
     _change_password(connection, Credential(role=Role.PO, password=old), new, timeout=timeout)
 
 
 class _GuestAdministration(Administration):
-    """Closes the connection that was made for it."""
+    """A session that closes the connection that was made for it."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -332,7 +338,7 @@ def connect(
 
     Args:
         fingerprint: of the cluster's identity.
-        confirm: is asked with label and fingerprint when none is given.
+        confirm: called with label and fingerprint when no fingerprint is given; tells whether to go on.
 
     Raises FingerprintMismatch, PasswordIncorrect, Unreachable.
     """

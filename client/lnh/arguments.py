@@ -1,4 +1,4 @@
-"""What is given to the SDK is checked where it is given: a wrong type is named before anything is sent.
+"""Checks what is given to the SDK where it is given: a wrong type is named before anything is sent.
 
     @checked
     class Key: ...
@@ -48,11 +48,11 @@ _BYTES_LIKE: Final = (bytearray, memoryview)  # beside `bytes`, which alone is n
 
 @dataclass(frozen=True)
 class Check:
-    """What an argument may be.
+    """A check of one argument.
 
     Args:
-        fits: whether a value is that.
-        wanted: for people.
+        fits: whether a value passes.
+        wanted: names for people what passes.
     """
 
     fits: Callable[[Any], bool]
@@ -60,7 +60,7 @@ class Check:
 
 
 def checked(kind: type[T]) -> type[T]:
-    """Have the public methods of a class check what they are given."""
+    """Make the public methods of a class check their arguments."""
     for name, found in list(vars(kind).items()):
         if isinstance(found, types.FunctionType) and (name in _SPECIAL or not name.startswith("_")):
             setattr(kind, name, checks(found))
@@ -68,7 +68,7 @@ def checked(kind: type[T]) -> type[T]:
 
 
 def checks(function: F) -> F:
-    """Have a function check what it is given; it raises ArgumentInvalid then, and does nothing."""
+    """Make a function check its arguments; a wrong one raises ArgumentInvalid before anything is done."""
     parameters = [
         each
         for each in inspect.signature(function).parameters.values()
@@ -113,7 +113,7 @@ def _wrong(function: Callable[..., Any], name: str, value: object, check: Check)
 
 
 def is_timeout(value: object) -> bool:
-    """Whether this is a number of seconds that an operation may take."""
+    """Tell whether this is a number of seconds that an operation may take."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return math.isfinite(value) and 0 < value <= limits.MAX_DEADLINE_MS / 1000
@@ -137,7 +137,7 @@ def _check(name: str, annotation: Any) -> Check | None:
 
 
 def check_of(annotation: Any) -> Check | None:
-    """What an annotation allows; None for everything."""
+    """Make the check of an annotation; None where everything passes."""
     if isinstance(annotation, TypeVar):
         annotation = annotation.__bound__
     if annotation is Any or annotation is object or annotation is None:

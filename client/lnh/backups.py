@@ -55,19 +55,19 @@ class Backups:
         self._session: Final = session
 
     def now(self) -> JobView:
-        """Begin to make an archive of the whole cluster as it is; `wait` for it. Raises Busy, PermissionDenied."""
+        """Begin to make an archive of the whole cluster as it is; `wait` for the job. Raises Busy, PermissionDenied."""
         return self._session.ask(wire.NOW, Empty())
 
     def verify(self, name: str) -> JobView:
-        """Begin to read every byte of an archive, restoring nothing; `wait` for it. Raises Busy, NameUnknown."""
+        """Begin to read every byte of an archive, restoring nothing; `wait` for the job. Raises Busy, NameUnknown."""
         return self._session.ask(wire.VERIFY, wire.ArchiveRef(name=name))
 
     def job(self, id_: bytes = b"") -> JobView:
-        """How a job stands; with no id the last one of this member. Raises NameUnknown."""
+        """Show a job; an empty id names the last one of this member. Raises NameUnknown."""
         return self._session.ask(wire.JOB, wire.JobRef(id=id_))
 
     def wait(self, job: JobView, tell: Tell = _tell_nobody) -> JobView:
-        """Wait until a job is done, telling how it stands; raises what it failed with."""
+        """Wait until a job is done, telling how it stands; raises the error that it failed with."""
         while job.state == "running":
             tell(job)
             time.sleep(_LOOK_EVERY)
@@ -78,11 +78,11 @@ class Backups:
         return job
 
     def list(self) -> ArchiveList:
-        """The archives of this member, oldest first."""
+        """List the archives of this member, oldest first."""
         return self._session.ask(wire.LIST, Empty())
 
     def show(self, name: str) -> ArchiveView:
-        """One archive, as it says itself; raises NameUnknown."""
+        """Show what an archive says of itself; raises NameUnknown."""
         return self._session.ask(wire.SHOW, wire.ArchiveRef(name=name))
 
     def delete(self, name: str) -> None:
@@ -90,10 +90,10 @@ class Backups:
         self._session.ask(wire.DELETE, wire.ArchiveRef(name=name))
 
     def schedule(self, schedule: Schedule | None = None, *, off: bool = False) -> ScheduleView:
-        """When backups are made by themselves, after this change, and how that is kept.
+        """Set or end the schedule of backups, and show it with how it is kept.
 
         Args:
-            schedule: the new one; `since` is the member's to fill in, but for hours that count from an earlier time.
+            schedule: the new one. The member fills in `since`, unless hours are to count from an earlier time.
             off: end it.
 
         Raises ArgumentInvalid, NameUnknown (no such member).
@@ -101,7 +101,7 @@ class Backups:
         return self._session.ask(wire.SCHEDULE, wire.SetSchedule(schedule=schedule, off=off))
 
     def check(self, name: str) -> JobView:
-        """Begin to look which credentials a restore would make others; `wait` for it. For an admin and the PO."""
+        """Begin to look which credentials a restore would change; `wait` for the job. For an admin and the PO."""
         return self._session.ask(wire.RESTORE, wire.Restore(name=name, check=True))
 
     def restore(self, name: str) -> JobView:
@@ -112,16 +112,18 @@ class Backups:
         return self._session.ask(wire.RESTORE, wire.Restore(name=name))
 
     def wait_restored(self, job: JobView, tell: Tell = _tell_nobody) -> None:
-        """Wait for a restore, at whose end this session dies; raises what it failed with."""
+        """Wait for a restore, at whose end this session dies; raises the error that it failed with."""
         try:
             self.wait(job, tell)
         except (ClusterRestored, ClientUnknown):
             self._session.abandon()  # its last word: it is of before
 
     def upload(self, path: Path, tell: TellBytes = _tell_no_bytes) -> str:
-        """Bring an archive to the member, if it is not there; interrupted, it goes on. For an admin and the PO.
+        """Bring an archive to the member unless it has it; called again after an interruption, go on from there.
 
-        Raises ArgumentInvalid (its name), ArchiveInvalid, NameTaken when the member has another one of this name,
+        It is for an admin and the PO. Returns the archive's name.
+
+        Raises ArgumentInvalid (its name), ArchiveInvalid, NameTaken when the member has another archive of this name,
         OSError.
         """
         _check_name(path)
@@ -144,12 +146,12 @@ class Backups:
         return path.name
 
     def download(self, name: str, directory: Path, tell: TellBytes = _tell_no_bytes) -> Path:
-        """Copy an archive into a directory here; interrupted, it goes on where it was when it is called again.
+        """Copy an archive into a directory here; called again after an interruption, go on from there.
 
-        What was there of another archive of this name is fetched anew.
+        A partial copy of another archive of this name is fetched anew.
 
         Args:
-            tell: is told how many bytes are here, of how many.
+            tell: called with the bytes that are here, and with all there are.
 
         Raises NameUnknown, NameTaken (another file has the name), ArchiveInvalid (it is damaged there, or changed
         meanwhile), OSError.
@@ -180,7 +182,7 @@ class Backups:
         return target
 
     def _fetch(self, file: BinaryIO, view: ArchiveView, tell: TellBytes) -> None:
-        """Add to a file what it lacks of an archive, and check the whole. Raises ArchiveInvalid, OSError."""
+        """Add to a file the bytes of an archive that it lacks, and check the whole. Raises ArchiveInvalid, OSError."""
         at = file.seek(0, os.SEEK_END)
         if at > view.size:
             at = file.truncate(0)
@@ -206,7 +208,7 @@ def _check_name(path: Path) -> None:
 
 
 def copy_in(path: Path, directory: Path) -> str:
-    """Copy an archive into a member's directory of archives, whole and durably; its name there.
+    """Copy an archive into a member's directory of archives, whole and durably; returns its name there.
 
     Raises ArgumentInvalid (its name), ArchiveInvalid, NameTaken, OSError.
     """
@@ -239,7 +241,7 @@ def _sync(directory: Path) -> None:
 
 
 def check(about: Outline, view: ArchiveView) -> None:
-    """Raises ArchiveInvalid unless a file is the archive that a member showed."""
+    """Raise ArchiveInvalid unless a file is the archive that a member showed."""
     if (about.header.id, about.manifest.hash, about.size) != (view.id, view.hash, view.size):
         raise ArchiveInvalid(f"what came is not {view.name}")
 

@@ -31,8 +31,8 @@ class Cluster:
     """A connection to a cluster; a context manager that closes it. Any thread may use it.
 
     Attributes:
-        registration: what client.toml says about it.
-        connection: for what the SDK has no method for.
+        registration: what client.toml says about the cluster.
+        connection: for operations that the SDK has no method for.
     """
 
     def __init__(self, connection: Connection, registration: Registration, *, timeout: float) -> None:
@@ -47,33 +47,35 @@ class Cluster:
 
     @property
     def label(self) -> str:
+        """The cluster's label, as it was registered."""
         return self.registration.label
 
     @property
     def id(self) -> bytes:
+        """The cluster's id, 16 bytes."""
         return self.registration.cluster
 
     def keyrings(self, *, current: bool = False) -> Listing[Keyring]:
-        """The keyrings this client may see, a page at a time as they are taken.
+        """List the keyrings that this client may see, a page at a time as they are taken.
 
         Args:
-            current: all there are, from a member that is in step, or MemberBehind.
+            current: demand all there are, from a member that is in step; raises MemberBehind where there is none.
         """
         return keyring_listing(self._list, current=current).each(self._keyring)
 
     def keyring(self, label: str) -> Keyring:
-        """The keyring with this label; raises KeyringUnknown when there is none that this client may see.
+        """Find the keyring with this label; raises KeyringUnknown when this client may see none.
 
-        MemberBehind says that no member that is in step could be asked whether there is.
+        Raises MemberBehind when no member that is in step could be asked.
         """
         return self._keyring(keyring_labelled(self._list, label))
 
     def status(self, *, current: bool = False) -> StatusView:
-        """Members and services, for a client registered with `--monitor`; raises PermissionDenied."""
+        """Show members and services to a client that is registered with `--monitor`; raises PermissionDenied."""
         return self._ask(STATUS, Empty(), current=current)
 
     def client_session(self) -> Session:
-        """The registered client's own session, without anybody's credential."""
+        """Open the registered client's own session, without anybody's credential."""
         self.connection.owner.check()  # before any lock
         with self._session_mutex.hold():
             if self._session is None or self._session.ended:
@@ -100,7 +102,7 @@ class Cluster:
         return self._ask(KEYRING_LIST, message, current=current)
 
     def _ask(self, operation: Operation[Q, R], message: Q, *, current: bool) -> R:
-        """Something that changes nothing, under the client's own session: a new one, if all sessions were ended."""
+        """Ask an operation that changes nothing, under the client's own session or, if that was ended, a new one."""
         session = self.client_session()
         try:
             return session.ask(operation, message, current=current)
@@ -120,7 +122,7 @@ def connect(
     failover: bool | None = None,
     current: bool = False,
 ) -> Cluster:
-    """Connect to a cluster this client is registered with.
+    """Connect to a cluster that this client is registered with.
 
     Nothing is sent yet: the first operation finds out whether the member is there.
 
@@ -128,8 +130,8 @@ def connect(
         which: its label or index in client.toml; None for the only one.
         directory: where client.toml is; None for `$LNH_CONFIG` or the platform's directory.
         timeout: seconds an operation may take unless it says otherwise.
-        failover: whether another member is used when the registered one is gone, or behind; None for what client.toml
-            says.
+        failover: whether another member is used when the registered one is gone, or behind; None takes the word of
+            client.toml.
         current: whether every listing is demanded from a member that is in step, as `current=True` demands one.
 
     Raises NameUnknown, ConfigurationInvalid, FileModeUnsafe.
@@ -147,7 +149,7 @@ def connect_to(
     timeout: float = limits.DEADLINE,
     failover: bool | None = None,
 ) -> Cluster:
-    """`connect` for a registration at hand."""
+    """Connect as `connect` does, with a registration at hand."""
     link = Link(registration.member, curve.to_z85(registration.member_key), registration.load_curve())
     failover = registration.failover if failover is None else failover
     return _open(configuration, registration, link, timeout, failover=failover)
@@ -156,7 +158,7 @@ def connect_to(
 def connect_through(
     configuration: Configuration, registration: Registration, member: str, *, timeout: float = limits.DEADLINE
 ) -> Cluster:
-    """`connect` through another member than the registered one, whose key its door tells, and through no other.
+    """Connect through another member than the registered one, and no other; the member's door tells its key.
 
     Raises ClusterIdentityChanged when it is not a member of that cluster, Unreachable.
     """

@@ -95,7 +95,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Registration:
-    """One cluster this client is registered with; `index` is 0 to 9."""
+    """One cluster that this client is registered with; `index` is 0 to 9."""
 
     index: int
     cluster: bytes
@@ -113,23 +113,23 @@ class Registration:
 
     @property
     def number(self) -> str:
-        """The index as it is written: 00 to 09."""
+        """The index as client.toml has it: 00 to 09."""
         return f"{self.index:02}"
 
     @property
     def fingerprint(self) -> str:
-        """Of the pinned identity, as `lnh cluster show` prints it."""
+        """The fingerprint of the pinned identity, as `lnh cluster show` prints it."""
         return fingerprint(self.identity)
 
     def load_curve(self) -> curve.KeyPair:
-        """The CURVE keys of this client; raises FileModeUnsafe or ConfigurationInvalid."""
+        """Read the CURVE keys of this client; raises FileModeUnsafe or ConfigurationInvalid."""
         try:
             return curve.KeyPair.load(self.client_key)
         except OSError as error:
             raise _unreadable(self.client_key, error) from None
 
     def load_sign_key(self) -> Ed25519PrivateKey:
-        """The Ed25519 key of this client; raises FileModeUnsafe or ConfigurationInvalid."""
+        """Read the Ed25519 key of this client; raises FileModeUnsafe or ConfigurationInvalid."""
         words = read_private(self.sign_key).decode("ascii", "replace").split()
         if len(words) != 2 or words[0] != _SIGN_MARK:
             raise ConfigurationInvalid(f"{self.sign_key} is not an Ed25519 key file")
@@ -151,10 +151,11 @@ class Configuration:
 
     @property
     def path(self) -> Path:
+        """The path of client.toml."""
         return self.directory / FILE
 
     def registrations(self) -> list[Registration]:
-        """Every registration, by index; none when there is no file.
+        """Read every registration, in the order of their indexes; none when there is no file.
 
         Raises FileModeUnsafe, or ConfigurationInvalid naming file and setting.
         """
@@ -174,7 +175,7 @@ class Configuration:
         return [self._registration(number, table) for number, table in sorted(file.cluster.items())]
 
     def registration(self, which: int | str | None = None) -> Registration:
-        """The registration with this index or label; None is the only one there is.
+        """Find the registration with this index or label; None is the only one there is.
 
         Raises NameUnknown, also for a label that several clusters have.
         """
@@ -203,14 +204,14 @@ class Configuration:
         return found[0]
 
     def registration_of(self, cluster: bytes) -> Registration:
-        """The registration with the cluster of this id; raises NameUnknown."""
+        """Find the registration with the cluster of this id; raises NameUnknown."""
         for one in self.registrations():
             if one.cluster == cluster:
                 return one
         raise NameUnknown(f"this client is not registered with cluster {cluster.hex()}")
 
     def free_index(self) -> int:
-        """The lowest index not taken; raises LimitReached."""
+        """Find the lowest index that is not taken; raises LimitReached."""
         taken = {one.index for one in self.registrations()}
         for index in range(limits.CLUSTERS_PER_CLIENT):
             if index not in taken:
@@ -223,7 +224,7 @@ class Configuration:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes from changing the registrations meanwhile."""
+        """Keep other processes from changing the registrations meanwhile."""
         self.prepare()
         with (self.directory / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -234,7 +235,7 @@ class Configuration:
         write_private(path, f"{_SIGN_MARK} {key.private_bytes_raw().hex()}\n".encode())
 
     def save(self, registration: Registration, *, instead_of: Registration | None = None) -> None:
-        """Enter a registration under its index, in place of another, whose own key files go; raises NameTaken."""
+        """Enter a registration under its index, in place of `instead_of`, whose own key files go; raises NameTaken."""
         others = [one for one in self.registrations() if instead_of is None or one.index != instead_of.index]
         if any(one.index == registration.index for one in others):
             raise NameTaken(f"index {registration.number} is taken")
@@ -244,7 +245,7 @@ class Configuration:
                 path.unlink(missing_ok=True)
 
     def save_alternates(self, registration: Registration, alternates: tuple[Way, ...]) -> None:
-        """Enter the alternates of a registration that is still there; nothing when this directory cannot be written."""
+        """Enter the alternates of a registration, if it is still there and the directory can be written."""
         with contextlib.suppress(OSError, LnhError), self.locked():
             known = self.registrations()
             for one in known:
@@ -259,7 +260,7 @@ class Configuration:
             path.unlink(missing_ok=True)
 
     def epoch(self, registration: Registration) -> int:
-        """The highest channel epoch seen of this cluster; 0 for none."""
+        """Read the highest channel epoch seen of this cluster; 0 for none."""
         try:
             return int(read_private(self._epoch_path(registration)))
         except FileNotFoundError:
@@ -326,7 +327,7 @@ class Configuration:
 
 
 def default_directory() -> Path:
-    """`$LNH_CONFIG`, or the platform's place for configuration."""
+    """Return `$LNH_CONFIG`, or the platform's place for configuration."""
     given = os.environ.get("LNH_CONFIG")
     if given:
         path = Path(given)
@@ -346,7 +347,7 @@ def _home() -> Path:
 
 
 def read_private(path: Path) -> bytes:
-    """The contents of a file only its owner can read; raises FileModeUnsafe otherwise."""
+    """Read a file that only its owner can read; raises FileModeUnsafe for any other."""
     try:
         descriptor = open_regular(path, follow=True)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A member's local console: initialising the appliance and its HSM, partitions, and creating a cluster.
+"""Speaks to a member's local console: initialises the appliance and its HSM, makes partitions, creates a cluster.
 
 It speaks to the hsm's own socket in the member directory, which only the directory's owner can open.
 """
@@ -60,12 +60,12 @@ class Console:
         self._caller: Final = Caller(f"ipc://{path}", name=f"the console of {self.directory}")
 
     def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None) -> R:
-        """One operation of the console; raises what the hsm answers, and ArgumentInvalid."""
+        """Ask one operation of the console; raises what the hsm answers, and ArgumentInvalid."""
         check_message(message, operation.request)
         return self._caller.ask(operation, message, self._timeout if timeout is None else timeout)
 
     def check(self, operation: Operation[Any, Any], target: str = "") -> None:
-        """Ask whether an act may be done as things are; raises what forbids it.
+        """Ask whether an act may be done as things are; raises the error that forbids it.
 
         Args:
             target: what the act is about, such as a partition's label.
@@ -77,10 +77,11 @@ class Console:
         self.ask(wire.APPLIANCE_INIT, wire.InitAppliance(admin=admin, password=password))
 
     def appliance(self) -> ApplianceView:
+        """Show the appliance: its users and packages."""
         return self.ask(wire.APPLIANCE_SHOW, Empty())
 
     def reset_admin(self, admin: str, password: str, so_password: str) -> None:
-        """The SO gives an admin a new password; raises PasswordIncorrect, NameUnknown."""
+        """Give an admin a new password, as the SO; raises PasswordIncorrect, NameUnknown."""
         self.ask(wire.APPLIANCE_RESET_ADMIN, wire.ResetAdmin(so_password=so_password, admin=admin, password=password))
 
     def reimage(self) -> None:
@@ -100,6 +101,7 @@ class Console:
         return self.ask(wire.HSM_INIT, message)
 
     def hsm(self) -> HsmView:
+        """Show the HSM: its state, identity, and what an operator should change."""
         return self.ask(wire.HSM_SHOW, Empty())
 
     def activate(self, activation: bytes) -> None:
@@ -107,7 +109,7 @@ class Console:
         self.ask(wire.HSM_ACTIVATE, wire.Activate(activation=activation))
 
     def deactivate(self, activation: bytes) -> None:
-        """Wipe what is open; raises PasswordIncorrect."""
+        """Close the HSM's state and wipe it from memory; raises PasswordIncorrect."""
         self.ask(wire.HSM_DEACTIVATE, wire.Activate(activation=activation))
 
     def factory_reset(self, so_password: str) -> None:
@@ -128,10 +130,11 @@ class Console:
         return self.ask(wire.PARTITION_CREATE, message)
 
     def partitions(self) -> list[PartitionView]:
+        """List the appliance's partitions."""
         return list(self.ask(wire.PARTITION_LIST, Empty()).partitions)
 
     def partition(self, label: str) -> PartitionView:
-        """The partition with this label; raises PartitionUnknown."""
+        """Find the partition with this label; raises PartitionUnknown."""
         for view in self.partitions():
             if view.label == label:
                 return view
@@ -153,7 +156,7 @@ class Console:
         return self.ask(wire.CLUSTER_RESTORE, wire.RestoreCluster(so_password=so_password, name=name))
 
     def wait_restored(self, job: JobView, tell: Callable[[JobView], None] = lambda _: None) -> JobView:
-        """Wait for it, telling how it stands; raises what it failed with."""
+        """Wait for a restore, telling how it stands; raises the error that it failed with."""
         while job.state == "running":
             tell(job)
             time.sleep(_LOOK_EVERY)
@@ -180,7 +183,7 @@ class Console:
         return self.ask(wire.CLUSTER_JOIN, wire.JoinCluster(so_password=so_password, invitation=invitation))
 
     def progress(self) -> JoinProgress:
-        """How far this member is in the cluster it joined."""
+        """Show how far this member is in the cluster that it joined."""
         return self.ask(wire.CLUSTER_PROGRESS, Empty())
 
     def discard_cluster(self, so_password: str) -> None:
@@ -188,7 +191,7 @@ class Console:
         self.ask(wire.CLUSTER_DISCARD, wire.AsSo(so_password=so_password))
 
     def cluster(self) -> ConsoleCluster:
-        """What a new client needs to know."""
+        """Show what a new client needs to know of the cluster."""
         return self.ask(wire.CONSOLE_CLUSTER, Empty())
 
     def verify_audit(self) -> AuditReport:
@@ -196,7 +199,7 @@ class Console:
         return self.ask(wire.AUDIT_VERIFY, Empty())
 
     def audit(self, after: int = 0) -> Iterator[dict[str, Any]]:
-        """The audit trail's records behind this index, a page at a time as they are taken."""
+        """Yield the audit trail's records behind this index, a page at a time as they are taken."""
         while True:
             page = self.ask(wire.AUDIT_SHOW, wire.AuditPage(after=after))
             yield from page.records
@@ -205,6 +208,7 @@ class Console:
             after = page.records[-1]["index"]
 
     def close(self) -> None:
+        """Close the connection to the hsm."""
         self._caller.close()
 
     def __enter__(self) -> Self:

@@ -60,7 +60,7 @@ class Keyring:
         return KeyringSession(self._connection, secret, logged_in, route=self.id, timeout=self._timeout)
 
     def change_password(self, role: Role, old: str, new: str) -> None:
-        """A holder changes its own password, which ends its other sessions.
+        """Change a holder's own password, which ends the holder's other sessions.
 
         Raises PasswordIncorrect, PasswordInvalid and what a call raises.
         """
@@ -154,10 +154,10 @@ class KeyringSession(Session, ObjectSession):
         self.ask(ROLE_SET, SetRole(password=password))
 
     def policy(self, *, current: bool = False, **changes: object) -> dict[str, Any]:
-        """The policy of this keyring, after these changes, which its KRSO makes. Mechanisms may go by name.
+        """Change fields of this keyring's policy, as its KRSO, and return it. Mechanisms may go by name.
 
         Args:
-            current: as it is now: from a member that is in step, or MemberBehind.
+            current: demand the present policy, from a member that is in step; raises MemberBehind where there is none.
 
         Raises PermissionDenied, PolicyForbids, ArgumentInvalid, MechanismInvalid.
         """
@@ -167,11 +167,15 @@ class KeyringSession(Session, ObjectSession):
 class ListsKeyrings(Protocol):
     """Asks for a page of keyrings."""
 
-    def __call__(self, message: ListKeyrings, *, current: bool = False) -> Keyrings: ...
+    def __call__(self, message: ListKeyrings, *, current: bool = False) -> Keyrings:
+        """Ask for the page; with `current` from a member that is in step."""
 
 
 def keyring_listing(ask: ListsKeyrings, *, current: bool) -> Listing[KeyringView]:
-    """Every keyring that may be seen, a page at a time; raises MemberBehind where nobody in step says that none is."""
+    """List every keyring that may be seen, a page at a time.
+
+    Raises MemberBehind where there is none, and no member that is in step says so.
+    """
 
     def pages() -> Iterator[Page[KeyringView]]:
         after, more, seen = b"", True, False
@@ -187,7 +191,10 @@ def keyring_listing(ask: ListsKeyrings, *, current: bool) -> Listing[KeyringView
 
 
 def keyring_labelled(ask: ListsKeyrings, label: str) -> KeyringView:
-    """The keyring with this label; raises KeyringUnknown, or MemberBehind where nobody in step says that none is."""
+    """Find the keyring with this label; raises KeyringUnknown.
+
+    Raises MemberBehind where there is none, and no member that is in step says so.
+    """
     page = ask(ListKeyrings(label=label))
     if page.behind is not None and all(view.label != label for view in page.keyrings):
         page = ask(ListKeyrings(label=label), current=True)

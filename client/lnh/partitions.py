@@ -1,4 +1,7 @@
-"""A partition's objects, for its CO at a member's local console; the same methods as in a keyring's session."""
+"""Makes, finds and uses a partition's objects, as its CO at a member's local console.
+
+The methods are those of a keyring's session.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,18 @@ R = TypeVar("R", bound=Message)
 
 
 class PartitionConsole(Protocol):
-    """What a partition's session needs of the console that it goes through, as `lnh.console.Console` has it."""
+    """The console that a partition's session goes through, as `lnh.console.Console` is."""
 
-    def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None) -> R: ...
+    def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None) -> R:
+        """Ask one operation of the console; raises what the hsm answers."""
 
-    def partition(self, label: str) -> PartitionView: ...
+    def partition(self, label: str) -> PartitionView:
+        """Find the partition with this label; raises PartitionUnknown."""
 
 
 @checked
 class PartitionSession(ObjectSession):
-    """What the CO of one partition does; made by `Console.partition_session`. One thread.
+    """A session of the CO of one partition; `Console.partition_session` makes it. One thread.
 
     The console checks the password at each operation, which takes an Argon2id: a moment.
     """
@@ -52,7 +57,7 @@ class PartitionSession(ObjectSession):
         *,
         current: bool = False,
     ) -> dict[str, Any]:
-        """One operation as this partition's CO; what it lists is always current.
+        """Ask one operation as this partition's CO; a listing of it is always current.
 
         Raises PartitionUnknown, PartitionDisabled, PasswordIncorrect, PasswordLocked, NotActivated and what the
         operation itself raises.
@@ -70,7 +75,7 @@ class PartitionSession(ObjectSession):
         return answered
 
     def check_room(self, wanted: int) -> None:
-        """Raises LimitReached when the partition has no room for so many more objects, or PartitionUnknown."""
+        """Raise LimitReached when the partition has no room for so many more objects, or PartitionUnknown."""
         view = self._console.partition(self.partition)
         if view.objects + wanted > view.limit:
             raise LimitReached(
@@ -84,6 +89,6 @@ class PartitionSession(ObjectSession):
         in_flight: int,
         timeout: float | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """The answers to many operations, in order, one after the other."""
+        """Yield the answers to many operations, in order, one after the other."""
         for operation, fields in calls:
             yield self.call(operation, fields, timeout)

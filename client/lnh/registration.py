@@ -1,8 +1,8 @@
-"""Getting in: the door, and registering this machine with a cluster.
+"""Registers this machine with a cluster, through a member's door.
 
-The door answers `hello` to anybody. Its CURVE key pair is published, so what comes through it proves
-nothing; the statement in the answer is signed by the cluster's identity, whose fingerprint somebody
-checks once, here. After that the identity is pinned.
+The door answers `hello` to anybody. Its CURVE key pair is published, so what comes through it proves nothing; the
+statement in the answer is signed by the cluster's identity, whose fingerprint somebody checks once, here. After that
+the identity is pinned.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ Confirm = Callable[[str, str], bool]
 
 @dataclass(frozen=True)
 class Greeting:
-    """What a member said at its door: the signed statement and the identity that signed it."""
+    """A member's answer at its door: the signed statement and the identity that signed it."""
 
     address: str
     statement: Statement
@@ -64,14 +64,15 @@ class Greeting:
 
     @property
     def fingerprint(self) -> str:
+        """The fingerprint of the identity, as `lnh cluster show` prints it."""
         return fingerprint(self.identity)
 
     def check(self, wanted: str | None, confirm: Confirm | None, cluster: bytes = b"") -> None:
-        """Compare the fingerprint and cluster id with what is known, or ask.
+        """Compare the fingerprint and cluster id with those that are known, or ask.
 
         Args:
             wanted: the fingerprint, as `lnh cluster show` prints it.
-            confirm: asked with label and fingerprint when none is wanted.
+            confirm: called with label and fingerprint when no fingerprint is wanted.
             cluster: the id, or empty to take any.
 
         Raises FingerprintMismatch.
@@ -85,7 +86,7 @@ class Greeting:
             raise FingerprintMismatch(f"the fingerprint {self.fingerprint} was not confirmed", {"advice": _COMPARE})
 
     def check_pinned(self, registration: Registration) -> None:
-        """Raises ClusterIdentityChanged unless this is a member of the cluster that was registered."""
+        """Raise ClusterIdentityChanged unless this is a member of the cluster that was registered."""
         if self.statement.cluster != registration.cluster or self.identity != registration.identity:
             raise ClusterIdentityChanged(
                 f"cluster {self.statement.cluster.hex()} with identity {self.fingerprint} answers at {self.address}; "
@@ -94,7 +95,7 @@ class Greeting:
 
 
 def parse_address(address: str) -> tuple[str, int]:
-    """host:port of a member's client port; raises ArgumentInvalid."""
+    """Split host:port of a member's client port; raises ArgumentInvalid."""
     match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):([0-9]{1,5})", address)
     if match is None or not 0 < int(match[2]) <= 65535 - DOOR_OFFSET:
         raise ArgumentInvalid(f"{address!r} is not host:port")
@@ -102,10 +103,10 @@ def parse_address(address: str) -> tuple[str, int]:
 
 
 def hello(address: str, timeout: float = limits.DEADLINE) -> Greeting:
-    """Ask at the door of the member whose client port this is.
+    """Ask at the door of the member that has this client port.
 
-    Raises Unreachable, ChannelInvalid when the identity it names did not sign, or what a member is that serves nobody:
-    NotActivated, NoCluster, MemberExpelled.
+    Raises Unreachable, ChannelInvalid when the identity it names did not sign, and NotActivated, NoCluster or
+    MemberExpelled of a member that serves nobody.
     """
     host, port = parse_address(address)
     door = f"tcp://{host}:{port + DOOR_OFFSET}"
@@ -135,7 +136,7 @@ def _ask(caller: Caller, timeout: float) -> Welcome:
 def connect_as_guest(
     address: str, wanted: str | None = None, confirm: Confirm | None = None, *, timeout: float = limits.DEADLINE
 ) -> Connection:
-    """A connection of somebody not registered, who may register or act as an appliance user.
+    """Connect from a machine that is not registered, to register or to act as an appliance user.
 
     Raises FingerprintMismatch, Unreachable.
     """
@@ -216,7 +217,7 @@ def register(
 
 @dataclass(frozen=True)
 class Asked:
-    """What a registration is made with, whatever the client's name; no `repr` shows the password."""
+    """The arguments of a registration, whatever the client's name; no `repr` shows the password."""
 
     administrator: str
     password: str = field(repr=False)
@@ -272,7 +273,7 @@ def _register_as(configuration: Configuration, greeting: Greeting, name: str, as
 
 
 def _names(revoked: str) -> tuple[str, ...]:
-    """What a client is called that is registered anew: a revoked name stays taken, so it gets a number."""
+    """List the names for a client that is registered anew: a revoked name stays taken, so it gets a number."""
     numbered = (f"-{number}" for number in range(2, _NUMBERED))
     return tuple(revoked[: limits.NAME_CHARACTERS - len(number)] + number for number in numbered)
 
@@ -287,7 +288,7 @@ def _check_unchanged(old: Registration, what: str, option: str, given: str, know
 
 
 def _with_alternates(registration: Registration, timeout: float) -> Registration:
-    """The registration with the other members as the cluster tells them now; as it is, if it tells none.
+    """Add the other members that the cluster tells of now; a registration whose cluster tells none stays as it is.
 
     Raises ClientRevoked or ClientUnknown when the cluster says that this client is one no more.
     """

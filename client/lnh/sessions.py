@@ -1,7 +1,7 @@
-"""Sessions: a login's token and secret, renewed ahead of time, and what every kind of session can do.
+"""Sessions: a login's token and secret, renewed ahead of time, and the methods that every kind of session has.
 
-A session belongs to no member: any member opens its token, so nothing is lost when one dies. It ends
-24 hours after the login, at logout, or when its token was left to expire.
+A session belongs to no member: any member opens its token, so nothing is lost when one dies. It ends 24 hours after the
+login, at logout, or when its token was left to expire.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _AHEAD: Final = 4  # how many times `in_flight` answers may be kept for one that
 
 @checked
 class Session:
-    """What a login gave; a context manager that logs out at its end. Any thread may use it.
+    """A session that a login opened; a context manager that logs out at its end. Any thread may use it.
 
     Args:
         secret: S, which this login established.
@@ -80,11 +80,11 @@ class Session:
 
     @property
     def ended(self) -> bool:
-        """Whether its token has expired, by this machine's clock."""
+        """Tell whether the token has expired, by this machine's clock."""
         return time.time() >= self._logged_in.expires
 
     def saved(self) -> tuple[bytes, LoggedIn]:
-        """S and the token: all it takes to use this session elsewhere. Keep them as one keeps a password."""
+        """Return S and the token: all it takes to use this session elsewhere. Keep them as a password."""
         return self._secret, self._logged_in
 
     def call(
@@ -95,7 +95,7 @@ class Session:
         *,
         current: bool = False,
     ) -> dict[str, Any]:
-        """One operation under this session, as `Connection.call`; raises also TokenExpired."""
+        """Ask one operation under this session, as `Connection.call` does; raises also TokenExpired."""
         token, keys = self.credentials()
         return self.connection.call(
             operation,
@@ -108,7 +108,7 @@ class Session:
         )
 
     def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None, *, current: bool = False) -> R:
-        """`call` with the operation's own types; raises ArgumentInvalid for a message that is not of them."""
+        """Ask one operation with its own types; raises ArgumentInvalid for a message that is not of them."""
         check_message(message, operation.request)
         return codec.convert(self.call(operation, message, timeout, current=current), operation.reply)
 
@@ -118,9 +118,9 @@ class Session:
         in_flight: int,
         timeout: float | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """The answers to many independent operations, in order, with up to `in_flight` under way at once.
+        """Yield the answers to many independent operations, in order, with up to `in_flight` under way at once.
 
-        Raises the error of an operation in its turn; those behind it are then forgotten.
+        Raises the error of an operation in its turn; the operations behind it are then forgotten.
         """
         timeout = self.timeout if timeout is None else timeout
         window: deque[Request] = deque()
@@ -140,9 +140,9 @@ class Session:
                 channel.abandon(window)
 
     def credentials(self) -> tuple[bytes, SessionKeys]:
-        """The token and keys to use now, renewed when two thirds of the token's lifetime are over.
+        """Return the token and keys to use now, renewed when two thirds of the token's lifetime are over.
 
-        Now and then they serve to ask who the members are.
+        Now and then they serve to ask the cluster for its members.
 
         Raises TokenExpired.
         """
@@ -156,7 +156,7 @@ class Session:
         return self._credentials
 
     def random(self, length: int) -> bytes:
-        """Random bytes from the HSM; `length` from 1 to 1 MiB."""
+        """Draw random bytes from the HSM; `length` is 1 to 1 MiB."""
         if not 1 <= length <= limits.REQUEST_BYTES:
             raise DataLength(f"{length} random bytes; from 1 to {limits.REQUEST_BYTES}")
         return self.ask(RANDOM, RandomBytes(length=length)).data
@@ -166,7 +166,7 @@ class Session:
         self.ask(LOGOUT, Logout(everywhere=everywhere))
 
     def abandon(self) -> None:
-        """Leave it to die with its token: whoever one would log out at serves nobody any more."""
+        """Leave the session to die with its token, because no member that would log it out serves anybody any more."""
         self._abandoned = True
 
     def __enter__(self) -> Self:
@@ -210,7 +210,7 @@ class Session:
 def login(
     connection: Connection, *credentials: Credential, route: bytes = b"", timeout: float = limits.DEADLINE
 ) -> tuple[bytes, LoggedIn]:
-    """Log in with up to two credentials, or none (the registered client itself); S and the answer.
+    """Log in with up to two credentials, or with none as the registered client itself; returns S and the answer.
 
     Raises PasswordIncorrect, PasswordLocked, PasswordMustChange and what a call raises.
     """
@@ -221,7 +221,7 @@ def login(
 def change_password(
     connection: Connection, credential: Credential, new: str, *, timeout: float = limits.DEADLINE
 ) -> None:
-    """A holder changes its own password; the KRSO's first change makes the keyring's key.
+    """Change a holder's own password; the KRSO's first change makes the keyring's key.
 
     Raises PasswordIncorrect, PasswordInvalid and what a call raises.
     """
@@ -231,6 +231,6 @@ def change_password(
 
 
 def keyring_credential(role: Role, keyring: bytes, password: str) -> Credential:
-    """The credential of a keyring's KRSO or KRCO."""
+    """Make the credential of a keyring's KRSO or KRCO."""
     assert role.of_keyring, f"{role.value} is no role of a keyring"
     return Credential(role=role, keyring=keyring, password=password)

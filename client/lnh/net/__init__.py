@@ -1,1 +1,1 @@
-"""Getting a request to the cluster and its answer back, whatever fails on the way."""
+"""Brings requests to the cluster and their answers back, whatever fails on the way."""

@@ -1,9 +1,9 @@
-"""A client's connection to its cluster: sockets, and who uses which when.
+"""A client's connection to its cluster: sockets, and the threads that use them.
 
-A `Channel` is one DEALER socket and the requests on it. One thread uses it at a time and does its own
-waiting, so a call costs no hand-over to an I/O thread. A `Connection` lends its channels, newest first,
-to any number of threads (`pool.py`, which says what becomes of one whose user is interrupted). What was decided about
-retries and deadlines is in `requests.py`, and about the members they go to in `failover.py`.
+A `Channel` is one DEALER socket and the requests on it. One thread uses it at a time and does its own waiting, so a
+call costs no hand-over to an I/O thread. A `Connection` lends its channels, newest first, to any number of threads
+(`pool.py`, which says what becomes of a channel whose user is interrupted). `requests.py` decides about retries and
+deadlines, `failover.py` about the members that requests go to.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Routes:
 
     @contextmanager
     def locked(self) -> Iterator[Ways]:
-        """The ways, for one thread at a time, and for no longer than it takes to ask them something."""
+        """Give the ways to one thread at a time, for no longer than it takes to ask them something."""
         self._owner.check()
         with self._mutex.hold():
             try:
@@ -135,7 +135,7 @@ class Channel:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether no call is under way, nor was one left in its midst."""
+        """Tell whether no call is under way, and none was left in its midst."""
         return not self._in_a_call and not len(self.requests)
 
     def submit(
@@ -149,7 +149,7 @@ class Channel:
         seal: SessionKeys | Credentials | None = None,
         current: bool = False,
     ) -> Request:
-        """A request, which the next `step` sends, with whatever else is due by then."""
+        """Make a request, which the next `step` sends, with whatever else is due by then."""
         now = _monotonic()
         self._in_a_call = True
         try:
@@ -168,19 +168,22 @@ class Channel:
         return request
 
     def wait(self, request: Request) -> dict[str, Any]:
-        """The answer's fields; raises what the request ended with."""
+        """Wait for the answer's fields; raises the error that the request ended with."""
         while not request.done:
             self.step(RECEIVE_SECONDS)
         return request.result()
 
     def abandon(self, requests: Iterable[Request]) -> None:
-        """Forget requests for which nobody waits any more."""
+        """Forget requests whose answers nobody waits for any more."""
         if not self._in_a_call:  # else the channel is given up whole
             for request in requests:
                 self.requests.abandon(request)
 
     def step(self, timeout: float) -> list[Request]:
-        """Send what is due, wait up to `timeout` seconds for a message, take in all there are; what ended."""
+        """Send what is due, wait up to `timeout` seconds for a message, and take in all there are.
+
+        Returns the requests that ended.
+        """
         self._in_a_call = True
         ended = self._step(timeout)
         self._in_a_call = False
@@ -249,17 +252,17 @@ class Channel:
     # --- the way
 
     def _told_of_way(self) -> str:
-        """The way in use and its connection, as an error tells them."""
+        """Describe the way in use and its connection, for an error."""
         return f"{self._line.way.address}, {self._line.standing()}"
 
     def _told_of_members(self) -> list[str]:
-        """The addresses of the members that are known, the one first that is listened to."""
+        """Return the addresses of the members that are known; the one that is listened to comes first."""
         with self._routes.locked() as ways:
             known = [way.address for way in ways.members]
         return [self._heard_at, *(each for each in known if each != self._heard_at)]
 
     def _open(self, now: float) -> None:
-        """A line to the way in use."""
+        """Open a line to the way in use."""
         with self._routes.locked() as ways:
             way, self._turn = ways.current, ways.turn
         self._line = Line(way, self._routes.keys, self._routes.context, now, self._changed)
@@ -268,7 +271,7 @@ class Channel:
         self._receive_ms = int(RECEIVE_SECONDS * 1000)
 
     def _watch(self) -> None:
-        """See whether the way is gone: looked at only when nothing comes, so that it costs nothing when all is well."""
+        """See whether the way is gone; called only when nothing comes, so that it costs nothing when all is well."""
         problem = self._line.watch()
         if problem:
             self.requests.unreachable(Unreachable(f"{self._line.way.address}: {problem}"))
@@ -285,7 +288,7 @@ class Channel:
             self._leave(now, problem or "it does not answer")
 
     def _leave(self, now: float, why: str) -> None:
-        """The way is no good: to the next one, if there is one."""
+        """Leave a way that is no good for the next one, if there is one."""
         way = self._line.way
         with self._routes.locked() as ways:
             if ways.turn == self._turn:
@@ -295,7 +298,7 @@ class Channel:
         self._follow(now)
 
     def _refused(self, now: float) -> None:
-        """The member answered that it can serve nobody."""
+        """Take in that the member answered that it can serve nobody."""
         why, self.requests.refused = self.requests.refused, None
         with self._routes.locked() as ways:
             is_only = ways.is_only
@@ -303,7 +306,7 @@ class Channel:
             self._leave(now, str(why))
 
     def _fell_behind(self, now: float) -> list[Request]:
-        """The member answered that it is not in step: another is asked, if there is one; the requests this ends."""
+        """Ask another member, if there is one, because this one is not in step; returns the requests that this ends."""
         with self._routes.locked() as ways:
             is_only = ways.is_only
             if not is_only and ways.turn == self._turn:
@@ -315,7 +318,7 @@ class Channel:
         return []
 
     def _follow(self, now: float) -> None:
-        """Go over to the way in use, if this is another by now."""
+        """Go over to the way in use, if it changed."""
         with self._routes.locked() as ways:
             self._turn = ways.turn
             same, lost = ways.current.key == self._line.way.key, ways.is_lost(self._line.way)
@@ -371,7 +374,7 @@ class Channel:
     # --- the sockets
 
     def _receive_aside(self, milliseconds: int) -> list[Entry]:
-        """Wait for any of the sockets; what came from the way before. See to what is tried."""
+        """Wait for any of the sockets, see to a trial, and return what came from the way before."""
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         for line in (self._before, self._trial):
@@ -400,7 +403,7 @@ class Channel:
             self._end_trial()
 
     def _poll(self, milliseconds: int) -> bool:
-        """Wait until something can be received, or sent, or happens to the connection; whether the first."""
+        """Wait until something can be received or sent, or happens to the connection; tell whether it is the first."""
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN | zmq.POLLOUT if self._dealer.connected else zmq.POLLIN)
         poller.register(self._dealer.monitor, zmq.POLLIN)
@@ -416,7 +419,7 @@ class Channel:
             return []  # whatever says this is no member; what it should have answered is asked again
 
     def _send(self, now: float, due: list[Request]) -> bool:
-        """Hand over what is due, in bundles; whether all of it was taken."""
+        """Hand over the requests that are due, in bundles; tell whether all were taken."""
         bundle, within = Bundle(), []
         for request in due:
             within.append(request)
@@ -431,7 +434,7 @@ class Channel:
         return True
 
     def close(self) -> None:
-        """Close the sockets; more than once is fine."""
+        """Close the sockets; a second call changes nothing."""
         self._in_a_call = True
         for line in (self._line, self._before, self._trial):
             if line is not None:
@@ -510,14 +513,14 @@ class Connection:
         seal: SessionKeys | Credentials | None = None,
         current: bool = False,
     ) -> dict[str, Any]:
-        """One operation, there and back, within `timeout` seconds.
+        """Send one operation, and return the fields of its answer within `timeout` seconds.
 
         Args:
-            current: of a listing: from a member that is in step, or MemberBehind.
+            current: of a listing: demand it from a member that is in step, or raise MemberBehind.
 
         Raises what the HSM answered; MemberBehind when no member that is in step could be asked; Unreachable, Busy or
-        DeadlineExceeded when nothing was done; OutcomeUnknown for a write that may have been;
-        ConnectionClosed, in another process too than made it.
+        DeadlineExceeded when nothing was done; OutcomeUnknown for a write that may have been done; ConnectionClosed,
+        also in a process that did not make this connection.
         """
         loan = self._pool.borrow(timeout)
         try:
@@ -543,7 +546,7 @@ class Connection:
 
     @contextmanager
     def channel(self, timeout: float = limits.DEADLINE) -> Iterator[Channel]:
-        """A channel of one's own, to keep many requests in flight from one thread."""
+        """Lend a channel to the caller alone, to keep many requests in flight from one thread."""
         loan = self._pool.borrow(timeout)
         try:
             yield loan.channel
@@ -551,9 +554,9 @@ class Connection:
             self._pool.give_back(loan)
 
     def statement(self, timeout: float = limits.DEADLINE) -> Statement:
-        """The channel key to seal credentials to, as the pinned identity signed it just now.
+        """Return the channel key to seal credentials to, as the pinned identity signed it just now.
 
-        A member that serves nobody, or offers an older key than one seen before, is left for another if there is one.
+        A member that serves nobody, or offers an older key than was seen before, is left for another if there is one.
 
         Raises ClusterIdentityChanged, or ChannelInvalid when it is not signed or older than one seen before;
         NotActivated, NoCluster or MemberExpelled when every member serves nobody.
@@ -583,7 +586,7 @@ class Connection:
     def call_with_credential(
         self, operation: Operation[Q, R], message: Q, timeout: float = limits.DEADLINE, *, route: bytes = b""
     ) -> tuple[R, bytes]:
-        """One operation that uses a credential: its reply, and the secret S that it established.
+        """Send one operation that uses a credential; returns its reply, and the secret S that it established.
 
         Raises as `call` does.
         """
@@ -594,7 +597,7 @@ class Connection:
 
     @property
     def alternates(self) -> tuple[Way, ...]:
-        """The other members that are gone to when the registered one does not answer."""
+        """The other members, which are used when the registered one does not answer."""
         with self._routes.locked() as ways:
             return ways.alternates
 
@@ -630,14 +633,14 @@ class Connection:
             self._on_ways(alternates)
 
     def _leave(self, turn: int) -> bool:
-        """Have another way used than the one that was used as of `turn`; whether there is one."""
+        """Use another way than the one that was in use as of `turn`; tell whether there is one."""
         with self._routes.locked() as ways:
             if ways.turn == turn:
                 ways.lost(_monotonic(), ways.current)
             return ways.turn != turn
 
     def close(self) -> None:
-        """Close every channel not in use now, and each other one when it is given back."""
+        """Close every channel that is not in use now, and each of the others when it is given back."""
         self._pool.close()
 
     def __enter__(self) -> Self:
@@ -655,7 +658,7 @@ def _greet(line: Line, up: bool) -> None:
 
 
 def check_welcome(welcome: Welcome, identity: bytes, cluster: bytes, epoch: int = 0) -> Statement:
-    """The statement of an answer to hello, checked against what was pinned, and the highest channel epoch seen so far.
+    """Check the answer to hello against the pinned identity and the highest channel epoch seen; returns its statement.
 
     Raises ClusterIdentityChanged, or ChannelInvalid for a signature that is not the identity's, or an older epoch.
     """

@@ -45,7 +45,7 @@ _DOUBLED: Final = 10  # no more often
 
 
 class State(enum.IntEnum):
-    """What a way's member was last said to be; the lower, the better."""
+    """The state that a way's member was last said to be in; the lower, the better."""
 
     READ_WRITE = 0
     READ_ONLY = 1
@@ -53,7 +53,7 @@ class State(enum.IntEnum):
 
     @classmethod
     def of(cls, told: str) -> State:
-        """That of a member's state as the view names it."""
+        """Read a member's state as the view names it."""
         return _STATES.get(told, cls.READ_ONLY)
 
 
@@ -89,7 +89,7 @@ class Told:
 
 
 class _Standing:
-    """What is known of one way."""
+    """The present knowledge of one way."""
 
     __slots__ = ("listed", "losses", "lost", "lost_at", "rests_until", "state", "trials", "try_at", "way")
 
@@ -111,7 +111,7 @@ class Ways:
     Args:
         registered: the first point of contact.
         alternates: the others that are known from earlier.
-        client: whose order of equal ways this is.
+        client: the client whose order of equal ways this is.
 
     Attributes:
         current: the way in use.
@@ -129,41 +129,42 @@ class Ways:
 
     @property
     def current(self) -> Way:
+        """The way in use."""
         return self._used.way
 
     @property
     def is_away(self) -> bool:
-        """Whether another way than the registered member's is in use."""
+        """Tell whether another way than the registered member's is in use."""
         return self._used is not self._first
 
     @property
     def is_only(self) -> bool:
-        """Whether there is nowhere else to go."""
+        """Tell whether there is nowhere else to go."""
         return len(self._standings) == 1
 
     @property
     def alternates(self) -> tuple[Way, ...]:
-        """All but the registered member."""
+        """All ways but the registered member's."""
         return tuple(standing.way for standing in self._standings if standing is not self._first)
 
     @property
     def members(self) -> tuple[Way, ...]:
-        """The ways to all that are listed, as far as that is known, and the one in use."""
+        """Return the ways to all members that are listed, as far as that is known, and the one in use."""
         return tuple(each.way for each in self._standings if each.listed or each is self._used)
 
     def patience(self, now: float) -> int:
-        """How many times its bounds the way in use has: more when it was lost lately."""
+        """Return the factor by which the way in use gets more time: more than 1 when it was lost lately."""
         if now - self._used_since >= STEADY:
             return 1
         return min(1 << min(self._used.losses, _DOUBLED), _PATIENCE)
 
     def is_lost(self, way: Way) -> bool:
-        """Whether nothing more is expected from this way: what it had not answered is asked elsewhere."""
+        """Tell whether nothing more is expected from this way, so that its open requests are asked elsewhere."""
         standing = self._find(way)
         return standing is None or standing.lost
 
     def lost(self, now: float, way: Way) -> None:
-        """A way was found gone: it rests, and another is used if it was this one."""
+        """Note that a way was found gone: it rests, and another is used if it was the one in use."""
         standing = self._find(way)
         if standing is None:
             return
@@ -174,7 +175,7 @@ class Ways:
         self._use_another(now, standing)
 
     def behind(self, now: float, way: Way) -> None:
-        """A way's member is not in step with the cluster: another is used if it was this one."""
+        """Note that a way's member is not in step with the cluster: another is used if it was the one in use."""
         standing = self._find(way)
         if standing is None:
             return
@@ -183,7 +184,7 @@ class Ways:
         self._use_another(now, standing)
 
     def _rest(self, now: float, standing: _Standing, state: State) -> None:
-        """Leave a way alone for a while; its state is this one until the cluster is heard to say otherwise."""
+        """Leave a way alone for a while, in this state until the cluster is heard to say otherwise."""
         if standing is self._used and now - self._used_since >= STEADY:
             standing.losses = standing.trials = 0
         standing.losses += 1
@@ -192,15 +193,15 @@ class Ways:
         standing.try_at = now + _doubled(RETURN, standing.losses + standing.trials)
 
     def _use_another(self, now: float, standing: _Standing) -> None:
-        """Use the best of those that do not rest, if there is one, in place of this one."""
+        """Use the best of the ways that do not rest, if there is one, in place of this one."""
         awake = [other for other in self._standings if now >= other.rests_until]
         if standing is self._used and awake:
             self._use(now, min(awake, key=self._rank))
 
     def seek(self, now: float) -> Way | None:
-        """The registered member, when it is time to try it again; the caller does, and says what came of it.
+        """Return the registered member when it is time to try it again; the caller tries it, and reports the result.
 
-        If the caller never does, somebody is asked to again later.
+        A caller that never does is asked to again later.
         """
         first = self._first
         if self._used is first or not first.listed or first.state is not State.READ_WRITE or now < first.try_at:
@@ -210,14 +211,14 @@ class Ways:
         return first.way
 
     def found(self, now: float, way: Way) -> None:
-        """The registered member was tried, and it answers: it is used from now on."""
+        """Note that the registered member answers: it is used from now on."""
         if way.key == self._first.way.key and self._used is not self._first:
             self._use(now, self._first)
 
     def learned(self, now: float, told: Sequence[Told]) -> bool:
-        """Take in whom the cluster lists; whether the alternates are others than before.
+        """Take in the members that the cluster lists; tell whether the alternates are others than before.
 
-        The registered member stays, and whoever is in use stays until it is lost.
+        The registered member stays, and the way in use stays until it is lost.
         """
         if not told:
             return False
@@ -267,13 +268,15 @@ class Ways:
 
 
 class Verdict(enum.Enum):
+    """The judgement of a connection."""
+
     WELL = "well"
     DOUBTED = "doubted"  # to be probed
     GONE = "gone"
 
 
 class Vigil:
-    """Judges one connection to a way by what was heard of it. Whoever owns it sets `heard` at every message.
+    """Judges one connection to a way by what was heard of it. Its owner sets `heard` at every message.
 
     Attributes:
         heard: when anything last came.
@@ -286,33 +289,33 @@ class Vigil:
         self.down(now)
 
     def down(self, now: float) -> None:
-        """There is no connection, and an attempt at one begins."""
+        """Note that there is no connection, and an attempt at one begins."""
         self._up = self.refused = False
         self._since = self.heard = now
         self.probed = 0.0
 
     def up(self, now: float) -> None:
-        """The connection is there."""
+        """Note that the connection is there."""
         self._up = True
         self.refused = False
         self.asked(now)
 
     def asked(self, now: float) -> None:
-        """Something is asked, and nothing was under way before: from now on it may be silent."""
+        """Note that something is asked while nothing was under way: from now on silence counts."""
         self.heard = now
         self.probed = 0.0
 
     def waits(self, now: float) -> None:
-        """Nobody else was to be had: it has as long again."""
+        """Give the way as much time again, because there is no other one to use."""
         self.refused = False
         self._since = now
         self.asked(now)
 
     def judge(self, now: float, patience: int, *, waiting: bool) -> Verdict:
-        """What to think of it.
+        """Judge the connection.
 
         Args:
-            patience: how many times its bounds it has.
+            patience: the factor by which its bounds are longer.
             waiting: whether requests are under way.
         """
         if not self._up:

@@ -29,11 +29,11 @@ class Line:
     """One connection, which comes and goes, until it is closed. One thread at a time.
 
     Args:
-        on_change: is told True when the other side is there and False when it is gone, from within `watch`.
+        on_change: called from within `watch` with True when the other side is there and False when it is gone.
 
     Attributes:
         dealer, socket: to send and receive by.
-        vigil: what is thought of it.
+        vigil: judges the connection.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class Line:
         )  # its monitor is looked at in `watch`
 
     def watch(self) -> str:
-        """Take in what happened to the connection; why it cannot be had, or empty."""
+        """Take in what happened to the connection; returns why it cannot be had, or an empty text."""
         dealer = self.dealer
         dealer.watch()
         self.vigil.refused = not dealer.connected and (dealer.refused or bool(dealer.problem))
         return dealer.problem or ("nobody listens there" if dealer.refused else "")
 
     def standing(self) -> str:
-        """How the connection is, in words."""
+        """Put the state of the connection into words."""
         if self.dealer.connected:
             return "which is connected"
         problem = self.dealer.problem or ("nobody listens there" if self.dealer.refused else "no handshake yet")
@@ -80,11 +80,11 @@ class Line:
         self._ask(PROBE)
 
     def greet(self) -> None:
-        """Ask who is there, which one of the member's hsm workers answers."""
+        """Send a hello, which one of the member's hsm workers answers."""
         self._ask(HELLO)
 
     def receive(self) -> list[Entry]:
-        """All answers that have come."""
+        """Receive every answer that has come."""
         found: list[Entry] = []
         with contextlib.suppress(zmq.Again):
             while True:
@@ -93,6 +93,7 @@ class Line:
         return found
 
     def close(self) -> None:
+        """Close the socket."""
         self.dealer.close()
 
     def _ask(self, operation: Operation[Empty, Any]) -> None:
@@ -103,7 +104,7 @@ class Line:
 
 
 def is_welcome(answer: Entry) -> bool:
-    """Whether this answers `greet`: somebody who serves the cluster is there. Nothing more is believed of it."""
+    """Tell whether an answer is one to `greet`: a member that serves the cluster is there. It proves nothing more."""
     try:
         header = frames.Header.parse(answer.header)
     except LnhError:

@@ -19,7 +19,7 @@ _RELEASE: Final = attrgetter("__exit__")  # which takes the argument that a weak
 
 
 class Mutex:
-    """For one thread at a time: `with mutex.hold(): ...`."""
+    """A lock for one thread at a time: `with mutex.hold(): ...`."""
 
     __slots__ = ("_let_go", "_lock")
 
@@ -28,11 +28,11 @@ class Mutex:
         self._let_go: Final[list[weakref.ref[Any]]] = []  # of who holds it; not the holder's, so that it outlives it
 
     def hold(self) -> Hold:
-        """Take the lock when the block is entered, and let it go at its end."""
+        """Make a holding, which takes the lock when its block is entered and lets it go at the end."""
         return Hold(self)
 
     def take(self, hold: Hold) -> None:
-        """Wait for the lock, which is this holding's then."""
+        """Wait until the lock belongs to this holding."""
         self._let_go[:] = map(weakref.ref, (hold,), map(_RELEASE, filter(_ACQUIRE, (self._lock,))))
 
 
@@ -50,4 +50,4 @@ class Hold:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is left to be done: the block's reference was the last."""
+        """Do nothing: the block's reference was the last, and freeing it lets the lock go."""

@@ -27,21 +27,21 @@ _LOOK: Final = 0.5  # seconds between two looks whether a loan was lost, which n
 
 
 class Lendable(Protocol):
-    """What a pool lends."""
+    """A resource that a pool lends."""
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether the next user finds it as a new one."""
+        """Tell whether the next user finds it as good as new."""
 
     def close(self) -> None:
-        """Give up what it has; more than once is fine, and in a child of its process nothing is done."""
+        """Release its resources; a second call changes nothing, and neither does a call in a forked child."""
 
 
 C = TypeVar("C", bound=Lendable)
 
 
 class Loan(Generic[C]):
-    """One channel, and who has it: the pool, or one user."""
+    """One channel, and its holder: the pool, or one user."""
 
     __slots__ = ("__weakref__", "channel")
 
@@ -58,12 +58,12 @@ class Loan(Generic[C]):
 
 
 class Pool(Generic[C]):
-    """Channels, made when they are needed and lent newest first, to any thread.
+    """Lends channels, made when they are needed and lent newest first, to any thread.
 
     Args:
         make: a new channel.
-        most: that there are at once, about: threads that ask at the same moment may make one each.
-        owner: the process they belong to.
+        most: channels at once, about: threads that ask at the same moment may make one each.
+        owner: the process that they belong to.
     """
 
     def __init__(self, make: Callable[[], C], most: int, owner: OwnProcess) -> None:
@@ -77,7 +77,7 @@ class Pool(Generic[C]):
         self._closed = False
 
     def borrow(self, timeout: float) -> Loan[C]:
-        """A channel for the caller alone, until `give_back`.
+        """Lend a channel to the caller alone, until `give_back`.
 
         Raises ConnectionClosed, Busy when none comes back within `timeout` seconds.
         """
@@ -111,14 +111,14 @@ class Pool(Generic[C]):
             self._returned.put(None)
 
     def close(self) -> None:
-        """Close every channel not in use now, and each other one when it is given back."""
+        """Close every channel that is not in use now, and each of the others when it is given back."""
         self._closed = True
         self._close_idle()
         for _ in list(self._waiting):
             self._returned.put(None)
 
     def _take(self) -> Loan[C] | None:
-        """One that is idle, or a new one while there may be more."""
+        """Take an idle channel, or make one while there may be more."""
         if self._closed:
             raise ConnectionClosed("this connection was closed")
         try:

@@ -90,7 +90,7 @@ _ANSWER_NAME: Final = 32  # first bytes of a sealed answer, which no other has
 
 
 class _Unsealed(NamedTuple):
-    """What a use of a key is sealed from, when it is due."""
+    """The parts that a use of a key is sealed from, when it is due."""
 
     operation: Operation[Any, Any]
     fields: dict[str, Any]
@@ -103,12 +103,12 @@ class _Unsealed(NamedTuple):
 
     @property
     def session(self) -> tuple[bytes, bytes, int]:
-        """Uses with the same one may share a seal."""
+        """Return what uses must have in common to share a seal."""
         return self.route, self.token, id(self.keys)
 
 
 class Credentials(msgspec.Struct, frozen=True, gc=False):
-    """What seals an operation that uses a credential.
+    """The parts that seal an operation that uses a credential.
 
     Args:
         statement: of the channel key to seal to.
@@ -131,14 +131,14 @@ class Request:
 
     Attributes:
         operation: its name.
-        header, frames: what is sent, every time, once it is sealed; not of a use that a carrier carries.
+        header, frames: sent, every time, once the request is sealed; not of a use that a carrier carries.
         tag: names it, and its answer, in a bundle: the request id, 8 bytes.
         deadline: when it is given up, on the caller's clock; of a carrier, when the first of its uses is.
         tries: how often it was sent.
-        last_sent: when that was last.
+        last_sent: when it was last sent.
         undone: names the sealed answers that each say of one try that it did nothing.
-        behind: what the last member said that was behind, or damaged.
-        said: what each member said last that serves nobody, by its address.
+        behind: the last answer of a member that was behind, or damaged.
+        said: the last answer of each member that serves nobody, by its address.
         wants_current: a listing through a member that is behind is no answer.
         done: whether `fields` or `error` is there.
     """
@@ -206,17 +206,17 @@ class Request:
 
     @property
     def open_tries(self) -> int:
-        """Of how many tries it is not known that they did nothing."""
+        """Count the tries that are not known to have done nothing."""
         return self.tries - len(self.undone)
 
     def sealed(self, header: Header, token: bytes, body: bytes) -> None:
-        """From here on it can be sent."""
+        """Take the frames that the request is sent in from now on."""
         self.header = header
         self.tag = header.request_id.to_bytes(bundles.TAG_BYTES, "big")
         self.frames = [header.pack(), token, body]
 
     def result(self) -> dict[str, Any]:
-        """The answer's fields; raises the error it ended with."""
+        """Return the answer's fields; raises the error that the request ended with."""
         assert self.done, "asked for the result of a request under way"
         if self.error is not None:
             raise self.error
@@ -230,12 +230,12 @@ class Requests:
     Args:
         generator: jitter for repeats; a seeded one makes a test repeatable.
         way: tells where requests are sent now and how that way is, for an error to say.
-        members: tells the addresses of all members that are known, the one first that is listened to.
+        members: tells the addresses of all members that are known; the one that is listened to comes first.
 
     Attributes:
         earliest: no later than the next moment at which `turn` does something.
-        refused: the last hint that whoever is asked serves nobody, for the owner to take.
-        behind: the requests that were told that whoever is asked is behind, likewise.
+        refused: the last hint that the member asked serves nobody, for the owner to take.
+        behind: the requests that were told that the member asked is behind, for the owner to take.
     """
 
     def __init__(
@@ -259,21 +259,21 @@ class Requests:
         self.behind: list[Request] = []
 
     def __len__(self) -> int:
-        """How many are under way, sealed or not."""
+        """Count the requests under way, sealed or not."""
         return self._under_way
 
     @property
     def messages(self) -> int:
-        """In how many messages they are: so many answers may come."""
+        """Count the messages that they travel in: so many answers may come."""
         return len(self._pending)
 
     @property
     def newest(self) -> int:
-        """The id of the last that was sealed; ids grow."""
+        """Return the id of the request that was sealed last; ids grow."""
         return self._last_id
 
     def has_any_up_to(self, request_id: int) -> bool:
-        """Whether one with this id or a lower one is under way."""
+        """Tell whether a request with this id or a lower one is under way."""
         return next(iter(self._pending), request_id + 1) <= request_id
 
     def submit(
@@ -289,7 +289,7 @@ class Requests:
         seal: SessionKeys | Credentials | None = None,
         current: bool = False,
     ) -> Request:
-        """A request, which is due at once.
+        """Make a request, which is due at once.
 
         Args:
             now, issued_at: monotonic and UTC time, in seconds.
@@ -404,7 +404,7 @@ class Requests:
     # --- the way there and back
 
     def sent(self, now: float, request: Request) -> None:
-        """The request's frames have left; silence makes it due again."""
+        """Note that the request's frames have left; silence makes it due again."""
         first, longest = SILENCE
         request.due = now + min(first * (1 << min(request.tries, 10)), longest)
         request.tries += 1
@@ -412,14 +412,14 @@ class Requests:
         self.earliest = min(self.earliest, request.due, request.deadline)
 
     def unsent(self, now: float) -> None:
-        """Some that are due could not leave, and stay due."""
+        """Note that some requests that are due could not leave, and stay due."""
         self.earliest = now
 
     def receive(self, now: float, frames: list[bytes]) -> list[Request]:
-        """Take in one message; the requests it ends.
+        """Take in one message; returns the requests that it ends.
 
-        What does not parse, or answers nothing that is under way (a duplicate, an answer after the
-        deadline), is dropped.
+        A message that does not parse, or answers nothing that is under way (a duplicate, an answer after the deadline),
+        is dropped.
         """
         try:
             wire.check_frames(frames)
@@ -467,7 +467,7 @@ class Requests:
         return self._end(request, fields=answer)
 
     def _carried(self, now: float, carrier: Request, outcomes: Sequence[list[Any]]) -> list[Request]:
-        """Each use has its outcome; one that somebody was too busy for goes on alone."""
+        """Give each use its outcome; a use that a member was too busy for goes on alone."""
         if len(outcomes) != len(carrier.uses):
             raise MalformedMessage(f"{len(outcomes)} outcomes of {len(carrier.uses)} uses")
         answers = [channel.outcome(each) for each in outcomes]
@@ -514,7 +514,7 @@ class Requests:
         return []
 
     def _put_off(self, now: float, request: Request, said: LnhError) -> list[Request]:
-        """Ask again, since this try did nothing; where whoever was asked is behind, the owner finds somebody else.
+        """Ask again, since this try did nothing; where the member asked is behind, the owner finds another.
 
         A time after which to come again is kept; where the deadline is sooner, it is the answer.
         """
@@ -531,7 +531,10 @@ class Requests:
         return []
 
     def accept_behind(self) -> list[Request]:
-        """There is nobody else to ask; the requests that this ends. Of an earlier try of a write it says nothing."""
+        """Accept that no other member can be asked; returns the requests that this ends.
+
+        The answer says nothing of an earlier try of a write.
+        """
         told, self.behind = self.behind, []
         ended: list[Request] = []
         for request in told:
@@ -543,7 +546,7 @@ class Requests:
         return ended
 
     def _disturbed(self, now: float, request: Request, hint: LnhError) -> None:
-        """Something was said that proves nothing: send again, a little later."""
+        """Send a request again, a little later, after a word that proves nothing."""
         request.hint = hint
         first, longest = BACK_OFF
         wait = min(first * (1 << min(request.hints, 10)), longest)
@@ -552,7 +555,7 @@ class Requests:
         self.earliest = min(self.earliest, request.due)
 
     def turn(self, now: float) -> tuple[list[Request], list[Request]]:
-        """Let time pass: the requests that ended at their deadline, and those to send now.
+        """Let time pass; returns the requests that ended at their deadline, and those to send now.
 
         Each of those is then to be reported as `sent`, or the rest as `unsent`. Nothing changes before `earliest`.
         """
@@ -577,13 +580,13 @@ class Requests:
         return ended, due
 
     def resend(self, now: float) -> None:
-        """The way they went is gone: everything under way is due again."""
+        """Make everything under way due again, because the way that it went is gone."""
         for request in self._pending.values():
             request.due = now
         self.earliest = now
 
     def move(self, now: float) -> None:
-        """They go another way: everything under way is due, and what was heard from the one before counts no more."""
+        """Make everything under way due on another way; what was heard from the way before counts no more."""
         who, *_ = self._members()
         for request in self._pending.values():
             request.hints = 0
@@ -592,12 +595,12 @@ class Requests:
         self.resend(now)
 
     def unreachable(self, why: Unreachable) -> None:
-        """What to say of those that are never answered: a write that was sent has no known outcome all the same."""
+        """Set the reason that requests without an answer end with; a write that was sent still has no known outcome."""
         for request in self._pending.values():
             request.hint = why
 
     def abandon(self, request: Request) -> None:
-        """The caller no longer waits."""
+        """Drop a request that its caller no longer waits for."""
         if not request.done:
             self._end(request)
 
@@ -630,7 +633,7 @@ class Requests:
         return self._end(request, error=error)
 
     def _story(self, now: float, request: Request) -> str:
-        """What is known of where a request was lost."""
+        """Tell what is known of where a request was lost."""
         times = "once" if request.tries == 1 else f"{request.tries} times"
         sent = f"sent {times}, {now - request.last_sent:.1f} s ago the last time, to {self._way()}"
         heard = "never" if self._heard is None else f"{now - self._heard:.1f} s ago"
@@ -639,7 +642,7 @@ class Requests:
     def _end(
         self, request: Request, *, fields: dict[str, Any] | None = None, error: LnhError | None = None
     ) -> list[Request]:
-        """It is over; a carrier, once all its uses are."""
+        """End a request; a carrier ends once all its uses have."""
         if request.uses:
             assert error is not None, "a carrier has outcomes, or fails"
             # Each has an exception of its own: a traceback belongs to who raised it.
@@ -667,19 +670,19 @@ class Requests:
 
 
 def _is_put_off(answer: dict[str, Any] | LnhError) -> TypeGuard[LnhError]:
-    """Whether a sealed answer says that this try did nothing, and that it is to be tried again, or elsewhere."""
+    """Tell whether a sealed answer says that this try did nothing, and that it is to be tried again, or elsewhere."""
     return isinstance(answer, LnhError) and (answer.of_damage or isinstance(answer, Busy | MemberBehind))
 
 
 def _leaves_open(answer: object, open_tries: int) -> TypeGuard[LnhError]:
-    """Whether a sealed answer to a write says less than what became of it: asked again, it may become known."""
+    """Tell whether a sealed answer to a write leaves its outcome open, so that asking again may tell."""
     return isinstance(answer, OutcomeUnknown) or (
         isinstance(answer, MemberReadOnly | DeadlineExceeded | ClockSkew) and open_tries > 1
     )
 
 
 def _may_deny(answer: LnhError) -> bool:
-    """Whether a refusal may be of one try of a write alone: by what another one made of what is stored, or since."""
+    """Tell whether a refusal may hold for one try of a write alone, because another try changed what is stored."""
     return (answer.of_state or isinstance(answer, _SESSION_OVER)) and not answer.is_final
 
 

@@ -1,8 +1,8 @@
-"""What members say that serve nobody, and what their users hear of it: what each is, and what to do. Pure.
+"""Words the answers of members that serve nobody for their users: what each member is, and what to do. Pure.
 
-A member that is sealed, was expelled or has no cluster says so without a seal, since nothing of it could make one. So
-it is a hint: another member is asked, and only where every one that is known says such a thing it is told, as what was
-heard. Members that are not reached may be on their way back, and are waited for.
+A member that is sealed, was expelled or has no cluster says so without a seal, since it can make none. So its word is a
+hint: another member is asked, and only where every member that is known says it is the user told, as what was heard.
+Members that are not reached may be on their way back, and are waited for.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ UNSERVED: Final[tuple[type[LnhError], ...]] = tuple(_ADVICE)
 
 
 def unproven(heard: LnhError, said: Mapping[str, LnhError]) -> AnswerUnproven:
-    """What is told of a request that wants a sealed answer, where none came back.
+    """Make the error of a request that wants a sealed answer, where none came back.
 
     Args:
-        heard: what came last.
-        said: what each member said that serves nobody, by its address.
+        heard: the last hint.
+        said: the last answer of each member that serves nobody, by its address.
     """
     words = [f"heard {type(each).__name__}: {each} ({who})" for who, each in _together(said)]
     told = list(said.values())
@@ -40,12 +40,12 @@ def unproven(heard: LnhError, said: Mapping[str, LnhError]) -> AnswerUnproven:
 
 
 def unserved(heard: LnhError, said: Mapping[str, LnhError], *, is_sealed: bool) -> LnhError:
-    """What is told of a request that no member served.
+    """Make the error of a request that no member served.
 
     Args:
-        heard: what came last.
-        said: what each member said that serves nobody, by its address; at least one.
-        is_sealed: whether only a sealed answer is believed; else the error is that of the first that was asked.
+        heard: the last hint.
+        said: the last answer of each member that serves nobody, by its address; at least one.
+        is_sealed: whether only a sealed answer is believed; else the error is that of the first member asked.
     """
     if isinstance(heard, AnswerUnproven):
         return heard
@@ -60,7 +60,7 @@ def unserved(heard: LnhError, said: Mapping[str, LnhError], *, is_sealed: bool) 
 
 
 def _together(said: Mapping[str, LnhError]) -> list[tuple[str, LnhError]]:
-    """The errors, each once, with the addresses of all that said the same."""
+    """Group the errors, each once, with the addresses of all members that said the same."""
     alike: dict[tuple[type[LnhError], str], list[str]] = {}
     for who, each in said.items():
         alike.setdefault((type(each), str(each)), []).append(who)

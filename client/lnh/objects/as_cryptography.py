@@ -1,7 +1,7 @@
-"""Private keys in the cluster as `cryptography` has private keys, to sign certificates and the like.
+"""Offers private keys in the cluster as `cryptography` has private keys, to sign certificates and the like.
 
-`x509.CertificateBuilder().sign(private.as_cryptography(), hashes.SHA256())` works as with any other key.
-What would need the key's value raises AttributeSensitive.
+`x509.CertificateBuilder().sign(private.as_cryptography(), hashes.SHA256())` works as with any other key. A method that
+would need the key's value raises AttributeSensitive.
 """
 
 from __future__ import annotations
@@ -39,22 +39,25 @@ _HASHES: Final = {"sha1": Hash.SHA1, "sha256": Hash.SHA256, "sha384": Hash.SHA38
 
 
 class KeyInHsm(Protocol):
-    """What a wrapped key does and tells, as `lnh.objects.keys.PrivateKey` has it."""
+    """The key that is wrapped, as `lnh.objects.keys.PrivateKey` is."""
 
     @property
-    def key_type(self) -> KeyType: ...
+    def key_type(self) -> KeyType:
+        """The key's type."""
 
     def __getitem__(self, attribute: Attribute) -> AttributeValue: ...
 
     def sign(
         self, data: bytes, mechanism: Mechanism | None = None, parameters: Message | None = None, *, der: bool = False
-    ) -> bytes: ...
+    ) -> bytes:
+        """Sign data in the HSM, as `SigningKey.sign`."""
 
-    def decrypt(self, data: bytes, mechanism: Mechanism | None = None, parameters: Message | None = None) -> bytes: ...
+    def decrypt(self, data: bytes, mechanism: Mechanism | None = None, parameters: Message | None = None) -> bytes:
+        """Decrypt data in the HSM, as `DecryptingKey.decrypt`."""
 
 
 class _Wrapper:
-    """What every wrapped key has; it stays in the HSM."""
+    """Base of the wrapped keys; the key stays in the HSM."""
 
     def __init__(self, key: KeyInHsm, public: Any) -> None:
         self._key = key
@@ -90,15 +93,21 @@ class EcKey(_Wrapper, ec.EllipticCurvePrivateKey):
 
     @property
     def curve(self) -> ec.EllipticCurve:
+        """The key's curve."""
         curve: ec.EllipticCurve = self._public.curve
         return curve
 
     @property
     def key_size(self) -> int:
+        """Bits of the curve's field."""
         size: int = self._public.key_size
         return size
 
     def sign(self, data: Any, signature_algorithm: ec.EllipticCurveSignatureAlgorithm) -> bytes:
+        """Sign data, or a digest (`Prehashed`), with ECDSA.
+
+        Raises UnsupportedAlgorithm for another algorithm, and for a deterministic signature.
+        """
         if not isinstance(signature_algorithm, ec.ECDSA):
             raise UnsupportedAlgorithm("an elliptic-curve key signs with ECDSA")
         if signature_algorithm.deterministic_signing:
@@ -114,10 +123,15 @@ class RsaKey(_Wrapper, rsa.RSAPrivateKey):
 
     @property
     def key_size(self) -> int:
+        """Bits of the modulus."""
         size: int = self._public.key_size
         return size
 
     def sign(self, data: Any, padding: padding.AsymmetricPadding, algorithm: Any) -> bytes:
+        """Sign data, or a digest (`Prehashed`), with PKCS #1 v1.5 or PSS.
+
+        Raises UnsupportedAlgorithm for another padding or hash, and for a mask over another hash than the padding's.
+        """
         if isinstance(algorithm, NoDigestInfo):
             if padding.name != _V15:
                 raise UnsupportedAlgorithm("NoDigestInfo goes with PKCS1v15")
@@ -134,6 +148,7 @@ class RsaKey(_Wrapper, rsa.RSAPrivateKey):
         return self._key.sign(message, _choose(_PKCS1, inner), HashedParameters(prehashed=prehashed))
 
     def decrypt(self, ciphertext: bytes, padding: padding.AsymmetricPadding) -> bytes:
+        """Decrypt data with PKCS #1 v1.5 or OAEP; raises UnsupportedAlgorithm for another padding or hash."""
         if padding.name == _V15:
             return self._key.decrypt(_bytes(ciphertext), Mechanism.RSA_PKCS)
         if padding.name != "EME-OAEP":
@@ -162,6 +177,7 @@ class Ed25519Key(_Wrapper, ed25519.Ed25519PrivateKey):
     """An Ed25519 private key."""
 
     def sign(self, data: Any) -> bytes:
+        """Sign data with EdDSA."""
         return self._key.sign(_bytes(data), Mechanism.EDDSA)
 
 
@@ -169,11 +185,12 @@ class Ed448Key(_Wrapper, ed448.Ed448PrivateKey):
     """An Ed448 private key."""
 
     def sign(self, data: Any) -> bytes:
+        """Sign data with EdDSA."""
         return self._key.sign(_bytes(data), Mechanism.EDDSA)
 
 
 def wrap(key: KeyInHsm) -> EcKey | RsaKey | Ed25519Key | Ed448Key:
-    """The key as `cryptography` has private keys; raises KeyTypeInconsistent for a type that does not sign."""
+    """Wrap a key as `cryptography` has private keys; raises KeyTypeInconsistent for a type that does not sign."""
     info = key[Attribute.PUBLIC_KEY_INFO]
     assert isinstance(info, bytes), "PUBLIC_KEY_INFO is bytes"
     public = load_der_public_key(info)
@@ -190,12 +207,12 @@ def wrap(key: KeyInHsm) -> EcKey | RsaKey | Ed25519Key | Ed448Key:
 
 
 def _bytes(data: Any) -> bytes:
-    """What `cryptography` calls bytes-like; `bytes()` alone makes zeros of a number."""
+    """Copy what `cryptography` calls bytes-like; `bytes()` alone makes zeros of a number."""
     return bytes(memoryview(data))
 
 
 def _digest(data: Any, algorithm: hashes.HashAlgorithm) -> bytes:
-    """A digest of this algorithm; raises ValueError, as `cryptography` does, for one of another length."""
+    """Check the length of a digest of this algorithm; raises ValueError, as `cryptography` does, for another length."""
     found = _bytes(data)
     if len(found) != algorithm.digest_size:
         raise ValueError(f"a digest of {len(found)} bytes; {algorithm.name} has {algorithm.digest_size}")
@@ -203,7 +220,7 @@ def _digest(data: Any, algorithm: hashes.HashAlgorithm) -> bytes:
 
 
 def _check_mask(asked: Any, algorithm: hashes.HashAlgorithm) -> None:
-    """The HSM's PSS and OAEP make their mask by MGF1 over the padding's own hash."""
+    """Check that the mask is made by MGF1 over the padding's own hash, as the HSM's PSS and OAEP make it."""
     mask = asked._mgf
     if not isinstance(mask, padding.MGF1):
         raise UnsupportedAlgorithm("a mask other than MGF1")

@@ -19,7 +19,7 @@ R = TypeVar("R", bound=Message)
 
 @checked
 class ObjectCalls(ABC):
-    """Ask the HSM about objects, and do something with them."""
+    """The calls that an object acts through."""
 
     @abstractmethod
     def call(
@@ -30,7 +30,11 @@ class ObjectCalls(ABC):
         *,
         current: bool = False,
     ) -> dict[str, Any]:
-        """One operation; the fields of its reply. A listing, with `current`, from a member that is in step."""
+        """Ask one operation, and return the fields of its reply.
+
+        Args:
+            current: of a listing: demand it from a member that is in step.
+        """
 
     @abstractmethod
     def call_each(
@@ -39,13 +43,13 @@ class ObjectCalls(ABC):
         in_flight: int,
         timeout: float | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """The answers to many independent operations, in order."""
+        """Yield the answers to many independent operations, in order."""
 
     @abstractmethod
     def forget(self, handle: bytes) -> None:
         """Drop an object that lives in this session; raises ObjectUnknown."""
 
     def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None, *, current: bool = False) -> R:
-        """`call` with the operation's own types; raises ArgumentInvalid for a message that is not of them."""
+        """Ask one operation with its own types; raises ArgumentInvalid for a message that is not of them."""
         check_message(message, operation.request)
         return codec.convert(self.call(operation, message, timeout, current=current), operation.reply)

@@ -1,4 +1,4 @@
-"""What the SDK's arguments look like on the wire, and results to people: templates, data, signatures.
+"""Encodes the SDK's arguments for the wire, and results for people: templates, data, signatures.
 
 Pure functions; everything that depends on a mechanism or attribute is read from its row.
 """
@@ -77,27 +77,29 @@ _HASHLIB: Final[dict[Hash, str]] = {Hash.SHA256: "sha256", Hash.SHA384: "sha384"
 
 
 class Encrypted(bytes):
-    """`iv || ciphertext`, the latter with its tag at the end where the mechanism makes one."""
+    """The result of an encryption: `iv || ciphertext`, with the mechanism's tag, if it makes one, at the end."""
 
     _iv_length: int
 
     def __new__(cls, iv: bytes, ciphertext: bytes) -> Self:
+        """Join an IV, which may be empty, and a ciphertext."""
         self = super().__new__(cls, iv + ciphertext)
         self._iv_length = len(iv)
         return self
 
     @property
     def iv(self) -> bytes:
-        """What the HSM drew, or the caller gave."""
+        """The IV that the HSM drew, or the caller gave."""
         return bytes(self[: self._iv_length])
 
     @property
     def ciphertext(self) -> bytes:
+        """The ciphertext, with its tag where the mechanism makes one."""
         return bytes(self[self._iv_length :])
 
 
 def template(attributes: Mapping[Attribute, AttributeValue] | None, named: Mapping[str, object]) -> dict[int, Any]:
-    """A template as the wire carries it, from numbers and from names in lower case.
+    """Encode a template for the wire, from numbers and from names in lower case.
 
     Raises AttributeInvalid naming the attribute.
     """
@@ -108,7 +110,7 @@ def template(attributes: Mapping[Attribute, AttributeValue] | None, named: Mappi
 
 
 def attribute(name: str) -> Attribute:
-    """The attribute called so, in lower or upper case; raises AttributeInvalid."""
+    """Find the attribute of this name, in lower or upper case; raises AttributeInvalid."""
     try:
         return Attribute[name.upper().replace("-", "_")]
     except KeyError:
@@ -116,9 +118,9 @@ def attribute(name: str) -> Attribute:
 
 
 def split_template(named: Mapping[str, object], key_type: KeyType) -> tuple[dict[str, object], dict[str, object]]:
-    """Attributes of a key pair, sorted to its public and its private half; what both have goes to both.
+    """Sort attributes of a key pair to its public and its private half; an attribute that both have goes to both.
 
-    Raises AttributeInvalid for one that neither has.
+    Raises AttributeInvalid for an attribute that neither has.
     """
     public: dict[str, object] = {}
     private: dict[str, object] = {}
@@ -136,9 +138,9 @@ def split_template(named: Mapping[str, object], key_type: KeyType) -> tuple[dict
 
 
 def default_mechanism(attributes: Mapping[Attribute, AttributeValue], use: Use) -> Mechanism:
-    """What a key with these attributes does for this use when nobody says.
+    """Choose the mechanism that a key with these attributes takes for this use when none is named.
 
-    Raises KeyFunctionNotPermitted for what the key is not for, MechanismInvalid.
+    Raises KeyFunctionNotPermitted for a use that the key does not have, MechanismInvalid.
     """
     if attributes.get(USE_ATTRIBUTES[use]) is False:
         raise KeyFunctionNotPermitted(f"{USE_ATTRIBUTES[use].name} is not true for this key")
@@ -163,7 +165,7 @@ def default_mechanism(attributes: Mapping[Attribute, AttributeValue], use: Use) 
 def use_fields(
     handle: bytes, mechanism: Mechanism, data: BytesLike | BinaryIO, parameters: Message | None
 ) -> dict[str, Any]:
-    """The fields of a `Use`; data too long for a message is hashed here where the mechanism hashes it anyway.
+    """Make the fields of a `Use`; data too long for a message is hashed here where the mechanism hashes it anyway.
 
     Raises DataLength, MechanismParameterInvalid.
     """
@@ -178,12 +180,12 @@ def use_fields(
 
 
 def encrypt_fields(handle: bytes, mechanism: Mechanism, data: BytesLike, parameters: Message | None) -> dict[str, Any]:
-    """The fields of a `Use` that encrypts; raises as `use_fields` does."""
+    """Make the fields of a `Use` that encrypts; raises as `use_fields` does."""
     return _fields(handle, mechanism, _bounded(data, limits.REQUEST_BYTES, "to encrypt"), parameters)
 
 
 def decrypt_fields(handle: bytes, mechanism: Mechanism, data: BytesLike, parameters: Message | None) -> dict[str, Any]:
-    """The fields of a `Decrypt`: whatever `encrypt_fields` takes comes back; raises as that does."""
+    """Make the fields of a `Decrypt`, which takes whatever `encrypt_fields` can give; raises as that does."""
     return _fields(handle, mechanism, _bounded(data, limits.CIPHERTEXT_BYTES, "to decrypt"), parameters)
 
 
@@ -204,9 +206,9 @@ def _fields(handle: bytes, mechanism: Mechanism, data: bytes, parameters: Messag
 
 
 def packed(mechanism: Mechanism, parameters: Message) -> bytes:
-    """Parameters as the wire carries them, checked; raises MechanismParameterInvalid.
+    """Check parameters, and encode them for the wire; raises MechanismParameterInvalid.
 
-    Those of another mechanism are refused also where all of them have their defaults.
+    Parameters of another mechanism are refused also where all of them have their defaults.
     """
     kind = MECHANISM_RULES[mechanism].parameters
     if not issubclass(kind, type(parameters)):
@@ -223,7 +225,7 @@ def packed(mechanism: Mechanism, parameters: Message) -> bytes:
 def many_fields(
     handle: bytes, mechanism: Mechanism, items: Sequence[bytes], parameters: Message | None
 ) -> dict[str, Any]:
-    """The fields of a `UseMany`; raises MechanismParameterInvalid."""
+    """Make the fields of a `UseMany`; raises MechanismParameterInvalid."""
     return {
         "handle": handle,
         "mechanism": mechanism.value,
@@ -259,7 +261,7 @@ def batches(messages: Iterable[BytesLike], answer: int) -> Iterator[list[bytes]]
 
 
 def signature_bytes(mechanism: Mechanism, attributes: Mapping[Attribute, AttributeValue]) -> int:
-    """How long a signature or tag by a key with these attributes is, at most."""
+    """Compute the greatest length of a signature or tag by a key with these attributes."""
     rule = MECHANISM_RULES[mechanism]
     if rule.output is Output.TAG:
         return rule.hash.size if rule.hash is not None else AES_BLOCK
@@ -298,12 +300,12 @@ def _shorten(mechanism: Mechanism, data: bytes | BinaryIO, parameters: Message |
 
 
 def given_iv(parameters: Message | None) -> bytes:
-    """The caller's own IV, or nothing."""
+    """Return the caller's own IV, or nothing."""
     return parameters.iv if isinstance(parameters, IvParameters | AeadParameters) else b""
 
 
 def split_iv(mechanism: Mechanism, parameters: Message | None, data: BytesLike) -> tuple[Message | None, bytes]:
-    """Parameters with an IV, and the ciphertext: the IV is in front of the data unless it was given.
+    """Split an IV off the front of the data, unless it was given; returns parameters with the IV, and the ciphertext.
 
     Raises EncryptedDataInvalid for data too short to have one.
     """
@@ -321,7 +323,7 @@ def split_iv(mechanism: Mechanism, parameters: Message | None, data: BytesLike) 
 
 
 def aad_parameters(mechanism: Mechanism, aad: bytes) -> Message:
-    """Parameters with associated data; raises ArgumentInvalid for a mechanism that has none."""
+    """Make parameters with associated data; raises ArgumentInvalid for a mechanism that has none."""
     kind = MECHANISM_RULES[mechanism].parameters
     if kind is GcmParameters or kind is AeadParameters:
         return kind(aad=aad)
@@ -329,7 +331,7 @@ def aad_parameters(mechanism: Mechanism, aad: bytes) -> Message:
 
 
 def ecdsa_to_der(mechanism: Mechanism, signature: bytes) -> bytes:
-    """`r || s` as an ECDSA-Sig-Value (RFC 3279, 2.2.3); raises MechanismInvalid for another mechanism's."""
+    """Encode `r || s` as an ECDSA-Sig-Value (RFC 3279, 2.2.3); raises MechanismInvalid for another mechanism."""
     from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
     if MECHANISM_RULES[mechanism].output is not Output.R_S:
@@ -339,7 +341,7 @@ def ecdsa_to_der(mechanism: Mechanism, signature: bytes) -> bytes:
 
 
 def ecdsa_from_der(mechanism: Mechanism, signature: bytes, attributes: Mapping[Attribute, AttributeValue]) -> bytes:
-    """An ECDSA-Sig-Value as `r || s`; raises SignatureInvalid when it is none, or too large for the curve."""
+    """Decode an ECDSA-Sig-Value to `r || s`; raises SignatureInvalid when it is none, or too large for the curve."""
     from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
     if MECHANISM_RULES[mechanism].output is not Output.R_S:
@@ -360,7 +362,7 @@ def _curve_params(attributes: Mapping[Attribute, AttributeValue]) -> bytes:
 
 
 def pem(label: str, der: bytes) -> str:
-    """PEM (RFC 7468)."""
+    """Encode DER as PEM (RFC 7468)."""
     text = base64.b64encode(der).decode()
     lines = [text[start : start + 64] for start in range(0, len(text), 64)]
     return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""])

@@ -37,7 +37,8 @@ class StoredObject:
         handle: 16 bytes, the same on every member, never reused.
         version: counts its changes.
         attributes: everything about it that is not sensitive.
-        sealed: what its session carries of an object with TOKEN false, which is stored nowhere; else empty.
+        sealed: of an object with TOKEN false, the sealed bytes that its session carries, because it is stored nowhere;
+            else empty.
     """
 
     def __init__(self, session: ObjectCalls, view: wire.ObjectView) -> None:
@@ -57,22 +58,25 @@ class StoredObject:
 
     @property
     def label(self) -> str:
+        """The attribute LABEL; empty where there is none."""
         value = self.attributes.get(Attribute.LABEL, "")
         assert isinstance(value, str), "LABEL is text"
         return value
 
     @property
     def id(self) -> bytes:
+        """The attribute ID; empty where there is none."""
         value = self.attributes.get(Attribute.ID, b"")
         assert isinstance(value, bytes), "ID is bytes"
         return value
 
     @property
     def object_class(self) -> ObjectClass:
+        """The attribute CLASS."""
         return ObjectClass(self._number(Attribute.CLASS))
 
     def __getitem__(self, attribute: Attribute) -> AttributeValue:
-        """An attribute's value; raises AttributeInvalid when the object has none."""
+        """Return an attribute's value; raises AttributeInvalid when the object has none."""
         try:
             return self.attributes[attribute]
         except KeyError:
@@ -119,14 +123,15 @@ class StoredObject:
 
 @checked
 class Key(StoredObject):
-    """What all keys have: a type, and mechanisms they go with."""
+    """Base of all keys: a type, and mechanisms that go with it."""
 
     @property
     def key_type(self) -> KeyType:
+        """The attribute KEY_TYPE."""
         return KeyType(self._number(Attribute.KEY_TYPE))
 
     def default_mechanism(self, use: Use) -> Mechanism:
-        """The mechanism taken for this use when none is named; raises MechanismInvalid when there is none."""
+        """Choose the mechanism for this use when none is named; raises MechanismInvalid when there is none."""
         return encoding.default_mechanism(self.attributes, use)
 
     def _mechanism(self, given: Mechanism | None, use: Use) -> Mechanism:
@@ -243,7 +248,7 @@ class SigningKey(Key):
         in_flight: int = 64,
         timeout: float | None = None,
     ) -> Iterator[bytes]:
-        """The signature of each message, in order, with up to `in_flight` requests under way at once.
+        """Yield the signature of each message, in order, with up to `in_flight` requests under way at once.
 
         Takes messages as it needs them, so they may be endless. Raises the error of a message in its turn.
         """
@@ -267,7 +272,7 @@ class VerifyingKey(Key):
         der: bool = False,
         timeout: float | None = None,
     ) -> bool:
-        """Whether the signature was made over the data by this key. Arguments as of `sign`.
+        """Tell whether the signature was made over the data by this key; arguments are as of `sign`.
 
         Raises as `sign` does, and nothing for a signature that is merely wrong.
         """
@@ -344,7 +349,7 @@ class PrivateKey(SigningKey, DecryptingKey):
     """The private half of a key pair. Its value never leaves the HSM."""
 
     def as_cryptography(self) -> EcKey | RsaKey | Ed25519Key | Ed448Key:
-        """The key as `cryptography` has it, so that `x509.CertificateBuilder().sign(...)` uses it in the cluster.
+        """Wrap the key as `cryptography` has it, so that `x509.CertificateBuilder().sign(...)` uses it in the cluster.
 
         Raises KeyTypeInconsistent for a type without such signatures.
         """
@@ -358,17 +363,17 @@ class PublicKey(VerifyingKey, EncryptingKey):
     """The public half of a key pair."""
 
     def to_der(self) -> bytes:
-        """SubjectPublicKeyInfo (RFC 5280, 4.1.2.7)."""
+        """Encode the key as SubjectPublicKeyInfo (RFC 5280, 4.1.2.7)."""
         value = self[Attribute.PUBLIC_KEY_INFO]
         assert isinstance(value, bytes), "PUBLIC_KEY_INFO is bytes"
         return value
 
     def to_pem(self) -> str:
-        """SubjectPublicKeyInfo as PEM (RFC 7468, 13)."""
+        """Encode the key as SubjectPublicKeyInfo in PEM (RFC 7468, 13)."""
         return encoding.pem("PUBLIC KEY", self.to_der())
 
     def as_cryptography(self) -> PublicKeyTypes:
-        """The key as `cryptography` has it, to verify and encrypt without the cluster."""
+        """Load the key as `cryptography` has it, to verify and encrypt without the cluster."""
         from cryptography.hazmat.primitives.serialization import load_der_public_key
 
         return load_der_public_key(self.to_der())
@@ -396,7 +401,7 @@ CLASSES: Final[dict[ObjectClass, type[StoredObject]]] = {
 
 
 def of_view(session: ObjectCalls, view: wire.ObjectView) -> StoredObject:
-    """The object of its class."""
+    """Make the object of its class."""
     number = view.attributes.get(Attribute.CLASS.value)
     kinds = [kind for object_class, kind in CLASSES.items() if object_class == number]
     return (kinds[0] if kinds else StoredObject)(session, view)

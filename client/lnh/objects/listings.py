@@ -21,7 +21,7 @@ Page = tuple[Iterable[T], Behind | None, tuple[Skipped, ...]]
 
 
 class AsOf:
-    """Whether something that was listed is all there is.
+    """Base of a listing: tells whether what it lists is all there is.
 
     Attributes:
         behind: None where it is; else how far the member that listed it may be behind.
@@ -33,7 +33,7 @@ class AsOf:
 
     @property
     def current(self) -> bool:
-        """Whether it holds all that was acknowledged before it was asked for."""
+        """Tell whether it holds all that was acknowledged before it was asked for."""
         return self.behind is None
 
     @property
@@ -54,7 +54,7 @@ class Listed(list[T], AsOf):
 
 
 class Listing(AsOf, Iterator[T]):
-    """What comes a page at a time, as it is taken; what it says of itself it says of the pages that were taken.
+    """A listing that comes a page at a time, as it is taken; it says of itself what holds for the pages taken so far.
 
     Args:
         pages: each with how far the member that gave it may be behind, and what was left out.
@@ -65,7 +65,7 @@ class Listing(AsOf, Iterator[T]):
         self._page: Iterator[T] = iter(())
 
     def each(self, make: Callable[[T], U]) -> Listing[U]:
-        """The same, with something made of each; take one of the two only."""
+        """Make something of each item of the listing; use either the listing or the result, not both."""
         return Listing(([make(one) for one in page], behind, skipped) for page, behind, skipped in self._pages)
 
     def __iter__(self) -> Self:

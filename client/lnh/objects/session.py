@@ -1,4 +1,4 @@
-"""Objects are made, found and used in a session: of a keyring's role, or of a partition's CO at the local console."""
+"""Makes, finds and uses objects in a session: of a keyring's role, or of a partition's CO at the local console."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _DEFAULT_SETS: Final = {KeyType.ML_DSA: "ML-DSA-65", KeyType.ML_KEM: "ML-KEM-768
 
 @checked
 class ObjectSession(ObjectCalls):
-    """What every session with objects can do.
+    """Base of every session that has objects.
 
     An object with `token=False` lives in this session only: the HSM stores nothing, the session keeps the sealed object
     and sends it along with each use. A read-only member makes and uses such objects too.
@@ -130,16 +130,17 @@ class ObjectSession(ObjectCalls):
         current: bool = False,
         **attributes: object,
     ) -> Listing[StoredObject]:
-        """The objects with these attributes: those that live in this session, then the stored ones in handle order.
+        """Find the objects with these attributes: those of this session, then the stored ones in handle order.
 
-        That is by the millisecond at which they were asked for, by the clock of the machine that asked; those of one
-        connection and millisecond in the order in which it asked. It is the same on every member and in every page.
+        Handle order is by the millisecond of the request, by the clock of the machine that asked; objects of one
+        connection and millisecond are in the order in which it asked. It is the same on every member and in every page.
 
-        `session.find(key_type=KeyType.AES)`; an `object_class` is the attribute CLASS. Pages come as they are taken.
-        What a member lists that is behind says so (`Listing.current`), and what does not open there (`skipped`).
+        `session.find(key_type=KeyType.AES)`; an `object_class` is the attribute CLASS. Pages come as they are taken. A
+        member that is behind says so in its listing (`Listing.current`), and names what does not open there
+        (`skipped`).
 
         Args:
-            current: all there is, from a member that is in step, or MemberBehind.
+            current: demand all there is, from a member that is in step, or raise MemberBehind.
 
         Raises MemberBehind where a member that is behind has none, since there may be some by now.
         """
@@ -171,13 +172,13 @@ class ObjectSession(ObjectCalls):
         current: bool = False,
         **attributes: object,
     ) -> Key:
-        """The one key with these attributes: `session.get_key(label="ca", object_class=ObjectClass.PRIVATE_KEY)`.
+        """Find the one key with these attributes: `session.get_key(label="ca", object_class=ObjectClass.PRIVATE_KEY)`.
 
-        Without an `object_class`, and of a key pair, the private key. A member that is behind is believed where it has
-        exactly one; that there is none, or that there are several, a member that is in step has to say.
+        Without an `object_class` the private key of a pair is meant. A member that is behind is believed where it has
+        exactly one; only a member that is in step can say that there is none, or that there are several.
 
         Args:
-            current: from a member that is in step in any case.
+            current: ask a member that is in step in any case.
 
         Raises ObjectUnknown when there is none, LimitReached when there are several, MemberBehind when no member that
         is in step could be asked.
@@ -197,12 +198,12 @@ class ObjectSession(ObjectCalls):
         return found[0]
 
     def get_object(self, handle: bytes) -> StoredObject:
-        """The object with this 16-byte handle; raises ObjectUnknown, or MemberBehind where that cannot be told."""
+        """Find the object with this 16-byte handle; raises ObjectUnknown, or MemberBehind where that cannot be told."""
         return self._own.get(handle) or of_view(self, self.ask(wire.SHOW, wire.Show(handle=handle)))
 
 
 def _said(value: object) -> str:
-    """A searched value as a message names it."""
+    """Spell a searched value as a message names it."""
     if isinstance(value, enum.Enum):
         return value.name
     return value.hex() if isinstance(value, bytes) else repr(value)
@@ -215,7 +216,7 @@ def key_message(
     template: Mapping[Attribute, AttributeValue] | None,
     attributes: Mapping[str, object],
 ) -> wire.GenerateKey:
-    """What asks for a secret key; raises ArgumentInvalid, KeySizeRange."""
+    """Make the request for a secret key; raises ArgumentInvalid, KeySizeRange."""
     mechanism = _generator(key_type, Use.GENERATE, mechanism)
     size = _DEFAULT_BITS[key_type] if bits is None else bits
     if size % 8:
@@ -235,7 +236,7 @@ def pair_message(
     private: Mapping[Attribute, AttributeValue] | None,
     attributes: Mapping[str, object],
 ) -> wire.GenerateKeyPair:
-    """What asks for a key pair; raises ArgumentInvalid, TemplateIncomplete."""
+    """Make the request for a key pair; raises ArgumentInvalid, TemplateIncomplete."""
     mechanism = _generator(key_type, Use.GENERATE_PAIR, mechanism)
     of_public, of_private = encoding.split_template(attributes, key_type)
     given = not (bits is None and curve is None and parameter_set is None)
@@ -248,7 +249,7 @@ def pair_message(
 
 
 def _agreed(parameters: dict[int, Any], said: dict[int, Any], *, given: bool) -> dict[int, Any]:
-    """A template with what to generate, of which the template may say something else only where nothing was `given`."""
+    """Add what to generate to a template, which may say something else only where nothing was `given`."""
     for number, value in parameters.items():
         if given and said.get(number, value) != value:
             name = Attribute(number).name
@@ -265,7 +266,7 @@ def _generator(key_type: KeyType, use: Use, mechanism: Mechanism | None) -> Mech
 
 
 def _parameters(key_type: KeyType, bits: int | None, curve: str | None, parameter_set: str | None) -> dict[int, Any]:
-    """What to generate, as attributes of the public half."""
+    """Make the attributes of the public half that say what to generate."""
     takes = "bits" if key_type is KeyType.RSA else "parameter_set" if key_type in _SETS else "curve"
     for name, value in (("bits", bits), ("curve", curve), ("parameter_set", parameter_set)):
         if value is not None and name != takes:

@@ -1,4 +1,4 @@
-"""Streams are read and written to their end: a pipe, a socket or a raw file takes and gives less than it is asked."""
+"""Reads and writes streams to their end: a pipe, a socket or a raw file takes and gives less than it is asked."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def read(stream: BinaryIO, most: int) -> bytes:
 
 
 def chunks(stream: BinaryIO) -> Iterator[bytes]:
-    """What is left of a stream, piece by piece.
+    """Yield the rest of a stream, piece by piece.
 
-    Raises ArgumentInvalid for one that is of text, or that has nothing yet and does not wait.
+    Raises ArgumentInvalid for a stream of text, and for one that has nothing yet and does not wait.
     """
     while piece := _piece(stream, _CHUNK):
         yield piece
 
 
 def write(stream: BinaryIO, data: bytes) -> None:
-    """Write all of it, and have it leave this process."""
+    """Write all of the data, and have it leave this process."""
     left = memoryview(data)
     while left:
         written = stream.write(left)
