@@ -153,6 +153,7 @@ class Plan:
 
     @property
     def finished(self) -> Path:
+        """The path of the note that all is done."""
         return self.notes / "finished"
 
 

@@ -30,6 +30,8 @@ SERVES_NOBODY: Final = frozenset({"unreachable", "failed", "expelled", "none"})
 
 
 class Severity(str, enum.Enum):
+    """How much a finding matters: a problem makes the cluster unhealthy."""
+
     PROBLEM = "problem"
     ADVICE = "advice"
 
@@ -94,14 +96,17 @@ class Scene:
 
     @property
     def members(self) -> tuple[Sight, ...]:
+        """The members, as the member that was asked sees them."""
         return self.overview.seen.members
 
     @property
     def primary(self) -> Sight | None:
+        """The primary, if the member that was asked knows one."""
         return next((each for each in self.members if each.id and each.id == self.overview.seen.primary), None)
 
     @property
     def reached(self) -> list[Sight]:
+        """The members that answered."""
         return [each for each in self.members if each.state != "unreachable"]
 
     def told(self) -> Iterator[tuple[Sight, Figures]]:

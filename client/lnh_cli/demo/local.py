@@ -120,6 +120,7 @@ class Place:
         self.ready = root / "ready"  # there once the cluster is set up
 
     def secret(self, name: str) -> Path:
+        """Return the path of a secret."""
         return self.root / "secrets" / name
 
     def create(self) -> None:
@@ -166,6 +167,7 @@ class Steps:
         self._forks = forks
 
     def say(self, text: str) -> None:
+        """Show a headline, unless this is quiet."""
         if not self.quiet:
             typer.secho(f"\n{text}", bold=True)
 

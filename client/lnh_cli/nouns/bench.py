@@ -48,12 +48,14 @@ class Work:
     items: int
 
     def submit(self, channel: Channel) -> Request:
+        """Submit the request to a channel once more."""
         token, seal = self.session.credentials()
         timeout = self.session.timeout
         return channel.submit(self.operation, self.fields, timeout, route=self.session.route, token=token, seal=seal)
 
 
 def enter(app: typer.Typer) -> None:
+    """Enter `lnh bench` into the command tree."""
     verb(app, "bench", KeyringOptions)(bench)
 
 

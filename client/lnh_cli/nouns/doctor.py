@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def enter(app: typer.Typer) -> None:
+    """Enter `lnh doctor` into the command tree."""
     verb(app, "doctor", AdminOptions)(doctor)
 
 

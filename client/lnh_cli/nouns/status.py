@@ -18,6 +18,7 @@ _SHORT: Final = 24
 
 
 def enter(app: typer.Typer) -> None:
+    """Enter `lnh status` into the command tree."""
     verb(app, "status", AdminOptions)(status)
 
 

@@ -28,6 +28,7 @@ _LEAST = ("version", "disk free", "workers", "clients", "waiting", "lease", "wri
 
 
 def enter(app: typer.Typer) -> None:
+    """Enter `lnh top` into the command tree."""
     verb(app, "top", AdminOptions)(top)
 
 

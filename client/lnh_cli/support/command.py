@@ -44,12 +44,14 @@ class Output:
         self.skipped: tuple[Skipped, ...] = ()  # what was left out, since it does not open at the member
 
     def rows(self, rows: Any, *columns: str) -> None:
+        """Show records as a table of these columns, or as JSON."""
         if self.json:
             self.show_json(list(rows))
         else:
             terminal.show_rows(rows, columns=columns)
 
     def record(self, record: Any) -> None:
+        """Show one record, field by field, or as JSON."""
         if self.json:
             self.show_json(record)
         else:
@@ -86,6 +88,7 @@ class Output:
             terminal.note(f"left out: {each.id.hex()}: {each.why}. This member is damaged: lnh doctor")
 
     def say(self, text: str, **fields: Any) -> None:
+        """Show a sentence, or the fields as JSON."""
         terminal.say(text, as_json=self.json, **fields)
 
 

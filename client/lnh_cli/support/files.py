@@ -96,6 +96,7 @@ def unhex(text: str) -> bytes:
 
 
 def is_handle(text: str) -> bool:
+    """Tell whether a text is spelt as a handle: 32 hexadecimal digits."""
     return re.fullmatch("[0-9a-fA-F]{32}", text) is not None
 
 

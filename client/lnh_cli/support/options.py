@@ -53,6 +53,7 @@ class ConsoleOptions(Output):
             yield console
 
     def so_password(self) -> str:
+        """Read the SO's password."""
         return terminal.read_secret("SO", self.password_file)
 
 
@@ -141,6 +142,7 @@ class AdminOptions(ClusterOptions):
     ] = None
 
     def password(self) -> str:
+        """Read the user's password."""
         return terminal.read_secret("ADMIN", self.password_file, what=f"password of user {self.user}")
 
     @contextmanager
@@ -197,6 +199,7 @@ class AdminOptions(ClusterOptions):
         return next((name for name in names if saved.exists(connection, name)), None)
 
     def po_password(self) -> str:
+        """Read the PO's password."""
         return terminal.read_secret("PO")
 
 
@@ -209,10 +212,12 @@ class PoOptions(AdminOptions):
     ] = None
 
     def po_password(self) -> str:
+        """Read the PO's password, from its own file where one is named."""
         return terminal.read_secret("PO", self.po_password_file)
 
     @contextmanager
     def administration(self) -> Iterator[Administration]:
+        """Open a session of the user and the PO: the one `user login` keeps, or a new one."""
         with self.connection() as connection, self._session(connection, needs_po=True) as session:
             yield session
 
@@ -230,9 +235,11 @@ class KeyringOptions(ClusterOptions):
     ] = None
 
     def keyring_role(self) -> Role:
+        """Parse the role; a wrong one ends the command."""
         return parse_role(self.role)
 
     def password(self) -> str:
+        """Read the password of the keyring's role."""
         return terminal.read_secret(self.role, self.password_file, what=f"{self.role} password of {self.keyring}")
 
     @contextmanager

@@ -29,10 +29,12 @@ _MARGIN: Final = 5.0  # seconds before its end at which a kept session is no lon
 
 
 def user_name(user: str, *, po: bool) -> str:
+    """Make the name under which a user's session is kept."""
     return f"user {user}" + (" with po" if po else "")
 
 
 def role_name(keyring: str, role: Role) -> str:
+    """Make the name under which the session of a keyring's role is kept."""
     return f"{role.value} {keyring}"
 
 

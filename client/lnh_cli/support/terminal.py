@@ -62,6 +62,7 @@ def moment(seconds: int) -> str:
 
 
 def show_json(value: Any) -> None:
+    """Show a value as JSON: indented on a terminal, in one line in a pipe."""
     typer.echo(json_text(plain(value), indent=2 if sys.stdout.isatty() else None))
 
 

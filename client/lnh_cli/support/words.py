@@ -115,6 +115,7 @@ class Script(TyperCommand):
     """A command that is a console script by itself."""
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Parse the command line; a wrong one ends with two lines."""
         with in_two_lines():
             return super().make_context(*args, **extra)
 
@@ -143,6 +144,8 @@ class Group(TyperGroup):
     panels: ClassVar[tuple[str, ...]] = ()  # what a help page shows one after the other
 
     def list_commands(self, ctx: Any) -> list[str]:
+        """Sort the commands by panel, then by name."""
+
         def place(name: str) -> tuple[int, str]:
             panel = getattr(self.commands[name], "rich_help_panel", None)
             return (self.panels.index(panel) if panel in self.panels else 0), name
@@ -150,14 +153,17 @@ class Group(TyperGroup):
         return sorted(self.commands, key=place)
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
+        """Parse the command line; a wrong one ends with two lines."""
         with in_two_lines():
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: Any) -> Any:
+        """Run the command; a wrong command line ends with two lines."""
         with in_two_lines():
             return super().invoke(ctx)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command by its word; a word that is none ends with advice on the one that was probably meant."""
         word = args[0]
         if word not in self.commands and not word.startswith("-") and not ctx.resilient_parsing:
             noun = "" if ctx.parent is None else str(ctx.info_name)
