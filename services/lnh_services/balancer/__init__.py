@@ -1,1 +1,1 @@
-"""The client door: routing by group and load, without seeing what passes."""
+"""The client door: routes by affinity group and load, without seeing what passes."""

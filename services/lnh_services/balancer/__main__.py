@@ -1,4 +1,4 @@
-"""`python -m lnh_services.balancer --member-dir DIR`."""
+"""Runs the balancer of one member: `python -m lnh_services.balancer --member-dir DIR`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lnh_services.serving import Member
 
 
 def main() -> int:
+    """Run the balancer until it is told to stop; returns the exit code."""
     return serving.guarded("balancer", _serve)
 
 

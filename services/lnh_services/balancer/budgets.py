@@ -1,10 +1,10 @@
-"""What each class of peers may have this member do, so that none takes the service from another. Pure.
+"""Bounds what each class of peers may have this member do, so that none takes the service from another. Pure.
 
 A peer is a **stranger** (no client has its key), a registered **client**, a logged-in **session** (a worker vouched for
 its connection), or another **member**. Each class has one budget (`limits.py`), and in it accounts: a client's key, or
-else a connection. What is over the budget is refused as Busy before it costs more than reading it.
+else a connection. A request over the budget is refused as Busy before it costs more than reading it.
 
-    looks    requests a second that are looked at, for strangers and clients: what is beyond is thrown away unread
+    looks    requests a second that are looked at, for strangers and clients: more are thrown away unread
     admit    requests and bytes in flight: of the class, and of one account as much as the class has left, so that an
              account with nothing in flight is admitted whatever the others of its class do
     turns    how many a class has at workers at once, and how much of their time it gets: the others wait their turn,
@@ -52,11 +52,11 @@ class _Account(Generic[T]):
 
 
 class Share(Generic[T]):
-    """What one class has in flight, and whose turn it is.
+    """The requests that one class has in flight, and the order of their turns.
 
     Attributes:
         waiting: requests that wait their turn.
-        at_workers: requests that had theirs and have not ended.
+        at_workers: requests that had their turn and have not ended.
     """
 
     def __init__(self, budget: limits.Budget) -> None:
@@ -68,7 +68,7 @@ class Share(Generic[T]):
         self._turns: Final[deque[bytes]] = deque()  # the accounts with something waiting, the next one first
 
     def refusal(self, account: bytes, size: int) -> str:
-        """Why one more request of so many bytes is not admitted; empty if it is."""
+        """Say why one more request of so many bytes is not admitted; empty if it is."""
         has = self._accounts.get(account)
         requests, held = (has.requests, has.bytes) if has else (0, 0)
         budget = self.budget
@@ -79,7 +79,7 @@ class Share(Generic[T]):
         return ""
 
     def bytes_of(self, account: bytes) -> int:
-        """Of the requests that an account has in flight."""
+        """Count the bytes of the requests that an account has in flight."""
         has = self._accounts.get(account)
         return has.bytes if has else 0
 
@@ -94,10 +94,10 @@ class Share(Generic[T]):
         self.bytes += size
 
     def end(self, account: bytes, size: int, *, had_turn: bool) -> None:
-        """Count it no more, once it was answered or given up.
+        """Count a request no more, once it was answered or given up.
 
         Args:
-            had_turn: `next` named it.
+            had_turn: whether `next` named it.
         """
         has = self._accounts[account]
         has.requests -= 1
@@ -110,7 +110,7 @@ class Share(Generic[T]):
 
     @property
     def has_turns(self) -> bool:
-        """Whether its requests wait their turn."""
+        """Tell whether requests of this class wait their turn."""
         return self.budget.at_workers > 0
 
     def enter(self, account: bytes, request: T, work: float) -> None:
@@ -126,7 +126,7 @@ class Share(Generic[T]):
         self.waiting += 1
 
     def next(self, now: float) -> T | None:
-        """The request whose turn it is; None when the class has enough at workers, or nothing waits."""
+        """Return the request whose turn it is; None when the class has enough at workers, or nothing waits."""
         if not self._turns or self.at_workers >= self.budget.at_workers or not self._work.has(now):
             return None
         account = self._turns.popleft()
@@ -140,7 +140,7 @@ class Share(Generic[T]):
         return request
 
     def withdraw(self, account: bytes, request: T) -> None:
-        """A request that waits its turn is given up; `end` is for the caller to call."""
+        """Give up a request that waits its turn; the caller calls `end`."""
         waiting = self._accounts[account].waiting
         waiting.remove(next(each for each in waiting if each[0] is request))
         self.waiting -= 1
@@ -148,5 +148,5 @@ class Share(Generic[T]):
             self._turns.remove(account)
 
     def all_waiting(self) -> list[T]:
-        """Those that wait their turn."""
+        """Return the requests that wait their turn."""
         return [request for account in self._turns for request, _ in self._accounts[account].waiting]

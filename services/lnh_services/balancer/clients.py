@@ -1,10 +1,10 @@
-"""Whose requests go on to a worker: the CURVE keys of registered clients, as the store's records name them. Pure.
+"""Knows the keys whose requests go on to a worker: those of registered clients, as the store's records name them. Pure.
 
-Everybody who speaks CURVE is let in: to say `hello`, to register, and to act as an appliance user. What only a
-registered client may ask for (objects, cryptography, what a keyring's roles do) is refused here, request by request, to
-a key that no client has or whose client was revoked. The hsm checks the same again and is the one that counts: this
+Every CURVE key is let in: to say `hello`, to register, and to act as an appliance user. Operations that only a
+registered client may ask for (objects, cryptography, what a keyring's roles do) are refused here, request by request,
+to a key that no client has or whose client was revoked. The hsm checks the same again and is the one that counts: this
 keeps strangers from its workers, and the records are not authenticated here. Until they were read once, and where there
-is no cluster, the hsm decides alone; when the store is away, what was read last holds.
+is no cluster, the hsm decides alone; when the store is away, the last records read hold.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REGISTERED_ONLY: Final = frozenset(
 
 
 class _Client(msgspec.Struct):
-    """What is read of a client's record (docs/formats.md, records); its other fields are the hsm's."""
+    """The fields that are read of a client's record (docs/formats.md, records); its other fields are the hsm's."""
 
     name: str
     curve_key: Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
@@ -42,7 +42,7 @@ class _Client(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Question:
-    """Something to ask the store; its answer, or error, is sent into the generator that asked."""
+    """A question to the store; its answer, or error, is sent into the generator that asked."""
 
     operation: Operation[Any, Any]
     message: Message
@@ -61,7 +61,7 @@ class Clients:
         return len(self._clients)
 
     def refusal(self, key: str) -> LnhError | None:
-        """Why what only registered clients may ask is refused to the holder of this Z85 key, or None."""
+        """Make the error that refuses this Z85 key an operation of registered clients; None for a client's key."""
         client = self._keys.get(key)
         if client is None:
             if not self.known:
@@ -72,7 +72,7 @@ class Clients:
         return None
 
     def follow(self) -> Generator[Question | None, Any, None]:
-        """What to ask the store, for ever; None is a pause. Errors are thrown in."""
+        """Yield questions to the store, for ever; None is a pause. Errors are thrown in."""
         while True:
             try:
                 index = yield from self._read_all()

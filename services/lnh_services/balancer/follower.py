@@ -1,4 +1,4 @@
-"""Asks another service of the member what a generator wants to know: one question at a time, never waiting."""
+"""Asks another service of the member the questions of a generator: one at a time, never waiting."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Steps = Generator[Question | float | None, Any, None]
 
 
 class Follower:
-    """One socket in the balancer's loop.
+    """Asks one service, within the balancer's loop.
 
     Args:
         address: of the service's door for services.
@@ -44,7 +44,7 @@ class Follower:
         self._question(next(self._steps), 0.0)
 
     def tick(self, now: float) -> None:
-        """Ask what could not be asked before, and give up what was asked too long ago."""
+        """Ask a question that could not be asked before, and give up one that was asked too long ago."""
         if self._asked is None:
             if now >= self._until:
                 self._go_on(now, None)
@@ -54,7 +54,7 @@ class Follower:
             self._go_on(now, DeadlineExceeded(f"nobody answers at {self.dealer.address}"))
 
     def receive(self, now: float) -> None:
-        """Take in what the service says."""
+        """Take in the service's answers."""
         while True:
             try:
                 frames = self.dealer.socket.recv_multipart(zmq.NOBLOCK)

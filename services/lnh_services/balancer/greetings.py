@@ -1,4 +1,4 @@
-"""Answers to `hello`, which are the same for everybody: one is asked of a worker for all who ask meanwhile. Pure."""
+"""Answers `hello`, whose answer is the same for everybody: a worker makes one for all that ask meanwhile. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ A = TypeVar("A")
 
 
 class Greetings(Generic[A]):
-    """Gives an answer that is fresh to everybody, and has one made where there is none.
+    """Gives a fresh answer to all that ask, and has one made where there is none.
 
     Args:
         make: asks a worker for an answer, which is then to be `told`.
-        give: gives an answer, and whether it is one or an error, to whoever asked.
+        give: gives an asker an answer, and whether it is one or an error.
         most: how many may wait for one.
     """
 
@@ -45,7 +45,7 @@ class Greetings(Generic[A]):
                 self._make(now)
 
     def told(self, now: float, answer: bytes, *, good: bool) -> None:
-        """Give everybody who waits what a worker, or whoever speaks for it, said; an error is not kept."""
+        """Give the word of a worker, or of the balancer in its place, to all that wait; an error is not kept."""
         if good:
             self._answer, self._until = answer, now + limits.HELLO_FRESH
         waiting, self._waiting = self._waiting, []

@@ -1,7 +1,7 @@
-"""The other members as membership's view tells them, and until when this one may have them work for it. Pure.
+"""Knows the other members from membership's view, and until when they may do this member's work. Pure.
 
-Whoever is listed may send work here, and be sent some, under the key of its balancer (`door`); a member that has not
-said its key yet is left alone. This member itself is the one that is listed with its own key. It has work done
+A listed member may send work here, and be sent some, under the key of its balancer (`door`); a member that has not told
+its key yet is left alone. The member that is listed with this balancer's own key is this one. It has work done
 elsewhere while it is read-write: as long as its store said that its lease goes on without another word.
 """
 
@@ -38,7 +38,7 @@ class Neighbour:
     Args:
         port: that balancers are reached at.
         door: its CURVE public key, 32 bytes.
-        group: its affinity group, and whether that is this member's (`near`).
+        group: its affinity group; `near` tells whether that is this member's too.
     """
 
     id: bytes
@@ -51,12 +51,13 @@ class Neighbour:
 
     @property
     def endpoint(self) -> str:
+        """The ZeroMQ endpoint to connect to."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"tcp://{host}:{self.port}"
 
 
 class Neighbours:
-    """The others as last heard.
+    """The other members as last heard.
 
     Args:
         door: this member's own key, 32 bytes.
@@ -70,7 +71,7 @@ class Neighbours:
         self._read_write_until = 0.0
 
     def alone(self, now: float) -> str:
-        """Why this member does all work itself; empty when it need not."""
+        """Say why this member does all work itself; empty when it need not."""
         if not self._alone and now >= self._read_write_until:
             return "membership has not said lately that its lease goes on"
         return self._alone
@@ -102,7 +103,7 @@ class Neighbours:
                 yield Neighbour(member.id, member.name, host, int(port) + PEER_PORT, member.door, member.group, near)
 
     def follow(self, asked_at: Callable[[], float]) -> Generator[Question | float, Any, None]:
-        """What to ask membership, for ever; a number is a pause in seconds. Errors are thrown in.
+        """Yield questions to membership, for ever; a number is a pause in seconds. Errors are thrown in.
 
         Args:
             asked_at: when the question that is answered was sent.

@@ -1,4 +1,6 @@
-"""Which operations the balancer passes on, and which of them stay in this member. Tables, nothing else."""
+"""Lists the operations that the balancer passes on, and those among them that stay in this member. Tables, nothing
+else.
+"""
 
 from __future__ import annotations
 

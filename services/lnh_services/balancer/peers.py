@@ -1,14 +1,14 @@
-"""The other members' balancers: a connection to each, and the port on which they bring their work.
+"""Connects to the other members' balancers: a link to each, and the port on which they bring their work.
 
     port    ROUTER, tcp, CURVE     base + 3; the doors of listed members are admitted, nobody else
     links   DEALER, tcp, CURVE     one to each other listed member's port, under this member's door key
     view    DEALER, ipc            membership's view: who is listed, and whether this member is read-write
 
 Both ends say bundles (`wire/bundles.py`), as to a worker: a request and its answer are the client's frames, byte for
-byte, but for the deadline in the header, which no seal binds and which shrinks by what was waited here. An entry with
-the tag of pings asks how the member stands. What came in on the port is for own workers alone, so no request goes
-further than one hop; what is not done, because this member is not read-write or takes no more, is answered by an empty
-entry, and its sender has it done elsewhere. Whoever is pinged and does not answer for a while is taken for gone.
+byte, but for the deadline in the header, which no seal binds and which shrinks by the time waited here. An entry with
+the tag of pings asks how the member stands. Work that came in on the port is for own workers alone, so no request goes
+further than one hop. A request that is not done, because this member is not read-write or takes no more, is answered by
+an empty entry, and its sender has it done elsewhere. A member that does not answer pings for a while is taken for gone.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _NOBLOCK: Final = zmq.NOBLOCK
 
 @dataclass(eq=False)
 class Link:
-    """The way to another member."""
+    """The connection to another member."""
 
     neighbour: Neighbour
     number: int
@@ -73,13 +73,13 @@ class Link:
 
 
 class Peers:
-    """Part of the balancer's loop, and of its router's places.
+    """The balancer's connections to other members, each a place of its router. Part of the balancer's loop.
 
     Args:
-        poller, quiet: of that loop: what work comes in on, and what seldom has something to say.
+        poller, quiet: of that loop: for sockets with work, and for those that seldom have something to say.
         keys: of the door.
         send: sends a request to the place it was given.
-        answer: answers one of a client of this member.
+        answer: answers a request of this member's own client.
     """
 
     def __init__(
@@ -134,18 +134,18 @@ class Peers:
         return socket, callers
 
     def group_of(self, place: Place) -> str:
-        """The affinity group of a place that is another member."""
+        """Return the affinity group of a place that is another member."""
         link = next(link for link in self._links.values() if self._router.places[link.number] is place)
         return link.neighbour.group
 
     def admits(self, shake: Handshake) -> bool:
-        """Whether this key is that of a listed member's balancer."""
+        """Tell whether this key belongs to a listed member's balancer."""
         return shake.key.decode() in self._doors
 
     # --- the loop
 
     def receive(self, ready: dict[Socket | int, int]) -> None:
-        """Take in what came from other members."""
+        """Take in requests and answers of other members."""
         if self._port in ready:
             self._drain_port()
         for link in list(self._links.values()):
@@ -153,7 +153,7 @@ class Peers:
                 self._drain_link(link)
 
     def watch(self, ready: set[Socket]) -> None:
-        """Take in what happened to connections."""
+        """Take in which connections came and went."""
         for link in list(self._links.values()):
             if link.dealer.monitor in ready:
                 link.dealer.watch()
@@ -163,7 +163,7 @@ class Peers:
             self._callers.watch()
 
     def tick(self, now: float) -> float | None:
-        """What time brings; seconds until the next time, None where there is nobody else."""
+        """Do what is due; returns the seconds until the next call, None where there is no other member."""
         if self._view.dealer.monitor.poll(0):
             self._view.dealer.watch()
         self._view.receive(now)
@@ -183,7 +183,7 @@ class Peers:
         return self._next_ping - now
 
     def flush(self) -> bool:
-        """Send what waits; whether there was something."""
+        """Send the entries that wait; tells whether there were any."""
         sent = False
         for link in list(self._links.values()):
             if link.outbox:
@@ -196,6 +196,7 @@ class Peers:
         return sent
 
     def close(self) -> None:
+        """Close every connection and the port."""
         for link in list(self._links.values()):
             link.dealer.close()
         self._view.dealer.close()
@@ -274,7 +275,7 @@ class Peers:
         self._start(moved)
 
     def _start(self, requests: list[Request]) -> None:
-        """Send requests that were given a place; one whose place died meanwhile was moved, and sent, by that."""
+        """Send requests that were given a place; a request whose place died meanwhile was moved, and sent, by that."""
         for request in requests:
             if request.place is not None and request.tag in self._router.places[request.place].outstanding:
                 self._send(request)
@@ -282,7 +283,7 @@ class Peers:
     # --- how they are
 
     def _stood_still(self, now: float) -> None:
-        """Take nobody for silent: this process had no processor for a while, and has not heard what others said."""
+        """Excuse every member's silence: this process had no processor for a while, and heard nothing."""
         for link in self._links.values():
             link.pings.excuse(now)
 
@@ -313,7 +314,7 @@ class Peers:
             self._flush_link(link)
 
     def _heard(self, now: float, link: Link, entry: Entry) -> None:
-        """A member said how it stands."""
+        """Take in how a member says it stands."""
         try:
             header = wire.Header.parse(entry.header)
             load = codec.decode_as(entry.body, balancer.Load)
@@ -354,7 +355,7 @@ class Peers:
             self._down(time.monotonic(), link, "it takes nothing more")
 
     def _drain_link(self, link: Link) -> bool:
-        """Pass on what a member answered; whether there may be more."""
+        """Pass on a member's answers; tells whether there may be more."""
         now = time.monotonic()
         for _ in range(_BURST):
             try:
@@ -446,7 +447,7 @@ class Peers:
         self._give_back(request.client, Entry(request.client_tag, header, token, body))
 
     def decline(self, identity: bytes, tag: bytes) -> None:
-        """Say to another member that what it called so was not done."""
+        """Tell another member that its request of this tag was not done."""
         self.declined += 1
         self._give_back(identity, bundles.refusal(tag))
 
@@ -476,7 +477,7 @@ class Peers:
         self._note("member's handshake", problem=curve.explain(event))
 
     def _note(self, what: str, **fields: str) -> None:
-        """Count what was dropped; it is logged at powers of two, so that it is seen and never a flood."""
+        """Count a message that was dropped; it is logged at powers of two, so that it is seen and never a flood."""
         self.dropped[what] += 1
         if self.dropped[what].bit_count() == 1:
             self._log.warning(f"{what} dropped", so_far=self.dropped[what], **fields)
@@ -487,7 +488,10 @@ def _tier(neighbour: Neighbour) -> int:
 
 
 def _common_options(socket: Socket) -> None:
-    """Without ZeroMQ's heartbeats: with them libzmq aborts when a connection breaks of which it had stopped reading."""
+    """Set the options of both ends, without ZeroMQ's heartbeats.
+
+    With them libzmq aborts when a connection breaks of which it had stopped reading.
+    """
     socket.linger = 0
     socket.sndhwm = socket.rcvhwm = _BUNDLES_WAITING
     socket.maxmsgsize = 2 * limits.BODY_BYTES

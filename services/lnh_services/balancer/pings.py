@@ -1,8 +1,8 @@
-"""The pings to one peer, and for how long it has been silent. Pure: no socket, no clock.
+"""Counts the pings to one peer, and for how long it has been silent. Pure: no socket, no clock.
 
-A process that had no processor for a while has not heard what others said, so it excuses them: what they have not
-answered counts as asked just now. Only so often in a row, though: each turn takes in what has come, and where all turns
-are slow, a peer that answered in none of them is gone.
+A process that had no processor for a while has not heard what others said, so it excuses them: pings without an answer
+count as sent just now. Only so often in a row, though: each turn takes in what has come, and where all turns are slow,
+a peer that answered in none of them is gone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ EXCUSES: Final = 3  # in a row, without an answer
 
 
 class Pings:
-    """What one peer was asked and has not answered."""
+    """The pings of one peer that are not answered yet."""
 
     def __init__(self) -> None:
         self._asked: dict[int, float] = {}
@@ -24,7 +24,7 @@ class Pings:
         self._asked[number] = now
 
     def answered(self, number: int) -> float | None:
-        """Take in an answer, and tell when its ping left; None for one that is not waited for."""
+        """Take in an answer, and return when its ping left; None for an answer that is not waited for."""
         asked = self._asked.pop(number, None)
         if asked is not None:
             self._excused = 0

@@ -1,37 +1,37 @@
-"""Which place does a request's work: pure, no sockets and no clock.
+"""Chooses the place that does a request's work: pure, no sockets and no clock.
 
 A *place* is where requests can be sent: each hsm worker of this member (*own*), and each other member (*far*), which
-places what it is sent at its own workers and nowhere else. A place has a `tier`: 0 for own workers and the members of
-the same affinity group, 1 for everybody else; a tier is used only while nobody of a lower one is up.
+places requests at its own workers and nowhere else. A place has a `tier`: 0 for own workers and the members of the same
+affinity group, 1 for everybody else; a tier is used only while nobody of a lower one is up.
 
-Work is counted in units of a small request. What a request would take at a place is expected from what this member has
-outstanding there and from what a unit was measured to take, with whatever else the place had to do then:
+Work is counted in units of a small request. The time of a request at a place is expected from the work that this member
+has outstanding there and from the measured time of a unit, with whatever else the place had to do then:
 
     expected = way there and back + (outstanding + its own work) * unit / workers
 
 Among own workers the one with the least outstanding is taken. Only if that one is expected to take longer than
 `FORWARD_ABOVE` (an idle one never is) are the far places looked at, and one of them is taken if it is expected to be
-clearly `QUICKER`. A hop costs both balancers some 0.3 ms of processor time, and another worker begins with cold
-caches; so a request that takes a worker little time itself (`WORTH_A_HOP`) is kept until the wait is long. A key pair
-that does is always kept: what it waits for is the primary's disk, from wherever it is asked. So
-members with as much to do do not send each other work, and a slow one gets less. Not nothing: what was measured long
-ago counts for little, so everybody is tried again. A far place that comes up gets a few requests at a time, and one
-more for each answer: one that flaps, or is about to hang, has little to lose.
+clearly `QUICKER`. A hop costs both balancers some 0.3 ms of processor time, and another worker begins with cold caches;
+so a request that takes a worker little time itself (`WORTH_A_HOP`) is kept until the wait is long. A key pair that does
+is always kept: it waits for the primary's disk, from wherever it is asked. So members with as much to do do not send
+each other work, and a slow one gets less. Not nothing: what was measured long ago counts for little, so everybody is
+tried again. A far place that comes up gets a few requests at a time, and one more for each answer: one that flaps, or
+is about to hang, has little to lose.
 
 A member that is read-only serves alone: `forwards` is False, and only own workers are chosen.
 
 The life of a request, and the rule that keeps every one accounted for:
 
-    admit -> (waiting) -> outstanding at a place -> settle     its answer goes to whoever asked
+    admit -> (waiting) -> outstanding at a place -> settle     its answer goes to its client
                ^    |            |
-               |    '- expire    '- expire                     whoever asked gets an error
+               |    '- expire    '- expire                     its client gets an error
                '- down, rejected -'                            the place died, or did nothing: to another, or waiting
 
 A request is in exactly one of those (or given up, until the next `expire`) until it is settled or expired, and is
-counted against its client, its class of peers and the totals for exactly that long. One of a class that has turns
-(`budgets.py`) waits its turn first; `due` names it then. Sending the same bytes again is safe for every
-operation: writes are told apart where they are applied. A second answer for a tag finds no request and is dropped.
-One that came from another member (`foreign`) stays here, and does not wait: without a worker it is given up at once.
+counted against its client, its class of peers and the totals for exactly that long. A request of a class that has turns
+(`budgets.py`) waits its turn first; `due` names it then. Sending the same bytes again is safe for every operation:
+writes are told apart where they are applied. A second answer for a tag finds no request and is dropped. A request of
+another member (`foreign`) stays here, and does not wait: without a worker it is given up at once.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ _PAIR: Final = WORK[objects.GENERATE_PAIR.name]
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much is taken on at once; what is beyond is refused as Busy."""
+    """How much is taken on at once; a request beyond it is refused as Busy."""
 
     requests: int = limits.REQUESTS_IN_FLIGHT
     requests_per_client: int = limits.REQUESTS_PER_CLIENT
@@ -104,15 +104,15 @@ class Request:
     """One request while the balancer is answerable for it.
 
     Attributes:
-        client: where its answer goes.
-        client_tag: the name that whoever asked gave it, if it came in a bundle.
-        account: whose bound it counts against.
-        peer: the class of whoever sent it.
+        client: the connection that its answer goes to.
+        client_tag: the name that its sender gave it, if it came in a bundle.
+        account: the account whose bound it counts against.
+        peer: the class of its sender.
         turn: whether it has had its turn, where its class has any.
         stays: it is about this member, or came from another: it goes to own workers alone.
         foreign: another member sent it.
-        writes: it may change something: who is asked again must know that it is, so its client does that.
-        open: who had it is gone, and may have done it.
+        writes: it may change something: only its client may send it again, knowing that it does.
+        open: the place that had it is gone, and may have done it.
         place: None while it waits for one.
         sent: when it went to its place, where `ahead` was outstanding then, its own work included.
     """
@@ -181,7 +181,7 @@ class Request:
 
 
 class Place:
-    """Somewhere work is done.
+    """A place that does work: a worker or another member.
 
     Args:
         name: for status.
@@ -236,14 +236,14 @@ class Place:
         self.window = 0
 
     def is_silent(self, now: float) -> bool:
-        """Whether it has work and has answered nothing for a while."""
+        """Tell whether the place has work and has answered nothing for a while."""
         return self.work > 0 and now - self.heard > SILENT_AFTER
 
     def expected(self, now: float, work: int, usual: float) -> float:
-        """Seconds that more work would take here, there and back.
+        """Compute the seconds that more work would take here, there and back.
 
         Args:
-            usual: what a unit takes elsewhere; it is what counts where nothing was measured for long.
+            usual: the time of a unit elsewhere; it counts where nothing was measured for long.
         """
         unit = usual + (self.unit - usual) / (1 + max(now - self.unit_at, 0.0) / _HALVED_AFTER)
         return self.way + (self.work + work) * unit / self.weight
@@ -261,7 +261,7 @@ class Place:
 
 
 def _lost_at(now: float, at: Place, request: Request) -> str:
-    """What is known of a request that a place does not answer."""
+    """Tell what is known of a request that a place does not answer."""
     had = f"{at.name} has had it for {now - request.sent:.1f} s without an answer"
     moved = f", after {request.moves} that were lost with it" if request.moves else ""
     return f"{had}{moved}; it last answered anything {now - at.heard:.1f} s ago"
@@ -272,14 +272,14 @@ def _averaged(average: float, newest: float) -> float:
 
 
 class Router:
-    """The balancer's accounts. Times are seconds of one monotonic clock.
+    """Keeps account of the balancer's requests and places. Times are seconds of one monotonic clock.
 
     Args:
         places: own workers, which stay; others come and go (`add`, `remove`).
 
     Attributes:
         forwards: whether this member may have work done elsewhere; False until it is told so.
-        no_worker: what is said of why no own place is up, to what has waited for one in vain.
+        no_worker: the reason why no own place is up, for errors of requests that waited in vain.
     """
 
     def __init__(self, places: list[Place], bounds: Bounds | None = None) -> None:
@@ -310,7 +310,7 @@ class Router:
     # --- places
 
     def add(self, place: Place) -> int:
-        """A place more, which is down; its number."""
+        """Add a place, which is down, and return its number."""
         if not place.far:
             assert not self._far, "own places come first, and stay"
             self.places.append(place)
@@ -323,28 +323,28 @@ class Router:
         return number
 
     def remove(self, now: float, number: int) -> list[Request]:
-        """A far place is none any more; answers as `down`."""
+        """Remove a far place; returns the requests to send elsewhere, as `down` does."""
         moved = self.down(now, number)
         del self._far[number]
         return moved
 
     def known(self) -> list[Place]:
-        """The places there are."""
+        """Return the places there are."""
         return [*(place for _, place in self._own), *(self._far[number] for number in sorted(self._far))]
 
     def own_up(self) -> int:
-        """How many own places are up."""
+        """Count the own places that are up."""
         return sum(place.up for _, place in self._own)
 
     def up(self, now: float, place: int) -> list[Request]:
-        """A place can be sent to; answers the requests to send now (each names its place)."""
+        """Note that a place can be sent to; returns the requests to send now (each names its place)."""
         at = self.places[place]
         at.up = True
         at.heard = now
         return self._place_waiting(now) if at.open else []
 
     def report(self, now: float, place: int, *, takes: bool, way: float, weight: int = 1) -> list[Request]:
-        """A far place said how it stands; answers the requests to send now.
+        """Take in how a far place says it stands; returns the requests to send now.
 
         Args:
             takes: whether it takes work at all.
@@ -360,7 +360,7 @@ class Router:
         return self._place_waiting(now) if opened else []
 
     def down(self, now: float, place: int) -> list[Request]:
-        """A place is gone, and what it had not answered with it; answers the requests to send elsewhere now.
+        """Note that a place is gone, with all it had not answered; returns the requests to send elsewhere now.
 
         A write that it had may have been done. Its client is told to ask again, and knows then that a member which says
         that it is read-only does not say "not done"; sent elsewhere from here, it would not know of the first try.
@@ -379,7 +379,7 @@ class Router:
         return [request for request in orphans if request.place is not None]
 
     def set_forwards(self, now: float, *, forwards: bool) -> list[Request]:
-        """Whether work may be done elsewhere; answers the requests to send now."""
+        """Set whether work may be done elsewhere; returns the requests to send now."""
         begins = forwards and not self.forwards
         self.forwards = forwards
         return self._place_waiting(now) if begins else []
@@ -402,7 +402,8 @@ class Router:
     ) -> Request:
         """Take a request on and choose its place; with all places down, or until its turn, it waits (`place` is None).
 
-        Raises Busy, naming the limit, and takes nothing on; Unreachable for one of another member without a worker.
+        Raises Busy, naming the limit, and takes nothing on; Unreachable for a request of another member without a
+        worker.
         """
         if account is None:
             account = client
@@ -458,10 +459,10 @@ class Router:
         return request
 
     def due(self, now: float, stands: Callable[[Request], bool]) -> list[Request]:
-        """Those whose turn has come; answers the requests to send now (each names its place).
+        """Give places to the requests whose turn has come; returns those to send now (each names its place).
 
         Args:
-            stands: whether whoever sent it is still there; what others left is thrown away.
+            stands: whether a request's sender is still there; a request without its sender is thrown away.
         """
         sent = []
         for share in self._turns:
@@ -478,11 +479,11 @@ class Router:
 
     @property
     def turns_waiting(self) -> int:
-        """How many wait their turn."""
+        """Count the requests that wait their turn."""
         return sum(share.waiting for share in self._turns)
 
     def settle(self, now: float, place: int, tag: Tag) -> Request | None:
-        """An answer came from a place; None when nobody waits for it any more."""
+        """Take in an answer of a place; returns its request, or None when nobody waits for it any more."""
         at = self.places[place]
         at.heard = now
         request = at.outstanding.pop(tag, None)
@@ -502,10 +503,10 @@ class Router:
         return request
 
     def rejected(self, now: float, place: int, tag: Tag) -> Request | None:
-        """A place did not do a request, and says so; the request, to be sent to its new place or waiting for one.
+        """Take in that a place did not do a request; returns it, to be sent to its new place or waiting for one.
 
-        A far place gets nothing more until it reports that it takes work. One that came from another member has ended
-        with that, and a write goes back to its client as in `down`: their `place` is None.
+        A far place gets nothing more until it reports that it takes work. A request of another member has ended with
+        that, and a write goes back to its client as in `down`: their `place` is None.
         """
         at = self.places[place]
         at.heard = now
@@ -525,7 +526,7 @@ class Router:
         return request
 
     def expire(self, now: float) -> list[tuple[Request, LnhError]]:
-        """Give up what has waited too long; answers each with the error its client gets."""
+        """Give up requests that have waited too long; returns each with the error that its client gets."""
         given_up, self._given_up = self._given_up, []
         for at in self.places:
             for tag in [tag for tag, request in at.outstanding.items() if request.deadline <= now]:
@@ -560,10 +561,10 @@ class Router:
         return given_up
 
     def unserved(self, asked_at: float, why: LnhError) -> None:
-        """Take in why no own place is up, and why to wait for one is no use: what waits is given up with these words.
+        """Take in why no own place is up and will not be soon; requests that wait are given up with these words.
 
         Args:
-            asked_at: when that was asked; of what came later it says nothing.
+            asked_at: when that was asked; it says nothing of requests that came later.
         """
         self._given_up += [(request, why) for request in self.waiting if request.begun < asked_at]
         self.waiting = deque(request for request in self.waiting if request.begun >= asked_at)
@@ -571,9 +572,9 @@ class Router:
     # --- choosing
 
     def choose(self, now: float, request: Request) -> int | None:
-        """The place for a request, or None when there is none.
+        """Choose the place for a request; None when there is none.
 
-        One that was sent somewhere already goes to an own place, if any is up, rather than on another adventure.
+        A request that was sent somewhere already goes to an own place, if any is up, rather than on another adventure.
         """
         own: int | None = None
         best: Place | None = None
@@ -600,7 +601,9 @@ class Router:
         return self._quicker(now, work, best, float("inf"), own)
 
     def _quicker(self, now: float, work: int, best: Place, than: float, own: int | None) -> int | None:
-        """A far place of an own one's tier that is expected to be clearly quicker, with room; else the own one."""
+        """Choose a far place of an own one's tier that has room and is expected to be clearly quicker; else the own
+        one.
+        """
         than *= QUICKER
         for number, at in self._far.items():
             if at.up and at.open and at.tier == best.tier and len(at.outstanding) < at.window:
@@ -610,7 +613,7 @@ class Router:
         return own
 
     def _elsewhere(self, now: float, work: int) -> int | None:
-        """The far place that is expected to be the quickest, of the lowest tier; where there is none of it, None."""
+        """Choose the far place that is expected to be the quickest, of the lowest tier; None where none has room."""
         best = None
         best_rank = (0, False, 0.0)
         for number, at in self._far.items():
@@ -646,7 +649,7 @@ class Router:
         return [request for request in waiting if request.place is not None]
 
     def _move(self, now: float, request: Request, why: str) -> None:
-        """It is at no place any more: to another one, or given up when that happened too often."""
+        """Move a request whose place is gone to another place, or give it up when that happened too often."""
         request.place = None
         request.moves += 1
         if request.moves > MOVES:
@@ -657,7 +660,7 @@ class Router:
         self.retried += 1
 
     def _leave_open(self, request: Request, why: str) -> None:
-        """A write that may have been done: its client is to send it again."""
+        """End a write that may have been done, so that its client sends it again."""
         request.place, request.open = None, True
         self._given_up.append((request, Busy(f"{why}: ask again", {"seconds": COME_AGAIN})))
 

@@ -10,8 +10,8 @@
     peers                          the other members' balancers (`peers.py`)
 
 It reads headers and can read no body: bodies are sealed between the client and an hsm worker. Of an answer it reads the
-tag alone. What is decided is in `routing.py`; here is what happens on sockets, written for speed: what is ready at the
-same time travels together, and a frame from outside is received as a `zmq.Frame`, which knows whether another follows.
+tag alone. `routing.py` decides; here is what happens on sockets, written for speed: messages that are ready at the same
+time travel together, and a frame from outside is received as a `zmq.Frame`, which knows whether another follows.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Balancer:
     def _listen(
         self, port: int, keys: curve.KeyPair, largest: int, classify: Callable[[Connection], Peer]
     ) -> tuple[Socket, Connections[Peer]]:
-        """A bound socket for clients, and its connections.
+        """Bind a socket for clients, and watch its connections.
 
         Args:
             largest: bytes of a frame; a peer that sends a larger one is disconnected.
@@ -210,7 +210,7 @@ class Balancer:
         self._log.info("stopping", in_flight=self._router.requests)
 
     def _rare(self, ready: set[Socket]) -> None:
-        """What is not a request or an answer."""
+        """Handle everything that is neither a request nor an answer."""
         self._peers.watch(ready)
         for worker in self._workers:
             if worker.monitor in ready:
@@ -261,7 +261,7 @@ class Balancer:
                 return
 
     def _open(self, caller: Connection, peer: Peer, frames: list[zmq.Frame]) -> int:
-        """Find places for the requests of a message; how many they are."""
+        """Find places for the requests of a message, and count them."""
         if len(frames) == 1:
             try:
                 entries = bundles.unpack([frames[0].bytes])
@@ -283,8 +283,8 @@ class Balancer:
         """Find a place for a request.
 
         Args:
-            peer: the class of who sent it.
-            first: the frame it came in, or began with: it knows from where.
+            peer: the class of its sender.
+            first: the frame that it came in, or began with, which knows its connection.
             client_tag: names it, and its answer, if it came in a bundle.
         """
         client = caller.identity
@@ -324,7 +324,7 @@ class Balancer:
             self._dispatch(request)
 
     def _throttle_credentials(self, now: float, caller: Connection, frame: zmq.Frame) -> None:
-        """Raises Busy for too many uses of credentials by one client; of strangers, from one address."""
+        """Raise Busy for too many uses of credentials by one client; for strangers, from one address."""
         known = self._clients.known and self._clients.refusal(caller.key) is None
         who = caller.key if known else str(frame.get("Peer-Address"))
         if not self._throttle.allows(now, who):
@@ -343,14 +343,14 @@ class Balancer:
             self._flush(place)
 
     def _flush(self, place: int) -> None:
-        """Send a worker what waits for it."""
+        """Send a worker the entries that wait for it."""
         try:
             self._backs[place].send(self._outboxes[place].take(), _NOBLOCK)
         except zmq.Again:
             self._place_down(place)
 
     def _drain_back(self, number: int, back: Socket) -> bool:
-        """Pass on what a worker answered; whether there may be more."""
+        """Pass on a worker's answers; tells whether there may be more."""
         now = time.monotonic()
         settle = self._router.settle
         for _ in range(_BURST):
@@ -399,7 +399,7 @@ class Balancer:
         self._served_by[number] = served
 
     def _declined(self, now: float, number: int, tag: bytes) -> None:
-        """A worker did nothing for another member's request: this one is not read-write any more."""
+        """Take in that a worker did nothing for another member's request: this member is not read-write any more."""
         request = self._router.rejected(now, number, tag)
         if request is not None and request.foreign:
             self._peers.decline(request.client, request.client_tag)
@@ -450,7 +450,7 @@ class Balancer:
     # --- who speaks, and what they leave unread
 
     def _peer(self, caller: Connection) -> Peer:
-        """The class of a connection. Until the clients were read once, the hsm alone tells them apart."""
+        """Find the class of a connection. Until the clients were read once, the hsm alone tells them apart."""
         if caller.vouched or not self._clients.known:
             return Peer.SESSION
         return Peer.STRANGER if self._clients.refusal(caller.key) is not None else Peer.CLIENT
@@ -507,7 +507,7 @@ class Balancer:
             self._refuse(self._door, client, frames[0], error)
 
     def _ask_hello(self, now: float) -> None:
-        """Have a worker answer `hello` for everybody who asks."""
+        """Have a worker answer `hello` for all that ask."""
         frames = [wire.request(HELLO.name, 0, int(limits.DEADLINE * 1000)).pack(), b"", codec.encode(Empty())]
         try:
             request = self._router.admit(
@@ -520,7 +520,7 @@ class Balancer:
             self._dispatch(request)
 
     def _greet(self, asker: _Asker, answer: bytes, good: bool) -> None:
-        """Give somebody the answer to `hello`, or the error that came in its place."""
+        """Give an asker the answer to `hello`, or the error that came in its place."""
         socket, client, header, tag = asker
         kind = wire.Kind.REPLY if good else wire.Kind.ERROR
         self._answer(socket, client, [wire.Header.parse(header).answer(kind).pack(), b"", answer], tag)
@@ -572,7 +572,7 @@ class Balancer:
             self._log.warning("handshakes failed", so_far=self._dropped["handshake"], problem=problem)
 
     def _look_at_connections(self, now: float) -> None:
-        """Cut those that hold too much."""
+        """Cut connections that hold too much."""
         for connections in (self._callers, self._visitors):
             before = connections.cut
             connections.look(now)
@@ -626,7 +626,7 @@ class Balancer:
                 self._answer(self._status, client, answer)
 
     def status(self, now: float) -> balancer.Status:
-        """What the balancer tells of itself."""
+        """Make the answer to `balancer.status`."""
         router = self._router
         then, served, refused = self._rates[0] if self._rates else (now - 1.0, 0, 0)
         seconds = max(now - then, 0.001)

@@ -1,8 +1,8 @@
-"""What a member's HSM says where no worker takes a request: that it is sealed, was expelled, or has no cluster. Pure.
+"""Asks a member's HSM why no worker takes a request: it is sealed, was expelled, or has no cluster. Pure.
 
-The HSM is asked while requests wait for a worker, and at no other time. Its word ends those that had come before it was
-asked, and no later ones: an HSM that is activated meanwhile serves them. It is not sealed, so to the client it is a
-hint like all that a balancer says.
+The HSM is asked while requests wait for a worker, and at no other time. Its word ends the requests that had come before
+it was asked, and no later ones: an HSM that is activated meanwhile serves them. It is not sealed, so to the client it
+is a hint like every word of a balancer.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ LASTING: Final = (NotActivated, NoCluster, MemberExpelled)  # until somebody act
 
 
 def follow(waits: Callable[[], bool], tell: Callable[[LnhError], None]) -> Generator[Question | float, Any, None]:
-    """Yield what to ask the HSM, for ever; a number is a pause in seconds. Errors are thrown in.
+    """Yield questions to the HSM, for ever; a number is a pause in seconds. Errors are thrown in.
 
     Args:
         waits: whether a request waits for a worker.
-        tell: is told why none is coming, each time the HSM was asked: one of `LASTING`, or Unreachable for the moment.
+        tell: called each time the HSM was asked with why no worker comes: one of `LASTING`, or Unreachable for the
+            moment.
     """
     while True:
         if not waits():

@@ -1,4 +1,4 @@
-"""How often one client, or address, may use a credential: a token bucket each, in a bounded table. Pure."""
+"""Limits how often one client, or address, may use a credential: a token bucket each, in a bounded table. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Throttle:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # left, and when that was
 
     def allows(self, now: float, address: str) -> bool:
-        """Whether this address may once more, and counts it if so."""
+        """Tell whether this address may once more, and count it if so."""
         left, when = self._buckets.pop(address, (self._burst, now))
         left = min(self._burst, left + (now - when) * self._rate)
         allowed = left >= 1.0
