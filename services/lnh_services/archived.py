@@ -1,4 +1,5 @@
-"""What is in an archive: the cluster's items, as the store's snapshot stream has them (docs/formats/archive.md).
+"""Reads the content of an archive: the cluster's items, as the store's snapshot stream has them
+(docs/formats/archive.md).
 
     records, each after four bytes of its length:  [format, cluster, base]  ["items", rows]...  ["end", [count]]
 
@@ -24,7 +25,7 @@ _LENGTH: Final = 4
 
 
 class Grouping(msgspec.Struct, frozen=True):
-    """The affinity groups there were, and in which each member was, by its id."""
+    """The affinity groups of an archive, and the group of each member, by its id."""
 
     groups: tuple[str, ...] = (limits.LOCAL_GROUP,)
     members: tuple[tuple[bytes, str], ...] = ()
@@ -37,11 +38,11 @@ def _tell_nobody(_: Grouping) -> None:
 def batches(
     chunks: Iterable[bytes], counts: dict[str, int], tell: Callable[[Grouping], None] = _tell_nobody
 ) -> Iterator[list[Row]]:
-    """The rows of an archive's plaintext, some at a time.
+    """Yield the rows of an archive's plaintext, some at a time.
 
     Args:
-        counts: how many there are of each table, as the manifest says.
-        tell: is told of the groups, before the first row.
+        counts: number of items of each table, as the manifest says.
+        tell: called with the groups, before the first row.
 
     Raises ArchiveInvalid.
     """
@@ -98,7 +99,7 @@ def _read_header(record: Any) -> Grouping:
 
 
 def _grouping(base: list[Any]) -> Grouping:
-    """From what the store says of the log: `[position, log time, [members, ... groups as the tenth, ...]]`."""
+    """Read the groups from the base of the log: `[position, log time, [members, ... groups as the tenth, ...]]`."""
     match base:
         case [_, _, [list(members), _, _, _, _, _, _, _, _, list(groups), *_]]:
             placed = [[each.get("id"), each.get("group", limits.LOCAL_GROUP)] for each in members if type(each) is dict]
@@ -117,7 +118,7 @@ def _rows(rows: list[Any]) -> list[Row]:
 
 
 def parse_tags(packed: bytes) -> tuple[bytes, ...]:
-    """The tags of a row: each after one byte of length. Raises ArchiveInvalid."""
+    """Split the tags of a row, each after one byte of length; raises ArchiveInvalid."""
     tags, at = [], 0
     while at < len(packed):
         end = at + 1 + packed[at]

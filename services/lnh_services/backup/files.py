@@ -1,7 +1,7 @@
-"""A member's archives on its disk: found, looked into, read in pieces, begun, finished and removed.
+"""Keeps a member's archives on its disk: finds them, looks into them, reads, writes and removes them.
 
-A new archive is written under a name that begins with a dot. It gets its own once all of it is on the disk, and that
-is durable when `finish` returns; what a crash leaves is removed at the next start. Every function here blocks.
+A new archive is written under a name that begins with a dot. It gets its own once all of it is on the disk, and that is
+durable when `finish` returns; a file that a crash leaves is removed at the next start. Every function here blocks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ADVICE: Final = {
 
 
 def refused(directory: Path, error: OSError, name: str = "") -> StorageFailed:
-    """What the disk said, and what to do about it.
+    """Make the error of a disk that refused, with what to do about it.
 
     Args:
         name: of the one file in the directory that it is about.
@@ -52,19 +52,19 @@ def refused(directory: Path, error: OSError, name: str = "") -> StorageFailed:
 
 
 def name_of(label: str, created_ms: int, *, scheduled: bool) -> str:
-    """What an archive of this cluster and time is called, without its suffix."""
+    """Make the name of an archive of this cluster and time, without its suffix."""
     plain = re.sub(r"[^A-Za-z0-9_]+", "-", label).strip("-")[:40] or "cluster"
     moment = datetime.fromtimestamp(created_ms / 1000, timezone.utc)
     return f"{plain}-{moment:%Y%m%dT%H%M%S}Z{SCHEDULED if scheduled else ''}"
 
 
 def shown(name: str) -> str:
-    """The name of a file as text, whatever bytes it is made of."""
+    """Decode the name of a file to text, whatever bytes it is made of."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 class _Entry(NamedTuple):
-    """What is called like an archive; `problem` says why it is none, without a look into it."""
+    """A path that is named like an archive; `problem` says why it is none, without a look into it."""
 
     changed_at: int
     name: str
@@ -86,6 +86,7 @@ def _entry(there: os.DirEntry[str]) -> _Entry:
 
 
 def is_scheduled(name: str) -> bool:
+    """Tell whether an archive of this name was made by the schedule."""
     return re.search(rf"{SCHEDULED}(-\d+)?{re.escape(SUFFIX)}$", name) is not None
 
 
@@ -97,11 +98,14 @@ class Archives:
         self._known: dict[str, tuple[tuple[int, int, int], ArchiveView]] = {}  # and what its file was like
 
     def names(self) -> list[str]:
-        """Of all archives, the newest last (their names tell when they were made). Raises StorageFailed."""
+        """List the names of all archives, the newest last (their names tell when they were made).
+
+        Raises StorageFailed.
+        """
         return [entry.name for entry in self._entries() if not entry.problem]
 
     def tidy(self, idle: float = 0.0) -> None:
-        """Remove what was left half written, by a crash or by whoever brought it, for so many seconds at least.
+        """Remove files left half written, by a crash or an upload that stopped, for so many seconds at least.
 
         Raises StorageFailed.
         """
@@ -117,7 +121,10 @@ class Archives:
                 _log.warning("not removed", file=shown(path.name), problem=error.strerror)
 
     def views(self) -> tuple[ArchiveView, ...]:
-        """The newest archives, oldest first; before them what looks like one and is none. Raises StorageFailed."""
+        """View the newest archives, oldest first, behind files that look like archives and are none.
+
+        Raises StorageFailed.
+        """
         entries = self._entries()
         others = [entry for entry in entries if entry.problem][-_OTHERS_SHOWN:]
         newest = [entry for entry in entries if not entry.problem][len(others) - ARCHIVES_SHOWN :]
@@ -127,7 +134,7 @@ class Archives:
         )
 
     def _view_or_problem(self, name: str) -> ArchiveView | None:
-        """A view that says why an archive cannot be read, in its place; None for one that is gone."""
+        """View an archive, or say in its view why it cannot be read; None for one that is gone."""
         try:
             return self.view(name)
         except NameUnknown:
@@ -136,7 +143,7 @@ class Archives:
             return ArchiveView(name=name, size=0, problem=str(error))
 
     def _entries(self) -> list[_Entry]:
-        """What is called like an archive, by the time of its last change. Raises StorageFailed."""
+        """List the paths that are named like archives, by the time of their last change. Raises StorageFailed."""
         try:
             there = [entry for entry in os.scandir(self.directory) if _is_called_archive(entry.name)]
         except OSError as error:
@@ -144,7 +151,7 @@ class Archives:
         return sorted(map(_entry, there), key=lambda entry: (entry.changed_at, entry.name))
 
     def view(self, name: str) -> ArchiveView:
-        """What an archive says of itself. Raises NameUnknown, StorageFailed."""
+        """View what an archive says of itself. Raises NameUnknown, StorageFailed."""
         with self.open(name) as file:
             status = os.fstat(file.fileno())
             like = (status.st_ino, status.st_size, status.st_mtime_ns)
@@ -156,7 +163,7 @@ class Archives:
             return known[1]
 
     def open(self, name: str) -> BinaryIO:
-        """Raises NameUnknown, StorageFailed."""
+        """Open an archive's file. Raises NameUnknown, StorageFailed."""
         try:
             descriptor = open_regular(self.directory / name)
         except FileNotFoundError:
@@ -166,7 +173,7 @@ class Archives:
         return os.fdopen(descriptor, "rb")
 
     def piece(self, name: str, offset: int, length: int) -> Piece:
-        """Raises NameUnknown, StorageFailed."""
+        """Read some bytes of an archive. Raises NameUnknown, StorageFailed."""
         with self.open(name) as file:
             try:
                 return Piece(data=os.pread(file.fileno(), length, offset), size=os.fstat(file.fileno()).st_size)
@@ -174,7 +181,7 @@ class Archives:
                 raise refused(self.directory, error) from error
 
     def receive(self, name: str, offset: int, size: int, data: bytes) -> int:
-        """Take some bytes of an archive that is brought here; how many there are of it now.
+        """Write some bytes of an archive that is brought here; returns how many bytes of it are here now.
 
         Raises NameTaken, ArchiveInvalid when all came and they are no whole archive, StorageFailed.
         """
@@ -207,7 +214,7 @@ class Archives:
         return have
 
     def remove(self, name: str) -> None:
-        """Raises NameUnknown, StorageFailed."""
+        """Remove an archive. Raises NameUnknown, StorageFailed."""
         try:
             (self.directory / name).unlink()
             sync_directory(self.directory)
@@ -217,10 +224,10 @@ class Archives:
             raise refused(self.directory, error) from error
 
     def retire(self, newest: str, keep: int) -> list[str]:
-        """Remove all but the newest `keep` archives that the schedule made of a cluster; what was removed.
+        """Remove all but the newest `keep` archives that the schedule made of a cluster; returns their names.
 
-        What is newer, the log says and not a clock that may have been wrong: what is of later in the same instance's
-        log. What is of another instance is older than `newest`.
+        Newer is an archive that is later in the log of the same instance, because a clock may have been wrong. An
+        archive of another instance is older than `newest`.
 
         Args:
             newest: the archive just made, which stays.
@@ -240,7 +247,7 @@ class Archives:
         return [name for name in retired if self._is_removed(name)]
 
     def _is_removed(self, name: str) -> bool:
-        """Remove an archive; whether that went well. Another one's trouble does not keep it."""
+        """Remove an archive, and tell whether that went well; trouble with one archive does not keep another."""
         try:
             self.remove(name)
         except NameUnknown:
@@ -259,6 +266,7 @@ class Archives:
 
 
 def view(name: str, about: Outline) -> ArchiveView:
+    """Make the view of an archive from what it says of itself."""
     header, manifest = about.header, about.manifest
     return ArchiveView(
         name=name,
@@ -288,7 +296,7 @@ def _looked(name: str, file: BinaryIO, size: int) -> ArchiveView:
 class NewArchive:
     """A file that becomes an archive when it is finished, and nothing before.
 
-    It may be discarded while a thread still writes to it: that ends with an error, in no other file.
+    It may be discarded while a thread still writes to it: the write ends with an error, and reaches no other file.
 
     Raises StorageFailed at construction and from every method but `discard`.
     """
@@ -304,6 +312,7 @@ class NewArchive:
             raise refused(directory, error) from error
 
     def write(self, data: bytes) -> None:
+        """Append bytes to the file."""
         with self._turn:
             self._check_open()
             try:
@@ -314,7 +323,7 @@ class NewArchive:
                 raise refused(self._directory, error) from error
 
     def finish(self) -> str:
-        """Give it its name, durably; answers it."""
+        """Give the file its name, durably, and return the name."""
         with self._turn:
             self._check_open()
             try:
@@ -345,7 +354,7 @@ class NewArchive:
             return name
 
     def discard(self) -> None:
-        """Remove it, unless it is finished."""
+        """Remove the file, unless it is finished."""
         with self._turn, suppress(OSError):
             if self._descriptor >= 0:
                 os.close(self._descriptor)

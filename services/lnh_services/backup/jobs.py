@@ -1,7 +1,7 @@
-"""What takes its time - making, verifying, restoring an archive - one after another: begun, looked at, ended.
+"""Runs jobs - making, verifying, restoring an archive - one after another.
 
-Who begins one is answered at once and looks again; the same order again is answered with the job it began. A second job
-while one runs is refused, naming the first.
+An order to begin a job is answered at once, and its sender looks again later; the same order again is answered with the
+job it began. A second job while one runs is refused, naming the first.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _log: Final = Log("backup")
 
 
 class Job:
-    """One of them, as whoever does the work sees it."""
+    """A job, as the code that does the work sees it."""
 
     def __init__(self, view: JobView) -> None:
         self.view = view
         self.stopped = False  # the service ends: what goes on in a thread looks at this
 
     def tell(self, **fields: Any) -> None:
-        """How it stands."""
+        """Tell how the job stands."""
         self.view = replace(self.view, **fields)
 
 
@@ -40,7 +40,7 @@ Work = Callable[[Job], Awaitable[None]]
 
 
 class Jobs:
-    """Made and used within a running loop."""
+    """The jobs of one member. Made and used within a running loop."""
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[bytes, Job] = OrderedDict()
@@ -48,11 +48,11 @@ class Jobs:
 
     @property
     def running(self) -> JobView | None:
-        """The one that runs."""
+        """Return the job that runs."""
         return self._running[0].view if self._running else None
 
     def view(self, id_: bytes = b"") -> JobView:
-        """One of the last jobs; the newest with an empty id. Raises NameUnknown."""
+        """View one of the last jobs, or the newest with an empty id. Raises NameUnknown."""
         if not id_:
             return next(reversed(self._jobs.values())).view if self._jobs else JobView(id=b"")
         job = self._jobs.get(id_)
@@ -61,7 +61,7 @@ class Jobs:
         return job.view
 
     def begin(self, id_: bytes, kind: str, archive: str, work: Work) -> JobView:
-        """Begin it, unless it was begun; raises Busy while another runs."""
+        """Begin a job, unless it was begun; raises Busy while another runs."""
         if id_ in self._jobs:
             return self._jobs[id_].view
         if self._running is not None:
@@ -75,7 +75,7 @@ class Jobs:
         return job.view
 
     async def do(self, kind: str, work: Work) -> JobView:
-        """Begin one, once none runs, and wait for its end; raises what it ended with."""
+        """Begin a job once none runs, and wait for its end; raises the error that it ended with."""
         while self._running is not None:
             await asyncio.wait({self._running[1]})
         view = self.begin(os.urandom(16), kind, "", work)
@@ -108,7 +108,7 @@ class Jobs:
         _log.failure("failed", what=job.view.kind, archive=job.view.archive, problem=str(error))
 
     async def close(self) -> None:
-        """End what runs."""
+        """Cancel the job that runs."""
         if self._running is not None:
             job, task = self._running
             job.stopped = True

@@ -1,7 +1,9 @@
-"""Keeps the cluster's schedule on this member: looks every few seconds, claims what is due, makes it, tells the end.
+"""Keeps the cluster's schedule on this member: looks every few seconds, claims a run that is due, makes it, notes the
+end.
 
-What is due, and whose it is, `schedule.py` decides. The schedule and the last run are read from the replicated state;
-the run is written there by this member's HSM, from the version that was read, so that one member alone begins it.
+`schedule.py` decides what is due, and for which member. The schedule and the last run are read from the replicated
+state; the run is written there by this member's HSM, from the version that was read, so that one member alone begins
+it.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ _log: Final = Log("backup.schedule")
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """What a look found; `version` is the run's, 0 where there is none."""
+    """The schedule and the last run as a look found them; `version` is the run's, 0 where there is none."""
 
     schedule: Schedule | None = None
     run: Run | None = None
@@ -47,7 +49,7 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class Keeper:
-    """Made and used within a running loop.
+    """Keeps the schedule. Made and used within a running loop.
 
     Args:
         name: this member's.
@@ -80,7 +82,7 @@ class Keeper:
         self.kept = Kept()
 
     async def keep(self) -> None:
-        """Until it is cancelled."""
+        """Look again and again, until it is cancelled."""
         while True:
             try:
                 while await self.look():
@@ -93,7 +95,10 @@ class Keeper:
             await asyncio.sleep(LOOK_EVERY)
 
     async def look(self) -> bool:
-        """Look once, and run what is due; whether anything was. Raises what the other services answer."""
+        """Look once, and make the run that is due; tells whether there was one.
+
+        Raises what the other services answer.
+        """
         await self._tell()
         schedule, _ = await self._read(backup.SCHEDULE_ID, Schedule)
         run, version = await self._read(backup.RUN_ID, Run)
@@ -128,7 +133,7 @@ class Keeper:
         await self._tell()
 
     async def _made(self, run: Run) -> Run:
-        """The run, ended."""
+        """Make the archive of a run, and return the run as it ended."""
         try:
             job = await self._jobs.do("make", lambda job: self._making.make(job, scheduled=True))
         except LnhError as error:
@@ -144,7 +149,7 @@ class Keeper:
             _log.failure("not retired", problem=str(error))
 
     async def _tell(self) -> None:
-        """Have known what came of the last run; while the cluster does not take it, again at the next look."""
+        """Note the end of the last run in the replicated state; if the cluster does not take it, at the next look."""
         if self._untold is not None:
             with contextlib.suppress(VersionConflict):  # it is known, or another member took it over meanwhile
                 await self._note(*self._untold)

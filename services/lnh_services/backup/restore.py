@@ -1,4 +1,4 @@
-"""Restoring an archive: its rows, in order, to this member's HSM, which makes of them what the cluster becomes."""
+"""Restores an archive: brings its rows, in order, to this member's HSM, which makes the cluster's new items of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Restore:
     """Carries out restores for one member.
 
     Args:
-        hsm: this member's.
+        hsm: asks this member's.
     """
 
     def __init__(self, archives: Archives, hsm: Client) -> None:
@@ -42,7 +42,7 @@ class Restore:
         self._begins: Final = asyncio.Event()
 
     async def begin(self) -> None:
-        """Have the HSM give up what was begun before this service was started; it would refuse another one for it."""
+        """Have the HSM give up a restore that was begun before this service started: it would refuse another for it."""
         while not self._begins.is_set():
             try:
                 await self._give_up(backup.NO_TICKET)
@@ -52,7 +52,7 @@ class Restore:
                 self._begins.set()
 
     async def run(self, job: Job, order: backup.RestoreOrder) -> None:
-        """Restore it, or with `check` look what would be another one then.
+        """Restore an archive, or with `check` look which credentials would differ then.
 
         Raises NameUnknown, ArchiveInvalid, StorageFailed, and what the HSM answers.
         """
@@ -96,7 +96,7 @@ class Restore:
 
 
 def _parts(batches: Iterator[list[Row]], wanted: frozenset[str] | None) -> Iterator[list[Row]]:
-    """The rows of these tables, or of all, in parts that fit a message; every batch is read in any case."""
+    """Yield the rows of these tables, or of all, in parts that fit a message; every batch is read in any case."""
     part: list[Row] = []
     size = 0
     for batch in batches:

@@ -1,4 +1,4 @@
-"""When the cluster is backed up, and by whom. Pure: schedule, last run, members and the time in; what to do out.
+"""Decides when the cluster is backed up, and by which member. Pure: schedule, last run, members and time in; plan out.
 
 A schedule has planned times; a **slot** is one of them, in UTC seconds. The newest slot that came is due until a run
 for it succeeded, so a run that was missed, however many slots ago, is made up once. The last run is kept in the
@@ -7,7 +7,7 @@ replicated state and is changed only from what it was, so two members never both
     nothing, or an older slot  -> claimed by the runner -> done
                                                         -> failed: again after RETRY, at most TRIES times
     claimed by me, and I am not at it: I was killed           -> claimed anew
-    claimed by another, which is gone or takes for ever       -> claimed by who is the runner now
+    claimed by another, which is gone or takes for ever       -> claimed by the present runner
 
 The **runner** is the member that was chosen, while it is reachable and read-write, or else the primary.
 
@@ -41,7 +41,7 @@ _CLAIMS: Final = frozenset({"read-write", "diverged"})  # one that is read-only 
 
 
 def zone(schedule: Schedule) -> ZoneInfo:
-    """The schedule's time zone; raises ArgumentInvalid."""
+    """Find the schedule's time zone; raises ArgumentInvalid."""
     try:
         return ZoneInfo(schedule.zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -49,12 +49,12 @@ def zone(schedule: Schedule) -> ZoneInfo:
 
 
 def check(schedule: Schedule) -> None:
-    """Raises ArgumentInvalid for a schedule without meaning."""
+    """Raise ArgumentInvalid for a schedule without meaning."""
     zone(schedule)
 
 
 def described(schedule: Schedule | None) -> str:
-    """In words."""
+    """Describe a schedule in words."""
     if schedule is None:
         return "none"
     at = f"{schedule.minute // 60:02}:{schedule.minute % 60:02} {schedule.zone}"
@@ -68,7 +68,7 @@ def described(schedule: Schedule | None) -> str:
 
 
 def after(schedule: Schedule, moment: int) -> int:
-    """The first planned time later than `moment` (UTC seconds)."""
+    """Find the first planned time later than `moment` (UTC seconds)."""
     if schedule.every is Every.HOURS:
         step = schedule.hours * HOUR
         return schedule.since + max(1, (moment - schedule.since) // step + 1) * step
@@ -81,14 +81,14 @@ def after(schedule: Schedule, moment: int) -> int:
 
 
 def begun(schedule: Schedule, now: int) -> Schedule:
-    """The schedule as it counts: one set by a clock that was ahead does not wait until that time comes."""
+    """Correct a schedule that was set by a clock that was ahead, so that it does not wait until that time comes."""
     if schedule.since <= now + SKEW:
         return schedule
     return replace(schedule, since=schedule.since % (schedule.hours * HOUR) if schedule.every is Every.HOURS else 0)
 
 
 def latest(schedule: Schedule, moment: int) -> int:
-    """The newest planned time that has come at `moment`; 0 when none has since the schedule was set."""
+    """Find the newest planned time that has come at `moment`; 0 when none has since the schedule was set."""
     if schedule.every is Every.HOURS:
         step = schedule.hours * HOUR
         passed = (moment - schedule.since) // step
@@ -107,7 +107,7 @@ def _local_day(schedule: Schedule, moment: int) -> date:
 
 
 def _on(schedule: Schedule, day: date) -> int | None:
-    """The planned time of that day of the zone's calendar, if it has one."""
+    """Find the planned time of that day of the zone's calendar, if it has one."""
     if schedule.every is Every.WEEK and day.weekday() != schedule.weekday:
         return None
     at = time(schedule.minute // 60, schedule.minute % 60)
@@ -119,12 +119,12 @@ def _on(schedule: Schedule, day: date) -> int | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """How things stand.
+    """The plan of this member.
 
     Args:
         slot: to be claimed and run now by this member; 0 if none is.
-        tries: that failed for it already.
-        next: when the next one is planned (UTC seconds).
+        tries: runs that failed for it already.
+        next: the next planned time (UTC seconds).
         overdue: a slot is late, or its run failed.
     """
 
@@ -135,12 +135,12 @@ class Plan:
 
 
 def working(members: Iterable[MemberState]) -> frozenset[bytes]:
-    """The members that could be at it."""
+    """Return the members that could be at a run."""
     return frozenset(member.id for member in members if member.state in _WORKS)
 
 
 def runner(schedule: Schedule, members: Iterable[MemberState], primary: bytes) -> bytes:
-    """The member that makes the backups now: 16 bytes, empty if there is none."""
+    """Choose the member that makes the backups now: 16 bytes, empty if there is none."""
     there = {member.id for member in members if member.state in _CLAIMS}
     return schedule.member if schedule.member in there else primary
 
@@ -155,7 +155,7 @@ def plan(
     works: frozenset[bytes] = frozenset(),
     at_it: int = 0,
 ) -> Plan:
-    """What this member is to do.
+    """Decide what this member is to do.
 
     Args:
         run: the last one of the cluster.
@@ -178,7 +178,7 @@ def plan(
 
 
 def _may_claim(run: Run, now: int, me: bytes, works: frozenset[bytes]) -> bool:
-    """Whether the runner may claim the slot of a run that did not succeed (yet)."""
+    """Tell whether the runner may claim the slot of a run that did not succeed (yet)."""
     if run.ended:
         return run.tries < TRIES and (now >= run.ended + RETRY or now < run.started)
     # Begun and not ended: by me, who am not at it, or by another that was the runner then.

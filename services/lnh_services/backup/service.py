@@ -1,6 +1,6 @@
-"""The backup service of one member: orders from its hsm, jobs, and how it stands.
+"""The backup service of one member: takes orders from its hsm, runs jobs, and tells how it stands.
 
-It takes orders on a socket of the hsm's alone: an hsm worker has checked who may, and recorded it.
+It takes orders on a socket of the hsm's alone: an hsm worker has checked that their sender may, and recorded it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log: Final = Log("backup")
 
 
 class Backup:
-    """Made and used within a running loop."""
+    """The backup service of one member. Made and used within a running loop."""
 
     def __init__(self, member: Member) -> None:
         directory = member.directory
@@ -92,7 +92,7 @@ class Backup:
             await asyncio.gather(self._store.close(), self._hsm_client.close(), self._membership.close())
 
     async def _keep_tidy(self) -> None:
-        """Remove what nobody goes on with: an upload that was given up, or what was left where no disk was mounted."""
+        """Remove uploads that were given up, and files that were left where no disk was mounted."""
         while True:
             await asyncio.sleep(TIDY_EVERY)
             with contextlib.suppress(LnhError):  # `status` tells what is wrong with the directory

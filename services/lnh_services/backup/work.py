@@ -1,4 +1,4 @@
-"""Making and verifying an archive: the store's state in, a file out, keys and seals from this member's HSM."""
+"""Makes and verifies archives: the store's state in, a file out, keys and seals from this member's HSM."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Making:
         self._now: Final = now
 
     async def make(self, job: Job, *, scheduled: bool = False) -> None:
-        """One archive of the state as it is now. Raises what store and HSM answer, StorageFailed."""
+        """Make an archive of the state as it is now. Raises what store and HSM answer, StorageFailed."""
         job.tell(step="asking the HSM for a key")
         id_, created = os.urandom(16), self._now()
         key = await self._hsm.ask(backup.NEW_KEY, backup.NewKey(id=id_), timeout=ASK_SECONDS)
@@ -90,7 +90,10 @@ class Making:
             raise
 
     async def opened(self, file: BinaryIO) -> tuple[Outline, bytes]:
-        """What an archive says, checked by the HSM, and its data key. Raises ArchiveInvalid, StorageFailed."""
+        """Read what an archive says, have the HSM check it, and return it with the data key.
+
+        Raises ArchiveInvalid, StorageFailed.
+        """
         about = await asyncio.to_thread(outlined, file)
         opening = backup.Opening(header=about.header_bytes, manifest=about.manifest_bytes, seal=about.seal)
         return about, (await self._hsm.ask(backup.OPEN, opening, timeout=ASK_SECONDS)).key
@@ -105,7 +108,7 @@ class Making:
 
 
 def outlined(file: BinaryIO) -> Outline:
-    """What an archive says of itself. Raises ArchiveInvalid, StorageFailed."""
+    """Read what an archive says of itself. Raises ArchiveInvalid, StorageFailed."""
     try:
         return archives.outline(file)
     except OSError as error:
@@ -120,7 +123,7 @@ def _read_through(job: Job, file: BinaryIO, about: Outline, key: bytes) -> None:
 def rows(
     job: Job, file: BinaryIO, about: Outline, key: bytes, tell: Callable[[Grouping], None] = lambda _: None
 ) -> Iterator[list[Row]]:
-    """Every row of an archive, telling the job how far it came, and before of its groups.
+    """Yield every row of an archive, telling the job how far it came, and first of all the groups.
 
     Raises ArchiveInvalid, StorageFailed.
     """
