@@ -26,11 +26,15 @@ PORTS: Final = 5  # consecutive ports of one member, from its base port
 
 
 class LogFormat(str, enum.Enum):
+    """The form of a log line."""
+
     JSON = "json"
     TEXT = "text"
 
 
 class LogLevel(str, enum.Enum):
+    """The least severe events that are written."""
+
     DEBUG = "debug"
     INFO = "info"
     WARNING = "warning"
@@ -98,43 +102,48 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def client_port(self) -> int:
+        """The port for clients."""
         return self.base_port
 
     @property
     def membership_port(self) -> int:
+        """The port for other members' membership."""
         return self.base_port + 1
 
     @property
     def store_port(self) -> int:
+        """The port for other members' stores."""
         return self.base_port + 2
 
     @property
     def peer_port(self) -> int:
+        """The port for other members' balancers."""
         return self.base_port + 3
 
     @property
     def door_port(self) -> int:
+        """The port that answers `hello` under a published key."""
         return self.base_port + 4
 
     @property
     def host(self) -> str:
-        """Where others reach this member."""
+        """The host that other members and clients reach this member at."""
         return self.advertise or self.listen
 
     @property
     def worker_count(self) -> int:
-        """How many hsm workers run: at least 1."""
+        """The number of hsm workers: at least 1."""
         return self.workers or max(1, len(os.sched_getaffinity(0)))
 
     def checked(self) -> Settings:
-        """These settings, made in code; raises ConfigurationInvalid as if they had been read."""
+        """Check settings that were made in code; raises ConfigurationInvalid as if they had been read."""
         try:
             return msgspec.convert(msgspec.to_builtins(self), Settings)
         except msgspec.ValidationError as error:
             raise ConfigurationInvalid(str(shapes.problem(error))) from None
 
     def endpoint(self, port: int) -> str:
-        """The ZeroMQ endpoint to bind for one of the ports."""
+        """Make the ZeroMQ endpoint to bind for one of the ports."""
         return f"tcp://[{self.listen}]:{port}" if ":" in self.listen else f"tcp://{self.listen}:{port}"
 
 
@@ -159,12 +168,12 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
 
 
 def dump(settings: Settings) -> str:
-    """The text of a member.toml with these settings."""
+    """Write a member.toml with these settings."""
     return tomli_w.dumps(msgspec.to_builtins(settings))
 
 
 def variables() -> dict[str, tuple[tuple[str, ...], Any]]:
-    """Every environment variable: the setting it sets and its type."""
+    """List every environment variable with the setting that it sets and its type."""
     table: dict[str, tuple[tuple[str, ...], Any]] = {}
     for name, kind in get_type_hints(Settings, include_extras=True).items():
         if isinstance(kind, type) and issubclass(kind, msgspec.Struct):

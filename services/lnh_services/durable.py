@@ -1,4 +1,4 @@
-"""A small file that is always the old one or the new one, whole, whatever moment the power fails."""
+"""Replaces small files so that each is always the old one or the new one, whole, whatever moment the power fails."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def remove_file(path: Path) -> None:
 
 
 def read_private(path: Path, limit: int, *, follow: bool = False) -> bytes | None:
-    """The content of a file only its owner may read, or None where there is none.
+    """Read a file that only its owner may read; None where there is none.
 
     Args:
         limit: bytes; a longer file is refused.

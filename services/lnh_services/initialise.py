@@ -16,7 +16,7 @@ from lnh_services.paths import MemberDirectory
 def initialise_member(directory: MemberDirectory, settings: Settings) -> None:
     """Make the directory of a new member; member.toml comes last, so that a crash before it can be repeated.
 
-    Raises AlreadyDone when it has a member.toml, and ConfigurationInvalid when its path is too long.
+    Raises AlreadyDone when the directory has a member.toml, and ConfigurationInvalid when its path is too long.
     """
     if directory.settings.exists():
         raise AlreadyDone(f"{directory.settings} exists: this is a member's directory already")

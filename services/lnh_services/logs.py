@@ -1,6 +1,6 @@
-"""Where a service's events are written: one bounded file a service in log/, one line an event.
+"""Writes a service's events: one bounded file a service in log/, one line an event.
 
-JSON or text, by the member's settings. The fields are what `lnh_common.events.Log` was given; nothing here knows a
+JSON or text, by the member's settings. The fields are those given to `lnh_common.events.Log`; nothing here knows a
 secret, and a `Secret` writes itself as redacted.
 """
 
@@ -42,13 +42,17 @@ def configure(service: str, directory: MemberDirectory, settings: LogSettings, *
 
 
 class JsonLines(logging.Formatter):
-    """`{"time": ..., "level": ..., "service": ..., "part": ..., "event": ..., field: value, ...}`."""
+    """Formats an event as one line of JSON.
+
+    `{"time": ..., "level": ..., "service": ..., "part": ..., "event": ..., field: value, ...}`
+    """
 
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
+        """Format one event as a line of JSON."""
         line = {
             "time": _time(record),
             "level": record.levelname.lower(),
@@ -62,19 +66,20 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """`time level service event field=value ...`."""
+    """Formats an event as `time level service event field=value ...`."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
+        """Format one event as a line of text."""
         fields = "".join(f" {name}={json_text(plain(value))}" for name, value in _fields(record).items())
         return f"{_time(record)} {record.levelname.lower():7} {self._service} {shown(record.getMessage())}{fields}"
 
 
 def plain(value: object) -> object:
-    """A value as JSON has it; bytes as hex, anything unknown as its text, long text cut."""
+    """Turn a value into one that JSON has: bytes become hex, an unknown type its text, long text is cut."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, (bytes, bytearray)):

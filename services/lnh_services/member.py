@@ -44,7 +44,7 @@ _HEALTH_SECONDS: Final = 3.0  # for each answer
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The console script."""
+    """Run the console script; returns the exit code."""
     options = _parser().parse_args(arguments)
     directory = MemberDirectory(options.member_dir)
     try:
@@ -132,7 +132,7 @@ def _wait_ready(directory: MemberDirectory, timeout: float) -> int:
 
 
 def _health(directory: MemberDirectory) -> int:
-    """Whether the five services answer, an HSM that activates at start is activated, and the store is in order.
+    """Tell whether the five services answer, an HSM that activates at start is activated, and the store is in order.
 
     A member without a cluster, and one that is cut off or catches up, are in order: a restart would not mend them.
     """

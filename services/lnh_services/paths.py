@@ -1,4 +1,4 @@
-"""The member directory: where a member's files and sockets are, and nothing else.
+"""Names the paths in a member directory: its files and sockets, and nothing else.
 
     member.toml          settings                      data/<service>/   what survives
     keys/                CURVE key files, mode 0600    backup/           archives
@@ -51,113 +51,121 @@ class MemberDirectory:
 
     @property
     def settings(self) -> Path:
+        """The settings file."""
         return self.root / "member.toml"
 
     @property
     def log(self) -> Path:
+        """The directory of logs and of the audit trail."""
         return self.root / "log"
 
     @property
     def backup(self) -> Path:
+        """The directory of archives."""
         return self.root / "backup"
 
     @property
     def lock(self) -> Path:
-        """Held by the running supervisor."""
+        """The file that the running supervisor locks."""
         return self.root / "run" / "member.lock"
 
     def has_beside(self, name: str) -> bool:
-        """Whether a file (absolute, or relative to this directory) is on the disk of the HSM's state; "" is no file."""
+        """Tell whether a file (absolute, or relative to this directory) is on the HSM state's disk; "" is no file."""
         try:
             return bool(name) and (self.root / name).stat().st_dev == self.data("hsm").stat().st_dev
         except OSError:
             return False
 
     def data(self, service: str) -> Path:
-        """Where one service keeps what survives."""
+        """Return the directory in which one service keeps what survives."""
         return self.root / "data" / service
 
     @property
     def client_keys(self) -> Path:
-        """CURVE key of the client port; its public half alone is in `client_public`."""
+        """The CURVE key file of the client port; its public half alone is in `client_public`."""
         return self.root / "keys" / "client.curve"
 
     @property
     def client_public(self) -> Path:
-        """The client port's CURVE public key, 40 characters of Z85, for those who must not read the secret."""
+        """The client port's CURVE public key, 40 characters of Z85, for users that must not read the secret."""
         return self.root / "keys" / "client.curve.pub"
 
     @property
     def member_keys(self) -> Path:
-        """CURVE key of the three member ports."""
+        """The CURVE key file of the three member ports."""
         return self.root / "keys" / "member.curve"
 
     @property
     def member_public(self) -> Path:
+        """The CURVE public key of the three member ports."""
         return self.root / "keys" / "member.curve.pub"
 
     @property
     def supervisor_address(self) -> str:
+        """The supervisor's socket, which tells how the services' processes are."""
         return self.address("run/member.ipc")
 
     @property
     def store_for_hsm(self) -> str:
-        """Bound by the store; everything the hsm asks."""
+        """The store's socket for the hsm, which may ask everything there."""
         return self.address("run/store/hsm.ipc")
 
     @property
     def store_for_services(self) -> str:
-        """Bound by the store; status, and what membership and backup ask."""
+        """The store's socket for status, and for what membership and backup ask."""
         return self.address("run/store/services.ipc")
 
     @property
     def membership_for_services(self) -> str:
+        """Membership's socket for the view, which every service may ask."""
         return self.address("run/membership/services.ipc")
 
     @property
     def membership_for_hsm(self) -> str:
-        """Bound by membership; orders, which it takes from the hsm alone."""
+        """Membership's socket for orders, which it takes from the hsm alone."""
         return self.address("run/membership/hsm.ipc")
 
     @property
     def backup_for_services(self) -> str:
+        """The backup service's socket for its status."""
         return self.address("run/backup/services.ipc")
 
     @property
     def backup_for_hsm(self) -> str:
-        """Bound by backup; orders, which it takes from the hsm alone."""
+        """The backup service's socket for orders, which it takes from the hsm alone."""
         return self.address("run/backup/hsm.ipc")
 
     @property
     def balancer_status(self) -> str:
+        """The balancer's socket for its status."""
         return self.address("run/balancer/status.ipc")
 
     @property
     def hsm_console(self) -> str:
-        """Bound by the hsm core; the local console."""
+        """The hsm core's socket for the local console."""
         return self.address("run/hsm/console.ipc")
 
     @property
     def hsm_for_services(self) -> str:
-        """Bound by the hsm core; its status."""
+        """The hsm core's socket for what other services ask: its status, and the backup service's keys and seals."""
         return self.address("run/hsm/services.ipc")
 
     @property
     def hsm_core(self) -> str:
-        """Bound by the hsm core; its workers' secrets and audit."""
+        """The hsm core's socket for its workers: secrets and audit."""
         return self.address("run/hsm/core.ipc")
 
     @property
     def argon2(self) -> str:
-        """Bound by the Argon2id process."""
+        """The Argon2id process's socket."""
         return self.address("run/hsm/argon2.ipc")
 
     def worker_address(self, number: int) -> str:
-        """Bound by hsm worker `number` (from 0); the balancer's way in (docs/formats/balancer-worker.md)."""
+        """Return hsm worker `number`'s socket (from 0): the balancer's way in (docs/formats/balancer-worker.md)."""
         return self.address(f"run/hsm/worker-{number}.ipc")
 
     def address(self, name: str) -> str:
-        """The ipc endpoint of a socket under the root; raises ConfigurationInvalid when its path is too long."""
+        """Make the ipc endpoint of a socket under the root; raises ConfigurationInvalid when its path is too long."""
         path = self.root / name
         size = len(os.fsencode(path))
         if size > SUN_PATH_BYTES:

@@ -1,4 +1,4 @@
-"""When a service that died is started again: at once the first time, then with growing delays. Pure."""
+"""Decides when a service that died is started again: at once the first time, then with growing delays. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Restarts:
         self._delay = first
 
     def died(self, ran: float) -> float:
-        """It died after it ran for this many seconds; answers the seconds to wait before the next start."""
+        """Note a death after so many seconds of running; returns the seconds to wait before the next start."""
         self.count += 1
         if ran >= self._stable_after:
             self._delay = self._first

@@ -1,4 +1,4 @@
-"""What the `main` of every service shares: its argument, its settings, its log, its signals, its exit code.
+"""Shares among the services' `main` functions: the argument, settings, log, signals and exit code.
 
 Exit codes: 0 stopped in order, 1 failed, 2 wrong usage or settings.
 """
@@ -35,7 +35,7 @@ EXIT_USAGE: Final = 2
 
 @dataclass(frozen=True)
 class Member:
-    """What a service knows of the member it belongs to."""
+    """The member that a service belongs to: its directory and settings."""
 
     directory: MemberDirectory
     settings: Settings
@@ -53,7 +53,7 @@ def prepare(service: str, arguments: list[str] | None = None, *, stderr: bool = 
 
 
 def open_member(service: str, directory: MemberDirectory, *, stderr: bool = False) -> Member:
-    """As `prepare`, with the directory known."""
+    """Prepare as `prepare` does, with the directory known."""
     os.umask(0o077)
     settings = configuration.load(directory.settings)
     directory.create()

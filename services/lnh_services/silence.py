@@ -1,9 +1,8 @@
-"""How long a service may leave the supervisor without an answer, before its process is ended. Pure.
+"""Limits how long a service may leave the supervisor without an answer, before its process is ended. Pure.
 
-What counts is the time in which the supervisor asked and heard nothing. Of the time between two questions no more
-counts than a question may take: a supervisor that stood still itself (a suspended machine, no processor) asked nothing
-meanwhile. A service that has never answered is starting: it may be checking or replaying what its disk holds, and gets
-longer.
+Only time counts in which the supervisor asked and heard nothing. Of the time between two questions no more counts than
+a question may take: a supervisor that stood still itself (a suspended machine, no processor) asked nothing meanwhile. A
+service that has never answered is starting: it may be checking or replaying its disk, and gets longer.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Silence:
         self._limit = self._patience
 
     def unanswered(self, now: float) -> bool:
-        """Note that a question had no answer; whether the process is to be ended."""
+        """Note that a question had no answer; tells whether the process is to be ended."""
         self.seconds += min(now - self._before, self._longest)
         self._before = now
         return self.seconds >= self._limit

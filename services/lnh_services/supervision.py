@@ -36,6 +36,8 @@ _log: Final = Log("member")
 
 
 class State(str, enum.Enum):
+    """The state of one service's process."""
+
     STARTING = "starting"  # its process lives; its status has not answered yet
     RUNNING = "running"
     SILENT = "silent"  # its process lives; its status answered once and does not now
@@ -45,7 +47,7 @@ class State(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Kind:
-    """One service: its module under lnh_services, and how it is asked whether it serves."""
+    """One service: its module under lnh_services, and the question that asks whether it serves."""
 
     name: str
     status: Operation[Empty, Any]
@@ -64,7 +66,7 @@ STOP_ORDER: Final = ("balancer", "hsm", "membership", "backup", "store")
 
 
 class Child:
-    """One service's process, over and over."""
+    """Runs one service's process, over and over."""
 
     def __init__(self, kind: Kind, member: Member) -> None:
         self.kind: Final = kind
@@ -79,10 +81,11 @@ class Child:
 
     @property
     def state(self) -> State:
+        """The state of the process."""
         return self._state
 
     def view(self) -> messages.ServiceState:
-        """As `member.status` tells it."""
+        """Describe the process as `member.status` tells it."""
         return messages.ServiceState(
             name=self.kind.name,
             state=self._state.value,
@@ -107,7 +110,7 @@ class Child:
         self._enter(State.STOPPED)
 
     async def _live(self) -> None:
-        """One life of the process."""
+        """Run the process once, from its start to its end."""
         self._enter(State.STARTING)
         module = f"lnh_services.{self.kind.name}"
         command = [sys.executable, "-m", module, "--member-dir", str(self._member.directory.root)]
@@ -140,8 +143,8 @@ class Child:
     async def _watch(self) -> None:
         """Ask the process for its status for as long as it lives; end it if it answers nothing at all for too long.
 
-        A status may wait for another service. So one that does not come says nothing about this process; whether its
-        loop turns, a question tells that nobody serves: it is refused by whatever reads the socket.
+        A status may wait for another service, so a missing one says nothing about this process. A question that nobody
+        serves tells whether its loop turns: whatever reads the socket refuses it.
         """
         timeout = self._member.settings.timeouts.status / 1000
         client = Client(self.kind.address(self._member.directory), name="member.probe")
@@ -167,13 +170,13 @@ class Child:
             await client.close()
 
     def patience(self) -> float:
-        """Seconds without an answer after which the process is ended."""
+        """Count the seconds without an answer after which the process is ended."""
         settings = self._member.settings
         by_hand = self.kind.name == "hsm" and not settings.activation.file
         return settings.timeouts.silence / 1000 * (limits.SEALING_PATIENCE if by_hand else 1)
 
     async def _relay(self, stream: asyncio.StreamReader) -> None:
-        """What the process writes to standard error (it should be nothing) goes to the supervisor's bounded log."""
+        """Write the process's standard error (it should be empty) to the supervisor's bounded log."""
         rest = b""
         while chunk := await stream.read(4096):
             *lines, rest = (rest + chunk).split(b"\n")
@@ -187,6 +190,7 @@ class Child:
         self.signal(signal.SIGTERM)
 
     def signal(self, number: int) -> None:
+        """Send the process a signal, if it lives."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
@@ -200,7 +204,7 @@ class Child:
 
 
 class Supervisor:
-    """All services of one member; made and run within a running loop."""
+    """Runs all services of one member; made and run within a running loop."""
 
     def __init__(self, member: Member) -> None:
         self._member: Final = member
@@ -209,7 +213,7 @@ class Supervisor:
         self._hurry: Final = asyncio.Event()
 
     def stop(self) -> None:
-        """End `run`: in order; called again, at once."""
+        """End `run` in order; a second call ends it at once."""
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()
@@ -235,7 +239,7 @@ class Supervisor:
             await server.close(grace=0.2)
 
     async def _end(self, child: Child, life: asyncio.Task[None]) -> None:
-        """Stop one service: asked first, killed when its time is over or somebody is in a hurry."""
+        """Stop one service: asked first, killed when its time is over or `stop` was called again."""
         child.stop()
         hurry = asyncio.create_task(self._hurry.wait())
         grace = self._member.settings.timeouts.stop / 1000
@@ -255,7 +259,7 @@ class Supervisor:
 
 
 async def _serves(client: Client, status: Operation[Empty, Any], timeout: float) -> bool:
-    """Whether the service answers; a refusal is an answer."""
+    """Tell whether the service answers; a refusal is an answer."""
     try:
         await client.ask(status, Empty(), timeout=timeout)
     except (Unreachable, DeadlineExceeded):
