@@ -1,7 +1,8 @@
 """Drives the replica: carries its effects out on disk, in the workers' caches and to other members, and reports back.
 
-One loop, one writer thread, one thread for snapshots. Requests become events of the replica; what arrives during a
-step with the disk is the next batch, so that a hundred writers cost one fsync. Reads are made on the loop's thread.
+One loop, one writer thread, one thread for snapshots. Requests become events of the replica; requests that arrive
+during a step with the disk are the next batch, so that a hundred writers cost one fsync. Reads are made on the loop's
+thread.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Driver:
     """Runs one member's replica. Made and used within a running loop.
 
     Args:
-        member: whose store it is.
+        member: the directory and settings of the member.
         tell: sends a Forget to a worker that has a lease; the word may get lost.
         on_change: called after `changes` grew.
     """
@@ -113,7 +114,7 @@ class Driver:
     # Life
 
     def load(self) -> None:
-        """Open what is on disk; a trouble is kept, said in every answer, and tried again if it can pass."""
+        """Open the database; a trouble is kept, told in every answer, and tried again if it can pass."""
         self._load()
         self._tick()
 
@@ -145,7 +146,7 @@ class Driver:
         self._turn(lambda now: self.replica.recover(now, durable))
 
     def _fence(self, last_stop: LastStop) -> Seconds:
-        """When no worker can hold a lease of an earlier incarnation any more."""
+        """Compute when no worker can hold a lease of an earlier incarnation any more."""
         now = clock.now().boot
         if self._boot and last_stop.boot != self._boot:
             return Seconds(now)  # the machine was started since, and its workers with it
@@ -160,7 +161,7 @@ class Driver:
         self._writer.submit(lambda: self.engine.note_start(self._boot), noted, self._troubled, self._damaged)
 
     async def finish(self) -> None:
-        """Take nothing new; let what waits become durable and be answered."""
+        """Take no new requests, and let those that wait become durable and be answered."""
         self.stopping = True
         self._wake_waiting()
         pending = set(self._requests.values())
@@ -190,34 +191,39 @@ class Driver:
 
     @property
     def trouble(self) -> LnhError | None:
-        """What keeps the store from acknowledging writes."""
+        """The error that keeps the store from acknowledging writes."""
         return self._damage or self._problem
 
     @property
     def listening_problem(self) -> str:
-        """Why other members cannot connect; empty if they can."""
+        """The reason why other members cannot connect; empty if they can."""
         return self._peers.problem
 
     @property
     def commits_per_second(self) -> float:
+        """Return the writes that were applied of late, a second."""
         return self._rate.at(self._loop.time())
 
     def is_current(self) -> bool:
-        """Read-write."""
+        """Tell whether this member is read-write."""
         return self._damage is None and self.replica.is_current(clock.now())
 
     def now(self) -> Instant:
+        """Read the clocks."""
         return clock.now()
 
     def lease_left(self) -> float:
-        """Seconds this member may go on as read-write without hearing anything; 0 if it is not."""
+        """Return the seconds that this member may go on as read-write without hearing anything; 0 if it is not."""
         now = clock.now()
         if self._damage is not None or not self.replica.is_current(now):
             return 0.0
         return max(0.0, self.replica.current_until(now) - now.boot)
 
     def sizes(self) -> Sizes:
-        """Of the database, kept until the next step: one that is idle is asked too. Zeros if that cannot be told."""
+        """Return the database's sizes, kept until the next step, because an idle store is asked too.
+
+        They are zeros where the store cannot tell.
+        """
         if self._sizes is None:
             try:
                 self._sizes = self.engine.sizes()
@@ -229,7 +235,7 @@ class Driver:
         return self._sizes
 
     def check_sound(self) -> None:
-        """Raises what keeps this store from serving anything at all: SealBroken or StorageFailed."""
+        """Raise the error that keeps this store from serving anything at all: SealBroken or StorageFailed."""
         if self._damage is not None:
             raise SealBroken(str(self._damage))
         if not self._loaded:
@@ -238,9 +244,9 @@ class Driver:
     # What is asked
 
     async def read(self, interest: Interest | None, perform: Callable[[bool], R]) -> R:
-        """What `perform` reads, once nothing in flight touches it (with None: once nothing is in flight).
+        """Carry out a read once nothing in flight touches its interest (with None: once nothing is in flight).
 
-        It is told whether what it reads is current.
+        `perform` is told whether what it reads is current.
         """
         self.check_sound()
         number = ReadId(self._next_number())
@@ -255,14 +261,14 @@ class Driver:
             self.replica.withdraw_read(number)
 
     async def submit(self, order: Order) -> Reply:
-        """Have a checked order carried out by the cluster; the answer may be an error."""
+        """Have the cluster carry out a checked order; the answer may be an error."""
         return (await self.submit_each((order,)))[0]
 
     async def submit_each(self, orders: Sequence[Order]) -> list[Reply]:
-        """`submit` for independent orders, in this order.
+        """Submit independent orders, in this order.
 
-        While this member opens an epoch, as a primary does that starts again, it waits: what it is asked was not yet
-        appended anywhere, and usually it can be within a second.
+        While this member opens an epoch, as a primary does that starts again, it waits: the orders were not yet
+        appended anywhere, and usually they can be within a second.
         """
         while self._is_opening():
             woken = self._loop.create_future()
@@ -290,7 +296,7 @@ class Driver:
         return await self._asked(lambda now, request: self.replica.take_over(now, request, lost, force=force))
 
     async def acknowledge_divergence(self) -> Reply:
-        """An administrator has looked at what was dropped."""
+        """Note that an administrator has looked at the dropped entries."""
         return await self._asked(self.replica.acknowledge_divergence)
 
     async def create(self, create: messages.Create) -> None:
@@ -326,7 +332,7 @@ class Driver:
         return bool(held)
 
     async def _asked(self, event: Asking) -> Reply:
-        """The replica's answer to a request."""
+        """Return the replica's answer to a request."""
         return (await self._asked_each((event,)))[0]
 
     async def _asked_each(self, events: Iterable[Asking]) -> list[Reply]:
@@ -371,7 +377,7 @@ class Driver:
             self._look_again()
 
     def _look_again(self) -> None:
-        """At troubles that may have passed."""
+        """Try again what is in trouble and may have passed."""
         if self._damage is not None:
             return
         self._peers.tidy()
@@ -414,7 +420,7 @@ class Driver:
         self._arrivals.clear()
 
     def _follow_members(self) -> None:
-        """The member list may have changed, or there is no cluster any more: one that is expelled has none."""
+        """Take in the member list, which may have changed; a member without a cluster, as an expelled one, has none."""
         cluster = self.replica.cluster if self.replica.expelled is None else ClusterId(b"")
         if self._cluster != cluster:
             self._cluster = cluster
@@ -539,7 +545,10 @@ class Driver:
         _log.info("erased")
 
     def _no_room(self, step: Persist | Install | Erase, error: DiskFull) -> None:
-        """The disk took nothing of the step. Other members may know of it: then it is tried until the disk takes it."""
+        """Take in that the disk took nothing of the step.
+
+        A step that other members may know of is tried until the disk takes it.
+        """
         self._troubled(error)
         if self.replica.may_withdraw(step):
             self._turn(lambda now: self.replica.refused(now, step.number, error))
@@ -569,7 +578,7 @@ class Driver:
         return attached(lease_ms=grant.lease_ms, fresh=grant.fresh, read_write=grant.read_write)
 
     def _whole_until(self, now: Instant, *, current: bool) -> Milliseconds:
-        """Up to when what is applied here is all that was acknowledged: what comes later has a later log time."""
+        """Compute until when everything acknowledged is applied here: later writes have a later log time."""
         if current:
             return now.utc
         if self.replica.phase is Phase.NONE:
@@ -579,7 +588,7 @@ class Driver:
     # Troubles
 
     def _damaged(self, error: SealBroken) -> None:
-        """Nothing is served any more, and nobody is spoken to."""
+        """Stop serving, and speak to no other member any more."""
         if self._damage is not None:
             return
         self._damage = error

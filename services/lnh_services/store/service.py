@@ -1,4 +1,4 @@
-"""The store's two doors: what the hsm and what the other services may ask, answered by the driver.
+"""The store's two doors: answer the hsm and the other services, through the driver.
 
 The hsm's door takes everything. The services' door takes no write and nothing that founds or ends a cluster here; it
 reads, and lets membership coordinate: who is a member, who is primary. Both are ipc sockets in a directory that only
@@ -86,7 +86,7 @@ class StoreService:
         self._hsm.on_cast(messages.FORGOTTEN, self._forgotten)
 
     async def serve(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then finish what was begun."""
+        """Serve until `stop` is set, then finish requests that were begun."""
         self._driver.load()
         self._hsm.start()
         self._services.start()
@@ -284,7 +284,7 @@ class StoreService:
 
 
 def _index(reply: Reply) -> int:
-    """The index a request was answered with; raises the error it was answered with."""
+    """Return the index of an answer; raises the error that it is."""
     if isinstance(reply.answer, LnhError):
         raise reply.answer
     return reply.answer

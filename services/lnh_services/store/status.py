@@ -1,4 +1,4 @@
-"""What an operator is shown of a store: its status, and the entries it had to drop."""
+"""Shows operators a store: its status, and the entries it had to drop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KEYS: Final = 16
 
 
 def status(driver: Driver) -> messages.Status:
-    """How the store stands now."""
+    """Make the status of the store as it is now."""
     replica = driver.replica
     trouble, sizes = driver.trouble, driver.sizes()
     terms = replica.standing_committed().terms
@@ -90,7 +90,7 @@ def _expelled(replica: Replica) -> str:
 
 
 def divergent(directory: Path, *, diverged: bool) -> messages.Divergent:
-    """The newest files of dropped entries, and what is in them. Reads the disk."""
+    """Read the newest files of dropped entries from the disk."""
     files: list[messages.DivergentFile] = []
     room = _WRITES
     for listed in reversed(kept.find(directory)[-_FILES:]):

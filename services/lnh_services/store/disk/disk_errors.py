@@ -1,4 +1,4 @@
-"""What can be wrong with a disk, told apart, and how the store's databases are opened.
+"""Tells apart what can be wrong with a disk, and opens the store's databases.
 
 - DiskFull: the step was rolled back and nothing of it is durable; try again later.
 - DiskUncertain: a write or fsync failed in a way that leaves open what is durable. Only a restart, which
@@ -31,7 +31,7 @@ class DiskFull(StorageFailed):
 
 
 class DiskUncertain(StorageFailed):
-    """Whether the step is durable is not known; this process must not go on."""
+    """A step may or may not be durable; this process must not go on."""
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def _of_the_system(error: OSError, act: str) -> StorageFailed:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection for one user at a time, whatever its thread; transactions are begun by hand."""
+    """Open a connection for one user at a time, whatever its thread; transactions are begun by hand."""
     connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA cache_size = -16384")
@@ -71,11 +71,12 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def database_files(path: Path) -> list[Path]:
-    """The files that a database at `path` may consist of."""
+    """List the files that a database at `path` may consist of."""
     return [path, *(path.with_name(path.name + ending) for ending in ("-wal", "-shm", "-journal"))]
 
 
 def remove_database(path: Path) -> None:
+    """Remove a database with all its files."""
     for file in database_files(path):
         file.unlink(missing_ok=True)
 

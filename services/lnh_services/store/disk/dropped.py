@@ -1,4 +1,4 @@
-"""Entries a member had to drop, kept for an administrator to look at.
+"""Keeps the entries that a member had to drop, for an administrator to look at.
 
 Each unbroken run of dropped entries is one file of its own, `divergent-<epoch>-<index>.cbor`, named for its last entry
 (which names, through its hash, all before it). docs/formats/store.md has the content.
@@ -25,7 +25,7 @@ FILE_BYTES: Final = 4 * limits.LOG_BYTES  # what is read back; a log is bounded,
 
 
 class Saved(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What one file holds."""
+    """The content of one file."""
 
     format: int
     cluster: bytes
@@ -34,7 +34,7 @@ class Saved(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 class Listed(NamedTuple):
-    """One file and what is in it, or why that cannot be read."""
+    """One file and its content, or why that cannot be read."""
 
     path: Path
     saved: Saved | None
@@ -42,7 +42,7 @@ class Listed(NamedTuple):
 
 
 def save(directory: Path, cluster: ClusterId, member: MemberId, entries: Sequence[Entry]) -> None:
-    """Make dropped entries durable; what an earlier file holds is never lost. Raises StorageFailed."""
+    """Make dropped entries durable; the content of an earlier file is never lost. Raises StorageFailed."""
     for run in _runs(entries):
         last = run[-1]
         name = f"divergent-{last.epoch.number}.{last.epoch.opener.hex()}-{last.index}.cbor"
@@ -57,7 +57,7 @@ def save(directory: Path, cluster: ClusterId, member: MemberId, entries: Sequenc
 
 
 def read(path: Path) -> Saved:
-    """Raises SealBroken when it is not what `save` wrote, StorageFailed when it cannot be read."""
+    """Read a file; raises SealBroken when it is not what `save` wrote, StorageFailed when it cannot be read."""
     data = read_private(path, FILE_BYTES)
     try:
         saved = codec.decode_as(data or b"", Saved, FILE_BYTES)
@@ -73,13 +73,13 @@ def read(path: Path) -> Saved:
 
 
 def find(directory: Path) -> list[Listed]:
-    """All that was ever dropped here, oldest first."""
+    """List every file of entries that were ever dropped here, oldest first."""
     paths = sorted((written, path) for path in directory.glob(PATTERN) if (written := _written(path)) is not None)
     return [_listed(path) for _, path in paths]
 
 
 def _written(path: Path) -> int | None:
-    """When a file was written last, in nanoseconds; None for one that is gone."""
+    """Return when a file was written last, in nanoseconds; None for one that is gone."""
     try:
         return path.lstat().st_mtime_ns
     except OSError:
@@ -94,7 +94,7 @@ def _listed(path: Path) -> Listed:
 
 
 def _runs(entries: Iterable[Entry]) -> list[tuple[Entry, ...]]:
-    """Split where an entry does not follow the one before."""
+    """Split entries where one does not follow the one before."""
     runs: list[list[Entry]] = []
     for entry in entries:
         if runs and entry.previous == runs[-1][-1].hash:

@@ -1,7 +1,7 @@
-"""Items, tags and duplicate records in SQLite: the state machine's `Storage`, and the reads of it.
+"""Keeps items, tags and duplicate records in SQLite: the state machine's `Storage`, and the reads of it.
 
-One connection is one view: the writer's sees its open transaction, a reader's what was last committed.
-Scopes are counted in a table of their own, so that a limit is checked without counting a keyring's objects.
+One connection is one view: the writer's sees its open transaction, a reader's the last commit. Scopes are counted in a
+table of their own, so that a limit is checked without counting a keyring's objects.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ _COLUMNS: Final = "i.id, i.version, i.tags, i.head"
 
 
 def pack_tags(tags: tuple[bytes, ...]) -> bytes:
-    """Each tag after one byte of length."""
+    """Join tags, each after one byte of length."""
     return b"".join(bytes((len(tag),)) + tag for tag in tags)
 
 
 def parse_tags(packed: bytes) -> tuple[bytes, ...]:
-    """The inverse of `pack_tags`; raises SealBroken for anything else."""
+    """Split tags that `pack_tags` joined; raises SealBroken for anything else."""
     tags, at = [], 0
     while at < len(packed):
         end = at + 1 + packed[at]
@@ -83,13 +83,14 @@ def _parse_answer(packed: bytes) -> Answer:
 
 
 class ItemReader:
-    """Reads of items on one connection."""
+    """Reads items on one connection."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection: Final = connection
         self._known: Eras | None = None
 
     def eras(self) -> Eras:
+        """Read which era is seen and which is staged."""
         if self._known is None:
             row = self._connection.execute("SELECT head FROM items WHERE tbl = ? AND scope = x'' AND id = ?", _ERAS)
             found = row.fetchone()
@@ -100,6 +101,7 @@ class ItemReader:
         return eras.place(self.eras().seen, table)
 
     def get(self, key: Key, *, body: bool = True) -> Item | None:
+        """Read an item; without `body` its body is empty. Returns None where there is none."""
         columns = f"{_COLUMNS}, i.body" if body else f"{_COLUMNS}, x''"
         row = self._connection.execute(
             f"SELECT {columns} FROM items i WHERE tbl = ? AND scope = ? AND id = ?",  # noqa: S608  # constants
@@ -108,7 +110,7 @@ class ItemReader:
         return None if row is None else _item(key.table, key.scope, row)
 
     def scan(self, scan: Scan) -> tuple[list[Item], bool]:
-        """A page, and whether more follows. Raises ArgumentInvalid for too many tags.
+        """Read a page, and tell whether more follows. Raises ArgumentInvalid for too many tags.
 
         A page ends early at PAGE_BYTES, but holds at least one item if there is one.
         """
@@ -132,13 +134,14 @@ class ItemReader:
         return items, False
 
     def count(self, table: str, scope: bytes) -> int:
+        """Count the items of a table's scope."""
         row = self._connection.execute(
             "SELECT items FROM scopes WHERE tbl = ? AND scope = ?", (self._place(table), scope)
         ).fetchone()
         return 0 if row is None else int(row[0])
 
     def totals(self) -> tuple[dict[str, int], int]:
-        """How many items there are of each table, and how many more that are not seen."""
+        """Count the items of each table, and the items that are not seen."""
         seen: Counter[str] = Counter()
         hidden = 0
         for placed, items in self._connection.execute("SELECT tbl, sum(items) FROM scopes GROUP BY tbl"):
@@ -149,7 +152,7 @@ class ItemReader:
         return dict(seen), hidden
 
     def everything(self) -> Iterator[Item]:
-        """Every item, by table, scope and id."""
+        """Yield every item, by table, scope and id."""
         tables, _ = self.totals()
         for table in sorted(tables):
             for scope, *row in self._connection.execute(
@@ -183,7 +186,10 @@ def _insert_tags(count: int) -> str:
 
 
 def _scan_statement(tags: int, *, body: bool) -> str:
-    """Parameters: table, scope, after, each tag, limit. The first tag's index drives a search by tags."""
+    """Write the statement of a scan.
+
+    Its parameters are table, scope, after, each tag, limit. The first tag's index drives a search by tags.
+    """
     columns = f"{_COLUMNS}, i.body" if body else f"{_COLUMNS}, x''"
     if not tags:
         return (
@@ -203,7 +209,7 @@ def _scan_statement(tags: int, *, body: bool) -> str:
 class ItemStorage(ItemReader):
     """The state machine's `Storage`, within the writer's open transaction.
 
-    Of what many writes of a step ask again the answer is kept: each statement costs the lock of the interpreter twice,
+    Answers that many writes of a step ask for again are kept: each statement costs the lock of the interpreter twice,
     beside a thread that uses it.
     """
 
@@ -221,6 +227,7 @@ class ItemStorage(ItemReader):
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
+        """Undo every write of the block when it raises an LnhError."""
         self._connection.execute("SAVEPOINT attempt")
         try:
             yield
@@ -233,6 +240,7 @@ class ItemStorage(ItemReader):
         self._connection.execute("RELEASE attempt")
 
     def version(self, key: Key) -> int:
+        """Return the version of an item; 0 where there is none."""
         known = self._versions.get(key)
         if known is None:
             row = self._connection.execute(
@@ -243,12 +251,14 @@ class ItemStorage(ItemReader):
         return known
 
     def count(self, table: str, scope: bytes) -> int:
+        """Count the items of a table's scope."""
         known = self._counts.get((table, scope))
         if known is None:
             known = self._counts[table, scope] = super().count(table, scope)
         return known
 
     def put(self, item: Item) -> None:
+        """Create or replace an item, with its tags."""
         key = item.key
         is_new = item.version == _NEW
         self._put(self._place(key.table), item, is_new=is_new)
@@ -257,6 +267,7 @@ class ItemStorage(ItemReader):
             self._counts[key.table, key.scope] += 1
 
     def stage(self, era: str, item: Item) -> None:
+        """Lay an item aside in an era that is not seen."""
         self._put(eras.place(era, item.key.table), item)
 
     def _put(self, table: str, item: Item, *, is_new: bool = False) -> None:
@@ -282,6 +293,7 @@ class ItemStorage(ItemReader):
             )
 
     def delete(self, key: Key) -> None:
+        """Delete an item, with its tags."""
         self._delete(self._place(key.table), key.scope, key.id)
 
     def _delete(self, table: str, scope: bytes, id_: bytes) -> None:
@@ -294,6 +306,7 @@ class ItemStorage(ItemReader):
         self._connection.execute("DELETE FROM scopes WHERE tbl = ? AND scope = ? AND items = 0", (table, scope))
 
     def set_eras(self, eras_: Eras) -> None:
+        """Set which era is seen and which is staged."""
         self._forget()
         self._connection.execute(
             "INSERT INTO items (tbl, scope, id, version, tags, head, body) VALUES (?, x'', ?, 1, x'', ?, x'') "
@@ -304,6 +317,7 @@ class ItemStorage(ItemReader):
         self._known = eras_
 
     def carry(self, era: str, table: str) -> None:
+        """Copy a table of the era that is seen into another era, in place of what that has."""
         for scope, id_ in self._rows(eras.place(era, table)):
             self._delete(eras.place(era, table), scope, id_)
         for scope, id_ in self._rows(self._place(table)):
@@ -312,6 +326,7 @@ class ItemStorage(ItemReader):
             self.stage(era, item)
 
     def sweep(self, limit: int) -> None:
+        """Delete up to `limit` items of eras that are neither seen nor staged."""
         now = self.eras()
         placed = [table for (table,) in self._connection.execute("SELECT DISTINCT tbl FROM scopes ORDER BY tbl")]
         for table in placed:
@@ -330,24 +345,28 @@ class ItemStorage(ItemReader):
         return list(rows)
 
     def ids(self, table: str, scope: bytes) -> list[bytes]:
+        """List the ids of a scope's items, in their order."""
         rows = self._connection.execute(
             "SELECT id FROM items WHERE tbl = ? AND scope = ? ORDER BY id", (self._place(table), scope)
         )
         return [id_ for (id_,) in rows]
 
     def versions(self, table: str, scope: bytes) -> list[tuple[bytes, int]]:
+        """List the ids and versions of a scope's items, in the order of the ids."""
         rows = self._connection.execute(
             "SELECT id, version FROM items WHERE tbl = ? AND scope = ? ORDER BY id", (self._place(table), scope)
         )
         return [(id_, version) for id_, version in rows]
 
     def tagged(self, table: str, scope: bytes, tag: bytes) -> list[bytes]:
+        """List the ids of at most two items that carry the tag."""
         rows = self._connection.execute(
             "SELECT id FROM tags WHERE tbl = ? AND scope = ? AND tag = ? LIMIT 2", (self._place(table), scope, tag)
         )
         return [id_ for (id_,) in rows]
 
     def record(self, client: bytes, session: bytes, sequence: int) -> Record | None:
+        """Return the record of an answered request, or None."""
         row = self._connection.execute(
             "SELECT client, session, sequence, number, log_time, issued_at, answer FROM records "
             "WHERE client = ? AND session = ? AND sequence = ?",
@@ -356,6 +375,7 @@ class ItemStorage(ItemReader):
         return None if row is None else _record(row)
 
     def add_record(self, record: Record) -> None:
+        """Keep the record of an answered request."""
         self._connection.execute(
             "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
@@ -366,6 +386,7 @@ class ItemStorage(ItemReader):
         self._numbers[record.client] = record.number
 
     def newest_number(self, client: bytes) -> int:
+        """Return the number of the client's newest record; 0 without any."""
         known = self._numbers.get(client)
         if known is None:
             (known,) = self._connection.execute(
@@ -375,6 +396,7 @@ class ItemStorage(ItemReader):
         return known
 
     def oldest_records(self, client: bytes, at_most: int, number: int, before: Milliseconds) -> list[Record]:
+        """List the client's `at_most` oldest records, but only those up to `number` and logged before `before`."""
         rows = self._connection.execute(
             "SELECT * FROM (SELECT client, session, sequence, number, log_time, issued_at, answer FROM records "
             "WHERE client = ? ORDER BY number LIMIT ?) WHERE number <= ? AND log_time < ?",
@@ -383,11 +405,13 @@ class ItemStorage(ItemReader):
         return [_record(row) for row in rows]
 
     def drop_record(self, record: Record) -> None:
+        """Delete a record."""
         self._connection.execute("DELETE FROM records WHERE client = ? AND number = ?", (record.client, record.number))
         if self._numbers.get(record.client) == record.number:
             del self._numbers[record.client]
 
     def mark(self, client: bytes, session: bytes) -> Mark | None:
+        """Return the mark of a session whose records were evicted, or None."""
         if (client, session) not in self._marks:
             row = self._connection.execute(
                 "SELECT sequence, issued_until FROM marks WHERE client = ? AND session = ?", (client, session)
@@ -396,12 +420,14 @@ class ItemStorage(ItemReader):
         return self._marks[client, session]
 
     def set_mark(self, client: bytes, session: bytes, mark: Mark) -> None:
+        """Set the mark of a session."""
         self._connection.execute(
             "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)", (client, session, mark.sequence, mark.issued_until)
         )
         self._marks[client, session] = mark
 
     def drop_marks(self, client: bytes, before: Milliseconds) -> None:
+        """Delete the client's marks whose `issued_until` is before `before`."""
         self._connection.execute("DELETE FROM marks WHERE client = ? AND issued_until < ?", (client, before))
         self._marks.clear()
 

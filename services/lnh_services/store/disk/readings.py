@@ -1,7 +1,8 @@
-"""A consistent read of all items for this member's backup service, in parts it asks for; writes go on meanwhile.
+"""Reads all items consistently for this member's backup service, in parts it asks for; writes go on meanwhile.
 
-One at a time, because the WAL cannot be shortened while it lasts: who does not ask for its next part in time loses it,
-and who begins another one, since there is one backup service, which does so when it was killed in the middle.
+There is one reading at a time, because the WAL cannot be shortened while it lasts. A reading ends when the service does
+not ask for its next part in time, or begins another: there is one backup service, which begins anew when it was killed
+in the middle.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ PATIENCE: Final = 60.0  # seconds without a question after which a reading is gi
 
 
 class Readings:
-    """Made and used within a running loop."""
+    """The present reading, if there is one. Made and used within a running loop."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine: Final = engine
@@ -31,7 +32,10 @@ class Readings:
         self._timer: asyncio.TimerHandle | None = None
 
     async def begin(self) -> messages.Reading:
-        """End what was read before, and begin. Raises Busy while a snapshot is installed, SealBroken, StorageFailed."""
+        """End the present reading, and begin another.
+
+        Raises Busy while a snapshot is installed, SealBroken, StorageFailed.
+        """
         async with self._turn:
             self.end()
             try:
@@ -43,7 +47,7 @@ class Readings:
             return messages.Reading(id=self._id, index=read.after, items=read.counts, size=read.size)
 
     async def part(self, asked: messages.ReadPart) -> messages.Part:
-        """Raises NotPossible when the reading is over, SealBroken, StorageFailed."""
+        """Return a part; raises NotPossible when the reading is over, SealBroken, StorageFailed."""
         async with self._turn:
             if self._id != asked.id:
                 raise NotPossible("this reading of the store is over")
@@ -67,13 +71,13 @@ class Readings:
             return messages.Part(data=data)
 
     async def finish(self, asked: messages.ReadingRef) -> None:
-        """There are no more questions about this one."""
+        """End a reading that has no more questions."""
         async with self._turn:
             if self._id == asked.id:
                 self.end()
 
     def end(self) -> None:
-        """Give up what is being read, if anything is."""
+        """Give up the present reading, if there is one."""
         self._release()
         self._id = b""
 

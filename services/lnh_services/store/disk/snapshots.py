@@ -1,11 +1,11 @@
-"""The applied state as a stream of bytes, and a new database made from one.
+"""Streams the applied state as bytes, and makes a new database from such a stream.
 
     Outgoing: a consistent read of the database, whatever is written meanwhile -> chunks
     Incoming: chunks -> a database of its own, offered only when the whole is there and its hash fits
 
 The stream is a sequence of records, each after four bytes of its length (docs/formats/store.md); chunks cut it where
-they will. Two members at one index make the same stream, byte for byte. Log entries are not in it: what a log that goes
-on from the state follows is its `Base`.
+they will. Two members at one index make the same stream, byte for byte. Log entries are not in it: a log that goes on
+from the state follows its `Base`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Row = tuple[Any, ...]
 
 
 class _Table(msgspec.Struct, frozen=True):
-    """One table of the stream: what is read, what a row must be, and where it goes."""
+    """One table of the stream: the statement that reads it, the form of a row, and where the row goes."""
 
     select: str
     row: Any
@@ -66,7 +66,7 @@ _ROWS: Final = {name: tuple[str, list[table.row]] for name, table in _TABLES.ite
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The first record."""
+    """The first record of the stream."""
 
     format: int
     cluster: bytes
@@ -74,7 +74,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 
 class SnapshotGone(Exception):
-    """The database it reads was replaced or erased; the snapshot ends here."""
+    """The database that a snapshot reads was replaced or erased; the snapshot ends here."""
 
 
 class Outgoing:
@@ -82,7 +82,7 @@ class Outgoing:
 
     Args:
         connection: with a read transaction of its own.
-        describe: tells the cluster, and what a log that goes on from the state follows.
+        describe: returns the cluster, and the base of a log that goes on from the state.
     """
 
     def __init__(
@@ -98,11 +98,14 @@ class Outgoing:
 
     @property
     def hash(self) -> bytes:
-        """Of all chunks so far."""
+        """Return the hash of all chunks so far."""
         return self._hash.digest()
 
     def next(self) -> bytes | None:
-        """The next chunk, at most CHUNK_BYTES; None at the end. Raises SnapshotGone, SealBroken, DiskUncertain."""
+        """Return the next chunk, at most CHUNK_BYTES; None at the end.
+
+        Raises SnapshotGone, SealBroken, DiskUncertain.
+        """
         with self._lock, told_apart("read"):
             if self._connection is None:
                 raise SnapshotGone("the state it is of was replaced")
@@ -112,6 +115,7 @@ class Outgoing:
             return chunk
 
     def close(self) -> None:
+        """Close the connection, whatever the reading thread does."""
         with self._lock:
             connection, self._connection = self._connection, None
             if connection is not None:
@@ -141,17 +145,17 @@ class Outgoing:
         yield codec.encode(["end", counts])
 
     def _tables(self) -> dict[str, Iterator[Row]]:
-        """The rows of each table that is read."""
+        """Return the rows of each table that is read."""
         assert self._connection is not None, "closed under its lock only"
         connection = self._connection
         return {name: iter(connection.execute(table.select)) for name, table in _TABLES.items()}
 
 
 class SeenItems(Outgoing):
-    """The items that are seen and nothing else, in tables of the names that they are asked for by: for an archive."""
+    """Reads only the items that are seen, in tables of the names that they are asked for by: for an archive."""
 
     def about(self) -> tuple[int, dict[str, int], int]:
-        """After which entry it is, how many items there are of each table, and in about how many bytes."""
+        """Return the index of the entry it reads after, the number of items of each table, and about their bytes."""
         with self._lock:
             if self._connection is None:
                 raise SnapshotGone("the state it is of was replaced")
@@ -193,7 +197,7 @@ class Incoming:
     """
 
     def __init__(self, path: Path, cluster: ClusterId, schema: str) -> None:
-        """Raises DiskFull or DiskUncertain."""
+        """Create the database; raises DiskFull or DiskUncertain."""
         self.path: Final = path
         self._cluster: Final = cluster
         self._hash: Final = hashlib.sha256()
@@ -213,7 +217,10 @@ class Incoming:
                 self._connection.execute(statement)
 
     def take(self, chunk: bytes) -> None:
-        """The next chunk. Raises SealBroken for what is no snapshot of this cluster, DiskFull or DiskUncertain."""
+        """Write the next chunk.
+
+        Raises SealBroken for bytes that are no snapshot of this cluster, DiskFull or DiskUncertain.
+        """
         self._hash.update(chunk)
         self._waiting += chunk
         with told_apart("receive"):
@@ -221,7 +228,7 @@ class Incoming:
                 self._take_record(record)
 
     def finish(self, hash_: bytes) -> Base:
-        """The whole is there: check it, make it durable. Raises as `take` does."""
+        """Check that the whole is there, and make it durable. Raises as `take` does."""
         if self._header is None or not self._ended or self._waiting or hash_ != self._hash.digest():
             raise SealBroken("a snapshot came in part, or was changed on its way")
         with told_apart("receive"):
@@ -234,7 +241,7 @@ class Incoming:
         return self._header.base
 
     def discard(self) -> None:
-        """Remove it, finished or not."""
+        """Remove the database, finished or not."""
         with told_apart("receive"):
             self._connection.close()
             remove_database(self.path)

@@ -1,15 +1,15 @@
-"""The store's disk: log and applied state in one SQLite database, changed in durable steps.
+"""The store's disk: keeps log and applied state in one SQLite database, changed in durable steps.
 
-One writer thread calls `persist`, `install`, `erase`, `note_start` and `note_stop`; a `Persist` is one transaction
-and at most one fsync, however many entries it holds. The event loop's thread reads (`get`, `scan`, `count`, `sizes`)
-what was last committed, while a step is written (WAL). A third thread may read a snapshot. docs/formats/store.md
-describes the tables.
+One writer thread calls `persist`, `install`, `erase`, `note_start` and `note_stop`; a `Persist` is one transaction and
+at most one fsync, however many entries it holds. The event loop's thread reads (`get`, `scan`, `count`, `sizes`) the
+last commit, while a step is written (WAL). A third thread may read a snapshot. docs/formats/store.md describes the
+tables.
 
 **Steps without fsync.** A step that only applies what is durable already is committed with `synchronous = NORMAL`: in
-WAL mode this writes the same checksummed frames and leaves out the fsync. Frames are valid only as an unbroken row,
-so a power cut loses such steps from the end, never one before a later one that was kept, and the next step with FULL
+WAL mode this writes the same checksummed frames and leaves out the fsync. Frames are valid only as an unbroken row, so
+a power cut loses such steps from the end, never one before a later one that was kept, and the next step with FULL
 forces all of them to disk with itself (it always writes something, a `probe`: a transaction without a frame forces
-nothing). A checkpoint forces the WAL to disk before it copies anything, in both modes. What is lost so is applied again
+nothing). A checkpoint forces the WAL to disk before it copies anything, in both modes. A step lost so is applied again
 from the log.
 
 **A snapshot takes the database's place by a rename** of a file that is complete and on disk. SQLite would play an old
@@ -74,14 +74,14 @@ _ENTRIES: Final = (
 
 
 class LastStop(msgspec.Struct, frozen=True, array_like=True):
-    """Since which boot of the machine the store ran, and when the last lease it granted ends if it stopped in order."""
+    """The boot of the machine that the store ran in, and when the last lease it granted ends if it stopped in order."""
 
     boot: str
     lease_end: float | None
 
 
 class Outcome(NamedTuple):
-    """What a durable step came to: answers by entry index, and what each applied entry really changed."""
+    """The result of a durable step: answers by entry index, and the keys that each applied entry really changed."""
 
     answers: dict[int, Answer]
     changed: list[tuple[int, frozenset[Key]]]
@@ -96,7 +96,7 @@ class Sizes(NamedTuple):
 
 
 class ItemsRead(NamedTuple):
-    """A read of all items: after which entry, how many of each table, and of about how many bytes."""
+    """A read of all items: after which entry, how many items of each table, and about how many bytes."""
 
     outgoing: Outgoing
     after: int
@@ -176,7 +176,7 @@ class Engine:
         self._reader.execute("PRAGMA query_only = ON")
 
     def _remove_leftovers(self) -> None:
-        """What a crash left half done: snapshots not taken over, and a second name of a database that stayed."""
+        """Remove what a crash left half done: snapshots not taken over, and a second name of a database that stayed."""
         for path in self.directory.glob("incoming-*"):
             path.unlink(missing_ok=True)
         if self._path.exists():
@@ -185,7 +185,7 @@ class Engine:
                     path.unlink()
 
     def close(self) -> None:
-        """Close the database; what was committed stays."""
+        """Close the database; committed steps stay."""
         with self._use:
             self._close()
 
@@ -296,7 +296,7 @@ class Engine:
         return outcome
 
     def _earlier(self, first: int, last: int) -> list[Entry]:
-        """Entries of earlier steps: the last one's are still at hand."""
+        """Read entries of earlier steps; those of the last one are still at hand."""
         known = [entry for entry in self._last_written if first <= entry.index <= last]
         return known if len(known) == last - first + 1 else _entries(self._writing, first, last)
 
@@ -327,14 +327,17 @@ class Engine:
     # Snapshots
 
     def send(self) -> Outgoing:
-        """A snapshot of what is applied now, for any thread; `release` it. Raises SealBroken or DiskUncertain."""
+        """Open a snapshot of the state as applied now, for any thread; `release` it.
+
+        Raises SealBroken or DiskUncertain.
+        """
         with told_apart("read"), self._use:
             outgoing = Outgoing(self._view(), _describe)
             self._outgoing.add(outgoing)
             return outgoing
 
     def read_items(self) -> ItemsRead:
-        """As `send`, of the items that are seen alone, with what one should know of them before."""
+        """Open a read, as `send` does, of the items that are seen alone, with their numbers."""
         with told_apart("read"):
             with self._use:
                 outgoing = SeenItems(self._view(), _describe)
@@ -346,7 +349,7 @@ class Engine:
                 raise
 
     def _view(self) -> sqlite3.Connection:
-        """A connection that sees what is committed now, and no later step."""
+        """Open a connection that sees what is committed now, and no later step."""
         assert self._reader is not None, "no database is open"
         connection = connect(self._path)
         try:
@@ -358,7 +361,7 @@ class Engine:
         return connection
 
     def release(self, outgoing: Outgoing) -> None:
-        """A snapshot is not read any further."""
+        """Note that a snapshot is not read any further."""
         with self._use:
             self._outgoing.discard(outgoing)
             outgoing.close()
@@ -389,7 +392,7 @@ class Engine:
         self._applied = step.base.position.index
 
     def _complete(self, path: Path, step: Install, cluster: ClusterId, member: MemberId) -> None:
-        """Give the new database all that is not of the snapshot, and make it durable."""
+        """Give the new database everything that is not of the snapshot, and make it durable."""
         new = connect(path)
         try:
             new.execute("BEGIN IMMEDIATE")
@@ -434,25 +437,28 @@ class Engine:
     # Reads, called by the event loop's thread
 
     def get(self, key: Key, *, body: bool) -> Item | None:
+        """Read an item; without `body` its body is empty."""
         with self._reading() as reader:
             return reader.get(key, body=body)
 
     def scan(self, scan: Scan) -> tuple[list[Item], bool]:
+        """Read a page of items, and tell whether more follows."""
         with self._reading() as reader:
             return reader.scan(scan)
 
     def count(self, table: str, scope: bytes) -> int:
+        """Count the items of a table's scope."""
         with self._reading() as reader:
             return reader.count(table, scope)
 
     def recall(self, client: bytes, session: bytes, sequence: int) -> Answer | None:
-        """What became of a request: see `apply.recall`."""
+        """Return the answer of an earlier request: see `apply.recall`."""
         with told_apart("read"), self._use:
             assert self._reader is not None, "no database is open"
             return apply.recall(ItemStorage(self._reader), client, session, sequence)
 
     def sizes(self) -> Sizes:
-        """Of the state; zeros without a cluster."""
+        """Return the sizes of the state; zeros without a cluster."""
         if self._reader is None:
             return Sizes(0, 0, 0)
         with self._reading() as reader:
@@ -525,7 +531,7 @@ def _entries(connection: sqlite3.Connection, first: int, last: int = apply.INTEG
 
 
 def _describe(connection: sqlite3.Connection) -> tuple[ClusterId, Base]:
-    """The cluster, and what a log that goes on from the applied state follows."""
+    """Return the cluster, and the base of a log that goes on from the applied state."""
     cluster = ClusterId(_get_meta(connection, "cluster", bytes))
     base, committed = _get_meta(connection, "base", Base), _get_meta(connection, "committed", int)
     history = History(base, _entries(connection, base.position.index + 1, committed))

@@ -1,8 +1,8 @@
-"""The store's writer thread: carries out the replica's durable steps, one at a time, and says what came of them.
+"""The store's writer thread: carries out the replica's durable steps, one at a time, and reports how each ended.
 
-What the disk has no room for is given back to whoever asked. A disk that fails in a way that leaves open what is
-durable, or that answers nothing at all, ends the process at once, answering nobody: its next start reads what is
-really there.
+A step that the disk has no room for is given back to its sender. A disk that fails in a way that leaves open what is
+durable, or that answers nothing at all, ends the process at once, answering nobody: its next start reads what is really
+there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _log: Final = Log("store")
 
 
 def certain(method: Callable[P, None]) -> Callable[P, None]:
-    """Guards a turn of the replica: where an invariant broke, the process ends rather than go on uncertain."""
+    """Guard a turn of the replica: where an invariant broke, the process ends rather than go on uncertain."""
 
     @functools.wraps(method)
     def turn(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -44,7 +44,7 @@ def certain(method: Callable[P, None]) -> Callable[P, None]:
 
 
 def end(code: int) -> NoReturn:
-    """End at once: no answer that is not certain may leave, and no later step may begin."""
+    """End the process at once: no answer that is not certain may leave, and no later step may begin."""
     os._exit(code)
 
 
@@ -98,7 +98,7 @@ class Writer:
             end(EXIT_BUG)
 
     def close(self) -> None:
-        """Wait for what was begun; what comes of it is told nobody any more."""
+        """Wait for steps that were begun; their results are reported to nobody any more."""
         self._closed = True
         self._thread.shutdown(wait=True)
 

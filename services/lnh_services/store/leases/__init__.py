@@ -1,1 +1,1 @@
-"""Who may use what they cached, until when, and how they are told to forget. Pure but for one file."""
+"""Leases: which workers may use their caches, until when, and how they are told to forget. Pure but for one file."""

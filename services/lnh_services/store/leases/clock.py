@@ -1,4 +1,4 @@
-"""The clocks that the store's shell reads for the replica, which reads none itself."""
+"""Reads the clocks for the replica, which reads none itself."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from lnh_services.store.replication.messages import Instant, Seconds
 
 
 def now() -> Instant:
-    """Seconds since the boot, those of sleep included, and UTC milliseconds."""
+    """Read the seconds since the boot, those of sleep included, and UTC milliseconds."""
     return Instant(Seconds(time.clock_gettime(time.CLOCK_BOOTTIME)), Milliseconds(time.time_ns() // 1_000_000))
 
 
 def boot_id() -> str:
-    """Names this boot of the machine; empty where the system does not say."""
+    """Return the name of this boot of the machine; empty where the system does not tell."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
     except OSError:

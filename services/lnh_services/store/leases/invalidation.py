@@ -1,7 +1,7 @@
-"""Has this member's workers forget what changes, on the store's loop, and tells the replica when they have.
+"""Makes this member's workers forget what changes, on the store's loop, and tells the replica when they have.
 
-`worker_leases.py` knows who holds a lease. Here is the loop's part of it: whom to tell, when to look again, and that no
-worker is told to forget before the answer to what it read earlier has left.
+`worker_leases.py` knows which workers hold a lease. Here is the loop's part of it: which workers to tell, when to look
+again, and that no worker is told to forget before the answer to what it read earlier has left.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Forgetting:
     Args:
         tell: sends a Forget to a worker that has a lease; the word may get lost.
         turn: has an event of the replica carried out.
-        over: the replica's, that a round is over.
+        over: tells the replica that a round is over.
 
     Attributes:
-        leases: who holds one.
+        leases: which workers hold one.
         served: reads that were carried out, and whose answers have not left yet.
     """
 
@@ -50,11 +50,11 @@ class Forgetting:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin_anew(self, fence: Seconds) -> None:
-        """Until then a worker may hold a lease of an earlier incarnation."""
+        """Begin anew; until `fence` a worker may hold a lease of an earlier incarnation."""
         self.leases = WorkerLeases(limits.WORKER_LEASE_MS, fence)
 
     def begin(self, forget: Forget) -> list[Effect]:
-        """Begin a round, after all that wait; answers what follows if nobody holds a lease."""
+        """Begin a round, after all that wait; returns what follows if no worker holds a lease."""
         if self.served or self._held:
             # An answer must not follow a later Forget: a worker would cache what is old by then.
             self._held.append(forget)
@@ -73,21 +73,21 @@ class Forgetting:
         return self._rounds_over()
 
     def remind(self, worker: WorkerId) -> None:
-        """Tell a worker again what it must forget: it has a new connection, and the word may be lost."""
+        """Tell a worker again what it must forget, because it has a new connection and the word may be lost."""
         for forget in self._rounds.values():
             self._tell(worker, forget)
 
     def forgotten(self, worker: WorkerId, round_: int) -> None:
-        """A worker has forgotten what it was told to."""
+        """Note that a worker has forgotten what it was told to."""
         self.leases.forgotten(worker, round_)
         self._look()
 
     def leased_workers(self) -> list[WorkerId]:
-        """Those who hold a lease now."""
+        """Return the workers that hold a lease now."""
         return self.leases.known(clock.now().boot)
 
     def latest_end(self) -> Seconds:
-        """When every lease that was granted has ended."""
+        """Return when every lease that was granted has ended."""
         return self.leases.latest_end(clock.now().boot)
 
     def _release_soon(self) -> None:
@@ -97,7 +97,7 @@ class Forgetting:
 
     @certain
     def _release_held(self) -> None:
-        """Begin what waits, in its order; a round that this leads to waits behind the rest."""
+        """Begin the rounds that wait, in their order; a round that this leads to waits behind the rest."""
         while self._held and not self.served:
             self._turn(partial(self._open_held, self._held.popleft()))
         self._releasing = False

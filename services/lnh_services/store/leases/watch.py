@@ -1,4 +1,4 @@
-"""What changed lately, for those who watch; and how fast. Pure."""
+"""Keeps the recent changes for services that watch, and counts how fast they come. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEYS_AT_ONCE: Final = 4096  # in one message, which stays below limits.BODY_BYTE
 
 
 class RecentChanges:
-    """The changed keys of the last entries. Who asks for more than is kept reads its tables anew."""
+    """The changed keys of the last entries. A watcher that asks for more than is kept reads its tables anew."""
 
     def __init__(self) -> None:
         self._entries: deque[tuple[int, frozenset[Key]]] = deque()
@@ -33,7 +33,7 @@ class RecentChanges:
         self._floor = self._last = index
 
     def add(self, index: int, keys: frozenset[Key]) -> None:
-        """Entry `index` changed `keys`."""
+        """Note that entry `index` changed `keys`."""
         self._last = max(self._last, index)
         if not keys:
             return
@@ -44,7 +44,7 @@ class RecentChanges:
             self._keys -= len(dropped)
 
     def since(self, index: int, tables: Collection[str]) -> Changed | None:
-        """What changed in `tables` after `index`, or None if nothing did."""
+        """Return the changes in `tables` after `index`, or None if there are none."""
         if index < self._floor or index > self._last:
             return self.everything()
         changed: set[Key] = set()
@@ -59,11 +59,11 @@ class RecentChanges:
         return Changed(index=self._last, keys=tuple(sorted(changed, key=_order)))
 
     def nothing(self) -> Changed:
-        """The answer when time is up."""
+        """Make the answer of a watch whose time is up."""
         return Changed(index=self._last, keys=())
 
     def everything(self) -> Changed:
-        """The answer to one who must read its tables anew."""
+        """Make the answer for a watcher that must read its tables anew."""
         return Changed(index=self._last, keys=(), everything=True)
 
 
@@ -72,17 +72,19 @@ def _order(key: Key) -> tuple[str, bytes, bytes]:
 
 
 class Rate:
-    """Events a second over the last `window` seconds."""
+    """Counts events a second over the last `window` seconds."""
 
     def __init__(self, window: float = 5.0) -> None:
         self._window: Final = window
         self._events: deque[tuple[float, int]] = deque()
 
     def add(self, now: float, count: int) -> None:
+        """Count events that happened now."""
         self._events.append((now, count))
         self._drop(now)
 
     def at(self, now: float) -> float:
+        """Return the events a second, as of now."""
         self._drop(now)
         return sum(count for _, count in self._events) / self._window
 

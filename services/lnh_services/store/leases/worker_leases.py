@@ -32,7 +32,7 @@ WorkerId = NewType("WorkerId", bytes)
 
 @dataclass(frozen=True)
 class Grant:
-    """The answer to a worker that attaches; `lease_ms` 0 is none."""
+    """The answer to a worker that attaches; `lease_ms` 0 grants nothing."""
 
     lease_ms: int
     fresh: bool
@@ -51,10 +51,10 @@ class _Worker:
 
 
 class WorkerLeases:
-    """Which workers may hold what in their caches."""
+    """Knows which workers may hold what in their caches."""
 
     def __init__(self, lease_ms: int, fence: Seconds) -> None:
-        """`fence` is when the last lease that an earlier incarnation may have granted has ended."""
+        """Begin without leases; by `fence` every lease that an earlier incarnation may have granted has ended."""
         self._lease_ms = lease_ms
         self._fence = fence
         self._workers: dict[WorkerId, _Worker] = {}
@@ -65,7 +65,7 @@ class WorkerLeases:
         """Grant or renew a lease; the answer must leave right away, since the lease counts from `now`.
 
         Args:
-            read_write: how the member stands.
+            read_write: whether the member is read-write.
             until: when the lease must have ended, if that is sooner than it would.
         """
         self._drop_ended(now)
@@ -90,9 +90,9 @@ class WorkerLeases:
         return Grant(_whole_ms(end - now), fresh=False, read_write=known.read_write)
 
     def open_round(self, now: Seconds, round_: int, *, everything: bool = False) -> list[WorkerId]:
-        """Begin a round, newer ones with higher numbers; answers whom to tell.
+        """Begin a round, newer ones with higher numbers; returns the workers to tell.
 
-        Ask `finished` right away: there may be nobody.
+        Ask `finished` right away: there may be none.
         """
         assert round_ > self._newest, "rounds are numbered in their order"
         self._newest = round_
@@ -103,7 +103,7 @@ class WorkerLeases:
         return list(self._workers)
 
     def forgotten(self, worker: WorkerId, round_: int) -> None:
-        """The worker says it forgot; a word about another round, or from a stranger, changes nothing."""
+        """Note a worker's word that it forgot; a word about another round, or of an unknown worker, changes nothing."""
         known = self._workers.get(worker)
         if known is None or round_ not in known.owes:
             return
@@ -123,17 +123,17 @@ class WorkerLeases:
         return over
 
     def next_change(self) -> Seconds | None:
-        """When to ask `finished` again if nobody says anything; None while no round is open."""
+        """Return when to ask `finished` again if no worker says anything; None while no round is open."""
         if not self._rounds:
             return None
         return Seconds(max(self._fence, min((w.lease_end for w in self._owing()), default=self._fence)))
 
     def latest_end(self, now: Seconds) -> Seconds:
-        """When every lease granted so far, by whomever, has ended."""
+        """Return when every lease granted so far, by any incarnation, has ended."""
         return Seconds(max([now, self._fence, *(worker.lease_end for worker in self._workers.values())]))
 
     def known(self, now: Seconds) -> list[WorkerId]:
-        """The workers that hold a lease."""
+        """Return the workers that hold a lease."""
         self._drop_ended(now)
         return list(self._workers)
 
@@ -146,5 +146,5 @@ class WorkerLeases:
 
 
 def _whole_ms(seconds: float) -> int:
-    """Rounded down, so that a worker's count ends first."""
+    """Round down to milliseconds, so that a worker's count ends first."""
     return max(0, int(seconds * 1000 + 1e-6))

@@ -1,8 +1,8 @@
-"""The replicated log's entries: what one holds, how it is hashed, and how a chain of them is checked.
+"""Defines the replicated log's entries: their content, their hash, and the check of a chain of them.
 
-Everything replicated is an entry. Each carries the hash of the one before it, so two logs that agree on
-an entry agree on everything before it, and a changed, missing or moved entry is noticed on start.
-docs/formats/store.md has the encoding.
+Everything replicated is an entry. Each carries the hash of the one before it, so two logs that agree on an entry agree
+on everything before it, and a changed, missing or moved entry is noticed on start. docs/formats/store.md has the
+encoding.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ PAYLOAD_BYTES: Final = 2 * limits.BODY_BYTES
 
 
 class Epoch(NamedTuple):
-    """Who leads: ordered as a pair, never used twice. `(0, b"")` is before the first."""
+    """An epoch, named by number and opener: ordered as a pair, never used twice. `(0, b"")` is before the first."""
 
     number: int
     opener: MemberId
 
     def following(self, opener: MemberId) -> Epoch:
-        """The next epoch, if `opener` opens it."""
+        """Return the next epoch, if `opener` opens it."""
         return Epoch(self.number + 1, opener)
 
     def __str__(self) -> str:
@@ -45,13 +45,13 @@ NO_EPOCH: Final = Epoch(0, MemberId(b""))
 
 
 class Open(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="open"):
-    """First entry of an epoch, whose opener is primary from here on.
+    """The first entry of an epoch, whose opener is primary from here on.
 
     Args:
         members: all of them, in place of whatever the log said before.
-        in_sync: whom a commit waits for.
-        awaits: members without whose word the epoch may not serve, also not after a restart of its opener
-            (a take-over's survivors, the old primary of a promotion); empty where silence is no obstacle.
+        in_sync: the members that a commit waits for.
+        awaits: members without whose word the epoch may not serve, also not after a restart of its opener (a
+            take-over's survivors, the old primary of a promotion); empty where silence is no obstacle.
     """
 
     members: tuple[MemberInfo, ...]
@@ -60,17 +60,17 @@ class Open(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="open"):
 
 
 class SetChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="set"):
-    """From this entry on a commit waits for exactly these members."""
+    """An entry that changes the in-sync set: from here on a commit waits for exactly these members."""
 
     in_sync: tuple[MemberId, ...]
 
 
 class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag="members"):
-    """The members from this entry on: one joined, was removed, or was changed; and the affinity groups.
+    """An entry that changes the members (one joined, was removed, or was changed) or the affinity groups.
 
     Args:
         groups: all of them; empty where they stay as they were.
-        request: names who asked for it, so that it acts once; empty where nobody needs to.
+        request: names the request for it, so that it acts once; empty where no request needs that.
     """
 
     members: tuple[MemberInfo, ...]
@@ -79,7 +79,7 @@ class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="terms"):
-    """What leases are granted for once this entry is committed.
+    """An entry that changes what leases are granted for, once it is committed.
 
     Args:
         lease_ms: L, milliseconds.
@@ -110,7 +110,7 @@ _KEPT: Final = 512  # contents; an entry is looked at when it is appended, and a
 
 
 class _Contents:
-    """What the newest small payloads decode to, for any thread."""
+    """Keeps the decoded content of the newest small payloads, for any thread."""
 
     def __init__(self) -> None:
         self._kept: Final[dict[bytes, Payload]] = {}
@@ -146,14 +146,14 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     hash: bytes
 
     def content(self) -> Payload:
-        """The decoded payload; raises SealBroken, because nobody appends one that does not decode."""
+        """Decode the payload; raises SealBroken, because no member appends one that does not decode."""
         try:
             return _contents.of(self.payload)
         except MalformedMessage as error:
             raise SealBroken(f"log entry {self.index} does not decode: {error}") from error
 
     def weight(self) -> int:
-        """About how many items change when this is applied."""
+        """Estimate how many items change when this is applied."""
         if len(self.payload) > _SMALL:
             return len(self.payload) // _AN_ITEM
         content = self.content()
@@ -162,11 +162,12 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return sum(change.limit if type(change) is Sweep else 1 for change in content.commit.changes)
 
     def position(self) -> Position:
+        """Return the position of this entry."""
         return Position(self.epoch, self.index, self.hash)
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Names an entry and, through its hash, all before it."""
+    """The name of an entry and, through its hash, of all before it."""
 
     epoch: Epoch
     index: int
@@ -174,23 +175,23 @@ class Position(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def rank(self) -> tuple[Epoch, int]:
-        """What decides which of two logs goes on."""
+        """Return what decides which of two logs goes on."""
         return self.epoch, self.index
 
 
 def genesis(cluster: ClusterId) -> Position:
-    """What the first entry of a cluster follows: so that no log is taken for another cluster's."""
+    """Make the position that the first entry of a cluster follows, so that no log is taken for another cluster's."""
     return Position(NO_EPOCH, 0, hashlib.sha256(b"lnh store log\x00" + cluster).digest())
 
 
 def entry_hash(epoch: Epoch, index: int, log_time: Milliseconds, previous: bytes, payload: bytes) -> bytes:
-    """SHA-256 over the canonical CBOR of every other field."""
+    """Hash (SHA-256) the canonical CBOR of every other field."""
     fields = [FORMAT, epoch.number, epoch.opener, index, log_time, previous, payload]
     return hashlib.sha256(codec.encode(fields)).digest()
 
 
 def make_entry(previous: Position, epoch: Epoch, log_time: Milliseconds, payload: Payload) -> Entry:
-    """The entry that follows `previous`."""
+    """Make the entry that follows `previous`."""
     packed = codec.encode(payload)
     _contents.keep(packed, payload)
     index = previous.index + 1
@@ -200,7 +201,7 @@ def make_entry(previous: Position, epoch: Epoch, log_time: Milliseconds, payload
 
 
 def check_chain(before: Position, entries: Iterable[Entry]) -> Position:
-    """Check that the entries follow `before` and one another; answers the last position.
+    """Check that the entries follow `before` and one another; returns the last position.
 
     Raises SealBroken naming the first entry that does not fit.
     """

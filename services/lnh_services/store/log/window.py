@@ -1,12 +1,12 @@
-"""The part of the log a store keeps, and what it says about the cluster at each point. Pure.
+"""Holds the part of the log that a store keeps, and what it says about the cluster at each point. Pure.
 
     base | base+1 ... committed ... durable ... last
 
-Entries before `base` were applied and dropped; what was in force at it is kept with it (`Standing`). What is
-kept in memory is what is kept on disk, so one rule (`surplus`) bounds both.
+Entries before `base` were applied and dropped; the standing at it is kept with it (`Standing`). Memory and disk keep
+the same entries, so one rule (`surplus`) bounds both.
 
-Where two logs part is found with an `outline`: some positions of one log, close together at its end and ever
-wider apart before, looked up in the other. Logs that agree on a position agree on everything before it.
+Where two logs part is found with an `outline`: some positions of one log, close together at its end and ever wider
+apart before, looked up in the other. Logs that agree on a position agree on everything before it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from lnh_services.store.log.entries import (
 
 
 class Removed(msgspec.Struct, frozen=True, array_like=True):
-    """A member that is no more, and the entry that removed it; `info` is how it was listed, so that it can be told."""
+    """A member that was removed, and the entry that removed it; `info` is how it was listed, so that it can be told."""
 
     member: MemberId
     epoch: Epoch
@@ -46,11 +46,11 @@ REQUESTS_KEPT = 64
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True):
-    """What the log says about the cluster at one of its entries.
+    """The state of the cluster that the log says at one of its entries.
 
     Args:
         members: all of them.
-        in_sync: whom a commit waits for.
+        in_sync: the members that a commit waits for.
         awaits: of the last `open`.
         opened: the index of the last `open`; its epoch is the entry's.
         joining: members that were never in a set, and the index of the entry that listed them.
@@ -75,10 +75,11 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def ids(self) -> tuple[MemberId, ...]:
+        """The ids of all members."""
         return tuple(MemberId(member.id) for member in self.members)
 
     def after(self, entry: Entry) -> Standing:
-        """What stands once `entry` is in the log; the same object where it changes nothing."""
+        """Return the standing once `entry` is in the log; the same object where it changes nothing."""
         content = entry.content()
         if type(content) is Write:
             return self
@@ -125,7 +126,7 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Base(msgspec.Struct, frozen=True, array_like=True):
-    """What the kept log follows."""
+    """The point that the kept log follows."""
 
     position: Position
     log_time: Milliseconds
@@ -144,10 +145,12 @@ class History:
 
     @property
     def last(self) -> Position:
+        """The position of the log's end."""
         return self.entries[-1].position() if self.entries else self.base.position
 
     @property
     def last_time(self) -> Milliseconds:
+        """The log time of the log's end."""
         return self.entries[-1].log_time if self.entries else self.base.log_time
 
     @property
@@ -156,14 +159,15 @@ class History:
         return self.base.position.index + 1
 
     def entry(self, index: int) -> Entry:
+        """Return the entry at an index, which must be kept."""
         return self.entries[index - self.first_index]
 
     def time_of(self, index: int) -> Milliseconds:
-        """The log time of the entry at `index`, which is the base or kept."""
+        """Return the log time of the entry at `index`, which is the base or kept."""
         return self.base.log_time if index == self.base.position.index else self.entry(index).log_time
 
     def position(self, index: int) -> Position | None:
-        """The position at `index`, if it is kept."""
+        """Return the position at `index`, if it is kept."""
         if index == self.base.position.index:
             return self.base.position
         if self.first_index <= index <= self.last.index:
@@ -171,14 +175,15 @@ class History:
         return None
 
     def has(self, position: Position) -> bool:
+        """Tell whether this log holds the position, as its base or an entry that is kept."""
         return self.position(position.index) == position
 
     def between(self, after: int, until: int) -> Sequence[Entry]:
-        """The entries after index `after` up to and with `until`."""
+        """Return the entries after index `after` up to and with `until`."""
         return self.entries[max(0, after + 1 - self.first_index) : max(0, until + 1 - self.first_index)]
 
     def following(self, after: int, count: int, size: int) -> tuple[Entry, ...]:
-        """At most `count` entries after index `after`, of at most `size` payload bytes if there are more than one."""
+        """Return up to `count` entries after index `after`, with up to `size` payload bytes unless it is one entry."""
         taken: list[Entry] = []
         for entry in self.between(after, after + count):
             size -= len(entry.payload)
@@ -191,20 +196,22 @@ class History:
 
     @property
     def standing(self) -> Standing:
-        """What stands at the end, committed or not."""
+        """The standing at the log's end, committed or not."""
         return self._turns[-1][1]
 
     def standing_at(self, index: int) -> Standing:
+        """Return the standing at an index."""
         return self._turns[bisect_right(self._turns, index, key=lambda turn: turn[0]) - 1][1]
 
     def turns(self, after: int) -> list[tuple[int, Standing]]:
-        """The standing at index `after`, then each later one with the index of the entry that made it."""
+        """Return the standing at index `after`, then each later one with the index of the entry that made it."""
         first = bisect_right(self._turns, after, key=lambda turn: turn[0]) - 1
         return self._turns[first:]
 
     # How it changes
 
     def extend(self, entries: Iterable[Entry]) -> None:
+        """Append entries, each of which follows the one before."""
         for entry in entries:
             assert entry.index == self.last.index + 1, "a log with a gap"
             assert entry.previous == self.last.hash, "a log whose entries do not follow one another"
@@ -215,7 +222,7 @@ class History:
                 self._turns.append((entry.index, standing))
 
     def truncate(self, last: int) -> tuple[Entry, ...]:
-        """Drop what comes after index `last`, and answer it."""
+        """Drop the entries after index `last`, and return them."""
         dropped = tuple(self.between(last, self.last.index))
         if dropped:
             del self.entries[-len(dropped) :]
@@ -225,7 +232,7 @@ class History:
         return dropped
 
     def surplus(self, applied: int) -> int:
-        """Up to which applied entry the log should be dropped: 0, or some at a time once it is a quarter too long."""
+        """Return the applied index up to which the log should be dropped; 0 until it is a quarter too long."""
         if len(self.entries) <= limits.LOG_ENTRIES * 5 // 4 and self.size <= limits.LOG_BYTES * 5 // 4:
             return 0
         last, count, size = 0, len(self.entries), self.size
@@ -236,7 +243,7 @@ class History:
         return last
 
     def shorten(self, until: int) -> Base:
-        """Drop the entries up to index `until`; answers the new base."""
+        """Drop the entries up to index `until`; returns the new base."""
         entry = self.entry(until)
         self.base = Base(entry.position(), entry.log_time, self.standing_at(until))
         dropped = until - self.entries[0].index + 1
@@ -248,7 +255,7 @@ class History:
     # Where two logs part
 
     def outline(self, *always: int) -> tuple[Position, ...]:
-        """Positions from the end back, ever wider apart, with the base and those asked for; newest first."""
+        """Return positions from the end back, ever wider apart, with the base and those asked for; newest first."""
         wanted = {self.base.position.index, *always}
         step, index = 1, self.last.index
         while index > self.base.position.index:
@@ -259,5 +266,5 @@ class History:
         return tuple(position for position in found if position is not None)
 
     def shared(self, outline: Iterable[Position]) -> Position | None:
-        """The newest of another log's positions that this one has too."""
+        """Return the newest of another log's positions that this one has too."""
         return next((position for position in outline if self.has(position)), None)

@@ -1,1 +1,1 @@
-"""The state machine: what applying an entry does, the same on every member. Pure."""
+"""The state machine: applies an entry, the same on every member. Pure."""

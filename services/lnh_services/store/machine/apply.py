@@ -1,19 +1,18 @@
-"""The state machine: what applying a committed write does. Pure, and the same on every member.
+"""The state machine: applies a committed write. Pure, and the same on every member.
 
-A write is a list of changes, applied in order, all or none. Each carries its guards (an expected version,
-unique tags, a limit), checked here and nowhere earlier, because only here every member sees the same state.
-The answer - the entry's index, or the error that refused it - is kept, and a request that comes again gets
-it again and does nothing:
+A write is a list of changes, applied in order, all or none. Each carries its guards (an expected version, unique tags,
+a limit), checked here and nowhere earlier, because only here every member sees the same state. The answer - the entry's
+index, or the error that refused it - is kept, and a request that comes again gets it again and does nothing:
 
     (client, session, sequence) known            -> its first answer
     at or below the session's evicted sequences   -> OutcomeUnknown: it may have acted, its answer is gone
-    issued longer ago than the duplicate window   -> refused, whoever asks
+    issued longer ago than the duplicate window   -> refused, for every client
     otherwise                                     -> applied, its answer recorded
 
-A record may go when it is both older than the window of log time and beyond the client's newest
-`DUPLICATE_RECORDS`. What remains of it is a mark: the session's highest evicted sequence. A mark goes when
-nothing it covers was issued within `MARK_KEPT`; a request older than that is answered OutcomeUnknown without
-looking, so a forgotten mark never turns into a claim that nothing happened.
+A record may go when it is both older than the window of log time and beyond the client's newest `DUPLICATE_RECORDS`. A
+mark remains of it: the session's highest evicted sequence. A mark goes when nothing it covers was issued within
+`MARK_KEPT`; a request older than that is answered OutcomeUnknown without looking, so a forgotten mark never turns into
+a claim that nothing happened.
 """
 
 from __future__ import annotations
@@ -79,70 +78,91 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """Records of this session up to `sequence`, issued up to `issued_until`, were evicted."""
+    """Notes that records of this session up to `sequence`, issued up to `issued_until`, were evicted."""
 
     sequence: int
     issued_until: Milliseconds
 
 
 class Storage(Protocol):
-    """Where the state machine keeps items and records: a database, or dicts in a test."""
+    """Keeps the state machine's items and records: a database, or dicts in a test."""
 
     def attempt(self) -> AbstractContextManager[None]:
-        """A block whose writes are all undone when it raises."""
+        """Undo every write of the block when it raises."""
 
     def version(self, key: Key) -> int:
-        """Of an item; 0 where there is none."""
+        """Return the version of an item; 0 where there is none."""
 
     def put(self, item: Item) -> None:
-        """Create (version 1) or replace, with its tags."""
+        """Create (version 1) or replace an item, with its tags."""
 
-    def delete(self, key: Key) -> None: ...
+    def delete(self, key: Key) -> None:
+        """Delete an item, with its tags."""
+
     def ids(self, table: str, scope: bytes) -> list[bytes]:
-        """Of all items of the scope."""
+        """List the ids of all items of the scope."""
 
     def versions(self, table: str, scope: bytes) -> list[tuple[bytes, int]]:
-        """Ids and versions of all items of the scope, in the order of the ids."""
+        """List the ids and versions of all items of the scope, in the order of the ids."""
 
-    def count(self, table: str, scope: bytes) -> int: ...
+    def count(self, table: str, scope: bytes) -> int:
+        """Count the items of the scope."""
+
     def tagged(self, table: str, scope: bytes, tag: bytes) -> list[bytes]:
-        """Ids of at most two items that carry the tag."""
+        """List the ids of at most two items that carry the tag."""
 
-    def record(self, client: bytes, session: bytes, sequence: int) -> Record | None: ...
-    def add_record(self, record: Record) -> None: ...
+    def record(self, client: bytes, session: bytes, sequence: int) -> Record | None:
+        """Return the record of an answered request, or None."""
+
+    def add_record(self, record: Record) -> None:
+        """Keep the record of an answered request."""
+
     def newest_number(self, client: bytes) -> int:
-        """The number of the client's newest record, 0 without any."""
+        """Return the number of the client's newest record, 0 without any."""
 
     def oldest_records(self, client: bytes, at_most: int, number: int, before: Milliseconds) -> list[Record]:
-        """Of the client's `at_most` records of the lowest numbers those up to `number` and logged before `before`."""
+        """List the client's `at_most` records of the lowest numbers, as far as they fit.
 
-    def drop_record(self, record: Record) -> None: ...
-    def mark(self, client: bytes, session: bytes) -> Mark | None: ...
-    def set_mark(self, client: bytes, session: bytes, mark: Mark) -> None: ...
+        Those fit that are numbered up to `number` and logged before `before`.
+        """
+
+    def drop_record(self, record: Record) -> None:
+        """Delete a record."""
+
+    def mark(self, client: bytes, session: bytes) -> Mark | None:
+        """Return the mark of a session, or None where no record of it was evicted."""
+
+    def set_mark(self, client: bytes, session: bytes, mark: Mark) -> None:
+        """Set the mark of a session."""
+
     def drop_marks(self, client: bytes, before: Milliseconds) -> None:
         """Drop the client's marks whose `issued_until` is before `before`."""
 
-    def eras(self) -> Eras: ...
-    def set_eras(self, eras: Eras) -> None: ...
+    def eras(self) -> Eras:
+        """Return which era is seen and which is staged."""
+
+    def set_eras(self, eras: Eras) -> None:
+        """Set which era is seen and which is staged."""
+
     def stage(self, era: str, item: Item) -> None:
-        """As `put`, in an era that is not seen."""
+        """Put an item into an era that is not seen."""
 
     def carry(self, era: str, table: str) -> None:
-        """Make the table of an era that is not seen what it is in the one that is."""
+        """Make the table of an era that is not seen a copy of the one that is."""
 
     def sweep(self, limit: int) -> None:
-        """Delete the first so many items, by table, scope and id, of eras that are neither seen nor staging."""
+        """Delete the first `limit` items, by table, scope and id, of eras that are neither seen nor staged."""
 
 
 class Applied(msgspec.Struct, frozen=True):
-    """What applying one write came to; `changed` is empty when it was refused or a repetition."""
+    """The result of applying one write; `changed` is empty when it was refused or a repetition."""
 
     answer: Answer
     changed: frozenset[Key] = frozenset()
 
 
 def touched(commit: Commit) -> frozenset[Key]:
-    """What the commit may change; an empty id stands for the whole scope."""
+    """Return the keys that the commit may change; an empty id stands for the whole scope."""
     keys: set[Key] = set()
     for change in commit.changes:
         if type(change) is Put:  # almost every one is; that something is no message of a type takes longer to tell
@@ -155,13 +175,16 @@ def touched(commit: Commit) -> frozenset[Key]:
 
 
 def cached(commit: Commit) -> frozenset[Key]:
-    """What of it a cache may hold: of an object that is new nothing, since nobody caches that there is none."""
+    """Return the keys that the commit may change and a cache may hold.
+
+    A new object is none of them, since no cache holds that an object does not exist.
+    """
     new = {change.key for change in commit.changes if type(change) is Put and not change.expected}
     return touched(commit) - {key for key in new if key.table == OBJECTS}
 
 
 def check(commit: Commit) -> None:
-    """Refuse, before it is appended, what no state could accept; raises ArgumentInvalid."""
+    """Raise ArgumentInvalid for a commit that no state could accept, before it is appended."""
     if commit.sequence > INTEGER_MAX:
         raise ArgumentInvalid(f"sequence {commit.sequence}; at most {INTEGER_MAX}")
     if not 0 <= commit.issued_at <= INTEGER_MAX:
@@ -211,7 +234,7 @@ def _check_put(put: Put) -> None:
 
 
 def recall(storage: Storage, client: bytes, session: bytes, sequence: int) -> Answer | None:
-    """The first answer to a request, or None if it never acted; OutcomeUnknown if that is no longer known."""
+    """Return the first answer to a request, or None if it never acted; OutcomeUnknown if that is no longer known."""
     known = storage.record(client, session, sequence)
     if known is not None:
         return known.answer
@@ -245,7 +268,7 @@ def apply(storage: Storage, index: int, log_time: Milliseconds, commit: Commit) 
 
 
 def _refusal(storage: Storage, log_time: Milliseconds, commit: Commit) -> LnhError | None:
-    """Why a request that has no record must not act now; such answers are not recorded."""
+    """Say why a request that has no record must not act now; these answers are not recorded."""
     age = log_time - commit.issued_at
     mark = storage.mark(commit.client, commit.session)
     if (mark is not None and commit.sequence <= mark.sequence) or age > MARK_KEPT_MS:
@@ -273,10 +296,10 @@ def _remember(storage: Storage, log_time: Milliseconds, commit: Commit, answer: 
 
 
 def _are_apart(changes: Sequence[Change]) -> bool:
-    """Whether no change has a say in what another's guards find, a scope's limit apart.
+    """Tell whether no change has a say in what another's guards find, a scope's limit apart.
 
-    Almost every commit is such a one: then all guards are looked at before the first change is made, and nothing has
-    to be undone.
+    Almost every commit is like this: then all guards are looked at before the first change is made, and nothing has to
+    be undone.
     """
     keys: set[Key] = set()
     puts, unique = 0, False
@@ -340,7 +363,7 @@ def _require(storage: Storage, key: Key, version: int) -> None:
 
 
 def _check_guards(storage: Storage, put: Put, new: int = 0) -> None:
-    """Raises what forbids a change before which its commit makes `new` items in the same scope, not there yet."""
+    """Raise the error that forbids a change; before it, its commit makes `new` items in the same scope."""
     key = put.key
     _require(storage, key, put.expected)
     for tag in put.unique:

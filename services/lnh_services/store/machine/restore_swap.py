@@ -1,8 +1,8 @@
-"""How a restore takes the place of everything in one entry: items belong to an era, and one era is seen. Pure.
+"""Swaps a restored state in for everything in one entry: items belong to an era, and one era is seen. Pure.
 
 A restore lays its items aside in an era of its own (`Stage`), entry by entry, while the cluster goes on; one entry then
-makes that era the one that is seen (`Switch`), and what was seen before is removed a little at a time (`Sweep`). So the
-step that matters costs the same however much there is, every member takes it at the same place of the log, and a
+makes that era the one that is seen (`Switch`), and the items seen before are removed a little at a time (`Sweep`). So
+the step that matters costs the same however much there is, every member takes it at the same place of the log, and a
 restore that is given up leaves nothing but what `Sweep` takes away.
 
 The era is part of the name of an item's table where items are kept: `user` in the first era, `<era>/user` in a later.
@@ -26,7 +26,7 @@ EVERYTHING: Final = Key(table="~everything")  # stands for all there is, where t
 
 
 class Eras(msgspec.Struct, frozen=True, array_like=True):
-    """Which there are.
+    """The eras that there are.
 
     Args:
         seen: the one whose items are read and changed.
@@ -40,22 +40,22 @@ class Eras(msgspec.Struct, frozen=True, array_like=True):
 
 
 def named(restore: bytes) -> str:
-    """The era of a restore (16 bytes)."""
+    """Name the era of a restore (16 bytes)."""
     return restore.hex()
 
 
 def place(era: str, table: str) -> str:
-    """What a table of this era is called where items are kept."""
+    """Name a table of this era as it is called where items are kept."""
     return f"{era}{SEPARATOR}{table}" if era else table
 
 
 def is_of(era: str, placed: str) -> bool:
-    """Whether a table that is called so where items are kept is of this era."""
+    """Tell whether a table of this name, where items are kept, is of this era."""
     if not era:
         return SEPARATOR not in placed and placed != TABLE
     return placed.startswith(era + SEPARATOR)
 
 
 def may_name(table: str) -> bool:
-    """Whether items that are asked for may be in a table of this name."""
+    """Tell whether items that are asked for may be in a table of this name."""
     return SEPARATOR not in table and not table.startswith("~")

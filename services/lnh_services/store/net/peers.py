@@ -1,9 +1,9 @@
-"""Store to store: one ROUTER that receives, one DEALER to each other member that sends, over TCP and CURVE.
+"""Connects stores: one ROUTER that receives, one DEALER to each other member that sends, over TCP and CURVE.
 
-Who may connect is decided by key: those of the members in force, and of those removed, who are to learn why.
-The sender of a message is the member whose key its connection proved to hold (ZAP's User-Id); nothing in a message says
-who sent it. Everything may be lost: to a member that is not connected nothing is kept, and what a slow one has not
-taken is bounded; whoever must be heard says it again.
+A connection is admitted by its key: the keys of the members in force, and of those removed, who are to learn why. The
+sender of a message is the member whose key its connection proved to hold (ZAP's User-Id); nothing in a message says who
+sent it. Everything may be lost: nothing is kept for a member that is not connected, and the queue to a slow one is
+bounded; a sender that must be heard says it again.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Peers:
     # Who there is
 
     def know(self, members: Iterable[MemberInfo], removed: Iterable[MemberInfo] = ()) -> None:
-        """The other members are these from now on; those `removed`, and those known before, may still connect."""
+        """Take the other members from this list; `removed` members, and those known before, may still connect."""
         listed = {MemberId(info.id): info for info in members}
         gone = {MemberId(info.id): info for info in removed} | self._infos
         gone = {id_: info for id_, info in gone.items() if id_ not in listed}
@@ -118,14 +118,17 @@ class Peers:
                 self._connect(id_)
 
     def tidy(self) -> None:
-        """Try again to listen, if that failed, and end connections that were made to tell the removed; now and then."""
+        """Try again to listen, if that failed, and end connections that were made to tell removed members.
+
+        Call it now and then.
+        """
         self.open()
         idle = self._loop.time() - REMOVED_IDLE
         for id_ in [id_ for id_, link in self._links.items() if id_ not in self._listed and link.used < idle]:
             self._disconnect(id_)
 
     def open(self) -> None:
-        """Listen, if there is anybody to listen to and nothing in the way; `problem` says what is."""
+        """Listen, if there are other members and nothing is in the way; `problem` says what is."""
         if self._router is not None or not self._listed:
             return
         try:
@@ -190,7 +193,7 @@ class Peers:
         return link
 
     def _find(self, link: _Link) -> None:
-        """Go where the member's host is now: one that comes back may have another address (bus/resolver.py)."""
+        """Connect to the address that the member's host has now; a host may come back with another one."""
         address = NAMES.address(link.info.host)
         if address is None or (at := endpoint(address, link.info.port + STORE_PORT)) == link.at:
             return
@@ -213,12 +216,12 @@ class Peers:
         link.socket.close(0)
 
     def is_connected(self, member: MemberId) -> bool:
-        """Whether what is sent to this member can leave now."""
+        """Tell whether a message to this member can leave now."""
         link = self._links.get(member)
         return link is not None and link.connected
 
     def leave(self) -> None:
-        """The cluster is no more, here: listen to nobody, and forget everybody, and the own key: another may come."""
+        """Listen to no member, and forget them all and the own key, since this member is in no cluster any more."""
         for id_ in list(self._links):
             self._disconnect(id_)
         self._infos, self._known, self._listed = {}, {}, frozenset()
@@ -233,7 +236,7 @@ class Peers:
         self._connections = self._router = None
 
     def close(self) -> None:
-        """Drop everything that was not sent, and close. Closing twice is fine."""
+        """Drop every message that was not sent, and close. A second call changes nothing."""
         self.leave()
         if self._asking is not None:
             self._asking.stop()
@@ -245,12 +248,12 @@ class Peers:
     # Sending
 
     def send(self, to: MemberId, message: Message) -> None:
-        """Say something to a member, listed or removed; it may be lost."""
+        """Send a message to a member, listed or removed; it may be lost."""
         # Leases hang on pings: they do not wait behind a long batch.
         self._send(to, message, first=isinstance(message, Ping | Pong))
 
     def transfer(self, to: MemberId, transfer: Transfer) -> None:
-        """Say something about a snapshot; it may be lost."""
+        """Send a word about a snapshot; it may be lost."""
         self._send(to, transfer)
 
     def _send(self, to: MemberId, word: Message | Transfer, *, first: bool = False) -> None:
@@ -307,7 +310,7 @@ class Peers:
                 link.again = self._loop.call_later(curve.REFUSED_AGAIN, self._connect_again, link)
 
     def _connect_again(self, link: _Link) -> None:
-        """One that was refused: the other may have heard of this member by now."""
+        """Connect again to a member that refused; it may have heard of this member by now."""
         link.again = None
         if not link.connected:
             link.socket.disconnect(link.at)
@@ -336,7 +339,7 @@ class Peers:
 
 
 def _common_options(socket: zmq.Socket[bytes]) -> None:
-    """What both ends of a connection have.
+    """Set the options that both ends of a connection have.
 
     No heartbeats: with them libzmq 4.3 aborts the process when a connection breaks of which it had stopped reading (its
     issues 3596 and 4364). The replica's pings find out who is silent, TCP's own means who is gone.
@@ -353,7 +356,7 @@ def _common_options(socket: zmq.Socket[bytes]) -> None:
 
 
 def _check_entries(message: Message) -> None:
-    """Raises SealBroken unless the entries in a message follow one another and decode: no disk ever holds others."""
+    """Raise SealBroken unless the entries in a message follow one another and decode: no disk ever holds others."""
     if isinstance(message, Append | Fetched):
         entries.check_chain(message.previous, message.entries)
         for entry in message.entries:
@@ -367,7 +370,7 @@ def _check_entries(message: Message) -> None:
 
 
 def read(frames: list[bytes]) -> Message | Transfer | None:
-    """What another store says, checked; None for an operation of a later version.
+    """Decode and check what another store says; None for an operation of a later version.
 
     Raises MalformedMessage, UnsupportedVersion, or SealBroken for entries that are none.
     """
@@ -387,6 +390,6 @@ def read(frames: list[bytes]) -> Message | Transfer | None:
 
 
 def pack(word: Message | Transfer) -> list[bytes]:
-    """The frames of a message."""
+    """Encode a message in frames."""
     operation = _SNAPSHOT if isinstance(word, Transfer) else _REPLICA
     return [wire.request(operation, 0, 0, kind=wire.Kind.CAST).pack(), b"", codec.encode(word)]

@@ -1,4 +1,4 @@
-"""Snapshots on their way from one store to another, in chunks the receiver asks for.
+"""Moves snapshots from one store to another, in chunks that the receiver asks for.
 
     sender    Offer ............... Chunk 0..7 ......... Chunk 8 ... End
     receiver         Want 0 ................... Want 1 ...
@@ -42,31 +42,33 @@ class _Said(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 class Offer(_Said, frozen=True, tag="offer"):
-    """A snapshot, for the epoch it was asked for in."""
+    """Offers a snapshot, for the epoch that it was asked for in."""
 
     epoch: Epoch
 
 
 class Want(_Said, frozen=True, tag="want"):
-    """Everything before chunk `next` has arrived; send on."""
+    """Asks for more: everything before chunk `next` has arrived."""
 
     next: int
 
 
 class Chunk(_Said, frozen=True, tag="chunk"):
+    """Brings one chunk of a snapshot."""
+
     number: int
     data: bytes
 
 
 class End(_Said, frozen=True, tag="end"):
-    """There are so many chunks; `hash` is the SHA-256 of all of them in a row."""
+    """Ends a snapshot of so many chunks; `hash` is the SHA-256 of all of them in a row."""
 
     chunks: int
     hash: bytes
 
 
 class Stop(_Said, frozen=True, tag="stop"):
-    """Nothing more comes, or is wanted, in this transfer."""
+    """Ends a transfer: nothing more comes, or is wanted."""
 
 
 Transfer = Offer | Want | Chunk | End | Stop
@@ -79,7 +81,7 @@ Steps = Callable[[], Coroutine[Any, Any, None]]
 
 @dataclass(eq=False)
 class _Session:
-    """One end of one transfer: its task, and what the other end said that the task has not seen yet."""
+    """One end of one transfer: its task, and the words of the other end that the task has not seen yet."""
 
     id: bytes
     other: MemberId
@@ -94,7 +96,7 @@ class _Session:
             self.heard.set()
 
     async def next(self, seconds: float) -> Transfer | None:
-        """The other end's next word; None when there was none for so long."""
+        """Wait for the other end's next word; None when there was none for so long."""
         if not self.words:
             self.heard.clear()
             # Not asyncio.wait_for, which until Python 3.12 forgets that it was cancelled when a word comes meanwhile.
@@ -111,8 +113,8 @@ class Transfers:
 
     Args:
         say: sends a word to a member; it may get lost.
-        arrived: a snapshot is there, whole and on disk; it is the callee's from then on.
-        damaged: what is on this disk turned out to be wrong.
+        arrived: called with a snapshot that is whole and on disk; it is the callee's from then on.
+        damaged: called when this store's disk turned out to be wrong.
     """
 
     def __init__(self, engine: Engine, say: Say, arrived: Arrived, damaged: Damaged) -> None:
@@ -127,7 +129,7 @@ class Transfers:
         self._tasks: Final[set[asyncio.Task[None]]] = set()  # also of sessions that were given up, until they end
 
     def send(self, to: MemberId, epoch: Epoch) -> None:
-        """Send a member a snapshot of what is applied; nothing new while one for this epoch is on its way."""
+        """Send a member a snapshot of the applied state, unless one for this epoch is on its way."""
         running = self._sending.get(to)
         if running is not None:
             if running.epoch == epoch:
@@ -138,7 +140,7 @@ class Transfers:
         self._start(session, lambda: self._send(session))
 
     def hear(self, cluster: ClusterId, sender: MemberId, word: Transfer) -> None:
-        """A member says something about a snapshot."""
+        """Take in a member's word about a snapshot."""
         if isinstance(word, Offer):
             self._offered(cluster, sender, word)
             return
@@ -160,13 +162,13 @@ class Transfers:
         self._start(session, lambda: self._receive(cluster, session))
 
     def stop(self) -> None:
-        """Give up whatever is on its way; what is received is removed."""
+        """Give up every transfer; received files are removed."""
         for session in (*self._sending.values(), self._receiving):
             if session is not None:
                 self._give_up(session)
 
     async def close(self) -> None:
-        """Give up, and wait until nothing uses the database any more."""
+        """Give up every transfer, and wait until nothing uses the database any more."""
         self.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._thread.shutdown(wait=True)

@@ -1,8 +1,8 @@
-"""Opening an epoch: gather promises, take the greatest log among those gathered, append the `open`. Pure.
+"""Opens an epoch: gathers promises, takes the greatest log among those gathered, appends the `open`. Pure.
 
 One rule for all occasions. A primary that starts again, or that finds promises made above its epoch, asks every member
-and goes on with those that answer; whoever takes over from a lost primary asks first without promising, needs every
-survivor, and refuses before anything is promised if one is missing.
+and goes on with those that answer. A member that takes over from a lost primary asks first without promising, needs
+every survivor, and refuses before anything is promised if one is missing.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ AGAIN: Final = 0.25  # before another try, more for members later in the list: t
 
 
 class Opener:
-    """The one opener of an epoch above all it hears of.
+    """The role of a member that opens an epoch above all it hears of.
 
     Args:
         above: the epoch is higher than this one.
-        required: who must promise; nobody, where an old primary goes on with those that answer.
-        lost: of a take-over, who will be no member any more.
-        force: of a take-over, whether to go on without those that do not answer.
-        origin: of a take-over, who asked.
+        required: members that must promise; none, where an old primary goes on with those that answer.
+        lost: of a take-over, the members that will be none any more.
+        force: of a take-over, whether to go on without members that do not answer.
+        origin: of a take-over, the request for it.
     """
 
     def __init__(
@@ -79,27 +79,34 @@ class Opener:
 
     @property
     def primary(self) -> MemberId:
+        """No member: the epoch has no primary yet."""
         return MemberId(b"")
 
     def is_current(self, now: Instant) -> bool:
+        """Return False: this member is not read-write."""
         return False
 
     def current_until(self, now: Instant) -> float:
+        """Return now: no cache may be used as current."""
         return now.boot
 
     def projected(self) -> int:
+        """Return the commit index as it is, because the log's fate is open."""
         return self._local.committed
 
     def has_parted(self) -> bool:
+        """Return False: nothing applied here is known to be outside the log."""
         return False
 
     def may_install(self, sender: MemberId, base: Base) -> bool:
+        """Tell whether a snapshot is of the member whose log is fetched, and newer than what is committed here."""
         return sender == self._best and base.position.index > self._local.committed
 
     def installed(self, base: Base) -> None:
-        """What follows is fetched."""
+        """Do nothing: the entries behind the snapshot are fetched."""
 
     def take(self, now: Instant, origin: Origin, order: Order) -> None:
+        """Refuse an order, because there is no primary that could take it."""
         why = "this member opens a new epoch"
         refusal: LnhError = OutcomeUnknown(why) if isinstance(origin, tuple) else MemberReadOnly(why)
         self._local.answer(origin, refusal)
@@ -117,6 +124,7 @@ class Opener:
     # Messages
 
     def receive(self, now: Instant, sender: MemberId, message: Message) -> None:
+        """Take in reports, rejections and fetched entries; a higher epoch makes this member outbid it or give up."""
         if isinstance(message, Report):
             self._report(now, sender, message)
         elif isinstance(message, Rejected) and message.promised > self._local.promised:
@@ -143,7 +151,7 @@ class Opener:
             self._all_answered(now)
 
     def _learn_members(self, report: Report) -> None:
-        """Members that only another one knows of are asked too."""
+        """Add the members that only another member knows of, which are asked too."""
         own = self._local.history.last
         if report.last.rank > own.rank or not self._local.history.has(report.last):
             removed = {each.member for each in self._local.expelling()}
@@ -152,7 +160,7 @@ class Opener:
                     self._members.setdefault(MemberId(info.id), info)
 
     def _outbid(self, now: Instant, promised: Epoch) -> None:
-        """Somebody promised a higher epoch."""
+        """Take in that a member promised a higher epoch."""
         self._above = max(self._above, promised)
         if self._lost:
             self._give_up(
@@ -184,6 +192,7 @@ class Opener:
             self._local.send(member, Prepare(epoch))
 
     def settle(self, now: Instant) -> None:
+        """Go on at once where there is no other member to ask."""
         if self._local.member in self._reports and self._best is None and not self._survivors and not self._again_at:
             self._gathered(now)
 
@@ -194,7 +203,7 @@ class Opener:
             self._gathered(now)
 
     def _asked(self, now: Instant) -> None:
-        """Whether a take-over may begin; a refusal comes here, before anything is promised."""
+        """Decide whether a take-over may begin; a refusal comes here, before anything is promised."""
         for member in sorted(self._lost & self._reports.keys()):
             if self._reports[member].primary:
                 self._give_up(
@@ -223,7 +232,7 @@ class Opener:
         return info.name if info is not None else member.hex()
 
     def _gathered(self, now: Instant) -> None:
-        """The promises are there: the greatest log goes on."""
+        """Go on with the greatest log, because the promises are there."""
         best = max(sorted(self._reports), key=lambda member: self._reports[member].last.rank)
         own = self._local.history.last
         if self._reports[best].last.rank <= own.rank:
@@ -285,13 +294,14 @@ class Opener:
         local.role = Primary(local, now, opening, keepers=promisers, origin=origin, longest_ms=longest)
 
     def _forked(self, report: Report) -> bool:
-        """Whether a member committed past where its log parts from this one."""
+        """Tell whether a member committed past where its log parts from this one."""
         history, committed = self._local.history, report.committed
         return committed.index >= history.base.position.index and not history.has(committed)
 
     # Time
 
     def tick(self, now: Instant) -> None:
+        """Ask again, go on without members that stay silent, or give up."""
         if self._again_at:
             if now.boot >= self._again_at:
                 self._prepare(now)
@@ -325,7 +335,7 @@ class Opener:
                     self._local.send(member, message)
 
     def forgotten(self, now: Instant, round_: int) -> None:
-        """Nothing waits for rounds here."""
+        """Do nothing: this role waits for no round."""
 
     def _give_up(self, now: Instant, why: LnhError) -> None:
         if self._origin is not None:
@@ -334,13 +344,14 @@ class Opener:
         self._local.rest(now)
 
     def leave(self, now: Instant) -> None:
+        """Answer the request for a take-over: another member opened a higher epoch."""
         if self._origin is not None:
             self._local.answer(self._origin, NotPossible("another member opened a higher epoch"))
             self._origin = None
 
 
 def _listed(report: Report) -> tuple[Epoch, int]:
-    """How new a report's member list is."""
+    """Return how new a report's member list is."""
     kept = report.kept
     if kept is not None and kept.epoch > report.last.epoch:
         return kept.epoch, kept.index

@@ -1,4 +1,4 @@
-"""A member that is not primary: it follows the primary's log, asks for its lease, passes on what it is asked. Pure."""
+"""The role of a member that is not primary: follows the primary's log, asks for its lease, passes on orders. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PINGS_KEPT: Final = 64
 
 
 class Follower:
-    """An ordinary member of the epoch it promised.
+    """The role of an ordinary member of the epoch it promised.
 
     Args:
         handing: set on an old primary that promised this epoch to the member it promotes.
@@ -72,14 +72,17 @@ class Follower:
 
     @property
     def primary(self) -> MemberId:
+        """The opener of the epoch, once it was heard."""
         return self._epoch.opener if self._heard else MemberId(b"")
 
     # The lease
 
     def is_current(self, now: Instant) -> bool:
+        """Tell whether this member holds a lease of the epoch it promised last."""
         return now.boot < self._lease_until and self._epoch == self._local.promised
 
     def current_until(self, now: Instant) -> float:
+        """Return the end of the lease."""
         return self._lease_until
 
     def _pong(self, now: Instant, pong: Pong) -> None:
@@ -98,10 +101,11 @@ class Follower:
             self._clearing = (self._local.clear_caches(), until)
 
     def lease_end(self, now: Instant, sent: float, lease_ms: int) -> float:
-        """A lease counts from when it was asked for, so that it ends before the primary's count of it does."""
+        """Compute a lease's end from when it was asked for, so that it ends before the primary's count of it does."""
         return sent + lease_ms / 1000
 
     def forgotten(self, now: Instant, round_: int) -> None:
+        """Begin to use the lease that waited for every cache to be cleared."""
         if self._clearing is not None and self._clearing[0] == round_:
             self._lease_until, self._clearing = self._clearing[1], None
             self._holds_until = 0.0
@@ -109,6 +113,7 @@ class Follower:
     # The log
 
     def receive(self, now: Instant, sender: MemberId, message: Message) -> None:
+        """Take in the primary's entries, pongs, answers and hand-over; refuse orders that members pass on."""
         if isinstance(message, Append | Pong):
             self._hear(now, sender, message)
         elif isinstance(message, Go):
@@ -156,11 +161,11 @@ class Follower:
         self._commit(append.committed)
 
     def matches(self, previous: Position) -> bool:
-        """Whether this log holds what the primary's entries follow."""
+        """Tell whether this log holds the position that the primary's entries follow."""
         return self._local.history.has(previous)
 
     def _new_entries(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...] | None:
-        """Those not in the log yet; None if they contradict what is committed here."""
+        """Return the entries that are not in the log yet; None if they contradict what is committed here."""
         history = self._local.history
         for number, entry in enumerate(entries):
             held = history.position(entry.index)
@@ -177,7 +182,7 @@ class Follower:
         self._local.commit(max(self._local.committed, self.known_committed(committed)))
 
     def known_committed(self, committed: int) -> int:
-        """Of what the primary says is committed, the part that this log is known to share."""
+        """Return the part of the primary's commit index that this log is known to share."""
         return min(committed, self._matched)
 
     def _fall_behind(self, sender: MemberId) -> None:
@@ -186,7 +191,7 @@ class Follower:
         local.send(sender, Behind(self._epoch, local.incarnation, outline, self._parted))
 
     def settle(self, now: Instant) -> None:
-        """Acknowledge what has become durable and forgotten since."""
+        """Acknowledge entries that have become durable and forgotten since."""
         vouched = min(self.vouched(), self._matched)
         if (vouched > self._said or self._say_again) and self._heard and not self._local.is_installing:
             position = self._local.history.position(vouched)
@@ -202,16 +207,19 @@ class Follower:
                 self.take(now, origin, order)
 
     def vouched(self) -> int:
-        """What is durable here, and forgotten by every cache."""
+        """Return the index up to which the log is durable here, and forgotten by every cache."""
         return self._local.vouched
 
     def projected(self) -> int:
+        """Return the commit index as it is, because the primary alone moves it."""
         return self._local.committed
 
     def has_parted(self) -> bool:
+        """Tell whether what is applied here is not part of the primary's log."""
         return self._parted
 
     def may_install(self, sender: MemberId, base: Base) -> bool:
+        """Tell whether a snapshot is the primary's and brings what this log does not have."""
         if sender != self._epoch.opener or self._epoch != self._local.promised:
             return False
         if self._parted:
@@ -219,6 +227,7 @@ class Follower:
         return base.position.index > self._local.committed and not self._local.history.has(base.position)
 
     def installed(self, base: Base) -> None:
+        """Take in that the snapshot is in place: this log is part of the primary's again."""
         self._parted = False
         self._matched = base.position.index
 
@@ -234,6 +243,10 @@ class Follower:
     # Time
 
     def tick(self, now: Instant) -> None:
+        """Ping the primary, search for one that is not heard, and refuse orders that were held too long.
+
+        A member that was primary itself, and hears no other, opens the next epoch.
+        """
         if now.boot >= self._next_ping:
             self._next_ping = now.boot + PING
             self._ping(now)
@@ -271,6 +284,7 @@ class Follower:
     # Passing on
 
     def take(self, now: Instant, origin: Origin, order: Order) -> None:
+        """Pass an order on to the primary; hold or refuse it without a lease."""
         local = self._local
         if self._handing is not None:
             local.held.append((origin, order))
@@ -287,6 +301,7 @@ class Follower:
             local.send(self._epoch.opener, Forward.of(self._epoch, number, order))
 
     def leave(self, now: Instant) -> None:
+        """Answer every order that was passed on, because its outcome is unknown."""
         for origin, order in self._forwards.values():
             if isinstance(order, Promote) and order.member == self._local.promised.opener:
                 self._local.promotions.append((origin, order.member))
@@ -301,7 +316,7 @@ class Follower:
     # Promotion
 
     def _go(self, now: Instant, sender: MemberId, go: Go) -> None:
-        """The primary hands over: open the epoch it promised, if the log is all there."""
+        """Open the epoch that the old primary promised, if the log is all there."""
         local = self._local
         if go.epoch.opener != local.member or go.epoch <= local.promised or sender != self._epoch.opener:
             return

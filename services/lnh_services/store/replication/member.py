@@ -1,4 +1,4 @@
-"""What a member holds by itself, whatever its role: log, promise, the durable step, caches, waiting reads. Pure.
+"""Holds what a member has by itself, whatever its role: log, promise, the durable step, caches, waiting reads. Pure.
 
 The theory is in `replica.py`; the roles (`follower.py`, `candidate.py`, `primary.py`) act through this.
 """
@@ -46,7 +46,7 @@ APPLIED_AT_ONCE: Final = 4096  # items that a durable step changes, about: it ta
 
 
 class Interest(msgspec.Struct, frozen=True):
-    """What a read looks at: one item, or with `id` None everything in a table's scope."""
+    """The items that a read looks at: one, or with `id` None everything in a table's scope."""
 
     table: str
     scope: bytes
@@ -54,7 +54,7 @@ class Interest(msgspec.Struct, frozen=True):
 
 
 class Touches:
-    """What an entry that is not yet settled may change."""
+    """The items that an entry that is not yet settled may change."""
 
     def __init__(self, keys: frozenset[Key]) -> None:
         self._keys = keys
@@ -62,6 +62,7 @@ class Touches:
         self._scopes = frozenset((key.table, key.scope) for key in keys)
 
     def concern(self, interest: Interest) -> bool:
+        """Tell whether the entry may change what a read looks at."""
         table, scope = interest.table, interest.scope
         if self._all:
             return True
@@ -74,11 +75,11 @@ class Touches:
 
 
 class Handing(msgspec.Struct, frozen=True):
-    """What an old primary keeps while the member it promotes opens the epoch it promised.
+    """The state of an old primary while the member it promotes opens the epoch it promised.
 
     Args:
         target: the member promoted.
-        origin: who asked for it.
+        origin: the request for it.
         last: the end of the log that is handed over.
     """
 
@@ -88,50 +89,51 @@ class Handing(msgspec.Struct, frozen=True):
 
 
 class Role(Protocol):
-    """What a member does in the epoch it promised."""
+    """The part that a member plays in the epoch it promised."""
 
     @property
     def primary(self) -> MemberId:
-        """Whom it takes for the primary; empty while it knows none."""
+        """The member that this role takes for the primary; empty while it knows none."""
 
     def is_current(self, now: Instant) -> bool:
-        """Whether reads are current and writes are taken."""
+        """Tell whether reads are current and writes are taken."""
 
     def current_until(self, now: Instant) -> float:
-        """Boot seconds beyond which no cache of this member may be used as current."""
+        """Return the boot seconds beyond which no cache of this member may be used as current."""
 
     def take(self, now: Instant, origin: Origin, order: Order) -> None:
         """Carry out, pass on or refuse an order."""
 
     def receive(self, now: Instant, sender: MemberId, message: Message) -> None:
-        """A listed member says something that is not of a lower epoch."""
+        """Take in a message of a listed member that is not of a lower epoch."""
 
-    def tick(self, now: Instant) -> None: ...
+    def tick(self, now: Instant) -> None:
+        """Do what time brings: repeat messages, and give up what took too long."""
 
     def settle(self, now: Instant) -> None:
-        """Something may have become durable, forgotten or idle: say so, commit, begin what waited."""
+        """Acknowledge, commit and begin what waited, because something may have become durable, forgotten or idle."""
 
     def forgotten(self, now: Instant, round_: int) -> None:
-        """A round that this role may have begun is over."""
+        """Take in that a round is over that this role may have begun."""
 
     def projected(self) -> int:
-        """How far all is committed once what the log holds is durable here."""
+        """Return the commit index once everything in the log is durable here."""
 
     def may_install(self, sender: MemberId, base: Base) -> bool:
-        """Whether a member's snapshot may take the place of this member's state."""
+        """Tell whether a member's snapshot may take the place of this member's state."""
 
     def has_parted(self) -> bool:
-        """Whether what is applied here is known not to be a part of the primary's log."""
+        """Tell whether what is applied here is known not to be a part of the primary's log."""
 
     def installed(self, base: Base) -> None:
-        """The snapshot is in place."""
+        """Take in that the snapshot is in place."""
 
     def leave(self, now: Instant) -> None:
-        """Another role takes over: answer whoever waits for this one."""
+        """Answer every request that waits for this role, because another role takes over."""
 
 
 class Local(ABC):
-    """One member's own log, promise, disk and caches."""
+    """Holds one member's own log, promise, disk and caches."""
 
     def __init__(self, incarnation: bytes) -> None:
         self.incarnation: Final = incarnation
@@ -176,15 +178,15 @@ class Local(ABC):
 
     @property
     def standing(self) -> Standing:
-        """What the log says about the cluster, committed or not."""
+        """The standing of the cluster at the log's end, committed or not."""
         return self.history.standing
 
     def standing_committed(self) -> Standing:
-        """What the committed part of the log says."""
+        """Return the standing of the cluster at the commit index."""
         return self.history.standing_at(self.committed)
 
     def expelling(self) -> tuple[Removed, ...]:
-        """Who was removed for certain: by committed entries only."""
+        """Return the members that were removed for certain: by committed entries only."""
         return self.standing_committed().removed
 
     @property
@@ -198,22 +200,24 @@ class Local(ABC):
 
     @property
     def ids(self) -> tuple[MemberId, ...]:
+        """The ids of the members in force."""
         return tuple(MemberId(member.id) for member in self.members)
 
     @property
     def others(self) -> tuple[MemberId, ...]:
+        """The ids of the members in force but this one."""
         return tuple(id_ for id_ in self.ids if id_ != self.member)
 
     def heeds(self, sender: MemberId) -> bool:
-        """Whether what this one says is acted on: a member's, or that of an opener that a member vouched for."""
+        """Tell whether a sender's messages are acted on: a member's, or those of an opener that one vouched for."""
         return sender in self.ids or sender == self.vouched_for
 
     @property
     def vouched_for(self) -> MemberId:
-        """Who opened an epoch above all that is held here, as a listed member knows: it committed in it.
+        """The opener of an epoch above all that is held here, in which a listed member says it committed.
 
-        What is held here and not part of that epoch's log can never be committed any more, nor can the member list that
-        it brought: a take-over may have left it behind whose one opener went another way before it served.
+        Entries that are held here and not part of that epoch's log can never be committed any more, nor can the member
+        list that they brought: a take-over may have left it behind whose one opener went another way before it served.
         """
         held = self.history.last.epoch if self.kept is None else max(self.history.last.epoch, self.kept.epoch)
         opener = self._vouched_for.opener
@@ -222,46 +226,46 @@ class Local(ABC):
         return opener
 
     def vouch(self, epoch: Epoch) -> None:
-        """A listed member has committed an entry of this epoch."""
+        """Note that a listed member has committed an entry of this epoch."""
         self._vouched_for = max(self._vouched_for, epoch)
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is with the disk, and it takes what it is given."""
+        """Tell whether no step is with the disk, and the disk takes steps."""
         return self._step is None and not self._refused
 
     @property
     def is_installing(self) -> bool:
-        """A snapshot is about to take the place of log and state."""
+        """Tell whether a snapshot is about to take the place of log and state."""
         return isinstance(self._step, Install) or self._offer is not None
 
     @property
     def forgotten_index(self) -> int:
-        """Up to here all caches have forgotten what the entries touch."""
+        """The index up to which all caches have forgotten what the entries touch."""
         return min(min(self._open_rounds.values(), default=NO_ENTRY) - 1, self.history.last.index)
 
     @property
     def caches_known(self) -> bool:
-        """Whether all that caches may have held before this start, or of another log, is forgotten."""
+        """Tell whether caches have forgotten all that they may have held before this start, or of another log."""
         return NOTHING_BEFORE not in self._open_rounds.values()
 
     @property
     def vouched(self) -> int:
-        """What this member can acknowledge: durable here, and forgotten by its caches."""
+        """Return the index that this member can acknowledge: durable here, and forgotten by its caches."""
         return min(self.durable, self.forgotten_index)
 
     @property
     def settled(self) -> int:
-        """Up to here every entry is applied, and forgotten by all caches."""
+        """Return the index up to which every entry is applied, and forgotten by all caches."""
         return min(self.applied, self.forgotten_index)
 
     def was_primary(self) -> bool:
-        """Whether the newest epoch that this member knows to have been opened is its own."""
+        """Tell whether the newest epoch that this member knows to have been opened is its own."""
         kept = self.kept.epoch if self.kept is not None else log.NO_EPOCH
         return self.standing.opener == self.member and kept <= self.history.last.epoch
 
     def report(self, epoch: Epoch) -> Report:
-        """How this member stands; `epoch` is the one promised with it."""
+        """Make the report of how this member stands; `epoch` is the one promised with it."""
         committed = self.history.position(self.committed)
         assert committed is not None, "what is committed is kept, at least as the base"
         return Report(
@@ -279,11 +283,11 @@ class Local(ABC):
 
     @abstractmethod
     def is_serving(self) -> bool:
-        """Whether this member is primary, and its `open` is committed."""
+        """Tell whether this member is primary, and its `open` is committed."""
 
     @abstractmethod
     def follow(self, now: Instant, epoch: Epoch) -> None:
-        """Promise a higher epoch of another member, and be an ordinary member in it."""
+        """Promise a higher epoch of another member, and become an ordinary member in it."""
 
     @abstractmethod
     def reopen(self, now: Instant, above: Epoch) -> None:
@@ -291,7 +295,7 @@ class Local(ABC):
 
     @abstractmethod
     def rest(self, now: Instant, handing: Handing | None = None, *, leased: bool = False) -> None:
-        """Be an ordinary member in the epoch promised last."""
+        """Become an ordinary member in the epoch promised last."""
 
     @abstractmethod
     def take(self, now: Instant, origin: Origin, order: Order) -> None:
@@ -300,20 +304,24 @@ class Local(ABC):
     # Saying
 
     def number(self) -> int:
-        """A number this member never gave to anything it asked before."""
+        """Draw a number that this member never gave to a message before."""
         self._numbers += 1
         return self._numbers
 
     def send(self, to: MemberId, message: Message) -> None:
+        """Have a message sent to a member."""
         self._out.append(Send(to, message))
 
     def send_snapshot(self, to: MemberId, epoch: Epoch) -> None:
+        """Have a snapshot sent to a member, for an epoch."""
         self._out.append(SendSnapshot(to, epoch))
 
     def say(self, event: str, **fields: str | int) -> None:
+        """Have an event logged."""
         self._out.append(Say(event, fields))
 
     def answer(self, origin: Origin, answer: Answer, entry: int = 0) -> None:
+        """Answer a request: of this store's own client, or the member that passed it on."""
         if not isinstance(origin, tuple):
             self._out.append(Reply(origin, answer, entry))
         elif isinstance(answer, LnhError):
@@ -325,7 +333,7 @@ class Local(ABC):
     # The log
 
     def append(self, now: Instant, payload: log.Payload, origin: Origin | None = None) -> Entry:
-        """Append an entry of this member's own epoch, and remember who waits for it."""
+        """Append an entry of this member's own epoch, and remember the request that waits for it."""
         assert self.promised.opener == self.member, "appending in another member's epoch"
         log_time = Milliseconds(max(self.history.last_time, now.utc))
         entry = log.make_entry(self.history.last, self.promised, log_time, payload)
@@ -367,13 +375,13 @@ class Local(ABC):
         self.release(last, why)
 
     def release(self, after: int, why: LnhError) -> None:
-        """Answer everybody who waits for an entry after index `after`."""
+        """Answer every request that waits for an entry after index `after`."""
         for index in [index for index in self._asked if index > after]:
             self._answers.pop(index, None)
             self.answer(self._asked.pop(index), why)
 
     def commit(self, index: int) -> None:
-        """Everything up to `index` is committed."""
+        """Note that everything up to `index` is committed."""
         assert index <= self.history.last.index, "committing beyond the log"
         self.committed = max(self.committed, index)
 
@@ -392,11 +400,11 @@ class Local(ABC):
     # The caches
 
     def forget_everything(self) -> int:
-        """Every cache forgets everything, and nothing is acknowledged before; answers the round."""
+        """Have every cache forget everything, and acknowledge nothing before; returns the round."""
         return self._begin_round(NOTHING_BEFORE, frozenset(), everything=True)
 
     def clear_caches(self) -> int:
-        """Every cache forgets everything; what is acknowledged does not depend on it. Answers the round."""
+        """Have every cache forget everything; acknowledgements do not depend on it. Returns the round."""
         return self._begin_round(NO_ENTRY, frozenset(), everything=True)
 
     def _begin_round(self, first: int, keys: frozenset[Key], *, everything: bool = False) -> int:
@@ -408,11 +416,11 @@ class Local(ABC):
     # The durable step
 
     def must_sync(self) -> None:
-        """The next step must survive a power cut, even if it only applies."""
+        """Make the next step survive a power cut, even if it only applies."""
         self._must_sync = True
 
     def when_durable(self, act: Callable[[], None]) -> None:
-        """Do `act` once all that is asked of the disk by now is durable."""
+        """Do `act` once everything asked of the disk by now is durable."""
         if self._has_work():
             self._after.append((self._steps + 1, act))
         elif self._step is not None:
@@ -465,7 +473,10 @@ class Local(ABC):
         self._handed = committed
 
     def _within_a_step(self, committed: int) -> int:
-        """Up to which entry a step applies: not all of them, where one that was away has many to catch up with."""
+        """Return the index up to which a step applies.
+
+        A member that was away may have many entries to catch up with, and applies some at a time.
+        """
         left = APPLIED_AT_ONCE
         for entry in self.history.between(self._handed, committed):
             weight = entry.weight()
@@ -526,7 +537,7 @@ class Local(ABC):
             self._out.append(Reply(request, 0))
 
     def _withdraw(self, step: Persist, error: LnhError) -> None:
-        """Nobody else knows of what the disk refused: those entries never were."""
+        """Withdraw entries that the disk refused and no other member knows of: they never were."""
         self._step = None
         self._refused = True
         if step.found is not None:
@@ -562,12 +573,12 @@ class Local(ABC):
 
     @abstractmethod
     def is_current(self, now: Instant) -> bool:
-        """Read-write: writes are taken and reads are current."""
+        """Tell whether this member is read-write: writes are taken and reads are current."""
 
     # The end of every event
 
     def _done(self, now: Instant) -> list[Effect]:
-        """Go on as far as it goes; what is to be carried out, in this order."""
+        """Go on as far as possible; returns the effects, in their order."""
         if self.role is not None and self.expelled is None:
             self.role.settle(now)
         self._begin_step()

@@ -1,8 +1,8 @@
-"""Who is listed, and in which affinity group: what the primary makes of an order about it. Pure.
+"""Changes the member list and the affinity groups, as the primary does for an order about them. Pure.
 
 An order is checked against the end of the log, committed or not, so that a move, a deletion and a join can never race:
 there is one list, and one order of its changes. An order about groups names the request it is for: a request that was
-made already changes nothing, even if somebody has undone it meanwhile.
+carried out already changes nothing, even if another has undone it meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lnh_services.store.replication.messages import CreateGroup, DeleteGroup, Li
 
 
 def change(standing: Standing, order: Listing) -> Members | None:
-    """The entry that carries an order out; None where a member is listed just so.
+    """Make the entry that carries an order out; None where a member is listed just so.
 
     Raises NameTaken, NameUnknown, NotPossible, LimitReached, ArgumentInvalid.
     """
@@ -33,7 +33,7 @@ def change(standing: Standing, order: Listing) -> Members | None:
 
 
 def check_label(group: str) -> None:
-    """Raises ArgumentInvalid unless it may be the label of a group."""
+    """Raise ArgumentInvalid for a text that may not be the label of a group."""
     if not (0 < len(group) <= limits.NAME_CHARACTERS and group.isprintable() and group == group.strip()):
         raise ArgumentInvalid(
             f"{group!r} is no label of a group: 1 to {limits.NAME_CHARACTERS} printable characters, no space at an end"

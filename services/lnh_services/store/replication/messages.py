@@ -1,8 +1,8 @@
-"""What stores say to each other, and what the replica asks of its shell.
+"""Defines what stores say to each other, and what the replica asks of its shell.
 
 `Message`s travel between stores over connections that say for certain who sent them; they may be lost, delayed,
-repeated and reordered. `Effect`s are what `Replica`'s events answer with, in the order in which they are to be
-carried out; what comes of one is another event.
+repeated and reordered. `Effect`s are the answers of `Replica`'s events, in the order in which they are to be carried
+out; the end of one is reported as another event.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Seconds = NewType("Seconds", float)  # CLOCK_BOOTTIME: goes on while the machine
 
 
 class Instant(NamedTuple):
-    """Now: `boot` decides leases and patience, `utc` is what entries are stamped with."""
+    """The present time: `boot` decides leases and patience, `utc` is what entries are stamped with."""
 
     boot: Seconds
     utc: Milliseconds
@@ -38,14 +38,14 @@ class SetMember(msgspec.Struct, frozen=True, tag="set-member"):
 
 
 class SetDoor(msgspec.Struct, frozen=True, tag="set-door"):
-    """Say what the key of a listed member's balancer is."""
+    """Set the key of a listed member's balancer."""
 
     member: MemberId
     door: bytes
 
 
 class CreateGroup(msgspec.Struct, frozen=True, tag="create-group"):
-    """A new affinity group."""
+    """Create an affinity group."""
 
     group: str
     request: bytes
@@ -79,6 +79,8 @@ class Promote(msgspec.Struct, frozen=True, tag="promote"):
 
 
 class SetTerms(msgspec.Struct, frozen=True, tag="set-terms"):
+    """Set what leases are granted for."""
+
     terms: Terms
 
 
@@ -94,7 +96,10 @@ class _Said(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 class Ping(_Said, frozen=True, tag="ping"):
-    """To the primary, or whoever may be: I am here. `number` is given back, so that I know when I asked."""
+    """Tells the primary, or a member that may be, that this one is here.
+
+    `number` comes back in the Pong, and tells when this member asked.
+    """
 
     epoch: Epoch
     incarnation: bytes
@@ -102,7 +107,7 @@ class Ping(_Said, frozen=True, tag="ping"):
 
 
 class Pong(_Said, frozen=True, tag="pong"):
-    """From the primary; `lease_ms` is 0 where it grants none."""
+    """Answers a Ping, as the primary; `lease_ms` is 0 where it grants none."""
 
     epoch: Epoch
     number: int
@@ -111,7 +116,7 @@ class Pong(_Said, frozen=True, tag="pong"):
 
 
 class Append(_Said, frozen=True, tag="append"):
-    """From the primary: what follows `previous` (nothing: a sign of life), and how far all is committed."""
+    """Brings entries of the primary that follow `previous` (none: a sign of life), and its commit index."""
 
     epoch: Epoch
     previous: Position
@@ -120,9 +125,9 @@ class Append(_Said, frozen=True, tag="append"):
 
 
 class Appended(_Said, frozen=True, tag="appended"):
-    """A member's word that its log is durable, and its caches have forgotten, up to an entry.
+    """Acknowledges that the log is durable, and the caches have forgotten, up to an entry.
 
-    `matched`: it holds the primary's log up to here, durable or not.
+    `matched`: the member holds the primary's log up to here, durable or not.
     """
 
     epoch: Epoch
@@ -133,7 +138,7 @@ class Appended(_Said, frozen=True, tag="appended"):
 
 
 class Behind(_Said, frozen=True, tag="behind"):
-    """To the primary: send what follows the last position we share; `diverged`: only a snapshot helps."""
+    """Asks the primary for what follows the last position that both share; `diverged`: only a snapshot helps."""
 
     epoch: Epoch
     incarnation: bytes
@@ -142,13 +147,13 @@ class Behind(_Said, frozen=True, tag="behind"):
 
 
 class Rejected(_Said, frozen=True, tag="rejected"):
-    """I promised a higher epoch than the one you speak in."""
+    """Tells a sender that this member promised a higher epoch than the sender's."""
 
     promised: Epoch
 
 
 class Report(_Said, frozen=True, tag="report"):
-    """How a member stands; the answer to Ask (epoch NO_EPOCH) and, once durable, to Prepare (the epoch promised).
+    """Tells how a member stands; answers Ask (epoch NO_EPOCH) and, once durable, Prepare (the epoch promised).
 
     `primary`: it is primary with a committed `open`.
     """
@@ -166,47 +171,51 @@ class Report(_Said, frozen=True, tag="report"):
 
 
 class Ask(_Said, frozen=True, tag="ask"):
-    """How do you stand? Nothing is promised."""
+    """Asks a member how it stands; nothing is promised."""
 
 
 class Prepare(_Said, frozen=True, tag="prepare"):
-    """Promise me this epoch."""
+    """Asks a member to promise an epoch."""
 
     epoch: Epoch
 
 
 class Fetch(_Said, frozen=True, tag="fetch"):
-    """The opener, to the promiser with the greatest log: send what follows the last position we share."""
+    """Asks the promiser with the greatest log for what follows the last position that it shares with the opener."""
 
     epoch: Epoch
     outline: tuple[Position, ...]
 
 
 class Fetched(_Said, frozen=True, tag="fetched"):
+    """Brings the opener the entries that it fetched, which follow `previous`."""
+
     epoch: Epoch
     previous: Position
     entries: tuple[Entry, ...]
 
 
 class Keep(_Said, frozen=True, tag="keep"):
-    """The opener, to its promisers: make this `open` durable now, whether or not your log reaches it."""
+    """Asks the promisers to make this `open` durable now, whether or not their logs reach it."""
 
     open: Entry
 
 
 class Kept(_Said, frozen=True, tag="kept"):
+    """Tells the opener that its `open` is durable here."""
+
     epoch: Epoch
 
 
 class Go(_Said, frozen=True, tag="go"):
-    """The old primary, which promised `epoch`, to its opener: open it; my log ends at `last`."""
+    """Tells the opener of `epoch` to open it: the old primary has promised it, and its log ends at `last`."""
 
     epoch: Epoch
     last: Position
 
 
 class Forward(_Said, frozen=True, tag="forward"):
-    """A member passes on what it was asked, meant for this epoch; `number` is the member's own."""
+    """Passes an order on to the primary of this epoch; `number` is the sender's own."""
 
     epoch: Epoch
     number: int
@@ -214,14 +223,16 @@ class Forward(_Said, frozen=True, tag="forward"):
 
     @classmethod
     def of(cls, epoch: Epoch, number: int, order: Order) -> Forward:
+        """Make the message that passes an order on."""
         return cls(epoch, number, Write(order) if isinstance(order, Commit) else order)
 
     def what(self) -> Order:
+        """Return the order that is passed on."""
         return self.order.commit if isinstance(self.order, Write) else self.order
 
 
 class Forwarded(_Said, frozen=True, tag="forwarded"):
-    """The primary's answer: an index, or an error as on the wire; `entry` is the index of the request's own entry."""
+    """Brings the primary's answer: an index, or an error as on the wire; `entry` is the request's own entry."""
 
     number: int
     index: int
@@ -230,7 +241,7 @@ class Forwarded(_Said, frozen=True, tag="forwarded"):
 
 
 class Expelled(_Said, frozen=True, tag="expelled"):
-    """To one that is no member any more: this committed entry removed it."""
+    """Tells a former member that this committed entry removed it."""
 
     removed: Removed
 
@@ -245,7 +256,7 @@ Message = (
 
 
 class Durable(msgspec.Struct, frozen=True):
-    """What a start finds on disk.
+    """The state that a start finds on disk.
 
     Args:
         kept: the `open` of the highest epoch this member was told to keep before its log reached it, if any.
@@ -264,7 +275,7 @@ class Durable(msgspec.Struct, frozen=True):
     expelled: Removed | None = None
 
     def is_sound(self) -> bool:
-        """Whether the parts agree with one another."""
+        """Tell whether the parts agree with one another."""
         last = self.entries[-1].position() if self.entries else self.base.position
         return self.promised >= last.epoch and self.base.position.index <= self.committed <= last.index
 
@@ -287,12 +298,12 @@ class Persist(msgspec.Struct, frozen=True):
         found: begin a database for this cluster and member, with this base, in place of anything there.
         promised: the epoch to promise, or None to leave it.
         dropped: entries that leave the log's end; saved first, in a file of their own.
-        entries: what is then appended.
+        entries: appended then.
         committed: up to here all is applied.
         kept: an `open` to keep beside the log.
-        base: what the log follows from now on: everything up to it is dropped.
+        base: the log follows it from now on: everything up to it is dropped.
         expelled: the entry that removed this member.
-        diverged: False once an administrator has looked at what was dropped.
+        diverged: False once an administrator has looked at the dropped entries.
         sync: false where losing the step in a power cut loses nothing (it only applies).
     """
 
@@ -361,7 +372,7 @@ class SendSnapshot(msgspec.Struct, frozen=True):
 
 
 class Say(msgspec.Struct, frozen=True):
-    """Something an operator should read in the log: an event and its fields."""
+    """Log an event, with its fields, that an operator should read."""
 
     event: str
     fields: dict[str, str | int]

@@ -1,12 +1,12 @@
-"""The primary: from its epoch's `open` on it appends, feeds the members, counts, grants leases, changes the set. Pure.
+"""The role of the primary: from its epoch's `open` on it appends, feeds members, grants leases, changes the set. Pure.
 
 Until the `open` is committed it does not serve: it grants nothing and takes no writes. `awaits` are members whose word
-it needs before that, and before it drops anyone: those who promised, until the `open` is durable there; of a
-promotion the whole set, the old primary last.
+it needs before that, and before it drops anyone: those who promised, until the `open` is durable there; of a promotion
+the whole set, the old primary last.
 
-**Leases.** Whoever is in the committed set and in every later one may be granted a lease. To drop a member, granting
-stops; when the last grant has certainly ended, the set without it is appended. The member counts from when it asked,
-the primary from when it answered, plus the bound on how much clocks drift, so the member's lease ends first.
+**Leases.** A member that is in the committed set and in every later one may be granted a lease. To drop a member,
+granting stops; when the last grant has certainly ended, the set without it is appended. The member counts from when it
+asked, the primary from when it answered, plus the bound on how much clocks drift, so the member's lease ends first.
 
 **A stall.** A primary whose own loop stood still does not know what happened meanwhile: it treats every member of the
 set as just granted the longest lease, and commits nothing before each other member has spoken or been silent for a
@@ -62,7 +62,7 @@ _LONG_AGO: Final = -1e9
 
 @dataclass
 class Progress:
-    """What the primary knows of one member, in this epoch."""
+    """The primary's knowledge of one member, in this epoch."""
 
     incarnation: bytes = b""
     match: int = 0  # acknowledged up to here
@@ -79,7 +79,7 @@ class Progress:
 
 @dataclass
 class Promotion:
-    """A promotion asked for: writes are held until all is committed."""
+    """A promotion that was asked for: writes are held until all is committed."""
 
     target: MemberId
     origin: Origin
@@ -88,25 +88,28 @@ class Promotion:
 
 @dataclass
 class Leaving:
-    """A removal in order: granting has stopped; `entry` is the one that removes, once it is appended."""
+    """A removal that was ordered: granting has stopped; `entry` is the one that removes, once it is appended."""
 
     origin: Origin | None
     entry: int = 0
 
 
 def granted_ms(lease_ms: int) -> int:
-    """What a member is granted of L: when it has certainly ended, and that was noticed, L is over, and not more."""
+    """Compute how much of L a member is granted, so that L is over once the grant has certainly ended.
+
+    That includes the time until the end is noticed.
+    """
     return max(int(lease_ms / (1 + DRIFT)) - LOOKS_MS, lease_ms // 2)
 
 
 class Primary:
-    """The opener of the promised epoch, from appending its `open` on.
+    """The role of the opener of the promised epoch, from appending its `open` on.
 
     Args:
         opening: the `open` to append.
         keepers: promisers that must keep the `open` before this member serves.
         last_to: of a promotion, the old primary: it is sent the `open` when all others have acknowledged it.
-        origin: who is answered once it serves.
+        origin: the request that is answered once this member serves.
     """
 
     def __init__(
@@ -142,19 +145,22 @@ class Primary:
 
     @property
     def primary(self) -> MemberId:
+        """The member itself."""
         return self._local.member
 
     # What stands
 
     def is_current(self, now: Instant) -> bool:
+        """Tell whether the primary serves, and neither a stall nor the silence of all others stands in the way."""
         return self.serving and self._acts() and not self._unheard and not self._is_alone(now)
 
     def current_until(self, now: Instant) -> float:
+        """Return the end of a lease that this member would grant itself now."""
         # Not longer than a lease: whoever takes over waits so long for this member's caches too.
         return now.boot + min(self._local.standing.terms.lease_ms, limits.WORKER_LEASE_MS) / 1000
 
     def _acts(self) -> bool:
-        """A primary acts only while the epoch it promised last is its own."""
+        """Tell whether the epoch promised last is this member's own: only then a primary acts."""
         return self._local.promised == self._epoch
 
     def _is_alone(self, now: Instant) -> bool:
@@ -165,7 +171,7 @@ class Primary:
         return bool(others) and all(now.boot - progress.heard > patience for progress in others)
 
     def progress(self) -> dict[MemberId, Progress]:
-        """What is known of every other member, to be looked at."""
+        """The knowledge of every other member, to be looked at."""
         return {member: self._of(member) for member in self._local.others}
 
     def _of(self, member: MemberId) -> Progress:
@@ -173,20 +179,24 @@ class Primary:
 
     @property
     def in_sync(self) -> tuple[MemberId, ...]:
+        """The members that a commit waits for."""
         return self._local.standing.in_sync
 
     def has_parted(self) -> bool:
+        """Return False: this log is the primary's."""
         return False
 
     def may_install(self, sender: MemberId, base: Base) -> bool:
+        """Return False: a primary takes no snapshot."""
         return False
 
     def installed(self, base: Base) -> None:
-        """A primary takes no snapshots."""
+        """Do nothing: a primary takes no snapshot."""
 
     # Orders
 
     def take(self, now: Instant, origin: Origin, order: Order) -> None:
+        """Take an order, hold it during a promotion, or refuse it."""
         if not self._acts():
             self._refuse(origin, OutcomeUnknown("this member is not primary any more"))
         elif not self.serving or self._is_alone(now):
@@ -247,6 +257,7 @@ class Primary:
     # Messages
 
     def receive(self, now: Instant, sender: MemberId, message: Message) -> None:
+        """Take in pings, acknowledgements and orders of members; a rejection makes this member open a higher epoch."""
         progress = self._of(sender)
         progress.heard = now.boot
         if isinstance(message, Rejected) and message.promised > self._local.promised:
@@ -271,7 +282,7 @@ class Primary:
                 self._local.answer(origin, OutcomeUnknown(f"the primary is in epoch {self._epoch}"))
 
     def _hear_of(self, now: Instant, promised: Epoch) -> None:
-        """A member promised a higher epoch, and whoever asked it has not opened that one: open another above it."""
+        """Open an epoch above one that a member promised, and that its opener has not opened."""
         self._local.reopen(now, promised)
 
     def _ping(self, now: Instant, sender: MemberId, ping: Ping, progress: Progress) -> None:
@@ -288,16 +299,16 @@ class Primary:
         self._local.send(sender, Pong(self._epoch, ping.number, lease_ms, self._local.committed))
 
     def _know(self, progress: Progress, incarnation: bytes) -> None:
-        """A member was started anew, or is heard of for the first time: what an earlier incarnation said is void."""
+        """Forget what an earlier incarnation of a member said: it was started anew, or is heard for the first time."""
         progress.incarnation = incarnation
         progress.match = progress.shared = progress.next = 0
 
     def grant_end(self, now: Instant, lease_ms: int) -> float:
-        """When a lease granted now has certainly ended, by this member's clock."""
+        """Compute when a lease granted now has certainly ended, by this member's clock."""
         return now.boot + lease_ms / 1000 * (1 + DRIFT)
 
     def may_grant(self, member: MemberId) -> bool:
-        """Whether a member is in the committed set and in every later one, and not about to leave it."""
+        """Tell whether a member is in the committed set and in every later one, and not about to leave it."""
         if not self.serving or self._of(member).refuses or member in self._leaving:
             return False
         return all(member in standing.in_sync for _, standing in self._local.history.turns(self._local.committed))
@@ -320,7 +331,7 @@ class Primary:
         self._feed(now, sender, progress)
 
     def counts(self, message: Appended, progress: Progress) -> bool:
-        """Whether an acknowledgement is of this epoch, and of the member's present incarnation."""
+        """Tell whether an acknowledgement is of this epoch, and of the member's present incarnation."""
         return message.epoch == self._epoch and message.incarnation == progress.incarnation
 
     def _behind(self, now: Instant, sender: MemberId, message: Behind, progress: Progress) -> None:
@@ -340,11 +351,11 @@ class Primary:
     # Feeding
 
     def _is_withheld(self, member: MemberId) -> bool:
-        """Whether a member may not hear of this epoch yet.
+        """Tell whether a member may not hear of this epoch yet.
 
-        Nobody does before the `open` is durable here: one that keeps it heeds its member list at once, and could never
-        be led back if its opener forgot it. Of a promotion, the old primary is told when all others of the set have
-        acknowledged.
+        No member does before the `open` is durable here: one that keeps it heeds its member list at once, and could
+        never be led back if its opener forgot it. Of a promotion, the old primary is told when all others of the set
+        have acknowledged.
         """
         return not self._is_opened() or (member == self._last_to and bool(self._awaits - {member}))
 
@@ -352,7 +363,7 @@ class Primary:
         return self._local.durable >= self._opened.index
 
     def _feed(self, now: Instant, member: MemberId, progress: Progress, *, always: bool = False) -> None:
-        """Send a member what it lacks; with `always` at least a sign of life."""
+        """Send a member the entries that it lacks; with `always` at least a sign of life."""
         history = self._local.history
         if self._is_withheld(member):
             return
@@ -379,6 +390,7 @@ class Primary:
     # Committing
 
     def settle(self, now: Instant) -> None:
+        """Append waiting orders, commit as far as members acknowledged, and feed every member."""
         if not self._acts():
             return
         if self._local.is_idle and self.serving:
@@ -414,12 +426,13 @@ class Primary:
             self._local.take(now, origin, order)
 
     def projected(self) -> int:
+        """Return the commit index once the log is durable here, as far as caches have forgotten what it touches."""
         # What is committed another member may show: then no cache here may hold what was before. Alone, reads wait.
         own = self._local.forgotten_index if self._local.others else self._local.history.last.index
         return self._committable(own) if self._acts() else self._local.committed
 
     def _committable(self, own: int) -> int:
-        """The commit index, if this member vouches for its log up to `own`."""
+        """Compute the commit index, if this member vouches for its log up to `own`."""
         if self._awaits or self._unheard:
             return self._local.committed
         turns = self._local.history.turns(self._local.committed)
@@ -437,6 +450,7 @@ class Primary:
     # Time
 
     def tick(self, now: Instant) -> None:
+        """Notice a stall, send again, and drop, remove or add members as their time comes."""
         self._notice_stall(now)
         if not self._acts():
             return
@@ -490,7 +504,7 @@ class Primary:
             self._local.say("left the set", member=member.hex())
 
     def may_drop(self, now: Instant, member: MemberId, progress: Progress) -> bool:
-        """Whether a member's last lease has certainly ended, and it is silent, refuses or leaves."""
+        """Tell whether a member's last lease has certainly ended, and it is silent, refuses or leaves."""
         if self._awaits or now.boot < progress.granted_until:
             return False
         lease = self._local.standing.terms.lease_ms / 1000
@@ -550,7 +564,7 @@ class Primary:
     # Promotion
 
     def _try_hand_over(self, now: Instant, promotion: Promotion) -> None:
-        """Once all is committed and acknowledged by the whole set: promise the next epoch to the member promoted."""
+        """Promise the next epoch to the member promoted, once all is committed and acknowledged by the whole set."""
         local = self._local
         last = local.history.last
         if promotion.target not in self.in_sync:
@@ -563,7 +577,7 @@ class Primary:
         local.rest(now, Handing(promotion.target, promotion.origin, last))
 
     def may_hand_over(self, last: int) -> bool:
-        """Whether every member of the set has acknowledged everything."""
+        """Tell whether every member of the set has acknowledged everything."""
         return all(self._vouched(member, self._local.vouched) >= last for member in self.in_sync)
 
     def _give_up_promotion(self, now: Instant, promotion: Promotion) -> None:
@@ -575,9 +589,10 @@ class Primary:
             self.take(now, origin, order)
 
     def forgotten(self, now: Instant, round_: int) -> None:
-        """Rounds count through `Local.vouched`."""
+        """Do nothing: rounds count through `Local.vouched`."""
 
     def leave(self, now: Instant) -> None:
+        """Answer every order that waits, because this member is primary no more."""
         for origin, _ in self._queue:
             self._refuse(origin, MemberReadOnly("this member is not primary any more"))
         self._queue.clear()

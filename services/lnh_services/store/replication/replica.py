@@ -81,7 +81,7 @@ __all__ = ["Interest", "Phase", "Replica"]
 
 
 class Phase(enum.Enum):
-    """Where this member stands."""
+    """The phase of this member: from holding no cluster to primary or expelled."""
 
     NONE = "none"  # no cluster
     MEMBER = "member"  # follows a primary, or looks for one
@@ -97,6 +97,7 @@ class Replica(Local):
 
     @property
     def phase(self) -> Phase:
+        """The phase of this member."""
         if self.expelled is not None:
             return Phase.EXPELLED
         if self.role is None:
@@ -111,14 +112,15 @@ class Replica(Local):
         return self.role.primary if self.role is not None else MemberId(b"")
 
     def is_serving(self) -> bool:
+        """Tell whether this member is primary, and its `open` is committed."""
         return isinstance(self.role, Primary) and self.role.serving
 
     def is_current(self, now: Instant) -> bool:
-        """Read-write: writes are taken and reads are current."""
+        """Tell whether this member is read-write: writes are taken and reads are current."""
         return self.expelled is None and self.role is not None and self.role.is_current(now)
 
     def current_until(self, now: Instant) -> float:
-        """Boot seconds beyond which no worker lease may reach while this member is current."""
+        """Return the boot seconds beyond which no worker lease may reach while this member is current."""
         assert self.role is not None, "a lease without a cluster"
         return self.role.current_until(now)
 
@@ -152,7 +154,7 @@ class Replica(Local):
         self.forget_everything()
 
     def recover(self, now: Instant, found: Durable) -> list[Effect]:
-        """Take up what an earlier incarnation left: it has no lease, and a primary opens the next epoch."""
+        """Take up the state that an earlier incarnation left: it has no lease, and a primary opens the next epoch."""
         assert self.role is None, "a recovery happens once, at the start"
         assert found.is_sound(), "the durable state contradicts itself"
         self.cluster, self.member = found.cluster, found.member
@@ -189,6 +191,7 @@ class Replica(Local):
         return out
 
     def take(self, now: Instant, origin: Origin, order: Order) -> None:
+        """Give an order to the role; refuse it without a cluster."""
         if self.role is None:
             self.answer(origin, NoCluster("this member's store holds no cluster"))
         elif self.expelled is not None:
@@ -201,11 +204,11 @@ class Replica(Local):
         return self._done(now)
 
     def take_over(self, now: Instant, request: RequestId, lost: frozenset[MemberId], *, force: bool) -> list[Effect]:
-        """Become primary in place of one that is lost for good. Answered by one Reply.
+        """Become primary in place of a member that is lost for good. Answered by one Reply.
 
         Args:
             lost: members that will be none any more, the primary among them.
-            force: go on without the word of those that do not answer; what only they know is lost.
+            force: go on without the word of members that do not answer; writes that only they know are lost.
         """
         refusal = self._why_not_take_over(now, lost, force=force)
         if refusal is not None:
@@ -231,7 +234,7 @@ class Replica(Local):
         return None
 
     def acknowledge_divergence(self, now: Instant, request: RequestId) -> list[Effect]:
-        """An administrator has looked at what was dropped."""
+        """Note that an administrator has looked at the dropped entries."""
         self.diverged = False
         self._wanted["diverged"] = False
         self.when_durable(lambda: self._out.append(Reply(request, 0)))
@@ -240,18 +243,18 @@ class Replica(Local):
     # Reads
 
     def read(self, now: Instant, read: ReadId, interest: Interest | None) -> list[Effect]:
-        """A read asks to be served: now, or when the fate of what it looks at is known (of everything, with None)."""
+        """Serve a read now, or once the fate of what it looks at is known (with None: of everything)."""
         self._begin_read(now, read, interest)
         return self._done(now)
 
     def withdraw_read(self, read: ReadId) -> None:
-        """A read's deadline passed; it need not be served any more."""
+        """Drop a read whose deadline passed."""
         self._reads.pop(read, None)
 
     # What happens
 
     def receive(self, now: Instant, sender: MemberId, message: Message) -> list[Effect]:
-        """Another store says something."""
+        """Take in a message of another store."""
         if self.role is None or self.expelled is not None:
             return self._done(now)
         if not self.heeds(sender):
@@ -269,7 +272,7 @@ class Replica(Local):
         return self._done(now)
 
     def _hear_stranger(self, now: Instant, sender: MemberId, message: Message) -> None:
-        """One that is no member may only learn why."""
+        """Tell a store that is of no member why it is none, and heed nothing else of it."""
         if isinstance(message, Expelled):
             # Two sides that removed each other: the higher epoch stays.
             if message.removed.epoch >= self.history.last.epoch:
@@ -291,7 +294,7 @@ class Replica(Local):
         self.say("expelled", epoch=str(removed.epoch), index=removed.index)
 
     def _open_for(self, now: Instant, sender: MemberId, message: Prepare | Keep) -> None:
-        """A member opens an epoch: promise it, or keep its `open`."""
+        """Promise the epoch that a member opens, or keep its `open`."""
         epoch = message.epoch if isinstance(message, Prepare) else message.open.epoch
         if epoch.opener != sender:
             return
@@ -311,17 +314,17 @@ class Replica(Local):
             self.send(sender, self.report(epoch))
 
     def wants_snapshot(self, epoch: Epoch) -> bool:
-        """Whether a snapshot for this epoch may be of use."""
+        """Tell whether a snapshot for this epoch may be of use."""
         return self.role is not None and self.expelled is None and epoch == self.promised
 
     def offered(self, now: Instant, sender: MemberId, snapshot: int, epoch: Epoch, base: Base) -> list[Effect]:
-        """A snapshot of another member's state has arrived whole; it is installed by an Install, or not at all."""
+        """Take in another member's snapshot that has arrived whole; it is installed by an Install, or not at all."""
         if self.wants_snapshot(epoch) and self._offer is None:
             self._offer = (sender, snapshot, base)
         return self._done(now)
 
     def tick(self, now: Instant) -> list[Effect]:
-        """Time passes; called every LOOKS_MS while there are other members, and after the disk refused something."""
+        """Let time pass; called every LOOKS_MS while there are other members, and after the disk refused a step."""
         self._refused = False
         if self.role is not None and self.expelled is None:
             self.role.tick(now)
@@ -330,15 +333,16 @@ class Replica(Local):
     # Outcomes
 
     def persisted(self, now: Instant, number: int, answers: Mapping[int, Answer]) -> list[Effect]:
-        """The step with the disk is done; `answers` are of the writes applied with it, by index."""
+        """Take in that a step is durable; `answers` are of the writes applied with it, by index."""
         self._end_step(number, answers)
         return self._done(now)
 
     def refused(self, now: Instant, number: int, error: LnhError) -> list[Effect]:
-        """The disk took nothing of the step, for want of room.
+        """Take in that the disk took nothing of the step, for want of room.
 
-        Only what `may_withdraw`: its requests are answered with the error, and the next `tick` goes on. Any other step
-        stays asked for, because others may know of it: the caller tries it again until the disk takes it.
+        Only a step that `may_withdraw` is given up: its requests are answered with the error, and the next `tick` goes
+        on. Any other step stays asked for, because other members may know of it: the caller tries it again until the
+        disk takes it.
         """
         step = self._step
         assert isinstance(step, Persist), "only what can be undone is refused"
@@ -348,13 +352,13 @@ class Replica(Local):
         return self._done(now)
 
     def may_withdraw(self, step: Persist | Install | Erase) -> bool:
-        """Whether a step that the disk refused never was: a creation, or the writes of a member alone."""
+        """Tell whether a step that the disk refused never was: a creation, or the writes of a member alone."""
         if not isinstance(step, Persist):
             return False
         return step.found is not None or (not self.others and self.is_serving())
 
     def forgotten(self, now: Instant, round_: int) -> list[Effect]:
-        """Every cache of this member has forgotten what the round named; late words change nothing."""
+        """Take in that every cache of this member has forgotten what the round named; late words change nothing."""
         if self._open_rounds.pop(round_, None) is not None and self.role is not None:
             self.role.forgotten(now, round_)
         return self._done(now)
@@ -362,16 +366,19 @@ class Replica(Local):
     # Roles
 
     def follow(self, now: Instant, epoch: Epoch) -> None:
+        """Promise a higher epoch of another member, and become an ordinary member in it."""
         leased = self.role is not None and self.role.is_current(now)
         self.promise(epoch)
         self.rest(now, leased=leased)
 
     def rest(self, now: Instant, handing: Handing | None = None, *, leased: bool = False) -> None:
+        """Become an ordinary member in the epoch promised last."""
         before, self.role = self.role, Follower(self, now, handing, leased=leased)
         if before is not None:
             before.leave(now)
 
     def reopen(self, now: Instant, above: Epoch) -> None:
+        """Open an epoch above `above` and all promised here, as the primary by this member's own log."""
         before, standing = self.role, self.standing
         never_served = self.committed < standing.opened
         required = frozenset(standing.awaits if never_served else ()) & frozenset(self.others)
