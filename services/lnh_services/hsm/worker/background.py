@@ -1,7 +1,8 @@
-"""Slow work: done by one thread, while the worker's loop serves others.
+"""Does slow work in one thread, while the worker's loop serves other requests.
 
-An RSA key takes up to many seconds, and OpenSSL lets go of the interpreter while it looks for primes. What waits is
-bounded, else Busy. A request that comes again while its first copy is being worked on waits for that one.
+An RSA key takes up to many seconds, and OpenSSL lets go of the interpreter while it looks for primes. The queue is
+bounded, and a full one answers Busy. A request that comes again while its first copy is being worked on waits for that
+one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _SKIPPED: Final = object()  # nobody waited when its turn came
 
 @dataclass(eq=False)
 class _Job(Generic[T]):
-    """One computation, and who waits for it; nobody does once they have all given up."""
+    """One computation, and the requests that wait for it; none does once all have given up."""
 
     key: Hashable
     compute: Callable[[], object]
@@ -33,7 +34,9 @@ class _Job(Generic[T]):
 
 
 class SlowWork(Generic[T]):
-    """Computations under way, each with those that wait for it. All but the computing is for one thread, the loop's.
+    """The computations under way, each with the requests that wait for it.
+
+    Only the computing is done in another thread; everything else is for one thread, the loop's.
 
     Args:
         most: jobs at once, of which one is worked on.
@@ -51,10 +54,10 @@ class SlowWork(Generic[T]):
         return len(self._jobs)
 
     def begin(self, key: Hashable, compute: Callable[[], object], who: T) -> None:
-        """Have something computed for `who`; `descriptor` is readable when it is done.
+        """Begin a computation for `who`; `descriptor` is readable when it is done.
 
         Args:
-            key: what is under way under the same key already is not begun again.
+            key: a computation that is under way under the same key is not begun again.
 
         Raises Busy.
         """
@@ -72,7 +75,7 @@ class SlowWork(Generic[T]):
         self._todo.put(job)
 
     def take(self) -> list[tuple[T, Any]]:
-        """Who waited for what is done by now, each with the result or the exception."""
+        """Return the requests whose computations are done by now, each with the result or the exception."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.descriptor, 4096)
         taken: list[tuple[T, Any]] = []
@@ -87,11 +90,11 @@ class SlowWork(Generic[T]):
         return taken
 
     def waiting(self) -> list[T]:
-        """Everybody who waits."""
+        """Return all that wait."""
         return [who for job in self._jobs.values() for who in job.waiting]
 
     def give_up(self, who: T) -> None:
-        """They no longer wait; what nobody waits for is not begun."""
+        """Let a request wait no longer; a computation that nobody waits for is not begun."""
         for job in self._jobs.values():
             if who in job.waiting:
                 job.waiting.remove(who)

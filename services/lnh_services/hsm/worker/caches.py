@@ -1,8 +1,8 @@
-"""What an hsm worker keeps unsealed, and how it forgets.
+"""Keeps what an hsm worker has unsealed, and forgets it.
 
-Everything here may be used only under the worker's lease from its own store, and is dropped when the
-store says `forget`, when the lease ends and when the member is deactivated. The caches are bounded;
-what was used longest ago goes first.
+Everything here may be used only under the worker's lease from its own store, and is dropped when the store says
+`forget`, when the lease ends and when the member is deactivated. The caches are bounded; the entry used longest ago
+goes first.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _NO_SESSION = frozenset({OBJECTS, *(TABLES[kind] for kind in (LockRecord, Attemp
 
 
 def touches_sessions(key: Key) -> bool:
-    """Whether a session may have been checked against what this names."""
+    """Tell whether a session may have been checked against what this names."""
     return key.table not in _NO_SESSION
 
 
@@ -89,6 +89,7 @@ class Caches:
                 self.keys.drop(where)
 
     def forget_everything(self) -> None:
+        """Drop everything, and end every session here."""
         for session in self.sessions.values():
             session.alive = False
         self.sessions.clear()

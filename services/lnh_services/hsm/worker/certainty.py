@@ -1,15 +1,15 @@
-"""What a worker may say for certain, in one place for every operation.
+"""Decides what a worker may say for certain, in one place for every operation.
 
-A member without a lease may be behind its cluster: of what it does not have, or has in an older version, it knows
-nothing for certain. So nothing that rests on what is stored (`LnhError.of_state`) leaves a worker as a refusal, and
-no list as if it were all, unless the lease was a read-write one from the request's beginning to its answer: then all
-that was acknowledged before the request began was read. It is the same rule as for work that another member forwards.
+A member without a lease may be behind its cluster: it knows nothing for certain of what it does not have, or has in an
+older version. So nothing that rests on what is stored (`LnhError.of_state`) leaves a worker as a refusal, and no list
+as if it were all, unless the lease was a read-write one from the request's beginning to its answer: then all that was
+acknowledged before the request began was read. It is the same rule as for work that another member forwards.
 
     a refusal that rests on what is stored -> MemberBehind; of a write through a read-only member, MemberReadOnly
     a listing                              -> with how far the member may be behind; one of nothing is a refusal
 
-What only grows is certain all the same (`LnhError.for_good`): a logout, a revocation, a password changed after the
-login. A handler need not know of any of this.
+Facts that only grow are certain all the same (`LnhError.for_good`): a logout, a revocation, a password changed after
+the login. A handler need not know of any of this.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ COMMITTED: Final = frozenset(
 
 
 class Certainty(Knowledge):
-    """What a worker knows, and what of it is certain.
+    """Tells what a worker knows for certain.
 
     Args:
         utc: UTC seconds.
@@ -70,11 +70,15 @@ class Certainty(Knowledge):
         self.utc = utc
 
     def behind(self) -> Behind:
-        """How far this worker may be behind the cluster."""
+        """Return how far this worker may be behind the cluster."""
         return Behind(whole_until=self.whole_until(self.utc()), behind_ms=int(self.behind_for() * 1000))
 
     def told(self, operation: Operation[Any, Any], refusal: LnhError, lapses: int) -> LnhError:
-        """What to answer in place of a refusal, of a request that was begun when the lease had lapsed so often."""
+        """Return the answer in place of a refusal.
+
+        Args:
+            lapses: how often the lease had lapsed when the request was begun.
+        """
         undated = isinstance(refusal, MemberBehind) and not refusal.detail
         if self.was_read_write_since(lapses) or not (refusal.needs_step or undated):
             return refusal
@@ -83,9 +87,9 @@ class Certainty(Knowledge):
         return MemberReadOnly(str(doubt)) if is_write else doubt
 
     def listed(self, reply: M, asked: Message, lapses: int) -> M:
-        """A reply, which says how far this member may be behind if it lists something.
+        """Add to a reply that lists something how far this member may be behind.
 
-        Raises MemberBehind for one that would say that there is nothing.
+        Raises MemberBehind for a reply that would say that there is nothing.
         """
         if not isinstance(reply, Listing) or self.was_read_write_since(lapses):
             return reply

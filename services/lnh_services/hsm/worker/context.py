@@ -1,4 +1,4 @@
-"""What an hsm worker knows, and for how long it may: its secrets, its lease, its caches, and what it reads past them.
+"""Holds what an hsm worker knows, and for how long it may: secrets, lease, caches, and reads past them.
 
 Everything a worker uses comes through here, so that one rule holds for all of it: an answer of the store goes into a
 cache only under the lease, only if no `forget` about it came while it was read, and, under a read-write lease, only if
@@ -32,7 +32,7 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True)
 class Identity:
-    """What the member is, and the secrets the core gave."""
+    """The member's identity, and the secrets that the core gave."""
 
     secrets: hsm.WorkerSecrets
     smk: Smk
@@ -40,23 +40,24 @@ class Identity:
 
     @classmethod
     def of(cls, secrets: hsm.WorkerSecrets) -> Identity:
+        """Make it of the core's secrets."""
         newest = secrets.smk[-1]
         return cls(secrets, Smk(newest.generation, newest.key), Purpose.RECORD.derive(newest.key))
 
     def smk_of(self, generation: int) -> Smk:
-        """Raises SealBroken for a generation this HSM does not hold."""
+        """Return a generation of the SMK; raises SealBroken for one that this HSM does not hold."""
         for held in self.secrets.smk:
             if held.generation == generation:
                 return Smk(held.generation, held.key)
         raise SealBroken(f"sealed under SMK generation {generation}, which this HSM does not hold")
 
     def seed(self, epoch: int) -> hsm.ChannelSeed | None:
-        """The channel seed of an epoch that is still in use."""
+        """Return the channel seed of an epoch that is still in use."""
         return next((seed for seed in self.secrets.channel if seed.epoch == epoch), None)
 
 
 def _named(record: R, name: str) -> R:
-    """The record, if it is of this name or of any is asked for; raises SealBroken."""
+    """Check that a record has this name, if one is asked for; raises SealBroken."""
     own = getattr(record, NAMES[type(record)]) if name else name
     if own != name:
         raise SealBroken(f"the store was asked for {TABLES[type(record)]} {name!r} and served {own!r}")
@@ -104,7 +105,7 @@ class Knowledge:
     # --- what the loop tells it
 
     def take_secrets(self, secrets: hsm.WorkerSecrets) -> None:
-        """Begin, or go on, with what the core gave; other secrets than before end every session here."""
+        """Begin, or go on, with the core's secrets; secrets that changed end every session here."""
         before = self.identity
         self.identity = Identity.of(secrets)
         if before is not None and before.secrets != secrets:
@@ -112,10 +113,10 @@ class Knowledge:
             self._channel_keys.clear()
 
     def take_lease(self, sent_at: float, attached: store.Attached) -> None:
-        """The store granted a lease to a request sent at `sent_at` (boot seconds).
+        """Take a lease that the store granted to a request sent at `sent_at` (boot seconds).
 
-        What was cached stays only where the lease goes on from the one before. That the store says so is not enough:
-        the answer that would have told of a fresh lease may have been lost, and this be the one to the next request.
+        The caches stay only where the lease goes on from the one before. The store's word for that is not enough: the
+        answer that would have told of a fresh lease may have been lost, and this be the one to the next request.
         """
         self._note_step()
         if attached.fresh or not (self.is_leased() and self.read_write and attached.read_write):
@@ -132,24 +133,24 @@ class Knowledge:
             self.read_only_since = sent_at
 
     def is_leased(self) -> bool:
-        """Whether the caches may be used."""
+        """Tell whether the caches may be used."""
         return self.boot() < self.lease_until
 
     def is_read_write(self) -> bool:
-        """Whether what is known and read now is current: the member's lease lasts as long as this one, or longer."""
+        """Tell whether what is known and read now is current: the member's lease lasts as long as this one does."""
         return self.read_write and self.boot() < self.lease_until
 
     def was_read_write_since(self, lapses: int) -> bool:
-        """Whether it was so all the time since `lapses` had this value, and was so then."""
+        """Tell whether the worker was read-write when `lapses` had this value, and all the time since."""
         return self.lapses == lapses and self.is_read_write()
 
     def behind_for(self) -> float:
-        """Seconds since this worker was in step with the cluster, or began."""
+        """Return the seconds since this worker was in step with the cluster, or began."""
         self._note_step()
         return self.boot() - (self._began if self._in_step_until is None else self._in_step_until)
 
     def whole_until(self, utc: float) -> int:
-        """The last moment, in UTC ms, up to which all that the cluster acknowledged is known here; 0: unknown.
+        """Return the last moment, in UTC ms, up to which all that the cluster acknowledged is known here; 0: unknown.
 
         Args:
             utc: now, in UTC seconds.
@@ -172,15 +173,15 @@ class Knowledge:
             self.lapses += 1
 
     def may_cache(self, found: Read[Any]) -> bool:
-        """Whether an answer of the store may go into a cache now, before anything else is waited for."""
+        """Tell whether an answer of the store may go into a cache now, before anything else is waited for."""
         return self.is_leased() and not found.outdated and (found.current or not self.read_write)
 
     def may_cache_since(self, disturbed: int) -> bool:
-        """Whether what several answers since `disturbed` had this value came to may go into a cache."""
+        """Tell whether a result of several answers since `disturbed` had this value may go into a cache."""
         return self.is_leased() and self.disturbed == disturbed
 
     def forget(self, message: store.Forget) -> None:
-        """The store says that these changed."""
+        """Drop the keys that the store says changed."""
         if message.everything:
             self._note_step()
             self.forget_everything()
@@ -197,6 +198,7 @@ class Knowledge:
                 self.records = self.cluster = None
 
     def forget_everything(self) -> None:
+        """Drop everything that is cached, and what is being read."""
         self._keep_uses(self.caches.keys.items())
         self.caches.forget_everything()
         self.records = self.cluster = None
@@ -207,13 +209,13 @@ class Knowledge:
     # --- records
 
     def secrets(self) -> Identity:
-        """Raises NoCluster before the core gave any."""
+        """The member's identity and secrets; raises NoCluster before the core gave any."""
         if self.identity is None:
             raise NoCluster("this member serves no cluster")
         return self.identity
 
     def started(self) -> Steps[Records]:
-        """The means to read records; asks for the cluster record once."""
+        """Return the means to read records; asks for the cluster record once."""
         if self.records is None or self._records_outdated:
             identity = self.secrets()
             bare = Records(identity.record_key, identity.secrets.cluster, b"")
@@ -228,10 +230,10 @@ class Knowledge:
         return self.records
 
     def genuine(self, reading: Steps[T], records: Records | None = None) -> Steps[T]:
-        """What is read; where the store serves what is not genuine, or not current, this member is marked as damaged.
+        """Return what is read; an answer that is not genuine, or not current, marks this member as damaged.
 
         Args:
-            records: what it is read with; they may be of before a restore, which makes every record anew.
+            records: the means that it is read with; they may be older than a restore, which makes every record anew.
 
         Raises SealBroken, StateRolledBack; ClusterRestored where that explains it.
         """
@@ -260,7 +262,7 @@ class Knowledge:
         return page
 
     def _was_replaced(self, records: Records) -> Steps[bool]:
-        """Whether the cluster record is another one by now."""
+        """Tell whether the cluster record is another one by now."""
         bare = Records(records.key, records.cluster, b"")
         key = bare.key_of(ClusterRecord, CLUSTER_RECORD)
         try:
@@ -291,7 +293,7 @@ class Knowledge:
         return found
 
     def record(self, kind: type[R], record: bytes) -> Steps[R | None]:
-        """The record with this id, or None."""
+        """Return the record with this id, or None."""
         found = yield from self.versioned(kind, record)
         return found[0]
 
@@ -304,7 +306,7 @@ class Knowledge:
         scope: bytes = b"",
         lasts: Callable[[R], bool] | None = None,
     ) -> Steps[tuple[R | None, int]]:
-        """The record with this id and its version, or (None, 0).
+        """Return the record with this id and its version, or (None, 0).
 
         Args:
             cached: False reads it from the store.
@@ -323,7 +325,7 @@ class Knowledge:
         return cast("R | None", known.record), known.version
 
     def learn(self, wanted: Iterable[tuple[type[Record], bytes]]) -> Steps[None]:
-        """Read together what is not cached of these records, so that who asks for each next finds it.
+        """Read together those of these records that are not cached, so that each later question for one finds it.
 
         Raises as `record`, for any of them.
         """
@@ -353,12 +355,12 @@ class Knowledge:
         limit: int = limits.PAGE_ITEMS,
         skipped: list[Skipped] | None = None,
     ) -> Steps[Page[R]]:
-        """A page of a table's records (of those with this name), by id.
+        """Return a page of a table's records (of those with this name), by id.
 
         Args:
-            skipped: what does not open is added there, where there is such a list.
+            skipped: records that do not open are added there, where there is such a list.
 
-        Raises SealBroken for one of another name: the tag that the store finds it by is under no seal.
+        Raises SealBroken for a record of another name: the tag that the store finds it by is under no seal.
         """
         records = yield from self.started()
         tags = (records.tag(name),) if name else ()
@@ -366,7 +368,10 @@ class Knowledge:
         return (yield from self._page(records, scan, lambda item: _named(records.read(kind, item), name), skipped))
 
     def named(self, kind: type[R], name: str) -> Steps[tuple[R, int] | None]:
-        """The record of this name and its version, as the store has it now, or None; raises SealBroken for two."""
+        """Return the record of this name and its version, as the store has it now, or None.
+
+        Raises SealBroken for two.
+        """
         return (yield from self.genuine(self._named(kind, name)))
 
     def _named(self, kind: type[R], name: str) -> Steps[tuple[R, int] | None]:
@@ -376,11 +381,11 @@ class Knowledge:
         return next(((record, item.version) for item, record in page.found), None)
 
     def scan_all(self, kind: type[R], skipped: list[Skipped] | None = None) -> Steps[list[R]]:
-        """Every record of a small table; `skipped` as in `page`."""
+        """Return every record of a small table; `skipped` as in `page`."""
         return [record for _, record in (yield from self.scan_items(kind, skipped))]
 
     def scan_items(self, kind: type[R], skipped: list[Skipped] | None = None) -> Steps[list[tuple[store.Item, R]]]:
-        """Every record of a small table, with the item that it is kept in."""
+        """Return every record of a small table, with the item that it is kept in."""
         records = yield from self.started()
         found: list[tuple[store.Item, R]] = []
         after, more = b"", True
@@ -397,11 +402,11 @@ class Knowledge:
     # --- objects
 
     def stored(self, keys: KeyringKeys, handle: bytes) -> Steps[Read[tuple[Attributes, bytes]]]:
-        """An object's attributes and value; raises ObjectUnknown, SealBroken, StateRolledBack."""
+        """Return an object's attributes and value; raises ObjectUnknown, SealBroken, StateRolledBack."""
         return (yield from self._existing(keys, handle, keys.read))
 
     def described(self, keys: KeyringKeys, handle: bytes) -> Steps[Read[Attributes]]:
-        """An object's attributes without its value; raises as `stored`."""
+        """Return an object's attributes without its value; raises as `stored`."""
         return (yield from self._existing(keys, handle, keys.read_attributes, body=False))
 
     def _existing(
@@ -415,7 +420,7 @@ class Knowledge:
         return found
 
     def objects(self, keys: KeyringKeys, scan: store.Scan, skipped: list[Skipped]) -> Steps[Page[Attributes]]:
-        """A page of objects with their attributes; `skipped` as in `page`. Raises StateRolledBack."""
+        """Return a page of objects with their attributes; `skipped` as in `page`. Raises StateRolledBack."""
         records = yield from self.started()
         return (yield from self._page(records, scan, keys.read_attributes, skipped))
 

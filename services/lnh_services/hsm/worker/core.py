@@ -1,18 +1,17 @@
-"""The pure hsm worker: frames of a request in; what to ask, and the frames of the answer, out.
+"""The pure hsm worker: frames of a request in; questions to others, and the frames of the answer, out.
 
-A request goes through one function, `WorkerCore.serve`, in this order, and nothing is done before
-all of it has passed:
+A request goes through one function, `WorkerCore.serve`, in this order, and nothing is done before all of it has passed:
 
     header -> operation of the table -> token and seal opened -> session's records -> fields
            -> permission -> audit (of what changes something) -> handler -> audit (of a refusal) -> sealed answer
 
-What is in the caches is not asked for, so the use of a cached key goes from end to end without waiting. There is no
-other, quicker way: who serves many such requests takes them from turn to turn together (`effects.Turn`).
+Nothing in the caches is asked for, so the use of a cached key goes from end to end without waiting. There is no other,
+quicker way: a loop that serves many of these requests takes them from turn to turn together (`effects.Turn`).
 
-Before a seal is opened there is no key to answer under, so errors up to there are unsealed hints;
-after it every error is sealed, also that a session is over: its client can believe it. A handler is a
-generator (`effects.py`); while it waits others are served, and `forget` may take anything out of the
-caches, so what waited asks again whether its session lives.
+Before a seal is opened there is no key to answer under, so errors up to there are unsealed hints. After it every error
+is sealed, also that a session is over: its client can believe it. A handler is a generator (`effects.py`). While it
+waits others are served, and `forget` may take anything out of the caches, so a handler that waited asks again whether
+its session lives.
 """
 
 from __future__ import annotations
@@ -123,8 +122,8 @@ class WorkerCore(Certainty):
     ) -> Steps[Frames]:
         """Serve one request; never raises for what a client sent.
 
-        One that another member forwarded is not told that this member is read-only or behind, as its own is not: it is
-        declined.
+        A request that another member forwarded is not told that this member is read-only or behind, since its own
+        member is not: it is declined.
         """
         now = self.boot()
         if now >= self.lease_until:
@@ -216,7 +215,7 @@ class WorkerCore(Certainty):
             raise OutcomeUnknown(f"{operation.name}: it was made, and what goes with it was not: {error}") from None
 
     def permitted(self, request: Request[Any]) -> Steps[dict[str, Any]]:
-        """The reply to what a session asks, if its rule allows it; recorded where the rule says so."""
+        """Make the reply to a session's request, if its rule allows it; recorded where the rule says so."""
         name = request.operation.name
         audited, begun = permissions.RULES[name].audited, False
         try:
@@ -236,7 +235,7 @@ class WorkerCore(Certainty):
         return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
 
     def _handled(self, request: Request[Any]) -> Steps[Message]:
-        """What the handler replies. Where it refuses a write for what is stored, no other try of it ever acts."""
+        """Make the handler's reply. Where it refuses a write for what is stored, no other try of it ever acts."""
         handler = self.handlers[request.operation.name]
         try:
             return (yield from handler(self, request))
@@ -252,10 +251,10 @@ class WorkerCore(Certainty):
         raise refusal.final()
 
     def _has_acted(self, request: Request[Any]) -> Steps[bool]:
-        """Whether another try of this write has acted; if not, none ever will: that it was refused is in the log.
+        """Tell whether another try of this write has acted; if not, none ever will: that it was refused is in the log.
 
-        What a handler reads may be what another try has made of it, or that one may be on its way yet. Raises the
-        error that try was refused with, where it was another one than this makes.
+        The items that a handler reads may be what another try has made of them, or that one may be on its way yet.
+        Raises the error that the other try was refused with, where it was another one than this makes.
         """
         records = yield from self.started()
         never = store.Require(key=records.fence().key, version=NEVER)
@@ -268,6 +267,10 @@ class WorkerCore(Certainty):
         return True
 
     def check_envelope(self, operation: Operation[Any, Any], envelope: Envelope) -> None:
+        """Check the envelope of a request: its clock, and a write's connection and sequence.
+
+        Raises ClockSkew, MalformedMessage.
+        """
         age = self.utc() - envelope.issued_at / 1000
         if abs(age) > limits.ISSUED_AT_TOLERANCE:
             apart = f"{abs(age):.0f} s {'behind' if age > 0 else 'ahead of'} this member's"
@@ -292,7 +295,7 @@ class WorkerCore(Certainty):
         return channel.open_credential(header, body, identity.secrets.cluster, private)
 
     def _signing_client(self, credential: OpenedCredential) -> Steps[ClientRecord | None]:
-        """The registered client that made the message, or None for an unregistered one."""
+        """Return the registered client that made the message, or None for an unregistered one."""
         if not credential.client:
             return None
         record = yield from self.record(ClientRecord, credential.client)
@@ -304,7 +307,7 @@ class WorkerCore(Certainty):
         return record
 
     def _open_token(self, token: bytes) -> Token:
-        """Raises TokenUnknown; Unreachable where the epoch has not come to this member yet."""
+        """Open a token; raises TokenUnknown, or Unreachable where the epoch has not come to this member yet."""
         epoch, sealed = token_epoch(token)
         identity = self.secrets()
         seed = identity.seed(epoch)
@@ -313,7 +316,7 @@ class WorkerCore(Certainty):
         return open_token(sealed, identity.secrets.cluster, epoch, seed.seed)
 
     def _open_session(self, token: bytes, opened: Token) -> Steps[Session]:
-        """The session of an opened token; raises TokenExpired, and what `check_token` raises."""
+        """Return the session of an opened token; raises TokenExpired, and what `check_token` raises."""
         self.check_time(opened)
         disturbed = self.disturbed
         session = yield from self.check_token(self, token, opened)
@@ -324,7 +327,7 @@ class WorkerCore(Certainty):
     # --- objects
 
     def object(self, request: Request[Any], handle: bytes) -> Steps[CachedKey]:
-        """An object of the request's keyring, unsealed; raises ObjectUnknown, SealBroken, TokenUnknown."""
+        """Return an object of the request's keyring, unsealed; raises ObjectUnknown, SealBroken, TokenUnknown."""
         session = request.who
         where = (request.header.route, handle)
         known = self.caches.keys.get(where)
@@ -342,12 +345,12 @@ class WorkerCore(Certainty):
         return known
 
     def check_time(self, token: Token) -> None:
-        """Raises TokenExpired."""
+        """Raise TokenExpired for a token whose time is over."""
         if self.utc() > token.expires + limits.CLOCK_TOLERANCE:
             raise TokenExpired("this session's token has expired")
 
     def check_times(self, session: Session) -> None:
-        """Raises TokenExpired, or MemberReadOnly when this member has been read-only for longer than policy allows."""
+        """Raise TokenExpired, or MemberReadOnly when this member has been read-only for longer than policy allows."""
         self.check_time(session.token)
         if self.read_only_since is not None and self.boot() - self.read_only_since > session.read_only_max:
             raise MemberReadOnly(
@@ -365,7 +368,7 @@ class WorkerCore(Certainty):
             request.session = yield from self._open_session(session.sealed, self._open_token(session.sealed))
 
     def session_instance(self) -> Steps[bytes]:
-        """What sessions are opened under now."""
+        """Return what sessions are opened under now."""
         opening = yield from self.record(OpeningRecord, OPENING_RECORD)
         yield from self.started()
         assert self.cluster is not None, "started() read the cluster record"
@@ -376,7 +379,7 @@ class WorkerCore(Certainty):
     def commit(self, request: Request[Any], changes: Iterable[store.Change]) -> Steps[store.Committed]:
         """Commit a request's changes, exactly once however often it comes.
 
-        Raises MemberBehind for what was read when the lease was another one: it is read again with the next try.
+        Raises MemberBehind for items that were read under another lease: they are read again with the next try.
         """
         if self.is_read_write() and not self.was_read_write_since(request.lapses):
             raise self.behind().refusal()
@@ -415,7 +418,7 @@ class WorkerCore(Certainty):
         )
 
     def _made_for(self, changes: Iterable[store.Change]) -> Steps[Records]:
-        """The instance that changes were made for, and that the cluster still is; raises ClusterRestored."""
+        """Return the instance that changes were made for, and that the cluster still is; raises ClusterRestored."""
         records = yield from self.started()
         if not all(records.made(change) for change in changes if isinstance(change, store.Put)):
             raise ClusterRestored("the cluster was restored while this was done")
@@ -426,7 +429,7 @@ class WorkerCore(Certainty):
             yield from self._items(self.records).written(commit.changes, lasting=lasting)
 
     def acted_before(self, request: Request[Any]) -> Steps[bool]:
-        """Whether this request, which comes again, has acted; raises its first error if it was refused."""
+        """Tell whether this request, which comes again, has acted; raises its first error if it was refused."""
         envelope = request.envelope
         recall = store.Recall(client=request.client_id, session=envelope.connection, sequence=envelope.sequence)
         try:
@@ -435,7 +438,7 @@ class WorkerCore(Certainty):
             raise (error.final() if error.of_state else error) from None
 
     def own_commit(self, *changes: store.Change, lasting: bool = True) -> Steps[bool]:
-        """Commit changes of the worker's own (lock counts); False when somebody else was first.
+        """Commit changes of the worker's own (lock counts); False when another worker was first.
 
         Args:
             lasting: whether the core is to keep of what age they are (`Items.written`).
@@ -485,7 +488,7 @@ class WorkerCore(Certainty):
         )
 
     def take_uses(self) -> list[hsm.AuditEntry]:
-        """Uses of keys since the last call, one entry a key."""
+        """Return the uses of keys since the last call, one entry a key."""
         self._keep_uses(self.caches.keys.items())
         entries = [
             hsm.AuditEntry(
@@ -502,7 +505,7 @@ class WorkerCore(Certainty):
         return entries
 
     def status(self) -> dict[str, Any]:
-        """What `lnh status` shows of this worker."""
+        """Return what `lnh status` shows of this worker."""
         return {
             "operations": self.operations,
             "refused": self.refused,
@@ -520,9 +523,10 @@ REFUSALS: Final = (PermissionDenied, ChannelInvalid, SealBroken, StateRolledBack
 
 
 def _unknown_epoch(identity: Identity, epoch: int, over: str) -> LnhError:
-    """Why there is no seed of this channel epoch: a later one than all here is still to come, and others have it.
+    """Make the error of a channel epoch without a seed: one later than all here is still to come, and others have it.
 
-    Of the two a client takes Unreachable for what one member says of itself, and asks another.
+    A client takes Unreachable for what one member says of itself, and asks another; TokenUnknown it takes for the
+    cluster's.
     """
     if epoch > max(seed.epoch for seed in identity.secrets.channel):
         return Unreachable(f"channel epoch {epoch} has not come to this member yet")
@@ -534,7 +538,7 @@ def _is_cluster(change: store.Change) -> bool:
 
 
 def _peer(request: Request[Any]) -> str:
-    """Who is refused: the registered client, the session's holder, or all strangers together."""
+    """Name the peer that is refused: the registered client, the session's holder, or all strangers together."""
     session = request.session
     client = request.client.id if request.client else session.token.client if session else b""
     return client.hex() or (session.who if session else "") or STRANGER
@@ -545,7 +549,7 @@ def _role(session: Session) -> str:
 
 
 def _target(request: Request[Any]) -> str:
-    """What the request is about, in names and ids only."""
+    """Name what the request is about, in names and ids only."""
     parts = [request.header.route.hex()] if request.header.route else []
     for name in ("label", "name", "client", "handle", "keyring", "member", "group"):
         value = getattr(request.message, name, None)

@@ -1,7 +1,7 @@
-"""The part of the cluster's policy that its stores keep: what leases are granted for, and what a primary alone may do.
+"""Shows and changes the part of the cluster's policy that its stores keep: leases, and what a primary alone may do.
 
-It is in the log and not in the policy's record, because the replica acts on it (docs/adr/0013). To whoever shows or
-changes the policy it looks like the rest.
+It is in the log and not in the policy's record, because the replica acts on it (docs/adr/0013). An administrator that
+shows or changes the policy sees no difference.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ _ALONE: Final = "read-write"  # a primary that hears nobody stays so for ever
 
 
 class Terms(msgspec.Struct, forbid_unknown_fields=True):
-    """As the policy shows it.
+    """The lease settings, as the policy shows them.
 
     Args:
         lease_ms: how long a member may go on without its primary, in milliseconds.
-        primary_alone: what a primary of several members is that hears none: read-write, or so for this many seconds.
+        primary_alone: the state of a primary of several members that hears none: read-write, or so for this many
+            seconds.
     """
 
     lease_ms: Annotated[int, msgspec.Meta(ge=100, le=60_000)]
@@ -35,19 +36,19 @@ FIELDS: Final = Terms.__struct_fields__
 
 
 def shown(terms: store.SetTerms) -> dict[str, Any]:
-    """These fields of the policy."""
+    """Return these fields of the policy."""
     alone = terms.alone_ms // 1000
     return {"lease_ms": terms.lease_ms, "primary_alone": alone or _ALONE}
 
 
 def current() -> Steps[store.SetTerms]:
-    """What is in force."""
+    """Return the settings in force."""
     status = yield from ask(Peer.STORE, store.STATUS, Empty())
     return status.terms
 
 
 def changed(terms: store.SetTerms, changes: dict[str, Any]) -> store.SetTerms:
-    """With some fields changed; raises ArgumentInvalid naming the field."""
+    """Change some fields; raises ArgumentInvalid naming the field."""
     try:
         wanted = msgspec.convert(shown(terms) | changes, Terms)
     except msgspec.ValidationError as error:

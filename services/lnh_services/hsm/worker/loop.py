@@ -1,10 +1,10 @@
 """The hsm worker process: sockets and time around the pure `WorkerCore`.
 
-One thread, one loop: drain what is ready, let each request go as far as it can, send what it asks,
-poll. What the store says is read before what clients say, so that a `forget` overtakes any use.
+One thread, one loop: drain what is ready, let each request go as far as it can, send its questions, poll. The store's
+words are read before the clients', so that a `forget` overtakes any use.
 
 A request that another member forwarded is served under a read-write lease, which lasts from its beginning to its
-answer, or not at all: then an empty entry says that nothing was done, and it is done elsewhere. What was written
+answer, or not at all: then an empty entry says that nothing was done, and it is done elsewhere. A write that was made
 meanwhile acts once all the same.
 """
 
@@ -80,7 +80,7 @@ _AGAIN_AFTER: Final[dict[Peer, float]] = {
 
 
 def boot_time() -> float:
-    """Seconds since boot, also those asleep: never goes back."""
+    """Return the seconds since boot, also those asleep; they never go back."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -104,10 +104,11 @@ class Task:
 
 @dataclass(eq=False)
 class Waiting:
-    """An ask without an answer yet, and who waits for it; `sent_at` is None while its peer could not be reached.
+    """A question without an answer yet, and the tasks that wait for it.
 
     Args:
         tasks: None in the place of one that waits no more.
+        sent_at: None while its peer is out of reach.
         tries: how often it was sent.
     """
 
@@ -119,14 +120,14 @@ class Waiting:
     tries: int = 0
 
     def proven(self, answer: Message | LnhError) -> Message | LnhError:
-        """What an answer says of all tries: Busy and MemberReadOnly say of the last one only that it did nothing."""
+        """Return what an answer says of all tries; Busy and MemberReadOnly say only that the last one did nothing."""
         undone = isinstance(answer, MemberReadOnly | Busy)
         if undone and self.tries > 1 and self.operation.effect is Effect.WRITE:
             return OutcomeUnknown(f"asked {self.tries} times without an answer, then: {answer}")
         return answer
 
     def answers(self, header: Header, frames: list[bytes]) -> list[Message | LnhError]:
-        """The answer to each of the tasks; raises MalformedMessage."""
+        """Return the answer to each of the tasks; raises MalformedMessage."""
         wire.check_frames(frames)
         if header.kind is Kind.ERROR:
             return [wire.parse_error(frames[2])] * len(self.tasks)
@@ -138,12 +139,12 @@ class Waiting:
         return [LnhError.from_wire(each) if isinstance(each, list) else each for each in answer.outcomes]
 
     def unread(self, error: LnhError) -> LnhError:
-        """What to say when an answer came that cannot be read."""
+        """Make the error of an answer that came and cannot be read."""
         said = f"{self.operation.name}: the answer of the {self.peer.value} cannot be read: {error}"
         return OutcomeUnknown(said) if self.operation.effect is Effect.WRITE else Internal(said)
 
     def too_late(self, now: float) -> LnhError:
-        """What to say when the time of who waits is over: which service has not answered."""
+        """Make the error of a task whose time is over, naming the service that has not answered."""
         if self.sent_at is None:
             asked = "which cannot be reached"
         else:
@@ -230,10 +231,11 @@ class Worker:
         self.close()
 
     def stop(self) -> None:
+        """Have `run` end."""
         self._stopping = True
 
     def close(self) -> None:
-        """End it at once; `run` does so in the end."""
+        """End at once; `run` does so in the end."""
         self.core.forget_everything()
         self._front.close()
         for dealer in self._peers.values():
@@ -263,7 +265,7 @@ class Worker:
                 self._answered(peer, socket.recv_multipart(zmq.NOBLOCK))
 
     def _drain_front(self) -> bool:
-        """Serve what is ready; whether there may be more and there is time for it."""
+        """Serve requests that are ready; tells whether there may be more and there is time for them."""
         for _ in range(_BURST):
             asked = self._left or self._receive()
             if not asked:
@@ -278,7 +280,7 @@ class Worker:
         return not self._stopping
 
     def _receive(self) -> list[tuple[bytes, Entry]]:
-        """What is there to be served, about a bundle of it: the more at a time, the quicker each."""
+        """Return the requests that are there, about a bundle of them: the more at a time, the quicker each."""
         asked: list[tuple[bytes, Entry]] = []
         with contextlib.suppress(zmq.Again):
             while len(asked) < bundles.ENTRIES:
@@ -292,9 +294,9 @@ class Worker:
     # --- requests
 
     def _serve(self, asked: list[tuple[bytes, Entry]]) -> None:
-        """Serve turn by turn those that need not wait; each of the others goes its own way once it waits.
+        """Serve turn by turn the requests that need not wait; each of the others goes its own way once it waits.
 
-        Of what takes longer than a stint the rest is `_left`, to be begun anew: what is stored may change meanwhile.
+        Requests that are left after a stint are `_left`, to be begun anew: what is stored may change meanwhile.
         """
         self._left = []
         begun: list[tuple[Task, bytes, Entry]] = []
@@ -320,7 +322,7 @@ class Worker:
         self._answer(done)
 
     def _use(self, task: Task, balancer_id: bytes, entry: Entry) -> bool:
-        """Have a request use its keys, one by one; whether its answer is to be sealed now.
+        """Have a request use its keys, one by one; tells whether its answer is to be sealed now.
 
         The lease may have ended while others were served: then it is begun anew.
         """
@@ -339,14 +341,14 @@ class Worker:
             self._step(task, None)
 
     def _go_on_until(self, turn: Turn, task: Task) -> bool:
-        """Begin a request; whether it came to this turn without having to wait, and not to another one."""
+        """Begin a request; tells whether it came to this turn without having to wait, and not to another one."""
         came_to = self._step(task, None)
         if came_to is not None and came_to is not turn:
             self._advance(task, None)
         return came_to is turn
 
     def _accept(self, balancer_id: bytes, entry: Entry) -> Task | None:
-        """The request of an entry, to be begun; None for what is answered at once, or not at all."""
+        """Make the task of an entry, to be begun; None for an entry that is answered at once, or not at all."""
         way_back = (balancer_id, entry.tag)
         forwarded = is_forwarded(entry.tag)
         if forwarded and not self.core.is_read_write():
@@ -383,7 +385,7 @@ class Worker:
             answer = None
 
     def _step(self, task: Task, answer: Any) -> Turn | None:
-        """Let a request go on as `_advance` does, to its next turn at most: then that turn."""
+        """Let a request go on as `_advance` does, but no further than its next turn, which is returned."""
         try:
             asked = task.steps.throw(answer) if isinstance(answer, Exception) else task.steps.send(answer)
         except StopIteration as done:
@@ -409,7 +411,7 @@ class Worker:
         return None
 
     def _begin(self, task: Task, asked: Work) -> None:
-        """Have something slow done, and go on with the result."""
+        """Begin slow work for a request, which goes on with the result."""
         try:
             self._slow.begin(asked.key, asked.compute, task)
         except Busy as error:
@@ -431,7 +433,7 @@ class Worker:
             self._flush()
 
     def _refuse(self, way_back: WayBack) -> None:
-        """Another member's request is not done here."""
+        """Decline another member's request."""
         _, *frames = bundles.refusal(way_back[1])
         self._send(way_back, frames)
 
@@ -465,14 +467,14 @@ class Worker:
             self._ask_for([task], asked)
 
     def _send_audits(self) -> None:
-        """Record together what several requests are about to do: each waits until all of it is recorded."""
+        """Record together the acts of several requests: each waits until all of it is recorded."""
         tasks = [task for task, _ in self._audits]
         entries = tuple(entry for _, entry in self._audits)
         self._audits = []
         self._ask_for(tasks, Ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=entries)))
 
     def _send_commits(self) -> None:
-        """Have the store commit what several requests change: each has its own outcome."""
+        """Have the store commit the changes of several requests: each has its own outcome."""
         tasks = [task for task, _ in self._commits]
         commits = [commit for _, commit in self._commits]
         self._commits, self._commits_bytes = [], 0
@@ -542,7 +544,7 @@ class Worker:
     # --- time
 
     def _run_timers(self, now: float) -> float:
-        """Do what is due; when to look again."""
+        """Do what is due; returns when to look again."""
         if now >= self._next_attach and self.core.identity is not None:
             self._next_attach = now + _ATTACH_EVERY
             self._start(self._attach(now), limits.WORKER_LEASE_MS / 1000)
@@ -614,11 +616,12 @@ class Worker:
 
 
 def _size(commit: store.Commit) -> int:
-    """About how many bytes it has, on the way to the store."""
+    """Estimate how many bytes a commit has, on the way to the store."""
     return sum(len(change.head) + len(change.body) for change in commit.changes if isinstance(change, store.Put))
 
 
 def main() -> int:
+    """Run one worker until it is told to stop; returns the exit code."""
     hardened = harden()
     parser = argparse.ArgumentParser(prog="python -m lnh_services.hsm.worker.loop", description="One hsm worker.")
     parser.add_argument("--member-dir", required=True, metavar="DIR", help="the member's directory")

@@ -1,8 +1,8 @@
-"""Checking a password: its guess is written down as a failure before it is compared, and taken back when it is right.
+"""Checks a password: its guess is written down as a failure before it is compared, and taken back when it is right.
 
-How many may fail, and what waits for how long, is in `auth/online_attempts.py`; the same message, or the same guess, is
-counted once. A name that does not exist costs the same work, the same lock and gets the same words as a wrong password;
-all that differs is whether its records may be erased again, and the HSM minds of what age they are.
+`auth/online_attempts.py` says how many may fail, and which attempts wait for how long; the same message, or the same
+guess, is counted once. A name that does not exist costs the same work and the same lock, and gets the same words, as a
+wrong password. Two things differ: whether its records may be erased again, and whether the HSM minds their age.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _TRIES: Final = 64
 
 
 class Place(NamedTuple):
-    """Whose attempts are counted where: a client's, in the scope of a role holder.
+    """The place that counts attempts: a client's, in the scope of a role holder.
 
     Args:
         exists: whether there is such a holder, as far as is known yet.
@@ -61,7 +61,7 @@ class Place(NamedTuple):
 
 
 class Versions(NamedTuple):
-    """Of the records that count."""
+    """The versions of the records that count."""
 
     pair: int
     of_pair: int
@@ -70,7 +70,7 @@ class Versions(NamedTuple):
 
 
 def derive(password: str) -> Steps[credentials.Material]:
-    """What to keep of a new password; raises Busy when too many wait for Argon2id."""
+    """Derive what to keep of a new password; raises Busy when too many wait for Argon2id."""
     derivation = credentials.derivation(password)
     derived = yield from ask(Peer.ARGON2, hsm.DERIVE, derivation)
     return credentials.material(derivation, derived.key)
@@ -84,8 +84,8 @@ def verify(
     Args:
         may_be_first: accept one that is good for nothing but being changed.
 
-    Returns its record, the record's version, and the Argon2id result that opens what is sealed to it.
-    Raises PasswordIncorrect, PasswordLocked, PasswordMustChange, Busy.
+    Returns its record, the record's version, and the Argon2id result that opens what is sealed to it. Raises
+    PasswordIncorrect, PasswordLocked, PasswordMustChange, Busy.
     """
     records = yield from worker.started()
     assert request.credential is not None, "a password comes in a message of its own"
@@ -127,7 +127,10 @@ def _derived(
     stored: CredentialRecord | None,
     name: bytes,
 ) -> Steps[bytes]:
-    """What Argon2id makes of the password; of a holder that does not exist too. Raises Busy when too many wait."""
+    """Derive the Argon2id result of the password, also for a holder that does not exist.
+
+    Raises Busy when too many wait.
+    """
     if stored is None:
         salt = hmac.digest(worker.secrets().record_key, b"no such holder" + where, "sha256")[:16]
         derivation = credentials.derivation(given.password, salt)
@@ -139,7 +142,7 @@ def _derived(
 
 
 def read_locks(worker: WorkerCore, place: Place) -> Steps[tuple[Locks, Versions]]:
-    """What has failed, and the versions of the records that say so."""
+    """Read the failures that count, and the versions of the records that say so."""
     client, scope, exists = place
     of_pair, attempts = yield from worker.versioned(AttemptsRecord, client, cached=False, scope=scope, lasts=_lasts)
     pair, version = yield from worker.versioned(
@@ -173,7 +176,7 @@ def _lasts(attempts: AttemptsRecord) -> bool:
 def _keep(
     worker: WorkerCore, place: Place, before: Locks, after: Locks, versions: Versions, *, names: int | None = None
 ) -> Steps[bool]:
-    """Store what changed, or nothing: False when somebody else was first. A lock and its attempts go together.
+    """Store the changes, or nothing: False when another worker was first. A lock and its attempts go together.
 
     Args:
         names: for how many the client has a place; None is any number.
@@ -203,7 +206,7 @@ def _keep(
 
 
 def _check(worker: WorkerCore, place: Place, name: bytes) -> Steps[None]:
-    """Refuse what would be refused anyway, before its Argon2id."""
+    """Refuse an attempt that would be refused anyway, before its Argon2id."""
     locks, _ = yield from read_locks(worker, place)
     if not locks.has_place():
         tried = yield from ask(Peer.STORE, store.COUNT, store.Count(table=TABLES[TriedRecord], scope=place.client))
@@ -215,7 +218,7 @@ def _check(worker: WorkerCore, place: Place, name: bytes) -> Steps[None]:
 
 
 def _reserve(worker: WorkerCore, place: Place, attempt: Attempt) -> Steps[bool]:
-    """Count an attempt as failed before it is compared; whether this member, which is read-only, counts it itself."""
+    """Count an attempt as failed before it is compared; tells whether this read-only member counts it itself."""
     for _ in range(_TRIES):
         locks, versions = yield from read_locks(worker, place)
         counted = online_attempts.reserve(locks, attempt, int(worker.utc()))
@@ -231,7 +234,7 @@ def _reserve(worker: WorkerCore, place: Place, attempt: Attempt) -> Steps[bool]:
 
 
 def _end(worker: WorkerCore, place: Place, attempt: Attempt, *, right: bool, counted_here: bool) -> Steps[None]:
-    """The attempt has ended. What cannot be written down stays a guess that is open: it counts, and only as one."""
+    """End an attempt. One whose end cannot be written down stays an open guess: it counts, and only as one."""
     if counted_here:
         yield from _tell(place, attempt, GuessStep.RIGHT if right else GuessStep.WRONG)
         return
@@ -261,7 +264,10 @@ def _tell(place: Place, attempt: Attempt, step: GuessStep) -> Steps[None]:
 
 
 def merge(worker: WorkerCore) -> Steps[None]:
-    """Tell the cluster what failed while this member was read-only; raises MemberReadOnly when it is again."""
+    """Tell the cluster the failures that this member counted while it was read-only.
+
+    Raises MemberReadOnly when it is again.
+    """
     for guessed in (yield from ask(Peer.CORE, hsm.GUESSED, Empty())).guessed:
         place = Place(guessed.client, guessed.holder, guessed.exists)
         open_ = tuple(Open(*each) for each in guessed.open)
@@ -274,7 +280,7 @@ def merge(worker: WorkerCore) -> Steps[None]:
 
 
 def forgive(worker: WorkerCore, role: Role, name: str = "", keyring: bytes = b"") -> Steps[None]:
-    """After a password was reset by a superior: no failure of before counts any more. Raises Busy."""
+    """Forget every earlier failure, after a superior reset the password. Raises Busy."""
     records = yield from worker.started()
     scope = online_attempts.scope(records, role, name, keyring)
     for table in online_attempts.CLEARED:

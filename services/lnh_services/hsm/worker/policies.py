@@ -1,4 +1,4 @@
-"""The policies in force: the cluster's, made stricter by the keyring's."""
+"""Reads the policies in force: the cluster's, made stricter by the keyring's."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lnh_services.hsm.worker.request import Request
 
 
 def policy_id(keyring: bytes = b"") -> bytes:
-    """Where the cluster's (empty) or a keyring's policy is kept."""
+    """Return the id of the record that keeps the cluster's (empty) or a keyring's policy."""
     return record_id("policy", keyring)
 
 
 def effective_policy(worker: WorkerCore, keyring: bytes = b"") -> Steps[Policy]:
-    """What holds for a keyring, or for the cluster alone."""
+    """Return the policy that holds for a keyring, or for the cluster alone."""
     known = worker.caches.policies.get(keyring)
     if known is not None:
         return known

@@ -28,8 +28,8 @@ class Request(Generic[M]):
     Args:
         session: None where the operation opens one or uses a credential (`credential` then).
         client: the registered client's record, where there is one.
-        drawn: where the ids come from that a read makes, which are new at each try.
-        committed: whether something of it was committed, so that nothing may say any more that it was not done.
+        drawn: the source of the ids that a read makes, which are new at each try.
+        committed: whether something of it was committed, so that no answer may say any more that it was not done.
         lapses: of the lease, when it was begun.
     """
 
@@ -46,30 +46,33 @@ class Request(Generic[M]):
 
     @property
     def who(self) -> Session:
+        """The session of the request, which its operation must demand."""
         assert self.session is not None, "an operation under Seal.SESSION has a session"
         return self.session
 
     @property
     def keyring_keys(self) -> KeyringKeys:
+        """The keys of the session's keyring."""
         keys = self.who.keyring_keys
         assert keys is not None, "a keyring role's session has the keyring's keys"
         return keys
 
     @property
     def role(self) -> Role:
+        """The keyring role of the session."""
         role = self.who.holder.role
         assert role is not None, "objects are made and changed by a keyring role"
         return role
 
     @property
     def client_id(self) -> bytes:
-        """Whose duplicates this request's are kept with: 16 bytes."""
+        """The 16-byte id under which this request's duplicates are kept."""
         if self.client is not None:
             return self.client.id
         return self.who.token.session if self.session else self.envelope.connection
 
     def new_id(self, number: int = 0) -> bytes:
-        """The 16-byte id of the `number`th thing this request makes: the same when a write is repeated."""
+        """Return the 16-byte id of the `number`th thing this request makes: the same when a write is repeated."""
         if self.operation.effect is Effect.READ:
             self.drawn = self.drawn or os.urandom(16)
             return record_id("made", self.drawn, codec.encode(number))
@@ -78,12 +81,12 @@ class Request(Generic[M]):
         )
 
     def new_handle(self, number: int = 0) -> bytes:
-        """The handle of the `number`th object that this request makes.
+        """Return the handle of the `number`th object that this request makes.
 
-        Of one that is stored it is 48 bits of time, 16 of the request's number on its connection, 8 of the object's in
-        the request, and 56 of `new_id`. What is made at the same time is then side by side in the store's indexes (as
-        with a UUIDv7, RFC 9562, sections 5.7 and 6.2), and a commit writes a few of their pages instead of some ten for
-        each object; and objects are listed in the order in which one connection asked for them.
+        A stored object's is 48 bits of time, 16 of the request's number on its connection, 8 of the object's in the
+        request, and 56 of `new_id`. Objects that are made at the same time are then side by side in the store's indexes
+        (as with a UUIDv7, RFC 9562, sections 5.7 and 6.2), and a commit writes a few of their pages instead of some ten
+        for each object; and objects are listed in the order in which one connection asked for them.
         """
         if self.operation.effect is Effect.READ:  # for a session alone
             return self.new_id(number)

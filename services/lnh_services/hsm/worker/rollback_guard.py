@@ -1,9 +1,10 @@
-"""Nothing that this HSM used is served older than it was: the highest age seen of each item, kept in the core.
+"""Refuses items older than this HSM has used: the core keeps the highest age seen of each item.
 
 Every record and object is authentic by its seal, and an authentic older one is authentic too. So before a worker reads
-one from the store (to fill a cache, or past one) it asks the core how old it must be at least; what comes is checked,
+one from the store (to fill a cache, or past one) it asks the core how old it must be at least. The answer is checked,
 and if it is newer than the core knew, the core is told. Asked in this order nothing lies between what was read and its
-use: a `forget` that comes meanwhile is about what is not read yet. What a worker wrote or deleted the core is told too.
+use: a `forget` that comes meanwhile is about what is not read yet. The core is also told what a worker wrote or
+deleted.
 
 An *age* is `(born, version)`. Versions of an item only grow, but start again when it was deleted and made anew under
 the same id. Users are, and their records say when they were born (UTC milliseconds). So are the lock counts of names
@@ -47,7 +48,7 @@ class Read(Generic[T]):
 
     Args:
         current: as the store said (`store.Got`).
-        outdated: a `forget` about it came while it was read; good for whoever asked, and for nobody after.
+        outdated: a `forget` about it came while it was read; its asker may use it, and nobody after.
     """
 
     value: T | None
@@ -57,14 +58,14 @@ class Read(Generic[T]):
 
     @property
     def known(self) -> T:
-        """The value of an item that there is."""
+        """Return the value of an item that there is."""
         assert self.value is not None, "asked for what is not there"
         return self.value
 
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """A page of items as they were read: whether there are more, behind which id."""
+    """A page of items as they were read: whether there are more, and the id that they are behind."""
 
     found: list[tuple[Item, T]]
     more: bool
@@ -82,7 +83,7 @@ ABSENCE_ALLOWS: Final = frozenset(
 
 
 class HighestSeen:
-    """The core's table: bounded; what was used longest ago is forgotten first.
+    """The core's table of ages: bounded; the one used longest ago is forgotten first.
 
     Args:
         size: how many items it holds.
@@ -93,7 +94,7 @@ class HighestSeen:
         self._ages: Final[dict[bytes, Age]] = {}
 
     def note(self, marks: Sequence[Mark]) -> list[Age]:
-        """Take in what was used; for each, the highest age seen, this one included."""
+        """Take in ages that were used; returns for each item the highest age seen, this one included."""
         return [self._note(mark) for mark in marks]
 
     def _note(self, mark: Mark) -> Age:
@@ -108,7 +109,7 @@ class HighestSeen:
         return highest
 
     def clear(self) -> None:
-        """Begin anew: what the store has now is taken as it is."""
+        """Begin anew: the store's present items are taken as they are."""
         self._ages.clear()
 
     def __len__(self) -> int:
@@ -116,10 +117,10 @@ class HighestSeen:
 
 
 class Items:
-    """Names and checks what is stored of one instance of the cluster: a restore begins anew.
+    """Names and checks the stored items of one instance of the cluster: a restore begins anew.
 
     Args:
-        note: is told of each answer of the store whether it was current.
+        note: called with each answer of the store: whether it was current.
     """
 
     def __init__(self, cluster: bytes, instance: bytes, note: Callable[[bool], None]) -> None:
@@ -127,12 +128,12 @@ class Items:
         self._note: Final = note
 
     def name(self, key: Key) -> bytes:
-        """16 bytes that name an item."""
+        """Name an item by 16 bytes."""
         covered = codec.encode([*self._where, key.table, key.scope, key.id])
         return hashlib.sha256(covered).digest()[:_ITEM_BYTES]
 
     def highest(self, keys: Sequence[Key]) -> Steps[list[Age]]:
-        """How old these must be at least; to be asked before they are read."""
+        """Ask how old these must be at least; call it before they are read."""
         if not keys:
             return []
         marks = tuple(Mark(item=self.name(key), born=0, version=0) for key in keys)
@@ -141,7 +142,7 @@ class Items:
     def get(
         self, key: Key, read: Callable[[Item], T], *, body: bool = True, lasts: Callable[[T], bool] | None = None
     ) -> Steps[Read[T]]:
-        """An item as `read` reads it, which raises if it is not authentic.
+        """Return an item as `read` reads it, which raises if it is not authentic.
 
         Args:
             lasts: whether its age is to be kept; without it, it is.
@@ -161,7 +162,7 @@ class Items:
         return Read(found, item.version, current)
 
     def get_each(self, wanted: Sequence[tuple[Key, Callable[[Item], T]]]) -> Steps[list[Read[T]]]:
-        """Several items, each as `get` gets it, in two questions for all of them; raises as `get`."""
+        """Return several items, each as `get` gets it, in two questions for all of them; raises as `get`."""
         keys = [key for key, _ in wanted]
         at_least = yield from self.highest(keys)
         found, used = [], []
@@ -183,15 +184,15 @@ class Items:
         return found
 
     def page(self, scan: Scan, read: Callable[[Item], T], skipped: list[Skipped] | None = None) -> Steps[Page[T]]:
-        """A page of items as `read` reads them.
+        """Return a page of items as `read` reads them.
 
         Args:
-            skipped: what does not open is added there, where there is such a list.
+            skipped: items that do not open are added there, where there is such a list.
 
         Raises StateRolledBack, MemberBehind, SealBroken.
 
-        What is on it is known only when it is there. So something older than the core knows may have changed just now:
-        it is read again, and must then be as new as was said.
+        Which items are on it is known only when it is there. So an item older than the core knows may have changed just
+        now: it is read again, and must then be as new as was said.
         """
         at_least: dict[bytes, Age] = {}
         while True:
@@ -217,9 +218,10 @@ class Items:
                 return Page(found, page.more, page.items[-1].key.id if page.items else scan.after)
 
     def used(self, found: Iterable[tuple[Key, Age, Age]], *, current: bool, told: bool = True) -> Steps[None]:
-        """Check what was read: its key, its age, and how old it must be; what is newer the core is told.
+        """Check what was read: its key, its age, and how old it must be; the core is told of a newer age.
 
-        Raises StateRolledBack; MemberBehind where what is older was not read as `current`: it may be to come yet.
+        Raises StateRolledBack; MemberBehind where an older item was not read as `current`: the newer may be to come
+        yet.
         """
         newer = []
         for key, age, at_least in found:
@@ -238,7 +240,7 @@ class Items:
             yield from tell(Peer.CORE, SEEN, Seen(marks=tuple(newer)))
 
     def written(self, changes: Iterable[Change], *, lasting: bool = True) -> Steps[None]:
-        """The changes were committed. Of what is new nothing older exists, so it is not kept.
+        """Tell the core of changes that were committed. A new item has no older one, so its age is not kept.
 
         Args:
             lasting: whether the age of what was put is to be kept. If not, the core is told as much all the same, of a

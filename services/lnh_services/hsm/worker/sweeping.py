@@ -1,16 +1,16 @@
-"""What counts nothing any more is erased: failed logins at names that nobody has, and logouts.
+"""Erases records that count nothing any more: failed logins at names that nobody has, and logouts.
 
-Whoever fails to log in leaves records, at names that do not exist too, and so does whoever logs out. Their number has a
-bound: a client has so many places for names (`auth/online_attempts.py`) and ended sessions, and what is over is erased
-here. A worker of each read-write member does it now and then, in commits of a few records; what changed meanwhile
-stays.
+A client that fails to log in leaves records, at names that do not exist too, and so does a client that logs out. Their
+number has a bound: a client has so many places for names (`auth/online_attempts.py`) and ended sessions, and records
+that are over are erased here. A worker of each read-write member does it now and then, in commits of a few records;
+records that changed meanwhile stay.
 
     of a name, once nothing counts any more    its place is free; if it never was anybody's, its locks are erased
     of a session, once no token of it is good  its logout is erased, and its place is free
 
 **The locks of a holder that exists stay.** Only their versions tell that a store serves older ones, and made anew they
 would begin at 1. Nothing depends on those of a name that nobody has. When a place is free must not depend on whether
-somebody has the name: by their places a client could tell.
+the name has a holder: by their places a client could tell.
 
 **Of a session that is over** no token is taken any more, so nobody looks for its logout.
 """
@@ -49,7 +49,7 @@ _PAGE: Final = 256
 
 
 def sweep(worker: WorkerCore) -> Steps[None]:
-    """Erase what counts nothing any more; raises MemberReadOnly."""
+    """Erase records that count nothing any more; raises MemberReadOnly."""
     yield from _sweep_client(worker, online_attempts.UNREGISTERED)
     after, more = b"", True
     while more:
@@ -99,7 +99,7 @@ def _sweep_name(worker: WorkerCore, place: Place) -> Steps[None]:
 
 
 def _erase(worker: WorkerCore, kind: type[R], scope: bytes, until: Callable[[R], int]) -> Steps[None]:
-    """Erase what is over of one scope.
+    """Erase the records of one scope that are over.
 
     Args:
         until: the last UTC second at which a record counts.

@@ -1,1 +1,1 @@
-"""What each operation does, one file a group of operations."""
+"""The handlers: carry out each operation, one file a group of operations."""

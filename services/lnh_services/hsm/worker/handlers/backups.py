@@ -1,4 +1,4 @@
-"""Backup orders: what an hsm worker does with them once it is clear who may, which is to pass them on.
+"""Passes backup orders on to this member's backup service, once it is clear that their sender may.
 
 Archives are files of one member, so an order is carried out by the backup service of the member that serves it.
 """
@@ -37,33 +37,33 @@ def verify(worker: WorkerCore, request: Request[backup.ArchiveRef]) -> Steps[bac
 
 
 def job(worker: WorkerCore, request: Request[backup.JobRef]) -> Steps[backup.JobView]:
-    """How a job stands."""
+    """Show how a job stands."""
     return (yield from _ask_here(backup.ARCHIVE_JOB, request.message))
 
 
 def list_(worker: WorkerCore, request: Request[Empty]) -> Steps[backup.ArchiveList]:
-    """The archives of this member."""
+    """List the archives of this member."""
     return (yield from _ask_here(backup.LIST_ARCHIVES, request.message))
 
 
 def show(worker: WorkerCore, request: Request[backup.ArchiveRef]) -> Steps[backup.ArchiveView]:
-    """One of them."""
+    """Show an archive."""
     return (yield from _ask_here(backup.SHOW_ARCHIVE, request.message))
 
 
 def read(worker: WorkerCore, request: Request[backup.PieceOf]) -> Steps[backup.Piece]:
-    """Some bytes of one."""
+    """Read some bytes of an archive."""
     return (yield from _ask_here(backup.READ_ARCHIVE, request.message))
 
 
 def delete(worker: WorkerCore, request: Request[backup.ArchiveRef]) -> Steps[Empty]:
-    """Remove one."""
+    """Remove an archive."""
     order = backup.Order(id=request.new_id(), name=request.message.name)
     return (yield from _ask_here(backup.DELETE_ARCHIVE, order))
 
 
 def schedule(worker: WorkerCore, request: Request[backup.SetSchedule]) -> Steps[backup.ScheduleView]:
-    """Show when backups are made by themselves, or change it."""
+    """Show the schedule of backups, or change it."""
     asked = request.message
     if (asked.schedule or asked.off) and not (yield from worker.acted_before(request)):
         yield from _change(worker, request, asked)
@@ -95,7 +95,7 @@ def _change(worker: WorkerCore, request: Request[backup.SetSchedule], asked: bac
 
 
 def _begun(asked: backup.Schedule, now: int) -> backup.Schedule:
-    """The schedule as of now; hours may be counted from an earlier time, and what came since is then due at once."""
+    """Date the schedule as of now; hours may count from an earlier time, and one that came since is due at once."""
     earlier = asked.every is backup.Every.HOURS and 0 < asked.since <= now
     return asked if earlier else msgspec.structs.replace(asked, since=now)
 

@@ -1,4 +1,4 @@
-"""Appliance users, registered clients, the cluster's policy, and what it looks like."""
+"""Serves the operations on appliance users, registered clients, the cluster's policy and its view."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ from lnh_services.hsm.worker.request import Request
 
 
 def add_user(worker: WorkerCore, request: Request[AddUser]) -> Steps[Empty]:
-    """A new appliance user, who can log in to any member."""
+    """Add an appliance user, who can log in to any member."""
     message = request.message
     if message.role not in BUILTIN_ROLES:
         raise ArgumentInvalid(f"no role {message.role!r}; there are {', '.join(BUILTIN_ROLES)}")
@@ -90,6 +90,7 @@ def add_user(worker: WorkerCore, request: Request[AddUser]) -> Steps[Empty]:
 
 
 def list_users(worker: WorkerCore, request: Request[Empty]) -> Steps[Users]:
+    """List every appliance user, by name."""
     skipped: list[Skipped] = []
     found = yield from worker.scan_all(UserRecord, skipped)
     ordered = sorted(found, key=lambda user: user.name)
@@ -132,6 +133,7 @@ def delete_user(worker: WorkerCore, request: Request[UserRef]) -> Steps[Empty]:
 
 
 def list_clients(worker: WorkerCore, request: Request[Empty]) -> Steps[Clients]:
+    """List every registered client, by name."""
     skipped: list[Skipped] = []
     found = yield from worker.scan_all(ClientRecord, skipped)
     return Clients(
@@ -158,7 +160,7 @@ def _named_client(worker: WorkerCore, name: str) -> Steps[tuple[ClientRecord, in
 
 
 def revoke_client(worker: WorkerCore, request: Request[ClientRef]) -> Steps[Empty]:
-    """From when this returns, no request of the client is served."""
+    """Revoke a client; once this returned, no request of it is served."""
     client, version = yield from _named_client(worker, request.message.client)
     records = yield from worker.started()
     revoked = msgspec.structs.replace(client, revoked=True)
@@ -206,7 +208,7 @@ def _assign(worker: WorkerCore, request: Request[Assignment], *, assigned: bool)
 
 
 def _nobody_else(clients: Iterable[store.Item]) -> Steps[store.Change]:
-    """The change that has a commit refused where there are other clients than these.
+    """Make the change that has a commit refused where there are other clients than these.
 
     A keyring is shown to every client because none of these has it: a store that leaves one out would decide that.
     """
@@ -222,7 +224,7 @@ def _nobody_else(clients: Iterable[store.Item]) -> Steps[store.Change]:
 
 
 def policy(worker: WorkerCore, request: Request[PolicyChange]) -> Steps[PolicyView]:
-    """The PO shows, or changes, the cluster's policy."""
+    """Show the cluster's policy, or change it as the PO."""
     changes = rules.with_numbers(request.message.changes)
     rules.check_names(changes, also=lease_settings.FIELDS)
     in_log = {name: value for name, value in changes.items() if name in lease_settings.FIELDS}
@@ -255,7 +257,7 @@ def _member(state: membership.MemberState) -> MemberView:
 
 
 def show(worker: WorkerCore, request: Request[Empty]) -> Steps[ClusterView]:
-    """The cluster and its members."""
+    """Show the cluster and its members."""
     secrets = worker.secrets().secrets
     identity = Ed25519PrivateKey.from_private_bytes(secrets.identity).public_key()
     view = yield from ask(Peer.MEMBERSHIP, membership.STATUS, Empty())
@@ -275,7 +277,7 @@ def show(worker: WorkerCore, request: Request[Empty]) -> Steps[ClusterView]:
 
 
 def look(worker: WorkerCore, request: Request[Empty]) -> Steps[Overview]:
-    """The whole cluster, with what each member tells of itself now."""
+    """Show the whole cluster, with what each member tells of itself now."""
     seen = yield from ask(Peer.MEMBERSHIP, SEEN, Empty())
     counts = []
     for kind in (KeyringRecord, ClientRecord):
@@ -289,7 +291,7 @@ _NO_WAY: Final = frozenset({"joining", "expelled"})  # states of members that se
 
 
 def ways(worker: WorkerCore, request: Request[Empty]) -> Steps[Ways]:
-    """The members' client ports: where a client goes when the member it came through does not answer."""
+    """List the members' client ports: a client goes there when the member it came through does not answer."""
     own = worker.secrets().secrets
     view = yield from ask(Peer.MEMBERSHIP, membership.STATUS, Empty())
     found = []
@@ -309,7 +311,7 @@ _SERVICES: tuple[tuple[str, Peer, Operation[Any, Any]], ...] = (
 
 
 def status(worker: WorkerCore, request: Request[Empty]) -> Steps[StatusView]:
-    """The whole member as its services see themselves; one that does not answer says so and is listed all the same."""
+    """Show the member as its services see themselves; one that does not answer says so and is listed all the same."""
     services = [ServiceView(name="hsm", state="running", detail=worker.status())]
     for name, peer, operation in _SERVICES:
         try:

@@ -1,7 +1,7 @@
-"""Cryptography with a key: the hot path.
+"""Serves cryptography with a key: the hot path.
 
-A key is loaded once and each (use, mechanism, parameters) is prepared once, with every check that
-does not depend on the day or the data; after that an operation is a dictionary look-up and a call.
+A key is loaded once and each (use, mechanism, parameters) is prepared once, with every check that does not depend on
+the day or the data; after that an operation is a dictionary look-up and a call.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def _compute(operate: Prepared, message: UseKey | Decrypt) -> Result:
 
 
 def _sign_many(operate: Prepared, message: UseMany) -> Results:
-    """Up to 1024 items, each with its own signature or error."""
+    """Sign up to 1024 items, each with its own signature or error."""
     check_batch(message)
     return Results(results=each(operate, message.items))
 
 
 def _verify(operate: Prepared, message: Verify) -> Empty:
-    """Raises SignatureInvalid."""
+    """Verify a signature; raises SignatureInvalid."""
     operate(message.data, message.signature)
     return Empty()
 
@@ -71,7 +71,7 @@ Act = Callable[[Prepared, Any], Message]
 
 @dataclass(frozen=True)
 class Served:
-    """What a use of a key is for, and how it is carried out once the key's operation is prepared."""
+    """The row of a use of a key: what it is for, and how it is carried out once the key's operation is prepared."""
 
     use: Use
     act: Act
@@ -87,7 +87,7 @@ ACTS: Final = {
 
 
 def use(worker: WorkerCore, request: Request[Any]) -> Steps[Message]:
-    """Any of `ACTS`."""
+    """Use a key, in any of `ACTS`."""
     served = ACTS[request.operation.name]
     key, operate = yield from _operation(worker, request, served.use)
     yield Turn.USE
@@ -96,7 +96,10 @@ def use(worker: WorkerCore, request: Request[Any]) -> Steps[Message]:
 
 
 def uses(worker: WorkerCore, request: Request[Uses]) -> Steps[Outcomes]:
-    """Several of `TOGETHER`, each as if it had come alone: while one waits, the session or the lease may end."""
+    """Carry out several of `TOGETHER`, each as if it had come alone.
+
+    While one waits, the session or the lease may end.
+    """
     outcomes: list[list[Any]] = []
     worker.operations += len(request.message.uses) - 1  # the message was counted as one
     for name, fields in request.message.uses:
@@ -116,6 +119,6 @@ def uses(worker: WorkerCore, request: Request[Uses]) -> Steps[Outcomes]:
 
 
 def random(worker: WorkerCore, request: Request[RandomBytes]) -> Steps[Result]:
-    """Random bytes of the operating system's generator."""
+    """Draw random bytes of the operating system's generator."""
     yield from ()
     return Result(data=os.urandom(request.message.length))

@@ -1,4 +1,4 @@
-"""Affinity groups: made, listed, deleted, and members moved between them.
+"""Serves the operations on affinity groups: made, listed, deleted, and members moved between them.
 
 An order goes to membership, which has the store's replica do it in its list of members. It carries the name of its
 request, so that one that comes again acts once.
@@ -21,7 +21,7 @@ REQUEST_BYTES = 16
 
 
 def create(worker: WorkerCore, request: Request[GroupRef]) -> Steps[Remark]:
-    """A new group, without members."""
+    """Create a group without members."""
     order = store.CreateGroup(group=request.message.label, request=_name_of(request))
     return Remark(remark=(yield from order_of(membership.GROUP_CREATE, order)).remark)
 
@@ -40,7 +40,7 @@ def move(worker: WorkerCore, request: Request[MoveMember]) -> Steps[Remark]:
 
 
 def list_(worker: WorkerCore, request: Request[Empty]) -> Steps[Groups]:
-    """Every group and who is in it, as the member that is asked sees it."""
+    """List every group with its members, as the member that is asked sees it."""
     view = yield from ask(Peer.MEMBERSHIP, membership.STATUS, Empty())
     return Groups(
         groups=tuple(
@@ -51,7 +51,7 @@ def list_(worker: WorkerCore, request: Request[Empty]) -> Steps[Groups]:
 
 
 def _name_of(request: Request[Any]) -> bytes:
-    """The same for every try of a request, and for no other."""
+    """Name a request: the same for every try of it, and for no other."""
     envelope = request.envelope
     parts = (request.client_id, envelope.connection, envelope.sequence.to_bytes(8, "big"))
     named = b"".join(len(part).to_bytes(1, "big") + part for part in parts)

@@ -1,4 +1,4 @@
-"""Keyrings and their roles."""
+"""Serves the operations on keyrings and their roles."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _is_visible(worker: WorkerCore, request: Request[Any], record: KeyringRecord
 
 
 def _client(worker: WorkerCore, request: Request[Any]) -> Steps[ClientRecord | None]:
-    """Whose sight limits the session's: an appliance user sees all names, whatever the machine."""
+    """Return the client whose sight limits the session's; None for an appliance user, who sees all names."""
     session = request.who
     if not session.token.client or session.token.grants:
         return None
@@ -76,7 +76,7 @@ def _client(worker: WorkerCore, request: Request[Any]) -> Steps[ClientRecord | N
 
 
 def list_(worker: WorkerCore, request: Request[ListKeyrings]) -> Steps[Keyrings]:
-    """Names of keyrings, as far as the session may see them."""
+    """List the keyrings that the session may see."""
     message = request.message
     client = yield from _client(worker, request)
     # Of one that is asked for by its name nothing is left out: it is this one, or an error.
@@ -94,7 +94,7 @@ def list_(worker: WorkerCore, request: Request[ListKeyrings]) -> Steps[Keyrings]
 
 
 def show(worker: WorkerCore, request: Request[KeyringRef]) -> Steps[KeyringView]:
-    """All about one keyring but what is in it; whom it is assigned to, only to those who may see the clients."""
+    """Show a keyring without its objects; only a session that may see the clients is shown those it is assigned to."""
     client = yield from _client(worker, request)
     record = yield from worker.record(KeyringRecord, request.message.keyring)
     if record is None or not _is_visible(worker, request, record, client):
@@ -153,7 +153,7 @@ def policy(worker: WorkerCore, request: Request[PolicyChange]) -> Steps[PolicyVi
 
 
 def init_role(worker: WorkerCore, request: Request[InitRole]) -> Steps[Empty]:
-    """The first KRSO credential: a verifier only, good for nothing but being changed by its holder."""
+    """Set the first KRSO credential: a verifier only, good for nothing but being changed by its holder."""
     message = request.message
     credentials.check_password(message.password)
     record, version = yield from worker.versioned(KeyringRecord, message.keyring, cached=False)
@@ -184,7 +184,7 @@ def init_role(worker: WorkerCore, request: Request[InitRole]) -> Steps[Empty]:
 
 
 def set_role(worker: WorkerCore, request: Request[SetRole]) -> Steps[Empty]:
-    """The KRSO sets, or resets, the KRCO: the keyring's key is sealed to the new credential."""
+    """Set or reset the KRCO, as the KRSO: the keyring's key is sealed to the new credential."""
     session = request.who
     credentials.check_password(request.message.password)
     keyring = session.holder.keyring

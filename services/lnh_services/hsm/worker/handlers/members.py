@@ -1,7 +1,7 @@
-"""The members of the cluster: invited, changed, promoted, removed; and leaving it.
+"""Serves the operations on the cluster's members: invited, changed, promoted, removed; and leaving it.
 
-An order goes straight to membership, which has the store's replica do it; what is removed cannot be removed twice, and
-who is primary cannot become it, so an order that comes again does no harm. A removal goes with this HSM's dismissal
+An order goes straight to membership, which has the store's replica do it. A removed member cannot be removed twice, and
+the primary cannot become it again, so an order that comes again does no harm. A removal goes with this HSM's dismissal
 (`cluster/removal_proof.py`), on which the removed member's HSM wipes what it holds.
 """
 
@@ -29,7 +29,7 @@ Ordered = TypeVar("Ordered", membership.Remove, membership.Leave)
 
 
 def order_of(operation: Operation[Q, R], order: Q) -> Steps[R]:
-    """Have membership carry out an order. What stands in its way it has asked the others about: it knows that now."""
+    """Have membership carry out an order; it asks the other members what stands in the way, so its word is current."""
     try:
         return (yield from ask(Peer.MEMBERSHIP, operation, order))
     except NotPossible as error:
@@ -37,13 +37,13 @@ def order_of(operation: Operation[Q, R], order: Q) -> Steps[R]:
 
 
 def invite(worker: WorkerCore, request: Request[Empty]) -> Steps[InvitationView]:
-    """An invitation for one new member; an admin and the PO approve its joining by it."""
+    """Make an invitation for one new member, by which an admin and the PO approve its joining."""
     made = yield from ask(Peer.CORE, hsm.INVITE, Empty())
     return InvitationView(text=made.text, expires=made.expires, identity=made.identity)
 
 
 def set_(worker: WorkerCore, request: Request[ChangeMember]) -> Steps[Remark]:
-    """Another name or address."""
+    """Give a member another name or address."""
     message = request.message
     status = yield from ask(Peer.STORE, store.STATUS, Empty())
     listed = next((each for each in status.members if each.id == message.member), None)
@@ -95,7 +95,7 @@ def delete_cluster(worker: WorkerCore, request: Request[MemberRef]) -> Steps[Rem
 
 
 def divergent(worker: WorkerCore, request: Request[LookAtDivergent]) -> Steps[store.Divergent]:
-    """The entries a member had to drop."""
+    """Show the entries that a member had to drop."""
     order = membership.LookAtDivergent(member=request.message.member, seen=request.message.seen)
     return (yield from order_of(membership.DIVERGENT, order))
 
@@ -110,7 +110,7 @@ def _dismissed(
 ) -> Steps[Remark]:
     """Have the order carried out, and keep the dismissal for a member that could not be told.
 
-    What was done by force may have lost a logout, a revocation, a change of a password: every session of before ends.
+    An order by force may have lost a logout, a revocation, a change of a password: every session before it ends.
     """
     if (yield from worker.acted_before(request)):
         return Remark()
@@ -130,7 +130,7 @@ def _dismissed(
 
 
 def _end_sessions(worker: WorkerCore) -> Steps[str]:
-    """End every session and request under way, by a new opening and the cluster record anew; says what came of it."""
+    """End every session and request under way, by a new opening and the cluster record anew; returns how that ended."""
     try:
         for _ in range(_TRIES):
             _, version = yield from worker.versioned(OpeningRecord, OPENING_RECORD, cached=False)

@@ -1,4 +1,4 @@
-"""Objects: generate, find, show, change, destroy."""
+"""Serves the operations on objects: generate, find, show, change, destroy."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NEW: Final = 1
 
 
 def _room(worker: WorkerCore, policy: Policy) -> Steps[str]:
-    """What to do about a full keyring with this policy."""
+    """Advise what to do about a full keyring with this policy."""
     cluster = yield from effective_policy(worker)
     most = policy.objects_per_keyring
     if most >= limits.OBJECTS_AT_MOST:
@@ -138,7 +138,7 @@ def generate_pairs(worker: WorkerCore, request: Request[GenerateKeyPairs]) -> St
 
 
 def _planned(worker: WorkerCore, request: Request[Any]) -> Steps[Callable[[int], generation.PlannedPair]]:
-    """What plans the `number`th pair of a request."""
+    """Return a function that plans the `number`th pair of a request."""
     message = request.message
     policy = yield from effective_policy(worker, request.keyring_keys.keyring)
     public, private = stored_template(message.public_template), stored_template(message.private_template)
@@ -161,7 +161,7 @@ def _check_total(message: GenerateKeys | GenerateKeyPairs) -> None:
 
 
 def _labelled(template: Attributes, message: Message, number: int) -> Attributes:
-    """The template of the `number`th of those that a request makes."""
+    """Return the template of the `number`th object that a request makes."""
     label = template.get(Attribute.LABEL)
     if not label or not isinstance(message, GenerateKeys | GenerateKeyPairs):
         return dict(template)
@@ -172,9 +172,9 @@ def _labelled(template: Attributes, message: Message, number: int) -> Attributes
 
 
 def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
-    """A page of the keyring's objects that have the template's attributes.
+    """Return a page of the keyring's objects that have the template's attributes.
 
-    The store narrows by blind tags; what it answers is checked again, because it is not trusted.
+    The store narrows by blind tags; its answer is checked again, because it is not trusted.
     """
     keys = request.keyring_keys
     message = request.message
@@ -200,7 +200,7 @@ def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
 
 
 def show(worker: WorkerCore, request: Request[Show]) -> Steps[ObjectView]:
-    """One object's attributes."""
+    """Show one object's attributes."""
     message = request.message
     if message.sealed:
         known = carried(worker, request, message.handle, message.sealed)

@@ -1,4 +1,4 @@
-"""Getting in: hello, login, renewal, logout, registration, and changing one's own password."""
+"""Serves hello, login, renewal, logout, registration, and a holder's change of its own password."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ from lnh_services.hsm.worker.request import Request
 
 
 def hello(worker: WorkerCore, request: Request[Empty]) -> Steps[Welcome]:
-    """Say who the cluster is, and by which key it may be spoken to."""
+    """Tell which cluster this is, and the key to speak to it by."""
     yield from ()
     secrets = worker.secrets().secrets
     seed = secrets.channel[-1]
@@ -85,7 +85,7 @@ def hello(worker: WorkerCore, request: Request[Empty]) -> Steps[Welcome]:
 
 
 def register(worker: WorkerCore, request: Request[Register]) -> Steps[Registered]:
-    """An administrator lets a client machine in."""
+    """Register a client machine, as an administrator."""
     message = request.message
     assert request.credential is not None, "registration is a credential operation"
     request.credential.check_signature(message.sign_key)
@@ -166,7 +166,7 @@ def _name(request: Request[Any], credential: Credential) -> str:
 
 
 def visible_keyring(worker: WorkerCore, client: ClientRecord | None, keyring: bytes) -> Steps[KeyringRecord]:
-    """The keyring, if this client may see it; raises KeyringUnknown, or PermissionDenied without a client."""
+    """Return the keyring, if this client may see it; raises KeyringUnknown, or PermissionDenied without a client."""
     if client is None:
         raise PermissionDenied("keyrings are used by registered clients only: LNHClientRegistration")
     record = yield from worker.record(KeyringRecord, keyring)
@@ -176,7 +176,7 @@ def visible_keyring(worker: WorkerCore, client: ClientRecord | None, keyring: by
 
 
 def _issue(worker: WorkerCore, token: Token) -> Steps[LoggedIn]:
-    """A token like this one with a new expiry, sealed in the newest channel epoch."""
+    """Issue a token like this one with a new expiry, sealed in the newest channel epoch."""
     policy = yield from effective_policy(worker, token.grants[0].keyring if token.grants else b"")
     now = int(worker.utc())
     ends = token.login_at + limits.SESSION_LIFETIME
@@ -239,7 +239,7 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[Sessio
 
 
 def _rests_on(token: Token) -> list[tuple[type[Record], bytes]]:
-    """The records that a token is checked against; when one of them changes, its session is checked anew."""
+    """List the records that a token is checked against; when one of them changes, its session is checked anew."""
     rests_on: list[tuple[type[Record], bytes]] = [(OpeningRecord, OPENING_RECORD), (LogoutRecord, token.session)]
     if token.client:
         rests_on.append((ClientRecord, token.client))
@@ -280,7 +280,7 @@ def _check_grant(
 
 
 def renew(worker: WorkerCore, request: Request[Empty]) -> Steps[LoggedIn]:
-    """The same session with a later expiry, up to a day after the login."""
+    """Renew a session: it gets a later expiry, up to a day after the login."""
     token = request.who.token
     if worker.utc() > token.login_at + limits.SESSION_LIFETIME:
         raise TokenExpired(f"the login is more than {limits.SESSION_LIFETIME // 3600} hours old")
@@ -319,7 +319,7 @@ def logout(worker: WorkerCore, request: Request[Logout]) -> Steps[Empty]:
 
 
 def _renamed(worker: WorkerCore, stored: CredentialRecord, keyring_key: bytes) -> CredentialRecord:
-    """The same password under a new credential id."""
+    """Make a credential of the same password under a new id."""
     identity = worker.secrets()
     smk = identity.smk_of(stored.generation)
     return credentials.new_record(
@@ -337,7 +337,7 @@ def _renamed(worker: WorkerCore, stored: CredentialRecord, keyring_key: bytes) -
 
 
 def change_password(worker: WorkerCore, request: Request[ChangePassword]) -> Steps[Empty]:
-    """A holder changes its own password; the KRSO's first change makes the keyring's key."""
+    """Change a holder's own password; the KRSO's first change makes the keyring's key."""
     if (yield from worker.acted_before(request)):
         return Empty()
     credential, new = request.message.credential, request.message.new

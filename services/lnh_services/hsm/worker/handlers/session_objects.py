@@ -1,8 +1,8 @@
-"""Objects of a session (TOKEN false): made like any other, stored nowhere, carried sealed by the session's SDK.
+"""Serves objects of a session (TOKEN false): made like any other, stored nowhere, carried sealed by the session's SDK.
 
-What comes back is opened under the keyring's session key for exactly this session and handle, so it is of no use to
-another session, another keyring, or after the logout, and cannot become a stored object. Handles are drawn anew at each
-try: a request that is repeated makes another key, and two keys never share a handle.
+An object that comes back is opened under the keyring's session key for exactly this session and handle, so it is of no
+use to another session, another keyring, or after the logout, and cannot become a stored object. Handles are drawn anew
+at each try: a request that is repeated makes another key, and two keys never share a handle.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def generate_pair(worker: WorkerCore, request: Request[GenerateKeyPair]) -> Step
 
 
 def carried(worker: WorkerCore, request: Request[Any], handle: bytes, sealed: bytes) -> CachedKey:
-    """The object of its own that a session sends along, unsealed.
+    """Open an object of its own that a session sends along.
 
-    Raises ObjectUnknown for what was not made in this session.
+    Raises ObjectUnknown for an object that was not made in this session.
     """
     session = request.who
     # A stored object's handle is shorter, so neither is ever taken for the other.

@@ -1,4 +1,7 @@
-"""The operations a worker serves, one handler each. Adding one: a row here, a rule in `auth/permissions.py`."""
+"""Lists the operations that a worker serves, one handler each.
+
+An operation needs a row here, and a rule in `auth/permissions.py`.
+"""
 
 from __future__ import annotations
 
