@@ -1,9 +1,9 @@
-"""What a store answers is what it was asked for: another item, however genuine, is refused.
+"""Compares each answer of a store with its question, and refuses another item, however genuine.
 
 A seal says what an item is, not that it is the one that was wanted: a store could answer a question for one user with
 the record of another, whose seal is as good. So every item that the HSM gets comes through here, and is compared with
 the question before anything of it is believed; a page has to go on behind where it was asked to, in order and without
-an end that never comes. What is left out of an answer nobody can see: the threat model says so.
+an end that never comes. Items that are left out of an answer nobody can see: the threat model says so.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ R = TypeVar("R", bound=Message)
 class Asks(Protocol):
     """The asking end of the bus, as `bus.client.Client` is."""
 
-    async def ask(self, operation: Operation[Q, R], message: Q, *, timeout: float) -> R: ...
+    async def ask(self, operation: Operation[Q, R], message: Q, *, timeout: float) -> R:
+        """Ask, and wait for the answer for `timeout` seconds; raises what the peer answered."""
 
 
 def checked_item(asked: Get, got: Got) -> Item | None:
-    """The item of an answer; raises SealBroken when another one was asked for."""
+    """Return the item of an answer; raises SealBroken when another one was asked for."""
     if got.item is not None and got.item.key != asked.key:
         raise SealBroken(f"the store was asked for {_name(asked.key)} and served {_name(got.item.key)}")
     return got.item
 
 
 def checked_page(asked: Scan, page: Scanned) -> Scanned:
-    """The page as it came; raises SealBroken when its items are of another scope, out of order, or too many."""
+    """Return the page as it came; raises SealBroken when its items are of another scope, out of order, or too many."""
     last = asked.after
     for item in page.items:
         key = item.key
@@ -51,14 +52,14 @@ def checked_page(asked: Scan, page: Scanned) -> Scanned:
 
 
 def get(key: Key, *, body: bool = True) -> Steps[tuple[Item | None, bool]]:
-    """A worker's question: the item, or None, and whether the answer is current. Raises SealBroken."""
+    """Ask, as a worker, for an item, or None, and whether the answer is current. Raises SealBroken."""
     asked = Get(key=key, body=body)
     got = yield from ask(Peer.STORE, GET, asked)
     return checked_item(asked, got), got.current
 
 
 def get_each(keys: Sequence[Key]) -> Steps[list[tuple[Item | None, bool]]]:
-    """Ask for several items at once, and get each as `get` does; raises SealBroken."""
+    """Ask for several items at once, each answered as by `get`; raises SealBroken."""
     asked = Gets(gets=tuple(Get(key=key) for key in keys))
     gots = (yield from ask(Peer.STORE, GET_EACH, asked)).gots
     if len(gots) != len(keys):
@@ -67,18 +68,18 @@ def get_each(keys: Sequence[Key]) -> Steps[list[tuple[Item | None, bool]]]:
 
 
 def scan(asked: Scan) -> Steps[Scanned]:
-    """A worker's question for a page; raises SealBroken."""
+    """Ask, as a worker, for a page; raises SealBroken."""
     return checked_page(asked, (yield from ask(Peer.STORE, SCAN, asked)))
 
 
 async def fetch(store: Asks, key: Key, timeout: float, *, body: bool = True) -> Item | None:
-    """The core's question: the item, or None. Raises SealBroken, and what the store answers."""
+    """Ask, as the core, for an item, or None. Raises SealBroken, and what the store answers."""
     asked = Get(key=key, body=body)
     return checked_item(asked, await store.ask(GET, asked, timeout=timeout))
 
 
 async def fetch_page(store: Asks, asked: Scan, timeout: float) -> Scanned:
-    """The core's question for a page; raises SealBroken, and what the store answers."""
+    """Ask, as the core, for a page; raises SealBroken, and what the store answers."""
     return checked_page(asked, await store.ask(SCAN, asked, timeout=timeout))
 
 

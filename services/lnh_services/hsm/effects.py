@@ -1,11 +1,11 @@
-"""How the worker's operations wait without I/O: a generator that yields what it asks, and is sent the answer.
+"""Lets the worker's operations wait without I/O: a generator yields what it asks, and is sent the answer.
 
     def destroy(worker, request):
         item = yield from worker.item(request.handle)      # may ask the store
         yield from worker.commit(request, [Delete(...)])
 
-So every operation reads from top to bottom, is tested by hand-fed answers, and the loop that feeds it
-for real (`worker/loop.py`) can serve a thousand at once and `forget` at any moment in between.
+So every operation reads from top to bottom, is tested by hand-fed answers, and the loop that feeds it for real
+(`worker/loop.py`) can serve a thousand at once and `forget` at any moment in between.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Peer(enum.Enum):
-    """Whom a worker asks."""
+    """A process that a worker asks."""
 
     STORE = "store"
     CORE = "core"
@@ -47,7 +47,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Work:
-    """Something slow that needs nothing of the worker: done in a thread, its result sent into the generator.
+    """A slow computation that needs nothing of the worker: done in a thread, its result sent into the generator.
 
     Args:
         key: the same when the same request comes again.
@@ -60,9 +60,9 @@ class Work:
 class Turn(enum.Enum):
     """A point that a request comes to without having to wait, once all before it has passed.
 
-    Whoever drives many requests may stop each of them there and take the next step for all of them, one after the
-    other: a step that is repeated finds the processor's caches filled. None may stay there while what it was checked
-    against can change: it is closed then, and begun anew.
+    A driver of many requests may stop each of them there and take the next step for all of them, one after the other: a
+    step that is repeated finds the processor's caches filled. None may stay there while what it was checked against can
+    change: it is closed then, and begun anew.
     """
 
     USE = "use"  # a key is about to be used
@@ -70,7 +70,10 @@ class Turn(enum.Enum):
 
 
 class Deadline:
-    """When a request's asker stops waiting, in seconds of the worker's boot clock; set anew once its seal is open."""
+    """The time at which a request's asker stops waiting, in seconds of the worker's boot clock.
+
+    It is set anew once the request's seal is open.
+    """
 
     __slots__ = ("at",)
 
@@ -83,7 +86,7 @@ Steps = Generator[Ask | Work | Turn, Any, T]
 
 
 def ask(peer: Peer, operation: Operation[Q, R], message: Q) -> Steps[R]:
-    """Ask `peer`, and be answered with the operation's reply type."""
+    """Ask `peer`, and return the operation's reply."""
     reply = yield Ask(peer, operation, message)
     assert isinstance(reply, operation.reply), "the loop decodes an answer as the operation's reply type"
     return reply
@@ -95,6 +98,9 @@ def tell(peer: Peer, operation: Operation[Q, Any], message: Q) -> Steps[None]:
 
 
 def work(key: Hashable, compute: Callable[[], T]) -> Steps[T]:
-    """The result of something slow; others are served meanwhile, so look again at what may have changed."""
+    """Return the result of a slow computation.
+
+    Other requests are served meanwhile, so look again at what may have changed.
+    """
     result: T = yield Work(key, compute)
     return result

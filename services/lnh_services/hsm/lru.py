@@ -16,27 +16,33 @@ class Lru(Generic[K, V]):
         self._entries: dict[K, V] = {}
 
     def get(self, key: K) -> V | None:
+        """Return the value of a key, which is then the one used last; None where there is none."""
         value = self._entries.pop(key, None)
         if value is not None:
             self._entries[key] = value
         return value
 
     def put(self, key: K, value: V) -> None:
+        """Set the value of a key, dropping another where there is no room."""
         self._entries.pop(key, None)
         if len(self._entries) >= self._size:
             del self._entries[next(iter(self._entries))]
         self._entries[key] = value
 
     def drop(self, key: K) -> V | None:
+        """Drop a key, and return its value or None."""
         return self._entries.pop(key, None)
 
     def values(self) -> list[V]:
+        """Return a copy of the values, the one used longest ago first."""
         return list(self._entries.values())
 
     def items(self) -> list[tuple[K, V]]:
+        """Return a copy of keys and values, the one used longest ago first."""
         return list(self._entries.items())
 
     def clear(self) -> None:
+        """Drop everything."""
         self._entries.clear()
 
     def __len__(self) -> int:

@@ -1,9 +1,9 @@
-"""Security records: what the cluster knows of users, clients, keyrings, credentials and policies.
+"""Security records: the cluster's knowledge of users, clients, keyrings, credentials and policies.
 
-A record is stored in clear, so that other services can read what they need (the balancer the clients,
-the backup service its schedule), and carries an HMAC under the record key over what it is, its id,
-its version and the cluster's instance, so that none of them can make or change one. Only hsm
-processes write records. Secrets inside a record are sealed on their own.
+A record is stored in clear, so that other services can read what they need (the balancer the clients, the backup
+service its schedule), and carries an HMAC under the record key over what it is, its id, its version and the cluster's
+instance, so that none of them can make or change one. Only hsm processes write records. Secrets inside a record are
+sealed on their own.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ R = TypeVar("R", bound="Record")
 
 
 class Record(Message):
-    """The fields of one record; `table` says where it is kept."""
+    """The fields of one record; `table` names the table that keeps it."""
 
 
 def record_id(*names: str | bytes) -> bytes:
-    """The 16-byte id of a record that is known by name: the same on every member."""
+    """Compute the 16-byte id of a record that is known by name: the same on every member."""
     return hashlib.sha256(codec.encode(list(names))).digest()[:16]
 
 
@@ -43,7 +43,10 @@ CLUSTER_RECORD: Final = record_id("cluster")
 
 
 class ClusterRecord(Record):
-    """The one record of a cluster. `instance` changes at a restore, the record at a forced opening of an epoch too."""
+    """The one record of a cluster.
+
+    A restore changes `instance`. A forced opening of an epoch writes the record anew.
+    """
 
     id: bytes
     label: str
@@ -61,7 +64,7 @@ OPENING_RECORD: Final = record_id("opening")
 
 
 def session_instance(cluster: ClusterRecord, opening: OpeningRecord | None) -> bytes:
-    """What a session is opened under, 16 bytes: it is over when this is another one."""
+    """Compute the 16 bytes that a session is opened under; the session is over when they change."""
     if opening is None:
         return cluster.instance
     return record_id("instance", cluster.instance, opening.id)
@@ -101,7 +104,7 @@ class CredentialRecord(Record):
     """One credential.
 
     Args:
-        id: 16 random bytes, new at each change: sessions of before die with the old one.
+        id: 16 random bytes, new at each change: earlier sessions die with the old one.
         argon2: memory in KiB, passes, lanes.
         verifier: the 32-byte verifier, sealed under the SMK.
         public: 1216 bytes of the key pair that `keyring_key` is sealed to.
@@ -126,7 +129,7 @@ class CredentialRecord(Record):
 
 
 class PolicyRecord(Record):
-    """Of the cluster, or of one keyring; `fields` are those of `policy.Policy` that differ from the default."""
+    """The policy of the cluster, or of one keyring; `fields` are those of `policy.Policy` that are not the default."""
 
     keyring: bytes
     fields: dict[str, Any]
@@ -147,20 +150,20 @@ class LockRecord(Record):
 
 
 class Open(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A guess that has not ended, and when it began first, in UTC seconds."""
+    """A guess that has not ended, and the UTC second at which it began first."""
 
     guess: bytes
     begun: int
 
 
 class AttemptsRecord(Record):
-    """Attempts of a pair, or of a holder over all clients, one by one (`auth/lockout.py`): names of the last that ended
-    wrong, and the guesses that have not ended, oldest first.
+    """The attempts of a pair, or of a holder over all clients, one by one (`auth/lockout.py`).
 
-    Not in the locks, which members of version 0.1 read.
+    It has the names of the last that ended wrong, and the guesses that have not ended, oldest first. They are not in
+    the locks, which members of version 0.1 read.
 
     Args:
-        lasting: the holder existed when somebody tried, so neither this nor its lock is ever erased.
+        lasting: the holder existed at an attempt, so neither this nor its lock is ever erased.
         tried: there is a `TriedRecord` of this pair.
     """
 
@@ -222,7 +225,7 @@ class ChannelRecord(Record):
 
 
 class ScheduleRecord(Record):
-    """When the cluster is backed up, if it is; the backup services read it."""
+    """The schedule of the cluster's backups, if there is one; the backup services read it."""
 
     schedule: Schedule | None
 
@@ -234,7 +237,7 @@ class RunRecord(Record):
 
 
 class GroupingRecord(Record):
-    """The affinity groups there were, and which member was in which, until a restore has brought that back."""
+    """The affinity groups of an archive, and the group of each member, until a restore has brought them back."""
 
     groups: tuple[str, ...]
     placed: tuple[tuple[bytes, str], ...]
@@ -277,7 +280,7 @@ class Records:
     Args:
         key: the record key (`Purpose.RECORD` of the SMK).
         cluster: 16-byte id.
-        instance: the cluster record's; what names it is the one record that does not carry it.
+        instance: the cluster record's; the record that names it is the one that does not carry it.
         version: of the cluster record that said so; 0 where it is not known.
     """
 
@@ -292,10 +295,11 @@ class Records:
         return hmac.digest(self.key, covered, "sha256")
 
     def tag(self, name: str) -> bytes:
-        """The blind tag that makes a name unique in its table."""
+        """Make the blind tag that makes a name unique in its table."""
         return hmac.digest(self.key, codec.encode(["tag", name]), "sha256")[:_TAG_BYTES]
 
     def key_of(self, kind: type[Record], record: bytes, scope: bytes = b"") -> Key:
+        """Return the key of the item that keeps a record."""
         return Key(table=TABLES[kind], scope=scope, id=record)
 
     def put(
@@ -308,7 +312,7 @@ class Records:
         limit: int | None = None,
         scope: bytes = b"",
     ) -> Put:
-        """The change that stores `record` as version `expected + 1`."""
+        """Make the change that stores `record` as version `expected + 1`."""
         key = self.key_of(type(record), record_id, scope)
         head = codec.encode(record)
         tags = (self.tag(unique),) if unique else ()
@@ -318,30 +322,30 @@ class Records:
         )  # fmt: skip
 
     def made(self, put: Put) -> bool:
-        """Whether this could be a change that these made: what an earlier instance's made is not."""
+        """Tell whether this object could have made a change; an earlier instance's could not."""
         if put.key.table not in RECORD_TABLES:
             return True
         return hmac.compare_digest(self._mac(put.key, put.expected + 1, put.head), put.body)
 
     def fence(self) -> Require:
-        """The change that has a commit refused once the cluster was restored, or opened by force: it is of before."""
+        """Make the change that has a commit refused once the cluster was restored, or opened by force."""
         return Require(key=self.key_of(ClusterRecord, CLUSTER_RECORD), version=self.version)
 
     def remade(self, item: Item) -> Item:
-        """The same record as one of this instance."""
+        """Make a record of another instance one of this instance."""
         return replace(item, body=self._mac(item.key, item.version, item.head))
 
     def check(self, item: Item) -> None:
-        """Raises SealBroken unless an hsm of this cluster and instance wrote it there."""
+        """Raise SealBroken unless an hsm of this cluster and instance wrote it there."""
         if not hmac.compare_digest(self._mac(item.key, item.version, item.head), item.body):
             raise SealBroken(f"the stored {item.key.table} record {item.key.id.hex()} was changed outside the HSM")
 
     def read(self, kind: type[R], item: Item) -> R:
-        """The record of a stored item; raises SealBroken when no hsm of this cluster wrote it there."""
+        """Decode the record of a stored item; raises SealBroken when no hsm of this cluster wrote it there."""
         self.check(item)
         return codec.decode_as(item.head, kind)
 
 
 def fields_of(record: Record) -> dict[str, Any]:
-    """A record's fields by name."""
+    """Return a record's fields by name."""
     return msgspec.structs.asdict(record)

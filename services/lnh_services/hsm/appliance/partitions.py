@@ -1,7 +1,7 @@
-"""The objects of the appliance's own partitions: a sealed file each, and what the partition's CO does with them.
+"""Keeps the objects of the appliance's own partitions, a sealed file each, and carries out what their CO asks.
 
 A partition's objects are sealed as a keyring's are (`objects/stored.py`), under a key of the partition's own that only
-the HSM's state holds: with the partition its key goes, and what the file says with it. They are made, changed and used
+the HSM's state holds: with the partition its key goes, and so does what the file says. They are made, changed and used
 by the rules, templates and mechanisms of a keyring's, under the default policy. docs/formats/hsm-state.md is exact.
 """
 
@@ -52,13 +52,13 @@ class _File(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 class PartitionFiles:
-    """`data/hsm/partition-SERIAL.cbor`, mode 0600, one for each partition that has had an object."""
+    """The files `data/hsm/partition-SERIAL.cbor`, mode 0600, one for each partition that has had an object."""
 
     def __init__(self, directory: Path) -> None:
         self._directory: Final = directory
 
     def read(self, serial: str) -> dict[bytes, _Stored]:
-        """What is stored in a partition, by handle; raises SealBroken when it is damaged, StorageFailed."""
+        """Read the sealed objects of a partition, by handle; raises SealBroken for a damaged file, StorageFailed."""
         path = self._path(serial)
         data = durable.read_private(path, limits.PARTITION_BYTES)
         if data is None:
@@ -83,7 +83,7 @@ class PartitionFiles:
         durable.remove_file(self._path(serial))
 
     def erase_all(self) -> None:
-        """Remove every partition's file, also of partitions that nobody knows any more; raises StorageFailed."""
+        """Remove every partition's file, also of partitions that the state does not name; raises StorageFailed."""
         for path in self._directory.glob("partition-*.cbor"):
             durable.remove_file(path)
 
@@ -98,7 +98,7 @@ class Contents:
     """The objects of one partition while something is done with them.
 
     Args:
-        stored: as `PartitionFiles.read` gives them; what is done changes them, and the caller writes them.
+        stored: as `PartitionFiles.read` gives them; an operation changes them, and the caller writes them.
         ivs: this process's source of IVs.
         utc: UTC seconds, for keys with dates.
     """
@@ -122,11 +122,13 @@ class Contents:
     # --- objects
 
     def generate(self, message: wire.GenerateKey) -> wire.ObjectView:
+        """Make a secret key."""
         self._check_room(1)
         made = generation.generate_key(mechanism(message.mechanism), stored_template(message.template), _POLICY, _ROLE)
         return self._made(made)
 
     def generate_pair(self, message: wire.GenerateKeyPair) -> wire.KeyPair:
+        """Make a key pair."""
         self._check_room(2)
         public, private = generation.generate_key_pair(
             mechanism(message.mechanism),
@@ -138,6 +140,7 @@ class Contents:
         return wire.KeyPair(public=self._made(public), private=self._made(private, 1))
 
     def find(self, message: wire.Find) -> wire.Found:
+        """Return a page of the objects that have the template's attributes, in handle order."""
         template = parse_template(message.template)
         page: list[wire.ObjectView] = []
         size = 0
@@ -151,14 +154,17 @@ class Contents:
         return wire.Found(objects=tuple(page), more=False, last=page[-1].handle if page else message.after)
 
     def show(self, message: wire.Show) -> wire.ObjectView:
+        """Show an object's attributes."""
         return self._view(message.handle)
 
     def set_attributes(self, message: wire.SetAttributes) -> wire.ObjectView:
+        """Change an object's attributes, all of the template or none."""
         item = self._item(message.handle)
         changed = rules.change(self._keys.read_attributes(item), parse_template(message.template), _ROLE)
         return self._put(item.version, message.handle, changed, self._keys.read_value(item))
 
     def destroy(self, message: wire.ObjectRef) -> Empty:
+        """Destroy an object."""
         rules.check_destroy(self._attributes(message.handle))
         del self.stored[message.handle]
         return Empty()
@@ -166,21 +172,26 @@ class Contents:
     # --- cryptography
 
     def sign(self, message: wire.Use) -> wire.Result:
+        """Sign one item of data."""
         return wire.Result(data=self._operation(message, Use.SIGN)(message.data))
 
     def sign_many(self, message: wire.UseMany) -> wire.Results:
+        """Sign many items, each with its own signature or error."""
         check_batch(message)
         return wire.Results(results=each(self._operation(message, Use.SIGN), message.items))
 
     def verify(self, message: wire.Verify) -> Empty:
+        """Check a signature; raises SignatureInvalid."""
         self._operation(message, Use.VERIFY)(message.data, message.signature)
         return Empty()
 
     def encrypt(self, message: wire.Use) -> wire.Result:
+        """Encrypt one item of data."""
         encrypted = self._operation(message, Use.ENCRYPT)(message.data)
         return wire.Result(data=encrypted.data, iv=encrypted.iv)
 
     def decrypt(self, message: wire.Decrypt) -> wire.Result:
+        """Decrypt one item of data."""
         return wire.Result(data=self._operation(message, Use.DECRYPT)(message.data))
 
     # --- the parts of these

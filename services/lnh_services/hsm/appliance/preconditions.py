@@ -44,7 +44,7 @@ PACKAGES: Final = (CLUSTER_PACKAGE,)
 
 @dataclass(frozen=True)
 class Situation:
-    """What there is: the appliance, whether its HSM has a state, and that state while it is activated."""
+    """The situation of an appliance: whether its HSM has a state, and that state while it is activated."""
 
     appliance: Appliance
     initialised: bool
@@ -52,7 +52,7 @@ class Situation:
 
     @property
     def name(self) -> str:
-        """As `HsmView.state` tells it."""
+        """The state's name, as `HsmView.state` tells it."""
         if not self.initialised:
             return "uninitialised"
         return "sealed" if self.state is None else "activated"
@@ -161,7 +161,7 @@ def _was_expelled(now: Situation) -> LnhError | None:
 
 
 def serving(now: Situation) -> LnhError | None:
-    """Why this HSM's workers can serve nobody until somebody acts; None where they serve, or may begin to.
+    """Say why this HSM's workers can serve nobody until an operator acts; None where they serve, or may begin to.
 
     Returns: NotActivated, MemberExpelled, or NoCluster, each with what the member is.
     """
@@ -217,7 +217,7 @@ NEEDS: Final[dict[str, tuple[Need, ...]]] = {
 
 
 def check(operation: str, now: Situation) -> None:
-    """Raises the error of the first condition of `operation` that does not hold."""
+    """Raise the error of the first condition of `operation` that does not hold."""
     for need in NEEDS[operation]:
         problem = need(now)
         if problem:
@@ -225,7 +225,7 @@ def check(operation: str, now: Situation) -> None:
 
 
 def check_target(operation: str, target: str, now: Situation) -> None:
-    """Check all that is known of an act before it begins; raises what forbids it, or UnknownOperation."""
+    """Check all that is known of an act before it begins; raises the error that forbids it, or UnknownOperation."""
     if operation not in NEEDS:
         raise UnknownOperation(f"the console has no operation {operation!r}")
     check(operation, now)
@@ -234,13 +234,13 @@ def check_target(operation: str, target: str, now: Situation) -> None:
 
 
 def own_partitions(state: HsmState) -> tuple[Partition, ...]:
-    """The appliance's own partitions: all but the cluster's."""
+    """Return the appliance's own partitions: all but the cluster's."""
     serial = state.cluster.partition if state.cluster else ""
     return tuple(partition for partition in state.partitions if partition.serial != serial)
 
 
 def views(state: HsmState, objects: Callable[[str], int]) -> tuple[PartitionView, ...]:
-    """The partitions as the console shows them; `objects` counts those of the one with this serial."""
+    """View the partitions as the console shows them; `objects` counts those of the one with this serial."""
     disabled = own_partitions(state) if CLUSTER_PACKAGE in state.packages else ()
     return tuple(
         PartitionView(
@@ -255,13 +255,13 @@ def views(state: HsmState, objects: Callable[[str], int]) -> tuple[PartitionView
 
 
 def take_waiting_users(state: HsmState, appliance: Appliance) -> HsmState:
-    """The state with the users that waited for the HSM; one it has already stays as it is."""
+    """Add the users that waited for the HSM to its state; a user that it has already stays as it is."""
     known = {user.name for user in state.users}
     return replace(state, users=state.users + tuple(user for user in appliance.waiting if user.name not in known))
 
 
 def install(state: HsmState, package: str) -> HsmState:
-    """Raises NameUnknown, AlreadyDone."""
+    """Add a package to the state; raises NameUnknown, AlreadyDone."""
     if package not in PACKAGES:
         raise NameUnknown(f"no package {package!r}; there is: {', '.join(PACKAGES)}")
     if package in state.packages:
@@ -270,13 +270,13 @@ def install(state: HsmState, package: str) -> HsmState:
 
 
 def add_partition(state: HsmState, partition: Partition) -> HsmState:
-    """Raises NameTaken, LimitReached."""
+    """Add a partition to the state; raises NameTaken, LimitReached."""
     check_room(state, partition.label)
     return replace(state, partitions=(*state.partitions, partition))
 
 
 def check_room(state: HsmState, label: str) -> None:
-    """Raises NameTaken or LimitReached when no partition of this label can be made."""
+    """Raise NameTaken or LimitReached when no partition of this label can be made."""
     if any(other.label == label for other in state.partitions):
         raise NameTaken(f"there is a partition {label}")
     if len(state.partitions) >= limits.PARTITIONS:
@@ -287,7 +287,7 @@ def check_room(state: HsmState, label: str) -> None:
 
 
 def find_partition(state: HsmState, label: str) -> Partition:
-    """Raises PartitionUnknown."""
+    """Find the partition of this label; raises PartitionUnknown."""
     for partition in state.partitions:
         if partition.label == label:
             return partition
@@ -295,7 +295,7 @@ def find_partition(state: HsmState, label: str) -> Partition:
 
 
 def with_co(state: HsmState, label: str, co: Verifier) -> HsmState:
-    """The state with a partition's CO as it is after an attempt."""
+    """Replace a partition's CO in the state, after an attempt."""
     return replace(
         state,
         partitions=tuple(replace(other, co=co) if other.label == label else other for other in state.partitions),
@@ -303,13 +303,13 @@ def with_co(state: HsmState, label: str, co: Verifier) -> HsmState:
 
 
 def remove_partition(state: HsmState, label: str) -> HsmState:
-    """Raises PartitionUnknown."""
+    """Remove a partition from the state; raises PartitionUnknown."""
     find_partition(state, label)
     return replace(state, partitions=tuple(other for other in state.partitions if other.label != label))
 
 
 def reset_password(users: tuple[User, ...], name: str, password: KeptPassword) -> tuple[User, ...]:
-    """The users with a new password for one admin; raises NameUnknown, ArgumentInvalid."""
+    """Replace the password of one admin among the users; raises NameUnknown, ArgumentInvalid."""
     for user in users:
         if user.name == name:
             check_is_admin(user.name, user.role)
@@ -318,7 +318,7 @@ def reset_password(users: tuple[User, ...], name: str, password: KeptPassword) -
 
 
 def check_is_admin(name: str, role: str) -> None:
-    """Raises ArgumentInvalid: the SO resets admins, and admins reset everybody else."""
+    """Raise ArgumentInvalid for a user that is no admin: the SO resets admins, and admins reset all others."""
     if role != ADMIN:
         raise ArgumentInvalid(f"{name} has the role {role}; the SO resets admins only")
 

@@ -1,10 +1,10 @@
-"""The HSM's own state: identity, partitions, local users, and the cluster's secrets; one sealed file.
+"""Keeps the HSM's own state in one sealed file: identity, partitions, local users, and the cluster's secrets.
 
     data/hsm.state = CBOR [format, label, identity, salt, [memory, passes, lanes], sealed]
 
-`sealed` is the state under AES-256-GCM with the key Argon2id makes of the activation secret; all that
-stands before it is bound to it. Label and identity are in clear so that a member that is not activated
-can say which HSM it has, and its audit trail can be verified. docs/formats/hsm-state.md is exact.
+`sealed` is the state under AES-256-GCM with the key Argon2id makes of the activation secret; all that stands before it
+is bound to it. Label and identity are in clear so that a member that is not activated can say which HSM it has, and its
+audit trail can be verified. docs/formats/hsm-state.md is exact.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Partition(Confidential):
     Args:
         serial: 16 decimal digits, random.
         po, co: its officers; the cluster's partition has none here, its PO is the cluster's.
-        key: its objects are sealed under it (`partitions.py`); the cluster's partition has none but the SMK.
+        key: the key that seals its objects (`partitions.py`); the cluster's partition has none but the SMK.
     """
 
     label: str
@@ -75,13 +75,15 @@ class Phase(str, Enum):
 
 
 class InvitationStatus(str, Enum):
+    """The state of an invitation: open, used by one HSM, or made worthless by a wrong proof."""
+
     OPEN = "open"
     USED = "used"
     BURNT = "burnt"
 
 
 class Issued(Confidential):
-    """An invitation this HSM made.
+    """An invitation that this HSM made.
 
     Args:
         expires: UTC seconds.
@@ -112,7 +114,7 @@ class Joining(Confidential):
 
 
 class Cluster(Confidential):
-    """The cluster this HSM serves, and all its secrets.
+    """The cluster that this HSM serves, and all its secrets.
 
     Args:
         identity: seed of the cluster identity (Ed25519), in every member's HSM.
@@ -135,25 +137,29 @@ class Cluster(Confidential):
         return Ed25519PrivateKey.from_private_bytes(self.identity).public_key().public_bytes_raw()
 
     def newest_smk(self) -> Smk:
+        """The newest generation of the SMK."""
         newest = self.smk[-1]
         return Smk(newest.generation, newest.key)
 
     def records(self, instance: bytes = b"", version: int = 0) -> Records:
-        """Makes and checks security records; without the instance it can only do the cluster's own."""
+        """Make the means to read and write security records.
+
+        Without the instance it serves the cluster's own record alone.
+        """
         return Records(Purpose.RECORD.derive(self.smk[-1].key), self.id, instance, version)
 
     def records_of(self, item: Item) -> Records:
-        """The same for the instance that the stored cluster record names; raises SealBroken."""
+        """Make the means for the instance that the stored cluster record names; raises SealBroken."""
         return self.records(self.records().read(ClusterRecord, item).instance, item.version)
 
 
 class HsmState(Confidential):
-    """Everything the HSM knows by itself.
+    """The whole state of an HSM.
 
     Args:
         identity: seed of this HSM's own identity (`Purpose.HSM_SIGN`, `Purpose.HSM_RECEIVE`).
         domain: the cloning domain.
-        invitations: that this HSM made, oldest first.
+        invitations: made by this HSM, oldest first.
         joining: the join that is under way.
         discarded: a cluster whose data, without any key by now, this member's store is still to erase.
         expelled: why this member is in no cluster any more; empty once it is in one again.
@@ -173,15 +179,16 @@ class HsmState(Confidential):
     expelled: str = ""
 
     def signing_key(self) -> Ed25519PrivateKey:
-        """Signs as this HSM: the heads of its audit trail."""
+        """Derive the key that signs as this HSM: the heads of its audit trail."""
         return Ed25519PrivateKey.from_private_bytes(Purpose.HSM_SIGN.derive(self.identity))
 
     def identity_public(self) -> bytes:
+        """The raw 32-byte public key of `signing_key`."""
         return self.signing_key().public_key().public_bytes_raw()
 
 
 class Cover(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What stands in clear before the sealed state, and says how to open it."""
+    """The part of the file that stands in clear before the sealed state, and says how to open it."""
 
     format: str
     label: str
@@ -194,11 +201,12 @@ class Cover(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     ]
 
     def derivation(self, activation: bytes) -> Derive:
-        """The Argon2id that makes the sealing key of an activation secret."""
+        """Make the Argon2id request that derives the sealing key from an activation secret."""
         memory, passes, lanes = self.argon2
         return Derive(password=activation, salt=self.salt, memory=memory, passes=passes, lanes=lanes)
 
     def place(self) -> Place:
+        """The place that the seal is bound to: this cover."""
         return Place(Kind.STATE, extra=codec.encode(list(msgspec.structs.astuple(self))))
 
 
@@ -209,15 +217,15 @@ class _File(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 @dataclass(frozen=True)
 class SealedState:
-    """The state file as it was read: what is in clear, and the rest."""
+    """The state file as it was read: the cover in clear, and the sealed state."""
 
     cover: Cover
     sealed: bytes = field(repr=False)
 
     def open(self, key: bytes) -> HsmState:
-        """The state, with the 32-byte key of `cover.derivation`.
+        """Open the state with the 32-byte key of `cover.derivation`.
 
-        Raises ActivationFailed: that the secret is wrong and that the file was changed look the same.
+        Raises ActivationFailed: a wrong secret and a changed file look the same.
         """
         try:
             plaintext = unseal(key, self.sealed, self.cover.place())
@@ -231,7 +239,7 @@ class SealedState:
 
 
 class StateFile:
-    """`data/hsm.state`.
+    """The file `data/hsm.state`.
 
     Args:
         argon2: memory in KiB, passes and lanes for a file made anew; an existing one names its own.
@@ -242,7 +250,7 @@ class StateFile:
         self._argon2: Final = argon2
 
     def read(self) -> SealedState | None:
-        """The file, or None when this HSM is not initialised.
+        """Read the file; None when this HSM is not initialised.
 
         Raises SealBroken when it is no state file, FileModeUnsafe, StorageFailed.
         """
@@ -258,7 +266,7 @@ class StateFile:
         return SealedState(file.cover, file.sealed)
 
     def cover(self, label: str, identity: bytes) -> Cover:
-        """The cover of a new state file, with a fresh salt."""
+        """Make the cover of a new state file, with a fresh salt."""
         return Cover(FORMAT, label, identity, os.urandom(SALT_BYTES), self._argon2)
 
     def write(self, state: HsmState, cover: Cover, key: bytes) -> None:
@@ -275,7 +283,7 @@ class StateFile:
 
 
 class Appliance(Confidential):
-    """What the appliance knows without its HSM: `data/appliance.cbor`, mode 0600.
+    """The appliance's knowledge without its HSM: `data/appliance.cbor`, mode 0600.
 
     Args:
         initialised: it has, or had handed to its HSM, a first admin.
@@ -290,13 +298,13 @@ class Appliance(Confidential):
 
 
 class ApplianceFile:
-    """`data/appliance.cbor`."""
+    """The file `data/appliance.cbor`."""
 
     def __init__(self, path: Path) -> None:
         self._path: Final = path
 
     def read(self) -> Appliance:
-        """The file; that of a new appliance when there is none. Raises SealBroken, FileModeUnsafe, StorageFailed."""
+        """Read the file; a missing one is a new appliance's. Raises SealBroken, FileModeUnsafe, StorageFailed."""
         data = durable.read_private(self._path, limits.BODY_BYTES)
         if data is None:
             return Appliance()
@@ -311,7 +319,9 @@ class ApplianceFile:
         return appliance
 
     def write(self, appliance: Appliance) -> None:
+        """Replace the file, durably and at once; raises StorageFailed."""
         durable.replace_file(self._path, codec.encode(appliance))
 
     def erase(self) -> None:
+        """Remove the file; raises StorageFailed."""
         durable.remove_file(self._path)

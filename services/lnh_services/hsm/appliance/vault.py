@@ -19,7 +19,7 @@ class Vault:
     """The HSM's state as it is on disk, and in clear while activated. Every change is durable when it returns."""
 
     def __init__(self, state_file: StateFile, appliance_file: ApplianceFile, partitions: PartitionFiles) -> None:
-        """Reads state and appliance; raises SealBroken, FileModeUnsafe, StorageFailed."""
+        """Read state and appliance; raises SealBroken, FileModeUnsafe, StorageFailed."""
         self.partitions: Final = partitions
         self._state_file: Final = state_file
         self._appliance_file: Final = appliance_file
@@ -31,25 +31,28 @@ class Vault:
 
     @property
     def situation(self) -> Situation:
+        """The situation of the appliance, as `preconditions` judges it."""
         return Situation(self._appliance, self._cover is not None, self._state)
 
     @property
     def cover(self) -> Cover | None:
-        """What is known without activation; None when the HSM is not initialised."""
+        """The cover of the state, known without activation; None when the HSM is not initialised."""
         return self._cover
 
     @property
     def state(self) -> HsmState | None:
+        """The state while the HSM is activated, else None."""
         return self._state
 
     @property
     def opened(self) -> HsmState:
-        """The state; raises NotActivated."""
+        """The state while the HSM is activated; raises NotActivated."""
         if self._state is None:
             raise NotActivated("the HSM is not activated")
         return self._state
 
     def new_cover(self, label: str, identity: bytes) -> Cover:
+        """Make the cover of a new state file."""
         return self._state_file.cover(label, identity)
 
     def initialise(self, state: HsmState, cover: Cover, key: bytes) -> None:
@@ -71,7 +74,7 @@ class Vault:
             self._forget_waiting()
 
     def is_key(self, key: bytes) -> bool:
-        """Whether this is the key the activated state is sealed under, in constant time."""
+        """Tell, in constant time, whether this key seals the activated state."""
         return self._key is not None and self._key == Secret(key)
 
     def deactivate(self) -> None:
@@ -90,7 +93,7 @@ class Vault:
         return state
 
     def change_appliance(self, how: Callable[[Appliance], Appliance]) -> None:
-        """Replace what the appliance knows without its HSM, on disk first; raises StorageFailed."""
+        """Replace the appliance's knowledge without its HSM, on disk first; raises StorageFailed."""
         appliance = how(self._appliance)
         self._appliance_file.write(appliance)
         self._appliance = appliance
@@ -108,13 +111,13 @@ class Vault:
         self._erase_state()
 
     def reimage(self) -> None:
-        """Erase everything."""
+        """Erase everything: the HSM's state, every partition and the appliance."""
         self._erase_state()
         self._appliance_file.erase()
         self._appliance = Appliance()
 
     def remove_partition(self, label: str) -> None:
-        """Erase a partition's key, and then what is sealed under it; raises PartitionUnknown, StorageFailed."""
+        """Erase a partition's key, and then the objects sealed under it; raises PartitionUnknown, StorageFailed."""
         serial = preconditions.find_partition(self.opened, label).serial
         self.change(lambda state: preconditions.remove_partition(state, label))
         self.partitions.erase(serial)

@@ -1,7 +1,7 @@
 """Keeps the newest signed head of a member's audit trail in the cluster's replicated log.
 
-What was anchored cannot be cut off the trail or replaced without every member's store being changed
-too. The item is no security record: the head's own signature says whose it is. Pure.
+Lines that were anchored cannot be cut off the trail or replaced without every member's store being changed too. The
+item is no security record: the head's own signature says whose it is. Pure.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ TABLE: Final = "audit"
 
 
 def key_of(member: bytes) -> Key:
-    """Where the anchor of a member's trail is kept."""
+    """Return the key of the item that anchors a member's trail."""
     return Key(table=TABLE, id=member)
 
 
 def commit(head: HeadLine, member: bytes, kept: Item | None, now: int) -> Commit:
-    """The change that makes `head` the anchor.
+    """Make the commit that anchors `head`.
 
     Args:
         kept: the item there is now.
@@ -37,7 +37,7 @@ def commit(head: HeadLine, member: bytes, kept: Item | None, now: int) -> Commit
 
 
 def read(item: Item, public: bytes) -> HeadLine:
-    """The anchored head; raises SealBroken unless the HSM with this identity (32 bytes) signed it."""
+    """Read the anchored head; raises SealBroken unless the HSM with this identity (32 bytes) signed it."""
     try:
         head = codec.decode_as(item.head, HeadLine)
         if head.signer == public.hex():

@@ -60,7 +60,7 @@ class _Counting(msgspec.Struct):
             self.identities[entry.identity] = self.identities.get(entry.identity, 0) + 1
 
     def told(self) -> AuditEntry:
-        """The one record of all that are counted."""
+        """Make the one record of all refusals that are counted."""
         detail: dict[str, Any] = {"count": self.count, "first": self.first, "last": self.last}
         alone = len(self.identities) == 1 and self.count in self.identities.values()
         if not alone:
@@ -76,7 +76,7 @@ class _Counting(msgspec.Struct):
 
 
 class Refusals:
-    """The refusals that are counted and not written yet; one a trail."""
+    """The refusals that are counted and not written yet; one object a trail."""
 
     def __init__(self) -> None:
         self._kinds: dict[_Kind, _Counting] = {}
@@ -109,13 +109,13 @@ class Refusals:
         return [self._kinds[kind].told() for kind in over if kind in self._kinds]
 
     def written(self, now: int, *, all_of_them: bool = False) -> None:
-        """Begin to count anew what `due` told at this time."""
+        """Begin to count anew the refusals that `due` told at this time."""
         for kind, counting in self._kinds.items():
             if all_of_them or _is_over(counting.since, now):
                 self._kinds[kind] = _Counting(like=counting.like, since=now)
 
     def _counted(self, entry: AuditEntry, now: int) -> bool:
-        """Whether the entry is one more of a kind that was recorded lately; enter a new kind."""
+        """Tell whether the entry is one more of a kind that was recorded lately; enter a new kind."""
         kind = _Kind(entry.peer, entry.operation, entry.outcome)
         counting = self._kinds.get(kind)
         if counting is None and len(self._kinds) < limits.REFUSAL_KINDS:
@@ -129,5 +129,5 @@ class Refusals:
 
 
 def _is_over(since: int, now: int) -> bool:
-    """Whether a minute has passed; a clock that was set back counts as one."""
+    """Tell whether a minute has passed; a clock that was set back counts as one."""
     return not since <= now < since + _WINDOW_MS

@@ -47,10 +47,10 @@ _SEGMENT_DIGITS: Final = 6
 
 
 class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What both kinds of line have."""
+    """The fields that both kinds of line have."""
 
     def spelling(self) -> bytes:
-        """The line as it stands in the file, with its end."""
+        """Spell the line as it stands in the file, with its end."""
         return json.dumps(msgspec.structs.asdict(self), separators=(",", ":")).encode() + b"\n"
 
 
@@ -70,6 +70,7 @@ class RecordLine(_Line, frozen=True, forbid_unknown_fields=True):
     hash: str = ""
 
     def digest(self) -> bytes:
+        """Hash everything the line says, and the hash of the line before."""
         fields = [
             FORMAT, "record", self.index, self.time, self.member, self.identity, self.role, self.operation,
             self.target, self.outcome, self.detail, bytes.fromhex(self.previous),
@@ -88,13 +89,14 @@ class HeadLine(_Line, frozen=True, forbid_unknown_fields=True):
     hash: str = ""
 
     def digest(self) -> bytes:
+        """Hash everything the line says, and the hash of the line before."""
         signer, signature, previous = map(bytes.fromhex, (self.signer, self.signature, self.previous))
         return hashlib.sha256(
             codec.encode([FORMAT, "head", self.index, self.time, signer, signature, previous])
         ).digest()
 
     def signed(self) -> bytes:
-        """What the signature covers."""
+        """The bytes that the signature covers."""
         return codec.encode([HEAD_FORMAT, self.index, self.time, bytes.fromhex(self.previous)])
 
 
@@ -104,18 +106,18 @@ AnyLine = TypeVar("AnyLine", RecordLine, HeadLine)
 
 @dataclass(frozen=True)
 class Position:
-    """Where the chain stands: its last line's index and hash."""
+    """The end of the chain: its last line's index and hash."""
 
     index: int = 0
     hash: bytes = NO_HASH
 
 
 class ChainBroken(Exception):
-    """A line that does not continue the chain; says why."""
+    """A line does not continue the chain; the message says why."""
 
 
 def parse_line(spelling: bytes, after: Position | None) -> Line:
-    """The line, if it is spelt as this module spells, hashes to what it says and continues `after`.
+    """Parse a line that is spelt as this module spells, hashes to what it says and continues `after`.
 
     Args:
         after: None for the first line that is looked at, which is then believed.
@@ -141,7 +143,7 @@ def parse_line(spelling: bytes, after: Position | None) -> Line:
 
 
 def segments(path: Path) -> list[Path]:
-    """The files of the trail whose newest is `path`, oldest first; those that are there."""
+    """List the files of the trail whose newest is `path`, oldest first; those that are there."""
     return [each for each in _named_as_segments(path) if stat.S_ISREG(each.lstat().st_mode)]
 
 
@@ -151,13 +153,13 @@ def _named_as_segments(path: Path) -> list[Path]:
 
 
 def _problem_of_others(path: Path) -> str:
-    """Which of what has a segment's name is no file, in words; "" if there is none."""
+    """Name a path that has a segment's name and is no file; "" if there is none."""
     others = [(each.name, kind) for each in _named_as_segments(path) if (kind := kind_of(each.lstat().st_mode))]
     return "; ".join(f"{name} is {kind}, not a segment of the trail" for name, kind in others)
 
 
 class Trail:
-    """The writing end; there is one a member, in the hsm core.
+    """The writing end of the trail; there is one a member, in the hsm core.
 
     Args:
         path: of the newest segment; older ones lie beside it.
@@ -181,25 +183,26 @@ class Trail:
 
     @property
     def head(self) -> HeadLine | None:
-        """The newest head that the newest segment has."""
+        """The newest head in the newest segment."""
         return self._head
 
     @property
     def unsigned(self) -> int:
-        """Records since the last head."""
+        """The number of records since the last head."""
         return self._unsigned
 
     @property
     def position(self) -> Position:
+        """The end of the chain."""
         return self._position
 
     def open(self, now: int) -> None:
-        """Go on where the trail ended; what a crash or an editor did to its end is said in it.
+        """Go on at the trail's end, and record what a crash or an editor did to it.
 
         Args:
             now: UTC milliseconds.
 
-        Raises AuditFailed when it cannot be read. One that cannot be written now is tried again with each `append`.
+        Raises AuditFailed when it cannot be read. A trail that cannot be written now is tried again with each `append`.
         """
         try:
             notes = self._resume()
@@ -227,7 +230,7 @@ class Trail:
         return self._position.index
 
     def tell_refusals(self, now: int, *, all_of_them: bool = False) -> None:
-        """Write what was counted for a minute, or all; raises AuditFailed, and then it stays counted."""
+        """Write refusals that were counted for a minute, or all; raises AuditFailed, and then they stay counted."""
         self._append(self._refusals.due(now, all_of_them=all_of_them), now, durable=False)
         self._refusals.written(now, all_of_them=all_of_them)
 
@@ -261,6 +264,7 @@ class Trail:
         self._head = line
 
     def close(self) -> None:
+        """Close the newest segment."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -329,7 +333,7 @@ class Trail:
         sync_directory(self._path.parent)
 
     def _resume(self) -> dict[str, Any]:
-        """Read the newest segment, cut what a crash left, and say what was found."""
+        """Read the newest segment, cut a torn line that a crash left, and return what was found."""
         there = segments(self._path)
         if not there:
             return {}
@@ -364,7 +368,7 @@ class Trail:
 
 
 class Reading:
-    """The trail as it is now, opened whole, so that what is written meanwhile does not disturb the reader.
+    """The trail as it is now, opened whole, so that later lines do not disturb the reader.
 
     Args:
         path: of the newest segment.
@@ -385,7 +389,7 @@ class Reading:
             anchor: a head that is kept elsewhere, checked to be this HSM's; the trail must contain what it signed.
 
         `signed` counts the records that a head of this HSM covers. `problem` names file, line and what is wrong with
-        the first line that does not hold; what comes after it proves nothing and is not counted.
+        the first line that does not hold; lines after it prove nothing and are not counted.
         """
         after = Position()
         records = signatures = signed = anchored = 0
@@ -436,12 +440,12 @@ class Reading:
 
 
 def verify(path: Path, public: bytes | None) -> AuditReport:
-    """`Reading.verify` of the trail whose newest segment is `path`."""
+    """Check the trail whose newest segment is `path`, as `Reading.verify` does."""
     return Reading(path).verify(public)
 
 
 def page(path: Path, after: int, limit: int) -> tuple[dict[str, Any], ...]:
-    """Up to `limit` records with an index above `after`, oldest first; raises AuditFailed at a broken line."""
+    """Return up to `limit` records with an index above `after`, oldest first; raises AuditFailed at a broken line."""
     there = segments(path)
     firsts = [next((_index(line) for line in _lines(segment)), None) for segment in there]
     begin = 0
@@ -454,7 +458,7 @@ def page(path: Path, after: int, limit: int) -> tuple[dict[str, Any], ...]:
 
 
 def _check_head(line: HeadLine, public: bytes | None, *, ours: bool) -> None:
-    """Raises ChainBroken unless its signer made it, and may have: an HSM's successor cannot be its predecessor."""
+    """Raise ChainBroken unless its signer made it, and may have: an HSM's successor cannot be its predecessor."""
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(line.signer)).verify(
             bytes.fromhex(line.signature), line.signed()
@@ -466,7 +470,7 @@ def _check_head(line: HeadLine, public: bytes | None, *, ours: bool) -> None:
 
 
 def _check_anchored(line: Line, anchor: HeadLine) -> None:
-    """Raises ChainBroken when it stands where the anchored head's last line stood, and is another."""
+    """Raise ChainBroken for a line that stands where the anchored head's last line stood, and is another."""
     if line.index == anchor.index - 1 and line.hash != anchor.previous:
         raise ChainBroken("not the line that the cluster's log holds the signed hash of")
 
@@ -501,7 +505,7 @@ def _last_position(path: Path) -> Position:
 
 
 def _cut_torn_line(path: Path) -> int:
-    """Cut a last line without an end; how many bytes that were."""
+    """Cut a last line without an end, and return its length in bytes."""
     with os.fdopen(open_regular(path), "rb") as file:
         data = file.read()
     whole = data.rfind(b"\n") + 1
@@ -515,7 +519,7 @@ def _text(value: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON and CBOR both spell it: maps in the order of their keys, bytes in hexadecimal."""
+    """Turn a value into one that JSON and CBOR spell alike: maps in the order of their keys, bytes in hexadecimal."""
     match value:
         case dict():
             return {key: _plain(item) for key, item in sorted((_text(str(k)), v) for k, v in value.items())}

@@ -1,1 +1,1 @@
-"""Who somebody is and what they may: credentials, tokens, permissions, attempts at passwords."""
+"""Authentication and permission: credentials, tokens, permissions, attempts at passwords."""

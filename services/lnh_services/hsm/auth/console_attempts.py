@@ -1,4 +1,4 @@
-"""Passwords of the local console (SO, PO and CO of own partitions): what is kept of one, and how guesses are limited.
+"""Keeps the passwords of the local console (SO, PO and CO of own partitions), and limits guesses at them.
 
 A guess is written down before it is compared and taken back when it is right, so that pulling the plug gives no free
 guesses; the right password, however often interrupted, is one guess (`lockout.py`). Pure: the time is passed in; the
@@ -25,7 +25,7 @@ from lnh_services.hsm.records import Open
 
 
 class KeptPassword(Confidential):
-    """What is kept of one password; `argon2` is memory in KiB, passes, lanes."""
+    """The part of one password that is kept; `argon2` is memory in KiB, passes, lanes."""
 
     argon2: tuple[int, int, int]
     salt: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
@@ -34,18 +34,19 @@ class KeptPassword(Confidential):
 
     @classmethod
     def of(cls, material: Material) -> KeptPassword:
+        """Make it of what Argon2id made of a new password."""
         return cls(argon2=material.argon2, salt=material.salt, verifier=material.verifier, public=material.public)
 
     def material(self) -> Material:
-        """As `credentials.new_record` takes it, to become a record of the cluster."""
+        """Return it as `credentials.new_record` takes it, to become a record of the cluster."""
         return Material(self.argon2, self.salt, self.verifier, self.public)
 
     def derivation(self, password: str) -> Derive:
-        """The Argon2id that tells whether `password` is this one."""
+        """Make the Argon2id request that tells whether `password` is this one."""
         return credentials.derivation(password, self.salt, self.argon2)
 
     def is_from(self, derived: bytes) -> bool:
-        """Whether a 32-byte Argon2id result is that of the password, in constant time."""
+        """Tell, in constant time, whether a 32-byte Argon2id result is that of the password."""
         return hmac.compare_digest(self.verifier, Purpose.VERIFY.derive(derived))
 
 
@@ -63,7 +64,7 @@ class Verifier(Confidential):
     open: tuple[Open, ...] = ()
 
     def check(self, role: str, now: int) -> None:
-        """Refuse an attempt that would be refused whatever it guesses, before its Argon2id.
+        """Refuse, before its Argon2id, an attempt that would be refused whatever it guesses.
 
         Args:
             role: for the message.
@@ -75,7 +76,7 @@ class Verifier(Confidential):
             self._check(role, now)
 
     def reserve(self, role: str, now: int, derived: bytes) -> Verifier:
-        """The verifier with this guess counted as failed; save it before the guess is compared.
+        """Count this guess as failed; save the result before the guess is compared.
 
         Args:
             derived: the 32-byte Argon2id result.
@@ -91,14 +92,14 @@ class Verifier(Confidential):
         return self._counting(tally, locked_until)
 
     def settle(self, derived: bytes) -> Verifier:
-        """The verifier, reserved before, when the guess was compared: save it before anybody is told."""
+        """Compare a guess that was reserved before; save the result before any answer leaves."""
         attempt = self._attempt(derived)
         if self.password.is_from(derived):
             return self._counting(Tally(), 0)
         return self._counting(self._tally.wrong_one(attempt), self.locked_until)
 
     def check_right(self, role: str, derived: bytes) -> None:
-        """Raises PasswordIncorrect, with how many attempts are left, unless the guess is right."""
+        """Raise PasswordIncorrect, with how many attempts are left, unless the guess is right."""
         if not self.password.is_from(derived):
             left = max(0, limits.FAILURES_BEFORE_LOCK - self.failures)
             raise PasswordIncorrect(f"wrong password of the {role}; {left} attempts left before it is locked")

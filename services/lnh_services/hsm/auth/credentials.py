@@ -1,10 +1,10 @@
-"""Credentials: from one Argon2id to a stored verifier and a key pair that keyring keys are sealed to.
+"""Credentials: derive from one Argon2id a stored verifier and a key pair that keyring keys are sealed to.
 
     password -Argon2id(own salt)-> 32 bytes -HKDF-> verifier        (stored, sealed under the SMK)
                                             '-HKDF-> HPKE key pair  (only the public half is stored)
 
-So a keyring key can be sealed to a role that is not logged in, and what is stored opens nothing: a
-guess needs the SMK and an Argon2id each. Argon2id itself runs in its own process (`crypto/argon2.py`).
+So a keyring key can be sealed to a role that is not logged in, and the stored credential opens nothing: a guess needs
+the SMK and an Argon2id each. Argon2id itself runs in its own process (`crypto/argon2.py`).
 """
 
 from __future__ import annotations
@@ -34,21 +34,23 @@ _SUITE: Final = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.
 
 @dataclass(frozen=True)
 class Smk:
-    """One generation of the SMK and the keys credentials need of it."""
+    """One generation of the SMK, and the keys that credentials need of it."""
 
     generation: int
     key: bytes = field(repr=False)
 
     def verifier_key(self) -> bytes:
+        """The key that seals verifiers."""
         return Purpose.VERIFIER.derive(self.key)
 
     def keyring_key(self) -> bytes:
+        """The key of the outer seal of keyring keys."""
         return Purpose.KEYRING.derive(self.key)
 
 
 @dataclass(frozen=True)
 class Material:
-    """What is kept of a password: it cannot be turned back, and only opens by the password itself."""
+    """The part of a password that is kept; it cannot be turned back, and opens by the password alone."""
 
     argon2: tuple[int, int, int]
     salt: bytes
@@ -57,14 +59,14 @@ class Material:
 
 
 def check_password(password: str) -> None:
-    """Raises PasswordInvalid unless it has 8 to 255 characters."""
+    """Raise PasswordInvalid unless it has 8 to 255 characters."""
     low, high = limits.PASSWORD_CHARACTERS
     if not low <= len(password) <= high:
         raise PasswordInvalid(f"a password of {len(password)} characters; it must have {low} to {high}")
 
 
 def derivation(password: str, salt: bytes = b"", argon2: tuple[int, int, int] = limits.CREDENTIAL_ARGON2) -> Derive:
-    """The Argon2id to be run for a password; a fresh salt for a new credential."""
+    """Make the Argon2id request for a password, with a fresh salt for a new credential."""
     memory, passes, lanes = argon2
     return Derive(
         password=password.encode(), salt=salt or os.urandom(SALT_BYTES), memory=memory, passes=passes, lanes=lanes
@@ -72,7 +74,7 @@ def derivation(password: str, salt: bytes = b"", argon2: tuple[int, int, int] = 
 
 
 def material(derive: Derive, derived: bytes) -> Material:
-    """What to keep of a new password, from the Argon2id that was asked for and its 32-byte result."""
+    """Compute what to keep of a new password, from the Argon2id request and its 32-byte result."""
     return Material(
         (derive.memory, derive.passes, derive.lanes),
         derive.salt,
@@ -82,7 +84,7 @@ def material(derive: Derive, derived: bytes) -> Material:
 
 
 def credential_id(role: Role, name: str = "", keyring: bytes = b"") -> bytes:
-    """Where the credential of a role's holder is kept."""
+    """Return the id of the record that keeps a role holder's credential."""
     return record_id("credential", role.value, name, keyring)
 
 
@@ -107,7 +109,7 @@ def new_record(
     must_change: bool = False,
     born: int = 0,
 ) -> CredentialRecord:
-    """A new credential with a new id.
+    """Make a new credential with a new id.
 
     Args:
         keyring_key: 32 bytes to seal to it, or empty where it opens none (yet).
@@ -140,19 +142,19 @@ def new_record(
 
 
 def kept_of(record: CredentialRecord, smk: Smk, cluster: bytes) -> Material:
-    """What is kept of an existing credential's password, to give it a new id; raises SealBroken."""
+    """Return what is kept of an existing credential's password, to give it a new id; raises SealBroken."""
     place = _place(Kind.VERIFIER, smk.generation, cluster, record.keyring, record.id)
     verifier = unseal(smk.verifier_key(), record.verifier, place)
     return Material(record.argon2, record.salt, verifier, record.public)
 
 
 def is_correct(record: CredentialRecord, derived: bytes, smk: Smk, cluster: bytes) -> bool:
-    """Whether the Argon2id result is that of the credential's password; raises SealBroken."""
+    """Tell whether the Argon2id result is that of the credential's password; raises SealBroken."""
     return hmac.compare_digest(kept_of(record, smk, cluster).verifier, Purpose.VERIFY.derive(derived))
 
 
 def keyring_key(record: CredentialRecord, derived: bytes, smk: Smk, cluster: bytes) -> bytes:
-    """The keyring key a credential opens, or empty where it opens none; raises SealBroken."""
+    """Open the keyring key that is sealed to a credential; empty where none is. Raises SealBroken."""
     if not record.keyring_key:
         return b""
     place = _place(Kind.KEYRING_KEY, smk.generation, cluster, record.keyring, record.id)

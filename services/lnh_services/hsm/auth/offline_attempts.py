@@ -1,9 +1,9 @@
-"""Attempts at passwords on a member that is read-only: it cannot count them where all members see them.
+"""Counts attempts at passwords on a member that is read-only, which cannot count them where all members see them.
 
 So it has a budget of its own, fixed and kept on disk, whatever else is known: a holder's password may fail as often
-here as one client may fail before it is locked, over all clients, until the member is read-write again. Then what
-failed is told to the cluster, and the budget is whole again. What counts is as everywhere (`lockout.py`): a guess is
-written down before it is compared, and one that is open, whichever client made it, is counted once.
+here as one client may fail before it is locked, over all clients, until the member is read-write again. Then the
+failures are told to the cluster, and the budget is whole again. Counting is as everywhere (`lockout.py`): a guess is
+written down before it is compared, and an open guess, whichever client made it, is counted once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PAIRS: Final = 16_384
 
 
 class _Kept(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Failures of one pair, the open guesses among them, and whether the holder exists.
+    """The failures of one pair, the open guesses among them, and whether the holder exists.
 
     Attempts have names since version 0.2.
     """
@@ -93,7 +93,7 @@ class LocalGuesses:
                         self._set(each.counting(each.tally.right_one(attempt)))
 
     def _check(self, kept: _Kept, of_holder: list[_Kept], attempt: Attempt) -> None:
-        """Raises PasswordLocked, LimitReached unless an attempt at this holder may be counted, or was."""
+        """Raise PasswordLocked, LimitReached unless an attempt at this holder may be counted, or was."""
         spent = sum(each.failures for each in of_holder)
         if kept.tally.has_ended(attempt):
             return
@@ -105,7 +105,7 @@ class LocalGuesses:
             raise LimitReached(f"failed logins of {_PAIRS} clients and roles on a read-only member")
 
     def told(self, told: Guessed) -> None:
-        """The cluster knows of these; what has ended or begun since is still to be told."""
+        """Drop the failures that the cluster knows of now; those that ended or began since are still to be told."""
         kept = self._of(told.holder, told.client)
         known = set(told.open)
         tally = Tally(
@@ -116,7 +116,7 @@ class LocalGuesses:
         self._set(kept.counting(tally))
 
     def all(self) -> tuple[Guessed, ...]:
-        """What the cluster does not know of yet."""
+        """Return the failures that the cluster does not know of yet."""
         return tuple(
             Guessed(
                 holder=each.holder,

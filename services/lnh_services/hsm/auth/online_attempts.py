@@ -1,4 +1,4 @@
-"""How often a password may be guessed, and when again. Pure: the time is passed in, the caller stores the records.
+"""Limits how often a password may be guessed, where all members see it. Pure: the time is passed in, the caller stores.
 
 `lockout.py` says what counts and why. Here are the two places that all members see:
 
@@ -11,21 +11,21 @@ the comparison, and `end` (the failure stays, or is taken back). However many co
 members, no more guesses are compared than these rules allow.
 
 A client that succeeded within the last thirty days is counted by its own pair alone, so that others' guessing does not
-keep it out; those who are not registered are many under one name, and are never such a client.
+keep it out; clients that are not registered are many under one name, and are never trusted so.
 
 Where the limit is reached only because of guesses that began just now, the next is Busy: it waits, by trying again, for
-theirs to end. What is locked or delayed is refused at once and told for how long: an answer held back for an hour helps
-nobody.
+theirs to end. An attempt that is locked or delayed is refused at once and told for how long: an answer held back for an
+hour helps nobody.
 
-**Names that nobody has** are counted as all others are, or it would show. What is left of them has a bound and an end.
-Each name at which a client failed and never got in takes a place; a client has `NAMES_TRIED` of them, and so have all
-together that are not registered. Without a free place there are no attempts at another name. How those in a place are
-counted never changes, so the bound gives nobody a guess. When nothing known of a name counts any more its place is
-free, and the locks of a name that was nobody's are erased (`worker/sweeping.py`).
+**Names that nobody has** are counted as all others are, or it would show. Their records have a bound and an end. Each
+name at which a client failed and never got in takes a place; a client has `NAMES_TRIED` of them, and so have all
+together that are not registered. Without a free place there are no attempts at another name. The counting of a name
+that has a place never changes, so the bound gives nobody a guess. When nothing known of a name counts any more its
+place is free, and the locks of a name that was nobody's are erased (`worker/sweeping.py`).
 
-All records of one holder are in one scope of their tables, so that whoever resets its password finds them. Version 0.1
-reads and writes the locks and knows of no open guesses. So they are among the failures that it reads, and those that
-its right login forgave count here until they expire, or a right login through a member of now.
+All records of one holder are in one scope of their tables, so that a superior that resets its password finds them.
+Version 0.1 reads and writes the locks and knows of no open guesses. So they are among the failures that it reads, and
+those that its right login forgave count here until they expire, or a right login through a member of now.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ _SCOPE_BYTES: Final = 3
 
 
 def scope(records: Records, role: Role, name: str, keyring: bytes) -> bytes:
-    """Where the locks of a role's holder are kept, whether it exists or not."""
+    """Return the scope that keeps the locks of a role's holder, whether the holder exists or not."""
     covered = codec.encode(["lock", role.value, name, keyring])
     return hmac.digest(records.key, covered, "sha256")[:_SCOPE_BYTES]
 
 
 def attempt(records: Records, signed: bytes, given: Credential) -> bytes:
-    """The name of an attempt: the same when the same message comes again, and another one for whatever else is tried.
+    """Name an attempt: the same when the same message comes again, and another one for any other message.
 
     Args:
         signed: all that the message sealed, a secret of the client's among it (`OpenedCredential`).
@@ -72,22 +72,22 @@ def attempt(records: Records, signed: bytes, given: Credential) -> bytes:
 
 
 def guess(records: Records, given: Credential, derived: bytes) -> bytes:
-    """What names a guess: the same for the same password of a holder, until its salt is another one.
+    """Name a guess: the same for the same password of a holder, until its salt is another one.
 
     Args:
-        derived: what Argon2id made of the password, so that nobody can look for it any cheaper.
+        derived: what Argon2id made of the password, so that nobody can search for it any cheaper.
     """
     covered = codec.encode(["guess", given.role.value, given.name, given.keyring, derived])
     return hmac.digest(records.key, covered, "sha256")[:NAME_BYTES]
 
 
 class Locks(NamedTuple):
-    """What is known of failed attempts: of the pair, and of the holder over all clients.
+    """The failed attempts that are known: of the pair, and of the holder over all clients.
 
     Args:
         registered: whether the client is one.
         of_pair, of_holder: their attempts one by one.
-        exists: whether somebody has this name, as far as is known yet.
+        exists: whether the name has a holder, as far as is known yet.
     """
 
     pair: LockRecord = LockRecord()
@@ -98,32 +98,32 @@ class Locks(NamedTuple):
     exists: bool = False
 
     def has_place(self) -> bool:
-        """Whether the client may try the name however many others it tried."""
+        """Tell whether the client may try the name however many others it tried."""
         return self.of_pair.tried or self.pair.succeeded > 0
 
     def is_over(self, now: int) -> bool:
-        """Whether nothing of it counts any more, as if nobody had ever failed."""
+        """Tell whether nothing of it counts any more, as if no attempt had ever failed."""
         forgiven = self.holder.last + self.holder.failures * limits.FORGIVEN_AFTER
         return self.pair.until <= now and forgiven <= now
 
     def is_trusted(self, now: int) -> bool:
-        """Whether the client succeeded lately, so that others' failures are no concern of it."""
+        """Tell whether the client succeeded lately, so that others' failures are no concern of it."""
         return self.registered and self.pair.succeeded > 0 and now - self.pair.succeeded < limits.SUCCEEDED_LATELY
 
     def tally(self, now: int) -> Tally:
-        """What counts against the pair."""
+        """Return the tally that counts against the pair."""
         tally = Tally.of(self.pair.failures, self.of_pair.open, self.of_pair.names)
         return (tally if now < self.pair.until else tally._replace(wrong=0)).expired(now)
 
     def over_all(self, now: int) -> Tally:
-        """What counts against the holder over all clients: the oldest are forgiven first."""
+        """Return the tally that counts against the holder over all clients; the oldest failures are forgiven first."""
         gone = max(0, now - self.holder.last) // limits.FORGIVEN_AFTER
         tally = Tally.of(self.holder.failures, self.of_holder.open)
         left = max(0, tally.failures - gone)
         return Tally(max(0, left - len(tally.open)), tally.open[-left:] if left else ())
 
     def counting(self, tally: Tally, **lock: int) -> Locks:
-        """These with another tally of the pair, and other fields of its lock."""
+        """Replace the tally of the pair, and other fields of its lock."""
         pair = replace(self.pair, failures=tally.failures, **lock)
         of_pair = AttemptsRecord(
             names=tally.names,
@@ -134,7 +134,7 @@ class Locks(NamedTuple):
         return self._replace(pair=pair, of_pair=of_pair)
 
     def counting_over_all(self, tally: Tally, last: int) -> Locks:
-        """These with another tally of the holder, whose last attempt began then."""
+        """Replace the tally of the holder, whose last attempt began then."""
         tally = tally.bounded(_OPEN_OVER_ALL)
         return self._replace(
             holder=replace(self.holder, failures=tally.failures, last=last),
@@ -160,7 +160,7 @@ def check(locks: Locks, now: int, name: bytes) -> None:
 
 
 def too_many_names() -> PasswordLocked:
-    """What a client is told that has no place for another name, whether anybody has it or not."""
+    """Make the error of a client that has no place for another name, whether the name has a holder or not."""
     return PasswordLocked(
         f"failed logins at {limits.NAMES_TRIED} names, which is all for one client, or for all machines together that "
         f"are not registered; another name for another {limits.FORGIVEN_AFTER} s, or until an earlier one is forgotten",
@@ -169,13 +169,13 @@ def too_many_names() -> PasswordLocked:
 
 
 def is_counted(locks: Locks, attempt: Attempt, now: int) -> bool:
-    """Whether this attempt, or its guess, was counted before: it may be compared again, and counts no more."""
+    """Tell whether this attempt, or its guess, was counted before: it may be compared again, and counts no more."""
     tally = locks.tally(now)
     return tally.has_ended(attempt) or tally.is_open(attempt.guess)
 
 
 def reserve(locks: Locks, attempt: Attempt, now: int) -> Locks:
-    """Count an attempt as failed; store what this answers before its guess is compared.
+    """Count an attempt as failed; store the result before its guess is compared.
 
     Raises PasswordLocked, saying for how many seconds; Busy while others may still turn out right.
     """
@@ -191,9 +191,9 @@ def reserve(locks: Locks, attempt: Attempt, now: int) -> Locks:
 
 
 def end(locks: Locks, attempt: Attempt, now: int, *, right: bool) -> Locks:
-    """What is left when an attempt has ended; `locks` are as they are now.
+    """Return the locks after an attempt has ended; `locks` are as they are now.
 
-    A right one forgives the pair's failures of before; of what counts over all clients it takes back its own guess.
+    A right one forgives the pair's earlier failures; of the holder's over all clients it takes back its own guess.
     """
     tally, over_all = locks.tally(now), locks.over_all(now)
     if right:
@@ -211,10 +211,10 @@ def end(locks: Locks, attempt: Attempt, now: int, *, right: bool) -> Locks:
 
 
 def merged(locks: Locks, failures: int, now: int, names: tuple[bytes, ...] = (), open_: tuple[Open, ...] = ()) -> Locks:
-    """Failures on a member that was read-only are counted where all members see them.
+    """Count failures on a member that was read-only where all members see them.
 
     Args:
-        names: the last of them that ended wrong: what was counted elsewhere too is one failure.
+        names: the last of them that ended wrong: a failure that was counted elsewhere too is one.
         open_: those among them that have not ended.
     """
     tally, over_all = locks.tally(now), locks.over_all(now)
@@ -228,19 +228,20 @@ def merged(locks: Locks, failures: int, now: int, names: tuple[bytes, ...] = (),
 
 
 def delay(failures: int) -> int:
-    """Seconds between the last attempt and the next after so many failures over all clients."""
+    """Return the seconds between the last attempt and the next after so many failures over all clients."""
     beyond = failures - limits.FAILURES_BEFORE_DELAY
     return 0 if beyond < 0 else min(limits.DELAY_MAX, 1 << min(beyond, 32))
 
 
 def of_scope(table: str, scope: bytes) -> Scan:
-    """The first page of a holder's records in a table of `CLEARED`."""
+    """Make the scan of the first page of a holder's records in a table of `CLEARED`."""
     return Scan(table=table, scope=scope, limit=CLEARED_AT_ONCE, body=True)
 
 
 def clear(records: Records, items: tuple[Item, ...]) -> list[Put]:
-    """The changes that forget every failure of a holder, from items of its scope in `CLEARED`: none where there is
-    nothing to forget. Raises SealBroken.
+    """Make the changes that forget every failure of a holder, from items of its scope in `CLEARED`.
+
+    There are none where there is nothing to forget. Raises SealBroken.
     """
     changes = []
     for item in items:
@@ -279,7 +280,7 @@ def _check_holder(locks: Locks, over_all: Tally, now: int) -> None:
 
 
 def _running(tally: Tally, running: int, begun: int, now: int) -> int:
-    """How many attempts may be under way, those of a member of version 0.1 among them."""
+    """Count how many attempts may be under way, those of a member of version 0.1 among them."""
     here = sum(abs(now - each.begun) < limits.ATTEMPT_SECONDS for each in tally.open)
     return here + (running if abs(now - begun) < limits.ATTEMPT_SECONDS else 0)
 

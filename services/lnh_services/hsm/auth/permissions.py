@@ -1,8 +1,7 @@
-"""Who may do what: one row an operation, enforced where the operation is served and nowhere else.
+"""Decides who may do what: one row an operation, enforced where the operation is served and nowhere else.
 
-A session carries grants: an appliance user with the permissions of its role, the PO, the KRSO or KRCO
-of one keyring, or nothing but a registered client. Appliance roles are named sets of permissions, so
-a custom role is data.
+A session carries grants: an appliance user with the permissions of its role, the PO, the KRSO or KRCO of one keyring,
+or nothing but a registered client. Appliance roles are named sets of permissions, so a custom role is data.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from lnh_common.messages.session import Role
 
 
 class Permission(str, enum.Enum):
-    """What an appliance role may hold."""
+    """A permission that an appliance role may hold."""
 
     VIEW = "view"  # status, members, groups, keyring names, metrics
     USERS = "users"
@@ -40,7 +39,7 @@ BUILTIN_ROLES: Final[dict[str, frozenset[Permission]]] = {
 
 @dataclass(frozen=True)
 class Rule:
-    """What an operation asks of a session.
+    """The demands of an operation on a session.
 
     Args:
         permission: an appliance user must hold it.
@@ -133,7 +132,7 @@ RULES: Final[dict[str, Rule]] = {
 
 @dataclass(frozen=True)
 class Holder:
-    """What a session may, as its grants say.
+    """The grants of a session.
 
     Args:
         permissions: of its appliance user.
@@ -150,12 +149,12 @@ class Holder:
 
     @property
     def logged_in(self) -> bool:
-        """Whether it has a credential, beside being a client."""
+        """Tell whether it has a credential, beside being a client."""
         return self.role is not None or self.po or bool(self.permissions)
 
 
 def check(operation: str, route: bytes, holder: Holder) -> None:
-    """Raises PermissionDenied, naming what is missing.
+    """Raise PermissionDenied, naming what is missing, unless the holder may.
 
     A keyring role acts on its own keyring, and says so in the route: policies and caches go by it.
     """
@@ -174,7 +173,7 @@ def check(operation: str, route: bytes, holder: Holder) -> None:
 
 
 def check_change(operation: str, holder: Holder) -> None:
-    """Raises PermissionDenied for a keyring's role that may look at this, and not change it."""
+    """Raise PermissionDenied for a keyring's role that may look at this, and not change it."""
     changes = RULES[operation].changes
     if holder.role not in changes:
         wanted = " or ".join(role.name for role in sorted(changes))

@@ -1,8 +1,8 @@
 """Session tokens: everything a member needs to serve a session, sealed, carried by the client.
 
-Any member opens any token, so a session outlives members. The key comes from the channel seed; a token
-names the epoch it was sealed in. What a token says is checked against the records when a worker first
-sees it (`worker/core.py`) and again when one of them changed.
+Any member opens any token, so a session outlives members. The key comes from the channel seed; a token names the epoch
+it was sealed in. The content of a token is checked against the records when a worker first sees it (`worker/core.py`)
+and again when one of them changed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lnh_services.hsm.objects.stored import KeyringKeys
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One credential the session was opened with: `credential` is the id it had."""
+    """One credential that the session was opened with: `credential` is the id it had."""
 
     role: Role
     name: str
@@ -31,7 +31,7 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What is sealed in a token.
+    """The content of a token.
 
     Args:
         secret: S of the channel, 32 bytes.
@@ -56,7 +56,7 @@ class Token(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 def seal_token(token: Token, cluster: bytes, epoch: int, seed: bytes) -> bytes:
-    """The opaque bytes a client carries."""
+    """Seal a token into the opaque bytes that a client carries."""
     place = Place(Kind.TOKEN, cluster=cluster, version=epoch)
     return codec.encode(
         [
@@ -67,7 +67,7 @@ def seal_token(token: Token, cluster: bytes, epoch: int, seed: bytes) -> bytes:
 
 
 def token_epoch(token: bytes) -> tuple[int, bytes]:
-    """The channel epoch a token was sealed in, and what is sealed; raises TokenUnknown."""
+    """Read the channel epoch that a token was sealed in, and return it with the sealed part; raises TokenUnknown."""
     try:
         epoch, sealed = codec.decode_as(token, tuple[int, bytes])
     except MalformedMessage:
@@ -76,7 +76,7 @@ def token_epoch(token: bytes) -> tuple[int, bytes]:
 
 
 def open_token(sealed: bytes, cluster: bytes, epoch: int, seed: bytes) -> Token:
-    """Raises TokenUnknown unless a member of this cluster sealed it in this epoch."""
+    """Open a token; raises TokenUnknown unless a member of this cluster sealed it in this epoch."""
     place = Place(Kind.TOKEN, cluster=cluster, version=epoch)
     try:
         return codec.decode_as(unseal(Purpose.TOKEN.derive(seed), sealed, place), Token)

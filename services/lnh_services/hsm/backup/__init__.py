@@ -1,1 +1,1 @@
-"""The HSM's part in backup: keys of archives, restoring one, beginning again from one."""
+"""The HSM's part in backup: keys of archives, restores, and a new beginning from an archive."""

@@ -1,12 +1,12 @@
-"""What this HSM does for archives: makes and unwraps their data keys, seals and checks their manifests. Pure.
+"""Makes and unwraps the data keys of archives, and seals and checks their manifests. Pure.
 
     wrapped data key   sealed under HKDF(SMK, "lnh backup"), kind archive-key, handle the archive's id
     the manifest's seal  the same key, kind archive-manifest, over SHA-256(manifest), bound to SHA-256(header)
 
-The backup service gets the data key of an archive it writes or reads. What is in an archive is what that service gets
-from its member's store anyway, every object still sealed under its keyring's key; what a stolen archive must not tell,
-the names and numbers of things, is what the data key protects. So no object is opened by it, and the HSM need not have
-a gigabyte pass through it.
+The backup service gets the data key of an archive it writes or reads. It gets the content of an archive from its
+member's store anyway, every object still sealed under its keyring's key; the data key protects what a stolen archive
+must not tell, the names and numbers of things. So no object is opened by it, and the HSM need not have a gigabyte pass
+through it.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ def _place(kind: Kind, generation: int, cluster: bytes, archive: bytes, extra: b
 
 
 def new_key(cluster: Cluster, archive: bytes) -> tuple[bytes, bytes]:
-    """A new data key for the archive of this id, and the same wrapped."""
+    """Draw the data key for the archive of this id; returns it in clear and wrapped."""
     key, smk = secrets.token_bytes(archives.KEY_BYTES), cluster.newest_smk()
     return key, seal(Purpose.BACKUP.derive(smk.key), key, _place(Kind.ARCHIVE_KEY, smk.generation, cluster.id, archive))
 
 
 def seal_manifest(cluster: Cluster, header_bytes: bytes, manifest_bytes: bytes) -> bytes:
-    """The HSM's word for a manifest; raises ArchiveInvalid when the two do not belong together."""
+    """Seal a manifest; raises ArchiveInvalid when header and manifest do not belong together."""
     header, _ = _read(cluster, header_bytes, manifest_bytes)
     place = _place(Kind.ARCHIVE_MANIFEST, header.generation, cluster.id, header.id, _hash(header_bytes))
     return seal(_backup_key(cluster, header), _hash(manifest_bytes), place)
 
 
 def open_archive(cluster: Cluster, header_bytes: bytes, manifest_bytes: bytes, sealed: bytes) -> bytes:
-    """The data key of an archive that an HSM of this cluster made; raises ArchiveInvalid for any other."""
+    """Unwrap the data key of an archive that an HSM of this cluster made; raises ArchiveInvalid for any other."""
     header, _ = _read(cluster, header_bytes, manifest_bytes)
     key = _backup_key(cluster, header)
     place = _place(Kind.ARCHIVE_MANIFEST, header.generation, cluster.id, header.id, _hash(header_bytes))

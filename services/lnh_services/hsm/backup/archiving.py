@@ -21,10 +21,10 @@ from lnh_services.hsm.records import CLUSTER_RECORD, ClusterRecord, Records, Run
 
 
 class Archiving:
-    """Of one core.
+    """Serves the backup service's questions for one core.
 
     Args:
-        store: this member's.
+        store: asks this member's.
         member: its name.
     """
 
@@ -34,7 +34,7 @@ class Archiving:
         self._member: Final = member
 
     def serve(self, server: Server) -> None:
-        """Enter what the backup service asks."""
+        """Enter the operations that the backup service asks."""
         server.serve(backup.NEW_KEY, self._on_new_key)
         server.serve(backup.SEAL, self._on_seal)
         server.serve(backup.OPEN, self._on_open)
@@ -65,7 +65,10 @@ class Archiving:
         return backup.DataKey(key=archive_keys.open_archive(self.cluster(), asked.header, asked.manifest, asked.seal))
 
     async def _on_note_run(self, call: Call, noting: backup.Noting) -> Empty:
-        """Raises VersionConflict when another member was first, MemberReadOnly."""
+        """Write the run into the replicated state.
+
+        Raises VersionConflict when another member was first, MemberReadOnly.
+        """
         cluster = self.cluster()
         records = await self.records(cluster)
         put = records.put(RunRecord(run=noting.run), backup.RUN_ID, noting.version)
@@ -80,14 +83,14 @@ class Archiving:
         return Empty()
 
     def cluster(self) -> Cluster:
-        """Raises NotActivated, NoCluster."""
+        """Return the cluster; raises NotActivated, NoCluster."""
         cluster = self._vault.opened.cluster
         if cluster is None or cluster.phase is not Phase.CREATED:
             raise NoCluster("this member has no cluster")
         return cluster
 
     async def records(self, cluster: Cluster) -> Records:
-        """The means to read and make records of the present instance; raises NoCluster where there is none yet."""
+        """Make the means to read and make records of the present instance; raises NoCluster where there is none yet."""
         where = cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
         item = await answers.fetch(self._store, where, STORE_SECONDS)
         if item is None:

@@ -1,4 +1,4 @@
-"""A cluster that lost everything but an archive and this HSM's sealed state begins again here, at the local console.
+"""Founds a cluster anew that lost everything but an archive and this HSM's sealed state, at the local console.
 
 The HSM holds the SMK and the cluster's identity; the store is empty. It is founded anew, of this one member under a new
 id, and the archive is restored into it. Other members join as on the first day. Interrupted, the command is run again.
@@ -24,22 +24,31 @@ from lnh_services.hsm.cluster.join import STATUS_SECONDS, STORE_SECONDS, Desk
 
 
 class Here(Protocol):
-    """How this member will be listed, and what leases will last."""
+    """The member as the cluster will list it, and how long leases will last."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The member's name."""
+
     @property
-    def host(self) -> str: ...
+    def host(self) -> str:
+        """The host that other members reach it at."""
+
     @property
-    def port(self) -> int: ...
+    def port(self) -> int:
+        """Its base port."""
+
     @property
-    def key(self) -> Callable[[], bytes]: ...
+    def key(self) -> Callable[[], bytes]:
+        """Returns the CURVE key of its member ports, when called."""
+
     @property
-    def lease_ms(self) -> int: ...
+    def lease_ms(self) -> int:
+        """How long leases last, in milliseconds."""
 
 
 class Refounding:
-    """Of one core.
+    """Founds the cluster anew, for one core.
 
     Args:
         store, backup_: ask this member's.
@@ -66,7 +75,7 @@ class Refounding:
         self._here: Final = here
 
     def performers(self) -> dict[str, Callable[[Any], Awaitable[Message]]]:
-        """The operations of the local console that are carried out here."""
+        """Return the operations of the local console that are carried out here."""
         return {console.CLUSTER_RESTORE.name: self._restore, console.RESTORE_JOB.name: self._job}
 
     async def _restore(self, request: console.RestoreCluster) -> backup.JobView:

@@ -1,4 +1,4 @@
-"""The core's part in a restore: every record of an archive becomes one of a new instance, and all of it one entry.
+"""Restores an archive in the core: every record becomes one of a new instance, and all of it one entry.
 
     a worker, or the console    may somebody restore? -> a ticket
     the backup service          the ticket and the archive's ends -> its data key; then its rows, and the end
@@ -9,11 +9,11 @@ can be given up at any point and has changed nothing; after it, it is done on ev
 process that asked.
 
 A record carries the instance in its MAC, so each is checked under the archive's instance and made anew under a fresh
-one: tokens, requests and changes of before die with the instance they were made for. Objects are sealed without it
-and stay as they are. A client that was revoked since the backup stays revoked.
+one: earlier tokens, requests and changes die with the instance they were made for. Objects are sealed without it and
+stay as they are. A client that was revoked since the backup stays revoked.
 
 Affinity groups are in the log's list of members, which no commit of items changes. So the one commit leaves a note of
-them too, and whoever finds it - this core at once, or the primary's a little later - has members go back to their
+them too. A core that finds the note - this one at once, or the primary's a little later - has members go back to their
 groups, and removes the note.
 """
 
@@ -129,7 +129,7 @@ class _Ticket:
 
 @dataclass
 class _Restore:
-    """One that is under way.
+    """A restore that is under way.
 
     Args:
         source, target: make and check records of the archive's instance, and of the new one.
@@ -154,7 +154,7 @@ class _Restore:
 
 
 class Restoring:
-    """Of one core; made and used within a running loop.
+    """Carries out restores for one core; made and used within a running loop.
 
     Args:
         desk: the local console, which writes the audit trail.
@@ -186,7 +186,7 @@ class Restoring:
     # --- who may
 
     def allow(self, order: bytes, name: str, *, check: bool) -> bytes:
-        """A ticket for one restore; the same for the same order. Raises Busy while another one is under way."""
+        """Make a ticket for one restore; the same for the same order. Raises Busy while another one is under way."""
         if self._ticket is not None and self._ticket.order == order:
             return self._ticket.value
         running = self._restore
@@ -247,7 +247,7 @@ class Restoring:
             restore.next += 1
 
     def _taken(self, restore: _Restore, row: Row) -> Item | None:
-        """What a row becomes; None where it is left out, or comes last."""
+        """Make the item that a row becomes; None where the row is left out, or comes last."""
         table, scope, id_, version, tags, head, body = row
         restore.found[table] += 1
         item = Item(
@@ -273,9 +273,9 @@ class Restoring:
         return restore.target.remade(item)
 
     async def finish(self, asked: backup.FinishRestore) -> backup.Restored:
-        """All rows came: put them in place of everything, unless this was to look only; what is another one then.
+        """Put all rows in place of everything, unless this was to look only; returns the credentials that differ.
 
-        Raises ArchiveInvalid when some did not come, NotPossible, and what the store answers.
+        Raises ArchiveInvalid when some rows did not come, NotPossible, and what the store answers.
         """
         async with self._turn:
             restore = self._running(asked.ticket)
@@ -295,7 +295,7 @@ class Restoring:
             return backup.Restored(changed=tuple(changed[:CHANGES_SHOWN]), changes=len(changed))
 
     async def abandon(self, ticket: bytes) -> None:
-        """It will not be finished, nor whatever was begun with NO_TICKET: what was laid aside may go at once."""
+        """Give up a restore, or with NO_TICKET whatever was begun; rows that were laid aside may go at once."""
         async with self._turn:
             begun = self._restore is not None and ticket == backup.NO_TICKET
             if self._ticket is None or not (begun or hmac.compare_digest(self._ticket.value, ticket)):
@@ -337,7 +337,7 @@ class Restoring:
         raise Busy("clients are changed all the time; try again")
 
     async def _regroup(self, *, others: bool = False) -> None:
-        """Carry out the note of a restore, where there is one; what can never be done is said in the log.
+        """Carry out the note of a restore, where there is one; a group that can never be made is named in the log.
 
         Args:
             others: another member's, which carries it out itself if it lives: it has until the next look.
@@ -361,7 +361,7 @@ class Restoring:
                 await self._commit_once(records.fence(), store.Delete(key=_GROUPING, expected=item.version))
 
     async def _grouped(self, then: GroupingRecord) -> None:
-        """The members that there still are go back to their groups."""
+        """Move the members that there still are back to their groups."""
         groups, placed = set(then.groups), dict(then.placed)
         status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
         there = set(status.groups)
@@ -382,7 +382,7 @@ class Restoring:
                 await self._store.ask(store.GROUP_DELETE, gone, timeout=STORE_SECONDS)
 
     async def _revoked(self, restore: _Restore) -> tuple[list[store.Change], list[Item]]:
-        """What must still be so, and the archive's clients that were revoked since."""
+        """Return the guards that must still hold, and the archive's clients that were revoked since."""
         guards: list[store.Change] = []
         revoked: list[Item] = []
         now = restore.now
@@ -402,7 +402,7 @@ class Restoring:
         return guards, revoked
 
     async def _changed(self, restore: _Restore) -> list[Changed]:
-        """Credentials that are another one in the archive than now."""
+        """List credentials that differ between the archive and now."""
         if restore.now is None:
             return []
         present = {
@@ -462,7 +462,7 @@ class Restoring:
     # --- afterwards
 
     async def tidy(self) -> None:
-        """On the primary: finish what a restore left to do, some at a time. Raises what the store answers."""
+        """Finish, on the primary, what a restore left to do, some at a time. Raises what the store answers."""
         try:
             cluster = self._archiving.cluster()
         except LnhError:

@@ -1,1 +1,1 @@
-"""How an HSM comes to hold a cluster's secrets, shares their renewals, and loses them."""
+"""How an HSM gets a cluster's secrets, shares their renewals, and loses them."""

@@ -1,8 +1,8 @@
-"""When the channel's seed changes, when it is offered, and when an old one is erased. Pure: the time is passed in.
+"""Decides when the channel's seed changes, when it is offered, and when an old one is erased. Pure: the time is passed
+in.
 
-The newest seed is the one offered to clients. A new one is drawn a day after the last; the old one is
-accepted an hour longer, by those who were told of it before, and is kept as long as a token sealed
-under it may live.
+The newest seed is the one offered to clients. A new one is drawn a day after the last; the old one is accepted an hour
+longer, for clients that were told of it before, and is kept as long as a token sealed under it may live.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LIFE = limits.CHANNEL_EPOCH + limits.CHANNEL_OVERLAP
 
 
 def rotated(seeds: Seeds, now: int, draw: Callable[[], bytes]) -> Seeds:
-    """The epochs to hold at `now` (UTC seconds): `seeds` itself when nothing is due.
+    """Return the epochs to hold at `now` (UTC seconds): `seeds` itself when nothing is due.
 
     Args:
         seeds: oldest first; empty for a new cluster.
@@ -29,31 +29,34 @@ def rotated(seeds: Seeds, now: int, draw: Callable[[], bytes]) -> Seeds:
 
 
 def is_due(seeds: Seeds, now: int) -> bool:
-    """Whether a new seed is to be drawn."""
+    """Tell whether a new seed is to be drawn."""
     return not seeds or not _is_fresh(seeds[-1], now)
 
 
 def following(seeds: Seeds, now: int, draw: Callable[[], bytes], after: int = 0) -> ChannelSeed:
-    """A new seed, of an epoch above all that are held and above `after`."""
+    """Draw a seed of an epoch above all that are held and above `after`."""
     highest = max(after, seeds[-1].epoch if seeds else 0)
     return ChannelSeed(epoch=highest + 1, seed=draw(), end=now + _LIFE)
 
 
 def with_seed(seeds: Seeds, seed: ChannelSeed, now: int) -> Seeds:
-    """The epochs with one more, if it is newer than all; one of the newest's epoch takes its place."""
+    """Add an epoch, if it is newer than all; one of the newest's epoch takes its place."""
     if seeds and (seed.epoch < seeds[-1].epoch or seed == seeds[-1]):
         return pruned(seeds, now)
     return pruned((*(each for each in seeds if each.epoch < seed.epoch), seed), now)
 
 
 def pruned(seeds: Seeds, now: int) -> Seeds:
-    """Without those under which no token can be alive: `seeds` itself when there are none."""
+    """Drop the epochs under which no token can be alive; returns `seeds` itself when there are none."""
     kept = tuple(seed for seed in seeds[:-1] if now < seed.end + limits.TOKEN_LIFETIME_MAX) + seeds[-1:]
     return seeds if kept == seeds else kept
 
 
 def offered(seeds: Seeds, now: int) -> Seeds:
-    """In the order workers get them, the one to offer to clients last: a new one only once every member has it."""
+    """Order the epochs as workers get them, the one to offer to clients last.
+
+    A new one is offered only once every member has it.
+    """
     if len(seeds) > 1 and now < seeds[-1].end - _LIFE + limits.CHANNEL_SETTLE:
         return (*seeds[:-2], seeds[-1], seeds[-2])
     return seeds

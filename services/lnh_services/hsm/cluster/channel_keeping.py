@@ -1,4 +1,4 @@
-"""Keeps this HSM's channel seeds those of the cluster: takes what is shared, and on the primary draws what is due."""
+"""Keeps this HSM's channel seeds those of the cluster: takes shared seeds, and on the primary draws a seed when due."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _log: Final = Log("hsm.channel")
 
 
 class ChannelKeeper:
-    """Of one core.
+    """Keeps the channel seeds of one core.
 
     Args:
-        store: this member's.
+        store: asks this member's.
         clock: UTC seconds.
     """
 
@@ -45,7 +45,7 @@ class ChannelKeeper:
         self._clock: Final = clock
 
     async def keep(self) -> None:
-        """One look; raises what the store answers, SealBroken."""
+        """Look once, and do what is due; raises what the store answers, SealBroken."""
         cluster = self._cluster()
         if cluster is None:
             return
@@ -67,13 +67,13 @@ class ChannelKeeper:
         return cluster if cluster is not None and cluster.phase is Phase.CREATED else None
 
     async def _records(self, cluster: Cluster) -> Records | None:
-        """None while this member's store holds no cluster yet."""
+        """Make the means to read records; None while this member's store holds no cluster yet."""
         where = cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
         item = await answers.fetch(self._store, where, STORE_SECONDS)
         return cluster.records_of(item) if item else None
 
     async def _introduce(self, cluster: Cluster, records: Records) -> None:
-        """Have this HSM's public keys known, once."""
+        """Write this HSM's public keys into the replicated state, once."""
         where = records.key_of(HsmRecord, cluster.member)
         if await answers.fetch(self._store, where, STORE_SECONDS, body=False) is None:
             identity = Identity.of(self._vault.opened.identity)
@@ -86,7 +86,7 @@ class ChannelKeeper:
         return (records.read(ChannelRecord, item), item.version) if item else (None, 0)
 
     def _take(self, shared: ChannelRecord | None) -> None:
-        """Hold what is shared, and erase what is over."""
+        """Hold the shared seed, and erase epochs that are over."""
         cluster = self._cluster()
         if shared is None or cluster is None or shared.epoch < cluster.channel[-1].epoch:
             return
@@ -101,7 +101,10 @@ class ChannelKeeper:
         return replace(state, cluster=replace(state.cluster, channel=channel))
 
     async def _share(self, records: Records, shared: ChannelRecord | None, version: int, listed: set[bytes]) -> None:
-        """Draw and share what is due. It is taken from the record, by this HSM too: then it was committed."""
+        """Draw and share a seed that is due.
+
+        It is taken from the record, by this HSM too: then it was committed.
+        """
         cluster = self._cluster()
         if cluster is None:
             return
@@ -119,7 +122,7 @@ class ChannelKeeper:
             self._take(next_)
 
     async def _commit(self, cluster: Cluster, records: Records, change: store.Change) -> bool:
-        """Whether it is done; what somebody else did first is looked at again in the next round."""
+        """Commit a change, and tell whether it is done; where another member was first, the next round looks again."""
         commit = store.Commit(
             client=cluster.member,
             session=secrets.token_bytes(16),

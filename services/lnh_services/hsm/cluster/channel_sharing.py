@@ -1,7 +1,7 @@
-"""How a channel seed reaches every member's HSM: in the replicated state, sealed to each of them. Pure.
+"""Shares a channel seed with every member's HSM: in the replicated state, sealed to each of them. Pure.
 
-The primary's HSM draws it: daily, and when somebody is a member no longer, who must not have the next one. What the
-others hold is what they find there, so that all offer and accept the same.
+The primary's HSM draws it: daily, and when a member was removed, which must not have the next one. The others hold what
+they find there, so that all offer and accept the same.
 
     record "hsm"      of each member: its HSM's public keys
     record "channel"  [epoch, end, for each member HPKE(receive, seed)]
@@ -29,7 +29,7 @@ _SUITE: Final = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.
 
 
 def share(seed: ChannelSeed, cluster: bytes, recipients: Sequence[HsmRecord]) -> ChannelRecord:
-    """The record that gives `seed` to these HSMs."""
+    """Make the record that gives `seed` to these HSMs."""
     return ChannelRecord(
         epoch=seed.epoch,
         end=seed.end,
@@ -48,7 +48,7 @@ def share(seed: ChannelSeed, cluster: bytes, recipients: Sequence[HsmRecord]) ->
 
 
 def take(record: ChannelRecord, cluster: bytes, member: bytes, identity: bytes) -> ChannelSeed | None:
-    """The seed of a record, or None when it is not for this member.
+    """Open the seed of a record; None when it is not for this member.
 
     Args:
         identity: seed of this HSM's identity (32 bytes).
@@ -75,10 +75,10 @@ def due(
     now: int,
     draw: Callable[[], bytes],
 ) -> ChannelRecord | None:
-    """What the primary's HSM is to share now: None when everybody has what they should.
+    """Make the record that the primary's HSM is to share now; None when every HSM has what it should.
 
     Args:
-        record: what is shared.
+        record: the record that is shared.
         known: HSMs that have introduced themselves; of them those of `listed` members get the seed.
         draw: makes a seed of 32 random bytes.
     """

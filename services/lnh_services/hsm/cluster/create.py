@@ -1,4 +1,4 @@
-"""How an HSM's state comes to hold a cluster, and loses it again. Pure.
+"""Puts a cluster into an HSM's state, and takes it out again. Pure.
 
 A cluster is born here (its secrets drawn in this HSM, and the commit its store begins with), or comes from another
 member's HSM (`join_protocol.py`); either way its SMK lives in a V1 partition of its own.
@@ -33,17 +33,17 @@ Draw = Callable[[int], bytes]
 
 
 def user_id(name: str) -> bytes:
-    """Where an appliance user's record is kept."""
+    """Return the id of the record that keeps an appliance user."""
     return record_id("user", name)
 
 
 def new_serial() -> str:
-    """A partition's serial number: 16 random decimal digits."""
+    """Draw a partition's serial number: 16 random decimal digits."""
     return f"{secrets.randbelow(10**_SERIAL_DIGITS):0{_SERIAL_DIGITS}}"
 
 
 def begin(state: HsmState, label: str, po: KeptPassword, now: int) -> HsmState:
-    """The state with a new cluster that no store knows yet, and the V1 partition its SMK lives in.
+    """Add a new cluster that no store knows yet, and the V1 partition its SMK lives in.
 
     Raises NameTaken, LimitReached.
     """
@@ -63,7 +63,7 @@ def begin(state: HsmState, label: str, po: KeptPassword, now: int) -> HsmState:
 
 
 def install(state: HsmState, bundle: Bundle) -> HsmState:
-    """The state of a joining HSM with what the inviting one gave it; its own users and roles are the cluster's now.
+    """Add the cluster that the inviting HSM gave to a joining one, whose own users and roles are the cluster's now.
 
     Raises NameTaken, LimitReached.
     """
@@ -90,26 +90,26 @@ def install(state: HsmState, bundle: Bundle) -> HsmState:
 
 
 def joined(state: HsmState) -> HsmState:
-    """The state once this member's store has begun to follow the cluster."""
+    """Note that this member's store has begun to follow the cluster."""
     assert state.cluster is not None, "a cluster that is being joined"
     return replace(state, joining=None, cluster=replace(state.cluster, phase=Phase.CREATED))
 
 
 def refounded(state: HsmState) -> HsmState:
-    """The state of a member whose store is lost and begins anew: under a new id, since none is used twice."""
+    """Give a member whose store is lost and begins anew a new id, since none is used twice."""
     assert state.cluster is not None, "a cluster to begin anew"
     return replace(state, cluster=replace(state.cluster, member=secrets.token_bytes(_ID)))
 
 
 def departing(state: HsmState, phase: Phase, departure: Departure, reason: str) -> HsmState:
-    """The state of one that serves nobody any more, and either keeps what it has or is about to wipe it."""
+    """Note that this member serves nobody any more, and either keeps what it has or is about to wipe it."""
     assert state.cluster is not None, "a cluster to leave"
     expelled = (reason or "this member was removed") if departure is Departure.EXPELLED else ""
     return replace(state, expelled=expelled, cluster=replace(state.cluster, phase=phase))
 
 
 def left(state: HsmState) -> HsmState:
-    """The state without anything of the cluster: SMK, identity, seeds and partition are gone."""
+    """Remove everything of the cluster: SMK, identity, seeds and partition."""
     cluster = state.cluster
     assert cluster is not None, "a cluster to leave"
     return replace(
@@ -123,13 +123,13 @@ def left(state: HsmState) -> HsmState:
 
 
 def check_same(cluster: Cluster, label: str) -> None:
-    """Raises ArgumentInvalid when a cluster that was begun is to be finished under another name."""
+    """Raise ArgumentInvalid when a cluster that was begun is to be finished under another name."""
     if cluster.label != label:
         raise ArgumentInvalid(f"the cluster {cluster.label} was begun and is to be finished first, under that label")
 
 
 def first_commit(state: HsmState, now: int) -> Commit:
-    """All a new cluster's records: itself, its PO, its policy, and the appliance's users.
+    """Make the commit of all a new cluster's records: itself, its PO, its policy, and the appliance's users.
 
     Args:
         now: UTC milliseconds.
@@ -169,6 +169,6 @@ def first_commit(state: HsmState, now: int) -> Commit:
 
 
 def finished(state: HsmState) -> HsmState:
-    """The state once the store holds the cluster: users and the PO live there from now on."""
+    """Note that the store holds the cluster: users and the PO live there from now on."""
     assert state.cluster is not None, "a cluster that is being created"
     return replace(state, users=(), cluster=replace(state.cluster, phase=Phase.CREATED, po=None))

@@ -1,4 +1,4 @@
-"""The invitations an HSM made: each serves one joining HSM, for 15 minutes. Pure: the time is passed in.
+"""Keeps the invitations an HSM made: each serves one joining HSM, for 15 minutes. Pure: the time is passed in.
 
 They are kept in the sealed state, so that one that was used or burnt stays so whatever happens to the process.
 
@@ -20,7 +20,7 @@ _KEPT_SECONDS: Final = 24 * 3600  # so long after its end a refusal can still sa
 
 
 def issue(state: HsmState, nonce: bytes, now: int) -> HsmState:
-    """The state with a new invitation.
+    """Add a new invitation to the state.
 
     Args:
         nonce: 32 random bytes.
@@ -32,7 +32,7 @@ def issue(state: HsmState, nonce: bytes, now: int) -> HsmState:
 
 
 def check(state: HsmState, nonce: bytes, request: bytes, now: int) -> None:
-    """Raises InvitationUnknown, InvitationBurnt, InvitationUsed, InvitationExpired.
+    """Raise InvitationUnknown, InvitationBurnt, InvitationUsed or InvitationExpired unless the request may use it.
 
     Args:
         request: SHA-256 of the request that comes with it.
@@ -52,12 +52,12 @@ def check(state: HsmState, nonce: bytes, request: bytes, now: int) -> None:
 
 
 def burn(state: HsmState, nonce: bytes) -> HsmState:
-    """The state with this invitation good for nothing, even for who used it before."""
+    """Burn this invitation: it is good for nothing any more, even for the request that used it before."""
     return _with(state, nonce, InvitationStatus.BURNT, b"")
 
 
 def use(state: HsmState, nonce: bytes, request: bytes) -> HsmState:
-    """The state with this invitation used by the request of this hash."""
+    """Note that the request of this hash used this invitation."""
     return _with(state, nonce, InvitationStatus.USED, request)
 
 

@@ -1,4 +1,4 @@
-"""How this HSM comes into a cluster that exists, lets others in, and leaves: the acts of the core.
+"""Brings this HSM into a cluster that exists, lets others in, and leaves: the acts of the core.
 
     join     at the local console: proof to the inviting HSM, its answer installed, the store told
     invite   asked by a worker, for an admin and the PO
@@ -6,7 +6,7 @@
     depart   told by membership: left, expelled, or the cluster deleted; what this HSM held of it is wiped
 
 Each step is durable before the next begins and safe to repeat: a join that was interrupted goes on, with the same
-words, when the command is run again. What is said between HSMs is in `join_protocol.py`.
+words, when the command is run again. The messages between HSMs are in `join_protocol.py`.
 """
 
 from __future__ import annotations
@@ -66,14 +66,25 @@ _log: Final = Log("hsm.belonging")
 
 
 class Desk(Protocol):
-    """What it needs of the local console."""
+    """The part of the local console that joining and leaving need."""
 
-    async def authorise(self, request: console.AsSo) -> None: ...
-    def record(self, operation: str, target: str, outcome: str) -> None: ...
-    def refuse(self, operation: str, target: str, error: LnhError) -> None: ...
-    def start_workers(self) -> None: ...
-    async def stop_workers(self) -> None: ...
-    def sign(self) -> None: ...
+    async def authorise(self, request: console.AsSo) -> None:
+        """Check the SO's password; raises PasswordIncorrect, PasswordLocked."""
+
+    def record(self, operation: str, target: str, outcome: str) -> None:
+        """Enter an act into the audit trail; raises AuditFailed."""
+
+    def refuse(self, operation: str, target: str, error: LnhError) -> None:
+        """Enter a refusal into the audit trail; refusals that repeat are counted."""
+
+    def start_workers(self) -> None:
+        """Start the workers if there is a cluster to serve."""
+
+    async def stop_workers(self) -> None:
+        """Stop the workers, and wait for their end."""
+
+    def sign(self) -> None:
+        """Sign the audit trail since its last head."""
 
 
 class Belonging:
@@ -81,7 +92,7 @@ class Belonging:
 
     Args:
         derive: runs one Argon2id elsewhere.
-        store, membership: this member's.
+        store, membership: ask this member's.
         clock: UTC seconds.
     """
 
@@ -105,7 +116,7 @@ class Belonging:
         self._departing: asyncio.Task[None] | None = None
 
     def performers(self) -> dict[str, Callable[[Any], Awaitable[Message]]]:
-        """The operations of the local console that are carried out here."""
+        """Return the operations of the local console that are carried out here."""
         return {
             console.CLUSTER_JOIN.name: self._join,
             console.CLUSTER_PROGRESS.name: self._progress,
@@ -135,7 +146,7 @@ class Belonging:
         )
 
     async def _check_store(self) -> None:
-        """Have the store empty; raises NotPossible when it holds what is not known to be worthless."""
+        """Empty the store; raises NotPossible when it holds data that is not known to be worthless."""
         status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
         if not status.cluster:
             return
@@ -147,7 +158,7 @@ class Belonging:
         await self._destroy_discarded()
 
     async def _admitted(self, invitation: Invitation, text: str) -> str:
-        """Ask to be let in and install the answer; what the cluster remarks."""
+        """Ask to be let in and install the answer; returns the cluster's remark."""
         if self._clock() > invitation.expires + limits.CLOCK_TOLERANCE:
             late = int(self._clock()) - invitation.expires
             raise InvitationExpired(f"the invitation expired {late} s ago by this member's clock")
@@ -179,7 +190,7 @@ class Belonging:
         return answer.warning
 
     async def _begin(self, invitation: Invitation, text: str, domain_key: bytes) -> Joining:
-        """A new attempt, under an id and a key that no cluster has seen."""
+        """Begin a new attempt, under an id and a key that no cluster has seen."""
         prepare = membership.Prepare(member=secrets.token_bytes(_ID), renew=True)
         member = (await self._membership.ask(membership.PREPARE, prepare, timeout=STATUS_SECONDS)).member
         nonce = secrets.token_bytes(_NONCE)
@@ -216,7 +227,7 @@ class Belonging:
     # --- letting others in
 
     async def invite(self) -> hsm.Invited:
-        """A new invitation; raises NotActivated, NoCluster, MemberReadOnly."""
+        """Make a new invitation; raises NotActivated, NoCluster, MemberReadOnly."""
         cluster = self._member_of()
         await self._check_writable()
         question = membership.Prepare(member=cluster.member)
@@ -290,7 +301,7 @@ class Belonging:
         return cluster
 
     async def _check_writable(self) -> tuple[MemberInfo, ...]:
-        """The members; raises MemberReadOnly while nothing can be written through this one."""
+        """Return the members; raises MemberReadOnly while nothing can be written through this one."""
         status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
         if status.state != "read-write":
             raise MemberReadOnly(f"this member is {status.state}: nobody can be let in through it now")
@@ -301,8 +312,9 @@ class Belonging:
     async def depart(self, request: hsm.Depart) -> None:
         """Stop serving and wipe what this HSM holds of the cluster; begun when it returns, and finished soon after.
 
-        An expelled one without a dismissal only stops serving: what tells it so may be lying.
-        Raises NotActivated: what is sealed cannot be wiped; PermissionDenied for any other departure without one.
+        An expelled member without a dismissal only stops serving: the peer that tells it may be lying. Raises
+        NotActivated, because a sealed state cannot be wiped; PermissionDenied for any other departure without a
+        dismissal.
         """
         cluster = self._vault.opened.cluster
         if cluster is None or cluster.id != request.cluster or cluster.phase is Phase.LEAVING:
@@ -329,7 +341,7 @@ class Belonging:
             self._departing = asyncio.create_task(self._desk.stop_workers())
 
     async def finish(self) -> None:
-        """Let a departure end."""
+        """Wait for a departure that is under way."""
         if self._departing is not None:
             await asyncio.gather(self._departing, return_exceptions=True)
 
@@ -347,7 +359,8 @@ class Belonging:
     async def tidy(self) -> None:
         """Erase what the store still holds of a cluster that was left; raises what the store answers.
 
-        An expelled member keeps it, without any key, until somebody has looked: it may hold entries nobody else has.
+        An expelled member keeps it, without any key, until an administrator has looked: it may hold entries no other
+        has.
         """
         state = self._vault.state
         if state is not None and state.discarded and not state.expelled:
@@ -372,7 +385,7 @@ class Belonging:
 
 
 def check_new(member: MemberInfo, members: tuple[MemberInfo, ...]) -> None:
-    """Raises ArgumentInvalid, NameTaken, LimitReached unless `member` may be added to `members`, or is there."""
+    """Raise ArgumentInvalid, NameTaken, LimitReached unless `member` may be added to `members`, or is there."""
     if not (text.is_name(member.name) and text.is_name(member.host)):
         raise ArgumentInvalid(f"a member's name and host are {text.NAME_WORDS}")
     if any(replace(each, group=member.group, door=member.door) == member for each in members):

@@ -1,4 +1,4 @@
-"""How an HSM comes to hold a cluster's secrets: the invitation, the proof of the cloning domain, the answer. Pure.
+"""Gives a cluster's secrets to another HSM: the invitation, the proof of the cloning domain, the answer. Pure.
 
     inviting HSM                                                    joining HSM
     Invitation: nonce, address, its public keys  --- by hand --->
@@ -9,9 +9,9 @@
     domain key = Argon2id(cloning domain, salt = the first 16 bytes of the invitation's nonce)
     proof      = HMAC-SHA-256(domain key, both identities, both nonces, the member that joins)
 
-The joining HSM speaks first, so whoever does not know the domain learns nothing; a reply needs three things to be
-opened: the joining HSM's key, the domain, and the transcript. What carries these messages (two membership
-services) can lose them and no more. docs/formats/joining.md is exact, with a test vector.
+The joining HSM speaks first, so one that does not know the domain learns nothing; a reply needs three things to be
+opened: the joining HSM's key, the domain, and the transcript. The two membership services that carry these messages can
+lose them and no more. docs/formats/joining.md is exact, with a test vector.
 """
 
 from __future__ import annotations
@@ -65,23 +65,23 @@ class Identity(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
     @classmethod
     def of(cls, seed: bytes) -> Identity:
-        """Of the HSM with this identity seed (32 bytes)."""
+        """Derive the public keys of the HSM with this identity seed (32 bytes)."""
         signing = Ed25519PrivateKey.from_private_bytes(Purpose.HSM_SIGN.derive(seed))
         return cls(
             signing.public_key().public_bytes_raw(), channel.channel_public_bytes(Purpose.HSM_RECEIVE.derive(seed))
         )
 
     def digest(self) -> bytes:
-        """SHA-256 of both keys."""
+        """Hash (SHA-256) both keys."""
         return hashlib.sha256(codec.encode([self.sign, self.receive])).digest()
 
     def fingerprint(self) -> str:
-        """`digest` as people compare it."""
+        """Spell `digest` as people compare it."""
         return "SHA256:" + base64.b64encode(self.digest()).rstrip(b"=").decode()
 
 
 class Invitation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a new member is given by hand: where to go, and whom to trust there.
+    """An invitation, which a new member is given by hand: the address to ask at, and the HSM to trust there.
 
     Args:
         expires: UTC seconds by the inviting member's clock.
@@ -101,16 +101,17 @@ class Invitation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
     @property
     def occasion(self) -> Occasion:
+        """The occasion of this invitation."""
         return Occasion(self.nonce, self.identity)
 
     def text(self) -> str:
-        """As it is handed over: lines of base64 under one that says what it is."""
+        """Spell the invitation as it is handed over: lines of base64 under one that says what it is."""
         encoded = base64.b64encode(codec.encode(_plain(self))).decode()
         return "\n".join([INVITATION_FORMAT, *textwrap.wrap(encoded, _LINE)]) + "\n"
 
     @classmethod
     def parse(cls, text: str) -> Invitation:
-        """Raises ArgumentInvalid for what is no invitation of this version."""
+        """Parse an invitation; raises ArgumentInvalid for a text that is no invitation of this version."""
         first, _, rest = text.strip().partition("\n")
         if first.strip() != INVITATION_FORMAT:
             raise ArgumentInvalid(f"not an invitation: it begins with the line {INVITATION_FORMAT}")
@@ -126,13 +127,13 @@ class Invitation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
 @dataclass(frozen=True)
 class Occasion:
-    """One invitation, as both sides bind what they say to it: its nonce, and who made it."""
+    """One invitation, as both sides bind their words to it: its nonce, and the HSM that made it."""
 
     nonce: bytes
     inviter: Identity
 
     def domain_derivation(self, domain: str) -> Derive:
-        """The Argon2id that makes the domain key, a fresh one for each invitation."""
+        """Make the Argon2id request that derives the domain key, a fresh one for each invitation."""
         memory, passes, lanes = limits.DOMAIN_ARGON2
         return Derive(password=domain.encode(), salt=self.nonce[:SALT_BYTES], memory=memory, passes=passes, lanes=lanes)
 
@@ -140,8 +141,8 @@ class Occasion:
 class Bundle(Confidential):
     """All that a member's HSM holds of its cluster; oldest first.
 
-    The cluster's instance is not among it: it is in the cluster's own record, which comes with the log and
-    carries an HMAC under the SMK.
+    The cluster's instance is not in it: it is in the cluster's own record, which comes with the log and carries an HMAC
+    under the SMK.
     """
 
     cluster: Id16
@@ -170,7 +171,7 @@ class _Reply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 @dataclass(frozen=True)
 class Asker:
-    """Who asks to join, as its opened request says; it has proved nothing before `check_proof`."""
+    """The HSM that asks to join, as its opened request says; it has proved nothing before `check_proof`."""
 
     identity: Identity
     nonce: bytes
@@ -179,7 +180,7 @@ class Asker:
     proof: bytes = field(repr=False)
 
     def check_proof(self, occasion: Occasion, domain_key: bytes) -> None:
-        """Raises DomainMismatch."""
+        """Raise DomainMismatch unless the asker knows the cloning domain."""
         expected = _proof(domain_key, occasion, self.identity, self.nonce, self.member, self.product)
         if not hmac.compare_digest(expected, self.proof):
             raise DomainMismatch("the joining HSM has another cloning domain; the invitation is burnt")
@@ -188,7 +189,7 @@ class Asker:
 def request(
     occasion: Occasion, *, seed: bytes, nonce: bytes, member: MemberInfo, product: str, domain_key: bytes
 ) -> bytes:
-    """What the joining HSM sends.
+    """Make the request that the joining HSM sends.
 
     Args:
         seed: of its identity.
@@ -203,7 +204,7 @@ def request(
 
 
 def open_request(occasion: Occasion, sealed: bytes, seed: bytes) -> Asker:
-    """What a request says; raises ChannelInvalid when it was not made for this invitation and HSM."""
+    """Open a request; raises ChannelInvalid when it was not made for this invitation and HSM."""
     private = channel.channel_private_key(Purpose.HSM_RECEIVE.derive(seed))
     try:
         asking = codec.decode_as(_SUITE.decrypt(sealed, private, _request_info(occasion)), _Asking)
@@ -213,7 +214,7 @@ def open_request(occasion: Occasion, sealed: bytes, seed: bytes) -> Asker:
 
 
 def reply(sealed_request: bytes, asker: Asker, bundle: Bundle, *, seed: bytes, domain_key: bytes) -> bytes:
-    """What the inviting HSM answers, once the proof was checked.
+    """Make the inviting HSM's reply, once the proof was checked.
 
     Args:
         seed: of the inviting HSM's identity.
@@ -229,7 +230,7 @@ def reply(sealed_request: bytes, asker: Asker, bundle: Bundle, *, seed: bytes, d
 def open_reply(
     invitation: Invitation, sealed_request: bytes, answer: bytes, *, seed: bytes, nonce: bytes, domain_key: bytes
 ) -> Bundle:
-    """The bundle of a reply, if the HSM that the invitation names made it for this very request.
+    """Open the bundle of a reply, if the HSM that the invitation names made it for this very request.
 
     Raises FingerprintMismatch, SealBroken.
     """

@@ -1,6 +1,6 @@
-"""What an HSM of a cluster says when somebody who may has ordered that a member is one no longer. Pure.
+"""Builds and checks the proof (the dismissal) that an administrator removed a member. Pure.
 
-Without it no peer, whatever became of it, can make another HSM wipe its SMK: it would only stop serving. Member ids are
+A member wipes its SMK only when it holds one; without it, a peer could at most make it stop serving. Member ids are
 used once, so a dismissal cannot be used twice.
 
     dismissal = HMAC-SHA-256(record key, CBOR ["lnh-dismissal-1", cluster, member])
@@ -21,20 +21,23 @@ _FORMAT: Final = "lnh-dismissal-1"
 
 
 def dismissal(smk: bytes, cluster: bytes, member: bytes) -> bytes:
-    """Of `member`, under one generation of the SMK (32 bytes)."""
+    """Make the dismissal of `member`, under one generation of the SMK (32 bytes)."""
     return hmac.digest(Purpose.RECORD.derive(smk), codec.encode([_FORMAT, cluster, member]), "sha256")
 
 
 def is_dismissed(smks: Iterable[bytes], cluster: bytes, member: bytes, proof: bytes) -> bool:
-    """Whether `proof` dismisses the member, under any of these generations."""
+    """Tell whether `proof` dismisses the member, under any of these generations."""
     return any(hmac.compare_digest(dismissal(smk, cluster, member), proof) for smk in smks)
 
 
 def key(member: bytes) -> Key:
-    """Where a dismissal is kept for a member that could not be told: any other member passes it on."""
+    """Return the key of the item that keeps a dismissal for a member that could not be told.
+
+    Any other member passes it on.
+    """
     return Key(table=TABLE, id=member)
 
 
 def put(member: bytes, proof: bytes) -> Put:
-    """The change that keeps a dismissal."""
+    """Make the change that keeps a dismissal."""
     return Put(key=key(member), expected=0, head=proof)

@@ -77,22 +77,27 @@ class Pool(Protocol):
     """The hsm workers, as `processes.Workers` is."""
 
     @property
-    def running(self) -> int: ...
-    def start(self) -> None: ...
-    async def stop(self) -> None: ...
+    def running(self) -> int:
+        """The number of workers that run."""
+
+    def start(self) -> None:
+        """Start every worker."""
+
+    async def stop(self) -> None:
+        """Stop every worker, and wait for their end."""
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the console is told of the member.
+    """The facts about the member that the console needs.
 
     Args:
         name: of the member.
         door: `host:port` of its client port.
         host, port: where other members reach it (base port).
-        key: what the CURVE key (32 bytes) of its member ports is now: an attempt to join renews it.
+        key: returns the present CURVE key (32 bytes) of its member ports: an attempt to join renews it.
         advice: what an operator should know about its settings.
-        lease_ms: what members' leases last in a cluster that is created here.
+        lease_ms: how long members' leases last in a cluster that is created here.
         damage: whether its store served what it must not have.
         seen: how old the store's items must be at least.
     """
@@ -168,7 +173,7 @@ class Console:
         }
 
     def take_on(self, performers: dict[str, Perform]) -> None:
-        """Carry out these, too."""
+        """Add operations, with the functions that carry them out."""
         self._performers.update(performers)
 
     def serve(self, server: Server) -> None:
@@ -177,13 +182,15 @@ class Console:
             self.serve_one(server, OPERATIONS[name])
 
     def serve_one(self, server: Server, operation: Operation[Any, Any]) -> None:
+        """Enter one operation of the local console."""
+
         async def answer(call: Call, request: Message) -> Message:
             return await self.perform(operation, request)
 
         server.serve(operation, answer)
 
     async def perform(self, operation: Operation[Any, R], request: Message) -> R:
-        """Carry out one operation; raises what `rules` and the act itself raise, AuditFailed."""
+        """Carry out one operation; raises what `preconditions` and the act itself raise, AuditFailed."""
         if operation.effect is Effect.READ and not isinstance(request, console.AsCo):
             preconditions.check(operation.name, self._vault.situation)
             reply = await self._performers[operation.name](request)
@@ -196,7 +203,7 @@ class Console:
         return reply
 
     async def finish(self, seconds: float) -> None:
-        """Let acts that began end, for so long."""
+        """Wait for acts that began, so many seconds at most."""
         if self._acts:
             await asyncio.wait(self._acts, timeout=seconds)
         await self.belonging.finish()
@@ -239,7 +246,7 @@ class Console:
     # --- credentials
 
     async def _keep(self, password: str) -> KeptPassword:
-        """What to keep of a new password; raises PasswordInvalid."""
+        """Derive what to keep of a new password; raises PasswordInvalid."""
         credentials.check_password(password)
         asked = credentials.derivation(password)
         return KeptPassword.of(credentials.material(asked, await self._derive(asked)))
@@ -250,17 +257,20 @@ class Console:
         self._trail.append([entry], int(self._clock() * 1000), durable=True)
 
     def refuse(self, operation: str, target: str, error: LnhError) -> None:
-        """Enter into the audit trail that a stranger may not become a member; what repeats is counted."""
+        """Enter into the audit trail that a stranger may not become a member; refusals that repeat are counted."""
         outcome = type(error).__name__
         entry = AuditEntry(identity="", role="", operation=operation, target=target, outcome=outcome, peer=STRANGER)
         self._trail.append([entry], int(self._clock() * 1000))
 
     async def authorise(self, request: console.AsSo) -> None:
-        """Raises PasswordIncorrect, PasswordLocked."""
+        """Check the SO's password; raises PasswordIncorrect, PasswordLocked."""
         await self._attempt(_SO, self._vault.opened.so, request.so_password, lambda state, so: replace(state, so=so))
 
     async def _authorise_co(self, request: console.AsCo) -> Partition:
-        """The partition of this CO; raises PartitionUnknown, PasswordIncorrect, PasswordLocked."""
+        """Check a CO's password, and return its partition.
+
+        Raises PartitionUnknown, PasswordIncorrect, PasswordLocked.
+        """
         label = request.partition
         partition = preconditions.find_partition(self._vault.opened, label)
         if partition.co is None:
@@ -276,7 +286,11 @@ class Console:
     async def _attempt(
         self, role: str, verifier: Verifier, password: str, kept: Callable[[HsmState, Verifier], HsmState]
     ) -> None:
-        """One attempt at a password, counted before it is compared; `kept` is the state with such a verifier."""
+        """Carry out one attempt at a password, counted before it is compared.
+
+        Args:
+            kept: makes the state that holds the verifier it is given.
+        """
         verifier.check(role, int(self._clock()))
         derived = await self._derive(verifier.password.derivation(password))
         reserved = verifier.reserve(role, int(self._clock()), derived)
@@ -399,16 +413,17 @@ class Console:
         return Empty()
 
     def start_workers(self) -> None:
-        """Have them run if there is a cluster to serve."""
+        """Start the workers if there is a cluster to serve."""
         state = self._vault.state
         if state and state.cluster and state.cluster.phase is Phase.CREATED:
             self._workers.start()
 
     async def stop_workers(self) -> None:
+        """Stop the workers, and wait for their end."""
         await self._workers.stop()
 
     def sign(self) -> None:
-        """Sign what the trail holds since its last head, if the HSM is activated; raises AuditFailed."""
+        """Sign the trail since its last head, if the HSM is activated; raises AuditFailed."""
         if self._vault.state and self._trail.unsigned:
             self._trail.sign(self._vault.state.signing_key(), int(self._clock() * 1000))
 
@@ -455,7 +470,7 @@ class Console:
         return Empty()
 
     def _in_partition(self, name: str) -> Perform:
-        """What carries out an operation on objects as a partition's CO."""
+        """Make the function that carries out an operation on objects as a partition's CO."""
 
         async def perform(request: console.InPartition[Message]) -> Message:
             partition = await self._authorise_co(request)
@@ -559,14 +574,14 @@ class Console:
             await self._ask_store(store.DESTROY, store.Destroy(cluster=status.cluster))
 
     async def _records(self, cluster: Cluster) -> Records:
-        """Of the cluster's present instance."""
+        """Make the means to read and write records of the cluster's present instance."""
         item = await self._fetch(cluster.records().key_of(ClusterRecord, CLUSTER_RECORD))
         if item is None:
             raise NotPossible("this member's store does not hold the cluster's records yet: it has just joined")
         return cluster.records_of(item)
 
     async def _users_of(self, cluster: Cluster) -> tuple[str, ...]:
-        """Of the cluster, as far as this member's store has them: none while a joining one is still empty."""
+        """List the cluster's users, as far as this member's store has them: none while a joining one is still empty."""
         try:
             records = await self._records(cluster)
         except NotPossible:
@@ -597,7 +612,7 @@ class Console:
         await self._forgive(cluster, records, name)
 
     async def _forgive(self, cluster: Cluster, records: Records, admin: str) -> None:
-        """No failed login of this admin counts any more."""
+        """Forget every failed login of this admin."""
         scope = online_attempts.scope(records, Role.USER, admin, b"")
         for table in online_attempts.CLEARED:
             scan, tries = online_attempts.of_scope(table, scope), _FORGIVE_TRIES
@@ -661,7 +676,7 @@ def _role(request: Message) -> str:
 
 
 def _target(request: Message, reply: Message | None) -> str:
-    """What an act is about, for the trail: a name or handle that it carries or made, never a secret."""
+    """Name what an act is about, for the trail: a name or handle that it carries or made, never a secret."""
     if isinstance(request, console.InPartition):
         made = reply.private if isinstance(reply, objects.KeyPair) else reply
         handle = getattr(request.request, "handle", b"") or getattr(made, "handle", b"")

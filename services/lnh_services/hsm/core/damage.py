@@ -1,9 +1,9 @@
-"""Whether this member's store served what it must not have: then others serve better than this member.
+"""Marks a member whose store served what it must not have: other members serve better then.
 
-What counts is what the store served, never what a client brought: a worker says so of a record or object that does not
-open, or is older than this HSM has used, after it looked again whether the cluster was restored at that moment. The
-mark stays until the HSM is activated anew, or the member joins anew: one good answer does not show that the rest of a
-disk is well.
+Only the store's answers count, never what a client brought: a worker reports a record or object that does not open, or
+is older than this HSM has used, after it looked again whether the cluster was restored at that moment. The mark stays
+until the HSM is activated anew, or the member joins anew: one good answer does not show that the rest of a disk is
+well.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class DamageMark:
         log.failure("this member is damaged: its store served what is not genuine or not current", cause=cause)
 
     def cause(self, member: bytes) -> str:
-        """What was served; empty for a member that is well."""
+        """Name what was served wrongly; empty for a member that is well."""
         return self._cause if member == self._member else ""
 
     def lift(self) -> None:
-        """Begin anew: what the store serves from now on counts."""
+        """Remove the mark: the store's answers count anew."""
         self._cause, self._member = "", b""

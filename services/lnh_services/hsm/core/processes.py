@@ -19,7 +19,7 @@ STOP_SECONDS: Final = 5.0
 
 
 def restart_delay(in_a_row: int) -> float:
-    """Seconds to wait before restart number `in_a_row` (from 1) of a process that keeps dying."""
+    """Compute the seconds to wait before restart number `in_a_row` (from 1) of a process that keeps dying."""
     return float(min(FIRST_DELAY * 2 ** min(in_a_row - 1, 16), LONGEST_DELAY))
 
 
@@ -41,16 +41,17 @@ class Child:
 
     @property
     def is_running(self) -> bool:
+        """Tell whether the process lives."""
         return self._process is not None and self._process.returncode is None
 
     def start(self) -> None:
-        """Begin; starting what is started changes nothing."""
+        """Start the process; starting what is started changes nothing."""
         if self._task is None:
             self._stopping = asyncio.Event()
             self._task = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
-        """End it: politely, and after `STOP_SECONDS` without asking. Stopping what is stopped changes nothing."""
+        """End the process: politely, and after `STOP_SECONDS` by force. Stopping what is stopped changes nothing."""
         if self._task is None:
             return
         self._stopping.set()
@@ -119,15 +120,19 @@ class Workers:
 
     @property
     def running(self) -> int:
+        """The number of workers that run."""
         return sum(child.is_running for child in self._children)
 
     def start(self) -> None:
+        """Start every worker."""
         for child in self._children:
             child.start()
 
     async def stop(self) -> None:
+        """Stop every worker, and wait for their end."""
         await asyncio.gather(*(child.stop() for child in self._children))
 
 
 def argon2_process(directory: MemberDirectory) -> Child:
+    """Make the Argon2id process of a member."""
     return Child("argon2", "lnh_services.hsm.crypto.argon2", ("--member-dir", str(directory.root)))

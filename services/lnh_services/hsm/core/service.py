@@ -331,7 +331,7 @@ class Core:
         await self._channel.keep()
 
     async def _activate_from_file(self) -> None:
-        """Activate at start when the settings name a file; what goes wrong is said, and a hand can still do it."""
+        """Activate at start when the settings name a file; a failure is logged, and the console can still activate."""
         name = self._settings.activation.file
         if not self._activating:
             return
@@ -349,7 +349,7 @@ class Core:
 
 
 def read_activation(directory: MemberDirectory, name: str) -> bytes:
-    """The activation secret in a file, without the line end an editor puts there.
+    """Read the activation secret in a file, without the line end an editor puts there.
 
     Args:
         name: absolute, or relative to the member directory.
@@ -363,7 +363,7 @@ def read_activation(directory: MemberDirectory, name: str) -> bytes:
 
 
 def check_private(directory: MemberDirectory) -> None:
-    """Raises ConfigurationInvalid unless the directory of the hsm's sockets is its owner's alone."""
+    """Raise ConfigurationInvalid unless the directory of the hsm's sockets is its owner's alone."""
     status = (directory.root / "run" / "hsm").stat()
     if status.st_mode & _OWNER_ONLY or status.st_uid != os.geteuid():
         raise ConfigurationInvalid(f"{directory.root}/run/hsm must be this user's alone (mode 0700)")

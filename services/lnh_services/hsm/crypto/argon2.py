@@ -1,11 +1,14 @@
-"""The Argon2id process: one derivation at a time, so that guessing passwords cannot starve signing.
+"""The Argon2id process: makes one derivation at a time, so that guessing passwords cannot starve signing.
 
-It keeps nothing, and knows neither users nor keys: a password and a salt come in, 32 bytes go out
-(RFC 9106). What waits is bounded, else Busy, which says after how many seconds to come again; so it is where a turn
-would come too late for its asker. What nobody waits for any more is dropped. A request that comes again, because its
-client heard nothing for a while, waits for its first copy: else a queue of logins would grow by waiting. Only the same
-request does: if one client's wait told that another tries the same password just now, it would be a guess for nothing.
-Machines that are not registered have one derivation between them, so that they cannot keep the clients out.
+It keeps nothing, and knows neither users nor keys: a password and a salt come in, 32 bytes go out (RFC 9106).
+
+The queue is bounded. A full one answers Busy, which says after how many seconds to come again; so does a queue in which
+a turn would come too late for its asker. A derivation that nobody waits for any more is dropped.
+
+A request that comes again, because its client heard nothing for a while, waits for its first copy: else a queue of
+logins would grow by waiting. Only the same request does: if one client's wait told that another tries the same password
+just now, it would be a guess for nothing. Machines that are not registered have one derivation between them, so that
+they cannot keep the clients out.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ _SHARE_OF_DEADLINE: Final = 0.8  # of what is left to a request: what comes afte
 
 
 def derive(request: Derive) -> bytes:
-    """The 32 bytes of one Argon2id; raises ArgumentInvalid for parameters RFC 9106 does not allow."""
+    """Run one Argon2id (32 bytes); raises ArgumentInvalid for parameters that RFC 9106 does not allow."""
     if request.memory < _LEAST_MEMORY_A_LANE * request.lanes:
         raise ArgumentInvalid(f"Argon2id with {request.memory} KiB for {request.lanes} lanes")
     return Argon2id(
@@ -47,7 +50,7 @@ def derive(request: Derive) -> bytes:
 
 @dataclass(eq=False)
 class _Job:
-    """One derivation, for those that asked for it."""
+    """One derivation, for all requests that asked for it."""
 
     task: asyncio.Task[bytes]
     askers: int = 0
@@ -65,6 +68,7 @@ class Derivations:
         self._takes = _FIRST_GUESS  # seconds, of late
 
     async def on_derive(self, call: Call, request: Derive) -> Derived:
+        """Derive, or wait for the same request's derivation; raises Busy."""
         left = call.remaining() * _SHARE_OF_DEADLINE
         key = msgspec.structs.astuple(request) if request.attempt else (object(),)
         job = self._jobs.get(key)
@@ -82,7 +86,7 @@ class Derivations:
                 self._forget(key, job)
 
     def _begin(self, key: tuple[object, ...], request: Derive, left: float) -> _Job:
-        """Raises Busy."""
+        """Enter a derivation into the queue; raises Busy."""
         waiting = max(0, len(self._jobs) - 1)  # one of them is served
         if len(self._jobs) > self._queue:
             raise self._busy(f"{self._queue} logins wait for their turn, which is the limit")
@@ -129,6 +133,7 @@ async def _main(member: serving.Member, stop: asyncio.Event) -> None:
 
 
 def main() -> int:
+    """Run the process until it is told to stop; returns the exit code."""
     harden()
     return serving.run("hsm-argon2", _main)
 

@@ -1,7 +1,7 @@
-"""The key hierarchy: which key comes from which, by which label.
+"""The key hierarchy: says which key comes from which, by which label.
 
-Every derivation is HKDF-SHA-512 (RFC 5869) with the label below as `info` and no salt: what goes in is
-already uniform. `docs/formats.md` lists the same table with test vectors.
+Every derivation is HKDF-SHA-512 (RFC 5869) with the label below as `info` and no salt: its input is already uniform.
+`docs/formats.md` lists the same table with test vectors.
 
     activation secret -Argon2id-> seals the HSM's state (appliance/state.py)
     channel seed  -> the channel key pair, the key that seals session tokens
@@ -24,7 +24,7 @@ KEY_BYTES: Final = 32
 
 
 class Purpose(enum.Enum):
-    """What a derived key is for: `info` of its derivation, and its length in bytes."""
+    """The purpose of a derived key: `info` of its derivation, and its length in bytes."""
 
     # from a channel seed
     CHANNEL = ("lnh channel key pair", CHANNEL_SEED_BYTES)
@@ -47,7 +47,7 @@ class Purpose(enum.Enum):
     HSM_RECEIVE = ("lnh hsm identity receive", CHANNEL_SEED_BYTES)
 
     def derive(self, secret: bytes) -> bytes:
-        """The key for this purpose from a 32-byte secret."""
+        """Derive the key for this purpose from a 32-byte secret."""
         assert len(secret) == KEY_BYTES, "every secret of the hierarchy has 32 bytes"
         info, length = self.value
         return HKDF(hashes.SHA512(), length, None, info.encode()).derive(secret)

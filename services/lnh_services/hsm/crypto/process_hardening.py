@@ -1,8 +1,8 @@
-"""What every hsm process does to itself first, so that its memory stays its own (Linux prctl(2), mlock(2)).
+"""Hardens every hsm process first of all, so that its memory stays its own (Linux prctl(2), mlock(2)).
 
-No core dump, no debugger of the same user, no new privileges, no inherited files, no swap where the
-system lets us. Nothing here may make the process fail later: memory that is allocated in future is
-locked only where no limit could then refuse an allocation.
+No core dump, no debugger of the same user, no new privileges, no inherited files, no swap where the system lets us.
+Nothing here may make the process fail later: memory that is allocated in future is locked only where no limit could
+then refuse an allocation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PARENT_VARIABLE: Final = "HSM_CORE_PID"
 
 @dataclass(frozen=True)
 class Hardening:
-    """What was achieved; `problems` says what the system did not allow, and what would."""
+    """The result of hardening; `problems` says what the system did not allow, and what would."""
 
     undumpable: bool
     locked_memory: bool
@@ -39,7 +39,7 @@ class Hardening:
 
 
 def harden() -> Hardening:
-    """Harden this process. To be called before any file, socket or thread is opened.
+    """Harden this process; call it before any file, socket or thread is opened.
 
     Raises nothing: what the system refuses is in `problems`.
     """
@@ -61,12 +61,12 @@ def harden() -> Hardening:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment of a process that must not outlive this one (it calls `harden`)."""
+    """Make the environment of a process that must not outlive this one (it calls `harden`)."""
     return {**os.environ, PARENT_VARIABLE: str(os.getpid())}
 
 
 def may_lock_future(soft_limit: int, effective_capabilities: int) -> bool:
-    """Whether locking future memory can never make an allocation fail (mlock(2), "Limits and permissions")."""
+    """Tell whether locking future memory can never make an allocation fail (mlock(2), "Limits and permissions")."""
     return soft_limit == resource.RLIM_INFINITY or bool(effective_capabilities >> _CAP_IPC_LOCK & 1)
 
 

@@ -1,11 +1,11 @@
-"""Sealed things: AES-256-GCM with an associated-data array that says exactly what they are.
+"""Seals with AES-256-GCM and an associated-data array that says exactly what is sealed.
 
     sealed = CBOR [nonce, ciphertext with tag]
     associated data = CBOR [format, algorithm, SMK generation, kind, cluster, keyring, handle, version] (+ [extra])
 
-So a store that moves a sealed thing to another place, version, keyring or cluster, or pairs a value
-with other attributes, gets `SealBroken` and nothing else. Nonces are 96 random bits: a key seals far
-fewer than 2^32 things (NIST SP 800-38D, 8.3).
+So a store that moves a sealed thing to another place, version, keyring or cluster, or pairs a value with other
+attributes, gets `SealBroken` and nothing else. Nonces are 96 random bits: a key seals far fewer than 2^32 things (NIST
+SP 800-38D, 8.3).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NONCE: Final = 12
 
 
 class Kind(str, enum.Enum):
-    """What is sealed."""
+    """The kind of a sealed thing."""
 
     ATTRIBUTES = "attributes"
     VALUE = "value"
@@ -43,7 +43,7 @@ class Kind(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a sealed thing belongs.
+    """The place that a sealed thing belongs to.
 
     Args:
         generation: of the SMK; 0 where no SMK is involved.
@@ -61,6 +61,7 @@ class Place:
     extra: bytes = b""
 
     def associated(self) -> bytes:
+        """Encode the place as the seal's associated data."""
         fields: list[object] = [
             FORMAT, ALGORITHM, self.generation, self.kind.value, self.cluster, self.keyring, self.handle, self.version,
         ]  # fmt: skip
@@ -69,7 +70,7 @@ class Place:
         return codec.encode(fields)
 
     def of(self, kind: Kind, extra: bytes = b"") -> Place:
-        """The place of another part of the same item."""
+        """Return the place of another part of the same item."""
         return replace(self, kind=kind, extra=extra)
 
 

@@ -1,1 +1,1 @@
-"""Objects: how they are stored, made, and what their attributes and the policy allow."""
+"""Objects: store and make them, and decide what their attributes and the policy allow."""

@@ -1,4 +1,4 @@
-"""docs/mechanisms.md, written from the tables: `python -m lnh_services.hsm.objects.document > docs/mechanisms.md`.
+"""Writes docs/mechanisms.md from the tables: `python -m lnh_services.hsm.objects.document > docs/mechanisms.md`.
 
 A test holds that the page is what this renders.
 """
@@ -40,7 +40,7 @@ def _served(mechanism: Mechanism) -> set[Use]:
 
 
 def not_served() -> dict[Mechanism, list[Use]]:
-    """The uses that a rule names and the HSM's table does not carry out yet."""
+    """List the uses that a rule names and the HSM's table does not carry out yet."""
     missing = {mechanism: rule.uses - _served(mechanism) for mechanism, rule in MECHANISM_RULES.items()}
     return {mechanism: _sorted(uses) for mechanism, uses in missing.items() if uses}
 
@@ -130,7 +130,7 @@ def _default(attribute: Attribute, rule: AttributeRule) -> str:
 
 
 def render() -> str:
-    """The page."""
+    """Render the page."""
     lines = [
         "# Mechanisms, curves and attributes",
         "",

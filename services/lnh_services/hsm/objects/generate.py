@@ -1,4 +1,4 @@
-"""Making keys: from templates and a policy to values and complete attributes; nothing is half made.
+"""Makes keys: from templates and a policy to values and complete attributes; nothing is half made.
 
 Everything that can be refused is refused before a key is drawn.
 """
@@ -61,13 +61,13 @@ class Generated(NamedTuple):
 
 
 def generate_key(mechanism: Mechanism, template: Attributes, policy: Policy, role: Role = Role.KRCO) -> Generated:
-    """A secret key (C_GenerateKey, PKCS#11 v3.1, 5.18.1).
+    """Make a secret key (C_GenerateKey, PKCS#11 v3.1, 5.18.1).
 
     Args:
         mechanism: one that generates.
         template: as `attributes.parse_template` gives it.
         policy: in force in the keyring.
-        role: whose session it is; only the KRSO may say TRUSTED.
+        role: of the session; only the KRSO may say TRUSTED.
 
     Raises MechanismInvalid, TemplateInconsistent, TemplateIncomplete, AttributeInvalid, AttributeReadOnly,
     KeySizeRange, PermissionDenied, PolicyForbids, each naming what it is about.
@@ -107,7 +107,7 @@ def generate_key_pair(
     policy: Policy,
     role: Role = Role.KRCO,
 ) -> tuple[Generated, Generated]:
-    """A key pair, (public, private): `plan_key_pair`, and make it."""
+    """Make a key pair, (public, private), as `plan_key_pair` plans it."""
     return plan_key_pair(mechanism, public_template, private_template, policy, role).make()
 
 
@@ -118,11 +118,11 @@ def plan_key_pair(
     policy: Policy,
     role: Role = Role.KRCO,
 ) -> PlannedPair:
-    """What makes a key pair, (public, private) (C_GenerateKeyPair, PKCS#11 v3.1, 5.18.2); raises as `generate_key`.
+    """Plan a key pair, (public, private) (C_GenerateKeyPair, PKCS#11 v3.1, 5.18.2); raises as `generate_key`.
 
-    What to generate (MODULUS_BITS, EC_PARAMS, PARAMETER_SET) is in the public template. Where only one
-    template names uses or an ID, the other half gets what goes with it. What comes of templates that differ in
-    names alone is kept: it is most of what a pair on a curve takes.
+    The public template says what to generate (MODULUS_BITS, EC_PARAMS, PARAMETER_SET). Where only one template names
+    uses or an ID, the other half gets what goes with it. The plan of templates that differ in names alone is kept:
+    planning is most of the time of a pair on a curve.
     """
     named = share_id(_names(public_template), _names(private_template))
     kinds = _Kind.of(public_template), _Kind.of(private_template)
@@ -167,7 +167,7 @@ class _Planned(NamedTuple):
 
 @lru_cache(_PLANS_KEPT)
 def _planned(mechanism: Mechanism, public_kind: _Kind, private_kind: _Kind, policy: Policy, role: Role) -> _Planned:
-    """A plan without names."""
+    """Make a plan without names."""
     if mechanism not in _PAIRS:
         raise MechanismInvalid(f"{mechanism.name} does not {Use.GENERATE_PAIR.value}")
     check_mechanism(Use.GENERATE_PAIR, mechanism, policy)
@@ -197,7 +197,10 @@ def _make_pair(row: _PairRow, plan: _Plan, public: Attributes, private: Attribut
 
 
 def check_value(key_type: KeyType, value: bytes) -> bytes:
-    """The first three bytes of a block of zeros encrypted, or of SHA-1 of the value (PKCS#11 v3.1, 4.10.2)."""
+    """Compute CHECK_VALUE (PKCS#11 v3.1, 4.10.2): three bytes.
+
+    They are the first of a block of zeros encrypted, or of the value's SHA-1.
+    """
     if key_type is KeyType.AES:
         context = Cipher(algorithms.AES(value), modes.ECB()).encryptor()  # noqa: S305  # the standard's definition
         return (context.update(bytes(AES_BLOCK)) + context.finalize())[:_CHECK_BYTES]
@@ -324,7 +327,7 @@ def _curve(template: Attributes, key_type: KeyType) -> Curve:
 
 
 def _describe_point(key: PublicKey, public: Attributes, private: Attributes) -> None:
-    """EC_POINT: a DER OCTET STRING of the uncompressed point (PKCS#11 v3.1, 6.3.3)."""
+    """Add EC_POINT: a DER OCTET STRING of the uncompressed point (PKCS#11 v3.1, 6.3.3)."""
     assert isinstance(key, ec.EllipticCurvePublicKey), "the row generates EC"
     point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     length = bytes([len(point)]) if len(point) < 0x80 else bytes([0x81, len(point)])
@@ -332,7 +335,7 @@ def _describe_point(key: PublicKey, public: Attributes, private: Attributes) -> 
 
 
 def _describe_raw_point(key: PublicKey, public: Attributes, private: Attributes) -> None:
-    """EC_POINT: the public key's bytes (PKCS#11 v3.1, 6.3.5 and 6.3.7)."""
+    """Add EC_POINT: the public key's bytes (PKCS#11 v3.1, 6.3.5 and 6.3.7)."""
     public[_A.EC_POINT] = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
@@ -358,7 +361,7 @@ def _plan_lattice(sets: dict[int, str]) -> Callable[[Attributes], _Plan]:
 
 
 def _describe_lattice(key: PublicKey, public: Attributes, private: Attributes) -> None:
-    """VALUE of the public key: its bytes (PKCS#11 v3.2)."""
+    """Add VALUE of the public key: its bytes (PKCS#11 v3.2)."""
     public[_A.VALUE] = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 

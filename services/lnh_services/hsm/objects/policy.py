@@ -1,11 +1,11 @@
-"""Keys cannot be talked out: what may be made, changed, copied and used, from attributes and policy.
+"""Decides what may be made, changed, copied and used, so that keys cannot be talked out of the HSM.
 
-Pure: attribute sets and a policy in, a refusal or a new attribute set out. The rules are those of
-PKCS#11 made stricter (Clulow 2003; Bortolozzo et al., CCS 2010). With `key_uses = one`, the default:
+Pure: attribute sets and a policy in, a refusal or a new attribute set out. The rules are those of PKCS#11 made stricter
+(Clulow 2003; Bortolozzo et al., CCS 2010). With `key_uses = one`, the default:
 
 - a secret key has one of the use groups below for life, and mechanisms of one family;
 - in a key pair WRAP and UNWRAP exclude every other use;
-- what only tightens may change (`attributes.ATTRIBUTES`, column `change`), and a copy is no way back.
+- changes only tighten (`attributes.ATTRIBUTES`, column `change`), and a copy is no way back.
 
 `key_uses = compatible` drops the first two for applications that need PKCS#11's plain rules.
 """
@@ -72,7 +72,7 @@ class KeyUses(str, enum.Enum):
 
 
 class Policy(Message):
-    """A cluster's policy, or what is in force in a keyring.
+    """A cluster's policy, or the one in force in a keyring.
 
     Args:
         allowed_mechanisms: None allows every mechanism but the weak uses.
@@ -104,6 +104,7 @@ class Policy(Message):
 
     @property
     def allows_caller_ivs(self) -> bool:
+        """Whether a caller may choose the IV of an encryption."""
         return self.caller_ivs and not self.fips
 
 
@@ -149,10 +150,10 @@ STRICTER: Final[dict[str, Callable[[Any, Any], Any]]] = {
 
 
 def check_names(changes: Mapping[str, Any], also: tuple[str, ...] = ()) -> None:
-    """Raises ArgumentInvalid for a field that there is not.
+    """Raise ArgumentInvalid for a field that a policy does not have.
 
     Args:
-        also: other fields that there are.
+        also: other fields that are allowed.
     """
     for name in changes:
         if name not in STRICTER and name not in also:
@@ -160,7 +161,10 @@ def check_names(changes: Mapping[str, Any], also: tuple[str, ...] = ()) -> None:
 
 
 def with_numbers(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Changes as they are kept: mechanisms by number, whether they were named or numbered. Raises MechanismInvalid."""
+    """Turn changes into the form that is kept: mechanisms by number, also where they were named.
+
+    Raises MechanismInvalid.
+    """
     kept = dict(changes)
     for name in MECHANISM_FIELDS:
         given = kept.get(name)
@@ -170,7 +174,7 @@ def with_numbers(changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def change_policy(policy: Policy, changes: Mapping[str, Any]) -> Policy:
-    """The cluster policy with some fields changed; raises ArgumentInvalid naming the field."""
+    """Change some fields of the cluster's policy; raises ArgumentInvalid naming the field."""
     check_names(changes)
     try:
         changed = msgspec.convert(policy_view(policy) | dict(changes), Policy)
@@ -185,16 +189,16 @@ def change_policy(policy: Policy, changes: Mapping[str, Any]) -> Policy:
 
 
 def policy_view(policy: Policy) -> dict[str, Any]:
-    """A policy as plain values by the names of its fields on the wire."""
+    """Turn a policy into plain values by the names of its fields on the wire."""
     view: dict[str, Any] = msgspec.to_builtins(policy)
     return view
 
 
 def merge(cluster: Policy, keyring: Mapping[str, Any]) -> Policy:
-    """What is in force in a keyring whose policy sets these fields.
+    """Compute the policy in force in a keyring whose own policy sets these fields.
 
-    Raises PolicyForbids naming a field that would be looser than the cluster's, ArgumentInvalid for one
-    that is not a policy's.
+    Raises PolicyForbids naming a field that would be looser than the cluster's, ArgumentInvalid for one that is not a
+    policy's.
     """
     wanted = change_policy(cluster, keyring)
     merged = effective(cluster, keyring)
@@ -206,7 +210,7 @@ def merge(cluster: Policy, keyring: Mapping[str, Any]) -> Policy:
 
 
 def effective(cluster: Policy, keyring: Mapping[str, Any]) -> Policy:
-    """The stricter of both in every field, whatever the cluster's policy became since the keyring's was set."""
+    """Compute the stricter of both policies in every field, even if the cluster's changed since."""
     wanted = change_policy(cluster, keyring)
     fields = {
         field: STRICTER[name](getattr(cluster, field), getattr(wanted, field))
@@ -229,12 +233,12 @@ WRAPPING: Final = frozenset({_A.WRAP, _A.UNWRAP})
 
 
 def uses_of(attributes: Attributes) -> frozenset[Attribute]:
-    """The uses that are true."""
+    """Return the uses that are true."""
     return frozenset([use for use in USES if attributes.get(use) is True])
 
 
 def families_of(attributes: Attributes) -> frozenset[Family]:
-    """The families of the mechanisms a secret key may serve."""
+    """Return the families of the mechanisms that a secret key may serve."""
     allowed = attributes[_A.ALLOWED_MECHANISMS]
     assert isinstance(allowed, list), "ALLOWED_MECHANISMS is a list; its rule says so"
     rules = (MECHANISM_RULES.get(Mechanism(number)) for number in allowed)
@@ -242,7 +246,7 @@ def families_of(attributes: Attributes) -> frozenset[Family]:
 
 
 def mixed_uses(attributes: Attributes) -> str:
-    """Why a key has more than one use for life; empty when it has one."""
+    """Say why a key has more than one use for life; empty when it has one."""
     uses = uses_of(attributes)
     if attributes[_A.CLASS] == ObjectClass.SECRET_KEY:
         groups = sorted({SECRET_USE_GROUPS[use] for use in uses})
@@ -258,7 +262,7 @@ def mixed_uses(attributes: Attributes) -> str:
 
 
 def check_new(attributes: Attributes, policy: Policy, role: Role) -> None:
-    """Whether such an object may come to be; one whose attributes are complete.
+    """Check whether an object with these complete attributes may come to be.
 
     Raises TemplateInconsistent naming the attribute, PolicyForbids naming the field, PermissionDenied for TRUSTED.
     """
@@ -277,7 +281,7 @@ def check_new(attributes: Attributes, policy: Policy, role: Role) -> None:
 
 
 def check_new_pair(public: Attributes, private: Attributes, policy: Policy, role: Role) -> None:
-    """As `check_new`, for both halves and for what they are together."""
+    """Check both halves of a pair as `check_new` does, and what they are together."""
     check_new(public, policy, role)
     check_new(private, policy, role)
     uses = uses_of(public) | uses_of(private)
@@ -288,7 +292,7 @@ def check_new_pair(public: Attributes, private: Attributes, policy: Policy, role
 
 
 def check_mechanism(use: Use, mechanism: Mechanism, policy: Policy) -> None:
-    """Whether the policy lets anybody use this mechanism so.
+    """Check whether the policy lets anybody use this mechanism so.
 
     Raises MechanismInvalid when it is not for that use, PolicyForbids naming the field.
     """
@@ -304,13 +308,13 @@ def check_mechanism(use: Use, mechanism: Mechanism, policy: Policy) -> None:
 
 
 def check_use(attributes: Attributes, use: Use, mechanism: Mechanism, policy: Policy, today: dt.date) -> None:
-    """Whether a key may be used so today: `check_permitted`, then `check_dates`."""
+    """Check whether a key may be used so today, as `check_permitted` and `check_dates` do."""
     check_permitted(attributes, use, mechanism, policy)
     check_dates(attributes, today)
 
 
 def check_permitted(attributes: Attributes, use: Use, mechanism: Mechanism, policy: Policy) -> None:
-    """Whether a key may be used so, dates apart. The answer holds for this version of the key and the policy.
+    """Check whether a key may be used so, dates apart. The answer holds for this version of the key and the policy.
 
     Raises MechanismInvalid, KeyTypeInconsistent, KeyFunctionNotPermitted, PolicyForbids.
     """
@@ -336,7 +340,7 @@ def check_permitted(attributes: Attributes, use: Use, mechanism: Mechanism, poli
 
 
 def check_dates(attributes: Attributes, today: dt.date) -> None:
-    """Whether today is within START_DATE and END_DATE, both inclusive; raises KeyExpired."""
+    """Check that today is within START_DATE and END_DATE, both inclusive; raises KeyExpired."""
     start, end = _dates(attributes)
     if not start and not end:
         return
@@ -348,16 +352,16 @@ def check_dates(attributes: Attributes, today: dt.date) -> None:
 
 
 def check_destroy(attributes: Attributes) -> None:
-    """Raises ActionProhibited when the object may not be destroyed."""
+    """Raise ActionProhibited when the object may not be destroyed."""
     if attributes.get(_A.DESTROYABLE) is False:
         raise ActionProhibited("DESTROYABLE is false")
 
 
 def change(attributes: Attributes, template: Attributes, role: Role) -> Attributes:
-    """The attribute set after C_SetAttributeValue (PKCS#11 v3.1, 5.7.6); all of the template or nothing.
+    """Change attributes (C_SetAttributeValue, PKCS#11 v3.1, 5.7.6): all of the template or nothing.
 
-    Raises AttributeReadOnly, TemplateInconsistent, AttributeInvalid, ActionProhibited, PermissionDenied,
-    each naming the attribute.
+    Raises AttributeReadOnly, TemplateInconsistent, AttributeInvalid, ActionProhibited, PermissionDenied, each naming
+    the attribute.
     """
     if attributes[_A.TOKEN] is not True:
         raise ActionProhibited("TOKEN is false: an object of a session cannot be changed")
@@ -368,7 +372,7 @@ def change(attributes: Attributes, template: Attributes, role: Role) -> Attribut
 
 
 def copy(attributes: Attributes, template: Attributes, role: Role, unique_id: str) -> Attributes:
-    """The attributes of a copy (C_CopyObject, PKCS#11 v3.1, 5.7.2): history and one-way attributes go with it.
+    """Make the attributes of a copy (C_CopyObject, PKCS#11 v3.1, 5.7.2): history and one-way attributes go with it.
 
     Raises ActionProhibited when COPYABLE is false, else as `change`. The copy is not TRUSTED.
     """
@@ -383,13 +387,13 @@ def copy(attributes: Attributes, template: Attributes, role: Role, unique_id: st
 
 
 def visible(attributes: Attributes) -> Attributes:
-    """What anyone with a session may read: all of them, for no sensitive value is ever among the attributes."""
+    """Return the attributes that every session may read: all, for no sensitive value is ever among them."""
     assert attributes[_A.CLASS] not in SENSITIVE_KEYS or _A.VALUE not in attributes, "a key's value is sealed apart"
     return dict(attributes)
 
 
 def check_readable(attributes: Attributes) -> None:
-    """Whether the value of this object may be read in plaintext; raises AttributeSensitive."""
+    """Raise AttributeSensitive unless the value of this object may be read in plaintext."""
     if attributes[_A.CLASS] not in SENSITIVE_KEYS:
         return
     if attributes[_A.SENSITIVE] is not False or attributes[_A.EXTRACTABLE] is not True:
@@ -417,7 +421,7 @@ def _never(name: Attribute, old: AttributeValue | None, new: AttributeValue, rol
 
 
 def _freely(name: Attribute, old: AttributeValue | None, new: AttributeValue, role: Role) -> None:
-    """MODIFIABLE was checked for the object as a whole."""
+    """Allow any change: MODIFIABLE was checked for the object as a whole."""
 
 
 def _only_true(name: Attribute, old: AttributeValue | None, new: AttributeValue, role: Role) -> None:

@@ -1,6 +1,6 @@
-"""Using an unsealed key: every check that stays the same, once, and then a callable for each item. Pure.
+"""Uses an unsealed key: makes every check that stays the same once, and then calls one function an item. Pure.
 
-What is known of a key by then is kept with it, so that its next use repeats nothing.
+The results of the checks are kept with the key, so that its next use repeats nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class CachedKey:
     """An unsealed object, loaded once.
 
     Args:
-        loaded: what the mechanism table made of the value; None for attributes alone.
+        loaded: the key that the mechanism table made of the value; None for attributes alone.
         dates: START_DATE and END_DATE, checked at each use.
         permitted: (use, mechanism) that its attributes and the policy allow.
         prepared: for each (use, mechanism, parameters), the operation; parameters may hold an IV, so few are kept.
@@ -46,7 +46,7 @@ class CachedKey:
 
     @classmethod
     def loaded_from(cls, version: int, attributes: Attributes, value: bytes) -> CachedKey:
-        """Raises what loading a value that is none of its kind raises."""
+        """Load an object; raises what loading a value that is none of its kind raises."""
         dates = (str(attributes.get(Attribute.START_DATE, "")), str(attributes.get(Attribute.END_DATE, "")))
         return cls(version, attributes, load_object(attributes, value), dates)
 
@@ -59,7 +59,7 @@ _PREPARE: Final[dict[Use, Callable[[Mechanism, LoadedKey, bytes], Prepared]]] = 
 
 
 def prepare(key: CachedKey, use: Use, number: int, parameters: bytes, policy: Policy, ivs: IvSource) -> Prepared:
-    """The operation of a mechanism with this number on a key, kept with the key.
+    """Prepare the operation of a mechanism with this number on a key, and keep it with the key.
 
     Raises what `policy.check_permitted` and the mechanism raise. Dates are for each use: `check_today`.
     """
@@ -77,20 +77,20 @@ def prepare(key: CachedKey, use: Use, number: int, parameters: bytes, policy: Po
 
 
 def check_today(key: CachedKey, utc: float) -> None:
-    """Raises KeyExpired unless the key may be used on the day of these UTC seconds."""
+    """Raise KeyExpired unless the key may be used on the day of these UTC seconds."""
     if key.dates[0] or key.dates[1]:
         rules.check_dates(key.attributes, dt.datetime.fromtimestamp(utc, dt.timezone.utc).date())
 
 
 def check_batch(message: UseMany) -> None:
-    """Raises DataLength for more than one request carries."""
+    """Raise DataLength for more items or bytes than one request carries."""
     total = sum(map(len, message.items))
     if total > limits.REQUEST_BYTES:
         raise DataLength(f"{total} bytes in one request; at most {limits.REQUEST_BYTES}")
 
 
 def each(operate: Prepared, items: Sequence[bytes]) -> tuple[bytes | list[Any], ...]:
-    """Each item's result, or its error as the wire has it.
+    """Apply an operation to each item; returns each result, or its error as the wire has it.
 
     Raises DataLength, after the first result, when an answer cannot carry so many.
     """

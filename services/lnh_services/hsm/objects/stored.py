@@ -1,11 +1,11 @@
-"""How an object is stored: attributes and value sealed apart, and blind tags to find it by.
+"""Stores objects: attributes and value sealed apart, and blind tags to find them by.
 
-A listing opens attributes and never a value. The value is bound to the hash of the sealed attributes,
-so a store cannot give a key other attributes than those it was stored with. A tag is an HMAC under the
-keyring's index key over a name and a value: the store finds equal ones without reading either.
+A listing opens attributes and never a value. The value is bound to the hash of the sealed attributes, so a store cannot
+give a key other attributes than those it was stored with. A tag is an HMAC under the keyring's index key over a name
+and a value: the store finds equal ones without reading either.
 
-An object of a session is not stored: attributes and value are one sealed thing that its session's SDK carries,
-bound to keyring, session and handle (docs/formats/session-objects.md).
+An object of a session is not stored: attributes and value are one sealed thing that its session's SDK carries, bound to
+keyring, session and handle (docs/formats/session-objects.md).
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ Attributes = dict[Attribute, Any]
 
 
 def view(handle: bytes, version: int, attributes: Attributes) -> ObjectView:
-    """An object as its session sees it."""
+    """View an object as its session sees it."""
     return ObjectView(handle=handle, version=version, attributes=to_wire(visible(attributes)))
 
 
 def stored_template(template: dict[int, Any]) -> Attributes:
-    """A template for something that is stored; raises TemplateInconsistent for an object of a session."""
+    """Check a template for an object that is stored; raises TemplateInconsistent for an object of a session."""
     parsed = parse_template(template)
     if parsed.get(Attribute.TOKEN) is False:
         raise TemplateInconsistent(f"TOKEN is false: {GENERATE_IN_SESSION.name} makes an object of a session")
@@ -46,7 +46,7 @@ def stored_template(template: dict[int, Any]) -> Attributes:
 
 
 def has(attributes: Attributes, template: Attributes) -> bool:
-    """Whether an object has all of a template's attributes; VALUE is not compared, a key's is sealed apart."""
+    """Tell whether an object has all of a template's attributes; VALUE is not compared, a key's is sealed apart."""
     return all(
         name in attributes and attributes[name] == value
         for name, value in template.items()
@@ -68,6 +68,7 @@ class KeyringKeys:
 
     @classmethod
     def derive(cls, keyring_key: bytes, cluster: bytes, keyring: bytes) -> KeyringKeys:
+        """Derive the keys of a keyring from its keyring key (32 bytes)."""
         return cls(
             cluster,
             keyring,
@@ -81,11 +82,11 @@ class KeyringKeys:
         return Place(kind, cluster=self.cluster, keyring=self.keyring, handle=handle, version=version)
 
     def key(self, handle: bytes) -> Key:
-        """Where the object is stored."""
+        """Return the key of the item that stores the object."""
         return Key(table=OBJECTS, scope=self.keyring, id=handle)
 
     def tag(self, attribute: Attribute, value: object) -> bytes:
-        """The blind tag of one attribute's value; kept if that is a class, a type or empty, as of most objects."""
+        """Make the blind tag of one attribute's value; kept if that is a class, a type or empty, as of most objects."""
         if value and not isinstance(value, int):
             return self._tag(attribute, value)
         known = self._common.get((attribute, value))
@@ -101,7 +102,7 @@ class KeyringKeys:
         return hmac.digest(self.index, covered, "sha256")[:_TAG_BYTES]
 
     def put(self, handle: bytes, expected: int, attributes: Attributes, value: bytes, limit: int | None = None) -> Put:
-        """The change that stores the object as version `expected + 1`."""
+        """Make the change that stores the object as version `expected + 1`."""
         place = self._place(Kind.ATTRIBUTES, handle, expected + 1)
         head = seal(self.attributes, codec.encode(_numbered(attributes)), place)
         body = seal(self.value, value, place.of(Kind.VALUE, hashlib.sha256(head).digest()))
@@ -109,27 +110,27 @@ class KeyringKeys:
         return Put(key=self.key(handle), expected=expected, head=head, body=body, tags=tags, limit=limit)
 
     def read_attributes(self, item: Item) -> Attributes:
-        """The attributes of a stored object; raises SealBroken."""
+        """Open the attributes of a stored object; raises SealBroken."""
         place = self._place(Kind.ATTRIBUTES, item.key.id, item.version)
         return _named(codec.decode(unseal(self.attributes, item.head, place)))
 
     def read_value(self, item: Item) -> bytes:
-        """The value of a stored object; raises SealBroken, also when it has other attributes than its own."""
+        """Open the value of a stored object; raises SealBroken, also when it has other attributes than its own."""
         place = self._place(Kind.VALUE, item.key.id, item.version)
         place = place.of(Kind.VALUE, hashlib.sha256(item.head).digest())
         return unseal(self.value, item.body, place)
 
     def read(self, item: Item) -> tuple[Attributes, bytes]:
-        """Attributes and value of a stored object; raises SealBroken."""
+        """Open attributes and value of a stored object; raises SealBroken."""
         return self.read_attributes(item), self.read_value(item)
 
     def seal_for_session(self, session: bytes, handle: bytes, attributes: Attributes, value: bytes) -> bytes:
-        """What the session with this id carries of an object of its own."""
+        """Seal an object for the session with this id, which carries it."""
         place = self._place(Kind.SESSION_OBJECT, handle, 1).of(Kind.SESSION_OBJECT, session)
         return seal(self.session, codec.encode([_numbered(attributes), value]), place)
 
     def open_for_session(self, session: bytes, handle: bytes, sealed: bytes) -> tuple[Attributes, bytes]:
-        """Attributes and value of what `seal_for_session` made for this very session; raises SealBroken."""
+        """Open attributes and value that `seal_for_session` sealed for this very session; raises SealBroken."""
         place = self._place(Kind.SESSION_OBJECT, handle, 1).of(Kind.SESSION_OBJECT, session)
         attributes, value = codec.decode(unseal(self.session, sealed, place))
         return _named(attributes), value

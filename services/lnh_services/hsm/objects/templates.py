@@ -1,7 +1,7 @@
-"""From a caller's template to an object's complete attributes, or a refusal that names the attribute.
+"""Completes a caller's template to an object's attributes, or refuses it naming the attribute.
 
-Pure. What the rows of `attributes.ATTRIBUTES` and `NATURAL_USES` say is filled in here, and nowhere
-else; whether the result may exist under a policy is then for `policy.check_new`.
+Pure. The rows of `attributes.ATTRIBUTES` and `NATURAL_USES` are filled in here, and nowhere else; `policy.check_new`
+then decides whether the result may exist under a policy.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _USE_OF: Final[dict[Attribute, Use]] = {attribute: use for use, attribute in USE
 def check_template(
     template: Attributes, object_class: ObjectClass, key_type: KeyType | None, role: Role, mechanism: Mechanism
 ) -> None:
-    """Whether a generation template may say all this.
+    """Check whether a generation template may say all this.
 
     Raises TemplateInconsistent for an attribute the object does not have or that contradicts the mechanism, or a use
-    that no mechanism has for such a key,
-    AttributeReadOnly for one only the HSM sets, PermissionDenied for TRUSTED.
+    that no mechanism has for a key of this type, AttributeReadOnly for one only the HSM sets, PermissionDenied for
+    TRUSTED.
     """
     kind = object_class.name if key_type is None else f"{key_type.name} {object_class.name}"
     for name, value in template.items():
@@ -61,7 +61,7 @@ def check_template(
 
 
 def mirror_uses(public: Attributes, private: Attributes) -> tuple[Attributes, Attributes]:
-    """Two templates of a key pair, where the one that names no use gets those that go with the other's."""
+    """Complete two templates of a key pair: the one that names no use gets those that go with the other's."""
     return _mirrored(public, private, ObjectClass.PUBLIC_KEY), _mirrored(private, public, ObjectClass.PRIVATE_KEY)
 
 
@@ -74,7 +74,7 @@ def _mirrored(template: Attributes, other: Attributes, object_class: ObjectClass
 
 
 def share_id(public: Attributes, private: Attributes) -> tuple[Attributes, Attributes]:
-    """Two templates of a key pair with one ID; raises TemplateInconsistent when they name two."""
+    """Give two templates of a key pair one ID; raises TemplateInconsistent when they name two."""
     ids = [template[_A.ID] for template in (public, private) if _A.ID in template]
     if len(ids) == 2 and ids[0] != ids[1]:
         raise TemplateInconsistent("ID: the halves of a key pair share it, and the templates name two")
@@ -89,7 +89,7 @@ def complete(
     unique_id: str,
     key_uses: KeyUses,
 ) -> Attributes:
-    """All attributes of a key made here, but for those that describe its value.
+    """Complete the attributes of a key made here, but for those that describe its value.
 
     Args:
         template: one that passed `check_template`.
@@ -124,25 +124,25 @@ def complete(
 
 @cache
 def _rules(object_class: ObjectClass, key_type: KeyType) -> tuple[tuple[Attribute, AttributeRule], ...]:
-    """The rows of the attributes that such an object has."""
+    """Return the rows of the attributes that an object of this class and type has."""
     return tuple((name, rule) for name, rule in ATTRIBUTES.items() if rule.applies(object_class, key_type))
 
 
 @cache
 def _fitting(key_type: KeyType, uses: frozenset[Use]) -> tuple[int, ...]:
-    """The mechanisms that serve one of these uses with such a key."""
+    """Return the mechanisms that serve one of these uses with a key of this type."""
     rules = MECHANISM_RULES.items()
     return tuple(mechanism.value for mechanism, rule in rules if key_type in rule.key_types and rule.uses & uses)
 
 
 @cache
 def _uses_served(key_type: KeyType | None) -> frozenset[Use]:
-    """What some mechanism does with such a key."""
+    """Return the uses that some mechanism has for a key of this type."""
     return frozenset(use for rule in MECHANISM_RULES.values() if key_type in rule.key_types for use in rule.uses)
 
 
 def _uses(template: Attributes, object_class: ObjectClass, key_type: KeyType) -> Attributes:
-    """Every use, true or false: what the template names, or else the natural ones that it did not deny."""
+    """Return every use, true or false: those that the template names, or else the natural ones that it did not deny."""
     wanted = uses_of(template)
     if not wanted:
         denied = {use for use in USES if template.get(use) is False}

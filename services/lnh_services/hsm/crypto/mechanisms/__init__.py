@@ -1,8 +1,8 @@
 """Mechanisms over `cryptography`: load a key once, prepare a mechanism once, call it for each item.
 
-A worker keeps a prepared callable for (key and version, mechanism, parameters); parameters that carry
-an IV differ each time, so those are not worth keeping. Whether the key may be used at all is for
-`lnh_services.hsm.objects.policy`; here the key must only fit the mechanism.
+A worker keeps a prepared callable for (key and version, mechanism, parameters); parameters that carry an IV differ each
+time, so those are not worth keeping. `lnh_services.hsm.objects.policy` decides whether the key may be used at all; here
+the key must only fit the mechanism.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _CLASSES = {
 
 
 def signer(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Signer:
-    """A callable that signs one item: data to signature; it raises DataLength.
+    """Prepare a callable that signs one item: data to signature; it raises DataLength.
 
     Args:
         mechanism: what to sign with.
@@ -72,7 +72,7 @@ def signer(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Sig
 
 
 def verifier(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Verifier:
-    """A callable of (data, signature) that raises SignatureInvalid, or DataLength; else as `signer`."""
+    """Prepare a callable of (data, signature) that raises SignatureInvalid, or DataLength; else as `signer`."""
     prepare = _column(MECHANISMS.get(mechanism, _NOTHING).verify, mechanism, Use.VERIFY)
     _check_key(mechanism, key, Use.VERIFY)
     return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
@@ -81,7 +81,7 @@ def verifier(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> V
 def encrypter(
     mechanism: Mechanism, key: LoadedKey, ivs: IvSource, parameters: bytes = b"", *, caller_ivs: bool = False
 ) -> Encrypter:
-    """A callable that encrypts one item: data to `Encrypted`, with the IV that was used; it raises DataLength.
+    """Prepare a callable that encrypts one item: data to `Encrypted`, with the IV that was used; it raises DataLength.
 
     Args:
         mechanism: what to encrypt with.
@@ -101,14 +101,14 @@ def encrypter(
 
 
 def decrypter(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Decrypter:
-    """A callable that decrypts one item; it raises EncryptedDataInvalid, with one text for every cause."""
+    """Prepare a callable that decrypts one item; it raises EncryptedDataInvalid, with one text for every cause."""
     prepare = _column(MECHANISMS.get(mechanism, _NOTHING).decrypt, mechanism, Use.DECRYPT)
     _check_key(mechanism, key, Use.DECRYPT)
     return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
 
 
 def digester(mechanism: Mechanism) -> Digester:
-    """A callable that hashes one item; raises MechanismInvalid."""
+    """Prepare a callable that hashes one item; raises MechanismInvalid."""
     prepare = _column(MECHANISMS.get(mechanism, _NOTHING).digest, mechanism, Use.DIGEST)
     return prepare(MECHANISM_RULES[mechanism])
 

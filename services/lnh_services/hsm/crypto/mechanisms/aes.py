@@ -1,4 +1,4 @@
-"""AES to encrypt: GCM, CBC (padded or not), CTR and ECB (SP 800-38A and D)."""
+"""Encrypts with AES: GCM, CBC (padded or not), CTR and ECB (SP 800-38A and D)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _gcm_parameters(parameters: Message) -> AeadParameters:
 
 
 def checked_iv(iv: bytes, size: int, *, drawn: bool) -> bytes:
-    """The caller's IV; `drawn` says that the HSM draws one when it is empty.
+    """Check the length of the caller's IV; `drawn` says that the HSM draws one when it is empty.
 
     Raises MechanismParameterInvalid for any other length.
     """
@@ -46,7 +46,7 @@ def checked_iv(iv: bytes, size: int, *, drawn: bool) -> bytes:
 
 
 def encrypt_gcm(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
-    """AES_GCM: ciphertext || tag of 16 bytes."""
+    """Encrypt with AES_GCM: ciphertext || tag of 16 bytes."""
     wanted = _gcm_parameters(parameters)
     aead, aad = key.once(AESGCM), wanted.aad or None
     if chosen := checked_iv(wanted.iv, GCM_IV_BYTES, drawn=True):
@@ -60,7 +60,7 @@ def encrypt_gcm(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: I
 
 
 def decrypt_gcm(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Decrypter:
-    """AES_GCM."""
+    """Decrypt with AES_GCM."""
     wanted = _gcm_parameters(parameters)
     iv, aead, aad = checked_iv(wanted.iv, GCM_IV_BYTES, drawn=False), key.once(AESGCM), wanted.aad or None
 
@@ -74,7 +74,7 @@ def decrypt_gcm(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Dec
 
 
 def encrypt_cbc(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
-    """AES_CBC: whole blocks. A CBC IV must not be foreseen, so it is random and not of `ivs`."""
+    """Encrypt whole blocks with AES_CBC. A CBC IV must not be foreseen, so it is random and not of `ivs`."""
     aes, chosen = key.once(algorithms.AES), _block_iv(parameters, drawn=True)
 
     def encrypt(data: bytes) -> Encrypted:
@@ -86,12 +86,12 @@ def encrypt_cbc(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: I
 
 
 def decrypt_cbc(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Decrypter:
-    """AES_CBC."""
+    """Decrypt with AES_CBC."""
     return _decrypter(Cipher(key.once(algorithms.AES), modes.CBC(_block_iv(parameters, drawn=False))))
 
 
 def encrypt_cbc_pad(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
-    """AES_CBC_PAD: PKCS #7 padding."""
+    """Encrypt with AES_CBC_PAD: PKCS #7 padding."""
     blocks = encrypt_cbc(key, parameters, rule, ivs)
 
     def encrypt(data: bytes) -> Encrypted:
@@ -102,7 +102,7 @@ def encrypt_cbc_pad(key: LoadedKey, parameters: Message, rule: MechanismRule, iv
 
 
 def decrypt_cbc_pad(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Decrypter:
-    """AES_CBC_PAD."""
+    """Decrypt with AES_CBC_PAD."""
     blocks = decrypt_cbc(key, parameters, rule)
 
     def decrypt(data: bytes) -> bytes:
@@ -117,7 +117,10 @@ def decrypt_cbc_pad(key: LoadedKey, parameters: Message, rule: MechanismRule) ->
 
 
 def encrypt_ctr(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
-    """AES_CTR: the HSM's first counter block is an IV of `ivs` and 32 zero bits, so no two messages overlap."""
+    """Encrypt with AES_CTR.
+
+    The HSM's first counter block is an IV of `ivs` and 32 zero bits, so no two messages overlap.
+    """
     aes, chosen = key.once(algorithms.AES), _block_iv(parameters, drawn=True)
 
     def encrypt(data: bytes) -> Encrypted:
@@ -128,7 +131,7 @@ def encrypt_ctr(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: I
 
 
 def decrypt_ctr(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Decrypter:
-    """AES_CTR; any data decrypts, for nothing authenticates it."""
+    """Decrypt with AES_CTR; any data decrypts, for nothing authenticates it."""
     cipher = Cipher(key.once(algorithms.AES), modes.CTR(_block_iv(parameters, drawn=False)))
 
     def decrypt(data: bytes) -> bytes:
@@ -139,7 +142,7 @@ def decrypt_ctr(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Dec
 
 
 def encrypt_ecb(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
-    """AES_ECB: whole blocks; off unless a policy's weak_mechanisms allows it."""
+    """Encrypt whole blocks with AES_ECB; off unless a policy's weak_mechanisms allows it."""
     cipher = Cipher(key.once(algorithms.AES), modes.ECB())  # noqa: S305  # PKCS#11 applications may need it
 
     def encrypt(data: bytes) -> Encrypted:
@@ -150,7 +153,7 @@ def encrypt_ecb(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: I
 
 
 def decrypt_ecb(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Decrypter:
-    """AES_ECB."""
+    """Decrypt with AES_ECB."""
     return _decrypter(Cipher(key.once(algorithms.AES), modes.ECB()))  # noqa: S305
 
 

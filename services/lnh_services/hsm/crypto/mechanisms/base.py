@@ -1,7 +1,7 @@
-"""What every mechanism is made of: a loaded key, the prepared callables, and the HSM's own IVs.
+"""The parts of every mechanism: a loaded key, the prepared callables, and the HSM's own IVs.
 
-A mechanism is prepared once for (key, parameters) and then called for each item, so whatever can be
-built beforehand (hash, padding, key schedule) is built when it is prepared.
+A mechanism is prepared once for (key, parameters) and then called for each item, so whatever can be built beforehand
+(hash, padding, key schedule) is built when it is prepared.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ class LoadedKey:
 
     @property
     def secret(self) -> bytes:
-        """The bytes of a secret key."""
+        """Return the bytes of a secret key."""
         assert isinstance(self.material, bytes), "only a secret key is bytes"
         return self.material
 
     def once(self, build: Callable[[bytes], T]) -> T:
-        """What `build` makes of a secret key, made once for this key."""
+        """Build something of a secret key, once for this key."""
         if build not in self._built:
             self._built[build] = build(self.secret)
         return self._built[build]  # type: ignore[return-value]  # stored under the callable that returned it
@@ -97,10 +97,10 @@ class Encrypted(NamedTuple):
 
 
 class IvSource:
-    """IVs that never repeat (SP 800-38D, 8.2): a random 64-bit prefix, then a 32-bit counter.
+    """Draws IVs that never repeat (SP 800-38D, 8.2): a random 64-bit prefix, then a 32-bit counter.
 
-    The prefix is drawn when a worker starts and again whenever the counter wraps. One worker has one
-    source and one thread.
+    The prefix is drawn when a worker starts and again whenever the counter wraps. One worker has one source and one
+    thread.
     """
 
     __slots__ = ("_counter", "_prefix")
@@ -113,7 +113,7 @@ class IvSource:
         self._counter = 0
 
     def next(self) -> bytes:
-        """12 bytes for GCM and ChaCha20-Poly1305."""
+        """Draw 12 bytes for GCM and ChaCha20-Poly1305."""
         iv = self._prefix + self._counter.to_bytes(4, "big")
         if self._counter == self._LAST:
             self._prefix = os.urandom(self._PREFIX_BYTES)
@@ -134,7 +134,7 @@ Digester: TypeAlias = Callable[[bytes], bytes]
 
 @dataclass(frozen=True)
 class Implementation:
-    """How a mechanism is carried out: each function prepares a callable for one key and its parameters.
+    """The functions that carry a mechanism out: each prepares a callable for one key and its parameters.
 
     A use the HSM does not serve is None; wrap, derive and encapsulate become columns of their own.
 
@@ -152,11 +152,11 @@ class Implementation:
 
 
 def undecryptable() -> EncryptedDataInvalid:
-    """The one answer to every decryption that fails."""
+    """Make the one error that answers every decryption that fails."""
     return EncryptedDataInvalid("the data does not decrypt")
 
 
 def check_length(data: bytes, wanted: tuple[int, ...], what: str) -> None:
-    """Raises DataLength unless the data has one of the wanted lengths."""
+    """Raise DataLength unless the data has one of the wanted lengths."""
     if len(data) not in wanted:
         raise DataLength(f"{what} of {len(data)} bytes; {' or '.join(map(str, wanted))} wanted")

@@ -1,4 +1,4 @@
-"""ChaCha20-Poly1305 (RFC 8439)."""
+"""Encrypts with ChaCha20-Poly1305 (RFC 8439)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lnh_services.hsm.crypto.mechanisms.base import Decrypter, Encrypted, Encryp
 
 
 def encrypt(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
-    """CHACHA20_POLY1305: ciphertext || tag of 16 bytes."""
+    """Encrypt with CHACHA20_POLY1305: ciphertext || tag of 16 bytes."""
     assert isinstance(parameters, AeadParameters), "the row names its parameters"
     aead, aad = key.once(ChaCha20Poly1305), parameters.aad or None
     chosen = checked_iv(parameters.iv, GCM_IV_BYTES, drawn=True)
@@ -25,7 +25,7 @@ def encrypt(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSou
 
 
 def decrypt(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Decrypter:
-    """CHACHA20_POLY1305."""
+    """Decrypt with CHACHA20_POLY1305."""
     assert isinstance(parameters, AeadParameters), "the row names its parameters"
     aead, aad = key.once(ChaCha20Poly1305), parameters.aad or None
     iv = checked_iv(parameters.iv, GCM_IV_BYTES, drawn=False)

@@ -1,4 +1,4 @@
-"""Digests (FIPS 180-4 and 202)."""
+"""Computes digests (FIPS 180-4 and 202)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lnh_services.hsm.crypto.mechanisms.base import HASHES, Digester
 
 
 def digest(rule: MechanismRule) -> Digester:
-    """SHA-2 and SHA-3."""
+    """Hash with SHA-2 or SHA-3."""
     assert rule.hash is not None, "the row names its hash"
     algorithm = HASHES[rule.hash]
 

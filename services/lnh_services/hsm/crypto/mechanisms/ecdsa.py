@@ -1,4 +1,4 @@
-"""ECDSA (FIPS 186-5, 6), answering r || s as PKCS#11 does (v3.1, 6.3.1)."""
+"""Signs with ECDSA (FIPS 186-5, 6); signatures are r || s as in PKCS#11 (v3.1, 6.3.1)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DIGESTS: Final = {hash_.size: ec.ECDSA(utils.Prehashed(HASHES[hash_])) for hash
 
 
 def _algorithms(parameters: Message, rule: MechanismRule) -> tuple[dict[int, ec.ECDSA], ec.ECDSA | None]:
-    """The algorithms for digests by length, or the one that hashes the data itself."""
+    """Return the algorithms for digests by length, or the one that hashes the data itself."""
     if rule.hash is None:
         return _DIGESTS, None
     assert isinstance(parameters, HashedParameters), "the row names its parameters"
@@ -30,7 +30,7 @@ def _size(curve: ec.EllipticCurve) -> int:
 
 
 def raw(der: bytes, size: int) -> bytes:
-    """The r || s, of `size` bytes each, of a signature by the library: an Ecdsa-Sig-Value (RFC 3279, 2.2.3) in DER.
+    """Decode the library's signature, an Ecdsa-Sig-Value (RFC 3279, 2.2.3) in DER, to r || s of `size` bytes each.
 
     `decode_dss_signature` makes numbers of both on the way, which takes a twelfth of the time of a P-256 signature.
     """
@@ -41,7 +41,7 @@ def raw(der: bytes, size: int) -> bytes:
 
 
 def sign(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signer:
-    """ECDSA (of a digest of 32, 48 or 64 bytes) and ECDSA_SHAxxx."""
+    """Sign with ECDSA (a digest of 32, 48 or 64 bytes) or ECDSA_SHAxxx."""
     private = key.material
     assert isinstance(private, ec.EllipticCurvePrivateKey), "the table pairs key types and mechanisms"
     size = _size(private.curve)
@@ -63,7 +63,7 @@ def sign(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signer:
 
 
 def verify(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Verifier:
-    """ECDSA and ECDSA_SHAxxx; the signature is r || s."""
+    """Verify ECDSA and ECDSA_SHAxxx; the signature is r || s."""
     public = key.material
     assert isinstance(public, ec.EllipticCurvePublicKey), "the table pairs key types and mechanisms"
     size = _size(public.curve)

@@ -1,4 +1,4 @@
-"""From a stored value to a key ready for use, once."""
+"""Loads a stored value as a key ready for use, once."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _SECRET_BYTES: Final[dict[KeyType, tuple[int, ...] | range]] = {
 
 
 def load(key_type: KeyType, object_class: ObjectClass, value: bytes) -> LoadedKey:
-    """A key ready for use.
+    """Load a key.
 
     Args:
         key_type, object_class: of the object.
-        value: PKCS#8 DER of a private key, SPKI DER of a public key, the bytes of a secret key. It comes from
-            a seal of this HSM: an imported key is checked when it comes in.
+        value: PKCS#8 DER of a private key, SPKI DER of a public key, the bytes of a secret key. It comes from a seal of
+            this HSM: an imported key is checked when it comes in.
 
-    Raises KeyTypeInconsistent when the value is no such key.
+    Raises KeyTypeInconsistent when the value is no key of that kind.
     """
     match object_class:
         case ObjectClass.SECRET_KEY:
@@ -59,7 +59,7 @@ def load(key_type: KeyType, object_class: ObjectClass, value: bytes) -> LoadedKe
 
 
 def load_object(attributes: Attributes, value: bytes) -> LoadedKey:
-    """`load`, for an object's attributes."""
+    """Load a key by its object's attributes, as `load` does."""
     object_class, key_type = attributes[Attribute.CLASS], attributes.get(Attribute.KEY_TYPE)
     assert isinstance(object_class, int), "CLASS is an int; its rule says so"
     if not isinstance(key_type, int):

@@ -1,4 +1,4 @@
-"""HMAC (FIPS 198-1), whole and truncated, and AES-CMAC (SP 800-38B)."""
+"""Makes and checks HMAC (FIPS 198-1), whole and truncated, and AES-CMAC (SP 800-38B)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEAST_TAG = 16
 
 
 def sign_hmac(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signer:
-    """SHAxxx_HMAC, and SHAxxx_HMAC_GENERAL with `length`."""
+    """Make a tag with SHAxxx_HMAC, or SHAxxx_HMAC_GENERAL with `length`."""
     assert rule.hash is not None, "the row names its hash"
     # The key's two blocks are hashed once; each message goes on from a copy.
     keyed = HMAC(key.secret, HASHES[rule.hash])
@@ -31,11 +31,12 @@ def sign_hmac(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signe
 
 
 def verify_hmac(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Verifier:
+    """Verify a tag of SHAxxx_HMAC or SHAxxx_HMAC_GENERAL, in constant time."""
     return _verifier(sign_hmac(key, parameters, rule))
 
 
 def sign_cmac(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signer:
-    """AES_CMAC, the whole tag of 16 bytes."""
+    """Make a tag with AES_CMAC, the whole 16 bytes."""
     keyed = CMAC(key.once(algorithms.AES))
 
     def sign(data: bytes) -> bytes:
@@ -47,6 +48,7 @@ def sign_cmac(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signe
 
 
 def verify_cmac(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Verifier:
+    """Verify a tag of AES_CMAC, in constant time."""
     return _verifier(sign_cmac(key, parameters, rule))
 
 

@@ -1,4 +1,4 @@
-"""ML-DSA (FIPS 204), hedged, with a context string."""
+"""Signs with ML-DSA (FIPS 204), hedged, with a context string."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ def _context(parameters: Message) -> bytes:
 
 
 def sign(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signer:
+    """Sign with the key's parameter set and the parameters' context."""
     private, context = key.material, _context(parameters)
     assert isinstance(private, MldsaPrivateKey), "the table pairs key types and mechanisms"
     return lambda data: private.sign(data, context)
 
 
 def verify(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Verifier:
+    """Verify with the key's parameter set and the parameters' context."""
     public, context = key.material, _context(parameters)
     assert isinstance(public, MldsaPublicKey), "the table pairs key types and mechanisms"
 

@@ -1,4 +1,4 @@
-"""RSA signatures and encryption: PKCS #1 v1.5, PSS and OAEP (RFC 8017)."""
+"""Signs and encrypts with RSA: PKCS #1 v1.5, PSS and OAEP (RFC 8017)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _size(key: RSAPrivateKey | RSAPublicKey) -> int:
 
 
 def sign_raw(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signer:
-    """RSA_PKCS: the caller made the DigestInfo; 1 byte to the modulus less 11."""
+    """Sign with RSA_PKCS: the caller made the DigestInfo; 1 byte to the modulus less 11."""
     private, none = _private(key), utils.NoDigestInfo()
     most = _size(private) - _PKCS1_OVERHEAD
 
@@ -65,7 +65,7 @@ def sign_raw(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signer
 
 
 def verify_raw(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Verifier:
-    """RSA_PKCS: as `sign_raw`."""
+    """Verify RSA_PKCS, as `sign_raw` signs."""
     public, none = _public(key), utils.NoDigestInfo()
     most = _size(public) - _PKCS1_OVERHEAD
 
@@ -86,25 +86,25 @@ def _check_raw(data: bytes, most: int) -> None:
 
 
 def sign_hashed(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signer:
-    """SHAxxx_RSA_PKCS."""
+    """Sign with SHAxxx_RSA_PKCS."""
     assert rule.hash is not None, "the row names its hash"
     return _signer(key, _PKCS1, rule.hash, _is_digest(parameters))
 
 
 def verify_hashed(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Verifier:
-    """SHAxxx_RSA_PKCS."""
+    """Verify SHAxxx_RSA_PKCS."""
     assert rule.hash is not None, "the row names its hash"
     return _verifier(key, _PKCS1, rule.hash, _is_digest(parameters))
 
 
 def sign_pss(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signer:
-    """RSA_PKCS_PSS (of a digest) and SHAxxx_RSA_PKCS_PSS."""
+    """Sign with RSA_PKCS_PSS (a digest) or SHAxxx_RSA_PKCS_PSS."""
     hash_, pad = _pss(_size(_private(key)), parameters, rule)
     return _signer(key, pad, hash_, _is_digest(parameters) or rule.hash is None)
 
 
 def verify_pss(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Verifier:
-    """RSA_PKCS_PSS (of a digest) and SHAxxx_RSA_PKCS_PSS."""
+    """Verify RSA_PKCS_PSS (of a digest) and SHAxxx_RSA_PKCS_PSS."""
     hash_, pad = _pss(_size(_public(key)), parameters, rule)
     return _verifier(key, pad, hash_, _is_digest(parameters) or rule.hash is None)
 
@@ -156,23 +156,26 @@ def _verifier(key: LoadedKey, pad: padding.AsymmetricPadding, hash_: Hash, preha
 
 
 def encrypt_oaep(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
-    """RSA_PKCS_OAEP."""
+    """Encrypt with RSA_PKCS_OAEP."""
     pad, overhead = _oaep(parameters)
     return _encrypter(_public(key), pad, overhead)
 
 
 def decrypt_oaep(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Decrypter:
-    """RSA_PKCS_OAEP."""
+    """Decrypt with RSA_PKCS_OAEP."""
     return _decrypter(_private(key), _oaep(parameters)[0])
 
 
 def encrypt_pkcs1(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
-    """RSA_PKCS; off unless a policy's weak_mechanisms allows it."""
+    """Encrypt with RSA_PKCS; off unless a policy's weak_mechanisms allows it."""
     return _encrypter(_public(key), _PKCS1, _PKCS1_OVERHEAD)
 
 
 def decrypt_pkcs1(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Decrypter:
-    """RSA_PKCS; a wrong padding decrypts to noise (OpenSSL's implicit rejection), which tells an attacker nothing."""
+    """Decrypt with RSA_PKCS.
+
+    A wrong padding decrypts to noise (OpenSSL's implicit rejection), which tells an attacker nothing.
+    """
     return _decrypter(_private(key), _PKCS1)
 
 
