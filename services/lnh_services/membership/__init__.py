@@ -1,1 +1,1 @@
-"""The view of the cluster, and what several members do together: join, promote, remove."""
+"""The view of the cluster, and the procedures of several members together: join, promote, remove."""

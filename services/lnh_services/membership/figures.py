@@ -1,5 +1,6 @@
-"""What one member tells of itself to whoever looks at the cluster, put together from its services' words. Pure, but for
-`machine`.
+"""Puts together what one member tells of itself, from its services' words.
+
+Pure, but for `machine`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def figures(
     waiting_for: tuple[str, ...] = (),
     machine: MachineFigures | None = None,
 ) -> Figures:
-    """What this member tells of itself.
+    """Put together what this member tells of itself.
 
     Args:
         status: of the own store; None when it does not answer.
@@ -80,7 +81,7 @@ def _balancer(status: balancer.Status) -> BalancerFigures:
 
 
 def _picked(kind: type[T], status: Any, **more: Any) -> T:
-    """The fields of `kind` that the status has under the same name."""
+    """Pick the fields of `kind` that the status has under the same name."""
     names = [name for name in kind.__struct_fields__ if name not in more]
     return kind(**{name: getattr(status, name) for name in names}, **more)
 
@@ -92,10 +93,10 @@ def seen(
     skews: Mapping[bytes, int],
     at: int,
 ) -> Seen:
-    """The view with what each member told of itself.
+    """Add to the view what each member told of itself.
 
     Args:
-        member: the one that is asked; its figures are among `told`.
+        member: the member that is asked; its figures are among `told`.
         skews: milliseconds, by member id.
         at: UTC milliseconds.
     """
@@ -113,7 +114,7 @@ def seen(
 
 
 def machine(directory: MemberDirectory, settings: Settings) -> MachineFigures:
-    """What the member runs on, looked at now; what cannot be seen is 0."""
+    """Look at what the member runs on; a figure that cannot be seen is 0."""
     free = total = 0
     try:
         disk = os.statvfs(directory.root)
@@ -129,13 +130,16 @@ def machine(directory: MemberDirectory, settings: Settings) -> MachineFigures:
 
 
 def users(directory: MemberDirectory) -> int:
-    """How many users the services run as; one with nothing of the others' data in its reach is as good as another."""
+    """Count the users that the services run as.
+
+    A user with nothing of the others' data in its reach is as good as another.
+    """
     owners = len(_owners(directory))
     return owners + 1 if owners and not _reaches_others(directory) else owners
 
 
 def _reaches_others(directory: MemberDirectory) -> bool:
-    """Whether this service, membership, sees files of the HSM or the store."""
+    """Tell whether this service, membership, sees files of the HSM or the store."""
     for service in ("hsm", "store"):
         with suppress(OSError):
             if any(directory.data(service).iterdir()):
@@ -144,7 +148,7 @@ def _reaches_others(directory: MemberDirectory) -> bool:
 
 
 def _owners(directory: MemberDirectory) -> set[int]:
-    """Whom the services' sockets belong to."""
+    """Return the owners of the services' sockets."""
     addresses = (
         directory.store_for_services, directory.hsm_for_services, directory.membership_for_services,
         directory.balancer_status, directory.backup_for_services,

@@ -1,8 +1,8 @@
-"""Prometheus metrics of one member, on a local port where the settings name one.
+"""Serves Prometheus metrics of one member, on a local port where the settings name one.
 
 A table: one row a metric, with what it reads from the view and the figures that this member shows anyway. Served by
-prometheus_client's own little server, in a thread of its own, from the last that was put there: nobody who scrapes can
-make the member do anything, and there is no secret in it.
+prometheus_client's own little server, in a thread of its own, from the last figures that were put there: a scraper can
+make the member do nothing, and there is no secret in them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Samples = Iterable[tuple[tuple[str, ...], float]]
 
 @dataclass(frozen=True)
 class Own:
-    """What the metrics are read from.
+    """The source of the metrics.
 
     Args:
         name: of this member.
@@ -53,6 +53,7 @@ class Row:
     counts: bool = False
 
     def family(self, own: Own) -> Metric:
+        """Read the metric's samples."""
         kind = CounterMetricFamily if self.counts else GaugeMetricFamily
         family = kind(self.name, self.about, labels=self.labels)
         for labels, value in self.read(own):
@@ -61,7 +62,7 @@ class Row:
 
 
 def _of(part: str, field: str, scale: float = 1.0) -> Callable[[Own], Samples]:
-    """One field of a part of the figures; nothing while that part is not told."""
+    """Make a reader of one field of a part of the figures; it reads nothing while that part is not told."""
 
     def read(own: Own) -> Samples:
         told: Any = getattr(own.figures, part)
@@ -168,20 +169,23 @@ ROWS: Final = (
 
 
 class Metrics(Collector):
-    """The last that was `put`, for whoever scrapes; nothing before that."""
+    """The last figures that were `put`, for scrapers; nothing before that."""
 
     def __init__(self) -> None:
         self._own: Own | None = None
 
     def put(self, own: Own) -> None:
+        """Replace the figures."""
         self._own = own
 
     def collect(self) -> Iterator[Metric]:
+        """Yield every metric, for a scraper."""
         own = self._own
         if own is not None:
             yield from (row.family(own) for row in ROWS)
 
     def describe(self) -> Iterable[Metric]:
+        """Describe no metric beforehand."""
         return []  # what there is, is known only once something was put
 
 
@@ -196,10 +200,11 @@ class MetricsPort:
 
     @property
     def is_open(self) -> bool:
+        """Tell whether metrics are served."""
         return self._server is not None
 
     def open(self) -> None:
-        """Begin to serve, if the settings name a port; one that cannot be had is logged, and the member goes on."""
+        """Begin to serve, if the settings name a port; a port that cannot be had is logged, and the member goes on."""
         listen, port = self._settings.listen, self._settings.port
         if not port:
             return
@@ -211,6 +216,7 @@ class MetricsPort:
             _log.failure("metrics not served", listen=listen, port=port, problem=str(error))
 
     def close(self) -> None:
+        """Stop serving, and wait for the server's thread."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()

@@ -1,4 +1,4 @@
-"""The other members' membership services, as this one reaches them: a connection each, asked how they are."""
+"""Connects to the other members' membership services, and asks each how it is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Keys = Callable[[], curve.KeyPair]
 
 
 def endpoint(there: There) -> str:
-    """The ZeroMQ endpoint to connect to."""
+    """Make the ZeroMQ endpoint to connect to."""
     return f"tcp://[{there.host}]:{there.port}" if ":" in there.host else f"tcp://{there.host}:{there.port}"
 
 
@@ -46,13 +46,13 @@ class Peers:
         self._clients: Final[dict[There, Client]] = {}
 
     def products(self) -> tuple[str, ...]:
-        """The versions of the other members, as far as they were heard."""
+        """Return the versions of the other members, as far as they were heard."""
         return tuple(heard.health.product for heard in self.heard.values())
 
     async def follow(self, status: Status) -> messages.Welcome | None:
-        """Ask every other listed member how it is; the word of one that says this member was removed, if there is such.
+        """Ask every other listed member how it is; returns the welcome of one that says this member was removed.
 
-        Connections to those that are members no longer are closed.
+        Connections to members that are none any more are closed.
         """
         others = [each for each in status.members if each.id != status.member]
         for there in set(self._clients) - {membership_of(each) for each in others}:
@@ -76,7 +76,7 @@ class Peers:
         return None
 
     async def _removed_by(self, client: Client, status: Status) -> messages.Welcome | None:
-        """Why a listed peer does not know us: we were removed, or it has not heard of us yet."""
+        """Ask a listed peer why it does not know this member: it was removed, or the peer has not heard of it yet."""
         hello = messages.Hello(cluster=status.cluster, member=status.member, product=lnh_common.VERSION)
         try:
             welcome = await client.ask(messages.PEER_HELLO, hello, timeout=self._timeout)
@@ -86,7 +86,10 @@ class Peers:
         return welcome if tells and welcome.cluster == status.cluster else None
 
     async def figures(self, members: Iterable[MemberInfo]) -> tuple[dict[bytes, Figures], dict[bytes, int]]:
-        """What these tell of themselves now, and how many milliseconds each one's clock is ahead of ours."""
+        """Ask these members for their figures.
+
+        Returns them, and how many milliseconds each one's clock is ahead of ours.
+        """
         told: dict[bytes, Figures] = {}
         skews: dict[bytes, int] = {}
 
@@ -102,7 +105,7 @@ class Peers:
         return told, skews
 
     async def hello(self, members: Iterable[MemberInfo], status: Status) -> list[messages.Welcome]:
-        """What those say to a hello that know of this member's removal."""
+        """Say hello to these members; returns the welcomes of those that know of this member's removal."""
         return [
             welcome
             for member in members
@@ -122,6 +125,7 @@ class Peers:
             await client.close()
 
     async def close(self) -> None:
+        """Close every connection."""
         for client in self._clients.values():
             await client.close()
         self._clients.clear()

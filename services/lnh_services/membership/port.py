@@ -1,4 +1,4 @@
-"""The member port: open while this member is in a cluster, under the key it has in it."""
+"""Opens the member port while this member is in a cluster, under the key it has in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log: Final = Log("membership.port")
 
 
 class MemberPort:
-    """Made and used within a running loop, in which a `Gate` is open.
+    """The member port. Made and used within a running loop, in which a `Gate` is open.
 
     Args:
         enter: enters the handlers of a new server.
@@ -36,7 +36,7 @@ class MemberPort:
         self._key = b""
 
     async def open(self, keys: curve.KeyPair) -> None:
-        """Serve under this key; already so, it changes nothing. Raises ConfigurationInvalid when the port is taken."""
+        """Serve under this key; a second call changes nothing. Raises ConfigurationInvalid when the port is taken."""
         if self._server is not None and self._key == keys.public:
             return
         await self.close()
@@ -60,6 +60,7 @@ class MemberPort:
         _log.info("member port open", port=port)
 
     async def close(self) -> None:
+        """Stop serving."""
         server, self._server = self._server, None
         if server is not None:
             await server.close(0.2)

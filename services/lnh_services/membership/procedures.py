@@ -1,8 +1,9 @@
-"""What several members do together: join, promote, remove, leave. Pure: generators that yield what they ask.
+"""The procedures of several members together: join, promote, remove, leave. Pure: generators that yield what they ask.
 
 Nothing here decides what is safe: the store's replica does, on every member alike. A procedure brings the right
 questions to the right services in the right order, refuses early with a reason an administrator can act on, and may be
-cut off anywhere: what was done stands in the log or in an HSM's sealed state, and doing it again changes nothing.
+cut off anywhere: a step that was done stands in the log or in an HSM's sealed state, and doing it again changes
+nothing.
 
     join           joining HSM -> ask_to_join -> admit (at the inviting member) -> its HSM: check and answer
                    -> its store: list the new member -> back, and only now
@@ -47,7 +48,7 @@ _LOOK_AGAIN: Final = 0.1
 
 
 def membership_of(member: MemberInfo) -> There:
-    """Where a member's membership is reached."""
+    """Return where a member's membership is reached."""
     return There(member.host, member.port + 1, member.key)
 
 
@@ -92,7 +93,7 @@ def admit(asker: bytes, request: messages.RequestToJoin) -> Steps[Joined]:
 
 
 def size_warning(members: int) -> str:
-    """What is to be said of a cluster of so many members; empty up to the recommended maximum."""
+    """Warn of a cluster of so many members; empty up to the recommended maximum."""
     if members <= limits.RECOMMENDED_MEMBERS:
         return ""
     most = limits.RECOMMENDED_MEMBERS
@@ -120,7 +121,7 @@ def set_member(changed: MemberInfo) -> Steps[Done]:
 
 
 def say_door(status: Status, door: bytes, products: Iterable[str]) -> Steps[Done]:
-    """Have the list say what the key of this member's balancer is, where it says something else.
+    """Have the list name the key of this member's balancer, where it names another.
 
     Args:
         products: versions of other members; one that has no doors could not read a list that has one.
@@ -138,7 +139,7 @@ def say_door(status: Status, door: bytes, products: Iterable[str]) -> Steps[Done
 def regroup(
     operation: Operation[Any, store.Committed], order: Message, *, products: Callable[[], Iterable[str]]
 ) -> Steps[Done]:
-    """Have the store change groups, or who is in which.
+    """Have the store change groups, or a member's group.
 
     Args:
         products: versions of the other members.
@@ -262,7 +263,7 @@ def delete_cluster(order: messages.Leave) -> Steps[Done]:
 
 
 def look_at_divergent(order: messages.LookAtDivergent) -> Steps[store.Divergent]:
-    """What a member had to drop, from itself; raises NameUnknown, Unreachable."""
+    """Ask a member what it had to drop; raises NameUnknown, Unreachable."""
     status = yield from _status()
     if order.member == status.member:
         return (yield from own_divergent(order))
@@ -271,7 +272,7 @@ def look_at_divergent(order: messages.LookAtDivergent) -> Steps[store.Divergent]
 
 
 def own_divergent(order: messages.LookAtDivergent) -> Steps[store.Divergent]:
-    """What this member had to drop."""
+    """Return what this member had to drop."""
     found = yield from ask(Here.STORE, store.DIVERGENT, Empty())
     if order.seen:
         yield from ask(Here.STORE, store.DIVERGENT_ACKNOWLEDGE, Empty())
@@ -295,7 +296,7 @@ def _dismiss(status: Status, member: MemberInfo, proof: bytes, *, left: bool) ->
 def _take_off(member: MemberInfo) -> Steps[None]:
     """Have the store take a member off the list.
 
-    One that takes itself off may be cut off before it is told so; then its own store knows what became of it.
+    A member that takes itself off may be cut off before it is told so; then its own store knows how that ended.
     """
     try:
         yield from ask(Here.STORE, store.MEMBER_REMOVE, store.MemberRef(member=member.id), ORDER_SECONDS)
@@ -318,7 +319,7 @@ def _is_off(status: Status, member: bytes) -> bool:
 
 
 def _is_gone(status: Status, member: bytes) -> bool:
-    """Whether it was a member once. Ids are not used again, so an order about it has been carried out."""
+    """Tell whether it was a member once. Ids are not used again, so an order about it has been carried out."""
     return any(each.member == member for each in status.removed)
 
 

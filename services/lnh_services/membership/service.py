@@ -4,7 +4,7 @@
     run/membership/hsm.ipc        orders, which are the hsm's alone
     base port + 1, CURVE          other members; a key that is no member's may say hello and ask to join
 
-What is done together with others is in `procedures.py`, what is shown in `view.py`; here are sockets and time.
+`procedures.py` has what is done together with others, `view.py` what is shown; here are sockets and time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _log: Final = Log("membership")
 
 @dataclass(frozen=True)
 class Asked:
-    """A service this one asks how it is."""
+    """A service that this one asks how it is."""
 
     name: str
     status: Operation[Empty, Any]
@@ -70,7 +70,7 @@ OTHERS: Final = (
 
 
 class Membership:
-    """Made and used within a running loop."""
+    """The membership service of one member. Made and used within a running loop."""
 
     def __init__(self, member: Member) -> None:
         self._settings: Final = member.settings
@@ -160,7 +160,7 @@ class Membership:
             port.close()
 
     async def _ask(self, asked: Asked) -> Any:
-        """One service's status, or None; what it says of the service's health is kept."""
+        """Ask one service for its status, or None; its health is kept."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
         answer, problem = None, ""
@@ -208,7 +208,7 @@ class Membership:
             await self._run(procedures.say_door(status, self._door(), self._peers.products()))
 
     async def _own_status(self) -> Status | None:
-        """What the store says; kept, so that the member port knows whom to let in."""
+        """Ask the store for its status; it is kept, so that the member port knows whom to let in."""
         status: Status | None = await self._ask(STORE)
         if status is not None:
             self._known = status
@@ -239,7 +239,7 @@ class Membership:
         return curve.KeyPair.load(self._directory.member_keys)
 
     def _door(self) -> bytes:
-        """The CURVE public key of this member's balancer."""
+        """Read the CURVE public key of this member's balancer."""
         return curve.to_raw(self._directory.client_public.read_bytes().strip())
 
     async def _status(self, call: Call, request: Empty) -> messages.View:
@@ -259,12 +259,12 @@ class Membership:
         return seen
 
     def _is_damaged(self) -> bool:
-        """Whether the HSM, as it was asked last, says that the store served what it must not have."""
+        """Tell whether the HSM, as it was asked last, says that the store served what it must not have."""
         told = self._told.get("hsm")
         return isinstance(told, console.HsmView) and bool(told.damaged)
 
     async def _seen(self, call: Call, request: Empty) -> overview.Seen:
-        """The cluster with what every member that was heard of lately tells of itself now."""
+        """Show the cluster with what every member that was heard of lately tells of itself now."""
         view = await self._view()
         own, listed = (self._known.member, self._known.members) if self._known is not None else (b"", ())
         heard = {each.id for each in view.members if each.state != "unreachable"} - {own}
@@ -273,7 +273,7 @@ class Membership:
         return figures.seen(view, own, told, skews, _now_ms())
 
     def _figures(self, view: messages.View) -> overview.Figures:
-        """What this member tells of itself, once `_view` has asked its store."""
+        """Put together what this member tells of itself, once `_view` has asked its store."""
         joining = int(time.monotonic() - self._joining_since) if self._joining_since is not None else 0
         return figures.figures(
             self._known if self._health["store"].state == figures.SERVING else None,
@@ -323,7 +323,7 @@ class Membership:
     # --- procedures
 
     def _by(self, procedure: Callable[[Any], Steps[Message]]) -> Callable[[Call, Any], Awaitable[Any]]:
-        """Carries an order out by its procedure; asked again meanwhile, it is the same order."""
+        """Make a handler that carries an order out by its procedure; asked again meanwhile, it is the same order."""
 
         async def carry_out(call: Call, order: Message) -> Message:
             which = (call.header.operation, order)

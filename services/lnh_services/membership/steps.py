@@ -1,4 +1,4 @@
-"""How membership's procedures wait without I/O: a generator yields what it asks, or a pause, and is sent the answer.
+"""Lets membership's procedures wait without I/O: a generator yields what it asks, or a pause, and is sent the answer.
 
 So a procedure reads from top to bottom, runs in a test on hand-fed answers, and can be cut off at any step.
 """
@@ -50,7 +50,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Pause:
-    """Nothing to do for so many seconds; answered with None."""
+    """A wait of so many seconds, answered with None."""
 
     seconds: float
 
@@ -59,7 +59,7 @@ Steps = Generator[Ask | Pause, Message | None, T]
 
 
 def ask(whom: Here | There, operation: Operation[Q, R], message: Q, timeout: float = ASK_SECONDS) -> Steps[R]:
-    """Ask, and be answered with the operation's reply type."""
+    """Ask, and return the operation's reply."""
     reply = yield Ask(whom, operation, message, timeout)
     assert isinstance(reply, operation.reply), "the shell decodes an answer as the operation's reply type"
     return reply

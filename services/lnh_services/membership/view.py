@@ -1,4 +1,4 @@
-"""The cluster as one member sees it: what its store tells, and what it heard from the others. Pure."""
+"""Views the cluster as one member sees it: by what its store tells, and what it heard from the others. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SERVES: Final = frozenset({READ_ONLY, "read-write"})
 
 @dataclass(frozen=True)
 class Heard:
-    """What a peer last said of itself, and when: UTC seconds."""
+    """The last word of a peer about itself, and when it came: UTC seconds."""
 
     health: Health
     at: float
@@ -28,7 +28,7 @@ class Heard:
 
 @dataclass(frozen=True)
 class This:
-    """What the settings say of this member; it counts until the log lists it."""
+    """The settings of this member; they count until the log lists it."""
 
     name: str
     address: str
@@ -43,7 +43,7 @@ def view(
     *,
     damaged: bool = False,
 ) -> View:
-    """The cluster as one member's store and its peers tell it.
+    """View the cluster as one member's store and its peers tell it.
 
     Args:
         status: of the own store; None when it does not answer.
@@ -77,7 +77,7 @@ def view(
 
 
 def waiting_for(status: store.Status, heard: Mapping[bytes, Heard], now: float) -> tuple[str, ...]:
-    """Names of the members that have not shown that they list this one, while it does not take part yet."""
+    """Name the members that have not shown that they list this one, while it does not take part yet."""
     if not _is_joining(status, status.member, status.state):
         return ()
     return tuple(
@@ -89,7 +89,7 @@ def waiting_for(status: store.Status, heard: Mapping[bytes, Heard], now: float) 
 
 
 def told_state(state: str, *, damaged: bool) -> str:
-    """What a member says of itself: one that is damaged is that, where it would serve otherwise."""
+    """Return what a member says of itself: a damaged one says so where it would serve otherwise."""
     return DAMAGED if damaged and state in _SERVES else state
 
 
@@ -140,7 +140,7 @@ def _shown(status: store.Status, member: bytes, state: str, *, diverged: bool) -
 
 
 def _is_joining(status: store.Status, member: bytes, state: str) -> bool:
-    """Whether a member that answers is not counted on yet: it catches up."""
+    """Tell whether a member that answers is not counted on yet: it catches up."""
     return state == "joining" or (state == READ_ONLY and bool(status.in_sync) and member not in status.in_sync)
 
 
