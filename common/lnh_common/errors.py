@@ -296,7 +296,7 @@ class ClusterRestored(TokenUnknown):
 
 
 class AnswerUnproven(LnhError):
-    """Only unsealed words came back, which anything between client and HSM could have said; none is known to be so."""
+    """The answers were all unsealed words, which anything between client and HSM could have said: none is proved."""
 
     code = 32
     ckr = "CKR_DEVICE_ERROR"
@@ -489,7 +489,7 @@ class MemberReadOnly(LnhError):
 
 
 class VersionConflict(LnhError):
-    """Another request changed the item first; nothing was changed by this one."""
+    """The item was changed by another request first; nothing was changed by this one."""
 
     code = 71
     ckr = "CKR_FUNCTION_FAILED"
@@ -516,7 +516,7 @@ class NameTaken(LnhError):
 
 
 class NameUnknown(LnhError):
-    """Nothing of the kind asked for has this name."""
+    """The name is one that nothing of its kind has."""
 
     code = 74
     ckr = "CKR_ARGUMENTS_BAD"
@@ -541,7 +541,7 @@ class NotInitialised(LnhError):
 
 
 class AlreadyDone(LnhError):
-    """What was asked for is so already."""
+    """The act has nothing to do, because things are so already."""
 
     code = 77
     ckr = "CKR_FUNCTION_FAILED"

@@ -1,4 +1,4 @@
-"""Opens a file in a directory where somebody else may have put anything: a FIFO, a device, a socket, a symbolic link.
+"""Opens a file in a directory where another user may have put anything: a FIFO, a device, a socket, a symbolic link.
 
 To open a FIFO waits for its other end, for ever; to open a device may do more; to follow a link leads elsewhere. So a
 file is opened without waiting, and used only if it is a regular one.

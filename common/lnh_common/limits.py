@@ -111,12 +111,12 @@ BYTES_IN_FLIGHT: Final = 128 * MIB  # of requests one balancer is answerable for
 
 
 class Budget(NamedTuple):
-    """What one class of peers may have of one member, all of them together (`balancer/budgets.py`).
+    """The budget of one class of peers: what all of them together may have of one member (`balancer/budgets.py`).
 
     Args:
-        requests, bytes: in flight. One account alone may have half of it, a third beside one other account, and so on.
+        requests, bytes: in flight. An account alone may have half of it, a third beside one other account, and so on.
         held: bytes that came and are no whole messages yet.
-        unread: bytes of answers that were not read. One connection alone may have half of it, and so on.
+        unread: bytes of answers that were not read. A connection alone may have half of it, and so on.
         at_workers: requests at workers at once, where the others wait their turn; 0: any number, and none waits.
         work: seconds of workers' time a second; 0: any.
         looks: requests a second that are looked at, where more are thrown away unread; 0: any number.

@@ -1,1 +1,1 @@
-"""How services talk: ROUTER on the serving side, DEALER on the asking side, typed operations in between."""
+"""The bus between services: ROUTER on the serving side, DEALER on the asking side, typed operations in between."""

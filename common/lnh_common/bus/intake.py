@@ -1,7 +1,7 @@
-"""What a serving socket does with the frames of a message, before anything is served. Pure.
+"""Reads the frames of a message on a serving socket, before anything is served. Pure.
 
-`read` accepts a message or says why not. An error is answered if the header can be read far enough to
-name the request; a message that cannot even be answered is dropped (and counted by the caller).
+`read` accepts a message or says why not. An error is answered if the header can be read far enough to name the request;
+a message that cannot even be answered is dropped (and counted by the caller).
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What a socket's monitor says, and how it is begun and ended.
+"""Begins, reads and ends the monitors of sockets.
 
-libzmq's I/O thread waits for whoever reads a monitor when some 2000 events were not read, and every socket of that
-thread waits with it. So a monitor is read for as long as it stands, whoever is there to talk to.
+libzmq's I/O thread waits for a monitor's reader when some 2000 events were not read, and every socket of that thread
+waits with it. So a monitor is read for as long as it stands, whether or not there is a peer to talk to.
 
-It waits for ever where the reading end is gone and the monitor still stands. Where an exception may come at any line
-(a client's signal handler raises), Python may free the two in that order. So a monitor of `begin` has a reading end
-that is there before it, takes any number of events, and is kept until `end`, whoever forgets it.
+It waits for ever where the reading end is gone and the monitor still stands. Where an exception may come at any line (a
+client's signal handler raises), Python may free the two in that order. So a monitor of `begin` has a reading end that
+is there before it, takes any number of events, and is kept until `end`, even if its owner forgets it.
 
 pyzmq's own parser of it lies beside its asyncio sockets, and to import those takes a command longer than its work does.
 """

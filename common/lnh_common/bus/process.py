@@ -1,7 +1,7 @@
-"""The process that a connection belongs to.
+"""Knows the process that a connection belongs to.
 
 A child made by fork() has its parent's sockets, but not the threads that drive them, and locks that a thread of the
-parent may have held at that moment: whoever goes on there waits for ever. So what owns sockets or locks asks first.
+parent may have held at that moment: a child that uses them waits for ever. So the owner of sockets or locks asks first.
 """
 
 from __future__ import annotations

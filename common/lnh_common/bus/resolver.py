@@ -21,7 +21,7 @@ _FIRST: Final = 0.02  # seconds that the first to ask for a name waits: most are
 
 @dataclass
 class _Name:
-    """What is known of a host: its last address, if there ever was one."""
+    """The state of a host's name: its last address, if there ever was one."""
 
     address: str | None = None
     under_way: bool = False

@@ -1,4 +1,4 @@
-"""What appliance users, the PO and the KRSO do to the cluster, through any member."""
+"""Messages by which appliance users, the PO and the KRSO administer the cluster, through any member."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Backup: what clients may ask of it, what the hsm passes on to the backup service, and what that tells of itself.
+"""Messages about backup: of clients, of the hsm to the backup service, and of that about itself.
 
-Each act exists twice: under `backup.` it comes sealed from a client and ends at an hsm worker, which checks who may;
-under `archive.` the worker passes it on to its member's backup service, on a socket of the hsm's alone.
+Each act exists twice. Under `backup.` it comes sealed from a client and ends at an hsm worker, which checks that the
+session may. Under `archive.` the worker passes it on to its member's backup service, on a socket of the hsm's alone.
 """
 
 from __future__ import annotations
@@ -131,9 +131,7 @@ class PieceOf(Message):
 
 
 class Piece(Message):
-    """Answer with bytes of an archive; they are fewer than asked for only at the end of the file, which has `size`
-    bytes.
-    """
+    """Answer with bytes of an archive; they are fewer than asked for only at the file's end, at `size` bytes."""
 
     data: bytes
     size: int
@@ -357,8 +355,9 @@ class Sealed(Message):
 
 
 class Opening(Message):
-    """Ask the core for the data key of an archive that is to be read; raises ArchiveInvalid for another cluster's
-    archive.
+    """Ask the core for the data key of an archive that is to be read.
+
+    Raises ArchiveInvalid for another cluster's archive.
     """
 
     header: Annotated[bytes, msgspec.Meta(max_length=16 * limits.KIB)]

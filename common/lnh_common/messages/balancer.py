@@ -1,4 +1,4 @@
-"""What the balancer asks its workers and the other members' balancers, and what it tells of itself."""
+"""Messages of the balancer: to its workers and the other members' balancers, and about itself."""
 
 from __future__ import annotations
 
@@ -51,8 +51,7 @@ class PlaceView(Message):
 
 
 class Status(Message):
-    """Describe the balancer: latencies in microseconds over the newest answers; rates a second over the last few
-    seconds.
+    """Describe the balancer: latencies in microseconds over the newest answers; recent rates a second.
 
     Args:
         requests_per_second: that this member's workers answered; each request that came under a shared seal counts.

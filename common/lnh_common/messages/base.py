@@ -1,4 +1,4 @@
-"""What every message type and every operation is made of."""
+"""The parts of every message type and every operation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Empty(Message):
 
 
 class Behind(Message):
-    """How far a member may be behind its cluster.
+    """The distance by which a member may be behind its cluster.
 
     Args:
         whole_until: UTC ms: the member knows all that was acknowledged by then; 0 where it cannot tell.
@@ -96,7 +96,7 @@ R = TypeVar("R", bound=Message)
 
 
 class Seal(enum.Enum):
-    """How the body of an operation is protected."""
+    """The protection of an operation's body."""
 
     NONE = "none"  # between the services of one member, and `hello`
     CREDENTIAL = "credential"  # HPKE to the channel key: whatever uses a credential
@@ -104,7 +104,7 @@ class Seal(enum.Enum):
 
 
 class Effect(enum.Enum):
-    """What an operation does, which decides how it is retried."""
+    """The effect of an operation, which decides how it is retried."""
 
     READ = "read"  # may be repeated anywhere, also on a read-only member
     WRITE = "write"  # repeated only with the same (connection, sequence)

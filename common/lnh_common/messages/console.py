@@ -1,4 +1,4 @@
-"""The local console: what the hsm core is asked on its own ipc socket, by the directory's owner only."""
+"""Messages of the local console: to the hsm core on its own ipc socket, by the directory's owner only."""
 
 from __future__ import annotations
 

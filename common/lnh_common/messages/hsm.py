@@ -1,4 +1,4 @@
-"""What the processes of one hsm service tell each other, over sockets only they can open."""
+"""Messages between the processes of one hsm service, over sockets that only they can open."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ class Guess(Message):
         client: 16 bytes; zeros for a client that is not registered.
         attempt: its name (`online_attempts.attempt`).
         guess: names the password that it tries (`online_attempts.guess`); zeros where that is not known yet.
-        exists: whether there is such a holder; False where that is not known yet.
+        exists: whether the holder exists; False where that is not known yet.
     """
 
     holder: Annotated[bytes, msgspec.Meta(max_length=16)]
@@ -247,7 +247,7 @@ class Guessed(Message):
         failures: how many, open guesses among them.
         attempts: names of the attempts that ended wrong.
         open: guesses that have not ended, each with the UTC second at which it began.
-        exists: whether there was such a holder.
+        exists: whether the holder existed.
     """
 
     holder: bytes

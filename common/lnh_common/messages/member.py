@@ -1,4 +1,4 @@
-"""What the supervisor tells of the services it runs."""
+"""Messages of the supervisor about the services it runs."""
 
 from __future__ import annotations
 

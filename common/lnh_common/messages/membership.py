@@ -1,4 +1,4 @@
-"""What membership tells and is told: the view it gives to everyone in its member, orders from the hsm, and peers.
+"""Messages of membership: the view it gives to everyone in its member, orders from the hsm, and peers.
 
 The orders come on a socket of the hsm's alone. Peers speak over CURVE; a key that no member has may say `hello` and
 `join`, and nothing else.

@@ -1,6 +1,6 @@
-"""Objects of a keyring and what is done with them. The keyring is the message's route.
+"""Messages about the objects of a keyring and their use. The keyring is the message's route.
 
-An object of a session (TOKEN false) is stored nowhere: whoever made it is given it `sealed`, and sends that along
+An object of a session (TOKEN false) is stored nowhere: the client that makes it gets it `sealed`, and sends that along
 with each use. Making one changes nothing, so it is a read: a read-only member does it, and one that is made twice
 because its answer was lost is of no consequence.
 """
@@ -200,9 +200,7 @@ class Uses(Confidential):
 
 
 class Outcomes(Confidential):
-    """Answer for each use with `[0, fields]`, the fields of its operation's reply, or the error `[code, message,
-    detail]`.
-    """
+    """Answer for each use with `[0, fields]`, fields of its operation's reply, or an error `[code, message, detail]`."""
 
     outcomes: tuple[list[Any], ...]
 

@@ -1,7 +1,7 @@
-"""The whole cluster at one look: what each member tells of itself, gathered through the one that is asked.
+"""Messages that show the whole cluster: what each member tells of itself, gathered through the one that is asked.
 
-For the eye of an administrator, `lnh top`, `lnh doctor` and metrics; nothing is decided by it. So these messages alone
-leave out what they do not know: members of two versions may tell each other more or less.
+They are for the eye of an administrator, `lnh top`, `lnh doctor` and metrics; nothing is decided by them. So these
+messages alone leave out what they do not know: members of two versions may tell each other more or less.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from lnh_common.messages.store import Lag
 
 
 class Told(Message, forbid_unknown_fields=False):
-    """What may have fields that the reader does not know."""
+    """A message that may have fields that the reader does not know."""
 
 
 class StoreFigures(Told):
-    """As `store.status` tells them; `in_sync` are member ids, `state` and `primary` empty of one that does not tell."""
+    """The figures of `store.status`; `in_sync` are member ids, `state` and `primary` are empty where none is told."""
 
     last_index: int = 0
     committed_index: int = 0
@@ -40,7 +40,7 @@ class StoreFigures(Told):
 
 
 class BalancerFigures(Told):
-    """As `balancer.status` tells them; of `workers` some serve, and of those some have been silent for a moment."""
+    """The figures of `balancer.status`; some `workers` serve, and some of those have been silent for a moment."""
 
     connections: int = 0
     requests_per_second: float = 0.0
@@ -61,7 +61,7 @@ class BalancerFigures(Told):
 
 
 class HsmFigures(Told):
-    """`state` is uninitialised, sealed or activated; `damaged` is what its store served wrongly."""
+    """The figures of the HSM: `state` is uninitialised, sealed or activated; `damaged` is what the store did wrong."""
 
     state: str = ""
     locked_memory: bool = False
@@ -69,7 +69,7 @@ class HsmFigures(Told):
 
 
 class BackupFigures(Told):
-    """As `backup.status` tells them."""
+    """The figures of `backup.status`."""
 
     schedule: str = "none"
     backups: int = 0
@@ -85,12 +85,12 @@ class BackupFigures(Told):
 
 
 class MachineFigures(Told):
-    """What a member runs on.
+    """The figures of the machine that a member runs on.
 
     Args:
         disk_free, disk_total: bytes, where the member directory is; free for its user.
-        users: how many users the services run as, one whose reach is only its own data as another; 0 if that cannot be
-            seen.
+        users: how many users the services run as; services that reach only their own data count as another. 0 if that
+            cannot be seen.
         activation_beside: the activation file is on the disk whose HSM state it opens.
     """
 
@@ -101,7 +101,7 @@ class MachineFigures(Told):
 
 
 class Figures(Told):
-    """One member, as it tells itself; what a service did not tell is None.
+    """The figures of one member, as it tells itself; a service that did not tell is None.
 
     Args:
         told_at: UTC milliseconds by its own clock.
@@ -123,7 +123,7 @@ class Figures(Told):
 
 
 class Sight(Told):
-    """One member as the one that is asked sees it (`MemberState`), with what it told just now.
+    """One member as the member that is asked sees it (`MemberState`), with its own figures.
 
     Args:
         figures: None where it told nothing.
@@ -161,7 +161,7 @@ class Seen(Told):
 
 
 class Overview(Listing, kw_only=True, forbid_unknown_fields=False):
-    """To an administrator."""
+    """Answer an administrator with the whole cluster."""
 
     label: str
     seen: Seen

@@ -1,8 +1,8 @@
-"""What the store is asked: opaque items in tables, changed by guarded, all-or-nothing commits.
+"""Messages to the store: opaque items in tables, changed by guarded, all-or-nothing commits.
 
-The store knows no keyring and no user: an item is `(table, scope, id)` with a version, a `head`
-(what a listing needs), a `body` (what only a use needs) and blind `tags` for equality search. What
-must hold when a change is applied is said by its guards, so that it holds on every member alike.
+The store knows no keyring and no user: an item is `(table, scope, id)` with a version, a `head` (what a listing needs),
+a `body` (what only a use needs) and blind `tags` for equality search. The guards of a change say what must hold when it
+is applied, so that it holds on every member alike.
 """
 
 from __future__ import annotations
@@ -497,7 +497,7 @@ class RemovedMember(Message):
 
 
 class Lag(Message):
-    """What the primary knows of another member.
+    """The primary's knowledge of another member.
 
     Args:
         index: the member has acknowledged everything up to here.

@@ -1,12 +1,11 @@
 """Object classes, key types and attributes: PKCS#11's numbers, and one row a rule for each attribute.
 
-Names are those of PKCS#11 v3.1 (v3.2 where it is newer) without their prefix, so that a front end
-translates and nothing more. `ATTRIBUTES` says what an attribute's value looks like, which objects
-have it, who sets it, what it is when nobody says, and how it may change; who enforces a rule reads
-the row and has no list of his own.
+Names are those of PKCS#11 v3.1 (v3.2 where it is newer) without their prefix, so that a front end translates and
+nothing more. `ATTRIBUTES` says what an attribute's value looks like, which objects have it, who sets it, its default,
+and how it may change; code that enforces a rule reads the row and has no list of its own.
 
-On the wire and in store an attribute set is a CBOR map {number: value}: a date is text
-(`2026-11-24`, empty for none), a list is of mechanism numbers, a template is such a map again.
+On the wire and in store an attribute set is a CBOR map {number: value}: a date is text (`2026-11-24`, empty for none),
+a list is of mechanism numbers, a template is another map of this kind.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ Attributes: TypeAlias = dict[Attribute, AttributeValue]
 
 
 class Kind(enum.Enum):
-    """What a value looks like, in Python and in CBOR."""
+    """The kind of an attribute's value, in Python and in CBOR."""
 
     BOOL = "bool"
     INT = "int"
@@ -118,7 +117,7 @@ class Kind(enum.Enum):
 
 
 class Source(enum.Enum):
-    """Who sets an attribute when an object is made."""
+    """The side that sets an attribute when an object is made."""
 
     TEMPLATE = "template"
     PARAMETER = "template, as what to generate"  # afterwards it describes the value
@@ -127,7 +126,7 @@ class Source(enum.Enum):
 
 
 class Change(enum.Enum):
-    """How an attribute may change once the object exists."""
+    """The rule by which an attribute may change once the object exists."""
 
     NEVER = "never"
     MODIFIABLE = "while MODIFIABLE"

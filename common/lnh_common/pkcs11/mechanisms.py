@@ -78,7 +78,7 @@ class Mechanism(enum.IntEnum):
 
 
 class Use(enum.Enum):
-    """What is done with a mechanism."""
+    """The use of a key that a mechanism serves."""
 
     GENERATE = "generate"
     GENERATE_PAIR = "generate pair"

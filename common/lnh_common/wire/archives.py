@@ -47,7 +47,7 @@ Hash = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What stands before the chunks, in clear.
+    """The part of an archive before the chunks, in clear.
 
     Args:
         id: of this archive.
@@ -77,13 +77,13 @@ class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What stands behind the chunks, in clear.
+    """The part of an archive behind the chunks, in clear.
 
     Args:
         head: SHA-256 of all before the first chunk.
-        chunks, size: how many there are, and of how many bytes of plaintext.
+        chunks, size: number of chunks, and of bytes of plaintext.
         hash: SHA-256 of all before the manifest's frame.
-        items: how many there are of each table.
+        items: number of items of each table.
     """
 
     format: int
@@ -96,7 +96,7 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class Outline(msgspec.Struct, frozen=True):
-    """What an archive says of itself without any key, which proves nothing.
+    """The description that an archive gives of itself without any key, which proves nothing.
 
     Args:
         manifest_bytes, seal: the manifest as it stands there, and the HSM's seal of it.

@@ -2,13 +2,12 @@
 
     [header] [token] [body]
 
-The header is a CBOR array `[version, kind, request_id, operation, route, deadline_ms]`: small, in
-clear, and enough to route by. The token names the session (empty before a login and between the
-services of one member); the body is sealed end to end between a client and an hsm worker
-(`channel.py`) and is passed on untouched by everything in between.
+The header is a CBOR array `[version, kind, request_id, operation, route, deadline_ms]`: small, in clear, and enough to
+route by. The token names the session (empty before a login and between the services of one member); the body is sealed
+end to end between a client and an hsm worker (`channel.py`) and is passed on untouched by everything in between.
 
-An ERROR is never sealed: between the services of one member it is the answer; for a client it is a
-hint only, because whoever lies between could have made it. A sealed error travels in a REPLY.
+An ERROR is never sealed: between the services of one member it is the answer; for a client it is a hint only, because
+anything on the way could have made it. A sealed error travels in a REPLY.
 """
 
 from __future__ import annotations
