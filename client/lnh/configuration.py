@@ -1,7 +1,7 @@
 """client.toml: the clusters this client is registered with, and their keys.
 
-The file and the key files beside it have mode 0600, and looser ones are refused: whoever reads them
-is this client. A setting that is not known is an error, so that a misspelt one is not ignored.
+The file and the key files beside it have mode 0600, and looser ones are refused: a user that reads them is this client.
+A setting that is not known is an error, so that a misspelt one is not ignored.
 
     [cluster.00]
     id = "5f0c..."                  # the cluster, 16 bytes in hex
@@ -65,7 +65,7 @@ _Address = Annotated[str, msgspec.Meta(pattern=r"^\S+:[0-9]{1,5}$")]
 
 
 class _Alternate(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Another member, as it is written."""
+    """A table of another member, as it is written."""
 
     member: _Address
     key: _Hex32

@@ -1,8 +1,8 @@
 """Registers this machine with a cluster, through a member's door.
 
 The door answers `hello` to anybody. Its CURVE key pair is published, so what comes through it proves nothing; the
-statement in the answer is signed by the cluster's identity, whose fingerprint somebody checks once, here. After that
-the identity is pinned.
+statement in the answer is signed by the cluster's identity, whose fingerprint an administrator checks once, here. After
+that the identity is pinned.
 """
 
 from __future__ import annotations
@@ -163,15 +163,15 @@ def register(
 ) -> Registration:
     """Register this machine with the cluster behind a member, or change the member of a registration.
 
-    A cluster that is registered already keeps its client and its keys: its first point of contact changes, its
-    index where another is given, and no password is asked for. A client that the cluster revoked, or does not know any
-    more, is registered anew. The other members are entered as alternates.
+    A cluster that is registered already keeps its client and its keys: its first point of contact changes, its index
+    where another is given, and no password is asked for. A client that the cluster revoked, or does not know any more,
+    is registered anew. The other members are entered as alternates.
 
     Args:
         address: host:port of the member.
         name: of this client, unique in the cluster; "" takes the host's, of a client registered anew with a number.
         administrator, password: an appliance user with the admin role; the password is asked for late.
-        wanted, confirm: the identity's fingerprint, or who is asked about it.
+        wanted, confirm: the identity's fingerprint, or a function that asks about it.
         cluster: its id, or empty to take any.
         index: 0 to 9; None takes the lowest that is free, or leaves it as it is.
         monitor: the appliance user whose sight this machine has.

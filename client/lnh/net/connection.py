@@ -64,7 +64,7 @@ _monotonic = time.monotonic
 
 @dataclass(frozen=True)
 class Link:
-    """Where a member's client port is, and the CURVE keys for it.
+    """The address of a member's client port, and the CURVE keys for it.
 
     Args:
         address: host:port.

@@ -1,4 +1,4 @@
-"""Which way to the cluster is used when, and when one is given up. Pure: no socket, no clock.
+"""Decides which way to the cluster is used when, and when one is given up. Pure: no socket, no clock.
 
 A *way* is a member's client port and its CURVE key. A connection has the registered member, which comes first, and the
 alternates that the cluster told of. Whatever is behind a way, the pinned cluster identity is what is trusted.
@@ -7,23 +7,23 @@ alternates that the cluster told of. Whatever is behind a way, the pinned cluste
        ^                                                    |
        '--------- chosen: the best that does not rest ------'
 
-- One way is in use by all of a connection's channels. Whoever finds it gone says so (`lost`), and the best of the
+- One way is in use by all channels of a connection. A channel that finds it gone says so (`lost`), and the best of the
   others is used; `turn` tells every channel that it changed. While all others rest, the one that was lost stays in use:
-  somebody is always asked, and no way is gone to more often than its rests allow.
+  a member is always asked, and no way is gone to more often than its rests allow.
 - The best: one that was not lost before one that was; then by what was last told of it: read-write before read-only
   before unreachable; then the registered member, its affinity group, and an order of this client's own, so that the
   clients of a dead member spread over the others.
 - The registered member is gone back to (`seek`, `found`) when it is said to be read-write, and has answered: it may
   have been lost because it restarts, and what it says before it is in step again is older than what the others say.
   Requests under way are then answered where they are.
-- A way that is `behind` is alive, and not in step with the cluster: it rests as one that was lost, so that somebody
-  else is asked, but what is under way on it stays there, and it is not thought to be gone.
+- A way that is `behind` is alive, and not in step with the cluster: it rests as one that was lost, so that another
+  member is asked, but requests under way on it stay there, and it is not thought to be gone.
 - A way that is lost again soon gets more time before it is lost once more (`patience`), and is gone back to later: on a
   machine or a network that is merely slow, clients do not run to and fro.
 
-`Vigil` judges one connection to a way. Gone is who refuses to be connected to, who is not there in time, and who,
-asked, is silent for a while and answers no probe. The probe is refused by the balancer itself, at once: a slow
-operation is not silence, and is never sent twice for being slow. With one way there is nothing to judge.
+`Vigil` judges one connection to a way. A way is gone that refuses connections, is not there in time, or, asked, is
+silent for a while and answers no probe. The probe is refused by the balancer itself, at once: a slow operation is not
+silence, and is never sent twice for being slow. With one way there is nothing to judge.
 """
 
 from __future__ import annotations

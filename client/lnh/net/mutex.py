@@ -1,4 +1,4 @@
-"""A lock that nobody who is interrupted can leave locked.
+"""A lock that no interrupted holder can leave locked.
 
 An exception of a signal's handler may come after a lock is taken and before the block that lets it go, or after that
 block's end and before the letting go: a plain lock is then locked for ever. Here it belongs to an object that lives as

@@ -1,13 +1,13 @@
-"""The channels of a connection, lent to one user at a time.
+"""Lends the channels of a connection to one user at a time.
 
-A user can be interrupted at any line: a signal handler raises (Ctrl-C, a job's time limit), or whoever iterates stops.
-So what is lent is a `Loan`, and three rules keep every later call whole:
+A user can be interrupted at any line: a signal handler raises (Ctrl-C, a job's time limit), or an iteration stops. So a
+channel is lent as a `Loan`, and three rules keep every later call whole:
 
 - A channel is lent again only when it is at rest, with nothing under way. One that was left in the midst of a call is
   closed: half a message may have been read from it, or a request be taken for one that is sent.
 - A loan that is lost, because the exception came where it changed hands, closes its channel when it is freed. How many
   channels there are is therefore not counted, but is how many loans there are.
-- None of it has a lock. What other threads see changes by single calls, which nothing interrupts.
+- None of it has a lock. State that other threads see changes by single calls, which nothing interrupts.
 """
 
 from __future__ import annotations

@@ -1,25 +1,25 @@
-"""The requests of one connection: what is sent, awaited, repeated and given up. Pure: no socket, no clock.
+"""The requests of one connection: decides what is sent, awaited, repeated and given up. Pure: no socket, no clock.
 
-A request is sealed once, and from then on its bytes never change: every repeat sends the same, so whoever serves it
-can tell that it is the same. From there it moves
+A request is sealed once, and from then on its bytes never change: every repeat sends the same, so the worker that
+serves it can tell that it is the same. From there it moves
 
     submitted -> sent -> answered
                   |  ^
          a hint, or silence: due again
 
 - A sealed answer (REPLY) that opens is the truth and ends the request, but for Busy: that try did nothing, so it
-  is tried again. One that does not open could have been made by anyone, so it is a hint.
+  is tried again. A REPLY that does not open could have been made by anyone, so it is a hint.
 - An unsealed answer (ERROR) is a hint too, and never the truth. Those of `RETRY_HINTS` say "try again". TokenUnknown
   and all others are tried again for `HINT_PATIENCE`; then a READ fails with TokenUnknown (which a new login cures, and
   proves nothing) or with AnswerUnproven, which tells what was heard. Only `hello` has no seal, and believes.
-  That a member serves nobody (`UNSERVED`) ends nothing before every member that is known has said such a thing.
+  A hint that a member serves nobody (`UNSERVED`) ends nothing before every member that is known has given one.
 - Silence makes a request due again, after longer and longer waits: a message dies with the TCP
   connection it was on, and nobody tells.
 - At its deadline, or at a hint that says trying again is no use, a READ fails with what was heard
   last. A WRITE that was sent may have been carried out whatever an unsealed word says: it fails with
-  OutcomeUnknown. One that never left fails with Unreachable, and did nothing; so does, with what was heard last, one
-  of which every try was answered with a sealed Busy or MemberBehind.
-- What is sent says a deadline that is a little sooner than ours (`limits.SOONER`): a worker that had no answer from its
+  OutcomeUnknown. A WRITE that never left fails with Unreachable, and did nothing. One of which every try was answered
+  with a sealed Busy or MemberBehind did nothing either, and fails with what was heard last.
+- The deadline that is sent is a little sooner than ours (`limits.SOONER`): a worker that had no answer from its
   store, or a balancer that had none from its worker, says so before we give up, and that word is what we tell. Where
   even that did not come, the error says how often it was sent, where, and when anything was last heard from there.
 - MemberReadOnly and DeadlineExceeded, even sealed, prove only that *this* try changed nothing; after an earlier try
@@ -28,16 +28,17 @@ can tell that it is the same. From there it moves
 - Of a write that was sent more than once, a refusal that rests on what is stored, or that says that the session is
   over, is certain only where it says that it is final, of every try: else an earlier one may have acted
   (OutcomeUnknown).
-- MemberBehind, what a member says that found its store damaged, and a listing that is not current where a current one
-  is demanded, is sealed, and says that others know better: `behind` collects who was told so, and each is tried again.
-  Where there is nobody else it is the answer, unless the member has been behind for a moment only (`BEHIND_PATIENCE`).
+- MemberBehind, the answer of a member that found its store damaged, and a listing that is not current where a current
+  one is demanded, are sealed, and say that other members know better: `behind` collects the requests that were told so,
+  and each is tried again. Where there is no other member it is the answer, unless the member has been behind for a
+  moment only (`BEHIND_PATIENCE`).
 
 Uses of keys (`TOGETHER`) are sealed when they are first due, and those due at the same time under one seal: a request
 of its own, their *carrier*, which moves as above and gives each its outcome. A seal costs as much as a small signature.
 They are at most one in `SPREAD` of all under way, so that other workers have something to do too.
 
-`Requests` is shared by the thread-based and the asyncio connection. Times are seconds of a monotonic
-clock, given by the caller; `issued_at` inside the seal is UTC.
+`Requests` is shared by the thread-based and the asyncio connection. Times are seconds of a monotonic clock, given by
+the caller; `issued_at` inside the seal is UTC.
 """
 
 from __future__ import annotations

@@ -351,7 +351,7 @@ class PrivateKey(SigningKey, DecryptingKey):
     def as_cryptography(self) -> EcKey | RsaKey | Ed25519Key | Ed448Key:
         """Wrap the key as `cryptography` has it, so that `x509.CertificateBuilder().sign(...)` uses it in the cluster.
 
-        Raises KeyTypeInconsistent for a type without such signatures.
+        Raises KeyTypeInconsistent for a type that `cryptography` does not sign certificates with.
         """
         from lnh.objects.as_cryptography import wrap
 

@@ -1,7 +1,7 @@
-"""What a listing says beside what it lists: whether it is all there is, and if not, up to when it was.
+"""Listings, which say beside what they list whether it is all there is, and if not, up to when it was.
 
-A member that is not in step with its cluster lists what it has: there may be more by now, or less. So whatever lists
-several things is a `Listing`, which knows that. `current=True` demands one from a member that is in step.
+A member that is not in step with its cluster lists what it has: there may be more by now, or less. So everything that
+lists several things is a `Listing`, which knows that. `current=True` demands one from a member that is in step.
 """
 
 from __future__ import annotations
