@@ -1,14 +1,14 @@
-"""A cluster from members that run already, with a client and a keyring: what the one-shot service of compose does.
+"""Makes a cluster of members that run already, with a client and a keyring: the one-shot service of compose.
 
-Every step looks at what is there before it acts, so a run that was cut off anywhere is completed by the next, and what
-passes by itself (a member that is not up yet) is waited for by looking again. A finished cluster is its
+Every step looks at what is there before it acts, so a run that was cut off anywhere is completed by the next. A
+condition that passes by itself (a member that is not up yet) is waited for by looking again. A finished cluster is its
 administrators': another run changes nothing of it, and does not bring back what they took out.
 
-Where things are, under one root: each member's directory, the client's, and the secrets, by who needs them:
+Everything is under one root: each member's directory, the client's, and the secrets, by the program that needs them:
 
-    secrets/member     what opens a member's HSM at its start
-    secrets/client     passwords of who administers the cluster, and of the keyring's roles
-    secrets/bootstrap  what is needed once, and where this program takes its notes
+    secrets/member     the secret that opens a member's HSM at its start
+    secrets/client     passwords of the cluster's administrators, and of the keyring's roles
+    secrets/bootstrap  secrets that are needed once, and the notes of this program
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ Say = Callable[[str], None]
 
 
 def provide_secrets(root: Path, given: Path | None, say: Say) -> None:
-    """Have every secret in its audience's directory under `root`, mode 0400, its owner that of the directory.
+    """Put every secret into its audience's directory under `root`, mode 0400, its owner that of the directory.
 
-    One that is given as a file counts, whatever was there; one that is not given is drawn at random once, and stays.
-    Raises ConfigurationInvalid for a given one that is empty or too long.
+    A secret that is given as a file counts, whatever was there; another is drawn at random once, and stays. Raises
+    ConfigurationInvalid for a given one that is empty or too long.
     """
     for audience, names in AUDIENCES.items():
         directory = root / audience
@@ -101,7 +101,7 @@ def provide_secrets(root: Path, given: Path | None, say: Say) -> None:
 
 
 def _write_secret(path: Path, contents: bytes) -> None:
-    """Replace the file at once, owned by who owns its directory."""
+    """Replace the file at once, with the owner of its directory."""
     owner = path.parent.stat()
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
@@ -117,16 +117,16 @@ def _write_secret(path: Path, contents: bytes) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to be in the end.
+    """The cluster that there is to be in the end.
 
     Args:
         root: where everything is.
         members: names of the members' directories; the cluster is created in the first.
         label: of the cluster.
-        groups: affinity groups, and which of the members are in them; what is in none stays in `local`.
+        groups: affinity groups, and their members; a member that is in none stays in `local`.
         client: name of the client, and of its directory.
         keyring: label of the one that is made.
-        patience: seconds that what passes by itself may take, all in all.
+        patience: seconds to wait for conditions that pass by themselves, all in all.
     """
 
     root: Path
@@ -138,7 +138,7 @@ class Plan:
     patience: float = 180.0
 
     def secret(self, name: str) -> str:
-        """A secret, without the line end; raises ConfigurationInvalid when it is not there."""
+        """Read a secret, without the line end; raises ConfigurationInvalid when it is not there."""
         audience = next(audience for audience, names in AUDIENCES.items() if name in names)
         path = self.root / "secrets" / audience / name
         try:
@@ -148,7 +148,7 @@ class Plan:
 
     @property
     def notes(self) -> Path:
-        """Where invitations are kept until they are used, and the word that all is done."""
+        """The directory that keeps invitations until they are used, and the note that all is done."""
         return self.root / "secrets" / "bootstrap"
 
     @property
@@ -166,9 +166,9 @@ class Bootstrap:
     _names: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> bool:
-        """Do what is not done yet; whether there was anything.
+        """Do what is not done yet; tells whether there was anything.
 
-        Raises what stands in the way and does not pass by itself within the plan's patience.
+        Raises the error that stands in the way and does not pass by itself within the plan's patience.
         """
         with self._alone():
             if self.plan.finished.exists():
@@ -192,7 +192,7 @@ class Bootstrap:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """One run at a time."""
+        """Let one run go on at a time."""
         descriptor = os.open(self.plan.notes, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -217,7 +217,7 @@ class Bootstrap:
         return Console(self.plan.root / name)
 
     def _prepare(self, name: str) -> None:
-        """A member whose HSM is initialised and active, and may take part in a cluster."""
+        """Initialise and activate a member's HSM, so that it may take part in a cluster."""
         with self._console(name) as console:
             hsm = console.hsm()
             appliance = console.appliance()
@@ -233,7 +233,7 @@ class Bootstrap:
                 self.say(f"{appliance.name}: cluster package installed")
 
     def _found(self, name: str) -> ConsoleCluster:
-        """The cluster, created in this member."""
+        """Create the cluster in this member."""
         with self._console(name) as console:
             if not console.appliance().initialised:
                 console.init_appliance(ADMIN, self.plan.secret("admin"))
@@ -245,7 +245,7 @@ class Bootstrap:
             return found
 
     def _register(self, found: ConsoleCluster) -> Registration:
-        """The client, registered through the first member."""
+        """Register the client through the first member."""
         configuration = Configuration(self.plan.root / self.plan.client)
         cluster = bytes.fromhex(found.cluster)
         for one in configuration.registrations():
@@ -273,7 +273,7 @@ class Bootstrap:
             yield administration
 
     def _join(self, name: str, administration: Administration) -> None:
-        """The member takes part in the cluster."""
+        """Have the member take part in the cluster."""
         with self._console(name) as console:
             if not console.cluster().created:
                 self._let_in(name, console, administration)
@@ -303,7 +303,7 @@ class Bootstrap:
             raise Busy(f"{self._names[name]} was listed by an attempt that was cut off") from None
 
     def _arrange(self, administration: Administration) -> None:
-        """Every member in its group."""
+        """Move every member to its group."""
         there = {group.label: group.members for group in administration.groups()}
         for label, members in self.plan.groups.items():
             if label not in there:
@@ -315,7 +315,7 @@ class Bootstrap:
                     self.say(f"{name}: in group {label}")
 
     def _make_keyring(self, cluster: Cluster, administration: Administration) -> None:
-        """The keyring, its KRSO and its KRCO with passwords of their own."""
+        """Create the keyring, its KRSO and its KRCO with passwords of their own."""
         label = self.plan.keyring
         try:
             administration.keyring(label)

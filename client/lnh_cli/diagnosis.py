@@ -1,4 +1,4 @@
-"""What is wrong with a cluster, why it matters and what to do: a table of checks over what its members tell. Pure.
+"""Diagnoses a cluster: what is wrong, why it matters and what to do, by a table of checks over what members tell. Pure.
 
 Each row of `CHECKS` looks for one thing in a `Scene`. A **problem** makes the cluster unhealthy; an **advice** is
 something that a careful operator would change, and is shown beside. Adding a check is a row and a function.
@@ -30,7 +30,7 @@ SERVES_NOBODY: Final = frozenset({"unreachable", "failed", "expelled", "none"})
 
 
 class Severity(str, enum.Enum):
-    """How much a finding matters: a problem makes the cluster unhealthy."""
+    """The severity of a finding: a problem makes the cluster unhealthy."""
 
     PROBLEM = "problem"
     ADVICE = "advice"
@@ -38,7 +38,7 @@ class Severity(str, enum.Enum):
 
 @dataclass(frozen=True)
 class Spot:
-    """Where a check found something: which member or group (or nothing), and what is seen there."""
+    """The place where a check found something: a member, a group or nothing, and what is seen there."""
 
     where: str
     what: str
@@ -46,7 +46,7 @@ class Spot:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong. `do` is a command or an act, with the member's or group's name in it."""
+    """A fault that a check found. `do` is a command or an act, with the member's or group's name in it."""
 
     check: str
     severity: Severity
@@ -61,7 +61,7 @@ class Check:
     """One row.
 
     Args:
-        look: yields where it is so.
+        look: yields the spots where it is so.
         why: why that matters.
         do: what to do about it; `{where}` stands for the spot's.
     """
@@ -75,13 +75,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is looked at.
+    """The input of the checks.
 
     Args:
         overview: as a member told it.
         asked_at: UTC seconds by the clock of the machine that asked.
         local: whether it is looked at from the member's own machine.
-        supervisor: what the supervisor says there; None where it does not answer, or is not asked.
+        supervisor: the supervisor's answer there; None where it does not answer, or is not asked.
     """
 
     overview: Overview
@@ -110,20 +110,20 @@ class Scene:
         return [each for each in self.members if each.state != "unreachable"]
 
     def told(self) -> Iterator[tuple[Sight, Figures]]:
-        """Members that told of themselves."""
+        """Yield the members that told of themselves."""
         for each in self.members:
             if each.figures is not None:
                 yield each, each.figures
 
     def silence(self, member: Sight) -> str:
-        """For how long a member was not heard."""
+        """Say for how long a member was not heard."""
         if not member.last_heard:
             return "never heard since the member asked was started"
         return f"last heard {max(0, self.overview.seen.at // 1000 - member.last_heard)} s ago"
 
 
 def diagnose(scene: Scene) -> list[Finding]:
-    """All findings, problems first, in the order of the table."""
+    """Return all findings, problems first, in the order of the table."""
     found = [
         Finding(check.name, check.severity, spot.where, spot.what, check.why, check.do.format(where=spot.where))
         for check in CHECKS
@@ -202,13 +202,13 @@ def _read_only(scene: Scene) -> Iterator[Spot]:
 
 
 def _is_primary_now(primary: Sight) -> bool:
-    """Whether the primary told at this moment that it is one."""
+    """Tell whether the primary told at this moment that it is one."""
     store = primary.figures.store if primary.figures is not None else None
     return store is not None and store.primary in (b"", primary.id) and store.state in ("", AVAILABLE)
 
 
 def _state_now(member: Sight, figures: Figures) -> str:
-    """What a member told at this moment that it is; one of version 0.1 tells it to the other members alone."""
+    """Return the state that a member told at this moment; one of version 0.1 tells it to the other members alone."""
     return (figures.store.state if figures.store is not None else "") or member.state
 
 

@@ -1,4 +1,4 @@
-"""`lnh`: the tree of nouns and verbs, assembled; of it, only the branch that a command line names.
+"""`lnh`: assembles the tree of nouns and verbs; of it, only the branch that a command line names.
 
 All of the tree takes longer to import and to build than most commands take.
 """
@@ -61,7 +61,7 @@ class _Top(words.Group):
 
 
 def tree(word: str = "") -> typer.Typer:
-    """The tree; of a branch that the first word of a command names, that branch alone."""
+    """Build the tree; when the first word of a command names a branch, that branch alone."""
     app = typer.Typer(
         name="lnh",
         help="A software HSM cluster: its members, keyrings and keys.",
@@ -109,7 +109,7 @@ def _options(
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     standard.secure()
     with standard.refusing():
         tree(sys.argv[1] if len(sys.argv) > 1 else "")()

@@ -1,4 +1,4 @@
-"""A member looked at from its own machine: through its sockets, without a login, whether or not it serves anybody.
+"""Looks at a member from its own machine: through its sockets, without a login, whether or not it serves anybody.
 
 Only the owner of the member directory can open them.
 """
@@ -23,9 +23,9 @@ _SECONDS: Final = 5.0
 
 
 def look(directory: Path) -> tuple[Overview, member.Status | None]:
-    """What the member in this directory sees, and how its supervisor finds its services (None: there is none).
+    """Ask the member in this directory for its view, and its supervisor for the services (None: there is none).
 
-    Of a member whose membership does not answer nothing is seen. Raises Unreachable where no member ever ran.
+    A member whose membership does not answer sees nothing. Raises Unreachable where no member ever ran.
     """
     if not (directory / "run").is_dir():
         raise Unreachable(f"{directory} is no member directory", {"advice": "--member-dir DIR of a member"})

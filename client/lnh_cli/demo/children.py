@@ -1,7 +1,7 @@
-"""Commands that `lnh demo` and `lnh up` run beside one another: real processes, with their own environment and output.
+"""Runs commands of `lnh demo` and `lnh up` beside one another: real processes, with an environment and output each.
 
 A command of this command line may be forked from a process that has all of it in memory, and then begins at once;
-elsewhere importing takes longer than what most commands do. Only a process of one thread may fork so.
+elsewhere importing takes longer than most commands do. Only a process of one thread may fork so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _IMPORTED_LATE: Final = ("lnh.admin", "lnh.console", "lnh.keyrings", "lnh.regist
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended: minus the signal that killed it, as when its time was over."""
+    """The end of a command: its exit code, or minus the signal that killed it, as when its time was over."""
 
     code: int
     out: str
@@ -68,7 +68,7 @@ class Child:
             _end_with(main)
 
     def wait(self) -> Done:
-        """How it ended, and what it said."""
+        """Wait for the command's end; returns how it ended, and what it said."""
         ends = time.monotonic() + _SECONDS
         while (code := self._process.poll()) is None:
             if time.monotonic() > ends:
@@ -98,14 +98,14 @@ class _Fork:
 
 
 def program(name: str) -> str:
-    """The program of this installation called so."""
+    """Return the path of a program of this installation."""
     beside = Path(sys.executable).parent / name
     return str(beside) if beside.exists() else name
 
 
 @functools.cache
 def _mains() -> dict[str, Callable[[], object]]:
-    """What may be forked; what it imports when it runs is imported here, once for all."""
+    """Return the programs that may be forked; their late imports are made here, once for all."""
     import typer.main
 
     from lnh_cli import main
@@ -118,7 +118,7 @@ def _mains() -> dict[str, Callable[[], object]]:
 
 
 def _end_with(main: Callable[[], object]) -> NoReturn:
-    """Run it as the interpreter would, and end this process, whatever else its copy of the other's memory holds."""
+    """Run a program as the interpreter would, and end this process, whatever else its copied memory holds."""
     code = 1
     try:
         main()

@@ -82,7 +82,7 @@ def encrypt_and_check(steps: Steps) -> None:
 
 
 def find_everywhere(steps: Steps, *members: Member) -> None:
-    """Every key is found through every member, whichever made it."""
+    """Find every key through every member, whichever made it."""
     found = {steps.run("lnh", "key", "list", "--keyring", "payments", through=member) for member in members}
     if len(found) != 1:
         raise StepFailed("the members do not show the same keys")
@@ -133,7 +133,7 @@ def _promote_and_remove(steps: Steps) -> None:
 
 
 def _lose_all_but_an_archive(steps: Steps) -> None:
-    """Everything is gone but an archive and one HSM's sealed state; the cluster comes back from them."""
+    """Lose everything but an archive and one HSM's sealed state, and bring the cluster back from them."""
     a, _, c = steps.place.members
     kept = steps.place.root / "kept"
     kept.mkdir(mode=0o700)

@@ -1,7 +1,7 @@
-"""`lnh up`, `lnh down`, and what `lnh demo` is made of: a cluster on this machine, by the commands anyone would type.
+"""`lnh up`, `lnh down`, and the steps of `lnh demo`: a cluster on this machine, by the commands that a user would type.
 
-Every step is a command of this product (or `openssl`), run as it is shown. Secrets are random and in
-files of mode 0600 under one directory; ports are free ones.
+Every step is a command of this product (or `openssl`), run as it is shown. Secrets are random and in files of mode 0600
+under one directory; ports are free ones.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class Member:
         self.client = root / f"client-{letter}"  # configuration and runtime directory of a client that goes through it
 
     def variables(self) -> dict[str, str]:
-        """The environment of a client machine whose first point of contact this member is."""
+        """Return the environment of a client machine whose first point of contact this member is."""
         return {"LNH_CONFIG": str(self.client), "XDG_RUNTIME_DIR": str(self.client / "runtime")}
 
     def running(self) -> int | None:
-        """The supervisor's process, if it runs; a number that another process has by now is not taken for it."""
+        """Return the supervisor's process number, if it runs; a number that another process has now does not count."""
         try:
             pid = int(self.pid_file.read_text())
             process = Path("/proc") / str(pid)
@@ -133,11 +133,11 @@ class Place:
                 file.write(secrets.token_urlsafe(18) + "\n")
 
     def is_one(self) -> bool:
-        """Whether this directory is gone, or one that `create` made: nothing else is ever removed."""
+        """Tell whether this directory is gone, or one that `create` made: nothing else is ever removed."""
         return not self.root.exists() or (self.root / "secrets").is_dir()
 
     def variables(self) -> dict[str, str]:
-        """The environment in which every command finds this cluster and its passwords."""
+        """Return the environment in which every command finds this cluster and its passwords."""
         return {
             **self.first.variables(),
             "LNH_MEMBER_DIR": str(self.first.directory),
@@ -147,7 +147,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Order:
-    """One command, on the client machine of a member; else of the first."""
+    """One command, and the member on whose client machine it runs; else the first's."""
 
     words: tuple[str | Path, ...]
     through: Member | None = None
@@ -176,7 +176,7 @@ class Steps:
 
         Args:
             fails_with: the exit code it ends with; raises StepFailed for another.
-            through: on the client machine of this member; else of the first.
+            through: the member whose client machine runs it; else the first.
         """
         return self.together([Order(command, through)], fails_with=fails_with, show=show)[0]
 
@@ -201,11 +201,14 @@ class Steps:
         return Child([str(word) for word in order.words], self._environment_of(order.through), forked=self._forks)
 
     def start(self, member: Member | None = None) -> int:
-        """Start a member's supervisor, of the first unless one is named, and wait until it is ready; its process."""
+        """Start a member's supervisor, the first's unless one is named, and wait until it is ready.
+
+        Returns its process number.
+        """
         return self.start_all([member or self.place.first])[0]
 
     def start_all(self, members: Sequence[Member]) -> list[int]:
-        """Start the supervisors of several at once, and wait until each is ready; their processes."""
+        """Start the supervisors of several at once, and wait until each is ready; returns their process numbers."""
         started = []
         for member in members:
             command = [program("lnh-member"), "--member-dir", str(member.directory)]
@@ -231,7 +234,10 @@ class Steps:
         return {**self.environment, **(member.variables() if member is not None else {})}
 
     def wait_for(self, through: Member, states: dict[str, str]) -> None:
-        """Wait until a member sees these members so, and show what it sees; raises StepFailed when it does not."""
+        """Wait until a member sees these members in these states, and show its view.
+
+        Raises StepFailed when it does not.
+        """
         command = ("lnh", "member", "list")
         ends = time.monotonic() + _COMES_SECONDS
         while True:
@@ -254,9 +260,9 @@ class Steps:
 
 
 def free_ports(but: Collection[int] = ()) -> int:
-    """The first of five consecutive ports that are free on loopback, none of `but`; raises StepFailed without any.
+    """Find the first of five consecutive ports that are free on loopback, none of `but`; raises StepFailed without any.
 
-    Looked for from anywhere in the range on, so that two who look at the same time seldom find the same.
+    The search begins anywhere in the range, so that two searches at the same time seldom find the same.
     """
     bases = range(_FIRST_PORT, _LAST_PORT, _PORTS)
     begin = secrets.randbelow(len(bases))
@@ -275,7 +281,7 @@ def free_ports(but: Collection[int] = ()) -> int:
 
 
 def set_up(steps: Steps) -> None:
-    """From an empty directory to a running one-member cluster with a registered client."""
+    """Make a running one-member cluster with a registered client from an empty directory."""
     place = steps.place
     steps.say("Make a member's directory, and start its five services")
     _begin_members(steps, [place.first])
@@ -300,7 +306,7 @@ def _begin_members(steps: Steps, members: Sequence[Member]) -> None:
 
 
 def make_directories(steps: Steps, *members: Member) -> None:
-    """The directories of members that have an address."""
+    """Make the directories of members that have an address."""
     orders = []
     for member in members:
         port = member.address.read_text().strip().rpartition(":")[2]
@@ -337,7 +343,7 @@ def register(steps: Steps, *members: Member) -> None:
 
 
 def prepare(steps: Steps, *members: Member) -> None:
-    """New members that run, of the same cloning domain, ready to join a cluster."""
+    """Start new members of the same cloning domain, ready to join a cluster."""
     _begin_members(steps, members)
     _begin_hsms(steps, members)
     package = ("lnh", "package", "install", "cluster", "--yes", "--member-dir")
@@ -345,7 +351,7 @@ def prepare(steps: Steps, *members: Member) -> None:
 
 
 def join_all(steps: Steps) -> None:
-    """The other members join, and a client machine is registered through each of them too."""
+    """Have the other members join, and register a client machine through each of them too."""
     place = steps.place
     others = place.members[1:]
     steps.say("Make two more members at once, of the same cloning domain")
@@ -361,7 +367,7 @@ def join_all(steps: Steps) -> None:
 
 
 def make_keyring(steps: Steps) -> None:
-    """A keyring whose KRSO has its own password and has set the KRCO."""
+    """Create a keyring whose KRSO has its own password and has set the KRCO."""
     place = steps.place
     steps.say("Create a keyring; give its KRSO a first password, which is good only for being changed; set the KRCO")
     steps.run("lnh", "keyring", "create", "payments")
@@ -434,7 +440,7 @@ def up(directory: Directory = Path(".lnh-demo")) -> None:
 
 
 def _begin(directory: Path, place: Place) -> Place:
-    """Make the directories; elsewhere, when the path is too long for the member's sockets."""
+    """Make the directories, in another place when the path is too long for the member's sockets."""
     if len(os.fsencode(place.root)) > _DIRECTORY_BYTES:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))  # as in the demo

@@ -1,8 +1,8 @@
-"""The processes of a member on this machine: all of them are found, killed, stopped still, and waited for.
+"""Finds, kills, stops and awaits all processes of a member on this machine.
 
 A member's services lead process groups of their own, and their children die by a signal of the kernel a moment later.
-No signal to one process or one group reaches all at once, and until the last is gone a member may still answer. So
-whoever kills a member, or has it stand still, does that to every process, and waits for each.
+No signal to one process or one group reaches all at once, and until the last is gone a member may still answer. So a
+member is killed, or made to stand still, process by process, and each is waited for.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ASKERS: Final = {b"--init", b"--wait-ready", b"--health"}  # with these words `
 
 
 def of_member(directory: Path, part: str = "") -> list[int]:
-    """Find the running processes of a member by their command lines, whoever their parents are by now.
+    """Find the running processes of a member by their command lines, whatever their parents are by now.
 
     Args:
         directory: the member's, as its processes were told it.
@@ -50,17 +50,17 @@ def _is_of_a_member(words: Collection[bytes]) -> bool:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether none of a process's threads runs any more; a zombie's first thread may have ended before the others."""
+    """Tell whether no thread of a process runs any more; a zombie's first thread may have ended before the others."""
     return all(state in "ZX" for state in _states(pid))
 
 
 def stands_still(pid: int) -> bool:
-    """Whether each of a process's threads is stopped, or has ended."""
+    """Tell whether each of a process's threads is stopped, or has ended."""
     return all(state in "TtZX" for state in _states(pid))
 
 
 def _states(pid: int) -> list[str]:
-    """The states of a process's threads (proc(5)); none when there is no such process."""
+    """Read the states of a process's threads (proc(5)); none for a process that does not exist."""
     states = []
     with suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -118,7 +118,7 @@ def standing_still(*directories: Path, part: str = "") -> Iterator[list[int]]:
 
 @contextmanager
 def held(*pids: int) -> Iterator[Callable[[Collection[int]], None]]:
-    """Have these processes stand still meanwhile, in this order, and those that what is yielded is called with.
+    """Have these processes stand still meanwhile, in this order; yields a function that does the same to more.
 
     Raises:
         TimeoutError: one of them goes on.

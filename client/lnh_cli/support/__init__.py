@@ -1,1 +1,1 @@
-"""What every command is made of: options, output, errors, saved logins."""
+"""The parts of every command: options, output, errors, saved logins."""

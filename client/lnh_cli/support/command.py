@@ -3,8 +3,8 @@
     @verb(app, "list", AdminOptions)
     def list_(options: AdminOptions) -> None: ...
 
-The fields of the option group (a dataclass whose annotations are typer's) become options of the verb;
-the function gets the group as its first argument.
+The fields of the option group (a dataclass whose annotations are typer's) become options of the verb; the function gets
+the group as its first argument.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 
 @dataclasses.dataclass(kw_only=True)
 class Output:
-    """How every verb shows its results."""
+    """Shows the results of every verb."""
 
     json: JsonOption = False
     debug: DebugOption = False
@@ -58,10 +58,10 @@ class Output:
             terminal.show_record(record)
 
     def show_json(self, value: Any) -> None:
-        """Print JSON; what may not be all there is says so.
+        """Print JSON; a listing that may not be all there is says so.
 
-        Each thing of a member that is behind says up to when the listing is whole, so a list stays one. Beside what a
-        damaged member left out, the list is in an object.
+        Each item of a member that is behind says up to when the listing is whole, so a list stays one. A list is put
+        into an object beside what a damaged member left out.
         """
         if self.behind is not None or self.skipped:
             value = terminal.plain(value)
@@ -76,7 +76,7 @@ class Output:
         terminal.show_json(value)
 
     def note_behind(self, behind: Behind) -> None:
-        """Say on stderr, once, that what is listed may not be all there is."""
+        """Say on stderr, once, that a listing may not be all there is."""
         if self.behind is None:
             terminal.note(f"{behind.refusal()}. To ask a member that is in step: --current")
         self.behind = behind
@@ -93,7 +93,7 @@ class Output:
 
 
 def noun(name: str, about: str) -> typer.Typer:
-    """A noun of the tree."""
+    """Make a noun of the tree."""
     return typer.Typer(
         name=name, help=about, cls=words.Group, no_args_is_help=True, pretty_exceptions_show_locals=False
     )
@@ -111,7 +111,7 @@ def verb(app: typer.Typer, name: str, group: type[G]) -> Callable[[Callable[...,
 
 
 def with_options(function: Callable[..., None], group: type[G]) -> Callable[..., None]:
-    """The function with its first parameter replaced by the fields of the option group."""
+    """Replace the first parameter of a function by the fields of the option group."""
     # Not of the function itself: Python 3.10 would wrap what has the default None once more, and hide typer's part.
     annotated = types.SimpleNamespace(__annotations__=function.__annotations__)
     own = get_type_hints(annotated, function.__globals__, include_extras=True)
@@ -143,7 +143,7 @@ def with_options(function: Callable[..., None], group: type[G]) -> Callable[...,
 
 
 def run(action: Callable[[], None], *, debug: bool) -> None:
-    """Do it; an error of the product ends the process with its two lines and exit status."""
+    """Run an action; an error of the product ends the process with its two lines and exit status."""
     from lnh_common.errors import DeadlineExceeded, LnhError, Unreachable
 
     try:

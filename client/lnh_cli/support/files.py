@@ -1,7 +1,7 @@
-"""Data in and out of the CLI: files, stdin and stdout, hexadecimal; and names of mechanisms.
+"""Moves data in and out of the CLI: files, stdin and stdout, hexadecimal; finds mechanisms by their names.
 
-Ciphertext files are plain: `iv || ciphertext || tag`, as docs/formats/cli-files.md says, so that any
-program can read them.
+Ciphertext files are plain: `iv || ciphertext || tag`, as docs/formats/cli-files.md says, so that any program can read
+them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MechanismOption = Annotated[str | None, typer.Option("--mechanism", "-m", help="
 
 @contextmanager
 def opened(path: Path | None) -> Iterator[BinaryIO]:
-    """A file to read, or stdin."""
+    """Open a file to read, or stdin."""
     if path is None or str(path) == "-":
         yield sys.stdin.buffer
     else:
@@ -39,7 +39,7 @@ def opened(path: Path | None) -> Iterator[BinaryIO]:
 
 
 def read_text(path: Path) -> str:
-    """All of a text file, or of stdin for `-`; a usage error for what is no text."""
+    """Read all of a text file, or of stdin for `-`; bytes that are no text are a usage error."""
     data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     try:
         return data.decode("utf-8-sig")
@@ -48,7 +48,7 @@ def read_text(path: Path) -> str:
 
 
 def read(path: Path | None, limit: int) -> bytes:
-    """All of a file or of stdin; raises DataLength for more than `limit` bytes."""
+    """Read all of a file or of stdin; raises DataLength for more than `limit` bytes."""
     from lnh.objects import streams
     from lnh_common.errors import DataLength
 
@@ -60,7 +60,7 @@ def read(path: Path | None, limit: int) -> bytes:
 
 
 def write(path: Path | None, data: bytes, *, is_text: bool = False) -> None:
-    """To a file, or stdout; bytes that are no text go to a terminal as hexadecimal."""
+    """Write to a file, or stdout; bytes that are no text go to a terminal as hexadecimal."""
     if path is not None and str(path) != "-":
         path.write_bytes(data)
         return
@@ -75,7 +75,7 @@ def write(path: Path | None, data: bytes, *, is_text: bool = False) -> None:
 def write_result(
     path: Path | None, data: bytes, *, as_json: bool, told: dict[str, Any], as_hex: bool = False, is_text: bool = False
 ) -> None:
-    """A result as the options say: bytes, text or hexadecimal, or as JSON; with a file to write, JSON names that.
+    """Write a result as the options say: bytes, text or hexadecimal, or as JSON; with a file to write, JSON names that.
 
     Args:
         told: what JSON tells where no file is named.
@@ -88,7 +88,7 @@ def write_result(
 
 
 def unhex(text: str) -> bytes:
-    """Hexadecimal; a usage error otherwise."""
+    """Decode hexadecimal; anything else is a usage error."""
     try:
         return bytes.fromhex(text)
     except ValueError:
@@ -101,7 +101,7 @@ def is_handle(text: str) -> bool:
 
 
 def mechanism(name: str, use: Use | None = None) -> Mechanism:
-    """The mechanism called so; a usage error otherwise, which names the likest of those for this use."""
+    """Find the mechanism of this name; a usage error otherwise names the likest of those for this use."""
     from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism
 
     wanted = name.upper().replace("-", "_").removeprefix("CKM_")
@@ -115,7 +115,7 @@ def mechanism(name: str, use: Use | None = None) -> Mechanism:
 
 
 def _likest(wanted: str, names: list[str]) -> str:
-    """The few names that are most like what was wanted; docs/mechanisms.md has all of them."""
+    """List the few names that are most like what was wanted; docs/mechanisms.md has all of them."""
     import difflib
 
     near = difflib.get_close_matches(wanted, names, _NAMED, cutoff=0.3) or names[:_NAMED]

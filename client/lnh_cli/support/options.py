@@ -1,7 +1,7 @@
-"""The option groups: where a verb goes, and as whom.
+"""The option groups: the place where a verb goes, and the role in which it acts.
 
-`ConsoleOptions` is a member's local console, `ClusterOptions` any member through the network,
-`AdminOptions` that as an appliance user (and the PO), `KeyringOptions` as a role of a keyring.
+`ConsoleOptions` is a member's local console, `ClusterOptions` any member through the network, `AdminOptions` that as an
+appliance user (and the PO), `KeyringOptions` as a role of a keyring.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _Whom = "As whom"
 
 @dataclasses.dataclass(kw_only=True)
 class ConsoleOptions(Output):
-    """The local console of a member; as its SO where that is needed."""
+    """Options of verbs at the local console of a member; as its SO where that is needed."""
 
     member_dir: Annotated[
         Path, typer.Option(envvar="LNH_MEMBER_DIR", help="The member directory.", rich_help_panel=_Where)
@@ -43,7 +43,7 @@ class ConsoleOptions(Output):
 
     @contextmanager
     def console(self, act: str = "", target: str = "") -> Iterator[Console]:
-        """The console; where an act and its target are named, only if nothing forbids it: then passwords are asked."""
+        """Open the console. Where an act and its target are named, raise what forbids it before a password is asked."""
         from lnh.console import Console
         from lnh_common.messages.base import OPERATIONS
 
@@ -59,7 +59,7 @@ class ConsoleOptions(Output):
 
 @dataclasses.dataclass(kw_only=True)
 class ClusterOptions(Output):
-    """A cluster: one this client is registered with, or any through a member's address."""
+    """Options of verbs in a cluster: one this client is registered with, or any through a member's address."""
 
     cluster: Annotated[
         str | None,
@@ -80,13 +80,13 @@ class ClusterOptions(Output):
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A connection as the registered client, or as a guest through `--member`."""
+        """Connect as the registered client, or as a guest through `--member`."""
         with self._connection() as connection:
             self._look_at(connection)
             yield connection
 
     def _look_at(self, connection: Connection) -> None:
-        """Have what is listed through a connection be current, or say that it is not."""
+        """Make the listings of a connection be current, or say that they are not."""
         connection.current = self.current
         connection.on_behind = self.note_behind
         connection.on_skipped = self.note_skipped
@@ -113,7 +113,7 @@ class ClusterOptions(Output):
             yield connection
 
     def registered(self) -> Cluster:
-        """The cluster this client is registered with, through `--member` if that is given."""
+        """Connect to the cluster this client is registered with, through `--member` if that is given."""
         from lnh.cluster import connect_through, connect_to
         from lnh.configuration import Configuration
 
@@ -134,7 +134,7 @@ UserOption = Annotated[
 
 @dataclasses.dataclass(kw_only=True)
 class AdminOptions(ClusterOptions):
-    """As an appliance user."""
+    """Options of verbs in a cluster as an appliance user."""
 
     user: UserOption = "admin"
     password_file: Annotated[
@@ -147,15 +147,15 @@ class AdminOptions(ClusterOptions):
 
     @contextmanager
     def administration(self) -> Iterator[Administration]:
-        """A session of the user: the one `user login` keeps, or a new one."""
+        """Open a session of the user: the one `user login` keeps, or a new one."""
         with self.connection() as connection, self._session(connection, needs_po=False) as session:
             yield session
 
     @contextmanager
     def viewing(self, *, needs_sight: bool = False) -> Iterator[Administration]:
-        """A session that looks and changes nothing.
+        """Open a session that looks and changes nothing.
 
-        That is the registered client's own, unless a user has logged in or a password is at hand.
+        It is the registered client's own, unless a user has logged in or a password is at hand.
 
         Args:
             needs_sight: whether the client's own will not do without a monitor's sight.
@@ -192,7 +192,7 @@ class AdminOptions(ClusterOptions):
             yield session
 
     def _kept_name(self, connection: Connection, *, needs_po: bool = False) -> str | None:
-        """The name of a kept session that will do; one with the PO's credential does for everything."""
+        """Return the name of a kept session that will do; one with the PO's credential does for everything."""
         from lnh_cli.support import saved
 
         names = [saved.user_name(self.user, po=with_po) for with_po in (True, False) if with_po or not needs_po]
@@ -205,7 +205,7 @@ class AdminOptions(ClusterOptions):
 
 @dataclasses.dataclass(kw_only=True)
 class PoOptions(AdminOptions):
-    """As an appliance user and the cluster's PO together."""
+    """Options of verbs in a cluster as an appliance user and the cluster's PO together."""
 
     po_password_file: Annotated[
         Path | None, typer.Option(help="File with the PO's password.", rich_help_panel=_Whom)
@@ -224,7 +224,7 @@ class PoOptions(AdminOptions):
 
 @dataclasses.dataclass(kw_only=True)
 class KeyringOptions(ClusterOptions):
-    """As a role of a keyring."""
+    """Options of verbs as a role of a keyring."""
 
     keyring: Annotated[
         str, typer.Option("--keyring", "-k", envvar="LNH_KEYRING", help="The keyring.", rich_help_panel=_Where)
@@ -244,7 +244,7 @@ class KeyringOptions(ClusterOptions):
 
     @contextmanager
     def session(self) -> Iterator[KeyringSession]:
-        """A session of the role: the one `role login` keeps, or a new one."""
+        """Open a session of the role: the one `role login` keeps, or a new one."""
         from lnh.keyrings import KeyringSession
         from lnh_cli.support import saved
 
@@ -262,7 +262,7 @@ class KeyringOptions(ClusterOptions):
 
 @dataclasses.dataclass(kw_only=True)
 class ObjectOptions(KeyringOptions):
-    """As a role of a keyring, or as the CO of a partition at a member's local console."""
+    """Options of verbs as a role of a keyring, or as the CO of a partition at a member's local console."""
 
     keyring: Annotated[
         str, typer.Option("--keyring", "-k", envvar="LNH_KEYRING", help="The keyring.", rich_help_panel=_Where)
@@ -276,7 +276,7 @@ class ObjectOptions(KeyringOptions):
 
     @contextmanager
     def objects(self) -> Iterator[ObjectSession]:
-        """A session with the objects of the keyring, or of the partition."""
+        """Open a session with the objects of the keyring, or of the partition."""
         if not self.partition:
             if not self.keyring:
                 terminal.refuse("no keyring named", "--keyring KEYRING, or --partition LABEL", terminal.USAGE)
@@ -293,7 +293,7 @@ class ObjectOptions(KeyringOptions):
 
 
 def parse_role(text: str) -> Role:
-    """The role of a keyring called so; a usage error otherwise."""
+    """Parse the role of a keyring; a usage error otherwise."""
     from lnh_common.messages.session import Role
 
     try:

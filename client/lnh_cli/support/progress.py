@@ -1,4 +1,4 @@
-"""Show how far a long act is: a bar on a terminal's stderr, and nothing in a pipe."""
+"""Shows how far a long act is: a bar on a terminal's stderr, and nothing in a pipe."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Advance = Callable[[int, int], None]
 
 @contextmanager
 def progress(what: str, *, in_bytes: bool = True) -> Iterator[Advance]:
-    """A bar with the words `what`; the function it gives is told how much of how much is done.
+    """Show a bar with the words `what`; yields a function that is told how much of how much is done.
 
     Args:
-        in_bytes: whether what is counted are bytes, or else things.
+        in_bytes: whether bytes are counted, or else things.
     """
     if not sys.stderr.isatty():
         yield lambda _done, _total: None

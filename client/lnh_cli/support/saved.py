@@ -1,8 +1,8 @@
-"""Sessions that `user login` and `role login` keep between commands.
+"""Keeps the sessions of `user login` and `role login` between commands.
 
-Each is a file of mode 0600 in a directory of mode 0700 under `$XDG_RUNTIME_DIR` (or the temporary
-directory): the sealed token, and the secret that goes with it. It is as good as the password until it
-expires (15 minutes without a command, a day in all, unless the policy says otherwise) or `logout`.
+Each is a file of mode 0600 in a directory of mode 0700 under `$XDG_RUNTIME_DIR` (or the temporary directory): the
+sealed token, and the secret that goes with it. It is as good as the password until it expires (15 minutes without a
+command, a day in all, unless the policy says otherwise) or `logout`.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def save(session: Session, name: str) -> None:
 
 @contextmanager
 def kept(connection: Connection, name: str, kind: type[S], timeout: float) -> Iterator[S | None]:
-    """The session kept under this name, or None when there is none or it has ended.
+    """Open the session kept under this name; None when there is none or it has ended.
 
-    Renewed meanwhile, it is kept anew; refused by the HSM, it is forgotten.
+    A session that was renewed meanwhile is kept anew; one that the HSM refused is forgotten.
     """
     session = _load(connection, name, kind, timeout)
     if session is None:
@@ -95,7 +95,7 @@ def _load(connection: Connection, name: str, kind: type[S], timeout: float) -> S
 
 
 def exists(connection: Connection, name: str) -> bool:
-    """Whether a session is kept under this name."""
+    """Tell whether a session is kept under this name."""
     return _path(connection, name).exists()
 
 
@@ -110,7 +110,7 @@ def _path(connection: Connection, name: str) -> Path:
 
 
 def _directory() -> Path:
-    """Ours alone; raises FileModeUnsafe when somebody else made it, or may look into it."""
+    """Return the directory of sessions; raises FileModeUnsafe when another user made it, or may look into it."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     path = Path(runtime) / "lnh" if runtime else Path(tempfile.gettempdir()) / f"lnh-{os.getuid()}"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)

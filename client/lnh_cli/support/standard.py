@@ -1,8 +1,8 @@
 """The standard streams, in whatever state a service manager, a cron job or a container hands them over.
 
-One that is closed stays without a descriptor of its own, and the next file or socket gets its number: what is meant for
-the terminal is then written there. So the three descriptors are taken first. A closed stream says that it is closed
-when it is used, and not before; and text that a terminal's encoding lacks is shown escaped.
+A closed stream leaves its descriptor free, and the next file or socket gets its number: output for the terminal is then
+written there. So the three descriptors are taken first. A closed stream says that it is closed when it is used, and not
+before; and text that a terminal's encoding lacks is shown escaped.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Closed(io.RawIOBase):
 
 
 def secure() -> None:
-    """Make the standard streams fit for use; to be called before anything is opened."""
+    """Make the standard streams fit for use; call it before anything is opened."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST:
         os.set_inheritable(descriptor, True)
     os.close(descriptor)

@@ -1,7 +1,7 @@
-"""What the CLI shows and asks: tables, JSON, refusals, passwords and confirmations.
+"""Shows and asks for the CLI: tables, JSON, refusals, passwords and confirmations.
 
-On a terminal tables are drawn; in a pipe they are aligned text; with `--json` it is JSON. Errors are two
-lines on stderr. Secrets are read without echo, or from a file, and never shown.
+On a terminal tables are drawn; in a pipe they are aligned text; with `--json` it is JSON. Errors are two lines on
+stderr. Secrets are read without echo, or from a file, and never shown.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TOLD_APART: Final = frozenset({"behind", "skipped"})
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: bytes in hex, messages as objects, enums by name."""
+    """Turn a value into one that JSON has: bytes in hex, messages as objects, enums by name."""
     import enum
 
     import msgspec
@@ -48,14 +48,14 @@ def plain(value: Any) -> Any:
 
 
 def fields(message: Any) -> dict[str, Any]:
-    """A message's fields, plain, in its order."""
+    """Return a message's fields, plain, in its order."""
     found = plain(message)
     assert isinstance(found, dict), "a message has fields"
     return found
 
 
 def moment(seconds: int) -> str:
-    """A time in UTC seconds, as people and programs read it (RFC 3339)."""
+    """Spell a time in UTC seconds, as people and programs read it (RFC 3339)."""
     import datetime as dt
 
     return dt.datetime.fromtimestamp(seconds, dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -67,12 +67,12 @@ def show_json(value: Any) -> None:
 
 
 def echo(text: str = "", *, styled: str = "", nl: bool = True) -> None:
-    """One line on stdout, in which what comes from outside is escaped; `styled`, before it, is our own."""
+    """Print one line on stdout, in which text from outside is escaped; `styled`, before it, is our own."""
     typer.echo(styled + shown(text), nl=nl)
 
 
 def show_rows(rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str]) -> None:
-    """A list of things, one a line, with these columns."""
+    """Show a list, one item a line, with these columns."""
     cells = [[_cell(row.get(column)) for column in columns] for row in rows]
     titles = [column.replace("_", " ") for column in columns]
     if sys.stdout.isatty():
@@ -95,7 +95,7 @@ def show_rows(rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str]) -> N
 
 
 def show_record(record: Mapping[str, Any]) -> None:
-    """One thing, a line for each of its properties, named as one would set them."""
+    """Show one item, a line for each of its properties, named as in the options that set them."""
     width = max((len(name) for name in record), default=0)
     for name, value in record.items():
         title = typer.style(shown(name).ljust(width), bold=True)
@@ -103,7 +103,7 @@ def show_record(record: Mapping[str, Any]) -> None:
 
 
 def say(text: str, *, as_json: bool = False, **fields: Any) -> None:
-    """Something was done: a sentence, or with `as_json` its fields."""
+    """Say that something was done: a sentence, or with `as_json` its fields."""
     if as_json:
         show_json({"done": True, **fields})
     else:
@@ -111,7 +111,7 @@ def say(text: str, *, as_json: bool = False, **fields: Any) -> None:
 
 
 def note(text: str) -> None:
-    """A remark of one line that is no result: on stderr."""
+    """Print a remark of one line that is no result, on stderr."""
     typer.echo(shown(text), err=True)
 
 
@@ -123,7 +123,7 @@ def refuse(what: str, advice: str, status: int = REFUSED) -> NoReturn:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is destroyed; `--yes` answers. Nobody to ask is a no."""
+    """Ask before something is destroyed; `--yes` answers. Where nobody can be asked the answer is no."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -143,7 +143,7 @@ def confirm_fingerprint(label: str, fingerprint: str) -> bool:
 
 
 def read_secret(role: str, file: Path | None = None, *, what: str = "", new: bool = False) -> str:
-    """A password: from `file`, from the file that `LNH_<ROLE>_PASSWORD_FILE` names, or from a prompt.
+    """Read a password: from `file`, from the file that `LNH_<ROLE>_PASSWORD_FILE` names, or from a prompt.
 
     Args:
         role: ADMIN, PO, SO, KRSO, KRCO, or what else a secret is for.
@@ -166,7 +166,7 @@ def read_secret(role: str, file: Path | None = None, *, what: str = "", new: boo
 
 
 def has_secret(role: str, file: Path | None) -> bool:
-    """Whether `read_secret` would not have to ask."""
+    """Tell whether `read_secret` would not have to ask."""
     return file is not None or bool(os.environ.get(f"LNH_{role.upper()}_PASSWORD_FILE"))
 
 

@@ -1,4 +1,4 @@
-"""Lead from a word that is no command to the one that was meant, and from half a command line to a whole one.
+"""Leads from a word that is no command to the one that was meant, and from half a command line to a whole one.
 
 Users of other tools try `create`, `list`, `show`, `get`, `delete` and `describe` first: each noun has them, or says by
 `ELSEWHERE` what it has instead. For any other word the likest command is named, but never one that replaces or removes
@@ -82,7 +82,7 @@ _HELP: Final = getattr(sys.modules[_WRONG.__module__], "NoArgsIsHelpError", ())
 
 @contextmanager
 def in_two_lines() -> Iterator[None]:
-    """End with two lines, as every refusal does, where a command line is not whole or has what is not known."""
+    """End with two lines, as every refusal does, for a command line that is not whole or has unknown words."""
     try:
         yield
     except _WRONG as error:
@@ -92,7 +92,7 @@ def in_two_lines() -> Iterator[None]:
 
 
 def _said(error: Any) -> str:
-    """What is wrong, in our words where typer's are its decoder's."""
+    """Word a wrong command line, in our words where typer's are its decoder's."""
     said = str(error.format_message())
     for theirs, ours in _DECODER:
         said = theirs.sub(ours, said)
@@ -100,7 +100,7 @@ def _said(error: Any) -> str:
 
 
 def _completed(error: Any) -> str:
-    """The command with what it misses, and where that is found; else its help page."""
+    """Complete a command with what it misses, and where that is found; else name its help page."""
     path = error.ctx.command_path if error.ctx is not None else "lnh"
     missing = error.param if type(error).__name__ == "MissingParameter" else None
     if missing is None:
@@ -121,7 +121,7 @@ class Script(TyperCommand):
 
 
 def meant(noun: str, word: str, commands: list[str]) -> str:
-    """What follows `lnh` in the command that was probably meant.
+    """Return what follows `lnh` in the command that was probably meant.
 
     Args:
         noun: "" for the top of the tree.
@@ -139,7 +139,7 @@ def meant(noun: str, word: str, commands: list[str]) -> str:
 
 
 class Group(TyperGroup):
-    """A noun, or the top of the tree: its commands by name, and a word that is none of them led to one that is."""
+    """A noun, or the top of the tree: finds its commands by name, and leads from a word that is none to one that is."""
 
     panels: ClassVar[tuple[str, ...]] = ()  # what a help page shows one after the other
 
