@@ -1,1 +1,1 @@
-"""What runs on a member: the supervisor, its five services, and what these share."""
+"""The programs that run on a member: the supervisor, its five services, and what these share."""

@@ -1,9 +1,8 @@
-"""Reads the content of an archive: the cluster's items, as the store's snapshot stream has them
-(docs/formats/archive.md).
+"""Reads the content of an archive: the cluster's items, in the form of the store's snapshot stream.
 
     records, each after four bytes of its length:  [format, cluster, base]  ["items", rows]...  ["end", [count]]
 
-Pure. Every row of a whole archive comes out, or ArchiveInvalid.
+Pure. Every row of a whole archive comes out, or ArchiveInvalid. docs/formats/archive.md is exact.
 """
 
 from __future__ import annotations

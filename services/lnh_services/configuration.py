@@ -73,7 +73,7 @@ class ActivationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where Prometheus finds this member's metrics, in clear and without a login; `port` 0: nowhere."""
+    """The port where Prometheus finds this member's metrics, in clear and without a login; `port` 0: nowhere."""
 
     listen: Annotated[str, msgspec.Meta(min_length=1)] = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0

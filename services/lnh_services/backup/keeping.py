@@ -1,5 +1,4 @@
-"""Keeps the cluster's schedule on this member: looks every few seconds, claims a run that is due, makes it, notes the
-end.
+"""Keeps the cluster's schedule on this member: looks every few seconds, claims a due run, makes it, notes the end.
 
 `schedule.py` decides what is due, and for which member. The schedule and the last run are read from the replicated
 state; the run is written there by this member's HSM, from the version that was read, so that one member alone begins

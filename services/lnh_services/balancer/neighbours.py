@@ -33,7 +33,7 @@ MARGIN: Final = (
 
 @dataclass(frozen=True)
 class Neighbour:
-    """Another member's balancer.
+    """The balancer of another member.
 
     Args:
         port: that balancers are reached at.

@@ -1,6 +1,4 @@
-"""Lists the operations that the balancer passes on, and those among them that stay in this member. Tables, nothing
-else.
-"""
+"""Lists the operations that the balancer passes on, and those among them that stay in this member. Tables only."""
 
 from __future__ import annotations
 

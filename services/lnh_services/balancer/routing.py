@@ -93,7 +93,7 @@ _PAIR: Final = WORK[objects.GENERATE_PAIR.name]
 
 @dataclass(frozen=True)
 class Bounds:
-    """How much is taken on at once; a request beyond it is refused as Busy."""
+    """The bounds of what is taken on at once; a request beyond them is refused as Busy."""
 
     requests: int = limits.REQUESTS_IN_FLIGHT
     requests_per_client: int = limits.REQUESTS_PER_CLIENT
@@ -601,9 +601,7 @@ class Router:
         return self._quicker(now, work, best, float("inf"), own)
 
     def _quicker(self, now: float, work: int, best: Place, than: float, own: int | None) -> int | None:
-        """Choose a far place of an own one's tier that has room and is expected to be clearly quicker; else the own
-        one.
-        """
+        """Choose a far place of an own one's tier, with room, that is expected to be clearly quicker; else the own one."""
         than *= QUICKER
         for number, at in self._far.items():
             if at.up and at.open and at.tier == best.tier and len(at.outstanding) < at.window:

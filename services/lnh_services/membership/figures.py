@@ -132,7 +132,7 @@ def machine(directory: MemberDirectory, settings: Settings) -> MachineFigures:
 def users(directory: MemberDirectory) -> int:
     """Count the users that the services run as.
 
-    A user with nothing of the others' data in its reach is as good as another.
+    This service counts as another where it reaches nothing of the HSM's or the store's.
     """
     owners = len(_owners(directory))
     return owners + 1 if owners and not _reaches_others(directory) else owners

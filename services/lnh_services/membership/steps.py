@@ -26,7 +26,7 @@ class Here(enum.Enum):
 
 @dataclass(frozen=True)
 class There:
-    """Another member's membership.
+    """The membership service of another member.
 
     Args:
         host, port: of its membership port.

@@ -65,7 +65,7 @@ class Partition(Confidential):
 
 
 class Phase(str, Enum):
-    """How far `cluster create` came; between the two, the cluster is here and may or may not be in the store."""
+    """The progress of `cluster create`; between the two, the cluster is here and may or may not be in the store."""
 
     CREATING = "creating"
     CREATED = "created"

@@ -36,7 +36,7 @@ class Here(Protocol):
 
     @property
     def port(self) -> int:
-        """Its base port."""
+        """The base port of the member."""
 
     @property
     def key(self) -> Callable[[], bytes]:
@@ -44,7 +44,7 @@ class Here(Protocol):
 
     @property
     def lease_ms(self) -> int:
-        """How long leases last, in milliseconds."""
+        """The length of leases, in milliseconds."""
 
 
 class Refounding:

@@ -1,1 +1,1 @@
-"""How an HSM gets a cluster's secrets, shares their renewals, and loses them."""
+"""An HSM's cluster: gets its secrets, shares their renewals, and loses them."""

@@ -1,5 +1,4 @@
-"""Decides when the channel's seed changes, when it is offered, and when an old one is erased. Pure: the time is passed
-in.
+"""Decides when the channel's seed changes, when it is offered, and when an old one is erased. Pure, given the time.
 
 The newest seed is the one offered to clients. A new one is drawn a day after the last; the old one is accepted an hour
 longer, for clients that were told of it before, and is kept as long as a token sealed under it may live.

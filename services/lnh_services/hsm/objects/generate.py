@@ -209,7 +209,7 @@ def check_value(key_type: KeyType, value: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class _SecretRow:
-    """How a secret key is made: its type, and its length in bytes from the template."""
+    """The row of a kind of secret key: its type, and its length in bytes from the template."""
 
     key_type: KeyType
     length: Callable[[Attributes], int]
@@ -217,7 +217,7 @@ class _SecretRow:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What will be generated: the attributes that describe it beforehand, and the act."""
+    """The plan of a key: the attributes that describe it beforehand, and the act that generates it."""
 
     public: Attributes
     private: Attributes
@@ -226,7 +226,7 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _PairRow:
-    """How a key pair is made: its type, what the public template asks for, and what describes the result."""
+    """The row of a kind of key pair: its type, the demands of the public template, and how the result is described."""
 
     key_type: KeyType
     plan: Callable[[Attributes], _Plan]

@@ -65,7 +65,7 @@ WRAPPING_RSA_BITS: Final = 3072
 
 
 class KeyUses(str, enum.Enum):
-    """Whether a key has one use for life, or what PKCS#11 allows."""
+    """The rule for a key's uses: one use for life, or what PKCS#11 allows."""
 
     ONE = "one"
     COMPATIBLE = "compatible"
@@ -104,7 +104,7 @@ class Policy(Message):
 
     @property
     def allows_caller_ivs(self) -> bool:
-        """Whether a caller may choose the IV of an encryption."""
+        """Tell whether a caller may choose the IV of an encryption."""
         return self.caller_ivs and not self.fips
 
 

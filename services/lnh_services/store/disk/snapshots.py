@@ -1,4 +1,4 @@
-"""Streams the applied state as bytes, and makes a new database from such a stream.
+"""Streams the applied state as bytes, and makes a new database from that stream.
 
     Outgoing: a consistent read of the database, whatever is written meanwhile -> chunks
     Incoming: chunks -> a database of its own, offered only when the whole is there and its hash fits

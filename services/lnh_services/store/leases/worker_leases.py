@@ -1,20 +1,20 @@
-"""The leases under which this member's hsm workers use their caches, and the rounds in which they forget. Pure.
+"""Grants the leases under which this member's hsm workers use their caches, and counts the rounds in which they forget.
 
-A worker may answer from its cache while it holds a lease. Before the store acknowledges a change it opens a
-round: every worker with a lease is told to forget what changes. The round is over when each has said so or
-its lease has certainly ended. Three rules make that end come:
+Pure. A worker may answer from its cache while it holds a lease. Before the store acknowledges a change it opens a
+round: every worker with a lease is told to forget what changes. The round is over when each has said so or its lease
+has certainly ended. Three rules make that end come:
 
 - a worker that owes an answer about something it was told before its lease was last granted gets no longer lease, only
   what is left of the one it has (under steady writes there is always something it was told just now);
 - a worker counts its lease from when it sent the request, the store from when it answered, on one clock
   (CLOCK_BOOTTIME), so the worker's ends first;
-- a store that starts cannot know whom its predecessor gave a lease, so no round is over before every such
-  lease has ended (the `fence`). A worker it does not know starts with empty caches (`fresh`).
+- a store that starts cannot know which workers its predecessor gave a lease, so no round is over before every one of
+  those leases has ended (the `fence`). A worker it does not know starts with empty caches (`fresh`).
 
-A lease is read-write or read-only, as the member was when it was granted. Under a read-write lease a worker caches
-what was current when it was read, and nothing else; under a read-only one, whatever its member serves. So that nothing
-of the second kind is ever used as the first, a round about everything, which a member goes through before it is
-read-write again, ends each worker's lease with its answer, and nobody gets one while such a round is open.
+A lease is read-write or read-only, as the member was when it was granted. Under a read-write lease a worker caches what
+was current when it was read, and nothing else; under a read-only one, whatever its member serves. So that nothing of
+the second kind is ever used as the first, a round about everything, which a member goes through before it is read-write
+again, ends each worker's lease with its answer, and nobody gets one while that round is open.
 """
 
 from __future__ import annotations

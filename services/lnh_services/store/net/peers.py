@@ -342,7 +342,7 @@ def _common_options(socket: zmq.Socket[bytes]) -> None:
     """Set the options that both ends of a connection have.
 
     No heartbeats: with them libzmq 4.3 aborts the process when a connection breaks of which it had stopped reading (its
-    issues 3596 and 4364). The replica's pings find out who is silent, TCP's own means who is gone.
+    issues 3596 and 4364). The replica's pings find silent members, TCP's own means find dead ones.
     """
     socket.linger = 0
     socket.handshake_ivl = 2000

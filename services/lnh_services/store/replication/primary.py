@@ -1,8 +1,8 @@
 """The role of the primary: from its epoch's `open` on it appends, feeds members, grants leases, changes the set. Pure.
 
 Until the `open` is committed it does not serve: it grants nothing and takes no writes. `awaits` are members whose word
-it needs before that, and before it drops anyone: those who promised, until the `open` is durable there; of a promotion
-the whole set, the old primary last.
+it needs before that, and before it drops any member. They are the promisers, until the `open` is durable there; of a
+promotion the whole set, the old primary last.
 
 **Leases.** A member that is in the committed set and in every later one may be granted a lease. To drop a member,
 granting stops; when the last grant has certainly ended, the set without it is appended. The member counts from when it
