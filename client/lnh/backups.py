@@ -96,7 +96,7 @@ class Backups:
             schedule: the new one. The member fills in `since`, unless hours are to count from an earlier time.
             off: end it.
 
-        Raises ArgumentInvalid, NameUnknown (no such member).
+        Raises ArgumentInvalid, NameUnknown (no member has that name).
         """
         return self._session.ask(wire.SCHEDULE, wire.SetSchedule(schedule=schedule, off=off))
 

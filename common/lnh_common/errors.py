@@ -481,7 +481,7 @@ class StateRolledBack(LnhError):
 
 
 class MemberReadOnly(LnhError):
-    """The member takes no writes, because it has no lease from the primary."""
+    """The member is read-only, and refuses what needs a read-write one."""
 
     code = 70
     ckr = "CKR_TOKEN_WRITE_PROTECTED"

@@ -1,6 +1,6 @@
 """Text from outside: what a name may not contain, and how any text is shown.
 
-A name, a label or an error that somebody else wrote may hold characters that are no text: controls (ESC and its C1
+A name, a label or an error that another user wrote may hold characters that are no text: controls (ESC and its C1
 kin drive a terminal, a line feed forges a row), marks that turn the direction of what follows, and characters of no
 width, by which two names look the same. A name that has one is refused where it enters: `NAME` is in the types of the
 messages that bring one. What may hold anything - the label of an object is a user's own data - is escaped wherever it

@@ -39,7 +39,7 @@ class ObjectSession(ObjectCalls):
     """Base of every session that has objects.
 
     An object with `token=False` lives in this session only: the HSM stores nothing, the session keeps the sealed object
-    and sends it along with each use. A read-only member makes and uses such objects too.
+    and sends it along with each use. A read-only member makes and uses these objects too.
     """
 
     def __init__(self) -> None:

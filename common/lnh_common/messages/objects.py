@@ -200,7 +200,7 @@ class Uses(Confidential):
 
 
 class Outcomes(Confidential):
-    """Answer for each use with `[0, fields]`, fields of its operation's reply, or an error `[code, message, detail]`."""
+    """Answer for each use with `[0, fields]`, its reply's fields, or with an error `[code, message, detail]`."""
 
     outcomes: tuple[list[Any], ...]
 

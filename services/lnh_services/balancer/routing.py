@@ -601,7 +601,7 @@ class Router:
         return self._quicker(now, work, best, float("inf"), own)
 
     def _quicker(self, now: float, work: int, best: Place, than: float, own: int | None) -> int | None:
-        """Choose a far place of an own one's tier, with room, that is expected to be clearly quicker; else the own one."""
+        """Choose a far place of an own one's tier, with room, that is clearly quicker; else the own one."""
         than *= QUICKER
         for number, at in self._far.items():
             if at.up and at.open and at.tier == best.tier and len(at.outstanding) < at.window:

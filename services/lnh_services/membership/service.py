@@ -208,7 +208,7 @@ class Membership:
             await self._run(procedures.say_door(status, self._door(), self._peers.products()))
 
     async def _own_status(self) -> Status | None:
-        """Ask the store for its status; it is kept, so that the member port knows whom to let in."""
+        """Ask the store for its status; it is kept, so that the member port knows which keys to admit."""
         status: Status | None = await self._ask(STORE)
         if status is not None:
             self._known = status

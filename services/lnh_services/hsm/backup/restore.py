@@ -1,6 +1,6 @@
 """Restores an archive in the core: every record becomes one of a new instance, and all of it one entry.
 
-    a worker, or the console    may somebody restore? -> a ticket
+    a worker, or the console    may this session restore? -> a ticket
     the backup service          the ticket and the archive's ends -> its data key; then its rows, and the end
 
 Rows go into the replicated state as they come, aside (`store/machine/restore_swap.py`): nobody sees them. At the end

@@ -358,7 +358,7 @@ class Knowledge:
         """Return a page of a table's records (of those with this name), by id.
 
         Args:
-            skipped: records that do not open are added there, where there is such a list.
+            skipped: records that do not open are added to it; None has them raise.
 
         Raises SealBroken for a record of another name: the tag that the store finds it by is under no seal.
         """

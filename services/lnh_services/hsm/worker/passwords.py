@@ -52,7 +52,7 @@ class Place(NamedTuple):
     """The place that counts attempts: a client's, in the scope of a role holder.
 
     Args:
-        exists: whether there is such a holder, as far as is known yet.
+        exists: whether the holder exists, as far as is known yet.
     """
 
     client: bytes
@@ -234,7 +234,10 @@ def _reserve(worker: WorkerCore, place: Place, attempt: Attempt) -> Steps[bool]:
 
 
 def _end(worker: WorkerCore, place: Place, attempt: Attempt, *, right: bool, counted_here: bool) -> Steps[None]:
-    """End an attempt. One whose end cannot be written down stays an open guess: it counts, and only as one."""
+    """End an attempt.
+
+    An attempt whose end cannot be written down stays an open guess: it counts, and only as one.
+    """
     if counted_here:
         yield from _tell(place, attempt, GuessStep.RIGHT if right else GuessStep.WRONG)
         return

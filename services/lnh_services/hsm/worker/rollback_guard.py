@@ -187,7 +187,7 @@ class Items:
         """Return a page of items as `read` reads them.
 
         Args:
-            skipped: items that do not open are added there, where there is such a list.
+            skipped: items that do not open are added to it; None has them raise.
 
         Raises StateRolledBack, MemberBehind, SealBroken.
 

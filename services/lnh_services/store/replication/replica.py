@@ -10,9 +10,9 @@ further events. Nothing here looks at a clock, a socket or a disk, so the same c
 simulator.
 
 An **epoch** `(number, opener)` is one primary's time in office. A member **promises** an epoch durably before it takes
-part in it, and from then on heeds nothing of a lower one. Whoever opens an epoch gathers promises, takes the
-greatest log among those it got, and appends the epoch's `open`: who is a member, and which members a commit waits for
-(the **in-sync set**). What a member does depends on its role, and each role is a class of its own:
+part in it, and from then on heeds nothing of a lower one. The member that opens an epoch gathers promises, takes the
+greatest log among those it got, and appends the epoch's `open`: the members, and those that a commit waits for
+(the **in-sync set**). A member acts by its role, and each role is a class of its own:
 
     NONE -- create, adopt, recover
       |
