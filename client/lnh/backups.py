@@ -116,7 +116,7 @@ class Backups:
         try:
             self.wait(job, tell)
         except (ClusterRestored, ClientUnknown):
-            self._session.abandon()  # its last word: it is of before
+            self._session.abandon()  # its last word: the session died with the old state
 
     def upload(self, path: Path, tell: TellBytes = _tell_no_bytes) -> str:
         """Bring an archive to the member unless it has it; called again after an interruption, go on from there.

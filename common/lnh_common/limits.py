@@ -138,7 +138,7 @@ SESSIONS: Final = Budget(2048, 64 * MIB, 64 * MIB, 64 * MIB)
 PEERS: Final = Budget(1024, 40 * MIB, 64 * MIB, 64 * MIB)
 STRANGERS_AT_SERVICES: Final = 100  # requests a second, all together, that another service than the balancer looks at
 HELLO_FRESH: Final = 1.0  # seconds that an answer to `hello` is given to everybody who asks
-FRAMES_TAKEN: Final = 64  # of one message; whoever sends more is disconnected
+FRAMES_TAKEN: Final = 64  # of one message; a peer that sends more is disconnected
 MESSAGES_AHEAD: Final = 64  # of one client's connection, which libzmq takes from it before they are read
 DOOR_BYTES: Final = 4 * KIB  # of a message to the door, which is a `hello`
 

@@ -21,7 +21,7 @@ def replace_file(path: Path, data: bytes) -> None:
     """
     temporary = path.with_name(path.name + _SUFFIX)
     try:
-        temporary.unlink(missing_ok=True)  # what a crash left, or somebody else put there
+        temporary.unlink(missing_ok=True)  # what a crash left, or another user put there
         descriptor = open_regular(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
         try:
             os.fchmod(descriptor, _MODE)

@@ -540,7 +540,7 @@ class Connection:
         finally:
             self._pool.give_back(loan)
         if operation is not LOGIN and self.client and heard.detail.get("heard") in _NOT_A_CLIENT:
-            # The balancer says so, or whoever is there in its place. The HSM answers a login under its seal.
+            # The balancer says so, or an impostor in its place. The HSM answers a login under its seal.
             self.call_with_credential(LOGIN, Login(), timeout)
         raise heard
 

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from typing import Final
 
 CONNECT_WITHIN: Final = 0.5  # seconds from the attempt to the end of the handshake
-DOUBT_AFTER: Final = 0.2  # seconds without a word from somebody who was asked
+DOUBT_AFTER: Final = 0.2  # seconds without a word from a member that was asked
 PROVE_WITHIN: Final = 0.3  # seconds for the answer to a probe
 REST: Final = (0.25, 1.0)  # seconds after a loss: the first and the longest
 RETURN: Final = (1.0, 30.0)  # seconds after a loss, or a vain trial, before the registered member is tried: likewise
@@ -261,7 +261,7 @@ class Ways:
         )
 
     def _use(self, now: float, standing: _Standing) -> None:
-        self.turn += 1  # first: whoever looks in vain for a change stays where it is
+        self.turn += 1  # first: a channel that looks in vain for a change stays where it is
         standing.lost = False
         self._used_since = now
         self._used = standing

@@ -504,7 +504,7 @@ class Requests:
         if request.keys is None:
             self._disturbed(now, request, hint)
             return []
-        # A member may not have heard of a new channel epoch yet, or somebody lies; for long it does not stay so.
+        # A member may not have heard of a new channel epoch yet, or the word is forged; it does not stay so for long.
         request.refused_since = request.refused_since or now
         if type(hint) is not TokenUnknown:
             hint = unproven(hint, request.said)

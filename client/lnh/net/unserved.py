@@ -14,7 +14,7 @@ from lnh_common.errors import AnswerUnproven, LnhError, MemberExpelled, NoCluste
 
 _ANOTHER: Final = "use another member of the cluster: LNHClientRegistration --member HOST:PORT"
 
-# What whoever uses such a member can do: the errors' own advice is for whoever sets it up.
+# What the users of such a member can do: the errors' own advice is for its operators.
 _ADVICE: Final[dict[type[LnhError], str]] = {
     NotActivated: NotActivated.advice,
     NoCluster: _ANOTHER,

@@ -159,7 +159,7 @@ def run(action: Callable[[], None], *, debug: bool) -> None:
             terminal.UNREACHABLE if unreachable else terminal.REFUSED,
         )
     except BrokenPipeError:
-        # Whoever read our output has enough; leave nothing for the interpreter to flush.
+        # The reader of our output has enough; leave nothing for the interpreter to flush.
         sys.stdout = None
         raise typer.Exit(terminal.REFUSED) from None
     except OSError as error:

@@ -26,7 +26,7 @@ FAILED_EVENTS: Final = (
 )
 # After these libzmq does not connect again; yet the other side may only not have heard of this key so far.
 REFUSED_EVENTS: Final = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-REFUSED_AGAIN: Final = 1.0  # seconds until whoever was refused connects again by itself
+REFUSED_AGAIN: Final = 1.0  # seconds until a peer that was refused connects again by itself
 LINK_EVENTS: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | FAILED_EVENTS
 
 _EXPLANATIONS: Final = {

@@ -29,7 +29,7 @@ class Pings:
         if asked is not None:
             self._excused = 0
             for earlier in [each for each in self._asked if each < number]:
-                del self._asked[earlier]  # its answer was lost; whoever answers a later one is there
+                del self._asked[earlier]  # its answer was lost; a peer that answers a later one is there
         return asked
 
     def excuse(self, now: float) -> None:

@@ -55,7 +55,7 @@ Tag = bytes
 
 _TAG: Final = struct.Struct(">Q")
 
-COME_AGAIN: Final = 1  # seconds, said with Busy: whoever waits for a turn had better not ask at once
+COME_AGAIN: Final = 1  # seconds, said with Busy: a client that waits for a turn had better not ask at once
 SILENT_AFTER: Final = 0.25  # seconds without any answer from a place that has work
 PATIENCE: Final = 2.0  # seconds a request waits for a place to come up before its client is told
 MOVES: Final = 2  # places that may die under a request before it is given up: it may be what kills them

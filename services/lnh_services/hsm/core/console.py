@@ -621,7 +621,7 @@ class Console:
                 try:
                     if changes := online_attempts.clear(records, found.items):
                         await self._commit(cluster, records, tuple(changes))
-                except VersionConflict:  # somebody is guessing just now
+                except VersionConflict:  # another attempt is under way
                     tries -= 1
                     if not tries:
                         raise Busy(

@@ -63,7 +63,7 @@ class Derivations:
     def __init__(self, queue: int = limits.ARGON2_QUEUE) -> None:
         self._queue: Final = queue
         self._jobs: Final[dict[tuple[object, ...], _Job]] = {}
-        self._strangers = 0  # of whom one is served at a time, and none waits
+        self._strangers = 0  # one is served at a time, and none waits
         self._turn: Final = asyncio.Lock()
         self._takes = _FIRST_GUESS  # seconds, of late
 

@@ -83,7 +83,7 @@ class SlowWork(Generic[T]):
             while True:
                 job = self._done.get_nowait()
                 if job.outcome is _SKIPPED and job.waiting:
-                    self._todo.put(job)  # somebody came for it at the last moment
+                    self._todo.put(job)  # a request came for it at the last moment
                     continue
                 del self._jobs[job.key]
                 taken += [(who, job.outcome) for who in job.waiting]

@@ -92,7 +92,7 @@ class Knowledge:
         self.lease_until = 0.0
         self.read_write = True  # the lease's mode
         self.read_only_since: float | None = None  # boot seconds
-        self.owes_guesses = True  # failed logins of before this start, or of a time as read-only, may be to be told
+        self.owes_guesses = True  # failed logins from before this start, or from a time as read-only, may be untold
         self.lapses = 0  # how often the lease was not a read-write one, or an answer under it not current
         self._in_step_until: float | None = None  # boot seconds: the end of the last read-write lease there was
         self._began = boot()

@@ -518,7 +518,7 @@ class WorkerCore(Certainty):
 # Refusals of this member alone: what another one forwarded is declined instead.
 _LEFT_TO_OTHERS: Final = (MemberReadOnly, MemberBehind)
 
-# Errors that say somebody tried what they may not: recorded whatever the operation.
+# Errors of a peer that tried what it may not: recorded whatever the operation.
 REFUSALS: Final = (PermissionDenied, ChannelInvalid, SealBroken, StateRolledBack)
 
 

@@ -446,7 +446,7 @@ class Worker:
             try:
                 self._front.send_multipart([balancer_id, bundle.take()], zmq.NOBLOCK)
             except zmq.ZMQError as error:
-                # The balancer is gone, or takes nothing: whoever asked tries again.
+                # The balancer is gone, or takes nothing: the client tries again.
                 log.warning("answers dropped", error=str(error))
         self._answers.clear()
 

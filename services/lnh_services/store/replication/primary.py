@@ -139,7 +139,7 @@ class Primary:
         self._unheard: dict[MemberId, float] = {}  # after a stall: until when to wait for a member's word
         self._ticked = now.boot
         self._next_keep = 0.0
-        # Whoever opens an epoch does not know what leases its predecessor granted.
+        # The opener of an epoch does not know what leases its predecessor granted.
         until = self.grant_end(now, self._longest_ms)
         self._progress: Final = {member: Progress(granted_until=until) for member in local.others}
 
@@ -156,7 +156,7 @@ class Primary:
 
     def current_until(self, now: Instant) -> float:
         """Return the end of a lease that this member would grant itself now."""
-        # Not longer than a lease: whoever takes over waits so long for this member's caches too.
+        # Not longer than a lease: a member that takes over waits so long for this member's caches too.
         return now.boot + min(self._local.standing.terms.lease_ms, limits.WORKER_LEASE_MS) / 1000
 
     def _acts(self) -> bool:
@@ -540,7 +540,7 @@ class Primary:
                 continue
             if progress.match < progress.left:
                 continue  # near the end, but it acknowledges nothing: it would hold up every write again
-            # Nobody may be in the set whom some member does not know: it could not be asked when the primary is lost.
+            # No member may be in the set that another does not know: it could not be asked when the primary is lost.
             if any(self._of(other).match < joined.get(member, 0) for other in self._local.others):
                 continue
             progress.refuses = False
