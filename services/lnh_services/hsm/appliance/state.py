@@ -133,11 +133,11 @@ class Cluster(Confidential):
     po: KeptPassword | None = None
 
     def identity_public(self) -> bytes:
-        """The raw 32-byte key that clients pin."""
+        """Compute the raw 32-byte key that clients pin."""
         return Ed25519PrivateKey.from_private_bytes(self.identity).public_key().public_bytes_raw()
 
     def newest_smk(self) -> Smk:
-        """The newest generation of the SMK."""
+        """Return the newest generation of the SMK."""
         newest = self.smk[-1]
         return Smk(newest.generation, newest.key)
 
@@ -183,7 +183,7 @@ class HsmState(Confidential):
         return Ed25519PrivateKey.from_private_bytes(Purpose.HSM_SIGN.derive(self.identity))
 
     def identity_public(self) -> bytes:
-        """The raw 32-byte public key of `signing_key`."""
+        """Compute the raw 32-byte public key of `signing_key`."""
         return self.signing_key().public_key().public_bytes_raw()
 
 
@@ -206,7 +206,7 @@ class Cover(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         return Derive(password=activation, salt=self.salt, memory=memory, passes=passes, lanes=lanes)
 
     def place(self) -> Place:
-        """The place that the seal is bound to: this cover."""
+        """Return the place that the seal is bound to: this cover."""
         return Place(Kind.STATE, extra=codec.encode(list(msgspec.structs.astuple(self))))
 
 

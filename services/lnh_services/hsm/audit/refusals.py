@@ -98,9 +98,9 @@ class Refusals:
                 self._counted(entry, now)
 
     def due(self, now: int, *, all_of_them: bool = False) -> list[AuditEntry]:
-        """The records of what was counted for a minute or longer; `written` says that they are in the trail.
+        """Return the records of refusals that were counted for a minute or longer.
 
-        A kind that was quiet for that long is forgotten.
+        `written` says that they are in the trail. A kind that was quiet for that long is forgotten.
         """
         over = [kind for kind, counting in self._kinds.items() if all_of_them or _is_over(counting.since, now)]
         for kind in over:

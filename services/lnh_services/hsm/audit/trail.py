@@ -96,7 +96,7 @@ class HeadLine(_Line, frozen=True, forbid_unknown_fields=True):
         ).digest()
 
     def signed(self) -> bytes:
-        """The bytes that the signature covers."""
+        """Return the bytes that the signature covers."""
         return codec.encode([HEAD_FORMAT, self.index, self.time, bytes.fromhex(self.previous)])
 
 

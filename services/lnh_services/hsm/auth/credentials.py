@@ -40,11 +40,11 @@ class Smk:
     key: bytes = field(repr=False)
 
     def verifier_key(self) -> bytes:
-        """The key that seals verifiers."""
+        """Derive the key that seals verifiers."""
         return Purpose.VERIFIER.derive(self.key)
 
     def keyring_key(self) -> bytes:
-        """The key of the outer seal of keyring keys."""
+        """Derive the key of the outer seal of keyring keys."""
         return Purpose.KEYRING.derive(self.key)
 
 

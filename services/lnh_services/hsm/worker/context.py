@@ -137,7 +137,7 @@ class Knowledge:
         return self.boot() < self.lease_until
 
     def is_read_write(self) -> bool:
-        """Tell whether what is known and read now is current: the member's lease lasts as long as this one does."""
+        """Tell whether what is known and read now is current: the member's lease lasts at least as long as this one."""
         return self.read_write and self.boot() < self.lease_until
 
     def was_read_write_since(self, lapses: int) -> bool:
@@ -209,7 +209,7 @@ class Knowledge:
     # --- records
 
     def secrets(self) -> Identity:
-        """The member's identity and secrets; raises NoCluster before the core gave any."""
+        """Return the member's identity and secrets; raises NoCluster before the core gave any."""
         if self.identity is None:
             raise NoCluster("this member serves no cluster")
         return self.identity

@@ -122,8 +122,8 @@ class WorkerCore(Certainty):
     ) -> Steps[Frames]:
         """Serve one request; never raises for what a client sent.
 
-        A request that another member forwarded is not told that this member is read-only or behind, since its own
-        member is not: it is declined.
+        A request that another member forwarded is declined where this member is read-only or behind, because the member
+        that forwarded it is neither.
         """
         now = self.boot()
         if now >= self.lease_until:
@@ -368,7 +368,7 @@ class WorkerCore(Certainty):
             request.session = yield from self._open_session(session.sealed, self._open_token(session.sealed))
 
     def session_instance(self) -> Steps[bytes]:
-        """Return what sessions are opened under now."""
+        """Return the instance that sessions are opened under now."""
         opening = yield from self.record(OpeningRecord, OPENING_RECORD)
         yield from self.started()
         assert self.cluster is not None, "started() read the cluster record"
@@ -418,7 +418,10 @@ class WorkerCore(Certainty):
         )
 
     def _made_for(self, changes: Iterable[store.Change]) -> Steps[Records]:
-        """Return the instance that changes were made for, and that the cluster still is; raises ClusterRestored."""
+        """Return the records' means of the instance that changes were made for, and that the cluster still is.
+
+        Raises ClusterRestored.
+        """
         records = yield from self.started()
         if not all(records.made(change) for change in changes if isinstance(change, store.Put)):
             raise ClusterRestored("the cluster was restored while this was done")
@@ -523,10 +526,11 @@ REFUSALS: Final = (PermissionDenied, ChannelInvalid, SealBroken, StateRolledBack
 
 
 def _unknown_epoch(identity: Identity, epoch: int, over: str) -> LnhError:
-    """Make the error of a channel epoch without a seed: one later than all here is still to come, and others have it.
+    """Make the error of a channel epoch that this worker has no seed of.
 
-    A client takes Unreachable for what one member says of itself, and asks another; TokenUnknown it takes for the
-    cluster's.
+    Args:
+        over: the words for an epoch that is over. An epoch later than all here is still to come, and other members have
+            it: a client takes Unreachable for the word of one member, and asks another.
     """
     if epoch > max(seed.epoch for seed in identity.secrets.channel):
         return Unreachable(f"channel epoch {epoch} has not come to this member yet")

@@ -58,7 +58,7 @@ class Read(Generic[T]):
 
     @property
     def known(self) -> T:
-        """Return the value of an item that there is."""
+        """Return the value of an item that exists."""
         assert self.value is not None, "asked for what is not there"
         return self.value
 

@@ -95,9 +95,9 @@ class Leaving:
 
 
 def granted_ms(lease_ms: int) -> int:
-    """Compute how much of L a member is granted, so that L is over once the grant has certainly ended.
+    """Compute what a member is granted of L.
 
-    That includes the time until the end is noticed.
+    The grant has certainly ended, and its end was noticed, when L is over.
     """
     return max(int(lease_ms / (1 + DRIFT)) - LOOKS_MS, lease_ms // 2)
 
@@ -171,7 +171,7 @@ class Primary:
         return bool(others) and all(now.boot - progress.heard > patience for progress in others)
 
     def progress(self) -> dict[MemberId, Progress]:
-        """The knowledge of every other member, to be looked at."""
+        """Return the knowledge of every other member, to be looked at."""
         return {member: self._of(member) for member in self._local.others}
 
     def _of(self, member: MemberId) -> Progress:
