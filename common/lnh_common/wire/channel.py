@@ -1,16 +1,16 @@
-"""The sealed channel between the SDK and an hsm worker; what lies between sees headers only.
+"""The sealed channel between the SDK and an hsm worker; everything between them sees headers only.
 
 How it goes:
 
 1. `hello` answers with a *statement* about the channel key, signed by the cluster identity that the
    client pinned when it registered (`Statement`).
-2. Whatever uses a credential travels in one HPKE message (RFC 9180; the KEM is ML-KEM-768 with X25519)
+2. An operation that uses a credential travels in one HPKE message (RFC 9180; the KEM is ML-KEM-768 with X25519)
    to that channel key and carries a fresh 32-byte secret S (`seal_credential`, `open_credential`). HPKE's
    `info` binds it to the cluster, channel epoch, operation, request id and route; a registered client's
    Ed25519 key signs `info` and the plaintext.
 3. A login is answered with a token, opaque to the client. Every later message is sealed under a key
    and nonce expanded (HKDF-Expand, RFC 5869) from S and the message's own random 32 bytes N, used
-   once, with AES-256-GCM (`seal_message`, `open_message`). S has one key a direction.
+   once, with AES-256-GCM (`seal_request`, `open_request`, `seal_reply`, `open_answer`). S has one key a direction.
 
 A retry sends the same bytes. Formats and test vectors: docs/formats.md.
 """

@@ -211,7 +211,7 @@ def end(locks: Locks, attempt: Attempt, now: int, *, right: bool) -> Locks:
 
 
 def merged(locks: Locks, failures: int, now: int, names: tuple[bytes, ...] = (), open_: tuple[Open, ...] = ()) -> Locks:
-    """Count failures on a member that was read-only where all members see them.
+    """Count the failures of a member that was read-only where all members see them.
 
     Args:
         names: the last of them that ended wrong: a failure that was counted elsewhere too is one.

@@ -312,8 +312,9 @@ class Belonging:
     async def depart(self, request: hsm.Depart) -> None:
         """Stop serving and wipe what this HSM holds of the cluster; begun when it returns, and finished soon after.
 
-        An expelled member without a dismissal only stops serving: the peer that tells it may be lying. Raises
-        NotActivated, because a sealed state cannot be wiped; PermissionDenied for any other departure without a
+        An expelled member without a dismissal only stops serving: the peer that tells it may be lying.
+
+        Raises NotActivated, because a sealed state cannot be wiped; PermissionDenied for any other departure without a
         dismissal.
         """
         cluster = self._vault.opened.cluster

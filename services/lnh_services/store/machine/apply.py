@@ -11,8 +11,8 @@ index, or the error that refused it - is kept, and a request that comes again ge
 
 A record may go when it is both older than the window of log time and beyond the client's newest `DUPLICATE_RECORDS`. A
 mark remains of it: the session's highest evicted sequence. A mark goes when nothing it covers was issued within
-`MARK_KEPT`; a request older than that is answered OutcomeUnknown without looking, so a forgotten mark never turns into
-a claim that nothing happened.
+`MARK_KEPT_MS`; a request older than that is answered OutcomeUnknown without looking, so a forgotten mark never turns
+into a claim that nothing happened.
 """
 
 from __future__ import annotations
