@@ -96,7 +96,10 @@ def test_a_restore_through_any_member_is_one_on_all_of_them(members: Members, tm
         finally:
             for load in loads:
                 load.__exit__()
-    assert {type(error) for load in loads for error in load.errors} == {lnh.ClusterRestored}
+    writer, *signers = loads
+    assert {type(error) for load in signers for error in load.errors} == {lnh.ClusterRestored}
+    # Of a write that was under way, and is asked for again after the restore, nobody knows whether it was made before.
+    assert {type(error) for error in writer.errors} <= {lnh.ClusterRestored, lnh.OutcomeUnknown}
     assert everywhere(members) == before
     members.all_read_write()
     shown = json.loads(members.steps.run("lnh", "member", "list", "--json", through=a))

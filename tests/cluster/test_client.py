@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -372,8 +373,14 @@ def test_a_login_that_nobody_answers_says_where_it_was_lost(site: Site, part: st
         cluster.connection.statement()  # what precedes a login, and would be lost as well
         with standing_still(site.member.directory.root, part=part) as still:
             assert still
-            with pytest.raises(lnh.DeadlineExceeded, match=lost):
-                keyring.login(lnh.Role.KRCO, KRCO)
+            said = []
+            for _ in range(3):  # who passes it on has 50 ms to say so; without a processor for it, the client is first
+                with pytest.raises(lnh.DeadlineExceeded) as refused:
+                    keyring.login(lnh.Role.KRCO, KRCO)
+                said.append(str(refused.value))
+                if re.search(lost, said[-1]):
+                    break
+            assert re.search(lost, said[-1]), said
     wait_until(site.member.is_ready, "the member as it was")
     with site.connect(timeout=30) as cluster:
         cluster.keyring("payments").login(lnh.Role.KRCO, KRCO).logout()

@@ -314,8 +314,8 @@ def test_members_join_leave_move_and_restart_while_clients_sign_and_make_keys(me
     with members.longer_lease(6000), ExitStack() as ends:
         ends.callback(d.stop)
         with (
-            application(members, a, pauses=0.0) as one,
-            application(members, b, pauses=0.0) as two,
+            application(members, a) as one,
+            application(members, b) as two,
             no_login(one),
             no_login(two),
             one.running(),

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ import lnh
 from lnh_cli.demo.local import Steps, stop
 from lnh_cli.demo.processes import held, kill, standing_still
 from lnh_common import limits
+from members import is_read_write
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +190,7 @@ def test_a_key_put_back_as_it_was_before_it_changed_is_refused(running: Running,
         with sqlite3.connect(database) as rows:
             rows.execute("UPDATE items SET version = ?, head = ?, body = ? WHERE id = ?", (*older, key.handle))
         rows.close()
+    until(partial(is_read_write, running.place.first), "the member in step, which knows what there is")
     other.sign(b"data")
     with pytest.raises(lnh.errors.StateRolledBack):
         key.sign(b"data")

@@ -82,7 +82,9 @@ _SESSION_OVER: Final = (TokenUnknown, TokenExpired)
 
 BACK_OFF: Final = (0.02, 1.0)  # after a hint: the first wait and the longest, in seconds; jittered by half
 HINT_PATIENCE: Final = 1.0  # seconds of unsealed refusals after which a request is given up
-BEHIND_PATIENCE: Final = 2.0  # seconds a member is behind for before nobody waits for it to be in step again
+# Seconds a member is behind for before nobody waits for it to be in step again. One whose store was started anew, and
+# had to wait for the leases of the one before, is in step after some three.
+BEHIND_PATIENCE: Final = 4.0
 SILENCE: Final = (2.0, 30.0)  # without a word: the first wait and the longest, in seconds
 SPREAD: Final = 8  # messages that uses under way are in, or more: cluster and connection have several cores at work
 _TOGETHER_BYTES: Final = 64 * limits.KIB  # of one carrier; a use that is larger goes alone
