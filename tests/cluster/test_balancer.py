@@ -32,7 +32,7 @@ from lnh_common.messages import admin
 from lnh_common.messages.base import Empty
 from lnh_common.wire import codec
 from lnh_services.balancer.clients import REGISTERED_ONLY
-from lnh_services.hsm.auth.permissions import RULES
+from lnh_services.hsm.worker.handlers.table import SERVED
 from processes import Processes, wait_until
 
 FAILURES_LIBZMQ_KEEPS = 2000  # events that a monitor holds which nobody reads
@@ -400,5 +400,6 @@ def test_what_only_registered_clients_may_ask_is_refused_to_others_and_to_revoke
 
 
 def test_the_balancer_knows_which_operations_are_a_registered_clients_only() -> None:
-    of_clients = {name for name, rule in RULES.items() if rule.keyring and rule.permission is None and not rule.client}
+    rules = {name: served.rule for name, served in SERVED.items() if served.rule is not None}
+    of_clients = {name for name, rule in rules.items() if rule.keyring and rule.permission is None and not rule.client}
     assert of_clients == REGISTERED_ONLY

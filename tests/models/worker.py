@@ -35,7 +35,7 @@ from lnh_services.hsm.records import (
 )
 from lnh_services.hsm.worker.core import CLUSTER_RECORD, WorkerCore
 from lnh_services.hsm.worker.handlers.session import check_token
-from lnh_services.hsm.worker.handlers.table import HANDLERS
+from lnh_services.hsm.worker.handlers.table import SERVED
 from lnh_services.hsm.worker.policies import policy_id
 from lnh_services.hsm.worker.rollback_guard import HighestSeen
 from models.carried import sample
@@ -131,7 +131,7 @@ class World:
         worker.take_lease(self.now, store.Attached(lease_ms=10**9, index=0, fresh=True, read_write=read_write))
 
     def worker(self) -> WorkerCore:
-        made = WorkerCore(HANDLERS, check_token, lambda: self.now, lambda: self.now)
+        made = WorkerCore(SERVED, check_token, lambda: self.now, lambda: self.now)
         made.take_secrets(self.secrets)
         self.attach(made)
         self.workers.append(made)

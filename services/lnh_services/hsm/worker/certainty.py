@@ -20,41 +20,12 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from lnh_common.errors import LnhError, MemberBehind, MemberReadOnly
-from lnh_common.messages import admin, backup, objects, session
 from lnh_common.messages.base import Behind, Effect, Listing, Message, Operation
 from lnh_services.hsm.worker.context import Knowledge
 
 M = TypeVar("M", bound=Message)
 
 NEVER: Final = 2**63 - 2  # a version that no record comes to
-# The writes whose one effect is a commit under the request's own name: what refuses that refuses the write for good.
-# What membership or the backup service is ordered to do is told apart by them.
-COMMITTED: Final = frozenset(
-    operation.name
-    for operation in (
-        session.REGISTER,
-        session.LOGOUT,
-        session.CHANGE_PASSWORD,
-        admin.KEYRING_CREATE,
-        admin.KEYRING_DELETE,
-        admin.KEYRING_POLICY,
-        admin.ROLE_INIT,
-        admin.ROLE_SET,
-        admin.CLIENT_REVOKE,
-        admin.CLIENT_ASSIGN,
-        admin.CLIENT_UNASSIGN,
-        admin.USER_ADD,
-        admin.USER_DELETE,
-        admin.CLUSTER_POLICY,
-        backup.SCHEDULE,
-        objects.GENERATE,
-        objects.GENERATE_PAIR,
-        objects.GENERATE_MANY,
-        objects.GENERATE_PAIRS,
-        objects.SET,
-        objects.DESTROY,
-    )
-)
 
 
 class Certainty(Knowledge):

@@ -17,7 +17,8 @@ its session lives.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 import msgspec
@@ -57,6 +58,7 @@ from lnh_common.wire.channel import Envelope, OpenedCredential, SessionKeys
 from lnh_common.wire.frames import Frames, Header, Kind
 from lnh_services.hsm.audit.refusals import STRANGER
 from lnh_services.hsm.auth import permissions
+from lnh_services.hsm.auth.permissions import Rule
 from lnh_services.hsm.auth.tokens import Session, Token, open_token, token_epoch
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.crypto.mechanisms import IvSource
@@ -73,7 +75,7 @@ from lnh_services.hsm.records import (
     Records,
     session_instance,
 )
-from lnh_services.hsm.worker.certainty import COMMITTED, NEVER, Certainty
+from lnh_services.hsm.worker.certainty import NEVER, Certainty
 from lnh_services.hsm.worker.context import Identity
 from lnh_services.hsm.worker.request import Request
 
@@ -89,11 +91,35 @@ _BYTES: Final = (bytes,)
 Handler = Callable[["WorkerCore", Request[Any]], Steps[Message]]
 
 
+@dataclass(frozen=True)
+class Served:
+    """One row of the table of operations that a worker serves.
+
+    Args:
+        rule: who may; None for an operation without a session, which checks the credential that it carries, or nothing.
+        commits: the one effect of the operation is a commit under its request's own name, so what refuses that commit
+            refuses the request for good. What membership or the backup service is ordered to do is told apart by them.
+    """
+
+    operation: Operation[Any, Any]
+    handler: Handler
+    rule: Rule | None = None
+    commits: bool = False
+
+
+def serves(
+    operation: Operation[Any, Any], handler: Handler, rule: Rule | None = None, *, commits: bool = False
+) -> Served:
+    """Make a row of the table; raises AssertionError unless exactly what has a session says who may."""
+    assert (rule is not None) is (operation.seal is Seal.SESSION), f"{operation.name}: who may is asked of a session"
+    return Served(operation, handler, rule, commits)
+
+
 class WorkerCore(Certainty):
     """One worker: serves requests with what it knows.
 
     Args:
-        handlers: the operations it serves.
+        served: the operations it serves, by name.
         check_token: checks all that an opened token rests on, and makes it a session.
         utc: UTC seconds.
         boot: seconds of a clock that never goes back.
@@ -101,12 +127,12 @@ class WorkerCore(Certainty):
 
     def __init__(
         self,
-        handlers: dict[str, Handler],
+        served: Mapping[str, Served],
         check_token: Callable[[WorkerCore, bytes, Token], Steps[Session]],
         utc: Callable[[], float],
         boot: Callable[[], float],
     ) -> None:
-        self.handlers = handlers
+        self.served = served
         self.check_token = check_token
         super().__init__(utc, boot)
         self.worker = os.urandom(16)
@@ -177,13 +203,13 @@ class WorkerCore(Certainty):
 
     def _operation(self, header: Header) -> Operation[Any, Any]:
         operation = OPERATIONS.get(header.operation)
-        if operation is None or operation.name not in self.handlers:
+        if operation is None or operation.name not in self.served:
             raise UnknownOperation(f"operation {header.operation!r} is not served here")
         return operation
 
     def _serve_open(self, operation: Operation[Any, Any], header: Header, body: bytes) -> Steps[Frames]:
         message = codec.decode_as(body, operation.request)
-        reply = yield from self.handlers[operation.name](
+        reply = yield from self.served[operation.name].handler(
             self, Request(header, operation, Envelope(0, header.deadline_ms, b"", 0, {}), message)
         )
         return frames.reply_frames(header, codec.encode(reply))
@@ -217,10 +243,11 @@ class WorkerCore(Certainty):
     def permitted(self, request: Request[Any]) -> Steps[dict[str, Any]]:
         """Make the reply to a session's request, if its rule allows it; recorded where the rule says so."""
         name = request.operation.name
-        audited, begun = permissions.RULES[name].audited, False
+        rule, begun = self.served[name].rule, False
+        assert rule is not None, "an operation of a session says who may"
         try:
-            permissions.check(name, request.header.route, request.who.holder)
-            if audited and request.who.token.grants:  # a client without a login can only end such a session: no act
+            permissions.check(name, rule, request.header.route, request.who.holder)
+            if rule.audited and request.who.token.grants:  # a client without a login only ends its session: no act
                 yield from self.audit(request, "ok")
                 begun = True
             reply = yield from self._handled(request)
@@ -229,25 +256,25 @@ class WorkerCore(Certainty):
         except LnhError as error:
             if begun and not isinstance(error, AuditFailed):
                 yield from self.audit(request, type(error).__name__)  # the trail says "ok" of it until then
-            elif (audited and not isinstance(error, AuditFailed)) or isinstance(error, REFUSALS):
+            elif (rule.audited and not isinstance(error, AuditFailed)) or isinstance(error, REFUSALS):
                 yield from self.refusal(request, error)
             raise
         return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
 
     def _handled(self, request: Request[Any]) -> Steps[Message]:
         """Make the handler's reply. Where it refuses a write for what is stored, no other try of it ever acts."""
-        handler = self.handlers[request.operation.name]
+        served = self.served[request.operation.name]
         try:
-            return (yield from handler(self, request))
+            return (yield from served.handler(self, request))
         except LnhError as error:
             known = request.session is not None or request.client is not None  # a stranger fills no log
-            if not (error.of_state and request.operation.name in COMMITTED and known) or request.committed:
+            if not (error.of_state and served.commits and known) or request.committed:
                 raise
             refusal = error
         if not self.was_read_write_since(request.lapses) or refusal.is_final:
             raise refusal
         if (yield from self._has_acted(request)):
-            return (yield from handler(self, request))
+            return (yield from served.handler(self, request))
         raise refusal.final()
 
     def _has_acted(self, request: Request[Any]) -> Steps[bool]:
@@ -564,4 +591,4 @@ def _target(request: Request[Any]) -> str:
     return "/".join(parts)
 
 
-__all__ = ["CLUSTER_RECORD", "Ask", "Handler", "Identity", "Request", "WorkerCore"]
+__all__ = ["CLUSTER_RECORD", "Ask", "Handler", "Identity", "Request", "Served", "WorkerCore"]

@@ -50,7 +50,7 @@ from lnh_services.hsm.worker import sweeping
 from lnh_services.hsm.worker.background import SlowWork
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.handlers.session import check_token
-from lnh_services.hsm.worker.handlers.table import HANDLERS
+from lnh_services.hsm.worker.handlers.table import SERVED
 from lnh_services.hsm.worker.passwords import merge
 from lnh_services.paths import MemberDirectory
 from lnh_services.serving import EXIT_OK, open_member
@@ -162,7 +162,7 @@ class Worker:
 
     def __init__(self, directory: MemberDirectory, number: int) -> None:
         self.number = number
-        self.core = WorkerCore(HANDLERS, check_token, time.time, boot_time)
+        self.core = WorkerCore(SERVED, check_token, time.time, boot_time)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._front = self._context.socket(zmq.ROUTER)
         self._front.linger = 500

@@ -11,10 +11,11 @@ from lnh_common.messages import admin, backup, objects, overview, session
 from lnh_common.messages.base import Operation
 from lnh_common.messages.session import Role
 from lnh_services.hsm.auth import permissions
-from lnh_services.hsm.auth.permissions import BUILTIN_ROLES, RULES, Holder
-from lnh_services.hsm.worker.handlers.table import HANDLERS
+from lnh_services.hsm.auth.permissions import BUILTIN_ROLES, Holder, Rule
+from lnh_services.hsm.worker.handlers.table import SERVED
 
 KEYRING: Final = b"k" * 16
+RULES: Final[dict[str, Rule]] = {name: served.rule for name, served in SERVED.items() if served.rule is not None}
 
 HOLDERS: Final = {
     "admin": Holder(permissions=BUILTIN_ROLES["admin"]),
@@ -69,7 +70,7 @@ ALLOWED: Final = {operation.name: who for _, who, operations in ROWS for operati
 
 
 def test_every_operation_of_a_session_has_a_row() -> None:
-    of_a_session = set(HANDLERS) - {
+    of_a_session = set(SERVED) - {
         each.name for each in (session.HELLO, session.LOGIN, session.REGISTER, session.CHANGE_PASSWORD)
     }
     assert set(ALLOWED) == set(RULES) == of_a_session
@@ -80,7 +81,7 @@ def test_who_may_is_who_the_table_says(name: str) -> None:
     found = set()
     for who, holder in HOLDERS.items():
         try:
-            permissions.check(name, KEYRING, holder)
+            permissions.check(name, RULES[name], KEYRING, holder)
         except errors.PermissionDenied:
             continue
         found.add(who)
@@ -88,7 +89,7 @@ def test_who_may_is_who_the_table_says(name: str) -> None:
 
 
 def test_a_keyrings_policy_is_changed_by_its_krso_alone() -> None:
-    permissions.check_change(admin.KEYRING_POLICY.name, HOLDERS["krso"])
+    permissions.check_change(admin.KEYRING_POLICY.name, RULES[admin.KEYRING_POLICY.name], HOLDERS["krso"])
     for who in HOLDERS.keys() - {"krso"}:
         with pytest.raises(errors.PermissionDenied, match="KRSO"):
-            permissions.check_change(admin.KEYRING_POLICY.name, HOLDERS[who])
+            permissions.check_change(admin.KEYRING_POLICY.name, RULES[admin.KEYRING_POLICY.name], HOLDERS[who])

@@ -25,8 +25,7 @@ from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_common.wire import codec
 from lnh_services.hsm.auth.offline_attempts import LocalGuesses
 from lnh_services.hsm.effects import Ask, Peer
-from lnh_services.hsm.worker.certainty import COMMITTED
-from lnh_services.hsm.worker.handlers.table import HANDLERS
+from lnh_services.hsm.worker.handlers.table import SERVED
 from lnh_services.hsm.worker.rollback_guard import HighestSeen
 from models import carried
 from models.worker import KRCO, KRSO, Client, World, generate_ec, make_keyring
@@ -194,7 +193,7 @@ def outcome(scene: Scene, operation: Operation[Message, Message]) -> Message | L
 
 
 def test_every_operation_is_asked() -> None:
-    assert {operation.name for operation in ASKED} == set(HANDLERS)
+    assert {operation.name for operation in ASKED} == set(SERVED)
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +214,7 @@ def test_no_operation_denies_for_certain_what_a_member_that_is_behind_cannot_kno
 ) -> None:
     scene.others()
     in_step = outcome(scene, operation)
-    if operation.name in COMMITTED and isinstance(in_step, LnhError) and in_step.of_state:
+    if SERVED[operation.name].commits and isinstance(in_step, LnhError) and in_step.of_state:
         assert in_step.is_final or operation is session.REGISTER, "of every try of it; a stranger's apart"
     scene.again().others()
     scene.falls_behind()

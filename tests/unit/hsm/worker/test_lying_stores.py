@@ -28,7 +28,7 @@ from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
 from lnh_common.wire import codec
 from lnh_services.hsm.effects import Ask, Peer
 from lnh_services.hsm.records import TABLES, ClientRecord, KeyringRecord, LockRecord, PolicyRecord, UserRecord
-from lnh_services.hsm.worker.handlers.table import HANDLERS
+from lnh_services.hsm.worker.handlers.table import SERVED
 from lnh_services.hsm.worker.rollback_guard import HighestSeen
 from models.carried import sample
 from models.lying_store import Lie, Place, lies
@@ -356,10 +356,10 @@ def requests(scene: Scene) -> list[Request]:
 
 
 def test_every_operation_is_among_them(scene: Scene) -> None:
-    assert {each.operation.name for each in requests(scene)} | {session.HELLO.name} == set(HANDLERS)
+    assert {each.operation.name for each in requests(scene)} | {session.HELLO.name} == set(SERVED)
 
 
-@pytest.mark.parametrize("name", sorted(set(HANDLERS) - {session.HELLO.name}))
+@pytest.mark.parametrize("name", sorted(set(SERVED) - {session.HELLO.name}))
 def test_no_operation_acts_on_what_it_did_not_ask_for(scene: Scene, name: str) -> None:
     told = 0
     for request in requests(scene):

@@ -148,7 +148,9 @@ def delete(worker: WorkerCore, request: Request[KeyringRef]) -> Steps[Empty]:
 def policy(worker: WorkerCore, request: Request[PolicyChange]) -> Steps[PolicyView]:
     """Show a keyring's policy to its roles, or change it as the KRSO: only ever stricter than the cluster's."""
     if request.message.changes:
-        permissions.check_change(request.operation.name, request.who.holder)
+        rule = worker.served[request.operation.name].rule
+        assert rule is not None, "an operation of a session says who may"
+        permissions.check_change(request.operation.name, rule, request.who.holder)
     return (yield from change_policy(worker, request, request.who.holder.keyring))
 
 

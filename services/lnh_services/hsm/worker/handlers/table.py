@@ -1,6 +1,6 @@
-"""Lists the operations that a worker serves, one handler each.
+"""Lists the operations that a worker serves: one row an operation, with its handler, who may, and what it changes.
 
-An operation needs a row here, and a rule in `auth/permissions.py`.
+Effect and seal are columns of the operation itself, beside its message.
 """
 
 from __future__ import annotations
@@ -8,74 +8,84 @@ from __future__ import annotations
 from typing import Final
 
 from lnh_common.messages import admin, backup, objects, overview, session
-from lnh_services.hsm.worker.core import Handler
+from lnh_common.messages.session import Role
+from lnh_services.hsm.auth.permissions import Permission, Rule
+from lnh_services.hsm.worker.core import Served, serves
 from lnh_services.hsm.worker.handlers import backups, cluster, cryptography, groups, keyrings, members, session_objects
 from lnh_services.hsm.worker.handlers import objects as on_objects
 from lnh_services.hsm.worker.handlers import session as on_sessions
 
-HANDLERS: Final[dict[str, Handler]] = {
-    session.HELLO.name: on_sessions.hello,
-    session.REGISTER.name: on_sessions.register,
-    session.LOGIN.name: on_sessions.login,
-    session.RENEW.name: on_sessions.renew,
-    session.WAYS.name: cluster.ways,
-    session.LOGOUT.name: on_sessions.logout,
-    session.CHANGE_PASSWORD.name: on_sessions.change_password,
-    admin.KEYRING_CREATE.name: keyrings.create,
-    admin.KEYRING_LIST.name: keyrings.list_,
-    admin.KEYRING_SHOW.name: keyrings.show,
-    admin.KEYRING_DELETE.name: keyrings.delete,
-    admin.KEYRING_POLICY.name: keyrings.policy,
-    admin.ROLE_INIT.name: keyrings.init_role,
-    admin.ROLE_SET.name: keyrings.set_role,
-    admin.CLIENT_LIST.name: cluster.list_clients,
-    admin.CLIENT_REVOKE.name: cluster.revoke_client,
-    admin.CLIENT_ASSIGN.name: cluster.assign,
-    admin.CLIENT_UNASSIGN.name: cluster.unassign,
-    admin.USER_ADD.name: cluster.add_user,
-    admin.USER_LIST.name: cluster.list_users,
-    admin.USER_DELETE.name: cluster.delete_user,
-    admin.CLUSTER_SHOW.name: cluster.show,
-    admin.CLUSTER_POLICY.name: cluster.policy,
-    admin.CLUSTER_LEAVE.name: members.leave,
-    admin.CLUSTER_DELETE.name: members.delete_cluster,
-    admin.MEMBER_INVITE.name: members.invite,
-    admin.MEMBER_SET.name: members.set_,
-    admin.MEMBER_PROMOTE.name: members.promote,
-    admin.MEMBER_REMOVE.name: members.remove,
-    admin.MEMBER_DELETE.name: members.delete,
-    admin.MEMBER_DIVERGENT.name: members.divergent,
-    admin.MEMBER_MOVE.name: groups.move,
-    admin.GROUP_CREATE.name: groups.create,
-    admin.GROUP_LIST.name: groups.list_,
-    admin.GROUP_DELETE.name: groups.delete,
-    overview.OVERVIEW.name: cluster.look,
-    admin.STATUS.name: cluster.status,
-    backup.NOW.name: backups.now,
-    backup.LIST.name: backups.list_,
-    backup.SHOW.name: backups.show,
-    backup.VERIFY.name: backups.verify,
-    backup.JOB.name: backups.job,
-    backup.READ.name: backups.read,
-    backup.SCHEDULE.name: backups.schedule,
-    backup.RESTORE.name: backups.restore,
-    backup.WRITE.name: backups.write,
-    backup.DELETE.name: backups.delete,
-    objects.GENERATE.name: on_objects.generate,
-    objects.GENERATE_PAIR.name: on_objects.generate_pair,
-    objects.GENERATE_MANY.name: on_objects.generate_many,
-    objects.GENERATE_PAIRS.name: on_objects.generate_pairs,
-    objects.GENERATE_IN_SESSION.name: session_objects.generate,
-    objects.GENERATE_PAIR_IN_SESSION.name: session_objects.generate_pair,
-    objects.FIND.name: on_objects.find,
-    objects.SHOW.name: on_objects.show,
-    objects.SET.name: on_objects.set_attributes,
-    objects.DESTROY.name: on_objects.destroy,
-    objects.SIGN.name: cryptography.use,
-    objects.SIGN_MANY.name: cryptography.use,
-    objects.VERIFY.name: cryptography.use,
-    objects.ENCRYPT.name: cryptography.use,
-    objects.DECRYPT.name: cryptography.use,
-    objects.USES.name: cryptography.uses,
-    objects.RANDOM.name: cryptography.random,
-}
+_HOLDERS: Final = frozenset({Role.KRSO, Role.KRCO})
+_KRSO: Final = frozenset({Role.KRSO})
+_USES: Final = Rule(keyring=_HOLDERS)
+_CHANGES: Final = Rule(keyring=_HOLDERS, audited=True)
+
+_ROWS: Final = (
+    serves(session.HELLO, on_sessions.hello),
+    serves(session.REGISTER, on_sessions.register, commits=True),
+    serves(session.LOGIN, on_sessions.login),
+    serves(session.RENEW, on_sessions.renew, Rule(session=True)),
+    # Addresses and keys of the members' ports: what failing over needs.
+    serves(session.WAYS, cluster.ways, Rule(client=True)),
+    serves(session.LOGOUT, on_sessions.logout, Rule(session=True, audited=True), commits=True),
+    serves(session.CHANGE_PASSWORD, on_sessions.change_password, commits=True),
+    serves(admin.KEYRING_CREATE, keyrings.create, Rule(Permission.KEYRINGS, po=True, audited=True), commits=True),
+    serves(admin.KEYRING_LIST, keyrings.list_, Rule(Permission.VIEW, client=True, keyring=_HOLDERS)),
+    serves(admin.KEYRING_SHOW, keyrings.show, Rule(Permission.VIEW, keyring=_HOLDERS)),
+    serves(admin.KEYRING_DELETE, keyrings.delete, Rule(Permission.KEYRINGS, po=True, audited=True), commits=True),
+    serves(admin.KEYRING_POLICY, keyrings.policy, Rule(keyring=_HOLDERS, changes=_KRSO, audited=True), commits=True),
+    serves(admin.ROLE_INIT, keyrings.init_role, Rule(Permission.KEYRINGS, po=True, audited=True), commits=True),
+    serves(admin.ROLE_SET, keyrings.set_role, Rule(keyring=_KRSO, audited=True), commits=True),
+    serves(admin.CLIENT_LIST, cluster.list_clients, Rule(Permission.CLIENTS)),
+    serves(admin.CLIENT_REVOKE, cluster.revoke_client, Rule(Permission.CLIENTS, audited=True), commits=True),
+    serves(admin.CLIENT_ASSIGN, cluster.assign, Rule(Permission.CLIENTS, audited=True), commits=True),
+    serves(admin.CLIENT_UNASSIGN, cluster.unassign, Rule(Permission.CLIENTS, audited=True), commits=True),
+    serves(admin.USER_ADD, cluster.add_user, Rule(Permission.USERS, audited=True), commits=True),
+    serves(admin.USER_LIST, cluster.list_users, Rule(Permission.USERS)),
+    serves(admin.USER_DELETE, cluster.delete_user, Rule(Permission.USERS, audited=True), commits=True),
+    serves(admin.CLUSTER_SHOW, cluster.show, Rule(Permission.VIEW)),
+    serves(admin.CLUSTER_POLICY, cluster.policy, Rule(Permission.CLUSTER, po=True, audited=True), commits=True),
+    serves(admin.CLUSTER_LEAVE, members.leave, Rule(Permission.CLUSTER, po=True, audited=True)),
+    serves(admin.CLUSTER_DELETE, members.delete_cluster, Rule(Permission.CLUSTER, po=True, audited=True)),
+    # The invitation is the cluster's approval of the join, so it needs what a join needs.
+    serves(admin.MEMBER_INVITE, members.invite, Rule(Permission.MEMBERS, po=True, audited=True)),
+    serves(admin.MEMBER_SET, members.set_, Rule(Permission.MEMBERS, audited=True)),
+    serves(admin.MEMBER_PROMOTE, members.promote, Rule(Permission.MEMBERS, audited=True)),
+    serves(admin.MEMBER_REMOVE, members.remove, Rule(Permission.MEMBERS, audited=True)),
+    serves(admin.MEMBER_DELETE, members.delete, Rule(Permission.MEMBERS, audited=True)),
+    serves(admin.MEMBER_DIVERGENT, members.divergent, Rule(Permission.MEMBERS, audited=True)),
+    serves(admin.MEMBER_MOVE, groups.move, Rule(Permission.GROUPS, audited=True)),
+    serves(admin.GROUP_CREATE, groups.create, Rule(Permission.GROUPS, audited=True)),
+    serves(admin.GROUP_LIST, groups.list_, Rule(Permission.VIEW)),
+    serves(admin.GROUP_DELETE, groups.delete, Rule(Permission.GROUPS, audited=True)),
+    serves(overview.OVERVIEW, cluster.look, Rule(Permission.VIEW)),
+    serves(admin.STATUS, cluster.status, Rule(Permission.VIEW)),
+    serves(backup.NOW, backups.now, Rule(Permission.BACKUP, audited=True)),
+    serves(backup.LIST, backups.list_, Rule(Permission.BACKUP)),
+    serves(backup.SHOW, backups.show, Rule(Permission.BACKUP)),
+    serves(backup.VERIFY, backups.verify, Rule(Permission.BACKUP, audited=True)),
+    serves(backup.JOB, backups.job, Rule(Permission.BACKUP)),
+    serves(backup.READ, backups.read, Rule(Permission.BACKUP)),
+    serves(backup.SCHEDULE, backups.schedule, Rule(Permission.BACKUP, audited=True), commits=True),
+    serves(backup.RESTORE, backups.restore, Rule(Permission.CLUSTER, po=True, audited=True)),
+    serves(backup.WRITE, backups.write, Rule(Permission.CLUSTER, po=True)),
+    serves(backup.DELETE, backups.delete, Rule(Permission.BACKUP_DELETE, audited=True)),
+    serves(objects.GENERATE, on_objects.generate, _CHANGES, commits=True),
+    serves(objects.GENERATE_PAIR, on_objects.generate_pair, _CHANGES, commits=True),
+    serves(objects.GENERATE_MANY, on_objects.generate_many, _CHANGES, commits=True),
+    serves(objects.GENERATE_PAIRS, on_objects.generate_pairs, _CHANGES, commits=True),
+    serves(objects.GENERATE_IN_SESSION, session_objects.generate, _CHANGES),
+    serves(objects.GENERATE_PAIR_IN_SESSION, session_objects.generate_pair, _CHANGES),
+    serves(objects.FIND, on_objects.find, _USES),
+    serves(objects.SHOW, on_objects.show, _USES),
+    serves(objects.SET, on_objects.set_attributes, _CHANGES, commits=True),
+    serves(objects.DESTROY, on_objects.destroy, _CHANGES, commits=True),
+    serves(objects.SIGN, cryptography.use, _USES),
+    serves(objects.SIGN_MANY, cryptography.use, _USES),
+    serves(objects.VERIFY, cryptography.use, _USES),
+    serves(objects.ENCRYPT, cryptography.use, _USES),
+    serves(objects.DECRYPT, cryptography.use, _USES),
+    serves(objects.USES, cryptography.uses, _USES),
+    serves(objects.RANDOM, cryptography.random, _USES),
+)
+SERVED: Final[dict[str, Served]] = {row.operation.name: row for row in _ROWS}
