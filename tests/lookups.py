@@ -118,7 +118,7 @@ class Lookups:
                 self.goes_on("at first")
                 yield
                 self.goes_on("at the end")
-            assert self._load.errors == []
+            assert self._load.errors == [], self._load.errors
             self._members.all_read_write()
             for who, looking in alone.items():
                 self._look_at_all(who, looking)
@@ -150,7 +150,7 @@ class Lookups:
 
     def _wait_until(self, condition: Callable[[], bool], what: str) -> None:
         wait_until(lambda: condition() or self._load.errors, what, WITHIN)
-        assert self._load.errors == []
+        assert self._load.errors == [], self._load.errors
 
     def _told(self, began: float, action: Read | Write, result: object, who: str) -> None:
         now = time.monotonic()
