@@ -30,7 +30,6 @@ from lnh_services.hsm.records import (
     PolicyRecord,
     Records,
     UserRecord,
-    fields_of,
     record_id,
 )
 from lnh_services.hsm.worker.core import CLUSTER_RECORD, WorkerCore
@@ -118,7 +117,7 @@ class World:
         new = Records(old.key, self.cluster, os.urandom(16))
         for at, item in list(items.items()):
             if item.key == key:
-                kept = codec.encode(ClusterRecord(**{**fields_of(cluster), "instance": new.instance}))
+                kept = codec.encode(msgspec.structs.replace(cluster, instance=new.instance))
                 mac = old._mac(key, item.version, kept)
                 items[at] = msgspec.structs.replace(item, head=kept, body=mac)
             elif item.key.table != OBJECTS:

@@ -383,11 +383,6 @@ def parse_template(template: Mapping[int, Any]) -> Attributes:
     return {attribute: _parse(attribute, value) for attribute, value in map(_known, template.items())}
 
 
-def parse_value(attribute: Attribute, value: object) -> AttributeValue:
-    """Check one value against its attribute's row; raises AttributeInvalid naming the attribute."""
-    return _parse(attribute, value)
-
-
 def to_wire(attributes: Mapping[Attribute, AttributeValue]) -> Template:
     """Turn an attribute set into plain numbers and values, for `codec.encode`."""
     return {attribute.value: value for attribute, value in attributes.items()}

@@ -344,8 +344,3 @@ class Records:
         """Decode the record of a stored item; raises SealBroken when no hsm of this cluster wrote it there."""
         self.check(item)
         return codec.decode_as(item.head, kind)
-
-
-def fields_of(record: Record) -> dict[str, Any]:
-    """Return a record's fields by name."""
-    return msgspec.structs.asdict(record)
