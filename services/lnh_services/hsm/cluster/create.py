@@ -20,7 +20,7 @@ from lnh_services.hsm.appliance import preconditions
 from lnh_services.hsm.appliance.state import Cluster, HsmState, Partition, Phase
 from lnh_services.hsm.auth import credentials
 from lnh_services.hsm.auth.console_attempts import KeptPassword
-from lnh_services.hsm.cluster.channel_epochs import rotated
+from lnh_services.hsm.cluster.channel_seeds import rotated
 from lnh_services.hsm.cluster.join_protocol import Bundle
 from lnh_services.hsm.crypto.key_hierarchy import KEY_BYTES
 from lnh_services.hsm.records import CLUSTER_RECORD, ClusterRecord, PolicyRecord, Record, UserRecord, record_id

@@ -4,7 +4,7 @@
     run/hsm/services.ipc  status, for other services     run/hsm/argon2.ipc (the Argon2id process)
 
 It is the only process that writes the HSM's own state and the trail; workers hold secrets in memory
-and nothing else. What it decides is in `appliance/preconditions.py`, `cluster/channel_epochs.py` and `audit/trail.py`.
+and nothing else. What it decides is in `appliance/preconditions.py`, `cluster/channel_seeds.py` and `audit/trail.py`.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ from lnh_services.hsm.auth.offline_attempts import LocalGuesses
 from lnh_services.hsm.backup.archiving import Archiving
 from lnh_services.hsm.backup.rebuild import Refounding
 from lnh_services.hsm.backup.restore import Restoring
-from lnh_services.hsm.cluster.channel_epochs import offered
-from lnh_services.hsm.cluster.channel_keeping import ChannelKeeper
+from lnh_services.hsm.cluster.channel_keeper import ChannelKeeper
+from lnh_services.hsm.cluster.channel_seeds import offered
 from lnh_services.hsm.core.console import Console, Surroundings
 from lnh_services.hsm.core.damage import DamageMark
 from lnh_services.hsm.core.processes import Workers, argon2_process

@@ -18,7 +18,7 @@ from lnh_services.hsm.appliance.state import Appliance, ApplianceFile, HsmState,
 from lnh_services.hsm.auth import credentials
 from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
 from lnh_services.hsm.cluster import create
-from lnh_services.hsm.cluster.channel_epochs import rotated
+from lnh_services.hsm.cluster.channel_seeds import rotated
 from lnh_services.hsm.crypto.argon2 import derive
 
 QUICK = (64, 1, 1)

@@ -12,9 +12,9 @@ from lnh_common import errors, limits
 from lnh_common.messages import store
 from lnh_common.messages.hsm import ChannelSeed
 from lnh_services.hsm.appliance.state import Cluster
-from lnh_services.hsm.cluster import channel_sharing
-from lnh_services.hsm.cluster.channel_epochs import offered
-from lnh_services.hsm.cluster.channel_keeping import ChannelKeeper
+from lnh_services.hsm.cluster import channel_seeds
+from lnh_services.hsm.cluster.channel_keeper import ChannelKeeper
+from lnh_services.hsm.cluster.channel_seeds import offered
 from lnh_services.hsm.cluster.join_protocol import Identity
 from lnh_services.hsm.records import HsmRecord
 from models.console import Desk
@@ -144,7 +144,7 @@ def test_a_store_that_changes_what_is_shared_is_found_out(members: Members) -> N
     async def go() -> None:
         a = await members.add()
         await members.keep()
-        key = ("channel", b"", channel_sharing.CHANNEL_RECORD)
+        key = ("channel", b"", channel_seeds.CHANNEL_RECORD)
         item = a.store.items.storage.items[key]
         changed = msgspec.structs.replace(item, head=item.head[:-1] + bytes([item.head[-1] ^ 1]))
         a.store.items.storage.items[key] = changed
@@ -164,9 +164,9 @@ CLUSTER = b"c" * 16
 
 
 def test_a_shared_seed_opens_for_its_member_in_its_cluster_and_epoch_only() -> None:
-    record = channel_sharing.share(SEED, CLUSTER, [hsm(1), hsm(2)])
-    assert channel_sharing.take(record, CLUSTER, bytes([1]) * 16, bytes([1]) * 32) == SEED
-    assert channel_sharing.take(record, CLUSTER, bytes([3]) * 16, bytes([3]) * 32) is None
+    record = channel_seeds.share(SEED, CLUSTER, [hsm(1), hsm(2)])
+    assert channel_seeds.take(record, CLUSTER, bytes([1]) * 16, bytes([1]) * 32) == SEED
+    assert channel_seeds.take(record, CLUSTER, bytes([3]) * 16, bytes([3]) * 32) is None
     replace = msgspec.structs.replace
     swapped = tuple(
         replace(mine, sealed=other.sealed) for mine, other in zip(record.sealed, reversed(record.sealed), strict=True)
@@ -179,20 +179,20 @@ def test_a_shared_seed_opens_for_its_member_in_its_cluster_and_epoch_only() -> N
         (replace(record, sealed=swapped), CLUSTER, 1),
     ):
         with pytest.raises(errors.SealBroken):
-            channel_sharing.take(wrong, cluster, bytes([1]) * 16, bytes([identity]) * 32)
+            channel_seeds.take(wrong, cluster, bytes([1]) * 16, bytes([identity]) * 32)
 
 
 def test_a_primary_that_was_not_given_the_newest_seed_draws_the_next() -> None:
-    ahead = channel_sharing.share(msgspec.structs.replace(SEED, epoch=9), CLUSTER, [hsm(2)])
+    ahead = channel_seeds.share(msgspec.structs.replace(SEED, epoch=9), CLUSTER, [hsm(2)])
     now = SEED.end - limits.CHANNEL_OVERLAP - 100
     both = [hsm(1), hsm(2)]
     listed = {each.member for each in both}
-    record = channel_sharing.due((SEED,), ahead, CLUSTER, both, listed, now, lambda: b"n" * 32)
+    record = channel_seeds.due((SEED,), ahead, CLUSTER, both, listed, now, lambda: b"n" * 32)
     assert record is not None
     assert record.epoch == 10
-    assert channel_sharing.due((SEED,), None, CLUSTER, both, listed, now, lambda: b"n" * 32) is not None
-    same = channel_sharing.share(SEED, CLUSTER, both)
-    assert channel_sharing.due((SEED,), same, CLUSTER, both, listed, now, lambda: b"n" * 32) is None
+    assert channel_seeds.due((SEED,), None, CLUSTER, both, listed, now, lambda: b"n" * 32) is not None
+    same = channel_seeds.share(SEED, CLUSTER, both)
+    assert channel_seeds.due((SEED,), same, CLUSTER, both, listed, now, lambda: b"n" * 32) is None
 
 
 def test_a_new_seed_is_offered_only_when_every_member_has_had_time_to_take_it() -> None:

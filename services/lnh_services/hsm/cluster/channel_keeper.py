@@ -18,9 +18,8 @@ from lnh_services.hsm import answers
 from lnh_services.hsm.answers import Asks
 from lnh_services.hsm.appliance.state import Cluster, HsmState, Phase
 from lnh_services.hsm.appliance.vault import Vault
-from lnh_services.hsm.cluster import channel_sharing
-from lnh_services.hsm.cluster.channel_epochs import with_seed
-from lnh_services.hsm.cluster.channel_sharing import CHANNEL_RECORD
+from lnh_services.hsm.cluster import channel_seeds
+from lnh_services.hsm.cluster.channel_seeds import CHANNEL_RECORD, with_seed
 from lnh_services.hsm.cluster.join import STATUS_SECONDS, STORE_SECONDS
 from lnh_services.hsm.cluster.join_protocol import Identity
 from lnh_services.hsm.crypto.key_hierarchy import KEY_BYTES
@@ -90,7 +89,7 @@ class ChannelKeeper:
         cluster = self._cluster()
         if shared is None or cluster is None or shared.epoch < cluster.channel[-1].epoch:
             return
-        seed = channel_sharing.take(shared, cluster.id, cluster.member, self._vault.opened.identity)
+        seed = channel_seeds.take(shared, cluster.id, cluster.member, self._vault.opened.identity)
         if seed is not None and with_seed(cluster.channel, seed, int(self._clock())) is not cluster.channel:
             self._vault.change(lambda state: self._with(state, seed))
             _log.info("channel epoch taken", epoch=seed.epoch)
@@ -115,7 +114,7 @@ class ChannelKeeper:
         if all(each.member != cluster.member for each in known):
             return  # not introduced itself yet, it would share what it cannot take
         now = int(self._clock())
-        next_ = channel_sharing.due(
+        next_ = channel_seeds.due(
             cluster.channel, shared, cluster.id, known, listed, now, lambda: secrets.token_bytes(KEY_BYTES)
         )
         if next_ is not None and await self._commit(cluster, records, records.put(next_, CHANNEL_RECORD, version)):
