@@ -168,7 +168,7 @@ def test_killed_at_any_point_a_restore_is_done_or_did_not_happen(members: Member
     )  # fmt: skip
 
 
-def test_a_member_that_is_removed_while_it_backs_up_is_replaced_and_leaves_nothing_half_done(members: Members) -> None:
+def test_a_member_removed_while_it_backs_up_is_replaced_and_leaves_nothing_half_done(members: Members) -> None:
     members.all_read_write()
     primary, chosen = members.primary(), Member(members.place.root, "w")
     steps, patiently = members.steps, ("--timeout", "60")

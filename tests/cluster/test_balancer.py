@@ -354,7 +354,7 @@ def test_a_worker_killed_with_hundreds_of_answers_on_the_way_takes_nobody_along(
         door.start_worker(1)
 
 
-def test_what_only_registered_clients_may_ask_is_refused_to_others_and_to_revoked_ones(door: Door) -> None:
+def test_what_registered_clients_may_ask_is_refused_to_others_and_revoked_ones(door: Door) -> None:
     registered, stranger = door.client(), door.client()
     for client in (registered, stranger):
         assert client.exchange() == BODY, "a balancer that has read no clients lets the hsm decide"

@@ -251,7 +251,7 @@ class Load(threading.Thread):
         assert self.wrong == []
 
 
-def test_work_goes_to_the_members_of_the_group_and_to_others_only_when_the_group_has_nobody(members: Members) -> None:
+def test_work_goes_to_others_only_when_the_group_has_nobody(members: Members) -> None:
     members.groups[2] = "b"
     members.tell()
     counts = Counts(members)

@@ -173,7 +173,7 @@ def say_hello(address: str, tag: bytes) -> Entry:
         return answer
 
 
-def test_a_member_that_is_cut_off_serves_its_clients_alone_and_refuses_the_work_of_others(members: Members) -> None:
+def test_a_member_cut_off_serves_its_clients_alone_and_refuses_others_work(members: Members) -> None:
     members.all_read_write()
     primary = members.primary()
     number = next(n for n, member in enumerate(members.all) if member is not primary)

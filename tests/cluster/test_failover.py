@@ -130,7 +130,7 @@ def test_any_member_is_killed_or_stopped_under_load_with_no_error_and_no_login(m
     members.all_read_write()
 
 
-def test_a_fleet_that_logs_in_at_once_while_a_member_is_killed_is_served_or_told_when_to_come_again(
+def test_a_fleet_that_logs_in_during_a_kill_is_served_or_told_when_to_come_again(
     members: Members,
 ) -> None:
     members.all_read_write()
@@ -225,7 +225,7 @@ def test_what_must_fail_without_the_primary_fails(members: Members) -> None:
     members.all_read_write()
 
 
-def test_a_client_of_a_sealed_member_goes_on_through_another_and_one_that_may_not_is_told_at_once(
+def test_a_client_of_a_sealed_member_goes_elsewhere_or_is_told_at_once(
     members: Members,
 ) -> None:
     members.all_read_write()

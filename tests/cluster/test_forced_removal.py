@@ -34,7 +34,7 @@ def is_expelled(member: Member) -> bool:
     return False
 
 
-def test_the_last_of_three_takes_over_by_force_ends_every_session_and_keeps_every_key() -> None:
+def test_the_last_of_three_takes_over_by_force_and_keeps_every_key() -> None:
     with three_members() as members:
         a, b, c = members.all
         with members.sessions() as sessions:

@@ -316,7 +316,7 @@ def test_a_damaged_state_file_stops_it_with_a_reason(alone: Member) -> None:
     assert "hsm.state is damaged" in (alone.directory.log / "hsm.log").read_text()
 
 
-def test_the_argon2_process_does_one_at_a_time_refuses_beyond_its_queue_and_drops_what_is_late(alone: Member) -> None:
+def test_the_argon2_process_does_one_at_a_time_and_drops_what_is_late(alone: Member) -> None:
     alone.start("hsm")
     alone.ask(console.HSM_SHOW)
     with Caller(alone.directory.argon2) as caller:

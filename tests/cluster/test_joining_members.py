@@ -279,7 +279,7 @@ def test_a_member_joins_is_promoted_leaves_and_joins_again(place: Place) -> None
     assert b.wiped()
 
 
-def test_members_one_minor_version_apart_are_one_cluster_and_a_further_one_is_refused(place: Place) -> None:
+def test_members_one_minor_version_apart_are_one_cluster_and_further_ones_are_not(place: Place) -> None:
     major, minor, _ = lnh_common.VERSION.split(".")
     one_on, two_on = (f"{major}.{int(minor) + steps}.0" for steps in (1, 2))
     a, b = place.first(), place.appliance("b", one_on)
@@ -400,7 +400,7 @@ def test_a_joiner_that_waits_says_for_whom(place: Place) -> None:
     assert ask(b.directory.hsm_console, console.CLUSTER_PROGRESS).state == "read-write"
 
 
-def test_an_expelled_member_that_was_away_stops_serving_and_wipes_when_it_hears_of_it(place: Place) -> None:
+def test_an_expelled_member_that_was_away_stops_and_wipes_when_it_hears_of_it(place: Place) -> None:
     a, b = place.first(), place.appliance("b")
     b.prepared()
     joined(b, a.invited())

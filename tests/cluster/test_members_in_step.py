@@ -112,7 +112,7 @@ def log_in_cut_off(members: Members, member: Member) -> None:
     assert kept[2] == 1
 
 
-def test_without_its_primary_a_member_signs_and_refuses_writes_and_nothing_acknowledged_is_lost(
+def test_without_its_primary_a_member_signs_refuses_writes_and_loses_nothing(
     members: Members,
 ) -> None:
     members.all_read_write()
@@ -167,7 +167,7 @@ def groups_seen_by(members: Members, member: Member) -> dict[str, list[str]]:
     return {each["label"]: each["members"] for each in shown}
 
 
-def test_groups_are_the_same_on_every_member_whoever_changed_them_and_whoever_was_killed(members: Members) -> None:
+def test_groups_are_the_same_on_every_member_whoever_changed_them(members: Members) -> None:
     steps = members.steps
     members.all_read_write()
     primary = members.primary()

@@ -63,7 +63,7 @@ def appliance() -> Iterator[Appliance]:
         yield made
 
 
-def test_a_co_uses_its_partition_with_the_command_line_until_the_cluster_package_ends_it(appliance: Appliance) -> None:
+def test_a_co_uses_its_partition_by_command_until_the_cluster_package_ends_it(appliance: Appliance) -> None:
     made = json.loads(appliance.run("key", "generate", "ca", "--partition", "own", "--curve", "P-256", "--json"))
     assert [one["class"] for one in made] == ["PUBLIC_KEY", "PRIVATE_KEY"]
     appliance.run("sign", "ca", "data", "--partition", "own", "--der", "-o", "sig")

@@ -56,9 +56,7 @@ async def stop_in_order(member: Member) -> None:
     assert await asyncio.to_thread(member.process.wait, 20) == 0
 
 
-def test_members_are_restarted_one_after_another_under_load_the_primary_last_and_nothing_is_lost(
-    processes: Processes, short_path: Path
-) -> None:
+def test_members_are_restarted_in_turn_under_load_and_nothing_is_lost(processes: Processes, short_path: Path) -> None:
     async def scenario(cluster: Cluster) -> None:
         one, two, three = cluster.members
         epoch = (await one.status()).epoch
@@ -96,7 +94,7 @@ LAST_SEEN = {"0.1": (b"new", 1)}
 
 
 @pytest.mark.parametrize("version", sorted(path.name for path in DATA.iterdir() if path.name[0].isdigit()))
-def test_a_store_starts_from_a_versions_data_and_serves_it_read_only_without_the_others(
+def test_a_store_starts_from_a_versions_data_and_serves_it_read_only_alone(
     version: str, processes: Processes, short_path: Path
 ) -> None:
     async def run() -> None:

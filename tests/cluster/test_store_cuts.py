@@ -120,7 +120,7 @@ def test_secondaries_that_do_not_reach_one_another_need_not(play: Play) -> None:
     play(scenario)
 
 
-def test_a_primary_removed_while_it_was_cut_off_is_expelled_and_keeps_what_it_wrote_alone(play: Play) -> None:
+def test_a_primary_removed_while_cut_off_is_expelled_and_keeps_what_it_wrote_alone(play: Play) -> None:
     async def scenario(wires: Network, one: Placed, two: Placed, three: Placed) -> None:
         wires.isolate(one.host)
         await one.put(key(1), body=b"alone")

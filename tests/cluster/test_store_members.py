@@ -198,7 +198,7 @@ def test_a_member_is_removed_in_order_and_learns_of_it(play: Play) -> None:
     play(scenario)
 
 
-def test_a_member_removed_while_it_was_away_learns_of_it_from_members_that_were_started_since(play: Play) -> None:
+def test_a_member_removed_while_away_learns_of_it_from_members_started_since(play: Play) -> None:
     async def scenario(cluster: Cluster) -> None:
         one, two, three = cluster.members
         three.kill()

@@ -277,7 +277,7 @@ def test_without_a_terminal_a_question_says_how_to_answer_it(place: Place) -> No
     ]
 
 
-def test_a_sealed_member_is_told_of_at_once_with_what_to_do_and_serves_when_it_is_activated(place: Place) -> None:
+def test_a_sealed_member_is_told_of_at_once_and_serves_when_it_is_activated(place: Place) -> None:
     everybody = (("keyring", "list"), ("key", "list", "-k", "payments"), ("user", "list"), ("keyring", "show", "many"))
     with Console(place.member.directory.root) as console:
         console.deactivate(ACTIVATION)

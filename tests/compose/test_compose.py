@@ -135,7 +135,7 @@ def test_up_ends_with_four_members_in_two_groups_and_a_client_that_works(cluster
         assert "p256" in cluster.labels(name)
 
 
-def test_nothing_runs_as_root_sees_a_secret_it_does_not_need_or_writes_where_it_should_not(cluster: Cluster) -> None:
+def test_nothing_runs_as_root_or_sees_secrets_or_writes_where_it_should_not(cluster: Cluster) -> None:
     containers = cluster.containers
     look = """
 import os, pathlib
@@ -183,7 +183,7 @@ def test_the_bootstrap_run_again_changes_nothing_and_says_so(cluster: Cluster) -
     assert "cluster demo is set up already" in said
 
 
-def test_a_secondary_that_is_cut_off_is_read_only_and_catches_up_under_another_address(cluster: Cluster) -> None:
+def test_a_secondary_cut_off_is_read_only_and_catches_up_under_another_address(cluster: Cluster) -> None:
     containers = cluster.containers
     containers.cut("member-d")
     cluster.wait_for(a="read-write", b="read-write", c="read-write", d="unreachable")
@@ -195,7 +195,7 @@ def test_a_secondary_that_is_cut_off_is_read_only_and_catches_up_under_another_a
     assert "made-while-d-was-away" in cluster.labels("member-d")
 
 
-def test_without_the_primary_a_client_signs_on_through_the_others_and_writes_wait_for_it(cluster: Cluster) -> None:
+def test_without_the_primary_a_client_signs_through_others_and_writes_wait_for_it(cluster: Cluster) -> None:
     containers = cluster.containers
 
     def lose() -> None:

@@ -98,7 +98,7 @@ def test_parts_of_another_archive_of_the_same_cluster_are_refused(swapped: set[i
 
 
 @given(st.integers(1, len(CHUNKS) - 1))
-def test_an_archive_that_was_cut_and_given_a_fitting_manifest_is_refused_for_its_seal(kept: int) -> None:
+def test_a_cut_archive_with_a_fitting_manifest_is_refused_for_its_seal(kept: int) -> None:
     about = archives.outline(io.BytesIO(WHOLE))
     manifest = codec.encode(replace(about.manifest, chunks=kept, size=kept * CHUNK))
     end = codec.encode([manifest, about.seal])

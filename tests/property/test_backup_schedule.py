@@ -139,7 +139,7 @@ def due(run: Run | None, now: int = NOON, me: bytes = A, runs: bytes = A, at_it:
     return rules.plan(DAILY, run, now, me, runs, works=there, at_it=at_it).slot
 
 
-def test_the_runner_is_the_chosen_member_while_it_can_change_something_and_else_the_primary() -> None:
+def test_the_runner_is_the_chosen_member_while_it_can_write_and_else_the_primary() -> None:
     chosen = replace(DAILY, member=B)
     assert rules.runner(DAILY, members(a="read-write", b="read-write", c="read-write"), C) == C
     assert rules.runner(chosen, members(b="read-write", c="read-write"), C) == B

@@ -114,7 +114,7 @@ FAULTS = st.sampled_from(
     faults=st.lists(FAULTS, min_size=1, max_size=40),
     kinds=st.lists(st.sampled_from(["write", "read", "use", "use", "use"]), min_size=1, max_size=24),
 )
-def test_every_request_ends_and_a_write_acts_at_most_once_and_is_never_reported_undone_when_it_acted(
+def test_every_request_ends_and_a_write_acts_once_at_most_and_is_not_denied(
     seed: int, faults: list[str], kinds: list[str]
 ) -> None:
     generator = random.Random(seed)
@@ -303,7 +303,7 @@ def test_who_is_asked_gives_up_first_then_who_passed_it_on_then_who_asked(second
     assert seconds - sent / 1000 <= limits.SOONER_SECONDS + 0.001, "little of the time is lost"
 
 
-def test_a_request_that_nobody_answers_tells_how_often_it_was_sent_where_and_when_anything_came() -> None:
+def test_a_request_without_an_answer_tells_how_often_and_where_it_was_sent() -> None:
     requests = Requests(way=lambda: "a:1, which is connected")
     other, lost, write = submit(requests, 0.0), submit(requests, 0.0), submit(requests, 0.0, DESTROY)
     for now in (0.0, SILENCE[0], 3 * SILENCE[0], TIMEOUT):
@@ -390,7 +390,7 @@ def test_a_write_of_which_every_try_was_told_busy_under_seal_did_nothing_and_say
 
 
 @pytest.mark.parametrize("operation", [SHOW, DESTROY])
-def test_a_time_after_which_to_come_again_is_kept_and_where_the_deadline_is_sooner_it_is_the_answer(
+def test_a_time_after_which_to_come_again_is_kept_or_is_the_answer(
     operation: Any,
 ) -> None:
     requests = Requests()
@@ -531,7 +531,7 @@ WORDS = st.sampled_from([NotActivated("sealed"), NoCluster("left"), MemberExpell
     st.lists(st.tuples(st.sampled_from(WAYS), st.floats(0.001, 1.0), WORDS), max_size=60),
     st.sampled_from([SHOW, DESTROY, HELLO]),
 )
-def test_that_members_serve_nobody_ends_nothing_before_each_said_so_and_a_write_is_never_denied(
+def test_that_members_serve_nobody_ends_nothing_before_each_said_so(
     heard: list[tuple[str, float, LnhError]], operation: Any
 ) -> None:
     here, now = WAYS[0], 0.0
@@ -565,7 +565,7 @@ def test_that_members_serve_nobody_ends_nothing_before_each_said_so_and_a_write_
         assert type(request.error) in {type(each) for each in said.values()}
 
 
-def test_read_only_is_told_for_a_write_tried_once_and_outcome_unknown_after_an_earlier_try() -> None:
+def test_a_write_tried_once_is_read_only_and_after_an_earlier_try_unknown() -> None:
     requests = Requests()
     once, twice = submit(requests, 0.0, DESTROY), submit(requests, 0.0, DESTROY)
     requests.sent(0.0, once)

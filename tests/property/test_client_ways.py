@@ -93,7 +93,7 @@ def test_another_is_used_within_a_second_when_it_does_not_answer(refuses: bool) 
     assert client.ways.current != A
 
 
-def test_it_is_gone_back_to_when_it_is_said_to_be_read_write_and_answers_and_not_before() -> None:
+def test_it_is_gone_back_to_when_it_is_read_write_and_answers_and_not_before() -> None:
     ways = Ways(A, (B,))
     ways.lost(20.0, A)
     assert ways.current == B
@@ -214,9 +214,7 @@ def test_with_one_way_there_is_nowhere_to_go() -> None:
 
 
 @given(st.lists(st.sampled_from([0, 1, 2]), min_size=0, max_size=3), st.integers(0, 1 << 32))
-def test_with_every_way_down_no_member_is_asked_often_and_the_first_to_come_back_is_found(
-    back: list[int], seed: int
-) -> None:
+def test_with_every_way_down_no_member_is_asked_often_and_the_first_back_is_found(back: list[int], seed: int) -> None:
     client = Client(Ways(A, (B, C)), {way: Member(there=False) for way in ALL})
     client.act_until(60)
     late = [way for at, way in client.tries if at > 30]
@@ -271,7 +269,7 @@ def test_whatever_happens_one_known_way_is_in_use_and_every_change_is_counted(
         assert 1 <= ways.patience(now) <= 4
 
 
-def test_a_way_that_is_lost_again_soon_gets_more_time_and_one_that_was_steady_does_not() -> None:
+def test_a_way_lost_again_soon_gets_more_time_and_a_steady_one_does_not() -> None:
     ways = Ways(A, (B,))
     patience = []
     now = 100.0

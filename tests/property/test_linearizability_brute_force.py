@@ -82,7 +82,7 @@ def test_any_history_gets_the_same_verdict(history: list[Operation]) -> None:
 
 @settings(max_examples=500)
 @given(st.data())
-def test_histories_of_an_object_that_behaves_are_accepted_and_often_not_with_one_result_changed(
+def test_right_histories_are_accepted_and_often_not_with_one_result_changed(
     data: st.DataObject,
 ) -> None:
     """Results come from a true order, so that both verdicts are met often."""

@@ -84,7 +84,7 @@ print(MECHANISM_RULES[Mechanism.SHA3_256_HMAC].hash.name, MECHANISMS[Mechanism.S
 """
 
 
-def test_an_operation_that_is_added_as_the_page_says_is_served_permitted_and_walked_by_the_tests(copy: Path) -> None:
+def test_an_operation_added_as_the_page_says_is_served_and_permitted(copy: Path) -> None:
     assert follow("An operation", copy) > 5
     assert run(copy, "-c", _ASK) == "admin+po\n"
     walked = (

@@ -153,7 +153,7 @@ def test_a_sealed_thing_opens_and_ours_opens_as_the_page_says() -> None:
     assert formats.unsealed(key, seal(key, verifier, where), GIVEN["verifier associated data"]) == verifier
 
 
-def test_a_credential_of_the_page_gives_the_keyring_key_and_ours_opens_as_the_page_says() -> None:
+def test_the_pages_credential_gives_the_keyring_key_and_ours_opens_as_it_says() -> None:
     record = CredentialRecord(
         role=Role.KRCO, name="", keyring=GIVEN["KEYRING"], id=GIVEN["CREDENTIAL"], argon2=(8, 1, 1), salt=bytes(16),
         verifier=GIVEN["sealed verifier"], public=channel.channel_public_bytes(GIVEN["lnh credential key pair"]),

@@ -111,7 +111,7 @@ def ask(router: Router, now: float, client: bytes = b"c") -> object:
     return request
 
 
-def test_a_lasting_word_ends_what_came_before_it_was_asked_for_and_nothing_that_came_later() -> None:
+def test_a_lasting_word_ends_what_came_before_its_question_and_nothing_later() -> None:
     router = Router([Place("0")])
     before, at_once = ask(router, 1.0), ask(router, 2.0)
     why = NotActivated("sealed")

@@ -279,7 +279,7 @@ def test_the_command_line_starts_without_loading_the_sdk() -> None:
         ("--daily 02:30 --from 2026-01-01T00:00", "--from without"),
     ],
 )
-def test_a_schedule_that_says_too_much_or_too_little_is_refused_before_anybody_logs_in(words: str, what: str) -> None:
+def test_a_schedule_that_says_too_much_or_too_little_is_refused_before_any_login(words: str, what: str) -> None:
     result = runner.invoke(app, ["backup", "schedule", *words.split()])
     assert result.exit_code == terminal.USAGE
     assert what in result.output

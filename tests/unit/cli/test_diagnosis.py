@@ -190,7 +190,7 @@ def test_the_archive_directory_of_each_member_is_looked_at() -> None:
     assert "no such directory" in finding.what
 
 
-def test_a_data_directory_that_cannot_be_used_is_told_even_if_the_store_says_nothing_more() -> None:
+def test_an_unusable_data_directory_is_told_though_the_store_says_nothing() -> None:
     (finding,) = (each for each in diagnose(Scene(with_b(state="failed"), AT)) if each.check == "store-failed")
     assert "its data cannot be used" in finding.what
 
@@ -254,7 +254,7 @@ def as_told(state: str, primary: bytes = b"a" * 16) -> Figures:
         (None, as_told("read-only"), False),
     ],
 )
-def test_a_member_is_read_only_although_the_primary_answers_only_if_both_say_so_at_one_moment(
+def test_read_only_though_the_primary_answers_is_said_of_one_moment_alone(
     a: Figures | None, b: Figures, found: bool
 ) -> None:
     told = overview(sight("a", figures=a), sight("b", state="read-only", figures=b), sight("c"))

@@ -198,7 +198,7 @@ def test_alternates_are_entered_for_their_cluster_alone_and_with_mode_0600(confi
     assert configuration.registrations() == [other]
 
 
-def test_alternates_are_not_entered_where_nothing_can_be_written_and_nobody_is_troubled(
+def test_alternates_are_not_entered_where_nothing_can_be_written(
     configuration: Configuration,
 ) -> None:
     one = registered(configuration, 0, "prod")

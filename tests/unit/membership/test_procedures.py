@@ -122,7 +122,7 @@ def advice(error: pytest.ExceptionInfo[errors.LnhError]) -> str:
         (b"", "read-write", ["0.2.0", "0.1.9"], []),  # it could not read such a list
     ],
 )
-def test_a_member_says_what_its_door_is_when_the_list_says_otherwise_and_all_can_read_it(
+def test_a_member_says_what_its_door_is_when_the_list_says_otherwise(
     listed: bytes, state: str, products: list[str], told: list[bytes]
 ) -> None:
     world = World(msgspec.structs.replace(A, door=listed), B)
@@ -321,7 +321,7 @@ def test_a_member_that_goes_by_its_own_order_has_its_own_hsm_told(left: bool) ->
 
 
 @pytest.mark.parametrize("procedure", [procedures.remove, procedures.remove_lost])
-def test_an_order_that_comes_again_since_its_answer_was_lost_says_that_it_was_carried_out(
+def test_an_order_sent_again_as_its_answer_was_lost_says_that_it_was_carried_out(
     procedure: Callable[[messages.Remove], Steps[messages.Done]],
 ) -> None:
     world = World(A, B, C)

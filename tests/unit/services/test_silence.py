@@ -41,7 +41,7 @@ def test_a_supervisor_that_stood_still_does_not_take_it_for_silence() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 100), st.booleans()), max_size=100))
-def test_it_is_ended_only_after_patience_of_questions_that_were_asked_since_its_last_answer(
+def test_it_is_ended_only_after_enough_questions_since_its_last_answer(
     events: list[tuple[float, bool]],
 ) -> None:
     one, now, since, answers = silence(), 0.0, 0.0, False

@@ -80,7 +80,7 @@ def test_a_request_under_way_goes_to_another_member_when_its_own_dies(running: E
     assert connection.way == b.way
 
 
-def test_a_member_that_is_silent_is_left_and_its_late_answer_counts_if_it_is_the_first(
+def test_a_silent_member_is_left_and_its_late_answer_counts_if_it_is_the_first(
     running: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a = running.enter_context(Member(serve=by("a")))
@@ -289,7 +289,7 @@ def test_what_is_under_way_at_a_member_that_is_behind_stays_there(running: ExitS
 
 
 @pytest.mark.parametrize("current", [False, True])
-def test_a_listing_is_taken_from_a_member_that_is_behind_unless_a_current_one_is_demanded(
+def test_a_listing_comes_from_a_member_behind_unless_a_current_one_is_demanded(
     running: ExitStack, current: bool
 ) -> None:
     listed: Answer = {"objects": [], "more": False, "behind": {"whole_until": 1_000, "behind_ms": 60_000}}
@@ -304,7 +304,7 @@ def test_a_listing_is_taken_from_a_member_that_is_behind_unless_a_current_one_is
             alone.call(FIND, {}, WITHIN, token=b"token", seal=KEYS, current=True)
 
 
-def test_a_write_that_may_have_been_made_is_not_called_undone_by_a_member_that_is_behind(running: ExitStack) -> None:
+def test_a_write_that_may_have_been_made_is_not_called_undone_by_a_member_behind(running: ExitStack) -> None:
     a = running.enter_context(Member(serve=lambda _: None))
     connection = running.enter_context(connected(a))
     with connection.channel() as one:

@@ -112,7 +112,7 @@ def test_one_key_is_believed_and_none_or_several_are_not() -> None:
         one.get_key(label="a", current=True)
 
 
-def test_a_member_that_is_in_step_says_that_there_is_none_that_there_is_one_or_that_there_are_several() -> None:
+def test_a_member_in_step_says_whether_there_is_none_one_or_several() -> None:
     assert Session([secret(1), secret(2)], [secret(2)]).get_key(label="a").handle == b"\2" * 16
     with pytest.raises(ObjectUnknown):
         Session([secret(1), secret(2)], []).get_key(label="a")

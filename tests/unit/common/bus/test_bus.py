@@ -214,7 +214,7 @@ def test_a_broken_connection_fails_what_was_sent_at_once(tmp_path: Path) -> None
     run(scene)
 
 
-def test_an_answer_that_came_before_the_connection_broke_counts_and_the_owner_hears_of_both(tmp_path: Path) -> None:
+def test_an_answer_before_the_connection_broke_counts_and_its_owner_hears_of_both(tmp_path: Path) -> None:
     links: list[bool] = []
 
     def serve_once(address: str) -> None:

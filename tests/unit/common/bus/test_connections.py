@@ -135,7 +135,7 @@ def test_what_came_and_is_no_whole_message_yet_is_counted_to_the_byte(server: Se
     assert server.connections.cut == 0
 
 
-def test_a_connection_that_holds_more_than_its_class_may_is_cut_and_a_smaller_one_is_not(server: Server) -> None:
+def test_a_connection_that_holds_more_than_its_class_may_is_cut_and_no_other(server: Server) -> None:
     """What is not read here stands for what is no whole message: neither was delivered."""
     keys = curve.KeyPair.generate()
     small, large = server.peer(keys), server.peer()

@@ -88,7 +88,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-def test_strangers_that_wait_for_answers_have_half_of_the_places_and_a_member_gets_in() -> None:
+def test_strangers_that_wait_have_half_of_the_places_and_a_member_gets_in() -> None:
     async def scenario(place: Place) -> None:
         await place.ask()
         place.waits.clear()

@@ -149,7 +149,7 @@ def test_a_right_password_takes_back_the_reserved_attempt() -> None:
         settled.check_right("SO", wrong)
 
 
-def test_a_right_password_that_is_interrupted_again_and_again_counts_once_and_goes_through_a_lock() -> None:
+def test_a_right_password_interrupted_often_counts_once_and_goes_through_a_lock() -> None:
     verifier = Verifier(password=kept("security officer"))
     right, *wrong = (
         derive(verifier.password.derivation(each)) for each in ("security officer", *map("wrong {}".format, range(12)))

@@ -208,7 +208,7 @@ def test_a_full_disk_leaves_no_half_line_and_is_tried_again(path: Path) -> None:
     assert (report.records, report.problem) == (7, "")
 
 
-def test_a_trail_that_cannot_be_written_at_start_says_so_at_the_first_act_and_recovers(path: Path) -> None:
+def test_a_trail_that_cannot_be_written_says_so_at_the_first_act_and_recovers(path: Path) -> None:
     written(path).close()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))

@@ -43,7 +43,7 @@ def fail(kept: LocalGuesses, client: bytes, holder: bytes = HOLDER) -> None:
         kept.note(msgspec.structs.replace(tried, step=step, guess=guess), NOW)
 
 
-def test_right_passwords_cost_nothing_and_wrong_ones_spend_the_holders_budget_whoever_guesses(path: Path) -> None:
+def test_right_passwords_cost_nothing_and_wrong_ones_spend_the_holders_budget(path: Path) -> None:
     kept = LocalGuesses(path)
     for _ in range(3 * limits.FAILURES_BEFORE_LOCK):
         note(kept, GuessStep.BEGIN, CLIENTS[0], THE_PASSWORD)
@@ -67,7 +67,7 @@ def test_a_guess_is_on_disk_before_it_is_compared_and_a_restart_gives_no_new_bud
     )  # the same guess as before: counted already
 
 
-def test_right_passwords_that_are_interrupted_are_one_guess_of_whichever_clients_and_the_next_takes_it_back(
+def test_interrupted_right_passwords_are_one_guess_and_the_next_takes_it_back(
     path: Path,
 ) -> None:
     for client in CLIENTS:

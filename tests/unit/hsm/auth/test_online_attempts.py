@@ -197,7 +197,7 @@ def test_guesses_of_which_nothing_is_heard_have_failed_until_each_expires() -> N
     assert holder.wait("a") > 0, "the others are open yet"
 
 
-def test_interrupted_logins_with_the_right_password_keep_nobody_out_and_are_forgiven_by_the_next() -> None:
+def test_interrupted_right_logins_keep_nobody_out_and_the_next_forgives_them() -> None:
     holder = Holder()
     for client in ("a", "b", "c"):
         for _ in range(5 * limits.FAILURES_BEFORE_DELAY):
@@ -210,7 +210,7 @@ def test_interrupted_logins_with_the_right_password_keep_nobody_out_and_are_forg
     assert holder.failures() == 0
 
 
-def test_a_right_password_that_was_interrupted_before_others_guessed_goes_through_their_lock() -> None:
+def test_a_right_password_interrupted_before_others_guessed_goes_through_their_lock() -> None:
     """It was counted before; and what its try tells could be known since then."""
     holder = Holder()
     holder.begin("a", THE_PASSWORD)
@@ -225,7 +225,7 @@ def test_a_right_password_that_was_interrupted_before_others_guessed_goes_throug
     assert holder.failures("a") == 0
 
 
-def test_a_right_login_forgives_what_its_pair_left_unfinished_before_and_no_other_pair() -> None:
+def test_a_right_login_forgives_what_its_own_pair_left_unfinished_before() -> None:
     holder = Holder()
     for client in ("a", "b"):
         for _ in range(3):
@@ -264,7 +264,7 @@ def test_a_clock_that_went_back_locks_no_longer_than_a_lock_lasts() -> None:
 
 
 @examples(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2000), st.booleans()), max_size=60))
-def test_whatever_happens_a_wait_is_bounded_and_no_more_than_ten_of_a_pair_run_in_a_lock_time(
+def test_a_wait_is_bounded_and_at_most_ten_of_a_pair_run_in_a_lock_time(
     acts: list[tuple[str, int, bool]],
 ) -> None:
     holder = Holder()
@@ -285,7 +285,7 @@ def test_whatever_happens_a_wait_is_bounded_and_no_more_than_ten_of_a_pair_run_i
             assert len(recent) <= limits.FAILURES_BEFORE_LOCK
 
 
-def test_a_message_that_comes_again_after_it_was_wrong_counts_no_more_also_when_the_pair_is_locked() -> None:
+def test_a_wrong_message_that_comes_again_counts_no_more_also_when_locked() -> None:
     holder = Holder()
     for number in range(limits.FAILURES_BEFORE_LOCK):
         guess, name = b"guess %d" % number, b"name %d" % number
@@ -306,7 +306,7 @@ def test_as_many_wrong_attempts_are_known_as_may_fail_and_no_more_are_kept() -> 
     assert len(holder.locks("a").of_pair.names) == limits.FAILURES_BEFORE_LOCK
 
 
-def test_what_members_of_the_version_before_read_counts_open_guesses_too_and_what_they_left_under_way_counts() -> None:
+def test_the_version_before_reads_open_guesses_and_leaves_what_counts_here() -> None:
     holder = Holder()
     holder.fail("a")
     holder.begin("a")
@@ -322,7 +322,7 @@ def test_what_members_of_the_version_before_read_counts_open_guesses_too_and_wha
     assert holder.pairs["b"][0] == LockRecord(until=holder.now + limits.LOCK_SECONDS, succeeded=holder.now, begun=START)
 
 
-def test_guesses_that_a_member_of_the_version_before_forgave_count_here_until_they_expire() -> None:
+def test_guesses_that_the_version_before_forgave_count_here_until_they_expire() -> None:
     """It knows nothing of them, and it is the safe side."""
     locks = Locks(LockRecord(failures=0, until=START), of_pair=AttemptsRecord(open=(Open(b"g", START),)))
     assert locks.tally(START).failures == 1

@@ -152,9 +152,7 @@ def test_an_attempt_at_a_read_only_member_and_at_another_fails_once(world: World
     assert failures(world, client) == (1, 1)
 
 
-def test_a_read_only_member_that_has_not_heard_of_the_attempt_yet_counts_it_and_the_cluster_does_not(
-    world: World, client: Client
-) -> None:
+def test_a_read_only_member_counts_an_attempt_that_the_cluster_does_not(world: World, client: Client) -> None:
     """The commit of its reservation had not come there when the client went over."""
     sent = attempt(client, WRONG)
     before = dict(world.store.storage.items)

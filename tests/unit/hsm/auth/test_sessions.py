@@ -181,7 +181,7 @@ def test_ten_wrong_passwords_lock_and_time_unlocks(world: World, client: Client,
     client.login(right)
 
 
-def test_guessing_through_many_clients_is_delayed_but_not_for_those_who_know_the_password(
+def test_guessing_through_many_clients_delays_nobody_who_knows_the_password(
     world: World, client: Client, keyring: bytes
 ) -> None:
     wrong = Credential(role=Role.KRCO, keyring=keyring, password="not this one")
@@ -213,7 +213,7 @@ def test_a_reset_by_the_krso_forgives_the_krcos_failures(world: World, client: C
     client.login(Credential(role=Role.KRCO, keyring=keyring, password="another password"))
 
 
-def test_a_password_that_was_set_is_not_told_as_undone_when_too_many_logins_keep_their_failures_from_going(
+def test_a_password_that_was_set_is_not_told_as_undone_amid_too_many_logins(
     client: Client, keyring: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(errors.PasswordIncorrect):
@@ -248,7 +248,7 @@ def test_wrong_passwords_are_in_the_audit_trail_and_passwords_are_not(world: Wor
     assert ADMIN_PASSWORD not in repr(world.audit)
 
 
-def test_an_administrator_on_a_machine_that_is_not_registered_renews_its_session_and_ends_it(client: Client) -> None:
+def test_an_administrator_on_an_unregistered_machine_renews_and_ends_its_session(client: Client) -> None:
     guest = client.as_administrator()
     assert not guest.id
     renewed = guest.ask(session.RENEW, Empty())

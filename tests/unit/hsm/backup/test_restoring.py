@@ -261,9 +261,7 @@ def test_a_check_changes_nothing_and_says_what_would_be_others(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("way", ["dies_before", "dies_after", "loses"])
-def test_lost_anywhere_a_restore_is_done_or_did_not_happen_and_another_one_goes_through(
-    tmp_path: Path, way: str
-) -> None:
+def test_lost_anywhere_a_restore_is_done_or_did_not_happen_and_another_goes_through(tmp_path: Path, way: str) -> None:
     outcomes = set()
     for number in range(1, 30):
 
@@ -409,7 +407,7 @@ def test_members_go_back_to_their_groups_and_others_stay(tmp_path: Path) -> None
     play(tmp_path, scene)
 
 
-def test_whoever_is_primary_later_brings_members_back_to_their_groups_when_the_restorer_died(tmp_path: Path) -> None:
+def test_a_later_primary_brings_members_back_to_groups_if_the_restorer_died(tmp_path: Path) -> None:
     async def scene(world: World) -> None:
         grouped_otherwise(world)
         restoring, watched = world.restoring()
@@ -445,7 +443,7 @@ def test_whoever_is_primary_later_brings_members_back_to_their_groups_when_the_r
     play(tmp_path, scene)
 
 
-def test_of_any_number_of_clients_one_that_is_revoked_at_the_last_moment_stays_revoked(tmp_path: Path) -> None:
+def test_of_any_number_of_clients_one_revoked_at_the_last_moment_stays_revoked(tmp_path: Path) -> None:
     async def scene(world: World) -> None:
         ids = [number.to_bytes(16, "big") for number in range(1, 4200)]
         records = world.records()

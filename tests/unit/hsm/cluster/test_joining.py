@@ -254,7 +254,7 @@ async def loses_an_answer(two: Two, text: str) -> None:
     two.b.membership.change_reply = bytes
 
 
-def test_an_answer_that_was_lost_is_given_again_to_the_same_attempt_also_after_both_restarted(two: Two) -> None:
+def test_a_lost_answer_is_given_again_to_the_same_attempt_also_after_restarts(two: Two) -> None:
     async def go() -> None:
         text = await two.ready()
         await loses_an_answer(two, text)
@@ -363,7 +363,7 @@ def test_an_inviter_that_dies_while_it_answers_can_be_asked_again(two: Two, answ
     asyncio.run(go())
 
 
-def test_a_join_that_was_begun_stands_in_the_way_of_creating_a_cluster_and_of_another(two: Two, tmp_path: Path) -> None:
+def test_a_join_that_was_begun_stands_in_the_way_of_a_cluster_and_of_another_join(two: Two, tmp_path: Path) -> None:
     async def go() -> None:
         text = await two.ready()
         ask = two.b.store.ask

@@ -580,7 +580,7 @@ def test_reads_are_not_changes() -> None:
 
 
 @pytest.mark.parametrize(("setting", "told"), [(limits.LEASE_MS, 0), (3000, 3000)])
-def test_a_cluster_begins_with_the_lease_of_the_settings_of_the_member_that_created_it(
+def test_a_cluster_begins_with_the_lease_settings_of_the_member_that_created_it(
     desk: Desk, setting: int, told: int
 ) -> None:
     desk.lease_ms = setting

@@ -103,7 +103,7 @@ def test_whose_turn_would_come_too_late_is_told_at_once_when_to_come_again(monke
     asyncio.run(scene())
 
 
-def test_who_waited_as_long_as_it_may_is_told_when_to_come_again_and_leaves_the_queue(
+def test_who_waited_as_long_as_it_may_is_told_when_to_come_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def scene() -> None:

@@ -377,7 +377,7 @@ def test_the_hsm_never_draws_an_iv_twice(mechanism: Mechanism, kind: str) -> Non
     assert len({encrypt(data).iv for _ in range(50)}) == 50
 
 
-def test_an_iv_is_a_random_prefix_and_a_counter_and_the_prefix_is_drawn_anew_when_it_wraps() -> None:
+def test_an_iv_is_a_random_prefix_and_a_counter_and_drawn_anew_when_it_wraps() -> None:
     one, other = IvSource(), IvSource()
     first, second = one.next(), one.next()
     assert first[:8] == second[:8] != other.next()[:8]

@@ -113,7 +113,7 @@ def test_a_secret_key_has_every_attribute_of_its_kind_and_no_other() -> None:
     assert set(attributes) == wanted - {A.WRAP_TEMPLATE, A.UNWRAP_TEMPLATE, A.DERIVE_TEMPLATE}
 
 
-def test_what_is_generated_is_sensitive_and_stays_here_unless_the_template_says_otherwise() -> None:
+def test_what_is_generated_is_sensitive_and_stays_unless_the_template_says_no() -> None:
     made = aes()
     for name in (A.SENSITIVE, A.ALWAYS_SENSITIVE, A.NEVER_EXTRACTABLE, A.LOCAL, A.PRIVATE, A.TOKEN):
         assert made[name] is True
@@ -188,7 +188,7 @@ def test_a_secret_key_gets_one_use_and_one_family(
         {"ENCRYPT": False, "DECRYPT": False},
     ],
 )
-def test_a_secret_key_with_two_uses_or_families_is_refused_unless_policy_says_compatible(
+def test_a_secret_key_of_two_uses_or_families_needs_a_compatible_policy(
     template: dict[str, Any],
 ) -> None:
     with pytest.raises(TemplateInconsistent, match="one"):
@@ -380,7 +380,7 @@ def test_fips_leaves_only_approved_mechanisms_and_curves_and_no_callers_ivs() ->
     assert not fips.allows_caller_ivs
 
 
-def test_a_key_of_two_uses_made_under_a_compatible_policy_is_not_used_under_a_strict_one() -> None:
+def test_a_key_of_two_uses_made_under_a_compatible_policy_is_useless_under_a_strict() -> None:
     key = aes(COMPATIBLE, ENCRYPT=True, WRAP=True)
     rules.check_permitted(key, Use.ENCRYPT, M.AES_GCM, COMPATIBLE)
     with pytest.raises(PolicyForbids, match="key_uses"):
@@ -463,7 +463,7 @@ def test_trust_freezes_a_key_and_only_the_krso_gives_and_takes_it() -> None:
         rules.change(aes(WRAP=True, EXTRACTABLE=True), {A.TRUSTED: True}, Role.KRSO)
 
 
-def test_a_copy_has_the_history_and_one_way_attributes_of_its_original_and_is_not_trusted() -> None:
+def test_a_copy_has_its_originals_history_and_one_way_attributes_and_no_trust() -> None:
     key = rules.change(aes(WRAP=True), {A.TRUSTED: True}, Role.KRSO)
     copied = rules.copy(key, {A.LABEL: "copy"}, Role.KRCO, "its own")
     assert copied == key | {A.LABEL: "copy", A.TRUSTED: False, A.UNIQUE_ID: "its own"}

@@ -209,7 +209,7 @@ def test_a_lease_that_ends_while_a_request_is_served_makes_its_refusal_a_doubt(
         client.ask(objects.SHOW, objects.Show(handle=b"h" * 16), keyring)
 
 
-def test_what_the_store_did_not_call_current_makes_no_refusal_certain_whatever_the_lease_says(
+def test_what_the_store_did_not_call_current_makes_no_refusal_certain(
     world: World, client: Client, keyring: bytes
 ) -> None:
     login(client, keyring)

@@ -168,7 +168,7 @@ def test_a_removal_goes_with_a_dismissal_that_is_kept_for_who_did_not_hear(world
     assert kept.head == order.proof
 
 
-def test_a_dismissal_is_kept_although_the_lease_was_another_one_before_the_order_was_carried_out(
+def test_a_dismissal_is_kept_though_the_lease_changed_during_the_order(
     world: Cluster,
 ) -> None:
     client = session(world, ADMIN)

@@ -292,7 +292,7 @@ def test_no_client_can_mark_a_member_damaged(world: World, client: Client, keyri
     assert world.damage == []
 
 
-def test_a_record_of_before_a_restore_that_is_read_with_the_one_after_it_is_no_damage(
+def test_a_record_of_before_a_restore_read_with_the_one_after_it_is_no_damage(
     world: World, client: Client, keyring: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store switches while a worker reads: what it reads next is of an instance that it has not heard of."""

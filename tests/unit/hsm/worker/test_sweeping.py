@@ -134,7 +134,7 @@ def test_a_store_cannot_take_back_what_failed_at_a_name_that_somebody_has(world:
         world.store.storage.items = now
 
 
-def test_a_store_cannot_take_back_what_a_read_only_member_counted_at_a_name_that_somebody_has(
+def test_a_store_cannot_take_back_what_a_read_only_member_counted_at_a_real_name(
     world: World, client: Client, tmp_path: Path
 ) -> None:
     """Or it could say that it is read-only, and then that it has the failures, and the budget would be whole again."""
@@ -321,7 +321,7 @@ ACTS: Final = st.one_of(
 @examples(schedule=st.lists(ACTS, max_size=10))
 @example(schedule=[("eve", 1, 11), ("others", 1, FEW), ("wait", 1, 1300), ("others", 1, 1)])
 @example(schedule=[("eve", 0, 1), ("others", 0, FEW), ("wait", 1, 4500), ("eve", 0, 11), ("others", 0, FEW)])
-def test_whatever_is_tried_nothing_tells_whether_a_name_exists_and_what_is_left_is_bounded(
+def test_nothing_tells_whether_a_name_exists_and_what_is_left_is_bounded(
     twins: Twins, few: int, schedule: list[tuple[str, int, int]]
 ) -> None:
     twins.start()
@@ -355,7 +355,7 @@ def test_logouts_are_kept_until_no_token_of_theirs_is_good(world: World, client:
     assert world.damage == []
 
 
-def test_a_client_without_a_login_ends_so_many_sessions_a_day_and_leaves_no_audit_record_each(
+def test_a_client_without_a_login_ends_so_many_sessions_a_day_off_the_trail(
     world: World, client: Client, few: int
 ) -> None:
     other = Client(world, world.worker()).register("other")

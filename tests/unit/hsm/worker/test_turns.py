@@ -82,7 +82,7 @@ def answer(steps: Steps[wire.Frames]) -> wire.Frames:
     return frames
 
 
-def test_a_cached_key_is_used_from_turn_to_turn_without_waiting_and_its_signature_verifies(scene: Scene) -> None:
+def test_a_cached_key_is_used_from_turn_to_turn_without_waiting(scene: Scene) -> None:
     entry, keys = scene.entry()
     uses = scene.core.operations
     steps = begun(scene, entry)

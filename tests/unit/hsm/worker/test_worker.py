@@ -132,7 +132,7 @@ def test_objects_are_found_in_the_order_in_which_they_were_asked_for(
     assert [each.handle for each in client.ask(objects.FIND, objects.Find(), keyring).objects] == made
 
 
-def test_objects_of_one_millisecond_are_found_in_the_order_in_which_their_connection_asked_for_them(
+def test_objects_of_one_millisecond_are_found_in_the_order_they_were_asked_for(
     world: World, client: Client, keyring: bytes
 ) -> None:
     template = {A.VALUE_LEN.value: 32}

@@ -46,7 +46,7 @@ def lease(worker: WorkerCore, *, mode: bool) -> None:
     worker.take_lease(worker.boot(), store.Attached(lease_ms=10**9, index=0, fresh=True, read_write=mode))
 
 
-def test_a_lease_that_does_not_go_on_from_the_one_before_keeps_nothing_though_the_store_thinks_so(
+def test_a_lease_that_does_not_go_on_from_the_one_before_keeps_nothing(
     world: World, client: Client, keyring: bytes
 ) -> None:
     pair = generate_ec(client, keyring)
@@ -78,7 +78,7 @@ def test_what_was_not_current_is_not_cached_under_a_read_write_lease(
     assert len(caches.keys) == len(caches.sessions) == 1
 
 
-def test_a_read_only_lease_lets_everything_be_cached_until_everything_is_to_be_forgotten(
+def test_a_read_only_lease_lets_all_be_cached_until_all_is_to_be_forgotten(
     world: World, client: Client, keyring: bytes
 ) -> None:
     pair = generate_ec(client, keyring)

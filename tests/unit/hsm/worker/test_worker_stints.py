@@ -76,7 +76,7 @@ def run(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         assert worker._poller is poller
 
 
-def test_slow_uses_that_came_together_leave_room_for_the_lease_and_are_each_answered_once(run: Run) -> None:
+def test_slow_uses_together_leave_room_for_the_lease_and_are_each_answered_once(run: Run) -> None:
     tags = [number.to_bytes(8, "big") for number in range(31)]
     run.batch = [(b"balancer", Entry(tag, HEADER, tag, b"")) for tag in tags]
     began = run.now

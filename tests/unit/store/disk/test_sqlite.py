@@ -194,7 +194,7 @@ def test_dropped_entries_are_saved_before_others_take_their_place(store: Store) 
     assert listed.path.stat().st_mode & 0o777 == 0o600
 
 
-def test_runs_of_dropped_entries_are_files_of_their_own_and_a_shorter_one_replaces_none(store: Store) -> None:
+def test_runs_of_dropped_entries_are_files_and_a_shorter_one_replaces_none(store: Store) -> None:
     first = (store.put(b"1"), store.put(b"2"), store.put(b"3"))
     store.history.truncate(2)
     second = (store.put(b"4", epoch=Epoch(2, OTHER)),)

@@ -46,7 +46,7 @@ def test_a_silent_workers_round_ends_with_its_lease_and_not_before() -> None:
     assert leases.finished(Seconds(11)) == [1]
 
 
-def test_a_worker_that_owes_an_answer_since_before_its_last_grant_gets_only_what_is_left_of_its_lease() -> None:
+def test_a_worker_that_owes_an_answer_gets_only_what_is_left_of_its_lease() -> None:
     leases = _leases()
     leases.attach(Seconds(10), ONE)
     leases.open_round(Seconds(10.5), 1)

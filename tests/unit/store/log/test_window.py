@@ -77,7 +77,7 @@ def _without_repeats(standings: list[Standing]) -> list[Standing]:
 
 
 @given(st.lists(_payloads, max_size=20), st.lists(_payloads, max_size=20), st.lists(_payloads, max_size=20), st.data())
-def test_an_outline_finds_a_position_that_both_logs_have_and_the_newest_one_if_neither_forked(
+def test_an_outline_finds_a_position_of_both_logs_and_the_newest_without_a_fork(
     common: list[log.Payload], one: list[log.Payload], other: list[log.Payload], data: st.DataObject
 ) -> None:
     mine, theirs = _history(common), _history(common)

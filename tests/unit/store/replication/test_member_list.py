@@ -162,7 +162,7 @@ _ORDERS = st.one_of(
 
 
 @given(st.lists(_ORDERS, max_size=30))
-def test_whatever_is_ordered_each_member_is_in_one_group_that_there_is_and_a_request_acts_once(
+def test_whatever_is_ordered_each_member_is_in_one_group_that_there_is(
     orders: list[Listing],
 ) -> None:
     standing, acted = START, set()

@@ -315,7 +315,7 @@ def test_a_silent_member_leaves_the_set_only_after_its_last_lease_has_ended() ->
     assert replica.committed == replica.history.last.index
 
 
-def test_a_member_that_pings_and_acknowledges_nothing_leaves_the_set_and_stays_out_until_it_does() -> None:
+def test_a_member_that_pings_and_acknowledges_nothing_leaves_the_set() -> None:
     replica, incarnations = primary_of(B)
     carried_out(replica, begun(replica), at())
     now, left = 0.0, 0.0
@@ -368,7 +368,7 @@ def leased(replica: Replica, epoch: Epoch, now: float) -> list[Effect]:
     return carried_out(replica, replica.receive(at(now), B, say.Pong(epoch, ping.number, 1500, 1)), at(now))
 
 
-def test_a_member_that_had_a_lease_when_the_primary_changed_holds_writes_until_it_has_the_next() -> None:
+def test_a_member_holds_writes_from_a_change_of_primary_to_its_next_lease() -> None:
     replica = member_of()
     leased(replica, Epoch(1, B), 1.0)
     replica.receive(at(1.1), B, say.Pong(Epoch(2, B), 0, 0, 1))
@@ -546,7 +546,7 @@ def hears_of_the_old_primary(replica: Replica, now: Instant) -> list[Effect]:
     return carried_out(replica, replica.receive(now, B, append), now)
 
 
-def test_a_member_that_kept_an_open_which_never_served_follows_the_old_primary_when_another_member_does() -> None:
+def test_a_member_that_kept_an_open_that_never_served_follows_the_old_primary() -> None:
     replica = left_behind()
     assert hears_of_the_old_primary(replica, at(0.5)) == []
     asked = said(carried_out(replica, replica.tick(at(1.5)), at(1.5)), C)
