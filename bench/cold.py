@@ -21,8 +21,8 @@ from lnh_services.paths import MemberDirectory
 _FRESH: Final = 12  # times that the workers are started anew
 _WARM: Final = 200
 _WITHIN: Final = 30.0
-# Half of what it was when each record was asked for by itself, before a session asked in stages (docs/adr/0004).
-_WARM_ONES: Final = 12.0
+# Half of the 20.7 that it was on the same host, in the same hour, when each record was asked for by itself.
+_WARM_ONES: Final = 10.4
 
 
 def _begin_anew(running: member.Running) -> None:
