@@ -46,9 +46,10 @@ def follow(title: str, root: Path) -> int:
     return blocks
 
 
-@pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    root = tmp_path_factory.mktemp("copy")
+@pytest.fixture
+def copy(tmp_path: Path) -> Iterator[Path]:
+    root = tmp_path / "copy"
+    root.mkdir()
     for top in ("common", "client", "services", "tests", "docs"):
         shutil.copytree(ROOT / top, root / top, ignore=shutil.ignore_patterns("__pycache__", "compose"))
     for file in ("pyproject.toml", "README.md", "CHANGELOG.md"):
