@@ -94,12 +94,14 @@ class Task:
     Args:
         way_back: None for the worker's own.
         lapses: of the lease, when a request of another member was begun.
+        unasked: the header of a request that has asked for nothing yet, and so may still be turned away.
     """
 
     steps: Steps[Any]
     way_back: WayBack | None
     deadline: Deadline
     lapses: int | None = None
+    unasked: Header | None = None
 
 
 @dataclass(eq=False)
@@ -368,16 +370,10 @@ class Worker:
             load = balancer.WorkerLoad(served=self.core.operations, cached_keys=len(self.core.caches.keys))
             self._send(way_back, [header.answer(Kind.REPLY).pack(), b"", codec.encode(load)])
             return None
-        if len(self._waiting) >= limits.REQUESTS_IN_FLIGHT:
-            if forwarded:
-                self._refuse(way_back)
-            else:
-                self._send(way_back, wire.error_frames(header, Busy("this worker has all the work it takes")))
-            return None
         lapses = self.core.lapses if forwarded else None
         deadline = Deadline(boot_time() + header.deadline_ms / 1000)
         steps = self.core.serve(header, entry.token, entry.body, deadline, forwarded=forwarded)
-        return Task(steps, way_back, deadline, lapses)
+        return Task(steps, way_back, deadline, lapses, header)
 
     def _advance(self, task: Task, answer: Any) -> None:
         """Let a request go on with an answer, a result or an exception, until it asks again or is done."""
@@ -401,6 +397,10 @@ class Worker:
             return None
         if isinstance(asked, Turn):
             return asked
+        if task.unasked is not None and len(self._waiting) >= limits.REQUESTS_IN_FLIGHT:
+            self._turn_away(task, task.unasked)
+            return None
+        task.unasked = None
         if isinstance(asked, Work):
             self._begin(task, asked)
         elif asked.waits:
@@ -409,6 +409,15 @@ class Worker:
             self._cast(asked.peer, asked.operation, asked.message)
             return self._step(task, None)
         return None
+
+    def _turn_away(self, task: Task, header: Header) -> None:
+        """Give up a request that would have to wait, where as many wait as may; nothing of it was done."""
+        task.steps.close()
+        assert task.way_back is not None, "only a request is turned away"
+        if task.lapses is not None:
+            self._refuse(task.way_back)
+        else:
+            self._send(task.way_back, wire.error_frames(header, Busy("this worker has all the work it takes")))
 
     def _begin(self, task: Task, asked: Work) -> None:
         """Begin slow work for a request, which goes on with the result."""

@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 import zmq
 
+from lnh_common import limits
+from lnh_common.messages import store
+from lnh_common.messages.base import Empty
 from lnh_common.wire import frames as wire
 from lnh_common.wire.bundles import Entry
 from lnh_common.wire.frames import Frames, Header
-from lnh_services.hsm.effects import Peer, Steps, Turn
+from lnh_services.hsm.effects import Ask, Peer, Steps, Turn
 from lnh_services.hsm.worker import loop as module
-from lnh_services.hsm.worker.loop import WayBack, Worker
+from lnh_services.hsm.worker.loop import Waiting, WayBack, Worker
 from lnh_services.paths import MemberDirectory
 
 SLOW = 0.04  # seconds of an RSA-4096 signature on a machine that is short of processors
@@ -31,6 +34,7 @@ class Run:
         self.worker = worker
         self.now = 100.0
         self.opened: list[bytes] = []
+        self.cold: set[bytes] = set()  # whose keys have to be asked for
         self.answered: list[bytes] = []
         self.heard_store: list[float] = []
         self.waits: list[int] = []
@@ -48,6 +52,8 @@ class Run:
     def serve(self, header: Header, token: bytes, *_: object, **__: object) -> Steps[Frames]:
         """A use of a key that takes its time."""
         self.opened.append(token)
+        if token in self.cold:
+            yield Ask(Peer.STORE, store.STATUS, Empty())
         yield Turn.USE
         self.now += SLOW
         yield Turn.SEAL
@@ -100,3 +106,25 @@ def test_what_is_left_is_opened_anew_since_what_is_stored_may_have_changed(run: 
     assert run.answered == tags
     assert run.opened.count(tags[0]) == 1
     assert run.opened.count(tags[-1]) == 2
+
+
+def test_where_as_many_wait_as_may_only_what_would_have_to_wait_is_turned_away(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = [number.to_bytes(8, "big") for number in range(3)]
+    run.cold = {tags[1]}
+    refused: list[bytes] = []
+
+    def send(way_back: WayBack, frames: Frames) -> None:
+        kind = Header.parse(frames[0]).kind if way_back[1] in run.cold else None
+        (refused if kind is wire.Kind.ERROR else run.answered).append(way_back[1])
+
+    monkeypatch.setattr(run.worker, "_send", send)
+    full = Waiting([], Peer.STORE, store.STATUS, [])
+    run.worker._waiting = dict.fromkeys(range(limits.REQUESTS_IN_FLIGHT), full)
+    run.batch = [(b"balancer", Entry(tag, HEADER, tag, b"")) for tag in tags]
+    run.worker._poll()
+    assert refused == [tags[1]]
+    assert run.answered == [tags[0], tags[2]]
+    assert len(run.worker._waiting) == limits.REQUESTS_IN_FLIGHT, "nothing was asked for it"
+    run.worker._waiting = {}
