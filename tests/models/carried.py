@@ -68,6 +68,11 @@ OBJECT: Final[dict[Attribute, Any]] = {
 
 OF_PATTERN: Final = {backup._NAME: "sample.lnhb"}
 
+# Classes and fields that have another name today than in the data of the versions before: by place or by tag, not by name.
+NAMES_BEFORE: Final = {
+    "candidate": "opener",
+}
+
 STORE_MESSAGES: Final[tuple[type[Any], ...]] = (*get_args(messages.Message), *get_args(transfer.Transfer))
 PEER_OPERATIONS: Final[tuple[Operation[Any, Any], ...]] = tuple(
     each for module in (membership, overview) for name, each in vars(module).items() if name.startswith("PEER_")
@@ -88,14 +93,19 @@ def bodies(operations: tuple[Operation[Any, Any], ...]) -> dict[str, type[Messag
 # --- plain
 
 
+def name_before(name: str) -> str:
+    """What the data of the versions before calls a class or field."""
+    return NAMES_BEFORE.get(name, name)
+
+
 def plain(value: Any) -> Any:
     """The value as JSON: bytes as hexadecimal after `0x`, a structure as its fields and what it `is`."""
     match value:
         case errors.LnhError():
             return {"is": type(value).__name__, "error": plain(value.to_wire())}
         case msgspec.Struct():
-            fields = {name: plain(field) for name, field in msgspec.structs.asdict(value).items()}
-            return {"is": type(value).__name__, **fields}
+            fields = {name_before(name): plain(field) for name, field in msgspec.structs.asdict(value).items()}
+            return {"is": name_before(type(value).__name__), **fields}
         case enum.Enum():
             return plain(value.value)
         case bytes():
@@ -137,12 +147,12 @@ def _sample(info: Any, name: str) -> Any:
         case msgspec.inspect.Metadata():
             return _sample(info.type, name)
         case msgspec.inspect.StructType():
-            filled = {field.encode_name: _sample(field.type, field.name) for field in info.fields}
+            filled = {field.encode_name: _sample(field.type, name_before(field.name)) for field in info.fields}
             if info.array_like:
                 return [*([info.tag] if info.tag is not None else []), *filled.values()]
             return filled if info.tag_field is None else {info.tag_field: info.tag, **filled}
         case msgspec.inspect.NamedTupleType():
-            return [_sample(field.type, field.name) for field in info.fields]
+            return [_sample(field.type, name_before(field.name)) for field in info.fields]
         case msgspec.inspect.UnionType():
             return _sample(next(each for each in info.types if not isinstance(each, msgspec.inspect.NoneType)), name)
         case msgspec.inspect.BytesType():

@@ -13,7 +13,7 @@ from lnh_common.messages.store import Commit, Key, MemberInfo
 from lnh_services.store.leases.worker_leases import Grant, WorkerId, WorkerLeases
 from lnh_services.store.log.entries import MemberId, Milliseconds, Position
 from lnh_services.store.machine import apply
-from lnh_services.store.replication.candidate import Opener
+from lnh_services.store.replication.candidate import Candidate
 from lnh_services.store.replication.messages import (
     Appended,
     Effect,
@@ -254,7 +254,7 @@ class Process:
 
     def receive(self, sender: MemberId, message: Message) -> None:
         self.world.trace(self.machine.slot, "hears", message)
-        if isinstance(message, Report) and isinstance(self.replica.role, Opener):  # else the `open` is made
+        if isinstance(message, Report) and isinstance(self.replica.role, Candidate):  # else the `open` is made
             self.world.truth.promises(sender, message.epoch)
         if isinstance(message, Appended):
             self._hear_acknowledgement(sender, message)

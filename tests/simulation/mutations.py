@@ -20,7 +20,7 @@ from lnh_services.store.log.window import Standing
 from lnh_services.store.machine import apply
 from lnh_services.store.machine.apply import Applied
 from lnh_services.store.replication import member_list
-from lnh_services.store.replication.candidate import Opener
+from lnh_services.store.replication.candidate import Candidate
 from lnh_services.store.replication.follower import Follower
 from lnh_services.store.replication.member import Local
 from lnh_services.store.replication.messages import Appended, Durable, Effect, Go, Instant, Listing, Persist
@@ -117,10 +117,10 @@ def _hand_over_and_go_on(self: Primary, now: Instant, promotion: Promotion) -> N
             self.take(now, origin, order)
 
 
-_asked = Opener._asked
+_asked = Candidate._asked
 
 
-def _asked_with_one_missing(self: Opener, now: Instant) -> None:
+def _asked_with_one_missing(self: Candidate, now: Instant) -> None:
     """One that does not answer is done without, as if that had been asked for."""
     missing = [member for member in self._survivors if member not in self._reports]
     with patch.object(self, "_force", self._force or len(missing) == 1):
@@ -164,19 +164,19 @@ def _installed_without_forgetting(self: Local, *arguments: Any) -> None:
         _installed(self, *arguments)
 
 
-def _prepare_by_the_log(self: Opener, now: Instant) -> None:
+def _prepare_by_the_log(self: Candidate, now: Instant) -> None:
     """The epoch after the log's last one, whatever was promised."""
     self._above = self._local.promised = self._local.history.last.epoch
     _prepare(self, now)
 
 
-_prepare = Opener._prepare
+_prepare = Candidate._prepare
 
 
 def _go_on_in_the_old_epoch(self: Replica, now: Instant, above: Epoch) -> None:
     standing = self.standing
     self.promised = standing_epoch = self.history.last.epoch
-    assert standing_epoch.opener == self.member
+    assert standing_epoch.candidate == self.member
     self.role = Primary(self, now, Open(standing.members, standing.in_sync))
 
 
@@ -257,7 +257,7 @@ MUTATIONS: dict[str, Mutation] = {
         ((Primary, "_try_hand_over", _hand_over_and_go_on),), _only(promote=8.0, isolate=4.0, cut=3.0)
     ),
     "open on one promise too few": Mutation(
-        ((Opener, "_asked", _asked_with_one_missing),), _only(take_over=8.0, split=12.0, isolate=3.0)
+        ((Candidate, "_asked", _asked_with_one_missing),), _only(take_over=8.0, split=12.0, isolate=3.0)
     ),
     "check duplicates at append only": Mutation(((apply, "apply", _apply_without_looking),), _only(isolate=2.0)),
     "serve reads without waiting for pending entries": Mutation(
@@ -270,7 +270,7 @@ MUTATIONS: dict[str, Mutation] = {
         ),
         _only(log_entries=4, isolate=6.0, crash=3.0),
     ),
-    "reuse an epoch": Mutation(((Opener, "_prepare", _prepare_by_the_log),), DIVERGENCES),
+    "reuse an epoch": Mutation(((Candidate, "_prepare", _prepare_by_the_log),), DIVERGENCES),
     "go on in the old epoch after a restart": Mutation(((Replica, "reopen", _go_on_in_the_old_epoch),), RESTARTS),
     "serve before every promiser stored the `open`": Mutation(
         ((Primary, "__init__", _without_keepers),), _only(crash=8.0, isolate=6.0, join=3.0)

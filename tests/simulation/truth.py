@@ -100,7 +100,7 @@ class Truth:
             return
         rank = (entry.epoch, entry.index)
         assert rank not in self.at, f"2: two entries are {entry.epoch}/{entry.index}"
-        assert entry.epoch.opener == member, f"an entry of {entry.epoch} was made by {member.hex()[:8]}"
+        assert entry.epoch.candidate == member, f"an entry of {entry.epoch} was made by {member.hex()[:8]}"
         author = self.author.setdefault(entry.epoch, (member, life))
         assert author == (member, life), f"1: {entry.epoch} is appended to by another incarnation than opened it"
         previous = self.entries.get(entry.previous)
@@ -120,10 +120,10 @@ class Truth:
             self.named.setdefault(name_of(content.commit), []).append(entry)
 
     def _open(self, entry: Entry, content: Open, before: Position, now: float) -> None:
-        opener = entry.epoch.opener
+        candidate = entry.epoch.candidate
         listed = frozenset(MemberId(member.id) for member in content.members)
         removed = self._members(before) - listed
-        forced = any(force and removed <= lost for lost, force in self.lost.get(opener, []))
+        forced = any(force and removed <= lost for lost, force in self.lost.get(candidate, []))
         self.opened[entry.epoch] = Opened(entry.epoch, now, before, listed, removed, forced and bool(removed))
         if self.opened[entry.epoch].forced:
             return
@@ -131,7 +131,7 @@ class Truth:
             self._is_kept(acknowledged, entry.position())
 
     def promises(self, member: MemberId, epoch: Epoch) -> None:
-        """A member's promise reached the opener."""
+        """A member's promise reached the candidate."""
         if epoch not in self.opened:
             self.promisers.setdefault(epoch, []).append(member)
 
@@ -145,13 +145,13 @@ class Truth:
         return frozenset()
 
     def _is_kept(self, acknowledged: Acknowledged, opening: Position) -> None:
-        """An opener has all that it vouched for; if it takes over, also what any member vouched for that goes on."""
+        """A candidate has all that it vouched for; if it takes over, also what any member vouched for that goes on."""
         opened = self.opened[opening.epoch]
-        vouching = opened.listed if opened.removed else {opening.epoch.opener}
+        vouching = opened.listed if opened.removed else {opening.epoch.candidate}
         if opening.epoch > acknowledged.position.epoch and not vouching.isdisjoint(acknowledged.waited):
             assert self.was_forced or self.holds(opening, acknowledged.position), (
                 f"3: {opening.epoch} was opened without {acknowledged.position.epoch}/{acknowledged.position.index}, "
-                "acknowledged while its opener, or a member that it needs, was in the set"
+                "acknowledged while its candidate, or a member that it needs, was in the set"
             )
 
     # What is acknowledged

@@ -180,9 +180,9 @@ class World:
                 self._in_set_of(machine, other)
 
     def _serves_rightly(self, process: Process) -> None:
-        """Whoever promised an epoch holds its `open`, durably, before its opener serves."""
+        """Whoever promised an epoch holds its `open`, durably, before its candidate serves."""
         epoch = process.replica.promised
-        if epoch in self.truth.served or epoch.opener != process.machine.id:
+        if epoch in self.truth.served or epoch.candidate != process.machine.id:
             return
         self.truth.served.add(epoch)
         opened = process.replica.history.standing.opened
@@ -201,7 +201,7 @@ class World:
         assert member.process is not None
         leading, following = leader.process.replica, member.process.replica
         history = leading.history
-        if leading.promised.opener != leader.id:
+        if leading.promised.candidate != leader.id:
             return  # it serves no longer, and knows
         waited_for = all(member.id in standing.in_sync for _, standing in history.turns(leading.committed))
         if waited_for and (following.promised == leading.promised or not _serves(following)):

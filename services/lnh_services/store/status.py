@@ -111,7 +111,7 @@ def _file(listed: kept.Listed, room: int) -> messages.DivergentFile:
         name=listed.path.name,
         saved_at=saved_at,
         epoch=entries[-1].epoch.number,
-        opener=entries[-1].epoch.opener,
+        opener=entries[-1].epoch.candidate,
         first=entries[0].index,
         last=entries[-1].index,
         entries=len(entries),

@@ -28,29 +28,29 @@ PAYLOAD_BYTES: Final = 2 * limits.BODY_BYTES
 
 
 class Epoch(NamedTuple):
-    """An epoch, named by number and opener: ordered as a pair, never used twice. `(0, b"")` is before the first."""
+    """An epoch, named by number and candidate: ordered as a pair, never used twice. `(0, b"")` is before the first."""
 
     number: int
-    opener: MemberId
+    candidate: MemberId
 
-    def following(self, opener: MemberId) -> Epoch:
-        """Return the next epoch, if `opener` opens it."""
-        return Epoch(self.number + 1, opener)
+    def following(self, candidate: MemberId) -> Epoch:
+        """Return the next epoch, if `candidate` opens it."""
+        return Epoch(self.number + 1, candidate)
 
     def __str__(self) -> str:
-        return f"{self.number}.{self.opener.hex()[:8]}"
+        return f"{self.number}.{self.candidate.hex()[:8]}"
 
 
 NO_EPOCH: Final = Epoch(0, MemberId(b""))
 
 
 class Open(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="open"):
-    """The first entry of an epoch, whose opener is primary from here on.
+    """The first entry of an epoch, whose candidate is primary from here on.
 
     Args:
         members: all of them, in place of whatever the log said before.
         in_sync: the members that a commit waits for.
-        awaits: members without whose word the epoch may not serve, also not after a restart of its opener (a
+        awaits: members without whose word the epoch may not serve, also not after a restart of its candidate (a
             take-over's survivors, the old primary of a promotion); empty where silence is no obstacle.
     """
 
@@ -186,7 +186,7 @@ def genesis(cluster: ClusterId) -> Position:
 
 def entry_hash(epoch: Epoch, index: int, log_time: Milliseconds, previous: bytes, payload: bytes) -> bytes:
     """Hash (SHA-256) the canonical CBOR of every other field."""
-    fields = [FORMAT, epoch.number, epoch.opener, index, log_time, previous, payload]
+    fields = [FORMAT, epoch.number, epoch.candidate, index, log_time, previous, payload]
     return hashlib.sha256(codec.encode(fields)).digest()
 
 

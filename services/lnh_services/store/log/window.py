@@ -65,7 +65,7 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
     in_sync: tuple[MemberId, ...] = ()
     awaits: tuple[MemberId, ...] = ()
     opened: int = 0
-    opener: MemberId = MemberId(b"")
+    candidate: MemberId = MemberId(b"")
     joining: tuple[tuple[MemberId, int], ...] = ()
     removed: tuple[Removed, ...] = ()
     terms: Terms = Terms()
@@ -85,7 +85,9 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
             return self
         if isinstance(content, Open):
             told = self._listing(content.members, entry)._syncing(content.in_sync)
-            return msgspec.structs.replace(told, awaits=content.awaits, opened=entry.index, opener=entry.epoch.opener)
+            return msgspec.structs.replace(
+                told, awaits=content.awaits, opened=entry.index, candidate=entry.epoch.candidate
+            )
         if isinstance(content, SetChange):
             return self._syncing(content.in_sync)
         if isinstance(content, Members):

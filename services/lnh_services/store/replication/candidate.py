@@ -37,7 +37,7 @@ PATIENCE: Final = 10.0
 AGAIN: Final = 0.25  # before another try, more for members later in the list: they would only disturb one another
 
 
-class Opener:
+class Candidate:
     """The role of a member that opens an epoch above all it hears of.
 
     Args:

@@ -72,8 +72,8 @@ class Follower:
 
     @property
     def primary(self) -> MemberId:
-        """The opener of the epoch, once it was heard."""
-        return self._epoch.opener if self._heard else MemberId(b"")
+        """The candidate of the epoch, once it was heard."""
+        return self._epoch.candidate if self._heard else MemberId(b"")
 
     # The lease
 
@@ -119,7 +119,7 @@ class Follower:
         elif isinstance(message, Go):
             self._go(now, sender, message)
         elif isinstance(message, Fetch):
-            if message.epoch == self._epoch and message.epoch.opener == sender:
+            if message.epoch == self._epoch and message.epoch.candidate == sender:
                 self._fetch(sender, message)
         elif isinstance(message, Forwarded):
             forwarded = self._forwards.pop(message.number, None)
@@ -133,7 +133,7 @@ class Follower:
             self._local.vouch(message.committed.epoch)
 
     def _hear(self, now: Instant, sender: MemberId, message: Append | Pong) -> None:
-        if message.epoch != self._epoch or sender != self._epoch.opener:
+        if message.epoch != self._epoch or sender != self._epoch.candidate:
             if message.epoch < self._local.promised:
                 self._local.send(sender, Rejected(self._local.promised))
             return
@@ -198,7 +198,7 @@ class Follower:
             if position is not None and vouched:
                 self._said = vouched
                 message = Appended(self._epoch, vouched, position.hash, self._local.incarnation, self._matched)
-                self._local.send(self._epoch.opener, message)
+                self._local.send(self._epoch.candidate, message)
         self._say_again = False
         self._hand_over_done()
         if self._local.held and self.is_current(now) and self._handing is None:
@@ -220,7 +220,7 @@ class Follower:
 
     def may_install(self, sender: MemberId, base: Base) -> bool:
         """Tell whether a snapshot is the primary's and brings what this log does not have."""
-        if sender != self._epoch.opener or self._epoch != self._local.promised:
+        if sender != self._epoch.candidate or self._epoch != self._local.promised:
             return False
         if self._parted:
             return base.position.epoch == self._epoch
@@ -267,8 +267,8 @@ class Follower:
         self._pings[number] = now.boot
         if len(self._pings) > _PINGS_KEPT:
             del self._pings[next(iter(self._pings))]
-        known = self._epoch.opener in self._local.others
-        for member in self._local.others if self._is_lost(now) or not known else (self._epoch.opener,):
+        known = self._epoch.candidate in self._local.others
+        for member in self._local.others if self._is_lost(now) or not known else (self._epoch.candidate,):
             self._local.send(member, Ping(self._epoch, self._local.incarnation, number))
 
     def _is_lost(self, now: Instant) -> bool:
@@ -298,12 +298,12 @@ class Follower:
         else:
             number = local.number()
             self._forwards[number] = (origin, order)
-            local.send(self._epoch.opener, Forward.of(self._epoch, number, order))
+            local.send(self._epoch.candidate, Forward.of(self._epoch, number, order))
 
     def leave(self, now: Instant) -> None:
         """Answer every order that was passed on, because its outcome is unknown."""
         for origin, order in self._forwards.values():
-            if isinstance(order, Promote) and order.member == self._local.promised.opener:
+            if isinstance(order, Promote) and order.member == self._local.promised.candidate:
                 self._local.promotions.append((origin, order.member))
             else:
                 self._local.answer(origin, OutcomeUnknown("the primary changed while it was asked"))
@@ -318,7 +318,7 @@ class Follower:
     def _go(self, now: Instant, sender: MemberId, go: Go) -> None:
         """Open the epoch that the old primary promised, if the log is all there."""
         local = self._local
-        if go.epoch.opener != local.member or go.epoch <= local.promised or sender != self._epoch.opener:
+        if go.epoch.candidate != local.member or go.epoch <= local.promised or sender != self._epoch.candidate:
             return
         if local.history.last != go.last or min(self.vouched(), self._matched) < go.last.index:
             return

@@ -209,21 +209,22 @@ class Local(ABC):
         return tuple(id_ for id_ in self.ids if id_ != self.member)
 
     def heeds(self, sender: MemberId) -> bool:
-        """Tell whether a sender's messages are acted on: a member's, or those of an opener that one vouched for."""
+        """Tell whether a sender's messages are acted on: a member's, or those of a candidate that one vouched for."""
         return sender in self.ids or sender == self.vouched_for
 
     @property
     def vouched_for(self) -> MemberId:
-        """The opener of an epoch above all that is held here, in which a listed member says it committed.
+        """The candidate of an epoch above all that is held here, in which a listed member says it committed.
 
         Entries that are held here and not part of that epoch's log can never be committed any more, nor can the member
-        list that they brought: a take-over may have left it behind whose one opener went another way before it served.
+        list that they brought: a take-over may have left it behind whose one candidate went another way before it
+        served.
         """
         held = self.history.last.epoch if self.kept is None else max(self.history.last.epoch, self.kept.epoch)
-        opener = self._vouched_for.opener
-        if self._vouched_for <= held or any(removed.member == opener for removed in self.expelling()):
+        candidate = self._vouched_for.candidate
+        if self._vouched_for <= held or any(removed.member == candidate for removed in self.expelling()):
             return MemberId(b"")
-        return opener
+        return candidate
 
     def vouch(self, epoch: Epoch) -> None:
         """Note that a listed member has committed an entry of this epoch."""
@@ -262,7 +263,7 @@ class Local(ABC):
     def was_primary(self) -> bool:
         """Tell whether the newest epoch that this member knows to have been opened is its own."""
         kept = self.kept.epoch if self.kept is not None else log.NO_EPOCH
-        return self.standing.opener == self.member and kept <= self.history.last.epoch
+        return self.standing.candidate == self.member and kept <= self.history.last.epoch
 
     def report(self, epoch: Epoch) -> Report:
         """Make the report of how this member stands; `epoch` is the one promised with it."""
@@ -334,7 +335,7 @@ class Local(ABC):
 
     def append(self, now: Instant, payload: log.Payload, origin: Origin | None = None) -> Entry:
         """Append an entry of this member's own epoch, and remember the request that waits for it."""
-        assert self.promised.opener == self.member, "appending in another member's epoch"
+        assert self.promised.candidate == self.member, "appending in another member's epoch"
         log_time = Milliseconds(max(self.history.last_time, now.utc))
         entry = log.make_entry(self.history.last, self.promised, log_time, payload)
         if origin is not None:
@@ -598,7 +599,7 @@ class Local(ABC):
         standing = self.standing_committed()
         waiting, self.promotions = self.promotions, []
         for origin, target in waiting:
-            if target == standing.opener:
+            if target == standing.candidate:
                 self.answer(origin, standing.opened, standing.opened)
             else:
                 self.promotions.append((origin, target))

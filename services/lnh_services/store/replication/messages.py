@@ -181,14 +181,14 @@ class Prepare(_Said, frozen=True, tag="prepare"):
 
 
 class Fetch(_Said, frozen=True, tag="fetch"):
-    """Asks the promiser with the greatest log for what follows the last position that it shares with the opener."""
+    """Asks the promiser with the greatest log for what follows the last position that it shares with the candidate."""
 
     epoch: Epoch
     outline: tuple[Position, ...]
 
 
 class Fetched(_Said, frozen=True, tag="fetched"):
-    """Brings the opener the entries that it fetched, which follow `previous`."""
+    """Brings the candidate the entries that it fetched, which follow `previous`."""
 
     epoch: Epoch
     previous: Position
@@ -202,13 +202,13 @@ class Keep(_Said, frozen=True, tag="keep"):
 
 
 class Kept(_Said, frozen=True, tag="kept"):
-    """Tells the opener that its `open` is durable here."""
+    """Tells the candidate that its `open` is durable here."""
 
     epoch: Epoch
 
 
 class Go(_Said, frozen=True, tag="go"):
-    """Tells the opener of `epoch` to open it: the old primary has promised it, and its log ends at `last`."""
+    """Tells the candidate of `epoch` to open it: the old primary has promised it, and its log ends at `last`."""
 
     epoch: Epoch
     last: Position

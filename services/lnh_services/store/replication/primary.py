@@ -103,7 +103,7 @@ def granted_ms(lease_ms: int) -> int:
 
 
 class Primary:
-    """The role of the opener of the promised epoch, from appending its `open` on.
+    """The role of the candidate of the promised epoch, from appending its `open` on.
 
     Args:
         opening: the `open` to append.
@@ -139,7 +139,7 @@ class Primary:
         self._unheard: dict[MemberId, float] = {}  # after a stall: until when to wait for a member's word
         self._ticked = now.boot
         self._next_keep = 0.0
-        # The opener of an epoch does not know what leases its predecessor granted.
+        # The candidate of an epoch does not know what leases its predecessor granted.
         until = self.grant_end(now, self._longest_ms)
         self._progress: Final = {member: Progress(granted_until=until) for member in local.others}
 
@@ -282,7 +282,7 @@ class Primary:
                 self._local.answer(origin, OutcomeUnknown(f"the primary is in epoch {self._epoch}"))
 
     def _hear_of(self, now: Instant, promised: Epoch) -> None:
-        """Open an epoch above one that a member promised, and that its opener has not opened."""
+        """Open an epoch above one that a member promised, and that its candidate has not opened."""
         self._local.reopen(now, promised)
 
     def _ping(self, now: Instant, sender: MemberId, ping: Ping, progress: Progress) -> None:
@@ -354,7 +354,7 @@ class Primary:
         """Tell whether a member may not hear of this epoch yet.
 
         No member does before the `open` is durable here: one that keeps it heeds its member list at once, and could
-        never be led back if its opener forgot it. Of a promotion, the old primary is told when all others of the set
+        never be led back if its candidate forgot it. Of a promotion, the old primary is told when all others of the set
         have acknowledged.
         """
         return not self._is_opened() or (member == self._last_to and bool(self._awaits - {member}))

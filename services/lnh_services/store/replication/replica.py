@@ -9,18 +9,18 @@ effects (`messages.py`). The caller carries them out - disk, caches, other membe
 further events. Nothing here looks at a clock, a socket or a disk, so the same code runs in production and in a
 simulator.
 
-An **epoch** `(number, opener)` is one primary's time in office. A member **promises** an epoch durably before it takes
-part in it, and from then on heeds nothing of a lower one. The member that opens an epoch gathers promises, takes the
-greatest log among those it got, and appends the epoch's `open`: the members, and those that a commit waits for
-(the **in-sync set**). A member acts by its role, and each role is a class of its own:
+An **epoch** `(number, candidate)` is one primary's time in office. A member **promises** an epoch durably before it
+takes part in it, and from then on heeds nothing of a lower one. The member that opens an epoch gathers promises, takes
+the greatest log among those it got, and appends the epoch's `open`: the members, and those that a commit waits for (the
+**in-sync set**). A member acts by its role, and each role is a class of its own:
 
     NONE -- create, adopt, recover
       |
       v                    heard of a higher epoch
-    Follower <------------------------------------------ Opener, Primary
+    Follower <--------------------------------------- Candidate, Primary
       |  restart as primary; reclaim; take over            ^
       v                                                    |
-    Opener: asks, gathers promises, fetches the greatest log, appends `open`
+    Candidate: asks, gathers promises, fetches the greatest log, appends `open`
                                                            |
     Primary (opening): waits for the open's commit ---> serving ---> handing over
 
@@ -51,7 +51,7 @@ from lnh_services.store.log import entries
 from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds
 from lnh_services.store.log.window import Base, History, Removed, Standing
 from lnh_services.store.machine.apply import Answer
-from lnh_services.store.replication.candidate import Opener
+from lnh_services.store.replication.candidate import Candidate
 from lnh_services.store.replication.follower import Follower
 from lnh_services.store.replication.member import NOTHING_BEFORE, Handing, Interest, Local, Origin
 from lnh_services.store.replication.messages import (
@@ -214,7 +214,7 @@ class Replica(Local):
         if refusal is not None:
             self.answer(request, refusal)
         else:
-            self.role = Opener(self, now, self.promised, lost=lost, force=force, origin=request)
+            self.role = Candidate(self, now, self.promised, lost=lost, force=force, origin=request)
         return self._done(now)
 
     def _why_not_take_over(self, now: Instant, lost: frozenset[MemberId], *, force: bool) -> LnhError | None:
@@ -226,8 +226,8 @@ class Replica(Local):
             return NotPossible("the lost must be members, and not all of them, nor this one")
         if self.role.is_current(now):
             return NotPossible("the primary answers: promote another member, then remove it")
-        opener = self.standing.opener
-        if opener in self.others and opener not in lost:
+        candidate = self.standing.candidate
+        if candidate in self.others and candidate not in lost:
             return NotPossible("the primary is not among the lost: remove the others through it")
         if len(lost) > 1 and not force:
             return NotPossible(f"{len(lost)} members named as lost; more than the primary needs force")
@@ -266,7 +266,11 @@ class Replica(Local):
         elif isinstance(message, Prepare | Keep):
             self._open_for(now, sender, message)
         else:
-            if isinstance(message, Append | Pong) and message.epoch > self.promised and message.epoch.opener == sender:
+            if (
+                isinstance(message, Append | Pong)
+                and message.epoch > self.promised
+                and message.epoch.candidate == sender
+            ):
                 self.follow(now, message.epoch)
             self.role.receive(now, sender, message)
         return self._done(now)
@@ -296,7 +300,7 @@ class Replica(Local):
     def _open_for(self, now: Instant, sender: MemberId, message: Prepare | Keep) -> None:
         """Promise the epoch that a member opens, or keep its `open`."""
         epoch = message.epoch if isinstance(message, Prepare) else message.open.epoch
-        if epoch.opener != sender:
+        if epoch.candidate != sender:
             return
         if epoch < self.promised:
             self.send(sender, Rejected(self.promised))
@@ -382,6 +386,6 @@ class Replica(Local):
         before, standing = self.role, self.standing
         never_served = self.committed < standing.opened
         required = frozenset(standing.awaits if never_served else ()) & frozenset(self.others)
-        self.role = Opener(self, now, above, required=required)
+        self.role = Candidate(self, now, above, required=required)
         if before is not None:
             before.leave(now)

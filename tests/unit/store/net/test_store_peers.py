@@ -265,13 +265,13 @@ def test_a_port_that_is_taken_is_a_problem_until_it_is_free(tmp_path: Path) -> N
     play(tmp_path, 2, scenario)
 
 
-def chain(opener: MemberId, count: int, body: bytes) -> tuple[Entry, ...]:
+def chain(candidate: MemberId, count: int, body: bytes) -> tuple[Entry, ...]:
     entries: list[Entry] = []
     for n in range(count):
         put = Put(key=Key(table="t", id=b"%d" % n), expected=0, head=b"", body=body)
         commit = Commit(client=b"c" * 16, session=b"s" * 16, sequence=n + 1, issued_at=0, changes=(put,))
         last = entries[-1].position() if entries else GENESIS
-        entries.append(log.make_entry(last, Epoch(1, opener), Milliseconds(n), Write(commit)))
+        entries.append(log.make_entry(last, Epoch(1, candidate), Milliseconds(n), Write(commit)))
     return tuple(entries)
 
 

@@ -71,19 +71,19 @@ def begun(replica: Replica, key: Key = KEY, now: Instant | None = None, number: 
     return replica.flush(now or at())
 
 
-def durable(members: tuple[MemberId, ...], *, opener: MemberId, promised: Epoch | None = None) -> Durable:
+def durable(members: tuple[MemberId, ...], *, candidate: MemberId, promised: Epoch | None = None) -> Durable:
     """What a member finds that stored the `open` of epoch 1 and knows it committed."""
-    epoch = Epoch(1, opener)
+    epoch = Epoch(1, candidate)
     infos = tuple(INFO[member] for member in members)
     entry = log.make_entry(log.genesis(CLUSTER), epoch, Milliseconds(1), Open(infos, members))
     base = Base(log.genesis(CLUSTER), Milliseconds(0), Standing())
     return Durable(CLUSTER, A, promised or epoch, base, (entry,), 1)
 
 
-def member_of(opener: MemberId = B) -> Replica:
-    """A follows `opener`, in a set with it."""
+def member_of(candidate: MemberId = B) -> Replica:
+    """A follows `candidate`, in a set with it."""
     replica = Replica(b"i" * 16)
-    carried_out(replica, replica.recover(at(), durable((A, opener), opener=opener)), at())
+    carried_out(replica, replica.recover(at(), durable((A, candidate), candidate=candidate)), at())
     return replica
 
 
@@ -91,7 +91,7 @@ def primary_of(*others: MemberId) -> tuple[Replica, dict[MemberId, bytes]]:
     """A is primary of a set of itself and `others`, whose incarnations are answered too."""
     replica = Replica(b"i" * 16)
     incarnations = {other: other[:1] * 8 for other in others}
-    effects = carried_out(replica, replica.recover(at(), durable((A, *others), opener=A)), at())
+    effects = carried_out(replica, replica.recover(at(), durable((A, *others), candidate=A)), at())
     epoch = Epoch(2, A)
     assert [said(effects, other) for other in others] == [[say.Prepare(epoch)] for _ in others]
     for other in others:
@@ -201,7 +201,7 @@ def test_log_time_never_goes_back() -> None:
 
 def test_a_restart_promises_the_next_epoch_before_it_opens_it() -> None:
     replica = Replica(b"i" * 16)
-    effects = replica.recover(at(), durable((A,), opener=A, promised=Epoch(3, A)))
+    effects = replica.recover(at(), durable((A,), candidate=A, promised=Epoch(3, A)))
     promise, forget = only(say.Persist, effects), only(say.Forget, effects)
     assert (promise.promised, promise.entries, forget.everything) == (Epoch(4, A), (), True)
     opening = only(say.Persist, replica.persisted(at(), promise.number, {}))
@@ -460,7 +460,7 @@ def test_a_member_removed_by_a_committed_entry_stops() -> None:
 
 def test_of_two_that_removed_each_other_the_higher_epoch_stays() -> None:
     replica = Replica(b"i" * 16)
-    carried_out(replica, replica.recover(at(), durable((A,), opener=A)), at())  # in epoch 2 by now; C is unknown
+    carried_out(replica, replica.recover(at(), durable((A,), candidate=A)), at())  # in epoch 2 by now; C is unknown
     carried_out(replica, replica.receive(at(), C, say.Expelled(Removed(A, Epoch(1, C), 9))), at())
     before = replica.phase
     carried_out(replica, replica.receive(at(), C, say.Expelled(Removed(A, Epoch(3, C), 9))), at())
@@ -469,7 +469,7 @@ def test_of_two_that_removed_each_other_the_higher_epoch_stays() -> None:
 
 def test_a_take_over_is_refused_while_the_primary_answers_or_a_survivor_is_missing() -> None:
     replica = Replica(b"i" * 16)
-    carried_out(replica, replica.recover(at(), durable((A, B, C), opener=B)), at())
+    carried_out(replica, replica.recover(at(), durable((A, B, C), candidate=B)), at())
     (reply,) = replica.take_over(at(), RequestId(2), frozenset({C}), force=False)
     assert isinstance(reply, say.Reply)
     assert "not among the lost" in str(reply.answer)
@@ -487,7 +487,7 @@ def test_a_take_over_is_refused_while_the_primary_answers_or_a_survivor_is_missi
 
 def test_a_take_over_refuses_when_the_lost_primary_answers() -> None:
     replica = Replica(b"i" * 16)
-    carried_out(replica, replica.recover(at(), durable((A, B, C), opener=B)), at())
+    carried_out(replica, replica.recover(at(), durable((A, B, C), candidate=B)), at())
     carried_out(replica, replica.take_over(at(), RequestId(3), frozenset({B}), force=False), at())
     report = replica.report(log.NO_EPOCH)
     replica.receive(at(), C, report)
@@ -519,7 +519,7 @@ def test_a_write_passed_on_when_the_primary_changes_has_an_unknown_outcome() -> 
 # Left behind by a take-over that never was
 
 
-OPEN = durable((A, B, C), opener=B).entries[0]
+OPEN = durable((A, B, C), candidate=B).entries[0]
 TAKEN = Epoch(2, C)
 AGAIN = Epoch(3, B)
 REOPENED = log.make_entry(OPEN.position(), AGAIN, Milliseconds(3), Open((INFO[A], INFO[B], INFO[C]), (B, C)))
@@ -528,7 +528,7 @@ REOPENED = log.make_entry(OPEN.position(), AGAIN, Milliseconds(3), Open((INFO[A]
 def left_behind() -> Replica:
     """A holds the `open` of a take-over by C, without B: C forgot it before it served."""
     replica = Replica(b"i" * 16)
-    found = durable((A, B, C), opener=B)
+    found = durable((A, B, C), candidate=B)
     taken = log.make_entry(OPEN.position(), TAKEN, Milliseconds(2), Open((INFO[A], INFO[C]), (A, C), (A,)))
     found = replace(found, promised=TAKEN, entries=(OPEN, taken), kept=taken)
     carried_out(replica, replica.recover(at(), found), at())
@@ -560,7 +560,7 @@ def test_a_member_that_kept_an_open_that_never_served_follows_the_old_primary() 
 
 
 def test_who_promises_again_after_a_restart_is_heeded_too() -> None:
-    """That is, the promise was durable, the new log was not: the member's own list still lacks the opener."""
+    """That is, the promise was durable, the new log was not: the member's own list still lacks the candidate."""
     replica = left_behind()
     replica.promise(AGAIN)
     replica.rest(at())
@@ -592,7 +592,7 @@ def test_an_old_primary_is_not_heeded_for(why: str) -> None:
 def test_a_promise_that_comes_while_the_greatest_log_is_fetched_counts() -> None:
     """Whoever promised keeps the `open` before it serves; and if its log is greater still, that one is taken."""
     replica = Replica(b"i" * 16)
-    carried_out(replica, replica.recover(at(), durable((A, B, C), opener=A)), at())
+    carried_out(replica, replica.recover(at(), durable((A, B, C), candidate=A)), at())
     epoch, own = replica.promised, replica.history.last
     entries = [log.make_entry(own, own.epoch, Milliseconds(2), Write(commit()))]
     entries.append(log.make_entry(entries[0].position(), own.epoch, Milliseconds(3), Write(commit(sequence=2))))
