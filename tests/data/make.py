@@ -173,8 +173,8 @@ class Log:
         self.engine.persist(Persist(number=self.steps, committed=committed, entries=entries, **fields), "boot")
         return last
 
-    def epoch_of(self, number: int, candidate: MemberId) -> None:
-        self.epoch = Epoch(number, candidate)
+    def epoch_of(self, term: int, candidate: MemberId) -> None:
+        self.epoch = Epoch(term, candidate)
 
 
 def _put(id_: bytes, expected: int = 0, tags: tuple[bytes, ...] = (), unique: tuple[bytes, ...] = ()) -> Put:

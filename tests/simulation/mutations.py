@@ -110,7 +110,7 @@ def _committable_by_committed_set(self: Primary, own: int) -> int:
 def _hand_over_and_go_on(self: Primary, now: Instant, promotion: Promotion) -> None:
     local, last = self._local, self._local.history.last
     if promotion.target in self.in_sync and local.committed == last.index and self.may_hand_over(last.index):
-        local.send(promotion.target, Go(Epoch(self._epoch.number + 1, promotion.target), last))
+        local.send(promotion.target, Go(Epoch(self._epoch.term + 1, promotion.target), last))
         self._promotion = None
         held, local.held = local.held, []
         for origin, order in held:

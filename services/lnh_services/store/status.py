@@ -29,7 +29,7 @@ def status(driver: Driver) -> messages.Status:
         cluster=replica.cluster,
         member=replica.member,
         primary=replica.primary,
-        epoch=replica.promised.number,
+        epoch=replica.promised.term,
         in_sync=replica.standing.in_sync,
         last_index=replica.history.last.index,
         committed_index=replica.committed,
@@ -41,7 +41,7 @@ def status(driver: Driver) -> messages.Status:
         members=replica.members,
         groups=replica.standing.groups,
         removed=tuple(
-            messages.RemovedMember(member=each.member, epoch=each.epoch.number, index=each.index)
+            messages.RemovedMember(member=each.member, epoch=each.epoch.term, index=each.index)
             for each in replica.expelling()
         ),
         lease_ms=int(driver.lease_left() * 1000),
@@ -86,7 +86,7 @@ def _expelled(replica: Replica) -> str:
     removed = replica.expelled
     if removed is None:
         return ""
-    return f"entry {removed.index} of epoch {removed.epoch.number} removed this member from the cluster"
+    return f"entry {removed.index} of epoch {removed.epoch.term} removed this member from the cluster"
 
 
 def divergent(directory: Path, *, diverged: bool) -> messages.Divergent:
@@ -110,7 +110,7 @@ def _file(listed: kept.Listed, room: int) -> messages.DivergentFile:
     return messages.DivergentFile(
         name=listed.path.name,
         saved_at=saved_at,
-        epoch=entries[-1].epoch.number,
+        epoch=entries[-1].epoch.term,
         opener=entries[-1].epoch.candidate,
         first=entries[0].index,
         last=entries[-1].index,

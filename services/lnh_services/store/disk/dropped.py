@@ -45,7 +45,7 @@ def save(directory: Path, cluster: ClusterId, member: MemberId, entries: Sequenc
     """Make dropped entries durable; the content of an earlier file is never lost. Raises StorageFailed."""
     for run in _runs(entries):
         last = run[-1]
-        name = f"divergent-{last.epoch.number}.{last.epoch.candidate.hex()}-{last.index}.cbor"
+        name = f"divergent-{last.epoch.term}.{last.epoch.candidate.hex()}-{last.index}.cbor"
         path = directory / name
         if path.exists():
             try:

@@ -426,7 +426,7 @@ class Engine:
         sync_directory(self.directory)
         if step.aside:
             position = step.base.position
-            name = f"store-{position.epoch.number}.{position.epoch.candidate.hex()}-{position.index}.aside.db"
+            name = f"store-{position.epoch.term}.{position.epoch.candidate.hex()}-{position.index}.aside.db"
             aside = self.directory / name
             aside.unlink(missing_ok=True)
             aside.hardlink_to(self._path)

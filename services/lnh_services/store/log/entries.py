@@ -28,17 +28,17 @@ PAYLOAD_BYTES: Final = 2 * limits.BODY_BYTES
 
 
 class Epoch(NamedTuple):
-    """An epoch, named by number and candidate: ordered as a pair, never used twice. `(0, b"")` is before the first."""
+    """An epoch, named by term and candidate: ordered as a pair, never used twice. `(0, b"")` is before the first."""
 
-    number: int
+    term: int
     candidate: MemberId
 
     def following(self, candidate: MemberId) -> Epoch:
         """Return the next epoch, if `candidate` opens it."""
-        return Epoch(self.number + 1, candidate)
+        return Epoch(self.term + 1, candidate)
 
     def __str__(self) -> str:
-        return f"{self.number}.{self.candidate.hex()[:8]}"
+        return f"{self.term}.{self.candidate.hex()[:8]}"
 
 
 NO_EPOCH: Final = Epoch(0, MemberId(b""))
@@ -186,7 +186,7 @@ def genesis(cluster: ClusterId) -> Position:
 
 def entry_hash(epoch: Epoch, index: int, log_time: Milliseconds, previous: bytes, payload: bytes) -> bytes:
     """Hash (SHA-256) the canonical CBOR of every other field."""
-    fields = [FORMAT, epoch.number, epoch.candidate, index, log_time, previous, payload]
+    fields = [FORMAT, epoch.term, epoch.candidate, index, log_time, previous, payload]
     return hashlib.sha256(codec.encode(fields)).digest()
 
 

@@ -176,7 +176,7 @@ class Candidate:
         """Promise a new epoch; once that is durable, ask for the others' promises."""
         self._asking = False
         self._since, self._again_at = now.boot, 0.0
-        self._epoch = Epoch(max(self._above.number, self._local.promised.number) + 1, self._local.member)
+        self._epoch = Epoch(max(self._above.term, self._local.promised.term) + 1, self._local.member)
         self._best = None
         self._reports = {}
         self._local.promise(self._epoch)

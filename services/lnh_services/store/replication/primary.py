@@ -572,7 +572,7 @@ class Primary:
             return
         if self._queue or local.committed < last.index or not self.may_hand_over(last.index):
             return
-        local.promise(Epoch(self._epoch.number + 1, promotion.target))
+        local.promise(Epoch(self._epoch.term + 1, promotion.target))
         self._promotion = None
         local.rest(now, Handing(promotion.target, promotion.origin, last))
 

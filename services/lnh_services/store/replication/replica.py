@@ -9,7 +9,7 @@ effects (`messages.py`). The caller carries them out - disk, caches, other membe
 further events. Nothing here looks at a clock, a socket or a disk, so the same code runs in production and in a
 simulator.
 
-An **epoch** `(number, candidate)` is one primary's time in office. A member **promises** an epoch durably before it
+An **epoch** `(term, candidate)` is one primary's time in office. A member **promises** an epoch durably before it
 takes part in it, and from then on heeds nothing of a lower one. The member that opens an epoch gathers promises, takes
 the greatest log among those it got, and appends the epoch's `open`: the members, and those that a commit waits for (the
 **in-sync set**). A member acts by its role, and each role is a class of its own:
