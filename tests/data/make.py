@@ -65,7 +65,7 @@ from lnh_services.store.log.entries import (  # fmt: skip
     Terms,
     Write,
 )
-from lnh_services.store.log.window import Base, History, Removed, Standing
+from lnh_services.store.log.window import Base, Configuration, History, Removed
 from lnh_services.store.replication import messages
 from lnh_services.store.replication.messages import Persist
 from models import carried
@@ -138,7 +138,7 @@ class Log:
         self.cluster, self.member = ClusterId(hsm.cluster.id), MemberId(hsm.cluster.member)
         self.ids = (MemberId(b"A" * 16), self.member, MemberId(b"C" * 16))
         self.engine = Engine(directory)
-        self.first = Base(log.genesis(self.cluster), Milliseconds(0), Standing())
+        self.first = Base(log.genesis(self.cluster), Milliseconds(0), Configuration())
         self.history = History(self.first)
         self.time = NOW
         self.sequence = 0

@@ -70,6 +70,8 @@ OF_PATTERN: Final = {backup._NAME: "sample.lnhb"}
 
 # Classes and fields that have another name today than in the data of the versions before: by place or by tag, not by name.
 NAMES_BEFORE: Final = {
+    "Configuration": "Standing",
+    "configuration": "standing",
     "candidate": "opener",
 }
 

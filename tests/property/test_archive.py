@@ -192,10 +192,10 @@ def test_content_that_is_not_whole_is_refused(records: list[bytes], count: int) 
 
 def test_groups_are_read_and_a_version_without_any_has_one() -> None:
     members = [{"id": b"a" * 16, "name": "a", "group": "far"}, {"id": b"b" * 16, "name": "b"}]
-    standing = [members, [], [], 0, b"", [], [], [1500, 0], 1500, ["far", "local"], []]
+    configuration = [members, [], [], 0, b"", [], [], [1500, 0], 1500, ["far", "local"], []]
     for base, expected in (
-        ([[1, b""], 0, standing], Grouping(("far", "local"), ((b"a" * 16, "far"), (b"b" * 16, "local")))),
-        ([[1, b""], 0, standing[:9]], Grouping()),
+        ([[1, b""], 0, configuration], Grouping(("far", "local"), ((b"a" * 16, "far"), (b"b" * 16, "local")))),
+        ([[1, b""], 0, configuration[:9]], Grouping()),
         ([], Grouping()),
     ):
         told: list[Grouping] = []

@@ -17,7 +17,7 @@ from lnh_services.store.disk.snapshots import Incoming
 from lnh_services.store.disk.sqlite import Engine
 from lnh_services.store.log import entries
 from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds, Open, Write
-from lnh_services.store.log.window import Base, Removed, Standing
+from lnh_services.store.log.window import Base, Configuration, Removed
 from lnh_services.store.net import peers
 from lnh_services.store.net.transfer import Chunk, End, Offer, Stop, Want
 from lnh_services.store.replication.messages import (  # fmt: skip
@@ -95,7 +95,7 @@ def test_a_message_that_was_changed_is_understood_or_refused(word: Any, data: st
 def snapshot() -> list[bytes]:
     with tempfile.TemporaryDirectory() as name:
         engine = Engine(Path(name))
-        base = Base(GENESIS, Milliseconds(0), Standing())
+        base = Base(GENESIS, Milliseconds(0), Configuration())
         engine.persist(
             Persist(number=1, found=(CLUSTER, ME, base), promised=EPOCH, entries=(OPEN, WRITE), committed=2), "boot"
         )

@@ -166,7 +166,9 @@ class Contents:
         if self.committed == self.base.position.index:
             return Snapshot(self.base, copied(self.storage))
         entry = history.entry(self.committed)
-        return Snapshot(Base(entry.position(), entry.log_time, history.standing_at(entry.index)), copied(self.storage))
+        return Snapshot(
+            Base(entry.position(), entry.log_time, history.configuration_at(entry.index)), copied(self.storage)
+        )
 
 
 class Disk:

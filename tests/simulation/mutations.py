@@ -16,7 +16,7 @@ import msgspec
 from lnh_common.errors import LnhError
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.store.log.entries import Epoch, MemberId, Members, Open, Position
-from lnh_services.store.log.window import Standing
+from lnh_services.store.log.window import Configuration
 from lnh_services.store.machine import apply
 from lnh_services.store.machine.apply import Applied
 from lnh_services.store.replication import member_list
@@ -58,8 +58,8 @@ def _only(members: int = 3, seconds: float = 10.0, log_entries: int = 12, **rate
 # The rules as they must not be
 
 
-def _change_again(standing: Standing, order: Listing) -> Members | None:
-    changed: Members | None = member_list._CHANGES[type(order)](standing, order)
+def _change_again(configuration: Configuration, order: Listing) -> Members | None:
+    changed: Members | None = member_list._CHANGES[type(order)](configuration, order)
     return changed
 
 
@@ -96,13 +96,13 @@ def _recover_without_promise(self: Replica, now: Instant, found: Durable) -> lis
 
 
 def _may_grant_early(self: Primary, member: MemberId) -> bool:
-    return self.serving and member in self._local.standing.in_sync and member not in self._leaving
+    return self.serving and member in self._local.configuration.in_sync and member not in self._leaving
 
 
 def _committable_by_committed_set(self: Primary, own: int) -> int:
     if self._awaits or self._unheard:
         return self._local.committed
-    in_sync = self._local.standing_committed().in_sync or self.in_sync
+    in_sync = self._local.committed_configuration().in_sync or self.in_sync
     best = min(self._vouched(member, own) for member in in_sync)
     return best if best >= self._opened.index else self._local.committed
 
@@ -174,10 +174,10 @@ _prepare = Candidate._prepare
 
 
 def _go_on_in_the_old_epoch(self: Replica, now: Instant, above: Epoch) -> None:
-    standing = self.standing
-    self.promised = standing_epoch = self.history.last.epoch
-    assert standing_epoch.candidate == self.member
-    self.role = Primary(self, now, Open(standing.members, standing.in_sync))
+    configuration = self.configuration
+    self.promised = epoch = self.history.last.epoch
+    assert epoch.candidate == self.member
+    self.role = Primary(self, now, Open(configuration.members, configuration.in_sync))
 
 
 _begin_primary = Primary.__init__
@@ -189,7 +189,7 @@ def _without_keepers(self: Primary, *arguments: Any, **named: Any) -> None:
 
 
 def _may_grant_before_serving(self: Primary, member: MemberId) -> bool:
-    return all(member in standing.in_sync for _, standing in self._local.history.turns(self._local.committed))
+    return all(member in configuration.in_sync for _, configuration in self._local.history.turns(self._local.committed))
 
 
 def _committed_unmatched(self: Follower, committed: int) -> int:
@@ -197,7 +197,7 @@ def _committed_unmatched(self: Follower, committed: int) -> int:
 
 
 def _expelling_early(self: Local) -> Any:
-    return self.standing.removed
+    return self.configuration.removed
 
 
 def _touched_by_nothing(self: Local, interest: Any) -> int:

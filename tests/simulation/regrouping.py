@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lnh_common.messages.store import MemberInfo
 from lnh_services.store.log.entries import Entry, MemberId, Members, Position
-from lnh_services.store.log.window import Standing
+from lnh_services.store.log.window import Configuration
 from lnh_services.store.machine import apply
 from lnh_services.store.replication.messages import CreateGroup, DeleteGroup, Listing, MoveMember
 from simulation.truth import Truth
@@ -46,24 +46,28 @@ class Regrouped:
         """The list is what the entries say from the first on, and every order acted once at most."""
         assert leader.process is not None, "a primary without a process"
         history = leader.process.replica.history
-        standing, made = Standing(), set()
+        configuration, made = Configuration(), set()
         for entry in _chain(truth, history.last):
-            before, standing = standing, standing.after(entry)
+            before, configuration = configuration, configuration.after(entry)
             content = entry.content()
             if isinstance(content, Members) and content.request:
                 if content.request in made:
-                    assert _groups(standing) == _groups(before), "9: a change of groups was made twice"
+                    assert _groups(configuration) == _groups(before), "9: a change of groups was made twice"
                 made.add(content.request)
-            assert {each.group for each in standing.members} <= set(standing.groups), "9: a member in no group"
-        found = history.standing
-        assert (found.members, found.groups) == (standing.members, standing.groups), "9: another list than the log's"
-        assert found.requests == standing.requests, "9: other requests than the log's"
+            assert {each.group for each in configuration.members} <= set(configuration.groups), (
+                "9: a member in no group"
+            )
+        found = history.configuration
+        assert (found.members, found.groups) == (configuration.members, configuration.groups), (
+            "9: another list than the log's"
+        )
+        assert found.requests == configuration.requests, "9: other requests than the log's"
         if not any(each.removed for each in truth.opened.values()):
             assert set(self.done) <= made, "3: a change of groups was acknowledged, and is lost"
 
 
-def _groups(standing: Standing) -> tuple[tuple[MemberInfo, ...], tuple[str, ...]]:
-    return standing.members, standing.groups
+def _groups(configuration: Configuration) -> tuple[tuple[MemberInfo, ...], tuple[str, ...]]:
+    return configuration.members, configuration.groups
 
 
 def _chain(truth: Truth, tip: Position) -> list[Entry]:

@@ -185,7 +185,7 @@ class World:
         if epoch in self.truth.served or epoch.candidate != process.machine.id:
             return
         self.truth.served.add(epoch)
-        opened = process.replica.history.standing.opened
+        opened = process.replica.history.configuration.opened
         hash_ = self.truth.at[epoch, self.truth.opened[epoch].before.index + 1]
         assert opened <= process.replica.committed, f"{epoch} is served, and its `open` is not committed"
         for machine in self.machines:
@@ -203,7 +203,7 @@ class World:
         history = leading.history
         if leading.promised.candidate != leader.id:
             return  # it serves no longer, and knows
-        waited_for = all(member.id in standing.in_sync for _, standing in history.turns(leading.committed))
+        waited_for = all(member.id in configuration.in_sync for _, configuration in history.turns(leading.committed))
         if waited_for and (following.promised == leading.promised or not _serves(following)):
             return
         parted = self.truth.take_overs(leading.promised, following.promised)
@@ -219,7 +219,7 @@ class World:
         position = replica.history.position(index)
         if position is None:
             return
-        waited = [standing.in_sync for _, standing in replica.history.turns(replica.committed)]
+        waited = [configuration.in_sync for _, configuration in replica.history.turns(replica.committed)]
         everywhere = tuple(member for member in waited[0] if all(member in each for each in waited))
         by = (process.machine.id, process.life) if _serves(replica) else None  # None: it just handed over
         self.truth.acknowledges(by, replica.promised, position, everywhere)
@@ -297,7 +297,7 @@ class World:
         assert self.run_until(self.now + 2, lambda: replica.phase is Phase.PRIMARY), "no cluster could be created"
         for _ in range(1, self.profile.members):
             self.outside.join(first, self.use_slot())
-        assert self.run_until(self.now + FORMING, self._all_in_sync), f"no cluster formed: {self._standings()}"
+        assert self.run_until(self.now + FORMING, self._all_in_sync), f"no cluster formed: {self._configurations()}"
         for machine in self.machines:
             for worker in machine.workers:
                 self.at(self.now + worker.rng.uniform(0, ATTACH), self._attaching(machine, worker))
@@ -349,14 +349,16 @@ class World:
         while not self.run_until(min(end, self.now + 1.0), self._all_in_sync):
             self._finish_joining()
             if self.now >= end:
-                assert self._asks_for_an_administrator(), f"8: not in sync again: {self._standings()}"
+                assert self._asks_for_an_administrator(), f"8: not in sync again: {self._configurations()}"
                 return False
         for machine in self._listed():
             for worker in machine.workers:
                 for key in KEYS:
                     self.clients.read(machine, worker, (key,))
         self.run_until(self.now + 0.5)
-        assert self.run_until(self.now + HEALING / 4, self._all_in_sync), f"8: in sync no longer: {self._standings()}"
+        assert self.run_until(self.now + HEALING / 4, self._all_in_sync), (
+            f"8: in sync no longer: {self._configurations()}"
+        )
         return True
 
     def _asks_for_an_administrator(self) -> bool:
@@ -400,7 +402,7 @@ class World:
             return False
         replica = _replica(leader)
         ids = set(replica.ids)
-        if set(replica.standing.in_sync) != ids or replica.applied != replica.history.last.index:
+        if set(replica.configuration.in_sync) != ids or replica.applied != replica.history.last.index:
             return False
         for machine in self.machines:
             if machine.process is None:
@@ -408,7 +410,7 @@ class World:
             other = machine.process.replica
             if machine.id not in ids:
                 # One that has joined a side that was given up asks for its administrator: nobody knows it.
-                removed = any(each.member == machine.id for each in replica.standing.removed)
+                removed = any(each.member == machine.id for each in replica.configuration.removed)
                 if other.phase not in LEFT and (removed or other.is_current(machine.instant())):
                     return False
             elif (
@@ -419,7 +421,7 @@ class World:
                 return False
         return True
 
-    def _standings(self) -> str:
+    def _configurations(self) -> str:
         lines = []
         for machine in self.machines:
             if machine.process is not None:
@@ -429,7 +431,7 @@ class World:
                     f"\n  m{machine.slot} {machine.id.hex()[:8]} {replica.phase.value} {type(replica.role).__name__} promised {replica.promised} "
                     f"last {replica.history.last.epoch}/{replica.history.last.index} committed {replica.committed} "
                     f"applied {replica.applied} members {[name[id_] for id_ in replica.ids]} "
-                    f"set {[name[id_] for id_ in replica.standing.in_sync]} current {replica.is_current(machine.instant())}"
+                    f"set {[name[id_] for id_ in replica.configuration.in_sync]} current {replica.is_current(machine.instant())}"
                 )
         return "".join(lines)
 

@@ -429,11 +429,11 @@ class Driver:
         if not cluster:
             return
         others = tuple(info for info in self.replica.members if info.id != self.replica.member)
-        removed = self.replica.standing.removed
+        removed = self.replica.configuration.removed
         if others != self._others or removed is not self._removed:
             self._removed = removed
             # Those too that an `open` kept beside the log leaves out: it may never serve.
-            left_out = [info for info in self.replica.standing.members if info.id != self.replica.member]
+            left_out = [info for info in self.replica.configuration.members if info.id != self.replica.member]
             self._peers.know(others, [*(each.info for each in removed if each.info is not None), *left_out])
         if others != self._others:
             alone, self._others = not self._others, others

@@ -23,14 +23,14 @@ def status(driver: Driver) -> messages.Status:
     """Make the status of the store as it is now."""
     replica = driver.replica
     trouble, sizes = driver.trouble, driver.sizes()
-    terms = replica.standing_committed().terms
+    terms = replica.committed_configuration().terms
     return messages.Status(
         state=_state(driver),
         cluster=replica.cluster,
         member=replica.member,
         primary=replica.primary,
         epoch=replica.promised.term,
-        in_sync=replica.standing.in_sync,
+        in_sync=replica.configuration.in_sync,
         last_index=replica.history.last.index,
         committed_index=replica.committed,
         applied_index=replica.applied,
@@ -39,7 +39,7 @@ def status(driver: Driver) -> messages.Status:
         commits_per_second=driver.commits_per_second,
         problem=str(trouble) if trouble else driver.listening_problem,
         members=replica.members,
-        groups=replica.standing.groups,
+        groups=replica.configuration.groups,
         removed=tuple(
             messages.RemovedMember(member=each.member, epoch=each.epoch.term, index=each.index)
             for each in replica.expelling()
@@ -62,8 +62,8 @@ def _state(driver: Driver) -> str:
         return "expelled"
     if driver.is_current():
         return "read-write"
-    standing = driver.replica.standing
-    joins = driver.replica.member in dict(standing.joining) or not standing.opened
+    configuration = driver.replica.configuration
+    joins = driver.replica.member in dict(configuration.joining) or not configuration.opened
     return "joining" if joins else "read-only"
 
 

@@ -535,4 +535,4 @@ def _describe(connection: sqlite3.Connection) -> tuple[ClusterId, Base]:
     cluster = ClusterId(_get_meta(connection, "cluster", bytes))
     base, committed = _get_meta(connection, "base", Base), _get_meta(connection, "committed", int)
     history = History(base, _entries(connection, base.position.index + 1, committed))
-    return cluster, Base(history.last, history.last_time, history.standing)
+    return cluster, Base(history.last, history.last_time, history.configuration)

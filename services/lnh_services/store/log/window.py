@@ -2,8 +2,8 @@
 
     base | base+1 ... committed ... durable ... last
 
-Entries before `base` were applied and dropped; the standing at it is kept with it (`Standing`). Memory and disk keep
-the same entries, so one rule (`surplus`) bounds both.
+Entries before `base` were applied and dropped; the configuration at it is kept with it (`Configuration`). Memory and
+disk keep the same entries, so one rule (`surplus`) bounds both.
 
 Where two logs part is found with an `outline`: some positions of one log, close together at its end and ever wider
 apart before, looked up in the other. Logs that agree on a position agree on everything before it.
@@ -45,7 +45,7 @@ REMOVED_KEPT = 64
 REQUESTS_KEPT = 64
 
 
-class Standing(msgspec.Struct, frozen=True, array_like=True):
+class Configuration(msgspec.Struct, frozen=True, array_like=True):
     """The state of the cluster that the log says at one of its entries.
 
     Args:
@@ -78,8 +78,8 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
         """The ids of all members."""
         return tuple(MemberId(member.id) for member in self.members)
 
-    def after(self, entry: Entry) -> Standing:
-        """Return the standing once `entry` is in the log; the same object where it changes nothing."""
+    def after(self, entry: Entry) -> Configuration:
+        """Return the configuration once `entry` is in the log; the same object where it changes nothing."""
         content = entry.content()
         if type(content) is Write:
             return self
@@ -97,7 +97,7 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
             return msgspec.structs.replace(self, terms=content, longest_ms=longest)
         return self
 
-    def _listing(self, members: tuple[MemberInfo, ...], entry: Entry) -> Standing:
+    def _listing(self, members: tuple[MemberInfo, ...], entry: Entry) -> Configuration:
         now = {MemberId(member.id) for member in members}
         before = set(self.ids)
         gone = [
@@ -112,7 +112,7 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
             removed=(*self.removed, *gone)[-REMOVED_KEPT:],
         )
 
-    def _grouping(self, content: Members) -> Standing:
+    def _grouping(self, content: Members) -> Configuration:
         groups = tuple(sorted({*content.groups, *(member.group for member in self.members)}))
         is_new = content.request and content.request not in self.requests
         requests = (*self.requests, content.request)[-REQUESTS_KEPT:]
@@ -122,7 +122,7 @@ class Standing(msgspec.Struct, frozen=True, array_like=True):
             requests=requests if is_new else self.requests,
         )
 
-    def _syncing(self, in_sync: tuple[MemberId, ...]) -> Standing:
+    def _syncing(self, in_sync: tuple[MemberId, ...]) -> Configuration:
         joining = tuple(each for each in self.joining if each[0] not in in_sync)
         return msgspec.structs.replace(self, in_sync=in_sync, joining=joining)
 
@@ -132,7 +132,7 @@ class Base(msgspec.Struct, frozen=True, array_like=True):
 
     position: Position
     log_time: Milliseconds
-    standing: Standing
+    configuration: Configuration
 
 
 class History:
@@ -142,7 +142,7 @@ class History:
         self.base = base
         self.entries: list[Entry] = []
         self.size = 0
-        self._turns: list[tuple[int, Standing]] = [(base.position.index, base.standing)]
+        self._turns: list[tuple[int, Configuration]] = [(base.position.index, base.configuration)]
         self.extend(entries)
 
     @property
@@ -197,16 +197,16 @@ class History:
     # What it says
 
     @property
-    def standing(self) -> Standing:
-        """The standing at the log's end, committed or not."""
+    def configuration(self) -> Configuration:
+        """The configuration at the log's end, committed or not."""
         return self._turns[-1][1]
 
-    def standing_at(self, index: int) -> Standing:
-        """Return the standing at an index."""
+    def configuration_at(self, index: int) -> Configuration:
+        """Return the configuration at an index."""
         return self._turns[bisect_right(self._turns, index, key=lambda turn: turn[0]) - 1][1]
 
-    def turns(self, after: int) -> list[tuple[int, Standing]]:
-        """Return the standing at index `after`, then each later one with the index of the entry that made it."""
+    def turns(self, after: int) -> list[tuple[int, Configuration]]:
+        """Return the configuration at index `after`, then each later one with the index of the entry that made it."""
         first = bisect_right(self._turns, after, key=lambda turn: turn[0]) - 1
         return self._turns[first:]
 
@@ -219,9 +219,9 @@ class History:
             assert entry.previous == self.last.hash, "a log whose entries do not follow one another"
             self.entries.append(entry)
             self.size += len(entry.payload)
-            standing = self.standing.after(entry)
-            if standing != self.standing:
-                self._turns.append((entry.index, standing))
+            configuration = self.configuration.after(entry)
+            if configuration != self.configuration:
+                self._turns.append((entry.index, configuration))
 
     def truncate(self, last: int) -> tuple[Entry, ...]:
         """Drop the entries after index `last`, and return them."""
@@ -247,11 +247,11 @@ class History:
     def shorten(self, until: int) -> Base:
         """Drop the entries up to index `until`; returns the new base."""
         entry = self.entry(until)
-        self.base = Base(entry.position(), entry.log_time, self.standing_at(until))
+        self.base = Base(entry.position(), entry.log_time, self.configuration_at(until))
         dropped = until - self.entries[0].index + 1
         self.size -= sum(len(each.payload) for each in self.entries[:dropped])
         del self.entries[:dropped]
-        self._turns = [(until, self.base.standing), *(turn for turn in self._turns if turn[0] > until)]
+        self._turns = [(until, self.base.configuration), *(turn for turn in self._turns if turn[0] > until)]
         return self.base
 
     # Where two logs part

@@ -225,7 +225,7 @@ class Candidate:
 
     def _lease(self) -> float:
         longest = max((report.longest_ms for report in self._reports.values()), default=0)
-        return max(longest, self._local.standing.longest_ms) / 1000 * 1.05
+        return max(longest, self._local.configuration.longest_ms) / 1000 * 1.05
 
     def _name(self, member: MemberId) -> str:
         info = self._members.get(member)
@@ -279,13 +279,13 @@ class Candidate:
                     self._give_up(now, NotPossible(f"{why}; choose which to keep, and use force"))
                     return
         listing = max(self._reports.values(), key=_listed)
-        known = {info.id: info for info in local.standing.members}  # the log says how each is listed
+        known = {info.id: info for info in local.configuration.members}  # the log says how each is listed
         members = tuple(known.get(info.id, info) for info in listing.members if MemberId(info.id) not in self._lost)
         ids = {MemberId(info.id) for info in members}
         if local.member not in ids:
             self._give_up(now, NotPossible("this member is not in the newest member list"))
             return
-        in_sync = tuple(sorted({*(member for member in local.standing.in_sync if member in ids), local.member}))
+        in_sync = tuple(sorted({*(member for member in local.configuration.in_sync if member in ids), local.member}))
         promisers = frozenset(member for member in self._reports if member in ids) - {local.member}
         awaits = tuple(sorted(promisers if self._lost else self._required & ids))
         longest = max(report.longest_ms for report in self._reports.values())

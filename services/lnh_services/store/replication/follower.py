@@ -323,7 +323,7 @@ class Follower:
         if local.history.last != go.last or min(self.vouched(), self._matched) < go.last.index:
             return
         local.promise(go.epoch)
-        in_sync = local.standing.in_sync
+        in_sync = local.configuration.in_sync
         awaits = tuple(member for member in in_sync if member != local.member)
         self.leave(now)
         local.role = Primary(local, now, Open(local.members, in_sync, awaits), last_to=sender)
@@ -337,7 +337,7 @@ class Follower:
             self._local.when_durable(lambda: self._local.send(handing.target, Go(self._epoch, handing.last)))
 
     def _hand_over_done(self) -> None:
-        opened = self._local.standing.opened
+        opened = self._local.configuration.opened
         is_open = self._local.history.last.epoch == self._epoch and self._local.committed >= opened
         if self._handing is not None and is_open:
             self._local.answer(self._handing.origin, opened, opened)

@@ -15,7 +15,7 @@ from lnh_common.errors import LnhError, OutcomeUnknown
 from lnh_common.messages.store import Key, MemberInfo
 from lnh_services.store.log import entries as log
 from lnh_services.store.log.entries import ClusterId, Entry, Epoch, MemberId, Milliseconds, Position, Write
-from lnh_services.store.log.window import Base, History, Removed, Standing
+from lnh_services.store.log.window import Base, Configuration, History, Removed
 from lnh_services.store.machine.apply import Answer, cached, touched
 from lnh_services.store.machine.restore_swap import EVERYTHING
 from lnh_services.store.replication.messages import (
@@ -147,7 +147,7 @@ class Local(ABC):
     def _clear(self) -> None:
         self.cluster = ClusterId(b"")
         self.member = MemberId(b"")
-        self.history = History(Base(Position(log.NO_EPOCH, 0, b""), Milliseconds(0), Standing()))
+        self.history = History(Base(Position(log.NO_EPOCH, 0, b""), Milliseconds(0), Configuration()))
         self.promised = log.NO_EPOCH
         self.kept: Entry | None = None
         self.diverged = False
@@ -177,17 +177,17 @@ class Local(ABC):
     # What stands
 
     @property
-    def standing(self) -> Standing:
-        """The standing of the cluster at the log's end, committed or not."""
-        return self.history.standing
+    def configuration(self) -> Configuration:
+        """The configuration of the cluster at the log's end, committed or not."""
+        return self.history.configuration
 
-    def standing_committed(self) -> Standing:
-        """Return the standing of the cluster at the commit index."""
-        return self.history.standing_at(self.committed)
+    def committed_configuration(self) -> Configuration:
+        """Return the configuration of the cluster at the commit index."""
+        return self.history.configuration_at(self.committed)
 
     def expelling(self) -> tuple[Removed, ...]:
         """Return the members that were removed for certain: by committed entries only."""
-        return self.standing_committed().removed
+        return self.committed_configuration().removed
 
     @property
     def members(self) -> tuple[MemberInfo, ...]:
@@ -196,7 +196,7 @@ class Local(ABC):
             content = self.kept.content()
             assert isinstance(content, log.Open), "an open is kept"
             return content.members
-        return self.standing.members
+        return self.configuration.members
 
     @property
     def ids(self) -> tuple[MemberId, ...]:
@@ -263,7 +263,7 @@ class Local(ABC):
     def was_primary(self) -> bool:
         """Tell whether the newest epoch that this member knows to have been opened is its own."""
         kept = self.kept.epoch if self.kept is not None else log.NO_EPOCH
-        return self.standing.candidate == self.member and kept <= self.history.last.epoch
+        return self.configuration.candidate == self.member and kept <= self.history.last.epoch
 
     def report(self, epoch: Epoch) -> Report:
         """Make the report of how this member stands; `epoch` is the one promised with it."""
@@ -275,8 +275,8 @@ class Local(ABC):
             last=self.history.last,
             committed=committed,
             members=self.members,
-            in_sync=self.standing.in_sync,
-            longest_ms=self.standing.longest_ms,
+            in_sync=self.configuration.in_sync,
+            longest_ms=self.configuration.longest_ms,
             outline=self.history.outline(self.committed),
             kept=self.kept,
             primary=self.is_serving(),
@@ -596,11 +596,11 @@ class Local(ABC):
         return out
 
     def _answer_promotions(self) -> None:
-        standing = self.standing_committed()
+        configuration = self.committed_configuration()
         waiting, self.promotions = self.promotions, []
         for origin, target in waiting:
-            if target == standing.candidate:
-                self.answer(origin, standing.opened, standing.opened)
+            if target == configuration.candidate:
+                self.answer(origin, configuration.opened, configuration.opened)
             else:
                 self.promotions.append((origin, target))
 

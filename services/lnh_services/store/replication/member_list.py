@@ -16,19 +16,21 @@ from lnh_common import limits
 from lnh_common.errors import ArgumentInvalid, LimitReached, NameTaken, NameUnknown, NotPossible
 from lnh_common.messages.store import MemberInfo
 from lnh_services.store.log.entries import MemberId, Members
-from lnh_services.store.log.window import Standing
+from lnh_services.store.log.window import Configuration
 from lnh_services.store.replication.messages import CreateGroup, DeleteGroup, Listing, MoveMember, SetDoor, SetMember
 
 
-def change(standing: Standing, order: Listing) -> Members | None:
+def change(configuration: Configuration, order: Listing) -> Members | None:
     """Make the entry that carries an order out; None where a member is listed just so.
 
     Raises NameTaken, NameUnknown, NotPossible, LimitReached, ArgumentInvalid.
     """
     request = getattr(order, "request", b"")
-    if request and request in standing.requests:
-        return Members(standing.members, standing.groups, request)  # as it is; answered once all before is committed
-    changed: Members | None = _CHANGES[type(order)](standing, order)
+    if request and request in configuration.requests:
+        return Members(
+            configuration.members, configuration.groups, request
+        )  # as it is; answered once all before is committed
+    changed: Members | None = _CHANGES[type(order)](configuration, order)
     return changed
 
 
@@ -40,78 +42,78 @@ def check_label(group: str) -> None:
         )
 
 
-def _set_member(standing: Standing, order: SetMember) -> Members | None:
+def _set_member(configuration: Configuration, order: SetMember) -> Members | None:
     info = order.member
-    if any(removed.member == info.id for removed in standing.removed):
+    if any(removed.member == info.id for removed in configuration.removed):
         raise NotPossible("this member was removed; it joins again with a new id and key")
-    if any(member.name == info.name and member.id != info.id for member in standing.members):
+    if any(member.name == info.name and member.id != info.id for member in configuration.members):
         raise NameTaken(f"another member has the name {info.name!r}")
-    listed = next((member for member in standing.members if member.id == info.id), None)
+    listed = next((member for member in configuration.members if member.id == info.id), None)
     if listed is None:
-        return _with(standing, replace(info, group=limits.LOCAL_GROUP))
+        return _with(configuration, replace(info, group=limits.LOCAL_GROUP))
     changed = replace(info, group=listed.group, door=listed.door)
-    return None if changed == listed else _with(standing, changed)
+    return None if changed == listed else _with(configuration, changed)
 
 
-def _set_door(standing: Standing, order: SetDoor) -> Members:
-    return _with(standing, replace(_listed(standing, order.member), door=order.door))
+def _set_door(configuration: Configuration, order: SetDoor) -> Members:
+    return _with(configuration, replace(_listed(configuration, order.member), door=order.door))
 
 
-def _create_group(standing: Standing, order: CreateGroup) -> Members:
+def _create_group(configuration: Configuration, order: CreateGroup) -> Members:
     check_label(order.group)
-    if order.group in standing.groups:
+    if order.group in configuration.groups:
         raise NameTaken(f"there is a group {order.group!r}")
-    groups = {*standing.groups, order.group}
+    groups = {*configuration.groups, order.group}
     if len(groups | {limits.LOCAL_GROUP}) > limits.GROUPS:
         kept = "" if limits.LOCAL_GROUP in groups else f", one of which is kept for {limits.LOCAL_GROUP!r}"
         raise LimitReached(
-            f"{len(standing.groups)} groups; at most {limits.GROUPS}{kept}",
+            f"{len(configuration.groups)} groups; at most {limits.GROUPS}{kept}",
             {"advice": "delete one that has no members: lnh group delete LABEL"},
         )
-    return Members(standing.members, tuple(sorted(groups)), order.request)
+    return Members(configuration.members, tuple(sorted(groups)), order.request)
 
 
-def _delete_group(standing: Standing, order: DeleteGroup) -> Members:
-    _check_group(standing, order.group)
-    if len(standing.groups) == 1:
+def _delete_group(configuration: Configuration, order: DeleteGroup) -> Members:
+    _check_group(configuration, order.group)
+    if len(configuration.groups) == 1:
         raise NotPossible(
             f"{order.group!r} is the last group",
             {"advice": "lnh group create another first, and move the members there"},
         )
-    inside = [member.name for member in standing.members if member.group == order.group]
+    inside = [member.name for member in configuration.members if member.group == order.group]
     if inside:
         raise NotPossible(
             f"group {order.group!r} has members: {', '.join(sorted(inside))}",
             {"advice": "move them first: lnh member move NAME GROUP"},
         )
-    groups = tuple(group for group in standing.groups if group != order.group)
-    return Members(standing.members, groups, order.request)
+    groups = tuple(group for group in configuration.groups if group != order.group)
+    return Members(configuration.members, groups, order.request)
 
 
-def _move_member(standing: Standing, order: MoveMember) -> Members:
-    _check_group(standing, order.group)
-    return _with(standing, replace(_listed(standing, order.member), group=order.group), order.request)
+def _move_member(configuration: Configuration, order: MoveMember) -> Members:
+    _check_group(configuration, order.group)
+    return _with(configuration, replace(_listed(configuration, order.member), group=order.group), order.request)
 
 
-def _check_group(standing: Standing, group: str) -> None:
-    if group not in standing.groups:
-        raise NameUnknown(f"no group {group!r}; there are: {', '.join(standing.groups)}")
+def _check_group(configuration: Configuration, group: str) -> None:
+    if group not in configuration.groups:
+        raise NameUnknown(f"no group {group!r}; there are: {', '.join(configuration.groups)}")
 
 
-def _listed(standing: Standing, member: MemberId) -> MemberInfo:
-    for each in standing.members:
+def _listed(configuration: Configuration, member: MemberId) -> MemberInfo:
+    for each in configuration.members:
         if each.id == member:
             return each
     raise NameUnknown(f"{member.hex()} is no member of this cluster")
 
 
-def _with(standing: Standing, info: MemberInfo, request: bytes = b"") -> Members:
-    others = (member for member in standing.members if member.id != info.id)
+def _with(configuration: Configuration, info: MemberInfo, request: bytes = b"") -> Members:
+    others = (member for member in configuration.members if member.id != info.id)
     members = tuple(sorted((*others, info), key=lambda member: member.id))
     return Members(members, request=request)
 
 
-_CHANGES: Final[dict[type[Listing], Callable[[Standing, Any], Members | None]]] = {
+_CHANGES: Final[dict[type[Listing], Callable[[Configuration, Any], Members | None]]] = {
     SetMember: _set_member,
     SetDoor: _set_door,
     CreateGroup: _create_group,

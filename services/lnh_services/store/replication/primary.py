@@ -131,7 +131,7 @@ class Primary:
         self._opened: Final = local.append(now, opening, origin)
         self._awaits = set(keepers | set(opening.awaits)) - {local.member}
         self._unanimous: Final = bool(opening.awaits)
-        self._longest_ms = max(longest_ms, local.standing.longest_ms)
+        self._longest_ms = max(longest_ms, local.configuration.longest_ms)
         self.serving = False
         self._queue: Final[deque[tuple[Origin, Order]]] = deque()
         self._promotion: Promotion | None = None
@@ -157,14 +157,14 @@ class Primary:
     def current_until(self, now: Instant) -> float:
         """Return the end of a lease that this member would grant itself now."""
         # Not longer than a lease: a member that takes over waits so long for this member's caches too.
-        return now.boot + min(self._local.standing.terms.lease_ms, limits.WORKER_LEASE_MS) / 1000
+        return now.boot + min(self._local.configuration.terms.lease_ms, limits.WORKER_LEASE_MS) / 1000
 
     def _acts(self) -> bool:
         """Tell whether the epoch promised last is this member's own: only then a primary acts."""
         return self._local.promised == self._epoch
 
     def _is_alone(self, now: Instant) -> bool:
-        patience = self._local.standing_committed().terms.alone_ms / 1000
+        patience = self._local.committed_configuration().terms.alone_ms / 1000
         if not patience:
             return False
         others = [self._of(member) for member in self._local.others]
@@ -180,7 +180,7 @@ class Primary:
     @property
     def in_sync(self) -> tuple[MemberId, ...]:
         """The members that a commit waits for."""
-        return self._local.standing.in_sync
+        return self._local.configuration.in_sync
 
     def has_parted(self) -> bool:
         """Return False: this log is the primary's."""
@@ -233,11 +233,11 @@ class Primary:
             self._promotion = Promotion(order.member, origin, now.boot)
 
     def _is_removed(self, member: MemberId) -> bool:
-        return any(removed.member == member for removed in self._local.standing.removed)
+        return any(removed.member == member for removed in self._local.configuration.removed)
 
     def _list(self, now: Instant, origin: Origin, order: Listing) -> None:
         try:
-            changed = member_list.change(self._local.standing, order)
+            changed = member_list.change(self._local.configuration, order)
         except LnhError as refusal:
             self._local.answer(origin, refusal)
             return
@@ -294,7 +294,7 @@ class Primary:
             self._know(progress, ping.incarnation)
         lease_ms = 0
         if ping.epoch == self._epoch and self.may_grant(sender) and self._acts():
-            lease_ms = granted_ms(self._local.standing_committed().terms.lease_ms)
+            lease_ms = granted_ms(self._local.committed_configuration().terms.lease_ms)
             progress.granted_until = max(progress.granted_until, self.grant_end(now, lease_ms))
         self._local.send(sender, Pong(self._epoch, ping.number, lease_ms, self._local.committed))
 
@@ -311,7 +311,9 @@ class Primary:
         """Tell whether a member is in the committed set and in every later one, and not about to leave it."""
         if not self.serving or self._of(member).refuses or member in self._leaving:
             return False
-        return all(member in standing.in_sync for _, standing in self._local.history.turns(self._local.committed))
+        return all(
+            member in configuration.in_sync for _, configuration in self._local.history.turns(self._local.committed)
+        )
 
     def _acknowledged(self, now: Instant, sender: MemberId, message: Appended, progress: Progress) -> None:
         if not self.counts(message, progress):
@@ -438,8 +440,10 @@ class Primary:
         turns = self._local.history.turns(self._local.committed)
         best = self._local.committed
         ends = [index - 1 for index, _ in turns[1:]] + [self._local.history.last.index]
-        for (index, standing), end in zip(turns, ends, strict=True):
-            everywhere = min(self._vouched(member, own) for member in standing.in_sync) if standing.in_sync else 0
+        for (index, configuration), end in zip(turns, ends, strict=True):
+            everywhere = (
+                min(self._vouched(member, own) for member in configuration.in_sync) if configuration.in_sync else 0
+            )
             if min(everywhere, end) >= index:
                 best = max(best, min(everywhere, end))
         return best if best >= self._opened.index else self._local.committed
@@ -468,7 +472,7 @@ class Primary:
             self._give_up_promotion(now, self._promotion)
 
     def _notice_stall(self, now: Instant) -> None:
-        lease = self._local.standing.terms.lease_ms / 1000
+        lease = self._local.configuration.terms.lease_ms / 1000
         stalled, self._ticked = now.boot - self._ticked > lease / 2, now.boot
         if not stalled:
             return
@@ -481,10 +485,10 @@ class Primary:
             self._local.say("stalled", milliseconds=int(lease * 500))
 
     def _longest(self) -> int:
-        return max(self._longest_ms, self._local.standing.longest_ms)
+        return max(self._longest_ms, self._local.configuration.longest_ms)
 
     def _tick_member(self, now: Instant, member: MemberId, progress: Progress) -> None:
-        lease = self._local.standing.terms.lease_ms / 1000
+        lease = self._local.configuration.terms.lease_ms / 1000
         last = self._local.history.last.index
         index, since = progress.waits
         if progress.match >= last:
@@ -507,7 +511,7 @@ class Primary:
         """Tell whether a member's last lease has certainly ended, and it is silent, refuses or leaves."""
         if self._awaits or now.boot < progress.granted_until:
             return False
-        lease = self._local.standing.terms.lease_ms / 1000
+        lease = self._local.configuration.terms.lease_ms / 1000
         return progress.refuses or member in self._leaving or now.boot - progress.heard > lease / 2
 
     def _tick_opening(self, now: Instant) -> None:
@@ -528,13 +532,13 @@ class Primary:
 
     def _add_one(self, now: Instant) -> None:
         """Add a member that has caught up to the set; one at a time."""
-        standing = self._local.standing
-        if self._local.standing_committed().in_sync != standing.in_sync or self._promotion is not None:
+        configuration = self._local.configuration
+        if self._local.committed_configuration().in_sync != configuration.in_sync or self._promotion is not None:
             return
-        joined = dict(standing.joining)
+        joined = dict(configuration.joining)
         for member in self._local.others:
             progress = self._of(member)
-            if member in standing.in_sync or member in self._leaving or now.boot - progress.heard > ALIVE:
+            if member in configuration.in_sync or member in self._leaving or now.boot - progress.heard > ALIVE:
                 continue
             if progress.match + CAUGHT_UP < self._local.history.last.index or progress.match < self._opened.index:
                 continue
@@ -545,7 +549,7 @@ class Primary:
                 continue
             progress.refuses = False
             progress.waits = (0, now.boot)
-            self._local.append(now, SetChange(tuple(sorted((*standing.in_sync, member)))))
+            self._local.append(now, SetChange(tuple(sorted((*configuration.in_sync, member)))))
             self._local.say("joined the set", member=member.hex())
             return
 
@@ -553,7 +557,7 @@ class Primary:
         for member, leaving in self._leaving.items():
             if leaving.entry or member in self.in_sync:
                 continue
-            members = tuple(info for info in self._local.standing.members if info.id != member)
+            members = tuple(info for info in self._local.configuration.members if info.id != member)
             leaving.entry = self._local.append(now, Members(members), leaving.origin).index
 
     def _end_leaving(self) -> None:

@@ -49,7 +49,7 @@ from lnh_common.errors import LnhError, NoCluster, NotPossible, OutcomeUnknown
 from lnh_common.messages.store import MemberInfo
 from lnh_services.store.log import entries
 from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds
-from lnh_services.store.log.window import Base, History, Removed, Standing
+from lnh_services.store.log.window import Base, Configuration, History, Removed
 from lnh_services.store.machine.apply import Answer
 from lnh_services.store.replication.candidate import Candidate
 from lnh_services.store.replication.follower import Follower
@@ -128,7 +128,7 @@ class Replica(Local):
 
     def create(self, now: Instant, request: RequestId, cluster: ClusterId, member: MemberInfo) -> list[Effect]:
         """Found a cluster of this member alone."""
-        self._found(cluster, member, Standing())
+        self._found(cluster, member, Configuration())
         self.promise(entries.NO_EPOCH.following(self.member))
         opening = entries.Open((member,), (self.member,))
         self.role = Primary(self, now, opening, origin=request)
@@ -138,16 +138,16 @@ class Replica(Local):
         self, now: Instant, request: RequestId, cluster: ClusterId, member: MemberInfo, members: tuple[MemberInfo, ...]
     ) -> list[Effect]:
         """Begin, empty, as a member of a cluster that has just listed this one."""
-        self._found(cluster, member, Standing(members=members))
+        self._found(cluster, member, Configuration(members=members))
         self.role = Follower(self, now)
         self._asked[NOTHING_BEFORE] = request  # answered by whatever becomes of the beginning
         self.when_durable(lambda: self.answer(self._asked.pop(NOTHING_BEFORE), 0))
         return self._done(now)
 
-    def _found(self, cluster: ClusterId, member: MemberInfo, standing: Standing) -> None:
+    def _found(self, cluster: ClusterId, member: MemberInfo, configuration: Configuration) -> None:
         assert self.role is None, "a beginning over a cluster"
         self.cluster, self.member = cluster, MemberId(member.id)
-        base = Base(entries.genesis(cluster), Milliseconds(0), standing)
+        base = Base(entries.genesis(cluster), Milliseconds(0), configuration)
         self.history = History(base)
         self._refused = False
         self._wanted["found"] = (cluster, self.member, base)
@@ -226,7 +226,7 @@ class Replica(Local):
             return NotPossible("the lost must be members, and not all of them, nor this one")
         if self.role.is_current(now):
             return NotPossible("the primary answers: promote another member, then remove it")
-        candidate = self.standing.candidate
+        candidate = self.configuration.candidate
         if candidate in self.others and candidate not in lost:
             return NotPossible("the primary is not among the lost: remove the others through it")
         if len(lost) > 1 and not force:
@@ -383,9 +383,9 @@ class Replica(Local):
 
     def reopen(self, now: Instant, above: Epoch) -> None:
         """Open an epoch above `above` and all promised here, as the primary by this member's own log."""
-        before, standing = self.role, self.standing
-        never_served = self.committed < standing.opened
-        required = frozenset(standing.awaits if never_served else ()) & frozenset(self.others)
+        before, configuration = self.role, self.configuration
+        never_served = self.committed < configuration.opened
+        required = frozenset(configuration.awaits if never_served else ()) & frozenset(self.others)
         self.role = Candidate(self, now, above, required=required)
         if before is not None:
             before.leave(now)

@@ -30,13 +30,13 @@ from lnh_services.store.log.entries import (
     Terms,
     Write,
 )
-from lnh_services.store.log.window import Base, History, Removed, Standing
+from lnh_services.store.log.window import Base, Configuration, History, Removed
 from lnh_services.store.replication.messages import Durable, Install, Persist
 
 CLUSTER, ME, OTHER = ClusterId(b"C" * 16), MemberId(b"M" * 16), MemberId(b"N" * 16)
 EPOCH = Epoch(1, ME)
 NOW = 1_700_000_000_000
-FIRST = Base(log.genesis(CLUSTER), Milliseconds(0), Standing())
+FIRST = Base(log.genesis(CLUSTER), Milliseconds(0), Configuration())
 
 
 def info(member: MemberId) -> MemberInfo:
@@ -145,7 +145,7 @@ def test_the_database_is_its_owners_alone(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_joiner_begins_without_entries_and_with_the_members_it_was_told(tmp_path: Path) -> None:
-    base = Base(log.genesis(CLUSTER), Milliseconds(0), Standing(members=(info(ME), info(OTHER))))
+    base = Base(log.genesis(CLUSTER), Milliseconds(0), Configuration(members=(info(ME), info(OTHER))))
     store = Store(tmp_path)
     store.step(found=(CLUSTER, OTHER, base), committed=0)
     found, _ = store.reopen()
@@ -292,8 +292,8 @@ def test_a_shortened_log_is_kept_with_what_stood_at_its_base(store: Store) -> No
     found, _ = store.reopen()
     assert (found.base, found.entries) == (store.history.base, tuple(store.history.entries))
     assert found.base.position.index == 15
-    assert (found.base.standing.members, found.base.standing.in_sync) == (both, (ME, OTHER))
-    assert found.base.standing.terms == Terms(500, 0)
+    assert (found.base.configuration.members, found.base.configuration.in_sync) == (both, (ME, OTHER))
+    assert found.base.configuration.terms == Terms(500, 0)
     assert store.engine.count("t", b"s") == 20
 
 
@@ -334,7 +334,7 @@ def test_a_snapshot_is_the_applied_state_and_what_stood_there(store: Store, rece
     receiver.step(committed=0, promised=Epoch(9, OTHER))
     base = receiver.install(chunks)
     assert base == Base(
-        store.history.entry(base.position.index).position(), Milliseconds(NOW + 63), store.history.standing
+        store.history.entry(base.position.index).position(), Milliseconds(NOW + 63), store.history.configuration
     )
     assert base.position.index == store.last.index - 1
     found, _ = receiver.reopen()

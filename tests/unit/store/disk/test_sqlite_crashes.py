@@ -19,13 +19,13 @@ from lnh_services.store.disk import disk_errors, dropped, sqlite
 from lnh_services.store.disk.sqlite import Engine
 from lnh_services.store.log import entries as log
 from lnh_services.store.log.entries import ClusterId, Entry, Epoch, MemberId, Milliseconds, Open, Write
-from lnh_services.store.log.window import Base, Standing
+from lnh_services.store.log.window import Base, Configuration
 from lnh_services.store.replication.messages import Install, Persist
 
 CLUSTER, ME = ClusterId(b"C" * 16), MemberId(b"M" * 16)
 EPOCH, OTHERS = Epoch(2, ME), Epoch(1, MemberId(b"N" * 16))
 NOW = 1_700_000_000_000
-FIRST = Base(log.genesis(CLUSTER), Milliseconds(0), Standing())
+FIRST = Base(log.genesis(CLUSTER), Milliseconds(0), Configuration())
 KILLS = 60
 
 

@@ -20,12 +20,12 @@ from lnh_services.store.log.entries import (
     SetChange,
     Terms,
 )
-from lnh_services.store.log.window import Base, History, Standing
+from lnh_services.store.log.window import Base, Configuration, History
 
 CLUSTER = ClusterId(b"C" * 16)
 A, B, C = (MemberId(letter * 16) for letter in (b"A", b"B", b"C"))
 INFO = {id_: MemberInfo(id=id_, name=id_[:1].decode(), host="::1", port=4000, key=bytes(32)) for id_ in (A, B, C)}
-GENESIS = Base(log.genesis(CLUSTER), Milliseconds(0), Standing())
+GENESIS = Base(log.genesis(CLUSTER), Milliseconds(0), Configuration())
 
 _ids = st.lists(st.sampled_from([A, B, C]), min_size=1, unique=True).map(lambda ids: tuple(sorted(ids)))
 _infos = _ids.map(lambda ids: tuple(INFO[id_] for id_ in ids))
@@ -57,7 +57,7 @@ def test_what_stands_at_an_index_is_what_its_prefix_says_however_the_log_was_cut
     payloads: list[log.Payload], data: st.DataObject
 ) -> None:
     history = _history(payloads)
-    expected = [Standing()]
+    expected = [Configuration()]
     for entry in history.entries:
         expected.append(expected[-1].after(entry))
     if data.draw(st.booleans()):
@@ -66,14 +66,14 @@ def test_what_stands_at_an_index_is_what_its_prefix_says_however_the_log_was_cut
     last = data.draw(st.integers(first, len(payloads)))
     dropped = history.truncate(last)
     assert [entry.index for entry in dropped] == list(range(last + 1, len(payloads) + 1))
-    assert history.standing == expected[last]
+    assert history.configuration == expected[last]
     for index in range(first, last + 1):
-        assert history.standing_at(index) == expected[index]
-    assert [standing for _, standing in history.turns(first)] == _without_repeats(expected[first : last + 1])
+        assert history.configuration_at(index) == expected[index]
+    assert [configuration for _, configuration in history.turns(first)] == _without_repeats(expected[first : last + 1])
 
 
-def _without_repeats(standings: list[Standing]) -> list[Standing]:
-    return [each for number, each in enumerate(standings) if number == 0 or each != standings[number - 1]]
+def _without_repeats(configurations: list[Configuration]) -> list[Configuration]:
+    return [each for number, each in enumerate(configurations) if number == 0 or each != configurations[number - 1]]
 
 
 @given(st.lists(_payloads, max_size=20), st.lists(_payloads, max_size=20), st.lists(_payloads, max_size=20), st.data())
@@ -100,7 +100,7 @@ def test_the_log_is_dropped_some_at_a_time_and_never_what_is_not_applied(monkeyp
     assert history.surplus(11) == 3
     assert history.surplus(2) == 1
     base = history.shorten(3)
-    assert (base.position.index, base.standing.terms) == (3, Terms(3))
+    assert (base.position.index, base.configuration.terms) == (3, Terms(3))
     assert history.position(3) == base.position
     assert history.position(2) is None
     assert [entry.index for entry in history.following(3, 2, 10**6)] == [4, 5]
@@ -108,8 +108,8 @@ def test_the_log_is_dropped_some_at_a_time_and_never_what_is_not_applied(monkeyp
 
 def test_a_member_joins_until_it_is_first_in_the_set_and_is_remembered_when_removed() -> None:
     history = _history([Open((INFO[A],), (A,)), Members((INFO[A], INFO[B]))])
-    assert history.standing.joining == ((B, 2),)
+    assert history.configuration.joining == ((B, 2),)
     history.extend(_chain([SetChange((A, B)), SetChange((A,)), Members((INFO[A],))], history, 1))
-    assert history.standing_at(3).joining == ()
-    assert history.standing_at(4).joining == ()
-    assert [(removed.member, removed.index) for removed in history.standing.removed] == [(B, 5)]
+    assert history.configuration_at(3).joining == ()
+    assert history.configuration_at(4).joining == ()
+    assert [(removed.member, removed.index) for removed in history.configuration.removed] == [(B, 5)]

@@ -17,7 +17,7 @@ from lnh_services.store.disk.snapshots import Incoming
 from lnh_services.store.disk.sqlite import Engine
 from lnh_services.store.log import entries as log
 from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds, Open, Write
-from lnh_services.store.log.window import Base, Standing
+from lnh_services.store.log.window import Base, Configuration
 from lnh_services.store.net import transfer
 from lnh_services.store.net.transfer import Chunk, End, Offer, Stop, Transfer, Transfers, Want
 from lnh_services.store.replication.messages import Install, Persist
@@ -26,7 +26,7 @@ CLUSTER = ClusterId(b"C" * 16)
 ONE, TWO = MemberId(b"1" * 16), MemberId(b"2" * 16)
 EPOCH = Epoch(1, ONE)
 NOW = 1_700_000_000_000
-FIRST = Base(log.genesis(CLUSTER), Milliseconds(0), Standing())
+FIRST = Base(log.genesis(CLUSTER), Milliseconds(0), Configuration())
 PATIENCE = 30.0
 ITEMS = 120
 

@@ -12,7 +12,7 @@ from lnh_common.errors import ArgumentInvalid, LimitReached, LnhError, NameTaken
 from lnh_common.messages.store import MemberInfo
 from lnh_services.store.log import entries
 from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Members, Milliseconds, Open
-from lnh_services.store.log.window import Standing
+from lnh_services.store.log.window import Configuration
 from lnh_services.store.replication import member_list
 from lnh_services.store.replication.messages import CreateGroup, DeleteGroup, Listing, MoveMember, SetDoor, SetMember
 
@@ -21,7 +21,7 @@ INFO = {id_: MemberInfo(id=id_, name=id_[:1].decode(), host="::1", port=4000, ke
 BEGUN = entries.make_entry(
     entries.genesis(ClusterId(b"C" * 16)), Epoch(1, A), Milliseconds(1), Open((INFO[A], INFO[B]), (A, B))
 )
-START = Standing().after(BEGUN)
+START = Configuration().after(BEGUN)
 _numbers = iter(range(1, 10**9))
 
 
@@ -29,13 +29,15 @@ def request() -> bytes:
     return next(_numbers).to_bytes(16, "big")
 
 
-def after(standing: Standing, *orders: Listing) -> Standing:
+def after(configuration: Configuration, *orders: Listing) -> Configuration:
     """What stands once these were carried out."""
     for order in orders:
-        content = member_list.change(standing, order)
+        content = member_list.change(configuration, order)
         if content is not None:
-            standing = standing.after(entries.make_entry(BEGUN.position(), Epoch(1, A), Milliseconds(1), content))
-    return standing
+            configuration = configuration.after(
+                entries.make_entry(BEGUN.position(), Epoch(1, A), Milliseconds(1), content)
+            )
+    return configuration
 
 
 def create(*labels: str) -> list[Listing]:
@@ -46,8 +48,8 @@ def move(member: MemberId, group: str) -> MoveMember:
     return MoveMember(member, group, request())
 
 
-def groups_of(standing: Standing) -> dict[str, str]:
-    return {member.name: member.group for member in standing.members}
+def groups_of(configuration: Configuration) -> dict[str, str]:
+    return {member.name: member.group for member in configuration.members}
 
 
 def advice(refused: pytest.ExceptionInfo[LnhError]) -> str:
@@ -100,9 +102,9 @@ def test_another_name_or_address_leaves_group_and_door_as_they_are() -> None:
 def test_a_refusal_names_the_condition_and_what_to_do(
     order: Listing, error: type[LnhError], says: str, advises: str
 ) -> None:
-    standing = after(START, *create("east"))
+    configuration = after(START, *create("east"))
     with pytest.raises(error) as refused:
-        member_list.change(standing, order)
+        member_list.change(configuration, order)
     assert says in str(refused.value)
     assert advises in advice(refused)
 
@@ -138,9 +140,9 @@ def test_a_request_that_comes_again_changes_nothing_even_if_it_was_undone_meanwh
 
 
 def test_a_list_of_version_0_1_leaves_the_groups_as_they_were() -> None:
-    standing = after(START, *create("east"), move(B, "east"))
-    entry = entries.make_entry(BEGUN.position(), Epoch(1, A), Milliseconds(1), Members(standing.members))
-    assert standing.after(entry) == standing
+    configuration = after(START, *create("east"), move(B, "east"))
+    entry = entries.make_entry(BEGUN.position(), Epoch(1, A), Milliseconds(1), Members(configuration.members))
+    assert configuration.after(entry) == configuration
 
 
 def test_what_has_no_group_and_no_door_is_encoded_as_by_version_0_1() -> None:
@@ -165,19 +167,19 @@ _ORDERS = st.one_of(
 def test_whatever_is_ordered_each_member_is_in_one_group_that_there_is(
     orders: list[Listing],
 ) -> None:
-    standing, acted = START, set()
+    configuration, acted = START, set()
     for order in orders:
         name = getattr(order, "request", b"")
         try:
-            later = after(standing, order)
+            later = after(configuration, order)
         except LnhError:
             assert name not in acted, "what was done is not refused when it is asked again"
             continue
         if name in acted:
-            assert (later.members, later.groups) == (standing.members, standing.groups)
+            assert (later.members, later.groups) == (configuration.members, configuration.groups)
         elif name:
             acted.add(name)
-        standing = later
-        assert {member.group for member in standing.members} <= set(standing.groups)
-        assert 1 <= len(standing.groups) <= limits.GROUPS
-        assert {member.id for member in standing.members} >= {A, B}
+        configuration = later
+        assert {member.group for member in configuration.members} <= set(configuration.groups)
+        assert 1 <= len(configuration.groups) <= limits.GROUPS
+        assert {member.id for member in configuration.members} >= {A, B}

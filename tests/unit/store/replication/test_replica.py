@@ -11,7 +11,7 @@ from lnh_common.errors import MemberReadOnly, NotPossible, OutcomeUnknown, Stora
 from lnh_common.messages.store import Commit, DeleteScope, Key, MemberInfo, Put, Sweep
 from lnh_services.store.log import entries as log
 from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds, Open, SetChange, Terms, Write
-from lnh_services.store.log.window import Base, Removed, Standing
+from lnh_services.store.log.window import Base, Configuration, Removed
 from lnh_services.store.replication import messages as say
 from lnh_services.store.replication import primary
 from lnh_services.store.replication.member import APPLIED_AT_ONCE
@@ -76,7 +76,7 @@ def durable(members: tuple[MemberId, ...], *, candidate: MemberId, promised: Epo
     epoch = Epoch(1, candidate)
     infos = tuple(INFO[member] for member in members)
     entry = log.make_entry(log.genesis(CLUSTER), epoch, Milliseconds(1), Open(infos, members))
-    base = Base(log.genesis(CLUSTER), Milliseconds(0), Standing())
+    base = Base(log.genesis(CLUSTER), Milliseconds(0), Configuration())
     return Durable(CLUSTER, A, promised or epoch, base, (entry,), 1)
 
 
@@ -120,7 +120,7 @@ def acknowledge(
 def test_a_new_cluster_has_this_member_as_primary_and_its_only_member() -> None:
     replica = founded()
     assert replica.phase is Phase.PRIMARY
-    assert (replica.primary, replica.ids, replica.standing.in_sync) == (A, (A,), (A,))
+    assert (replica.primary, replica.ids, replica.configuration.in_sync) == (A, (A,), (A,))
     assert (replica.committed, replica.promised) == (1, Epoch(1, A))
 
 
@@ -306,7 +306,7 @@ def test_a_silent_member_leaves_the_set_only_after_its_last_lease_has_ended() ->
     replica, _ = primary_of(B)
     carried_out(replica, replica.receive(at(0.2), B, say.Ping(replica.promised, b"B" * 8, 7)), at(0.2))
     now, ends = 0.2, 0.2 + granted_ms(Terms().lease_ms) / 1000
-    while replica.standing.in_sync == (A, B):
+    while replica.configuration.in_sync == (A, B):
         assert now <= 0.2 + Terms().lease_ms / 1000, "the silent member is dropped only after L"
         now += 0.05
         carried_out(replica, replica.tick(at(now)), at(now))
@@ -324,13 +324,13 @@ def test_a_member_that_pings_and_acknowledges_nothing_leaves_the_set() -> None:
         ping = say.Ping(replica.promised, incarnations[B], int(now * 100))
         carried_out(replica, replica.receive(at(now), B, ping), at(now))
         carried_out(replica, replica.tick(at(now)), at(now))
-        if replica.standing.in_sync == (A,):
+        if replica.configuration.in_sync == (A,):
             left = left or now
-        assert not left or replica.standing.in_sync == (A,), f"it left at {left}, and came back at {now}"
+        assert not left or replica.configuration.in_sync == (A,), f"it left at {left}, and came back at {now}"
     assert left
     acknowledge(replica, B, incarnations[B], at(now))
     carried_out(replica, replica.tick(at(now + 0.05)), at(now + 0.05))
-    assert replica.standing.in_sync == (A, B)
+    assert replica.configuration.in_sync == (A, B)
 
 
 def test_a_member_of_a_higher_epoch_makes_the_primary_open_another_above_it() -> None:
