@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Generator, Iterator
@@ -16,7 +17,7 @@ import failed
 from distribution import Distribution
 from lnh_cli.demo import local
 from members import Members, Shared
-from processes import Processes, own_share
+from processes import STARTUP, Processes, own_share
 
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.load_profile("default")
@@ -63,6 +64,14 @@ def own_ports() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(local, "_FIRST_PORT", share.start)
         patched.setattr(local, "_LAST_PORT", share.stop)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_passwords() -> Iterator[None]:
+    """Of every process that is started: `tests/startup` says which, and why."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(STARTUP), prepend=os.pathsep)
         yield
 
 

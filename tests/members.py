@@ -20,6 +20,7 @@ from lnh_common.messages import store
 from lnh_services.paths import MemberDirectory
 from processes import ask, wait_until
 
+PAUSE = 0.01  # seconds between two acts of a thread of a load: the processor is for the members, and for other tests
 JOIN_SECONDS = 60.0  # an act has 10 s, and a write whose outcome is not known is asked for again
 
 
@@ -40,6 +41,7 @@ class Members:
         """Whether all are there and in step, as far as a cluster tells that was just made."""
         try:
             self.all_read_write()
+            local.log_in(self.steps)  # a test may have ended every session
             views = json.loads(self.steps.run("lnh", "member", "list", "--json"))
             groups = json.loads(self.steps.run("lnh", "group", "list", "--json"))
         except (StepFailed, AssertionError):
@@ -173,7 +175,7 @@ class Load:
 
     def _run(self, act: Callable[[], None]) -> None:
         try:
-            while not self.over.is_set():
+            while not self.over.wait(PAUSE):
                 act()
         except Exception as error:  # looked at by the test
             self.errors.append(error)

@@ -29,6 +29,7 @@ from lnh_services.paths import MemberDirectory
 
 R = TypeVar("R", bound=Message)
 
+STARTUP = Path(__file__).with_name("startup")  # on the path of each Python that a test starts
 DEADLINE = 60.0  # of what takes a second, on a machine that stands still now and then
 
 
@@ -204,7 +205,8 @@ if {module!r} in sys.orig_argv:
         self._file = directory / "ahead"
         directory.mkdir()
         self.set(0)
-        (directory / "sitecustomize.py").write_text(self._PROGRAM.format(module=module, file=str(self._file)))
+        program = self._PROGRAM.format(module=module, file=str(self._file))
+        (directory / "sitecustomize.py").write_text((STARTUP / "sitecustomize.py").read_text() + program)
 
     def set(self, ahead: int) -> None:
         """How many seconds it is ahead; negative, behind."""

@@ -293,6 +293,13 @@ def set_up(steps: Steps) -> None:
     steps.run("lnh", "cluster", "create", "demo", "--po-password-file", place.secret("po"))
     steps.say("Register this client: the fingerprint is checked, an admin lets it in")
     register(steps, place.first)
+    log_in(steps)
+
+
+def log_in(steps: Steps) -> None:
+    """Log in as the admin together with the PO, and keep the session: the commands that follow ask for no password."""
+    steps.say("Log in once, as the admin together with the PO")
+    steps.run("lnh", "user", "login", "--po")
 
 
 def _begin_members(steps: Steps, members: Sequence[Member]) -> None:
