@@ -57,12 +57,12 @@ from lnh_services.store.log.entries import (  # fmt: skip
     ClusterId,
     Entry,
     Epoch,
+    LeaseSettings,
     MemberId,
     Members,
     Milliseconds,
     Open,
     SetChange,
-    Terms,
     Write,
 )
 from lnh_services.store.log.window import Base, Configuration, History, Removed
@@ -210,7 +210,7 @@ def write_store(directory: Path, hsm: HsmState) -> Log:
         story.write(records.put(sample(kind), kind.__name__.encode(), 0, unique=kind.__name__))
     keys = KeyringKeys.derive(KEYRING_KEY, story.cluster, KEYRING)
     story.write(keys.put(HANDLE, 0, OBJECT, VALUE))
-    story.append(Terms(lease_ms=2000, alone_ms=60_000))
+    story.append(LeaseSettings(lease_ms=2000, alone_ms=60_000))
     story.append(Members(tuple(msgspec.structs.replace(each, port=each.port + 10) for each in story.infos(a, b, c))))
     grouped = tuple(msgspec.structs.replace(each, group="far", door=each.id * 2) for each in story.infos(a, b, c))
     story.append(Members(grouped, groups=("far", "local"), request=REQUEST))
@@ -323,7 +323,7 @@ def store_messages(story: Log) -> list[Any]:
     assert commit is not None
     orders: list[messages.Order] = [
         commit, messages.SetMember(story.infos(b)[0]), messages.RemoveMember(b), messages.Promote(b),
-        messages.SetTerms(Terms()), messages.SetDoor(b, b * 2), messages.CreateGroup("group", REQUEST),
+        messages.SetLeaseSettings(LeaseSettings()), messages.SetDoor(b, b * 2), messages.CreateGroup("group", REQUEST),
         messages.DeleteGroup("group", REQUEST), messages.MoveMember(b, "group", REQUEST),
     ]  # fmt: skip
     special = [

@@ -71,8 +71,11 @@ OF_PATTERN: Final = {backup._NAME: "sample.lnhb"}
 # Classes and fields that have another name today than in the data of the versions before: by place or by tag, not by name.
 NAMES_BEFORE: Final = {
     "Configuration": "Standing",
+    "LeaseSettings": "Terms",
+    "SetLeaseSettings": "SetTerms",
     "configuration": "standing",
     "candidate": "opener",
+    "lease_settings": "terms",
 }
 
 STORE_MESSAGES: Final[tuple[type[Any], ...]] = (*get_args(messages.Message), *get_args(transfer.Transfer))

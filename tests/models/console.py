@@ -72,7 +72,7 @@ class Store:
                     raise AlreadyDone("another cluster")
                 self.cluster, self.member, self.members = message.cluster, message.member.id, message.members
                 return Empty()
-            case store.SetTerms():
+            case store.SetLeaseSettings():
                 self.lease_ms = message.lease_ms
                 return store.Committed(index=1)
             case store.SetMember():

@@ -27,7 +27,7 @@ from lnh_common.messages.store import (
     Recalled,
     Scan,
     Scanned,
-    SetTerms,
+    SetLeaseSettings,
     Status,
 )
 from lnh_common.wire import codec
@@ -139,7 +139,7 @@ class DictStore:
         self.index = 0
         self.forgotten: list[frozenset[Key]] = []
         self.current = True
-        self.terms = SetTerms(lease_ms=limits.LEASE_MS)
+        self.lease_settings = SetLeaseSettings(lease_ms=limits.LEASE_MS)
 
     def answer(self, message: Message, now_ms: int) -> Message:
         match message:
@@ -160,15 +160,15 @@ class DictStore:
                     index=self.index,
                     current=self.current,
                 )
-            case SetTerms():
-                self.terms = message
+            case SetLeaseSettings():
+                self.lease_settings = message
                 self.index += 1
                 return Committed(index=self.index)
-            case Empty():  # status, of which a worker reads the terms
+            case Empty():  # status, of which a worker reads the lease settings
                 return Status(
                     state="read-write", cluster=bytes(16), member=bytes(16), primary=bytes(16), epoch=1, in_sync=(),
                     last_index=self.index, committed_index=self.index, applied_index=self.index,
-                    items=len(self.storage.items), bytes_on_disk=0, commits_per_second=0.0, terms=self.terms,
+                    items=len(self.storage.items), bytes_on_disk=0, commits_per_second=0.0, lease_settings=self.lease_settings,
                 )  # fmt: skip
             case Count():
                 return Counted(

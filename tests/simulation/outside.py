@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lnh_common.errors import LnhError
 from lnh_common.messages.store import MemberInfo
-from lnh_services.store.log.entries import ClusterId, MemberId, Terms
+from lnh_services.store.log.entries import ClusterId, LeaseSettings, MemberId
 from lnh_services.store.machine import apply
 from lnh_services.store.replication.messages import (
     Effect,
@@ -16,8 +16,8 @@ from lnh_services.store.replication.messages import (
     Promote,
     RemoveMember,
     RequestId,
+    SetLeaseSettings,
     SetMember,
-    SetTerms,
 )
 from lnh_services.store.replication.replica import Phase
 from simulation import plan as plans
@@ -201,8 +201,8 @@ class Outside:
 
         return takes_over
 
-    def do_terms(self, slot: int, lease_ms: int) -> None:
-        self._order(self.world.pick(slot), SetTerms(Terms(lease_ms=lease_ms)), ignored)
+    def do_lease_settings(self, slot: int, lease_ms: int) -> None:
+        self._order(self.world.pick(slot), SetLeaseSettings(LeaseSettings(lease_ms=lease_ms)), ignored)
 
     def do_regroup(self, slot: int, number: int, label: int, kind: int, again: tuple[tuple[int, float], ...]) -> None:
         """An order about groups, repeated as one does who was told nothing."""

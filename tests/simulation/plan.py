@@ -34,13 +34,13 @@ RATES: dict[str, float] = {  # of each action, a second
     "promote": 0.15,
     "remove": 0.04,
     "take_over": 0.08,
-    "terms": 0.04,
+    "lease_settings": 0.04,
     "jump": 0.05,
     "look": 0.03,
     "regroup": 0.3,
 }
 WORKLOAD = ("write", "read")
-ADMINISTRATION = ("join", "promote", "remove", "take_over", "terms", "look", "regroup")
+ADMINISTRATION = ("join", "promote", "remove", "take_over", "lease_settings", "look", "regroup")
 
 
 class Action(NamedTuple):
@@ -196,7 +196,7 @@ _ARGS: dict[str, Callable[[random.Random, Profile], tuple[Any, ...]]] = {
     "promote": _slot_and_number,
     "remove": _slot_and_number,
     "take_over": _take_over,
-    "terms": lambda rng, _: (_slot(rng), rng.choice((500, 1000, 1500, 2500))),
+    "lease_settings": lambda rng, _: (_slot(rng), rng.choice((500, 1000, 1500, 2500))),
     "jump": lambda rng, _: (_slot(rng), rng.choice((-5000, -200, 200, 5000))),
     "look": lambda rng, _: (_slot(rng),),
     "regroup": _regroup,

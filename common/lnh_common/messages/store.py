@@ -374,7 +374,7 @@ class TakeOver(Message):
     force: bool = False
 
 
-class SetTerms(Message):
+class SetLeaseSettings(Message):
     """Set what leases are granted for from now on.
 
     Args:
@@ -520,7 +520,7 @@ class Status(Message):
         lease_ms: what is left of the time in which this member is read-write by itself.
         lags: of the other members, where this one is primary.
         diverged: it dropped what it had applied, and no administrator has looked yet.
-        terms: what leases are granted for.
+        lease_settings: what leases are granted for.
         hidden: items that are not seen: laid aside by a restore, or replaced by one and to be swept.
         expelled: why it is no member any more; empty if it is.
     """
@@ -546,7 +546,7 @@ class Status(Message):
     diverged: bool = False
     expelled: str = ""
     hidden: int = 0
-    terms: SetTerms = SetTerms(lease_ms=limits.LEASE_MS)
+    lease_settings: SetLeaseSettings = msgspec.field(default=SetLeaseSettings(lease_ms=limits.LEASE_MS), name="terms")
 
 
 class Reading(Message):
@@ -605,7 +605,7 @@ GROUP_DELETE: Final = operation("store.group.delete", DeleteGroup, Committed, ef
 MEMBER_REMOVE: Final = operation("store.member.remove", MemberRef, Committed, effect=Effect.WRITE)
 PROMOTE: Final = operation("store.promote", MemberRef, Empty, effect=Effect.WRITE)
 TAKE_OVER: Final = operation("store.takeover", TakeOver, Committed, effect=Effect.WRITE)
-TERMS: Final = operation("store.terms", SetTerms, Committed, effect=Effect.WRITE)
+LEASE_SETTINGS: Final = operation("store.terms", SetLeaseSettings, Committed, effect=Effect.WRITE)
 DIVERGENT: Final = operation("store.divergent", Empty, Divergent)
 DIVERGENT_ACKNOWLEDGE: Final = operation("store.divergent.acknowledge", Empty, Empty, effect=Effect.WRITE)
 ATTACH: Final = operation("store.attach", Attach, Attached)

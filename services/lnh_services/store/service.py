@@ -24,7 +24,7 @@ from lnh_services.store import status
 from lnh_services.store.disk.readings import Readings
 from lnh_services.store.driver import Driver
 from lnh_services.store.leases.worker_leases import WorkerId
-from lnh_services.store.log.entries import MemberId, Terms
+from lnh_services.store.log.entries import LeaseSettings, MemberId
 from lnh_services.store.machine import apply
 from lnh_services.store.replication import messages as protocol
 from lnh_services.store.replication.member import Interest
@@ -81,7 +81,7 @@ class StoreService:
         self._hsm.serve(messages.RECALL, self._recall)
         self._hsm.serve(messages.CREATE, self._create)
         self._hsm.serve(messages.DESTROY, self._destroy)
-        self._hsm.serve(messages.TERMS, self._set_terms)
+        self._hsm.serve(messages.LEASE_SETTINGS, self._set_lease_settings)
         self._hsm.serve(messages.ATTACH, self._attach)
         self._hsm.on_cast(messages.FORGOTTEN, self._forgotten)
 
@@ -218,8 +218,10 @@ class StoreService:
         lost = frozenset(MemberId(member) for member in asked.lost)
         return _committed(await self._driver.take_over(lost, force=asked.force))
 
-    async def _set_terms(self, call: Call, asked: messages.SetTerms) -> messages.Committed:
-        return _committed(await self._driver.submit(protocol.SetTerms(Terms(asked.lease_ms, asked.alone_ms))))
+    async def _set_lease_settings(self, call: Call, asked: messages.SetLeaseSettings) -> messages.Committed:
+        return _committed(
+            await self._driver.submit(protocol.SetLeaseSettings(LeaseSettings(asked.lease_ms, asked.alone_ms)))
+        )
 
     async def _divergent(self, call: Call, _: Empty) -> messages.Divergent:
         directory, diverged = self._engine.directory, self._replica.diverged

@@ -23,7 +23,7 @@ def status(driver: Driver) -> messages.Status:
     """Make the status of the store as it is now."""
     replica = driver.replica
     trouble, sizes = driver.trouble, driver.sizes()
-    terms = replica.committed_configuration().terms
+    lease_settings = replica.committed_configuration().lease_settings
     return messages.Status(
         state=_state(driver),
         cluster=replica.cluster,
@@ -49,7 +49,7 @@ def status(driver: Driver) -> messages.Status:
         diverged=replica.diverged,
         expelled=_expelled(replica),
         hidden=sizes.hidden,
-        terms=messages.SetTerms(lease_ms=terms.lease_ms, alone_ms=terms.alone_ms),
+        lease_settings=messages.SetLeaseSettings(lease_ms=lease_settings.lease_ms, alone_ms=lease_settings.alone_ms),
     )
 
 

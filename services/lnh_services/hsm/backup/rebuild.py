@@ -106,7 +106,9 @@ class Refounding:
         info = store.MemberInfo(id=member.member, name=here.name, host=here.host, port=here.port, key=here.key())
         await self._store.ask(store.CREATE, store.Create(cluster=cluster.id, member=info), timeout=STORE_SECONDS)
         if here.lease_ms != limits.LEASE_MS:
-            await self._store.ask(store.TERMS, store.SetTerms(lease_ms=here.lease_ms), timeout=STORE_SECONDS)
+            await self._store.ask(
+                store.LEASE_SETTINGS, store.SetLeaseSettings(lease_ms=here.lease_ms), timeout=STORE_SECONDS
+            )
 
     async def _job(self, asked: backup.JobRef) -> backup.JobView:
         return await self._backup.ask(backup.ARCHIVE_JOB, asked, timeout=STATUS_SECONDS)

@@ -518,7 +518,7 @@ class Console:
         member = store.MemberInfo(id=cluster.member, name=here.name, host=here.host, port=here.port, key=here.key())
         await self._ask_store(store.CREATE, store.Create(cluster=cluster.id, member=member))
         if here.lease_ms != limits.LEASE_MS:
-            await self._ask_store(store.TERMS, store.SetTerms(lease_ms=here.lease_ms))
+            await self._ask_store(store.LEASE_SETTINGS, store.SetLeaseSettings(lease_ms=here.lease_ms))
         where = cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
         item = await self._fetch(where)
         if item is None:

@@ -19,7 +19,7 @@ from lnh_services.hsm.effects import Peer, Steps, ask
 _ALONE: Final = "read-write"  # a primary that hears nobody stays so for ever
 
 
-class Terms(msgspec.Struct, forbid_unknown_fields=True):
+class ShownLeaseSettings(msgspec.Struct, forbid_unknown_fields=True):
     """The lease settings, as the policy shows them.
 
     Args:
@@ -32,26 +32,26 @@ class Terms(msgspec.Struct, forbid_unknown_fields=True):
     primary_alone: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | Literal["read-write"]
 
 
-FIELDS: Final = Terms.__struct_fields__
+FIELDS: Final = ShownLeaseSettings.__struct_fields__
 
 
-def shown(terms: store.SetTerms) -> dict[str, Any]:
+def shown(settings: store.SetLeaseSettings) -> dict[str, Any]:
     """Return these fields of the policy."""
-    alone = terms.alone_ms // 1000
-    return {"lease_ms": terms.lease_ms, "primary_alone": alone or _ALONE}
+    alone = settings.alone_ms // 1000
+    return {"lease_ms": settings.lease_ms, "primary_alone": alone or _ALONE}
 
 
-def current() -> Steps[store.SetTerms]:
+def current() -> Steps[store.SetLeaseSettings]:
     """Return the settings in force."""
     status = yield from ask(Peer.STORE, store.STATUS, Empty())
-    return status.terms
+    return status.lease_settings
 
 
-def changed(terms: store.SetTerms, changes: dict[str, Any]) -> store.SetTerms:
+def changed(settings: store.SetLeaseSettings, changes: dict[str, Any]) -> store.SetLeaseSettings:
     """Change some fields; raises ArgumentInvalid naming the field."""
     try:
-        wanted = msgspec.convert(shown(terms) | changes, Terms)
+        wanted = msgspec.convert(shown(settings) | changes, ShownLeaseSettings)
     except msgspec.ValidationError as error:
         raise ArgumentInvalid(f"policy: {shapes.problem(error)}") from None
     alone = 0 if wanted.primary_alone == _ALONE else 1000 * int(wanted.primary_alone)
-    return store.SetTerms(lease_ms=wanted.lease_ms, alone_ms=alone)
+    return store.SetLeaseSettings(lease_ms=wanted.lease_ms, alone_ms=alone)

@@ -78,7 +78,7 @@ class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     request: bytes = b""
 
 
-class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="terms"):
+class LeaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="terms"):
     """An entry that changes what leases are granted for, once it is committed.
 
     Args:
@@ -96,7 +96,7 @@ class Write(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="write"
     commit: Commit
 
 
-Payload = Open | SetChange | Members | Terms | Write
+Payload = Open | SetChange | Members | LeaseSettings | Write
 
 
 def _decode(payload: bytes) -> Payload:

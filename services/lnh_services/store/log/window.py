@@ -21,13 +21,13 @@ from lnh_common.messages.store import MemberInfo
 from lnh_services.store.log.entries import (
     Entry,
     Epoch,
+    LeaseSettings,
     MemberId,
     Members,
     Milliseconds,
     Open,
     Position,
     SetChange,
-    Terms,
     Write,
 )
 
@@ -55,7 +55,7 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
         opened: the index of the last `open`; its epoch is the entry's.
         joining: members that were never in a set, and the index of the entry that listed them.
         removed: the last ones removed, oldest first.
-        terms: for leases.
+        lease_settings: what leases are granted for.
         longest_ms: the longest lease that any entry up to here allowed.
         groups: the affinity groups, sorted; that of each member is among them.
         requests: which changes of groups were made last, oldest first, so that none is made twice.
@@ -68,7 +68,7 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
     candidate: MemberId = MemberId(b"")
     joining: tuple[tuple[MemberId, int], ...] = ()
     removed: tuple[Removed, ...] = ()
-    terms: Terms = Terms()
+    lease_settings: LeaseSettings = LeaseSettings()
     longest_ms: int = limits.LEASE_MS
     groups: tuple[str, ...] = (limits.LOCAL_GROUP,)
     requests: tuple[bytes, ...] = ()
@@ -92,9 +92,9 @@ class Configuration(msgspec.Struct, frozen=True, array_like=True):
             return self._syncing(content.in_sync)
         if isinstance(content, Members):
             return self._listing(content.members, entry)._grouping(content)
-        if isinstance(content, Terms):
+        if isinstance(content, LeaseSettings):
             longest = max(self.longest_ms, content.lease_ms)
-            return msgspec.structs.replace(self, terms=content, longest_ms=longest)
+            return msgspec.structs.replace(self, lease_settings=content, longest_ms=longest)
         return self
 
     def _listing(self, members: tuple[MemberInfo, ...], entry: Entry) -> Configuration:

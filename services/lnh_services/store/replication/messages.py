@@ -12,7 +12,16 @@ from typing import NamedTuple, NewType
 import msgspec
 
 from lnh_common.messages.store import Commit, Key, MemberInfo
-from lnh_services.store.log.entries import ClusterId, Entry, Epoch, MemberId, Milliseconds, Position, Terms, Write
+from lnh_services.store.log.entries import (
+    ClusterId,
+    Entry,
+    Epoch,
+    LeaseSettings,
+    MemberId,
+    Milliseconds,
+    Position,
+    Write,
+)
 from lnh_services.store.log.window import Base, Removed
 from lnh_services.store.machine.apply import Answer
 
@@ -78,14 +87,14 @@ class Promote(msgspec.Struct, frozen=True, tag="promote"):
     member: MemberId
 
 
-class SetTerms(msgspec.Struct, frozen=True, tag="set-terms"):
+class SetLeaseSettings(msgspec.Struct, frozen=True, tag="set-terms"):
     """Set what leases are granted for."""
 
-    terms: Terms
+    lease_settings: LeaseSettings = msgspec.field(name="terms")
 
 
 Listing = SetMember | SetDoor | CreateGroup | DeleteGroup | MoveMember  # what changes the list (`member_list.py`)
-Order = Commit | Listing | RemoveMember | Promote | SetTerms
+Order = Commit | Listing | RemoveMember | Promote | SetLeaseSettings
 
 
 # Messages. Each names the epoch it belongs to: what is of another epoch than the receiver's is not acted on.
@@ -219,7 +228,7 @@ class Forward(_Said, frozen=True, tag="forward"):
 
     epoch: Epoch
     number: int
-    order: Write | Listing | RemoveMember | Promote | SetTerms
+    order: Write | Listing | RemoveMember | Promote | SetLeaseSettings
 
     @classmethod
     def of(cls, epoch: Epoch, number: int, order: Order) -> Forward:

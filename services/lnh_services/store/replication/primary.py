@@ -42,7 +42,7 @@ from lnh_services.store.replication.messages import (
     Promote,
     Rejected,
     RemoveMember,
-    SetTerms,
+    SetLeaseSettings,
 )
 
 DRIFT: Final = 0.02  # how much faster one member's clock may run than another's
@@ -157,14 +157,14 @@ class Primary:
     def current_until(self, now: Instant) -> float:
         """Return the end of a lease that this member would grant itself now."""
         # Not longer than a lease: a member that takes over waits so long for this member's caches too.
-        return now.boot + min(self._local.configuration.terms.lease_ms, limits.WORKER_LEASE_MS) / 1000
+        return now.boot + min(self._local.configuration.lease_settings.lease_ms, limits.WORKER_LEASE_MS) / 1000
 
     def _acts(self) -> bool:
         """Tell whether the epoch promised last is this member's own: only then a primary acts."""
         return self._local.promised == self._epoch
 
     def _is_alone(self, now: Instant) -> bool:
-        patience = self._local.committed_configuration().terms.alone_ms / 1000
+        patience = self._local.committed_configuration().lease_settings.alone_ms / 1000
         if not patience:
             return False
         others = [self._of(member) for member in self._local.others]
@@ -213,9 +213,11 @@ class Primary:
             why = OutcomeUnknown(f"not taken by the primary: {why}")
         self._local.answer(origin, why)
 
-    def _take_order(self, now: Instant, origin: Origin, order: Listing | RemoveMember | Promote | SetTerms) -> None:
-        if isinstance(order, SetTerms):
-            self._local.append(now, order.terms, origin)
+    def _take_order(
+        self, now: Instant, origin: Origin, order: Listing | RemoveMember | Promote | SetLeaseSettings
+    ) -> None:
+        if isinstance(order, SetLeaseSettings):
+            self._local.append(now, order.lease_settings, origin)
         elif isinstance(order, Listing):
             self._list(now, origin, order)
         elif order.member not in self._local.ids:
@@ -294,7 +296,7 @@ class Primary:
             self._know(progress, ping.incarnation)
         lease_ms = 0
         if ping.epoch == self._epoch and self.may_grant(sender) and self._acts():
-            lease_ms = granted_ms(self._local.committed_configuration().terms.lease_ms)
+            lease_ms = granted_ms(self._local.committed_configuration().lease_settings.lease_ms)
             progress.granted_until = max(progress.granted_until, self.grant_end(now, lease_ms))
         self._local.send(sender, Pong(self._epoch, ping.number, lease_ms, self._local.committed))
 
@@ -472,7 +474,7 @@ class Primary:
             self._give_up_promotion(now, self._promotion)
 
     def _notice_stall(self, now: Instant) -> None:
-        lease = self._local.configuration.terms.lease_ms / 1000
+        lease = self._local.configuration.lease_settings.lease_ms / 1000
         stalled, self._ticked = now.boot - self._ticked > lease / 2, now.boot
         if not stalled:
             return
@@ -488,7 +490,7 @@ class Primary:
         return max(self._longest_ms, self._local.configuration.longest_ms)
 
     def _tick_member(self, now: Instant, member: MemberId, progress: Progress) -> None:
-        lease = self._local.configuration.terms.lease_ms / 1000
+        lease = self._local.configuration.lease_settings.lease_ms / 1000
         last = self._local.history.last.index
         index, since = progress.waits
         if progress.match >= last:
@@ -511,7 +513,7 @@ class Primary:
         """Tell whether a member's last lease has certainly ended, and it is silent, refuses or leaves."""
         if self._awaits or now.boot < progress.granted_until:
             return False
-        lease = self._local.configuration.terms.lease_ms / 1000
+        lease = self._local.configuration.lease_settings.lease_ms / 1000
         return progress.refuses or member in self._leaving or now.boot - progress.heard > lease / 2
 
     def _tick_opening(self, now: Instant) -> None:

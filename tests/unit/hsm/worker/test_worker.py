@@ -330,7 +330,7 @@ def test_what_leases_are_granted_for_is_a_part_of_the_policy(world: World, clien
     changes = {"primary_alone": 30, "minimum_rsa_bits": 3072}
     after = po.ask(admin.CLUSTER_POLICY, admin.PolicyChange(changes=changes)).policy
     assert after == before | changes
-    assert world.store.terms == store.SetTerms(lease_ms=limits.LEASE_MS, alone_ms=30_000)
+    assert world.store.lease_settings == store.SetLeaseSettings(lease_ms=limits.LEASE_MS, alone_ms=30_000)
     for wrong in ({"lease_ms": 5}, {"primary_alone": "never"}, {"primary_alone": 5, "minimum_rsa_bits": 1}):
         with pytest.raises(errors.ArgumentInvalid):
             po.ask(admin.CLUSTER_POLICY, admin.PolicyChange(changes=wrong))

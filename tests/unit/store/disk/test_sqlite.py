@@ -21,13 +21,13 @@ from lnh_services.store.log.entries import (
     ClusterId,
     Entry,
     Epoch,
+    LeaseSettings,
     MemberId,
     Members,
     Milliseconds,
     Open,
     Position,
     SetChange,
-    Terms,
     Write,
 )
 from lnh_services.store.log.window import Base, Configuration, History, Removed
@@ -285,7 +285,7 @@ def test_a_database_that_cannot_be_opened_is_a_failed_disk(tmp_path: Path) -> No
 
 def test_a_shortened_log_is_kept_with_what_stood_at_its_base(store: Store) -> None:
     both = (info(ME), info(OTHER))
-    store.commit(store.append(Members(both)), store.append(SetChange((ME, OTHER))), store.append(Terms(500, 0)))
+    store.commit(store.append(Members(both)), store.append(SetChange((ME, OTHER))), store.append(LeaseSettings(500, 0)))
     for n in range(20):
         store.commit(store.put(b"%d" % n))
     store.shorten(15)
@@ -293,7 +293,7 @@ def test_a_shortened_log_is_kept_with_what_stood_at_its_base(store: Store) -> No
     assert (found.base, found.entries) == (store.history.base, tuple(store.history.entries))
     assert found.base.position.index == 15
     assert (found.base.configuration.members, found.base.configuration.in_sync) == (both, (ME, OTHER))
-    assert found.base.configuration.terms == Terms(500, 0)
+    assert found.base.configuration.lease_settings == LeaseSettings(500, 0)
     assert store.engine.count("t", b"s") == 20
 
 

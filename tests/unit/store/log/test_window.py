@@ -13,12 +13,12 @@ from lnh_services.store.log.entries import (
     ClusterId,
     Entry,
     Epoch,
+    LeaseSettings,
     MemberId,
     Members,
     Milliseconds,
     Open,
     SetChange,
-    Terms,
 )
 from lnh_services.store.log.window import Base, Configuration, History
 
@@ -33,7 +33,7 @@ _payloads = st.one_of(
     st.builds(Open, _infos, _ids),
     st.builds(SetChange, _ids),
     st.builds(Members, _infos),
-    st.builds(Terms, st.integers(100, 5000)),
+    st.builds(LeaseSettings, st.integers(100, 5000)),
 )
 
 
@@ -94,13 +94,13 @@ def test_an_outline_finds_a_position_of_both_logs_and_the_newest_without_a_fork(
 
 def test_the_log_is_dropped_some_at_a_time_and_never_what_is_not_applied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "LOG_ENTRIES", 8)
-    history = _history([Terms(number) for number in range(1, 11)])
+    history = _history([LeaseSettings(number) for number in range(1, 11)])
     assert history.surplus(10) == 0
-    history.extend(_chain([Terms(100)], history, 1))
+    history.extend(_chain([LeaseSettings(100)], history, 1))
     assert history.surplus(11) == 3
     assert history.surplus(2) == 1
     base = history.shorten(3)
-    assert (base.position.index, base.configuration.terms) == (3, Terms(3))
+    assert (base.position.index, base.configuration.lease_settings) == (3, LeaseSettings(3))
     assert history.position(3) == base.position
     assert history.position(2) is None
     assert [entry.index for entry in history.following(3, 2, 10**6)] == [4, 5]

@@ -10,7 +10,16 @@ from msgspec.structs import replace
 from lnh_common.errors import MemberReadOnly, NotPossible, OutcomeUnknown, StorageFailed
 from lnh_common.messages.store import Commit, DeleteScope, Key, MemberInfo, Put, Sweep
 from lnh_services.store.log import entries as log
-from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds, Open, SetChange, Terms, Write
+from lnh_services.store.log.entries import (
+    ClusterId,
+    Epoch,
+    LeaseSettings,
+    MemberId,
+    Milliseconds,
+    Open,
+    SetChange,
+    Write,
+)
 from lnh_services.store.log.window import Base, Configuration, Removed
 from lnh_services.store.replication import messages as say
 from lnh_services.store.replication import primary
@@ -293,7 +302,7 @@ def test_a_member_that_starts_again_far_down_a_long_log_is_sent_what_follows(mon
 def test_a_lease_is_granted_only_to_members_of_the_committed_set() -> None:
     replica, _ = primary_of(B)
     pong = said(replica.receive(at(), B, say.Ping(replica.promised, b"B" * 8, 7)), B)
-    assert pong == [say.Pong(replica.promised, 7, granted_ms(Terms().lease_ms), replica.committed)]
+    assert pong == [say.Pong(replica.promised, 7, granted_ms(LeaseSettings().lease_ms), replica.committed)]
     replica.take(at(), RequestId(5), say.SetMember(INFO[C]))
     carried_out(replica, replica.flush(at()), at())
     acknowledge(replica, B, b"B" * 8)
@@ -305,9 +314,9 @@ def test_a_lease_is_granted_only_to_members_of_the_committed_set() -> None:
 def test_a_silent_member_leaves_the_set_only_after_its_last_lease_has_ended() -> None:
     replica, _ = primary_of(B)
     carried_out(replica, replica.receive(at(0.2), B, say.Ping(replica.promised, b"B" * 8, 7)), at(0.2))
-    now, ends = 0.2, 0.2 + granted_ms(Terms().lease_ms) / 1000
+    now, ends = 0.2, 0.2 + granted_ms(LeaseSettings().lease_ms) / 1000
     while replica.configuration.in_sync == (A, B):
-        assert now <= 0.2 + Terms().lease_ms / 1000, "the silent member is dropped only after L"
+        assert now <= 0.2 + LeaseSettings().lease_ms / 1000, "the silent member is dropped only after L"
         now += 0.05
         carried_out(replica, replica.tick(at(now)), at(now))
     assert now > ends

@@ -235,7 +235,7 @@ def policy(worker: WorkerCore, request: Request[PolicyChange]) -> Steps[PolicyVi
         rules.change_policy(Policy(), rest)  # all of it, or nothing
         if wanted != known:
             yield from worker.check_alive(request)  # as before any commit: the session may have ended meanwhile
-            yield from ask(Peer.STORE, store.TERMS, wanted)
+            yield from ask(Peer.STORE, store.LEASE_SETTINGS, wanted)
             known = wanted
     asked = dataclasses.replace(request, message=PolicyChange(changes=rest))
     view = yield from change_policy(worker, asked, note=bool(in_log))
