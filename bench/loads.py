@@ -13,8 +13,9 @@ from bench.rows import Row, in_turn, row, unmeasured
 from lnh.keyrings import KeyringSession
 from lnh.objects import encoding
 from lnh_common.messages import objects
+from lnh_common.pkcs11.algorithms import CURVES
 from lnh_common.pkcs11.attributes import Attribute
-from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
+from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_common.wire import codec
 
 SECONDS: Final = 2.0

@@ -101,15 +101,15 @@ if TYPE_CHECKING:
     from lnh.registration import register
     from lnh.sessions import Session
     from lnh_common.messages.session import Role
+    from lnh_common.pkcs11.algorithms import Hash
     from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
-    from lnh_common.pkcs11.mechanisms import (
+    from lnh_common.pkcs11.mechanisms import Mechanism
+    from lnh_common.pkcs11.parameters import (
         AeadParameters,
         GcmParameters,
-        Hash,
         HashedParameters,
         IvParameters,
         MacParameters,
-        Mechanism,
         MldsaParameters,
         OaepParameters,
         PssParameters,

@@ -10,16 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from lnh_common.pkcs11.mechanisms import (
-    CURVES,
-    GcmParameters,
-    Hash,
-    IvParameters,
-    Mechanism,
-    OaepParameters,
-    PssParameters,
-    pack_parameters,
-)
+from lnh_common.pkcs11.algorithms import CURVES, Hash
+from lnh_common.pkcs11.mechanisms import Mechanism
+from lnh_common.pkcs11.parameters import GcmParameters, IvParameters, OaepParameters, PssParameters, pack_parameters
 from lnh_services.hsm.crypto.mechanisms import IvSource, decrypter, encrypter, load_object, signer, verifier
 from lnh_services.hsm.objects.generate import Generated
 from models.keys import pair, secret

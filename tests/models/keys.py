@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
+from lnh_common.pkcs11.algorithms import CURVES, ML_DSA_SETS, ML_KEM_SETS
 from lnh_common.pkcs11.attributes import Attribute, Attributes, KeyType
-from lnh_common.pkcs11.mechanisms import CURVES, GENERATORS, ML_DSA_SETS, ML_KEM_SETS, Mechanism
+from lnh_common.pkcs11.mechanisms import GENERATORS, Mechanism
 from lnh_services.hsm.objects.generate import Generated, generate_key, generate_key_pair
 from lnh_services.hsm.objects.policy import KeyUses, Policy
 

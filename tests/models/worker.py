@@ -16,8 +16,9 @@ from lnh_common.messages import admin, hsm, objects, session, store
 from lnh_common.messages.base import Effect, Empty, Message, Operation, Q, R
 from lnh_common.messages.session import ChangePassword, Credential, LoggedIn, Login, Register, Role
 from lnh_common.messages.store import OBJECTS
+from lnh_common.pkcs11.algorithms import CURVES
 from lnh_common.pkcs11.attributes import Attribute
-from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
+from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_common.wire import channel, codec
 from lnh_common.wire import frames as wire
 from lnh_common.wire.channel import Envelope, SessionKeys, Statement

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lnh_common.errors import ArgumentInvalid, LnhError, MechanismParameterInvalid
 from lnh_common.messages.session import Role
+from lnh_common.pkcs11.algorithms import CURVES
 from lnh_common.pkcs11.attributes import (
     ATTRIBUTES,
     Attribute,
@@ -24,7 +25,7 @@ from lnh_common.pkcs11.attributes import (
     parse_template,
     to_wire,
 )
-from lnh_common.pkcs11.mechanisms import CURVES, MECHANISM_RULES, Mechanism, Use, parse_parameters
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, Use, parse_parameters
 from lnh_common.wire import codec
 from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.generate import generate_key, generate_key_pair

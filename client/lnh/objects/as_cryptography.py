@@ -16,8 +16,10 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from lnh_common.errors import AttributeSensitive, KeyTypeInconsistent
 from lnh_common.messages.base import Message
+from lnh_common.pkcs11.algorithms import Hash
 from lnh_common.pkcs11.attributes import Attribute, AttributeValue, KeyType
-from lnh_common.pkcs11.mechanisms import Hash, HashedParameters, Mechanism, OaepParameters, PssParameters
+from lnh_common.pkcs11.mechanisms import Mechanism
+from lnh_common.pkcs11.parameters import HashedParameters, OaepParameters, PssParameters
 
 _ECDSA: Final = {
     "sha256": Mechanism.ECDSA_SHA256,

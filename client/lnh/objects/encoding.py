@@ -26,6 +26,7 @@ from lnh_common.errors import (
     SignatureInvalid,
 )
 from lnh_common.messages.base import Message
+from lnh_common.pkcs11.algorithms import AES_BLOCK, CURVES_BY_PARAMS, ML_DSA_SIGNATURES, Hash
 from lnh_common.pkcs11.attributes import (
     ATTRIBUTES,
     Attribute,
@@ -35,24 +36,14 @@ from lnh_common.pkcs11.attributes import (
     parse_template,
     to_wire,
 )
-from lnh_common.pkcs11.mechanisms import (
-    AES_BLOCK,
-    CURVES_BY_PARAMS,
-    GCM_IV_BYTES,
-    MECHANISM_RULES,
-    ML_DSA_SIGNATURES,
-    USE_ATTRIBUTES,
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, USE_ATTRIBUTES, Mechanism, Output, Use, parse_parameters
+from lnh_common.pkcs11.parameters import (
     AeadParameters,
     GcmParameters,
-    Hash,
     HashedParameters,
     IvParameters,
-    Mechanism,
     NoParameters,
-    Output,
-    Use,
     pack_parameters,
-    parse_parameters,
 )
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
@@ -311,9 +302,9 @@ def split_iv(mechanism: Mechanism, parameters: Message | None, data: BytesLike) 
     """
     rule = MECHANISM_RULES[mechanism]
     data = bytes(data)
-    if not rule.has_iv or given_iv(parameters):
+    length = rule.iv_bytes
+    if not length or given_iv(parameters):
         return parameters, data
-    length = GCM_IV_BYTES if issubclass(rule.parameters, AeadParameters) else AES_BLOCK
     if len(data) < length:
         raise EncryptedDataInvalid("the data does not decrypt")
     given = parameters if parameters is not None else rule.parameters()

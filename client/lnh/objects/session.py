@@ -22,8 +22,9 @@ from lnh_common.errors import (
 )
 from lnh_common.messages import objects as wire
 from lnh_common.messages.base import Behind
+from lnh_common.pkcs11.algorithms import CURVES, ML_DSA_SETS, ML_KEM_SETS
 from lnh_common.pkcs11.attributes import Attribute, AttributeValue, KeyType, to_wire
-from lnh_common.pkcs11.mechanisms import CURVES, GENERATORS, MECHANISM_RULES, ML_DSA_SETS, ML_KEM_SETS, Mechanism, Use
+from lnh_common.pkcs11.mechanisms import GENERATORS, MECHANISM_RULES, Mechanism, Use
 
 K = TypeVar("K", bound=StoredObject)
 

@@ -125,7 +125,8 @@ def decrypt(
     from lnh.objects.keys import DecryptingKey
     from lnh_common import limits
     from lnh_common.errors import KeyFunctionNotPermitted
-    from lnh_common.pkcs11.mechanisms import AES_BLOCK, Use
+    from lnh_common.pkcs11.algorithms import AES_BLOCK
+    from lnh_common.pkcs11.mechanisms import Use
 
     chosen = files.mechanism(mechanism, Use.DECRYPT) if mechanism else None
     data = files.read(file, limits.CIPHERTEXT_BYTES + AES_BLOCK)

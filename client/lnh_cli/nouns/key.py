@@ -311,8 +311,8 @@ def _row(one: StoredObject) -> dict[str, Any]:
 
 def _size(one: StoredObject) -> object:
     """Bits, or the name of the curve or of the parameter set; "" of what has none."""
+    from lnh_common.pkcs11.algorithms import CURVES_BY_PARAMS, ML_DSA_SETS, ML_KEM_SETS
     from lnh_common.pkcs11.attributes import Attribute, KeyType
-    from lnh_common.pkcs11.mechanisms import CURVES_BY_PARAMS, ML_DSA_SETS, ML_KEM_SETS
 
     attributes = one.attributes
     which = attributes.get(Attribute.PARAMETER_SET)

@@ -1,22 +1,37 @@
-"""Mechanisms, curves and parameters: what a client and an HSM must agree on, one row a mechanism.
+"""The table of mechanisms: one row a mechanism says all that is to be said of it.
 
-Names and numbers are PKCS#11's (v3.1; ML-DSA and ML-KEM v3.2) without CKM_. `MECHANISM_RULES` says
-what a mechanism is for, with which keys and parameters, and what comes out. How it is carried out
-is in the HSM's table (`lnh_services/hsm/crypto/mechanisms`); a rule without a row there is not served yet.
+Names and numbers are PKCS#11's (v3.1; ML-DSA and ML-KEM v3.2) without CKM_. A row of `MECHANISM_RULES` says what a
+mechanism is for, with which keys and parameters, what comes out, and by which `Scheme` it is carried out; the HSM has
+functions for each scheme (`lnh_services/hsm/crypto/mechanisms/schemes.py`). SDK, command line, policy, worker and
+docs/mechanisms.md read it.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import Annotated, Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
-import msgspec
-
-from lnh_common import limits
 from lnh_common.errors import MalformedMessage, MechanismInvalid, MechanismParameterInvalid
 from lnh_common.messages.base import Message
-from lnh_common.pkcs11.attributes import CURVE_NAMES, Attribute, KeyType
+from lnh_common.pkcs11.algorithms import AES_BLOCK, GCM_IV_BYTES, OAEP_HASHES, SIGNED_HASHES, Hash
+from lnh_common.pkcs11.attributes import Attribute, KeyType
+from lnh_common.pkcs11.parameters import (
+    AeadParameters,
+    GcmParameters,
+    HashedParameters,
+    IvParameters,
+    MacParameters,
+    MldsaParameters,
+    Narrowed,
+    NoParameters,
+    OaepParameters,
+    Parameter,
+    PssParameters,
+    Range,
+    declared,
+)
 from lnh_common.wire import codec
 
 
@@ -122,168 +137,6 @@ class Family(enum.Enum):
     KDF = "KDF"
 
 
-class Hash(str, enum.Enum):
-    """A hash as a parameter."""
-
-    SHA1 = "SHA-1"  # OAEP only
-    SHA224 = "SHA-224"
-    SHA256 = "SHA-256"
-    SHA384 = "SHA-384"
-    SHA512 = "SHA-512"
-    SHA3_224 = "SHA3-224"
-    SHA3_256 = "SHA3-256"
-    SHA3_384 = "SHA3-384"
-    SHA3_512 = "SHA3-512"
-
-    @property
-    def size(self) -> int:
-        """Bytes of the digest."""
-        return _HASH_SIZES[self]
-
-
-_HASH_SIZES: Final[dict[Hash, int]] = {
-    Hash.SHA1: 20,
-    Hash.SHA224: 28,
-    Hash.SHA256: 32,
-    Hash.SHA384: 48,
-    Hash.SHA512: 64,
-    Hash.SHA3_224: 28,
-    Hash.SHA3_256: 32,
-    Hash.SHA3_384: 48,
-    Hash.SHA3_512: 64,
-}
-
-# What RSA and ECDSA sign: SHA-2 of at least 256 bits.
-SIGNED_HASHES: Final = (Hash.SHA256, Hash.SHA384, Hash.SHA512)
-OAEP_HASHES: Final = (Hash.SHA1, Hash.SHA256, Hash.SHA384, Hash.SHA512)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A named curve.
-
-    Args:
-        name: as people say it.
-        oid: the DER object identifier that EC_PARAMS holds.
-        bits: of the field; a coordinate takes `size` bytes.
-        approved: by NIST SP 800-186 for what the product does with it.
-    """
-
-    name: str
-    oid: bytes
-    bits: int
-    key_type: KeyType
-    approved: bool = False
-
-    @property
-    def aliases(self) -> tuple[bytes, ...]:
-        """Other DER that names the curve in EC_PARAMS."""
-        return tuple(name for name, oid in CURVE_NAMES.items() if oid == self.oid)
-
-    @property
-    def size(self) -> int:
-        """Bytes of a coordinate."""
-        return (self.bits + 7) // 8
-
-
-_K = KeyType
-CURVES: Final[dict[str, Curve]] = {
-    curve.name: curve
-    for curve in (
-        Curve("P-256", bytes.fromhex("06082a8648ce3d030107"), 256, _K.EC, approved=True),
-        Curve("P-384", bytes.fromhex("06052b81040022"), 384, _K.EC, approved=True),
-        Curve("P-521", bytes.fromhex("06052b81040023"), 521, _K.EC, approved=True),
-        Curve("secp256k1", bytes.fromhex("06052b8104000a"), 256, _K.EC),
-        Curve("brainpoolP256r1", bytes.fromhex("06092b2403030208010107"), 256, _K.EC),
-        Curve("brainpoolP384r1", bytes.fromhex("06092b240303020801010b"), 384, _K.EC),
-        Curve("brainpoolP512r1", bytes.fromhex("06092b240303020801010d"), 512, _K.EC),
-        Curve("Ed25519", bytes.fromhex("06032b6570"), 256, _K.EC_EDWARDS, approved=True),
-        Curve("Ed448", bytes.fromhex("06032b6571"), 456, _K.EC_EDWARDS, approved=True),
-        Curve("X25519", bytes.fromhex("06032b656e"), 256, _K.EC_MONTGOMERY),
-        Curve("X448", bytes.fromhex("06032b656f"), 448, _K.EC_MONTGOMERY),
-    )
-}
-CURVES_BY_PARAMS: Final[dict[bytes, Curve]] = {
-    params: curve for curve in CURVES.values() for params in (curve.oid, *curve.aliases)
-}
-
-RSA_BITS: Final = (2048, 3072, 4096, 8192)
-AES_BYTES: Final = (16, 24, 32)
-CHACHA20_BYTES: Final = 32
-GENERIC_SECRET_BYTES: Final = (16, 512)  # least and most
-# PARAMETER_SET (CKP_, PKCS#11 v3.2) of each lattice scheme.
-ML_DSA_SETS: Final[dict[int, str]] = {1: "ML-DSA-44", 2: "ML-DSA-65", 3: "ML-DSA-87"}
-ML_DSA_SIGNATURES: Final[dict[int, int]] = {1: 2420, 2: 3309, 3: 4627}  # bytes (FIPS 204, table 2)
-ML_KEM_SETS: Final[dict[int, str]] = {2: "ML-KEM-768", 3: "ML-KEM-1024"}
-
-AES_BLOCK: Final = 16
-GCM_IV_BYTES: Final = 12
-GCM_TAG_BITS: Final = 128
-
-
-class NoParameters(Message):
-    """The parameters of a mechanism that takes none."""
-
-
-class HashedParameters(Message):
-    """Parameters of a mechanism that hashes; `prehashed` says that the data is already the digest.
-
-    The SDK signs a file of any length by it.
-    """
-
-    prehashed: bool = False
-
-
-class PssParameters(HashedParameters):
-    """RSASSA-PSS (RFC 8017, 8.1), with MGF1 over the same hash.
-
-    Args:
-        hash: None for the mechanism's own; RSA_PKCS_PSS has none and takes SHA-256.
-        salt_length: in bytes; None for the hash's size.
-    """
-
-    hash: Hash | None = None
-    salt_length: Annotated[int, msgspec.Meta(ge=0, le=1024)] | None = None
-
-
-class MldsaParameters(Message):
-    """ML-DSA's context string (FIPS 204, 5.2)."""
-
-    context: Annotated[bytes, msgspec.Meta(max_length=255)] = b""
-
-
-class MacParameters(Message):
-    """Parameters of a truncated tag; `length` is in bytes, at least half the hash and 16."""
-
-    length: Annotated[int, msgspec.Meta(ge=16, le=64)]
-
-
-class IvParameters(Message):
-    """CBC's IV or CTR's first counter block, 16 bytes; to encrypt, empty lets the HSM draw it."""
-
-    iv: Annotated[bytes, msgspec.Meta(max_length=AES_BLOCK)] = b""
-
-
-class AeadParameters(Message):
-    """ChaCha20-Poly1305 (RFC 8439): a nonce of 12 bytes, empty to let the HSM draw it, and associated data."""
-
-    iv: Annotated[bytes, msgspec.Meta(max_length=AES_BLOCK)] = b""
-    aad: Annotated[bytes, msgspec.Meta(max_length=limits.AAD_BYTES)] = b""
-
-
-class GcmParameters(AeadParameters):
-    """AES-GCM (SP 800-38D): as AeadParameters; only tags of 128 bits."""
-
-    tag_bits: int = GCM_TAG_BITS
-
-
-class OaepParameters(Message):
-    """RSAES-OAEP (RFC 8017, 7.1), with MGF1 over the same hash."""
-
-    hash: Hash = Hash.SHA256
-    label: Annotated[bytes, msgspec.Meta(max_length=1024)] = b""
-
-
 class Output(enum.Enum):
     """The kind of a mechanism's result."""
 
@@ -296,6 +149,35 @@ class Output(enum.Enum):
     DIGEST = "the digest"
 
 
+class Scheme(enum.Enum):
+    """The construction that carries a mechanism out; the HSM has functions for each."""
+
+    GENERATION = "generation of a key of the row's type"
+    RSA_PKCS1 = "PKCS #1 v1.5 without a hash"
+    RSA_PKCS1_HASHED = "PKCS #1 v1.5 over a hash"
+    RSA_PSS = "RSASSA-PSS"
+    RSA_OAEP = "RSAES-OAEP"
+    RSA_AES_KEY_WRAP = "RSA-OAEP around AES key wrap"
+    ECDSA = "ECDSA"
+    EDDSA = "EdDSA"
+    ML_DSA = "ML-DSA"
+    ML_KEM = "ML-KEM"
+    ECDH = "ECDH"
+    HKDF = "HKDF"
+    COUNTER_KDF = "SP 800-108 in counter mode"
+    HMAC = "HMAC"
+    CMAC = "CMAC"
+    GCM = "GCM"
+    CBC = "CBC"
+    CBC_PAD = "CBC with PKCS #7 padding"
+    CTR = "CTR"
+    ECB = "ECB"
+    CHACHA20_POLY1305 = "ChaCha20-Poly1305"
+    KEY_WRAP = "AES key wrap"
+    KEY_WRAP_PAD = "AES key wrap with padding"
+    DIGEST = "a hash"
+
+
 @dataclass(frozen=True)
 class MechanismRule:
     """One mechanism.
@@ -304,61 +186,126 @@ class MechanismRule:
         uses: what it is for.
         key_types: of the keys it works with, or makes.
         output: what comes out.
+        scheme: by which it is carried out.
         parameters: their type; the wire carries its CBOR, or nothing for its defaults.
+        narrows: bounds of single parameters that hold for this mechanism.
         family: of secret keys' mechanisms.
         hash: built in, if any.
         streams: whether the SDK may feed data of any length in parts.
         weak: uses that are off unless a policy's `weak_mechanisms` names the mechanism.
         approved: by FIPS 140-3's lists; the `fips` preset allows no other.
-        has_iv: whether encryption draws, and answers, an IV.
+        iv_bytes: of the IV that encryption draws, and answers; 0 where there is none.
     """
 
     uses: frozenset[Use]
     key_types: frozenset[KeyType]
     output: Output
+    scheme: Scheme
     parameters: type[Message] = NoParameters
+    narrows: Mapping[str, Narrowed] = field(default_factory=dict)
     family: Family | None = None
     hash: Hash | None = None
     streams: bool = False
     weak: frozenset[Use] = frozenset()
     approved: bool = True
-    has_iv: bool = False
+    iv_bytes: int = 0
 
 
+_K = KeyType
 _U = Use
 _M = Mechanism
+_S = Scheme
 _SIGN: Final = frozenset({_U.SIGN, _U.VERIFY})
 _ENCRYPT: Final = frozenset({_U.ENCRYPT, _U.DECRYPT})
 _WRAP: Final = frozenset({_U.WRAP, _U.UNWRAP})
 _DERIVE: Final = frozenset({_U.DERIVE})
+_ENCAPSULATE: Final = frozenset({_U.ENCAPSULATE, _U.DECAPSULATE})
 _RSA: Final = frozenset({_K.RSA})
 _EC: Final = frozenset({_K.EC})
 _AES: Final = frozenset({_K.AES})
 _SECRET: Final = frozenset({_K.GENERIC_SECRET})
+_LEAST_TAG: Final = 16
 
 
 def _generate(key_type: KeyType, use: Use, *, approved: bool = True) -> MechanismRule:
-    return MechanismRule(frozenset({use}), frozenset({key_type}), Output.KEY, approved=approved)
+    return MechanismRule(frozenset({use}), frozenset({key_type}), Output.KEY, _S.GENERATION, approved=approved)
 
 
-def _rsa(hash_: Hash | None, parameters: type[Message]) -> MechanismRule:
-    return MechanismRule(_SIGN, _RSA, Output.SIGNATURE, parameters, hash=hash_, streams=hash_ is not None)
+def _pkcs1(hash_: Hash) -> MechanismRule:
+    return MechanismRule(_SIGN, _RSA, Output.SIGNATURE, _S.RSA_PKCS1_HASHED, HashedParameters, hash=hash_, streams=True)
+
+
+def _pss(hash_: Hash | None) -> MechanismRule:
+    return MechanismRule(
+        _SIGN,
+        _RSA,
+        Output.SIGNATURE,
+        _S.RSA_PSS,
+        PssParameters,
+        narrows={"hash": SIGNED_HASHES if hash_ is None else (hash_,)},
+        hash=hash_,
+        streams=hash_ is not None,
+    )
 
 
 def _ecdsa(hash_: Hash) -> MechanismRule:
-    return MechanismRule(_SIGN, _EC, Output.R_S, HashedParameters, hash=hash_, streams=True)
+    return MechanismRule(_SIGN, _EC, Output.R_S, _S.ECDSA, HashedParameters, hash=hash_, streams=True)
 
 
-def _hmac(hash_: Hash, parameters: type[Message] = NoParameters) -> MechanismRule:
-    return MechanismRule(_SIGN, _SECRET, Output.TAG, parameters, Family.HMAC, hash_, streams=True)
+def _hmac(hash_: Hash) -> MechanismRule:
+    return MechanismRule(_SIGN, _SECRET, Output.TAG, _S.HMAC, family=Family.HMAC, hash=hash_, streams=True)
+
+
+def _hmac_general(hash_: Hash) -> MechanismRule:
+    return MechanismRule(
+        _SIGN,
+        _SECRET,
+        Output.TAG,
+        _S.HMAC,
+        MacParameters,
+        narrows={"length": Range(max(_LEAST_TAG, hash_.size // 2), hash_.size)},
+        family=Family.HMAC,
+        hash=hash_,
+        streams=True,
+    )
 
 
 def _digest(hash_: Hash) -> MechanismRule:
-    return MechanismRule(frozenset({_U.DIGEST}), frozenset(), Output.DIGEST, hash=hash_, streams=True)
+    return MechanismRule(frozenset({_U.DIGEST}), frozenset(), Output.DIGEST, _S.DIGEST, hash=hash_, streams=True)
 
 
-def _aes(family: Family, parameters: type[Message]) -> MechanismRule:
-    return MechanismRule(_ENCRYPT, _AES, Output.CIPHERTEXT, parameters, family, streams=True, has_iv=True)
+def _blocks(scheme: Scheme, family: Family) -> MechanismRule:
+    return MechanismRule(
+        _ENCRYPT,
+        _AES,
+        Output.CIPHERTEXT,
+        scheme,
+        IvParameters,
+        narrows={"iv": Range(AES_BLOCK, AES_BLOCK)},
+        family=family,
+        streams=True,
+        iv_bytes=AES_BLOCK,
+    )
+
+
+def _aead(
+    scheme: Scheme, key_type: KeyType, parameters: type[Message], family: Family, *, approved: bool
+) -> MechanismRule:
+    return MechanismRule(
+        _ENCRYPT,
+        frozenset({key_type}),
+        Output.CIPHERTEXT_TAG,
+        scheme,
+        parameters,
+        narrows={"iv": Range(GCM_IV_BYTES, GCM_IV_BYTES)},
+        family=family,
+        approved=approved,
+        iv_bytes=GCM_IV_BYTES,
+    )
+
+
+def _oaep(scheme: Scheme, uses: frozenset[Use]) -> MechanismRule:
+    return MechanismRule(uses, _RSA, Output.CIPHERTEXT, scheme, OaepParameters, narrows={"hash": OAEP_HASHES})
 
 
 MECHANISM_RULES: Final[dict[Mechanism, MechanismRule]] = {
@@ -371,51 +318,43 @@ MECHANISM_RULES: Final[dict[Mechanism, MechanismRule]] = {
     _M.EC_MONTGOMERY_KEY_PAIR_GEN: _generate(_K.EC_MONTGOMERY, _U.GENERATE_PAIR, approved=False),
     _M.ML_DSA_KEY_PAIR_GEN: _generate(_K.ML_DSA, _U.GENERATE_PAIR),
     _M.ML_KEM_KEY_PAIR_GEN: _generate(_K.ML_KEM, _U.GENERATE_PAIR),
-    _M.RSA_PKCS: MechanismRule(_SIGN | _ENCRYPT, _RSA, Output.SIGNATURE, weak=_ENCRYPT),
-    _M.SHA256_RSA_PKCS: _rsa(Hash.SHA256, HashedParameters),
-    _M.SHA384_RSA_PKCS: _rsa(Hash.SHA384, HashedParameters),
-    _M.SHA512_RSA_PKCS: _rsa(Hash.SHA512, HashedParameters),
-    _M.RSA_PKCS_PSS: _rsa(None, PssParameters),
-    _M.SHA256_RSA_PKCS_PSS: _rsa(Hash.SHA256, PssParameters),
-    _M.SHA384_RSA_PKCS_PSS: _rsa(Hash.SHA384, PssParameters),
-    _M.SHA512_RSA_PKCS_PSS: _rsa(Hash.SHA512, PssParameters),
-    _M.ECDSA: MechanismRule(_SIGN, _EC, Output.R_S),
+    _M.RSA_PKCS: MechanismRule(_SIGN | _ENCRYPT, _RSA, Output.SIGNATURE, _S.RSA_PKCS1, weak=_ENCRYPT),
+    _M.SHA256_RSA_PKCS: _pkcs1(Hash.SHA256),
+    _M.SHA384_RSA_PKCS: _pkcs1(Hash.SHA384),
+    _M.SHA512_RSA_PKCS: _pkcs1(Hash.SHA512),
+    _M.RSA_PKCS_PSS: _pss(None),
+    _M.SHA256_RSA_PKCS_PSS: _pss(Hash.SHA256),
+    _M.SHA384_RSA_PKCS_PSS: _pss(Hash.SHA384),
+    _M.SHA512_RSA_PKCS_PSS: _pss(Hash.SHA512),
+    _M.ECDSA: MechanismRule(_SIGN, _EC, Output.R_S, _S.ECDSA),
     _M.ECDSA_SHA256: _ecdsa(Hash.SHA256),
     _M.ECDSA_SHA384: _ecdsa(Hash.SHA384),
     _M.ECDSA_SHA512: _ecdsa(Hash.SHA512),
-    _M.EDDSA: MechanismRule(_SIGN, frozenset({_K.EC_EDWARDS}), Output.SIGNATURE),
-    _M.ML_DSA: MechanismRule(_SIGN, frozenset({_K.ML_DSA}), Output.SIGNATURE, MldsaParameters),
+    _M.EDDSA: MechanismRule(_SIGN, frozenset({_K.EC_EDWARDS}), Output.SIGNATURE, _S.EDDSA),
+    _M.ML_DSA: MechanismRule(_SIGN, frozenset({_K.ML_DSA}), Output.SIGNATURE, _S.ML_DSA, MldsaParameters),
     _M.SHA256_HMAC: _hmac(Hash.SHA256),
     _M.SHA384_HMAC: _hmac(Hash.SHA384),
     _M.SHA512_HMAC: _hmac(Hash.SHA512),
-    _M.SHA256_HMAC_GENERAL: _hmac(Hash.SHA256, MacParameters),
-    _M.SHA384_HMAC_GENERAL: _hmac(Hash.SHA384, MacParameters),
-    _M.SHA512_HMAC_GENERAL: _hmac(Hash.SHA512, MacParameters),
-    _M.AES_CMAC: MechanismRule(_SIGN, _AES, Output.TAG, family=Family.CMAC),
-    _M.AES_GCM: MechanismRule(
-        _ENCRYPT, _AES, Output.CIPHERTEXT_TAG, GcmParameters, Family.GCM, streams=True, has_iv=True
+    _M.SHA256_HMAC_GENERAL: _hmac_general(Hash.SHA256),
+    _M.SHA384_HMAC_GENERAL: _hmac_general(Hash.SHA384),
+    _M.SHA512_HMAC_GENERAL: _hmac_general(Hash.SHA512),
+    _M.AES_CMAC: MechanismRule(_SIGN, _AES, Output.TAG, _S.CMAC, family=Family.CMAC),
+    _M.AES_GCM: _aead(_S.GCM, _K.AES, GcmParameters, Family.GCM, approved=True),
+    _M.AES_CBC_PAD: _blocks(_S.CBC_PAD, Family.CBC),
+    _M.AES_CBC: _blocks(_S.CBC, Family.CBC),
+    _M.AES_CTR: _blocks(_S.CTR, Family.CTR),
+    _M.AES_ECB: MechanismRule(
+        _ENCRYPT, _AES, Output.CIPHERTEXT, _S.ECB, family=Family.ECB, streams=True, weak=_ENCRYPT
     ),
-    _M.AES_CBC_PAD: _aes(Family.CBC, IvParameters),
-    _M.AES_CBC: _aes(Family.CBC, IvParameters),
-    _M.AES_CTR: _aes(Family.CTR, IvParameters),
-    _M.AES_ECB: MechanismRule(_ENCRYPT, _AES, Output.CIPHERTEXT, family=Family.ECB, streams=True, weak=_ENCRYPT),
-    _M.CHACHA20_POLY1305: MechanismRule(
-        _ENCRYPT,
-        frozenset({_K.CHACHA20}),
-        Output.CIPHERTEXT_TAG,
-        AeadParameters,
-        Family.CHACHA20,
-        approved=False,
-        has_iv=True,
-    ),
-    _M.RSA_PKCS_OAEP: MechanismRule(_ENCRYPT | _WRAP, _RSA, Output.CIPHERTEXT, OaepParameters),
-    _M.AES_KEY_WRAP: MechanismRule(_WRAP, _AES, Output.CIPHERTEXT, family=Family.KEY_WRAP),
-    _M.AES_KEY_WRAP_PAD: MechanismRule(_WRAP, _AES, Output.CIPHERTEXT, family=Family.KEY_WRAP),
-    _M.RSA_AES_KEY_WRAP: MechanismRule(_WRAP, _RSA, Output.CIPHERTEXT, OaepParameters),
-    _M.ECDH1_DERIVE: MechanismRule(_DERIVE, frozenset({_K.EC, _K.EC_MONTGOMERY}), Output.KEY),
-    _M.HKDF_DERIVE: MechanismRule(_DERIVE, _SECRET, Output.KEY, family=Family.KDF),
-    _M.SP800_108_COUNTER_KDF: MechanismRule(_DERIVE, _SECRET | _AES, Output.KEY, family=Family.KDF),
-    _M.ML_KEM: MechanismRule(frozenset({_U.ENCAPSULATE, _U.DECAPSULATE}), frozenset({_K.ML_KEM}), Output.KEY),
+    _M.CHACHA20_POLY1305: _aead(_S.CHACHA20_POLY1305, _K.CHACHA20, AeadParameters, Family.CHACHA20, approved=False),
+    _M.RSA_PKCS_OAEP: _oaep(_S.RSA_OAEP, _ENCRYPT | _WRAP),
+    _M.AES_KEY_WRAP: MechanismRule(_WRAP, _AES, Output.CIPHERTEXT, _S.KEY_WRAP, family=Family.KEY_WRAP),
+    _M.AES_KEY_WRAP_PAD: MechanismRule(_WRAP, _AES, Output.CIPHERTEXT, _S.KEY_WRAP_PAD, family=Family.KEY_WRAP),
+    _M.RSA_AES_KEY_WRAP: _oaep(_S.RSA_AES_KEY_WRAP, _WRAP),
+    _M.ECDH1_DERIVE: MechanismRule(_DERIVE, frozenset({_K.EC, _K.EC_MONTGOMERY}), Output.KEY, _S.ECDH),
+    _M.HKDF_DERIVE: MechanismRule(_DERIVE, _SECRET, Output.KEY, _S.HKDF, family=Family.KDF),
+    _M.SP800_108_COUNTER_KDF: MechanismRule(_DERIVE, _SECRET | _AES, Output.KEY, _S.COUNTER_KDF, family=Family.KDF),
+    _M.ML_KEM: MechanismRule(_ENCAPSULATE, frozenset({_K.ML_KEM}), Output.KEY, _S.ML_KEM),
     _M.SHA224: _digest(Hash.SHA224),
     _M.SHA256: _digest(Hash.SHA256),
     _M.SHA384: _digest(Hash.SHA384),
@@ -471,34 +410,31 @@ def mechanism_called(name: str) -> Mechanism:
     return Mechanism[wanted]
 
 
+def parameters_of(mechanism: Mechanism) -> tuple[Parameter, ...]:
+    """List a mechanism's parameters, each within the bounds of this mechanism."""
+    rule = MECHANISM_RULES[mechanism]
+    return tuple(
+        each.narrowed(rule.narrows[each.name]) if each.name in rule.narrows else each
+        for each in declared(rule.parameters)
+    )
+
+
 def parse_parameters(mechanism: Mechanism, parameters: bytes) -> Message:
     """Decode the parameters of a mechanism from their CBOR; no bytes at all are the defaults.
 
-    Raises MechanismParameterInvalid naming the field.
+    Raises MechanismParameterInvalid naming the parameter.
     """
-    kind = MECHANISM_RULES[mechanism].parameters
+    rule = MECHANISM_RULES[mechanism]
     try:
         if not parameters:
-            return codec.convert({}, kind)
-        return codec.decode_as(parameters, kind)
+            return codec.convert({}, rule.parameters)
+        parsed = codec.decode_as(parameters, rule.parameters)
     except MalformedMessage as error:
         raise MechanismParameterInvalid(f"{mechanism.name}: {error}") from None
+    for name in rule.narrows:
+        if problem := _NARROWED[mechanism, name].problem(getattr(parsed, name)):
+            raise MechanismParameterInvalid(f"{mechanism.name}: {name} {problem}")
+    return parsed
 
 
-def pack_parameters(parameters: Message | None) -> bytes:
-    """Encode parameters as the wire carries them; None and a type's defaults are empty."""
-    if parameters is None:
-        return b""
-    fields = {
-        name: value
-        for name in parameters.__struct_fields__
-        if (value := getattr(parameters, name)) != _default(parameters, name)
-    }
-    return codec.encode(msgspec.to_builtins(fields, builtin_types=(bytes,))) if fields else b""
-
-
-def _default(parameters: Message, name: str) -> object:
-    names = parameters.__struct_fields__
-    defaults = parameters.__struct_defaults__
-    index = names.index(name) - (len(names) - len(defaults))
-    return defaults[index] if index >= 0 else msgspec.UNSET
+_NARROWED: Final = {(mechanism, each.name): each for mechanism in Mechanism for each in parameters_of(mechanism)}

@@ -20,8 +20,9 @@ from lnh_common.errors import ArgumentInvalid, AttributeInvalid, DataLength, Lnh
 from lnh_common.messages.base import Operation
 from lnh_common.messages.objects import Decrypt, ObjectView, UseMany
 from lnh_common.messages.objects import Use as UseKey
+from lnh_common.pkcs11.algorithms import CURVES
 from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass, parse_template
-from lnh_common.pkcs11.mechanisms import CURVES, MECHANISM_RULES, Mechanism
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism
 
 A = Attribute
 

@@ -9,8 +9,11 @@ from types import ModuleType
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from lnh.objects import encoding
 from lnh_common import limits
 from lnh_common.errors import AttributeInvalid, LimitReached, MechanismInvalid, MechanismParameterInvalid
+from lnh_common.messages.base import Message
+from lnh_common.pkcs11.algorithms import CURVES, CURVES_BY_PARAMS, Hash
 from lnh_common.pkcs11.attributes import (
     ATTRIBUTES,
     NATURAL_USES,
@@ -25,26 +28,26 @@ from lnh_common.pkcs11.attributes import (
     to_wire,
 )
 from lnh_common.pkcs11.mechanisms import (
-    CURVES,
-    CURVES_BY_PARAMS,
     MECHANISM_RULES,
     NATURAL_FAMILIES,
-    AeadParameters,
-    GcmParameters,
-    Hash,
-    MacParameters,
     Mechanism,
-    OaepParameters,
-    PssParameters,
     Use,
     mechanism,
-    pack_parameters,
+    parameters_of,
     parse_parameters,
 )
+from lnh_common.pkcs11.parameters import (
+    AeadParameters,
+    GcmParameters,
+    IvParameters,
+    MacParameters,
+    OaepParameters,
+    ParameterKind,
+    PssParameters,
+    pack_parameters,
+)
 from lnh_common.wire import codec
-from lnh_services.hsm.crypto.mechanisms import MECHANISMS
 from lnh_services.hsm.objects.document import not_served, render
-from lnh_services.hsm.objects.generate import GENERATING
 from models import standard
 
 A = Attribute
@@ -113,7 +116,6 @@ def test_secret_keys_mechanisms_have_a_family_and_others_have_none() -> None:
 
 
 def test_every_mechanism_is_served_or_known_to_be_missing() -> None:
-    assert set(MECHANISMS) | GENERATING | set(not_served()) == set(Mechanism)
     assert {use for uses in not_served().values() for use in uses} == {
         Use.WRAP,
         Use.UNWRAP,
@@ -253,6 +255,37 @@ def test_default_parameters_take_no_bytes() -> None:
 def test_wrong_parameters_are_refused_naming_the_mechanism(name: Mechanism, parameters: bytes) -> None:
     with pytest.raises(MechanismParameterInvalid, match=name.name):
         parse_parameters(name, parameters)
+
+
+def test_every_parameter_is_declared_with_help_and_bounds_that_its_default_keeps() -> None:
+    for name in Mechanism:
+        rule = MECHANISM_RULES[name]
+        assert set(rule.narrows) <= {each.name for each in parameters_of(name)}, name
+        for each in parameters_of(name):
+            assert each.help.endswith("."), (name, each.name)
+            assert (each.range is not None) == (each.kind in (ParameterKind.BYTES, ParameterKind.NUMBER))
+            assert bool(each.choices) == (each.kind is ParameterKind.NAME)
+            assert each.is_required or not each.problem(each.default)
+        encrypts = Use.ENCRYPT in rule.uses and "iv" in {each.name for each in parameters_of(name)}
+        assert bool(rule.iv_bytes) == encrypts, name
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "wanted"),
+    [
+        (Mechanism.AES_GCM, GcmParameters(iv=bytes(16)), "iv of 16 bytes; 12 wanted"),
+        (Mechanism.AES_CTR, IvParameters(iv=bytes(15)), "iv of 15 bytes; 16 wanted"),
+        (Mechanism.SHA512_HMAC_GENERAL, MacParameters(length=31), "length 31; 32 to 64 wanted"),
+        (Mechanism.SHA256_HMAC_GENERAL, MacParameters(length=33), "length 33; 16 to 32 wanted"),
+        (Mechanism.SHA256_RSA_PKCS_PSS, PssParameters(hash=Hash.SHA512), "hash SHA-512; one of SHA-256 wanted"),
+        (Mechanism.RSA_PKCS_OAEP, OaepParameters(hash=Hash.SHA3_256), "hash SHA3-256; one of SHA-1, SHA-256"),
+    ],
+)
+def test_the_sdk_refuses_what_the_mechanisms_row_forbids(name: Mechanism, parameters: Message, wanted: str) -> None:
+    with pytest.raises(MechanismParameterInvalid, match=wanted):
+        encoding.packed(name, parameters)
+    with pytest.raises(MechanismParameterInvalid, match=wanted):
+        parse_parameters(name, pack_parameters(parameters))
 
 
 def test_an_unknown_mechanism_number_is_refused() -> None:

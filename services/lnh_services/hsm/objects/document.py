@@ -10,10 +10,12 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from lnh_common.pkcs11.algorithms import CURVES
 from lnh_common.pkcs11.attributes import ATTRIBUTES, USES, Attribute, AttributeRule, Kind, ObjectClass
-from lnh_common.pkcs11.mechanisms import CURVES, MECHANISM_RULES, Mechanism, MechanismRule, NoParameters, Use
-from lnh_services.hsm.crypto.mechanisms.table import MECHANISMS
-from lnh_services.hsm.objects.generate import GENERATING
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, MechanismRule, Use, parameters_of
+from lnh_common.pkcs11.parameters import Parameter, ParameterKind
+from lnh_services.hsm.crypto.mechanisms import served
+from lnh_services.hsm.objects.generate import generated
 
 _ORDER: Final = tuple(Use)
 
@@ -25,18 +27,8 @@ LACKING: Final = (
 )
 
 
-def _served(mechanism: Mechanism) -> set[Use]:
-    row = MECHANISMS.get(mechanism)
-    if row is None:
-        return set(MECHANISM_RULES[mechanism].uses) if mechanism in GENERATING else set()
-    columns = {
-        Use.SIGN: row.sign,
-        Use.VERIFY: row.verify,
-        Use.ENCRYPT: row.encrypt,
-        Use.DECRYPT: row.decrypt,
-        Use.DIGEST: row.digest,
-    }
-    return {use for use, prepare in columns.items() if prepare is not None}
+def _served(mechanism: Mechanism) -> frozenset[Use]:
+    return served(mechanism) | generated(mechanism)
 
 
 def not_served() -> dict[Mechanism, list[Use]]:
@@ -53,15 +45,51 @@ def _uses(uses: Iterable[Use]) -> str:
     return ", ".join(use.value for use in _sorted(uses))
 
 
-def _parameters(rule: MechanismRule) -> str:
-    if rule.parameters is NoParameters:
-        return ""
-    return ", ".join(rule.parameters.__struct_fields__)
+def _parameters(mechanism: Mechanism) -> str:
+    return ", ".join(each.name for each in parameters_of(mechanism))
+
+
+def _parameter_rows() -> Iterator[str]:
+    """Render each parameter once, with the mechanisms that take it within the same bounds."""
+    takers: dict[Parameter, list[str]] = {}
+    for mechanism in sorted(MECHANISM_RULES):
+        for each in parameters_of(mechanism):
+            takers.setdefault(each, []).append(f"`{mechanism.name}`")
+    for each, names in sorted(takers.items(), key=lambda row: row[0].name):
+        cells = (
+            f"`{each.name}`",
+            ", ".join(names),
+            each.kind.value,
+            _bounds(each),
+            _parameter_default(each),
+            each.help,
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
+def _bounds(parameter: Parameter) -> str:
+    if parameter.range is None:
+        return ", ".join(str(each.value) for each in parameter.choices)
+    return f"{parameter.range} bytes" if parameter.kind is ParameterKind.BYTES else str(parameter.range)
+
+
+def _parameter_default(parameter: Parameter) -> str:
+    if parameter.is_required:
+        return "must be given"
+    default = parameter.default
+    if default is None:
+        return "the mechanism's"
+    if isinstance(default, enum.Enum):
+        return str(default.value)
+    return str(default) if default else _NO_DEFAULT[parameter.kind]
+
+
+_NO_DEFAULT: Final = {ParameterKind.BYTES: "empty", ParameterKind.FLAG: "no", ParameterKind.NUMBER: "0"}
 
 
 def _notes(rule: MechanismRule) -> str:
     notes = []
-    if rule.has_iv:
+    if rule.iv_bytes:
         notes.append("the HSM draws the IV")
     if rule.weak:
         notes.append(f"{_uses(rule.weak)} only with policy weak_mechanisms")
@@ -80,7 +108,7 @@ def _mechanism_rows() -> Iterator[str]:
             f"0x{mechanism.value:04x}",
             _uses(_served(mechanism)),
             ", ".join(sorted(key_type.name for key_type in rule.key_types)),
-            _parameters(rule),
+            _parameters(mechanism),
             rule.output.value.replace("|", "\\|"),
             rule.family.value if rule.family else "",
             _notes(rule),
@@ -142,8 +170,16 @@ def render() -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         *_mechanism_rows(),
         "",
-        "`prehashed` says that the data is already the digest: how a file of any length is signed with one small",
-        "message. A secret key serves the mechanisms of one family for life (policy `key_uses = one`).",
+        "A secret key serves the mechanisms of one family for life (policy `key_uses = one`).",
+        "",
+        "## Parameters",
+        "",
+        "By `prehashed` a file of any length is signed with one small message. A caller's `iv` to encrypt needs",
+        "policy `caller_ivs`.",
+        "",
+        "| parameter | of | type | bounds | default | meaning |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *_parameter_rows(),
         "",
         "## Not served yet",
         "",

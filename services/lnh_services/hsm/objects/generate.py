@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Final, NamedTuple
@@ -24,8 +24,7 @@ from lnh_common.errors import (
     TemplateInconsistent,
 )
 from lnh_common.messages.session import Role
-from lnh_common.pkcs11.attributes import Attribute, Attributes, KeyType, ObjectClass
-from lnh_common.pkcs11.mechanisms import (
+from lnh_common.pkcs11.algorithms import (
     AES_BLOCK,
     AES_BYTES,
     CHACHA20_BYTES,
@@ -35,9 +34,9 @@ from lnh_common.pkcs11.mechanisms import (
     ML_KEM_SETS,
     RSA_BITS,
     Curve,
-    Mechanism,
-    Use,
 )
+from lnh_common.pkcs11.attributes import Attribute, Attributes, KeyType, ObjectClass
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, Use
 from lnh_common.wire import codec
 from lnh_services.hsm.crypto.mechanisms.base import PrivateKey, PublicKey
 from lnh_services.hsm.objects.policy import Policy, check_mechanism, check_new, check_new_pair
@@ -72,19 +71,17 @@ def generate_key(mechanism: Mechanism, template: Attributes, policy: Policy, rol
     Raises MechanismInvalid, TemplateInconsistent, TemplateIncomplete, AttributeInvalid, AttributeReadOnly,
     KeySizeRange, PermissionDenied, PolicyForbids, each naming what it is about.
     """
-    if mechanism not in _SECRET:
-        raise MechanismInvalid(f"{mechanism.name} does not {Use.GENERATE.value}")
+    key_type = _made_by(mechanism, Use.GENERATE)
     check_mechanism(Use.GENERATE, mechanism, policy)
-    row = _SECRET[mechanism]
-    check_template(template, ObjectClass.SECRET_KEY, row.key_type, role, mechanism)
-    length = row.length(template)
+    check_template(template, ObjectClass.SECRET_KEY, key_type, role, mechanism)
+    length = _SECRET[key_type](template)
     attributes = complete(
-        template, ObjectClass.SECRET_KEY, row.key_type, mechanism, os.urandom(_UNIQUE_ID_BYTES).hex(), policy.key_uses
+        template, ObjectClass.SECRET_KEY, key_type, mechanism, os.urandom(_UNIQUE_ID_BYTES).hex(), policy.key_uses
     )
     attributes[_A.VALUE_LEN] = length
     check_new(attributes, policy, role)
     value = os.urandom(length)
-    attributes[_A.CHECK_VALUE] = check_value(row.key_type, value)
+    attributes[_A.CHECK_VALUE] = check_value(key_type, value)
     return Generated(attributes, value)
 
 
@@ -168,17 +165,16 @@ class _Planned(NamedTuple):
 @lru_cache(_PLANS_KEPT)
 def _planned(mechanism: Mechanism, public_kind: _Kind, private_kind: _Kind, policy: Policy, role: Role) -> _Planned:
     """Make a plan without names."""
-    if mechanism not in _PAIRS:
-        raise MechanismInvalid(f"{mechanism.name} does not {Use.GENERATE_PAIR.value}")
+    key_type = _made_by(mechanism, Use.GENERATE_PAIR)
     check_mechanism(Use.GENERATE_PAIR, mechanism, policy)
-    row = _PAIRS[mechanism]
+    row = _PAIRS[key_type]
     public_template, private_template = public_kind.template, private_kind.template
-    check_template(public_template, ObjectClass.PUBLIC_KEY, row.key_type, role, mechanism)
-    check_template(private_template, ObjectClass.PRIVATE_KEY, row.key_type, role, mechanism)
+    check_template(public_template, ObjectClass.PUBLIC_KEY, key_type, role, mechanism)
+    check_template(private_template, ObjectClass.PRIVATE_KEY, key_type, role, mechanism)
     plan = row.plan(public_template)
     public_template, private_template = mirror_uses(public_template, private_template)
-    public = complete(public_template, ObjectClass.PUBLIC_KEY, row.key_type, mechanism, "", policy.key_uses)
-    private = complete(private_template, ObjectClass.PRIVATE_KEY, row.key_type, mechanism, "", policy.key_uses)
+    public = complete(public_template, ObjectClass.PUBLIC_KEY, key_type, mechanism, "", policy.key_uses)
+    private = complete(private_template, ObjectClass.PRIVATE_KEY, key_type, mechanism, "", policy.key_uses)
     _check_same_parameters(private_template, plan.private)
     public |= plan.public
     private |= plan.private
@@ -208,14 +204,6 @@ def check_value(key_type: KeyType, value: bytes) -> bytes:
 
 
 @dataclass(frozen=True)
-class _SecretRow:
-    """The row of a kind of secret key: its type, and its length in bytes from the template."""
-
-    key_type: KeyType
-    length: Callable[[Attributes], int]
-
-
-@dataclass(frozen=True)
 class _Plan:
     """The plan of a key: the attributes that describe it beforehand, and the act that generates it."""
 
@@ -226,9 +214,8 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _PairRow:
-    """The row of a kind of key pair: its type, the demands of the public template, and how the result is described."""
+    """The row of a kind of key pair: the demands of the public template, and how the result is described."""
 
-    key_type: KeyType
     plan: Callable[[Attributes], _Plan]
     describe: Callable[[PublicKey, Attributes, Attributes], None]
     is_slow: bool = False
@@ -372,20 +359,31 @@ def _check_same_parameters(template: Attributes, planned: Attributes) -> None:
 
 
 _K = KeyType
-_SECRET: Final[dict[Mechanism, _SecretRow]] = {
-    Mechanism.AES_KEY_GEN: _SecretRow(_K.AES, _aes_length),
-    Mechanism.CHACHA20_KEY_GEN: _SecretRow(_K.CHACHA20, _chacha20_length),
-    Mechanism.GENERIC_SECRET_KEY_GEN: _SecretRow(_K.GENERIC_SECRET, _generic_length),
+_SECRET: Final[dict[KeyType, Callable[[Attributes], int]]] = {
+    _K.AES: _aes_length,
+    _K.CHACHA20: _chacha20_length,
+    _K.GENERIC_SECRET: _generic_length,
 }
-_PAIRS: Final[dict[Mechanism, _PairRow]] = {
-    Mechanism.RSA_PKCS_KEY_PAIR_GEN: _PairRow(_K.RSA, _plan_rsa, _describe_rsa, is_slow=True),
-    Mechanism.EC_KEY_PAIR_GEN: _PairRow(_K.EC, _plan_curve(_K.EC), _describe_point),
-    Mechanism.EC_EDWARDS_KEY_PAIR_GEN: _PairRow(_K.EC_EDWARDS, _plan_curve(_K.EC_EDWARDS), _describe_raw_point),
-    Mechanism.EC_MONTGOMERY_KEY_PAIR_GEN: _PairRow(
-        _K.EC_MONTGOMERY, _plan_curve(_K.EC_MONTGOMERY), _describe_raw_point
-    ),
-    Mechanism.ML_DSA_KEY_PAIR_GEN: _PairRow(_K.ML_DSA, _plan_lattice(ML_DSA_SETS), _describe_lattice),
-    Mechanism.ML_KEM_KEY_PAIR_GEN: _PairRow(_K.ML_KEM, _plan_lattice(ML_KEM_SETS), _describe_lattice),
+_PAIRS: Final[dict[KeyType, _PairRow]] = {
+    _K.RSA: _PairRow(_plan_rsa, _describe_rsa, is_slow=True),
+    _K.EC: _PairRow(_plan_curve(_K.EC), _describe_point),
+    _K.EC_EDWARDS: _PairRow(_plan_curve(_K.EC_EDWARDS), _describe_raw_point),
+    _K.EC_MONTGOMERY: _PairRow(_plan_curve(_K.EC_MONTGOMERY), _describe_raw_point),
+    _K.ML_DSA: _PairRow(_plan_lattice(ML_DSA_SETS), _describe_lattice),
+    _K.ML_KEM: _PairRow(_plan_lattice(ML_KEM_SETS), _describe_lattice),
 }
+_GENERATED: Final[dict[Use, Collection[KeyType]]] = {Use.GENERATE: _SECRET, Use.GENERATE_PAIR: _PAIRS}
 
-GENERATING: Final = frozenset(_SECRET) | frozenset(_PAIRS)
+
+def generated(mechanism: Mechanism) -> frozenset[Use]:
+    """Return the uses of a mechanism that generate, and that there is a function for."""
+    rule = MECHANISM_RULES[mechanism]
+    return frozenset(use for use in rule.uses if rule.key_types <= set(_GENERATED.get(use, ())))
+
+
+def _made_by(mechanism: Mechanism, use: Use) -> KeyType:
+    """Return the type of key that a mechanism generates; raises MechanismInvalid for one that does not."""
+    if use not in generated(mechanism):
+        raise MechanismInvalid(f"{mechanism.name} does not {use.value}")
+    (key_type,) = MECHANISM_RULES[mechanism].key_types
+    return key_type

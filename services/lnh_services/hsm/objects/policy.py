@@ -35,6 +35,7 @@ from lnh_common.errors import (
 )
 from lnh_common.messages.base import Message
 from lnh_common.messages.session import Role
+from lnh_common.pkcs11.algorithms import CURVES_BY_PARAMS, RSA_BITS
 from lnh_common.pkcs11.attributes import (
     ATTRIBUTES,
     KEYS,
@@ -47,16 +48,7 @@ from lnh_common.pkcs11.attributes import (
     KeyType,
     ObjectClass,
 )
-from lnh_common.pkcs11.mechanisms import (
-    CURVES_BY_PARAMS,
-    MECHANISM_RULES,
-    RSA_BITS,
-    USE_ATTRIBUTES,
-    Family,
-    Mechanism,
-    Use,
-    mechanism_called,
-)
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, USE_ATTRIBUTES, Family, Mechanism, Use, mechanism_called
 from lnh_common.pkcs11.mechanisms import POLICY_FIELDS as MECHANISM_FIELDS
 
 _A = Attribute

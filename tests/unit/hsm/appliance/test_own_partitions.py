@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from lnh_common import errors, limits
 from lnh_common.messages import console, objects
 from lnh_common.messages.base import Message, Operation
+from lnh_common.pkcs11.algorithms import CURVES
 from lnh_common.pkcs11.attributes import Attribute, ObjectClass
-from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
+from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_services.hsm.appliance.partitions import Contents
 from models.console import CO, PO, SO, Desk
 

@@ -11,15 +11,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from lnh_common.errors import LnhError, SignatureInvalid
 from lnh_common.messages.base import Message
 from lnh_common.pkcs11.attributes import KeyType, ObjectClass
-from lnh_common.pkcs11.mechanisms import (
-    MECHANISM_RULES,
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, Use
+from lnh_common.pkcs11.parameters import (
     AeadParameters,
     GcmParameters,
     IvParameters,
     MacParameters,
-    Mechanism,
     PssParameters,
-    Use,
     pack_parameters,
 )
 from lnh_services.hsm.crypto.mechanisms import (

@@ -25,6 +25,7 @@ from lnh_common.errors import (
     TemplateInconsistent,
 )
 from lnh_common.messages.session import Role
+from lnh_common.pkcs11.algorithms import CURVES
 from lnh_common.pkcs11.attributes import (
     ATTRIBUTES,
     Attribute,
@@ -35,7 +36,7 @@ from lnh_common.pkcs11.attributes import (
     Source,
     parse_template,
 )
-from lnh_common.pkcs11.mechanisms import CURVES, MECHANISM_RULES, Mechanism, Use
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, Use
 from lnh_services.hsm.objects import generate
 from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.generate import Generated, generate_key, generate_key_pair

@@ -19,8 +19,9 @@ from lnh_common import errors
 from lnh_common.messages import admin, objects, session, store
 from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.session import Credential, Role
+from lnh_common.pkcs11.algorithms import CURVES
 from lnh_common.pkcs11.attributes import Attribute, ObjectClass
-from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
+from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_services.hsm.effects import Ask
 from lnh_services.hsm.objects.stored import KeyringKeys
 from models.worker import KRCO, KRSO, Client, World, make_keyring

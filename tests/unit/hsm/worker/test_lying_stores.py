@@ -23,8 +23,9 @@ from lnh_common.messages import admin, backup, hsm, membership, objects, overvie
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.session import ChangePassword, Credential, Login, Logout, Register, Role
 from lnh_common.messages.store import Get, Gets, Got, Gots, Item, Scan
+from lnh_common.pkcs11.algorithms import CURVES
 from lnh_common.pkcs11.attributes import Attribute
-from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
+from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_common.wire import codec
 from lnh_services.hsm.effects import Ask, Peer
 from lnh_services.hsm.records import TABLES, ClientRecord, KeyringRecord, LockRecord, PolicyRecord, UserRecord

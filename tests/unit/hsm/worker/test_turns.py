@@ -23,8 +23,9 @@ from lnh_common.errors import (
 from lnh_common.messages import hsm, objects, session, store
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.session import Credential, Role
+from lnh_common.pkcs11.algorithms import CURVES
 from lnh_common.pkcs11.attributes import Attribute
-from lnh_common.pkcs11.mechanisms import CURVES, Mechanism
+from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_common.wire import channel, codec
 from lnh_common.wire import frames as wire
 from lnh_common.wire.bundles import VOUCHED, Entry

@@ -15,8 +15,10 @@ from lnh_common import errors, limits
 from lnh_common.messages import admin, objects, store
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import Credential, Role
+from lnh_common.pkcs11.algorithms import CURVES
 from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
-from lnh_common.pkcs11.mechanisms import CURVES, GcmParameters, Mechanism
+from lnh_common.pkcs11.mechanisms import Mechanism
+from lnh_common.pkcs11.parameters import GcmParameters
 from lnh_common.wire import codec, frames
 from lnh_common.wire.channel import SessionKeys
 from lnh_services.hsm.records import PolicyRecord

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from lnh_common.errors import KeyTypeInconsistent, MechanismInvalid, PolicyForbids
+from lnh_common.errors import KeyTypeInconsistent, MechanismInvalid, MechanismParameterInvalid, PolicyForbids
+from lnh_common.messages.base import Message
 from lnh_common.pkcs11.attributes import ObjectClass
-from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, AeadParameters, IvParameters, Mechanism, Use, parse_parameters
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, Use, parse_parameters
+from lnh_common.pkcs11.parameters import AeadParameters, IvParameters
 from lnh_services.hsm.crypto.mechanisms.base import (
     Decrypter,
     Digester,
@@ -24,10 +26,9 @@ from lnh_services.hsm.crypto.mechanisms.base import (
     Verifier,
 )
 from lnh_services.hsm.crypto.mechanisms.loading import load, load_object
-from lnh_services.hsm.crypto.mechanisms.table import MECHANISMS
+from lnh_services.hsm.crypto.mechanisms.schemes import implementation, served
 
 __all__ = [
-    "MECHANISMS",
     "Decrypter",
     "Digester",
     "Encrypted",
@@ -42,6 +43,7 @@ __all__ = [
     "encrypter",
     "load",
     "load_object",
+    "served",
     "signer",
     "verifier",
 ]
@@ -66,14 +68,14 @@ def signer(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Sig
 
     Raises MechanismInvalid, KeyTypeInconsistent, MechanismParameterInvalid.
     """
-    prepare = _column(MECHANISMS.get(mechanism, _NOTHING).sign, mechanism, Use.SIGN)
+    prepare = _column(implementation(mechanism).sign, mechanism, Use.SIGN)
     _check_key(mechanism, key, Use.SIGN)
     return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
 
 
 def verifier(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Verifier:
     """Prepare a callable of (data, signature) that raises SignatureInvalid, or DataLength; else as `signer`."""
-    prepare = _column(MECHANISMS.get(mechanism, _NOTHING).verify, mechanism, Use.VERIFY)
+    prepare = _column(implementation(mechanism).verify, mechanism, Use.VERIFY)
     _check_key(mechanism, key, Use.VERIFY)
     return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
 
@@ -92,32 +94,36 @@ def encrypter(
 
     Raises MechanismInvalid, KeyTypeInconsistent, MechanismParameterInvalid, PolicyForbids.
     """
-    prepare = _column(MECHANISMS.get(mechanism, _NOTHING).encrypt, mechanism, Use.ENCRYPT)
+    prepare = _column(implementation(mechanism).encrypt, mechanism, Use.ENCRYPT)
     _check_key(mechanism, key, Use.ENCRYPT)
     wanted = parse_parameters(mechanism, parameters)
-    if not caller_ivs and isinstance(wanted, (IvParameters, AeadParameters)) and wanted.iv:
+    if not caller_ivs and _iv(wanted):
         raise PolicyForbids("iv: the HSM draws it; the policy's caller_ivs can allow a caller's")
     return prepare(key, wanted, MECHANISM_RULES[mechanism], ivs)
 
 
 def decrypter(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Decrypter:
     """Prepare a callable that decrypts one item; it raises EncryptedDataInvalid, with one text for every cause."""
-    prepare = _column(MECHANISMS.get(mechanism, _NOTHING).decrypt, mechanism, Use.DECRYPT)
+    prepare = _column(implementation(mechanism).decrypt, mechanism, Use.DECRYPT)
     _check_key(mechanism, key, Use.DECRYPT)
-    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+    rule, wanted = MECHANISM_RULES[mechanism], parse_parameters(mechanism, parameters)
+    if rule.iv_bytes and not _iv(wanted):
+        raise MechanismParameterInvalid(f"{mechanism.name}: no iv; the one that encrypting answered is wanted")
+    return prepare(key, wanted, rule)
 
 
 def digester(mechanism: Mechanism) -> Digester:
     """Prepare a callable that hashes one item; raises MechanismInvalid."""
-    prepare = _column(MECHANISMS.get(mechanism, _NOTHING).digest, mechanism, Use.DIGEST)
+    prepare = _column(implementation(mechanism).digest, mechanism, Use.DIGEST)
     return prepare(MECHANISM_RULES[mechanism])
 
 
-_NOTHING = Implementation()
+def _iv(parameters: Message) -> bytes:
+    return parameters.iv if isinstance(parameters, IvParameters | AeadParameters) else b""
 
 
 def _column(prepare: F | None, mechanism: Mechanism, use: Use) -> F:
-    if prepare is None:
+    if prepare is None or use not in MECHANISM_RULES[mechanism].uses:
         raise MechanismInvalid(f"{mechanism.name} does not {use.value}")
     return prepare
 

@@ -10,17 +10,11 @@ from cryptography.hazmat.primitives import padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from lnh_common.errors import DataLength, MechanismParameterInvalid
+from lnh_common.errors import DataLength
 from lnh_common.messages.base import Message
-from lnh_common.pkcs11.mechanisms import (
-    AES_BLOCK,
-    GCM_IV_BYTES,
-    GCM_TAG_BITS,
-    AeadParameters,
-    GcmParameters,
-    IvParameters,
-    MechanismRule,
-)
+from lnh_common.pkcs11.algorithms import AES_BLOCK, GCM_IV_BYTES
+from lnh_common.pkcs11.mechanisms import MechanismRule
+from lnh_common.pkcs11.parameters import AeadParameters, IvParameters
 from lnh_services.hsm.crypto.mechanisms.base import Decrypter, Encrypted, Encrypter, IvSource, LoadedKey, undecryptable
 
 _CTR_START: Final = bytes(AES_BLOCK - GCM_IV_BYTES)
@@ -28,28 +22,11 @@ _PADDING: Final = padding.PKCS7(algorithms.AES.block_size)
 _AnyCipher: TypeAlias = Cipher[modes.CBC] | Cipher[modes.CTR] | Cipher[modes.ECB]
 
 
-def _gcm_parameters(parameters: Message) -> AeadParameters:
-    assert isinstance(parameters, GcmParameters), "the row names its parameters"
-    if parameters.tag_bits != GCM_TAG_BITS:
-        raise MechanismParameterInvalid(f"tag_bits {parameters.tag_bits}; {GCM_TAG_BITS} only")
-    return parameters
-
-
-def checked_iv(iv: bytes, size: int, *, drawn: bool) -> bytes:
-    """Check the length of the caller's IV; `drawn` says that the HSM draws one when it is empty.
-
-    Raises MechanismParameterInvalid for any other length.
-    """
-    if len(iv) == size or (drawn and not iv):
-        return iv
-    raise MechanismParameterInvalid(f"an iv of {len(iv)} bytes; {size} wanted")
-
-
 def encrypt_gcm(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
     """Encrypt with AES_GCM: ciphertext || tag of 16 bytes."""
-    wanted = _gcm_parameters(parameters)
-    aead, aad = key.once(AESGCM), wanted.aad or None
-    if chosen := checked_iv(wanted.iv, GCM_IV_BYTES, drawn=True):
+    assert isinstance(parameters, AeadParameters), "the row names its parameters"
+    aead, aad = key.once(AESGCM), parameters.aad or None
+    if chosen := parameters.iv:
         return lambda data: Encrypted(aead.encrypt(chosen, data, aad), chosen)
 
     def encrypt(data: bytes) -> Encrypted:
@@ -61,8 +38,8 @@ def encrypt_gcm(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: I
 
 def decrypt_gcm(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Decrypter:
     """Decrypt with AES_GCM."""
-    wanted = _gcm_parameters(parameters)
-    iv, aead, aad = checked_iv(wanted.iv, GCM_IV_BYTES, drawn=False), key.once(AESGCM), wanted.aad or None
+    assert isinstance(parameters, AeadParameters), "the row names its parameters"
+    iv, aead, aad = parameters.iv, key.once(AESGCM), parameters.aad or None
 
     def decrypt(data: bytes) -> bytes:
         try:
@@ -75,7 +52,7 @@ def decrypt_gcm(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Dec
 
 def encrypt_cbc(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
     """Encrypt whole blocks with AES_CBC. A CBC IV must not be foreseen, so it is random and not of `ivs`."""
-    aes, chosen = key.once(algorithms.AES), _block_iv(parameters, drawn=True)
+    aes, chosen = key.once(algorithms.AES), _block_iv(parameters)
 
     def encrypt(data: bytes) -> Encrypted:
         _check_blocks(data)
@@ -87,7 +64,7 @@ def encrypt_cbc(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: I
 
 def decrypt_cbc(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Decrypter:
     """Decrypt with AES_CBC."""
-    return _decrypter(Cipher(key.once(algorithms.AES), modes.CBC(_block_iv(parameters, drawn=False))))
+    return _decrypter(Cipher(key.once(algorithms.AES), modes.CBC(_block_iv(parameters))))
 
 
 def encrypt_cbc_pad(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
@@ -121,7 +98,7 @@ def encrypt_ctr(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: I
 
     The HSM's first counter block is an IV of `ivs` and 32 zero bits, so no two messages overlap.
     """
-    aes, chosen = key.once(algorithms.AES), _block_iv(parameters, drawn=True)
+    aes, chosen = key.once(algorithms.AES), _block_iv(parameters)
 
     def encrypt(data: bytes) -> Encrypted:
         iv = chosen or ivs.next() + _CTR_START
@@ -132,7 +109,7 @@ def encrypt_ctr(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: I
 
 def decrypt_ctr(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Decrypter:
     """Decrypt with AES_CTR; any data decrypts, for nothing authenticates it."""
-    cipher = Cipher(key.once(algorithms.AES), modes.CTR(_block_iv(parameters, drawn=False)))
+    cipher = Cipher(key.once(algorithms.AES), modes.CTR(_block_iv(parameters)))
 
     def decrypt(data: bytes) -> bytes:
         context = cipher.decryptor()
@@ -157,9 +134,9 @@ def decrypt_ecb(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Dec
     return _decrypter(Cipher(key.once(algorithms.AES), modes.ECB()))  # noqa: S305
 
 
-def _block_iv(parameters: Message, *, drawn: bool) -> bytes:
+def _block_iv(parameters: Message) -> bytes:
     assert isinstance(parameters, IvParameters), "the row names its parameters"
-    return checked_iv(parameters.iv, AES_BLOCK, drawn=drawn)
+    return parameters.iv
 
 
 def _check_blocks(data: bytes) -> None:

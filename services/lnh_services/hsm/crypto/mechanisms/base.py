@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa,
 
 from lnh_common.errors import DataLength, EncryptedDataInvalid
 from lnh_common.messages.base import Message
+from lnh_common.pkcs11.algorithms import GCM_IV_BYTES, Hash
 from lnh_common.pkcs11.attributes import KeyType, ObjectClass
-from lnh_common.pkcs11.mechanisms import GCM_IV_BYTES, Hash, MechanismRule
+from lnh_common.pkcs11.mechanisms import MechanismRule
 
 MldsaPrivateKey: TypeAlias = mldsa.MLDSA44PrivateKey | mldsa.MLDSA65PrivateKey | mldsa.MLDSA87PrivateKey
 MldsaPublicKey: TypeAlias = mldsa.MLDSA44PublicKey | mldsa.MLDSA65PublicKey | mldsa.MLDSA87PublicKey
@@ -134,9 +135,10 @@ Digester: TypeAlias = Callable[[bytes], bytes]
 
 @dataclass(frozen=True)
 class Implementation:
-    """The functions that carry a mechanism out: each prepares a callable for one key and its parameters.
+    """The functions of a scheme: each prepares a callable for one key and its parameters.
 
-    A use the HSM does not serve is None; wrap, derive and encapsulate become columns of their own.
+    Each column is named for a `Use`; one that the scheme does not serve is None. Parameters are within the bounds of
+    the mechanism's row; what depends on the key is for the function to check.
 
     Args:
         sign, verify, decrypt: of (key, parameters, rule).

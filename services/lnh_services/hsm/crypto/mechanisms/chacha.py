@@ -6,8 +6,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from lnh_common.messages.base import Message
-from lnh_common.pkcs11.mechanisms import GCM_IV_BYTES, AeadParameters, MechanismRule
-from lnh_services.hsm.crypto.mechanisms.aes import checked_iv
+from lnh_common.pkcs11.mechanisms import MechanismRule
+from lnh_common.pkcs11.parameters import AeadParameters
 from lnh_services.hsm.crypto.mechanisms.base import Decrypter, Encrypted, Encrypter, IvSource, LoadedKey, undecryptable
 
 
@@ -15,7 +15,7 @@ def encrypt(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSou
     """Encrypt with CHACHA20_POLY1305: ciphertext || tag of 16 bytes."""
     assert isinstance(parameters, AeadParameters), "the row names its parameters"
     aead, aad = key.once(ChaCha20Poly1305), parameters.aad or None
-    chosen = checked_iv(parameters.iv, GCM_IV_BYTES, drawn=True)
+    chosen = parameters.iv
 
     def encrypt_data(data: bytes) -> Encrypted:
         iv = chosen or ivs.next()
@@ -28,7 +28,7 @@ def decrypt(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Decrypt
     """Decrypt with CHACHA20_POLY1305."""
     assert isinstance(parameters, AeadParameters), "the row names its parameters"
     aead, aad = key.once(ChaCha20Poly1305), parameters.aad or None
-    iv = checked_iv(parameters.iv, GCM_IV_BYTES, drawn=False)
+    iv = parameters.iv
 
     def decrypt_data(data: bytes) -> bytes:
         try:

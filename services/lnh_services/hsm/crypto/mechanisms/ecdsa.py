@@ -9,7 +9,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from lnh_common.errors import SignatureInvalid
 from lnh_common.messages.base import Message
-from lnh_common.pkcs11.mechanisms import SIGNED_HASHES, HashedParameters, MechanismRule
+from lnh_common.pkcs11.algorithms import SIGNED_HASHES
+from lnh_common.pkcs11.mechanisms import MechanismRule
+from lnh_common.pkcs11.parameters import HashedParameters
 from lnh_services.hsm.crypto.mechanisms.base import HASHES, LoadedKey, Signer, Verifier, check_length
 
 _DIGESTS: Final = {hash_.size: ec.ECDSA(utils.Prehashed(HASHES[hash_])) for hash_ in SIGNED_HASHES}

@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa,
 from cryptography.hazmat.primitives.serialization import load_der_private_key, load_der_public_key
 
 from lnh_common.errors import KeyTypeInconsistent
+from lnh_common.pkcs11.algorithms import AES_BYTES, CHACHA20_BYTES
 from lnh_common.pkcs11.attributes import Attribute, Attributes, KeyType, ObjectClass
-from lnh_common.pkcs11.mechanisms import AES_BYTES, CHACHA20_BYTES
 from lnh_services.hsm.crypto.mechanisms.base import LoadedKey, PrivateKey, PublicKey
 
 _PRIVATE: Final[dict[KeyType, tuple[type[PrivateKey], ...]]] = {

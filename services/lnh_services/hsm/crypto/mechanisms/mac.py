@@ -7,12 +7,11 @@ from cryptography.hazmat.primitives.ciphers import algorithms
 from cryptography.hazmat.primitives.cmac import CMAC
 from cryptography.hazmat.primitives.hmac import HMAC
 
-from lnh_common.errors import MechanismParameterInvalid, SignatureInvalid
+from lnh_common.errors import SignatureInvalid
 from lnh_common.messages.base import Message
-from lnh_common.pkcs11.mechanisms import MacParameters, MechanismRule
+from lnh_common.pkcs11.mechanisms import MechanismRule
+from lnh_common.pkcs11.parameters import MacParameters
 from lnh_services.hsm.crypto.mechanisms.base import HASHES, LoadedKey, Signer, Verifier
-
-_LEAST_TAG = 16
 
 
 def sign_hmac(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signer:
@@ -20,7 +19,7 @@ def sign_hmac(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signe
     assert rule.hash is not None, "the row names its hash"
     # The key's two blocks are hashed once; each message goes on from a copy.
     keyed = HMAC(key.secret, HASHES[rule.hash])
-    length = _tag_bytes(parameters, rule)
+    length = parameters.length if isinstance(parameters, MacParameters) else rule.hash.size
 
     def sign(data: bytes) -> bytes:
         context = keyed.copy()
@@ -50,17 +49,6 @@ def sign_cmac(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signe
 def verify_cmac(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Verifier:
     """Verify a tag of AES_CMAC, in constant time."""
     return _verifier(sign_cmac(key, parameters, rule))
-
-
-def _tag_bytes(parameters: Message, rule: MechanismRule) -> int:
-    assert rule.hash is not None, "the row names its hash"
-    most = rule.hash.size
-    if not isinstance(parameters, MacParameters):
-        return most
-    least = max(_LEAST_TAG, most // 2)
-    if not least <= parameters.length <= most:
-        raise MechanismParameterInvalid(f"length {parameters.length}; from {least} to {most} for {rule.hash.value}")
-    return parameters.length
 
 
 def _verifier(sign: Signer) -> Verifier:

@@ -6,7 +6,8 @@ from cryptography.exceptions import InvalidSignature
 
 from lnh_common.errors import SignatureInvalid
 from lnh_common.messages.base import Message
-from lnh_common.pkcs11.mechanisms import MechanismRule, MldsaParameters
+from lnh_common.pkcs11.mechanisms import MechanismRule
+from lnh_common.pkcs11.parameters import MldsaParameters
 from lnh_services.hsm.crypto.mechanisms.base import LoadedKey, MldsaPrivateKey, MldsaPublicKey, Signer, Verifier
 
 

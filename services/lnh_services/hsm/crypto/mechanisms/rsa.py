@@ -11,15 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 
 from lnh_common.errors import DataLength, MechanismParameterInvalid, SignatureInvalid
 from lnh_common.messages.base import Message
-from lnh_common.pkcs11.mechanisms import (
-    OAEP_HASHES,
-    SIGNED_HASHES,
-    Hash,
-    HashedParameters,
-    MechanismRule,
-    OaepParameters,
-)
-from lnh_common.pkcs11.mechanisms import PssParameters as Pss
+from lnh_common.pkcs11.algorithms import Hash
+from lnh_common.pkcs11.mechanisms import MechanismRule
+from lnh_common.pkcs11.parameters import HashedParameters, OaepParameters
+from lnh_common.pkcs11.parameters import PssParameters as Pss
 from lnh_services.hsm.crypto.mechanisms.base import (
     HASHES,
     Decrypter,
@@ -112,8 +107,6 @@ def verify_pss(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Veri
 def _pss(modulus_bytes: int, parameters: Message, rule: MechanismRule) -> tuple[Hash, padding.PSS]:
     assert isinstance(parameters, Pss), "the row names its parameters"
     hash_ = parameters.hash or rule.hash or Hash.SHA256
-    if hash_ not in SIGNED_HASHES or (rule.hash is not None and hash_ is not rule.hash):
-        raise MechanismParameterInvalid(f"hash {hash_.value} does not go with the mechanism")
     salt = hash_.size if parameters.salt_length is None else parameters.salt_length
     most = modulus_bytes - hash_.size - 2  # RFC 8017, 9.1.1, step 3
     if salt > most:
@@ -181,8 +174,6 @@ def decrypt_pkcs1(key: LoadedKey, parameters: Message, rule: MechanismRule) -> D
 
 def _oaep(parameters: Message) -> tuple[padding.OAEP, int]:
     assert isinstance(parameters, OaepParameters), "the row names its parameters"
-    if parameters.hash not in OAEP_HASHES:
-        raise MechanismParameterInvalid(f"hash {parameters.hash.value} does not go with RSA_PKCS_OAEP")
     algorithm = HASHES[parameters.hash]
     pad = padding.OAEP(padding.MGF1(algorithm), algorithm, parameters.label or None)
     return pad, 2 * parameters.hash.size + 2  # RFC 8017, 7.1.1
