@@ -29,7 +29,7 @@ R = TypeVar("R", bound=Message)
 
 CLUSTER = b"C" * 16
 PATIENCE = 30.0
-SLOWNESS = 0.03  # seconds a worker may take to forget
+SLOWNESS = 0.03  # seconds a worker may take to invalidate
 UNSURE = (OutcomeUnknown, DeadlineExceeded, Unreachable)
 
 
@@ -152,7 +152,7 @@ class Member:
 
 
 class Worker:
-    """Reads through a cache, under leases of its member's store, as an hsm worker does, but forgets only after a while."""
+    """Reads through a cache, under leases of its member's store, as an hsm worker does, but invalidates only after a while."""
 
     def __init__(self, member: Member) -> None:
         self.member = member
@@ -160,21 +160,21 @@ class Worker:
         self.cache: dict[store.Key, int] = {}
         self.lease_until = 0.0
         self.read_write = False
-        self.forgets = 0
+        self.invalidations = 0
         self.hits = 0  # reads from the cache under a read-write lease
 
     def told(self, operation: str, message: Message) -> None:
-        assert isinstance(message, store.Forget)
-        asyncio.get_running_loop().call_later(random.uniform(0, SLOWNESS), self.forget, message)
+        assert isinstance(message, store.Invalidate)
+        asyncio.get_running_loop().call_later(random.uniform(0, SLOWNESS), self.invalidate, message)
 
-    def forget(self, message: store.Forget) -> None:
-        self.forgets += 1
+    def invalidate(self, message: store.Invalidate) -> None:
+        self.invalidations += 1
         if message.everything:
             self.cache.clear()
             self.lease_until = 0.0
         for key in message.keys:
             self.cache.pop(key, None)
-        self.member.hsm.cast(store.FORGOTTEN, store.Forgotten(sequence=message.sequence, worker=self.id))
+        self.member.hsm.cast(store.INVALIDATED, store.Invalidated(sequence=message.sequence, worker=self.id))
 
     async def attach(self) -> None:
         """Renew the lease for ever."""
@@ -198,11 +198,15 @@ class Worker:
         elif key in self.cache:
             self.hits += self.read_write
             return self.cache[key], self.read_write
-        forgets = self.forgets
+        invalidations = self.invalidations
         got = await self.member.hsm.ask(store.GET, store.Get(key=key, body=False), timeout=5)
         version = got.item.version if got.item else 0
-        # A word to forget may have come after the answer and been heeded before it.
-        if forgets == self.forgets and boot_time() < self.lease_until and (got.current or not self.read_write):
+        # An invalidation may have come after the answer and been heeded before it.
+        if (
+            invalidations == self.invalidations
+            and boot_time() < self.lease_until
+            and (got.current or not self.read_write)
+        ):
             self.cache[key] = version
         return version, got.current
 

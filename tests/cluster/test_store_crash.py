@@ -35,7 +35,7 @@ PATIENCE = 30.0
 
 
 class Load:
-    """Writers that know what was acknowledged to them, and a worker whose cache must forget."""
+    """Writers that know what was acknowledged to them, and a worker whose cache must drop what changes."""
 
     def __init__(self, directory: MemberDirectory) -> None:
         self.directory = directory
@@ -51,8 +51,8 @@ class Load:
         return store.Key(table="t", scope=b"%d" % writer, id=b"%d" % item)
 
     def on_cast(self, operation: str, message: Message) -> None:
-        assert isinstance(message, store.Forget)
-        self.client.cast(store.FORGOTTEN, store.Forgotten(sequence=message.sequence, worker=self.worker))
+        assert isinstance(message, store.Invalidate)
+        self.client.cast(store.INVALIDATED, store.Invalidated(sequence=message.sequence, worker=self.worker))
 
     async def write(self, writer: int) -> None:
         """One version after the other; each is asked for with the same sequence until it is answered."""

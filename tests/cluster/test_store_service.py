@@ -1,4 +1,4 @@
-"""The real store and its two doors: forgetting, waiting, watching, full and damaged disks, start and stop."""
+"""The real store and its two doors: invalidation, waiting, watching, full and damaged disks, start and stop."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class Running:
     def __init__(self, processes: Processes, directory: MemberDirectory) -> None:
         self.processes = processes
         self.directory = directory
-        self.forgets: list[store.Forget] = []
+        self.invalidations: list[store.Invalidate] = []
         self.worker = secrets.token_bytes(16)
         self.session = secrets.token_bytes(16)
         self.sequence = 0
-        self.says_forgotten = True
-        self.told = asyncio.Event()  # to forget something
+        self.says_invalidated = True
+        self.told = asyncio.Event()  # to drop something
         self.hsm = Client(directory.store_for_hsm, on_cast=self.on_cast)
         self.services = Client(directory.store_for_services)
         self.process = self.begin()
@@ -64,11 +64,11 @@ class Running:
         return self.processes.start("-m", "lnh_services.store", "--member-dir", str(self.directory.root))
 
     def on_cast(self, operation: str, message: Message) -> None:
-        assert isinstance(message, store.Forget)
-        self.forgets.append(message)
+        assert isinstance(message, store.Invalidate)
+        self.invalidations.append(message)
         self.told.set()
-        if self.says_forgotten:
-            self.hsm.cast(store.FORGOTTEN, store.Forgotten(sequence=message.sequence, worker=self.worker))
+        if self.says_invalidated:
+            self.hsm.cast(store.INVALIDATED, store.Invalidated(sequence=message.sequence, worker=self.worker))
 
     async def create(self) -> None:
         await self.hsm.ask(store.CREATE, store.Create(cluster=CLUSTER, member=MEMBER), timeout=15)
@@ -110,18 +110,18 @@ class Running:
         raise AssertionError("each lease is a new one")
 
     async def told_by(self, changes: Callable[[int], Sequence[store.Change]]) -> tuple[store.Key, ...]:
-        """The keys that the worker is to forget at such a write: tried again where its lease ended meanwhile."""
+        """The keys that the worker is to drop at such a write: tried again where its lease ended meanwhile."""
         for attempt in range(10):
-            before = len(self.forgets)
+            before = len(self.invalidations)
             await self.leased()
             await self.write(*changes(attempt))
-            if len(self.forgets) > before:
-                (forget,) = self.forgets[before:]
-                return forget.keys
+            if len(self.invalidations) > before:
+                (invalidation,) = self.invalidations[before:]
+                return invalidation.keys
         raise AssertionError("the worker is told nothing")
 
     async def told_of(self, *writes: asyncio.Task[store.Committed]) -> None:
-        """Wait until the worker is told to forget something; these writes are not over before."""
+        """Wait until the worker is told to drop something; these writes are not over before."""
         told = asyncio.create_task(self.told.wait())
         await asyncio.wait((told, *writes), timeout=20, return_when=asyncio.FIRST_COMPLETED)
         assert told.done(), "the worker is told nothing"
@@ -282,7 +282,7 @@ def test_the_services_door_only_reads(play: Play) -> None:
     play(scenario)
 
 
-def test_a_commit_is_answered_after_the_worker_has_forgotten(play: Play) -> None:
+def test_a_commit_is_answered_after_the_worker_has_invalidated(play: Play) -> None:
     async def scenario(s: Running) -> None:
         assert (await s.attach()).fresh
         await s.leased()
@@ -296,7 +296,7 @@ def test_a_commit_is_answered_after_the_worker_has_forgotten(play: Play) -> None
 
 def test_a_silent_worker_holds_a_commit_and_reads_of_it_until_its_lease_ends(play: Play) -> None:
     async def scenario(s: Running) -> None:
-        s.says_forgotten = False
+        s.says_invalidated = False
         begun = time.monotonic()
 
         def over() -> bool:
@@ -359,7 +359,7 @@ def test_creating_and_destroying_may_be_repeated_but_not_mistaken(play: Play) ->
         await s.write(put())
         await s.leased()
         await s.hsm.ask(store.DESTROY, store.Destroy(cluster=CLUSTER))
-        assert s.forgets[-1].everything
+        assert s.invalidations[-1].everything
         assert (await s.status()).state == "none"
         await s.hsm.ask(store.DESTROY, store.Destroy(cluster=CLUSTER))
         with pytest.raises(NoCluster):

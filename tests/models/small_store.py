@@ -79,7 +79,7 @@ class SmallStore:
                 server.serve(order, self._ordered)
             server.serve(store.ATTACH, self._attach)
             server.serve(store.WATCH, self._watch)
-            server.on_cast(store.FORGOTTEN, self._forgotten)
+            server.on_cast(store.INVALIDATED, self._invalidated)
             server.start()
             self._servers.append(server)
 
@@ -91,14 +91,14 @@ class SmallStore:
         return self.log.items.answer(message, time.time_ns() // 1_000_000)
 
     async def _attach(self, call: Call, message: store.Attach) -> store.Attached:
-        # Nobody is told what to forget here; with each lease, several a second, workers forget everything.
+        # Nobody is told what to drop here; with each lease, several a second, workers drop everything.
         return store.Attached(lease_ms=1000, index=self.log.items.index, fresh=True, read_write=not self.cut_off)
 
     async def _watch(self, call: Call, message: store.Watch) -> store.Changed:
         await asyncio.sleep(max(0.0, call.remaining() - 0.1))
         return store.Changed(index=self.log.items.index, keys=())
 
-    async def _forgotten(self, call: Call, message: store.Forgotten) -> None:
+    async def _invalidated(self, call: Call, message: store.Invalidated) -> None:
         pass
 
     async def _ordered(self, call: Call, message: Message) -> Any:

@@ -132,12 +132,12 @@ class DictStorage:
 
 
 class DictStore:
-    """Answers the store's messages from dicts; `forgotten` collects what every cache must forget."""
+    """Answers the store's messages from dicts; `invalidated` collects what every cache must drop."""
 
     def __init__(self) -> None:
         self.storage = DictStorage()
         self.index = 0
-        self.forgotten: list[frozenset[Key]] = []
+        self.invalidated: list[frozenset[Key]] = []
         self.current = True
         self.lease_settings = SetLeaseSettings(lease_ms=limits.LEASE_MS)
 
@@ -199,7 +199,7 @@ class DictStore:
         self.index += 1
         known = self.storage.record(commit.client, commit.session, commit.sequence)
         applied = apply.apply(self.storage, self.index, Milliseconds(now_ms), commit)
-        self.forgotten.append(applied.changed)
+        self.invalidated.append(applied.changed)
         if isinstance(applied.answer, LnhError):
             raise applied.answer
         return Committed(index=applied.answer, duplicate=known is not None)

@@ -124,7 +124,7 @@ class World:
             elif item.key.table != OBJECTS:
                 items[at] = msgspec.structs.replace(item, body=new._mac(item.key, item.version, item.head))
         for worker in self.workers:
-            worker.forget(store.Forget(sequence=0, keys=(), everything=True))
+            worker.invalidate(store.Invalidate(sequence=0, keys=(), everything=True))
             self.attach(worker)
 
     def attach(self, worker: WorkerCore, *, read_write: bool = True) -> None:
@@ -143,13 +143,13 @@ class World:
             self.asked += 1
             if self.read_only and isinstance(message, store.Commit):
                 raise MemberReadOnly("this member is cut off from its primary")
-            before = len(self.store.forgotten)
+            before = len(self.store.invalidated)
             try:
                 return self.store.answer(message, int(self.now * 1000))
             finally:
-                for keys in self.store.forgotten[before:]:
+                for keys in self.store.invalidated[before:]:
                     for worker in self.workers:
-                        worker.forget(store.Forget(sequence=before, keys=tuple(keys)))
+                        worker.invalidate(store.Invalidate(sequence=before, keys=tuple(keys)))
         if isinstance(message, hsm.Guess):
             if self.guesses is None and message.step is hsm.GuessStep.CHECK:
                 return Empty()

@@ -134,14 +134,14 @@ class Scene:
     def nothing(self) -> None:
         """Go on."""
 
-    def forget_a_key(self) -> None:
+    def invalidate_a_key(self) -> None:
         self._forget(store.Key(table=OBJECT, scope=self.keyring, id=self.private))
 
     def destroy_a_key(self) -> None:
         self._beside().ask(objects.DESTROY, objects.ObjectRef(handle=self.private), self.keyring)
 
-    def forget_everything(self) -> None:
-        self.warm.forget(store.Forget(sequence=0, keys=(), everything=True))
+    def drop_everything(self) -> None:
+        self.warm.invalidate(store.Invalidate(sequence=0, keys=(), everything=True))
         self.world.attach(self.warm)
 
     def end_the_session(self) -> None:
@@ -171,7 +171,7 @@ class Scene:
         return dataclasses.replace(self.client, worker=self.world.worker(), connection=bytes(16))
 
     def _forget(self, key: store.Key) -> None:
-        self.warm.forget(store.Forget(sequence=1, keys=(key,)))
+        self.warm.invalidate(store.Invalidate(sequence=1, keys=(key,)))
 
 
 ASKED: tuple[Callable[[Scene], tuple[Operation[Any, Any], Message]], ...] = (
@@ -179,7 +179,7 @@ ASKED: tuple[Callable[[Scene], tuple[Operation[Any, Any], Message]], ...] = (
     Scene.not_allowed, Scene.of_the_session, Scene.of_no_object, Scene.malformed, Scene.several, Scene.show,
 )  # fmt: skip
 FAULTS: tuple[Callable[[Scene], None], ...] = (
-    Scene.nothing, Scene.forget_a_key, Scene.destroy_a_key, Scene.forget_everything, Scene.end_the_session,
+    Scene.nothing, Scene.invalidate_a_key, Scene.destroy_a_key, Scene.drop_everything, Scene.end_the_session,
     Scene.revoke_the_client, Scene.forbid_the_mechanism, Scene.let_the_day_end, Scene.let_a_year_pass,
 )  # fmt: skip
 CHANGES: tuple[Callable[[wire.Frames], wire.Frames], ...] = (

@@ -19,10 +19,10 @@ from lnh_services.store.replication.messages import (
     Effect,
     Erase,
     Expelled,
-    Forget,
     Forwarded,
     Install,
     Instant,
+    Invalidate,
     Message,
     Persist,
     Ping,
@@ -215,8 +215,8 @@ class Process:
             self._reply(effect)
         elif isinstance(effect, Serve):
             self._serve(effect)
-        elif isinstance(effect, Forget):
-            self._forget(effect)
+        elif isinstance(effect, Invalidate):
+            self._invalidate(effect)
         elif isinstance(effect, SendSnapshot):
             self._send_snapshot(effect)
         else:
@@ -236,14 +236,14 @@ class Process:
             assert self.machine.disk.stable.holds(position), (
                 f"an acknowledgement of {message.index}, which is not durable"
             )
-            self._have_forgotten_before_the_snapshot()
+            self._have_invalidated_before_the_snapshot()
         if isinstance(message, Expelled):
             assert message.removed.index <= self.replica.committed, "a removal that is not committed expels"
         self.world.send(self, to, message)
         if isinstance(message, Forwarded) and message.entry:
             self.world.has_acknowledged(self, message.entry)
 
-    def _have_forgotten_before_the_snapshot(self) -> None:
+    def _have_invalidated_before_the_snapshot(self) -> None:
         """Nothing is acknowledged while a cache may hold what was there before a snapshot took its place."""
         for worker in self.machine.workers:
             if worker.is_leased():
@@ -385,42 +385,44 @@ class Process:
 
     # Workers
 
-    def _forget(self, effect: Forget) -> None:
+    def _invalidate(self, effect: Invalidate) -> None:
         now = self.machine.instant().boot
-        for name in self.leases.open_round(now, effect.round, everything=effect.everything):
+        for name in self.leases.begin(now, effect.number, everything=effect.everything):
             for worker in self.machine.workers:
                 if worker.name == name:
-                    self.to_worker(worker, self._forgetting(worker, effect))
+                    self.to_worker(worker, self._invalidating(worker, effect))
         self._look_at_leases()
 
-    def _forgetting(self, worker: Worker, effect: Forget) -> Callable[[], None]:
+    def _invalidating(self, worker: Worker, effect: Invalidate) -> Callable[[], None]:
         def hears() -> None:
-            self.world.trace(self.machine.slot, f"worker {worker.name[-1]} forgets", effect)
-            worker.forget(store.Forget(sequence=effect.round, keys=tuple(effect.keys), everything=effect.everything))
-            self.from_worker(worker, lambda: self._has_forgotten(worker, effect.round))
+            self.world.trace(self.machine.slot, f"worker {worker.name[-1]} drops", effect)
+            worker.invalidate(
+                store.Invalidate(sequence=effect.number, keys=tuple(effect.keys), everything=effect.everything)
+            )
+            self.from_worker(worker, lambda: self._has_invalidated(worker, effect.number))
 
         return hears
 
-    def _has_forgotten(self, worker: Worker, round_: int) -> None:
-        self.leases.forgotten(worker.name, round_)
+    def _has_invalidated(self, worker: Worker, number: int) -> None:
+        self.leases.invalidated(worker.name, number)
         self._look_at_leases()
 
     def _look_at_leases(self) -> None:
         boot = Seconds(self.machine.instant().boot)
-        for round_ in self.leases.finished(boot):
-            self.world.trace(self.machine.slot, "round over", round_)
-            self.soon(self._round_over(round_))
+        for number in self.leases.finished(boot):
+            self.world.trace(self.machine.slot, "invalidation over", number)
+            self.soon(self._invalidation_over(number))
         change = self.leases.next_change()
         if change is not None and change > boot:
             self.later((change - boot) / self.machine.rate + 0.001, self._look_once)
 
     def _look_once(self) -> None:
-        for round_ in self.leases.finished(Seconds(self.machine.instant().boot)):
-            self.world.trace(self.machine.slot, "round over", round_)
-            self.soon(self._round_over(round_))
+        for number in self.leases.finished(Seconds(self.machine.instant().boot)):
+            self.world.trace(self.machine.slot, "invalidation over", number)
+            self.soon(self._invalidation_over(number))
 
-    def _round_over(self, round_: int) -> Callable[[], None]:
-        return lambda: self.run(lambda now: self.replica.forgotten(now, round_))
+    def _invalidation_over(self, number: int) -> Callable[[], None]:
+        return lambda: self.run(lambda now: self.replica.invalidated(now, number))
 
     def attach(self, worker: Worker, sent: float) -> None:
         """A worker asks for its lease, as it asks the driver."""

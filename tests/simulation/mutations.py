@@ -64,7 +64,7 @@ def _change_again(configuration: Configuration, order: Listing) -> Members | Non
 
 
 def _vouched_before_fsync(self: Local) -> int:
-    return min(self.history.last.index, self.forgotten_index)
+    return min(self.history.last.index, self.invalidated_index)
 
 
 def _counts_any_incarnation(self: Primary, message: Appended, progress: Progress) -> bool:
@@ -150,17 +150,17 @@ def _apply_without_looking(storage: DictStorage, index: int, log_time: Any, comm
 _begin_install, _installed = Local._begin_install, Local._installed
 
 
-def _forgets_nothing(self: Local) -> int:
+def _invalidates_nothing(self: Local) -> int:
     return 0
 
 
-def _begin_install_without_forgetting(self: Local, *arguments: Any) -> None:
-    with patch.object(Local, "forget_everything", _forgets_nothing):
+def _begin_install_without_invalidating(self: Local, *arguments: Any) -> None:
+    with patch.object(Local, "invalidate_everything", _invalidates_nothing):
         _begin_install(self, *arguments)
 
 
-def _installed_without_forgetting(self: Local, *arguments: Any) -> None:
-    with patch.object(Local, "forget_everything", _forgets_nothing):
+def _installed_without_invalidating(self: Local, *arguments: Any) -> None:
+    with patch.object(Local, "invalidate_everything", _invalidates_nothing):
         _installed(self, *arguments)
 
 
@@ -263,10 +263,10 @@ MUTATIONS: dict[str, Mutation] = {
     "serve reads without waiting for pending entries": Mutation(
         ((Local, "_last_touching", _touched_by_nothing),), _only(slow_disk=3.0, cut=2.0)
     ),
-    "skip `forget` on snapshot": Mutation(
+    "skip the invalidation on snapshot": Mutation(
         (
-            (Local, "_begin_install", _begin_install_without_forgetting),
-            (Local, "_installed", _installed_without_forgetting),
+            (Local, "_begin_install", _begin_install_without_invalidating),
+            (Local, "_installed", _installed_without_invalidating),
         ),
         _only(log_entries=4, isolate=6.0, crash=3.0),
     ),
@@ -297,7 +297,7 @@ MUTATIONS: dict[str, Mutation] = {
 
 # What the replica itself once did wrong, as the simulator found.
 ONCE: dict[str, Mutation] = {
-    "commit before the primary's own caches have forgotten": Mutation(
+    "commit before the primary's own caches have dropped what changes": Mutation(
         ((Primary, "projected", _projected_by_the_log),), _only(stall_worker=20.0)
     ),
     "take back an `open` that the disk refused": Mutation(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lnh_common.errors import ObjectUnknown
 from lnh_common.messages import objects
-from lnh_common.messages.store import Attached, Forget, Key
+from lnh_common.messages.store import Attached, Invalidate, Key
 from lnh_services.hsm.auth.tokens import Session, Token
 from lnh_services.hsm.effects import Steps
 from lnh_services.hsm.worker.core import WorkerCore
@@ -52,7 +52,7 @@ class Reading:
     keys: tuple[Key, ...]
     interest: Interest
     told: Told
-    spoiled: bool = False  # a forget came meanwhile: not cached
+    spoiled: bool = False  # an invalidation came meanwhile: not cached
 
 
 def _no_token(core: WorkerCore, sealed: bytes, token: Token) -> Steps[Session]:
@@ -85,7 +85,7 @@ class Worker(WorkerCore):
     def begin(self) -> int:
         """Begin to serve a request, as `serve` does; what its answer is to be judged by."""
         if not self.is_leased():
-            self.forget_everything()
+            self.drop_everything()
         return self.lapses
 
     def hears(self, reading: Reading, heard: Heard) -> None:
@@ -100,16 +100,16 @@ class Worker(WorkerCore):
         """Whether a client is told, for certain, that there is none; else that this member may be behind."""
         return isinstance(self.told(objects.SHOW, ObjectUnknown("no object"), begun), ObjectUnknown)
 
-    def forget(self, message: Forget) -> None:
-        super().forget(message)
+    def invalidate(self, message: Invalidate) -> None:
+        super().invalidate(message)
         for key in list(self.cache):
             if _concerns(message.keys, key):
                 del self.cache[key]
         for reading in self.reading.values():
             reading.spoiled = reading.spoiled or any(_concerns(message.keys, key) for key in reading.keys)
 
-    def forget_everything(self) -> None:
-        super().forget_everything()
+    def drop_everything(self) -> None:
+        super().drop_everything()
         self.cache.clear()
         for reading in self.reading.values():
             reading.spoiled = True

@@ -214,7 +214,7 @@ class World:
         )
 
     def has_acknowledged(self, process: Process, index: int) -> None:
-        """A primary answers for an entry: it is durable, and forgotten, wherever a lease may be."""
+        """A primary answers for an entry: it is durable, and what it changes is in no cache, wherever a lease may be."""
         replica = process.replica
         position = replica.history.position(index)
         if position is None:
@@ -232,9 +232,9 @@ class World:
             assert machine.disk.stable.holds(position), f"{index} is acknowledged, and not durable at m{machine.slot}"
             if isinstance(content, Write) and self.truth.applied[entry.hash][1]:
                 for worker in machine.workers:
-                    self._has_forgotten(machine, worker, content.commit, index)
+                    self._has_invalidated(machine, worker, content.commit, index)
 
-    def _has_forgotten(self, machine: Machine, worker: Worker, commit: Commit, index: int) -> None:
+    def _has_invalidated(self, machine: Machine, worker: Worker, commit: Commit, index: int) -> None:
         if worker.is_read_write():
             for key, view in worker.cache.items():
                 if touches(commit, key):

@@ -25,7 +25,7 @@ Tag = Annotated[bytes, msgspec.Meta(max_length=32)]
 
 
 class Key(Message):
-    """Names one item. An empty `id` in a `forget` names the whole scope."""
+    """Names one item. An empty `id` in an `Invalidate` names the whole scope."""
 
     table: Name
     scope: Id = b""
@@ -151,7 +151,7 @@ class Commit(Message):
 
 
 class Committed(Message):
-    """Answer with the `index` of the entry: it is durable, and every cache of this member has forgotten what changed.
+    """Answer with the `index` of the entry: it is durable, and every cache of this member has dropped what changed.
 
     `duplicate` says that the request had acted before: what it would have stored now is not what is there.
     """
@@ -442,7 +442,7 @@ class Attached(Message):
     Args:
         fresh: the store did not know this worker: it must start with empty caches.
         read_write: under this lease only what was read as `current` may be cached; else all may, until everything is to
-            be forgotten.
+            be dropped.
         incarnation: drawn at each start of the store; a question to an earlier incarnation without an answer is lost.
         whole_until: UTC ms: whatever the cluster acknowledged by then is applied here; 0 where that cannot be told.
     """
@@ -455,8 +455,8 @@ class Attached(Message):
     whole_until: int = 0
 
 
-class Forget(Message):
-    """Tell a worker to drop these from every cache and then say `forgotten`; `everything` ends its lease too.
+class Invalidate(Message):
+    """Tell a worker to drop these from every cache and then say `Invalidated`; `everything` ends its lease too.
 
     A new item of `OBJECTS` is not named: no cache may hold that an object does not exist.
     """
@@ -466,8 +466,8 @@ class Forget(Message):
     everything: bool = False
 
 
-class Forgotten(Message):
-    """Tell the store that a worker has dropped what the Forget of this number named."""
+class Invalidated(Message):
+    """Tell the store that a worker has dropped what the Invalidate of this number named."""
 
     sequence: int
     worker: bytes
@@ -609,7 +609,7 @@ LEASE_SETTINGS: Final = operation("store.terms", SetLeaseSettings, Committed, ef
 DIVERGENT: Final = operation("store.divergent", Empty, Divergent)
 DIVERGENT_ACKNOWLEDGE: Final = operation("store.divergent.acknowledge", Empty, Empty, effect=Effect.WRITE)
 ATTACH: Final = operation("store.attach", Attach, Attached)
-FORGET: Final = operation("store.forget", Forget, Empty)  # a cast, store to worker
-FORGOTTEN: Final = operation("store.forgotten", Forgotten, Empty)  # a cast, worker to store
+INVALIDATE: Final = operation("store.forget", Invalidate, Empty)  # a cast, store to worker
+INVALIDATED: Final = operation("store.forgotten", Invalidated, Empty)  # a cast, worker to store
 WATCH: Final = operation("store.watch", Watch, Changed)
 STATUS: Final = operation("store.status", Empty, Status)

@@ -5,7 +5,7 @@
         yield from worker.commit(request, [Delete(...)])
 
 So every operation reads from top to bottom, is tested by hand-fed answers, and the loop that feeds it for real
-(`worker/loop.py`) can serve a thousand at once and `forget` at any moment in between.
+(`worker/loop.py`) can serve a thousand at once and `invalidate` at any moment in between.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from lnh_services.store.disk.snapshots import Incoming
 from lnh_services.store.disk.sqlite import Engine, LastStop, Outcome, Sizes
 from lnh_services.store.disk.writer import Writer, certain
 from lnh_services.store.leases import clock
-from lnh_services.store.leases.invalidation import Event, Forgetting, Tell
+from lnh_services.store.leases.invalidation import Event, Invalidations, Tell
 from lnh_services.store.leases.watch import Rate, RecentChanges
 from lnh_services.store.leases.worker_leases import WorkerId
 from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds
@@ -71,7 +71,7 @@ class Driver:
 
     Args:
         member: the directory and settings of the member.
-        tell: sends a Forget to a worker that has a lease; the word may get lost.
+        tell: sends an Invalidate to a worker that has a lease; the word may get lost.
         on_change: called after `changes` grew.
     """
 
@@ -80,7 +80,7 @@ class Driver:
         self.replica: Final = Replica(os.urandom(16))
         self.changes: Final = RecentChanges()
         self.engine: Final = Engine(member.directory.data("store"))
-        self.caches: Final = Forgetting(tell, self._turn, self.replica.forgotten)
+        self.caches: Final = Invalidations(tell, self._turn, self.replica.invalidated)
         self.stopping = False
         self._loop: Final = asyncio.get_running_loop()
         self._on_change: Final = on_change
@@ -454,7 +454,7 @@ class Driver:
                 self._reply(effect)
             elif isinstance(effect, protocol.Serve):
                 todo.extend(self._serve_read(effect))
-            elif isinstance(effect, protocol.Forget):
+            elif isinstance(effect, protocol.Invalidate):
                 todo.extend(self.caches.begin(effect))
             elif isinstance(effect, protocol.SendSnapshot):
                 self._transfers.send(effect.to, effect.epoch)
@@ -570,7 +570,7 @@ class Driver:
             whole_until=self._whole_until(now, current=current),
         )
         # Until this start is on disk, the next one would not know that leases may have been granted since. A primary
-        # that does not serve now may do so again at once: only one that follows another forgets everything before.
+        # that does not serve now may do so again at once: only one that follows another invalidates everything before.
         if not self._noted or not (current or self.replica.phase is Phase.MEMBER):
             return attached(lease_ms=0, fresh=False)
         until = Seconds(self.replica.current_until(now)) if current else None

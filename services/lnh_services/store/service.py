@@ -83,7 +83,7 @@ class StoreService:
         self._hsm.serve(messages.DESTROY, self._destroy)
         self._hsm.serve(messages.LEASE_SETTINGS, self._set_lease_settings)
         self._hsm.serve(messages.ATTACH, self._attach)
-        self._hsm.on_cast(messages.FORGOTTEN, self._forgotten)
+        self._hsm.on_cast(messages.INVALIDATED, self._invalidated)
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then finish requests that were begun."""
@@ -139,7 +139,7 @@ class StoreService:
 
         if recall.sequence > apply.INTEGER_MAX:
             raise ArgumentInvalid(f"sequence {recall.sequence}; at most {apply.INTEGER_MAX}")
-        # Whatever is in flight may be this very request: durable, but not yet forgotten by every cache.
+        # Whatever is in flight may be this very request: durable, but not every cache has dropped what it changes.
         return await self._driver.read(None, perform)
 
     async def _begin_reading(self, call: Call, _: Empty) -> messages.Reading:
@@ -249,11 +249,11 @@ class StoreService:
                 self._driver.caches.remind(worker)
         return attached
 
-    async def _forgotten(self, call: Call, forgotten: messages.Forgotten) -> None:
-        self._driver.caches.forgotten(WorkerId(forgotten.worker), forgotten.sequence)
+    async def _invalidated(self, call: Call, told: messages.Invalidated) -> None:
+        self._driver.caches.invalidated(WorkerId(told.worker), told.sequence)
 
-    def _tell(self, worker: WorkerId, forget: messages.Forget) -> None:
-        self._hsm.cast(self._identities[worker], messages.FORGET, forget)
+    def _tell(self, worker: WorkerId, invalidation: messages.Invalidate) -> None:
+        self._hsm.cast(self._identities[worker], messages.INVALIDATE, invalidation)
 
     # Watching and status
 

@@ -1,8 +1,8 @@
-"""Keeps what an hsm worker has unsealed, and forgets it.
+"""Keeps what an hsm worker has unsealed, and drops it.
 
 Everything here may be used only under the worker's lease from its own store, and is dropped when the store says
-`forget`, when the lease ends and when the member is deactivated. The caches are bounded; the entry used longest ago
-goes first.
+an invalidation, when the lease ends and when the member is deactivated. The caches are bounded; the entry used longest
+ago goes first.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ class Caches:
         self.records: Lru[tuple[str, bytes], CachedRecord] = Lru(limits.CACHED_RECORDS)
         self.policies: Lru[bytes, Policy] = Lru(limits.CACHED_RECORDS)
 
-    def forget(self, keys: Iterable[Key]) -> None:
+    def invalidate(self, keys: Iterable[Key]) -> None:
         """Drop what these items were, and every session that was checked against one of them."""
         changed: set[tuple[str, bytes]] = set()
         ended: set[bytes] = set()
         for key in keys:
             if key.table == TABLES[PolicyRecord] or (key.table == OBJECTS and not key.id):
-                return self.forget_everything()
+                return self.drop_everything()
             if key.table == OBJECTS:
                 self.keys.drop((key.scope, key.id))
             else:
@@ -78,17 +78,17 @@ class Caches:
                     self.sessions.drop(token)
                     ended.add(session.token.session)
         if ended:
-            self._forget_carried(ended)
+            self._drop_carried(ended)
         return None
 
-    def _forget_carried(self, sessions: set[bytes]) -> None:
+    def _drop_carried(self, sessions: set[bytes]) -> None:
         """Drop the objects of these sessions."""
         carried = [where for where, _ in self.keys.items() if len(where[1]) > HANDLE_BYTES]
         for where in carried:
             if where[1][:-HANDLE_BYTES] in sessions:
                 self.keys.drop(where)
 
-    def forget_everything(self) -> None:
+    def drop_everything(self) -> None:
         """Drop everything, and end every session here."""
         for session in self.sessions.values():
             session.alive = False

@@ -1,8 +1,8 @@
 """Holds what an hsm worker knows, and for how long it may: secrets, lease, caches, and reads past them.
 
 Everything a worker uses comes through here, so that one rule holds for all of it: an answer of the store goes into a
-cache only under the lease, only if no `forget` about it came while it was read, and, under a read-write lease, only if
-it was current (`may_cache`).
+cache only under the lease, only if no invalidation about it came while it was read, and, under a read-write lease, only
+if it was current (`may_cache`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _named(record: R, name: str) -> R:
 
 @dataclass(eq=False)
 class _Reading:
-    """An item that is being read, and whether a `forget` about it came meanwhile."""
+    """An item that is being read, and whether an invalidation about it came meanwhile."""
 
     key: store.Key
     outdated: bool = False
@@ -109,7 +109,7 @@ class Knowledge:
         before = self.identity
         self.identity = Identity.of(secrets)
         if before is not None and before.secrets != secrets:
-            self.forget_everything()
+            self.drop_everything()
             self._channel_keys.clear()
 
     def take_lease(self, sent_at: float, attached: store.Attached) -> None:
@@ -123,7 +123,7 @@ class Knowledge:
             self.lapses += 1
         self.owes_guesses = self.owes_guesses or (attached.read_write and not self.read_write)
         if attached.fresh or not self.is_leased() or (attached.read_write and not self.read_write):
-            self.forget_everything()  # what was cached while the member was read-only may be older than it is now
+            self.drop_everything()  # what was cached while the member was read-only may be older than it is now
         self.lease_until = sent_at + attached.lease_ms / 1000
         self._told_whole = max(self._told_whole, attached.whole_until)
         self.read_write = attached.read_write
@@ -180,16 +180,16 @@ class Knowledge:
         """Tell whether a result of several answers since `disturbed` had this value may go into a cache."""
         return self.is_leased() and self.disturbed == disturbed
 
-    def forget(self, message: store.Forget) -> None:
+    def invalidate(self, message: store.Invalidate) -> None:
         """Drop the keys that the store says changed."""
         if message.everything:
             self._note_step()
-            self.forget_everything()
+            self.drop_everything()
             self.lease_until = 0.0
             self.lapses += 1
         else:
             self._keep_uses(self.caches.keys.items())
-            self.caches.forget(message.keys)
+            self.caches.invalidate(message.keys)
             for reading in self._readings:
                 reading.outdated = reading.outdated or reading.is_one_of(message.keys)
             if any(touches_sessions(key) for key in message.keys):
@@ -197,10 +197,10 @@ class Knowledge:
             if any(key.table == "cluster" for key in message.keys):
                 self.records = self.cluster = None
 
-    def forget_everything(self) -> None:
+    def drop_everything(self) -> None:
         """Drop everything that is cached, and what is being read."""
         self._keep_uses(self.caches.keys.items())
-        self.caches.forget_everything()
+        self.caches.drop_everything()
         self.records = self.cluster = None
         self.disturbed += 1
         for reading in self._readings:

@@ -10,8 +10,8 @@ quicker way: a loop that serves many of these requests takes them from turn to t
 
 Before a seal is opened there is no key to answer under, so errors up to there are unsealed hints. After it every error
 is sealed, also that a session is over: its client can believe it. A handler is a generator (`effects.py`). While it
-waits others are served, and `forget` may take anything out of the caches, so a handler that waited asks again whether
-its session lives.
+waits others are served, and `invalidate` may take anything out of the caches, so a handler that waited asks again
+whether its session lives.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class WorkerCore(Certainty):
         """
         now = self.boot()
         if now >= self.lease_until:
-            self.forget_everything()
+            self.drop_everything()
         lapses = self.lapses
         try:
             operation = self._operation(header)
@@ -362,7 +362,7 @@ class WorkerCore(Certainty):
             keys = request.keyring_keys
             found = yield from self.stored(keys, handle)
             while not session.alive:
-                # What was read is older than what was forgotten: first the session again, then the object.
+                # What was read is older than what was invalidated: first the session again, then the object.
                 yield from self.check_alive(request)
                 session = request.who
                 found = yield from self.stored(keys, handle)

@@ -1,7 +1,7 @@
 """The hsm worker process: sockets and time around the pure `WorkerCore`.
 
 One thread, one loop: drain what is ready, let each request go as far as it can, send its questions, poll. The store's
-words are read before the clients', so that a `forget` overtakes any use.
+words are read before the clients', so that an invalidation overtakes any use.
 
 A request that another member forwarded is served under a read-write lease, which lasts from its beginning to its
 answer, or not at all: then an empty entry says that nothing was done, and it is done elsewhere. A write that was made
@@ -238,7 +238,7 @@ class Worker:
 
     def close(self) -> None:
         """End at once; `run` does so in the end."""
-        self.core.forget_everything()
+        self.core.drop_everything()
         self._front.close()
         for dealer in self._peers.values():
             dealer.close()
@@ -537,14 +537,14 @@ class Worker:
                 self._advance(task, waiting.proven(each))
 
     def _told(self, peer: Peer, header: Header, body: bytes) -> None:
-        if peer is Peer.STORE and header.operation == store.FORGET.name:
-            forget = codec.decode_as(body, store.Forget)
-            self.core.forget(forget)
-            if forget.everything:
-                self._next_attach = 0.0  # the lease is over, and another may be had as soon as all have forgotten
+        if peer is Peer.STORE and header.operation == store.INVALIDATE.name:
+            invalidation = codec.decode_as(body, store.Invalidate)
+            self.core.invalidate(invalidation)
+            if invalidation.everything:
+                self._next_attach = 0.0  # the lease is over, and another may be had as soon as all have said so
             # If it gets lost, the store waits for the lease to end.
-            said = store.Forgotten(sequence=forget.sequence, worker=self.core.worker)
-            self._cast(Peer.STORE, store.FORGOTTEN, said)
+            said = store.Invalidated(sequence=invalidation.sequence, worker=self.core.worker)
+            self._cast(Peer.STORE, store.INVALIDATED, said)
 
     def _cast(self, peer: Peer, operation: Operation[Any, Any], message: Message) -> None:
         header = wire.request(operation.name, next(self._ids), 0, kind=Kind.CAST)

@@ -3,7 +3,7 @@
 Every record and object is authentic by its seal, and an authentic older one is authentic too. So before a worker reads
 one from the store (to fill a cache, or past one) it asks the core how old it must be at least. The answer is checked,
 and if it is newer than the core knew, the core is told. Asked in this order nothing lies between what was read and its
-use: a `forget` that comes meanwhile is about what is not read yet. The core is also told what a worker wrote or
+use: an invalidation that comes meanwhile is about what is not read yet. The core is also told what a worker wrote or
 deleted.
 
 An *age* is `(born, version)`. Versions of an item only grow, but start again when it was deleted and made anew under
@@ -48,7 +48,7 @@ class Read(Generic[T]):
 
     Args:
         current: as the store said (`store.Got`).
-        outdated: a `forget` about it came while it was read; its asker may use it, and nobody after.
+        outdated: an invalidation about it came while it was read; its asker may use it, and nobody after.
     """
 
     value: T | None
@@ -83,7 +83,7 @@ ABSENCE_ALLOWS: Final = frozenset(
 
 
 class HighestSeen:
-    """The core's table of ages: bounded; the one used longest ago is forgotten first.
+    """The core's table of ages: bounded; the one used longest ago is dropped first.
 
     Args:
         size: how many items it holds.

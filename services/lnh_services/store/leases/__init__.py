@@ -1,1 +1,1 @@
-"""Leases: which workers may use their caches, until when, and how they are told to forget. Pure but for one file."""
+"""Leases: which workers may use their caches, until when, and how caches are invalidated. Pure but for one file."""

@@ -1,7 +1,7 @@
-"""Makes this member's workers forget what changes, on the store's loop, and tells the replica when they have.
+"""Makes this member's workers drop what changes, on the store's loop, and tells the replica when they have.
 
 `worker_leases.py` knows which workers hold a lease. Here is the loop's part of it: which workers to tell, when to look
-again, and that no worker is told to forget before the answer to what it read earlier has left.
+again, and that no worker is told to drop anything before the answer to what it read earlier has left.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from lnh_services.store.disk.writer import certain
 from lnh_services.store.leases import clock
 from lnh_services.store.leases.watch import KEYS_AT_ONCE
 from lnh_services.store.leases.worker_leases import WorkerId, WorkerLeases
-from lnh_services.store.replication.messages import Effect, Forget, Instant, ReadId, Seconds
+from lnh_services.store.replication.messages import Effect, Instant, Invalidate, ReadId, Seconds
 
-Tell = Callable[[WorkerId, messages.Forget], None]
+Tell = Callable[[WorkerId, messages.Invalidate], None]
 Event = Callable[[Instant], list[Effect]]
 
 
-class Forgetting:
-    """The rounds of one store. Made and used within a running loop.
+class Invalidations:
+    """The invalidations of one store. Made and used within a running loop.
 
     Args:
-        tell: sends a Forget to a worker that has a lease; the word may get lost.
+        tell: sends an Invalidate to a worker that has a lease; the word may get lost.
         turn: has an event of the replica carried out.
-        over: tells the replica that a round is over.
+        over: tells the replica that an invalidation is over.
 
     Attributes:
         leases: which workers hold one.
@@ -44,42 +44,42 @@ class Forgetting:
         self._tell: Final = tell
         self._turn: Final = turn
         self._over: Final = over
-        self._held: Final[deque[Forget]] = deque()  # until those answers have left
+        self._held: Final[deque[Invalidate]] = deque()  # until those answers have left
         self._releasing = False  # soon, or now
-        self._rounds: Final[dict[int, messages.Forget]] = {}  # open ones
+        self._begun: Final[dict[int, messages.Invalidate]] = {}  # open ones
         self._timer: asyncio.TimerHandle | None = None
 
     def begin_anew(self, fence: Seconds) -> None:
         """Begin anew; until `fence` a worker may hold a lease of an earlier incarnation."""
         self.leases = WorkerLeases(limits.WORKER_LEASE_MS, fence)
 
-    def begin(self, forget: Forget) -> list[Effect]:
-        """Begin a round, after all that wait; returns what follows if no worker holds a lease."""
+    def begin(self, invalidation: Invalidate) -> list[Effect]:
+        """Begin an invalidation, after all that wait; returns what follows if no worker holds a lease."""
         if self.served or self._held:
-            # An answer must not follow a later Forget: a worker would cache what is old by then.
-            self._held.append(forget)
+            # An answer must not follow a later Invalidate: a worker would cache what is old by then.
+            self._held.append(invalidation)
             self._release_soon()
             return []
-        return self._open(forget)
+        return self._open(invalidation)
 
-    def _open(self, forget: Forget) -> list[Effect]:
-        everything = forget.everything or len(forget.keys) > KEYS_AT_ONCE
-        keys = () if everything else tuple(forget.keys)
-        told = messages.Forget(sequence=forget.round, keys=keys, everything=everything)
-        self._rounds[forget.round] = told
+    def _open(self, invalidation: Invalidate) -> list[Effect]:
+        everything = invalidation.everything or len(invalidation.keys) > KEYS_AT_ONCE
+        keys = () if everything else tuple(invalidation.keys)
+        told = messages.Invalidate(sequence=invalidation.number, keys=keys, everything=everything)
+        self._begun[invalidation.number] = told
         now = clock.now().boot
-        for worker in self.leases.open_round(now, forget.round, everything=everything):
+        for worker in self.leases.begin(now, invalidation.number, everything=everything):
             self._tell(worker, told)
-        return self._rounds_over()
+        return self._finished()
 
     def remind(self, worker: WorkerId) -> None:
-        """Tell a worker again what it must forget, because it has a new connection and the word may be lost."""
-        for forget in self._rounds.values():
-            self._tell(worker, forget)
+        """Tell a worker again what it must drop, because it has a new connection and the word may be lost."""
+        for invalidation in self._begun.values():
+            self._tell(worker, invalidation)
 
-    def forgotten(self, worker: WorkerId, round_: int) -> None:
-        """Note that a worker has forgotten what it was told to."""
-        self.leases.forgotten(worker, round_)
+    def invalidated(self, worker: WorkerId, number: int) -> None:
+        """Note that a worker has dropped what it was told to."""
+        self.leases.invalidated(worker, number)
         self._look()
 
     def leased_workers(self) -> list[WorkerId]:
@@ -97,25 +97,25 @@ class Forgetting:
 
     @certain
     def _release_held(self) -> None:
-        """Begin the rounds that wait, in their order; a round that this leads to waits behind the rest."""
+        """Begin the invalidations that wait, in their order; one that this leads to waits behind the rest."""
         while self._held and not self.served:
             self._turn(partial(self._open_held, self._held.popleft()))
         self._releasing = False
         if self._held:
             self._release_soon()
 
-    def _open_held(self, forget: Forget, _: Instant) -> list[Effect]:
-        return self._open(forget)
+    def _open_held(self, invalidation: Invalidate, _: Instant) -> list[Effect]:
+        return self._open(invalidation)
 
     def _look(self) -> None:
-        self._turn(lambda _: self._rounds_over())
+        self._turn(lambda _: self._finished())
 
-    def _rounds_over(self) -> list[Effect]:
+    def _finished(self) -> list[Effect]:
         now = clock.now()
         effects: list[Effect] = []
-        for round_ in self.leases.finished(now.boot):
-            self._rounds.pop(round_, None)
-            effects += self._over(now, round_)
+        for number in self.leases.finished(now.boot):
+            self._begun.pop(number, None)
+            effects += self._over(now, number)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,20 +1,21 @@
-"""Grants the leases under which this member's hsm workers use their caches, and counts the rounds in which they forget.
+"""Grants the leases under which this member's hsm workers use their caches, and counts what invalidates them.
 
-Pure. A worker may answer from its cache while it holds a lease. Before the store acknowledges a change it opens a
-round: every worker with a lease is told to forget what changes. The round is over when each has said so or its lease
-has certainly ended. Three rules make that end come:
+Pure. A worker may answer from its cache while it holds a lease. Before the store acknowledges a change it opens an
+invalidation: every worker with a lease is told to drop what changes. The invalidation is over when each has said so or
+its lease has certainly ended. Three rules make that end come:
 
 - a worker that owes an answer about something it was told before its lease was last granted gets no longer lease, only
   what is left of the one it has (under steady writes there is always something it was told just now);
 - a worker counts its lease from when it sent the request, the store from when it answered, on one clock
   (CLOCK_BOOTTIME), so the worker's ends first;
-- a store that starts cannot know which workers its predecessor gave a lease, so no round is over before every one of
+- a store that starts cannot know which workers its predecessor gave a lease, so no invalidation is over before every
+one of
   those leases has ended (the `fence`). A worker it does not know starts with empty caches (`fresh`).
 
 A lease is read-write or read-only, as the member was when it was granted. Under a read-write lease a worker caches what
 was current when it was read, and nothing else; under a read-only one, whatever its member serves. So that nothing of
-the second kind is ever used as the first, a round about everything, which a member goes through before it is read-write
-again, ends each worker's lease with its answer, and nobody gets one while that round is open.
+the second kind is ever used as the first, an invalidation about everything, which a member goes through before it is
+read-write again, ends each worker's lease with its answer, and nobody gets one while that invalidation is open.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Grant:
 class _Worker:
     lease_end: Seconds
     read_write: bool
-    knew: int  # the newest round when it was last granted
-    owes: set[int] = field(default_factory=set)  # rounds it has not yet answered
+    knew: int  # the newest invalidation when it was last granted
+    owes: set[int] = field(default_factory=set)  # invalidations it has not yet answered
 
     def is_late(self) -> bool:
         return min(self.owes, default=self.knew + 1) <= self.knew
@@ -58,8 +59,8 @@ class WorkerLeases:
         self._lease_ms = lease_ms
         self._fence = fence
         self._workers: dict[WorkerId, _Worker] = {}
-        self._rounds: dict[int, bool] = {}  # open ones, and whether each is about everything
-        self._newest = 0  # round so far
+        self._open: dict[int, bool] = {}  # open ones, and whether each is about everything
+        self._newest = 0  # invalidation so far
 
     def attach(self, now: Seconds, worker: WorkerId, *, read_write: bool = True, until: Seconds | None = None) -> Grant:
         """Grant or renew a lease; the answer must leave right away, since the lease counts from `now`.
@@ -69,7 +70,7 @@ class WorkerLeases:
             until: when the lease must have ended, if that is sooner than it would.
         """
         self._drop_ended(now)
-        if any(self._rounds.values()):
+        if any(self._open.values()):
             return Grant(0, fresh=False, read_write=read_write)
         end = Seconds(now + self._lease_ms / 1000)
         if until is not None:
@@ -89,42 +90,42 @@ class WorkerLeases:
         known.lease_end = max(known.lease_end, end)  # the answer may be lost, and the worker keep the longer one
         return Grant(_whole_ms(end - now), fresh=False, read_write=known.read_write)
 
-    def open_round(self, now: Seconds, round_: int, *, everything: bool = False) -> list[WorkerId]:
-        """Begin a round, newer ones with higher numbers; returns the workers to tell.
+    def begin(self, now: Seconds, number: int, *, everything: bool = False) -> list[WorkerId]:
+        """Begin an invalidation, newer ones with higher numbers; returns the workers to tell.
 
         Ask `finished` right away: there may be none.
         """
-        assert round_ > self._newest, "rounds are numbered in their order"
-        self._newest = round_
+        assert number > self._newest, "invalidations are numbered in their order"
+        self._newest = number
         self._drop_ended(now)
-        self._rounds[round_] = everything
+        self._open[number] = everything
         for worker in self._workers.values():
-            worker.owes.add(round_)
+            worker.owes.add(number)
         return list(self._workers)
 
-    def forgotten(self, worker: WorkerId, round_: int) -> None:
-        """Note a worker's word that it forgot; a word about another round, or of an unknown worker, changes nothing."""
+    def invalidated(self, worker: WorkerId, number: int) -> None:
+        """Note that a worker dropped what it was told to; another number, or an unknown worker, changes nothing."""
         known = self._workers.get(worker)
-        if known is None or round_ not in known.owes:
+        if known is None or number not in known.owes:
             return
-        known.owes.discard(round_)
-        if self._rounds.get(round_):
+        known.owes.discard(number)
+        if self._open.get(number):
             del self._workers[worker]  # it ended its lease itself, and holds nothing
 
     def finished(self, now: Seconds) -> list[int]:
-        """Close and name the rounds that are over, in their order."""
+        """Close and name the invalidations that are over, in their order."""
         self._drop_ended(now)
         if now < self._fence:
             return []
-        owed = {round_ for worker in self._workers.values() for round_ in worker.owes}
-        over = sorted(self._rounds.keys() - owed)
-        for round_ in over:
-            del self._rounds[round_]
+        owed = {number for worker in self._workers.values() for number in worker.owes}
+        over = sorted(self._open.keys() - owed)
+        for number in over:
+            del self._open[number]
         return over
 
     def next_change(self) -> Seconds | None:
-        """Return when to ask `finished` again if no worker says anything; None while no round is open."""
-        if not self._rounds:
+        """Return when to ask `finished` again if no worker says anything; None while no invalidation is open."""
+        if not self._open:
             return None
         return Seconds(max(self._fence, min((w.lease_end for w in self._owing()), default=self._fence)))
 

@@ -334,8 +334,8 @@ class Candidate:
                 if member not in self._reports:
                     self._local.send(member, message)
 
-    def forgotten(self, now: Instant, round_: int) -> None:
-        """Do nothing: this role waits for no round."""
+    def invalidated(self, now: Instant, number: int) -> None:
+        """Do nothing: this role waits for no invalidation."""
 
     def _give_up(self, now: Instant, why: LnhError) -> None:
         if self._origin is not None:

@@ -63,7 +63,7 @@ class Follower:
         self._say_again = False
         self._parted = False
         self._lease_until = 0.0
-        self._clearing: tuple[int, float] | None = None  # the round before a lease is taken, and that lease
+        self._clearing: tuple[int, float] | None = None  # the invalidation before a lease is taken, and that lease
         self._pings: dict[int, float] = {}
         self._next_ping = 0.0
         self._next_search = now.boot + SEARCH
@@ -104,9 +104,9 @@ class Follower:
         """Compute a lease's end from when it was asked for, so that it ends before the primary's count of it does."""
         return sent + lease_ms / 1000
 
-    def forgotten(self, now: Instant, round_: int) -> None:
+    def invalidated(self, now: Instant, number: int) -> None:
         """Begin to use the lease that waited for every cache to be cleared."""
-        if self._clearing is not None and self._clearing[0] == round_:
+        if self._clearing is not None and self._clearing[0] == number:
             self._lease_until, self._clearing = self._clearing[1], None
             self._holds_until = 0.0
 
@@ -191,7 +191,7 @@ class Follower:
         local.send(sender, Behind(self._epoch, local.incarnation, outline, self._parted))
 
     def settle(self, now: Instant) -> None:
-        """Acknowledge entries that have become durable and forgotten since."""
+        """Acknowledge entries that have become durable since, and whose items every cache has dropped."""
         vouched = min(self.vouched(), self._matched)
         if (vouched > self._said or self._say_again) and self._heard and not self._local.is_installing:
             position = self._local.history.position(vouched)
@@ -207,7 +207,7 @@ class Follower:
                 self.take(now, origin, order)
 
     def vouched(self) -> int:
-        """Return the index up to which the log is durable here, and forgotten by every cache."""
+        """Return the index up to which the log is durable here, and every cache has dropped what it touches."""
         return self._local.vouched
 
     def projected(self) -> int:

@@ -21,10 +21,10 @@ from lnh_services.store.machine.restore_swap import EVERYTHING
 from lnh_services.store.replication.messages import (
     Effect,
     Erase,
-    Forget,
     Forwarded,
     Install,
     Instant,
+    Invalidate,
     Message,
     Order,
     Persist,
@@ -40,8 +40,8 @@ from lnh_services.store.replication.messages import (
 
 Origin = RequestId | tuple[MemberId, int]  # who asked: this member's shell, or another member under its number
 
-NOTHING_BEFORE: Final = 0  # a round about everything: nothing is acknowledged before it is over
-NO_ENTRY: Final = 2**62  # a round that is about no entry
+NOTHING_BEFORE: Final = 0  # an invalidation about everything: nothing is acknowledged before it is over
+NO_ENTRY: Final = 2**62  # an invalidation that is about no entry
 APPLIED_AT_ONCE: Final = 4096  # items that a durable step changes, about: it takes seconds at most (limits.DISK_STALL)
 
 
@@ -111,10 +111,10 @@ class Role(Protocol):
         """Do what time brings: repeat messages, and give up what took too long."""
 
     def settle(self, now: Instant) -> None:
-        """Acknowledge, commit and begin what waited, because something may have become durable, forgotten or idle."""
+        """Acknowledge, commit and begin what waited, because something may have become durable, invalidated or idle."""
 
-    def forgotten(self, now: Instant, round_: int) -> None:
-        """Take in that a round is over that this role may have begun."""
+    def invalidated(self, now: Instant, number: int) -> None:
+        """Take in that an invalidation is over that this role may have begun."""
 
     def projected(self) -> int:
         """Return the commit index once everything in the log is durable here."""
@@ -138,10 +138,10 @@ class Local(ABC):
     def __init__(self, incarnation: bytes) -> None:
         self.incarnation: Final = incarnation
         self._out: list[Effect] = []
-        self._steps = self._rounds = 0
+        self._steps = self._last_invalidation = 0
         self._numbers = int.from_bytes(incarnation[:6], "big")  # what answers an earlier incarnation is no answer
         self._reads: dict[ReadId, int] = {}  # and the entry each waits for
-        self._open_rounds: dict[int, int] = {}  # and the first entry each is about
+        self._invalidations: dict[int, int] = {}  # and the first entry each is about
         self._clear()
 
     def _clear(self) -> None:
@@ -241,24 +241,24 @@ class Local(ABC):
         return isinstance(self._step, Install) or self._offer is not None
 
     @property
-    def forgotten_index(self) -> int:
-        """The index up to which all caches have forgotten what the entries touch."""
-        return min(min(self._open_rounds.values(), default=NO_ENTRY) - 1, self.history.last.index)
+    def invalidated_index(self) -> int:
+        """The index up to which all caches have dropped what the entries touch."""
+        return min(min(self._invalidations.values(), default=NO_ENTRY) - 1, self.history.last.index)
 
     @property
     def caches_known(self) -> bool:
-        """Tell whether caches have forgotten all that they may have held before this start, or of another log."""
-        return NOTHING_BEFORE not in self._open_rounds.values()
+        """Tell whether caches have dropped all that they may have held before this start, or of another log."""
+        return NOTHING_BEFORE not in self._invalidations.values()
 
     @property
     def vouched(self) -> int:
-        """Return the index that this member can acknowledge: durable here, and forgotten by its caches."""
-        return min(self.durable, self.forgotten_index)
+        """Return the index that this member can acknowledge: durable here, and its caches are invalidated up to it."""
+        return min(self.durable, self.invalidated_index)
 
     @property
     def settled(self) -> int:
-        """Return the index up to which every entry is applied, and forgotten by all caches."""
-        return min(self.applied, self.forgotten_index)
+        """Return the index up to which every entry is applied, and all caches have dropped what it touches."""
+        return min(self.applied, self.invalidated_index)
 
     def was_primary(self) -> bool:
         """Tell whether the newest epoch that this member knows to have been opened is its own."""
@@ -344,11 +344,11 @@ class Local(ABC):
         return entry
 
     def extend(self, entries: Sequence[Entry]) -> None:
-        """Take entries that follow the log's end; every cache forgets what they touch."""
+        """Take entries that follow the log's end; every cache drops what they touch."""
         self.history.extend(entries)
         keys = frozenset[Key]().union(*(self._note_touches(entry) for entry in entries))
         if keys:
-            self._begin_round(entries[0].index, keys - {EVERYTHING}, everything=EVERYTHING in keys)
+            self._invalidate(entries[0].index, keys - {EVERYTHING}, everything=EVERYTHING in keys)
 
     def _note_touches(self, entry: Entry) -> frozenset[Key]:
         content = entry.content()
@@ -360,13 +360,13 @@ class Local(ABC):
         return cached(content.commit)
 
     def truncate(self, last: int) -> None:
-        """Drop what comes after index `last`: it is saved first, and every cache forgets everything."""
+        """Drop what comes after index `last`: it is saved first, and every cache drops everything."""
         assert last >= self.committed, "dropping what is committed"
         dropped = self.history.truncate(last)
         if dropped:
             self._dropped += dropped
             self._gone_after(last, OutcomeUnknown("the entry was dropped when another member took over"))
-            self.forget_everything()
+            self.invalidate_everything()
             self.say("entries dropped", after=last, count=len(dropped))
 
     def _gone_after(self, last: int, why: LnhError) -> None:
@@ -400,19 +400,19 @@ class Local(ABC):
 
     # The caches
 
-    def forget_everything(self) -> int:
-        """Have every cache forget everything, and acknowledge nothing before; returns the round."""
-        return self._begin_round(NOTHING_BEFORE, frozenset(), everything=True)
+    def invalidate_everything(self) -> int:
+        """Have every cache drop everything, and acknowledge nothing before; returns its number."""
+        return self._invalidate(NOTHING_BEFORE, frozenset(), everything=True)
 
     def clear_caches(self) -> int:
-        """Have every cache forget everything; acknowledgements do not depend on it. Returns the round."""
-        return self._begin_round(NO_ENTRY, frozenset(), everything=True)
+        """Have every cache drop everything; acknowledgements do not depend on it. Returns its number."""
+        return self._invalidate(NO_ENTRY, frozenset(), everything=True)
 
-    def _begin_round(self, first: int, keys: frozenset[Key], *, everything: bool = False) -> int:
-        self._rounds += 1
-        self._open_rounds[self._rounds] = first
-        self._out.append(Forget(self._rounds, keys, everything))
-        return self._rounds
+    def _invalidate(self, first: int, keys: frozenset[Key], *, everything: bool = False) -> int:
+        self._last_invalidation += 1
+        self._invalidations[self._last_invalidation] = first
+        self._out.append(Invalidate(self._last_invalidation, keys, everything))
+        return self._last_invalidation
 
     # The durable step
 
@@ -525,7 +525,7 @@ class Local(ABC):
         self.history = History(step.base)
         self.durable = self._written = self._handed = self.applied = self.committed = index
         self._touches.clear()
-        self.forget_everything()
+        self.invalidate_everything()
         if self.role is not None:
             self.role.installed(step.base)
         self.release(0, OutcomeUnknown("this member's state was replaced by a newer one"))

@@ -134,7 +134,7 @@ class Append(_Said, frozen=True, tag="append"):
 
 
 class Appended(_Said, frozen=True, tag="appended"):
-    """Acknowledges that the log is durable, and the caches have forgotten, up to an entry.
+    """Acknowledges that the log is durable, and the caches are invalidated, up to an entry.
 
     `matched`: the member holds the primary's log up to here, durable or not.
     """
@@ -350,10 +350,10 @@ class Erase(msgspec.Struct, frozen=True):
     number: int
 
 
-class Forget(msgspec.Struct, frozen=True):
-    """Make every cache of this member forget; then `forgotten(round)`."""
+class Invalidate(msgspec.Struct, frozen=True):
+    """Make every cache of this member drop these; then `invalidated(number)`."""
 
-    round: int
+    number: int
     keys: frozenset[Key]
     everything: bool = False
 
@@ -387,4 +387,4 @@ class Say(msgspec.Struct, frozen=True):
     fields: dict[str, str | int]
 
 
-Effect = Send | Persist | Install | Erase | Forget | Reply | Serve | SendSnapshot | Say
+Effect = Send | Persist | Install | Erase | Invalidate | Reply | Serve | SendSnapshot | Say

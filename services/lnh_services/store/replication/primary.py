@@ -358,7 +358,7 @@ class Primary:
         """Tell whether a member may not hear of this epoch yet.
 
         No member does before the `open` is durable here: one that keeps it heeds its member list at once, and could
-        never be led back if its candidate forgot it. Of a promotion, the old primary is told when all others of the set
+        never be led back if its candidate lost it. Of a promotion, the old primary is told when all others of the set
         have acknowledged.
         """
         return not self._is_opened() or (member == self._last_to and bool(self._awaits - {member}))
@@ -430,9 +430,9 @@ class Primary:
             self._local.take(now, origin, order)
 
     def projected(self) -> int:
-        """Return the commit index once the log is durable here, as far as caches have forgotten what it touches."""
+        """Return the commit index once the log is durable here, as far as caches have dropped what it touches."""
         # What is committed another member may show: then no cache here may hold what was before. Alone, reads wait.
-        own = self._local.forgotten_index if self._local.others else self._local.history.last.index
+        own = self._local.invalidated_index if self._local.others else self._local.history.last.index
         return self._committable(own) if self._acts() else self._local.committed
 
     def _committable(self, own: int) -> int:
@@ -594,8 +594,8 @@ class Primary:
         for origin, order in held:
             self.take(now, origin, order)
 
-    def forgotten(self, now: Instant, round_: int) -> None:
-        """Do nothing: rounds count through `Local.vouched`."""
+    def invalidated(self, now: Instant, number: int) -> None:
+        """Do nothing: invalidations count through `Local.vouched`."""
 
     def leave(self, now: Instant) -> None:
         """Answer every order that waits, because this member is primary no more."""

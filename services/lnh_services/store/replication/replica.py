@@ -30,13 +30,13 @@ the greatest log among those it got, and appends the epoch's `open`: the members
 log's end, how far all is committed. So a hundred writers cost one fsync, and no two parts of the disk disagree.
 
 **Acknowledgement.** A member acknowledges an entry once it is durable here *and* every cache of this member has
-forgotten what it touches, and (a follower) only as far as its log was matched with this epoch's primary.
+dropped what it touches, and (a follower) only as far as its log was matched with this epoch's primary.
 
 **Commit.** Entry k commits when every member of the last set at or before k has acknowledged k or more; that commits
 everything before it. Nothing commits in an epoch before its `open`. Committed entries are applied with the next step.
 
-**Reads.** While the fate of an entry is unknown, reads of what it touches wait: until it is applied, and forgotten
-everywhere in this member, or until the lease ends and applied state is all that is promised. A read waits only for
+**Reads.** While the fate of an entry is unknown, reads of what it touches wait: until it is applied, and in no cache
+of this member, or until the lease ends and applied state is all that is promised. A read waits only for
 entries that were there when it came, so no stream of writes can starve it.
 """
 
@@ -151,7 +151,7 @@ class Replica(Local):
         self.history = History(base)
         self._refused = False
         self._wanted["found"] = (cluster, self.member, base)
-        self.forget_everything()
+        self.invalidate_everything()
 
     def recover(self, now: Instant, found: Durable) -> list[Effect]:
         """Take up the state that an earlier incarnation left: it has no lease, and a primary opens the next epoch."""
@@ -165,7 +165,7 @@ class Replica(Local):
         self.durable = self._written = self.history.last.index
         for entry in self.history.between(self.applied, self.durable):
             self._note_touches(entry)
-        self.forget_everything()
+        self.invalidate_everything()
         self.role = Follower(self, now)
         if self.expelled is None and self.was_primary():
             self.reopen(now, self.promised)
@@ -179,7 +179,7 @@ class Replica(Local):
         self.role = None
         self._erasing = request
         self._refused = False
-        self.forget_everything()
+        self.invalidate_everything()
         return self._done(now)
 
     # What is asked
@@ -361,10 +361,10 @@ class Replica(Local):
             return False
         return step.found is not None or (not self.others and self.is_serving())
 
-    def forgotten(self, now: Instant, round_: int) -> list[Effect]:
-        """Take in that every cache of this member has forgotten what the round named; late words change nothing."""
-        if self._open_rounds.pop(round_, None) is not None and self.role is not None:
-            self.role.forgotten(now, round_)
+    def invalidated(self, now: Instant, number: int) -> list[Effect]:
+        """Take in that an invalidation is over: every cache dropped what it named; late words change nothing."""
+        if self._invalidations.pop(number, None) is not None and self.role is not None:
+            self.role.invalidated(now, number)
         return self._done(now)
 
     # Roles

@@ -283,19 +283,19 @@ def test_casts_travel_both_ways(tmp_path: Path) -> None:
         async with bus(tmp_path) as it:
 
             async def attach(call: Call, request: store.Attach) -> store.Attached:
-                assert it.server.cast(call.identity, store.FORGET, store.Forget(sequence=7, keys=(KEY,)))
+                assert it.server.cast(call.identity, store.INVALIDATE, store.Invalidate(sequence=7, keys=(KEY,)))
                 return store.Attached(lease_ms=1, index=0, fresh=True, read_write=True)
 
-            async def forgotten(call: Call, cast: store.Forgotten) -> None:
+            async def invalidated(call: Call, cast: store.Invalidated) -> None:
                 heard.append(cast.sequence)
 
             it.server.serve(store.ATTACH, attach)
-            it.server.on_cast(store.FORGOTTEN, forgotten)
+            it.server.on_cast(store.INVALIDATED, invalidated)
             it.server.start()
             await it.client.ask(store.ATTACH, store.Attach(worker=bytes(16)))
             await until(lambda: bool(it.casts))
-            assert it.casts == [("store.forget", store.Forget(sequence=7, keys=(KEY,)))]
-            assert it.client.cast(store.FORGOTTEN, store.Forgotten(sequence=7, worker=bytes(16)))
+            assert it.casts == [("store.forget", store.Invalidate(sequence=7, keys=(KEY,)))]
+            assert it.client.cast(store.INVALIDATED, store.Invalidated(sequence=7, worker=bytes(16)))
             await until(lambda: heard == [7])
 
     run(scene)
@@ -306,7 +306,7 @@ def test_a_cast_to_a_vanished_peer_is_noticed_and_harms_nobody(tmp_path: Path) -
         async with bus(tmp_path) as it:
             it.server.serve(store.COUNT, counted)
             it.server.start()
-            assert not it.server.cast(b"nobody", store.FORGET, store.Forget(sequence=1, keys=()))
+            assert not it.server.cast(b"nobody", store.INVALIDATE, store.Invalidate(sequence=1, keys=()))
             assert it.server.dropped["peer gone"] == 1
             assert (await it.client.ask(store.COUNT, store.Count(table="t"))).count == 1
 

@@ -147,7 +147,7 @@ class Scene:
         self.world.__dict__.pop("answer", None)
         self.world.store.storage = copy.deepcopy(self._kept)
         self.world.store.current, self.world.read_only, self.world.seen = True, False, HighestSeen()
-        self.worker.forget_everything()
+        self.worker.drop_everything()
         self.world.attach(self.worker)
         return self
 

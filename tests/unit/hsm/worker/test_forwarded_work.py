@@ -39,7 +39,7 @@ def test_a_lease_that_is_renewed_in_time_is_one_lease() -> None:
     assert not core.is_read_write()
 
 
-@pytest.mark.parametrize("event", ["ended", "forgotten", "read-only", "fresh", "none"])
+@pytest.mark.parametrize("event", ["ended", "invalidated", "read-only", "fresh", "none"])
 def test_a_request_that_saw_the_lease_end_is_not_answered_though_there_is_another(event: str) -> None:
     world = World()
     core = world.worker()
@@ -47,8 +47,8 @@ def test_a_request_that_saw_the_lease_end_is_not_answered_though_there_is_anothe
     begun = core.lapses
     if event == "ended":
         world.now += LEASE
-    elif event == "forgotten":
-        core.forget(store.Forget(sequence=1, keys=(), everything=True))
+    elif event == "invalidated":
+        core.invalidate(store.Invalidate(sequence=1, keys=(), everything=True))
     elif event == "read-only":
         core.take_lease(world.now, attached(read_write=False))
         assert not core.is_read_write(), "it may use its caches, but they may be old"

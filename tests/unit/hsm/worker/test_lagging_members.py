@@ -46,7 +46,7 @@ class Behind:
 
     def catches_up(self) -> None:
         self.items = dict(self.world.store.storage.items)
-        self.worker.forget_everything()
+        self.worker.drop_everything()
 
 
 @pytest.fixture

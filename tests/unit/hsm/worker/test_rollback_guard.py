@@ -56,10 +56,10 @@ class Hostile:
             else:
                 items.pop(place, None)
 
-    def forget_all(self) -> None:
+    def invalidate_all(self) -> None:
         """A store may make the workers read again, whenever it likes."""
         for worker in self.world.workers:
-            worker.forget(store.Forget(sequence=0, keys=(), everything=True))
+            worker.invalidate(store.Invalidate(sequence=0, keys=(), everything=True))
 
 
 def generate(client: Client, keyring: bytes) -> objects.ObjectView:
@@ -86,7 +86,7 @@ def test_an_older_version_of_an_object_is_refused(
     hostile = Hostile(world)
     relabel(client, keyring, made.handle)
     hostile.put_back(("object", keyring, made.handle))
-    hostile.forget_all()
+    hostile.invalidate_all()
     if other_worker:
         client.worker = world.worker()
     with pytest.raises(errors.StateRolledBack, match=r"version 1 .* version 2"):
@@ -117,7 +117,7 @@ def test_a_logout_is_not_undone_by_losing_its_record(world: World, client: Clien
     hostile = Hostile(world)
     client.ask(session.LOGOUT, session.Logout())
     hostile.put_back(*(place for place in world.store.storage.items if place[0] == "logout"))
-    hostile.forget_all()
+    hostile.invalidate_all()
     with pytest.raises(errors.StateRolledBack):
         client.ask(objects.FIND, objects.Find(), keyring)
 
@@ -126,7 +126,7 @@ def test_a_revoked_client_is_not_let_in_again(world: World, client: Client, keyr
     hostile = Hostile(world)
     client.as_administrator().ask(admin.CLIENT_REVOKE, admin.ClientRef(client="client"))
     hostile.put_back(("client", b"", client.id))
-    hostile.forget_all()
+    hostile.invalidate_all()
     with pytest.raises(errors.StateRolledBack):
         client.ask(objects.FIND, objects.Find(), keyring)
     with pytest.raises(errors.StateRolledBack):
@@ -151,7 +151,7 @@ def test_a_stricter_policy_is_not_loosened(world: World, client: Client, keyring
         if limit == 2 and not lost:
             hostile = Hostile(world)
     hostile.put_back(("policy", b"", policy_id(keyring)))
-    hostile.forget_all()
+    hostile.invalidate_all()
     with pytest.raises(errors.StateRolledBack):
         generate(client, keyring)
 
@@ -175,7 +175,7 @@ def test_a_user_deleted_and_added_again_is_another_one_and_the_old_one_stays_dea
     administrator.ask(admin.USER_ADD, admin.AddUser(name="eve", role="monitor", password="third password"))
     client.login(Credential(role=Role.USER, name="eve", password="third password"))
     hostile.put_back(user, credential)
-    hostile.forget_all()
+    hostile.invalidate_all()
     with pytest.raises(errors.StateRolledBack):
         client.login(second)
 
@@ -354,7 +354,7 @@ def test_a_bad_row_is_left_out_of_its_list_and_of_no_decision(
     items = world.store.storage.items
     at = {"client": ("client", b"", other.id), "keyring": ("keyring", b"", keyring)}[table]
     items[at] = msgspec.structs.replace(items[at], body=bytes(len(items[at].body)))
-    world.workers[0].forget(store.Forget(sequence=0, keys=(), everything=True))
+    world.workers[0].invalidate(store.Invalidate(sequence=0, keys=(), everything=True))
     world.attach(world.workers[0])
     if table == "client":
         clients = administrator.ask(admin.CLIENT_LIST, Empty())

@@ -124,10 +124,10 @@ def test_a_use_that_fails_is_refused_under_the_seal_and_counts_once(scene: Scene
     assert wire.Header.parse(header).kind is wire.Kind.REPLY
 
 
-def test_what_was_forgotten_is_not_used(scene: Scene) -> None:
+def test_what_was_invalidated_is_not_used(scene: Scene) -> None:
     entry, _ = scene.entry()
     key = store.Key(table="object", scope=scene.keyring, id=scene.private)
-    scene.core.forget(store.Forget(sequence=1, keys=(key,)))
+    scene.core.invalidate(store.Invalidate(sequence=1, keys=(key,)))
     assert isinstance(begun(scene, entry).send(None), Ask)
     scene.client.ask(objects.SIGN, scene.use(), scene.keyring)
     assert begun(scene, entry).send(None) is Turn.USE
@@ -228,7 +228,7 @@ def test_a_lease_that_ends_during_one_use_is_over_for_those_behind_it(
         other.ask(objects.DESTROY, objects.ObjectRef(handle=scene.private), scene.keyring)
 
     outcomes = during_the_first(scene, monkeypatch, destroy)
-    assert outcomes[1][0] == MemberBehind.code  # it was forgotten, and this member cannot know whether it is there
+    assert outcomes[1][0] == MemberBehind.code  # it was invalidated, and this member cannot know whether it is there
     assert outcomes[1][2]["doubted"] == ObjectUnknown.code
 
 

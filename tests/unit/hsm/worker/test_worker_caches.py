@@ -1,4 +1,4 @@
-"""What the pure hsm worker keeps under its leases, and what it forgets."""
+"""What the pure hsm worker keeps under its leases, and what it drops."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_what_was_not_current_is_not_cached_under_a_read_write_lease(
     assert len(caches.keys) == len(caches.sessions) == 1
 
 
-def test_a_read_only_lease_lets_all_be_cached_until_all_is_to_be_forgotten(
+def test_a_read_only_lease_lets_all_be_cached_until_all_is_to_be_dropped(
     world: World, client: Client, keyring: bytes
 ) -> None:
     pair = generate_ec(client, keyring)
@@ -90,7 +90,7 @@ def test_a_read_only_lease_lets_all_be_cached_until_all_is_to_be_forgotten(
     asked = world.asked
     sign(client, keyring, pair.private.handle)
     assert world.asked == asked
-    client.worker.forget(store.Forget(sequence=1, keys=(), everything=True))
+    client.worker.invalidate(store.Invalidate(sequence=1, keys=(), everything=True))
     assert not client.worker.is_leased()
     sign(client, keyring, pair.private.handle)
     assert len(caches.keys) == len(caches.sessions) == 0
@@ -127,7 +127,7 @@ def test_a_session_is_not_cached_when_what_it_was_checked_against_changed_meanwh
         gets = asked.message.gets if isinstance(asked.message, store.Gets) else (asked.message,)
         for get in gets:
             if isinstance(get, store.Get) and get.key.table == "client":
-                client.worker.forget(store.Forget(sequence=1, keys=(get.key,)))
+                client.worker.invalidate(store.Invalidate(sequence=1, keys=(get.key,)))
         return answered
 
     monkeypatch.setattr(world, "answer", changing)
@@ -135,18 +135,18 @@ def test_a_session_is_not_cached_when_what_it_was_checked_against_changed_meanwh
     assert len(client.worker.caches.sessions) == 0
 
 
-def test_a_request_goes_on_when_its_worker_forgets_everything_while_it_waits(
+def test_a_request_goes_on_when_its_worker_drops_everything_while_it_waits(
     world: World, client: Client, keyring: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer, left = world.answer, [3]
 
-    def forgetting(asked: Any) -> Any:
+    def dropping(asked: Any) -> Any:
         if left[0]:
             left[0] -= 1
-            client.worker.forget_everything()
+            client.worker.drop_everything()
         return answer(asked)
 
-    monkeypatch.setattr(world, "answer", forgetting)
+    monkeypatch.setattr(world, "answer", dropping)
     client.ask(objects.FIND, objects.Find(), keyring)
     left[0] = 3
     pair = generate_ec(client, keyring)

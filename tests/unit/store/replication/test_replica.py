@@ -61,8 +61,8 @@ def carried_out(replica: Replica, effects: list[Effect], now: Instant) -> list[E
         effect = todo.pop(0)
         if isinstance(effect, say.Persist):
             todo += replica.persisted(now, effect.number, {})
-        elif isinstance(effect, say.Forget):
-            todo += replica.forgotten(now, effect.round)
+        elif isinstance(effect, say.Invalidate):
+            todo += replica.invalidated(now, effect.number)
         else:
             left.append(effect)
     return left
@@ -133,19 +133,19 @@ def test_a_new_cluster_has_this_member_as_primary_and_its_only_member() -> None:
     assert (replica.committed, replica.promised) == (1, Epoch(1, A))
 
 
-def test_a_write_is_answered_only_when_it_is_durable_and_forgotten() -> None:
+def test_a_write_is_answered_only_when_it_is_durable_and_in_no_cache() -> None:
     replica = founded()
     effects = begun(replica)
-    persist, forget = only(say.Persist, effects), only(say.Forget, effects)
+    persist, invalidation = only(say.Persist, effects), only(say.Invalidate, effects)
     assert persist.committed == 2
     assert replica.persisted(at(), persist.number, {2: 2}) == []
-    assert replica.forgotten(at(), forget.round) == [say.Reply(RequestId(2), 2, 2)]
+    assert replica.invalidated(at(), invalidation.number) == [say.Reply(RequestId(2), 2, 2)]
 
 
-def test_caches_may_have_forgotten_before_the_entry_is_durable() -> None:
+def test_caches_may_be_invalidated_before_the_entry_is_durable() -> None:
     replica = founded()
     effects = begun(replica)
-    assert replica.forgotten(at(), only(say.Forget, effects).round) == []
+    assert replica.invalidated(at(), only(say.Invalidate, effects).number) == []
     answered = replica.persisted(at(), only(say.Persist, effects).number, {2: 2})
     assert answered == [say.Reply(RequestId(2), 2, 2)]
 
@@ -211,14 +211,14 @@ def test_log_time_never_goes_back() -> None:
 def test_a_restart_promises_the_next_epoch_before_it_opens_it() -> None:
     replica = Replica(b"i" * 16)
     effects = replica.recover(at(), durable((A,), candidate=A, promised=Epoch(3, A)))
-    promise, forget = only(say.Persist, effects), only(say.Forget, effects)
-    assert (promise.promised, promise.entries, forget.everything) == (Epoch(4, A), (), True)
+    promise, invalidation = only(say.Persist, effects), only(say.Invalidate, effects)
+    assert (promise.promised, promise.entries, invalidation.everything) == (Epoch(4, A), (), True)
     opening = only(say.Persist, replica.persisted(at(), promise.number, {}))
     assert isinstance(opening.entries[0].content(), Open)
     assert (opening.entries[0].epoch, opening.committed) == (Epoch(4, A), 2)
     replica.persisted(at(), opening.number, {})
     assert not replica.is_serving()  # its caches may hold what an earlier incarnation never knew
-    replica.forgotten(at(), forget.round)
+    replica.invalidated(at(), invalidation.number)
     assert replica.is_serving()
 
 
@@ -228,7 +228,7 @@ def test_what_a_full_disk_refuses_never_was() -> None:
     error = StorageFailed("full")
     assert replica.refused(at(), only(say.Persist, effects).number, error) == [say.Reply(RequestId(2), error)]
     assert (replica.history.last.index, replica.committed) == (1, 1)
-    replica.forgotten(at(), only(say.Forget, effects).round)
+    replica.invalidated(at(), only(say.Invalidate, effects).number)
     carried_out(replica, replica.tick(at(0.1)), at(0.1))  # looks whether the disk takes writes again
     again = carried_out(replica, begun(replica, number=3), at())
     assert only(say.Reply, again) == say.Reply(RequestId(3), 2, 2)
@@ -349,14 +349,14 @@ def test_a_member_of_a_higher_epoch_makes_the_primary_open_another_above_it() ->
     assert not replica.is_current(at())
 
 
-def test_a_member_acknowledges_what_is_durable_and_forgotten() -> None:
+def test_a_member_acknowledges_what_is_durable_and_in_no_cache() -> None:
     replica = member_of()
     entry = log.make_entry(replica.history.last, Epoch(1, B), Milliseconds(2), log.Write(commit()))
     effects = replica.receive(at(), B, say.Append(Epoch(1, B), replica.history.last, (entry,), 1))
     assert not any(isinstance(message, say.Appended) and message.index == 2 for message in said(effects, B))
     persisted = replica.persisted(at(), only(say.Persist, effects).number, {})
     assert said(persisted, B) == []
-    (appended,) = said(replica.forgotten(at(), only(say.Forget, effects).round), B)
+    (appended,) = said(replica.invalidated(at(), only(say.Invalidate, effects).number), B)
     assert appended == say.Appended(Epoch(1, B), 2, entry.hash, b"i" * 16, 2)
 
 
@@ -438,7 +438,7 @@ def test_entries_that_contradict_a_newer_epoch_are_dropped_and_saved_first() -> 
     effects = replica.receive(at(), B, say.Append(Epoch(2, B), shared, (opening,), 1))
     step = only(say.Persist, effects)
     assert (step.promised, step.dropped, step.entries) == (Epoch(2, B), (old,), (opening,))
-    assert any(isinstance(effect, say.Forget) and effect.everything for effect in effects)
+    assert any(isinstance(effect, say.Invalidate) and effect.everything for effect in effects)
 
 
 def test_two_entries_of_one_epoch_at_one_index_stop_the_store() -> None:
@@ -535,7 +535,7 @@ REOPENED = log.make_entry(OPEN.position(), AGAIN, Milliseconds(3), Open((INFO[A]
 
 
 def left_behind() -> Replica:
-    """A holds the `open` of a take-over by C, without B: C forgot it before it served."""
+    """A holds the `open` of a take-over by C, without B: C lost it before it served."""
     replica = Replica(b"i" * 16)
     found = durable((A, B, C), candidate=B)
     taken = log.make_entry(OPEN.position(), TAKEN, Milliseconds(2), Open((INFO[A], INFO[C]), (A, C), (A,)))

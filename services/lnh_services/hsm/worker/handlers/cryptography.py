@@ -105,7 +105,7 @@ def uses(worker: WorkerCore, request: Request[Uses]) -> Steps[Outcomes]:
     for name, fields in request.message.uses:
         try:
             if not worker.is_leased():
-                worker.forget_everything()
+                worker.drop_everything()
             yield from worker.check_alive(request)
             if name not in TOGETHER:
                 raise UnknownOperation(f"operation {name!r} does not travel together with others")
