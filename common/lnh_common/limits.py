@@ -30,6 +30,7 @@ LABEL_BYTES: Final = 256
 ID_BYTES: Final = 255
 DATA_BYTES: Final = 64 * KIB
 CERTIFICATE_BYTES: Final = 64 * KIB
+OBJECT_BYTES: Final = 64 * KIB  # the value of an object that is given: the largest of these
 TEMPLATE_ATTRIBUTES: Final = 64
 SESSION_OBJECT_BYTES: Final = 10 * KIB  # sealed; it travels beside a full request
 NAME_CHARACTERS: Final = 64  # users, clients, groups, members, partitions

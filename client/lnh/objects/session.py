@@ -9,8 +9,9 @@ from typing import Any, Final, TypeVar
 from lnh.arguments import checked
 from lnh.objects import encoding
 from lnh.objects.calls import ObjectCalls
-from lnh.objects.keys import Key, PrivateKey, PublicKey, SecretKey, StoredObject, of_view
+from lnh.objects.keys import CLASSES, Key, PrivateKey, PublicKey, SecretKey, StoredObject, of_view
 from lnh.objects.listings import Listing, Page
+from lnh_common import limits
 from lnh_common.errors import (
     ArgumentInvalid,
     KeySizeRange,
@@ -23,7 +24,7 @@ from lnh_common.errors import (
 from lnh_common.messages import objects as wire
 from lnh_common.messages.base import Behind
 from lnh_common.pkcs11.algorithms import CURVES, ML_DSA_SETS, ML_KEM_SETS
-from lnh_common.pkcs11.attributes import Attribute, AttributeValue, KeyType, to_wire
+from lnh_common.pkcs11.attributes import Attribute, AttributeValue, KeyType, ObjectClass, to_wire
 from lnh_common.pkcs11.mechanisms import GENERATORS, MECHANISM_RULES, Mechanism, Use
 
 K = TypeVar("K", bound=StoredObject)
@@ -123,6 +124,38 @@ class ObjectSession(ObjectCalls):
         else:
             pair = self.ask(wire.GENERATE_PAIR, message, timeout)
         return self._made(pair.public, PublicKey), self._made(pair.private, PrivateKey)
+
+    def create_object(
+        self,
+        object_class: ObjectClass,
+        value: bytes,
+        *,
+        template: Mapping[Attribute, AttributeValue] | None = None,
+        timeout: float | None = None,
+        **attributes: object,
+    ) -> StoredObject:
+        """Make an object of a value: `session.create_object(ObjectClass.SECRET_KEY, value, key_type=KeyType.AES)`.
+
+        Secret and private keys come in only where the policy's `import` is true. A key that came in is not LOCAL, so it
+        wraps nothing unless the KRSO made it TRUSTED. With `token=False` the object lives in this session only.
+
+        Args:
+            value: the bytes of a secret key; PKCS#8 DER of a private key; SubjectPublicKeyInfo DER of a public key; DER
+                of an X.509 certificate; data. Up to 64 KiB.
+            template, attributes: attributes by number, or by name in lower case; `key_type` of a secret key.
+
+        Raises PolicyForbids, TemplateIncomplete, TemplateInconsistent, AttributeInvalid, KeySizeRange, LimitReached,
+        MemberReadOnly, OutcomeUnknown.
+        """
+        said = {Attribute.CLASS.value: object_class.value} | encoding.template(template, attributes)
+        if said[Attribute.CLASS.value] != object_class.value:
+            raise TemplateInconsistent("CLASS: the template contradicts object_class")
+        if len(value) > limits.OBJECT_BYTES:
+            raise LimitReached(f"a value of {len(value)} bytes; at most {limits.OBJECT_BYTES}")
+        message = wire.CreateObject(template=said, value=bytes(value))
+        if said.get(Attribute.TOKEN) is False:
+            return self._made(self.ask(wire.CREATE_IN_SESSION, message, timeout), CLASSES[object_class])
+        return self._made(self.ask(wire.CREATE, message, timeout), CLASSES[object_class])
 
     def find(
         self,

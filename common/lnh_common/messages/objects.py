@@ -102,6 +102,19 @@ class SessionKeyPair(Message):
     private: SessionObject
 
 
+class CreateObject(Confidential):
+    """Ask for an object of a value that is given; the template names its CLASS.
+
+    Args:
+        template: its attributes.
+        value: the bytes of a secret key, PKCS#8 DER of a private key, SubjectPublicKeyInfo DER of a public key, DER of
+            a certificate, or data. Of the last two it may be VALUE in the template.
+    """
+
+    template: WireTemplate
+    value: Annotated[bytes, msgspec.Meta(max_length=limits.OBJECT_BYTES)] = b""
+
+
 class Find(Message):
     """Ask for objects whose attributes equal those of `template`, in handle order, behind the handle `after`."""
 
@@ -219,6 +232,8 @@ GENERATE_IN_SESSION: Final = operation("object.generate-in-session", GenerateKey
 GENERATE_PAIR_IN_SESSION: Final = operation(
     "object.generate-pair-in-session", GenerateKeyPair, SessionKeyPair, Seal.SESSION
 )
+CREATE: Final = operation("object.create", CreateObject, ObjectView, Seal.SESSION, Effect.WRITE)
+CREATE_IN_SESSION: Final = operation("object.create-in-session", CreateObject, SessionObject, Seal.SESSION)
 FIND: Final = operation("object.find", Find, Found, Seal.SESSION)
 SHOW: Final = operation("object.show", Show, ObjectView, Seal.SESSION)
 SET: Final = operation("object.set", SetAttributes, ObjectView, Seal.SESSION, Effect.WRITE)

@@ -26,6 +26,7 @@ from lnh_common.wire import codec
 from lnh_services import durable
 from lnh_services.hsm.appliance.state import Partition
 from lnh_services.hsm.crypto.mechanisms import IvSource
+from lnh_services.hsm.objects import create as creation
 from lnh_services.hsm.objects import generate as generation
 from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.generate import Generated
@@ -160,7 +161,7 @@ class Contents:
     def set_attributes(self, message: wire.SetAttributes) -> wire.ObjectView:
         """Change an object's attributes, all of the template or none."""
         item = self._item(message.handle)
-        changed = rules.change(self._keys.read_attributes(item), parse_template(message.template), _ROLE)
+        changed = creation.change(self._keys.read_attributes(item), parse_template(message.template), _ROLE)
         return self._put(item.version, message.handle, changed, self._keys.read_value(item))
 
     def destroy(self, message: wire.ObjectRef) -> Empty:

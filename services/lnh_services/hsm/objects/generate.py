@@ -40,7 +40,7 @@ from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, Use
 from lnh_common.wire import codec
 from lnh_services.hsm.crypto.mechanisms.base import PrivateKey, PublicKey
 from lnh_services.hsm.objects.policy import Policy, check_mechanism, check_new, check_new_pair
-from lnh_services.hsm.objects.templates import check_template, complete, mirror_uses, share_id
+from lnh_services.hsm.objects.templates import History, check_template, complete, mirror_uses, share_id
 
 _A = Attribute
 _F4: Final = 65537
@@ -73,10 +73,15 @@ def generate_key(mechanism: Mechanism, template: Attributes, policy: Policy, rol
     """
     key_type = _made_by(mechanism, Use.GENERATE)
     check_mechanism(Use.GENERATE, mechanism, policy)
-    check_template(template, ObjectClass.SECRET_KEY, key_type, role, mechanism)
+    check_template(template, ObjectClass.SECRET_KEY, key_type, role, mechanism.name)
     length = _SECRET[key_type](template)
     attributes = complete(
-        template, ObjectClass.SECRET_KEY, key_type, mechanism, os.urandom(_UNIQUE_ID_BYTES).hex(), policy.key_uses
+        template,
+        ObjectClass.SECRET_KEY,
+        key_type,
+        History.generated(mechanism),
+        os.urandom(_UNIQUE_ID_BYTES).hex(),
+        policy.key_uses,
     )
     attributes[_A.VALUE_LEN] = length
     check_new(attributes, policy, role)
@@ -169,12 +174,13 @@ def _planned(mechanism: Mechanism, public_kind: _Kind, private_kind: _Kind, poli
     check_mechanism(Use.GENERATE_PAIR, mechanism, policy)
     row = _PAIRS[key_type]
     public_template, private_template = public_kind.template, private_kind.template
-    check_template(public_template, ObjectClass.PUBLIC_KEY, key_type, role, mechanism)
-    check_template(private_template, ObjectClass.PRIVATE_KEY, key_type, role, mechanism)
+    check_template(public_template, ObjectClass.PUBLIC_KEY, key_type, role, mechanism.name)
+    check_template(private_template, ObjectClass.PRIVATE_KEY, key_type, role, mechanism.name)
     plan = row.plan(public_template)
     public_template, private_template = mirror_uses(public_template, private_template)
-    public = complete(public_template, ObjectClass.PUBLIC_KEY, key_type, mechanism, "", policy.key_uses)
-    private = complete(private_template, ObjectClass.PRIVATE_KEY, key_type, mechanism, "", policy.key_uses)
+    history = History.generated(mechanism)
+    public = complete(public_template, ObjectClass.PUBLIC_KEY, key_type, history, "", policy.key_uses)
+    private = complete(private_template, ObjectClass.PRIVATE_KEY, key_type, history, "", policy.key_uses)
     _check_same_parameters(private_template, plan.private)
     public |= plan.public
     private |= plan.private

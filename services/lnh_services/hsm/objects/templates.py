@@ -7,6 +7,7 @@ then decides whether the result may exist under a policy.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 from typing import Final
 
@@ -31,10 +32,40 @@ _A = Attribute
 _USE_OF: Final[dict[Attribute, Use]] = {attribute: use for use, attribute in USE_ATTRIBUTES.items()}
 
 
+@dataclass(frozen=True)
+class History:
+    """What the HSM alone says of where a key comes from.
+
+    Args:
+        local: LOCAL: it was generated here.
+        mechanism: KEY_GEN_MECHANISM, which only a local key has.
+        always_sensitive, never_extractable: whether a key that is SENSITIVE, or not EXTRACTABLE, always was, and never.
+    """
+
+    local: bool
+    mechanism: Mechanism | None
+    always_sensitive: bool
+    never_extractable: bool
+
+    @classmethod
+    def generated(cls, mechanism: Mechanism) -> History:
+        """Return that of a key that this mechanism generates here."""
+        return cls(local=True, mechanism=mechanism, always_sensitive=True, never_extractable=True)
+
+
+IMPORTED: Final = History(local=False, mechanism=None, always_sensitive=False, never_extractable=False)
+
+
 def check_template(
-    template: Attributes, object_class: ObjectClass, key_type: KeyType | None, role: Role, mechanism: Mechanism
+    template: Attributes, object_class: ObjectClass, key_type: KeyType | None, role: Role, maker: str
 ) -> None:
-    """Check whether a generation template may say all this.
+    """Check whether the template of a new object may say all this.
+
+    Args:
+        template: as `attributes.parse_template` gives it.
+        object_class, key_type: of the object; None for what is no key.
+        role: of the session.
+        maker: what makes the object, for messages.
 
     Raises TemplateInconsistent for an attribute the object does not have or that contradicts the mechanism, or a use
     that no mechanism has for a key of this type, AttributeReadOnly for one only the HSM sets, PermissionDenied for
@@ -57,7 +88,7 @@ def check_template(
             raise TemplateInconsistent(f"{use.name}: no mechanism does that with {kind}")
     for name, wanted in ((_A.CLASS, object_class), (_A.KEY_TYPE, key_type)):
         if name in template and template[name] != wanted:
-            raise TemplateInconsistent(f"{name.name} {template[name]!r}: {mechanism.name} makes {kind}")
+            raise TemplateInconsistent(f"{name.name} {template[name]!r}: {maker} makes {kind}")
 
 
 def mirror_uses(public: Attributes, private: Attributes) -> tuple[Attributes, Attributes]:
@@ -85,16 +116,16 @@ def complete(
     template: Attributes,
     object_class: ObjectClass,
     key_type: KeyType,
-    mechanism: Mechanism,
+    history: History,
     unique_id: str,
     key_uses: KeyUses,
 ) -> Attributes:
-    """Complete the attributes of a key made here, but for those that describe its value.
+    """Complete the attributes of a new key, but for those that describe its value.
 
     Args:
         template: one that passed `check_template`.
         object_class, key_type: of the key.
-        mechanism: that makes it.
+        history: where it comes from.
         unique_id: of the object.
         key_uses: whether it serves one family of mechanisms, or all that fit.
 
@@ -114,11 +145,25 @@ def complete(
             default = rule.defaults[object_class]
             made[name] = list(default) if isinstance(default, list) else default
     made[_A.ALLOWED_MECHANISMS] = _allowed(template, made, key_type, key_uses)
-    made[_A.LOCAL] = True
-    made[_A.KEY_GEN_MECHANISM] = mechanism.value
+    made[_A.LOCAL] = history.local
+    if history.mechanism is not None:
+        made[_A.KEY_GEN_MECHANISM] = history.mechanism.value
     if _A.SENSITIVE in made:
-        made[_A.ALWAYS_SENSITIVE] = made[_A.SENSITIVE]
-        made[_A.NEVER_EXTRACTABLE] = not made[_A.EXTRACTABLE]
+        made[_A.ALWAYS_SENSITIVE] = made[_A.SENSITIVE] is True and history.always_sensitive
+        made[_A.NEVER_EXTRACTABLE] = made[_A.EXTRACTABLE] is False and history.never_extractable
+    return made
+
+
+def complete_other(template: Attributes, object_class: ObjectClass, unique_id: str) -> Attributes:
+    """Complete the attributes of a certificate or of data; the template passed `check_template`."""
+    made: Attributes = {_A.CLASS: object_class.value, _A.UNIQUE_ID: unique_id}
+    for name, rule in ATTRIBUTES.items():
+        if (
+            rule.applies(object_class, None)
+            and name not in made
+            and (name in template or object_class in rule.defaults)
+        ):
+            made[name] = template.get(name, rule.defaults.get(object_class, b""))
     return made
 
 

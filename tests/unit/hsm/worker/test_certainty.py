@@ -20,7 +20,7 @@ from lnh_common.messages import admin, backup, objects, overview, session, store
 from lnh_common.messages.backup import ArchiveRef, Every, JobRef, PieceOf, Restore, SetSchedule, WritePiece
 from lnh_common.messages.base import Effect, Empty, Listing, Message, Operation, Q, R
 from lnh_common.messages.session import ChangePassword, Credential, Login, Logout, Register, Role
-from lnh_common.pkcs11.attributes import Attribute
+from lnh_common.pkcs11.attributes import Attribute, ObjectClass
 from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_common.wire import codec
 from lnh_services.hsm.auth.offline_attempts import LocalGuesses
@@ -36,6 +36,7 @@ KRCO_OF = {"role": Role.KRCO, "password": KRCO}
 TEMPLATE = {Attribute.LABEL.value: "new"}
 SECRET = {**TEMPLATE, Attribute.VALUE_LEN.value: 32}
 EC = {Attribute.EC_PARAMS.value: bytes.fromhex("06082a8648ce3d030107"), **TEMPLATE}
+DATA = {Attribute.CLASS.value: ObjectClass.DATA.value, **TEMPLATE}
 USE = objects.Use(handle=GONE, mechanism=Mechanism.ECDSA_SHA256, data=b"data")
 MEMBER = admin.MemberRef(member=GONE)
 SCHEDULE = backup.Schedule(every=Every.HOURS, hours=6, keep=3)
@@ -107,6 +108,8 @@ ASKED: dict[Operation[Any, Any], Message] = {
         mechanism=Mechanism.EC_KEY_PAIR_GEN,
         public_template={**EC, Attribute.TOKEN.value: False}, private_template={Attribute.TOKEN.value: False},
     ),
+    objects.CREATE: objects.CreateObject(template=DATA, value=b"data"),
+    objects.CREATE_IN_SESSION: objects.CreateObject(template={**DATA, Attribute.TOKEN.value: False}, value=b"data"),
     objects.FIND: objects.Find(template={Attribute.LABEL.value: "none"}),
     objects.SHOW: objects.Show(handle=GONE),
     objects.SET: objects.SetAttributes(handle=GONE, template=TEMPLATE),

@@ -24,7 +24,7 @@ from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.session import ChangePassword, Credential, Login, Logout, Register, Role
 from lnh_common.messages.store import Get, Gets, Got, Gots, Item, Scan
 from lnh_common.pkcs11.algorithms import CURVES
-from lnh_common.pkcs11.attributes import Attribute
+from lnh_common.pkcs11.attributes import Attribute, ObjectClass
 from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_common.wire import codec
 from lnh_services.hsm.effects import Ask, Peer
@@ -55,6 +55,7 @@ DRAWN: Final = frozenset(
     for operation in (
         session.LOGIN, session.RENEW, objects.RANDOM, objects.ENCRYPT, objects.GENERATE_PAIR, objects.GENERATE_PAIRS,
         objects.GENERATE, objects.GENERATE_MANY, objects.GENERATE_IN_SESSION, objects.GENERATE_PAIR_IN_SESSION,
+        objects.CREATE, objects.CREATE_IN_SESSION,
     )
 )  # fmt: skip
 
@@ -239,6 +240,7 @@ def requests(scene: Scene) -> list[Request]:
     ed25519: dict[int, Any] = {Attribute.EC_PARAMS.value: CURVES["Ed25519"].oid}
     pair: dict[str, Any] = {"mechanism": Mechanism.EC_EDWARDS_KEY_PAIR_GEN, "public_template": ed25519}
     in_session = {Attribute.TOKEN.value: False}
+    data: dict[int, Any] = {Attribute.CLASS.value: ObjectClass.DATA.value}
     member = admin.MemberRef(member=b"b" * 16)
     archive = backup.ArchiveRef(name=sample(backup.ArchiveRef).name)
     decrypts = objects.Use(
@@ -266,6 +268,8 @@ def requests(scene: Scene) -> list[Request]:
             ),
             "krco",
         ),
+        (objects.CREATE, objects.CreateObject(template=data, value=b"data"), "krco"),
+        (objects.CREATE_IN_SESSION, objects.CreateObject(template=data | in_session, value=b"data"), "krco"),
         (objects.FIND, objects.Find(), "krco"),
         (objects.FIND, objects.Find(template={Attribute.LABEL.value: "cipher"}), "krco"),
         (objects.SHOW, objects.Show(handle=key), "krco"),

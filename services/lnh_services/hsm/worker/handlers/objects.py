@@ -28,6 +28,7 @@ from lnh_common.messages.store import OBJECTS
 from lnh_common.pkcs11.attributes import Attribute, Attributes, parse_template
 from lnh_common.pkcs11.mechanisms import mechanism
 from lnh_services.hsm.effects import Steps
+from lnh_services.hsm.objects import create as creation
 from lnh_services.hsm.objects import generate as generation
 from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.policy import Policy
@@ -54,7 +55,7 @@ def _room(worker: WorkerCore, policy: Policy) -> Steps[str]:
     return f"delete what is not needed, or have the {who} raise it: lnh {command} objects_per_keyring=NUMBER"
 
 
-def _store(
+def store_all(
     worker: WorkerCore, request: Request[Any], made: Sequence[tuple[Attributes, bytes]]
 ) -> Steps[list[ObjectView]]:
     """Store new objects, all or none; a request that comes again answers with what the first one stored."""
@@ -97,7 +98,7 @@ def generate(worker: WorkerCore, request: Request[GenerateKey]) -> Steps[ObjectV
     policy = yield from effective_policy(worker, request.keyring_keys.keyring)
     template = stored_template(request.message.template)
     made = generation.generate_key(mechanism(request.message.mechanism), template, policy, request.role)
-    views = yield from _store(worker, request, [made])
+    views = yield from store_all(worker, request, [made])
     return views[0]
 
 
@@ -105,7 +106,7 @@ def generate_pair(worker: WorkerCore, request: Request[GenerateKeyPair]) -> Step
     """Make a key pair: both halves, or none."""
     planned = yield from _planned(worker, request)
     made = yield from make_pair(request, planned(0))
-    public, private = yield from _store(worker, request, list(made))
+    public, private = yield from store_all(worker, request, list(made))
     return KeyPair(public=public, private=private)
 
 
@@ -119,7 +120,7 @@ def generate_many(worker: WorkerCore, request: Request[GenerateKeys]) -> Steps[O
         generation.generate_key(kind, _labelled(template, message, number), policy, request.role)
         for number in range(message.total)
     ]
-    return Objects(objects=tuple((yield from _store(worker, request, made))))
+    return Objects(objects=tuple((yield from store_all(worker, request, made))))
 
 
 def generate_pairs(worker: WorkerCore, request: Request[GenerateKeyPairs]) -> Steps[KeyPairs]:
@@ -132,7 +133,7 @@ def generate_pairs(worker: WorkerCore, request: Request[GenerateKeyPairs]) -> St
     made: list[generation.Generated] = []
     for plan in (first, *(planned(number) for number in range(1, request.message.total))):
         made += plan.make()
-    views = yield from _store(worker, request, made)
+    views = yield from store_all(worker, request, made)
     pairs = zip(views[::2], views[1::2], strict=True)
     return KeyPairs(pairs=tuple(KeyPair(public=public, private=private) for public, private in pairs))
 
@@ -218,7 +219,7 @@ def set_attributes(worker: WorkerCore, request: Request[SetAttributes]) -> Steps
         return (yield from _stored(worker, request, message.handle))
     found = yield from worker.stored(keys, message.handle)
     attributes, value = found.known
-    changed = rules.change(attributes, parse_template(message.template), request.role)
+    changed = creation.change(attributes, parse_template(message.template), request.role)
     yield from worker.commit(request, [keys.put(message.handle, found.version, changed, value)])
     return view(message.handle, found.version + 1, changed)
 

@@ -31,8 +31,10 @@ def generate(worker: WorkerCore, request: Request[GenerateKey]) -> Steps[Session
     message = request.message
     policy = yield from effective_policy(worker, request.keyring_keys.keyring)
     yield from worker.check_alive(request)
-    made = generation.generate_key(mechanism(message.mechanism), _template(message.template), policy, request.role)
-    return _sealed(request, 0, made)
+    made = generation.generate_key(
+        mechanism(message.mechanism), session_template(message.template), policy, request.role
+    )
+    return sealed(request, 0, made)
 
 
 def generate_pair(worker: WorkerCore, request: Request[GenerateKeyPair]) -> Steps[SessionKeyPair]:
@@ -42,14 +44,14 @@ def generate_pair(worker: WorkerCore, request: Request[GenerateKeyPair]) -> Step
     yield from worker.check_alive(request)
     planned = generation.plan_key_pair(
         mechanism(message.mechanism),
-        _template(message.public_template),
-        _template(message.private_template),
+        session_template(message.public_template),
+        session_template(message.private_template),
         policy,
         request.role,
     )
     public, private = yield from make_pair(request, planned)
     yield from worker.check_alive(request)
-    return SessionKeyPair(public=_sealed(request, 0, public), private=_sealed(request, 1, private))
+    return SessionKeyPair(public=sealed(request, 0, public), private=sealed(request, 1, private))
 
 
 def carried(worker: WorkerCore, request: Request[Any], handle: bytes, sealed: bytes) -> CachedKey:
@@ -81,19 +83,21 @@ def make_pair(request: Request[Any], planned: generation.PlannedPair) -> Steps[t
     return (yield from work(same, planned.make))
 
 
-def _template(template: dict[int, Any]) -> Attributes:
+def session_template(template: dict[int, Any]) -> Attributes:
+    """Check a template for an object of a session; raises TemplateInconsistent for one that is stored."""
     parsed = parse_template(template)
     if parsed.setdefault(Attribute.TOKEN, False) is not False:
         raise TemplateInconsistent("TOKEN is true: an object of a session has it false")
     return parsed
 
 
-def _sealed(request: Request[Any], number: int, made: Generated) -> SessionObject:
+def sealed(request: Request[Any], number: int, made: Generated) -> SessionObject:
+    """Seal the `number`th object of a request for its session; raises LimitReached."""
     handle = request.new_handle(number)
     made.attributes[Attribute.UNIQUE_ID] = handle.hex()
-    sealed = request.keyring_keys.seal_for_session(request.who.token.session, handle, made.attributes, made.value)
-    if len(sealed) > limits.SESSION_OBJECT_BYTES:
+    data = request.keyring_keys.seal_for_session(request.who.token.session, handle, made.attributes, made.value)
+    if len(data) > limits.SESSION_OBJECT_BYTES:
         most = limits.SESSION_OBJECT_BYTES
-        raise LimitReached(f"{len(sealed)} bytes sealed; a session carries {most} an object").for_good()
+        raise LimitReached(f"{len(data)} bytes sealed; a session carries {most} an object").for_good()
     shown = view(handle, VERSION, made.attributes)
-    return SessionObject(handle=handle, version=shown.version, attributes=shown.attributes, sealed=sealed)
+    return SessionObject(handle=handle, version=shown.version, attributes=shown.attributes, sealed=data)

@@ -11,7 +11,16 @@ from lnh_common.messages import admin, backup, objects, overview, session
 from lnh_common.messages.session import Role
 from lnh_services.hsm.auth.permissions import Permission, Rule
 from lnh_services.hsm.worker.core import Served, serves
-from lnh_services.hsm.worker.handlers import backups, cluster, cryptography, groups, keyrings, members, session_objects
+from lnh_services.hsm.worker.handlers import (
+    backups,
+    cluster,
+    cryptography,
+    groups,
+    keyrings,
+    making,
+    members,
+    session_objects,
+)
 from lnh_services.hsm.worker.handlers import objects as on_objects
 from lnh_services.hsm.worker.handlers import session as on_sessions
 
@@ -76,6 +85,8 @@ _ROWS: Final = (
     serves(objects.GENERATE_PAIRS, on_objects.generate_pairs, _CHANGES, commits=True),
     serves(objects.GENERATE_IN_SESSION, session_objects.generate, _CHANGES),
     serves(objects.GENERATE_PAIR_IN_SESSION, session_objects.generate_pair, _CHANGES),
+    serves(objects.CREATE, making.create, _CHANGES, commits=True),
+    serves(objects.CREATE_IN_SESSION, making.create, _CHANGES),
     serves(objects.FIND, on_objects.find, _USES),
     serves(objects.SHOW, on_objects.show, _USES),
     serves(objects.SET, on_objects.set_attributes, _CHANGES, commits=True),
