@@ -703,3 +703,30 @@ class ArchiveInvalid(LnhError):
     code = 110
     ckr = "CKR_DATA_INVALID"
     advice = "the message says why; use another archive: lnh backup list, lnh backup verify"
+
+
+# 120..129: files with keys and certificates
+
+
+class KeyFileInvalid(LnhError):
+    """The file holds no key, certificate or secret of a form and kind that is read, or it is damaged."""
+
+    code = 120
+    ckr = "CKR_DATA_INVALID"
+    advice = "the message says what was found; docs/certificates.md has the forms that are read"
+
+
+class PassphraseIncorrect(LnhError):
+    """The file is encrypted, and its passphrase was not given, or is wrong; a damaged file looks the same."""
+
+    code = 121
+    ckr = "CKR_PIN_INCORRECT"
+    advice = "give the file's passphrase: --passphrase-file FILE, or answer the prompt"
+
+
+class CertificateInvalid(LnhError):
+    """A certificate, a request or a revocation list does not say, or prove, what it must; the message names what."""
+
+    code = 122
+    ckr = "CKR_DATA_INVALID"
+    advice = "the message says which condition failed, and of which certificate"

@@ -29,6 +29,7 @@ import lnh.net.connection
 from lnh import admin
 from lnh.cluster import connect_to
 from lnh.console import Console
+from lnh.objects.as_cryptography import sign_with
 from lnh.registration import hello
 from lnh_cli.demo.processes import standing_still
 from lnh_common import limits
@@ -208,7 +209,7 @@ def test_certificates_are_signed_by_keys_in_the_cluster(session: lnh.KeyringSess
     ]
     for key_type, bits, hash_ in kinds:
         _, private = session.generate_keypair(key_type, bits, timeout=60)
-        wrapped = private.as_cryptography()
+        wrapped = sign_with(private)
         builder = x509.CertificateBuilder(
             issuer_name=name,
             subject_name=name,

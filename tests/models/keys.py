@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from functools import cache
 
+from lnh.objects.encoding import ecdsa_to_der
+from lnh_common.messages.base import Message
 from lnh_common.pkcs11.algorithms import CURVES, ML_DSA_SETS, ML_KEM_SETS
-from lnh_common.pkcs11.attributes import Attribute, Attributes, KeyType
+from lnh_common.pkcs11.attributes import Attribute, Attributes, AttributeValue, KeyType
 from lnh_common.pkcs11.mechanisms import GENERATORS, Mechanism
+from lnh_common.pkcs11.parameters import pack_parameters
+from lnh_services.hsm.crypto.mechanisms import decrypter, load_object, signer
 from lnh_services.hsm.objects.generate import Generated, generate_key, generate_key_pair
 from lnh_services.hsm.objects.policy import KeyUses, Policy
 
@@ -42,3 +46,30 @@ def secret(kind: str) -> Generated:
     """A secret key of that kind, for its natural use."""
     key_type, template = KINDS[kind]
     return generate_key(GENERATORS[key_type], template, COMPATIBLE)
+
+
+class KeyInHsm:
+    """A private key as the SDK's is, of which the mechanisms are the HSM's own; nothing lies between."""
+
+    def __init__(self, kind: str, made: tuple[Generated, Generated] | None = None) -> None:
+        self.public, self.private = made or pair(kind)
+
+    @property
+    def key_type(self) -> KeyType:
+        return KeyType(self.private.attributes[A.KEY_TYPE])  # type: ignore[arg-type]
+
+    def __getitem__(self, attribute: Attribute) -> AttributeValue:
+        return self.private.attributes[attribute]
+
+    def sign(
+        self, data: bytes, mechanism: Mechanism | None = None, parameters: Message | None = None, *, der: bool = False
+    ) -> bytes:
+        assert mechanism is not None
+        packed = b"" if parameters is None else pack_parameters(parameters)
+        made = signer(mechanism, load_object(*self.private), packed)(data)
+        return ecdsa_to_der(mechanism, made) if der else made
+
+    def decrypt(self, data: bytes, mechanism: Mechanism | None = None, parameters: Message | None = None) -> bytes:
+        assert mechanism is not None
+        packed = b"" if parameters is None else pack_parameters(parameters)
+        return decrypter(mechanism, load_object(*self.private), packed)(data)

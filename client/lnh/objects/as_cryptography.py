@@ -6,11 +6,11 @@ would need the key's value raises AttributeSensitive.
 
 from __future__ import annotations
 
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, padding, rsa, x448, x25519
 from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
@@ -19,7 +19,7 @@ from lnh_common.messages.base import Message
 from lnh_common.pkcs11.algorithms import Hash
 from lnh_common.pkcs11.attributes import Attribute, AttributeValue, KeyType
 from lnh_common.pkcs11.mechanisms import Mechanism
-from lnh_common.pkcs11.parameters import HashedParameters, OaepParameters, PssParameters
+from lnh_common.pkcs11.parameters import HashedParameters, MldsaParameters, OaepParameters, PssParameters
 
 _ECDSA: Final = {
     "sha256": Mechanism.ECDSA_SHA256,
@@ -78,7 +78,7 @@ class _Wrapper:
         self._refuse()
 
     def exchange(self, *_: object) -> NoReturn:
-        self._refuse()
+        raise AttributeSensitive("a shared secret never leaves the HSM; derive a key from it there")
 
     def __copy__(self) -> Any:
         return self
@@ -191,21 +191,73 @@ class Ed448Key(_Wrapper, ed448.Ed448PrivateKey):
         return self._key.sign(_bytes(data), Mechanism.EDDSA)
 
 
-def wrap(key: KeyInHsm) -> EcKey | RsaKey | Ed25519Key | Ed448Key:
-    """Wrap a key as `cryptography` has private keys; raises KeyTypeInconsistent for a type that does not sign."""
+class _MldsaKey(_Wrapper):
+    """Base of the ML-DSA private keys."""
+
+    def sign(self, data: Any, context: Any = None) -> bytes:
+        """Sign data with ML-DSA, with a context of up to 255 bytes."""
+        parameters = MldsaParameters(context=b"" if context is None else _bytes(context))
+        return self._key.sign(_bytes(data), Mechanism.ML_DSA, parameters)
+
+    def sign_mu(self, mu: object) -> NoReturn:
+        """Refuse a representative that was computed outside: the HSM signs messages."""
+        raise UnsupportedAlgorithm("sign_mu: the HSM signs messages; give sign() the message")
+
+
+class Mldsa44Key(_MldsaKey, mldsa.MLDSA44PrivateKey):
+    """An ML-DSA-44 private key."""
+
+
+class Mldsa65Key(_MldsaKey, mldsa.MLDSA65PrivateKey):
+    """An ML-DSA-65 private key."""
+
+
+class Mldsa87Key(_MldsaKey, mldsa.MLDSA87PrivateKey):
+    """An ML-DSA-87 private key."""
+
+
+class X25519Key(_Wrapper, x25519.X25519PrivateKey):
+    """An X25519 private key. It shows its public half; a shared secret stays in the HSM, so `exchange` refuses."""
+
+
+class X448Key(_Wrapper, x448.X448PrivateKey):
+    """An X448 private key, as `X25519Key`."""
+
+
+WrappedKey: TypeAlias = (
+    EcKey | RsaKey | Ed25519Key | Ed448Key | Mldsa44Key | Mldsa65Key | Mldsa87Key | X25519Key | X448Key
+)
+SigningWrapper: TypeAlias = EcKey | RsaKey | Ed25519Key | Ed448Key | Mldsa44Key | Mldsa65Key | Mldsa87Key
+_WRAPPERS: Final[dict[type, type[WrappedKey]]] = {
+    ec.EllipticCurvePublicKey: EcKey,
+    rsa.RSAPublicKey: RsaKey,
+    ed25519.Ed25519PublicKey: Ed25519Key,
+    ed448.Ed448PublicKey: Ed448Key,
+    mldsa.MLDSA44PublicKey: Mldsa44Key,
+    mldsa.MLDSA65PublicKey: Mldsa65Key,
+    mldsa.MLDSA87PublicKey: Mldsa87Key,
+    x25519.X25519PublicKey: X25519Key,
+    x448.X448PublicKey: X448Key,
+}
+
+
+def wrap(key: KeyInHsm) -> WrappedKey:
+    """Wrap a key as `cryptography` has private keys; raises KeyTypeInconsistent for a type that it does not have."""
     info = key[Attribute.PUBLIC_KEY_INFO]
     assert isinstance(info, bytes), "PUBLIC_KEY_INFO is bytes"
     public = load_der_public_key(info)
-    match public:
-        case ec.EllipticCurvePublicKey():
-            return EcKey(key, public)
-        case rsa.RSAPublicKey():
-            return RsaKey(key, public)
-        case ed25519.Ed25519PublicKey():
-            return Ed25519Key(key, public)
-        case ed448.Ed448PublicKey():
-            return Ed448Key(key, public)
+    for kind, wrapper in _WRAPPERS.items():
+        if isinstance(public, kind):
+            return wrapper(key, public)
     raise KeyTypeInconsistent(f"no wrapper for {KeyType(key.key_type).name} keys")
+
+
+def sign_with(key: KeyInHsm) -> SigningWrapper:
+    """Wrap a key that signs; raises KeyTypeInconsistent for a type that does not."""
+    wrapped = wrap(key)
+    if isinstance(wrapped, X25519Key | X448Key):
+        raise KeyTypeInconsistent(f"a {KeyType(key.key_type).name} key does not sign; it derives")
+    return wrapped
 
 
 def _bytes(data: Any) -> bytes:

@@ -21,6 +21,7 @@ from lnh_common.errors import (
     DataLength,
     EncryptedDataInvalid,
     KeyFunctionNotPermitted,
+    KeyTypeInconsistent,
     MechanismInvalid,
     MechanismParameterInvalid,
     SignatureInvalid,
@@ -45,6 +46,7 @@ from lnh_common.pkcs11.parameters import (
     NoParameters,
     pack_parameters,
 )
+from lnh_common.text import shown
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 
@@ -357,3 +359,22 @@ def pem(label: str, der: bytes) -> str:
     text = base64.b64encode(der).decode()
     lines = [text[start : start + 64] for start in range(0, len(text), 64)]
     return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""])
+
+
+def openssh(der: bytes, comment: str) -> str:
+    """Encode a public key as a line for OpenSSH.
+
+    Args:
+        der: SubjectPublicKeyInfo.
+        comment: put behind the key; escaped, since a line feed in it would begin another line.
+
+    Raises KeyTypeInconsistent for a type that OpenSSH does not have.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+
+    try:
+        line = load_der_public_key(der).public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise KeyTypeInconsistent("OpenSSH has no keys of this type; write PEM, DER or JWK") from None
+    return f"{line} {shown(comment)}".rstrip() + "\n"

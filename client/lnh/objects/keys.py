@@ -22,8 +22,9 @@ from lnh_common.wire import codec
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+    from cryptography.x509 import Certificate as X509Certificate
 
-    from lnh.objects.as_cryptography import EcKey, Ed448Key, Ed25519Key, RsaKey
+    from lnh.objects.as_cryptography import WrappedKey
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 Data: TypeAlias = BytesLike | BinaryIO
@@ -348,10 +349,10 @@ class DecryptingKey(Key):
 class PrivateKey(SigningKey, DecryptingKey):
     """The private half of a key pair. Its value never leaves the HSM."""
 
-    def as_cryptography(self) -> EcKey | RsaKey | Ed25519Key | Ed448Key:
+    def as_cryptography(self) -> WrappedKey:
         """Wrap the key as `cryptography` has it, so that `x509.CertificateBuilder().sign(...)` uses it in the cluster.
 
-        Raises KeyTypeInconsistent for a type that `cryptography` does not sign certificates with.
+        An X25519 or X448 key only shows its public half. Raises KeyTypeInconsistent for a type that has no wrapper.
         """
         from lnh.objects.as_cryptography import wrap
 
@@ -372,6 +373,19 @@ class PublicKey(VerifyingKey, EncryptingKey):
         """Encode the key as SubjectPublicKeyInfo in PEM (RFC 7468, 13)."""
         return encoding.pem("PUBLIC KEY", self.to_der())
 
+    def to_jwk(self) -> str:
+        """Encode the key as a JSON Web Key (RFC 7517); raises KeyTypeInconsistent for a type that has no such form."""
+        from lnh.objects.jwk import of_public_key
+
+        return of_public_key(self.to_der())
+
+    def to_openssh(self) -> str:
+        """Encode the key as a line for OpenSSH, with the label as its comment.
+
+        Raises KeyTypeInconsistent for a type that OpenSSH does not have.
+        """
+        return encoding.openssh(self.to_der(), self.label)
+
     def as_cryptography(self) -> PublicKeyTypes:
         """Load the key as `cryptography` has it, to verify and encrypt without the cluster."""
         from cryptography.hazmat.primitives.serialization import load_der_public_key
@@ -383,12 +397,33 @@ class SecretKey(SigningKey, VerifyingKey, EncryptingKey, DecryptingKey):
     """A symmetric key. It has one use for life: to encrypt, to make tags, to wrap or to derive."""
 
 
+@checked
 class Certificate(StoredObject):
     """An X.509 certificate."""
 
+    def to_der(self) -> bytes:
+        """Return the certificate as it is, in DER."""
+        return _value(self)
 
+    def to_pem(self) -> str:
+        """Encode the certificate in PEM (RFC 7468, 5)."""
+        return encoding.pem("CERTIFICATE", self.to_der())
+
+    def as_cryptography(self) -> X509Certificate:
+        """Load the certificate as `cryptography` has it."""
+        from cryptography.x509 import load_der_x509_certificate
+
+        return load_der_x509_certificate(self.to_der())
+
+
+@checked
 class DataObject(StoredObject):
     """Data of any kind."""
+
+    @property
+    def value(self) -> bytes:
+        """The attribute VALUE."""
+        return _value(self)
 
 
 CLASSES: Final[dict[ObjectClass, type[StoredObject]]] = {
@@ -398,6 +433,12 @@ CLASSES: Final[dict[ObjectClass, type[StoredObject]]] = {
     ObjectClass.CERTIFICATE: Certificate,
     ObjectClass.DATA: DataObject,
 }
+
+
+def _value(found: StoredObject) -> bytes:
+    value = found[Attribute.VALUE]
+    assert isinstance(value, bytes), "VALUE is bytes"
+    return value
 
 
 def of_view(session: ObjectCalls, view: wire.ObjectView) -> StoredObject:
