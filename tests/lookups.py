@@ -7,6 +7,7 @@ for certain, is taken at its word, as for a value: it is a read of "absent". An 
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import time
 from collections import Counter, deque
@@ -36,7 +37,6 @@ KEPT = 6  # objects that there are at once; the oldest is destroyed for each tha
 LOOKED_AT = 2 * KEPT  # the last ones made, whatever became of them
 NEWEST = 3
 PAUSE = 0.1  # seconds between two acts of a thread
-ALL = b"looked up"  # the id of every object
 ABSENT, THERE = "", "there"
 UNDONE = (MemberReadOnly, MemberBehind, Unreachable, Busy, DeadlineExceeded)  # what says that nothing was done
 LEFT_OPEN = (Unreachable, DeadlineExceeded, AnswerUnproven, Busy)
@@ -96,6 +96,7 @@ class Lookups:
         self._members = members
         self._home = home
         self._numbers = itertools.count()
+        self._id = os.urandom(8)  # of every object: another client of the same keyring has its own
         self._alive: deque[tuple[Made, lnh.SecretKey]] = deque()
         self._all: list[Made] = []
         self._load = Load()
@@ -168,11 +169,11 @@ class Lookups:
         return write
 
     def _make(self, session: lnh.KeyringSession) -> None:
-        made = Made(f"looked-up-{next(self._numbers)}")
+        made = Made(f"looked-up-{self._id.hex()}-{next(self._numbers)}")
         action = Write(made.register, THERE)
         began = time.monotonic()
         try:
-            key = session.generate_key(lnh.KeyType.AES, 256, label=made.label, id=ALL)
+            key = session.generate_key(lnh.KeyType.AES, 256, label=made.label, id=self._id)
         except UNDONE:
             self._told(began, action, False, "make")
         except OutcomeUnknown:
@@ -232,7 +233,7 @@ class Lookups:
     def _look_at_all(self, who: str, session: lnh.KeyringSession) -> None:
         """What there is in the end, of all that was ever asked for."""
         began = time.monotonic()
-        found = {one.label for one in session.find(id=ALL, current=True)}
+        found = {one.label for one in session.find(id=self._id, current=True)}
         for made in self._all:
             self._told(began, Read(made.register), THERE if made.label in found else ABSENT, f"{who}: at the end")
 

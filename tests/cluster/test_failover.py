@@ -113,7 +113,7 @@ def test_any_member_is_killed_or_stopped_under_load_with_no_error_and_no_login(m
             client.flows(f"with {other.name} going on")
             assert client.refused == []
         members.all_read_write()
-        with members.longer_lease():
+        with members.longer_lease(), Lookups(members, other).running():
             for member in members.all:
                 with application(members, member) as client, no_login(client), client.running():
                     moment = time.monotonic()
