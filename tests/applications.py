@@ -106,7 +106,7 @@ class Application:
         """Wait until it is at the member it is registered with, or at another."""
 
         def is_there() -> bool:
-            return bool(self.load.errors) or (self.connection.way.address == self.connection.link.address) == home
+            return bool(self.load.errors) or (self.connection.endpoint.address == self.connection.link.address) == home
 
         wait_until(is_there, "the way home" if home else "another way", WITHIN)
         self.raise_errors()

@@ -181,6 +181,6 @@ def _open(
         on_epoch=lambda epoch: configuration.save_epoch(registration, epoch),
         alternates=registration.alternates,
         failover=failover,
-        on_ways=lambda alternates: configuration.save_alternates(registration, alternates),
+        on_endpoints=lambda alternates: configuration.save_alternates(registration, alternates),
     )
     return Cluster(connection, registration, timeout=timeout)

@@ -37,7 +37,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from lnh.net.failover import Way
+from lnh.net.failover import Endpoint
 from lnh_common import limits, shapes
 from lnh_common.bus import curve
 from lnh_common.errors import (
@@ -108,7 +108,7 @@ class Registration:
     client_key: Path
     sign_key: Path
     user: str = ""
-    alternates: tuple[Way, ...] = ()
+    alternates: tuple[Endpoint, ...] = ()
     failover: bool = True
 
     @property
@@ -244,7 +244,7 @@ class Configuration:
             for path in {instead_of.client_key, instead_of.sign_key} - {registration.client_key, registration.sign_key}:
                 path.unlink(missing_ok=True)
 
-    def save_alternates(self, registration: Registration, alternates: tuple[Way, ...]) -> None:
+    def save_alternates(self, registration: Registration, alternates: tuple[Endpoint, ...]) -> None:
         """Enter the alternates of a registration, if it is still there and the directory can be written."""
         with contextlib.suppress(OSError, LnhError), self.locked():
             known = self.registrations()
@@ -293,9 +293,9 @@ class Configuration:
             client_key=self.directory / table.client_key,
             sign_key=self.directory / table.sign_key,
             user=table.user,
-            # An address alone, as version 0.1 wrote one, is no way: its key is not known.
+            # An address alone, as version 0.1 wrote one, is no endpoint: its key is not known.
             alternates=tuple(
-                Way(each.member, bytes.fromhex(each.key), each.group)
+                Endpoint(each.member, bytes.fromhex(each.key), each.group)
                 for each in table.alternates
                 if isinstance(each, _Alternate)
             ),

@@ -219,7 +219,7 @@ def test_what_must_fail_without_the_primary_fails(members: Members) -> None:
 
             wait_until(is_read_only, "a refused write", WITHIN)
             home = reading.registration.member  # which is alive
-            wait_until(lambda: sessions[1].connection.way.address == home, "the way home", WITHIN)
+            wait_until(lambda: sessions[1].connection.endpoint.address == home, "the way home", WITHIN)
             assert len(sessions[1].random(8)) == 8
         wait_until(lambda: not is_read_only(), "writes", WITHIN)
     members.all_read_write()
@@ -240,7 +240,7 @@ def test_a_client_of_a_sealed_member_goes_elsewhere_or_is_told_at_once(
             assert len(session.random(8)) == 8
             with lnh.connect("demo", directory=sealed.client) as anew:
                 assert anew.connection.statement()
-                assert anew.connection.way.address != anew.registration.member
+                assert anew.connection.endpoint.address != anew.registration.member
             with (
                 lnh.connect("demo", directory=sealed.client, failover=False) as bound,
                 pytest.raises(lnh.NotActivated, match=f"{bound.registration.member}: this member is sealed"),

@@ -71,10 +71,13 @@ OF_PATTERN: Final = {backup._NAME: "sample.lnhb"}
 # Classes and fields that have another name today than in the data of the versions before: by place or by tag, not by name.
 NAMES_BEFORE: Final = {
     "Configuration": "Standing",
+    "EndpointView": "WayView",
+    "Endpoints": "Ways",
     "LeaseSettings": "Terms",
     "SetLeaseSettings": "SetTerms",
     "configuration": "standing",
     "candidate": "opener",
+    "endpoints": "ways",
     "lease_settings": "terms",
 }
 

@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typing_extensions import Self
 
 from lnh.net.connection import Connection, Link
-from lnh.net.failover import Way
+from lnh.net.failover import Endpoint
 from lnh_common.bus import curve, zap
 from lnh_common.errors import LnhError, MemberExpelled, NoCluster, NotActivated, UnknownOperation, Unreachable
-from lnh_common.messages.session import HELLO, PROBE, WAYS
+from lnh_common.messages.session import ENDPOINTS, HELLO, PROBE
 from lnh_common.wire import bundles, channel, codec
 from lnh_common.wire import frames as wire
 from lnh_common.wire.bundles import Bundle
@@ -51,7 +51,7 @@ class Member:
     kept: bool = False
     asked: Counter[int] = field(default_factory=Counter)  # requests, by id
     probes: int = 0
-    ways: tuple[dict[str, object], ...] = ()
+    endpoints: tuple[dict[str, object], ...] = ()
 
     def __enter__(self) -> Self:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -80,11 +80,11 @@ class Member:
             self._context.term()
 
     @property
-    def way(self) -> Way:
-        return Way(f"127.0.0.1:{self.port}", self.keys.raw_public)
+    def endpoint(self) -> Endpoint:
+        return Endpoint(f"127.0.0.1:{self.port}", self.keys.raw_public)
 
     def told(self, state: str) -> dict[str, object]:
-        return {"address": self.way.address, "key": self.way.key, "group": "local", "state": state}
+        return {"address": self.endpoint.address, "key": self.endpoint.key, "group": "local", "state": state}
 
     def _run(self) -> None:
         while not self._over.is_set():
@@ -118,8 +118,8 @@ class Member:
             self._back.append([client, answer.take()])
 
     def _answer(self, header: Header, body: bytes) -> list[bytes] | None:
-        if header.operation == WAYS.name:
-            answer: Answer = {"ways": list(self.ways)}
+        if header.operation == ENDPOINTS.name:
+            answer: Answer = {"ways": list(self.endpoints)}
         else:
             answer = self.serve(header)
         if answer is None:
@@ -129,7 +129,7 @@ class Member:
         if header.operation == HELLO.name:
             public = channel.channel_public_bytes(SEED)
             statement = Statement(
-                channel.FORMAT, CLUSTER, "test", self.epoch, public, 2_000_000_000, b"m" * 16, self.way.key
+                channel.FORMAT, CLUSTER, "test", self.epoch, public, 2_000_000_000, b"m" * 16, self.endpoint.key
             )
             encoded, signature = statement.sign(IDENTITY)
             fields = {"statement": encoded, "signature": signature, "identity": PUBLIC, "product": "0"}
@@ -140,14 +140,14 @@ class Member:
 @contextmanager
 def connected(*members: Member, epoch: int = 0, failover: bool = True) -> Iterator[Connection]:
     first, *others = members
-    link = Link(first.way.address, first.keys.public, curve.KeyPair.generate())
+    link = Link(first.endpoint.address, first.keys.public, curve.KeyPair.generate())
     with Connection(
         link,
         PUBLIC,
         CLUSTER,
         client=b"k" * 16,
         epoch=epoch,
-        alternates=[each.way for each in others],
+        alternates=[each.endpoint for each in others],
         failover=failover,
     ) as connection:
         yield connection

@@ -304,7 +304,7 @@ def test_who_is_asked_gives_up_first_then_who_passed_it_on_then_who_asked(second
 
 
 def test_a_request_without_an_answer_tells_how_often_and_where_it_was_sent() -> None:
-    requests = Requests(way=lambda: "a:1, which is connected")
+    requests = Requests(endpoint=lambda: "a:1, which is connected")
     other, lost, write = submit(requests, 0.0), submit(requests, 0.0), submit(requests, 0.0, DESTROY)
     for now in (0.0, SILENCE[0], 3 * SILENCE[0], TIMEOUT):
         ended, due = requests.turn(now)
@@ -339,7 +339,7 @@ def test_a_try_that_was_given_up_says_nothing_of_an_earlier_one(tries: int) -> N
 
 
 def test_a_request_that_never_left_says_how_its_way_was() -> None:
-    requests = Requests(way=lambda: "a:1, which is not connected (nobody listens there)")
+    requests = Requests(endpoint=lambda: "a:1, which is not connected (nobody listens there)")
     request = submit(requests, 0.0)
     requests.turn(0.0)
     requests.turn(TIMEOUT)
@@ -523,37 +523,42 @@ def test_hello_has_no_seal_and_is_believed() -> None:
         request.result()
 
 
-WAYS = ("a:1", "b:1", "c:1")
+ENDPOINTS = ("a:1", "b:1", "c:1")
 WORDS = st.sampled_from([NotActivated("sealed"), NoCluster("left"), MemberExpelled("removed"), Unreachable("starts")])
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(WAYS), st.floats(0.001, 1.0), WORDS), max_size=60),
+    st.lists(st.tuples(st.sampled_from(ENDPOINTS), st.floats(0.001, 1.0), WORDS), max_size=60),
     st.sampled_from([SHOW, DESTROY, HELLO]),
 )
 def test_that_members_serve_nobody_ends_nothing_before_each_said_so(
     heard: list[tuple[str, float, LnhError]], operation: Any
 ) -> None:
-    here, now = WAYS[0], 0.0
-    requests = Requests(random.Random(1), members=lambda: [here, *(way for way in WAYS if way != here)])
+    here, now = ENDPOINTS[0], 0.0
+    requests = Requests(
+        random.Random(1), members=lambda: [here, *(endpoint for endpoint in ENDPOINTS if endpoint != here)]
+    )
     seal = None if operation is HELLO else KEYS
     fields = {} if operation is HELLO else {"handle": HANDLE}
     request = requests.submit(now, 1.7e9, operation, fields, TIMEOUT, token=b"token", seal=seal)
     said: dict[str, LnhError] = {}
-    for way, later, error in heard:
+    for endpoint, later, error in heard:
         now += later
         if now >= TIMEOUT or request.done:
             break
-        if way != here:
-            here = way
+        if endpoint != here:
+            here = endpoint
             requests.move(now)
         requests.sent(now, request)
         if not isinstance(error, Unreachable):
-            said[way] = error
+            said[endpoint] = error
         if requests.receive(now, hint(request, error)):
-            assert said.keys() == set(WAYS), "one that said nothing may serve"
+            assert said.keys() == set(ENDPOINTS), "one that said nothing may serve"
     if request.done:
-        assert set(WAYS) <= {way for way in WAYS if way in str(request.error)} or operation is DESTROY
+        assert (
+            set(ENDPOINTS) <= {endpoint for endpoint in ENDPOINTS if endpoint in str(request.error)}
+            or operation is DESTROY
+        )
     else:
         requests.turn(TIMEOUT)
     assert request.done

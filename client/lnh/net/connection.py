@@ -20,7 +20,7 @@ import zmq
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typing_extensions import Self
 
-from lnh.net.failover import State, Told, Verdict, Way, Ways
+from lnh.net.failover import Endpoint, Endpoints, State, Told, Verdict
 from lnh.net.link import RECEIVE_SECONDS, Line, is_welcome
 from lnh.net.mutex import Mutex
 from lnh.net.pool import Pool
@@ -40,7 +40,7 @@ from lnh_common.errors import (
 )
 from lnh_common.messages import session as messages
 from lnh_common.messages.base import Behind, Empty, Message, Operation, Skipped
-from lnh_common.messages.session import HELLO, LOGIN, WAYS, Login, Welcome
+from lnh_common.messages.session import ENDPOINTS, HELLO, LOGIN, Login, Welcome
 from lnh_common.wire import bundles, codec
 from lnh_common.wire.bundles import Bundle, Entry
 from lnh_common.wire.channel import SECRET_BYTES, SessionKeys, Statement, fingerprint
@@ -78,15 +78,15 @@ class Link:
 
 
 class Routes:
-    """The ways of a connection, for its channels in any thread; and the keys that a socket needs.
+    """The endpoints of a connection, for its channels in any thread; and the keys that a socket needs.
 
-    `turn` and `is_away` may be read without the lock: the first says that another way is in use by now, the second
+    `turn` and `is_away` may be read without the lock: the first says that another endpoint is in use by now, the second
     that it is not the registered member.
     """
 
     def __init__(
         self,
-        ways: Ways,
+        endpoints: Endpoints,
         keys: curve.KeyPair,
         owner: OwnProcess,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
@@ -96,35 +96,36 @@ class Routes:
         self._owner: Final = owner
         self.turn = 0
         self.is_away = False
-        self._ways: Final = ways
+        self._endpoints: Final = endpoints
         self._mutex: Final = Mutex()
 
     @contextmanager
-    def locked(self) -> Iterator[Ways]:
-        """Give the ways to one thread at a time, for no longer than it takes to ask them something."""
+    def locked(self) -> Iterator[Endpoints]:
+        """Give the endpoints to one thread at a time, for no longer than it takes to ask them something."""
         self._owner.check()
         with self._mutex.hold():
             try:
-                yield self._ways
+                yield self._endpoints
             finally:
-                self.turn, self.is_away = self._ways.turn, self._ways.is_away
+                self.turn, self.is_away = self._endpoints.turn, self._endpoints.is_away
 
 
 class Channel:
-    """The requests of one user of a connection, and its socket to the way in use. One thread at a time.
+    """The requests of one user of a connection, and its socket to the endpoint in use. One thread at a time.
 
-    When another way comes into use, what was under way goes there as it is; an answer that still comes from the way
-    before counts, if it is the first. A request under way on a way that is merely left, not lost, stays where it is.
+    When another endpoint comes into use, what was under way goes there as it is; an answer that still comes from the
+    endpoint before counts, if it is the first. A request under way on an endpoint that is merely left, not lost, stays
+    where it is.
     """
 
     def __init__(self, routes: Routes) -> None:
-        self.requests: Final = Requests(way=self._told_of_way, members=self._told_of_members)
+        self.requests: Final = Requests(endpoint=self._told_of_endpoint, members=self._told_of_members)
         self._routes: Final = routes
         self._in_a_call = False  # an exception that is not the product's leaves it so
-        self._before: Line | None = None  # the line to the way before, while answers may come from it ...
+        self._before: Line | None = None  # the line to the endpoint before, while answers may come from it ...
         self._before_newest = 0  # ... to requests up to this
         self._before_address = ""
-        self._heard_at = ""  # the address of the way that is listened to now
+        self._heard_at = ""  # the address of the endpoint that is listened to now
         self._trial: Line | None = None  # a line to the registered member, while it is tried
         self._trial_ends = self._seek_at = 0.0
         self._aside = False  # whether there is either
@@ -235,8 +236,8 @@ class Channel:
             for answer in answers[:late]:
                 ended += requests.receive(now, [answer.header, answer.token, answer.body])
             del answers[:late]
-            self._heard_at = self._line.way.address
-            requests.behind.clear()  # it was not said by the way in use
+            self._heard_at = self._line.endpoint.address
+            requests.behind.clear()  # it was not said by the endpoint in use
             requests.refused = None
         if answers:
             vigil = self._vigil
@@ -249,36 +250,36 @@ class Channel:
             ended += self._fell_behind(now)
         return ended
 
-    # --- the way
+    # --- the endpoint
 
-    def _told_of_way(self) -> str:
-        """Describe the way in use and its connection, for an error."""
-        return f"{self._line.way.address}, {self._line.standing()}"
+    def _told_of_endpoint(self) -> str:
+        """Describe the endpoint in use and its connection, for an error."""
+        return f"{self._line.endpoint.address}, {self._line.described()}"
 
     def _told_of_members(self) -> list[str]:
         """Return the addresses of the members that are known; the one that is listened to comes first."""
-        with self._routes.locked() as ways:
-            known = [way.address for way in ways.members]
+        with self._routes.locked() as endpoints:
+            known = [endpoint.address for endpoint in endpoints.members]
         return [self._heard_at, *(each for each in known if each != self._heard_at)]
 
     def _open(self, now: float) -> None:
-        """Open a line to the way in use."""
-        with self._routes.locked() as ways:
-            way, self._turn = ways.current, ways.turn
-        self._line = Line(way, self._routes.keys, self._routes.context, now, self._changed)
-        self._heard_at = way.address
+        """Open a line to the endpoint in use."""
+        with self._routes.locked() as endpoints:
+            endpoint, self._turn = endpoints.current, endpoints.turn
+        self._line = Line(endpoint, self._routes.keys, self._routes.context, now, self._changed)
+        self._heard_at = endpoint.address
         self._dealer, self._socket, self._vigil = self._line.dealer, self._line.socket, self._line.vigil
         self._receive_ms = int(RECEIVE_SECONDS * 1000)
 
     def _watch(self) -> None:
-        """See whether the way is gone; called only when nothing comes, so that it costs nothing when all is well."""
+        """See whether the endpoint is gone; called only when nothing comes, so it costs nothing when all is well."""
         problem = self._line.watch()
         if problem:
-            self.requests.unreachable(Unreachable(f"{self._line.way.address}: {problem}"))
+            self.requests.unreachable(Unreachable(f"{self._line.endpoint.address}: {problem}"))
         now = _monotonic()
         waiting = len(self.requests) > 0
-        with self._routes.locked() as ways:
-            patience, is_only = ways.patience(now), ways.is_only
+        with self._routes.locked() as endpoints:
+            patience, is_only = endpoints.patience(now), endpoints.is_only
         if is_only or not waiting:
             return
         verdict = self._vigil.judge(now, patience, waiting=waiting)
@@ -288,29 +289,29 @@ class Channel:
             self._leave(now, problem or "it does not answer")
 
     def _leave(self, now: float, why: str) -> None:
-        """Leave a way that is no good for the next one, if there is one."""
-        way = self._line.way
-        with self._routes.locked() as ways:
-            if ways.turn == self._turn:
-                ways.lost(now, way)
-        self.requests.unreachable(Unreachable(f"{way.address}: {why}"))
+        """Leave an endpoint that is no good for the next one, if there is one."""
+        endpoint = self._line.endpoint
+        with self._routes.locked() as endpoints:
+            if endpoints.turn == self._turn:
+                endpoints.lost(now, endpoint)
+        self.requests.unreachable(Unreachable(f"{endpoint.address}: {why}"))
         self._vigil.waits(now)
         self._follow(now)
 
     def _refused(self, now: float) -> None:
         """Take in that the member answered that it can serve nobody."""
         why, self.requests.refused = self.requests.refused, None
-        with self._routes.locked() as ways:
-            is_only = ways.is_only
+        with self._routes.locked() as endpoints:
+            is_only = endpoints.is_only
         if not is_only:
             self._leave(now, str(why))
 
     def _fell_behind(self, now: float) -> list[Request]:
         """Ask another member, if there is one, because this one is not in step; returns the requests that this ends."""
-        with self._routes.locked() as ways:
-            is_only = ways.is_only
-            if not is_only and ways.turn == self._turn:
-                ways.behind(now, self._line.way)
+        with self._routes.locked() as endpoints:
+            is_only = endpoints.is_only
+            if not is_only and endpoints.turn == self._turn:
+                endpoints.behind(now, self._line.endpoint)
         if is_only:
             return self.requests.accept_behind()
         self.requests.behind.clear()
@@ -318,10 +319,10 @@ class Channel:
         return []
 
     def _follow(self, now: float) -> None:
-        """Go over to the way in use, if it changed."""
-        with self._routes.locked() as ways:
-            self._turn = ways.turn
-            same, lost = ways.current.key == self._line.way.key, ways.is_lost(self._line.way)
+        """Go over to the endpoint in use, if it changed."""
+        with self._routes.locked() as endpoints:
+            self._turn = endpoints.turn
+            same, lost = endpoints.current.key == self._line.endpoint.key, endpoints.is_lost(self._line.endpoint)
         if same:
             return
         if self._before is not None:
@@ -331,7 +332,7 @@ class Channel:
         self._open(now)
         if before.dealer.connected and len(self.requests):
             self._before, self._before_newest = before, self.requests.newest
-            self._before_address = before.way.address
+            self._before_address = before.endpoint.address
         else:
             before.close()
         if lost or self._before is None:
@@ -343,11 +344,11 @@ class Channel:
         if now < self._seek_at:
             return
         self._seek_at = now + _SEEK
-        with self._routes.locked() as ways:
-            way = ways.seek(now)
-        if way is not None:
+        with self._routes.locked() as endpoints:
+            endpoint = endpoints.seek(now)
+        if endpoint is not None:
             self._end_trial()
-            self._trial = Line(way, self._routes.keys, self._routes.context, now, _greet)
+            self._trial = Line(endpoint, self._routes.keys, self._routes.context, now, _greet)
             self._trial_ends = now + _TRIAL
             self._aside = True
 
@@ -374,7 +375,7 @@ class Channel:
     # --- the sockets
 
     def _receive_aside(self, milliseconds: int) -> list[Entry]:
-        """Wait for any of the sockets, see to a trial, and return what came from the way before."""
+        """Wait for any of the sockets, see to a trial, and return what came from the endpoint before."""
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         for line in (self._before, self._trial):
@@ -396,8 +397,8 @@ class Channel:
         """See whether the registered member answers; then all channels go back to it."""
         problem = trial.watch()
         if trial.dealer.connected and any(is_welcome(answer) for answer in trial.receive()):
-            with self._routes.locked() as ways:
-                ways.found(now, trial.way)
+            with self._routes.locked() as endpoints:
+                endpoints.found(now, trial.endpoint)
             self._end_trial()
         elif problem or now >= self._trial_ends:
             self._end_trial()
@@ -453,7 +454,7 @@ class Connection:
         on_epoch: is told when a higher one is seen.
         alternates: other members, for when the registered one does not answer.
         failover: whether others are used, those learned later too.
-        on_ways: is told the alternates when they are others than before.
+        on_endpoints: is told the alternates when they are others than before.
 
     Attributes:
         current: whether every listing is demanded from a member that is in step.
@@ -471,9 +472,9 @@ class Connection:
         client_key: Ed25519PrivateKey | None = None,
         epoch: int = 0,
         on_epoch: Callable[[int], None] | None = None,
-        alternates: Sequence[Way] = (),
+        alternates: Sequence[Endpoint] = (),
         failover: bool = True,
-        on_ways: Callable[[tuple[Way, ...]], None] | None = None,
+        on_endpoints: Callable[[tuple[Endpoint, ...]], None] | None = None,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
         self.link: Final = link
@@ -486,12 +487,12 @@ class Connection:
         self.on_skipped: Callable[[tuple[Skipped, ...]], None] | None = None
         self.failover: Final = failover
         self._client_key: Final = client_key
-        first = Way(link.address, curve.to_raw(link.server_key))
-        ways = Ways(first, alternates if failover else (), client)
+        first = Endpoint(link.address, curve.to_raw(link.server_key))
+        endpoints = Endpoints(first, alternates if failover else (), client)
         self.owner: Final = OwnProcess("this connection")
-        self._routes: Final = Routes(ways, link.keys, self.owner, context)
+        self._routes: Final = Routes(endpoints, link.keys, self.owner, context)
         self._pool: Final = Pool(lambda: Channel(self._routes), CHANNELS, self.owner)
-        self._on_ways: Final = on_ways
+        self._on_endpoints: Final = on_endpoints
         self._learned_at = float("-inf") if failover and client else float("inf")
         self._epoch = epoch
         self._on_epoch: Final = on_epoch
@@ -596,22 +597,22 @@ class Connection:
         return codec.convert(fields, operation.reply), secret
 
     @property
-    def alternates(self) -> tuple[Way, ...]:
+    def alternates(self) -> tuple[Endpoint, ...]:
         """The other members, which are used when the registered one does not answer."""
-        with self._routes.locked() as ways:
-            return ways.alternates
+        with self._routes.locked() as endpoints:
+            return endpoints.alternates
 
     @property
-    def way(self) -> Way:
+    def endpoint(self) -> Endpoint:
         """The member in use."""
-        with self._routes.locked() as ways:
-            return ways.current
+        with self._routes.locked() as endpoints:
+            return endpoints.current
 
     def learn(self, route: bytes, token: bytes, seal: SessionKeys) -> None:
         """Ask the cluster for its members, if it is time to, under any session of a registered client; never raises."""
         now = _monotonic()
-        with self._routes.locked() as ways:
-            if now - self._learned_at < (_LEARN_AWAY if ways.is_away else _LEARN):
+        with self._routes.locked() as endpoints:
+            if now - self._learned_at < (_LEARN_AWAY if endpoints.is_away else _LEARN):
                 return
             self._learned_at = now  # so that no other thread does it
         try:
@@ -619,25 +620,25 @@ class Connection:
         except LnhError:
             return
         try:
-            request = loan.channel.submit(WAYS, Empty(), _LEARN_WITHIN, route=route, token=token, seal=seal)
-            answer = codec.convert(loan.channel.wait(request), messages.Ways)
+            request = loan.channel.submit(ENDPOINTS, Empty(), _LEARN_WITHIN, route=route, token=token, seal=seal)
+            answer = codec.convert(loan.channel.wait(request), messages.Endpoints)
         except LnhError:
             return  # one that does not know the operation, or none at all: what was known stays
         finally:
             self._pool.give_back(loan)
-        told = [Told(Way(each.address, each.key, each.group), State.of(each.state)) for each in answer.ways]
-        with self._routes.locked() as ways:
-            changed = ways.learned(_monotonic(), told)
-            alternates = ways.alternates
-        if changed and self._on_ways is not None:
-            self._on_ways(alternates)
+        told = [Told(Endpoint(each.address, each.key, each.group), State.of(each.state)) for each in answer.endpoints]
+        with self._routes.locked() as endpoints:
+            changed = endpoints.learned(_monotonic(), told)
+            alternates = endpoints.alternates
+        if changed and self._on_endpoints is not None:
+            self._on_endpoints(alternates)
 
     def _leave(self, turn: int) -> bool:
-        """Use another way than the one that was in use as of `turn`; tell whether there is one."""
-        with self._routes.locked() as ways:
-            if ways.turn == turn:
-                ways.lost(_monotonic(), ways.current)
-            return ways.turn != turn
+        """Use another endpoint than the one that was in use as of `turn`; tell whether there is one."""
+        with self._routes.locked() as endpoints:
+            if endpoints.turn == turn:
+                endpoints.lost(_monotonic(), endpoints.current)
+            return endpoints.turn != turn
 
     def close(self) -> None:
         """Close every channel that is not in use now, and each of the others when it is given back."""

@@ -1,29 +1,30 @@
-"""Decides which way to the cluster is used when, and when one is given up. Pure: no socket, no clock.
+"""Decides which endpoint to the cluster is used when, and when one is given up. Pure: no socket, no clock.
 
-A *way* is a member's client port and its CURVE key. A connection has the registered member, which comes first, and the
-alternates that the cluster told of. Whatever is behind a way, the pinned cluster identity is what is trusted.
+An *endpoint* is a member's client port and its CURVE key. A connection has the registered member, which comes first,
+and the alternates that the cluster told of. Whatever is behind an endpoint, the pinned cluster identity is what is
+trusted.
 
     in use -- lost --> resting -- its rest is over --> may be used again
        ^                                                    |
        '--------- chosen: the best that does not rest ------'
 
-- One way is in use by all channels of a connection. A channel that finds it gone says so (`lost`), and the best of the
-  others is used; `turn` tells every channel that it changed. While all others rest, the one that was lost stays in use:
-  a member is always asked, and no way is gone to more often than its rests allow.
+- One endpoint is in use by all channels of a connection. A channel that finds it gone says so (`lost`), and the best of
+  the others is used; `turn` tells every channel that it changed. While all others rest, the one that was lost stays in
+  use: a member is always asked, and no endpoint is gone to more often than its rests allow.
 - The best: one that was not lost before one that was; then by what was last told of it: read-write before read-only
   before unreachable; then the registered member, its affinity group, and an order of this client's own, so that the
   clients of a dead member spread over the others.
 - The registered member is gone back to (`seek`, `found`) when it is said to be read-write, and has answered: it may
   have been lost because it restarts, and what it says before it is in step again is older than what the others say.
   Requests under way are then answered where they are.
-- A way that is `behind` is alive, and not in step with the cluster: it rests as one that was lost, so that another
-  member is asked, but requests under way on it stay there, and it is not thought to be gone.
-- A way that is lost again soon gets more time before it is lost once more (`patience`), and is gone back to later: on a
-  machine or a network that is merely slow, clients do not run to and fro.
+- An endpoint that is `behind` is alive, and not in step with the cluster: it rests as one that was lost, so that
+  another member is asked, but requests under way on it stay there, and it is not thought to be gone.
+- An endpoint that is lost again soon gets more time before it is lost once more (`patience`), and is gone back to
+  later: on a machine or a network that is merely slow, clients do not run to and fro.
 
-`Vigil` judges one connection to a way. A way is gone that refuses connections, is not there in time, or, asked, is
-silent for a while and answers no probe. The probe is refused by the balancer itself, at once: a slow operation is not
-silence, and is never sent twice for being slow. With one way there is nothing to judge.
+`Vigil` judges one connection to an endpoint. An endpoint is gone that refuses connections, is not there in time, or,
+asked, is silent for a while and answers no probe. The probe is refused by the balancer itself, at once: a slow
+operation is not silence, and is never sent twice for being slow. With one endpoint there is nothing to judge.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _DOUBLED: Final = 10  # no more often
 
 
 class State(enum.IntEnum):
-    """The state that a way's member was last said to be in; the lower, the better."""
+    """The state that an endpoint's member was last said to be in; the lower, the better."""
 
     READ_WRITE = 0
     READ_ONLY = 1
@@ -66,7 +67,7 @@ _STATES: Final = {
 
 
 @dataclass(frozen=True)
-class Way:
+class Endpoint:
     """One member's client port.
 
     Args:
@@ -82,19 +83,19 @@ class Way:
 
 @dataclass(frozen=True)
 class Told:
-    """A way as the cluster tells of it."""
+    """An endpoint as the cluster tells of it."""
 
-    way: Way
+    endpoint: Endpoint
     state: State = State.READ_WRITE
 
 
-class _Standing:
-    """The present knowledge of one way."""
+class _Tracked:
+    """The present knowledge of one endpoint."""
 
-    __slots__ = ("listed", "losses", "lost", "lost_at", "rests_until", "state", "trials", "try_at", "way")
+    __slots__ = ("endpoint", "listed", "losses", "lost", "lost_at", "rests_until", "state", "trials", "try_at")
 
-    def __init__(self, way: Way) -> None:
-        self.way = way
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
         self.listed = True
         self.state = State.READ_WRITE
         self.lost = False
@@ -105,100 +106,100 @@ class _Standing:
         self.try_at = float("-inf")
 
 
-class Ways:
-    """The ways of one connection.
+class Endpoints:
+    """The endpoints of one connection.
 
     Args:
         registered: the first point of contact.
         alternates: the others that are known from earlier.
-        client: the client whose order of equal ways this is.
+        client: the client whose order of equal endpoints this is.
 
     Attributes:
-        current: the way in use.
+        current: the endpoint in use.
         turn: counts the changes of it.
     """
 
-    def __init__(self, registered: Way, alternates: Iterable[Way] = (), client: bytes = b"") -> None:
+    def __init__(self, registered: Endpoint, alternates: Iterable[Endpoint] = (), client: bytes = b"") -> None:
         self._client: Final = client
-        self._first: Final = _Standing(registered)
-        self._standings: list[_Standing] = [self._first]
-        self._standings += [_Standing(way) for way in alternates if way.key != registered.key]
+        self._first: Final = _Tracked(registered)
+        self._all: list[_Tracked] = [self._first]
+        self._all += [_Tracked(endpoint) for endpoint in alternates if endpoint.key != registered.key]
         self._used = self._first
         self._used_since = float("-inf")
         self.turn = 0
 
     @property
-    def current(self) -> Way:
-        """The way in use."""
-        return self._used.way
+    def current(self) -> Endpoint:
+        """The endpoint in use."""
+        return self._used.endpoint
 
     @property
     def is_away(self) -> bool:
-        """Tell whether another way than the registered member's is in use."""
+        """Tell whether another endpoint than the registered member's is in use."""
         return self._used is not self._first
 
     @property
     def is_only(self) -> bool:
         """Tell whether there is nowhere else to go."""
-        return len(self._standings) == 1
+        return len(self._all) == 1
 
     @property
-    def alternates(self) -> tuple[Way, ...]:
-        """All ways but the registered member's."""
-        return tuple(standing.way for standing in self._standings if standing is not self._first)
+    def alternates(self) -> tuple[Endpoint, ...]:
+        """All endpoints but the registered member's."""
+        return tuple(tracked.endpoint for tracked in self._all if tracked is not self._first)
 
     @property
-    def members(self) -> tuple[Way, ...]:
-        """Return the ways to all members that are listed, as far as that is known, and the one in use."""
-        return tuple(each.way for each in self._standings if each.listed or each is self._used)
+    def members(self) -> tuple[Endpoint, ...]:
+        """Return the endpoints to all members that are listed, as far as that is known, and the one in use."""
+        return tuple(each.endpoint for each in self._all if each.listed or each is self._used)
 
     def patience(self, now: float) -> int:
-        """Return the factor by which the way in use gets more time: more than 1 when it was lost lately."""
+        """Return the factor by which the endpoint in use gets more time: more than 1 when it was lost lately."""
         if now - self._used_since >= STEADY:
             return 1
         return min(1 << min(self._used.losses, _DOUBLED), _PATIENCE)
 
-    def is_lost(self, way: Way) -> bool:
-        """Tell whether nothing more is expected from this way, so that its open requests are asked elsewhere."""
-        standing = self._find(way)
-        return standing is None or standing.lost
+    def is_lost(self, endpoint: Endpoint) -> bool:
+        """Tell whether nothing more is expected from this endpoint, so that its open requests are asked elsewhere."""
+        tracked = self._find(endpoint)
+        return tracked is None or tracked.lost
 
-    def lost(self, now: float, way: Way) -> None:
-        """Note that a way was found gone: it rests, and another is used if it was the one in use."""
-        standing = self._find(way)
-        if standing is None:
+    def lost(self, now: float, endpoint: Endpoint) -> None:
+        """Note that an endpoint was found gone: it rests, and another is used if it was the one in use."""
+        tracked = self._find(endpoint)
+        if tracked is None:
             return
-        if now >= standing.rests_until:  # else it is known already
-            standing.lost = True
-            standing.lost_at = now
-            self._rest(now, standing, State.UNREACHABLE)
-        self._use_another(now, standing)
+        if now >= tracked.rests_until:  # else it is known already
+            tracked.lost = True
+            tracked.lost_at = now
+            self._rest(now, tracked, State.UNREACHABLE)
+        self._use_another(now, tracked)
 
-    def behind(self, now: float, way: Way) -> None:
-        """Note that a way's member is not in step with the cluster: another is used if it was the one in use."""
-        standing = self._find(way)
-        if standing is None:
+    def behind(self, now: float, endpoint: Endpoint) -> None:
+        """Note that an endpoint's member is not in step with the cluster: another is used if it was the one in use."""
+        tracked = self._find(endpoint)
+        if tracked is None:
             return
-        if now >= standing.rests_until:
-            self._rest(now, standing, State.READ_ONLY)
-        self._use_another(now, standing)
+        if now >= tracked.rests_until:
+            self._rest(now, tracked, State.READ_ONLY)
+        self._use_another(now, tracked)
 
-    def _rest(self, now: float, standing: _Standing, state: State) -> None:
-        """Leave a way alone for a while, in this state until the cluster is heard to say otherwise."""
-        if standing is self._used and now - self._used_since >= STEADY:
-            standing.losses = standing.trials = 0
-        standing.losses += 1
-        standing.state = state
-        standing.rests_until = now + _doubled(REST, standing.losses)
-        standing.try_at = now + _doubled(RETURN, standing.losses + standing.trials)
+    def _rest(self, now: float, tracked: _Tracked, state: State) -> None:
+        """Leave an endpoint alone for a while, in this state until the cluster is heard to say otherwise."""
+        if tracked is self._used and now - self._used_since >= STEADY:
+            tracked.losses = tracked.trials = 0
+        tracked.losses += 1
+        tracked.state = state
+        tracked.rests_until = now + _doubled(REST, tracked.losses)
+        tracked.try_at = now + _doubled(RETURN, tracked.losses + tracked.trials)
 
-    def _use_another(self, now: float, standing: _Standing) -> None:
-        """Use the best of the ways that do not rest, if there is one, in place of this one."""
-        awake = [other for other in self._standings if now >= other.rests_until]
-        if standing is self._used and awake:
+    def _use_another(self, now: float, tracked: _Tracked) -> None:
+        """Use the best of the endpoints that do not rest, if there is one, in place of this one."""
+        awake = [other for other in self._all if now >= other.rests_until]
+        if tracked is self._used and awake:
             self._use(now, min(awake, key=self._rank))
 
-    def seek(self, now: float) -> Way | None:
+    def seek(self, now: float) -> Endpoint | None:
         """Return the registered member when it is time to try it again; the caller tries it, and reports the result.
 
         A caller that never does is asked to again later.
@@ -208,63 +209,63 @@ class Ways:
             return None
         first.trials += 1
         first.try_at = now + _doubled(RETURN, first.trials)
-        return first.way
+        return first.endpoint
 
-    def found(self, now: float, way: Way) -> None:
+    def found(self, now: float, endpoint: Endpoint) -> None:
         """Note that the registered member answers: it is used from now on."""
-        if way.key == self._first.way.key and self._used is not self._first:
+        if endpoint.key == self._first.endpoint.key and self._used is not self._first:
             self._use(now, self._first)
 
     def learned(self, now: float, told: Sequence[Told]) -> bool:
         """Take in the members that the cluster lists; tell whether the alternates are others than before.
 
-        The registered member stays, and the way in use stays until it is lost.
+        The registered member stays, and the endpoint in use stays until it is lost.
         """
         if not told:
             return False
         before = self.alternates
-        known = {standing.way.key: standing for standing in self._standings}
-        listed = {each.way.key: each for each in told}
-        for standing in self._standings:
-            standing.listed = standing.way.key in listed
+        known = {tracked.endpoint.key: tracked for tracked in self._all}
+        listed = {each.endpoint.key: each for each in told}
+        for tracked in self._all:
+            tracked.listed = tracked.endpoint.key in listed
         kept = [self._first]
         for key, each in listed.items():
-            standing = known.get(key) or _Standing(each.way)
-            standing.state = each.state
-            if each.state is State.READ_WRITE and now - standing.lost_at > STEADY:
-                standing.lost = False
-            if standing is self._first:
+            tracked = known.get(key) or _Tracked(each.endpoint)
+            tracked.state = each.state
+            if each.state is State.READ_WRITE and now - tracked.lost_at > STEADY:
+                tracked.lost = False
+            if tracked is self._first:
                 # Its address stays as it was registered; it may have more than one.
-                self._first.way = Way(self._first.way.address, key, each.way.group)
-            elif standing is self._used:
-                standing.way = Way(standing.way.address, key, each.way.group)
-                kept.append(standing)
+                self._first.endpoint = Endpoint(self._first.endpoint.address, key, each.endpoint.group)
+            elif tracked is self._used:
+                tracked.endpoint = Endpoint(tracked.endpoint.address, key, each.endpoint.group)
+                kept.append(tracked)
             else:
-                standing.way = each.way
-                kept.append(standing)
+                tracked.endpoint = each.endpoint
+                kept.append(tracked)
         if not self._used.listed and self._used is not self._first:
             kept.append(self._used)
-        self._standings = kept
+        self._all = kept
         return set(self.alternates) != set(before)
 
-    def _find(self, way: Way) -> _Standing | None:
-        return next((standing for standing in self._standings if standing.way.key == way.key), None)
+    def _find(self, endpoint: Endpoint) -> _Tracked | None:
+        return next((tracked for tracked in self._all if tracked.endpoint.key == endpoint.key), None)
 
-    def _rank(self, standing: _Standing) -> tuple[bool, bool, State, bool, bool, bytes]:
+    def _rank(self, tracked: _Tracked) -> tuple[bool, bool, State, bool, bool, bytes]:
         return (
-            not standing.listed,
-            standing.lost,
-            standing.state,
-            standing is not self._first,
-            standing.way.group != self._first.way.group,
-            hashlib.sha256(self._client + standing.way.key).digest(),
+            not tracked.listed,
+            tracked.lost,
+            tracked.state,
+            tracked is not self._first,
+            tracked.endpoint.group != self._first.endpoint.group,
+            hashlib.sha256(self._client + tracked.endpoint.key).digest(),
         )
 
-    def _use(self, now: float, standing: _Standing) -> None:
+    def _use(self, now: float, tracked: _Tracked) -> None:
         self.turn += 1  # first: a channel that looks in vain for a change stays where it is
-        standing.lost = False
+        tracked.lost = False
         self._used_since = now
-        self._used = standing
+        self._used = tracked
 
 
 class Verdict(enum.Enum):
@@ -276,7 +277,7 @@ class Verdict(enum.Enum):
 
 
 class Vigil:
-    """Judges one connection to a way by what was heard of it. Its owner sets `heard` at every message.
+    """Judges one connection to an endpoint by what was heard of it. Its owner sets `heard` at every message.
 
     Attributes:
         heard: when anything last came.
@@ -306,7 +307,7 @@ class Vigil:
         self.probed = 0.0
 
     def waits(self, now: float) -> None:
-        """Give the way as much time again, because there is no other one to use."""
+        """Give the endpoint as much time again, because there is no other one to use."""
         self.refused = False
         self._since = now
         self.asked(now)

@@ -1,4 +1,4 @@
-"""One connection to one way: a socket, whether the other side is there, and how it is judged (`failover.Vigil`)."""
+"""One connection to one endpoint: a socket, whether the other side is there, and its judge (`failover.Vigil`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import zmq
 
-from lnh.net.failover import Vigil, Way
+from lnh.net.failover import Endpoint, Vigil
 from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.bus.dealer import Dealer
@@ -38,7 +38,7 @@ class Line:
 
     def __init__(
         self,
-        way: Way,
+        endpoint: Endpoint,
         keys: curve.KeyPair,
         context: zmq.Context[Socket] | None,
         now: float,
@@ -52,12 +52,12 @@ class Line:
         socket.reconnect_ivl_max = 1000
         socket.tcp_keepalive = 1
         socket.rcvtimeo = int(RECEIVE_SECONDS * 1000)
-        curve.connect(socket, curve.to_z85(way.key), keys)
-        self.way: Final = way
+        curve.connect(socket, curve.to_z85(endpoint.key), keys)
+        self.endpoint: Final = endpoint
         self.socket: Final = socket
         self.vigil: Final = Vigil(now)
         self.dealer: Final = Dealer(
-            socket, f"tcp://{way.address}", lambda up: on_change(self, up), refusals=True
+            socket, f"tcp://{endpoint.address}", lambda up: on_change(self, up), refusals=True
         )  # its monitor is looked at in `watch`
 
     def watch(self) -> str:
@@ -67,7 +67,7 @@ class Line:
         self.vigil.refused = not dealer.connected and (dealer.refused or bool(dealer.problem))
         return dealer.problem or ("nobody listens there" if dealer.refused else "")
 
-    def standing(self) -> str:
+    def described(self) -> str:
         """Put the state of the connection into words."""
         if self.dealer.connected:
             return "which is connected"

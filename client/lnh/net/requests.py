@@ -232,7 +232,7 @@ class Requests:
 
     Args:
         generator: jitter for repeats; a seeded one makes a test repeatable.
-        way: tells where requests are sent now and how that way is, for an error to say.
+        endpoint: tells where requests are sent now and how that endpoint is, for an error to say.
         members: tells the addresses of all members that are known; the one that is listened to comes first.
 
     Attributes:
@@ -244,10 +244,10 @@ class Requests:
     def __init__(
         self,
         generator: random.Random | None = None,
-        way: Callable[[], str] = lambda: "the member",
+        endpoint: Callable[[], str] = lambda: "the member",
         members: Callable[[], Sequence[str]] = lambda: ("the member",),
     ) -> None:
-        self._way: Final = way
+        self._endpoint: Final = endpoint
         self._members: Final = members
         self._heard: float | None = None  # when anything last came
         self.connection = os.urandom(16)
@@ -583,13 +583,13 @@ class Requests:
         return ended, due
 
     def resend(self, now: float) -> None:
-        """Make everything under way due again, because the way that it went is gone."""
+        """Make everything under way due again, because the endpoint that it went to is gone."""
         for request in self._pending.values():
             request.due = now
         self.earliest = now
 
     def move(self, now: float) -> None:
-        """Make everything under way due on another way; what was heard from the way before counts no more."""
+        """Make everything under way due on another endpoint; what was heard from the endpoint before counts no more."""
         who, *_ = self._members()
         for request in self._pending.values():
             request.hints = 0
@@ -623,7 +623,7 @@ class Requests:
             return [ended for use in request.uses if use.carrier is request for ended in self._give_up(now, use)]
         told = request.carrier or request
         if not told.tries:
-            never = Unreachable(f"{request.operation}: never sent within {request.seconds:g} s to {self._way()}")
+            never = Unreachable(f"{request.operation}: never sent within {request.seconds:g} s to {self._endpoint()}")
             return self._end(request, error=told.hint or never)
         if request.is_write and request.open_tries > 0:
             return self._end(request, error=_outcome_unknown(now, request, self._story(now, request)))
@@ -638,7 +638,7 @@ class Requests:
     def _story(self, now: float, request: Request) -> str:
         """Tell what is known of where a request was lost."""
         times = "once" if request.tries == 1 else f"{request.tries} times"
-        sent = f"sent {times}, {now - request.last_sent:.1f} s ago the last time, to {self._way()}"
+        sent = f"sent {times}, {now - request.last_sent:.1f} s ago the last time, to {self._endpoint()}"
         heard = "never" if self._heard is None else f"{now - self._heard:.1f} s ago"
         return f"{sent}; last heard from there: {heard}"
 

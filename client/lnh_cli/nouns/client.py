@@ -48,7 +48,7 @@ def register(options: RegistrationOptions) -> None:
                 "label": one.label,
                 "member": one.member,
                 "failover": one.failover,
-                "alternates": [way.address for way in one.alternates],
+                "alternates": [endpoint.address for endpoint in one.alternates],
                 "name": one.name,
                 "cluster": one.cluster.hex(),
                 "monitor": one.user,

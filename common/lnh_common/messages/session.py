@@ -105,8 +105,8 @@ class Registered(Message):
     client: bytes
 
 
-class WayView(Message):
-    """Describe a member's client port, as another endpoint of the cluster.
+class EndpointView(Message):
+    """Describe a member's client port, as another way to the cluster.
 
     Args:
         address: host:port.
@@ -121,10 +121,10 @@ class WayView(Message):
     state: str
 
 
-class Ways(Message):
+class Endpoints(Message):
     """Answer with the members that serve the cluster's clients, this one among them."""
 
-    ways: tuple[WayView, ...]
+    endpoints: tuple[EndpointView, ...] = msgspec.field(name="ways")
 
 
 HELLO: Final = operation("hello", Empty, Welcome)
@@ -133,6 +133,6 @@ PROBE: Final = operation("probe", Empty, Empty)
 REGISTER: Final = operation("client.register", Register, Registered, Seal.CREDENTIAL, Effect.WRITE)
 LOGIN: Final = operation("session.login", Login, LoggedIn, Seal.CREDENTIAL)
 RENEW: Final = operation("session.renew", Empty, LoggedIn, Seal.SESSION)
-WAYS: Final = operation("cluster.ways", Empty, Ways, Seal.SESSION)
+ENDPOINTS: Final = operation("cluster.ways", Empty, Endpoints, Seal.SESSION)
 LOGOUT: Final = operation("session.logout", Logout, Empty, Seal.SESSION, Effect.WRITE)
 CHANGE_PASSWORD: Final = operation("role.password", ChangePassword, Empty, Seal.CREDENTIAL, Effect.WRITE)

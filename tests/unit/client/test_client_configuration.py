@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lnh.configuration import Configuration, Registration, default_directory
-from lnh.net.failover import Way
+from lnh.net.failover import Endpoint
 from lnh_common.bus import curve
 from lnh_common.errors import ConfigurationInvalid, FileModeUnsafe, LimitReached, NameTaken, NameUnknown
 
@@ -29,7 +29,10 @@ def registered(configuration: Configuration, index: int, label: str) -> Registra
         client=os.urandom(16),
         client_key=configuration.directory / f"{index:02}.curve",
         sign_key=configuration.directory / f"{index:02}.sign",
-        alternates=(Way("127.0.0.1:4500", os.urandom(32), "local"), Way("hsm2.example:4400", os.urandom(32), "east")),
+        alternates=(
+            Endpoint("127.0.0.1:4500", os.urandom(32), "local"),
+            Endpoint("hsm2.example:4400", os.urandom(32), "east"),
+        ),
         user="watcher",
     )
     curve.KeyPair.generate().save(registration.client_key)
@@ -186,7 +189,7 @@ def test_the_environment_says_where_the_directory_is(monkeypatch: pytest.MonkeyP
 
 def test_alternates_are_entered_for_their_cluster_alone_and_with_mode_0600(configuration: Configuration) -> None:
     one, other = registered(configuration, 0, "prod"), registered(configuration, 1, "test")
-    alternates = (Way("10.0.0.3:4400", os.urandom(32), "west"),)
+    alternates = (Endpoint("10.0.0.3:4400", os.urandom(32), "west"),)
     configuration.save_alternates(one, alternates)
     assert configuration.registrations() == [replace(one, alternates=alternates), other]
     assert configuration.path.stat().st_mode & 0o777 == 0o600

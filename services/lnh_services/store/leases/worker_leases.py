@@ -9,8 +9,7 @@ its lease has certainly ended. Three rules make that end come:
 - a worker counts its lease from when it sent the request, the store from when it answered, on one clock
   (CLOCK_BOOTTIME), so the worker's ends first;
 - a store that starts cannot know which workers its predecessor gave a lease, so no invalidation is over before every
-one of
-  those leases has ended (the `fence`). A worker it does not know starts with empty caches (`fresh`).
+  one of those leases has ended (the `fence`). A worker it does not know starts with empty caches (`fresh`).
 
 A lease is read-write or read-only, as the member was when it was granted. Under a read-write lease a worker caches what
 was current when it was read, and nothing else; under a read-only one, whatever its member serves. So that nothing of

@@ -1,4 +1,4 @@
-"""A connection and its ways, against members of one thread each: what is sent to whom, and which answer counts."""
+"""A connection and its endpoints, against members of one thread each: what is sent to whom, and which answer counts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import lnh.net.connection
 import lnh.net.requests
 from lnh.net import failover
 from lnh.net.connection import Channel, Connection
-from lnh.net.failover import Way
+from lnh.net.failover import Endpoint
 from lnh_common.errors import (
     AnswerUnproven,
     ChannelInvalid,
@@ -77,7 +77,7 @@ def test_a_request_under_way_goes_to_another_member_when_its_own_dies(running: E
         assert [list(request.frames) for request in under_way] == frames
     assert answers == ["b"] * 64
     assert set(b.asked.values()) == {1}
-    assert connection.way == b.way
+    assert connection.endpoint == b.endpoint
 
 
 def test_a_silent_member_is_left_and_its_late_answer_counts_if_it_is_the_first(
@@ -151,8 +151,8 @@ def test_where_every_member_serves_nobody_its_client_hears_soon_what_each_is(run
         connection.statement(WITHIN)
     assert time.monotonic() - began < WITHIN / 2
     for member, refusal in zip(members, UNSERVED, strict=False):
-        assert f"heard {type(refusal).__name__}: {refusal} ({member.way.address})" in str(caught.value)
-        assert f"{member.way.address}: {refusal}" in str(asked_for_statement.value)
+        assert f"heard {type(refusal).__name__}: {refusal} ({member.endpoint.address})" in str(caught.value)
+        assert f"{member.endpoint.address}: {refusal}" in str(asked_for_statement.value)
     advice = str(caught.value.detail["advice"])
     assert advice.startswith("if that is true, use another member")
     assert ("lnh hsm activate" in advice) is (count > 1)
@@ -164,7 +164,7 @@ def test_members_that_are_the_same_are_told_of_together(running: ExitStack) -> N
     connection = running.enter_context(connected(a, b))
     with pytest.raises(NotActivated) as caught:
         connection.statement(WITHIN)
-    assert str(caught.value) == f"{a.way.address}, {b.way.address}: sealed"
+    assert str(caught.value) == f"{a.endpoint.address}, {b.endpoint.address}: sealed"
     assert caught.value.detail["advice"] == NotActivated.advice
 
 
@@ -189,9 +189,9 @@ def test_at_the_deadline_it_is_told_what_each_member_was(running: ExitStack) -> 
     b = running.enter_context(Member())
     b.end()
     connection = running.enter_context(connected(a, b))
-    with pytest.raises(AnswerUnproven, match=f"sealed .{a.way.address}."):
+    with pytest.raises(AnswerUnproven, match=f"sealed .{a.endpoint.address}."):
         show(connection, 2.0)
-    with pytest.raises(NotActivated, match=f"{a.way.address}: sealed"):
+    with pytest.raises(NotActivated, match=f"{a.endpoint.address}: sealed"):
         connection.statement(2.0)
 
 
@@ -205,7 +205,7 @@ def test_an_older_channel_epoch_is_refused_and_a_newer_one_had_elsewhere(running
     a, b = running.enter_context(Member(epoch=1)), running.enter_context(Member(epoch=2))
     connection = running.enter_context(connected(a, b, epoch=2))
     assert connection.statement(WITHIN).epoch == 2
-    assert connection.way == b.way
+    assert connection.endpoint == b.endpoint
     both = running.enter_context(connected(a, b, epoch=3))
     with pytest.raises(ChannelInvalid, match="seen 3"):
         both.statement(WITHIN)
@@ -217,7 +217,7 @@ def test_a_read_only_member_is_alive_and_stays(running: ExitStack) -> None:
     connection = running.enter_context(connected(a, b))
     with pytest.raises(MemberReadOnly):
         connection.call(DESTROY, {"handle": b"h" * 16}, WITHIN, token=b"token", seal=KEYS)
-    assert connection.way == a.way
+    assert connection.endpoint == a.endpoint
     assert not b.asked
 
 
@@ -232,7 +232,7 @@ def test_what_a_member_that_is_behind_cannot_tell_is_asked_of_another(running: E
     c = running.enter_context(Member(serve=by("c")))
     connection = running.enter_context(connected(a, b, c))
     assert [show(connection) for _ in range(3)] == ["c"] * 3
-    assert connection.way == c.way
+    assert connection.endpoint == c.endpoint
     assert sum(a.asked.values()) == 1
 
 
@@ -362,10 +362,10 @@ def test_with_every_member_gone_requests_wait_and_the_first_to_come_back_answers
 def test_many_threads_go_over_together_and_all_go_back(running: ExitStack) -> None:
     a = running.enter_context(Member(serve=by("a")))
     b = running.enter_context(Member(serve=by("b")))
-    a.ways = b.ways = (a.told("read-write"), b.told("read-write"))
+    a.endpoints = b.endpoints = (a.told("read-write"), b.told("read-write"))
     connection = running.enter_context(connected(a))
     connection.learn(b"", b"token", KEYS)
-    assert connection.alternates == (Way(b.way.address, b.way.key, "local"),)
+    assert connection.alternates == (Endpoint(b.endpoint.address, b.endpoint.key, "local"),)
     over = threading.Event()
     heard: Counter[object] = Counter()
     errors: list[Exception] = []
@@ -392,14 +392,14 @@ def test_many_threads_go_over_together_and_all_go_back(running: ExitStack) -> No
         hears("a")
         a.end()
         hears("b")
-        running.enter_context(Member(serve=by("a again"), keys=a.keys, port=a.port, ways=a.ways))
+        running.enter_context(Member(serve=by("a again"), keys=a.keys, port=a.port, endpoints=a.endpoints))
         hears("a again")
     finally:
         over.set()
         for thread in threads:
             thread.join()
     assert errors == []
-    assert connection.way.key == a.way.key
+    assert connection.endpoint.key == a.endpoint.key
 
 
 def damaged(header: Header) -> Answer:

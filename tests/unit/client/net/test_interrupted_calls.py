@@ -297,7 +297,7 @@ def test_a_child_is_told_at_once_that_a_connection_is_its_parents(member: Member
             uses: list[Callable[[], object]] = [
                 lambda: show(connection),
                 connection.statement,
-                lambda: connection.way,
+                lambda: connection.endpoint,
                 lambda: connection.alternates,
                 lambda: session.ask(SHOW, lnh_common.messages.objects.Show(handle=HANDLE)),
                 lambda: session.random(8),

@@ -64,7 +64,7 @@ ROWS: Final[list[tuple[str, set[str], tuple[Operation[Any, Any], ...]]]] = [
       objects.SET, objects.DESTROY, objects.FIND,
       objects.SHOW, objects.SIGN, objects.SIGN_MANY, objects.VERIFY, objects.ENCRYPT, objects.DECRYPT, objects.USES,
       objects.RANDOM)),
-    ("where the members' ports are, of a registered client", CLIENTS, (session.WAYS,)),
+    ("where the members' ports are, of a registered client", CLIENTS, (session.ENDPOINTS,)),
     ("its own end, and its renewal", set(HOLDERS), (session.LOGOUT, session.RENEW)),
 ]  # fmt: skip
 ALLOWED: Final = {operation.name: who for _, who, operations in ROWS for operation in operations}

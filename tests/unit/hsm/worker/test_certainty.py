@@ -50,7 +50,7 @@ ASKED: dict[Operation[Any, Any], Message] = {
     ),
     session.LOGIN: Login(credentials=(Credential(role=Role.KRCO, keyring=GONE, password=KRCO),)),
     session.RENEW: Empty(),
-    session.WAYS: Empty(),
+    session.ENDPOINTS: Empty(),
     session.LOGOUT: Logout(),
     session.CHANGE_PASSWORD: ChangePassword(
         credential=Credential(role=Role.USER, name="nobody", password=NEW), new="another password"

@@ -305,7 +305,7 @@ def requests(scene: Scene) -> list[Request]:
         Request(session.CHANGE_PASSWORD, ChangePassword(credential=krco, new="a new password"), "machine"),
         Request(session.CHANGE_PASSWORD, ChangePassword(credential=Credential(role=Role.USER, name="admin", password=EVE), new="a new password"), "machine"),
         Request(session.RENEW, Empty(), "client"),
-        Request(session.WAYS, Empty(), "client"),
+        Request(session.ENDPOINTS, Empty(), "client"),
         Request(admin.KEYRING_LIST, admin.ListKeyrings()),
         Request(admin.KEYRING_LIST, admin.ListKeyrings(), "client"),
         Request(admin.KEYRING_LIST, admin.ListKeyrings(label="payments"), "second"),

@@ -30,7 +30,7 @@ from lnh_common.messages.admin import (
 )
 from lnh_common.messages.base import Empty, Operation, Skipped
 from lnh_common.messages.overview import SEEN, Overview
-from lnh_common.messages.session import Role, Ways, WayView
+from lnh_common.messages.session import Endpoints, EndpointView, Role
 from lnh_common.versions import lacking_restores
 from lnh_common.wire import channel
 from lnh_services.hsm.auth import credentials
@@ -287,19 +287,19 @@ def look(worker: WorkerCore, request: Request[Empty]) -> Steps[Overview]:
     return Overview(label=worker.secrets().secrets.label, seen=seen, keyrings=counts[0], clients=counts[1])
 
 
-_NO_WAY: Final = frozenset({"joining", "expelled"})  # states of members that serve no client
+_WITHOUT_ENDPOINT: Final = frozenset({"joining", "expelled"})  # states of members that serve no client
 
 
-def ways(worker: WorkerCore, request: Request[Empty]) -> Steps[Ways]:
+def endpoints(worker: WorkerCore, request: Request[Empty]) -> Steps[Endpoints]:
     """List the members' client ports: a client goes there when the member it came through does not answer."""
     own = worker.secrets().secrets
     view = yield from ask(Peer.MEMBERSHIP, membership.STATUS, Empty())
     found = []
     for member in view.members:
         key = own.member_key if member.id == own.member else member.door
-        if key and member.state not in _NO_WAY:
-            found.append(WayView(address=member.address, key=key, group=member.group, state=member.state))
-    return Ways(ways=tuple(found))
+        if key and member.state not in _WITHOUT_ENDPOINT:
+            found.append(EndpointView(address=member.address, key=key, group=member.group, state=member.state))
+    return Endpoints(endpoints=tuple(found))
 
 
 _SERVICES: tuple[tuple[str, Peer, Operation[Any, Any]], ...] = (

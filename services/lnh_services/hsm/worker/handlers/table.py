@@ -35,7 +35,7 @@ _ROWS: Final = (
     serves(session.LOGIN, on_sessions.login),
     serves(session.RENEW, on_sessions.renew, Rule(session=True)),
     # Addresses and keys of the members' ports: what failing over needs.
-    serves(session.WAYS, cluster.ways, Rule(client=True)),
+    serves(session.ENDPOINTS, cluster.endpoints, Rule(client=True)),
     serves(session.LOGOUT, on_sessions.logout, Rule(session=True, audited=True), commits=True),
     serves(session.CHANGE_PASSWORD, on_sessions.change_password, commits=True),
     serves(admin.KEYRING_CREATE, keyrings.create, Rule(Permission.KEYRINGS, po=True, audited=True), commits=True),
