@@ -134,7 +134,7 @@ class Administration(Session):
         self.ask(wire.CLIENT_UNASSIGN, wire.Assignment(client=client, keyring=self.keyring(keyring).id))
 
     def add_user(self, name: str, role: str, password: str) -> None:
-        """Add an appliance user: admin, operator, monitor or a custom role. Raises NameTaken, PasswordInvalid."""
+        """Add an appliance user as admin, operator or monitor; raises NameTaken, PasswordInvalid, ArgumentInvalid."""
         self.ask(wire.USER_ADD, wire.AddUser(name=name, role=role, password=password))
 
     def users(self, *, current: bool = False) -> Listed[UserView]:
@@ -184,7 +184,7 @@ class Administration(Session):
 
     def create_group(self, label: str) -> None:
         """Create an affinity group; raises NameTaken, LimitReached (64 groups), ArgumentInvalid, MemberReadOnly."""
-        self.ask(wire.GROUP_CREATE, wire.GroupRef(label=label))
+        self.ask(wire.GROUP_CREATE, wire.NewGroup(label=label))
 
     def delete_group(self, label: str) -> None:
         """Delete an affinity group; raises NameUnknown, NotPossible (it has members), MemberReadOnly."""

@@ -273,7 +273,8 @@ def test_a_member_joins_is_promoted_leaves_and_joins_again(place: Place) -> None
     assert "removed" in a.cluster().expelled
     assert "was removed from its cluster" in told_at_once(a)
     assert "Erase" in a.lnh("cluster", "leave", fails=True)
-    a.lnh("cluster", "leave", "--fingerprint", place.fingerprint, "--yes")
+    so_password = place.environment.pop("LNH_SO_PASSWORD_FILE")
+    a.lnh("cluster", "leave", "--so-password-file", so_password, "--yes")
     assert a.cluster().expelled == ""
     b.admin("cluster", "delete", "--yes")
     assert b.wiped()

@@ -189,6 +189,23 @@ def test_a_wrong_value_of_any_option_is_answered_in_the_products_words(
         assert "\x1b[31m" not in done.output, said
 
 
+# Wrong in any name, number, address, file and mechanism; and what may be called anything.
+NEVER_RIGHT = "\x1b[31mred\u202e" * 1000
+ANYTHING = {"key", "label", "partition", "member_dir", "keyring", "fingerprint"}  # of verbs that use objects
+
+
+@pytest.mark.parametrize(("path", "command", "parameter"), list(cases()))
+def test_what_is_wrong_in_the_line_is_said_before_a_password_is_asked_for(
+    place: Place, path: tuple[str, ...], command: Any, parameter: Any
+) -> None:
+    nothing = {f"LNH_{name}_PASSWORD_FILE": None for name in PASSWORDS}
+    if path[0] in {"key", "sign", "verify", "encrypt", "decrypt", "random"} and parameter.name in ANYTHING:
+        return
+    words = line(command, parameter, NEVER_RIGHT)
+    done = place.run(*path, *words, **nothing, XDG_RUNTIME_DIR=str(place.root / "A"))
+    assert not re.match("refused: no .*(password|secret|domain)", done.output), done.output[:600]
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
@@ -242,6 +259,7 @@ def test_the_last_admin_stays_and_the_advice_is_to_add_another(place: Place) -> 
         ("role init -k nosuch", "no keyring 'nosuch'", "lnh keyring list"),
         ("role login -k nosuch", "no keyring 'nosuch'", "lnh keyring list"),
         ("user add admin --role operator", "there is a user 'admin'", "choose another name"),
+        ("user add new --role nosuch", "no role 'nosuch'", "admin, operator, monitor"),
         ("partition create p", "the cluster package has disabled", "re-imaging"),
         ("cluster create again", "one cluster per appliance", "nothing to do"),
     ],

@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
-from lnh_cli.support import terminal
+from lnh_cli.support import files, terminal
 from lnh_cli.support.command import Yes, noun, verb
+from lnh_cli.support.fields import field
 from lnh_cli.support.options import ConsoleOptions
 
 app = noun("appliance", "The appliance itself, at its local console.")
 
-Admin = Annotated[str, typer.Option("--admin", help="Name of the admin.")]
+Admin = Annotated[
+    str, typer.Option("--admin", help="Name of the admin.", callback=field("console.InitAppliance", "admin"))
+]
 
 
 @verb(app, "init", ConsoleOptions)
@@ -39,7 +42,9 @@ def show(options: ConsoleOptions) -> None:
 def reset_admin(
     options: ConsoleOptions,
     admin: Admin = "admin",
-    new_password_file: Annotated[Path | None, typer.Option(help="File with the new password.")] = None,
+    new_password_file: Annotated[
+        Path | None, typer.Option(help="File with the new password.", callback=files.readable)
+    ] = None,
 ) -> None:
     """Give an admin a new password, as the SO."""
     with options.console("appliance.reset-admin") as console:

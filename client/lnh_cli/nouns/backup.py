@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lnh_cli.support import terminal
+from lnh_cli.support import files, terminal
 from lnh_cli.support.command import Yes, noun, verb
 from lnh_cli.support.options import AdminOptions, PoOptions
 from lnh_cli.support.progress import progress
@@ -223,6 +223,12 @@ class RestoreOptions(PoOptions):
         Path | None,
         typer.Option(help="A member directory that lost all but its HSM's state.", rich_help_panel="Where"),
     ] = None
+    so_password_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the SO's password, with --member-dir.", rich_help_panel="As whom", callback=files.readable
+        ),
+    ] = None
 
 
 @verb(app, "restore", RestoreOptions)
@@ -233,7 +239,7 @@ def restore(
 ) -> None:
     """Put the cluster back to what an archive holds, on every member; sessions end, passwords are those of then."""
     if options.member_dir is not None:
-        _restore_at_console(options.member_dir, archive, as_json=options.json)
+        _restore_at_console(options, options.member_dir, archive)
         return
     if not Path(archive).is_file():
         _name(archive)
@@ -263,7 +269,7 @@ def _tell_changes(job: JobView) -> None:
         terminal.note(f"and {job.changes - len(job.changed)} more")
 
 
-def _restore_at_console(member_dir: Path, archive: str, *, as_json: bool) -> None:
+def _restore_at_console(options: RestoreOptions, member_dir: Path, archive: str) -> None:
     from lnh.backups import copy_in
     from lnh.console import Console
     from lnh_common.messages.console import CLUSTER_RESTORE
@@ -272,6 +278,6 @@ def _restore_at_console(member_dir: Path, archive: str, *, as_json: bool) -> Non
         console.check(CLUSTER_RESTORE)
     name = copy_in(Path(archive), member_dir / "backup") if Path(archive).is_file() else _name(archive)
     with Console(member_dir) as console, progress("restore") as advance:
-        job = console.restore_cluster(name, terminal.read_secret("SO"))
+        job = console.restore_cluster(name, terminal.read_secret("SO", options.so_password_file))
         console.wait_restored(job, lambda now: advance(now.done, now.total))
-    terminal.say(f"restored {name}: this member has the cluster again, and others may join", as_json=as_json, name=name)
+    options.say(f"restored {name}: this member has the cluster again, and others may join", name=name)

@@ -8,14 +8,20 @@ from typing import Annotated
 
 import typer
 
-from lnh_cli.support import standard, terminal, words
+from lnh_cli.support import files, standard, terminal, words
 from lnh_cli.support.command import Output, Yes, noun, verb, with_options
+from lnh_cli.support.fields import field
 from lnh_cli.support.options import AdminOptions, UserOption
 
 app = noun("client", "Registered client machines.")
 
-Name = Annotated[str, typer.Argument(help="The client.")]
-KeyringArgument = Annotated[str, typer.Argument(help="The keyring.")]
+Name = Annotated[str, typer.Argument(help="The client.", callback=field("admin.ClientRef", "client"))]
+KeyringArgument = Annotated[str, typer.Argument(help="The keyring.", callback=field("admin.ListKeyrings", "label"))]
+
+
+def _own_name(text: str) -> str:
+    """Check the name of a client; without one it is the host's."""
+    return field("session.Register", "name")(text) if text else ""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -26,10 +32,17 @@ class RegistrationOptions(Output):
     cluster_id: Annotated[str, typer.Option(help="Refuse any other cluster (32 hexadecimal digits).")] = ""
     fingerprint: Annotated[str | None, typer.Option(help="Of the cluster's identity, instead of asking.")] = None
     index: Annotated[int | None, typer.Option(min=0, max=9, help="00 to 09; the lowest that is free.")] = None
-    name: Annotated[str, typer.Option(help="Of this client; else the host's name.")] = ""
-    monitor: Annotated[str, typer.Option(help="The appliance user whose sight this machine has.")] = ""
+    name: Annotated[str, typer.Option(help="Of this client; else the host's name.", callback=_own_name)] = ""
+    monitor: Annotated[
+        str,
+        typer.Option(
+            help="The appliance user whose sight this machine has.", callback=field("session.Register", "monitor")
+        ),
+    ] = ""
     user: UserOption = "admin"
-    password_file: Annotated[Path | None, typer.Option(help="File with the user's password.")] = None
+    password_file: Annotated[
+        Path | None, typer.Option(help="File with the user's password.", callback=files.readable)
+    ] = None
     list_: Annotated[bool, typer.Option("--list", help="List the registrations of this machine.")] = False
     remove: Annotated[str | None, typer.Option(metavar="NN", help="Remove a registration of this machine.")] = None
     yes: Yes = False

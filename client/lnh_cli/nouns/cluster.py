@@ -12,6 +12,7 @@ import typer
 from lnh_cli.nouns.member import COLUMNS, row
 from lnh_cli.support import files, terminal
 from lnh_cli.support.command import Yes, noun, verb
+from lnh_cli.support.fields import field
 from lnh_cli.support.options import AdminOptions, ConsoleOptions, PoOptions
 
 if TYPE_CHECKING:
@@ -27,8 +28,13 @@ app = noun("cluster", "The cluster as a whole.")
 @verb(app, "create", ConsoleOptions)
 def create(
     options: ConsoleOptions,
-    label: Annotated[str, typer.Argument(help="Of the cluster and its V1 partition.")],
-    po_password_file: Annotated[Path | None, typer.Option(help="File with the new PO's password.")] = None,
+    label: Annotated[
+        str,
+        typer.Argument(help="Of the cluster and its V1 partition.", callback=field("console.CreateCluster", "label")),
+    ],
+    po_password_file: Annotated[
+        Path | None, typer.Option(help="File with the new PO's password.", callback=files.readable)
+    ] = None,
 ) -> None:
     """Create a cluster of this one member, as the SO, at its local console."""
     with options.console("cluster.create") as console:
@@ -41,7 +47,10 @@ def create(
 @verb(app, "join", ConsoleOptions)
 def join(
     options: ConsoleOptions,
-    invitation: Annotated[Path, typer.Option(help="What `lnh member invite` wrote there; - reads standard input.")],
+    invitation: Annotated[
+        Path,
+        typer.Option(help="What `lnh member invite` wrote there; - reads standard input.", callback=files.readable),
+    ],
     timeout: Annotated[float, typer.Option(min=0, max=3600, help="Seconds to wait until it takes part.")] = 60.0,
 ) -> None:
     """Join the cluster that an invitation is from, as the SO, at this member's local console.
@@ -49,7 +58,7 @@ def join(
     Its own users, roles and V1 partition become the cluster's. Interrupted, it goes on when it is run again.
     """
     text = files.read_text(invitation)
-    with options.console("cluster.join") as console:
+    with options.console("cluster.join", text) as console:
         joined = console.join_cluster(text, options.so_password())
         if joined.warning:
             terminal.note(f"warning: {joined.warning}")
@@ -90,7 +99,14 @@ class LeaveOptions(PoOptions):
 
 
 @verb(app, "leave", LeaveOptions)
-def leave(options: LeaveOptions, yes: Yes = False) -> None:
+def leave(
+    options: LeaveOptions,
+    so_password_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the SO's password, for a member that was expelled.", callback=files.readable),
+    ] = None,
+    yes: Yes = False,
+) -> None:
     """Leave the cluster: this member's HSM wipes the SMK and all it holds of the cluster, and its store is erased.
 
     On a member that was expelled it erases what is left, as the SO.
@@ -101,7 +117,7 @@ def leave(options: LeaveOptions, yes: Yes = False) -> None:
         found = console.cluster()
         if found.expelled:
             terminal.confirm(f"Erase what is left here of the cluster? {found.expelled}", yes=yes)
-            console.discard_cluster(terminal.read_secret("SO"))
+            console.discard_cluster(terminal.read_secret("SO", so_password_file))
             options.say("erased what was left of the cluster")
             return
         remark = _order_end(options, console, f"Leave {found.label!r} and wipe its SMK here?", yes=yes, last=False)
@@ -203,7 +219,6 @@ def parse_changes(changes: list[str]) -> dict[str, Any]:
     """NAME=VALUE settings; a value is JSON (numbers, true, lists, null), or else text; mechanisms go by their names."""
     import json
 
-    from lnh_cli.support import files
     from lnh_common.pkcs11.mechanisms import POLICY_FIELDS
 
     parsed: dict[str, Any] = {}

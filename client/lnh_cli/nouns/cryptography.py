@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from lnh_common.messages.base import Message
 
 Der = Annotated[bool, typer.Option("--der", help="An ECDSA signature as X.509 and OpenSSL have it, not r || s.")]
-Aad = Annotated[str, typer.Option(help="Associated data, hexadecimal.")]
+
+
+def _hexadecimal(text: str) -> str:
+    files.unhex(text)
+    return text
+
+
+Aad = Annotated[str, typer.Option(help="Associated data, hexadecimal.", callback=_hexadecimal)]
 
 
 def enter(app: typer.Typer) -> None:
@@ -55,7 +62,7 @@ def sign(
 def verify(
     options: ObjectOptions,
     key: keys.KeyArgument,
-    signature: Annotated[Path, typer.Option("--signature", help="File with the signature.")],
+    signature: Annotated[Path, typer.Option("--signature", help="File with the signature.", callback=files.readable)],
     file: files.Input = None,
     mechanism: files.MechanismOption = None,
     der: Der = False,

@@ -8,15 +8,19 @@ import typer
 
 from lnh_cli.support import terminal
 from lnh_cli.support.command import Yes, noun, verb
+from lnh_cli.support.fields import field
 from lnh_cli.support.options import AdminOptions
 
 app = noun("group", "Affinity groups: a client's operations go to the group of the member it talks to.")
 
-Label = Annotated[str, typer.Argument(help="The group's label.")]
+Label = Annotated[str, typer.Argument(help="The group's label.", callback=field("admin.GroupRef", "label"))]
 
 
 @verb(app, "create", AdminOptions)
-def create(options: AdminOptions, label: Label) -> None:
+def create(
+    options: AdminOptions,
+    label: Annotated[str, typer.Argument(help="The group's label.", callback=field("admin.NewGroup", "label"))],
+) -> None:
     """Create a group, without members; `lnh member move` brings them."""
     with options.administration() as session:
         session.create_group(label)

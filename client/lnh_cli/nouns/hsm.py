@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from lnh_cli.support import terminal
+from lnh_cli.support import files, terminal
 from lnh_cli.support.command import Yes, noun, verb
+from lnh_cli.support.fields import field
 from lnh_cli.support.options import ConsoleOptions
 
 app = noun("hsm", "A member's HSM, at its local console.")
 
-ActivationFile = Annotated[Path | None, typer.Option(help="File with the activation secret.")]
+ActivationFile = Annotated[Path | None, typer.Option(help="File with the activation secret.", callback=files.readable)]
 
 
 def _activation(file: Path | None, *, new: bool = False) -> bytes:
@@ -23,9 +24,11 @@ def _activation(file: Path | None, *, new: bool = False) -> bytes:
 @verb(app, "init", ConsoleOptions)
 def init(
     options: ConsoleOptions,
-    label: Annotated[str, typer.Option(help="Of this HSM.")],
+    label: Annotated[str, typer.Option(help="Of this HSM.", callback=field("console.InitHsm", "label"))],
     activation_file: ActivationFile = None,
-    domain_file: Annotated[Path | None, typer.Option(help="File with the cloning domain; none draws one.")] = None,
+    domain_file: Annotated[
+        Path | None, typer.Option(help="File with the cloning domain; none draws one.", callback=files.readable)
+    ] = None,
 ) -> None:
     """Initialise the HSM: label, SO password, activation secret and cloning domain."""
     with options.console("hsm.init") as console:

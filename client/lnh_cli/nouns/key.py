@@ -23,7 +23,14 @@ KeyArgument = Annotated[
         metavar="KEY", help="Label, or handle (32 hexadecimal digits); label:... or handle:... where it is both."
     ),
 ]
-Half = Annotated[str | None, typer.Option("--class", help="public, private or secret.")]
+
+
+def _half(text: str | None) -> str | None:
+    _class(text)
+    return text
+
+
+Half = Annotated[str | None, typer.Option("--class", help="public, private or secret.", callback=_half)]
 Settings = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="NAME=VALUE", help="An attribute.")]
 
 
@@ -45,6 +52,7 @@ def generate(
 ) -> None:
     """Make a key or a key pair, or many of one kind."""
     from lnh.keyrings import KeyringSession
+    from lnh.objects.session import key_message, pair_message
     from lnh.partitions import PartitionSession
     from lnh_common import limits
     from lnh_common.pkcs11.attributes import KeyType
@@ -69,6 +77,10 @@ def generate(
         parameters = {}
     elif bits is not None and kind is not KeyType.RSA:
         terminal.refuse(f"--bits: a {kind.name} key pair has none", "--curve or --parameter-set", terminal.USAGE)
+    if is_secret:
+        key_message(kind, bits, None, None, attributes)
+    else:
+        pair_message(kind, bits, curve, parameter_set, None, None, None, attributes)
 
     def one(session: ObjectSession, label: str) -> list[StoredObject]:
         if is_secret:

@@ -9,6 +9,7 @@ import typer
 from lnh_cli.nouns.cluster import named, parse_changes
 from lnh_cli.support import terminal
 from lnh_cli.support.command import Yes, noun, verb
+from lnh_cli.support.fields import field
 from lnh_cli.support.options import AdminOptions, KeyringOptions, PoOptions
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ app = noun("keyring", "Keyrings of a cluster.")
 
 _COLUMNS = ("label", "id")  # all that a list asks for; the rest of a view is what `show` asks for
 
-Label = Annotated[str, typer.Argument(help="The keyring.")]
+Label = Annotated[str, typer.Argument(help="The keyring.", callback=field("admin.ListKeyrings", "label"))]
 
 
 def _named(view: KeyringView) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def _named(view: KeyringView) -> dict[str, Any]:
 @verb(app, "create", PoOptions)
 def create(
     options: PoOptions,
-    label: Label,
+    label: Annotated[str, typer.Argument(help="The keyring.", callback=field("admin.CreateKeyrings", "label"))],
     total: Annotated[int, typer.Option(help="How many, 1 to 100: label and running number.")] = 1,
     index: Annotated[int, typer.Option(min=0, help="The first running number.")] = 1,
 ) -> None:

@@ -8,15 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from lnh_cli.support import terminal
+from lnh_cli.support import files, terminal
 from lnh_cli.support.command import Yes, noun, verb
+from lnh_cli.support.fields import field
 from lnh_cli.support.options import AdminOptions, PoOptions
 
 app = noun("member", "The members of a cluster.")
 
 COLUMNS = ("name", "address", "role", "state", "group", "product", "last_heard")
 
-Name = Annotated[str, typer.Argument(help="The member.")]
+Name = Annotated[str, typer.Argument(help="The member.", callback=field("store.MemberInfo", "name"))]
 
 
 def row(view: Any) -> dict[str, Any]:
@@ -30,7 +31,8 @@ def row(view: Any) -> dict[str, Any]:
 def invite(
     options: PoOptions,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A new file for it; else it is printed.")
+        Path | None,
+        typer.Option("--output", "-o", help="A new file for it; else it is printed.", callback=files.writable),
     ] = None,
 ) -> None:
     """Let one new member in: an invitation for `lnh cluster join`, good for 15 minutes and once."""
@@ -81,7 +83,12 @@ def show(options: AdminOptions, name: Name) -> None:
 def set_(
     options: AdminOptions,
     name: Name,
-    new_name: Annotated[str | None, typer.Option("--name", help="Another name, unique in the cluster.")] = None,
+    new_name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", help="Another name, unique in the cluster.", callback=field("admin.ChangeMember", "name")
+        ),
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help="host:port that others reach it at; port is its base port.")
     ] = None,
@@ -104,7 +111,11 @@ def _parts(address: str) -> tuple[str, int]:
 
 @verb(app, "move", AdminOptions)
 def move(
-    options: AdminOptions, name: Name, group: Annotated[str, typer.Argument(help="The affinity group it goes to.")]
+    options: AdminOptions,
+    name: Name,
+    group: Annotated[
+        str, typer.Argument(help="The affinity group it goes to.", callback=field("admin.MoveMember", "group"))
+    ],
 ) -> None:
     """Move a member to another affinity group; clients that talk to it are served by that group from then on."""
     with options.administration() as session:

@@ -8,6 +8,7 @@ import typer
 
 from lnh_cli.support import terminal
 from lnh_cli.support.command import Yes, noun, verb
+from lnh_cli.support.fields import field
 from lnh_cli.support.options import ConsoleOptions
 
 app = noun("package", "Packages of an appliance, at its local console.")
@@ -16,7 +17,9 @@ app = noun("package", "Packages of an appliance, at its local console.")
 @verb(app, "install", ConsoleOptions)
 def install(
     options: ConsoleOptions,
-    name: Annotated[str, typer.Argument(help="The package, such as cluster.")],
+    name: Annotated[
+        str, typer.Argument(help="The package, such as cluster.", callback=field("console.InstallPackage", "name"))
+    ],
     yes: Yes = False,
 ) -> None:
     """Install a package, as the SO.

@@ -7,23 +7,28 @@ from typing import Annotated
 
 import typer
 
-from lnh_cli.support import terminal
+from lnh_cli.support import files, terminal
 from lnh_cli.support.command import Yes, noun, verb
+from lnh_cli.support.fields import field
 from lnh_cli.support.options import ConsoleOptions
 
 app = noun("partition", "Application partitions of a member's HSM, at its local console.")
 
-Label = Annotated[str, typer.Argument(help="The partition.")]
+Label = Annotated[str, typer.Argument(help="The partition.", callback=field("console.PartitionRef", "label"))]
 _COLUMNS = ("label", "version", "serial", "objects", "limit", "accessible")
 
 
 @verb(app, "create", ConsoleOptions)
 def create(
     options: ConsoleOptions,
-    label: Label,
+    label: Annotated[str, typer.Argument(help="The partition.", callback=field("console.CreatePartition", "label"))],
     version: Annotated[int, typer.Option(min=0, max=1, help="V0 or V1.")] = 0,
-    po_password_file: Annotated[Path | None, typer.Option(help="File with the PO's password.")] = None,
-    co_password_file: Annotated[Path | None, typer.Option(help="File with the CO's password.")] = None,
+    po_password_file: Annotated[
+        Path | None, typer.Option(help="File with the PO's password.", callback=files.readable)
+    ] = None,
+    co_password_file: Annotated[
+        Path | None, typer.Option(help="File with the CO's password.", callback=files.readable)
+    ] = None,
 ) -> None:
     """Create a partition with its PO and CO, as the SO."""
     with options.console("partition.create", label) as console:

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from lnh_cli.support import terminal
+from lnh_cli.support import files, terminal
 from lnh_cli.support.command import noun, verb
 from lnh_cli.support.options import AdminOptions, KeyringOptions, PoOptions, parse_role
 
 app = noun("role", "The KRSO and KRCO of a keyring.")
 
-NewPasswordFile = Annotated[Path | None, typer.Option(help="File with the new password.")]
+NewPasswordFile = Annotated[Path | None, typer.Option(help="File with the new password.", callback=files.readable)]
 
 
 @verb(app, "init", PoOptions)
@@ -22,7 +22,9 @@ def init(
     keyring: Annotated[str, typer.Option("--keyring", "-k", envvar="LNH_KEYRING", help="The keyring.")],
     role: Annotated[str, typer.Option("--role", help="krso (by an admin and the PO) or krco (by the KRSO).")] = "krso",
     new_password_file: NewPasswordFile = None,
-    krso_password_file: Annotated[Path | None, typer.Option(help="File with the KRSO's password.")] = None,
+    krso_password_file: Annotated[
+        Path | None, typer.Option(help="File with the KRSO's password.", callback=files.readable)
+    ] = None,
 ) -> None:
     """Set a role's first credential.
 

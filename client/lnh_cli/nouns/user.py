@@ -7,22 +7,32 @@ from typing import Annotated
 
 import typer
 
-from lnh_cli.support import terminal
+from lnh_cli.support import files, terminal
 from lnh_cli.support.command import Yes, noun, verb
+from lnh_cli.support.fields import field
 from lnh_cli.support.options import AdminOptions, PoOptions
 
 app = noun("user", "Appliance users, the same on every member.")
 
-Name = Annotated[str, typer.Argument(help="The user.")]
-NewPasswordFile = Annotated[Path | None, typer.Option(help="File with the new password.")]
+Name = Annotated[str, typer.Argument(help="The user.", callback=field("admin.UserRef", "name"))]
+NewPasswordFile = Annotated[Path | None, typer.Option(help="File with the new password.", callback=files.readable)]
 Po = Annotated[bool, typer.Option("--po", help="With the PO's credential too.")]
+
+
+def _role(text: str) -> str:
+    """Refuse a role that appliance users do not have, before anything is asked for."""
+    from lnh_common.messages.admin import USER_ROLES
+
+    if text not in USER_ROLES:
+        terminal.refuse(f"no role {text!r} of appliance users", ", ".join(USER_ROLES), terminal.USAGE)
+    return text
 
 
 @verb(app, "add", AdminOptions)
 def add(
     options: AdminOptions,
-    name: Name,
-    role: Annotated[str, typer.Option("--role", help="admin, operator, monitor or a custom role.")],
+    name: Annotated[str, typer.Argument(help="The user.", callback=field("admin.AddUser", "name"))],
+    role: Annotated[str, typer.Option("--role", help="admin, operator or monitor.", callback=_role)],
     new_password_file: NewPasswordFile = None,
 ) -> None:
     """Add a user."""

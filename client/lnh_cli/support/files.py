@@ -6,7 +6,9 @@ them.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +22,43 @@ from lnh_cli.support import terminal
 if TYPE_CHECKING:
     from lnh_common.pkcs11.mechanisms import Mechanism, Use
 
-Input = Annotated[Path | None, typer.Argument(metavar="FILE", help="Data; stdin without one.", allow_dash=True)]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; stdout without one.")]
+
+def readable(path: Path | None) -> Path | None:
+    """Refuse a file that cannot be read, before anything is asked for; `-` is standard input."""
+    if path is not None and str(path) != "-":
+        try:
+            problem = "" if os.access(path, os.R_OK) else "permission denied"
+            if stat.S_ISDIR(path.stat().st_mode):
+                problem = "it is a directory"
+        except OSError as error:
+            problem = str(error.strerror)
+        if problem:
+            terminal.refuse(f"{path} cannot be read: {problem}", "name a readable file", terminal.USAGE)
+    return path
+
+
+def writable(path: Path | None) -> Path | None:
+    """Refuse a file that cannot be written, before anything is asked for; `-` is standard output."""
+    if path is not None and str(path) != "-":
+        try:
+            place = path if path.exists() else path.parent
+            problem = "" if os.access(place, os.W_OK) else "no directory that may be written to"
+            if path.is_dir():
+                problem = "it is a directory"
+        except OSError as error:
+            problem = str(error.strerror)
+        if problem:
+            terminal.refuse(f"{path} cannot be written: {problem}", "name a file that can be", terminal.USAGE)
+    return path
+
+
+Input = Annotated[
+    Path | None,
+    typer.Argument(metavar="FILE", help="Data; stdin without one.", allow_dash=True, callback=readable),
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="File to write; stdout without one.", callback=writable)
+]
 Hex = Annotated[bool, typer.Option("--hex", help="Write hexadecimal.")]
 _NAMED = 6  # mechanisms in one line of advice
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lnh_cli.support import terminal
+from lnh_cli.support import files, terminal
 from lnh_cli.support.command import Output
+from lnh_cli.support.fields import field
 
 if TYPE_CHECKING:
     from lnh.admin import Administration
@@ -38,7 +39,8 @@ class ConsoleOptions(Output):
         Path, typer.Option(envvar="LNH_MEMBER_DIR", help="The member directory.", rich_help_panel=_Where)
     ]
     password_file: Annotated[
-        Path | None, typer.Option(help="File with the password asked for first.", rich_help_panel=_Whom)
+        Path | None,
+        typer.Option(help="File with the password asked for first.", callback=files.readable, rich_help_panel=_Whom),
     ] = None
 
     @contextmanager
@@ -128,8 +130,12 @@ class ClusterOptions(Output):
 
 
 UserOption = Annotated[
-    str, typer.Option("--user", "-u", envvar="LNH_USER", help="The appliance user.", rich_help_panel=_Whom)
-]
+    str,
+    typer.Option(
+        "--user", "-u", envvar="LNH_USER", help="The appliance user.", rich_help_panel=_Whom,
+        callback=field("admin.UserRef", "name"),
+    ),
+]  # fmt: skip
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -138,7 +144,7 @@ class AdminOptions(ClusterOptions):
 
     user: UserOption = "admin"
     password_file: Annotated[
-        Path | None, typer.Option(help="File with the user's password.", rich_help_panel=_Whom)
+        Path | None, typer.Option(help="File with the user's password.", callback=files.readable, rich_help_panel=_Whom)
     ] = None
 
     def password(self) -> str:
@@ -208,7 +214,7 @@ class PoOptions(AdminOptions):
     """Options of verbs in a cluster as an appliance user and the cluster's PO together."""
 
     po_password_file: Annotated[
-        Path | None, typer.Option(help="File with the PO's password.", rich_help_panel=_Whom)
+        Path | None, typer.Option(help="File with the PO's password.", callback=files.readable, rich_help_panel=_Whom)
     ] = None
 
     def po_password(self) -> str:
@@ -231,7 +237,7 @@ class KeyringOptions(ClusterOptions):
     ]
     role: Annotated[str, typer.Option("--role", help="krco or krso.", rich_help_panel=_Whom)] = "krco"
     password_file: Annotated[
-        Path | None, typer.Option(help="File with the role's password.", rich_help_panel=_Whom)
+        Path | None, typer.Option(help="File with the role's password.", callback=files.readable, rich_help_panel=_Whom)
     ] = None
 
     def keyring_role(self) -> Role:

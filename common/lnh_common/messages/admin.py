@@ -115,8 +115,12 @@ class Clients(Listing, kw_only=True):
         return not self.clients
 
 
+USER_ROLES: Final = ("admin", "operator", "monitor")
+"""The roles of appliance users; `hsm/auth/permissions.py` says what each may."""
+
+
 class AddUser(Confidential):
-    """Add an appliance user with a role (admin, operator, monitor or a custom one) and a first password."""
+    """Add an appliance user with a role of `USER_ROLES` and a first password."""
 
     name: NewName
     role: Name
@@ -224,6 +228,12 @@ class GroupRef(Message):
     label: GroupLabel
 
 
+class NewGroup(Message):
+    """Ask for an affinity group with this label."""
+
+    label: NewName
+
+
 class GroupView(Message):
     """Describe an affinity group; `members` are names."""
 
@@ -306,7 +316,7 @@ MEMBER_REMOVE: Final = operation("member.remove", MemberRef, Remark, _S, _W)
 MEMBER_DELETE: Final = operation("member.delete", DeleteMember, Remark, _S, _W)
 MEMBER_DIVERGENT: Final = operation("member.divergent-entries", LookAtDivergent, Divergent, _S, _W)
 MEMBER_MOVE: Final = operation("member.move", MoveMember, Remark, _S, _W)
-GROUP_CREATE: Final = operation("group.create", GroupRef, Remark, _S, _W)
+GROUP_CREATE: Final = operation("group.create", NewGroup, Remark, _S, _W)
 GROUP_LIST: Final = operation("group.list", Empty, Groups, _S)
 GROUP_DELETE: Final = operation("group.delete", GroupRef, Remark, _S, _W)
 STATUS: Final = operation("status.show", Empty, StatusView, _S)

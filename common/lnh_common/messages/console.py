@@ -259,11 +259,12 @@ class Check(Message):
 
     Args:
         operation: the act.
-        target: what the act is about, such as the label of a partition; "" for an act about nothing that has a name.
+        target: what the act is about, such as the label of a partition, or an invitation; "" for an act about nothing
+            that has a name.
     """
 
     operation: Annotated[str, msgspec.Meta(max_length=limits.OPERATION_CHARACTERS)]
-    target: Annotated[str, msgspec.Meta(max_length=limits.LABEL_BYTES)] = ""
+    target: Annotated[str, msgspec.Meta(max_length=8192)] = ""
 
 
 _W = Effect.WRITE

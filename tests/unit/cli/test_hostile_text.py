@@ -58,7 +58,7 @@ COMMANDS = [
     for verb in getattr(command, "commands", {"": None})
 ]
 FITTING = {
-    "role": "krco", "settings": "label=a", "changes": "minimum_rsa_bits=2048", "signature": "data", "file": "data",
+    "role": "krco", "role of a user": "monitor", "settings": "label=a", "changes": "minimum_rsa_bits=2048", "signature": "data", "file": "data",
     "invitation": "data", "archive": ARCHIVE, "to": ".", "member_dir": "member", "address": "127.0.0.1:7100",
     "cluster_id": "00" * 16, "timeout": "0",
 }  # fmt: skip
@@ -247,6 +247,8 @@ def lines(path: tuple[str, ...], command: Any) -> Iterator[list[str]]:
             continue
         if name == "name" and path[0] == "backup":
             name = "archive"
+        if name == "role" and path[0] == "user":
+            name = "role of a user"
         given = FITTING.get(name, "one" if path[-1] in MADE else SHORT)
         if parameter.param_type_name == "argument":
             arguments.append(given)

@@ -62,6 +62,7 @@ ENTRIES: list[tuple[type[msgspec.Struct], str, dict[str, Any]]] = [
     (admin.AddUser, "name", {"role": "admin", "password": "password"}),
     (admin.CreateKeyrings, "label", {}),
     (admin.ChangeMember, "name", {"member": bytes(16)}),
+    (admin.NewGroup, "label", {}),
     (console.InitAppliance, "admin", {"password": "password"}),
     (console.InitHsm, "label", {"so_password": "password", "activation": b"activation secret"}),
     (console.CreatePartition, "label", {"so_password": "password", "version": 0, "po_password": "password", "co_password": "password"}),

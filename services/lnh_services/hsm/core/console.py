@@ -54,6 +54,7 @@ from lnh_services.hsm.auth import credentials, online_attempts
 from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
 from lnh_services.hsm.cluster import create
 from lnh_services.hsm.cluster.join import STATUS_SECONDS, STORE_SECONDS, Belonging
+from lnh_services.hsm.cluster.join_protocol import Invitation
 from lnh_services.hsm.core.damage import DamageMark
 from lnh_services.hsm.crypto.key_hierarchy import KEY_BYTES
 from lnh_services.hsm.crypto.mechanisms import IvSource
@@ -529,6 +530,8 @@ class Console:
 
     async def _check(self, request: console.Check) -> Empty:
         preconditions.check_target(request.operation, request.target, self._vault.situation)
+        if request.operation == console.CLUSTER_JOIN.name and request.target:
+            Invitation.parse(request.target)
         return Empty()
 
     async def _show_cluster(self, _: Empty) -> console.ConsoleCluster:

@@ -20,7 +20,7 @@ from lnh_common.messages.admin import (
     GROUP_CREATE,
     USER_LIST,
     ClientRef,
-    GroupRef,
+    NewGroup,
     Remark,
     Users,
     UserView,
@@ -102,7 +102,7 @@ async def _ask_a_service(address: str) -> None:
         with pytest.raises(DataLength, match=r"user\.list: its answer has"):
             await client.ask(USER_LIST, Empty(), timeout=5)
         with pytest.raises(OutcomeUnknown, match=r"group\.create: its answer has"):
-            await client.ask(GROUP_CREATE, GroupRef(label="x"), timeout=5)
+            await client.ask(GROUP_CREATE, NewGroup(label="x"), timeout=5)
         with pytest.raises(MalformedMessage, match="a body of"):
             await client.ask(CLIENT_REVOKE, ClientRef(client="x" * len(TOO_MUCH)), timeout=5)
     finally:

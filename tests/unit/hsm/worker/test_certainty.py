@@ -80,7 +80,7 @@ ASKED: dict[Operation[Any, Any], Message] = {
     admin.MEMBER_DELETE: admin.DeleteMember(member=GONE),
     admin.MEMBER_DIVERGENT: admin.LookAtDivergent(member=GONE),
     admin.MEMBER_MOVE: admin.MoveMember(member=GONE, group="local"),
-    admin.GROUP_CREATE: admin.GroupRef(label="local"),
+    admin.GROUP_CREATE: admin.NewGroup(label="local"),
     admin.GROUP_LIST: Empty(),
     admin.GROUP_DELETE: admin.GroupRef(label="none"),
     overview.OVERVIEW: Empty(),

@@ -341,7 +341,7 @@ def requests(scene: Scene) -> list[Request]:
         Request(admin.MEMBER_DELETE, admin.DeleteMember(member=b"b" * 16, force=True)),
         Request(admin.MEMBER_DIVERGENT, admin.LookAtDivergent(member=b"b" * 16)),
         Request(admin.MEMBER_MOVE, admin.MoveMember(member=b"b" * 16, group="east")),
-        Request(admin.GROUP_CREATE, admin.GroupRef(label="east")),
+        Request(admin.GROUP_CREATE, admin.NewGroup(label="east")),
         Request(admin.GROUP_LIST, Empty()),
         Request(admin.GROUP_DELETE, admin.GroupRef(label="east")),
         Request(overview.OVERVIEW, Empty()),

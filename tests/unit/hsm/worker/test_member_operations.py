@@ -112,7 +112,7 @@ def test_an_admin_and_nobody_less(world: Cluster, operation: Operation[Any, Any]
 
 
 GROUPS: list[tuple[Operation[Any, Any], Message, str]] = [
-    (admin.GROUP_CREATE, admin.GroupRef(label="east"), "east"),
+    (admin.GROUP_CREATE, admin.NewGroup(label="east"), "east"),
     (admin.GROUP_DELETE, admin.GroupRef(label="east"), "east"),
     (admin.MEMBER_MOVE, admin.MoveMember(member=OTHER, group="east"), f"{OTHER.hex()}/east"),
 ]

@@ -10,7 +10,7 @@ import hashlib
 from typing import Any
 
 from lnh_common.messages import membership, store
-from lnh_common.messages.admin import GroupRef, Groups, GroupView, MoveMember, Remark
+from lnh_common.messages.admin import GroupRef, Groups, GroupView, MoveMember, NewGroup, Remark
 from lnh_common.messages.base import Empty
 from lnh_services.hsm.effects import Peer, Steps, ask
 from lnh_services.hsm.worker.core import WorkerCore
@@ -20,7 +20,7 @@ from lnh_services.hsm.worker.request import Request
 REQUEST_BYTES = 16
 
 
-def create(worker: WorkerCore, request: Request[GroupRef]) -> Steps[Remark]:
+def create(worker: WorkerCore, request: Request[NewGroup]) -> Steps[Remark]:
     """Create a group without members."""
     order = store.CreateGroup(group=request.message.label, request=_name_of(request))
     return Remark(remark=(yield from order_of(membership.GROUP_CREATE, order)).remark)
