@@ -21,7 +21,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import lnh_common
 from lnh_common import errors, limits
-from lnh_common.messages.hsm import AuditEntry, Guess, GuessStep
+from lnh_common.messages.hsm import AttemptStep, AuditEntry, LoginAttempt
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import (
     OBJECTS,
@@ -44,7 +44,7 @@ from lnh_services.hsm.appliance.state import Appliance, ApplianceFile, HsmState,
 from lnh_services.hsm.audit.trail import Trail
 from lnh_services.hsm.auth import credentials
 from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
-from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
 from lnh_services.hsm.auth.tokens import Grant, Token, seal_token
 from lnh_services.hsm.backup import archive_keys
 from lnh_services.hsm.crypto.argon2 import derive
@@ -110,11 +110,13 @@ def write_hsm(directory: Path, hsm: HsmState) -> None:
     ApplianceFile(directory / "appliance.cbor").write(
         msgspec.structs.replace(sample(Appliance), format=Appliance().format)
     )
-    guesses = LocalGuesses(directory / "guesses.cbor")
+    guesses = OfflineAttempts(directory / "guesses.cbor")
     for number, client in enumerate((CLIENT, CLIENT, bytes(16))):
-        for step in (GuessStep.BEGIN, GuessStep.WRONG)[: 1 + number]:  # the first of them was interrupted
+        for step in (AttemptStep.BEGIN, AttemptStep.WRONG)[: 1 + number]:  # the first of them was interrupted
             name = bytes([number]) * 16
-            guesses.note(Guess(holder=b"holder", client=client, attempt=name, step=step, guess=name), NOW // 1000)
+            guesses.note(
+                LoginAttempt(holder=b"holder", client=client, attempt=name, step=step, guess=name), NOW // 1000
+            )
     trail = Trail(directory / "audit.jsonl", "b", segment_bytes=1200)
     trail.open(NOW)
     for number in range(4):

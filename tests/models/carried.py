@@ -24,7 +24,7 @@ from lnh_common.wire import frames as wire
 from lnh_services import archived
 from lnh_services.hsm.appliance.state import ApplianceFile, HsmState, StateFile
 from lnh_services.hsm.audit import trail as audit
-from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
 from lnh_services.hsm.auth.tokens import open_token, token_epoch
 from lnh_services.hsm.backup import archive_keys
 from lnh_services.hsm.crypto.argon2 import derive
@@ -73,6 +73,7 @@ NAMES_BEFORE: Final = {
     "Configuration": "Standing",
     "EndpointView": "WayView",
     "Endpoints": "Ways",
+    "FailedAttempts": "Guessed",
     "LeaseSettings": "Terms",
     "SetLeaseSettings": "SetTerms",
     "configuration": "standing",
@@ -231,7 +232,7 @@ def _read_hsm(copy: Path) -> tuple[HsmState, dict[str, Any]]:
         "state": plain(state),
         "so_password": state.so.password.is_from(derive(state.so.password.derivation(SO_PASSWORD))),
         "appliance": plain(ApplianceFile(copy / "appliance.cbor").read()),
-        "guesses": plain(LocalGuesses(copy / "guesses.cbor").all()),
+        "guesses": plain(OfflineAttempts(copy / "guesses.cbor").all()),
         "audit": plain(audit.verify(trail, state.identity_public())),
         "audit_lines": plain(audit.page(trail, 0, 1000)),
         "segments": [path.name for path in audit.segments(trail)],

@@ -44,7 +44,7 @@ from lnh_services.hsm.appliance.partitions import PartitionFiles
 from lnh_services.hsm.appliance.state import ApplianceFile, StateFile
 from lnh_services.hsm.audit import anchor, trail
 from lnh_services.hsm.auth import tokens
-from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
 from lnh_services.hsm.cluster import join_protocol
 from lnh_services.hsm.crypto import sealing
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
@@ -493,7 +493,7 @@ def _hsm_rows() -> list[Decoder]:
             [
                 ((DATA / "0.2" / "hsm.state").read_bytes(), _in_file(lambda path: StateFile(path).read())),
                 ((DATA / "0.2" / "appliance.cbor").read_bytes(), _in_file(lambda path: ApplianceFile(path).read())),
-                ((DATA / "0.2" / "guesses.cbor").read_bytes(), _in_file(lambda path: LocalGuesses(path).all())),
+                ((DATA / "0.2" / "guesses.cbor").read_bytes(), _in_file(lambda path: OfflineAttempts(path).all())),
                 (codec.encode([PARTITION_FORMAT, "1", []]), partition),
             ],
             (SealBroken, LnhError),

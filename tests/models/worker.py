@@ -23,7 +23,7 @@ from lnh_common.wire import channel, codec
 from lnh_common.wire import frames as wire
 from lnh_common.wire.channel import Envelope, SessionKeys, Statement
 from lnh_services.hsm.auth import credentials
-from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.effects import Ask, Deadline, Peer, Steps, Turn, Work
 from lnh_services.hsm.records import (
@@ -71,7 +71,7 @@ class World:
         self.asked = 0  # of the store
         self.read_only = False  # it takes no writes
         self.damage: list[str] = []  # that workers told of
-        self.guesses: LocalGuesses | None = None
+        self.offline_attempts: OfflineAttempts | None = None
         self.audit: list[hsm.AuditEntry] = []
         self.seen = HighestSeen()
         self.cluster = os.urandom(16)
@@ -150,17 +150,19 @@ class World:
                 for keys in self.store.invalidated[before:]:
                     for worker in self.workers:
                         worker.invalidate(store.Invalidate(sequence=before, keys=tuple(keys)))
-        if isinstance(message, hsm.Guess):
-            if self.guesses is None and message.step is hsm.GuessStep.CHECK:
+        if isinstance(message, hsm.LoginAttempt):
+            if self.offline_attempts is None and message.step is hsm.AttemptStep.CHECK:
                 return Empty()
-            assert self.guesses is not None, "no file of this member's own was given"
-            self.guesses.note(message, int(self.now))
+            assert self.offline_attempts is not None, "no file of this member's own was given"
+            self.offline_attempts.note(message, int(self.now))
             return Empty()
-        if asked.operation is hsm.GUESSED:
-            return hsm.AllGuessed(guessed=self.guesses.all() if self.guesses is not None else ())
-        if isinstance(message, hsm.Guessed):
-            assert self.guesses is not None, "it was told of some"
-            self.guesses.told(message)
+        if asked.operation is hsm.FAILED_ATTEMPTS:
+            return hsm.AllFailedAttempts(
+                failed=self.offline_attempts.all() if self.offline_attempts is not None else ()
+            )
+        if isinstance(message, hsm.FailedAttempts):
+            assert self.offline_attempts is not None, "it was told of some"
+            self.offline_attempts.told(message)
             return Empty()
         if isinstance(message, hsm.Damage):
             self.damage.append(message.cause)

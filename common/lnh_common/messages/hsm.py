@@ -212,7 +212,7 @@ DEPART: Final = operation("hsm.depart", Depart, Empty, effect=Effect.WRITE)
 SERVES: Final = operation("hsm.serves", Empty, Empty)
 
 
-class GuessStep(str, enum.Enum):
+class AttemptStep(str, enum.Enum):
     """The step that an attempt at a password has reached."""
 
     CHECK = "check"  # whether there is any use in an Argon2id
@@ -221,7 +221,7 @@ class GuessStep(str, enum.Enum):
     RIGHT = "right"
 
 
-class Guess(Message):
+class LoginAttempt(Message):
     """Tell the core one step of an attempt at a password, on a member that is read-only.
 
     Args:
@@ -235,12 +235,12 @@ class Guess(Message):
     holder: Annotated[bytes, msgspec.Meta(max_length=16)]
     client: Id16
     attempt: Id16
-    step: GuessStep
+    step: AttemptStep
     guess: Id16 = bytes(16)
     exists: bool = False
 
 
-class Guessed(Message):
+class FailedAttempts(Message):
     """Count the failures of one (holder, client) that the cluster does not know of yet.
 
     Args:
@@ -258,17 +258,17 @@ class Guessed(Message):
     exists: bool = False
 
 
-class AllGuessed(Message):
+class AllFailedAttempts(Message):
     """Answer with all failures that the cluster does not know of yet."""
 
-    guessed: tuple[Guessed, ...]
+    failed: tuple[FailedAttempts, ...] = msgspec.field(name="guessed")
 
 
 ATTACH: Final = operation("core.attach", AttachWorker, WorkerSecrets)
 AUDIT: Final = operation("core.audit", Audit, Audited, effect=Effect.WRITE)
-GUESS: Final = operation("core.guess", Guess, Empty, effect=Effect.WRITE)
-GUESSED: Final = operation("core.guessed", Empty, AllGuessed)
-GUESSES_TOLD: Final = operation("core.guesses.told", Guessed, Empty, effect=Effect.WRITE)
+NOTE_ATTEMPT: Final = operation("core.guess", LoginAttempt, Empty, effect=Effect.WRITE)
+FAILED_ATTEMPTS: Final = operation("core.guessed", Empty, AllFailedAttempts)
+FAILED_ATTEMPTS_TOLD: Final = operation("core.guesses.told", FailedAttempts, Empty, effect=Effect.WRITE)
 SEEN: Final = operation("core.seen", Seen, Highest)
 DAMAGED: Final = operation("core.damaged", Damage, Empty)
 DERIVE: Final = operation("argon2.derive", Derive, Derived)

@@ -15,7 +15,7 @@ import msgspec
 
 from lnh_common import limits
 from lnh_common.errors import LimitReached, MalformedMessage, PasswordLocked, SealBroken
-from lnh_common.messages.hsm import Guess, Guessed, GuessStep
+from lnh_common.messages.hsm import AttemptStep, FailedAttempts, LoginAttempt
 from lnh_common.wire import codec
 from lnh_services import durable
 from lnh_services.hsm.auth.lockout import Attempt, Tally
@@ -46,7 +46,7 @@ class _Kept(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         return msgspec.structs.replace(self, failures=tally.failures, names=tally.names, open=tally.open)
 
 
-class LocalGuesses:
+class OfflineAttempts:
     """The budget of one member, in a file.
 
     Raises SealBroken when the file is not one of its own.
@@ -65,7 +65,7 @@ class LocalGuesses:
                 ) from error
             self._kept.update({(each.holder, each.client): each for each in kept})
 
-    def note(self, guess: Guess, now: int) -> None:
+    def note(self, told: LoginAttempt, now: int) -> None:
         """Take in one step of an attempt.
 
         Args:
@@ -73,21 +73,21 @@ class LocalGuesses:
 
         Raises PasswordLocked when the holder's budget is spent; LimitReached, StorageFailed.
         """
-        attempt, kept = Attempt(guess.attempt, guess.guess), self._of(guess.holder, guess.client)
-        kept = msgspec.structs.replace(kept, exists=kept.exists or guess.exists)
-        of_holder = [each for each in self._kept.values() if each.holder == guess.holder]
-        match guess.step:
-            case GuessStep.CHECK:
+        attempt, kept = Attempt(told.attempt, told.guess), self._of(told.holder, told.client)
+        kept = msgspec.structs.replace(kept, exists=kept.exists or told.exists)
+        of_holder = [each for each in self._kept.values() if each.holder == told.holder]
+        match told.step:
+            case AttemptStep.CHECK:
                 if not any(each.open for each in of_holder):
                     self._check(kept, of_holder, attempt)
-            case GuessStep.BEGIN:
+            case AttemptStep.BEGIN:
                 if not any(each.tally.is_open(attempt.guess) for each in of_holder):
                     self._check(kept, of_holder, attempt)
                     if not kept.tally.has_ended(attempt):
                         self._set(kept.counting(kept.tally.begin(attempt, now)))
-            case GuessStep.WRONG:
+            case AttemptStep.WRONG:
                 self._set(kept.counting(kept.tally.wrong_one(attempt)))
-            case GuessStep.RIGHT:
+            case AttemptStep.RIGHT:
                 for each in of_holder:
                     if each.tally.is_open(attempt.guess):
                         self._set(each.counting(each.tally.right_one(attempt)))
@@ -104,7 +104,7 @@ class LocalGuesses:
         if not kept.failures and len(self._kept) >= _PAIRS:
             raise LimitReached(f"failed logins of {_PAIRS} clients and roles on a read-only member")
 
-    def told(self, told: Guessed) -> None:
+    def told(self, told: FailedAttempts) -> None:
         """Drop the failures that the cluster knows of now; those that ended or began since are still to be told."""
         kept = self._of(told.holder, told.client)
         known = set(told.open)
@@ -115,10 +115,10 @@ class LocalGuesses:
         )
         self._set(kept.counting(tally))
 
-    def all(self) -> tuple[Guessed, ...]:
+    def all(self) -> tuple[FailedAttempts, ...]:
         """Return the failures that the cluster does not know of yet."""
         return tuple(
-            Guessed(
+            FailedAttempts(
                 holder=each.holder,
                 client=each.client,
                 failures=each.failures,

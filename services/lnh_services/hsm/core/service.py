@@ -32,25 +32,25 @@ from lnh_common.messages.hsm import (
     DAMAGED,
     DEPART,
     DERIVE,
-    GUESS,
-    GUESSED,
-    GUESSES_TOLD,
+    FAILED_ATTEMPTS,
+    FAILED_ATTEMPTS_TOLD,
     INVITE,
+    NOTE_ATTEMPT,
     SEEN,
     SERVES,
     Admit,
     Admitted,
-    AllGuessed,
+    AllFailedAttempts,
     AttachWorker,
     Audit,
     Audited,
     Damage,
     Depart,
     Derive,
-    Guess,
-    Guessed,
+    FailedAttempts,
     Highest,
     Invited,
+    LoginAttempt,
     Seen,
     WorkerSecrets,
 )
@@ -61,7 +61,7 @@ from lnh_services.hsm.appliance.partitions import PartitionFiles
 from lnh_services.hsm.appliance.state import ApplianceFile, StateFile
 from lnh_services.hsm.appliance.vault import Vault
 from lnh_services.hsm.audit.trail import Trail
-from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
 from lnh_services.hsm.backup.archiving import Archiving
 from lnh_services.hsm.backup.rebuild import Refounding
 from lnh_services.hsm.backup.restore import Restoring
@@ -78,7 +78,7 @@ from lnh_services.serving import Member
 STATE_FILE: Final = "hsm.state"
 APPLIANCE_FILE: Final = "appliance.cbor"
 TRAIL_FILE: Final = "audit.jsonl"
-GUESSES_FILE: Final = "guesses.cbor"
+OFFLINE_ATTEMPTS_FILE: Final = "guesses.cbor"
 
 _DERIVE_SECONDS: Final = 60.0
 _FINISH_SECONDS: Final = 5.0
@@ -146,7 +146,7 @@ class Core:
             store_=self._store, backup_=self._backup, here=here,
         )  # fmt: skip
         self._console.take_on(refounding.performers())
-        self._guesses: Final = LocalGuesses(self._directory.data("hsm") / GUESSES_FILE)
+        self._offline_attempts: Final = OfflineAttempts(self._directory.data("hsm") / OFFLINE_ATTEMPTS_FILE)
         self._signed_at = 0.0
         self._activating = bool(self._settings.activation.file) and self._vault.situation.initialised
 
@@ -198,9 +198,9 @@ class Core:
         core.serve(SEEN, self._on_seen)
         core.on_cast(SEEN, self._on_told)
         core.on_cast(DAMAGED, self._on_damaged)
-        core.serve(GUESS, self._on_guess)
-        core.serve(GUESSED, self._on_guessed)
-        core.serve(GUESSES_TOLD, self._on_guesses_told)
+        core.serve(NOTE_ATTEMPT, self._on_attempt)
+        core.serve(FAILED_ATTEMPTS, self._on_failed_attempts)
+        core.serve(FAILED_ATTEMPTS_TOLD, self._on_failed_attempts_told)
         core.serve(INVITE, self._on_invite)
         core.serve(backup.ALLOW, self._on_allow_restore)
         services = Server(self._directory.hsm_for_services, name="hsm.services")
@@ -289,15 +289,15 @@ class Core:
         if cluster is not None:
             self._damage.note(cluster.member, told.cause)
 
-    async def _on_guess(self, call: Call, guess: Guess) -> Empty:
-        self._guesses.note(guess, int(time.time()))
+    async def _on_attempt(self, call: Call, attempt: LoginAttempt) -> Empty:
+        self._offline_attempts.note(attempt, int(time.time()))
         return Empty()
 
-    async def _on_guessed(self, call: Call, request: Empty) -> AllGuessed:
-        return AllGuessed(guessed=self._guesses.all())
+    async def _on_failed_attempts(self, call: Call, request: Empty) -> AllFailedAttempts:
+        return AllFailedAttempts(failed=self._offline_attempts.all())
 
-    async def _on_guesses_told(self, call: Call, told: Guessed) -> Empty:
-        self._guesses.told(told)
+    async def _on_failed_attempts_told(self, call: Call, told: FailedAttempts) -> Empty:
+        self._offline_attempts.told(told)
         return Empty()
 
     async def _derive(self, request: Derive) -> bytes:

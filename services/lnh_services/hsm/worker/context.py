@@ -92,7 +92,7 @@ class Knowledge:
         self.lease_until = 0.0
         self.read_write = True  # the lease's mode
         self.read_only_since: float | None = None  # boot seconds
-        self.owes_guesses = True  # failed logins from before this start, or from a time as read-only, may be untold
+        self.owes_attempts = True  # failed logins from before this start, or from a time as read-only, may be untold
         self.lapses = 0  # how often the lease was not a read-write one, or an answer under it not current
         self._in_step_until: float | None = None  # boot seconds: the end of the last read-write lease there was
         self._began = boot()
@@ -121,7 +121,7 @@ class Knowledge:
         self._note_step()
         if attached.fresh or not (self.is_leased() and self.read_write and attached.read_write):
             self.lapses += 1
-        self.owes_guesses = self.owes_guesses or (attached.read_write and not self.read_write)
+        self.owes_attempts = self.owes_attempts or (attached.read_write and not self.read_write)
         if attached.fresh or not self.is_leased() or (attached.read_write and not self.read_write):
             self.drop_everything()  # what was cached while the member was read-only may be older than it is now
         self.lease_until = sent_at + attached.lease_ms / 1000

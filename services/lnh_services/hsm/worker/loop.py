@@ -596,8 +596,8 @@ class Worker:
         attached = yield Ask(Peer.STORE, store.ATTACH, store.Attach(worker=self.core.worker))
         assert isinstance(attached, store.Attached), "the loop decodes an answer as the operation's reply type"
         self.core.take_lease(now, attached)
-        if self.number == 0 and self.core.owes_guesses and attached.read_write:
-            self.core.owes_guesses = False
+        if self.number == 0 and self.core.owes_attempts and attached.read_write:
+            self.core.owes_attempts = False
             self._start(merge(self.core), _MERGE_WITHIN)
         with contextlib.suppress(LnhError):  # who needs it asks for it again, and hears what is wrong
             yield from self.core.started()  # what every session rests on, before the first comes

@@ -24,7 +24,7 @@ from lnh_common.errors import (
 )
 from lnh_common.messages import hsm, store
 from lnh_common.messages.base import Empty
-from lnh_common.messages.hsm import GuessStep
+from lnh_common.messages.hsm import AttemptStep
 from lnh_common.messages.session import Credential, Role
 from lnh_services.hsm import answers
 from lnh_services.hsm.auth import credentials, online_attempts
@@ -214,7 +214,7 @@ def _check(worker: WorkerCore, place: Place, name: bytes) -> Steps[None]:
             raise online_attempts.too_many_names()
     online_attempts.check(locks, int(worker.utc()), name)
     if not worker.is_read_write():
-        yield from _tell(place, Attempt(name, bytes(NAME_BYTES)), GuessStep.CHECK)
+        yield from _tell(place, Attempt(name, bytes(NAME_BYTES)), AttemptStep.CHECK)
 
 
 def _reserve(worker: WorkerCore, place: Place, attempt: Attempt) -> Steps[bool]:
@@ -226,7 +226,7 @@ def _reserve(worker: WorkerCore, place: Place, attempt: Attempt) -> Steps[bool]:
             if (yield from _keep(worker, place, locks, counted, versions, names=limits.NAMES_TRIED)):
                 return False
         except MemberReadOnly:
-            yield from _tell(place, attempt, GuessStep.BEGIN)
+            yield from _tell(place, attempt, AttemptStep.BEGIN)
             return True
         except OutcomeUnknown:
             continue  # look whether it was counted
@@ -239,7 +239,7 @@ def _end(worker: WorkerCore, place: Place, attempt: Attempt, *, right: bool, cou
     An attempt whose end cannot be written down stays an open guess: it counts, and only as one.
     """
     if counted_here:
-        yield from _tell(place, attempt, GuessStep.RIGHT if right else GuessStep.WRONG)
+        yield from _tell(place, attempt, AttemptStep.RIGHT if right else AttemptStep.WRONG)
         return
     for _ in range(_TRIES):
         locks, versions = yield from read_locks(worker, place)
@@ -253,9 +253,9 @@ def _end(worker: WorkerCore, place: Place, attempt: Attempt, *, right: bool, cou
             continue
 
 
-def _tell(place: Place, attempt: Attempt, step: GuessStep) -> Steps[None]:
+def _tell(place: Place, attempt: Attempt, step: AttemptStep) -> Steps[None]:
     """Tell the core, which counts for a read-only member; raises PasswordLocked."""
-    told = hsm.Guess(
+    told = hsm.LoginAttempt(
         holder=place.scope,
         client=place.client,
         attempt=attempt.name,
@@ -263,7 +263,7 @@ def _tell(place: Place, attempt: Attempt, step: GuessStep) -> Steps[None]:
         guess=attempt.guess,
         exists=place.exists,
     )
-    yield from ask(Peer.CORE, hsm.GUESS, told)
+    yield from ask(Peer.CORE, hsm.NOTE_ATTEMPT, told)
 
 
 def merge(worker: WorkerCore) -> Steps[None]:
@@ -271,14 +271,14 @@ def merge(worker: WorkerCore) -> Steps[None]:
 
     Raises MemberReadOnly when it is again.
     """
-    for guessed in (yield from ask(Peer.CORE, hsm.GUESSED, Empty())).guessed:
-        place = Place(guessed.client, guessed.holder, guessed.exists)
-        open_ = tuple(Open(*each) for each in guessed.open)
+    for failed in (yield from ask(Peer.CORE, hsm.FAILED_ATTEMPTS, Empty())).failed:
+        place = Place(failed.client, failed.holder, failed.exists)
+        open_ = tuple(Open(*each) for each in failed.open)
         for _ in range(_TRIES):
             locks, versions = yield from read_locks(worker, place)
-            counted = online_attempts.merged(locks, guessed.failures, int(worker.utc()), guessed.attempts, open_)
+            counted = online_attempts.merged(locks, failed.failures, int(worker.utc()), failed.attempts, open_)
             if (yield from _keep(worker, place, locks, counted, versions)):
-                yield from ask(Peer.CORE, hsm.GUESSES_TOLD, guessed)
+                yield from ask(Peer.CORE, hsm.FAILED_ATTEMPTS_TOLD, failed)
                 break
 
 

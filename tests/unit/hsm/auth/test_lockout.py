@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from lnh_common import limits
 from lnh_common.errors import Busy, PasswordLocked
-from lnh_common.messages.hsm import Guess, GuessStep
+from lnh_common.messages.hsm import AttemptStep, LoginAttempt
 from lnh_services import durable
 from lnh_services.hsm.auth import online_attempts
 from lnh_services.hsm.auth.lockout import Attempt, Tally
-from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
 from lnh_services.hsm.auth.online_attempts import Locks
 from lnh_services.hsm.records import AttemptsRecord, HolderLockRecord, LockRecord, Open
 
@@ -62,7 +62,7 @@ class Cluster:
         self.now = START
         self.pairs = {client: (LockRecord(), AttemptsRecord()) for client in CLIENTS}
         self.holder = HolderLockRecord(), AttemptsRecord()
-        self.local = LocalGuesses(file)
+        self.local = OfflineAttempts(file)
         self.running: list[Running] = []
         self.tries: list[Try] = []
         self.known: dict[str, set[int]] = {client: set() for client in CLIENTS}
@@ -80,10 +80,10 @@ class Cluster:
         self.pairs[client] = locks.pair, locks.of_pair
         self.holder = locks.holder, locks.of_holder
 
-    def note(self, tried: Try, step: GuessStep) -> None:
+    def note(self, tried: Try, step: AttemptStep) -> None:
         name, guess = tried.attempt
         client = hashed(tried.client)
-        self.local.note(Guess(holder=HOLDER, client=client, attempt=name, step=step, guess=guess), self.now)
+        self.local.note(LoginAttempt(holder=HOLDER, client=client, attempt=name, step=step, guess=guess), self.now)
 
     def make(self, tried: Try, *, read_only: bool) -> None:
         """As a worker does it, up to the comparison."""
@@ -91,10 +91,10 @@ class Cluster:
         try:
             online_attempts.check(locks, self.now, tried.attempt.name)
             if read_only:
-                self.note(tried, GuessStep.CHECK)
+                self.note(tried, AttemptStep.CHECK)
             counted = online_attempts.reserve(locks, tried.attempt, self.now)
             if read_only and counted != locks:
-                self.note(tried, GuessStep.BEGIN)
+                self.note(tried, AttemptStep.BEGIN)
                 here = True
             elif not read_only:
                 self.keep(tried.client, counted)
@@ -115,19 +115,19 @@ class Cluster:
     def end(self, running: Running, *, read_only: bool) -> None:
         tried, right = running.tried, running.tried.password == RIGHT
         if running.here:
-            self.note(tried, GuessStep.RIGHT if right else GuessStep.WRONG)
+            self.note(tried, AttemptStep.RIGHT if right else AttemptStep.WRONG)
         elif not read_only:
             if right:
                 self.learnt[tried.client].clear()
             self.keep(tried.client, online_attempts.end(self.locks(tried.client), tried.attempt, self.now, right=right))
 
     def merge(self) -> None:
-        for guessed in self.local.all():
-            client = next(client for client in CLIENTS if hashed(client) == guessed.client)
-            open_ = tuple(Open(*each) for each in guessed.open)
-            merged = online_attempts.merged(self.locks(client), guessed.failures, self.now, guessed.attempts, open_)
+        for failed in self.local.all():
+            client = next(client for client in CLIENTS if hashed(client) == failed.client)
+            open_ = tuple(Open(*each) for each in failed.open)
+            merged = online_attempts.merged(self.locks(client), failed.failures, self.now, failed.attempts, open_)
             self.keep(client, merged)
-            self.local.told(guessed)
+            self.local.told(failed)
         for client, at in self.learnt_here.values():
             self.learnt[client].append(at)
         self.learnt_here.clear()

@@ -11,11 +11,11 @@ import pytest
 
 from lnh_common import limits
 from lnh_common.errors import PasswordLocked, SealBroken
-from lnh_common.messages.hsm import Guess, GuessStep
+from lnh_common.messages.hsm import AttemptStep, LoginAttempt
 from lnh_common.wire import codec
 from lnh_services.hsm.auth import online_attempts
 from lnh_services.hsm.auth.lockout import Attempt
-from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
 from lnh_services.hsm.auth.online_attempts import Locks
 from lnh_services.hsm.records import AttemptsRecord, HolderLockRecord, LockRecord, Open
 
@@ -30,27 +30,27 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "guesses.cbor"
 
 
-def note(kept: LocalGuesses, step: GuessStep, client: bytes, guess: bytes, name: bytes = b"") -> None:
+def note(kept: OfflineAttempts, step: AttemptStep, client: bytes, guess: bytes, name: bytes = b"") -> None:
     name = name or os.urandom(16)
-    kept.note(Guess(holder=HOLDER, client=client, attempt=name, step=step, guess=guess), NOW)
+    kept.note(LoginAttempt(holder=HOLDER, client=client, attempt=name, step=step, guess=guess), NOW)
 
 
-def fail(kept: LocalGuesses, client: bytes, holder: bytes = HOLDER) -> None:
-    tried = Guess(holder=holder, client=client, attempt=os.urandom(16), step=GuessStep.CHECK)
+def fail(kept: OfflineAttempts, client: bytes, holder: bytes = HOLDER) -> None:
+    tried = LoginAttempt(holder=holder, client=client, attempt=os.urandom(16), step=AttemptStep.CHECK)
     kept.note(tried, NOW)
     guess = os.urandom(16)
-    for step in (GuessStep.BEGIN, GuessStep.WRONG):
+    for step in (AttemptStep.BEGIN, AttemptStep.WRONG):
         kept.note(msgspec.structs.replace(tried, step=step, guess=guess), NOW)
 
 
 def test_right_passwords_cost_nothing_and_wrong_ones_spend_the_holders_budget(path: Path) -> None:
-    kept = LocalGuesses(path)
+    kept = OfflineAttempts(path)
     for _ in range(3 * limits.FAILURES_BEFORE_LOCK):
-        note(kept, GuessStep.BEGIN, CLIENTS[0], THE_PASSWORD)
-        note(kept, GuessStep.RIGHT, CLIENTS[0], THE_PASSWORD)
+        note(kept, AttemptStep.BEGIN, CLIENTS[0], THE_PASSWORD)
+        note(kept, AttemptStep.RIGHT, CLIENTS[0], THE_PASSWORD)
     for client in CLIENTS[: limits.FAILURES_BEFORE_LOCK]:
         fail(kept, client)
-    for step in (GuessStep.CHECK, GuessStep.BEGIN):
+    for step in (AttemptStep.CHECK, AttemptStep.BEGIN):
         with pytest.raises(PasswordLocked, match="read-only"):
             note(kept, step, CLIENTS[-1], THE_PASSWORD)
     fail(kept, CLIENTS[-1], OTHER)
@@ -58,12 +58,12 @@ def test_right_passwords_cost_nothing_and_wrong_ones_spend_the_holders_budget(pa
 
 def test_a_guess_is_on_disk_before_it_is_compared_and_a_restart_gives_no_new_budget(path: Path) -> None:
     for number in range(limits.FAILURES_BEFORE_LOCK):
-        note(LocalGuesses(path), GuessStep.BEGIN, CLIENTS[0], b"%016d" % number)  # and then the process died
+        note(OfflineAttempts(path), AttemptStep.BEGIN, CLIENTS[0], b"%016d" % number)  # and then the process died
     with pytest.raises(PasswordLocked):
-        note(LocalGuesses(path), GuessStep.BEGIN, CLIENTS[0], os.urandom(16))
-    note(LocalGuesses(path), GuessStep.CHECK, CLIENTS[0], bytes(16))  # it may be one of them
+        note(OfflineAttempts(path), AttemptStep.BEGIN, CLIENTS[0], os.urandom(16))
+    note(OfflineAttempts(path), AttemptStep.CHECK, CLIENTS[0], bytes(16))  # it may be one of them
     note(
-        LocalGuesses(path), GuessStep.BEGIN, CLIENTS[1], b"%016d" % number
+        OfflineAttempts(path), AttemptStep.BEGIN, CLIENTS[1], b"%016d" % number
     )  # the same guess as before: counted already
 
 
@@ -72,37 +72,37 @@ def test_interrupted_right_passwords_are_one_guess_and_the_next_takes_it_back(
 ) -> None:
     for client in CLIENTS:
         for _ in range(limits.FAILURES_BEFORE_LOCK):
-            note(LocalGuesses(path), GuessStep.BEGIN, client, THE_PASSWORD)
-    assert [each.failures for each in LocalGuesses(path).all()] == [1]
-    note(LocalGuesses(path), GuessStep.RIGHT, CLIENTS[5], THE_PASSWORD)
-    assert LocalGuesses(path).all() == ()
+            note(OfflineAttempts(path), AttemptStep.BEGIN, client, THE_PASSWORD)
+    assert [each.failures for each in OfflineAttempts(path).all()] == [1]
+    note(OfflineAttempts(path), AttemptStep.RIGHT, CLIENTS[5], THE_PASSWORD)
+    assert OfflineAttempts(path).all() == ()
 
 
 def test_what_the_cluster_was_told_is_owed_no_more_and_what_came_meanwhile_is(path: Path) -> None:
-    kept = LocalGuesses(path)
+    kept = OfflineAttempts(path)
     for _ in range(4):
         fail(kept, CLIENTS[0])
-    note(kept, GuessStep.BEGIN, CLIENTS[0], THE_PASSWORD)
+    note(kept, AttemptStep.BEGIN, CLIENTS[0], THE_PASSWORD)
     fail(kept, CLIENTS[1])
     owed = kept.all()
     assert [(each.client, each.failures, len(each.attempts), len(each.open)) for each in owed] == [
         (CLIENTS[0], 5, 4, 1),
         (CLIENTS[1], 1, 1, 0),
     ]
-    note(kept, GuessStep.RIGHT, CLIENTS[0], THE_PASSWORD)
+    note(kept, AttemptStep.RIGHT, CLIENTS[0], THE_PASSWORD)
     fail(kept, CLIENTS[0])
     for told in owed:
         kept.told(told)
-    (left,) = LocalGuesses(path).all()
+    (left,) = OfflineAttempts(path).all()
     assert (left.client, left.failures, len(left.attempts)) == (CLIENTS[0], 1, 1)
     assert left.attempts[0] not in owed[0].attempts
 
 
 def test_a_message_that_comes_again_is_counted_once(path: Path) -> None:
-    kept = LocalGuesses(path)
+    kept = OfflineAttempts(path)
     for _ in range(3 * limits.FAILURES_BEFORE_LOCK):
-        note(kept, GuessStep.BEGIN, CLIENTS[0], b"wrong".ljust(16), bytes(16))
-        note(kept, GuessStep.WRONG, CLIENTS[0], b"wrong".ljust(16), bytes(16))
+        note(kept, AttemptStep.BEGIN, CLIENTS[0], b"wrong".ljust(16), bytes(16))
+        note(kept, AttemptStep.WRONG, CLIENTS[0], b"wrong".ljust(16), bytes(16))
     fail(kept, CLIENTS[0])
     assert kept.all()[0].failures == 2
 
@@ -112,7 +112,7 @@ def test_a_file_of_an_earlier_version_is_read(path: Path, kept: list[Any], owed:
     """Without names as 0.1 wrote it; without open guesses, where all that counted had names."""
     path.write_bytes(codec.encode([[HOLDER, CLIENTS[0], *kept]]))
     path.chmod(0o600)
-    local = LocalGuesses(path)
+    local = OfflineAttempts(path)
     (told,) = local.all()
     assert (told.holder, told.client, told.failures, told.open) == (HOLDER, CLIENTS[0], owed, ())
     local.told(told)
@@ -153,4 +153,4 @@ def test_a_damaged_file_is_refused_with_what_to_do(path: Path) -> None:
     path.write_bytes(b"\xff")
     path.chmod(0o600)
     with pytest.raises(SealBroken, match="remove it"):
-        LocalGuesses(path)
+        OfflineAttempts(path)

@@ -12,12 +12,12 @@ from msgspec.structs import replace
 
 from lnh_common import errors, limits
 from lnh_common.messages import hsm, session, store
-from lnh_common.messages.hsm import GuessStep
+from lnh_common.messages.hsm import AttemptStep
 from lnh_common.messages.session import Credential, Login, Role
 from lnh_common.wire import frames as wire
 from lnh_common.wire.channel import SessionKeys
 from lnh_services.hsm.auth import online_attempts
-from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
 from lnh_services.hsm.effects import Ask, Deadline, Peer
 from lnh_services.hsm.records import HolderLockRecord, LockRecord
 from lnh_services.hsm.worker import passwords
@@ -32,7 +32,7 @@ Sent = tuple[wire.Frames, SessionKeys]
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     world = World()
-    world.guesses = LocalGuesses(tmp_path / "guesses.cbor")
+    world.offline_attempts = OfflineAttempts(tmp_path / "guesses.cbor")
     return world
 
 
@@ -91,7 +91,7 @@ def commits_again() -> Callable[[Ask], bool]:
 
 
 def ends_here(asked: Ask) -> bool:
-    return isinstance(asked.message, hsm.Guess) and asked.message.step in (GuessStep.RIGHT, GuessStep.WRONG)
+    return isinstance(asked.message, hsm.LoginAttempt) and asked.message.step in (AttemptStep.RIGHT, AttemptStep.WRONG)
 
 
 def failures(world: World, client: Client) -> tuple[int, int]:
@@ -163,12 +163,12 @@ def test_a_read_only_member_counts_an_attempt_that_the_cluster_does_not(world: W
     world.read_only = True
     with pytest.raises(errors.PasswordIncorrect):
         answer(client, sent)
-    assert world.guesses is not None
-    assert [each.failures for each in world.guesses.all()] == [1]
+    assert world.offline_attempts is not None
+    assert [each.failures for each in world.offline_attempts.all()] == [1]
     world.store.storage.items, world.seen, world.read_only = after, seen, False
     world.run(passwords.merge(client.worker))
     assert failures(world, client) == (1, 1)
-    assert world.guesses.all() == ()
+    assert world.offline_attempts.all() == ()
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["new messages", "the same message"])
@@ -218,9 +218,9 @@ def test_a_read_only_member_takes_interrupted_right_passwords_for_one_guess_too(
     world.read_only = True
     for _ in range(2 * limits.FAILURES_BEFORE_LOCK):
         assert interrupt(world, client, attempt(client, RIGHT), ends_here)
-    assert world.guesses is not None
-    assert [each.failures for each in world.guesses.all()] == [1]
+    assert world.offline_attempts is not None
+    assert [each.failures for each in world.offline_attempts.all()] == [1]
     answer(client, attempt(client, RIGHT))
-    assert world.guesses.all() == ()
+    assert world.offline_attempts.all() == ()
     world.read_only = False
     assert failures(world, client) == before

@@ -23,7 +23,7 @@ from lnh_common.messages.session import ChangePassword, Credential, Login, Logou
 from lnh_common.pkcs11.attributes import Attribute, ObjectClass
 from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_common.wire import codec
-from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
 from lnh_services.hsm.effects import Ask, Peer
 from lnh_services.hsm.worker.handlers.table import SERVED
 from lnh_services.hsm.worker.rollback_guard import HighestSeen
@@ -202,7 +202,7 @@ def test_every_operation_is_asked() -> None:
 @pytest.fixture(scope="module")
 def one_scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     scene = Scene()
-    scene.world.guesses = LocalGuesses(tmp_path_factory.mktemp("member") / "guesses.cbor")
+    scene.world.offline_attempts = OfflineAttempts(tmp_path_factory.mktemp("member") / "guesses.cbor")
     return scene
 
 

@@ -22,7 +22,7 @@ from lnh_common.messages.session import ChangePassword, Credential, Login, Logou
 from lnh_common.wire import frames
 from lnh_common.wire.channel import Envelope, OpenedCredential
 from lnh_services.hsm.auth import online_attempts
-from lnh_services.hsm.auth.offline_attempts import LocalGuesses
+from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
 from lnh_services.hsm.effects import Ask, Peer, Steps, ask
 from lnh_services.hsm.records import SWEPT, ClientRecord
 from lnh_services.hsm.worker import sweeping
@@ -138,12 +138,12 @@ def test_a_store_cannot_take_back_what_a_read_only_member_counted_at_a_real_name
     world: World, client: Client, tmp_path: Path
 ) -> None:
     """Or it could say that it is read-only, and then that it has the failures, and the budget would be whole again."""
-    world.guesses = LocalGuesses(tmp_path / "guesses.cbor")
+    world.offline_attempts = OfflineAttempts(tmp_path / "guesses.cbor")
     before = dict(world.store.storage.items)
     world.read_only = True
     attempt(client, "admin", "nobody")
     world.read_only = False
-    world.guesses = LocalGuesses(tmp_path / "guesses.cbor")  # started again
+    world.offline_attempts = OfflineAttempts(tmp_path / "guesses.cbor")  # started again
     world.run(merge(client.worker))
     world.store.storage.items = before
     attempt(client, "nobody")  # nothing depends on it
