@@ -38,7 +38,7 @@ def _begin_anew(running: member.Running) -> None:
                     status = caller.ask(balancer.STATUS, Empty(), timeout=1.0)
                 except LnhError:
                     continue
-                if all(place.state not in ("down", "silent") for place in status.places if not place.group):
+                if all(backend.state not in ("down", "silent") for backend in status.backends if not backend.group):
                     time.sleep(0.5)  # what is measured is a worker that has settled, with nothing else to do
                     return
             time.sleep(0.02)

@@ -92,16 +92,16 @@ class Delay:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _places(member: Member) -> dict[str, balancer.PlaceView]:
-    """The places of a member's balancer, by name."""
+def _backends(member: Member) -> dict[str, balancer.BackendView]:
+    """The backends of a member's balancer, by name."""
     with Caller(MemberDirectory(member.directory).balancer_status) as caller:
-        return {place.name: place for place in caller.ask(balancer.STATUS, Empty()).places}
+        return {backend.name: backend for backend in caller.ask(balancer.STATUS, Empty()).backends}
 
 
 def _sees(member: Member, name: str, state: str) -> None:
     def so() -> bool:
-        place = _places(member).get(name)
-        return place is not None and place.state == state
+        backend = _backends(member).get(name)
+        return backend is not None and backend.state == state
 
     wait(so, f"{name} as {state}")
 
@@ -178,9 +178,9 @@ def distance_rows(cluster: Running, key: lnh.PrivateKey) -> Iterator[Row]:
     near = _singles(session, key)
     yield at_most("P-256 sign by the own group, p50", near, "ms", 1000 * ONE_WAY)
     with standing_still(second.directory), _without_hsm(first):
-        wait(lambda: _places(first)["worker-0"].state == "down", "a member without an HSM")
+        wait(lambda: _backends(first)["worker-0"].state == "down", "a member without an HSM")
         far = _singles(session, key)
-    wait(lambda: _places(first)["worker-0"].state == "serving", "the HSM back")
+    wait(lambda: _backends(first)["worker-0"].state == "serving", "the HSM back")
     cluster.whole()
     limit = near + 2000 * ONE_WAY + 5
     yield at_most(f"P-256 sign by a group {1000 * ONE_WAY:g} ms away, p50", far, "ms", limit)

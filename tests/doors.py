@@ -89,7 +89,7 @@ class Door:
         def ready() -> None:
             self.modes[number], self.workers[number] = mode, process
             aside.rename(path)
-            wait_until(lambda: self.status().places[number].state == "serving", f"worker {number}")
+            wait_until(lambda: self.status().backends[number].state == "serving", f"worker {number}")
 
         return ready
 

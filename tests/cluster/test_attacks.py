@@ -95,7 +95,7 @@ def test_logins_of_strangers_from_the_same_address_keep_no_client_from_logging_i
 
 def test_however_many_ask_for_hello_a_worker_makes_one_a_second_at_most(door: Door, records: Records) -> None:
     client = registered(door, records, "web-1")
-    before, begun = sum(place.settled for place in door.status().places), time.monotonic()
+    before, begun = sum(backend.settled for backend in door.status().backends), time.monotonic()
     visitors = [*(door.door_client() for _ in range(3)), *(door.client() for _ in range(3))]
     for visitor in visitors:
         for _ in range(300):
@@ -104,7 +104,7 @@ def test_however_many_ask_for_hello_a_worker_makes_one_a_second_at_most(door: Do
         assert client.exchange() == BODY
     assert {type(visitor.answer()[1]) for visitor in visitors for _ in range(300)} <= {bytes, Busy}
     assert visitors[0].exchange("hello", HELLO) == HELLO
-    made = sum(place.settled for place in door.status().places) - before - 50
+    made = sum(backend.settled for backend in door.status().backends) - before - 50
     assert made <= 2 + time.monotonic() - begun
 
 

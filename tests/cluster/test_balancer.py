@@ -82,12 +82,12 @@ def test_both_workers_are_used(door: Door) -> None:
         for _ in range(10):
             client.send()
         wait_until(lambda: door.status().in_flight == 10, "ten requests in flight")
-        places = [place.requests for place in door.status().places]
+        backends = [backend.requests for backend in door.status().backends]
         for number in range(2):
             os.kill(door.workers[number].pid, signal.SIGCONT)
         for _ in range(10):
             assert client.answer()[1] == BODY
-        return places == [5, 5]
+        return backends == [5, 5]
 
     wait_until(shared, "half of the work at each")
 
@@ -276,7 +276,7 @@ def test_a_request_that_kills_every_worker_is_given_up(empty: Door) -> None:
     client.send(deadline=20)
     for number, ready in prepared:
         ready()
-        wait_until(lambda at=number: empty.status().places[at].requests == 1, "the request")  # type: ignore[misc]
+        wait_until(lambda at=number: empty.status().backends[at].requests == 1, "the request")  # type: ignore[misc]
         empty.workers[number].kill()
     answered, error = client.answer(within=5)
     assert type(error) is Unreachable

@@ -109,17 +109,17 @@ class Members:
     def status(self, number: int) -> balancer.Status:
         return self.doors[number].status()
 
-    def place(self, at: int, of: int) -> balancer.PlaceView | None:
-        return next((place for place in self.status(at).places if place.name == f"member-{of}"), None)
+    def backend(self, at: int, of: int) -> balancer.BackendView | None:
+        return next((backend for backend in self.status(at).backends if backend.name == f"member-{of}"), None)
 
     def requests_at(self, at: int, of: int) -> int:
         """How many requests of a member another one has."""
-        place = self.place(at, of)
-        return place.requests if place else 0
+        backend = self.backend(at, of)
+        return backend.requests if backend else 0
 
     def sees(self, at: int, of: int, state: str) -> None:
         wait_until(
-            lambda: (found := self.place(at, of)) is not None and found.state == state, f"{of} as {state} at {at}"
+            lambda: (found := self.backend(at, of)) is not None and found.state == state, f"{of} as {state} at {at}"
         )
 
     def all_see_each_other(self) -> None:
@@ -129,7 +129,7 @@ class Members:
 
     def kill_worker(self, number: int) -> None:
         self.doors[number].workers[0].kill()
-        wait_until(lambda: self.status(number).places[0].state == "down", "no worker")
+        wait_until(lambda: self.status(number).backends[0].state == "down", "no worker")
 
     def signal(self, number: int, sign: signal.Signals) -> None:
         """To all processes of a member."""
@@ -390,7 +390,7 @@ def test_members_are_followed_as_they_come_go_move_and_change_keys(members: Memb
 
     members.listed.remove(1)
     members.tell(0, 2)
-    assert members.place(0, 1) is None
+    assert members.backend(0, 1) is None
     ask_many(members, 0, 20)
     assert (counts.taken(1), counts.taken(2)) == (20, 40)
     for other in (0, 2):  # it lists them, but they take no notice of it

@@ -53,12 +53,12 @@ def status(members: Members, number: int) -> balancer.Status:
 
 def sees(members: Members, at: int, other: int) -> str:
     name = members.all[other].name
-    return next((place.state for place in status(members, at).places if place.name == name), "")
+    return next((backend.state for backend in status(members, at).backends if backend.name == name), "")
 
 
 def group_of(members: Members, at: int, other: int) -> str:
     name = members.all[other].name
-    return next((place.group for place in status(members, at).places if place.name == name), "")
+    return next((backend.group for backend in status(members, at).backends if backend.name == name), "")
 
 
 class Signing:
@@ -117,7 +117,7 @@ def test_work_is_spread_over_the_group_and_over_others_when_it_has_nobody(member
         )
         assert after[2].taken == before[2].taken
         assert [each.group for each in after] == ["local", "local", "far"]
-        own = sum(place.settled for place in after[0].places if not place.group)
+        own = sum(backend.settled for backend in after[0].backends if not backend.group)
         assert own > IN_FLIGHT, "its own workers have their part"
 
         members.steps.run("lnh", "member", "promote", second.name)
@@ -150,7 +150,7 @@ def test_work_is_spread_over_the_group_and_over_others_when_it_has_nobody(member
                 application.goes_on()
                 wait_until(lambda: status(members, 2).taken > before[2].taken + IN_FLIGHT, "the third's part", WITHIN)
         wait_until(lambda: sees(members, 0, 1) == "serving", "the member back", WITHIN)
-        wait_until(lambda: status(members, 0).places[0].state == "serving", "its worker back", WITHIN)
+        wait_until(lambda: status(members, 0).backends[0].state == "serving", "its worker back", WITHIN)
         application.goes_on()
         taken = status(members, 2).taken
         application.goes_on(6 * IN_FLIGHT)
@@ -201,7 +201,7 @@ def test_a_member_cut_off_serves_its_clients_alone_and_refuses_others_work(membe
                 through.generate_key(lnh.KeyType.AES, 256)
             after = status(members, number)
             assert after.forwarded == before.forwarded
-            assert after.places[0].settled >= before.places[0].settled + 13
+            assert after.backends[0].settled >= before.backends[0].settled + 13
             assert say_hello(address, FORWARDED) == bundles.refusal(FORWARDED)
             assert say_hello(address, OWN).header != b""
         members.all_read_write()

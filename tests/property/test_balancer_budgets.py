@@ -14,7 +14,7 @@ from lnh_common.errors import Busy
 from lnh_common.limits import Budget
 from lnh_common.rate import Rate
 from lnh_services.balancer.budgets import BUDGETS, Peer, Share
-from lnh_services.balancer.routing import Place, Request, Router
+from lnh_services.balancer.routing import Backend, Request, Router
 
 BUDGET = Budget(requests=24, bytes=1000, held=0, unread=0, at_workers=3, work=0.05)
 ACCOUNTS = [bytes([number]) for number in range(6)]
@@ -135,17 +135,17 @@ ADMITTED = st.tuples(st.sampled_from([Peer.STRANGER, Peer.CLIENT]), st.sampled_f
 def test_whatever_strangers_and_clients_ask_a_session_and_a_member_are_admitted(
     asked: list[tuple[Peer, bytes, int]],
 ) -> None:
-    router = Router([Place("worker-0")])
+    router = Router([Backend("worker-0")])
     router.up(0.0, 0)
     for peer, account, size in asked * 4:
         with suppress(Busy):
             router.admit(0.0, account, [b"", b"", bytes(size)], "session.login", 10.0, peer=peer)
     router.due(0.0, lambda _: True)
     most = sum(BUDGETS[peer].at_workers for peer in (Peer.STRANGER, Peer.CLIENT))
-    assert len(router.places[0].outstanding) <= most
+    assert len(router.backends[0].outstanding) <= most
     for foreign in (False, True):
         request = router.admit(0.0, b"me", [b"", b"", bytes(1 << 20)], "key.sign", 10.0, foreign=foreign)
-        assert request.place == 0
+        assert request.backend == 0
 
 
 def test_the_budgets_of_all_classes_fit_into_what_a_member_takes_on() -> None:
@@ -155,7 +155,7 @@ def test_the_budgets_of_all_classes_fit_into_what_a_member_takes_on() -> None:
 
 
 def test_what_a_closed_connection_left_waiting_is_thrown_away() -> None:
-    router = Router([Place("worker-0")])
+    router = Router([Backend("worker-0")])
     router.up(0.0, 0)
     gone: list[Request] = [
         router.admit(0.0, b"gone", [b"", b"", b""], "session.login", 10.0, peer=Peer.STRANGER) for _ in range(20)
@@ -164,16 +164,16 @@ def test_what_a_closed_connection_left_waiting_is_thrown_away() -> None:
     sent = router.due(0.0, lambda request: request.client != b"gone")
     assert sent == [here]
     assert router.requests == 1
-    assert all(request.place is None for request in gone)
+    assert all(request.backend is None for request in gone)
 
 
 def test_one_that_waits_its_turn_for_too_long_is_told_to_ask_again() -> None:
-    router = Router([Place("worker-0")])
+    router = Router([Backend("worker-0")])
     router.up(0.0, 0)
     for _ in range(BUDGETS[Peer.STRANGER].at_workers + 1):
         last = router.admit(0.0, b"a", [b"", b"", b""], "session.login", 10.0, peer=Peer.STRANGER)
     router.due(0.0, lambda _: True)
-    assert last.place is None
+    assert last.backend is None
     ((given_up, error),) = router.expire(5.0)
     assert given_up is last
     assert isinstance(error, Busy)

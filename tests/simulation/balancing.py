@@ -16,7 +16,7 @@ from typing import Final
 
 from lnh_common.errors import Busy
 from lnh_services.balancer.peers import GONE_AFTER, PING_EVERY
-from lnh_services.balancer.routing import Place, Request, Router
+from lnh_services.balancer.routing import Backend, Request, Router
 
 TICK: Final = 0.05
 OWN_HOP: Final = 0.0001  # seconds between a balancer and a worker
@@ -24,38 +24,38 @@ DEADLINE: Final = 10.0
 
 
 class RoundRobin(Router):
-    """Takes up places in turn, each as often as it has workers; own and far ones alike."""
+    """Takes up backends in turn, each as often as it has workers; own and far ones alike."""
 
-    def __init__(self, places: list[Place]) -> None:
-        super().__init__(places)
+    def __init__(self, backends: list[Backend]) -> None:
+        super().__init__(backends)
         self._turn = itertools.count()
 
     def choose(self, now: float, request: Request) -> int | None:
         chosen = candidates(self, stays=request.stays)
-        turns = [number for number, place in chosen for _ in range(place.weight)]
+        turns = [number for number, backend in chosen for _ in range(backend.weight)]
         return turns[next(self._turn) % len(turns)] if turns else None
 
 
 class LeastConnections(Router):
-    """Takes the place with the fewest requests for its workers; an own one if it is as good."""
+    """Takes the backend with the fewest requests for its workers; an own one if it is as good."""
 
     def choose(self, now: float, request: Request) -> int | None:
         chosen = candidates(self, stays=request.stays)
         return min(chosen, key=lambda each: len(each[1].outstanding) / each[1].weight)[0] if chosen else None
 
 
-def candidates(router: Router, *, stays: bool) -> list[tuple[int, Place]]:
-    """Places that can be sent to, of the lowest tier that has one."""
+def candidates(router: Router, *, stays: bool) -> list[tuple[int, Backend]]:
+    """Backends that can be sent to, of the lowest tier that has one."""
     found = [
-        (number, place)
-        for number, place in enumerate(router.places)
-        if place.up and place.open and (not place.far or (router.forwards and not stays))
+        (number, backend)
+        for number, backend in enumerate(router.backends)
+        if backend.up and backend.open and (not backend.far or (router.forwards and not stays))
     ]
-    lowest = min((place.tier for _, place in found), default=0)
-    return [(number, place) for number, place in found if place.tier == lowest]
+    lowest = min((backend.tier for _, backend in found), default=0)
+    return [(number, backend) for number, backend in found if backend.tier == lowest]
 
 
-POLICIES: Final[dict[str, Callable[[list[Place]], Router]]] = {
+POLICIES: Final[dict[str, Callable[[list[Backend]], Router]]] = {
     "expected time": Router,
     "least connections": LeastConnections,
     "round robin": RoundRobin,
@@ -112,13 +112,13 @@ class Worker:
 class Member:
     """One member of a running scenario."""
 
-    def __init__(self, world: World, number: int, spec: Spec, make: Callable[[list[Place]], Router]) -> None:
+    def __init__(self, world: World, number: int, spec: Spec, make: Callable[[list[Backend]], Router]) -> None:
         self.world = world
         self.number = number
         self.spec = spec
-        self.router = make([Place(f"worker-{n}") for n in range(spec.workers)])
+        self.router = make([Backend(f"worker-{n}") for n in range(spec.workers)])
         self.workers = [Worker() for _ in range(spec.workers)]
-        self.far: dict[int, int] = {}  # place, by member
+        self.far: dict[int, int] = {}  # backend, by member
         self.pinged: dict[int, list[float]] = {}
         self.served = 0
 
@@ -128,7 +128,7 @@ class Member:
         for other in self.world.members:
             if other is not self:
                 tier = 0 if other.spec.near == self.spec.near else 1
-                self.far[other.number] = self.router.add(Place(str(other.number), tier, far=True))
+                self.far[other.number] = self.router.add(Backend(str(other.number), tier, far=True))
                 self.pinged[other.number] = []
         self.router.set_forwards(0.0, forwards=True)
 
@@ -138,17 +138,17 @@ class Member:
 
     def send(self, now: float, requests: list[Request]) -> None:
         for request in requests:
-            if request.place is None:
+            if request.backend is None:
                 continue
-            if request.place < len(self.workers):
-                self.world.at(now + OWN_HOP, self, self.enqueue, request.place, request.tag)
+            if request.backend < len(self.workers):
+                self.world.at(now + OWN_HOP, self, self.enqueue, request.backend, request.tag)
             else:
-                other = self.other(request.place)
+                other = self.other(request.backend)
                 delay = self.spec.link + other.spec.link
                 self.world.at(now + delay, other, other.take, self, request.tag)
 
-    def other(self, place: int) -> Member:
-        return self.world.members[next(number for number, at in self.far.items() if at == place)]
+    def other(self, backend: int) -> Member:
+        return self.world.members[next(number for number, at in self.far.items() if at == backend)]
 
     # What happens here
 
@@ -212,10 +212,10 @@ class Member:
         self.world.at(now + TICK, self, self.tick)
 
     def ping(self, now: float) -> None:
-        for number, place in self.far.items():
+        for number, backend in self.far.items():
             other = self.world.members[number]
-            if self.pinged[number] and now - self.pinged[number][0] > GONE_AFTER and self.router.places[place].up:
-                self.send(now, self.router.down(now, place))
+            if self.pinged[number] and now - self.pinged[number][0] > GONE_AFTER and self.router.backends[backend].up:
+                self.send(now, self.router.down(now, backend))
             self.pinged[number].append(now)
             self.world.at(now + self.spec.link + other.spec.link, other, other.pong, self, now)
         self.world.at(now + PING_EVERY, self, self.ping)
@@ -224,16 +224,16 @@ class Member:
         self.world.at(now + self.spec.link + asker.spec.link, asker, asker.heard, self, asked)
 
     def heard(self, now: float, by: Member, asked: float) -> None:
-        place = self.far[by.number]
+        backend = self.far[by.number]
         self.pinged[by.number] = [sent for sent in self.pinged[by.number] if sent > asked]
-        self.send(now, self.router.up(now, place))
-        self.send(now, self.router.report(now, place, takes=True, way=now - asked, weight=by.spec.workers))
+        self.send(now, self.router.up(now, backend))
+        self.send(now, self.router.report(now, backend, takes=True, round_trip=now - asked, weight=by.spec.workers))
 
 
 class World:
     """Runs one scenario under one policy."""
 
-    def __init__(self, scenario: Scenario, make: Callable[[list[Place]], Router], seed: int) -> None:
+    def __init__(self, scenario: Scenario, make: Callable[[list[Backend]], Router], seed: int) -> None:
         self.draw = random.Random(seed)
         self.errors = 0
         self.latencies: list[float] = []

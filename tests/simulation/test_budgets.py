@@ -15,7 +15,7 @@ import pytest
 
 from lnh_common.errors import Busy
 from lnh_services.balancer.budgets import Peer
-from lnh_services.balancer.routing import Place, Request, Router
+from lnh_services.balancer.routing import Backend, Request, Router
 
 WORKERS = 2
 SIGNATURE = 0.00015  # seconds of a worker
@@ -36,7 +36,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.draw = random.Random(self.seed)
-        self.router = Router([Place(f"worker-{number}") for number in range(WORKERS)])
+        self.router = Router([Backend(f"worker-{number}") for number in range(WORKERS)])
         for number in range(WORKERS):
             self.router.up(0.0, number)
         self.free_at = [0.0] * WORKERS
@@ -55,13 +55,13 @@ class World:
         self._send(request)
 
     def _send(self, request: Request) -> None:
-        if request.place is not None:
-            place = request.place
-            self.free_at[place] = max(self.free_at[place], self.now) + self.costs[request.tag]
-            self.at(self.free_at[place], lambda: self._settle(place, request))
+        if request.backend is not None:
+            backend = request.backend
+            self.free_at[backend] = max(self.free_at[backend], self.now) + self.costs[request.tag]
+            self.at(self.free_at[backend], lambda: self._settle(backend, request))
 
-    def _settle(self, place: int, request: Request) -> None:
-        if self.router.settle(self.now, place, request.tag) is not None:
+    def _settle(self, backend: int, request: Request) -> None:
+        if self.router.settle(self.now, backend, request.tag) is not None:
             self.answered[request.peer] += 1
             self.then[request.tag]()
 

@@ -28,15 +28,15 @@ class Load(Message):
     workers: Annotated[int, msgspec.Meta(ge=0, le=4096)]
 
 
-class PlaceView(Message):
-    """Describe one place that work is sent to: a worker, or another member's balancer.
+class BackendView(Message):
+    """Describe one backend that work is sent to: a worker, or another member's balancer.
 
     Args:
         state: serving, silent (has work and answers nothing), down, or closed (a member that takes no work).
         requests, work: outstanding.
         group: of another member; empty for a worker.
         settled: requests answered since the balancer started.
-        way: microseconds to another member and back.
+        round_trip: microseconds to another member and back.
         unit: microseconds that a small request took of late.
     """
 
@@ -46,7 +46,7 @@ class PlaceView(Message):
     work: int
     group: str = ""
     settled: int = 0
-    way: int = 0
+    round_trip: int = msgspec.field(default=0, name="way")
     unit: int = 0
 
 
@@ -73,7 +73,7 @@ class Status(Message):
     retried: int
     expired: int
     dropped: int
-    places: tuple[PlaceView, ...]
+    backends: tuple[BackendView, ...] = msgspec.field(name="places")
     group: str = ""
     alone: str = ""
     forwarded: int = 0

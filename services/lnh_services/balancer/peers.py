@@ -39,7 +39,7 @@ from lnh_services.balancer.follower import Follower
 from lnh_services.balancer.neighbours import Neighbour, Neighbours
 from lnh_services.balancer.operations import ROUTED
 from lnh_services.balancer.pings import Pings
-from lnh_services.balancer.routing import Place, Request, Router
+from lnh_services.balancer.routing import Backend, Request, Router
 from lnh_services.configuration import Settings
 from lnh_services.paths import MemberDirectory
 
@@ -52,7 +52,7 @@ _REFUSED_AGAIN: Final = (
     1.0  # seconds after a failed handshake, which libzmq does not try again: it may have been too early
 )
 _REACH_AGAIN: Final = 5.0  # seconds without a connection after which it is made anew
-_WEIGHT_OF_NEWEST: Final = 0.3  # of a ping's time, in what counts as the way
+_WEIGHT_OF_NEWEST: Final = 0.3  # of a ping's time, in what counts as the round trip
 _SHRINKS_FROM: Final = 0.01  # seconds waited, from which on the deadline in the header is rewritten
 _BURST: Final = 256
 _BUNDLES_WAITING: Final = 4096
@@ -73,12 +73,12 @@ class Link:
 
 
 class Peers:
-    """The balancer's connections to other members, each a place of its router. Part of the balancer's loop.
+    """The balancer's connections to other members, each a backend of its router. Part of the balancer's loop.
 
     Args:
         poller, quiet: of that loop: for sockets with work, and for those that seldom have something to say.
         keys: of the door.
-        send: sends a request to the place it was given.
+        send: sends a request to the backend it was given.
         answer: answers a request of this member's own client.
     """
 
@@ -133,9 +133,9 @@ class Peers:
         socket.bind(settings.endpoint(settings.peer_port))
         return socket, callers
 
-    def group_of(self, place: Place) -> str:
-        """Return the affinity group of a place that is another member."""
-        link = next(link for link in self._links.values() if self._router.places[link.number] is place)
+    def group_of(self, backend: Backend) -> str:
+        """Return the affinity group of a backend that is another member."""
+        link = next(link for link in self._links.values() if self._router.backends[link.number] is backend)
         return link.neighbour.group
 
     def admits(self, shake: Handshake) -> bool:
@@ -214,8 +214,8 @@ class Peers:
             if found is not None and (found.endpoint, found.door) == (link.neighbour.endpoint, link.neighbour.door):
                 if found != link.neighbour:
                     link.neighbour = found
-                    place = self._router.places[link.number]
-                    place.name, place.tier = found.name, _tier(found)
+                    backend = self._router.backends[link.number]
+                    backend.name, backend.tier = found.name, _tier(found)
                 del wanted[found.id]
             else:
                 self._disconnect(now, link)
@@ -239,7 +239,7 @@ class Peers:
         socket.connect_timeout = 1000
         socket.ipv6 = ":" in other.host
         curve.connect(socket, curve.to_z85(other.door), self._keys)
-        number = self._router.add(Place(other.name, _tier(other), far=True))
+        number = self._router.add(Backend(other.name, _tier(other), far=True))
         dealer = Dealer(socket, other.endpoint, lambda up: self._changed(number, up=up))
         self._links[number] = Link(other, number, dealer, away_since=now)
         self._poller.register(socket, zmq.POLLIN)
@@ -268,16 +268,16 @@ class Peers:
 
     def _down(self, now: float, link: Link, why: str) -> None:
         link.outbox.clear()
-        if not self._router.places[link.number].up:
+        if not self._router.backends[link.number].up:
             return
         moved = self._router.down(now, link.number)
         self._log.warning("member away", member=link.neighbour.name, why=why, moved=len(moved))
         self._start(moved)
 
     def _start(self, requests: list[Request]) -> None:
-        """Send requests that were given a place; a request whose place died meanwhile was moved, and sent, by that."""
+        """Send requests that were given a backend; what was on a backend that died meanwhile was moved by that."""
         for request in requests:
-            if request.place is not None and request.tag in self._router.places[request.place].outstanding:
+            if request.backend is not None and request.tag in self._router.backends[request.backend].outstanding:
                 self._send(request)
 
     # --- how they are
@@ -300,8 +300,8 @@ class Peers:
             link.away_since = now
             link.dealer.renew()
         elif link.dealer.connected:
-            place = self._router.places[link.number]
-            place.way = max(place.way, silent_for)
+            backend = self._router.backends[link.number]
+            backend.round_trip = max(backend.round_trip, silent_for)
             if silent_for > GONE_AFTER:
                 self._down(now, link, "it does not answer")
             self._ping(now, link)
@@ -324,24 +324,24 @@ class Peers:
         asked = link.pings.answered(header.request_id)
         if asked is None:
             return
-        place = self._router.places[link.number]
+        backend = self._router.backends[link.number]
         took = now - asked
         if took > GONE_AFTER:
             return  # it was away, and answers what it was asked meanwhile; how far it is a later answer tells
-        if not place.up:
-            place.way = took
+        if not backend.up:
+            backend.round_trip = took
             self._log.info("member reached", member=link.neighbour.name, milliseconds=round(1000 * took, 1))
         self._start(self._router.up(now, link.number))
         takes = load.takes and load.workers > 0
-        way = place.way + (took - place.way) * _WEIGHT_OF_NEWEST
-        self._start(self._router.report(now, link.number, takes=takes, way=way, weight=load.workers))
+        round_trip = backend.round_trip + (took - backend.round_trip) * _WEIGHT_OF_NEWEST
+        self._start(self._router.report(now, link.number, takes=takes, round_trip=round_trip, weight=load.workers))
 
     # --- work of ours that others do
 
     def dispatch(self, request: Request) -> None:
-        """Send a request to the member whose place it was given."""
-        assert request.place is not None, "a request is sent to the place it was given"
-        link = self._links[request.place]
+        """Send a request to the member that it was given to."""
+        assert request.backend is not None, "a request is sent to the backend it was given"
+        link = self._links[request.backend]
         header, token, body = request.frames
         waited = request.sent - request.begun
         if waited >= _SHRINKS_FROM:

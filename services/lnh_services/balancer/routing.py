@@ -1,31 +1,31 @@
-"""Chooses the place that does a request's work: pure, no sockets and no clock.
+"""Chooses the backend that does a request's work: pure, no sockets and no clock.
 
-A *place* is where requests can be sent: each hsm worker of this member (*own*), and each other member (*far*), which
-places requests at its own workers and nowhere else. A place has a `tier`: 0 for own workers and the members of the same
-affinity group, 1 for everybody else; a tier is used only while nobody of a lower one is up.
+A *backend* is where requests can be sent: each hsm worker of this member (*own*), and each other member (*far*), which
+places requests at its own workers and nowhere else. A backend has a `tier`: 0 for own workers and the members of the
+same affinity group, 1 for everybody else; a tier is used only while nobody of a lower one is up.
 
-Work is counted in units of a small request. The time of a request at a place is expected from the work that this member
-has outstanding there and from the measured time of a unit, with whatever else the place had to do then:
+Work is counted in units of a small request. The time of a request at a backend is expected from the work that this
+member has outstanding there and from the measured time of a unit, with whatever else the backend had to do then:
 
-    expected = way there and back + (outstanding + its own work) * unit / workers
+    expected = round trip + (outstanding + its own work) * unit / workers
 
 Among own workers the one with the least outstanding is taken. Only if that one is expected to take longer than
-`FORWARD_ABOVE` (an idle one never is) are the far places looked at, and one of them is taken if it is expected to be
+`FORWARD_ABOVE` (an idle one never is) are the far backends looked at, and one of them is taken if it is expected to be
 clearly `QUICKER`. A hop costs both balancers some 0.3 ms of processor time, and another worker begins with cold caches;
 so a request that takes a worker little time itself (`WORTH_A_HOP`) is kept until the wait is long. A key pair that does
 is always kept: it waits for the primary's disk, from wherever it is asked. So members with as much to do do not send
 each other work, and a slow one gets less. Not nothing: what was measured long ago counts for little, so everybody is
-tried again. A far place that comes up gets a few requests at a time, and one more for each answer: one that flaps, or
+tried again. A far backend that comes up gets a few requests at a time, and one more for each answer: one that flaps, or
 is about to hang, has little to lose.
 
 A member that is read-only serves alone: `forwards` is False, and only own workers are chosen.
 
 The life of a request, and the rule that keeps every one accounted for:
 
-    admit -> (waiting) -> outstanding at a place -> settle     its answer goes to its client
+    admit -> (waiting) -> outstanding at a backend -> settle     its answer goes to its client
                ^    |            |
                |    '- expire    '- expire                     its client gets an error
-               '- down, rejected -'                            the place died, or did nothing: to another, or waiting
+               '- down, rejected -'                            the backend died, or did nothing: to another, or waiting
 
 A request is in exactly one of those (or given up, until the next `expire`) until it is settled or expired, and is
 counted against its client, its class of peers and the totals for exactly that long. A request of a class that has turns
@@ -56,21 +56,23 @@ Tag = bytes
 _TAG: Final = struct.Struct(">Q")
 
 COME_AGAIN: Final = 1  # seconds, said with Busy: a client that waits for a turn had better not ask at once
-SILENT_AFTER: Final = 0.25  # seconds without any answer from a place that has work
-PATIENCE: Final = 2.0  # seconds a request waits for a place to come up before its client is told
-MOVES: Final = 2  # places that may die under a request before it is given up: it may be what kills them
+SILENT_AFTER: Final = 0.25  # seconds without any answer from a backend that has work
+PATIENCE: Final = 2.0  # seconds a request waits for a backend to come up before its client is told
+MOVES: Final = 2  # backends that may die under a request before it is given up: it may be what kills them
 LATENCIES: Final = 4096  # newest answers that percentiles are taken of
 
 WORTH_A_HOP: Final = 0.003  # seconds of a worker from which on a request is large beside what a hop costs
 FORWARD_ABOVE: Final = 0.002  # seconds that an own worker is expected to take; below, such a one is not forwarded, ...
 FORWARD_SMALL_ABOVE: Final = 0.016  # ... and below this, no smaller one
-QUICKER: Final = 0.8  # of what an own worker is expected to take: a far place that takes longer is not worth it either
+QUICKER: Final = (
+    0.8  # of what an own worker is expected to take: a far backend that takes longer is not worth it either
+)
 UNIT: Final = 0.0002  # seconds a unit is taken to need where nothing was measured
 _LEAST: Final = UNIT / 10
 _WEIGHT_OF_NEWEST: Final = 0.1  # of a measurement, in what counts
 _AT_MOST_TIMES: Final = 4.0  # ... and no measurement counts for more than so many times what counted before
 _HALVED_AFTER: Final = 1.0  # seconds without a measurement after which what was measured far counts half
-WINDOW: Final = 16  # requests for each worker that a far place gets at first: what one bundle holds
+WINDOW: Final = 16  # requests for each worker that a far backend gets at first: what one bundle holds
 
 # Work of an operation, in units of a small one.
 WORK: Final[dict[str, int]] = {
@@ -84,8 +86,8 @@ WORK: Final[dict[str, int]] = {
     session.REGISTER.name: 4,
     session.CHANGE_PASSWORD.name: 4,
 }
-# What small requests weigh, and uses that came together: by these a place is measured, and they may not be worth a hop.
-# Of the others, most of the time is not a worker's, or they are rare, or they are large whatever was measured.
+# What small requests weigh, and uses that came together: by these a backend is measured, and they may not be worth a
+# hop. Of the others, most of the time is not a worker's, or they are rare, or they are large whatever was measured.
 _MEASURED: Final = frozenset({1, WORK[objects.USES.name]})
 # Some take a worker 0.6 ms and some seconds, and a balancer cannot see of what kind they are: they are measured apart.
 _PAIR: Final = WORK[objects.GENERATE_PAIR.name]
@@ -112,9 +114,9 @@ class Request:
         stays: it is about this member, or came from another: it goes to own workers alone.
         foreign: another member sent it.
         writes: it may change something: only its client may send it again, knowing that it does.
-        open: the place that had it is gone, and may have done it.
-        place: None while it waits for one.
-        sent: when it went to its place, where `ahead` was outstanding then, its own work included.
+        open: the backend that had it is gone, and may have done it.
+        backend: None while it waits for one.
+        sent: when it went to its backend, where `ahead` was outstanding then, its own work included.
     """
 
     sent: float
@@ -123,6 +125,7 @@ class Request:
     __slots__ = (
         "account",
         "ahead",
+        "backend",
         "begun",
         "client",
         "client_tag",
@@ -133,7 +136,6 @@ class Request:
         "open",
         "patience",
         "peer",
-        "place",
         "sent",
         "size",
         "stays",
@@ -177,11 +179,11 @@ class Request:
         self.open = False
         self.patience = begun + PATIENCE
         self.moves = 0
-        self.place: int | None = None
+        self.backend: int | None = None
 
 
-class Place:
-    """A place that does work: a worker or another member.
+class Backend:
+    """A backend that does work: a worker or another member.
 
     Args:
         name: for status.
@@ -192,10 +194,10 @@ class Place:
     Attributes:
         up: it can be sent to.
         open: it takes work: a far one says so, and says when it does not.
-        way: seconds to a far place and back.
+        round_trip: seconds to a far backend and back.
         unit, unit_at: seconds that a unit of work took, and when that was measured last.
         pair, pair_at: seconds between the answers to two key pairs while there is more to make, and when the last came.
-        window: how many requests it is given at once; own places, any number.
+        window: how many requests it is given at once; own backends, any number.
     """
 
     __slots__ = (
@@ -206,12 +208,12 @@ class Place:
         "outstanding",
         "pair",
         "pair_at",
+        "round_trip",
         "settled",
         "tier",
         "unit",
         "unit_at",
         "up",
-        "way",
         "weight",
         "window",
         "work",
@@ -228,7 +230,7 @@ class Place:
         self.heard = 0.0  # when it last answered, or last went from idle to having work
         self.outstanding: dict[Tag, Request] = {}
         self.settled = 0
-        self.way = 0.0
+        self.round_trip = 0.0
         self.unit = UNIT
         self.unit_at = float("-inf")
         self.pair = UNIT * _PAIR
@@ -236,7 +238,7 @@ class Place:
         self.window = 0
 
     def is_silent(self, now: float) -> bool:
-        """Tell whether the place has work and has answered nothing for a while."""
+        """Tell whether the backend has work and has answered nothing for a while."""
         return self.work > 0 and now - self.heard > SILENT_AFTER
 
     def expected(self, now: float, work: int, usual: float) -> float:
@@ -246,11 +248,11 @@ class Place:
             usual: the time of a unit elsewhere; it counts where nothing was measured for long.
         """
         unit = usual + (self.unit - usual) / (1 + max(now - self.unit_at, 0.0) / _HALVED_AFTER)
-        return self.way + (self.work + work) * unit / self.weight
+        return self.round_trip + (self.work + work) * unit / self.weight
 
     def measure(self, now: float, request: Request) -> None:
         """Take in how long a request took that went through the queue here."""
-        took = (now - request.sent - self.way) * self.weight / request.ahead
+        took = (now - request.sent - self.round_trip) * self.weight / request.ahead
         self.unit = _averaged(self.unit, max(took, _LEAST))
         self.unit_at = now
 
@@ -260,8 +262,8 @@ class Place:
         self.pair_at = now
 
 
-def _lost_at(now: float, at: Place, request: Request) -> str:
-    """Tell what is known of a request that a place does not answer."""
+def _lost_at(now: float, at: Backend, request: Request) -> str:
+    """Tell what is known of a request that a backend does not answer."""
     had = f"{at.name} has had it for {now - request.sent:.1f} s without an answer"
     moved = f", after {request.moves} that were lost with it" if request.moves else ""
     return f"{had}{moved}; it last answered anything {now - at.heard:.1f} s ago"
@@ -272,18 +274,18 @@ def _averaged(average: float, newest: float) -> float:
 
 
 class Router:
-    """Keeps account of the balancer's requests and places. Times are seconds of one monotonic clock.
+    """Keeps account of the balancer's requests and backends. Times are seconds of one monotonic clock.
 
     Args:
-        places: own workers, which stay; others come and go (`add`, `remove`).
+        backends: own workers, which stay; others come and go (`add`, `remove`).
 
     Attributes:
         forwards: whether this member may have work done elsewhere; False until it is told so.
-        no_worker: the reason why no own place is up, for errors of requests that waited in vain.
+        no_worker: the reason why no own backend is up, for errors of requests that waited in vain.
     """
 
-    def __init__(self, places: list[Place], bounds: Bounds | None = None) -> None:
-        self.places: Final[list[Place]] = []
+    def __init__(self, backends: list[Backend], bounds: Bounds | None = None) -> None:
+        self.backends: Final[list[Backend]] = []
         self.bounds: Final = bounds or Bounds()
         self.waiting: deque[Request] = deque()
         self.clients: dict[bytes, int] = {}  # requests of each connection that has any
@@ -298,74 +300,74 @@ class Router:
         self.forwarded = 0  # requests sent to other members
         self.taken = 0  # ... and taken on from them
         self.latencies: deque[float] = deque(maxlen=LATENCIES)
-        self._own: Final[list[tuple[int, Place]]] = []
-        self._far: dict[int, Place] = {}
+        self._own: Final[list[tuple[int, Backend]]] = []
+        self._far: dict[int, Backend] = {}
         self._given_up: list[tuple[Request, LnhError]] = []  # until the next `expire`
         self.shares: Final[dict[Peer, Share[Request]]] = {peer: Share(budget) for peer, budget in BUDGETS.items()}
         self._turns: Final = [share for share in self.shares.values() if share.has_turns]
         self._last_tag = 0
-        for place in places:
-            self.add(place)
+        for backend in backends:
+            self.add(backend)
 
-    # --- places
+    # --- backends
 
-    def add(self, place: Place) -> int:
-        """Add a place, which is down, and return its number."""
-        if not place.far:
-            assert not self._far, "own places come first, and stay"
-            self.places.append(place)
-            self._own.append((len(self.places) - 1, place))
-            return len(self.places) - 1
-        free = (number for number in range(len(self._own), len(self.places)) if number not in self._far)
-        number = next(free, len(self.places))
-        self.places[number : number + 1] = [place]
-        self._far[number] = place
+    def add(self, backend: Backend) -> int:
+        """Add a backend, which is down, and return its number."""
+        if not backend.far:
+            assert not self._far, "own backends come first, and stay"
+            self.backends.append(backend)
+            self._own.append((len(self.backends) - 1, backend))
+            return len(self.backends) - 1
+        free = (number for number in range(len(self._own), len(self.backends)) if number not in self._far)
+        number = next(free, len(self.backends))
+        self.backends[number : number + 1] = [backend]
+        self._far[number] = backend
         return number
 
     def remove(self, now: float, number: int) -> list[Request]:
-        """Remove a far place; returns the requests to send elsewhere, as `down` does."""
+        """Remove a far backend; returns the requests to send elsewhere, as `down` does."""
         moved = self.down(now, number)
         del self._far[number]
         return moved
 
-    def known(self) -> list[Place]:
-        """Return the places there are."""
-        return [*(place for _, place in self._own), *(self._far[number] for number in sorted(self._far))]
+    def known(self) -> list[Backend]:
+        """Return the backends there are."""
+        return [*(backend for _, backend in self._own), *(self._far[number] for number in sorted(self._far))]
 
     def own_up(self) -> int:
-        """Count the own places that are up."""
-        return sum(place.up for _, place in self._own)
+        """Count the own backends that are up."""
+        return sum(backend.up for _, backend in self._own)
 
-    def up(self, now: float, place: int) -> list[Request]:
-        """Note that a place can be sent to; returns the requests to send now (each names its place)."""
-        at = self.places[place]
+    def up(self, now: float, backend: int) -> list[Request]:
+        """Note that a backend can be sent to; returns the requests to send now (each names its backend)."""
+        at = self.backends[backend]
         at.up = True
         at.heard = now
-        return self._place_waiting(now) if at.open else []
+        return self._assign_waiting(now) if at.open else []
 
-    def report(self, now: float, place: int, *, takes: bool, way: float, weight: int = 1) -> list[Request]:
-        """Take in how a far place says it stands; returns the requests to send now.
+    def report(self, now: float, backend: int, *, takes: bool, round_trip: float, weight: int = 1) -> list[Request]:
+        """Take in how a far backend says it stands; returns the requests to send now.
 
         Args:
             takes: whether it takes work at all.
-            way: seconds there and back.
+            round_trip: seconds there and back.
             weight: its workers.
         """
-        at = self.places[place]
-        at.way, at.weight = way, max(weight, 1)
+        at = self.backends[backend]
+        at.round_trip, at.weight = round_trip, max(weight, 1)
         if takes and not at.open:
             at.window = WINDOW * at.weight
         opened = takes and at.up and not at.open
         at.open = takes
-        return self._place_waiting(now) if opened else []
+        return self._assign_waiting(now) if opened else []
 
-    def down(self, now: float, place: int) -> list[Request]:
-        """Note that a place is gone, with all it had not answered; returns the requests to send elsewhere now.
+    def down(self, now: float, backend: int) -> list[Request]:
+        """Note that a backend is gone, with all it had not answered; returns the requests to send elsewhere now.
 
         A write that it had may have been done. Its client is told to ask again, and knows then that a member which says
         that it is read-only does not say "not done"; sent elsewhere from here, it would not know of the first try.
         """
-        at = self.places[place]
+        at = self.backends[backend]
         at.up = False
         at.open = not at.far
         orphans = list(at.outstanding.values())
@@ -376,13 +378,13 @@ class Router:
                 self._leave_open(request, "who had this request is gone")
             else:
                 self._move(now, request, "workers died while they had this request")
-        return [request for request in orphans if request.place is not None]
+        return [request for request in orphans if request.backend is not None]
 
     def set_forwards(self, now: float, *, forwards: bool) -> list[Request]:
         """Set whether work may be done elsewhere; returns the requests to send now."""
         begins = forwards and not self.forwards
         self.forwards = forwards
-        return self._place_waiting(now) if begins else []
+        return self._assign_waiting(now) if begins else []
 
     # --- requests
 
@@ -400,7 +402,7 @@ class Router:
         stays: bool = False,
         foreign: bool = False,
     ) -> Request:
-        """Take a request on and choose its place; with all places down, or until its turn, it waits (`place` is None).
+        """Take a request on and choose its backend; with all down, or until its turn, it waits (`backend` is None).
 
         Raises Busy, naming the limit, and takes nothing on; Unreachable for a request of another member without a
         worker.
@@ -459,7 +461,7 @@ class Router:
         return request
 
     def due(self, now: float, stands: Callable[[Request], bool]) -> list[Request]:
-        """Give places to the requests whose turn has come; returns those to send now (each names its place).
+        """Give backends to the requests whose turn has come; returns those to send now (each names its backend).
 
         Args:
             stands: whether a request's sender is still there; a request without its sender is thrown away.
@@ -471,7 +473,7 @@ class Router:
                 if stands(request):
                     request.patience = now + PATIENCE
                     self._assign(now, request)
-                    if request.place is not None:
+                    if request.backend is not None:
                         sent.append(request)
                 else:
                     self._forget(request)
@@ -482,9 +484,9 @@ class Router:
         """Count the requests that wait their turn."""
         return sum(share.waiting for share in self._turns)
 
-    def settle(self, now: float, place: int, tag: Tag) -> Request | None:
-        """Take in an answer of a place; returns its request, or None when nobody waits for it any more."""
-        at = self.places[place]
+    def settle(self, now: float, backend: int, tag: Tag) -> Request | None:
+        """Take in an answer of a backend; returns its request, or None when nobody waits for it any more."""
+        at = self.backends[backend]
         at.heard = now
         request = at.outstanding.pop(tag, None)
         if request is None:
@@ -502,13 +504,13 @@ class Router:
         self.latencies.append(now - request.begun)
         return request
 
-    def rejected(self, now: float, place: int, tag: Tag) -> Request | None:
-        """Take in that a place did not do a request; returns it, to be sent to its new place or waiting for one.
+    def rejected(self, now: float, backend: int, tag: Tag) -> Request | None:
+        """Take in that a backend did not do a request; returns it, to be sent to its new backend or waiting for one.
 
-        A far place gets nothing more until it reports that it takes work. A request of another member has ended with
-        that, and a write goes back to its client as in `down`: their `place` is None.
+        A far backend gets nothing more until it reports that it takes work. A request of another member has ended with
+        that, and a write goes back to its client as in `down`: their `backend` is None.
         """
-        at = self.places[place]
+        at = self.backends[backend]
         at.heard = now
         if at.far:
             at.open = False
@@ -517,18 +519,18 @@ class Router:
             return None
         at.work -= request.work
         if request.foreign:
-            request.place = None
+            request.backend = None
             self._forget(request)
         elif request.writes:  # another member's worker says so too when its lease ended after it had done it
             self._leave_open(request, "the member that had this request is read-only")
         else:
-            self._move(now, request, "places refused this request")
+            self._move(now, request, "backends refused this request")
         return request
 
     def expire(self, now: float) -> list[tuple[Request, LnhError]]:
         """Give up requests that have waited too long; returns each with the error that its client gets."""
         given_up, self._given_up = self._given_up, []
-        for at in self.places:
+        for at in self.backends:
             for tag in [tag for tag, request in at.outstanding.items() if request.deadline <= now]:
                 request = at.outstanding.pop(tag)
                 at.work -= request.work
@@ -561,7 +563,7 @@ class Router:
         return given_up
 
     def unserved(self, asked_at: float, why: LnhError) -> None:
-        """Take in why no own place is up and will not be soon; requests that wait are given up with these words.
+        """Take in why no own backend is up and will not be soon; requests that wait are given up with these words.
 
         Args:
             asked_at: when that was asked; it says nothing of requests that came later.
@@ -572,12 +574,13 @@ class Router:
     # --- choosing
 
     def choose(self, now: float, request: Request) -> int | None:
-        """Choose the place for a request; None when there is none.
+        """Choose the backend for a request; None when there is none.
 
-        A request that was sent somewhere already goes to an own place, if any is up, rather than on another adventure.
+        A request that was sent somewhere already goes to an own backend, if any is up, rather than on another
+        adventure.
         """
         own: int | None = None
-        best: Place | None = None
+        best: Backend | None = None
         best_rank = (False, 0.0)
         for number, at in self._own:
             if at.up:
@@ -600,8 +603,8 @@ class Router:
             return self._quicker(now, work, best, expected, own)
         return self._quicker(now, work, best, float("inf"), own)
 
-    def _quicker(self, now: float, work: int, best: Place, than: float, own: int | None) -> int | None:
-        """Choose a far place of an own one's tier, with room, that is clearly quicker; else the own one."""
+    def _quicker(self, now: float, work: int, best: Backend, than: float, own: int | None) -> int | None:
+        """Choose a far backend of an own one's tier, with room, that is clearly quicker; else the own one."""
         than *= QUICKER
         for number, at in self._far.items():
             if at.up and at.open and at.tier == best.tier and len(at.outstanding) < at.window:
@@ -611,7 +614,7 @@ class Router:
         return own
 
     def _elsewhere(self, now: float, work: int) -> int | None:
-        """Choose the far place that is expected to be the quickest, of the lowest tier; None where none has room."""
+        """Choose the far backend that is expected to be the quickest, of the lowest tier; None where none has room."""
         best = None
         best_rank = (0, False, 0.0)
         for number, at in self._far.items():
@@ -623,14 +626,14 @@ class Router:
 
     def _assign(self, now: float, request: Request) -> None:
         chosen = self.choose(now, request)
-        request.place = chosen
+        request.backend = chosen
         if chosen is None:
             if not request.foreign:
                 self.waiting.append(request)
             else:
                 self._given_up.append((request, Unreachable(NO_WORKER)))
             return
-        at = self.places[chosen]
+        at = self.backends[chosen]
         if not at.work:
             at.heard = now
         at.work += request.work
@@ -640,15 +643,15 @@ class Router:
         if at.far:
             self.forwarded += 1
 
-    def _place_waiting(self, now: float) -> list[Request]:
+    def _assign_waiting(self, now: float) -> list[Request]:
         waiting, self.waiting = self.waiting, deque()
         for request in waiting:
             self._assign(now, request)
-        return [request for request in waiting if request.place is not None]
+        return [request for request in waiting if request.backend is not None]
 
     def _move(self, now: float, request: Request, why: str) -> None:
-        """Move a request whose place is gone to another place, or give it up when that happened too often."""
-        request.place = None
+        """Move a request whose backend is gone to another backend, or give it up when that happened too often."""
+        request.backend = None
         request.moves += 1
         if request.moves > MOVES:
             self._given_up.append((request, Unreachable(f"{request.moves} {why}")))
@@ -659,7 +662,7 @@ class Router:
 
     def _leave_open(self, request: Request, why: str) -> None:
         """End a write that may have been done, so that its client sends it again."""
-        request.place, request.open = None, True
+        request.backend, request.open = None, True
         self._given_up.append((request, Busy(f"{why}: ask again", {"seconds": COME_AGAIN})))
 
     def _forget(self, request: Request) -> None:

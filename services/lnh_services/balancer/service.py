@@ -45,7 +45,7 @@ from lnh_services.balancer.follower import Follower
 from lnh_services.balancer.greetings import Greetings
 from lnh_services.balancer.operations import CREDENTIAL, ROUTED, STAYS
 from lnh_services.balancer.peers import ZAP_DOMAIN, Peers
-from lnh_services.balancer.routing import Place, Request, Router
+from lnh_services.balancer.routing import Backend, Request, Router
 from lnh_services.balancer.throttle import Throttle
 from lnh_services.configuration import Settings
 from lnh_services.paths import MemberDirectory
@@ -77,7 +77,7 @@ class Balancer:
         self._poller: Final = zmq.Poller()  # of what requests and answers come in on; all else is behind ...
         self._quiet: Final = Quiet()
         self._look = True  # ... which is to be looked at, whatever its descriptor says
-        self._router: Final = Router([Place(f"worker-{number}") for number in range(settings.worker_count)])
+        self._router: Final = Router([Backend(f"worker-{number}") for number in range(settings.worker_count)])
         self._throttle: Final = Throttle(CREDENTIAL_RATE, CREDENTIAL_BURST)
         self._dropped: Final[Counter[str]] = Counter()
         self._rates: Final[deque[tuple[float, int, int]]] = deque(maxlen=_RATE_WINDOW + 1)
@@ -199,11 +199,11 @@ class Balancer:
             for request in self._router.due(now, self._stands):
                 self._dispatch(request)
         self._flush_answers()
-        # A place that is found dead moves its requests to the others'.
+        # A backend that is found dead moves its requests to the others'.
         while self._peers.flush() or any(self._outboxes):
-            for place, outbox in enumerate(self._outboxes):
+            for backend, outbox in enumerate(self._outboxes):
                 if outbox:
-                    self._flush(place)
+                    self._flush(backend)
 
     def _stop(self) -> None:
         self._stopping = self._peers.stopping = True
@@ -261,7 +261,7 @@ class Balancer:
                 return
 
     def _open(self, caller: Connection, peer: Peer, frames: list[zmq.Frame]) -> int:
-        """Find places for the requests of a message, and count them."""
+        """Find backends for the requests of a message, and count them."""
         if len(frames) == 1:
             try:
                 entries = bundles.unpack([frames[0].bytes])
@@ -280,7 +280,7 @@ class Balancer:
         return 1
 
     def _route(self, caller: Connection, peer: Peer, first: zmq.Frame, frames: list[bytes], client_tag: bytes) -> None:
-        """Find a place for a request.
+        """Find a backend for a request.
 
         Args:
             peer: the class of its sender.
@@ -320,7 +320,7 @@ class Balancer:
         except LnhError as error:
             self._refuse(self._front, client, frames[0], error, client_tag)
             return
-        if request.place is not None:
+        if request.backend is not None:
             self._dispatch(request)
 
     def _throttle_credentials(self, now: float, caller: Connection, frame: zmq.Frame) -> None:
@@ -333,21 +333,21 @@ class Balancer:
             raise Busy(f"too many logins by {name}; at most {CREDENTIAL_RATE:g} a second", {"seconds": 1})
 
     def _dispatch(self, request: Request) -> None:
-        place = request.place
-        assert place is not None, "a request is sent to the place it was given"
-        if place >= len(self._outboxes):
+        backend = request.backend
+        assert backend is not None, "a request is sent to the backend it was given"
+        if backend >= len(self._outboxes):
             self._peers.dispatch(request)
             return
         header, token, body = request.frames
-        if self._outboxes[place].add(request.tag, header, token, body):
-            self._flush(place)
+        if self._outboxes[backend].add(request.tag, header, token, body):
+            self._flush(backend)
 
-    def _flush(self, place: int) -> None:
+    def _flush(self, backend: int) -> None:
         """Send a worker the entries that wait for it."""
         try:
-            self._backs[place].send(self._outboxes[place].take(), _NOBLOCK)
+            self._backs[backend].send(self._outboxes[backend].take(), _NOBLOCK)
         except zmq.Again:
-            self._place_down(place)
+            self._backend_down(backend)
 
     def _drain_back(self, number: int, back: Socket) -> bool:
         """Pass on a worker's answers; tells whether there may be more."""
@@ -403,7 +403,7 @@ class Balancer:
         request = self._router.rejected(now, number, tag)
         if request is not None and request.foreign:
             self._peers.decline(request.client, request.client_tag)
-        elif request is not None and request.place is not None:
+        elif request is not None and request.backend is not None:
             self._dispatch(request)
 
     def _answer(self, socket: Socket, client: bytes, frames: list[bytes], client_tag: bytes = b"") -> None:
@@ -516,7 +516,7 @@ class Balancer:
         except Busy as error:
             self._greetings.told(now, codec.encode(error.to_wire()), good=False)
             return
-        if request.place is not None:
+        if request.backend is not None:
             self._dispatch(request)
 
     def _greet(self, asker: _Asker, answer: bytes, good: bool) -> None:
@@ -525,7 +525,7 @@ class Balancer:
         kind = wire.Kind.REPLY if good else wire.Kind.ERROR
         self._answer(socket, client, [wire.Header.parse(header).answer(kind).pack(), b"", answer], tag)
 
-    # --- places
+    # --- backends
 
     def _link(self, number: int, up: bool) -> None:
         if up:
@@ -535,15 +535,15 @@ class Balancer:
         else:
             while self._drain_back(number, self._backs[number]):
                 pass  # what it answered before it went still counts
-            self._place_down(number)
+            self._backend_down(number)
 
-    def _place_down(self, number: int) -> None:
+    def _backend_down(self, number: int) -> None:
         self._outboxes[number].clear()
         moved = self._router.down(time.monotonic(), number)
         self._log.warning("worker down", worker=number, moved=len(moved), waiting=len(self._router.waiting))
         for request in moved:
-            # A place that dies during this loop moves its requests itself; those were dispatched there.
-            if request.place is not None and request.tag in self._router.places[request.place].outstanding:
+            # A backend that dies during this loop moves its requests itself; those were dispatched there.
+            if request.backend is not None and request.tag in self._router.backends[request.backend].outstanding:
                 self._dispatch(request)
 
     def _unserved(self, why: LnhError) -> None:
@@ -608,7 +608,7 @@ class Balancer:
         header = wire.request(balancer.HSM_PING.name, 0, int(1000 * _PING_EVERY)).pack()
         body = codec.encode(Empty())
         for number, outbox in enumerate(self._outboxes):  # own workers alone
-            if self._router.places[number].up and outbox.add(PING_TAG, header, b"", body):
+            if self._router.backends[number].up and outbox.add(PING_TAG, header, b"", body):
                 self._flush(number)
 
     def _answer_status(self) -> None:
@@ -643,7 +643,7 @@ class Balancer:
             retried=router.retried,
             expired=router.expired,
             dropped=self._dropped.total() + self._peers.dropped.total(),
-            places=tuple(self._view(now, place) for place in router.known()),
+            backends=tuple(self._view(now, backend) for backend in router.known()),
             group=self._peers.neighbours.group,
             alone=self._peers.neighbours.alone(now),
             forwarded=router.forwarded,
@@ -651,23 +651,23 @@ class Balancer:
             declined=self._peers.declined,
         )
 
-    def _view(self, now: float, place: Place) -> balancer.PlaceView:
+    def _view(self, now: float, backend: Backend) -> balancer.BackendView:
         state = "serving"
-        if not place.up:
+        if not backend.up:
             state = "down"
-        elif not place.open:
+        elif not backend.open:
             state = "closed"
-        elif not place.far and place.is_silent(now):
+        elif not backend.far and backend.is_silent(now):
             state = "silent"
-        return balancer.PlaceView(
-            name=place.name,
+        return balancer.BackendView(
+            name=backend.name,
             state=state,
-            requests=len(place.outstanding),
-            work=place.work,
-            group=self._peers.group_of(place) if place.far else "",
-            settled=place.settled,
-            way=int(1e6 * place.way),
-            unit=int(1e6 * place.unit),
+            requests=len(backend.outstanding),
+            work=backend.work,
+            group=self._peers.group_of(backend) if backend.far else "",
+            settled=backend.settled,
+            round_trip=int(1e6 * backend.round_trip),
+            unit=int(1e6 * backend.unit),
         )
 
     def _close(self) -> None:

@@ -68,9 +68,9 @@ def figures(
 
 
 def _balancer(status: balancer.Status) -> BalancerFigures:
-    # Places of other members have a group of theirs; workers have none.
-    workers = [place for place in status.places if not place.group]
-    states = [place.state for place in workers]
+    # Backends of other members have a group of theirs; workers have none.
+    workers = [backend for backend in status.backends if not backend.group]
+    states = [backend.state for backend in workers]
     return _picked(
         BalancerFigures,
         status,

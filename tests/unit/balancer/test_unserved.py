@@ -21,7 +21,7 @@ from lnh_common.messages import hsm
 from lnh_common.messages.base import Empty
 from lnh_services.balancer import standing
 from lnh_services.balancer.clients import Question
-from lnh_services.balancer.routing import PATIENCE, Place, Router
+from lnh_services.balancer.routing import PATIENCE, Backend, Router
 from lnh_services.hsm.appliance import preconditions
 from lnh_services.hsm.appliance.state import Appliance, HsmState, Phase
 from lnh_services.hsm.auth import credentials
@@ -107,12 +107,12 @@ def test_the_hsm_is_asked_while_requests_wait_and_its_word_is_told(
 
 def ask(router: Router, now: float, client: bytes = b"c") -> object:
     request = router.admit(now, client, [b"header", b"", b"body"], "object.show", now + 10.0)
-    assert request.place is None
+    assert request.backend is None
     return request
 
 
 def test_a_lasting_word_ends_what_came_before_its_question_and_nothing_later() -> None:
-    router = Router([Place("0")])
+    router = Router([Backend("0")])
     before, at_once = ask(router, 1.0), ask(router, 2.0)
     why = NotActivated("sealed")
     router.unserved(2.0, why)
@@ -123,7 +123,7 @@ def test_a_lasting_word_ends_what_came_before_its_question_and_nothing_later() -
 
 
 def test_what_waits_in_vain_for_a_member_that_starts_hears_that_it_does() -> None:
-    router = Router([Place("0")])
+    router = Router([Backend("0")])
     request = ask(router, 1.0)
     router.no_worker = "this member is starting"
     assert router.expire(1.0 + PATIENCE - 0.1) == []

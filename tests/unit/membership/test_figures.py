@@ -38,7 +38,7 @@ STATUS = store.Status(
 DOOR = balancer.Status(
     state="serving", connections=3, requests_per_second=100.0, refused_per_second=0.0, p50=900, p99=4000, in_flight=2,
     waiting=1, retried=4, expired=5, dropped=6,
-    places=tuple(balancer.PlaceView(name=f"worker-{n}", state=state, requests=0, work=0)
+    backends=tuple(balancer.BackendView(name=f"worker-{n}", state=state, requests=0, work=0)
                  for n, state in enumerate(("serving", "down", "silent"))),
 )  # fmt: skip
 HSM = console.HsmView(
