@@ -98,6 +98,8 @@ if TYPE_CHECKING:
     from lnh.cluster import Cluster, connect
     from lnh.configuration import Configuration, Registration
     from lnh.keyrings import Keyring, KeyringSession
+    from lnh.objects.authority import Authority
+    from lnh.objects.certificates import Profile
     from lnh.objects.encoding import Encrypted
     from lnh.objects.keys import Certificate, DataObject, Key, PrivateKey, PublicKey, SecretKey, StoredObject
     from lnh.objects.listings import Listed, Listing
@@ -123,7 +125,9 @@ _HOMES: Final = {
     "connect": "lnh.cluster",
     "Configuration": "lnh.configuration",
     "Registration": "lnh.configuration",
+    "Authority": "lnh.objects.authority",
     "Encrypted": "lnh.objects.encoding",
+    "Profile": "lnh.objects.certificates",
     "Keyring": "lnh.keyrings",
     "KeyringSession": "lnh.keyrings",
     "Listed": "lnh.objects.listings",
@@ -166,6 +170,7 @@ __all__ = [
     "AttributeReadOnly",
     "AttributeSensitive",
     "AuditFailed",
+    "Authority",
     "Busy",
     "Certificate",
     "CertificateInvalid",
@@ -240,6 +245,7 @@ __all__ = [
     "PermissionDenied",
     "PolicyForbids",
     "PrivateKey",
+    "Profile",
     "PssParameters",
     "PublicKey",
     "Registration",

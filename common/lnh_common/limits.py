@@ -37,6 +37,7 @@ KEY_FILE_OBJECTS: Final = 100  # that such a file holds
 CHAIN_CERTIFICATES: Final = 10  # from the one that is verified to its root, both counted
 CHAIN_SIGNATURES: Final = 100  # that are tried to find such a chain
 CERTIFICATE_DAYS: Final = 36_525  # a hundred years, that a certificate is valid at most
+SERIAL_BYTES: Final = 20  # of a certificate's serial number (RFC 5280, 4.1.2.2)
 SUBJECT_NAMES: Final = 100  # DNS names, addresses and so on of one certificate
 SESSION_OBJECT_BYTES: Final = 10 * KIB  # sealed; it travels beside a full request
 NAME_CHARACTERS: Final = 64  # users, clients, groups, members, partitions

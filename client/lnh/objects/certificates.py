@@ -13,10 +13,11 @@ import enum
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.asn1 import encode_der
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -26,7 +27,7 @@ from lnh.objects.key_files import key_type_of, spki
 from lnh_common import limits
 from lnh_common.errors import ArgumentInvalid, CertificateInvalid, KeyFileInvalid, LimitReached, MechanismInvalid
 from lnh_common.pkcs11.algorithms import RSA_BITS
-from lnh_common.pkcs11.attributes import Attribute
+from lnh_common.pkcs11.attributes import Attribute, Attributes
 from lnh_common.pkcs11.mechanisms import Mechanism
 
 T = TypeVar("T")
@@ -107,6 +108,12 @@ _EC_SIGNATURES: Final[dict[Mechanism, hashes.HashAlgorithm]] = {
 }
 
 
+class HasAttributes(Protocol):
+    """An object, as `lnh.objects.keys.StoredObject` is."""
+
+    attributes: Attributes
+
+
 @dataclass(frozen=True)
 class Revoked:
     """A certificate that is revoked: its serial number, since when, and why."""
@@ -141,6 +148,30 @@ def name_of(text: str | x509.GeneralName) -> x509.GeneralName:
         return make(value)
     except ValueError:
         raise ArgumentInvalid(f"name {text[:100]!r} is not {kind.upper()}; of DNS names the ASCII form") from None
+
+
+def serial_number(serial: int) -> bytes:
+    """Encode a serial number as SERIAL_NUMBER has it: a DER INTEGER (PKCS#11 v3.1, 4.6.3); raises ArgumentInvalid."""
+    if not 0 <= serial < 1 << 8 * limits.SERIAL_BYTES:
+        raise ArgumentInvalid(f"a serial number has up to {limits.SERIAL_BYTES} bytes and is not negative")
+    return encode_der(serial)
+
+
+def named(which: Attribute, name: x509.Name) -> Callable[[HasAttributes], bool]:
+    """Tell whether an object's SUBJECT or ISSUER is this name, in whatever way it is encoded."""
+
+    def fits(found: HasAttributes) -> bool:
+        value = found.attributes.get(Attribute.VALUE)
+        if not isinstance(value, bytes):
+            return False
+        try:
+            certificate = x509.load_der_x509_certificate(value)
+            its = certificate.subject if which is Attribute.SUBJECT else certificate.issuer
+        except (ValueError, x509.InvalidVersion):
+            return False
+        return its == name
+
+    return fits
 
 
 def request(key: KeyInHsm, subject: Subject, names: Names = ()) -> x509.CertificateSigningRequest:
@@ -262,6 +293,63 @@ def revocation_list(
     builder = builder.add_extension(_authority_key(issuer), critical=False)
     signer, hash_, padding_ = _signing(key)
     return builder.sign(signer, hash_, rsa_padding=padding_)
+
+
+def read_request(data: bytes | str) -> x509.CertificateSigningRequest:
+    """Read a request in PEM or DER; raises CertificateInvalid."""
+    data = data.encode() if isinstance(data, str) else data
+    load = x509.load_pem_x509_csr if b"-----BEGIN " in data else x509.load_der_x509_csr
+    return _read(load, data, "request")
+
+
+def read_list(data: bytes | str) -> x509.CertificateRevocationList:
+    """Read a revocation list in PEM or DER; raises CertificateInvalid."""
+    data = data.encode() if isinstance(data, str) else data
+    load = x509.load_pem_x509_crl if b"-----BEGIN " in data else x509.load_der_x509_crl
+    return _read(load, data, "revocation list")
+
+
+def _read(load: Callable[[bytes], T], data: bytes, what: str) -> T:
+    if len(data) > limits.KEY_FILE_BYTES:
+        raise CertificateInvalid(f"a {what} of {len(data)} bytes; at most {limits.KEY_FILE_BYTES}")
+    try:
+        return load(data)
+    except (ValueError, x509.InvalidVersion):
+        raise CertificateInvalid(f"the file is no {what} in PEM or DER") from None
+
+
+def genuine_list(value: bytes, issuer: x509.Certificate) -> x509.CertificateRevocationList | None:
+    """Return the revocation list in DER that this CA signed; None for anything else."""
+    try:
+        found = x509.load_der_x509_crl(value)
+        is_signed = found.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # another kind: TypeError
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+        return None
+    return found if is_signed and found.issuer == issuer.subject else None
+
+
+def crl_number(crl: x509.CertificateRevocationList) -> int:
+    """Return the number of a revocation list; 0 for one without."""
+    numbers = [each.value.crl_number for each in crl.extensions if isinstance(each.value, x509.CRLNumber)]
+    return numbers[0] if numbers else 0
+
+
+def revoked_by(crl: x509.CertificateRevocationList) -> list[Revoked]:
+    """Return what a revocation list says is revoked."""
+    return [Revoked(each.serial_number, each.revocation_date_utc, _reason(each)) for each in crl]
+
+
+def _reason(entry: x509.RevokedCertificate) -> x509.ReasonFlags:
+    reasons = [each.value.reason for each in entry.extensions if isinstance(each.value, x509.CRLReason)]
+    return reasons[0] if reasons else x509.ReasonFlags.unspecified
+
+
+def key_identifier_of(certificate: x509.Certificate) -> bytes:
+    """Return the identifier of a CA's key, as the certificates below it name it."""
+    found = extension(certificate, x509.SubjectKeyIdentifier)
+    if found is not None:
+        return found.digest
+    return x509.SubjectKeyIdentifier.from_public_key(certificate.public_key()).digest
 
 
 def check_issuer(key: KeyInHsm, issuer: x509.Certificate, at: dt.datetime) -> None:

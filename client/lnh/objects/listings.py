@@ -68,6 +68,10 @@ class Listing(AsOf, Iterator[T]):
         """Make something of each item of the listing; use either the listing or the result, not both."""
         return Listing(([make(one) for one in page], behind, skipped) for page, behind, skipped in self._pages)
 
+    def where(self, fits: Callable[[T], bool]) -> Listing[T]:
+        """Keep the items that fit; use either the listing or the result, not both."""
+        return Listing(([one for one in page if fits(one)], behind, skipped) for page, behind, skipped in self._pages)
+
     def __iter__(self) -> Self:
         return self
 

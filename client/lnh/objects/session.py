@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, Final, TypeVar
 
 from lnh.arguments import checked
-from lnh.objects import encoding
+from lnh.objects import encoding, streams
 from lnh.objects.calls import ObjectCalls
 from lnh.objects.keys import CLASSES, Key, PrivateKey, PublicKey, SecretKey, StoredObject, of_view
 from lnh.objects.listings import Listing, Page
@@ -16,6 +17,7 @@ from lnh_common.errors import (
     ArgumentInvalid,
     KeySizeRange,
     LimitReached,
+    LnhError,
     MemberBehind,
     ObjectUnknown,
     TemplateIncomplete,
@@ -24,7 +26,7 @@ from lnh_common.errors import (
 from lnh_common.messages import objects as wire
 from lnh_common.messages.base import Behind
 from lnh_common.pkcs11.algorithms import CURVES, ML_DSA_SETS, ML_KEM_SETS
-from lnh_common.pkcs11.attributes import Attribute, AttributeValue, KeyType, ObjectClass, to_wire
+from lnh_common.pkcs11.attributes import Attribute, Attributes, AttributeValue, KeyType, ObjectClass, from_wire, to_wire
 from lnh_common.pkcs11.mechanisms import GENERATORS, MECHANISM_RULES, Mechanism, Use
 
 K = TypeVar("K", bound=StoredObject)
@@ -156,6 +158,96 @@ class ObjectSession(ObjectCalls):
         if said.get(Attribute.TOKEN) is False:
             return self._made(self.ask(wire.CREATE_IN_SESSION, message, timeout), CLASSES[object_class])
         return self._made(self.ask(wire.CREATE, message, timeout), CLASSES[object_class])
+
+    def import_file(
+        self,
+        data: bytes | BinaryIO,
+        *,
+        passphrase: str | Callable[[], str] | None = None,
+        form: str | None = None,
+        key_type: KeyType | None = None,
+        label: str | None = None,
+        only: ObjectClass | None = None,
+        timeout: float | None = None,
+        **attributes: object,
+    ) -> list[StoredObject]:
+        """Make objects of all keys, certificates and secrets that a file holds, or of none.
+
+        PEM, DER, PKCS #12, JWK and OpenSSH are told apart by themselves; of keys PKCS #8 (also encrypted), PKCS #1 and
+        SEC 1 are read. The public half of a private key is made, too. Private keys and secrets come in only where the
+        policy's `import` is true. Importing the same file again makes other objects.
+
+        Args:
+            data: the file, open or its bytes, up to 1 MiB.
+            passphrase: of an encrypted file, or what asks for it, which is called only for one.
+            form: "pem", "der", "pkcs12", "jwk" or "openssh"; None finds it. "raw" takes the bytes for a secret key.
+            key_type: of a secret.
+            label: of all that is made; None for the names that the file has.
+            only: a class; a file that holds something else is refused.
+            attributes: by name in lower case; each goes to the objects that have it. Without `id`, what belongs
+                together gets the key identifier of RFC 5280; a certificate gets that of its private key in the keyring.
+
+        Raises KeyFileInvalid, PassphraseIncorrect, DataLength, PolicyForbids and what `create_object` raises. An error
+        midway destroys what was made.
+        """
+        from lnh.objects import imports, key_files
+
+        content = data if isinstance(data, bytes) else streams.read(data, limits.KEY_FILE_BYTES + 1)
+        forms = {each.value: each for each in key_files.Form}
+        if form is not None and form not in forms:
+            raise ArgumentInvalid(f"form {form!r}; there are {', '.join(forms)}")
+        ask = (lambda: passphrase) if isinstance(passphrase, str) else passphrase
+        found = key_files.read(content, ask, None if form is None else forms[form])
+        plans = imports.plan(found, attributes, key_type=key_type, label=label, only=only)
+        made: list[StoredObject] = []
+        try:
+            for each in plans:
+                template = from_wire(encoding.template(None, each.attributes))
+                if each.public and (its := self._id_of_private(each.public)):
+                    template[Attribute.ID] = its
+                value = each.value.reveal()
+                made.append(self.create_object(each.object_class, value, template=template, timeout=timeout))
+        except BaseException:
+            for one in made:
+                with contextlib.suppress(LnhError):  # what was refused is told
+                    one.destroy()
+            raise
+        return made
+
+    def _id_of_private(self, public: bytes) -> bytes:
+        """Return the ID of the private key with this public half; empty where there is none."""
+        of_private: Attributes = {Attribute.CLASS: ObjectClass.PRIVATE_KEY.value, Attribute.PUBLIC_KEY_INFO: public}
+        return next((one.id for one in self.find(of_private) if one.id), b"")
+
+    def find_certificates(
+        self,
+        *,
+        subject: str | None = None,
+        issuer: str | None = None,
+        serial: int | None = None,
+        current: bool = False,
+        **attributes: object,
+    ) -> Listing[StoredObject]:
+        """Find certificates by what they say: `session.find_certificates(subject="CN=a.example")`.
+
+        Args:
+            subject, issuer: whole names, such as `CN=a.example,O=Example` (RFC 4514), however the certificate encodes
+                them.
+            serial: the serial number.
+            current, attributes: as of `find`.
+
+        Raises ArgumentInvalid for what is no name, and as `find`.
+        """
+        from lnh.objects import certificates
+
+        template: Attributes = {Attribute.CLASS: ObjectClass.CERTIFICATE.value}
+        if serial is not None:
+            template[Attribute.SERIAL_NUMBER] = certificates.serial_number(serial)
+        found = self.find(template, current=current, **attributes)
+        for text, which in ((subject, Attribute.SUBJECT), (issuer, Attribute.ISSUER)):
+            if text is not None:
+                found = found.where(certificates.named(which, certificates.subject_of(text)))
+        return found
 
     def find(
         self,
