@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from lnh_common.errors import ObjectUnknown
 from lnh_common.messages import objects
 from lnh_common.messages.store import Attached, Invalidate, Key
-from lnh_services.hsm.auth.tokens import Session, Token
+from lnh_services.hsm.auth.tokens import OpenSession, Token
 from lnh_services.hsm.effects import Steps
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.rollback_guard import Read
@@ -55,7 +55,7 @@ class Reading:
     spoiled: bool = False  # an invalidation came meanwhile: not cached
 
 
-def _no_token(core: WorkerCore, sealed: bytes, token: Token) -> Steps[Session]:
+def _no_token(core: WorkerCore, sealed: bytes, token: Token) -> Steps[OpenSession]:
     raise AssertionError("no sessions are simulated")
 
 

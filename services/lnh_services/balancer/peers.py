@@ -35,7 +35,7 @@ from lnh_common.messages.base import Empty
 from lnh_common.wire import bundles, codec
 from lnh_common.wire import frames as wire
 from lnh_common.wire.bundles import PING_TAG, Bundle, Entry
-from lnh_services.balancer.follower import Follower
+from lnh_services.balancer.caller import PolledCaller
 from lnh_services.balancer.neighbours import Neighbour, Neighbours
 from lnh_services.balancer.operations import ROUTED
 from lnh_services.balancer.pings import Pings
@@ -72,7 +72,7 @@ class Link:
     said: str = ""  # the problem that was logged last
 
 
-class Peers:
+class PeerBalancers:
     """The balancer's connections to other members, each a backend of its router. Part of the balancer's loop.
 
     Args:
@@ -116,7 +116,7 @@ class Peers:
         self._quiet.add(
             self._port, self._callers.monitor
         )  # read at all times: anybody can knock, and some once were members
-        self._view: Final = Follower(
+        self._view: Final = PolledCaller(
             context, directory.membership_for_services, self.neighbours.follow(lambda: self._view.asked_at)
         )
 

@@ -48,7 +48,7 @@ from lnh_common.messages import objects, session
 from lnh_common.messages.base import OPERATIONS, Effect
 from lnh_common.wire.bundles import FORWARDED
 from lnh_services.balancer.budgets import BUDGETS, Peer, Share
-from lnh_services.balancer.standing import NO_WORKER
+from lnh_services.balancer.unserved import NO_WORKER
 
 Frames = list[bytes]
 Tag = bytes

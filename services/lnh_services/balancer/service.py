@@ -4,8 +4,8 @@
     door    ROUTER, tcp, CURVE     the published key; answers `hello` alone, so that a client learns the front's key
                                    (what a class of peers may use up: `budgets.py`, and `bus/connections.py`)
     backs   DEALER, ipc, a worker  bundles of requests, and of answers back: docs/formats/balancer-worker.md
-    store   DEALER, ipc            the registered clients' keys (`follower.py`)
-    hsm     DEALER, ipc            why no worker is up (`standing.py`)
+    store   DEALER, ipc            the registered clients' keys (`caller.py`)
+    hsm     DEALER, ipc            why no worker is up (`unserved.py`)
     status  ROUTER, ipc            `balancer.status`
     peers                          the other members' balancers (`peers.py`)
 
@@ -38,13 +38,13 @@ from lnh_common.rate import Rate
 from lnh_common.wire import bundles, codec
 from lnh_common.wire import frames as wire
 from lnh_common.wire.bundles import PING_TAG, VOUCHED, Bundle, Entry
-from lnh_services.balancer import standing
+from lnh_services.balancer import unserved
 from lnh_services.balancer.budgets import BUDGETS, Peer
+from lnh_services.balancer.caller import PolledCaller
 from lnh_services.balancer.clients import REGISTERED_ONLY, Clients
-from lnh_services.balancer.follower import Follower
 from lnh_services.balancer.greetings import Greetings
 from lnh_services.balancer.operations import CREDENTIAL, ROUTED, STAYS
-from lnh_services.balancer.peers import ZAP_DOMAIN, Peers
+from lnh_services.balancer.peers import ZAP_DOMAIN, PeerBalancers
 from lnh_services.balancer.routing import Backend, Request, Router
 from lnh_services.balancer.throttle import Throttle
 from lnh_services.configuration import Settings
@@ -102,13 +102,13 @@ class Balancer:
         self._backs: Final = [worker.socket for worker in self._workers]
         self._outboxes: Final = [Bundle() for _ in self._workers]
         self._answers: Final[dict[bytes, Bundle]] = {}  # to be sent, by client
-        self._follower: Final = Follower(self._context, directory.store_for_services, self._clients.follow())
-        self._hsm: Final = Follower(
+        self._store: Final = PolledCaller(self._context, directory.store_for_services, self._clients.follow())
+        self._hsm: Final = PolledCaller(
             self._context,
             directory.hsm_for_services,
-            standing.follow(lambda: bool(self._router.waiting), self._unserved),
+            unserved.follow(lambda: bool(self._router.waiting), self._unserved),
         )
-        self._peers: Final = Peers(
+        self._peers: Final = PeerBalancers(
             self._context,
             self._poller,
             self._quiet,
@@ -120,7 +120,7 @@ class Balancer:
             self._answered,
         )
         self._idle_ms = _TICK_IDLE_MS
-        store, hsm = self._follower.dealer, self._hsm.dealer
+        store, hsm = self._store.dealer, self._hsm.dealer
         self._quiet.add(self._zap, self._door, self._status, self._callers.monitor, self._visitors.monitor)
         self._quiet.add(store.socket, store.monitor, hsm.socket, hsm.monitor)
         self._quiet.add(*(worker.monitor for worker in self._workers))
@@ -217,12 +217,12 @@ class Balancer:
                 worker.watch()
         if self._zap in ready:
             self._authenticate()
-        for follower in (self._follower, self._hsm):
-            if follower.dealer.monitor in ready:
-                follower.dealer.watch()
-                follower.tick(time.monotonic())
-            if follower.dealer.socket in ready:
-                follower.receive(time.monotonic())
+        for caller in (self._store, self._hsm):
+            if caller.dealer.monitor in ready:
+                caller.dealer.watch()
+                caller.tick(time.monotonic())
+            if caller.dealer.socket in ready:
+                caller.receive(time.monotonic())
         for connections in (self._callers, self._visitors):
             if connections.monitor in ready:
                 connections.watch()
@@ -547,7 +547,7 @@ class Balancer:
                 self._dispatch(request)
 
     def _unserved(self, why: LnhError) -> None:
-        if isinstance(why, standing.LASTING):
+        if isinstance(why, unserved.LASTING):
             self._router.unserved(self._hsm.asked_at, why)
         else:
             self._router.no_worker = str(why)
@@ -594,7 +594,7 @@ class Balancer:
             self._next_ping = now + _PING_EVERY
             self._rates.append((now, self._served, self._router.refused))
             self._ping()
-        self._follower.tick(now)
+        self._store.tick(now)
         self._hsm.tick(now)
         until = self._peers.tick(now)
         self._look_at_connections(now)
@@ -675,7 +675,7 @@ class Balancer:
         self._callers.close()
         self._visitors.close()
         self._peers.close()
-        for dealer in (self._follower.dealer, self._hsm.dealer, *self._workers):
+        for dealer in (self._store.dealer, self._hsm.dealer, *self._workers):
             dealer.close()
         for socket in (self._front, self._door, self._status, self._zap):
             socket.close()

@@ -31,7 +31,7 @@ def endpoint(there: There) -> str:
     return f"tcp://[{there.host}]:{there.port}" if ":" in there.host else f"tcp://{there.host}:{there.port}"
 
 
-class Peers:
+class PeerMemberships:
     """Connections to the other members. Made and used within a running loop.
 
     Args:

@@ -30,7 +30,7 @@ from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.store import MemberInfo, Status
 from lnh_services.durable import replace_file
 from lnh_services.membership import figures, procedures
-from lnh_services.membership.peers import Peers
+from lnh_services.membership.peers import PeerMemberships
 from lnh_services.membership.port import MemberPort
 from lnh_services.membership.steps import Ask, Here, Steps
 from lnh_services.membership.view import This, told_state, view
@@ -83,7 +83,7 @@ class Membership:
             asked.name: Client(asked.address(directory), name=f"membership.{asked.name}") for asked in (STORE, *OTHERS)
         }
         self._gate: Final = Gate()
-        self._peers: Final = Peers(self._keys, self._timeout)
+        self._peers: Final = PeerMemberships(self._keys, self._timeout)
         self._port: Final = MemberPort(self._settings, self._enter_peer_handlers, self._is_member)
         self._health: dict[str, messages.ServiceHealth] = {}
         self._told: dict[str, Any] = {}  # the other services' last answers, by name

@@ -31,7 +31,7 @@ from lnh_services.store.leases.worker_leases import WorkerId
 from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds
 from lnh_services.store.log.window import Base, Removed
 from lnh_services.store.machine.restore_swap import EVERYTHING
-from lnh_services.store.net.peers import Peers
+from lnh_services.store.net.peers import PeerStores
 from lnh_services.store.net.transfer import Offer, Transfer, Transfers
 from lnh_services.store.replication import messages as protocol
 from lnh_services.store.replication.member import Interest
@@ -85,7 +85,7 @@ class Driver:
         self._loop: Final = asyncio.get_running_loop()
         self._on_change: Final = on_change
         self._writer: Final = Writer()
-        self._peers: Final = Peers(
+        self._peers: Final = PeerStores(
             settings.endpoint(settings.store_port), member.directory.member_keys, self._heard, self._heard_of_snapshot
         )
         self._transfers: Final = Transfers(self.engine, self._peers.transfer, self._arrived, self._damaged)

@@ -19,7 +19,7 @@ from lnh_common.errors import (
 )
 from lnh_common.messages import hsm
 from lnh_common.messages.base import Empty
-from lnh_services.balancer import standing
+from lnh_services.balancer import unserved
 from lnh_services.balancer.clients import Question
 from lnh_services.balancer.routing import PATIENCE, Backend, Router
 from lnh_services.hsm.appliance import preconditions
@@ -93,13 +93,13 @@ def test_the_hsm_is_asked_while_requests_wait_and_its_word_is_told(
 ) -> None:
     heard: list[LnhError] = []
     waits = False
-    steps = standing.follow(lambda: waits, heard.append)
+    steps = unserved.follow(lambda: waits, heard.append)
     assert [next(steps), *(steps.send(None) for _ in range(3))] == [0.0] * 4, "nobody waits, so nobody is asked"
     waits = True
     asked = steps.send(None)
     assert isinstance(asked, Question)
     assert asked.operation is hsm.SERVES
-    assert (steps.throw(answer) if isinstance(answer, LnhError) else steps.send(answer)) == standing.ASK_EVERY
+    assert (steps.throw(answer) if isinstance(answer, LnhError) else steps.send(answer)) == unserved.ASK_EVERY
     assert [type(each) for each in heard] == [told]
     assert words in str(heard[0])
     assert isinstance(steps.send(None), Question), "it is asked again: it may be another thing by now"

@@ -85,7 +85,7 @@ def open_token(sealed: bytes, cluster: bytes, epoch: int, seed: bytes) -> Token:
 
 
 @dataclass(eq=False)
-class Session:
+class OpenSession:
     """An opened and checked token in a worker's cache.
 
     Args:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lnh_common import limits
 from lnh_common.messages.store import OBJECTS, Key
-from lnh_services.hsm.auth.tokens import Session
+from lnh_services.hsm.auth.tokens import OpenSession
 from lnh_services.hsm.lru import Lru
 from lnh_services.hsm.objects.policy import Policy
 from lnh_services.hsm.objects.prepared_keys import CachedKey
@@ -50,7 +50,7 @@ class Caches:
     """The caches of one worker."""
 
     def __init__(self) -> None:
-        self.sessions: Lru[bytes, Session] = Lru(limits.CACHED_SESSIONS)
+        self.sessions: Lru[bytes, OpenSession] = Lru(limits.CACHED_SESSIONS)
         # By keyring and handle; one of a session by keyring, and session id and handle joined.
         self.keys: Lru[tuple[bytes, bytes], CachedKey] = Lru(limits.CACHED_KEYS)
         self.records: Lru[tuple[str, bytes], CachedRecord] = Lru(limits.CACHED_RECORDS)

@@ -59,7 +59,7 @@ from lnh_common.wire.frames import Frames, Header, Kind
 from lnh_services.hsm.audit.refusals import STRANGER
 from lnh_services.hsm.auth import permissions
 from lnh_services.hsm.auth.permissions import Rule
-from lnh_services.hsm.auth.tokens import Session, Token, open_token, token_epoch
+from lnh_services.hsm.auth.tokens import OpenSession, Token, open_token, token_epoch
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.crypto.mechanisms import IvSource
 from lnh_services.hsm.effects import Ask, Deadline, Peer, Steps, Turn, ask
@@ -128,7 +128,7 @@ class WorkerCore(Certainty):
     def __init__(
         self,
         served: Mapping[str, Served],
-        check_token: Callable[[WorkerCore, bytes, Token], Steps[Session]],
+        check_token: Callable[[WorkerCore, bytes, Token], Steps[OpenSession]],
         utc: Callable[[], float],
         boot: Callable[[], float],
     ) -> None:
@@ -219,7 +219,7 @@ class WorkerCore(Certainty):
         operation: Operation[Any, Any],
         header: Header,
         envelope: Envelope,
-        session: Session | None,
+        session: OpenSession | None,
         credential: OpenedCredential | None,
         lapses: int,
     ) -> Steps[dict[str, Any]]:
@@ -342,7 +342,7 @@ class WorkerCore(Certainty):
             raise _unknown_epoch(identity, epoch, f"a session token of channel epoch {epoch}, which is over")
         return open_token(sealed, identity.secrets.cluster, epoch, seed.seed)
 
-    def _open_session(self, token: bytes, opened: Token) -> Steps[Session]:
+    def _open_session(self, token: bytes, opened: Token) -> Steps[OpenSession]:
         """Return the session of an opened token; raises TokenExpired, and what `check_token` raises."""
         self.check_time(opened)
         disturbed = self.disturbed
@@ -376,7 +376,7 @@ class WorkerCore(Certainty):
         if self.utc() > token.expires + limits.CLOCK_TOLERANCE:
             raise TokenExpired("this session's token has expired")
 
-    def check_times(self, session: Session) -> None:
+    def check_times(self, session: OpenSession) -> None:
         """Raise TokenExpired, or MemberReadOnly when this member has been read-only for longer than policy allows."""
         self.check_time(session.token)
         if self.read_only_since is not None and self.boot() - self.read_only_since > session.read_only_max:
@@ -575,7 +575,7 @@ def _peer(request: Request[Any]) -> str:
     return client.hex() or (session.who if session else "") or STRANGER
 
 
-def _role(session: Session) -> str:
+def _role(session: OpenSession) -> str:
     return "+".join(grant.role.value for grant in session.token.grants) or "client"
 
 

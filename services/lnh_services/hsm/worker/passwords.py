@@ -48,8 +48,8 @@ _WRONG: Final = "wrong name or password"
 _TRIES: Final = 64
 
 
-class Place(NamedTuple):
-    """The place that counts attempts: a client's, in the scope of a role holder.
+class Pair(NamedTuple):
+    """A client and a role holder, whose attempts are counted by themselves.
 
     Args:
         exists: whether the holder exists, as far as is known yet.
@@ -90,18 +90,18 @@ def verify(
     records = yield from worker.started()
     assert request.credential is not None, "a password comes in a message of its own"
     name = online_attempts.attempt(records, request.credential.signed, given)
-    place = Place(
+    pair = Pair(
         request.client.id if request.client else online_attempts.UNREGISTERED,
         online_attempts.scope(records, given.role, given.name, given.keyring),
     )
     try:
-        yield from _check(worker, place, name)
+        yield from _check(worker, pair, name)
         where = credentials.credential_id(given.role, given.name, given.keyring)
         stored, version = yield from worker.versioned(CredentialRecord, where, cached=False)
-        place = place._replace(exists=stored is not None)
+        pair = pair._replace(exists=stored is not None)
         derived = yield from _derived(worker, request, given, where, stored, name)
         attempt = Attempt(name, online_attempts.guess(records, given, derived))
-        counted_here = yield from _reserve(worker, place, attempt)
+        counted_here = yield from _reserve(worker, pair, attempt)
     except PasswordLocked as error:
         yield from worker.refusal(request, error, given.name or given.role.value, given.role.value)
         raise
@@ -111,9 +111,9 @@ def verify(
     ):
         wrong = PasswordIncorrect(_WRONG)
         yield from worker.refusal(request, wrong, given.name or given.role.value, given.role.value)
-        yield from _end(worker, place, attempt, right=False, counted_here=counted_here)
+        yield from _end(worker, pair, attempt, right=False, counted_here=counted_here)
         raise wrong
-    yield from _end(worker, place, attempt, right=True, counted_here=counted_here)
+    yield from _end(worker, pair, attempt, right=True, counted_here=counted_here)
     if stored.must_change and not may_be_first:
         raise PasswordMustChange(f"this {given.role.name} password is a first one, good only for being changed")
     return stored, version, derived
@@ -141,9 +141,9 @@ def _derived(
     return (yield from ask(Peer.ARGON2, hsm.DERIVE, derivation)).key
 
 
-def read_locks(worker: WorkerCore, place: Place) -> Steps[tuple[Locks, Versions]]:
+def read_locks(worker: WorkerCore, pair: Pair) -> Steps[tuple[Locks, Versions]]:
     """Read the failures that count, and the versions of the records that say so."""
-    client, scope, exists = place
+    client, scope, exists = pair
     of_pair, attempts = yield from worker.versioned(AttemptsRecord, client, cached=False, scope=scope, lasts=_lasts)
     pair, version = yield from worker.versioned(
         LockRecord, client, cached=False, scope=scope, lasts=lambda _: of_pair is not None and of_pair.lasting
@@ -174,7 +174,7 @@ def _lasts(attempts: AttemptsRecord) -> bool:
 
 
 def _keep(
-    worker: WorkerCore, place: Place, before: Locks, after: Locks, versions: Versions, *, names: int | None = None
+    worker: WorkerCore, pair: Pair, before: Locks, after: Locks, versions: Versions, *, names: int | None = None
 ) -> Steps[bool]:
     """Store the changes, or nothing: False when another worker was first. A lock and its attempts go together.
 
@@ -187,65 +187,65 @@ def _keep(
     changes: list[store.Change] = []
 
     def put(record: Record, record_id: bytes, version: int) -> None:
-        changes.append(records.put(record, record_id, version, scope=place.scope))
+        changes.append(records.put(record, record_id, version, scope=pair.scope))
 
     if (before.pair, before.of_pair) != (after.pair, after.of_pair):
-        put(after.pair, place.client, versions.pair)
-        put(after.of_pair, place.client, versions.of_pair)
+        put(after.pair, pair.client, versions.pair)
+        put(after.of_pair, pair.client, versions.of_pair)
     if (before.holder, before.of_holder) != (after.holder, after.of_holder):
         put(after.holder, online_attempts.HOLDER, versions.holder)
         put(after.of_holder, online_attempts.HOLDER, versions.of_holder)
     if after.of_pair.tried and not before.of_pair.tried:
-        changes.append(records.put(TriedRecord(), place.scope, 0, scope=place.client, limit=names))
+        changes.append(records.put(TriedRecord(), pair.scope, 0, scope=pair.client, limit=names))
     elif before.of_pair.tried and not after.of_pair.tried:
-        changes.append(store.Delete(key=records.key_of(TriedRecord, place.scope, place.client)))
+        changes.append(store.Delete(key=records.key_of(TriedRecord, pair.scope, pair.client)))
     try:
-        return not changes or (yield from worker.own_commit(*changes, lasting=place.exists))
+        return not changes or (yield from worker.own_commit(*changes, lasting=pair.exists))
     except LimitReached:
         raise online_attempts.too_many_names() from None
 
 
-def _check(worker: WorkerCore, place: Place, name: bytes) -> Steps[None]:
+def _check(worker: WorkerCore, pair: Pair, name: bytes) -> Steps[None]:
     """Refuse an attempt that would be refused anyway, before its Argon2id."""
-    locks, _ = yield from read_locks(worker, place)
+    locks, _ = yield from read_locks(worker, pair)
     if not locks.has_place():
-        tried = yield from ask(Peer.STORE, store.COUNT, store.Count(table=TABLES[TriedRecord], scope=place.client))
+        tried = yield from ask(Peer.STORE, store.COUNT, store.Count(table=TABLES[TriedRecord], scope=pair.client))
         if tried.count >= limits.NAMES_TRIED:
             raise online_attempts.too_many_names()
     online_attempts.check(locks, int(worker.utc()), name)
     if not worker.is_read_write():
-        yield from _tell(place, Attempt(name, bytes(NAME_BYTES)), AttemptStep.CHECK)
+        yield from _tell(pair, Attempt(name, bytes(NAME_BYTES)), AttemptStep.CHECK)
 
 
-def _reserve(worker: WorkerCore, place: Place, attempt: Attempt) -> Steps[bool]:
+def _reserve(worker: WorkerCore, pair: Pair, attempt: Attempt) -> Steps[bool]:
     """Count an attempt as failed before it is compared; tells whether this read-only member counts it itself."""
     for _ in range(_TRIES):
-        locks, versions = yield from read_locks(worker, place)
+        locks, versions = yield from read_locks(worker, pair)
         counted = online_attempts.reserve(locks, attempt, int(worker.utc()))
         try:
-            if (yield from _keep(worker, place, locks, counted, versions, names=limits.NAMES_TRIED)):
+            if (yield from _keep(worker, pair, locks, counted, versions, names=limits.NAMES_TRIED)):
                 return False
         except MemberReadOnly:
-            yield from _tell(place, attempt, AttemptStep.BEGIN)
+            yield from _tell(pair, attempt, AttemptStep.BEGIN)
             return True
         except OutcomeUnknown:
             continue  # look whether it was counted
     raise Busy("many logins of this role at once", {"seconds": online_attempts.COME_AGAIN})
 
 
-def _end(worker: WorkerCore, place: Place, attempt: Attempt, *, right: bool, counted_here: bool) -> Steps[None]:
+def _end(worker: WorkerCore, pair: Pair, attempt: Attempt, *, right: bool, counted_here: bool) -> Steps[None]:
     """End an attempt.
 
     An attempt whose end cannot be written down stays an open guess: it counts, and only as one.
     """
     if counted_here:
-        yield from _tell(place, attempt, AttemptStep.RIGHT if right else AttemptStep.WRONG)
+        yield from _tell(pair, attempt, AttemptStep.RIGHT if right else AttemptStep.WRONG)
         return
     for _ in range(_TRIES):
-        locks, versions = yield from read_locks(worker, place)
+        locks, versions = yield from read_locks(worker, pair)
         left = online_attempts.end(locks, attempt, int(worker.utc()), right=right)
         try:
-            if (yield from _keep(worker, place, locks, left, versions)):
+            if (yield from _keep(worker, pair, locks, left, versions)):
                 return
         except MemberReadOnly:
             return
@@ -253,15 +253,15 @@ def _end(worker: WorkerCore, place: Place, attempt: Attempt, *, right: bool, cou
             continue
 
 
-def _tell(place: Place, attempt: Attempt, step: AttemptStep) -> Steps[None]:
+def _tell(pair: Pair, attempt: Attempt, step: AttemptStep) -> Steps[None]:
     """Tell the core, which counts for a read-only member; raises PasswordLocked."""
     told = hsm.LoginAttempt(
-        holder=place.scope,
-        client=place.client,
+        holder=pair.scope,
+        client=pair.client,
         attempt=attempt.name,
         step=step,
         guess=attempt.guess,
-        exists=place.exists,
+        exists=pair.exists,
     )
     yield from ask(Peer.CORE, hsm.NOTE_ATTEMPT, told)
 
@@ -272,12 +272,12 @@ def merge(worker: WorkerCore) -> Steps[None]:
     Raises MemberReadOnly when it is again.
     """
     for failed in (yield from ask(Peer.CORE, hsm.FAILED_ATTEMPTS, Empty())).failed:
-        place = Place(failed.client, failed.holder, failed.exists)
+        pair = Pair(failed.client, failed.holder, failed.exists)
         open_ = tuple(Open(*each) for each in failed.open)
         for _ in range(_TRIES):
-            locks, versions = yield from read_locks(worker, place)
+            locks, versions = yield from read_locks(worker, pair)
             counted = online_attempts.merged(locks, failed.failures, int(worker.utc()), failed.attempts, open_)
-            if (yield from _keep(worker, place, locks, counted, versions)):
+            if (yield from _keep(worker, pair, locks, counted, versions)):
                 yield from ask(Peer.CORE, hsm.FAILED_ATTEMPTS_TOLD, failed)
                 break
 

@@ -11,7 +11,7 @@ from lnh_common.messages.session import Role
 from lnh_common.wire import codec
 from lnh_common.wire.channel import Envelope, OpenedCredential
 from lnh_common.wire.frames import Header
-from lnh_services.hsm.auth.tokens import Session
+from lnh_services.hsm.auth.tokens import OpenSession
 from lnh_services.hsm.objects.stored import KeyringKeys
 from lnh_services.hsm.records import ClientRecord, record_id
 
@@ -37,7 +37,7 @@ class Request(Generic[M]):
     operation: Operation[Any, Any]
     envelope: Envelope
     message: M
-    session: Session | None = None
+    session: OpenSession | None = None
     credential: OpenedCredential | None = None
     client: ClientRecord | None = None
     drawn: bytes = b""
@@ -45,7 +45,7 @@ class Request(Generic[M]):
     lapses: int = 0
 
     @property
-    def who(self) -> Session:
+    def who(self) -> OpenSession:
         """The session of the request, which its operation must demand."""
         assert self.session is not None, "an operation under Seal.SESSION has a session"
         return self.session

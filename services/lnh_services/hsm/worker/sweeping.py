@@ -39,7 +39,7 @@ from lnh_services.hsm.records import (
     TriedRecord,
 )
 from lnh_services.hsm.worker.core import WorkerCore
-from lnh_services.hsm.worker.passwords import Place, read_locks
+from lnh_services.hsm.worker.passwords import Pair, read_locks
 
 R = TypeVar("R", bound=Record)
 
@@ -66,19 +66,19 @@ def _sweep_client(worker: WorkerCore, client: bytes) -> Steps[None]:
     while True:
         page = yield from worker.genuine(answers.scan(scan))
         for item in page.items:
-            yield from _sweep_name(worker, Place(client, item.key.id))
+            yield from _sweep_name(worker, Pair(client, item.key.id))
         if not page.more:
             return
         scan = msgspec.structs.replace(scan, after=page.items[-1].key.id)
 
 
-def _sweep_name(worker: WorkerCore, place: Place) -> Steps[None]:
+def _sweep_name(worker: WorkerCore, pair: Pair) -> Steps[None]:
     """Free a client's place for a name that counts nothing any more."""
-    locks, versions = yield from read_locks(worker, place)
+    locks, versions = yield from read_locks(worker, pair)
     if not locks.is_over(int(worker.utc()) - _MARGIN):
         return
     records = yield from worker.started()
-    client, scope, _ = place
+    client, scope, _ = pair
     changes: list[Change] = [Delete(key=records.key_of(TriedRecord, scope, client))]
 
     def erase(kind: type[Record], record_id: bytes, version: int) -> None:

@@ -67,7 +67,7 @@ class _Link:
     again: asyncio.TimerHandle | None = None  # it was refused, and is to connect again then
 
 
-class Peers:
+class PeerStores:
     """Connects this member's store with the others'. Made and used within a running loop.
 
     Args:

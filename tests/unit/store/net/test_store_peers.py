@@ -20,7 +20,7 @@ from lnh_common.wire import frames as wire
 from lnh_services.store.log import entries as log
 from lnh_services.store.log.entries import NO_EPOCH, ClusterId, Entry, Epoch, MemberId, Milliseconds, Write
 from lnh_services.store.net import peers
-from lnh_services.store.net.peers import Peers
+from lnh_services.store.net.peers import PeerStores
 from lnh_services.store.net.transfer import Chunk, Transfer
 from lnh_services.store.replication.messages import Append, Ask, Fetched, Keep, Message, Ping
 from processes import free_base_port
@@ -38,7 +38,7 @@ class End:
     keys: KeyPair
     heard: list[tuple[MemberId, Message]] = field(default_factory=list)
     transfers: list[tuple[MemberId, Transfer]] = field(default_factory=list)
-    peers: Peers = field(init=False)
+    peers: PeerStores = field(init=False)
 
     @property
     def id(self) -> MemberId:
@@ -49,7 +49,7 @@ class End:
         return f"tcp://127.0.0.1:{self.info.port + peers.STORE_PORT}"
 
     def start(self) -> None:
-        self.peers = Peers(
+        self.peers = PeerStores(
             self.address, self.key_file,
             lambda sender, message: self.heard.append((sender, message)),
             lambda sender, word: self.transfers.append((sender, word)),
@@ -73,7 +73,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
         await asyncio.sleep(0.01)
 
 
-def listens(one: Peers) -> bool:
+def listens(one: PeerStores) -> bool:
     one.tidy()
     return not one.problem
 

@@ -38,7 +38,7 @@ from lnh_common.wire import channel
 from lnh_common.wire.channel import SessionKeys
 from lnh_services.hsm.auth import credentials
 from lnh_services.hsm.auth.permissions import BUILTIN_ROLES, Holder, Permission
-from lnh_services.hsm.auth.tokens import Grant, Session, Token, seal_token
+from lnh_services.hsm.auth.tokens import Grant, OpenSession, Token, seal_token
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.effects import Steps
 from lnh_services.hsm.objects.stored import KeyringKeys
@@ -197,7 +197,7 @@ def _issue(worker: WorkerCore, token: Token) -> Steps[LoggedIn]:
     return LoggedIn(token=sealed, session=token.session, expires=expires, ends=ends)
 
 
-def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[Session]:
+def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[OpenSession]:
     """Check all that an opened token rests on.
 
     Raises SessionEnded, CredentialChanged, ClusterRestored, ClientRevoked, KeyringUnknown: the last four for good
@@ -225,7 +225,7 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[Sessio
         holder = Holder(permissions=BUILTIN_ROLES["monitor"], client=True)
     policy = yield from effective_policy(worker, keyring)
     who = "+".join(grant.name or grant.role.value for grant in token.grants)
-    return Session(
+    return OpenSession(
         sealed,
         token,
         SessionKeys.derive(token.secret, sealed),

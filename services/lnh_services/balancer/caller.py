@@ -17,7 +17,7 @@ from lnh_services.balancer.clients import PAUSE_SECONDS, Question
 Steps = Generator[Question | float | None, Any, None]
 
 
-class Follower:
+class PolledCaller:
     """Asks one service, within the balancer's loop.
 
     Args:
