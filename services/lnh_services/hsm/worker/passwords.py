@@ -145,7 +145,7 @@ def read_locks(worker: WorkerCore, pair: Pair) -> Steps[tuple[Locks, Versions]]:
     """Read the failures that count, and the versions of the records that say so."""
     client, scope, exists = pair
     of_pair, attempts = yield from worker.versioned(AttemptsRecord, client, cached=False, scope=scope, lasts=_lasts)
-    pair, version = yield from worker.versioned(
+    lock, version = yield from worker.versioned(
         LockRecord, client, cached=False, scope=scope, lasts=lambda _: of_pair is not None and of_pair.lasting
     )
     of_holder, others = yield from worker.versioned(
@@ -159,7 +159,7 @@ def read_locks(worker: WorkerCore, pair: Pair) -> Steps[tuple[Locks, Versions]]:
         lasts=lambda _: of_holder is not None and of_holder.lasting,
     )
     locks = Locks(
-        pair or LockRecord(),
+        lock or LockRecord(),
         holder or HolderLockRecord(),
         client != online_attempts.UNREGISTERED,
         of_pair or AttemptsRecord(),
