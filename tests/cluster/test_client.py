@@ -169,6 +169,8 @@ def test_a_key_with_token_false_lives_in_its_session_only(site: Site, session: l
     assert isinstance(independent, ec.EllipticCurvePublicKey)
     independent.verify(private.sign(b"data", der=True), b"data", ec.ECDSA(hashes.SHA256()))
     assert [public.verify(b"a", one) for one in private.sign_many([b"a", b"b"])] == [True, False]
+    signed = private.sign_many([b"a", b"b", b"c"])
+    assert public.verify_many([b"a", b"b", b"x"], [signed[0], bytes(64 << 10), signed[2]]) == [True, False, False]
     assert list(private.sign_each([b"a"])) != []
     key = session.generate_key(lnh.KeyType.AES, label="mine", token=False)
     key.refresh()
@@ -247,6 +249,13 @@ def test_data_longer_than_a_message_is_hashed_by_the_client(session: lnh.Keyring
 
 def test_secret_keys_encrypt_and_make_tags(session: lnh.KeyringSession) -> None:
     key = session.generate_key(lnh.KeyType.AES, 256, label="aes")
+    boxes = key.encrypt_many([b"", b"x" * 5000, *[b"small"] * 1100])
+    assert len({box.iv for box in boxes}) == len(boxes)
+    assert key.decrypt(boxes[1]) == b"x" * 5000
+    opened = key.decrypt_many([*boxes[:2], b"none"], return_errors=True)
+    assert opened[:2] == [b"", b"x" * 5000]
+    assert isinstance(opened[2], lnh.errors.EncryptedDataInvalid)
+    assert key.decrypt_many(boxes)[-1] == b"small"
     encrypted = key.encrypt(b"plaintext", parameters=lnh.GcmParameters(aad=b"about"))
     assert len(encrypted) == 12 + 9 + 16
     assert len(encrypted.iv) == 12
@@ -662,6 +671,10 @@ def test_the_command_line_encrypts_and_decrypts(shell: Shell) -> None:
     assert len((shell.place / "out").read_bytes()) == 12 + 12 + 16
     assert shell.run("decrypt", "cli aes", "out", "-k", "payments") == "in the clear"
     shell.run("decrypt", "cli aes", "ADMIN", "-k", "payments", status=1)
+    shell.run("encrypt", "cli aes", "-k", "payments", "-o", "bound", "--aad", "0a0b", data=b"bound")
+    assert shell.run("decrypt", "cli aes", "bound", "-k", "payments", "--aad", "0A0B") == "bound"
+    shell.run("decrypt", "cli aes", "bound", "-k", "payments", "--aad", "0a", status=1)
+    assert "takes no --label" in shell.run("encrypt", "cli aes", "-k", "payments", "--label", "00", data=b"", status=2)
 
 
 def test_the_command_line_administers(shell: Shell) -> None:

@@ -40,7 +40,6 @@ from lnh_common.pkcs11.attributes import (
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, USE_ATTRIBUTES, Mechanism, Output, Use, parse_parameters
 from lnh_common.pkcs11.parameters import (
     AeadParameters,
-    GcmParameters,
     HashedParameters,
     IvParameters,
     NoParameters,
@@ -227,28 +226,30 @@ def many_fields(
     }
 
 
-def batches(messages: Iterable[BytesLike], answer: int) -> Iterator[list[bytes]]:
+def batches(messages: Iterable[BytesLike], answer: int = 0, more: int = 0) -> Iterator[list[bytes]]:
     """Cut messages into batches of what one request and its answer may carry, in order.
 
     Args:
-        answer: bytes of the answer to each, at most.
+        answer: bytes of the answer to each, at most, whatever its length.
+        more: bytes by which its answer may be longer than a message, or what goes with it in the request.
 
     Raises DataLength, ArgumentInvalid.
     """
     most = max(min(limits.BATCH_ITEMS, limits.REQUEST_BYTES // (answer + _ITEM_HEAD)), 1)
+    longest = limits.REQUEST_BYTES - more
     batch: list[bytes] = []
     size = 0
     for number, message in enumerate(messages):
         if not isinstance(message, bytes | bytearray | memoryview):
             raise ArgumentInvalid(f"message {number} is {type(message).__name__}; bytes are wanted")
         message = bytes(message)
-        if len(message) > limits.REQUEST_BYTES:
-            raise DataLength(f"{len(message)} bytes in one message; at most {limits.REQUEST_BYTES}")
-        if batch and (len(batch) == most or size + len(message) > limits.REQUEST_BYTES):
+        if len(message) > longest:
+            raise DataLength(f"{len(message)} bytes in one message; at most {longest}")
+        if batch and (len(batch) == most or size + len(message) > longest):
             yield batch
             batch, size = [], 0
         batch.append(message)
-        size += len(message) + _ITEM_HEAD
+        size += len(message) + _ITEM_HEAD + more
     if batch:
         yield batch
 
@@ -313,14 +314,6 @@ def split_iv(mechanism: Mechanism, parameters: Message | None, data: BytesLike) 
     if not isinstance(given, IvParameters | AeadParameters):
         raise MechanismParameterInvalid(f"{type(given).__name__}: {mechanism.name} takes {rule.parameters.__name__}")
     return msgspec.structs.replace(given, iv=data[:length]), data[length:]
-
-
-def aad_parameters(mechanism: Mechanism, aad: bytes) -> Message:
-    """Make parameters with associated data; raises ArgumentInvalid for a mechanism that has none."""
-    kind = MECHANISM_RULES[mechanism].parameters
-    if kind is GcmParameters or kind is AeadParameters:
-        return kind(aad=aad)
-    raise ArgumentInvalid(f"{mechanism.name} takes no associated data")
 
 
 def ecdsa_to_der(mechanism: Mechanism, signature: bytes) -> bytes:

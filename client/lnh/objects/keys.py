@@ -13,11 +13,12 @@ from lnh.objects import encoding
 from lnh.objects.calls import ObjectCalls
 from lnh.objects.encoding import Encrypted
 from lnh_common import limits
-from lnh_common.errors import ActionProhibited, AttributeInvalid, LnhError, SignatureInvalid
+from lnh_common.errors import ActionProhibited, ArgumentInvalid, AttributeInvalid, LnhError, SignatureInvalid
 from lnh_common.messages import objects as wire
-from lnh_common.messages.base import Message
+from lnh_common.messages.base import Message, Operation
+from lnh_common.pkcs11.algorithms import AES_BLOCK
 from lnh_common.pkcs11.attributes import Attribute, Attributes, AttributeValue, KeyType, ObjectClass, from_wire
-from lnh_common.pkcs11.mechanisms import Mechanism, Use
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, Use
 from lnh_common.wire import codec
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 Data: TypeAlias = BytesLike | BinaryIO
+
+_BATCHES_IN_FLIGHT: Final = 4
 
 
 @checked
@@ -146,6 +149,29 @@ class Key(StoredObject):
     def _use(self, mechanism: Mechanism, data: Data, parameters: Message | None) -> dict[str, Any]:
         return self._carry(encoding.use_fields(self.handle, mechanism, data, parameters))
 
+    def _results(
+        self,
+        operation: Operation[Any, wire.Results],
+        batches: Iterable[dict[str, Any]],
+        timeout: float | None,
+        *,
+        return_errors: bool,
+    ) -> Iterator[bytes | LnhError]:
+        """Yield the result of each item of many, in order; raise the first error, or yield each in its place."""
+        calls = ((operation, self._carry(fields)) for fields in batches)
+        number = 0
+        for fields in self.session.call_each(calls, _BATCHES_IN_FLIGHT, timeout):
+            for result in codec.convert(fields, wire.Results).results:
+                if isinstance(result, bytes):
+                    yield result
+                else:
+                    error = LnhError.from_wire(result)
+                    if not return_errors:
+                        error.detail = {**error.detail, "item": number}
+                        raise error
+                    yield error
+                number += 1
+
     def _carry(self, fields: dict[str, Any]) -> dict[str, Any]:
         if self.sealed:
             fields["sealed"] = self.sealed
@@ -223,22 +249,9 @@ class SigningKey(Key):
             timeout: seconds for each request.
         """
         mechanism = self._mechanism(mechanism, Use.SIGN)
-        batches = (
-            (wire.SIGN_MANY, self._carry(encoding.many_fields(self.handle, mechanism, batch, parameters)))
-            for batch in encoding.batches(messages, encoding.signature_bytes(mechanism, self.attributes))
-        )
-        signatures: list[bytes | LnhError] = []
-        for fields in self.session.call_each(batches, 4, timeout):
-            for result in codec.convert(fields, wire.Results).results:
-                if isinstance(result, bytes):
-                    signatures.append(result)
-                    continue
-                error = LnhError.from_wire(result)
-                if not return_errors:
-                    error.detail = {**error.detail, "item": len(signatures)}
-                    raise error
-                signatures.append(error)
-        return signatures
+        cut = encoding.batches(messages, answer=encoding.signature_bytes(mechanism, self.attributes))
+        asked = (encoding.many_fields(self.handle, mechanism, batch, parameters) for batch in cut)
+        return list(self._results(wire.SIGN_MANY, asked, timeout, return_errors=return_errors))
 
     def sign_each(
         self,
@@ -294,6 +307,45 @@ class VerifyingKey(Key):
             return False
         return True
 
+    def verify_many(
+        self,
+        messages: Sequence[BytesLike],
+        signatures: Sequence[BytesLike],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> list[bool]:
+        """Tell of each message whether its signature was made over it by this key, in few requests and in order.
+
+        Args:
+            signatures: one for each message.
+            mechanism, parameters: as of `sign`.
+            timeout: seconds for each request.
+
+        Raises ArgumentInvalid unless there are as many signatures as messages; the first error of an item that is not
+        that its signature is wrong; and what a call raises.
+        """
+        mechanism = self._mechanism(mechanism, Use.VERIFY)
+        if len(messages) != len(signatures):
+            raise ArgumentInvalid(f"{len(signatures)} signatures for {len(messages)} messages")
+        # One that is too long for a request is no signature; an empty one in its place is none either.
+        given = [bytes(each) if len(each) <= limits.SIGNATURE_BYTES else b"" for each in signatures]
+        most = max(map(len, given), default=0)
+        asked: list[dict[str, Any]] = []
+        begin = 0
+        for batch in encoding.batches(messages, more=most):
+            fields = encoding.many_fields(self.handle, mechanism, batch, parameters)
+            asked.append({**fields, "signatures": given[begin : begin + len(batch)]})
+            begin += len(batch)
+        found: list[bool] = []
+        for result in self._results(wire.VERIFY_MANY, asked, timeout, return_errors=True):
+            if isinstance(result, LnhError) and not isinstance(result, SignatureInvalid):
+                result.detail = {**result.detail, "item": len(found)}
+                raise result
+            found.append(isinstance(result, bytes))
+        return found
+
 
 @checked
 class EncryptingKey(Key):
@@ -322,6 +374,55 @@ class EncryptingKey(Key):
         result = codec.convert(self.session.call(wire.ENCRYPT, fields, timeout), wire.Result)
         return Encrypted(result.iv or encoding.given_iv(parameters), result.data)
 
+    @overload
+    def encrypt_many(
+        self,
+        messages: Sequence[BytesLike],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        return_errors: Literal[False] = False,
+        timeout: float | None = None,
+    ) -> list[Encrypted]: ...
+
+    @overload
+    def encrypt_many(
+        self,
+        messages: Sequence[BytesLike],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        return_errors: bool,
+        timeout: float | None = None,
+    ) -> list[Encrypted | LnhError]: ...
+
+    def encrypt_many(
+        self,
+        messages: Sequence[BytesLike],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        return_errors: bool = False,
+        timeout: float | None = None,
+    ) -> Sequence[Encrypted | LnhError]:
+        """Encrypt many messages in few requests, in order, each with an IV of its own that the HSM draws.
+
+        Args:
+            mechanism, parameters: as of `encrypt`; an IV is refused.
+            return_errors: give the error in place of what failed, instead of raising the first.
+            timeout: seconds for each request.
+        """
+        mechanism = self._mechanism(mechanism, Use.ENCRYPT)
+        length = MECHANISM_RULES[mechanism].iv_bytes
+        modulus = self.attributes.get(Attribute.MODULUS)
+        answer = len(modulus) if isinstance(modulus, bytes) else 0
+        cut = encoding.batches(messages, answer=answer, more=0 if answer else length + AES_BLOCK)
+        asked = (encoding.many_fields(self.handle, mechanism, batch, parameters) for batch in cut)
+        return [
+            Encrypted(result[:length], result[length:]) if isinstance(result, bytes) else result
+            for result in self._results(wire.ENCRYPT_MANY, asked, timeout, return_errors=return_errors)
+        ]
+
 
 @checked
 class DecryptingKey(Key):
@@ -343,6 +444,49 @@ class DecryptingKey(Key):
         parameters, ciphertext = encoding.split_iv(mechanism, parameters, data)
         fields = self._carry(encoding.decrypt_fields(self.handle, mechanism, ciphertext, parameters))
         return codec.convert(self.session.call(wire.DECRYPT, fields, timeout), wire.Result).data
+
+    @overload
+    def decrypt_many(
+        self,
+        ciphertexts: Sequence[BytesLike],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        return_errors: Literal[False] = False,
+        timeout: float | None = None,
+    ) -> list[bytes]: ...
+
+    @overload
+    def decrypt_many(
+        self,
+        ciphertexts: Sequence[BytesLike],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        return_errors: bool,
+        timeout: float | None = None,
+    ) -> list[bytes | LnhError]: ...
+
+    def decrypt_many(
+        self,
+        ciphertexts: Sequence[BytesLike],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        return_errors: bool = False,
+        timeout: float | None = None,
+    ) -> Sequence[bytes | LnhError]:
+        """Decrypt many that `encrypt` or `encrypt_many` made, in few requests and in order.
+
+        Args:
+            mechanism, parameters: as of `decrypt`; each ciphertext begins with its own IV, where there is one.
+            return_errors: give the error in place of what failed, instead of raising the first.
+            timeout: seconds for each request.
+        """
+        mechanism = self._mechanism(mechanism, Use.DECRYPT)
+        cut = encoding.batches(ciphertexts)
+        asked = (encoding.many_fields(self.handle, mechanism, batch, parameters) for batch in cut)
+        return list(self._results(wire.DECRYPT_MANY, asked, timeout, return_errors=return_errors))
 
 
 @checked

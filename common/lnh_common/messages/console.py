@@ -305,6 +305,9 @@ IN_PARTITION: Final[dict[str, Operation[Any, Any]]] = {
         (objects.SIGN, InPartition[objects.Use]),
         (objects.SIGN_MANY, InPartition[objects.UseMany]),
         (objects.VERIFY, InPartition[objects.Verify]),
+        (objects.VERIFY_MANY, InPartition[objects.VerifyMany]),
+        (objects.ENCRYPT_MANY, InPartition[objects.UseMany]),
+        (objects.DECRYPT_MANY, InPartition[objects.UseMany]),
         (objects.ENCRYPT, InPartition[objects.Use]),
         (objects.DECRYPT, InPartition[objects.Decrypt]),
     )

@@ -17,6 +17,7 @@ from lnh_common.messages.session import Id16
 
 Data = Annotated[bytes, msgspec.Meta(max_length=limits.REQUEST_BYTES)]
 Ciphertext = Annotated[bytes, msgspec.Meta(max_length=limits.CIPHERTEXT_BYTES)]
+Signature = Annotated[bytes, msgspec.Meta(max_length=limits.SIGNATURE_BYTES)]
 Parameters = Annotated[bytes, msgspec.Meta(max_length=limits.PARAMETERS_BYTES)]
 # {attribute number: value}; `attributes.parse_template` checks it.
 WireTemplate = Annotated[dict[int, Any], msgspec.Meta(max_length=limits.TEMPLATE_ATTRIBUTES)]
@@ -167,7 +168,7 @@ class Use(Confidential):
 class Verify(Use, kw_only=True):
     """Check a signature over data with a key; SignatureInvalid answers a wrong one."""
 
-    signature: Annotated[bytes, msgspec.Meta(max_length=limits.SIGNATURE_BYTES)]
+    signature: Signature
 
 
 class Decrypt(Confidential):
@@ -190,6 +191,17 @@ class UseMany(Confidential):
     sealed: Sealed = b""
 
 
+class VerifyMany(Confidential):
+    """Check a signature of each item, as `UseMany`; there are as many signatures as items."""
+
+    handle: Id16
+    mechanism: int
+    items: Annotated[tuple[Data, ...], msgspec.Meta(min_length=1, max_length=limits.BATCH_ITEMS)]
+    signatures: Annotated[tuple[Signature, ...], msgspec.Meta(min_length=1, max_length=limits.BATCH_ITEMS)]
+    parameters: Parameters = b""
+    sealed: Sealed = b""
+
+
 class Result(Confidential):
     """Answer with what the mechanism made; `iv` is the IV that the HSM drew, for mechanisms that have one."""
 
@@ -197,8 +209,12 @@ class Result(Confidential):
     iv: bytes = b""
 
 
-class Results(Message):
-    """Answer for each item with its bytes, or with the error `[code, message, detail]`."""
+class Results(Confidential):
+    """Answer for each item with its bytes, or with the error `[code, message, detail]`.
+
+    What encrypts answers `iv || ciphertext` for each, and takes that to decrypt; what verifies answers nothing for a
+    signature that is right.
+    """
 
     results: tuple[bytes | list[Any], ...]
 
@@ -243,6 +259,9 @@ VERIFY: Final = operation("key.verify", Verify, Empty, Seal.SESSION)
 ENCRYPT: Final = operation("key.encrypt", Use, Result, Seal.SESSION)
 DECRYPT: Final = operation("key.decrypt", Decrypt, Result, Seal.SESSION)
 SIGN_MANY: Final = operation("key.sign-many", UseMany, Results, Seal.SESSION)
+VERIFY_MANY: Final = operation("key.verify-many", VerifyMany, Results, Seal.SESSION)
+ENCRYPT_MANY: Final = operation("key.encrypt-many", UseMany, Results, Seal.SESSION)
+DECRYPT_MANY: Final = operation("key.decrypt-many", UseMany, Results, Seal.SESSION)
 USES: Final = operation("key.uses", Uses, Outcomes, Seal.SESSION)
 RANDOM: Final = operation("random", RandomBytes, Result, Seal.SESSION)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 
 from lnh_common.errors import MalformedMessage, MechanismInvalid, MechanismParameterInvalid
@@ -431,10 +432,13 @@ def parse_parameters(mechanism: Mechanism, parameters: bytes) -> Message:
         parsed = codec.decode_as(parameters, rule.parameters)
     except MalformedMessage as error:
         raise MechanismParameterInvalid(f"{mechanism.name}: {error}") from None
-    for name in rule.narrows:
-        if problem := _NARROWED[mechanism, name].problem(getattr(parsed, name)):
-            raise MechanismParameterInvalid(f"{mechanism.name}: {name} {problem}")
+    for each in _narrowed(mechanism):
+        if problem := each.problem(getattr(parsed, each.name)):
+            raise MechanismParameterInvalid(f"{mechanism.name}: {each.name} {problem}")
     return parsed
 
 
-_NARROWED: Final = {(mechanism, each.name): each for mechanism in Mechanism for each in parameters_of(mechanism)}
+@cache
+def _narrowed(mechanism: Mechanism) -> tuple[Parameter, ...]:
+    """Return the parameters that the types of their fields do not check in full."""
+    return tuple(each for each in parameters_of(mechanism) if each.name in MECHANISM_RULES[mechanism].narrows)

@@ -62,9 +62,7 @@ class MacParameters(Message):
 class IvParameters(Message):
     """CBC's IV or CTR's first counter block."""
 
-    iv: Annotated[
-        bytes, msgspec.Meta(max_length=AES_BLOCK), _help("The IV or first counter block; to encrypt, the HSM draws it.")
-    ] = b""
+    iv: Annotated[bytes, msgspec.Meta(max_length=AES_BLOCK), _help("The IV; to encrypt, the HSM draws it.")] = b""
 
 
 class AeadParameters(Message):

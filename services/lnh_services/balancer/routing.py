@@ -81,6 +81,9 @@ WORK: Final[dict[str, int]] = {
     objects.GENERATE_MANY.name: 256,
     objects.GENERATE.name: 4,
     objects.SIGN_MANY.name: 32,
+    objects.VERIFY_MANY.name: 32,
+    objects.ENCRYPT_MANY.name: 32,
+    objects.DECRYPT_MANY.name: 32,
     objects.USES.name: 8,  # one to sixteen, which is sealed
     session.LOGIN.name: 4,
     session.REGISTER.name: 4,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.session import Id16, Role
 from lnh_common.messages.store import Item, Put
 from lnh_common.pkcs11.attributes import Attribute, parse_template
-from lnh_common.pkcs11.mechanisms import Use, mechanism
+from lnh_common.pkcs11.mechanisms import mechanism
 from lnh_common.wire import codec
 from lnh_services import durable
 from lnh_services.hsm.appliance.state import Partition
@@ -31,7 +32,7 @@ from lnh_services.hsm.objects import generate as generation
 from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.generate import Generated
 from lnh_services.hsm.objects.policy import Policy
-from lnh_services.hsm.objects.prepared_keys import CachedKey, Prepared, check_batch, check_today, each, prepare
+from lnh_services.hsm.objects.prepared_keys import ACTS, Act, CachedKey, check_today, prepare
 from lnh_services.hsm.objects.stored import HANDLE_BYTES, Attributes, KeyringKeys, has, stored_template, view
 
 FORMAT: Final = "lnh-partition-1"
@@ -172,37 +173,15 @@ class Contents:
 
     # --- cryptography
 
-    def sign(self, message: wire.Use) -> wire.Result:
-        """Sign one item of data."""
-        return wire.Result(data=self._operation(message, Use.SIGN)(message.data))
-
-    def sign_many(self, message: wire.UseMany) -> wire.Results:
-        """Sign many items, each with its own signature or error."""
-        check_batch(message)
-        return wire.Results(results=each(self._operation(message, Use.SIGN), message.items))
-
-    def verify(self, message: wire.Verify) -> Empty:
-        """Check a signature; raises SignatureInvalid."""
-        self._operation(message, Use.VERIFY)(message.data, message.signature)
-        return Empty()
-
-    def encrypt(self, message: wire.Use) -> wire.Result:
-        """Encrypt one item of data."""
-        encrypted = self._operation(message, Use.ENCRYPT)(message.data)
-        return wire.Result(data=encrypted.data, iv=encrypted.iv)
-
-    def decrypt(self, message: wire.Decrypt) -> wire.Result:
-        """Decrypt one item of data."""
-        return wire.Result(data=self._operation(message, Use.DECRYPT)(message.data))
-
-    # --- the parts of these
-
-    def _operation(self, message: wire.Use | wire.UseMany | wire.Decrypt, use: Use) -> Prepared:
+    def use(self, message: Any, act: Act) -> Message:
+        """Use a key, in any of `ACTS`."""
         item = self._item(message.handle)
         key = CachedKey.loaded_from(item.version, self._keys.read_attributes(item), self._keys.read_value(item))
-        operate = prepare(key, use, message.mechanism, message.parameters, _POLICY, self._ivs)
+        operate = prepare(key, act, message.mechanism, message.parameters, _POLICY, self._ivs)
         check_today(key, self._utc)
-        return operate
+        return act.carry_out(operate, message)
+
+    # --- the parts of these
 
     def _check_room(self, wanted: int) -> None:
         if len(self.stored) + wanted > limits.OBJECTS_PER_PARTITION:
@@ -242,9 +221,5 @@ _PERFORM: Final[dict[str, Callable[[Contents, Any], Message]]] = {
     wire.SHOW.name: Contents.show,
     wire.SET.name: Contents.set_attributes,
     wire.DESTROY.name: Contents.destroy,
-    wire.SIGN.name: Contents.sign,
-    wire.SIGN_MANY.name: Contents.sign_many,
-    wire.VERIFY.name: Contents.verify,
-    wire.ENCRYPT.name: Contents.encrypt,
-    wire.DECRYPT.name: Contents.decrypt,
+    **{name: partial(Contents.use, act=act) for name, act in ACTS.items()},
 }

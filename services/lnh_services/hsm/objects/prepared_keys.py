@@ -11,11 +11,23 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lnh_common import limits
-from lnh_common.errors import DataLength, LnhError
-from lnh_common.messages.objects import UseMany
+from lnh_common.errors import ArgumentInvalid, DataLength, LnhError
+from lnh_common.messages import objects as wire
+from lnh_common.messages.base import Empty, Message
+from lnh_common.messages.objects import Decrypt, Result, Results, UseMany, Verify, VerifyMany
+from lnh_common.messages.objects import Use as UseKey
 from lnh_common.pkcs11.attributes import Attribute, Attributes
 from lnh_common.pkcs11.mechanisms import Mechanism, Use, mechanism
-from lnh_services.hsm.crypto.mechanisms import IvSource, LoadedKey, decrypter, encrypter, load_object, signer, verifier
+from lnh_services.hsm.crypto.mechanisms import (
+    Encrypted,
+    IvSource,
+    LoadedKey,
+    decrypter,
+    encrypter,
+    load_object,
+    signer,
+    verifier,
+)
 from lnh_services.hsm.lru import Lru
 from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.policy import Policy
@@ -32,7 +44,7 @@ class CachedKey:
         loaded: the key that the mechanism table made of the value; None for attributes alone.
         dates: START_DATE and END_DATE, checked at each use.
         permitted: (use, mechanism) that its attributes and the policy allow.
-        prepared: for each (use, mechanism, parameters), the operation; parameters may hold an IV, so few are kept.
+        prepared: for each (act, mechanism, parameters), the operation; parameters may hold an IV, so few are kept.
         uses: operations since they were last written to the audit trail.
     """
 
@@ -41,7 +53,7 @@ class CachedKey:
     loaded: Any = field(repr=False)
     dates: tuple[str, str] = ("", "")
     permitted: set[tuple[Use, int]] = field(default_factory=set)
-    prepared: Lru[tuple[Use, int, bytes], Prepared] = field(default_factory=lambda: Lru(_PREPARED), repr=False)
+    prepared: Lru[tuple[Act, int, bytes], Prepared] = field(default_factory=lambda: Lru(_PREPARED), repr=False)
     uses: int = 0
 
     @classmethod
@@ -51,29 +63,45 @@ class CachedKey:
         return cls(version, attributes, load_object(attributes, value), dates)
 
 
-_PREPARE: Final[dict[Use, Callable[[Mechanism, LoadedKey, bytes], Prepared]]] = {
-    Use.SIGN: signer,
-    Use.VERIFY: verifier,
-    Use.DECRYPT: decrypter,
-}
+@dataclass(frozen=True, eq=False)
+class Act:
+    """The row of an operation that uses a key: what for, and how it is carried out once that is prepared.
+
+    Args:
+        carry_out: of (what was prepared, the message).
+        is_many: it has many items; to decrypt, each begins with its IV.
+    """
+
+    use: Use
+    carry_out: Callable[[Prepared, Any], Message]
+    is_many: bool = False
 
 
-def prepare(key: CachedKey, use: Use, number: int, parameters: bytes, policy: Policy, ivs: IvSource) -> Prepared:
+def prepare(key: CachedKey, act: Act, number: int, parameters: bytes, policy: Policy, ivs: IvSource) -> Prepared:
     """Prepare the operation of a mechanism with this number on a key, and keep it with the key.
 
     Raises what `policy.check_permitted` and the mechanism raise. Dates are for each use: `check_today`.
     """
     chosen = mechanism(number)
-    if (use, number) not in key.permitted:
-        rules.check_permitted(key.attributes, use, chosen, policy)
-        key.permitted.add((use, number))
+    if (act.use, number) not in key.permitted:
+        rules.check_permitted(key.attributes, act.use, chosen, policy)
+        key.permitted.add((act.use, number))
     operate: Prepared
-    if use is Use.ENCRYPT:
-        operate = encrypter(chosen, key.loaded, ivs, parameters, caller_ivs=policy.allows_caller_ivs)
+    if act.use is Use.ENCRYPT:
+        caller_ivs = policy.allows_caller_ivs
+        operate = encrypter(chosen, key.loaded, ivs, parameters, caller_ivs=caller_ivs, is_many=act.is_many)
+    elif act.use is Use.DECRYPT:
+        operate = decrypter(chosen, key.loaded, parameters, is_joined=act.is_many)
     else:
-        operate = _PREPARE[use](chosen, key.loaded, parameters)
-    key.prepared.put((use, number, parameters), operate)
+        operate = _PREPARE[act.use](chosen, key.loaded, parameters)
+    key.prepared.put((act, number, parameters), operate)
     return operate
+
+
+_PREPARE: Final[dict[Use, Callable[[Mechanism, LoadedKey, bytes], Prepared]]] = {
+    Use.SIGN: signer,
+    Use.VERIFY: verifier,
+}
 
 
 def check_today(key: CachedKey, utc: float) -> None:
@@ -82,27 +110,98 @@ def check_today(key: CachedKey, utc: float) -> None:
         rules.check_dates(key.attributes, dt.datetime.fromtimestamp(utc, dt.timezone.utc).date())
 
 
-def check_batch(message: UseMany) -> None:
-    """Raise DataLength for more items or bytes than one request carries."""
+def items_of(message: Message) -> int:
+    """Count the uses of a key that a message asks for."""
+    return len(message.items) if isinstance(message, UseMany | VerifyMany) else 1
+
+
+def _compute(operate: Prepared, message: UseKey | Decrypt) -> Result:
+    return Result(data=operate(message.data))
+
+
+def _verify(operate: Prepared, message: Verify) -> Empty:
+    operate(message.data, message.signature)
+    return Empty()
+
+
+def _encrypt(operate: Prepared, message: UseKey) -> Result:
+    encrypted: Encrypted = operate(message.data)
+    return Result(data=encrypted.data, iv=encrypted.iv)
+
+
+def _sign_many(operate: Prepared, message: UseMany) -> Results:
+    _check_batch(message)
+    return _each(operate, message.items, are_alike=True)
+
+
+def _verify_many(operate: Prepared, message: VerifyMany) -> Results:
+    _check_batch(message)
+    if len(message.signatures) != len(message.items):
+        raise ArgumentInvalid(f"{len(message.signatures)} signatures for {len(message.items)} items")
+
+    def verify(item: tuple[bytes, bytes]) -> bytes:
+        operate(*item)
+        return b""
+
+    return _each(verify, list(zip(message.items, message.signatures, strict=True)))
+
+
+def _encrypt_many(operate: Prepared, message: UseMany) -> Results:
+    _check_batch(message)
+
+    def encrypt(item: bytes) -> bytes:
+        encrypted: Encrypted = operate(item)
+        return encrypted.iv + encrypted.data
+
+    return _each(encrypt, message.items)
+
+
+def _decrypt_many(operate: Prepared, message: UseMany) -> Results:
+    _check_batch(message)
+    return _each(operate, message.items)
+
+
+def _check_batch(message: UseMany | VerifyMany) -> None:
+    """Raise DataLength for more bytes than one request carries."""
     total = sum(map(len, message.items))
     if total > limits.REQUEST_BYTES:
         raise DataLength(f"{total} bytes in one request; at most {limits.REQUEST_BYTES}")
 
 
-def each(operate: Prepared, items: Sequence[bytes]) -> tuple[bytes | list[Any], ...]:
-    """Apply an operation to each item; returns each result, or its error as the wire has it.
+def _each(operate: Callable[[Any], bytes], items: Sequence[Any], *, are_alike: bool = False) -> Results:
+    """Apply an operation to each item; the results are what it made, or its error as the wire has it.
 
-    Raises DataLength, after the first result, when an answer cannot carry so many.
+    Args:
+        are_alike: all results have the length of the first, so whether an answer carries them is known early.
+
+    Raises DataLength for more than an answer carries.
     """
     results: list[bytes | list[Any]] = []
+    total = 0
     for item in items:
         try:
-            result: bytes = operate(item)
+            result = operate(item)
         except LnhError as error:
             results.append(error.to_wire())
             continue
-        if len(result) * len(items) > limits.REQUEST_BYTES:
+        total += len(result)
+        if are_alike and len(result) * len(items) > limits.REQUEST_BYTES:
             most = limits.REQUEST_BYTES // len(result)
             raise DataLength(f"{len(items)} results of {len(result)} bytes in one answer; at most {most}")
+        if total > limits.REQUEST_BYTES:
+            raise DataLength(f"more than {limits.REQUEST_BYTES} bytes of results in one answer; send fewer items")
         results.append(result)
-    return tuple(results)
+    return Results(results=tuple(results))
+
+
+# What is done with a key, by the name of its operation; a keyring and a partition serve the same.
+ACTS: Final = {
+    wire.SIGN.name: Act(Use.SIGN, _compute),
+    wire.SIGN_MANY.name: Act(Use.SIGN, _sign_many, is_many=True),
+    wire.VERIFY.name: Act(Use.VERIFY, _verify),
+    wire.VERIFY_MANY.name: Act(Use.VERIFY, _verify_many, is_many=True),
+    wire.ENCRYPT.name: Act(Use.ENCRYPT, _encrypt),
+    wire.ENCRYPT_MANY.name: Act(Use.ENCRYPT, _encrypt_many, is_many=True),
+    wire.DECRYPT.name: Act(Use.DECRYPT, _compute),
+    wire.DECRYPT_MANY.name: Act(Use.DECRYPT, _decrypt_many, is_many=True),
+}

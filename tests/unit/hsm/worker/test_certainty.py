@@ -117,7 +117,12 @@ ASKED: dict[Operation[Any, Any], Message] = {
     objects.SIGN: USE,
     objects.SIGN_MANY: objects.UseMany(handle=GONE, mechanism=Mechanism.ECDSA_SHA256, items=(b"data",)),
     objects.VERIFY: objects.Verify(handle=GONE, mechanism=Mechanism.ECDSA_SHA256, data=b"data", signature=b"s"),
+    objects.VERIFY_MANY: objects.VerifyMany(
+        handle=GONE, mechanism=Mechanism.ECDSA_SHA256, items=(b"data",), signatures=(b"s",)
+    ),
     objects.ENCRYPT: USE,
+    objects.ENCRYPT_MANY: objects.UseMany(handle=GONE, mechanism=Mechanism.AES_GCM, items=(b"data",)),
+    objects.DECRYPT_MANY: objects.UseMany(handle=GONE, mechanism=Mechanism.AES_GCM, items=(b"data",)),
     objects.DECRYPT: USE,
     objects.USES: objects.Uses(uses=(("key.sign", codec.decode(codec.encode(USE))),)),
     objects.RANDOM: objects.RandomBytes(length=8),

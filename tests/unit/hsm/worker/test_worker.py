@@ -28,23 +28,6 @@ from models.worker import ADMIN_PASSWORD, KRCO, KRSO, Client, World, generate_ec
 A = Attribute
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def client(world: World) -> Client:
-    return Client(world, world.worker()).register()
-
-
-@pytest.fixture
-def keyring(client: Client) -> bytes:
-    keyring = make_keyring(client)
-    client.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
-    return keyring
-
-
 def test_a_signature_verifies_with_an_independent_library(client: Client, keyring: bytes) -> None:
     pair = generate_ec(client, keyring)
     signature = sign(client, keyring, pair.private.handle)

@@ -7,12 +7,15 @@ the key must only fit the mechanism.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
+
+import msgspec
 
 from lnh_common.errors import KeyTypeInconsistent, MechanismInvalid, MechanismParameterInvalid, PolicyForbids
 from lnh_common.messages.base import Message
 from lnh_common.pkcs11.attributes import ObjectClass
-from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, Use, parse_parameters
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, MechanismRule, Use, parse_parameters
 from lnh_common.pkcs11.parameters import AeadParameters, IvParameters
 from lnh_services.hsm.crypto.mechanisms.base import (
     Decrypter,
@@ -24,6 +27,7 @@ from lnh_services.hsm.crypto.mechanisms.base import (
     LoadedKey,
     Signer,
     Verifier,
+    undecryptable,
 )
 from lnh_services.hsm.crypto.mechanisms.loading import load, load_object
 from lnh_services.hsm.crypto.mechanisms.schemes import implementation, served
@@ -81,7 +85,13 @@ def verifier(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> V
 
 
 def encrypter(
-    mechanism: Mechanism, key: LoadedKey, ivs: IvSource, parameters: bytes = b"", *, caller_ivs: bool = False
+    mechanism: Mechanism,
+    key: LoadedKey,
+    ivs: IvSource,
+    parameters: bytes = b"",
+    *,
+    caller_ivs: bool = False,
+    is_many: bool = False,
 ) -> Encrypter:
     """Prepare a callable that encrypts one item: data to `Encrypted`, with the IV that was used; it raises DataLength.
 
@@ -91,6 +101,7 @@ def encrypter(
         ivs: the worker's source of IVs.
         parameters: CBOR of the mechanism's parameter type; empty for its defaults.
         caller_ivs: whether the policy lets the parameters choose the IV (`Policy.allows_caller_ivs`).
+        is_many: whether more than one item is encrypted, so that the parameters choose no IV.
 
     Raises MechanismInvalid, KeyTypeInconsistent, MechanismParameterInvalid, PolicyForbids.
     """
@@ -99,14 +110,23 @@ def encrypter(
     wanted = parse_parameters(mechanism, parameters)
     if not caller_ivs and _iv(wanted):
         raise PolicyForbids("iv: the HSM draws it; the policy's caller_ivs can allow a caller's")
+    if is_many and _iv(wanted):
+        raise MechanismParameterInvalid(f"{mechanism.name}: iv: each of many items has its own, which the HSM draws")
     return prepare(key, wanted, MECHANISM_RULES[mechanism], ivs)
 
 
-def decrypter(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Decrypter:
-    """Prepare a callable that decrypts one item; it raises EncryptedDataInvalid, with one text for every cause."""
+def decrypter(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"", *, is_joined: bool = False) -> Decrypter:
+    """Prepare a callable that decrypts one item; it raises EncryptedDataInvalid, with one text for every cause.
+
+    Args:
+        mechanism, key, parameters: as of `signer`.
+        is_joined: whether each item begins with its IV, instead of the parameters having it.
+    """
     prepare = _column(implementation(mechanism).decrypt, mechanism, Use.DECRYPT)
     _check_key(mechanism, key, Use.DECRYPT)
     rule, wanted = MECHANISM_RULES[mechanism], parse_parameters(mechanism, parameters)
+    if is_joined and rule.iv_bytes:
+        return _joined(prepare, key, wanted, rule)
     if rule.iv_bytes and not _iv(wanted):
         raise MechanismParameterInvalid(f"{mechanism.name}: no iv; the one that encrypting answered is wanted")
     return prepare(key, wanted, rule)
@@ -116,6 +136,24 @@ def digester(mechanism: Mechanism) -> Digester:
     """Prepare a callable that hashes one item; raises MechanismInvalid."""
     prepare = _column(implementation(mechanism).digest, mechanism, Use.DIGEST)
     return prepare(MECHANISM_RULES[mechanism])
+
+
+def _joined(
+    prepare: Callable[[LoadedKey, Message, MechanismRule], Decrypter],
+    key: LoadedKey,
+    parameters: Message,
+    rule: MechanismRule,
+) -> Decrypter:
+    if _iv(parameters):
+        raise MechanismParameterInvalid("iv: each of many items begins with its own")
+
+    def decrypt(item: bytes) -> bytes:
+        iv, data = item[: rule.iv_bytes], item[rule.iv_bytes :]
+        if len(iv) < rule.iv_bytes:
+            raise undecryptable()
+        return prepare(key, msgspec.structs.replace(parameters, iv=iv), rule)(data)
+
+    return decrypt
 
 
 def _iv(parameters: Message) -> bytes:

@@ -7,28 +7,22 @@ the day or the data; after that an operation is a dictionary look-up and a call.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any
 
 from lnh_common.errors import LnhError, UnknownOperation
-from lnh_common.messages import objects
-from lnh_common.messages.base import OPERATIONS, Empty, Message
-from lnh_common.messages.objects import TOGETHER, Decrypt, Outcomes, RandomBytes, Result, Results, UseMany, Uses, Verify
-from lnh_common.messages.objects import Use as UseKey
-from lnh_common.pkcs11.mechanisms import Use
+from lnh_common.messages.base import OPERATIONS, Message
+from lnh_common.messages.objects import TOGETHER, Outcomes, RandomBytes, Result, Uses
 from lnh_common.wire import codec
 from lnh_services.hsm.effects import Steps, Turn
-from lnh_services.hsm.objects.prepared_keys import CachedKey, Prepared, check_batch, check_today, each, prepare
+from lnh_services.hsm.objects.prepared_keys import ACTS, Act, CachedKey, Prepared, check_today, items_of, prepare
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.handlers.session_objects import carried
 from lnh_services.hsm.worker.policies import effective_policy
 from lnh_services.hsm.worker.request import Request
 
 
-def _operation(
-    worker: WorkerCore, request: Request[UseKey] | Request[Verify] | Request[UseMany], use: Use
-) -> Steps[tuple[CachedKey, Prepared]]:
+def _operation(worker: WorkerCore, request: Request[Any], act: Act) -> Steps[tuple[CachedKey, Prepared]]:
     message = request.message
     if message.sealed:
         key = carried(worker, request, message.handle, message.sealed)
@@ -36,63 +30,22 @@ def _operation(
         key = worker.caches.keys.get((request.header.route, message.handle)) or (
             yield from worker.object(request, message.handle)
         )
-    operate = key.prepared.get((use, message.mechanism, message.parameters))
+    operate = key.prepared.get((act, message.mechanism, message.parameters))
     if operate is None:
         policy = yield from effective_policy(worker, request.header.route)
         yield from worker.check_alive(request)
-        operate = prepare(key, use, message.mechanism, message.parameters, policy, worker.ivs)
+        operate = prepare(key, act, message.mechanism, message.parameters, policy, worker.ivs)
     check_today(key, worker.utc())
     return key, operate
 
 
-def _compute(operate: Prepared, message: UseKey | Decrypt) -> Result:
-    return Result(data=operate(message.data))
-
-
-def _sign_many(operate: Prepared, message: UseMany) -> Results:
-    """Sign up to 1024 items, each with its own signature or error."""
-    check_batch(message)
-    return Results(results=each(operate, message.items))
-
-
-def _verify(operate: Prepared, message: Verify) -> Empty:
-    """Verify a signature; raises SignatureInvalid."""
-    operate(message.data, message.signature)
-    return Empty()
-
-
-def _encrypt(operate: Prepared, message: UseKey) -> Result:
-    encrypted = operate(message.data)
-    return Result(data=encrypted.data, iv=encrypted.iv)
-
-
-Act = Callable[[Prepared, Any], Message]
-
-
-@dataclass(frozen=True)
-class Served:
-    """The row of a use of a key: what it is for, and how it is carried out once the key's operation is prepared."""
-
-    use: Use
-    act: Act
-
-
-ACTS: Final = {
-    objects.SIGN.name: Served(Use.SIGN, _compute),
-    objects.SIGN_MANY.name: Served(Use.SIGN, _sign_many),
-    objects.VERIFY.name: Served(Use.VERIFY, _verify),
-    objects.ENCRYPT.name: Served(Use.ENCRYPT, _encrypt),
-    objects.DECRYPT.name: Served(Use.DECRYPT, _compute),
-}
-
-
 def use(worker: WorkerCore, request: Request[Any]) -> Steps[Message]:
     """Use a key, in any of `ACTS`."""
-    served = ACTS[request.operation.name]
-    key, operate = yield from _operation(worker, request, served.use)
+    act = ACTS[request.operation.name]
+    key, operate = yield from _operation(worker, request, act)
     yield Turn.USE
-    key.uses += len(request.message.items) if isinstance(request.message, UseMany) else 1
-    return served.act(operate, request.message)
+    key.uses += items_of(request.message)
+    return act.carry_out(operate, request.message)
 
 
 def uses(worker: WorkerCore, request: Request[Uses]) -> Steps[Outcomes]:

@@ -94,8 +94,11 @@ _ROWS: Final = (
     serves(objects.SIGN, cryptography.use, _USES),
     serves(objects.SIGN_MANY, cryptography.use, _USES),
     serves(objects.VERIFY, cryptography.use, _USES),
+    serves(objects.VERIFY_MANY, cryptography.use, _USES),
     serves(objects.ENCRYPT, cryptography.use, _USES),
+    serves(objects.ENCRYPT_MANY, cryptography.use, _USES),
     serves(objects.DECRYPT, cryptography.use, _USES),
+    serves(objects.DECRYPT_MANY, cryptography.use, _USES),
     serves(objects.USES, cryptography.uses, _USES),
     serves(objects.RANDOM, cryptography.random, _USES),
 )
