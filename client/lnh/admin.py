@@ -13,10 +13,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
+import msgspec
+
 from lnh.arguments import checked, checks
 from lnh.backups import Backups
 from lnh.keyrings import keyring_labelled, keyring_listing
 from lnh.net.connection import Connection
+from lnh.objects.encoding import named_policy
 from lnh.objects.listings import Listed, Listing
 from lnh.registration import connect_as_guest
 from lnh.sessions import Session
@@ -99,7 +102,8 @@ class Administration(Session):
 
     def show_keyring(self, label: str, *, current: bool = False) -> KeyringView:
         """Show a keyring with its policy, number of objects and assigned clients; raises KeyringUnknown."""
-        return self.ask(wire.KEYRING_SHOW, wire.KeyringRef(keyring=self.keyring(label).id), current=current)
+        view = self.ask(wire.KEYRING_SHOW, wire.KeyringRef(keyring=self.keyring(label).id), current=current)
+        return msgspec.structs.replace(view, policy=named_policy(view.policy))
 
     def delete_keyring(self, label: str) -> None:
         """Delete a keyring and every object in it; for an admin and the PO together. Raises KeyringUnknown."""
@@ -241,8 +245,11 @@ class Administration(Session):
         self.ask(wire.CLUSTER_DELETE, wire.MemberRef(member=member))
 
     def policy(self, *, current: bool = False, **changes: object) -> dict[str, Any]:
-        """Change fields of the cluster's policy, and return it; an admin and the PO change it together."""
-        return self.ask(wire.CLUSTER_POLICY, wire.PolicyChange(changes=changes), current=current).policy
+        """Change fields of the cluster's policy, and return it; an admin and the PO change it together.
+
+        Mechanisms go by name.
+        """
+        return named_policy(self.ask(wire.CLUSTER_POLICY, wire.PolicyChange(changes=changes), current=current).policy)
 
     def overview(self, *, current: bool = False) -> Overview:
         """Show the whole cluster, with what each member tells of itself now."""

@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 from lnh.arguments import checked
 from lnh.net.connection import Connection
+from lnh.objects.encoding import named_policy
 from lnh.objects.keys import PrivateKey, PublicKey, SecretKey
 from lnh.objects.listings import Listing, Page
 from lnh.objects.session import ObjectSession, key_message, pair_message
@@ -154,14 +155,14 @@ class KeyringSession(Session, ObjectSession):
         self.ask(ROLE_SET, SetRole(password=password))
 
     def policy(self, *, current: bool = False, **changes: object) -> dict[str, Any]:
-        """Change fields of this keyring's policy, as its KRSO, and return it. Mechanisms may go by name.
+        """Change fields of this keyring's policy, as its KRSO, and return it. Mechanisms go by name.
 
         Args:
             current: demand the present policy, from a member that is in step; raises MemberBehind where there is none.
 
         Raises PermissionDenied, PolicyForbids, ArgumentInvalid, MechanismInvalid.
         """
-        return self.ask(KEYRING_POLICY, PolicyChange(changes=changes), current=current).policy
+        return named_policy(self.ask(KEYRING_POLICY, PolicyChange(changes=changes), current=current).policy)
 
 
 class ListsKeyrings(Protocol):

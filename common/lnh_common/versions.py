@@ -10,6 +10,7 @@ from lnh_common.errors import UnsupportedVersion
 MINOR_STEPS: Final = 1
 GROUPS_SINCE: Final = (0, 2)
 RESTORES_SINCE: Final = (0, 2)
+POLICY_FIELDS_SINCE: Final = {"session_lifetime": (0, 2)}  # of others, every version that runs beside this one knows
 
 
 def check_compatible(own: str, other: str) -> None:
@@ -29,6 +30,12 @@ def lacking_groups(products: Iterable[str]) -> list[str]:
 def lacking_restores(products: Iterable[str]) -> list[str]:
     """Return the versions whose members cannot read the entries of a restore."""
     return _before(products, RESTORES_SINCE)
+
+
+def lacking_policy_fields(names: Iterable[str], products: Iterable[str]) -> list[str]:
+    """Return the versions that do not know one of these fields of a policy, and cannot read a policy that sets it."""
+    since = [POLICY_FIELDS_SINCE[name] for name in names if name in POLICY_FIELDS_SINCE]
+    return _before(products, max(since)) if since else []
 
 
 def _before(products: Iterable[str], since: tuple[int, int]) -> list[str]:

@@ -37,7 +37,15 @@ from lnh_common.pkcs11.attributes import (
     parse_template,
     to_wire,
 )
-from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, USE_ATTRIBUTES, Mechanism, Output, Use, parse_parameters
+from lnh_common.pkcs11.mechanisms import (
+    MECHANISM_RULES,
+    POLICY_FIELDS,
+    USE_ATTRIBUTES,
+    Mechanism,
+    Output,
+    Use,
+    parse_parameters,
+)
 from lnh_common.pkcs11.parameters import (
     AeadParameters,
     HashedParameters,
@@ -152,6 +160,18 @@ def default_mechanism(attributes: Mapping[Attribute, AttributeValue], use: Use) 
         if not isinstance(allowed, list) or choice.value in allowed:
             return choice
     raise MechanismInvalid(f"no mechanism to {use.value} with this {key_type.name} key; name one")
+
+
+def named_policy(policy: dict[str, Any]) -> dict[str, Any]:
+    """Return a policy with its mechanisms by name; what this version does not know keeps its number."""
+    return {
+        name: [_mechanism_name(each) for each in value] if name in POLICY_FIELDS and value else value
+        for name, value in policy.items()
+    }
+
+
+def _mechanism_name(number: int) -> str | int:
+    return Mechanism(number).name if number in Mechanism._value2member_map_ else number
 
 
 def use_fields(

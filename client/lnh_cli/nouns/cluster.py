@@ -212,7 +212,7 @@ def policy(
     """Show the cluster's policy, or change it as an admin and the PO."""
     parsed = parse_changes(changes or [])
     with options.administration() as session:
-        options.record(named(session.policy(**parsed)))
+        options.record(session.policy(**parsed))
 
 
 def parse_changes(changes: list[str]) -> dict[str, Any]:
@@ -238,14 +238,3 @@ def parse_changes(changes: list[str]) -> dict[str, Any]:
 
 def _is_name(mechanism: object) -> bool:
     return not str(mechanism).isdecimal()
-
-
-def named(policy: dict[str, Any]) -> dict[str, Any]:
-    """A policy with its mechanisms by name, where this version knows them."""
-    from lnh_common.pkcs11.mechanisms import POLICY_FIELDS, Mechanism
-
-    numbers = {int(each): each.name for each in Mechanism}
-    return {
-        name: [numbers.get(each, each) for each in value] if name in POLICY_FIELDS and value else value
-        for name, value in policy.items()
-    }

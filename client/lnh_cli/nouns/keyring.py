@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lnh_cli.nouns.cluster import named, parse_changes
+from lnh_cli.nouns.cluster import parse_changes
 from lnh_cli.support import terminal
 from lnh_cli.support.command import Yes, noun, verb
 from lnh_cli.support.fields import field
@@ -56,7 +56,7 @@ def show(options: AdminOptions, label: Label) -> None:
     with options.administration() as session:
         view = session.show_keyring(label)
     record = terminal.fields(view)
-    options.record({**record, "policy": named(record["policy"])})
+    options.record(record)
 
 
 @verb(app, "delete", PoOptions)
@@ -78,4 +78,4 @@ def policy(
     if changes:
         options.role = "krso"
     with options.session() as session:
-        options.record(named(session.policy(**parsed)))
+        options.record(session.policy(**parsed))

@@ -316,7 +316,8 @@ def test_the_line_of_a_service_has_words_and_times_and_no_ids() -> None:
 
 
 def test_a_policys_mechanisms_are_given_and_shown_by_name() -> None:
-    from lnh_cli.nouns.cluster import named, parse_changes
+    from lnh.objects.encoding import named_policy as named
+    from lnh_cli.nouns.cluster import parse_changes
     from lnh_common.pkcs11.mechanisms import Mechanism
 
     given = parse_changes(

@@ -79,6 +79,7 @@ class Policy(Message):
         token_lifetime: of a session token, in seconds.
         read_only_max: how long a read-only member honours tokens, in seconds.
         fips: only approved mechanisms and curves, and no callers' IVs.
+        session_lifetime: after its login, in seconds; a token is renewed no longer than that.
     """
 
     allowed_mechanisms: tuple[Mechanism, ...] | None = None
@@ -93,6 +94,7 @@ class Policy(Message):
     token_lifetime: Annotated[int, msgspec.Meta(ge=60, le=limits.TOKEN_LIFETIME_MAX)] = limits.TOKEN_LIFETIME
     read_only_max: Annotated[int, msgspec.Meta(ge=0, le=limits.SESSION_LIFETIME)] = limits.SESSION_LIFETIME
     fips: bool = False
+    session_lifetime: Annotated[int, msgspec.Meta(ge=60, le=limits.SESSION_LIFETIME)] = limits.SESSION_LIFETIME
 
     @property
     def allows_caller_ivs(self) -> bool:
@@ -138,6 +140,7 @@ STRICTER: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "token_lifetime": min,
     "read_only_max": min,
     "fips": _either,
+    "session_lifetime": min,
 }
 
 
@@ -197,8 +200,16 @@ def merge(cluster: Policy, keyring: Mapping[str, Any]) -> Policy:
     wanted_view, merged_view, cluster_view = policy_view(wanted), policy_view(merged), policy_view(cluster)
     for name in keyring:
         if wanted_view[name] != merged_view[name]:
-            raise PolicyForbids(f"{name} = {wanted_view[name]}: looser than the cluster's {cluster_view[name]}")
+            looser, allowed = _told(name, wanted_view[name]), _told(name, cluster_view[name])
+            raise PolicyForbids(f"{name} = {looser}: looser than the cluster's {allowed}")
     return merged
+
+
+def _told(name: str, value: Any) -> str:
+    """Tell a field's value to people: mechanisms by name, and what None means."""
+    if name in MECHANISM_FIELDS and value is not None:
+        return ", ".join(Mechanism(number).name for number in value) or "none"
+    return "every mechanism" if value is None else str(value)
 
 
 def effective(cluster: Policy, keyring: Mapping[str, Any]) -> Policy:

@@ -497,6 +497,17 @@ class WorkerCore(Certainty):
         entry = self._entry(request, outcome, who, role)
         yield from ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=(entry,)))
 
+    def audit_uses(self, request: Request[Any], outcomes: list[str]) -> Steps[None]:
+        """Record uses of a key, one line for each item that has an outcome, and wait; raises AuditFailed."""
+        entry = self._entry(request, "", "", "")
+        many = len(outcomes) > 1
+        entries = tuple(
+            msgspec.structs.replace(entry, outcome=each, detail={**entry.detail, **({"item": item} if many else {})})
+            for item, each in enumerate(outcomes)
+            if each
+        )
+        yield from ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=entries))
+
     def refusal(self, request: Request[Any], error: LnhError, who: str = "", role: str = "") -> Steps[None]:
         """Have a refusal recorded before anything was done, or counted if it repeats (`audit/refusals.py`).
 

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from lnh_common.errors import NotPossible
+from lnh_common.messages import membership
 from lnh_common.messages.admin import PolicyChange, PolicyView
-from lnh_services.hsm.effects import Steps
+from lnh_common.messages.base import Empty
+from lnh_common.versions import POLICY_FIELDS_SINCE, lacking_policy_fields
+from lnh_services.hsm.effects import Peer, Steps, ask
 from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.policy import Policy
 from lnh_services.hsm.records import PolicyRecord, record_id
@@ -33,6 +40,16 @@ def effective_policy(worker: WorkerCore, keyring: bytes = b"") -> Steps[Policy]:
     return policy
 
 
+def _check_known_everywhere(changes: Mapping[str, Any]) -> Steps[None]:
+    """Raise NotPossible for a field that a member of the version before could not read."""
+    if POLICY_FIELDS_SINCE.keys().isdisjoint(changes):
+        return
+    view = yield from ask(Peer.MEMBERSHIP, membership.STATUS, Empty())
+    if old := lacking_policy_fields(changes, (each.product for each in view.members)):
+        names = ", ".join(sorted(POLICY_FIELDS_SINCE.keys() & changes))
+        raise NotPossible(f"{names} can be set once no member runs version {', '.join(old)} any more")
+
+
 def change_policy(
     worker: WorkerCore, request: Request[PolicyChange], keyring: bytes = b"", *, note: bool = False
 ) -> Steps[PolicyView]:
@@ -46,6 +63,7 @@ def change_policy(
     fields = dict(stored.fields if stored else {})
     changes = rules.with_numbers(request.message.changes)
     if (changes or note) and not (yield from worker.acted_before(request)):
+        yield from _check_known_everywhere(changes)
         fields.update(changes)
         if keyring:
             rules.merge((yield from effective_policy(worker)), fields)

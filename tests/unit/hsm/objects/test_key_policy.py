@@ -531,6 +531,7 @@ def test_every_field_of_a_policy_knows_what_is_stricter() -> None:
         ({"per_use_audit": True}, {}, {"per_use_audit": False}),
         ({}, {"objects_per_keyring": 10}, {"objects_per_keyring": 257}),
         ({}, {"token_lifetime": 60}, {"token_lifetime": 1000}),
+        ({"session_lifetime": 600}, {"session_lifetime": 60}, {"session_lifetime": 601}),
         ({"read_only_max": 100}, {"read_only_max": 0}, {"read_only_max": 101}),
         ({}, {"fips": True}, None),
         ({"fips": True}, {}, {"fips": False}),

@@ -12,7 +12,7 @@ from typing import Any
 
 from lnh_common.errors import LnhError, UnknownOperation
 from lnh_common.messages.base import OPERATIONS, Message
-from lnh_common.messages.objects import TOGETHER, Outcomes, RandomBytes, Result, Uses
+from lnh_common.messages.objects import TOGETHER, Outcomes, RandomBytes, Result, Results, Uses
 from lnh_common.wire import codec
 from lnh_services.hsm.effects import Steps, Turn
 from lnh_services.hsm.objects.prepared_keys import ACTS, Act, CachedKey, Prepared, check_today, items_of, prepare
@@ -42,10 +42,34 @@ def _operation(worker: WorkerCore, request: Request[Any], act: Act) -> Steps[tup
 def use(worker: WorkerCore, request: Request[Any]) -> Steps[Message]:
     """Use a key, in any of `ACTS`."""
     act = ACTS[request.operation.name]
+    policy = yield from effective_policy(worker, request.header.route)
+    if policy.per_use_audit:
+        return (yield from _recorded_use(worker, request, act))
     key, operate = yield from _operation(worker, request, act)
     yield Turn.USE
     key.uses += items_of(request.message)
     return act.carry_out(operate, request.message)
+
+
+def _recorded_use(worker: WorkerCore, request: Request[Any], act: Act) -> Steps[Message]:
+    """Use a key under policy `per_use_audit`: each use has its record before it is made, and one more if it fails.
+
+    The record is awaited first and the key looked up afterwards: what was destroyed meanwhile is not used.
+    """
+    yield from worker.audit_uses(request, ["ok"] * items_of(request.message))
+    try:
+        yield from worker.check_alive(request)
+        _, operate = yield from _operation(worker, request, act)
+        yield Turn.USE
+        reply = act.carry_out(operate, request.message)
+    except LnhError as error:
+        yield from worker.audit_uses(request, [type(error).__name__])
+        raise
+    if isinstance(reply, Results):
+        errors = ["" if isinstance(each, bytes) else type(LnhError.from_wire(each)).__name__ for each in reply.results]
+        if any(errors):
+            yield from worker.audit_uses(request, errors)
+    return reply
 
 
 def uses(worker: WorkerCore, request: Request[Uses]) -> Steps[Outcomes]:

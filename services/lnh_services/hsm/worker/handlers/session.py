@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
@@ -179,7 +180,9 @@ def _issue(worker: WorkerCore, token: Token) -> Steps[LoggedIn]:
     """Issue a token like this one with a new expiry, sealed in the newest channel epoch."""
     policy = yield from effective_policy(worker, token.grants[0].keyring if token.grants else b"")
     now = int(worker.utc())
-    ends = token.login_at + limits.SESSION_LIFETIME
+    ends = token.login_at + policy.session_lifetime
+    if now > ends + limits.CLOCK_TOLERANCE:
+        raise TokenExpired(f"the login is more than {policy.session_lifetime} s old (policy session_lifetime)")
     expires = min(now + policy.token_lifetime, ends)
     secrets = worker.secrets().secrets
     seed = secrets.channel[-1]
@@ -224,6 +227,8 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[OpenSe
     if client is not None and client.monitor and not token.grants:
         holder = Holder(permissions=BUILTIN_ROLES["monitor"], client=True)
     policy = yield from effective_policy(worker, keyring)
+    # A policy that was made stricter since also ends what was issued before it.
+    token = msgspec.structs.replace(token, expires=min(token.expires, token.login_at + policy.session_lifetime))
     who = "+".join(grant.name or grant.role.value for grant in token.grants)
     return OpenSession(
         sealed,
@@ -280,11 +285,8 @@ def _check_grant(
 
 
 def renew(worker: WorkerCore, request: Request[Empty]) -> Steps[LoggedIn]:
-    """Renew a session: it gets a later expiry, up to a day after the login."""
-    token = request.who.token
-    if worker.utc() > token.login_at + limits.SESSION_LIFETIME:
-        raise TokenExpired(f"the login is more than {limits.SESSION_LIFETIME // 3600} hours old")
-    return (yield from _issue(worker, token))
+    """Renew a session: it gets a later expiry, up to policy `session_lifetime` after the login."""
+    return (yield from _issue(worker, request.who.token))
 
 
 def logout(worker: WorkerCore, request: Request[Logout]) -> Steps[Empty]:
