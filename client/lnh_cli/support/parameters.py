@@ -10,7 +10,7 @@ import typer
 from lnh_cli.support import files, terminal
 from lnh_cli.support.options import ObjectOptions
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, Use, parameters_of
-from lnh_common.pkcs11.parameters import Parameter, ParameterKind
+from lnh_common.pkcs11.parameters import Choices, Parameter, ParameterKind
 
 if TYPE_CHECKING:
     from lnh_common.messages.base import Message
@@ -63,28 +63,33 @@ def mechanism_options(*uses: Use) -> type[MechanismOptions]:
 
 
 def _annotation(parameters: list[Parameter]) -> Any:
-    """Make the annotation of one option; mechanisms may have different bounds and help for it."""
+    """Make the annotation of one option; mechanisms may have different bounds and help for it.
+
+    What fits none of them is refused with the line itself, before a password is asked for.
+    """
     first = parameters[0]
     said = " ".join(dict.fromkeys(each.help for each in parameters))
-    if first.choices:
-        names = dict.fromkeys(str(choice.value) for each in parameters for choice in each.choices)
-        said += f" One of {', '.join(names)}."
+    choices = tuple(dict.fromkeys(choice for each in parameters for choice in each.choices))
+    if choices:
+        said += f" One of {_listed(choices)}."
+    ranges = [each.range for each in parameters if each.range is not None and each.kind is ParameterKind.NUMBER]
+
+    def check(given: Any) -> Any:
+        if given is not None:
+            _parse(first.narrowed(choices) if choices else first, given)
+        return given
+
     option = typer.Option(
         _option(first.name),
         metavar=_METAVARS.get(first.kind),
         help=said,
+        min=min((each.least for each in ranges), default=None),
+        max=max((each.most for each in ranges), default=None),
         show_default=False,
         rich_help_panel=_PANEL,
-        callback=_hexadecimal if first.kind is ParameterKind.BYTES else None,
+        callback=check,
     )
     return Annotated[_TYPES[first.kind], option]
-
-
-def _hexadecimal(text: str | None) -> str | None:
-    """Refuse what is no hexadecimal before a password is asked for."""
-    if text is not None:
-        files.unhex(text)
-    return text
 
 
 def _names(group: type[MechanismOptions]) -> list[str]:
@@ -105,6 +110,10 @@ def _parse(parameter: Parameter, text: Any) -> Any:
     spelt = {choice.name.replace("_", "-"): choice for choice in parameter.choices}
     spelt |= {str(choice.value).upper(): choice for choice in parameter.choices}
     if wanted not in spelt:
-        names = ", ".join(str(choice.value) for choice in parameter.choices)
-        terminal.refuse(f"{_option(parameter.name)} {text!r} is none that fits", names, terminal.USAGE)
+        said = f"{_option(parameter.name)} {text!r} is none that fits"
+        terminal.refuse(said, _listed(parameter.choices), terminal.USAGE)
     return spelt[wanted]
+
+
+def _listed(choices: Choices) -> str:
+    return ", ".join(str(choice.value) for choice in choices)
