@@ -55,14 +55,15 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
         "lnh_services.hsm.crypto",
         "lnh_services.hsm",
     ),
-    "lnh_services.hsm.audit": ("lnh_services",),
     "lnh_services.hsm.appliance": (
+        "lnh_services.hsm.audit",
         "lnh_services.hsm.auth",
         "lnh_services.hsm.objects",
         "lnh_services.hsm.crypto",
         "lnh_services.hsm",
         "lnh_services",
     ),
+    "lnh_services.hsm.audit": ("lnh_services",),
     "lnh_services.hsm.auth": (
         "lnh_services.hsm.objects",
         "lnh_services.hsm.crypto",

@@ -13,10 +13,13 @@ from lnh_common.errors import AlreadyDone, OutcomeUnknown
 from lnh_common.messages import console, hsm, membership, store
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.hsm import AuditEntry, Derive
+from lnh_services.hsm.appliance.desk import Desk
 from lnh_services.hsm.appliance.partitions import PartitionFiles
 from lnh_services.hsm.appliance.state import ApplianceFile, StateFile
 from lnh_services.hsm.appliance.vault import Vault
 from lnh_services.hsm.audit.trail import Trail
+from lnh_services.hsm.cluster.join import Belonging
+from lnh_services.hsm.core.cluster_contents import ClusterContents
 from lnh_services.hsm.core.console import Console, Surroundings
 from lnh_services.hsm.core.damage import DamageMark
 from lnh_services.hsm.crypto.process_hardening import Hardening
@@ -120,7 +123,7 @@ class Membership:
         self.name, self.port = name, port
         self.key = bytes([port % 256]) * 32
         self.renewed = 0
-        self.peers: dict[int, Desk] = {}
+        self.peers: dict[int, OneAppliance] = {}
         self.asked: list[str] = []
         self.change_request: Callable[[bytes], bytes] = bytes
         self.change_reply: Callable[[bytes], bytes] = bytes
@@ -138,14 +141,14 @@ class Membership:
             case membership.AskToJoin():
                 inviter = self.peers[message.port]
                 admit = hsm.Admit(invitation=message.invitation, request=self.change_request(message.request))
-                admitted = await inviter.console.belonging.admit(admit)
+                admitted = await inviter.belonging.admit(admit)
                 await inviter.store.ask(store.MEMBER_SET, store.SetMember(member=admitted.member), timeout=1)
                 return membership.Joined(reply=self.change_reply(admitted.reply))
             case _:
                 return membership.View(cluster=b"", primary=b"", epoch=1, members=(), services=(), waiting_for=("b",))
 
 
-class Desk:
+class OneAppliance:
     """An appliance in `directory`; `restart` is what a crash of the core leaves: the files and the store."""
 
     def __init__(self, directory: Path, name: str = "a", port: int = 7100) -> None:
@@ -154,7 +157,7 @@ class Desk:
         self.now = START
         self.lease_ms = limits.LEASE_MS
         self.membership = Membership(name, port)
-        self.store = Store(lambda: self.now)
+        self.store = Store(self._clock)
         self.restart()
 
     def restart(self) -> None:
@@ -168,13 +171,18 @@ class Desk:
         self.trail.open(int(self.now * 1000))
         self.workers = Workers()
         self.damage, self.seen = DamageMark(), HighestSeen()
+        self.desk = Desk(self.vault, self.trail, derive=self._derive, workers=self.workers, clock=self._clock)
+        self.belonging = Belonging(
+            self.vault, self.desk, derive=self._derive, store=self.store, membership=self.membership, clock=self._clock
+        )
         self.console = Console(
             self.vault,
             self.trail,
+            self.desk,
+            self.belonging,
             derive=self._derive,
-            store=self.store,
-            membership=self.membership,
-            workers=self.workers,
+            contents=ClusterContents(self.store, self._clock),
+            others={},
             surroundings=Surroundings(
                 name=self.name,
                 door="localhost:7100",
@@ -187,8 +195,11 @@ class Desk:
                 damage=self.damage,
                 seen=self.seen,
             ),
-            clock=lambda: self.now,
+            clock=self._clock,
         )
+
+    def _clock(self) -> float:
+        return self.now
 
     @staticmethod
     async def _derive(request: Derive) -> bytes:
@@ -238,7 +249,7 @@ class Desk:
         return reply
 
     async def invite(self) -> str:
-        return (await self.console.belonging.invite()).text
+        return (await self.belonging.invite()).text
 
     async def cluster(self, domain: str = "") -> console.CreatedCluster:
         """Everything up to a cluster."""

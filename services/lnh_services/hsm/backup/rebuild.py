@@ -15,12 +15,13 @@ from lnh_common.errors import AlreadyDone, NoCluster, NotPossible
 from lnh_common.messages import backup, console, store
 from lnh_common.messages.base import Empty, Message
 from lnh_services.hsm.answers import Asks
+from lnh_services.hsm.appliance.desk import Desk
 from lnh_services.hsm.appliance.state import Cluster
 from lnh_services.hsm.appliance.vault import Vault
 from lnh_services.hsm.backup.archiving import Archiving
 from lnh_services.hsm.backup.restore import Restoring
 from lnh_services.hsm.cluster import create
-from lnh_services.hsm.cluster.join import STATUS_SECONDS, STORE_SECONDS, Desk
+from lnh_services.hsm.cluster.join import STATUS_SECONDS, STORE_SECONDS
 
 
 class Here(Protocol):

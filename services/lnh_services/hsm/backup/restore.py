@@ -60,12 +60,13 @@ from lnh_common.wire.archives import Header, Manifest
 from lnh_services.archived import parse_tags
 from lnh_services.hsm import answers
 from lnh_services.hsm.answers import Asks
+from lnh_services.hsm.appliance.desk import Desk
 from lnh_services.hsm.appliance.state import Cluster
 from lnh_services.hsm.audit import anchor
 from lnh_services.hsm.backup import archive_keys
 from lnh_services.hsm.backup.archiving import Archiving
 from lnh_services.hsm.cluster import removal_proof
-from lnh_services.hsm.cluster.join import STATUS_SECONDS, STORE_SECONDS, Desk
+from lnh_services.hsm.cluster.join import STATUS_SECONDS, STORE_SECONDS
 from lnh_services.hsm.records import (
     CLUSTER_RECORD,
     RECORD_TABLES,
@@ -157,7 +158,7 @@ class Restoring:
     """Carries out restores for one core; made and used within a running loop.
 
     Args:
-        desk: the local console, which writes the audit trail.
+        desk: writes the audit trail.
         clock: UTC seconds.
         patience: seconds for a primary that is away.
     """

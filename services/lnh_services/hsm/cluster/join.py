@@ -16,7 +16,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from msgspec.structs import replace
 
@@ -45,6 +45,7 @@ from lnh_common.messages.store import MemberInfo
 from lnh_common.versions import check_compatible
 from lnh_common.wire import channel
 from lnh_services.hsm.answers import Asks
+from lnh_services.hsm.appliance.desk import Desk
 from lnh_services.hsm.appliance.state import Cluster, Joining, Phase
 from lnh_services.hsm.appliance.vault import Vault
 from lnh_services.hsm.cluster import create, invitations, join_protocol, removal_proof
@@ -63,28 +64,6 @@ FINAL: Final = (
 )  # fmt: skip
 
 _log: Final = Log("hsm.belonging")
-
-
-class Desk(Protocol):
-    """The part of the local console that joining and leaving need."""
-
-    async def authorise(self, request: console.AsSo) -> None:
-        """Check the SO's password; raises PasswordIncorrect, PasswordLocked."""
-
-    def record(self, operation: str, target: str, outcome: str) -> None:
-        """Enter an act into the audit trail; raises AuditFailed."""
-
-    def refuse(self, operation: str, target: str, error: LnhError) -> None:
-        """Enter a refusal into the audit trail; refusals that repeat are counted."""
-
-    def start_workers(self) -> None:
-        """Start the workers if there is a cluster to serve."""
-
-    async def stop_workers(self) -> None:
-        """Stop the workers, and wait for their end."""
-
-    def sign(self) -> None:
-        """Sign the audit trail since its last head."""
 
 
 class Belonging:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
@@ -23,43 +23,34 @@ from lnh_common.bus.server import Call, Server
 from lnh_common.errors import (
     ActivationFailed,
     AuditFailed,
-    Busy,
     DeadlineExceeded,
     LnhError,
-    NameUnknown,
     NotActivated,
-    NotPossible,
-    PartitionDisabled,
     PasswordIncorrect,
     SealBroken,
     Unreachable,
-    VersionConflict,
 )
 from lnh_common.events import Log
 from lnh_common.messages import console, objects, store
 from lnh_common.messages.base import OPERATIONS, Effect, Empty, Message, Operation
-from lnh_common.messages.hsm import AuditEntry, Derive
-from lnh_common.messages.session import Role
+from lnh_common.messages.hsm import Derive
 from lnh_common.wire import channel
-from lnh_services.hsm import answers
-from lnh_services.hsm.answers import Asks
 from lnh_services.hsm.appliance import preconditions
+from lnh_services.hsm.appliance.desk import CO, SO, Desk
 from lnh_services.hsm.appliance.partitions import Contents
 from lnh_services.hsm.appliance.state import Cluster, HsmState, Partition, Phase, User
 from lnh_services.hsm.appliance.vault import Vault
 from lnh_services.hsm.audit import anchor
 from lnh_services.hsm.audit import trail as audit
-from lnh_services.hsm.audit.refusals import STRANGER
-from lnh_services.hsm.auth import credentials, online_attempts
-from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
+from lnh_services.hsm.auth.console_attempts import Verifier
 from lnh_services.hsm.cluster import create
-from lnh_services.hsm.cluster.join import STATUS_SECONDS, STORE_SECONDS, Belonging
+from lnh_services.hsm.cluster.join import Belonging
 from lnh_services.hsm.cluster.join_protocol import Invitation
+from lnh_services.hsm.core.cluster_contents import ClusterContents
 from lnh_services.hsm.core.damage import DamageMark
 from lnh_services.hsm.crypto.key_hierarchy import KEY_BYTES
 from lnh_services.hsm.crypto.mechanisms import IvSource
 from lnh_services.hsm.crypto.process_hardening import Hardening
-from lnh_services.hsm.records import CLUSTER_RECORD, ClusterRecord, CredentialRecord, Records, UserRecord
 from lnh_services.hsm.worker.rollback_guard import HighestSeen
 
 Q = TypeVar("Q", bound=Message)
@@ -67,25 +58,8 @@ R = TypeVar("R", bound=Message)
 M = TypeVar("M", bound=Message)
 
 _DOMAIN_BYTES: Final = 16
-_USERS_SHOWN: Final = 4096
-_FORGIVE_TRIES: Final = 16
-_SO: Final = "SO"
 
 Perform = Callable[[Any], Awaitable[Message]]
-
-
-class Pool(Protocol):
-    """The hsm workers, as `processes.Workers` is."""
-
-    @property
-    def running(self) -> int:
-        """The number of workers that run."""
-
-    def start(self) -> None:
-        """Start every worker."""
-
-    async def stop(self) -> None:
-        """Stop every worker, and wait for their end."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +95,8 @@ class Console:
 
     Args:
         derive: runs one Argon2id elsewhere.
-        store, membership: ask this member's.
+        contents: what this member's store holds of the cluster.
+        others: operations that are carried out elsewhere, with their functions.
         clock: UTC seconds.
     """
 
@@ -129,19 +104,21 @@ class Console:
         self,
         vault: Vault,
         trail: audit.Trail,
+        desk: Desk,
+        belonging: Belonging,
         *,
         derive: Callable[[Derive], Awaitable[bytes]],
-        store: Asks,
-        membership: Asks,
-        workers: Pool,
+        contents: ClusterContents,
+        others: Mapping[str, Perform],
         surroundings: Surroundings,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._vault: Final = vault
         self._trail: Final = trail
+        self._desk: Final = desk
+        self._belonging: Final = belonging
         self._derive: Final = derive
-        self._store: Final = store
-        self._workers: Final = workers
+        self._contents: Final = contents
         self._surroundings: Final = surroundings
         self._clock: Final = clock
         self._log: Final = Log("hsm.console")
@@ -149,7 +126,6 @@ class Console:
         self._acts: Final[set[asyncio.Task[Message]]] = set()
         self._anchored = 0
         self._ivs: Final = IvSource()
-        self.belonging: Final = Belonging(vault, self, derive=derive, store=store, membership=membership, clock=clock)
         self._performers: Final[dict[str, Perform]] = {
             console.APPLIANCE_INIT.name: self._init_appliance,
             console.APPLIANCE_SHOW.name: self._show_appliance,
@@ -166,16 +142,13 @@ class Console:
             console.PARTITION_DELETE.name: self._delete_partition,
             **{row.name: self._in_partition(name) for name, row in console.IN_PARTITION.items()},
             console.CLUSTER_CREATE.name: self._create_cluster,
-            **self.belonging.performers(),
             console.CONSOLE_CHECK.name: self._check,
             console.CONSOLE_CLUSTER.name: self._show_cluster,
             console.AUDIT_VERIFY.name: self._verify_audit,
             console.AUDIT_SHOW.name: self._show_audit,
+            **belonging.performers(),
+            **others,
         }
-
-    def take_on(self, performers: dict[str, Perform]) -> None:
-        """Add operations, with the functions that carry them out."""
-        self._performers.update(performers)
 
     def serve(self, server: Server) -> None:
         """Enter every operation of the local console."""
@@ -207,7 +180,7 @@ class Console:
         """Wait for acts that began, so many seconds at most."""
         if self._acts:
             await asyncio.wait(self._acts, timeout=seconds)
-        await self.belonging.finish()
+        await self._belonging.finish()
 
     def _ended(self, act: asyncio.Task[Message]) -> None:
         self._acts.discard(act)
@@ -235,75 +208,12 @@ class Console:
             return reply
 
     def _record(self, operation: str, request: Message, outcome: str, reply: Message | None = None) -> None:
-        entry = AuditEntry(
-            identity="console",
-            role=_role(request),
-            operation=operation,
-            target=_target(request, reply),
-            outcome=outcome,
-        )
-        self._trail.append([entry], int(self._clock() * 1000), durable=True)
-
-    # --- credentials
-
-    async def _keep(self, password: str) -> KeptPassword:
-        """Derive what to keep of a new password; raises PasswordInvalid."""
-        credentials.check_password(password)
-        asked = credentials.derivation(password)
-        return KeptPassword.of(credentials.material(asked, await self._derive(asked)))
-
-    def record(self, operation: str, target: str, outcome: str) -> None:
-        """Enter into the audit trail what another member's request, or this cluster, had this HSM do."""
-        entry = AuditEntry(identity="cluster", role="", operation=operation, target=target, outcome=outcome)
-        self._trail.append([entry], int(self._clock() * 1000), durable=True)
-
-    def refuse(self, operation: str, target: str, error: LnhError) -> None:
-        """Enter into the audit trail that a stranger may not become a member; refusals that repeat are counted."""
-        outcome = type(error).__name__
-        entry = AuditEntry(identity="", role="", operation=operation, target=target, outcome=outcome, peer=STRANGER)
-        self._trail.append([entry], int(self._clock() * 1000))
-
-    async def authorise(self, request: console.AsSo) -> None:
-        """Check the SO's password; raises PasswordIncorrect, PasswordLocked."""
-        await self._attempt(_SO, self._vault.opened.so, request.so_password, lambda state, so: replace(state, so=so))
-
-    async def _authorise_co(self, request: console.AsCo) -> Partition:
-        """Check a CO's password, and return its partition.
-
-        Raises PartitionUnknown, PasswordIncorrect, PasswordLocked.
-        """
-        label = request.partition
-        partition = preconditions.find_partition(self._vault.opened, label)
-        if partition.co is None:
-            raise PartitionDisabled(f"partition {label} is the cluster's")
-        await self._attempt(
-            f"CO of partition {label}",
-            partition.co,
-            request.co_password,
-            lambda state, co: preconditions.with_co(state, label, co),
-        )
-        return partition
-
-    async def _attempt(
-        self, role: str, verifier: Verifier, password: str, kept: Callable[[HsmState, Verifier], HsmState]
-    ) -> None:
-        """Carry out one attempt at a password, counted before it is compared.
-
-        Args:
-            kept: makes the state that holds the verifier it is given.
-        """
-        verifier.check(role, int(self._clock()))
-        derived = await self._derive(verifier.password.derivation(password))
-        reserved = verifier.reserve(role, int(self._clock()), derived)
-        self._vault.change(lambda state: kept(state, reserved))
-        settled = reserved.settle(derived)
-        self._vault.change(lambda state: kept(state, settled))
-        settled.check_right(role, derived)
+        self._desk.record_act(operation, _role(request), _target(request, reply), outcome)
 
     # --- the appliance
 
     async def _init_appliance(self, request: console.InitAppliance) -> Empty:
-        user = User(name=request.admin, role=preconditions.ADMIN, password=await self._keep(request.password))
+        user = User(name=request.admin, role=preconditions.ADMIN, password=await self._desk.keep(request.password))
         if self._vault.state is None:
             self._vault.change_appliance(lambda now: replace(now, initialised=True, waiting=(*now.waiting, user)))
             return Empty()
@@ -316,7 +226,7 @@ class Console:
         cluster = now.state.cluster if now.state else None
         users = tuple(user.name for user in now.users)
         if cluster and cluster.phase is Phase.CREATED:
-            users = await self._users_of(cluster)
+            users = await self._contents.users_of(cluster)
         return console.ApplianceView(
             name=self._surroundings.name,
             initialised=now.appliance.initialised,
@@ -325,11 +235,11 @@ class Console:
         )
 
     async def _reset_admin(self, request: console.ResetAdmin) -> Empty:
-        await self.authorise(request)
-        kept = await self._keep(request.password)
+        await self._desk.authorise(request)
+        kept = await self._desk.keep(request.password)
         cluster = self._vault.opened.cluster
         if cluster and cluster.phase is Phase.CREATED:
-            await self._reset_in_cluster(cluster, request.admin, kept)
+            await self._contents.reset_admin(cluster, request.admin, kept)
         else:
             self._vault.change(
                 lambda state: replace(state, users=preconditions.reset_password(state.users, request.admin, kept))
@@ -339,17 +249,17 @@ class Console:
     async def _reimage(self, _: Empty) -> Empty:
         state = self._vault.state
         may_hold_cluster = state is None or state.cluster is not None
-        await self._workers.stop()
-        self.sign()
+        await self._desk.stop_workers()
+        self._desk.sign()
         self._vault.reimage()  # the keys first: without them what the store holds says nothing
         if may_hold_cluster:
-            await self._destroy_stored()
+            await self._contents.destroy()
         return Empty()
 
     # --- the HSM
 
     async def _init_hsm(self, request: console.InitHsm) -> console.Initialised:
-        so = Verifier(password=await self._keep(request.so_password))
+        so = Verifier(password=await self._desk.keep(request.so_password))
         drawn = "" if request.domain else secrets.token_hex(_DOMAIN_BYTES)
         state = HsmState(
             label=request.label,
@@ -372,7 +282,7 @@ class Console:
             label=cover.label if cover else "",
             identity=channel.fingerprint(cover.identity) if cover else "",
             locked_memory=self._surroundings.hardening.locked_memory,
-            workers=self._workers.running,
+            workers=self._desk.workers_running,
             partitions=len(now.state.partitions) if now.state else 0,
             cluster=cluster.label if cluster and created else "",
             advice=(*self._surroundings.hardening.problems, *self._surroundings.advice),
@@ -385,9 +295,9 @@ class Console:
         self._vault.activate(await self._derive(cover.derivation(request.activation)))
         self._surroundings.damage.lift()
         self._surroundings.seen.clear()
-        self.sign()
-        self.start_workers()
-        self.belonging.go_on()
+        self._desk.sign()
+        self._desk.start_workers()
+        self._belonging.go_on()
         return Empty()
 
     async def _deactivate(self, request: console.Activate) -> Empty:
@@ -395,38 +305,23 @@ class Console:
         assert cover is not None, "an activated HSM has a cover"
         if not self._vault.is_key(await self._derive(cover.derivation(request.activation))):
             raise ActivationFailed("that is not the activation secret")
-        await self._workers.stop()
-        self.sign()
+        await self._desk.stop_workers()
+        self._desk.sign()
         self._vault.deactivate()
         return Empty()
 
     async def _factory_reset(self, request: console.AsSo) -> Empty:
-        await self.authorise(request)
-        await self._workers.stop()
+        await self._desk.authorise(request)
+        await self._desk.stop_workers()
         try:
             if self._vault.opened.cluster:
-                await self._destroy_stored()
+                await self._contents.destroy()
         except LnhError:
-            self.start_workers()
+            self._desk.start_workers()
             raise
-        self.sign()
+        self._desk.sign()
         self._vault.factory_reset()
         return Empty()
-
-    def start_workers(self) -> None:
-        """Start the workers if there is a cluster to serve."""
-        state = self._vault.state
-        if state and state.cluster and state.cluster.phase is Phase.CREATED:
-            self._workers.start()
-
-    async def stop_workers(self) -> None:
-        """Stop the workers, and wait for their end."""
-        await self._workers.stop()
-
-    def sign(self) -> None:
-        """Sign the trail since its last head, if the HSM is activated; raises AuditFailed."""
-        if self._vault.state and self._trail.unsigned:
-            self._trail.sign(self._vault.state.signing_key(), int(self._clock() * 1000))
 
     async def anchor(self) -> None:
         """Bring the newest head into the replicated log, if there is a cluster; raises what the store answers."""
@@ -436,25 +331,25 @@ class Console:
             return
         if head.index == self._anchored or head.signer != state.identity_public().hex():
             return
-        kept = await self._fetch(anchor.key_of(cluster.member))
-        await self._ask_store(store.COMMIT, anchor.commit(head, cluster.member, kept, int(self._clock() * 1000)))
+        kept = await self._contents.fetch(anchor.key_of(cluster.member))
+        await self._contents.ask(store.COMMIT, anchor.commit(head, cluster.member, kept, int(self._clock() * 1000)))
         self._anchored = head.index
 
     # --- packages and partitions
 
     async def _install_package(self, request: console.InstallPackage) -> Empty:
-        await self.authorise(request)
+        await self._desk.authorise(request)
         self._vault.change(lambda state: preconditions.install(state, request.name))
         return Empty()
 
     async def _create_partition(self, request: console.CreatePartition) -> console.PartitionView:
-        await self.authorise(request)
+        await self._desk.authorise(request)
         partition = Partition(
             label=request.label,
             version=request.version,
             serial=create.new_serial(),
-            po=Verifier(password=await self._keep(request.po_password)),
-            co=Verifier(password=await self._keep(request.co_password)),
+            po=Verifier(password=await self._desk.keep(request.po_password)),
+            co=Verifier(password=await self._desk.keep(request.co_password)),
             key=secrets.token_bytes(KEY_BYTES),
         )
         return self._views(self._vault.change(lambda state: preconditions.add_partition(state, partition)))[-1]
@@ -466,7 +361,7 @@ class Console:
         return preconditions.views(state, lambda serial: len(self._vault.partitions.read(serial)))
 
     async def _delete_partition(self, request: console.PartitionRef) -> Empty:
-        await self.authorise(request)
+        await self._desk.authorise(request)
         self._vault.remove_partition(request.label)
         return Empty()
 
@@ -474,7 +369,7 @@ class Console:
         """Make the function that carries out an operation on objects as a partition's CO."""
 
         async def perform(request: console.InPartition[Message]) -> Message:
-            partition = await self._authorise_co(request)
+            partition = await self._desk.authorise_co(request)
             files = self._vault.partitions
             contents = Contents(partition, files.read(partition.serial), self._ivs, self._clock())
             # In a thread: an RSA key takes its time, and the workers' questions do not wait for it.
@@ -488,45 +383,36 @@ class Console:
     # --- the cluster
 
     async def _create_cluster(self, request: console.CreateCluster) -> console.CreatedCluster:
-        await self.authorise(request)
+        await self._desk.authorise(request)
         cluster = self._vault.opened.cluster
         if cluster is None:
-            await self._check_store_empty()
-            po = await self._keep(request.po_password)
+            await self._contents.check_empty()
+            po = await self._desk.keep(request.po_password)
             now = int(self._clock())
             self._vault.change(lambda state: create.begin(state, request.label, po, now))
         else:
             await self._check_same(cluster, request)
         cluster = await self._found(self._vault.opened)
         self._vault.change(create.finished)
-        self.sign()
-        self.start_workers()
+        self._desk.sign()
+        self._desk.start_workers()
         return console.CreatedCluster(
             cluster=cluster.id.hex(), fingerprint=channel.fingerprint(cluster.identity_public())
         )
+
+    async def _found(self, state: HsmState) -> Cluster:
+        assert state.cluster is not None, "a cluster that is being created"
+        here = self._surroundings
+        member = store.MemberInfo(
+            id=state.cluster.member, name=here.name, host=here.host, port=here.port, key=here.key()
+        )
+        return await self._contents.found(state, member, here.lease_ms)
 
     async def _check_same(self, cluster: Cluster, request: console.CreateCluster) -> None:
         create.check_same(cluster, request.label)
         assert cluster.po is not None, "a cluster that is being created has its PO here"
         if not cluster.po.is_from(await self._derive(cluster.po.derivation(request.po_password))):
             raise PasswordIncorrect("the cluster was begun with another PO password; finish it with that one")
-
-    async def _found(self, state: HsmState) -> Cluster:
-        """Bring the cluster into the store; what an earlier attempt brought there stays as it is."""
-        cluster = state.cluster
-        assert cluster is not None, "a cluster that is being created"
-        here = self._surroundings
-        member = store.MemberInfo(id=cluster.member, name=here.name, host=here.host, port=here.port, key=here.key())
-        await self._ask_store(store.CREATE, store.Create(cluster=cluster.id, member=member))
-        if here.lease_ms != limits.LEASE_MS:
-            await self._ask_store(store.LEASE_SETTINGS, store.SetLeaseSettings(lease_ms=here.lease_ms))
-        where = cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
-        item = await self._fetch(where)
-        if item is None:
-            await self._ask_store(store.COMMIT, create.first_commit(state, int(self._clock() * 1000)))
-        else:
-            cluster.records().read(ClusterRecord, item)
-        return cluster
 
     async def _check(self, request: console.Check) -> Empty:
         preconditions.check_target(request.operation, request.target, self._vault.situation)
@@ -555,96 +441,6 @@ class Console:
             door=self._surroundings.door,
         )
 
-    # --- what is asked of the store
-
-    async def _ask_store(self, operation: Operation[Q, R], message: Q) -> R:
-        return await self._store.ask(operation, message, timeout=STORE_SECONDS)
-
-    async def _fetch(self, key: store.Key) -> store.Item | None:
-        return await answers.fetch(self._store, key, STORE_SECONDS)
-
-    async def _check_store_empty(self) -> None:
-        status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
-        if status.cluster:
-            raise NotPossible(
-                f"this member's store holds the data of another cluster ({status.cluster.hex()});"
-                " re-imaging the appliance destroys it"
-            )
-
-    async def _destroy_stored(self) -> None:
-        status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
-        if status.cluster:
-            await self._ask_store(store.DESTROY, store.Destroy(cluster=status.cluster))
-
-    async def _records(self, cluster: Cluster) -> Records:
-        """Make the means to read and write records of the cluster's present instance."""
-        item = await self._fetch(cluster.records().key_of(ClusterRecord, CLUSTER_RECORD))
-        if item is None:
-            raise NotPossible("this member's store does not hold the cluster's records yet: it has just joined")
-        return cluster.records_of(item)
-
-    async def _users_of(self, cluster: Cluster) -> tuple[str, ...]:
-        """List the cluster's users, as far as this member's store has them: none while a joining one is still empty."""
-        try:
-            records = await self._records(cluster)
-        except NotPossible:
-            return ()
-        table = records.key_of(UserRecord, b"").table
-        scan = store.Scan(table=table, limit=_USERS_SHOWN, body=True)
-        found = await answers.fetch_page(self._store, scan, STORE_SECONDS)
-        return tuple(sorted(records.read(UserRecord, item).name for item in found.items))
-
-    async def _reset_in_cluster(self, cluster: Cluster, name: str, kept: KeptPassword) -> None:
-        records = await self._records(cluster)
-        user_key = records.key_of(UserRecord, create.user_id(name))
-        user = await self._fetch(user_key)
-        if user is None:
-            raise NameUnknown(f"no appliance user {name}")
-        preconditions.check_is_admin(name, records.read(UserRecord, user).role)
-        where = credentials.credential_id(Role.USER, name)
-        old = await self._fetch(records.key_of(CredentialRecord, where))
-        now = self._clock()
-        new = credentials.new_record(
-            kept.material(), role=Role.USER, smk=cluster.newest_smk(), cluster=cluster.id, now=int(now), name=name
-        )
-        changes: tuple[store.Change, ...] = (
-            store.Require(key=user_key, version=user.version),
-            records.put(new, where, old.version if old else 0),
-        )
-        await self._commit(cluster, records, changes)
-        await self._forgive(cluster, records, name)
-
-    async def _forgive(self, cluster: Cluster, records: Records, admin: str) -> None:
-        """Forget every failed login of this admin."""
-        scope = online_attempts.scope(records, Role.USER, admin, b"")
-        for table in online_attempts.CLEARED:
-            scan, tries = online_attempts.of_scope(table, scope), _FORGIVE_TRIES
-            while True:
-                found = await answers.fetch_page(self._store, scan, STORE_SECONDS)
-                try:
-                    if changes := online_attempts.clear(records, found.items):
-                        await self._commit(cluster, records, tuple(changes))
-                except VersionConflict:  # another attempt is under way
-                    tries -= 1
-                    if not tries:
-                        raise Busy(
-                            f"{admin}'s password is reset, its failures are not: somebody goes on guessing"
-                        ) from None
-                    continue
-                if not found.more:
-                    break
-                scan = replace(scan, after=found.items[-1].key.id)
-
-    async def _commit(self, cluster: Cluster, records: Records, changes: tuple[store.Change, ...]) -> None:
-        commit = store.Commit(
-            client=cluster.member,
-            session=secrets.token_bytes(16),
-            sequence=1,
-            issued_at=int(self._clock() * 1000),
-            changes=(records.fence(), *changes),
-        )
-        await self._ask_store(store.COMMIT, commit)
-
     # --- the audit trail
 
     async def _verify_audit(self, _: Empty) -> console.AuditReport:
@@ -665,7 +461,7 @@ class Console:
         cluster = self._vault.state.cluster if self._vault.state else None
         if public is None or cluster is None or cluster.phase is not Phase.CREATED:
             return None
-        item = await self._fetch(anchor.key_of(cluster.member))
+        item = await self._contents.fetch(anchor.key_of(cluster.member))
         return anchor.read(item, public) if item else None
 
     async def _show_audit(self, request: console.AuditPage) -> console.AuditRecords:
@@ -675,7 +471,7 @@ class Console:
 
 
 def _role(request: Message) -> str:
-    return _SO if isinstance(request, console.AsSo) else "CO" if isinstance(request, console.AsCo) else ""
+    return SO if isinstance(request, console.AsSo) else CO if isinstance(request, console.AsCo) else ""
 
 
 def _target(request: Message, reply: Message | None) -> str:

@@ -57,6 +57,7 @@ from lnh_common.messages.hsm import (
 from lnh_services import durable
 from lnh_services.configuration import Settings
 from lnh_services.hsm.appliance import preconditions
+from lnh_services.hsm.appliance.desk import Desk
 from lnh_services.hsm.appliance.partitions import PartitionFiles
 from lnh_services.hsm.appliance.state import ApplianceFile, StateFile
 from lnh_services.hsm.appliance.vault import Vault
@@ -67,6 +68,8 @@ from lnh_services.hsm.backup.rebuild import Refounding
 from lnh_services.hsm.backup.restore import Restoring
 from lnh_services.hsm.cluster.channel_keeper import ChannelKeeper
 from lnh_services.hsm.cluster.channel_seeds import offered
+from lnh_services.hsm.cluster.join import Belonging
+from lnh_services.hsm.core.cluster_contents import ClusterContents
 from lnh_services.hsm.core.console import Console, Surroundings
 from lnh_services.hsm.core.damage import DamageMark
 from lnh_services.hsm.core.processes import Workers, argon2_process
@@ -130,22 +133,26 @@ class Core:
             damage=self._damage,
             seen=self._seen,
         )
+        self._desk: Final = Desk(self._vault, self._trail, derive=self._derive, workers=self._workers)
+        self._belonging: Final = Belonging(
+            self._vault, self._desk, derive=self._derive, store=self._store, membership=self._membership
+        )
+        self._restoring: Final = Restoring(self._archiving, self._store, self._desk)
+        self._backup: Final = Client(self._directory.backup_for_hsm, name="hsm.backup")
+        refounding = Refounding(
+            self._vault, self._desk, self._archiving, self._restoring,
+            store_=self._store, backup_=self._backup, here=here,
+        )  # fmt: skip
         self._console: Final = Console(
             self._vault,
             self._trail,
+            self._desk,
+            self._belonging,
             derive=self._derive,
-            store=self._store,
-            membership=self._membership,
-            workers=self._workers,
+            contents=ClusterContents(self._store),
+            others=refounding.performers(),
             surroundings=here,
         )
-        self._restoring: Final = Restoring(self._archiving, self._store, self._console)
-        self._backup: Final = Client(self._directory.backup_for_hsm, name="hsm.backup")
-        refounding = Refounding(
-            self._vault, self._console, self._archiving, self._restoring,
-            store_=self._store, backup_=self._backup, here=here,
-        )  # fmt: skip
-        self._console.take_on(refounding.performers())
         self._offline_attempts: Final = OfflineAttempts(self._directory.data("hsm") / OFFLINE_ATTEMPTS_FILE)
         self._signed_at = 0.0
         self._activating = bool(self._settings.activation.file) and self._vault.situation.initialised
@@ -183,7 +190,7 @@ class Core:
         await self._argon2.stop()
         try:
             self._trail.tell_refusals(_now_ms(), all_of_them=True)
-            self._console.sign()
+            self._desk.sign()
         except AuditFailed as error:
             _log.failure("audit trail not signed", problem=str(error))
         self._trail.close()
@@ -244,11 +251,11 @@ class Core:
     async def _on_audit(self, call: Call, request: Audit) -> Audited:
         index = self._trail.append(request.entries, _now_ms())
         if self._trail.unsigned >= limits.AUDIT_SIGN_RECORDS:
-            self._console.sign()
+            self._desk.sign()
         return Audited(index=index)
 
     async def _on_invite(self, call: Call, request: Empty) -> Invited:
-        return await self._console.belonging.invite()
+        return await self._belonging.invite()
 
     # --- a restore
 
@@ -272,10 +279,10 @@ class Core:
     # --- what membership brings
 
     async def _on_admit(self, call: Call, request: Admit) -> Admitted:
-        return await self._console.belonging.admit(request)
+        return await self._belonging.admit(request)
 
     async def _on_depart(self, call: Call, request: Depart) -> Empty:
-        await self._console.belonging.depart(request)
+        await self._belonging.depart(request)
         return Empty()
 
     async def _on_seen(self, call: Call, request: Seen) -> Highest:
@@ -318,13 +325,13 @@ class Core:
     async def _sign_when_due(self) -> None:
         self._trail.tell_refusals(_now_ms())
         if time.monotonic() - self._signed_at >= limits.AUDIT_SIGN_SECONDS:
-            self._console.sign()
+            self._desk.sign()
             self._signed_at = time.monotonic()
             await self._console.anchor()
 
     async def _tidy(self) -> None:
-        self._console.belonging.go_on()
-        await self._console.belonging.tidy()
+        self._belonging.go_on()
+        await self._belonging.tidy()
         await self._restoring.tidy()
 
     async def _rotate_when_due(self) -> None:

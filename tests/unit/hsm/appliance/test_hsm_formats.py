@@ -18,7 +18,7 @@ from lnh_services.hsm.appliance.state import HsmState, StateFile
 from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
 from lnh_services.hsm.auth.credentials import derivation, material
 from lnh_services.hsm.crypto.argon2 import derive
-from models.console import Desk
+from models.console import OneAppliance
 
 QUICK = (64, 1, 1)
 
@@ -51,11 +51,11 @@ def test_a_state_file_opens_as_its_page_says(tmp_path: Path) -> None:
 
 
 def test_a_trail_verifies_as_its_page_says(tmp_path: Path) -> None:
-    desk = Desk(tmp_path)
-    asyncio.run(desk.cluster())
-    desk.console.sign()
-    assert desk.vault.cover is not None
-    identity = Ed25519PublicKey.from_public_bytes(desk.vault.cover.identity)
+    appliance = OneAppliance(tmp_path)
+    asyncio.run(appliance.cluster())
+    appliance.desk.sign()
+    assert appliance.vault.cover is not None
+    identity = Ed25519PublicKey.from_public_bytes(appliance.vault.cover.identity)
 
     previous, heads = bytes(32), 0
     for index, spelling in enumerate((tmp_path / "audit.jsonl").read_text().splitlines(), start=1):

@@ -46,7 +46,7 @@ from lnh_services.hsm.records import (
     UserRecord,
 )
 from lnh_services.store.disk.items import pack_tags
-from models.console import Desk
+from models.console import OneAppliance
 from models.worker import material
 
 OBJECT = Key(table="object", scope=b"k" * 16, id=b"o" * 16)
@@ -62,21 +62,21 @@ class Lost(Exception):
 class Watched:
     """The store, which can lose the process that asks, or an answer, at the n-th commit, or do something before it."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, appliance: OneAppliance) -> None:
+        self._appliance = appliance
         self.commits = 0
         self.dies_before = self.dies_after = self.loses = 0
         self.before: Callable[[Commit], Awaitable[None]] | None = None
 
     async def ask(self, operation: Operation[Any, Any], message: Message, *, timeout: float) -> Any:
         if not isinstance(message, Commit):
-            return await self._desk.store.ask(operation, message, timeout=timeout)
+            return await self._appliance.store.ask(operation, message, timeout=timeout)
         self.commits += 1
         if self.before is not None:
             await self.before(message)
         if self.commits == self.dies_before:
             raise Lost
-        answer = await self._desk.store.ask(operation, message, timeout=timeout)
+        answer = await self._appliance.store.ask(operation, message, timeout=timeout)
         if self.commits == self.dies_after:
             raise Lost
         if self.commits == self.loses:
@@ -88,12 +88,12 @@ class World:
     """A cluster, an archive of it, and what became of it since."""
 
     def __init__(self, directory: Path) -> None:
-        self.desk = Desk(directory)
+        self.appliance = OneAppliance(directory)
         self.grouping = Grouping()
         self._sequence = 0
 
     async def begin(self) -> None:
-        await self.desk.cluster()
+        await self.appliance.cluster()
         await self.change(
             Put(key=OBJECT, expected=0, head=b"attributes", body=b"value", tags=(b"label",)),
             self.records().put(_client(revoked=False), CLIENT, 0, unique="web-1"),
@@ -121,28 +121,31 @@ class World:
 
     @property
     def cluster(self) -> Cluster:
-        cluster = self.desk.vault.opened.cluster
+        cluster = self.appliance.vault.opened.cluster
         assert cluster is not None
         return cluster
 
     def records(self) -> Records:
         key = self.cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
-        item = self.desk.store.items.storage.get(key)
+        item = self.appliance.store.items.storage.get(key)
         assert item is not None
         return self.cluster.records_of(item)
 
     async def change(self, *changes: store.Change) -> None:
         self._sequence += 1
-        now = int(self.desk.now * 1000)
+        now = int(self.appliance.now * 1000)
         commit = Commit(client=b"w" * 16, session=b"w" * 16, sequence=self._sequence, issued_at=now, changes=changes)
-        await self.desk.store.ask(store.COMMIT, commit, timeout=1)
+        await self.appliance.store.ask(store.COMMIT, commit, timeout=1)
 
     def seen(self) -> dict[Key, tuple[int, bytes, tuple[bytes, ...]]]:
-        return {item.key: (item.version, item.head, item.tags) for item in self.desk.store.items.storage.items.values()}
+        return {
+            item.key: (item.version, item.head, item.tags) for item in self.appliance.store.items.storage.items.values()
+        }
 
     def made(self) -> tuple[backup.Opening, list[Row]]:
         items = sorted(
-            self.desk.store.items.storage.items.values(), key=lambda item: (item.key.table, item.key.scope, item.key.id)
+            self.appliance.store.items.storage.items.values(),
+            key=lambda item: (item.key.table, item.key.scope, item.key.id),
         )
         rows = [_row(item) for item in items]
         key, wrapped = keys.new_key(self.cluster, b"a" * 16)
@@ -157,9 +160,9 @@ class World:
 
     def restoring(self) -> tuple[Restoring, Watched]:
         """A core that has just started."""
-        watched = Watched(self.desk)
-        archiving = Archiving(self.desk.vault, watched, "a")
-        made = Restoring(archiving, watched, self.desk.console, clock=lambda: self.desk.now, patience=20)
+        watched = Watched(self.appliance)
+        archiving = Archiving(self.appliance.vault, watched, "a")
+        made = Restoring(archiving, watched, self.appliance.desk, clock=lambda: self.appliance.now, patience=20)
         return made, watched
 
     async def restore(
@@ -167,7 +170,7 @@ class World:
     ) -> backup.Restored:
         """What the backup service does."""
         opening, archived = self.archive
-        ticket = restoring.allow(bytes([len(self.desk.store.asked) % 256]) * 16, "x.lnhb", check=check)
+        ticket = restoring.allow(bytes([len(self.appliance.store.asked) % 256]) * 16, "x.lnhb", check=check)
         await restoring.begin(backup.BeginRestore(ticket=ticket, opening=opening))
         rows = archived if rows is None else rows
         for number, at in enumerate(range(0, len(rows), at_once)):
@@ -212,7 +215,7 @@ def check_restored(world: World) -> None:
     expected = {Key(table=row[0], scope=row[1], id=row[2]): row for row in world.archive[1] if row[0] != "lock"}
     assert {key for key in seen if key.table not in ("dismissal", "audit") and key != GROUPING} == set(expected)
     for key, (version, head, tags) in seen.items():
-        item = world.desk.store.items.storage.get(key)
+        item = world.appliance.store.items.storage.get(key)
         assert item is not None
         if key.table in ("dismissal", "audit") or key == GROUPING:
             continue
@@ -241,7 +244,7 @@ def test_a_restore_brings_back_what_was_in_a_new_instance(tmp_path: Path) -> Non
         with pytest.raises(VersionConflict):
             await world.change(stale, before.fence())
         where = store.Get(key=before.key_of(UserRecord, create.user_id("alice")))
-        item = (await world.desk.store.ask(store.GET, where, timeout=1)).item
+        item = (await world.appliance.store.ask(store.GET, where, timeout=1)).item
         with pytest.raises(SealBroken):
             before.check(item)
 
@@ -301,7 +304,7 @@ def test_a_client_revoked_since_stays_revoked_up_to_the_last_moment(tmp_path: Pa
         await world.restore(restoring)
         check_restored(world)
         records = world.records()
-        item = world.desk.store.items.storage.get(records.key_of(ClientRecord, CLIENT))
+        item = world.appliance.store.items.storage.get(records.key_of(ClientRecord, CLIENT))
         assert item is not None
         assert records.read(ClientRecord, item).revoked
 
@@ -365,7 +368,7 @@ def test_nobody_restores_without_a_ticket_and_nobody_twice(tmp_path: Path) -> No
 def test_an_empty_store_is_filled_and_its_own_records_kept(tmp_path: Path) -> None:
     async def scene(world: World) -> None:
         archive = world.archive
-        world.desk.store.items.storage.items.clear()
+        world.appliance.store.items.storage.items.clear()
         restoring, _ = world.restoring()
         done = await world.restore(restoring)
         assert done.changed == ()
@@ -378,7 +381,7 @@ def test_an_empty_store_is_filled_and_its_own_records_kept(tmp_path: Path) -> No
 
 def grouped_otherwise(world: World) -> None:
     """Members are in other groups than they were."""
-    there = world.desk.store
+    there = world.appliance.store
 
     def member(letter: bytes, group: str) -> store.MemberInfo:
         name = letter.decode()
@@ -392,7 +395,7 @@ def grouped_otherwise(world: World) -> None:
 
 
 def check_grouped(world: World) -> None:
-    there = world.desk.store
+    there = world.appliance.store
     assert [each.group for each in there.members] == ["far", "local", "used"]
     assert there.groups == {"far", "local", "used"}, "one that is in use stays"
     assert GROUPING not in world.seen()
@@ -427,10 +430,10 @@ def test_a_later_primary_brings_members_back_to_groups_if_the_restorer_died(tmp_
         again, _ = world.restoring()
         await again.tidy()
         assert GROUPING in world.seen(), "this member is not primary"
-        world.desk.store.primary = world.desk.store.member
+        world.appliance.store.primary = world.appliance.store.member
         await again.tidy()
         assert GROUPING in world.seen(), "whoever restored may be about to do it"
-        world.desk.store.lose_answer_of = len(world.desk.store.asked) + 5  # of the first group or move
+        world.appliance.store.lose_answer_of = len(world.appliance.store.asked) + 5  # of the first group or move
         await again.tidy()
         assert GROUPING in world.seen(), "not all is done"
         await again.tidy()
@@ -468,7 +471,7 @@ def test_of_any_number_of_clients_one_revoked_at_the_last_moment_stays_revoked(t
         records = world.records()
         found = {}
         for id_ in (ids[-1], ids[-2], ids[0]):
-            item = world.desk.store.items.storage.get(records.key_of(ClientRecord, id_))
+            item = world.appliance.store.items.storage.get(records.key_of(ClientRecord, id_))
             assert item is not None
             found[id_] = records.read(ClientRecord, item).revoked
         assert found == {ids[-1]: True, ids[-2]: False, ids[0]: False}

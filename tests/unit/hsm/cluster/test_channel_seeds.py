@@ -17,7 +17,7 @@ from lnh_services.hsm.cluster.channel_keeper import ChannelKeeper
 from lnh_services.hsm.cluster.channel_seeds import offered
 from lnh_services.hsm.cluster.join_protocol import Identity
 from lnh_services.hsm.records import HsmRecord
-from models.console import Desk
+from models.console import OneAppliance
 
 DOMAIN = "the cloning domain"
 DAY = limits.CHANNEL_EPOCH
@@ -28,41 +28,41 @@ class Members:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.desks: list[Desk] = []
+        self.appliances: list[OneAppliance] = []
 
-    async def add(self) -> Desk:
-        name = "abcdef"[len(self.desks)]
+    async def add(self) -> OneAppliance:
+        name = "abcdef"[len(self.appliances)]
         (self.directory / name).mkdir()
-        desk = Desk(self.directory / name, name, 7100 + 100 * len(self.desks))
-        if not self.desks:
-            await desk.cluster(DOMAIN)
-            desk.store.primary = desk.store.member
-            info = store.MemberInfo(id=desk.store.member, name=name, host="h", port=7100, key=bytes(32))
-            desk.store.members = (info,)
+        appliance = OneAppliance(self.directory / name, name, 7100 + 100 * len(self.appliances))
+        if not self.appliances:
+            await appliance.cluster(DOMAIN)
+            appliance.store.primary = appliance.store.member
+            info = store.MemberInfo(id=appliance.store.member, name=name, host="h", port=7100, key=bytes(32))
+            appliance.store.members = (info,)
         else:
-            first = self.desks[0]
-            await desk.hsm_init(DOMAIN)
-            await desk.install()
-            desk.membership.peers = {7101: first}
-            await desk.join(await first.invite())
-            desk.store.items, desk.store.primary = first.store.items, first.store.primary
-        self.desks.append(desk)
-        return desk
+            first = self.appliances[0]
+            await appliance.hsm_init(DOMAIN)
+            await appliance.install()
+            appliance.membership.peers = {7101: first}
+            await appliance.join(await first.invite())
+            appliance.store.items, appliance.store.primary = first.store.items, first.store.primary
+        self.appliances.append(appliance)
+        return appliance
 
     async def keep(self) -> None:
         """Every core looks, until nobody has anything to do any more."""
         for _ in range(3):
-            for desk in self.desks:
-                desk.store.members = self.desks[0].store.members
-                await ChannelKeeper(desk.vault, desk.store, lambda desk=desk: desk.now).keep()  # type: ignore[misc]
+            for appliance in self.appliances:
+                appliance.store.members = self.appliances[0].store.members
+                await ChannelKeeper(appliance.vault, appliance.store, lambda appliance=appliance: appliance.now).keep()  # type: ignore[misc]
 
     def pass_time(self, seconds: float) -> None:
-        for desk in self.desks:
-            desk.now += seconds
+        for appliance in self.appliances:
+            appliance.now += seconds
 
 
-def of(desk: Desk) -> Cluster:
-    cluster = desk.vault.opened.cluster
+def of(appliance: OneAppliance) -> Cluster:
+    cluster = appliance.vault.opened.cluster
     assert cluster is not None
     return cluster
 

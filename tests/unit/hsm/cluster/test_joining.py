@@ -19,7 +19,7 @@ from lnh_common.wire import codec
 from lnh_services.hsm.appliance import preconditions
 from lnh_services.hsm.appliance.state import Cluster, Phase
 from lnh_services.hsm.cluster import create, join_protocol, removal_proof
-from models.console import SO, Desk
+from models.console import SO, OneAppliance
 
 DOMAIN = "the cloning domain"
 
@@ -30,8 +30,8 @@ class Two:
     def __init__(self, directory: Path) -> None:
         for name in ("a", "b"):
             (directory / name).mkdir()
-        self.a = Desk(directory / "a", "a", 7100)
-        self.b = Desk(directory / "b", "b", 7200)
+        self.a = OneAppliance(directory / "a", "a", 7100)
+        self.b = OneAppliance(directory / "b", "b", 7200)
         self.b.membership.peers = {7101: self.a}
 
     async def ready(self) -> str:
@@ -79,7 +79,7 @@ def test_a_joined_member_lets_others_in(two: Two, tmp_path: Path) -> None:
     async def go() -> None:
         await two.b.join(await two.ready())
         (tmp_path / "c").mkdir()
-        c = Desk(tmp_path / "c", "c", 7300)
+        c = OneAppliance(tmp_path / "c", "c", 7300)
         c.membership.peers = {7201: two.b}
         await c.hsm_init(DOMAIN)
         await c.install()
@@ -116,7 +116,7 @@ def test_an_invitation_serves_one_member(two: Two, tmp_path: Path) -> None:
         text = await two.ready()
         await two.b.join(text)
         (tmp_path / "c").mkdir()
-        c = Desk(tmp_path / "c", "c", 7300)
+        c = OneAppliance(tmp_path / "c", "c", 7300)
         c.membership.peers = {7101: two.a}
         await c.hsm_init(DOMAIN)
         await c.install()
@@ -146,7 +146,7 @@ def test_an_invitation_of_another_hsm_is_unknown_here(two: Two, tmp_path: Path) 
     async def go() -> None:
         await two.ready()
         (tmp_path / "c").mkdir()
-        other = Desk(tmp_path / "c", "a", 7100)
+        other = OneAppliance(tmp_path / "c", "a", 7100)
         await other.cluster(DOMAIN)
         with pytest.raises(errors.InvitationUnknown):
             await two.b.join(await other.invite())
@@ -259,9 +259,9 @@ def test_a_lost_answer_is_given_again_to_the_same_attempt_also_after_restarts(tw
         text = await two.ready()
         await loses_an_answer(two, text)
         (ghost,) = (each for each in two.a.store.members if each.name == "b")
-        for desk in (two.a, two.b):
-            desk.restart()
-            await desk.activate()
+        for appliance in (two.a, two.b):
+            appliance.restart()
+            await appliance.activate()
         joined = await two.b.join(text)
         assert joined.member == ghost.id.hex()
         assert len(two.a.store.members) == 2
@@ -322,7 +322,7 @@ def test_a_joiner_that_dies_at_any_step_finishes_when_the_command_is_run_again(
         store_ask, membership_ask = two.b.store.ask, two.b.membership.ask
         dying(two, step, answered=answered)
         with pytest.raises(Died):
-            await two.b.console.belonging._join(console.JoinCluster(so_password=SO, invitation=text))
+            await two.b.belonging._join(console.JoinCluster(so_password=SO, invitation=text))
         two.b.store.ask, two.b.membership.ask = store_ask, membership_ask  # type: ignore[method-assign]
         two.b.restart()
         await two.b.activate()
@@ -380,7 +380,7 @@ def test_a_join_that_was_begun_stands_in_the_way_of_a_cluster_and_of_another_joi
         with pytest.raises(errors.NotPossible, match="joining the cluster prod was begun"):
             await two.b.cluster_create()
         (tmp_path / "c").mkdir()
-        other = Desk(tmp_path / "c", "c", 7300)
+        other = OneAppliance(tmp_path / "c", "c", 7300)
         await other.cluster(DOMAIN)
         with pytest.raises(errors.NotPossible, match="finished first"):
             await two.b.join(await other.invite())
@@ -402,10 +402,10 @@ def test_no_peer_can_make_an_hsm_wipe_its_smk_without_another_hsms_dismissal(two
         of_another = removal_proof.dismissal(cluster.smk[-1].key, cluster.id, two.a.store.members[0].id)
         for departure in (Departure.LEFT, Departure.DELETED):
             with pytest.raises(errors.PermissionDenied):
-                await two.b.console.belonging.depart(Depart(cluster=cluster.id, departure=departure, proof=of_another))
+                await two.b.belonging.depart(Depart(cluster=cluster.id, departure=departure, proof=of_another))
         lie = Depart(cluster=cluster.id, departure=Departure.EXPELLED, reason="entry 7", proof=of_another)
-        await two.b.console.belonging.depart(lie)
-        await two.b.console.belonging.finish()
+        await two.b.belonging.depart(lie)
+        await two.b.belonging.finish()
         kept = two.b.vault.opened.cluster
         assert kept is not None
         assert (kept.smk, kept.phase, two.b.workers.running) == (cluster.smk, Phase.SUSPENDED, 0)
@@ -415,8 +415,8 @@ def test_no_peer_can_make_an_hsm_wipe_its_smk_without_another_hsms_dismissal(two
         with pytest.raises(errors.MemberExpelled):
             await two.b.join(await two.a.invite())
         proven = Depart(cluster=cluster.id, departure=Departure.EXPELLED, proof=dismissal_of(cluster))
-        await two.b.console.belonging.depart(proven)
-        await two.b.console.belonging.finish()
+        await two.b.belonging.depart(proven)
+        await two.b.belonging.finish()
         assert two.b.vault.opened.cluster is None
 
     asyncio.run(go())
@@ -427,7 +427,7 @@ def test_the_so_wipes_what_an_expelled_member_kept_for_want_of_a_proof(two: Two)
         await two.b.join(await two.ready())
         cluster = two.b.vault.opened.cluster
         assert cluster is not None
-        await two.b.console.belonging.depart(Depart(cluster=cluster.id, departure=Departure.EXPELLED))
+        await two.b.belonging.depart(Depart(cluster=cluster.id, departure=Departure.EXPELLED))
         await two.b.ask(console.CLUSTER_DISCARD, console.AsSo(so_password=SO))
         assert two.b.vault.opened.cluster is None
         assert not two.b.store.cluster
@@ -441,12 +441,12 @@ def test_who_leaves_keeps_nothing_of_the_cluster(two: Two, departure: Departure)
         await two.b.join(await two.ready())
         cluster = two.b.vault.opened.cluster
         assert cluster is not None
-        await two.b.console.belonging.depart(Depart(cluster=bytes(16), departure=departure))
+        await two.b.belonging.depart(Depart(cluster=bytes(16), departure=departure))
         assert two.b.vault.opened.cluster is cluster, "that was about another cluster"
         reason = "removed in entry 7"
         depart = Depart(cluster=cluster.id, departure=departure, reason=reason, proof=dismissal_of(cluster))
-        await two.b.console.belonging.depart(depart)
-        await two.b.console.belonging.finish()
+        await two.b.belonging.depart(depart)
+        await two.b.belonging.finish()
         state = two.b.vault.opened
         for secret in (cluster.identity, *(each.key for each in cluster.smk), *(each.seed for each in cluster.channel)):
             assert secret not in codec.encode(state)
@@ -474,8 +474,8 @@ def test_an_expelled_member_joins_again_without_being_tidied_first(two: Two) -> 
         cluster = two.b.vault.opened.cluster
         assert cluster is not None
         depart = Depart(cluster=cluster.id, departure=Departure.EXPELLED, proof=dismissal_of(cluster))
-        await two.b.console.belonging.depart(depart)
-        await two.b.console.belonging.finish()
+        await two.b.belonging.depart(depart)
+        await two.b.belonging.finish()
         two.a.store.members = two.a.store.members[:1]
         await two.b.join(await two.a.invite())
         assert two.b.vault.opened.expelled == ""
@@ -493,7 +493,7 @@ def test_a_departure_that_was_interrupted_is_finished_after_the_next_activation(
         two.b.restart()
         await two.b.activate()
         assert not two.b.workers.running
-        await two.b.console.belonging.finish()
+        await two.b.belonging.finish()
         assert two.b.vault.opened.cluster is None
         assert not two.b.store.cluster
 

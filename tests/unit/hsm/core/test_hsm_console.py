@@ -34,15 +34,15 @@ from lnh_services.hsm.records import (
 )
 from lnh_services.hsm.worker.core import CLUSTER_RECORD
 from lnh_services.hsm.worker.policies import policy_id
-from models.console import ACTIVATION, ADMIN, PO, SO, Desk
+from models.console import ACTIVATION, ADMIN, PO, SO, OneAppliance
 from models.worker import derived
 
-Step = Callable[[Desk], Awaitable[object]]
+Step = Callable[[OneAppliance], Awaitable[object]]
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def appliance(tmp_path: Path) -> OneAppliance:
+    return OneAppliance(tmp_path)
 
 
 def test_every_console_operation_has_a_row_of_needs() -> None:
@@ -56,24 +56,54 @@ def test_records_are_where_the_workers_look_for_them() -> None:
 
 
 REFUSALS: list[tuple[str, list[Step], Step, type[errors.LnhError], str]] = [
-    ("activate, not initialised", [], Desk.activate, errors.NotInitialised, "not initialised"),
-    ("install, not initialised", [], Desk.install, errors.NotInitialised, "not initialised"),
-    ("init twice", [Desk.hsm_init], Desk.hsm_init, errors.AlreadyDone, "is initialised"),
-    ("admin twice", [Desk.appliance_init], Desk.appliance_init, errors.AlreadyDone, "first admin"),
-    ("activate twice", [Desk.hsm_init], Desk.activate, errors.AlreadyDone, "is activated"),
-    ("install, sealed", [Desk.hsm_init, Desk.deactivate], Desk.install, errors.NotActivated, "not activated"),
-    ("install twice", [Desk.hsm_init, Desk.install], Desk.install, errors.AlreadyDone, "is installed"),
-    ("cluster, no admin", [Desk.hsm_init, Desk.install], Desk.cluster_create, errors.NotInitialised, "no admin"),
+    ("activate, not initialised", [], OneAppliance.activate, errors.NotInitialised, "not initialised"),
+    ("install, not initialised", [], OneAppliance.install, errors.NotInitialised, "not initialised"),
+    ("init twice", [OneAppliance.hsm_init], OneAppliance.hsm_init, errors.AlreadyDone, "is initialised"),
+    ("admin twice", [OneAppliance.appliance_init], OneAppliance.appliance_init, errors.AlreadyDone, "first admin"),
+    ("activate twice", [OneAppliance.hsm_init], OneAppliance.activate, errors.AlreadyDone, "is activated"),
+    (
+        "install, sealed",
+        [OneAppliance.hsm_init, OneAppliance.deactivate],
+        OneAppliance.install,
+        errors.NotActivated,
+        "not activated",
+    ),
+    (
+        "install twice",
+        [OneAppliance.hsm_init, OneAppliance.install],
+        OneAppliance.install,
+        errors.AlreadyDone,
+        "is installed",
+    ),
+    (
+        "cluster, no admin",
+        [OneAppliance.hsm_init, OneAppliance.install],
+        OneAppliance.cluster_create,
+        errors.NotInitialised,
+        "no admin",
+    ),
     (
         "cluster, no package",
-        [Desk.appliance_init, Desk.hsm_init],
-        Desk.cluster_create,
+        [OneAppliance.appliance_init, OneAppliance.hsm_init],
+        OneAppliance.cluster_create,
         errors.NotInitialised,
         "package",
     ),
-    ("cluster twice", [Desk.cluster], Desk.cluster_create, errors.AlreadyDone, "one cluster"),
-    ("partition, package", [Desk.hsm_init, Desk.install], Desk.partition, errors.PartitionDisabled, "disabled"),
-    ("partition twice", [Desk.hsm_init, Desk.partition], Desk.partition, errors.NameTaken, "own"),
+    ("cluster twice", [OneAppliance.cluster], OneAppliance.cluster_create, errors.AlreadyDone, "one cluster"),
+    (
+        "partition, package",
+        [OneAppliance.hsm_init, OneAppliance.install],
+        OneAppliance.partition,
+        errors.PartitionDisabled,
+        "disabled",
+    ),
+    (
+        "partition twice",
+        [OneAppliance.hsm_init, OneAppliance.partition],
+        OneAppliance.partition,
+        errors.NameTaken,
+        "own",
+    ),
 ]
 
 
@@ -81,67 +111,67 @@ REFUSALS: list[tuple[str, list[Step], Step, type[errors.LnhError], str]] = [
     ("before", "step", "error", "words"), [row[1:] for row in REFUSALS], ids=[r[0] for r in REFUSALS]
 )
 def test_a_refusal_names_what_is_missing(
-    desk: Desk, before: list[Step], step: Step, error: type[errors.LnhError], words: str
+    appliance: OneAppliance, before: list[Step], step: Step, error: type[errors.LnhError], words: str
 ) -> None:
     async def go() -> None:
         for each in before:
-            await each(desk)
+            await each(appliance)
         with pytest.raises(error, match=words):
-            await step(desk)
+            await step(appliance)
 
     asyncio.run(go())
 
 
-def test_the_package_is_refused_while_there_are_v1_partitions_and_names_them(desk: Desk) -> None:
+def test_the_package_is_refused_while_there_are_v1_partitions_and_names_them(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.appliance_init()
-        await desk.hsm_init()
-        await desk.partition("mine", version=1)
+        await appliance.appliance_init()
+        await appliance.hsm_init()
+        await appliance.partition("mine", version=1)
         with pytest.raises(errors.NotPossible, match="mine") as refused:
-            await desk.install()
+            await appliance.install()
         assert "lnh partition delete mine" in refused.value.detail["advice"]
-        await desk.ask(console.PARTITION_DELETE, console.PartitionRef(so_password=SO, label="mine"))
-        await desk.install()
+        await appliance.ask(console.PARTITION_DELETE, console.PartitionRef(so_password=SO, label="mine"))
+        await appliance.install()
 
     asyncio.run(go())
 
 
-def test_a_cluster_is_refused_beside_v1_partitions_that_an_earlier_version_left(desk: Desk) -> None:
+def test_a_cluster_is_refused_beside_v1_partitions_that_an_earlier_version_left(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.appliance_init()
-        await desk.hsm_init()
-        await desk.partition("mine", version=1)
-        desk.vault.change(lambda state: preconditions.install(state, "cluster"))
+        await appliance.appliance_init()
+        await appliance.hsm_init()
+        await appliance.partition("mine", version=1)
+        appliance.vault.change(lambda state: preconditions.install(state, "cluster"))
         with pytest.raises(errors.NotPossible, match="mine"):
-            await desk.cluster_create()
-        assert desk.store.asked == []
+            await appliance.cluster_create()
+        assert appliance.store.asked == []
 
     asyncio.run(go())
 
 
-def test_what_forbids_an_act_is_told_before_anybody_is_asked_for_a_password(desk: Desk) -> None:
+def test_what_forbids_an_act_is_told_before_anybody_is_asked_for_a_password(appliance: OneAppliance) -> None:
     async def check(act: Operation[Any, Any], target: str = "") -> None:
-        await desk.ask(console.CONSOLE_CHECK, console.Check(operation=act.name, target=target))
+        await appliance.ask(console.CONSOLE_CHECK, console.Check(operation=act.name, target=target))
 
     async def go() -> None:
         with pytest.raises(errors.NotInitialised, match="lnh hsm init"):
             await check(console.PARTITION_CREATE, "mine")
         await check(console.HSM_INIT)
-        await desk.hsm_init()
+        await appliance.hsm_init()
         with pytest.raises(errors.AlreadyDone):
             await check(console.HSM_INIT)
         await check(console.PARTITION_CREATE, "mine")
-        await desk.partition("mine", version=1)
+        await appliance.partition("mine", version=1)
         with pytest.raises(errors.NameTaken, match="mine"):
             await check(console.PARTITION_CREATE, "mine")
         with pytest.raises(errors.PartitionUnknown, match="yours"):
             await check(console.PARTITION_DELETE, "yours")
         with pytest.raises(errors.NotPossible, match="mine"):
             await check(console.PACKAGE_INSTALL, "cluster")
-        await desk.ask(console.PARTITION_DELETE, console.PartitionRef(so_password=SO, label="mine"))
+        await appliance.ask(console.PARTITION_DELETE, console.PartitionRef(so_password=SO, label="mine"))
         with pytest.raises(errors.NameUnknown, match="no package"):
             await check(console.PACKAGE_INSTALL, "clusters")
-        await desk.install()
+        await appliance.install()
         with pytest.raises(errors.AlreadyDone):
             await check(console.PACKAGE_INSTALL, "cluster")
         with pytest.raises(errors.UnknownOperation):
@@ -150,126 +180,126 @@ def test_what_forbids_an_act_is_told_before_anybody_is_asked_for_a_password(desk
     asyncio.run(go())
 
 
-def test_the_package_disables_own_partitions_and_only_reimaging_reverses_it(desk: Desk) -> None:
+def test_the_package_disables_own_partitions_and_only_reimaging_reverses_it(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.hsm_init()
-        assert (await desk.partition()).accessible
-        await desk.install()
-        (view,) = (await desk.ask(console.PARTITION_LIST)).partitions
+        await appliance.hsm_init()
+        assert (await appliance.partition()).accessible
+        await appliance.install()
+        (view,) = (await appliance.ask(console.PARTITION_LIST)).partitions
         assert not view.accessible
         with pytest.raises(errors.PartitionDisabled):
-            await desk.ask(console.PARTITION_DELETE, console.PartitionRef(so_password=SO, label="own"))
-        await desk.ask(console.HSM_FACTORY_RESET, console.AsSo(so_password=SO))
-        await desk.hsm_init()
+            await appliance.ask(console.PARTITION_DELETE, console.PartitionRef(so_password=SO, label="own"))
+        await appliance.ask(console.HSM_FACTORY_RESET, console.AsSo(so_password=SO))
+        await appliance.hsm_init()
         with pytest.raises(errors.PartitionDisabled):
-            await desk.partition()
-        await desk.ask(console.APPLIANCE_REIMAGE)
-        await desk.hsm_init()
-        assert (await desk.partition()).accessible
+            await appliance.partition()
+        await appliance.ask(console.APPLIANCE_REIMAGE)
+        await appliance.hsm_init()
+        assert (await appliance.partition()).accessible
 
     asyncio.run(go())
 
 
-def test_partitions_are_deleted_by_the_so(desk: Desk) -> None:
+def test_partitions_are_deleted_by_the_so(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.hsm_init()
-        await desk.partition()
+        await appliance.hsm_init()
+        await appliance.partition()
         with pytest.raises(errors.PartitionUnknown):
-            await desk.ask(console.PARTITION_DELETE, console.PartitionRef(so_password=SO, label="other"))
-        await desk.ask(console.PARTITION_DELETE, console.PartitionRef(so_password=SO, label="own"))
-        assert (await desk.ask(console.PARTITION_LIST)).partitions == ()
+            await appliance.ask(console.PARTITION_DELETE, console.PartitionRef(so_password=SO, label="other"))
+        await appliance.ask(console.PARTITION_DELETE, console.PartitionRef(so_password=SO, label="own"))
+        assert (await appliance.ask(console.PARTITION_LIST)).partitions == ()
 
     asyncio.run(go())
 
 
-def test_a_domain_is_drawn_and_shown_once_unless_one_is_given(desk: Desk) -> None:
+def test_a_domain_is_drawn_and_shown_once_unless_one_is_given(appliance: OneAppliance) -> None:
     async def go() -> None:
-        drawn = (await desk.hsm_init()).domain
+        drawn = (await appliance.hsm_init()).domain
         assert len(bytes.fromhex(drawn)) == 16
-        assert desk.vault.opened.domain == drawn
-        await desk.ask(console.HSM_FACTORY_RESET, console.AsSo(so_password=SO))
+        assert appliance.vault.opened.domain == drawn
+        await appliance.ask(console.HSM_FACTORY_RESET, console.AsSo(so_password=SO))
         message = console.InitHsm(label="b", so_password=SO, activation=ACTIVATION, domain="ours")
-        assert (await desk.ask(console.HSM_INIT, message)).domain == ""
-        assert desk.vault.opened.domain == "ours"
+        assert (await appliance.ask(console.HSM_INIT, message)).domain == ""
+        assert appliance.vault.opened.domain == "ours"
 
     asyncio.run(go())
 
 
 @pytest.mark.parametrize("password", ["short77", "x" * 256])
-def test_a_password_of_a_wrong_length_changes_nothing(desk: Desk, password: str) -> None:
+def test_a_password_of_a_wrong_length_changes_nothing(appliance: OneAppliance, password: str) -> None:
     async def go() -> None:
         with pytest.raises(errors.PasswordInvalid):
-            await desk.ask(console.APPLIANCE_INIT, console.InitAppliance(admin="alice", password=password))
-        assert not (await desk.ask(console.APPLIANCE_SHOW)).initialised
+            await appliance.ask(console.APPLIANCE_INIT, console.InitAppliance(admin="alice", password=password))
+        assert not (await appliance.ask(console.APPLIANCE_SHOW)).initialised
 
     asyncio.run(go())
 
 
-def test_an_admin_made_before_the_hsm_moves_into_it(desk: Desk) -> None:
+def test_an_admin_made_before_the_hsm_moves_into_it(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.appliance_init()
-        assert [user.name for user in desk.vault.situation.appliance.waiting] == ["alice"]
-        await desk.hsm_init()
-        assert [user.name for user in desk.vault.opened.users] == ["alice"]
-        assert desk.vault.situation.appliance.waiting == ()
-        assert (await desk.ask(console.APPLIANCE_SHOW)).users == ("alice",)
+        await appliance.appliance_init()
+        assert [user.name for user in appliance.vault.situation.appliance.waiting] == ["alice"]
+        await appliance.hsm_init()
+        assert [user.name for user in appliance.vault.opened.users] == ["alice"]
+        assert appliance.vault.situation.appliance.waiting == ()
+        assert (await appliance.ask(console.APPLIANCE_SHOW)).users == ("alice",)
 
     asyncio.run(go())
 
 
-def test_an_admin_made_while_the_hsm_is_sealed_moves_at_activation(desk: Desk) -> None:
+def test_an_admin_made_while_the_hsm_is_sealed_moves_at_activation(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.hsm_init()
-        await desk.deactivate()
-        await desk.appliance_init()
-        desk.restart()
-        await desk.activate()
-        assert [user.name for user in desk.vault.opened.users] == ["alice"]
+        await appliance.hsm_init()
+        await appliance.deactivate()
+        await appliance.appliance_init()
+        appliance.restart()
+        await appliance.activate()
+        assert [user.name for user in appliance.vault.opened.users] == ["alice"]
 
     asyncio.run(go())
 
 
-def test_ten_wrong_so_passwords_lock_it_also_across_a_restart(desk: Desk) -> None:
+def test_ten_wrong_so_passwords_lock_it_also_across_a_restart(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.hsm_init()
+        await appliance.hsm_init()
         wrong = console.InstallPackage(so_password="wrong password", name="cluster")
         for attempt in range(limits.FAILURES_BEFORE_LOCK):
             if attempt == 5:
-                desk.restart()
-                await desk.activate()
+                appliance.restart()
+                await appliance.activate()
             with pytest.raises(errors.PasswordIncorrect):
-                await desk.ask(console.PACKAGE_INSTALL, wrong)
-        desk.restart()
-        await desk.activate()
+                await appliance.ask(console.PACKAGE_INSTALL, wrong)
+        appliance.restart()
+        await appliance.activate()
         with pytest.raises(errors.PasswordLocked, match="900 s"):
-            await desk.install()
-        desk.now += limits.LOCK_SECONDS
-        await desk.install()
-        assert desk.vault.opened.so.failures == 0
+            await appliance.install()
+        appliance.now += limits.LOCK_SECONDS
+        await appliance.install()
+        assert appliance.vault.opened.so.failures == 0
 
     asyncio.run(go())
 
 
-def test_pulling_the_plug_gives_no_free_guess_and_takes_none_of_a_right_password(desk: Desk) -> None:
+def test_pulling_the_plug_gives_no_free_guess_and_takes_none_of_a_right_password(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.hsm_init()
+        await appliance.hsm_init()
         for number in range(3 * limits.FAILURES_BEFORE_LOCK):
-            await interrupted(desk, desk.install(), after=number % 2)
-        assert desk.vault.opened.so.failures == 1
+            await interrupted(appliance, appliance.install(), after=number % 2)
+        assert appliance.vault.opened.so.failures == 1
         for number in range(limits.FAILURES_BEFORE_LOCK - 1):
-            await interrupted(desk, desk.ask(console.PACKAGE_INSTALL, wrong(number)), after=1)
-        assert desk.vault.opened.so.failures == limits.FAILURES_BEFORE_LOCK
+            await interrupted(appliance, appliance.ask(console.PACKAGE_INSTALL, wrong(number)), after=1)
+        assert appliance.vault.opened.so.failures == limits.FAILURES_BEFORE_LOCK
         with pytest.raises(errors.PasswordLocked):
-            await desk.ask(console.PACKAGE_INSTALL, wrong(99))
-        await desk.install()  # what it would tell could be known before the others were counted
-        assert desk.vault.opened.so.failures == 0
+            await appliance.ask(console.PACKAGE_INSTALL, wrong(99))
+        await appliance.install()  # what it would tell could be known before the others were counted
+        assert appliance.vault.opened.so.failures == 0
 
     def wrong(number: int) -> console.InstallPackage:
         return console.InstallPackage(so_password=f"wrong password {number}", name="cluster")
 
-    async def interrupted(desk: Desk, act: Coroutine[Any, Any, object], *, after: int) -> None:
+    async def interrupted(appliance: OneAppliance, act: Coroutine[Any, Any, object], *, after: int) -> None:
         """The plug is pulled after so many changes of the state, of the two that an attempt makes."""
-        change, changes = desk.vault.change, iter(range(after))
+        change, changes = appliance.vault.change, iter(range(after))
 
         def pull(made: Callable[[HsmState], HsmState]) -> None:
             if next(changes, None) is None:
@@ -277,75 +307,75 @@ def test_pulling_the_plug_gives_no_free_guess_and_takes_none_of_a_right_password
             change(made)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(desk.vault, "change", pull)
+            patch.setattr(appliance.vault, "change", pull)
             with pytest.raises(errors.StorageFailed):
                 await act
-        desk.restart()
-        await desk.activate()
+        appliance.restart()
+        await appliance.activate()
 
     asyncio.run(go())
 
 
-def test_what_began_is_finished_when_its_asker_is_gone(desk: Desk) -> None:
+def test_what_began_is_finished_when_its_asker_is_gone(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.hsm_init()
-        asked = asyncio.ensure_future(desk.install())
+        await appliance.hsm_init()
+        asked = asyncio.ensure_future(appliance.install())
         await asyncio.sleep(0)
         asked.cancel()
-        await desk.console.finish(5)
-        assert desk.vault.opened.packages == ("cluster",)
+        await appliance.console.finish(5)
+        assert appliance.vault.opened.packages == ("cluster",)
 
     asyncio.run(go())
 
 
-def test_deactivation_needs_the_activation_secret_and_ends_the_workers(desk: Desk) -> None:
+def test_deactivation_needs_the_activation_secret_and_ends_the_workers(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.cluster()
-        assert desk.workers.running
+        await appliance.cluster()
+        assert appliance.workers.running
         with pytest.raises(errors.ActivationFailed):
-            await desk.ask(console.HSM_DEACTIVATE, console.Activate(activation=b"another secret"))
-        assert desk.workers.running
-        await desk.deactivate()
-        assert desk.vault.state is None
-        assert desk.workers.running == 0
-        view = await desk.ask(console.HSM_SHOW)
+            await appliance.ask(console.HSM_DEACTIVATE, console.Activate(activation=b"another secret"))
+        assert appliance.workers.running
+        await appliance.deactivate()
+        assert appliance.vault.state is None
+        assert appliance.workers.running == 0
+        view = await appliance.ask(console.HSM_SHOW)
         assert (view.state, view.label, view.cluster) == ("sealed", "hsm-a", "")
         with pytest.raises(errors.NotActivated):
-            await desk.ask(console.CONSOLE_CLUSTER)
-        await desk.activate()
-        assert desk.workers.running
+            await appliance.ask(console.CONSOLE_CLUSTER)
+        await appliance.activate()
+        assert appliance.workers.running
 
     asyncio.run(go())
 
 
-def test_a_cluster_is_its_partition_its_records_and_the_users_who_move_into_it(desk: Desk) -> None:
+def test_a_cluster_is_its_partition_its_records_and_the_users_who_move_into_it(appliance: OneAppliance) -> None:
     async def go() -> None:
-        assert (await desk.ask(console.CONSOLE_CLUSTER)) == console.ConsoleCluster(created=False)
-        created = await desk.cluster()
-        state = desk.vault.opened
+        assert (await appliance.ask(console.CONSOLE_CLUSTER)) == console.ConsoleCluster(created=False)
+        created = await appliance.cluster()
+        state = appliance.vault.opened
         assert state.cluster is not None
         assert state.users == ()
         assert state.cluster.po is None
-        (view,) = (await desk.ask(console.PARTITION_LIST)).partitions
+        (view,) = (await appliance.ask(console.PARTITION_LIST)).partitions
         assert (view.label, view.version, view.accessible) == ("prod", 1, True)
-        shown = await desk.ask(console.CONSOLE_CLUSTER)
+        shown = await appliance.ask(console.CONSOLE_CLUSTER)
         assert (shown.cluster, shown.fingerprint, shown.door) == (
             created.cluster,
             created.fingerprint,
             "localhost:7100",
         )
-        assert (await desk.ask(console.APPLIANCE_SHOW)).users == ("alice",)
-        assert password_of(desk, Role.USER, "alice") == [ADMIN]
-        assert password_of(desk, Role.PO, "") == [PO]
+        assert (await appliance.ask(console.APPLIANCE_SHOW)).users == ("alice",)
+        assert password_of(appliance, Role.USER, "alice") == [ADMIN]
+        assert password_of(appliance, Role.PO, "") == [PO]
 
     asyncio.run(go())
 
 
-def password_of(desk: Desk, role: Role, name: str) -> list[str]:
+def password_of(appliance: OneAppliance, role: Role, name: str) -> list[str]:
     """Which of the passwords of this test opens a credential of the cluster."""
-    cluster = desk.vault.opened.cluster
+    cluster = appliance.vault.opened.cluster
     assert cluster is not None
-    stored = desk.store.items.storage
+    stored = appliance.store.items.storage
     item = stored.get(cluster.records().key_of(ClusterRecord, CLUSTER_RECORD))
     assert item is not None
     records = cluster.records(cluster.records().read(ClusterRecord, item).instance)
@@ -360,85 +390,87 @@ def password_of(desk: Desk, role: Role, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("lost", range(1, 5))
-def test_a_cluster_whose_creation_was_interrupted_is_finished_as_the_same(desk: Desk, lost: int) -> None:
+def test_a_cluster_whose_creation_was_interrupted_is_finished_as_the_same(appliance: OneAppliance, lost: int) -> None:
     async def go() -> None:
-        await desk.appliance_init()
-        await desk.hsm_init()
-        await desk.install()
-        desk.store.lose_answer_of = lost
+        await appliance.appliance_init()
+        await appliance.hsm_init()
+        await appliance.install()
+        appliance.store.lose_answer_of = lost
         with pytest.raises(errors.OutcomeUnknown):
-            await desk.cluster_create()
-        begun = desk.vault.opened.cluster
-        assert desk.workers.running == 0
-        desk.restart()
-        await desk.activate()
+            await appliance.cluster_create()
+        begun = appliance.vault.opened.cluster
+        assert appliance.workers.running == 0
+        appliance.restart()
+        await appliance.activate()
         if begun is not None:
             with pytest.raises(errors.ArgumentInvalid, match="prod"):
-                await desk.cluster_create("other")
+                await appliance.cluster_create("other")
             with pytest.raises(errors.PasswordIncorrect, match="another PO password"):
-                await desk.cluster_create("prod", po="some other password")
-        created = await desk.cluster_create()
+                await appliance.cluster_create("prod", po="some other password")
+        created = await appliance.cluster_create()
         assert begun is None or begun.id.hex() == created.cluster
-        assert desk.store.cluster.hex() == created.cluster
-        assert password_of(desk, Role.PO, "") == [PO]
-        assert desk.workers.running
+        assert appliance.store.cluster.hex() == created.cluster
+        assert password_of(appliance, Role.PO, "") == [PO]
+        assert appliance.workers.running
 
     asyncio.run(go())
 
 
-def test_a_store_that_holds_another_cluster_is_not_written_over(desk: Desk) -> None:
+def test_a_store_that_holds_another_cluster_is_not_written_over(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.appliance_init()
-        await desk.hsm_init()
-        await desk.install()
-        desk.store.cluster = b"another clusters"
+        await appliance.appliance_init()
+        await appliance.hsm_init()
+        await appliance.install()
+        appliance.store.cluster = b"another clusters"
         with pytest.raises(errors.NotPossible, match=b"another clusters".hex()):
-            await desk.cluster_create()
-        assert desk.vault.opened.cluster is None
+            await appliance.cluster_create()
+        assert appliance.vault.opened.cluster is None
 
     asyncio.run(go())
 
 
 @pytest.mark.parametrize("in_cluster", [False, True])
-def test_the_so_resets_an_admin(desk: Desk, in_cluster: bool) -> None:
+def test_the_so_resets_an_admin(appliance: OneAppliance, in_cluster: bool) -> None:
     async def go() -> None:
-        await desk.appliance_init()
-        await desk.hsm_init()
-        await desk.install()
+        await appliance.appliance_init()
+        await appliance.hsm_init()
+        await appliance.install()
         if in_cluster:
-            await desk.cluster_create()
+            await appliance.cluster_create()
         reset = console.ResetAdmin(so_password=SO, admin="alice", password="reset password")
         with pytest.raises(errors.NameUnknown):
-            await desk.ask(console.APPLIANCE_RESET_ADMIN, msgspec.structs.replace(reset, admin="bob"))
-        await desk.ask(console.APPLIANCE_RESET_ADMIN, reset)
+            await appliance.ask(console.APPLIANCE_RESET_ADMIN, msgspec.structs.replace(reset, admin="bob"))
+        await appliance.ask(console.APPLIANCE_RESET_ADMIN, reset)
         if not in_cluster:
-            await desk.cluster_create()
-        assert password_of(desk, Role.USER, "alice") == ["reset password"]
+            await appliance.cluster_create()
+        assert password_of(appliance, Role.USER, "alice") == ["reset password"]
 
     asyncio.run(go())
 
 
-def test_a_reset_by_the_so_forgives_the_admins_failures(desk: Desk) -> None:
+def test_a_reset_by_the_so_forgives_the_admins_failures(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.cluster()
-        cluster = desk.vault.opened.cluster
+        await appliance.cluster()
+        cluster = appliance.vault.opened.cluster
         assert cluster is not None
-        got = desk.store.items.answer(Get(key=cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)), 0)
+        got = appliance.store.items.answer(Get(key=cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)), 0)
         records = cluster.records(cluster.records().read(ClusterRecord, got.item).instance)  # type: ignore[attr-defined]
         scope = online_attempts.scope(records, Role.USER, "alice", b"")
-        open_ = Open(bytes(16), int(desk.now))
-        locked = LockRecord(failures=10, until=int(desk.now) + 900, succeeded=7)
+        open_ = Open(bytes(16), int(appliance.now))
+        locked = LockRecord(failures=10, until=int(appliance.now) + 900, succeeded=7)
         puts = (
             records.put(locked, online_attempts.UNREGISTERED, 0, scope=scope),
-            records.put(HolderLockRecord(failures=40, last=int(desk.now)), online_attempts.HOLDER, 0, scope=scope),
+            records.put(HolderLockRecord(failures=40, last=int(appliance.now)), online_attempts.HOLDER, 0, scope=scope),
             records.put(AttemptsRecord(names=(b"n",), open=(open_,)), online_attempts.UNREGISTERED, 0, scope=scope),
             records.put(AttemptsRecord(open=(open_,)), online_attempts.HOLDER, 0, scope=scope),
         )
-        commit = Commit(client=bytes(16), session=bytes(16), sequence=1, issued_at=int(desk.now * 1000), changes=puts)
-        desk.store.items.answer(commit, int(desk.now * 1000))
+        commit = Commit(
+            client=bytes(16), session=bytes(16), sequence=1, issued_at=int(appliance.now * 1000), changes=puts
+        )
+        appliance.store.items.answer(commit, int(appliance.now * 1000))
         reset = console.ResetAdmin(so_password=SO, admin="alice", password="reset password")
-        await desk.ask(console.APPLIANCE_RESET_ADMIN, reset)
-        locks, attempts = (desk.store.items.storage.in_scope(table, scope) for table in online_attempts.CLEARED)
+        await appliance.ask(console.APPLIANCE_RESET_ADMIN, reset)
+        locks, attempts = (appliance.store.items.storage.in_scope(table, scope) for table in online_attempts.CLEARED)
         assert {records.read(AttemptsRecord, item).open for item in attempts} == {()}
         by_id = {item.key.id: item for item in locks}
         assert records.read(LockRecord, by_id[online_attempts.UNREGISTERED]) == LockRecord(succeeded=7)
@@ -447,107 +479,109 @@ def test_a_reset_by_the_so_forgives_the_admins_failures(desk: Desk) -> None:
     asyncio.run(go())
 
 
-def test_the_so_resets_nobody_but_admins(desk: Desk) -> None:
+def test_the_so_resets_nobody_but_admins(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.cluster()
-        cluster = desk.vault.opened.cluster
+        await appliance.cluster()
+        cluster = appliance.vault.opened.cluster
         assert cluster is not None
-        got = desk.store.items.answer(Get(key=cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)), 0)
+        got = appliance.store.items.answer(Get(key=cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)), 0)
         records = cluster.records(cluster.records().read(ClusterRecord, got.item).instance)  # type: ignore[attr-defined]
         put = records.put(UserRecord(name="mia", role="monitor"), create.user_id("mia"), 0)
-        commit = create.first_commit(with_po(desk), int(desk.now * 1000))
-        desk.store.items.answer(msgspec.structs.replace(commit, sequence=1, changes=(put,)), int(desk.now * 1000))
+        commit = create.first_commit(with_po(appliance), int(appliance.now * 1000))
+        appliance.store.items.answer(
+            msgspec.structs.replace(commit, sequence=1, changes=(put,)), int(appliance.now * 1000)
+        )
         with pytest.raises(errors.ArgumentInvalid, match="monitor"):
-            await desk.ask(
+            await appliance.ask(
                 console.APPLIANCE_RESET_ADMIN,
                 console.ResetAdmin(so_password=SO, admin="mia", password="reset password"),
             )
         # A store that serves the admin's record for hers does not change who she is.
-        items = desk.store.items.storage.items
+        items = appliance.store.items.storage.items
         items["user", b"", create.user_id("mia")] = items["user", b"", create.user_id("alice")]
         with pytest.raises(errors.SealBroken, match="was asked for user"):
-            await desk.ask(
+            await appliance.ask(
                 console.APPLIANCE_RESET_ADMIN,
                 console.ResetAdmin(so_password=SO, admin="mia", password="reset password"),
             )
 
-    def with_po(desk: Desk) -> HsmState:
-        state = desk.vault.opened
+    def with_po(appliance: OneAppliance) -> HsmState:
+        state = appliance.vault.opened
         assert state.cluster is not None
         return msgspec.structs.replace(state, cluster=msgspec.structs.replace(state.cluster, po=state.so.password))
 
     asyncio.run(go())
 
 
-def test_a_factory_reset_erases_the_hsm_and_its_cluster_and_keeps_packages(desk: Desk) -> None:
+def test_a_factory_reset_erases_the_hsm_and_its_cluster_and_keeps_packages(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.cluster()
-        await desk.ask(console.HSM_FACTORY_RESET, console.AsSo(so_password=SO))
-        assert desk.store.cluster == b""
-        assert desk.workers.running == 0
-        assert not (desk.directory / "hsm.state").exists()
-        shown = await desk.ask(console.APPLIANCE_SHOW)
+        await appliance.cluster()
+        await appliance.ask(console.HSM_FACTORY_RESET, console.AsSo(so_password=SO))
+        assert appliance.store.cluster == b""
+        assert appliance.workers.running == 0
+        assert not (appliance.directory / "hsm.state").exists()
+        shown = await appliance.ask(console.APPLIANCE_SHOW)
         assert (shown.packages, shown.initialised) == (("cluster",), False)
-        await desk.appliance_init()
-        await desk.hsm_init()
-        await desk.cluster_create()
+        await appliance.appliance_init()
+        await appliance.hsm_init()
+        await appliance.cluster_create()
 
     asyncio.run(go())
 
 
-def test_a_factory_reset_without_a_cluster_keeps_the_admin(desk: Desk) -> None:
+def test_a_factory_reset_without_a_cluster_keeps_the_admin(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.appliance_init()
-        await desk.hsm_init()
-        await desk.ask(console.HSM_FACTORY_RESET, console.AsSo(so_password=SO))
-        await desk.hsm_init()
-        assert (await desk.ask(console.APPLIANCE_SHOW)).users == ("alice",)
+        await appliance.appliance_init()
+        await appliance.hsm_init()
+        await appliance.ask(console.HSM_FACTORY_RESET, console.AsSo(so_password=SO))
+        await appliance.hsm_init()
+        assert (await appliance.ask(console.APPLIANCE_SHOW)).users == ("alice",)
 
     asyncio.run(go())
 
 
 @pytest.mark.parametrize("sealed", [False, True])
-def test_reimaging_destroys_everything_but_the_trail(desk: Desk, sealed: bool) -> None:
+def test_reimaging_destroys_everything_but_the_trail(appliance: OneAppliance, sealed: bool) -> None:
     async def go() -> None:
-        await desk.cluster()
+        await appliance.cluster()
         if sealed:
-            desk.restart()
-        await desk.ask(console.APPLIANCE_REIMAGE)
-        assert desk.store.cluster == b""
-        assert {path.name for path in desk.directory.iterdir()} == {"audit.jsonl"}
-        assert trail.verify(desk.trail_path, None).problem == ""
-        await desk.cluster()
+            appliance.restart()
+        await appliance.ask(console.APPLIANCE_REIMAGE)
+        assert appliance.store.cluster == b""
+        assert {path.name for path in appliance.directory.iterdir()} == {"audit.jsonl"}
+        assert trail.verify(appliance.trail_path, None).problem == ""
+        await appliance.cluster()
 
     asyncio.run(go())
 
 
-def test_an_act_that_cannot_be_recorded_is_not_done(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_act_that_cannot_be_recorded_is_not_done(appliance: OneAppliance, monkeypatch: pytest.MonkeyPatch) -> None:
     async def go() -> None:
-        await desk.hsm_init()
+        await appliance.hsm_init()
 
         def full(*_: object, **__: object) -> int:
             raise errors.AuditFailed("no space")
 
-        monkeypatch.setattr(desk.trail, "append", full)
+        monkeypatch.setattr(appliance.trail, "append", full)
         with pytest.raises(errors.AuditFailed):
-            await desk.install()
-        assert desk.vault.opened.packages == ()
+            await appliance.install()
+        assert appliance.vault.opened.packages == ()
 
     asyncio.run(go())
 
 
-def test_acts_and_refusals_are_in_the_trail_and_no_password_is(desk: Desk) -> None:
+def test_acts_and_refusals_are_in_the_trail_and_no_password_is(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.cluster()
+        await appliance.cluster()
         with pytest.raises(errors.PasswordIncorrect):
-            await desk.ask(
+            await appliance.ask(
                 console.PACKAGE_INSTALL, console.InstallPackage(so_password="wrong password", name="cluster")
             )
-        records = (await desk.ask(console.AUDIT_SHOW, console.AuditPage())).records
+        records = (await appliance.ask(console.AUDIT_SHOW, console.AuditPage())).records
         acts = [(record["operation"], record["outcome"]) for record in records]
         assert acts[1:3] == [("appliance.init", "begun"), ("appliance.init", "ok")]
         assert acts[-2:] == [("package.install", "begun"), ("package.install", "PasswordIncorrect")]
-        text = desk.trail_path.read_bytes()
+        text = appliance.trail_path.read_bytes()
         assert not [
             secret for secret in (SO, PO, ADMIN, "wrong password", ACTIVATION.decode()) if secret.encode() in text
         ]
@@ -555,21 +589,21 @@ def test_acts_and_refusals_are_in_the_trail_and_no_password_is(desk: Desk) -> No
     asyncio.run(go())
 
 
-def test_the_report_compares_the_trail_with_its_anchor_in_the_store(desk: Desk) -> None:
+def test_the_report_compares_the_trail_with_its_anchor_in_the_store(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.cluster()
-        await desk.console.anchor()
-        report = await desk.ask(console.AUDIT_VERIFY)
+        await appliance.cluster()
+        await appliance.console.anchor()
+        report = await appliance.ask(console.AUDIT_VERIFY)
         assert (report.problem, report.anchored) == ("", report.records - 1)  # the creation's own `ok` came after
-        desk.console.sign()
-        await desk.console.anchor()
-        report = await desk.ask(console.AUDIT_VERIFY)
+        appliance.desk.sign()
+        await appliance.console.anchor()
+        report = await appliance.ask(console.AUDIT_VERIFY)
         assert report.anchored == report.signed == report.records
-        lines = desk.trail_path.read_bytes().splitlines(keepends=True)
-        desk.trail_path.write_bytes(b"".join(lines[:4]))
-        desk.restart()
-        await desk.activate()
-        assert "cluster's log" in (await desk.ask(console.AUDIT_VERIFY)).problem
+        lines = appliance.trail_path.read_bytes().splitlines(keepends=True)
+        appliance.trail_path.write_bytes(b"".join(lines[:4]))
+        appliance.restart()
+        await appliance.activate()
+        assert "cluster's log" in (await appliance.ask(console.AUDIT_VERIFY)).problem
 
     asyncio.run(go())
 
@@ -581,27 +615,27 @@ def test_reads_are_not_changes() -> None:
 
 @pytest.mark.parametrize(("setting", "told"), [(limits.LEASE_MS, 0), (3000, 3000)])
 def test_a_cluster_begins_with_the_lease_settings_of_the_member_that_created_it(
-    desk: Desk, setting: int, told: int
+    appliance: OneAppliance, setting: int, told: int
 ) -> None:
-    desk.lease_ms = setting
-    desk.restart()
-    asyncio.run(desk.cluster())
-    assert desk.store.lease_ms == told
+    appliance.lease_ms = setting
+    appliance.restart()
+    asyncio.run(appliance.cluster())
+    assert appliance.store.lease_ms == told
 
 
-def test_an_hsm_that_is_activated_anew_takes_what_its_store_has(desk: Desk) -> None:
+def test_an_hsm_that_is_activated_anew_takes_what_its_store_has(appliance: OneAppliance) -> None:
     async def go() -> None:
-        await desk.cluster()
-        cluster = desk.vault.opened.cluster
+        await appliance.cluster()
+        cluster = appliance.vault.opened.cluster
         assert cluster is not None
-        desk.damage.note(cluster.member, "the stored policy record was changed")
-        desk.damage.note(cluster.member, "another one")
-        desk.seen.note([Mark(item=bytes(16), born=0, version=7)])
-        assert (await desk.ask(console.HSM_SHOW)).damaged == "the stored policy record was changed"
-        await desk.deactivate()
-        await desk.activate()
-        assert (await desk.ask(console.HSM_SHOW)).damaged == ""
-        assert len(desk.seen) == 0
+        appliance.damage.note(cluster.member, "the stored policy record was changed")
+        appliance.damage.note(cluster.member, "another one")
+        appliance.seen.note([Mark(item=bytes(16), born=0, version=7)])
+        assert (await appliance.ask(console.HSM_SHOW)).damaged == "the stored policy record was changed"
+        await appliance.deactivate()
+        await appliance.activate()
+        assert (await appliance.ask(console.HSM_SHOW)).damaged == ""
+        assert len(appliance.seen) == 0
 
     asyncio.run(go())
 
