@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -28,6 +28,7 @@ from lnh.sessions import login as _login
 from lnh_common import limits
 from lnh_common.errors import ClientUnknown, LimitReached, LnhError, NameUnknown
 from lnh_common.messages import admin as wire
+from lnh_common.messages import smk as smk_wire
 from lnh_common.messages.admin import (
     ClientView,
     ClusterView,
@@ -41,6 +42,7 @@ from lnh_common.messages.admin import (
 from lnh_common.messages.base import Empty
 from lnh_common.messages.overview import OVERVIEW, Overview
 from lnh_common.messages.session import Credential, Role
+from lnh_common.messages.smk import SmkView
 from lnh_common.messages.store import Divergent
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "KeyringView",
     "MemberView",
     "Overview",
+    "SmkView",
     "StatusView",
     "UserView",
     "connect",
@@ -59,6 +62,8 @@ __all__ = [
 ]
 
 V = TypeVar("V", ClientView, MemberView)
+
+_DERIVES_WITHIN: Final = 60.0  # seconds: Argon2id with 256 MiB on a slow machine
 
 
 @checked
@@ -243,6 +248,23 @@ class Administration(Session):
         Raises NotPossible while there are other members.
         """
         self.ask(wire.CLUSTER_DELETE, wire.MemberRef(member=member))
+
+    def smk(self, *, current: bool = False) -> SmkView:
+        """Show the generations of the SMK that the answering member's HSM holds, with their check values."""
+        return self.ask(smk_wire.SMK_SHOW, Empty(), current=current)
+
+    def backup_smk(self, passphrase: str) -> str:
+        """Make a backup of the SMK and the cluster's identity; for an admin and the PO together.
+
+        Returns the text of its file. It opens with the passphrase, in an HSM of the same cloning domain.
+
+        Args:
+            passphrase: 8 to 255 characters.
+
+        Raises PasswordInvalid.
+        """
+        timeout = max(self.timeout, _DERIVES_WITHIN)
+        return self.ask(smk_wire.SMK_BACKUP, smk_wire.BackupSmk(passphrase=passphrase), timeout).text
 
     def policy(self, *, current: bool = False, **changes: object) -> dict[str, Any]:
         """Change fields of the cluster's policy, and return it; an admin and the PO change it together.

@@ -30,6 +30,7 @@ from lnh_common.messages.console import (
     JoinedCluster,
     JoinProgress,
     PartitionView,
+    RestoredSmk,
 )
 
 Q = TypeVar("Q", bound=Message)
@@ -181,6 +182,20 @@ class Console:
         NameTaken, MemberReadOnly, PasswordIncorrect, Unreachable.
         """
         return self.ask(wire.CLUSTER_JOIN, wire.JoinCluster(so_password=so_password, invitation=invitation))
+
+    def restore_smk(self, backup: str, passphrase: str, so_password: str) -> RestoredSmk:
+        """Put the SMK and the cluster's identity of a backup into this HSM, which is in no cluster.
+
+        Its cluster's records come from an archive then (`restore_cluster`).
+
+        Args:
+            backup: the text of its file.
+
+        Raises PasswordIncorrect (the SO's, the passphrase, or another cloning domain), AlreadyDone, NotInitialised,
+        NotPossible (V1 partitions of its own, a store that is not empty), ArgumentInvalid (no backup of the SMK).
+        """
+        message = wire.RestoreSmk(so_password=so_password, backup=backup, passphrase=passphrase)
+        return self.ask(wire.SMK_RESTORE, message)
 
     def progress(self) -> JoinProgress:
         """Show how far this member is in the cluster that it joined."""

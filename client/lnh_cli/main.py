@@ -33,6 +33,7 @@ _NOUNS: Final = {
     "cluster": _CLUSTER,
     "group": _CLUSTER,
     "member": _CLUSTER,
+    "smk": _CLUSTER,
     "user": _CLUSTER,
     "appliance": _APPLIANCE,
     "audit": _APPLIANCE,

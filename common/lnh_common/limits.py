@@ -42,6 +42,7 @@ SUBJECT_NAMES: Final = 100  # DNS names, addresses and so on of one certificate
 SESSION_OBJECT_BYTES: Final = 10 * KIB  # sealed; it travels beside a full request
 NAME_CHARACTERS: Final = 64  # users, clients, groups, members, partitions
 PASSWORD_CHARACTERS: Final = (8, 255)
+SMK_BACKUP_BYTES: Final = 64 * KIB
 
 # Messages
 REQUEST_BYTES: Final = MIB  # data one request carries
@@ -108,6 +109,7 @@ INVITATIONS_KEPT: Final = 64  # the newest, open or not, so that a refusal can s
 CREDENTIAL_ARGON2: Final = (64 * KIB, 3, 1)
 ACTIVATION_ARGON2: Final = (256 * KIB, 3, 4)
 DOMAIN_ARGON2: Final = (256 * KIB, 3, 4)
+SMK_BACKUP_ARGON2: Final = (256 * KIB, 3, 4)
 ARGON2_QUEUE: Final = 64
 
 # Queues

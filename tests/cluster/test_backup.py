@@ -39,6 +39,7 @@ pytestmark = pytest.mark.several
 SO, ADMIN, PO, FIRST, KRSO, KRCO = (f"the password of {who}" for who in ("so", "admin", "po", "first", "krso", "krco"))
 PATIENCE = 60.0  # seconds for one operation: this machine may be busy
 ACTIVATION = b"activation secret"
+DOMAIN = "the cloning domain"
 LNH = str(Path(sys.executable).parent / "lnh")
 MEGABYTES = 32
 
@@ -92,7 +93,7 @@ class Site:
     def run(self, *words: str, status: int | None = 0) -> str:
         """A command as an administrator types it; what it printed, or with another status (None: any) what it said."""
         done = subprocess.run(
-            [LNH, *words, "--timeout", str(PATIENCE)],
+            [LNH, *words, *(() if words[:2] == ("smk", "restore") else ("--timeout", str(PATIENCE)))],
             env={**os.environ, **self.passwords, "LNH_CONFIG": str(self.client), "XDG_RUNTIME_DIR": str(self.client)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -117,7 +118,7 @@ def set_up(site: Site) -> None:
         site.passwords[f"LNH_{name}_PASSWORD_FILE"] = str(path)
     with Console(member.directory.root) as console:
         console.init_appliance("admin", ADMIN)
-        console.init_hsm("A", SO, ACTIVATION)
+        console.init_hsm("A", SO, ACTIVATION, DOMAIN)
         console.install_package("cluster", SO)
         created = console.create_cluster("prod", SO, PO)
     site.fingerprint = created.fingerprint
@@ -515,6 +516,44 @@ def test_a_cluster_comes_back_from_an_archive_and_its_hsms_state_alone(site: Sit
         assert isinstance(again, lnh.PrivateKey)
         assert kept.verify(b"other", again.sign(b"other"))
         assert session.generate_key(lnh.KeyType.AES, 256, label="after").handle
+
+    # ... and with the HSM's state lost too, from the archive and a backup of the SMK, in another HSM.
+    passphrase = tmp_path / "passphrase"
+    passphrase.write_text("a passphrase of the backup")
+    site.passwords["LNH_SMK_PASSWORD_FILE"] = str(passphrase)
+    made = site.json("smk", "backup", str(tmp_path / "smk"))
+    assert (tmp_path / "smk").stat().st_mode & 0o777 == 0o600
+    shown = site.json("smk", "show")
+    assert made["generations"] == shown["generations"]
+    assert "is there already" in site.run("smk", "backup", str(tmp_path / "smk"), status=2)
+    site.stop()
+    for path in (*site.archives.iterdir(), *directory.root.iterdir()):
+        if path != directory.backup:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    initialise_member(directory, site.member.settings)
+    site.start()
+    with Console(directory.root) as console:
+        console.init_hsm("another", SO, ACTIVATION, DOMAIN)
+        console.install_package("cluster", SO)
+    wrong = site.run(
+        "smk",
+        "restore",
+        str(tmp_path / "smk"),
+        "--passphrase-file",
+        str(site.root / "SO.password"),
+        *at_console,
+        status=1,
+    )
+    assert "does not open" in wrong
+    restored_smk = site.json("smk", "restore", str(tmp_path / "smk"), *at_console)
+    assert restored_smk["fingerprint"] == site.fingerprint
+    copy_in(tmp_path / name, site.archives)
+    site.run("backup", "restore", name, *at_console)
+    site.register()
+    with site.connect() as cluster, cluster.keyring("payments").login(lnh.Role.KRCO, KRCO) as session:
+        kept = session.get_object(public.handle)
+        assert isinstance(kept, lnh.PublicKey)
+        assert kept.verify(b"data", signature)
 
 
 def private_key(session: lnh.KeyringSession) -> lnh.PrivateKey:

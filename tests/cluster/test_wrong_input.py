@@ -35,7 +35,9 @@ from lnh_common import limits
 from processes import Processes, RunningMember, wait_until
 from shown import Comparison, Shown
 
-PASSWORDS = {role: f"password of {role}" for role in ("ADMIN", "PO", "SO", "KRSO", "KRCO", "CO", "NEW", "DOMAIN")}
+PASSWORDS = {
+    role: f"password of {role}" for role in ("ADMIN", "PO", "SO", "KRSO", "KRCO", "CO", "NEW", "DOMAIN", "SMK")
+}
 KEYRINGS = ("payments", "many")
 ACTIVATION = b"activation secret"
 APP = tree()
@@ -53,6 +55,7 @@ FITTING = {
     "signature": "data",
     "file": "data",
     "invitation": "data",
+    "output": "data",
     "archive": "20260101T000000Z-1.lnha",
     "to": ".",
     "role": "krco",
@@ -432,6 +435,9 @@ ROWS = (
     Row("backup delete {archive} --yes", anew=True),
     Row("backup schedule --daily 02:30 --zone Europe/Berlin --keep 3 --on A"),
     Row("backup schedule --off"),
+    Row("smk backup {root}/smk-{n}", anew=True),
+    Row("smk show"),
+    Row("smk show --backup {root}/smk-once"),
     Row("audit show --member-dir {root}/A"),
     Row("audit verify --member-dir {root}/A", anew=True, computed=frozenset({"problem", "indexes"})),
 )  # fmt: skip
@@ -448,6 +454,7 @@ SHOWN_AGAIN = {
 
 # What has `--json` and is not run both ways here.
 NOT_BOTH_WAYS = {
+    ("smk", "restore"): "a new HSM would have to be made for each; tests/cluster/test_backup.py reads its JSON",
     (
         "backup",
         "restore",

@@ -17,6 +17,9 @@ from lnh_common.messages import (
     admin as _admin,  # noqa: F401  # enters its operations
 )
 from lnh_common.messages import backup, membership, objects, overview, session, store
+from lnh_common.messages import (
+    smk as _smk,  # noqa: F401  # enters its operations
+)
 from lnh_common.messages.base import OPERATIONS, Message, Operation, Seal
 from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.wire import archives, channel, codec

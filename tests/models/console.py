@@ -18,6 +18,7 @@ from lnh_services.hsm.appliance.partitions import PartitionFiles
 from lnh_services.hsm.appliance.state import ApplianceFile, StateFile
 from lnh_services.hsm.appliance.vault import Vault
 from lnh_services.hsm.audit.trail import Trail
+from lnh_services.hsm.cluster.custody import Custody
 from lnh_services.hsm.cluster.join import Belonging
 from lnh_services.hsm.core.cluster_contents import ClusterContents
 from lnh_services.hsm.core.console import Console, Surroundings
@@ -175,6 +176,7 @@ class OneAppliance:
         self.belonging = Belonging(
             self.vault, self.desk, derive=self._derive, store=self.store, membership=self.membership, clock=self._clock
         )
+        self.custody = Custody(self.vault, self.desk, self.belonging, derive=self._derive, clock=self._clock)
         self.console = Console(
             self.vault,
             self.trail,
@@ -182,7 +184,7 @@ class OneAppliance:
             self.belonging,
             derive=self._derive,
             contents=ClusterContents(self.store, self._clock),
-            others={},
+            others=self.custody.performers(),
             surroundings=Surroundings(
                 name=self.name,
                 door="localhost:7100",

@@ -29,6 +29,7 @@ from lnh_common.errors import (
     ConfigurationInvalid,
     LnhError,
     MalformedMessage,
+    PasswordIncorrect,
     SealBroken,
     TokenUnknown,
     UnsupportedVersion,
@@ -37,7 +38,7 @@ from lnh_common.messages.base import OPERATIONS
 from lnh_common.messages.store import Item, Key, MemberInfo
 from lnh_common.pkcs11.attributes import Attribute, ObjectClass, parse_template
 from lnh_common.pkcs11.mechanisms import Mechanism, parse_parameters
-from lnh_common.wire import archives, bundles, channel, codec, frames
+from lnh_common.wire import archives, bundles, channel, codec, frames, smk_backups
 from lnh_services import archived, configuration
 from lnh_services.hsm.appliance.partitions import FORMAT as PARTITION_FORMAT
 from lnh_services.hsm.appliance.partitions import PartitionFiles
@@ -45,7 +46,7 @@ from lnh_services.hsm.appliance.state import ApplianceFile, StateFile
 from lnh_services.hsm.audit import anchor, trail
 from lnh_services.hsm.auth import tokens
 from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
-from lnh_services.hsm.cluster import join_protocol
+from lnh_services.hsm.cluster import join_protocol, smk_backup
 from lnh_services.hsm.crypto import sealing
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.objects.stored import KeyringKeys
@@ -371,6 +372,33 @@ def _joining() -> Decoder:
     )
 
 
+def _smk_backup() -> Decoder:
+    contents = carried.sample(smk_backup.Contents)
+    cover = smk_backup.new_cover(contents, bytes(16), bytes(16), (8, 1, 1), 9)
+    whole = smk_backup.sealed(contents, cover, bytes(32))
+    text = whole.text().encode()
+    packed = base64.b64decode("".join(text.decode().splitlines()[1:]))
+
+    def parsed(data: bytes) -> object:
+        return smk_backups.SmkBackup.parse(smk_backups.FORMAT + "\n" + base64.b64encode(data).decode())
+
+    def within(data: bytes) -> object:
+        sealed = sealing.seal(bytes(32), data, smk_backup._place(cover))
+        return smk_backup.opened(smk_backups.SmkBackup(cover, sealed), bytes(32))
+
+    return Decoder(
+        "backups of the SMK",
+        [
+            (text, lambda data: smk_backups.SmkBackup.parse(data.decode("utf-8", "replace"))),
+            (packed, parsed),
+            (codec.encode(contents), within),
+            (whole.sealed, lambda data: smk_backup.opened(smk_backups.SmkBackup(cover, data), bytes(32))),
+        ],
+        (ArgumentInvalid, PasswordIncorrect, SealBroken),
+        ("lnh_common.wire.smk_backups:parse", "lnh_services.hsm.cluster.smk_backup:opened"),
+    )
+
+
 def _archive_rows() -> list[Decoder]:
     whole = written(b"x" * 300, 3)
     about = archives.outline(io.BytesIO(whole))
@@ -469,6 +497,7 @@ def _hsm_rows() -> list[Decoder]:
                 "lnh_services.backup.keeping:_read",
             ),
         ),
+        _smk_backup(),
         Decoder(
             "sealed values",
             [

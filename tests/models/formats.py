@@ -149,6 +149,7 @@ def computed(given: Vectors) -> Vectors:
         ("SMK", "lnh backup", 32),
         ("SMK", "lnh keyring", 32),
         ("SMK", "lnh verifier", 32),
+        ("SMK", "lnh smk check", 32),
         ("KEYRING KEY", "lnh object attributes", 32),
         ("KEYRING KEY", "lnh object value", 32),
         ("KEYRING KEY", "lnh session object", 32),

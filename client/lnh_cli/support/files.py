@@ -109,6 +109,34 @@ def write(path: Path | None, data: bytes, *, is_text: bool = False) -> None:
     streams.write(typer.get_binary_stream("stdout"), data)
 
 
+def check_new(path: Path) -> None:
+    """Refuse a place where a new file cannot be made, before anything is done for it."""
+    if path.exists() or path.is_symlink():
+        terminal.refuse(f"{path} is there already", "name a file that is not there yet", terminal.USAGE)
+    if not path.parent.is_dir():
+        terminal.refuse(f"{path}: there is no such directory", "make it, or name another place", terminal.USAGE)
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a new file of mode 0600, which is there whole and durably or not at all; raises OSError."""
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # what an interruption left
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(part, path)  # unlike a rename, it replaces nothing
+    finally:
+        part.unlink()
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
 def write_result(
     path: Path | None, data: bytes, *, as_json: bool, told: dict[str, Any], as_hex: bool = False, is_text: bool = False
 ) -> None:

@@ -53,6 +53,7 @@ ELSEWHERE: Final[dict[str, dict[str, str]]] = {
     "hsm": {"create": "hsm init", "list": "member list", "delete": "hsm factory-reset"},
     "key": {"create": "key generate", "add": "key generate", "import": "key --help"},
     "member": {"create": "member invite", "add": "member invite", "join": "cluster join"},
+    "smk": {"list": "smk show", "create": "smk backup", "export": "smk backup", "import": "smk restore"},
     "package": {"create": "package install", "add": "package install", "show": "package list",
                 "delete": "appliance reimage"},
     "role": {"create": "role init", "add": "role init", "show": "role list", "delete": "role --help"},

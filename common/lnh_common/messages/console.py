@@ -12,6 +12,7 @@ from lnh_common.messages.admin import Name, NewName
 from lnh_common.messages.backup import ArchiveName, JobRef, JobView
 from lnh_common.messages.base import Confidential, Effect, Empty, Message, Operation, operation
 from lnh_common.messages.session import Password
+from lnh_common.messages.smk import BackupText
 
 M = TypeVar("M", bound=Message)
 
@@ -254,6 +255,27 @@ class RestoreCluster(AsSo):
     name: ArchiveName
 
 
+class RestoreSmk(AsSo):
+    """Put the SMK of a backup, and its cluster's identity, into this HSM.
+
+    Args:
+        backup: as its file has it.
+        passphrase: that it was made with; the cloning domain is this HSM's.
+    """
+
+    backup: BackupText
+    passphrase: Password
+
+
+class RestoredSmk(Message):
+    """Answer with the cluster whose SMK this HSM holds now, and with the newest generation of it."""
+
+    label: str
+    cluster: str
+    fingerprint: str
+    generation: int
+
+
 class Check(Message):
     """Ask whether an act of the console may be done as things are, before anybody is asked for a password.
 
@@ -286,6 +308,7 @@ CLUSTER_JOIN: Final = operation("cluster.join", JoinCluster, JoinedCluster, effe
 CLUSTER_PROGRESS: Final = operation("cluster.progress", Empty, JoinProgress)
 CLUSTER_DISCARD: Final = operation("cluster.discard", AsSo, Empty, effect=_W)
 CLUSTER_RESTORE: Final = operation("cluster.restore", RestoreCluster, JobView, effect=_W)
+SMK_RESTORE: Final = operation("smk.restore", RestoreSmk, RestoredSmk, effect=_W)
 RESTORE_JOB: Final = operation("cluster.restore.job", JobRef, JobView)
 CONSOLE_CHECK: Final = operation("console.check", Check, Empty)
 CONSOLE_CLUSTER: Final = operation("console.cluster", Empty, ConsoleCluster)

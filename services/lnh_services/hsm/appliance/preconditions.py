@@ -208,6 +208,9 @@ NEEDS: Final[dict[str, tuple[Need, ...]]] = {
     console.CLUSTER_PROGRESS.name: _ACTIVE,
     console.CLUSTER_DISCARD.name: (*_ACTIVE, _was_expelled),
     console.CLUSTER_RESTORE.name: (*_ACTIVE, _holds_cluster),
+    console.SMK_RESTORE.name: (
+        *_ACTIVE, _no_cluster, _joins_none, _creates_none, _cluster_package, _no_own_v1_partition,
+    ),
     console.RESTORE_JOB.name: _ACTIVE,
     console.CONSOLE_CHECK.name: (),
     console.CONSOLE_CLUSTER.name: (),

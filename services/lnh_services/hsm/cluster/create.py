@@ -20,8 +20,9 @@ from lnh_services.hsm.appliance import preconditions
 from lnh_services.hsm.appliance.state import Cluster, HsmState, Partition, Phase
 from lnh_services.hsm.auth import credentials
 from lnh_services.hsm.auth.console_attempts import KeptPassword
-from lnh_services.hsm.cluster.channel_seeds import rotated
+from lnh_services.hsm.cluster.channel_seeds import following, rotated
 from lnh_services.hsm.cluster.join_protocol import Bundle
+from lnh_services.hsm.cluster.smk_backup import Contents
 from lnh_services.hsm.crypto.key_hierarchy import KEY_BYTES
 from lnh_services.hsm.records import CLUSTER_RECORD, ClusterRecord, PolicyRecord, Record, UserRecord, record_id
 
@@ -87,6 +88,28 @@ def install(state: HsmState, bundle: Bundle) -> HsmState:
         joining=replace(begun, members=bundle.members),
         expelled="",
     )
+
+
+def restored(state: HsmState, contents: Contents, channel_epoch: int, now: int) -> HsmState:
+    """Add the cluster of an SMK backup, whose records are in no store yet: an archive brings them.
+
+    Args:
+        channel_epoch: above all that the cluster's clients have seen.
+
+    Raises NameTaken, LimitReached.
+    """
+    partition = Partition(label=contents.label, version=1, serial=new_serial(), po=None, co=None)
+    cluster = Cluster(
+        id=contents.cluster,
+        label=contents.label,
+        member=secrets.token_bytes(_ID),
+        partition=partition.serial,
+        phase=Phase.CREATED,
+        identity=contents.identity,
+        smk=contents.smk,
+        channel=(following((), now, lambda: secrets.token_bytes(KEY_BYTES), channel_epoch),),
+    )
+    return replace(preconditions.add_partition(state, partition), cluster=cluster, users=(), joining=None, expelled="")
 
 
 def joined(state: HsmState) -> HsmState:

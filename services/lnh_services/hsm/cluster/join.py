@@ -109,7 +109,7 @@ class Belonging:
         invitation = Invitation.parse(request.invitation)
         cluster, warning = self._vault.opened.cluster, ""
         if cluster is None:
-            await self._check_store()
+            await self.check_store()
             warning = await self._admitted(invitation, request.invitation)
             cluster = self._vault.opened.cluster
             assert cluster is not None, "what was admitted was installed"
@@ -124,7 +124,7 @@ class Belonging:
             warning=warning,
         )
 
-    async def _check_store(self) -> None:
+    async def check_store(self) -> None:
         """Empty the store; raises NotPossible when it holds data that is not known to be worthless."""
         status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
         if not status.cluster:

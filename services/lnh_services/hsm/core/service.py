@@ -22,7 +22,7 @@ from lnh_common.bus.client import Client
 from lnh_common.bus.server import Call, Server
 from lnh_common.errors import AuditFailed, ConfigurationInvalid, LnhError, NotActivated, Unreachable
 from lnh_common.events import Log
-from lnh_common.messages import backup
+from lnh_common.messages import backup, smk
 from lnh_common.messages import console as messages
 from lnh_common.messages.base import Empty
 from lnh_common.messages.hsm import (
@@ -68,6 +68,7 @@ from lnh_services.hsm.backup.rebuild import Refounding
 from lnh_services.hsm.backup.restore import Restoring
 from lnh_services.hsm.cluster.channel_keeper import ChannelKeeper
 from lnh_services.hsm.cluster.channel_seeds import offered
+from lnh_services.hsm.cluster.custody import Custody
 from lnh_services.hsm.cluster.join import Belonging
 from lnh_services.hsm.core.cluster_contents import ClusterContents
 from lnh_services.hsm.core.console import Console, Surroundings
@@ -137,6 +138,7 @@ class Core:
         self._belonging: Final = Belonging(
             self._vault, self._desk, derive=self._derive, store=self._store, membership=self._membership
         )
+        self._custody: Final = Custody(self._vault, self._desk, self._belonging, derive=self._derive)
         self._restoring: Final = Restoring(self._archiving, self._store, self._desk)
         self._backup: Final = Client(self._directory.backup_for_hsm, name="hsm.backup")
         refounding = Refounding(
@@ -150,7 +152,7 @@ class Core:
             self._belonging,
             derive=self._derive,
             contents=ClusterContents(self._store),
-            others=refounding.performers(),
+            others=refounding.performers() | self._custody.performers(),
             surroundings=here,
         )
         self._offline_attempts: Final = OfflineAttempts(self._directory.data("hsm") / OFFLINE_ATTEMPTS_FILE)
@@ -209,6 +211,7 @@ class Core:
         core.serve(FAILED_ATTEMPTS, self._on_failed_attempts)
         core.serve(FAILED_ATTEMPTS_TOLD, self._on_failed_attempts_told)
         core.serve(INVITE, self._on_invite)
+        core.serve(smk.MAKE_SMK_BACKUP, self._on_smk_backup)
         core.serve(backup.ALLOW, self._on_allow_restore)
         services = Server(self._directory.hsm_for_services, name="hsm.services")
         self._console.serve_one(services, messages.HSM_SHOW)
@@ -256,6 +259,9 @@ class Core:
 
     async def _on_invite(self, call: Call, request: Empty) -> Invited:
         return await self._belonging.invite()
+
+    async def _on_smk_backup(self, call: Call, asked: smk.MakeSmkBackup) -> smk.SmkBackupMade:
+        return await self._custody.backup(asked)
 
     # --- a restore
 

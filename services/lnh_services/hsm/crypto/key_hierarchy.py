@@ -5,7 +5,7 @@ Every derivation is HKDF-SHA-512 (RFC 5869) with the label below as `info` and n
 
     activation secret -Argon2id-> seals the HSM's state (appliance/state.py)
     channel seed  -> the channel key pair, the key that seals session tokens
-    SMK           -> record MACs, archives, the outer seal of keyring keys, the seal of verifiers
+    SMK           -> record MACs, archives, the outer seal of keyring keys, the seal of verifiers, its check value
     keyring key   -> attributes and values of objects, session objects, search tags
     credential    -> verifier, and the seed of the key pair a keyring key is sealed to
 """
@@ -34,6 +34,7 @@ class Purpose(enum.Enum):
     BACKUP = ("lnh backup", KEY_BYTES)
     KEYRING = ("lnh keyring", KEY_BYTES)
     VERIFIER = ("lnh verifier", KEY_BYTES)
+    CHECK = ("lnh smk check", KEY_BYTES)
     # from a keyring key
     ATTRIBUTES = ("lnh object attributes", KEY_BYTES)
     VALUE = ("lnh object value", KEY_BYTES)

@@ -39,6 +39,7 @@ class Kind(str, enum.Enum):
     JOINING = "joining"
     ARCHIVE_KEY = "archive-key"
     ARCHIVE_MANIFEST = "archive-manifest"
+    SMK_BACKUP = "smk-backup"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from lnh_common import errors
-from lnh_common.messages import admin, backup, objects, overview, session
+from lnh_common.messages import admin, backup, objects, overview, session, smk
 from lnh_common.messages.base import Operation
 from lnh_common.messages.session import Role
 from lnh_services.hsm.auth import permissions
@@ -40,7 +40,7 @@ ROLES: Final = {"krso", "krco"}
 # A row of that table, what it is made of, and who may.
 ROWS: Final[list[tuple[str, set[str], tuple[Operation[Any, Any], ...]]]] = [
     ("status, members, groups, metrics", MONITORS,
-     (admin.CLUSTER_SHOW, admin.GROUP_LIST, admin.STATUS, overview.OVERVIEW)),
+     (admin.CLUSTER_SHOW, admin.GROUP_LIST, admin.STATUS, overview.OVERVIEW, smk.SMK_SHOW)),
     ("names of keyrings, and of a client those it may see", MONITORS | CLIENTS, (admin.KEYRING_LIST,)),
     ("a keyring", MONITORS | ROLES, (admin.KEYRING_SHOW,)),
     ("users and roles, clients, assignment, members", ADMIN,
@@ -51,9 +51,9 @@ ROWS: Final[list[tuple[str, set[str], tuple[Operation[Any, Any], ...]]]] = [
      (admin.GROUP_CREATE, admin.GROUP_DELETE, admin.MEMBER_MOVE, backup.NOW, backup.LIST, backup.SHOW, backup.VERIFY,
       backup.JOB, backup.READ, backup.SCHEDULE)),
     ("backup delete", ADMIN, (backup.DELETE,)),
-    ("join, leave, cluster policy, restore", WITH_PO,
+    ("join, leave, SMK backup, cluster policy, restore", WITH_PO,
      (admin.MEMBER_INVITE, admin.CLUSTER_LEAVE, admin.CLUSTER_DELETE, admin.CLUSTER_POLICY, backup.RESTORE,
-      backup.WRITE)),
+      backup.WRITE, smk.SMK_BACKUP)),
     ("keyring create and delete, first KRSO credential", WITH_PO,
      (admin.KEYRING_CREATE, admin.KEYRING_DELETE, admin.ROLE_INIT)),
     ("KRCO set and reset", {"krso"}, (admin.ROLE_SET,)),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from lnh_common.messages import admin, backup, objects, overview, session
+from lnh_common.messages import admin, backup, objects, overview, session, smk
 from lnh_common.messages.session import Role
 from lnh_services.hsm.auth.permissions import Permission, Rule
 from lnh_services.hsm.worker.core import Served, serves
@@ -20,6 +20,7 @@ from lnh_services.hsm.worker.handlers import (
     making,
     members,
     session_objects,
+    smks,
 )
 from lnh_services.hsm.worker.handlers import objects as on_objects
 from lnh_services.hsm.worker.handlers import session as on_sessions
@@ -79,6 +80,8 @@ _ROWS: Final = (
     serves(backup.RESTORE, backups.restore, Rule(Permission.CLUSTER, po=True, audited=True)),
     serves(backup.WRITE, backups.write, Rule(Permission.CLUSTER, po=True)),
     serves(backup.DELETE, backups.delete, Rule(Permission.BACKUP_DELETE, audited=True)),
+    serves(smk.SMK_SHOW, smks.show, Rule(Permission.VIEW)),
+    serves(smk.SMK_BACKUP, smks.backup, Rule(Permission.CLUSTER, po=True, audited=True)),
     serves(objects.GENERATE, on_objects.generate, _CHANGES, commits=True),
     serves(objects.GENERATE_PAIR, on_objects.generate_pair, _CHANGES, commits=True),
     serves(objects.GENERATE_MANY, on_objects.generate_many, _CHANGES, commits=True),
