@@ -458,6 +458,22 @@ class PolicyForbids(LnhError):
     advice = "the cluster's or the keyring's policy forbids it: lnh cluster policy, lnh keyring policy"
 
 
+class WrappedKeyInvalid(LnhError):
+    """What was given to be unwrapped is no key that was wrapped with this key, whatever the cause."""
+
+    code = 60
+    ckr = "CKR_WRAPPED_KEY_INVALID"
+    advice = "unwrap with the key, mechanism and parameters that it was wrapped with, as the class and type that it is"
+
+
+class KeyUnextractable(LnhError):
+    """The key never leaves the HSM."""
+
+    code = 61
+    ckr = "CKR_KEY_UNEXTRACTABLE"
+    advice = "make keys that are to be wrapped with EXTRACTABLE true; it never becomes true later"
+
+
 class SealBroken(LnhError):
     """A stored item does not open or verify: it was changed on disk, moved, or belongs to another cluster."""
 

@@ -31,6 +31,7 @@ ID_BYTES: Final = 255
 DATA_BYTES: Final = 64 * KIB
 CERTIFICATE_BYTES: Final = 64 * KIB
 OBJECT_BYTES: Final = 64 * KIB  # the value of an object that is given: the largest of these
+WRAPPED_BYTES: Final = 16 * KIB  # a wrapped key: the largest private key, and the largest RSA ciphertext beside it
 TEMPLATE_ATTRIBUTES: Final = 64
 KEY_FILE_BYTES: Final = MIB  # of a file from which keys, certificates and secrets are imported
 KEY_FILE_OBJECTS: Final = 100  # that such a file holds

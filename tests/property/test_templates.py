@@ -145,7 +145,7 @@ def check_made(made: Attributes, template: Attributes, policy: Policy, role: Rol
         assert made[A.ALWAYS_SENSITIVE] == made[A.SENSITIVE]
         assert made[A.NEVER_EXTRACTABLE] == (not made[A.EXTRACTABLE])
         assert not made[A.TRUSTED] or (made[A.SENSITIVE] and not made[A.EXTRACTABLE])
-    if policy.key_uses is KeyUses.ONE:
+    if policy.key_uses is KeyUses.SEPARATED:
         assert rules.mixed_uses(made) == ""
     assert A.VALUE not in made
     assert parse_template(to_wire(made)) == made
@@ -213,7 +213,7 @@ def test_a_permitted_use_is_one_the_key_its_mechanisms_and_the_policy_all_name(
         rule = MECHANISM_RULES[mechanism]
         named = use.name in Attribute.__members__ and attributes.get(Attribute[use.name]) is True
         weak = use in rule.weak and (mechanism not in policy.weak_mechanisms or policy.fips)
-        mixed = policy.key_uses is KeyUses.ONE and rules.mixed_uses(attributes) != ""
+        mixed = policy.key_uses is KeyUses.SEPARATED and rules.mixed_uses(attributes) != ""
         wanted = named and mechanism in allowed and use in rule.uses and not weak and not mixed
         assert permitted == (wanted and (rule.approved or not policy.fips))
 
@@ -237,7 +237,7 @@ FIELDS = st.fixed_dictionaries(
         "import": st.booleans(),
         "export_wrapped": st.booleans(),
         "caller_ivs": st.booleans(),
-        "key_uses": st.sampled_from(["one", "compatible"]),
+        "key_uses": st.sampled_from(["separated", "compatible"]),
         "per_use_audit": st.booleans(),
         "objects_per_keyring": st.integers(1, 1000),
         "token_lifetime": st.integers(60, 3600),

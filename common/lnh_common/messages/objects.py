@@ -202,6 +202,67 @@ class VerifyMany(Confidential):
     sealed: Sealed = b""
 
 
+class Wrap(Confidential):
+    """Wrap the secret or private key `key` with the key `handle`, by a mechanism as of `Use`.
+
+    Args:
+        key: the key to be wrapped.
+        key_sealed: of a key of this session.
+    """
+
+    handle: Id16
+    mechanism: int
+    key: Id16
+    parameters: Parameters = b""
+    sealed: Sealed = b""
+    key_sealed: Sealed = b""
+
+
+class Derive(Confidential):
+    """Make a secret key out of the key `handle`, by a mechanism as of `Use`.
+
+    Args:
+        template: of the new key: its KEY_TYPE, and VALUE_LEN where the type has several lengths.
+    """
+
+    handle: Id16
+    mechanism: int
+    template: WireTemplate
+    parameters: Parameters = b""
+    sealed: Sealed = b""
+
+
+class Unwrap(Derive, kw_only=True):
+    """Make a key of `data`, in which the key was wrapped; the template names its CLASS and KEY_TYPE."""
+
+    data: Annotated[bytes, msgspec.Meta(max_length=limits.WRAPPED_BYTES)]
+
+
+class Decapsulate(Derive, kw_only=True):
+    """Make the secret key that a ciphertext carries for a private key."""
+
+    data: Annotated[bytes, msgspec.Meta(max_length=limits.WRAPPED_BYTES)]
+
+
+class Encapsulated(Message):
+    """Answer with a new secret key of this session, and the ciphertext that carries it."""
+
+    key: SessionObject
+    ciphertext: bytes
+
+
+class Copy(ObjectRef, kw_only=True):
+    """Copy a stored object, with the attributes of the template in place of its own."""
+
+    template: WireTemplate = {}
+
+
+class Value(Confidential):
+    """Answer with the value of a key that may be read in plaintext."""
+
+    value: bytes
+
+
 class Result(Confidential):
     """Answer with what the mechanism made; `iv` is the IV that the HSM drew, for mechanisms that have one."""
 
@@ -263,6 +324,39 @@ VERIFY_MANY: Final = operation("key.verify-many", VerifyMany, Results, Seal.SESS
 ENCRYPT_MANY: Final = operation("key.encrypt-many", UseMany, Results, Seal.SESSION)
 DECRYPT_MANY: Final = operation("key.decrypt-many", UseMany, Results, Seal.SESSION)
 USES: Final = operation("key.uses", Uses, Outcomes, Seal.SESSION)
+WRAP: Final = operation("key.wrap", Wrap, Result, Seal.SESSION)
+UNWRAP: Final = operation("key.unwrap", Unwrap, ObjectView, Seal.SESSION, Effect.WRITE)
+UNWRAP_IN_SESSION: Final = operation("key.unwrap-in-session", Unwrap, SessionObject, Seal.SESSION)
+DERIVE: Final = operation("key.derive", Derive, ObjectView, Seal.SESSION, Effect.WRITE)
+DERIVE_IN_SESSION: Final = operation("key.derive-in-session", Derive, SessionObject, Seal.SESSION)
+# What is encapsulated is of a session: a write that comes again could not answer with the ciphertext of the first.
+ENCAPSULATE: Final = operation("key.encapsulate", Derive, Encapsulated, Seal.SESSION)
+DECAPSULATE: Final = operation("key.decapsulate", Decapsulate, ObjectView, Seal.SESSION, Effect.WRITE)
+DECAPSULATE_IN_SESSION: Final = operation("key.decapsulate-in-session", Decapsulate, SessionObject, Seal.SESSION)
+COPY: Final = operation("object.copy", Copy, ObjectView, Seal.SESSION, Effect.WRITE)
+VALUE: Final = operation("object.value", Show, Value, Seal.SESSION)
 RANDOM: Final = operation("random", RandomBytes, Result, Seal.SESSION)
 
+# What makes objects, whose handles the audit trail names.
+MAKING: Final = frozenset(
+    operation.name
+    for operation in (
+        GENERATE,
+        GENERATE_PAIR,
+        GENERATE_MANY,
+        GENERATE_PAIRS,
+        GENERATE_IN_SESSION,
+        GENERATE_PAIR_IN_SESSION,
+        CREATE,
+        CREATE_IN_SESSION,
+        COPY,
+        UNWRAP,
+        UNWRAP_IN_SESSION,
+        DERIVE,
+        DERIVE_IN_SESSION,
+        ENCAPSULATE,
+        DECAPSULATE,
+        DECAPSULATE_IN_SESSION,
+    )
+)
 TOGETHER: Final = frozenset({SIGN.name, VERIFY.name, ENCRYPT.name, DECRYPT.name})  # what `USES` carries

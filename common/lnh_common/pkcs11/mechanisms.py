@@ -20,8 +20,11 @@ from lnh_common.pkcs11.algorithms import AES_BLOCK, GCM_IV_BYTES, OAEP_HASHES, S
 from lnh_common.pkcs11.attributes import Attribute, KeyType
 from lnh_common.pkcs11.parameters import (
     AeadParameters,
+    CounterParameters,
+    EcdhParameters,
     GcmParameters,
     HashedParameters,
+    HkdfParameters,
     IvParameters,
     MacParameters,
     MldsaParameters,
@@ -309,6 +312,13 @@ def _oaep(scheme: Scheme, uses: frozenset[Use]) -> MechanismRule:
     return MechanismRule(uses, _RSA, Output.CIPHERTEXT, scheme, OaepParameters, narrows={"hash": OAEP_HASHES})
 
 
+def _derive(
+    key_types: frozenset[KeyType], scheme: Scheme, parameters: type[Message], family: Family | None
+) -> MechanismRule:
+    narrows = {"hash": SIGNED_HASHES}
+    return MechanismRule(_DERIVE, key_types, Output.KEY, scheme, parameters, narrows=narrows, family=family)
+
+
 MECHANISM_RULES: Final[dict[Mechanism, MechanismRule]] = {
     _M.AES_KEY_GEN: _generate(_K.AES, _U.GENERATE),
     _M.CHACHA20_KEY_GEN: _generate(_K.CHACHA20, _U.GENERATE, approved=False),
@@ -352,9 +362,9 @@ MECHANISM_RULES: Final[dict[Mechanism, MechanismRule]] = {
     _M.AES_KEY_WRAP: MechanismRule(_WRAP, _AES, Output.CIPHERTEXT, _S.KEY_WRAP, family=Family.KEY_WRAP),
     _M.AES_KEY_WRAP_PAD: MechanismRule(_WRAP, _AES, Output.CIPHERTEXT, _S.KEY_WRAP_PAD, family=Family.KEY_WRAP),
     _M.RSA_AES_KEY_WRAP: _oaep(_S.RSA_AES_KEY_WRAP, _WRAP),
-    _M.ECDH1_DERIVE: MechanismRule(_DERIVE, frozenset({_K.EC, _K.EC_MONTGOMERY}), Output.KEY, _S.ECDH),
-    _M.HKDF_DERIVE: MechanismRule(_DERIVE, _SECRET, Output.KEY, _S.HKDF, family=Family.KDF),
-    _M.SP800_108_COUNTER_KDF: MechanismRule(_DERIVE, _SECRET | _AES, Output.KEY, _S.COUNTER_KDF, family=Family.KDF),
+    _M.ECDH1_DERIVE: _derive(frozenset({_K.EC, _K.EC_MONTGOMERY}), _S.ECDH, EcdhParameters, None),
+    _M.HKDF_DERIVE: _derive(_SECRET, _S.HKDF, HkdfParameters, Family.KDF),
+    _M.SP800_108_COUNTER_KDF: _derive(_SECRET | _AES, _S.COUNTER_KDF, CounterParameters, Family.KDF),
     _M.ML_KEM: MechanismRule(_ENCAPSULATE, frozenset({_K.ML_KEM}), Output.KEY, _S.ML_KEM),
     _M.SHA224: _digest(Hash.SHA224),
     _M.SHA256: _digest(Hash.SHA256),

@@ -85,6 +85,46 @@ class OaepParameters(Message):
     label: Annotated[bytes, msgspec.Meta(max_length=1024), _help("Label that the ciphertext is bound to.")] = b""
 
 
+class Kdf(str, enum.Enum):
+    """What follows an agreement on a curve: a raw result is no key."""
+
+    X963 = "X9.63"
+    HKDF = "HKDF"
+
+
+class EcdhParameters(Message):
+    """ECDH, and X25519 and X448 (RFC 7748), through X9.63 KDF (SEC 1, 3.6.1) or HKDF (RFC 5869)."""
+
+    public_key: Annotated[
+        bytes,
+        msgspec.Meta(min_length=32, max_length=256),
+        _help("The other side's public key, as its EC_POINT has it, or without the DER around it."),
+    ]
+    kdf: Annotated[Kdf, _help("The key derivation that follows.")] = Kdf.X963
+    hash: Annotated[Hash, _help("The hash of the key derivation.")] = Hash.SHA256
+    info: Annotated[
+        bytes, msgspec.Meta(max_length=512), _help("What the key is bound to: shared info (X9.63), or info (HKDF).")
+    ] = b""
+    salt: Annotated[bytes, msgspec.Meta(max_length=512), _help("Salt; of HKDF alone.")] = b""
+
+
+class HkdfParameters(Message):
+    """HKDF (RFC 5869): extract and expand, or expand alone of a key that is uniform already."""
+
+    hash: Annotated[Hash, _help("The hash.")] = Hash.SHA256
+    info: Annotated[bytes, msgspec.Meta(max_length=512), _help("What the key is bound to.")] = b""
+    salt: Annotated[bytes, msgspec.Meta(max_length=512), _help("Salt of the extraction.")] = b""
+    expand_only: Annotated[bool, _help("The key is uniform already: leave the extraction out.")] = False
+
+
+class CounterParameters(Message):
+    """SP 800-108 in counter mode: HMAC with a generic secret, CMAC with AES; counter and length have 32 bits."""
+
+    hash: Annotated[Hash | None, _help("The hash of HMAC; SHA-256, if not given. An AES key has none.")] = None
+    label: Annotated[bytes, msgspec.Meta(max_length=512), _help("What the key is for.")] = b""
+    context: Annotated[bytes, msgspec.Meta(max_length=512), _help("What the key is bound to.")] = b""
+
+
 class ParameterKind(enum.Enum):
     """The kind of a parameter's value."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -66,32 +66,47 @@ def create(template: Attributes, value: bytes, policy: Policy, role: Role = Role
         return _create_other(template, object_class, value, role)
     if not value:
         raise TemplateIncomplete("the value is missing")
-    return make_key(template, object_class, value, policy, role, IMPORTED, _MAKER)
+    material = read_key(object_class, key_type_of(template), value)
+    return make_key(template, material, policy, role, IMPORTED, _MAKER)
 
 
-def make_key(
-    template: Attributes,
-    object_class: ObjectClass,
-    value: bytes,
-    policy: Policy,
-    role: Role,
-    history: History,
-    maker: str,
-) -> Generated:
-    """Make a key of a value that was not drawn here.
+def key_type_of(template: Attributes) -> KeyType | None:
+    """Return the KEY_TYPE that a template names."""
+    value = template.get(_A.KEY_TYPE)
+    assert value is None or isinstance(value, int), "KEY_TYPE is an int; its rule says so"
+    return None if value is None else KeyType(value)
+
+
+class Material(NamedTuple):
+    """The value of a key, read and found to be one.
 
     Args:
-        template: of the key.
-        object_class: of the key.
-        value: as of `create`.
-        policy, role: as of `create`.
-        history: what the HSM alone says of where the key comes from.
-        maker: what makes it, for messages.
+        key_type: KEY_TYPE.
+        facts: the attributes that describe it.
+        value: as an object keeps it.
+    """
 
-    Raises as `create` does.
+    object_class: ObjectClass
+    key_type: KeyType
+    facts: Attributes
+    value: bytes
+
+    def __repr__(self) -> str:
+        return f"Material({self.key_type.name} {self.object_class.name}, redacted)"
+
+
+def read_key(object_class: ObjectClass, key_type: KeyType | None, value: bytes) -> Material:
+    """Read the value of a key that was not drawn here.
+
+    Args:
+        object_class: of the key.
+        key_type: of a secret key; the value of another says it itself.
+        value: as of `create`.
+
+    Raises TemplateIncomplete, TemplateInconsistent, AttributeInvalid, KeySizeRange.
     """
     if object_class is _O.SECRET_KEY:
-        return _make_secret(template, value, policy, role, history, maker)
+        return _read_secret(key_type, value)
     if object_class is _O.PRIVATE_KEY:
         private, value = read_private(value)
         described = describe(private.public_key())
@@ -101,35 +116,48 @@ def make_key(
         described = describe(public)
         facts = described.both | described.public
     _check_rsa_size(described)
+    return Material(object_class, described.key_type, facts, value)
+
+
+def _read_secret(key_type: KeyType | None, value: bytes) -> Material:
+    if key_type is None:
+        raise TemplateIncomplete("KEY_TYPE is missing")
+    check_secret_length(key_type, len(value))
+    facts: Attributes = {_A.VALUE_LEN: len(value), _A.CHECK_VALUE: check_value(key_type, value)}
+    return Material(_O.SECRET_KEY, key_type, facts, bytes(value))
+
+
+def check_secret_length(key_type: KeyType, length: int) -> None:
+    """Raise KeySizeRange for a secret key that cannot have so many bytes, TemplateInconsistent for no secret key."""
+    sizes = _SECRET_SIZES.get(key_type)
+    if sizes is None:
+        raise TemplateInconsistent(f"KEY_TYPE {key_type.name} is of no secret key")
+    if length not in sizes:
+        wanted = f"{sizes[0]} to {sizes[-1]}" if isinstance(sizes, range) else " or ".join(map(str, sizes))
+        raise KeySizeRange(f"a value of {length} bytes; {key_type.name} has {wanted}")
+
+
+def make_key(
+    template: Attributes, material: Material, policy: Policy, role: Role, history: History, maker: str
+) -> Generated:
+    """Make a key of what was read.
+
+    Args:
+        template: of the key; it may repeat what describes the value.
+        policy, role: as of `create`.
+        history: what the HSM alone says of where the key comes from.
+        maker: what makes it, for messages.
+
+    Raises as `create` does.
+    """
+    object_class, key_type, facts, value = material
+    # Also where the HSM alone says it: PUBLIC_KEY_INFO goes along with keys.
+    given = {name: said for name, said in template.items() if name not in facts or object_class is _O.SECRET_KEY}
+    check_template(given, object_class, key_type, role, maker)
     _check_facts(template, facts)
-    # A template may repeat what the value says, also where the HSM alone says it; PUBLIC_KEY_INFO goes along with keys.
-    given = {name: said for name, said in template.items() if name not in facts}
-    check_template(given, object_class, described.key_type, role, maker)
-    attributes = complete(given, object_class, described.key_type, history, _unique_id(), policy.key_uses) | facts
+    attributes = complete(given, object_class, key_type, history, _unique_id(), policy.key_uses) | facts
     check_new(attributes, policy, role)
     return Generated(attributes, value)
-
-
-def _make_secret(
-    template: Attributes, value: bytes, policy: Policy, role: Role, history: History, maker: str
-) -> Generated:
-    if _A.KEY_TYPE not in template:
-        raise TemplateIncomplete("KEY_TYPE is missing")
-    key_type = KeyType(template[_A.KEY_TYPE])  # type: ignore[arg-type]  # its rule says that it is an int
-    if key_type not in _SECRET_SIZES:
-        raise TemplateInconsistent(f"KEY_TYPE {key_type.name} is of no secret key")
-    if len(value) not in _SECRET_SIZES[key_type]:
-        sizes = _SECRET_SIZES[key_type]
-        wanted = f"{sizes[0]} to {sizes[-1]}" if isinstance(sizes, range) else " or ".join(map(str, sizes))
-        raise KeySizeRange(f"a value of {len(value)} bytes; {key_type.name} has {wanted}")
-    facts: Attributes = {_A.VALUE_LEN: len(value)}
-    _check_facts(template, facts)
-    check_template(template, _O.SECRET_KEY, key_type, role, maker)
-    attributes = complete(template, _O.SECRET_KEY, key_type, history, _unique_id(), policy.key_uses)
-    attributes[_A.VALUE_LEN] = len(value)
-    check_new(attributes, policy, role)
-    attributes[_A.CHECK_VALUE] = check_value(key_type, value)
-    return Generated(attributes, bytes(value))
 
 
 def _check_rsa_size(described: Described) -> None:
@@ -171,11 +199,20 @@ def change(attributes: Attributes, template: Attributes, role: Role) -> Attribut
 
     Raises as that does, and as `create`.
     """
-    changed = rules.change(attributes, template, role)
+    return _restated(rules.change(attributes, template, role), template)
+
+
+def copy(attributes: Attributes, template: Attributes, role: Role) -> Attributes:
+    """Make the attributes of a copy as `policy.copy` does; what the VALUE of a certificate says is said anew."""
+    copied = rules.copy(attributes, template, role, _unique_id())
+    return _restated(copied, template)
+
+
+def _restated(changed: Attributes, template: Attributes) -> Attributes:
     if _A.VALUE in template:
         check_size(changed)
     if changed[_A.CLASS] == _O.CERTIFICATE and not CERTIFICATE_FACTS.isdisjoint(template):
-        changed |= certificate_facts(changed, template)
+        changed = changed | certificate_facts(changed, template)
     return changed
 
 

@@ -170,7 +170,7 @@ def render() -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
         *_mechanism_rows(),
         "",
-        "A secret key serves the mechanisms of one family for life (policy `key_uses = one`).",
+        "A secret key serves the mechanisms of one family for life (policy `key_uses = separated`).",
         "",
         "## Parameters",
         "",

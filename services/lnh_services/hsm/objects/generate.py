@@ -39,8 +39,15 @@ from lnh_common.pkcs11.attributes import Attribute, Attributes, KeyType, ObjectC
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, Use
 from lnh_common.wire import codec
 from lnh_services.hsm.crypto.mechanisms.base import PrivateKey, PublicKey
-from lnh_services.hsm.objects.policy import Policy, check_mechanism, check_new, check_new_pair
-from lnh_services.hsm.objects.templates import History, check_template, complete, mirror_uses, share_id
+from lnh_services.hsm.objects.policy import NAMES, KeyUses, Policy, check_mechanism, check_new, check_new_pair
+from lnh_services.hsm.objects.templates import (
+    History,
+    check_template,
+    complete,
+    mirror_templates,
+    mirror_uses,
+    share_id,
+)
 
 _A = Attribute
 _F4: Final = 65537
@@ -137,8 +144,6 @@ def plan_key_pair(
     return PlannedPair(partial(_make_pair, kept.row, kept.plan, *halves), kept.row.is_slow)
 
 
-# What may be said of any key, decides nothing, and differs from one to the next.
-_NAMES: Final = frozenset({_A.LABEL, _A.ID})
 _PLANS_KEPT: Final = 64
 _KIND_BYTES: Final = 1024  # of a template without names; what comes of a larger one is not kept
 
@@ -152,12 +157,12 @@ class _Kind:
 
     @classmethod
     def of(cls, template: Attributes) -> _Kind:
-        rest = {name: value for name, value in template.items() if name not in _NAMES}
+        rest = {name: value for name, value in template.items() if name not in NAMES}
         return cls(codec.encode({name.value: value for name, value in rest.items()}), rest)
 
 
 def _names(template: Attributes) -> Attributes:
-    return {name: value for name, value in template.items() if name in _NAMES}
+    return {name: value for name, value in template.items() if name in NAMES}
 
 
 class _Planned(NamedTuple):
@@ -178,6 +183,8 @@ def _planned(mechanism: Mechanism, public_kind: _Kind, private_kind: _Kind, poli
     check_template(private_template, ObjectClass.PRIVATE_KEY, key_type, role, mechanism.name)
     plan = row.plan(public_template)
     public_template, private_template = mirror_uses(public_template, private_template)
+    if policy.key_uses is KeyUses.SEPARATED:
+        public_template, private_template = mirror_templates(public_template, private_template)
     history = History.generated(mechanism)
     public = complete(public_template, ObjectClass.PUBLIC_KEY, key_type, history, "", policy.key_uses)
     private = complete(private_template, ObjectClass.PRIVATE_KEY, key_type, history, "", policy.key_uses)

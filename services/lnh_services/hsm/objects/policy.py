@@ -1,7 +1,7 @@
 """Decides what may be made, changed, copied and used, so that keys cannot be talked out of the HSM.
 
 Pure: attribute sets and a policy in, a refusal or a new attribute set out. The rules are those of PKCS#11 made stricter
-(Clulow 2003; Bortolozzo et al., CCS 2010). With `key_uses = one`, the default:
+(Clulow 2003; Bortolozzo et al., CCS 2010). With `key_uses = separated`, the default:
 
 - a secret key has one of the use groups below for life, and mechanisms of one family;
 - in a key pair WRAP and UNWRAP exclude every other use;
@@ -59,8 +59,15 @@ WRAPPING_RSA_BITS: Final = 3072
 class KeyUses(str, enum.Enum):
     """The rule for a key's uses: one use for life, or what PKCS#11 allows."""
 
-    ONE = "one"
+    SEPARATED = "separated"
     COMPATIBLE = "compatible"
+
+    @classmethod
+    def _missing_(cls, value: object) -> KeyUses | None:
+        return cls.SEPARATED if value == SEPARATED_BEFORE else None
+
+
+SEPARATED_BEFORE: Final = "one"  # as 0.1 calls it, in records too
 
 
 class Policy(Message):
@@ -88,7 +95,7 @@ class Policy(Message):
     import_keys: bool = msgspec.field(default=False, name="import")
     export_wrapped: bool = True
     caller_ivs: bool = False
-    key_uses: KeyUses = KeyUses.ONE
+    key_uses: KeyUses = KeyUses.SEPARATED
     per_use_audit: bool = False
     objects_per_keyring: Annotated[int, msgspec.Meta(ge=1, le=limits.OBJECTS_AT_MOST)] = limits.OBJECTS_PER_KEYRING
     token_lifetime: Annotated[int, msgspec.Meta(ge=60, le=limits.TOKEN_LIFETIME_MAX)] = limits.TOKEN_LIFETIME
@@ -115,7 +122,7 @@ def _stricter_mechanisms(
 
 
 def _stricter_uses(one: KeyUses, other: KeyUses) -> KeyUses:
-    return KeyUses.ONE if KeyUses.ONE in (one, other) else KeyUses.COMPATIBLE
+    return KeyUses.SEPARATED if KeyUses.SEPARATED in (one, other) else KeyUses.COMPATIBLE
 
 
 def _both(one: bool, other: bool) -> bool:
@@ -156,7 +163,7 @@ def check_names(changes: Mapping[str, Any], also: tuple[str, ...] = ()) -> None:
 
 
 def with_numbers(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn changes into the form that is kept: mechanisms by number, also where they were named.
+    """Turn changes into the form that is kept: mechanisms by number, and words that the version before knows.
 
     Raises MechanismInvalid.
     """
@@ -165,6 +172,8 @@ def with_numbers(changes: Mapping[str, Any]) -> dict[str, Any]:
         given = kept.get(name)
         if isinstance(given, list | tuple):
             kept[name] = [int(mechanism_called(each)) if isinstance(each, str) else each for each in given]
+    if kept.get("key_uses") == KeyUses.SEPARATED.value:
+        kept["key_uses"] = SEPARATED_BEFORE  # a member of the version before knows no other word
     return kept
 
 
@@ -233,6 +242,10 @@ SECRET_USE_GROUPS: Final[dict[Attribute, str]] = {
     _A.DERIVE: "DERIVE",
 }
 WRAPPING: Final = frozenset({_A.WRAP, _A.UNWRAP})
+_NAMING: Final = frozenset({*USES, _A.ALLOWED_MECHANISMS})
+_WRAPPING_MECHANISMS: Final = frozenset(
+    mechanism for mechanism, rule in MECHANISM_RULES.items() if rule.uses & {Use.WRAP, Use.UNWRAP}
+)
 
 
 def uses_of(attributes: Attributes) -> frozenset[Attribute]:
@@ -248,6 +261,20 @@ def families_of(attributes: Attributes) -> frozenset[Family]:
     return frozenset(rule.family for rule in rules if rule is not None and rule.family is not None)
 
 
+def uses_named(attributes: Attributes, name: Attribute) -> dict[int, Any]:
+    """Return what this template of a key says of the use of what is wrapped, or comes out."""
+    template = attributes.get(name, {})
+    assert isinstance(template, dict), f"{name.name} is a template; its rule says so"
+    return {number: value for number, value in template.items() if number in _NAMING and value is not False}
+
+
+def wrapping_mechanisms(attributes: Attributes) -> frozenset[Mechanism]:
+    """Return the mechanisms that a key may WRAP or UNWRAP with."""
+    allowed = attributes[_A.ALLOWED_MECHANISMS]
+    assert isinstance(allowed, list), "ALLOWED_MECHANISMS is a list; its rule says so"
+    return frozenset(mechanism for mechanism in _WRAPPING_MECHANISMS if mechanism in allowed)
+
+
 def mixed_uses(attributes: Attributes) -> str:
     """Say why a key has more than one use for life; empty when it has one."""
     uses = uses_of(attributes)
@@ -261,7 +288,13 @@ def mixed_uses(attributes: Attributes) -> str:
         return ""
     if uses & WRAPPING and uses - WRAPPING:
         return f"{_names(uses & WRAPPING)} excludes {_names(uses - WRAPPING)}"
-    return ""
+    return _mixed_wrapping(wrapping_mechanisms(attributes)) if uses & WRAPPING else ""
+
+
+def _mixed_wrapping(mechanisms: frozenset[Mechanism]) -> str:
+    """Say why a pair may not wrap by these; empty for one mechanism, or none."""
+    names = sorted(mechanism.name for mechanism in mechanisms)
+    return f"ALLOWED_MECHANISMS: a key pair wraps by one mechanism, not {' and '.join(names)}" if len(names) > 1 else ""
 
 
 def check_new(attributes: Attributes, policy: Policy, role: Role) -> None:
@@ -278,7 +311,8 @@ def check_new(attributes: Attributes, policy: Policy, role: Role) -> None:
     if policy.key_uses is KeyUses.COMPATIBLE:
         return
     if problem := mixed_uses(attributes):
-        raise TemplateInconsistent(f"{problem} (policy key_uses = one)")
+        raise TemplateInconsistent(f"{problem} (policy key_uses = separated)")
+    check_templates_agree(attributes, attributes)
     if attributes[_A.CLASS] == ObjectClass.SECRET_KEY and not uses_of(attributes):
         raise TemplateInconsistent("no use is true; a secret key has one")
 
@@ -288,9 +322,24 @@ def check_new_pair(public: Attributes, private: Attributes, policy: Policy, role
     check_new(public, policy, role)
     check_new(private, policy, role)
     uses = uses_of(public) | uses_of(private)
-    if policy.key_uses is KeyUses.ONE and uses & WRAPPING and uses - WRAPPING:
+    if policy.key_uses is KeyUses.SEPARATED and uses & WRAPPING and uses - WRAPPING:
         raise TemplateInconsistent(
-            f"{_names(uses & WRAPPING)} excludes {_names(uses - WRAPPING)} in a key pair (policy key_uses = one)"
+            f"{_names(uses & WRAPPING)} excludes {_names(uses - WRAPPING)} in a key pair (policy key_uses = separated)"
+        )
+    if policy.key_uses is KeyUses.SEPARATED and uses & WRAPPING:
+        both = wrapping_mechanisms(public) | wrapping_mechanisms(private)
+        if problem := _mixed_wrapping(both):
+            raise TemplateInconsistent(f"{problem} (policy key_uses = separated)")
+        check_templates_agree(public, private)
+
+
+def check_templates_agree(wrapping: Attributes, unwrapping: Attributes) -> None:
+    """Raise TemplateInconsistent where a key wraps for other uses than those with which it unwraps."""
+    if _A.WRAP_TEMPLATE not in wrapping or _A.UNWRAP_TEMPLATE not in unwrapping:
+        return
+    if uses_named(wrapping, _A.WRAP_TEMPLATE) != uses_named(unwrapping, _A.UNWRAP_TEMPLATE):
+        raise TemplateInconsistent(
+            "WRAP_TEMPLATE and UNWRAP_TEMPLATE name different uses or mechanisms (policy key_uses = separated)"
         )
 
 
@@ -336,8 +385,8 @@ def check_permitted(attributes: Attributes, use: Use, mechanism: Mechanism, poli
     if mechanism not in allowed:
         raise MechanismInvalid(f"{mechanism.name} is not among the key's ALLOWED_MECHANISMS")
     _check_size(attributes, frozenset({needed}), policy)
-    if policy.key_uses is KeyUses.ONE and (problem := mixed_uses(attributes)):
-        raise PolicyForbids(f"{problem}; the policy says key_uses = one")
+    if policy.key_uses is KeyUses.SEPARATED and (problem := mixed_uses(attributes)):
+        raise PolicyForbids(f"{problem}; the policy says key_uses = separated")
     if use is Use.WRAP and attributes[_A.LOCAL] is not True and attributes[_A.TRUSTED] is not True:
         raise KeyFunctionNotPermitted("WRAP: the key was not generated here and is not TRUSTED")
 
@@ -386,7 +435,22 @@ def copy(attributes: Attributes, template: Attributes, role: Role, unique_id: st
     copied = attributes | {_A.UNIQUE_ID: unique_id}
     if _A.TRUSTED in copied:
         copied[_A.TRUSTED] = False
+    if (frozen := _frozen_by(attributes)) and (more := _modified(attributes, template) - NAMES):
+        raise ActionProhibited(f"{frozen}: a copy has another {_names(frozenset(more))} only of what may be modified")
     return _changed(copied, template, role)
+
+
+NAMES: Final = frozenset({_A.LABEL, _A.ID})
+"""What may be said of any object, and decides nothing."""
+
+
+def _modified(attributes: Attributes, template: Attributes) -> set[Attribute]:
+    object_class = _class_and_type(attributes)[0]
+    return {
+        name
+        for name, value in template.items()
+        if ATTRIBUTES[name].change_for(object_class) is Change.MODIFIABLE and attributes.get(name) != value
+    }
 
 
 def visible(attributes: Attributes) -> Attributes:

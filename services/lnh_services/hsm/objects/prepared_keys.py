@@ -22,11 +22,16 @@ from lnh_services.hsm.crypto.mechanisms import (
     Encrypted,
     IvSource,
     LoadedKey,
+    decapsulator,
     decrypter,
+    deriver,
+    encapsulator,
     encrypter,
     load_object,
     signer,
+    unwrapper,
     verifier,
+    wrapper,
 )
 from lnh_services.hsm.lru import Lru
 from lnh_services.hsm.objects import policy as rules
@@ -53,7 +58,7 @@ class CachedKey:
     loaded: Any = field(repr=False)
     dates: tuple[str, str] = ("", "")
     permitted: set[tuple[Use, int]] = field(default_factory=set)
-    prepared: Lru[tuple[Act, int, bytes], Prepared] = field(default_factory=lambda: Lru(_PREPARED), repr=False)
+    prepared: Lru[tuple[Act | Use, int, bytes], Prepared] = field(default_factory=lambda: Lru(_PREPARED), repr=False)
     uses: int = 0
 
     @classmethod
@@ -77,23 +82,27 @@ class Act:
     is_many: bool = False
 
 
-def prepare(key: CachedKey, act: Act, number: int, parameters: bytes, policy: Policy, ivs: IvSource) -> Prepared:
+def prepare(key: CachedKey, act: Act | Use, number: int, parameters: bytes, policy: Policy, ivs: IvSource) -> Prepared:
     """Prepare the operation of a mechanism with this number on a key, and keep it with the key.
+
+    Args:
+        act: what the key is used for; the mere use where a handler carries it out, because it makes a key.
 
     Raises what `policy.check_permitted` and the mechanism raise. Dates are for each use: `check_today`.
     """
     chosen = mechanism(number)
-    if (act.use, number) not in key.permitted:
-        rules.check_permitted(key.attributes, act.use, chosen, policy)
-        key.permitted.add((act.use, number))
+    use, is_many = (act.use, act.is_many) if isinstance(act, Act) else (act, False)
+    if (use, number) not in key.permitted:
+        rules.check_permitted(key.attributes, use, chosen, policy)
+        key.permitted.add((use, number))
     operate: Prepared
-    if act.use is Use.ENCRYPT:
+    if use is Use.ENCRYPT:
         caller_ivs = policy.allows_caller_ivs
-        operate = encrypter(chosen, key.loaded, ivs, parameters, caller_ivs=caller_ivs, is_many=act.is_many)
-    elif act.use is Use.DECRYPT:
-        operate = decrypter(chosen, key.loaded, parameters, is_joined=act.is_many)
+        operate = encrypter(chosen, key.loaded, ivs, parameters, caller_ivs=caller_ivs, is_many=is_many)
+    elif use is Use.DECRYPT:
+        operate = decrypter(chosen, key.loaded, parameters, is_joined=is_many)
     else:
-        operate = _PREPARE[act.use](chosen, key.loaded, parameters)
+        operate = _PREPARE[use](chosen, key.loaded, parameters)
     key.prepared.put((act, number, parameters), operate)
     return operate
 
@@ -101,6 +110,11 @@ def prepare(key: CachedKey, act: Act, number: int, parameters: bytes, policy: Po
 _PREPARE: Final[dict[Use, Callable[[Mechanism, LoadedKey, bytes], Prepared]]] = {
     Use.SIGN: signer,
     Use.VERIFY: verifier,
+    Use.WRAP: wrapper,
+    Use.UNWRAP: unwrapper,
+    Use.DERIVE: deriver,
+    Use.ENCAPSULATE: encapsulator,
+    Use.DECAPSULATE: decapsulator,
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from lnh_common.errors import AttributeReadOnly, PermissionDenied, TemplateInconsistent
 from lnh_common.messages.session import Role
@@ -21,14 +21,19 @@ from lnh_common.pkcs11.attributes import (
     Attribute,
     AttributeRule,
     Attributes,
+    AttributeValue,
     KeyType,
+    Kind,
     ObjectClass,
     Source,
 )
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, NATURAL_FAMILIES, USE_ATTRIBUTES, Family, Mechanism, Use
-from lnh_services.hsm.objects.policy import KeyUses, uses_of
+from lnh_services.hsm.objects.policy import WRAPPING, KeyUses, uses_named, uses_of
 
 _A = Attribute
+_MIRRORED: Final = (_A.WRAP_TEMPLATE, _A.UNWRAP_TEMPLATE)
+# How an RSA pair wraps that names no mechanism: whatever key, of whatever length.
+NATURAL_WRAPPING: Final = Mechanism.RSA_AES_KEY_WRAP
 _USE_OF: Final[dict[Attribute, Use]] = {attribute: use for use, attribute in USE_ATTRIBUTES.items()}
 
 
@@ -104,6 +109,26 @@ def _mirrored(template: Attributes, other: Attributes, object_class: ObjectClass
     return dict(named) | template
 
 
+def mirror_templates(wrapping: Attributes, unwrapping: Attributes) -> tuple[Attributes, Attributes]:
+    """Complete the templates of what wraps and of what unwraps it: where one names uses alone, both do.
+
+    Both may be the template of one secret key, or those of the two halves of a pair.
+    """
+    return (
+        wrapping | _template_like(wrapping, _A.WRAP_TEMPLATE, uses_named(unwrapping, _A.UNWRAP_TEMPLATE)),
+        unwrapping | _template_like(unwrapping, _A.UNWRAP_TEMPLATE, uses_named(wrapping, _A.WRAP_TEMPLATE)),
+    )
+
+
+def _template_like(template: Attributes, name: Attribute, named: dict[int, Any]) -> Attributes:
+    rule = ATTRIBUTES[name]
+    if not named or name in template or (rule.needs is not None and template.get(rule.needs) is not True):
+        return {}
+    default = next(iter(rule.defaults.values()))
+    assert isinstance(default, dict), "a template's default is one"
+    return {name: default | named}
+
+
 def share_id(public: Attributes, private: Attributes) -> tuple[Attributes, Attributes]:
     """Give two templates of a key pair one ID; raises TemplateInconsistent when they name two."""
     ids = [template[_A.ID] for template in (public, private) if _A.ID in template]
@@ -133,6 +158,10 @@ def complete(
     """
     made: Attributes = {_A.CLASS: object_class.value, _A.KEY_TYPE: key_type.value, _A.UNIQUE_ID: unique_id}
     made |= _uses(template, object_class, key_type)
+    if key_uses is KeyUses.SEPARATED and object_class is ObjectClass.SECRET_KEY:
+        wrapping, unwrapping = mirror_templates(template | made, template | made)
+        mirrored = {**wrapping, **unwrapping}
+        template = template | {name: mirrored[name] for name in _MIRRORED if name in mirrored}
     for name, rule in _rules(object_class, key_type):
         if name in made:
             continue
@@ -196,21 +225,42 @@ def _uses(template: Attributes, object_class: ObjectClass, key_type: KeyType) ->
 
 
 def _allowed(template: Attributes, made: Attributes, key_type: KeyType, key_uses: KeyUses) -> list[int]:
-    uses = frozenset(_USE_OF[use] for use in uses_of(made))
-    fitting = list(_fitting(key_type, uses))
+    object_class = ObjectClass(made[_A.CLASS])  # type: ignore[arg-type]  # its rule says that it is an int
     named = template.get(_A.ALLOWED_MECHANISMS)
     if named is not None:
         assert isinstance(named, list), "ALLOWED_MECHANISMS is a list; its rule says so"
+        fitting = natural_mechanisms(object_class, key_type, uses_of(made), KeyUses.COMPATIBLE)
         if strange := set(named) - set(fitting):
             name = _mechanism_name(min(strange))
             raise TemplateInconsistent(
                 f"ALLOWED_MECHANISMS: {name} does not go with {key_type.name} and the key's uses"
             )
         return named
-    families = _natural_families(key_type, uses)
-    if made[_A.CLASS] == ObjectClass.SECRET_KEY and key_uses is KeyUses.ONE:
-        fitting = [number for number in fitting if MECHANISM_RULES[Mechanism(number)].family in families]
+    return natural_mechanisms(object_class, key_type, uses_of(made), key_uses)
+
+
+def natural_mechanisms(
+    object_class: ObjectClass, key_type: KeyType, attributes: frozenset[Attribute], key_uses: KeyUses
+) -> list[int]:
+    """Return the mechanisms of a key that names none: all that fit its uses, or those of the natural family alone."""
+    uses = frozenset(_USE_OF[use] for use in attributes)
+    fitting = _fitting(key_type, uses)
+    if key_uses is KeyUses.SEPARATED and object_class is ObjectClass.SECRET_KEY:
+        families = _natural_families(key_type, uses)
+        fitting = tuple(number for number in fitting if MECHANISM_RULES[Mechanism(number)].family in families)
+    elif key_uses is KeyUses.SEPARATED and attributes & WRAPPING:
+        fitting = tuple(number for number in fitting if number == NATURAL_WRAPPING)
     return sorted(fitting)
+
+
+@cache
+def default_templates(object_class: ObjectClass, key_type: KeyType) -> dict[Attribute, AttributeValue]:
+    """Return the templates that a key of this class and type has where it names none, whatever its uses."""
+    return {
+        name: rule.defaults[object_class]
+        for name, rule in _rules(object_class, key_type)
+        if rule.kind is Kind.TEMPLATE and object_class in rule.defaults
+    }
 
 
 def _natural_families(key_type: KeyType, uses: Iterable[Use]) -> set[Family]:

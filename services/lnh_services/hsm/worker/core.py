@@ -53,6 +53,7 @@ from lnh_common.errors import (
 from lnh_common.events import Log
 from lnh_common.messages import hsm, store
 from lnh_common.messages.base import OPERATIONS, Effect, Message, Operation, Seal
+from lnh_common.messages.objects import MAKING
 from lnh_common.wire import bundles, channel, codec, frames
 from lnh_common.wire.channel import Envelope, OpenedCredential, SessionKeys
 from lnh_common.wire.frames import Frames, Header, Kind
@@ -593,11 +594,11 @@ def _role(session: OpenSession) -> str:
 def _target(request: Request[Any]) -> str:
     """Name what the request is about, in names and ids only."""
     parts = [request.header.route.hex()] if request.header.route else []
-    for name in ("label", "name", "client", "handle", "keyring", "member", "group"):
+    for name in ("label", "name", "client", "handle", "key", "keyring", "member", "group"):
         value = getattr(request.message, name, None)
         if isinstance(value, (str, bytes)) and value:
             parts.append(value.hex() if isinstance(value, bytes) else value)
-    if request.operation.name.startswith("object.generate"):
+    if request.operation.name in MAKING:
         parts.append(request.new_handle().hex())
     return "/".join(parts)
 

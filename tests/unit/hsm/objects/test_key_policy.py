@@ -525,7 +525,7 @@ def test_every_field_of_a_policy_knows_what_is_stricter() -> None:
         ({"export_wrapped": False}, {}, {"export_wrapped": True}),
         ({"caller_ivs": True}, {"caller_ivs": False}, None),
         ({}, {}, {"caller_ivs": True}),
-        ({"key_uses": "compatible"}, {"key_uses": "one"}, None),
+        ({"key_uses": "compatible"}, {"key_uses": "separated"}, None),
         ({}, {}, {"key_uses": "compatible"}),
         ({}, {"per_use_audit": True}, None),
         ({"per_use_audit": True}, {}, {"per_use_audit": False}),
@@ -556,7 +556,7 @@ def test_a_cluster_policy_that_becomes_stricter_rules_keyrings_set_before() -> N
     assert effective(Policy(key_uses=KeyUses.COMPATIBLE), keyring).key_uses is KeyUses.COMPATIBLE
     tightened = effective(Policy(minimum_rsa_bits=4096), keyring)
     assert tightened.minimum_rsa_bits == 4096
-    assert tightened.key_uses is KeyUses.ONE
+    assert tightened.key_uses is KeyUses.SEPARATED
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ TEMPLATE = {Attribute.LABEL.value: "new"}
 SECRET = {**TEMPLATE, Attribute.VALUE_LEN.value: 32}
 EC = {Attribute.EC_PARAMS.value: bytes.fromhex("06082a8648ce3d030107"), **TEMPLATE}
 DATA = {Attribute.CLASS.value: ObjectClass.DATA.value, **TEMPLATE}
+IN_SESSION = {Attribute.TOKEN.value: False, **TEMPLATE}
 USE = objects.Use(handle=GONE, mechanism=Mechanism.ECDSA_SHA256, data=b"data")
 MEMBER = admin.MemberRef(member=GONE)
 SCHEDULE = backup.Schedule(every=Every.HOURS, hours=6, keep=3)
@@ -112,6 +113,24 @@ ASKED: dict[Operation[Any, Any], Message] = {
     ),
     objects.CREATE: objects.CreateObject(template=DATA, value=b"data"),
     objects.CREATE_IN_SESSION: objects.CreateObject(template={**DATA, Attribute.TOKEN.value: False}, value=b"data"),
+    objects.COPY: objects.Copy(handle=GONE, template=TEMPLATE),
+    objects.VALUE: objects.Show(handle=GONE),
+    objects.WRAP: objects.Wrap(handle=GONE, mechanism=Mechanism.AES_KEY_WRAP, key=GONE),
+    objects.UNWRAP: objects.Unwrap(
+        handle=GONE, mechanism=Mechanism.AES_KEY_WRAP, template=TEMPLATE, data=b"wrapped"
+    ),
+    objects.UNWRAP_IN_SESSION: objects.Unwrap(
+        handle=GONE, mechanism=Mechanism.AES_KEY_WRAP, template=IN_SESSION, data=b"wrapped"
+    ),
+    objects.DERIVE: objects.Derive(handle=GONE, mechanism=Mechanism.HKDF_DERIVE, template=TEMPLATE),
+    objects.DERIVE_IN_SESSION: objects.Derive(handle=GONE, mechanism=Mechanism.HKDF_DERIVE, template=IN_SESSION),
+    objects.ENCAPSULATE: objects.Derive(handle=GONE, mechanism=Mechanism.ML_KEM, template=IN_SESSION),
+    objects.DECAPSULATE: objects.Decapsulate(
+        handle=GONE, mechanism=Mechanism.ML_KEM, template=TEMPLATE, data=b"ciphertext"
+    ),
+    objects.DECAPSULATE_IN_SESSION: objects.Decapsulate(
+        handle=GONE, mechanism=Mechanism.ML_KEM, template=IN_SESSION, data=b"ciphertext"
+    ),
     objects.FIND: objects.Find(template={Attribute.LABEL.value: "none"}),
     objects.SHOW: objects.Show(handle=GONE),
     objects.SET: objects.SetAttributes(handle=GONE, template=TEMPLATE),

@@ -24,7 +24,7 @@ from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.session import ChangePassword, Credential, Login, Logout, Register, Role
 from lnh_common.messages.store import Get, Gets, Got, Gots, Item, Scan
 from lnh_common.pkcs11.algorithms import CURVES
-from lnh_common.pkcs11.attributes import Attribute, ObjectClass
+from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_common.wire import codec
 from lnh_services.hsm.effects import Ask, Peer
@@ -55,9 +55,15 @@ DRAWN: Final = frozenset(
     for operation in (
         session.LOGIN, session.RENEW, objects.RANDOM, objects.ENCRYPT, objects.GENERATE_PAIR, objects.GENERATE_PAIRS,
         objects.GENERATE, objects.GENERATE_MANY, objects.GENERATE_IN_SESSION, objects.GENERATE_PAIR_IN_SESSION,
-        objects.CREATE, objects.CREATE_IN_SESSION,
+        objects.CREATE, objects.CREATE_IN_SESSION, objects.COPY, objects.UNWRAP, objects.UNWRAP_IN_SESSION,
+        objects.DERIVE, objects.DERIVE_IN_SESSION, objects.ENCAPSULATE, objects.DECAPSULATE,
+        objects.DECAPSULATE_IN_SESSION,
     )
 )  # fmt: skip
+
+
+KW: Final = Mechanism.AES_KEY_WRAP
+HKDF: Final = Mechanism.HKDF_DERIVE
 
 
 class Stage(World):
@@ -136,6 +142,9 @@ class Scene:
         krso.ask(admin.KEYRING_POLICY, admin.PolicyChange(changes={"objects_per_keyring": 100}), self.keyring)
         self.public, self.key, self.cipher = self._keys(client, self.keyring)
         self._keys(client, self.other)
+        self.wrapping, self.wrapped, self.base, self.readable, self.sealing, self.opening = self._others(
+            client, self.keyring
+        )
         self._before = dict(world.store.storage.items)
         others = [Client(world, world.worker()).register(name) for name in ("second", "third")]
         for name in ("second", "third"):
@@ -153,6 +162,11 @@ class Scene:
         self.encrypted = krco.ask(objects.ENCRYPT, use, self.keyring)
         sign = objects.Use(handle=self.key, mechanism=Mechanism.EDDSA, data=b"data")
         self.signature = krco.ask(objects.SIGN, sign, self.keyring).data
+        wrap = objects.Wrap(handle=self.wrapping, mechanism=KW, key=self.wrapped)
+        self.blob = krco.ask(objects.WRAP, wrap, self.keyring).data
+        template = {Attribute.KEY_TYPE.value: KeyType.AES.value}
+        seals = objects.Derive(handle=self.sealing, mechanism=Mechanism.ML_KEM, template=template)
+        self.ciphertext = krco.ask(objects.ENCAPSULATE, seals, self.keyring).ciphertext
         self.sessions = {
             "admin": self._session(client, ADMIN, Credential(role=Role.PO, password=PO_PASSWORD)),
             "eve": self._session(client, AS_EVE),
@@ -178,6 +192,25 @@ class Scene:
             objects.GENERATE, objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template=secret), keyring
         )
         return made.public.handle, made.private.handle, cipher.handle
+
+    def _others(self, client: Client, keyring: bytes) -> list[bytes]:
+        """The handles of keys that wrap, are wrapped, derive, are readable, and of an ML-KEM pair, public half first."""
+        krco = self._session(client, Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
+        made = []
+        for how, named in (
+            (Mechanism.AES_KEY_GEN, {Attribute.WRAP: True, Attribute.UNWRAP: True}),
+            (Mechanism.AES_KEY_GEN, {Attribute.EXTRACTABLE: True}),
+            (Mechanism.GENERIC_SECRET_KEY_GEN, {Attribute.DERIVE: True}),
+            (Mechanism.AES_KEY_GEN, {Attribute.SENSITIVE: False, Attribute.EXTRACTABLE: True}),
+        ):
+            template = {Attribute.VALUE_LEN.value: 32, **{name.value: value for name, value in named.items()}}
+            asked = objects.GenerateKey(mechanism=how, template=template)
+            made.append(krco.ask(objects.GENERATE, asked, keyring).handle)
+        kem = objects.GenerateKeyPair(
+            mechanism=Mechanism.ML_KEM_KEY_PAIR_GEN, public_template={Attribute.PARAMETER_SET.value: 2}
+        )
+        pair = krco.ask(objects.GENERATE_PAIR, kem, keyring)
+        return [*made, pair.public.handle, pair.private.handle]
 
     @staticmethod
     def _session(client: Client, *credentials: Credential) -> Client:
@@ -241,6 +274,11 @@ def requests(scene: Scene) -> list[Request]:
     pair: dict[str, Any] = {"mechanism": Mechanism.EC_EDWARDS_KEY_PAIR_GEN, "public_template": ed25519}
     in_session = {Attribute.TOKEN.value: False}
     data: dict[int, Any] = {Attribute.CLASS.value: ObjectClass.DATA.value}
+    as_aes: dict[int, Any] = {
+        Attribute.CLASS.value: ObjectClass.SECRET_KEY.value,
+        Attribute.KEY_TYPE.value: KeyType.AES.value,
+        Attribute.VALUE_LEN.value: 32,
+    }
     member = admin.MemberRef(member=b"b" * 16)
     archive = backup.ArchiveRef(name=sample(backup.ArchiveRef).name)
     decrypts = objects.Use(
@@ -270,6 +308,40 @@ def requests(scene: Scene) -> list[Request]:
         ),
         (objects.CREATE, objects.CreateObject(template=data, value=b"data"), "krco"),
         (objects.CREATE_IN_SESSION, objects.CreateObject(template=data | in_session, value=b"data"), "krco"),
+        (objects.COPY, objects.Copy(handle=scene.cipher, template={Attribute.LABEL.value: "copy"}), "krco"),
+        (objects.VALUE, objects.Show(handle=scene.readable), "krco"),
+        (objects.WRAP, objects.Wrap(handle=scene.wrapping, mechanism=KW, key=scene.wrapped), "krco"),
+        (objects.UNWRAP, objects.Unwrap(handle=scene.wrapping, mechanism=KW, template=as_aes, data=scene.blob), "krco"),
+        (
+            objects.UNWRAP_IN_SESSION,
+            objects.Unwrap(handle=scene.wrapping, mechanism=KW, template=as_aes | in_session, data=scene.blob),
+            "krco",
+        ),
+        (objects.DERIVE, objects.Derive(handle=scene.base, mechanism=HKDF, template=as_aes), "krco"),
+        (
+            objects.DERIVE_IN_SESSION,
+            objects.Derive(handle=scene.base, mechanism=HKDF, template=as_aes | in_session),
+            "krco",
+        ),
+        (
+            objects.ENCAPSULATE,
+            objects.Derive(handle=scene.sealing, mechanism=Mechanism.ML_KEM, template=as_aes | in_session),
+            "krco",
+        ),
+        (
+            objects.DECAPSULATE,
+            objects.Decapsulate(
+                handle=scene.opening, mechanism=Mechanism.ML_KEM, template=as_aes, data=scene.ciphertext
+            ),
+            "krco",
+        ),
+        (
+            objects.DECAPSULATE_IN_SESSION,
+            objects.Decapsulate(
+                handle=scene.opening, mechanism=Mechanism.ML_KEM, template=as_aes | in_session, data=scene.ciphertext
+            ),
+            "krco",
+        ),
         (objects.FIND, objects.Find(), "krco"),
         (objects.FIND, objects.Find(template={Attribute.LABEL.value: "cipher"}), "krco"),
         (objects.SHOW, objects.Show(handle=key), "krco"),

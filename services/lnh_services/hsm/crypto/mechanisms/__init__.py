@@ -18,38 +18,53 @@ from lnh_common.pkcs11.attributes import ObjectClass
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, MechanismRule, Use, parse_parameters
 from lnh_common.pkcs11.parameters import AeadParameters, IvParameters
 from lnh_services.hsm.crypto.mechanisms.base import (
+    Decapsulator,
     Decrypter,
+    Deriver,
     Digester,
+    Encapsulator,
     Encrypted,
     Encrypter,
     Implementation,
     IvSource,
     LoadedKey,
     Signer,
+    Unwrapper,
     Verifier,
+    Wrapper,
     undecryptable,
 )
 from lnh_services.hsm.crypto.mechanisms.loading import load, load_object
 from lnh_services.hsm.crypto.mechanisms.schemes import implementation, served
 
 __all__ = [
+    "Decapsulator",
     "Decrypter",
+    "Deriver",
     "Digester",
+    "Encapsulator",
     "Encrypted",
     "Encrypter",
     "Implementation",
     "IvSource",
     "LoadedKey",
     "Signer",
+    "Unwrapper",
     "Verifier",
+    "Wrapper",
+    "decapsulator",
     "decrypter",
+    "deriver",
     "digester",
+    "encapsulator",
     "encrypter",
     "load",
     "load_object",
     "served",
     "signer",
+    "unwrapper",
     "verifier",
+    "wrapper",
 ]
 
 F = TypeVar("F")
@@ -59,6 +74,11 @@ _CLASSES = {
     Use.VERIFY: (ObjectClass.PUBLIC_KEY, ObjectClass.SECRET_KEY),
     Use.ENCRYPT: (ObjectClass.PUBLIC_KEY, ObjectClass.SECRET_KEY),
     Use.DECRYPT: (ObjectClass.PRIVATE_KEY, ObjectClass.SECRET_KEY),
+    Use.WRAP: (ObjectClass.PUBLIC_KEY, ObjectClass.SECRET_KEY),
+    Use.UNWRAP: (ObjectClass.PRIVATE_KEY, ObjectClass.SECRET_KEY),
+    Use.DERIVE: (ObjectClass.PRIVATE_KEY, ObjectClass.SECRET_KEY),
+    Use.ENCAPSULATE: (ObjectClass.PUBLIC_KEY,),
+    Use.DECAPSULATE: (ObjectClass.PRIVATE_KEY,),
 }
 
 
@@ -130,6 +150,41 @@ def decrypter(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"", *, 
     if rule.iv_bytes and not _iv(wanted):
         raise MechanismParameterInvalid(f"{mechanism.name}: no iv; the one that encrypting answered is wanted")
     return prepare(key, wanted, rule)
+
+
+def wrapper(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Wrapper:
+    """Prepare a callable that wraps a key's value; it raises KeySizeRange. Else as `signer`."""
+    prepare = _column(implementation(mechanism).wrap, mechanism, Use.WRAP)
+    _check_key(mechanism, key, Use.WRAP)
+    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+
+
+def unwrapper(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Unwrapper:
+    """Prepare a callable that unwraps a key's value; it raises WrappedKeyInvalid, with one text. Else as `signer`."""
+    prepare = _column(implementation(mechanism).unwrap, mechanism, Use.UNWRAP)
+    _check_key(mechanism, key, Use.UNWRAP)
+    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+
+
+def deriver(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Deriver:
+    """Prepare a callable that derives so many bytes; it raises KeySizeRange. Else as `signer`."""
+    prepare = _column(implementation(mechanism).derive, mechanism, Use.DERIVE)
+    _check_key(mechanism, key, Use.DERIVE)
+    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+
+
+def encapsulator(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Encapsulator:
+    """Prepare a callable that draws a secret, and the ciphertext for the holder of the private key; as `signer`."""
+    prepare = _column(implementation(mechanism).encapsulate, mechanism, Use.ENCAPSULATE)
+    _check_key(mechanism, key, Use.ENCAPSULATE)
+    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+
+
+def decapsulator(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Decapsulator:
+    """Prepare a callable of a ciphertext that returns the secret; it raises EncryptedDataInvalid. Else as `signer`."""
+    prepare = _column(implementation(mechanism).decapsulate, mechanism, Use.DECAPSULATE)
+    _check_key(mechanism, key, Use.DECAPSULATE)
+    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
 
 
 def digester(mechanism: Mechanism) -> Digester:

@@ -131,6 +131,11 @@ Verifier: TypeAlias = Callable[[bytes, bytes], None]
 Encrypter: TypeAlias = Callable[[bytes], Encrypted]
 Decrypter: TypeAlias = Callable[[bytes], bytes]
 Digester: TypeAlias = Callable[[bytes], bytes]
+Wrapper: TypeAlias = Callable[[bytes], bytes]  # a key's value to what leaves
+Unwrapper: TypeAlias = Callable[[bytes], bytes]
+Deriver: TypeAlias = Callable[[int], bytes]  # a length to so many bytes of a key
+Encapsulator: TypeAlias = Callable[[], tuple[bytes, bytes]]  # a secret, and the ciphertext that carries it
+Decapsulator: TypeAlias = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,7 @@ class Implementation:
         sign, verify, decrypt: of (key, parameters, rule).
         encrypt: of (key, parameters, rule, ivs); a caller's IV was checked against the policy.
         digest: of (rule).
+        wrap, unwrap, derive, encapsulate, decapsulate: of (key, parameters, rule).
     """
 
     sign: Callable[[LoadedKey, Message, MechanismRule], Signer] | None = None
@@ -151,6 +157,11 @@ class Implementation:
     encrypt: Callable[[LoadedKey, Message, MechanismRule, IvSource], Encrypter] | None = None
     decrypt: Callable[[LoadedKey, Message, MechanismRule], Decrypter] | None = None
     digest: Callable[[MechanismRule], Digester] | None = None
+    wrap: Callable[[LoadedKey, Message, MechanismRule], Wrapper] | None = None
+    unwrap: Callable[[LoadedKey, Message, MechanismRule], Unwrapper] | None = None
+    derive: Callable[[LoadedKey, Message, MechanismRule], Deriver] | None = None
+    encapsulate: Callable[[LoadedKey, Message, MechanismRule], Encapsulator] | None = None
+    decapsulate: Callable[[LoadedKey, Message, MechanismRule], Decapsulator] | None = None
 
 
 def undecryptable() -> EncryptedDataInvalid:

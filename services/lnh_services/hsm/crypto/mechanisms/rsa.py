@@ -150,13 +150,13 @@ def _verifier(key: LoadedKey, pad: padding.AsymmetricPadding, hash_: Hash, preha
 
 def encrypt_oaep(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
     """Encrypt with RSA_PKCS_OAEP."""
-    pad, overhead = _oaep(parameters)
+    pad, overhead = oaep(parameters)
     return _encrypter(_public(key), pad, overhead)
 
 
 def decrypt_oaep(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Decrypter:
     """Decrypt with RSA_PKCS_OAEP."""
-    return _decrypter(_private(key), _oaep(parameters)[0])
+    return _decrypter(_private(key), oaep(parameters)[0])
 
 
 def encrypt_pkcs1(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
@@ -172,7 +172,8 @@ def decrypt_pkcs1(key: LoadedKey, parameters: Message, rule: MechanismRule) -> D
     return _decrypter(_private(key), _PKCS1)
 
 
-def _oaep(parameters: Message) -> tuple[padding.OAEP, int]:
+def oaep(parameters: Message) -> tuple[padding.OAEP, int]:
+    """Return the padding of RSA_PKCS_OAEP, and the bytes it takes of the modulus."""
     assert isinstance(parameters, OaepParameters), "the row names its parameters"
     algorithm = HASHES[parameters.hash]
     pad = padding.OAEP(padding.MGF1(algorithm), algorithm, parameters.label or None)

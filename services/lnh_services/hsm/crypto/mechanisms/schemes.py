@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, Scheme, Use
-from lnh_services.hsm.crypto.mechanisms import aes, chacha, digest, ecdsa, eddsa, mac, mldsa, rsa
+from lnh_services.hsm.crypto.mechanisms import aes, chacha, derivation, digest, ecdsa, eddsa, keywrap, mac, mldsa, rsa
 from lnh_services.hsm.crypto.mechanisms.base import Implementation
 
 _S = Scheme
@@ -21,7 +21,16 @@ SCHEMES: Final[dict[Scheme, Implementation]] = {
     ),
     _S.RSA_PKCS1_HASHED: Implementation(sign=rsa.sign_hashed, verify=rsa.verify_hashed),
     _S.RSA_PSS: Implementation(sign=rsa.sign_pss, verify=rsa.verify_pss),
-    _S.RSA_OAEP: Implementation(encrypt=rsa.encrypt_oaep, decrypt=rsa.decrypt_oaep),
+    _S.RSA_OAEP: Implementation(
+        encrypt=rsa.encrypt_oaep, decrypt=rsa.decrypt_oaep, wrap=keywrap.wrap_oaep, unwrap=keywrap.unwrap_oaep
+    ),
+    _S.RSA_AES_KEY_WRAP: Implementation(wrap=keywrap.wrap_rsa_aes, unwrap=keywrap.unwrap_rsa_aes),
+    _S.KEY_WRAP: Implementation(wrap=keywrap.wrap_aes, unwrap=keywrap.unwrap_aes),
+    _S.KEY_WRAP_PAD: Implementation(wrap=keywrap.wrap_aes_pad, unwrap=keywrap.unwrap_aes_pad),
+    _S.ECDH: Implementation(derive=derivation.derive_ecdh),
+    _S.HKDF: Implementation(derive=derivation.derive_hkdf),
+    _S.COUNTER_KDF: Implementation(derive=derivation.derive_counter),
+    _S.ML_KEM: Implementation(encapsulate=derivation.encapsulate, decapsulate=derivation.decapsulate),
     _S.ECDSA: Implementation(sign=ecdsa.sign, verify=ecdsa.verify),
     _S.EDDSA: Implementation(sign=eddsa.sign, verify=eddsa.verify),
     _S.ML_DSA: Implementation(sign=mldsa.sign, verify=mldsa.verify),

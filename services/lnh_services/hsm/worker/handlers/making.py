@@ -1,25 +1,48 @@
-"""Serves what makes an object of something else: a value that comes in.
+"""Serves what makes an object of something else: a value that comes in, another object, another key.
 
-Each operation has two rows: one stores the object, the other gives it to the session that asked. Which it is, its
-effect says: to give an object to a session changes nothing.
+Most operations have two rows: one stores the object, the other gives it to the session that asked. Which it is, its
+effect says: to give an object to a session changes nothing, so a read-only member does it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
+from lnh_common.messages import store
 from lnh_common.messages.base import Effect
-from lnh_common.messages.objects import CreateObject, ObjectView
-from lnh_common.pkcs11.attributes import SENSITIVE_KEYS, Attribute, Attributes
+from lnh_common.messages.objects import (
+    Copy,
+    CreateObject,
+    Decapsulate,
+    Derive,
+    Encapsulated,
+    ObjectView,
+    Result,
+    SessionObject,
+    Show,
+    Unwrap,
+    Value,
+    Wrap,
+)
+from lnh_common.pkcs11.attributes import Attribute, Attributes, KeyType, ObjectClass
+from lnh_common.pkcs11.mechanisms import Use
 from lnh_services.hsm.effects import Steps, work
 from lnh_services.hsm.objects import create as creation
+from lnh_services.hsm.objects import from_keys, key_rules
+from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.generate import Generated
+from lnh_services.hsm.objects.policy import Policy
+from lnh_services.hsm.objects.prepared_keys import CachedKey, Prepared, check_today, prepare
 from lnh_services.hsm.objects.stored import stored_template
 from lnh_services.hsm.worker.core import WorkerCore
-from lnh_services.hsm.worker.handlers.objects import store_all
-from lnh_services.hsm.worker.handlers.session_objects import sealed, session_template
+from lnh_services.hsm.worker.handlers.objects import store_all, stored_view
+from lnh_services.hsm.worker.handlers.session_objects import carried, sealed, session_template
 from lnh_services.hsm.worker.policies import effective_policy
 from lnh_services.hsm.worker.request import Request
+
+# To test whether the parts of an RSA key belong together takes as long as to make one.
+_SLOW: Final = KeyType.RSA
 
 
 def _template(request: Request[Any], template: dict[int, Any]) -> Attributes:
@@ -28,12 +51,27 @@ def _template(request: Request[Any], template: dict[int, Any]) -> Attributes:
     return stored_template(template) if stores else session_template(template)
 
 
-def _keep(worker: WorkerCore, request: Request[Any], made: Generated) -> Steps[ObjectView]:
-    """Store a new object, or give it to the session of the request."""
+def _make(
+    worker: WorkerCore, request: Request[Any], make: Callable[[], Generated], *, is_slow: bool
+) -> Steps[ObjectView]:
+    """Make an object, if it takes long while others are served, and store it or give it to the session."""
+    if is_slow:
+        made = yield from work(
+            (request.who.token.session, request.envelope.connection, request.header.request_id), make
+        )
+    else:
+        made = make()
     if request.operation.effect is Effect.WRITE:
         return (yield from store_all(worker, request, [made]))[0]
     yield from worker.check_alive(request)
     return sealed(request, 0, made)
+
+
+def _acted(worker: WorkerCore, request: Request[Any]) -> Steps[ObjectView | None]:
+    """Return what a write that comes again made the first time: what it was made of may be gone by now."""
+    if request.operation.effect is not Effect.WRITE or not (yield from worker.acted_before(request)):
+        return None
+    return (yield from stored_view(worker, request, request.new_handle(0)))
 
 
 def create(worker: WorkerCore, request: Request[CreateObject]) -> Steps[ObjectView]:
@@ -42,13 +80,105 @@ def create(worker: WorkerCore, request: Request[CreateObject]) -> Steps[ObjectVi
     template = _template(request, message.template)
     policy = yield from effective_policy(worker, request.keyring_keys.keyring)
     yield from worker.check_alive(request)
+    is_slow = template.get(Attribute.CLASS) == ObjectClass.PRIVATE_KEY
+    return (
+        yield from _make(
+            worker, request, lambda: creation.create(template, message.value, policy, request.role), is_slow=is_slow
+        )
+    )
+
+
+def copy(worker: WorkerCore, request: Request[Copy]) -> Steps[ObjectView]:
+    """Copy a stored object; a copy that outlived what it was copied from would be a way around its destruction."""
+    message, keys = request.message, request.keyring_keys
+    if (acted := (yield from _acted(worker, request))) is not None:
+        return acted
+    found = yield from worker.stored(keys, message.handle)
+    attributes, value = found.known
+    copied = creation.copy(attributes, stored_template(message.template), request.role)
+    unchanged = store.Require(key=keys.key(message.handle), version=found.version)
+    return (yield from store_all(worker, request, [Generated(copied, value)], unchanged))[0]
+
+
+def value(worker: WorkerCore, request: Request[Show]) -> Steps[Value]:
+    """Read the value of a key that is not SENSITIVE and is EXTRACTABLE; raises AttributeSensitive for any other."""
+    key = yield from _key(worker, request, request.message.handle, request.message.sealed)
+    rules.check_readable(key.attributes)
+    yield from worker.check_alive(request)
+    return Value(value=from_keys.value_of(key.loaded))
+
+
+def _key(worker: WorkerCore, request: Request[Any], handle: bytes, sealed_: bytes) -> Steps[CachedKey]:
+    if sealed_:
+        return carried(worker, request, handle, sealed_)
+    known = worker.caches.keys.get((request.header.route, handle))
+    return known or (yield from worker.object(request, handle))
+
+
+def _prepared(worker: WorkerCore, request: Request[Any], use: Use) -> Steps[tuple[CachedKey, Prepared, Policy]]:
+    """Return the key that a request uses so, its operation, and the policy in force."""
+    message = request.message
+    key = yield from _key(worker, request, message.handle, message.sealed)
+    policy = yield from effective_policy(worker, request.header.route)
+    yield from worker.check_alive(request)
+    operate = key.prepared.get((use, message.mechanism, message.parameters))
+    if operate is None:
+        operate = prepare(key, use, message.mechanism, message.parameters, policy, worker.ivs)
+    check_today(key, worker.utc())
+    key.uses += 1
+    return key, operate, policy
+
+
+def wrap(worker: WorkerCore, request: Request[Wrap]) -> Steps[Result]:
+    """Wrap a key with another."""
+    message = request.message
+    wrapped = yield from _key(worker, request, message.key, message.key_sealed)
+    wrapping, operate, policy = yield from _prepared(worker, request, Use.WRAP)
+    key_rules.check_wrap(wrapping.attributes, wrapped.attributes, policy)
+    return Result(data=operate(from_keys.value_of(wrapped.loaded)))
+
+
+def unwrap(worker: WorkerCore, request: Request[Unwrap]) -> Steps[ObjectView]:
+    """Make the key that was wrapped."""
+    message = request.message
+    template = _template(request, message.template)
+    if (acted := (yield from _acted(worker, request))) is not None:
+        return acted
+    base, operate, policy = yield from _prepared(worker, request, Use.UNWRAP)
 
     def make() -> Generated:
-        return creation.create(template, message.value, policy, request.role)
+        return from_keys.unwrapped(base.attributes, template, lambda: operate(message.data), policy, request.role)
 
-    if template.get(Attribute.CLASS) not in SENSITIVE_KEYS:
-        return (yield from _keep(worker, request, make()))
-    # To test whether the parts of an RSA key belong together takes as long as to make one.
-    same = (request.who.token.session, request.envelope.connection, request.header.request_id)
-    made = yield from work(same, make)
-    return (yield from _keep(worker, request, made))
+    key_type = template.get(Attribute.KEY_TYPE, base.attributes[Attribute.KEY_TYPE])
+    return (yield from _make(worker, request, make, is_slow=key_type == _SLOW))
+
+
+def derive(worker: WorkerCore, request: Request[Derive]) -> Steps[ObjectView]:
+    """Make a secret key out of another, or of an agreement on a curve."""
+    template = _template(request, request.message.template)
+    if (acted := (yield from _acted(worker, request))) is not None:
+        return acted
+    base, operate, policy = yield from _prepared(worker, request, Use.DERIVE)
+    made = from_keys.derived(base.attributes, template, operate, policy, request.role)
+    return (yield from _make(worker, request, lambda: made, is_slow=False))
+
+
+def encapsulate(worker: WorkerCore, request: Request[Derive]) -> Steps[Encapsulated]:
+    """Draw a secret key of this session, and the ciphertext that carries it to the holder of the private key."""
+    template = session_template(request.message.template)
+    base, operate, policy = yield from _prepared(worker, request, Use.ENCAPSULATE)
+    secret, ciphertext = operate()
+    made = from_keys.agreed(base.attributes, template, lambda: secret, policy, request.role)
+    shown: SessionObject = sealed(request, 0, made)
+    return Encapsulated(key=shown, ciphertext=ciphertext)
+
+
+def decapsulate(worker: WorkerCore, request: Request[Decapsulate]) -> Steps[ObjectView]:
+    """Make the secret key that a ciphertext carries."""
+    message = request.message
+    template = _template(request, message.template)
+    if (acted := (yield from _acted(worker, request))) is not None:
+        return acted
+    base, operate, policy = yield from _prepared(worker, request, Use.DECAPSULATE)
+    made = from_keys.agreed(base.attributes, template, lambda: operate(message.data), policy, request.role)
+    return (yield from _make(worker, request, lambda: made, is_slow=False))

@@ -56,9 +56,16 @@ def _room(worker: WorkerCore, policy: Policy) -> Steps[str]:
 
 
 def store_all(
-    worker: WorkerCore, request: Request[Any], made: Sequence[tuple[Attributes, bytes]]
+    worker: WorkerCore,
+    request: Request[Any],
+    made: Sequence[tuple[Attributes, bytes]],
+    *guards: store.Change,
 ) -> Steps[list[ObjectView]]:
-    """Store new objects, all or none; a request that comes again answers with what the first one stored."""
+    """Store new objects, all or none; a request that comes again answers with what the first one stored.
+
+    Args:
+        guards: what must hold besides.
+    """
     keys = request.keyring_keys
     request.lapses = worker.lapses  # to make a key takes long: what is committed rests on what is read from here on
     policy = yield from effective_policy(worker, keys.keyring)
@@ -73,7 +80,7 @@ def store_all(
         for handle, (attributes, value) in zip(handles, made, strict=True)
     ]
     try:
-        committed = yield from worker.commit(request, [exists, *puts])
+        committed = yield from worker.commit(request, [exists, *guards, *puts])
     except LimitReached as error:
         advice = yield from _room(worker, policy)
         raise LimitReached(
@@ -84,11 +91,12 @@ def store_all(
         return [view(handle, _NEW, attributes) for handle, (attributes, _) in zip(handles, made, strict=True)]
     views: list[ObjectView] = []
     for handle in handles:
-        views.append((yield from _stored(worker, request, handle)))  # noqa: PERF401  # a comprehension cannot yield
+        views.append((yield from stored_view(worker, request, handle)))  # noqa: PERF401  # a comprehension cannot yield
     return views
 
 
-def _stored(worker: WorkerCore, request: Request[Any], handle: bytes) -> Steps[ObjectView]:
+def stored_view(worker: WorkerCore, request: Request[Any], handle: bytes) -> Steps[ObjectView]:
+    """Return a stored object as its session sees it; raises ObjectUnknown."""
     found = yield from worker.described(request.keyring_keys, handle)
     return view(handle, found.version, found.known)
 
@@ -206,7 +214,7 @@ def show(worker: WorkerCore, request: Request[Show]) -> Steps[ObjectView]:
     if message.sealed:
         known = carried(worker, request, message.handle, message.sealed)
         return view(message.handle, known.version, known.attributes)
-    found = yield from _stored(worker, request, request.message.handle)
+    found = yield from stored_view(worker, request, request.message.handle)
     yield from worker.check_alive(request)
     return found
 
@@ -216,7 +224,7 @@ def set_attributes(worker: WorkerCore, request: Request[SetAttributes]) -> Steps
     message = request.message
     keys = request.keyring_keys
     if (yield from worker.acted_before(request)):
-        return (yield from _stored(worker, request, message.handle))
+        return (yield from stored_view(worker, request, message.handle))
     found = yield from worker.stored(keys, message.handle)
     attributes, value = found.known
     changed = creation.change(attributes, parse_template(message.template), request.role)

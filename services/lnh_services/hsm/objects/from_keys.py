@@ -1,0 +1,134 @@
+"""Makes keys that come out of other keys: unwrapped, derived, agreed on. Pure.
+
+What they may be `key_rules` decides; that the other key may be used so was checked before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from lnh_common.errors import (
+    AttributeInvalid,
+    KeySizeRange,
+    TemplateIncomplete,
+    TemplateInconsistent,
+)
+from lnh_common.messages.session import Role
+from lnh_common.pkcs11.algorithms import CHACHA20_BYTES
+from lnh_common.pkcs11.attributes import SENSITIVE_KEYS, Attribute, Attributes, KeyType, ObjectClass
+from lnh_services.hsm.crypto.mechanisms.base import LoadedKey
+from lnh_services.hsm.crypto.mechanisms.keywrap import invalid
+from lnh_services.hsm.objects import key_rules
+from lnh_services.hsm.objects.create import check_secret_length, key_type_of, make_key, read_key
+from lnh_services.hsm.objects.generate import Generated
+from lnh_services.hsm.objects.policy import Policy
+from lnh_services.hsm.objects.templates import IMPORTED, History
+
+_A = Attribute
+_O = ObjectClass
+_SECRET: Final = _O.SECRET_KEY
+SHARED_SECRET_BYTES: Final = 32  # of ML-KEM (FIPS 203, table 3)
+
+
+def value_of(key: LoadedKey) -> bytes:
+    """Return the value of a secret or private key, as it is wrapped: its bytes, or PKCS#8 DER."""
+    if key.object_class is _SECRET:
+        return key.secret
+    assert not isinstance(key.material, bytes), "a private key is no bytes"
+    assert key.object_class is _O.PRIVATE_KEY, "public keys are exported, not wrapped"
+    return key.material.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())  # type: ignore[union-attr]
+
+
+def unwrapped(
+    base: Attributes, template: Attributes, unwrap: Callable[[], bytes], policy: Policy, role: Role
+) -> Generated:
+    """Make the key that was wrapped (C_UnwrapKey, PKCS#11 v3.1, 5.18.4).
+
+    Args:
+        base: attributes of the unwrapping key.
+        template: of the new key: its CLASS and KEY_TYPE are wanted where the base's UNWRAP_TEMPLATE does not fix them.
+        unwrap: unwraps; called once all that can be refused beforehand was.
+        policy, role: as of `create`.
+
+    Raises WrappedKeyInvalid with one text for whatever is wrong with what was wrapped; else as `create` does.
+    """
+    wanted = key_rules.template_of(base, _A.UNWRAP_TEMPLATE) | template
+    for name in (_A.CLASS, _A.KEY_TYPE):
+        if name not in wanted:
+            raise TemplateIncomplete(f"{name.name} is missing: the unwrapping key's UNWRAP_TEMPLATE does not fix it")
+    object_class = ObjectClass(wanted[_A.CLASS])  # type: ignore[arg-type]  # its rule says that it is an int
+    key_type = key_type_of(wanted)
+    assert key_type is not None, "checked above"
+    if object_class not in SENSITIVE_KEYS:
+        raise TemplateInconsistent(f"CLASS {object_class.name}: secret and private keys are unwrapped")
+    full = key_rules.template_for_unwrapped(base, template, object_class, key_type, policy)
+    value = unwrap()
+    try:
+        material = read_key(object_class, key_type, value)
+    except (AttributeInvalid, KeySizeRange):
+        raise invalid() from None
+    if material.key_type is not key_type:
+        raise invalid()
+    return make_key(full, material, policy, role, IMPORTED, "unwrapping")
+
+
+def derived(
+    base: Attributes, template: Attributes, derive: Callable[[int], bytes], policy: Policy, role: Role
+) -> Generated:
+    """Make a secret key out of another, or of an agreement on a curve (C_DeriveKey, PKCS#11 v3.1, 5.18.5).
+
+    Args:
+        base: attributes of the key that it is derived from.
+        template: of the new key: KEY_TYPE, and VALUE_LEN where its type has several lengths.
+        derive: gives so many bytes.
+        policy, role: as of `create`.
+
+    Raises as `create` does.
+    """
+    wanted = key_rules.template_of(base, _A.DERIVE_TEMPLATE) | template
+    key_type, length = _secret_wanted(wanted, None)
+    full = key_rules.template_for_derived(base, template, key_type, policy)
+    history = History(
+        local=False,
+        mechanism=None,
+        always_sensitive=base.get(_A.ALWAYS_SENSITIVE) is True,
+        never_extractable=base.get(_A.NEVER_EXTRACTABLE) is True,
+    )
+    return make_key(full, read_key(_SECRET, key_type, derive(length)), policy, role, history, "deriving")
+
+
+def agreed(base: Attributes, template: Attributes, agree: Callable[[], bytes], policy: Policy, role: Role) -> Generated:
+    """Make a secret key of what was encapsulated (C_EncapsulateKey and C_DecapsulateKey, PKCS#11 v3.2).
+
+    Args:
+        base: attributes of the public or private key.
+        template: of the new key: KEY_TYPE.
+        agree: gives the shared secret.
+        policy, role: as of `create`.
+
+    Raises as `create` does.
+    """
+    key_type, length = _secret_wanted(template, SHARED_SECRET_BYTES)
+    if length != SHARED_SECRET_BYTES:
+        raise KeySizeRange(f"VALUE_LEN {length}; a shared secret has {SHARED_SECRET_BYTES} bytes")
+    full = key_rules.template_for_agreed(base, template, key_type, policy)
+    return make_key(full, read_key(_SECRET, key_type, agree()), policy, role, IMPORTED, "agreeing")
+
+
+def _secret_wanted(template: Attributes, default: int | None) -> tuple[KeyType, int]:
+    """Return type and length of the secret key that a template asks for."""
+    key_type = key_type_of(template)
+    if key_type is None:
+        raise TemplateIncomplete("KEY_TYPE is missing")
+    if template.get(_A.CLASS, _SECRET) != _SECRET:
+        raise TemplateInconsistent("CLASS: a secret key is made")
+    fallback = CHACHA20_BYTES if key_type is KeyType.CHACHA20 else default
+    length = template.get(_A.VALUE_LEN, fallback)
+    if length is None:
+        raise TemplateIncomplete("VALUE_LEN is missing")
+    assert isinstance(length, int), "VALUE_LEN is an int; its rule says so"
+    check_secret_length(key_type, length)
+    return key_type, length
