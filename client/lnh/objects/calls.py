@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from lnh.arguments import check_message, checked
 from lnh_common.messages.base import Message, Operation
+from lnh_common.messages.objects import ObjectView
 from lnh_common.wire import codec
 
 Q = TypeVar("Q", bound=Message)
@@ -48,6 +49,10 @@ class ObjectCalls(ABC):
     @abstractmethod
     def forget(self, handle: bytes) -> None:
         """Drop an object that lives in this session; raises ObjectUnknown."""
+
+    @abstractmethod
+    def adopt(self, view: ObjectView) -> object:
+        """Make the object of a view, and keep it if it lives in this session."""
 
     def ask(self, operation: Operation[Q, R], message: Q, timeout: float | None = None, *, current: bool = False) -> R:
         """Ask one operation with its own types; raises ArgumentInvalid for a message that is not of them."""

@@ -21,6 +21,7 @@ from lnh_common.errors import (
     DataLength,
     EncryptedDataInvalid,
     KeyFunctionNotPermitted,
+    KeySizeRange,
     KeyTypeInconsistent,
     MechanismInvalid,
     MechanismParameterInvalid,
@@ -70,8 +71,20 @@ _DEFAULTS: Final[dict[tuple[Use, KeyType], tuple[Mechanism, ...]]] = {
     (Use.ENCRYPT, KeyType.RSA): (_M.RSA_PKCS_OAEP,),
     (Use.ENCRYPT, KeyType.AES): (_M.AES_GCM, _M.AES_CBC_PAD, _M.AES_CTR, _M.AES_ECB),
     (Use.ENCRYPT, KeyType.CHACHA20): (_M.CHACHA20_POLY1305,),
+    (Use.WRAP, KeyType.AES): (_M.AES_KEY_WRAP_PAD, _M.AES_KEY_WRAP),
+    (Use.WRAP, KeyType.RSA): (_M.RSA_AES_KEY_WRAP, _M.RSA_PKCS_OAEP),
+    (Use.DERIVE, KeyType.EC): (_M.ECDH1_DERIVE,),
+    (Use.DERIVE, KeyType.EC_MONTGOMERY): (_M.ECDH1_DERIVE,),
+    (Use.DERIVE, KeyType.GENERIC_SECRET): (_M.HKDF_DERIVE, _M.SP800_108_COUNTER_KDF),
+    (Use.DERIVE, KeyType.AES): (_M.SP800_108_COUNTER_KDF,),
+    (Use.ENCAPSULATE, KeyType.ML_KEM): (_M.ML_KEM,),
 }
-_SAME_DEFAULTS: Final = {Use.VERIFY: Use.SIGN, Use.DECRYPT: Use.ENCRYPT}
+_SAME_DEFAULTS: Final = {
+    Use.VERIFY: Use.SIGN,
+    Use.DECRYPT: Use.ENCRYPT,
+    Use.UNWRAP: Use.WRAP,
+    Use.DECAPSULATE: Use.ENCAPSULATE,
+}
 
 _HASHLIB: Final[dict[Hash, str]] = {Hash.SHA256: "sha256", Hash.SHA384: "sha384", Hash.SHA512: "sha512"}
 
@@ -115,6 +128,13 @@ def attribute(name: str) -> Attribute:
         return Attribute[name.upper().replace("-", "_")]
     except KeyError:
         raise AttributeInvalid(f"unknown attribute: {name}") from None
+
+
+def whole_bytes(key_type: KeyType, bits: int) -> int:
+    """Return the bytes of a key of so many bits; raises KeySizeRange."""
+    if bits % 8:
+        raise KeySizeRange(f"a {key_type.name} key of {bits} bits; whole bytes are wanted")
+    return bits // 8
 
 
 def split_template(named: Mapping[str, object], key_type: KeyType) -> tuple[dict[str, object], dict[str, object]]:

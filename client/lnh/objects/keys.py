@@ -6,180 +6,50 @@ Shaped after python-pkcs11. Everything an object is, is in its `attributes`; nam
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 from lnh.arguments import checked
 from lnh.objects import encoding
+from lnh.objects.base import BytesLike, Certificate, Data, DataObject, Key, StoredObject
 from lnh.objects.calls import ObjectCalls
 from lnh.objects.encoding import Encrypted
 from lnh_common import limits
-from lnh_common.errors import ActionProhibited, ArgumentInvalid, AttributeInvalid, LnhError, SignatureInvalid
+from lnh_common.errors import (
+    ArgumentInvalid,
+    EncryptedDataInvalid,
+    LnhError,
+    SignatureInvalid,
+    WrappedKeyInvalid,
+)
 from lnh_common.messages import objects as wire
-from lnh_common.messages.base import Message, Operation
+from lnh_common.messages.base import Message
 from lnh_common.pkcs11.algorithms import AES_BLOCK
-from lnh_common.pkcs11.attributes import Attribute, Attributes, AttributeValue, KeyType, ObjectClass, from_wire
+from lnh_common.pkcs11.attributes import Attribute, AttributeValue, KeyType, ObjectClass
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, Use
 from lnh_common.wire import codec
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
-    from cryptography.x509 import Certificate as X509Certificate
 
     from lnh.objects.as_cryptography import WrappedKey
 
-BytesLike: TypeAlias = bytes | bytearray | memoryview
-Data: TypeAlias = BytesLike | BinaryIO
-
-_BATCHES_IN_FLIGHT: Final = 4
-
-
-@checked
-class StoredObject:
-    """An object of a keyring, or of a session, as it was when it was read.
-
-    Attributes:
-        handle: 16 bytes, the same on every member, never reused.
-        version: counts its changes.
-        attributes: everything about it that is not sensitive.
-        sealed: of an object with TOKEN false, the sealed bytes that its session carries, because it is stored nowhere;
-            else empty.
-    """
-
-    def __init__(self, session: ObjectCalls, view: wire.ObjectView) -> None:
-        self.session: Final = session
-        self.handle: Final = view.handle
-        self.sealed = view.sealed if isinstance(view, wire.SessionObject) else b""
-        self._take(view)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.label!r} {self.handle.hex()}>"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, StoredObject) and self.handle == other.handle
-
-    def __hash__(self) -> int:
-        return hash(self.handle)
-
-    @property
-    def label(self) -> str:
-        """The attribute LABEL; empty where there is none."""
-        value = self.attributes.get(Attribute.LABEL, "")
-        assert isinstance(value, str), "LABEL is text"
-        return value
-
-    @property
-    def id(self) -> bytes:
-        """The attribute ID; empty where there is none."""
-        value = self.attributes.get(Attribute.ID, b"")
-        assert isinstance(value, bytes), "ID is bytes"
-        return value
-
-    @property
-    def object_class(self) -> ObjectClass:
-        """The attribute CLASS."""
-        return ObjectClass(self._number(Attribute.CLASS))
-
-    def __getitem__(self, attribute: Attribute) -> AttributeValue:
-        """Return an attribute's value; raises AttributeInvalid when the object has none."""
-        try:
-            return self.attributes[attribute]
-        except KeyError:
-            raise AttributeInvalid(f"this object has no {attribute.name}, or it is sensitive") from None
-
-    def refresh(self) -> None:
-        """Read the object again; raises ObjectUnknown when it is gone."""
-        self._take(self.session.ask(wire.SHOW, wire.Show(handle=self.handle, sealed=self.sealed)))
-
-    def set_attributes(self, attributes: Mapping[Attribute, AttributeValue] | None = None, **named: object) -> None:
-        """Change attributes, all or none: `key.set_attributes(label="new", extractable=False)`.
-
-        Raises AttributeReadOnly, AttributeInvalid, ActionProhibited, MemberReadOnly.
-        """
-        if self.sealed:
-            raise ActionProhibited("TOKEN is false: an object of a session cannot be changed")
-        template = encoding.template(attributes, named)
-        self._take(self.session.ask(wire.SET, wire.SetAttributes(handle=self.handle, template=template)))
-
-    def destroy(self) -> None:
-        """Destroy the object: afterwards no read-write member uses it. Raises ActionProhibited."""
-        if self.sealed:
-            self._drop()
-            return
-        self.session.ask(wire.DESTROY, wire.ObjectRef(handle=self.handle))
-
-    def _drop(self) -> None:
-        if self.attributes.get(Attribute.DESTROYABLE) is False:
-            raise ActionProhibited("DESTROYABLE is false")
-        self.session.forget(self.handle)
-        self.sealed = b""
-
-    def _take(self, view: wire.ObjectView) -> None:
-        self.version = view.version
-        self.attributes: Attributes = from_wire(
-            {number: value for number, value in view.attributes.items() if number in Attribute._value2member_map_}
-        )
-
-    def _number(self, attribute: Attribute) -> int:
-        value = self[attribute]
-        assert isinstance(value, int), f"{attribute.name} is a number"
-        return value
-
-
-@checked
-class Key(StoredObject):
-    """Base of all keys: a type, and mechanisms that go with it."""
-
-    @property
-    def key_type(self) -> KeyType:
-        """The attribute KEY_TYPE."""
-        return KeyType(self._number(Attribute.KEY_TYPE))
-
-    def default_mechanism(self, use: Use) -> Mechanism:
-        """Choose the mechanism for this use when none is named; raises MechanismInvalid when there is none."""
-        return encoding.default_mechanism(self.attributes, use)
-
-    def _mechanism(self, given: Mechanism | None, use: Use) -> Mechanism:
-        if given is not None:
-            return given
-        chosen = self._defaults.get(use)
-        if chosen is None:
-            chosen = self._defaults[use] = self.default_mechanism(use)
-        return chosen
-
-    def _use(self, mechanism: Mechanism, data: Data, parameters: Message | None) -> dict[str, Any]:
-        return self._carry(encoding.use_fields(self.handle, mechanism, data, parameters))
-
-    def _results(
-        self,
-        operation: Operation[Any, wire.Results],
-        batches: Iterable[dict[str, Any]],
-        timeout: float | None,
-        *,
-        return_errors: bool,
-    ) -> Iterator[bytes | LnhError]:
-        """Yield the result of each item of many, in order; raise the first error, or yield each in its place."""
-        calls = ((operation, self._carry(fields)) for fields in batches)
-        number = 0
-        for fields in self.session.call_each(calls, _BATCHES_IN_FLIGHT, timeout):
-            for result in codec.convert(fields, wire.Results).results:
-                if isinstance(result, bytes):
-                    yield result
-                else:
-                    error = LnhError.from_wire(result)
-                    if not return_errors:
-                        error.detail = {**error.detail, "item": number}
-                        raise error
-                    yield error
-                number += 1
-
-    def _carry(self, fields: dict[str, Any]) -> dict[str, Any]:
-        if self.sealed:
-            fields["sealed"] = self.sealed
-        return fields
-
-    def _take(self, view: wire.ObjectView) -> None:
-        super()._take(view)
-        self._defaults: dict[Use, Mechanism] = {}
+__all__ = [
+    "CLASSES",
+    "BytesLike",
+    "Certificate",
+    "Data",
+    "DataObject",
+    "DecryptingKey",
+    "EncryptingKey",
+    "Key",
+    "PrivateKey",
+    "PublicKey",
+    "SecretKey",
+    "SigningKey",
+    "StoredObject",
+    "VerifyingKey",
+    "of_view",
+]
 
 
 @checked
@@ -490,7 +360,145 @@ class DecryptingKey(Key):
 
 
 @checked
-class PrivateKey(SigningKey, DecryptingKey):
+class WrappingKey(Key):
+    """A key that wraps: a public key, or a secret key."""
+
+    def wrap(
+        self,
+        key: Key,
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Wrap a secret or private key that is EXTRACTABLE, so that it may leave the HSM.
+
+        With `key_uses = separated` a key is wrapped only by one whose templates give it back as what it is.
+
+        Args:
+            key: of this session's keyring, or of this session.
+            mechanism: None takes the key's (AES_KEY_WRAP_PAD; RSA_AES_KEY_WRAP or RSA_PKCS_OAEP).
+            parameters: such as `OaepParameters`.
+
+        Raises KeyUnextractable, KeyFunctionNotPermitted, KeySizeRange, PolicyForbids, TemplateInconsistent.
+        """
+        mechanism = self._mechanism(mechanism, Use.WRAP)
+        message = wire.Wrap(
+            handle=self.handle,
+            mechanism=mechanism.value,
+            key=key.handle,
+            parameters=encoding.packed(mechanism, parameters) if parameters is not None else b"",
+            sealed=self.sealed,
+            key_sealed=key.sealed,
+        )
+        return self.session.ask(wire.WRAP, message, timeout).data
+
+
+@checked
+class UnwrappingKey(Key):
+    """A key that unwraps: a private key, or a secret key."""
+
+    def unwrap(
+        self,
+        data: BytesLike,
+        object_class: ObjectClass,
+        key_type: KeyType,
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        template: Mapping[Attribute, AttributeValue] | None = None,
+        timeout: float | None = None,
+        **attributes: object,
+    ) -> SecretKey | PrivateKey:
+        """Make the key that `wrap` wrapped. It is SENSITIVE, and EXTRACTABLE only if this key is and says so.
+
+        What it is for, this key's UNWRAP_TEMPLATE says, or else it is the natural use of its type. With `token=False`
+        it lives in this session only.
+
+        Args:
+            data: up to 16 KiB.
+            object_class, key_type: of the key within.
+            mechanism, parameters: as `wrap` was given them.
+            template, attributes: attributes of the new key, by number, or by name in lower case.
+
+        Raises WrappedKeyInvalid, which says one thing for every way this can fail; TemplateInconsistent,
+        TemplateIncomplete, PolicyForbids, MemberReadOnly, OutcomeUnknown.
+        """
+        said = {Attribute.CLASS.value: object_class.value, Attribute.KEY_TYPE.value: key_type.value}
+        values = said | encoding.template(template, attributes)
+        mechanism = self._mechanism(mechanism, Use.UNWRAP)
+        data = bytes(data)
+        if len(data) > limits.WRAPPED_BYTES:
+            raise WrappedKeyInvalid(f"{len(data)} bytes; a wrapped key has {limits.WRAPPED_BYTES} at most")
+        message = wire.Unwrap(
+            handle=self.handle,
+            mechanism=mechanism.value,
+            template=values,
+            parameters=encoding.packed(mechanism, parameters) if parameters is not None else b"",
+            sealed=self.sealed,
+            data=data,
+        )
+        in_session = values.get(Attribute.TOKEN) is False
+        made = self.session.adopt(
+            self.session.ask(wire.UNWRAP_IN_SESSION, message, timeout)
+            if in_session
+            else self.session.ask(wire.UNWRAP, message, timeout)
+        )
+        assert isinstance(made, SecretKey | PrivateKey), "secret and private keys are unwrapped"
+        return made
+
+
+@checked
+class DerivingKey(Key):
+    """A key that derives: a private key of a curve, or a secret key."""
+
+    def derive(
+        self,
+        key_type: KeyType,
+        bits: int | None = None,
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        template: Mapping[Attribute, AttributeValue] | None = None,
+        timeout: float | None = None,
+        **attributes: object,
+    ) -> SecretKey:
+        """Make a secret key: `base.derive(KeyType.AES, 256, parameters=HkdfParameters(info=b"backup"))`.
+
+        What it is for, this key's DERIVE_TEMPLATE says, or else it is the natural use of its type; what comes of an
+        agreement on a curve encrypts (AES, CHACHA20) or derives further (GENERIC_SECRET). With `token=False` it lives
+        in this session only.
+
+        Args:
+            bits: 128 at least; None takes 256.
+            mechanism: None takes the key's (ECDH1_DERIVE, HKDF_DERIVE, SP800_108_COUNTER_KDF).
+            parameters: `EcdhParameters(public_key=...)`, `HkdfParameters`, `CounterParameters`.
+            template, attributes: attributes of the new key, by number, or by name in lower case.
+
+        Raises TemplateInconsistent, KeySizeRange, MechanismParameterInvalid, MemberReadOnly, OutcomeUnknown.
+        """
+        size = {Attribute.VALUE_LEN.value: encoding.whole_bytes(key_type, 256 if bits is None else bits)}
+        values = {Attribute.KEY_TYPE.value: key_type.value} | size | encoding.template(template, attributes)
+        mechanism = self._mechanism(mechanism, Use.DERIVE)
+        message = wire.Derive(
+            handle=self.handle,
+            mechanism=mechanism.value,
+            template=values,
+            parameters=encoding.packed(mechanism, parameters) if parameters is not None else b"",
+            sealed=self.sealed,
+        )
+        in_session = values.get(Attribute.TOKEN) is False
+        made = self.session.adopt(
+            self.session.ask(wire.DERIVE_IN_SESSION, message, timeout)
+            if in_session
+            else self.session.ask(wire.DERIVE, message, timeout)
+        )
+        assert isinstance(made, SecretKey), "a secret key is derived"
+        return made
+
+
+@checked
+class PrivateKey(SigningKey, DecryptingKey, UnwrappingKey, DerivingKey):
     """The private half of a key pair. Its value never leaves the HSM."""
 
     def as_cryptography(self) -> WrappedKey:
@@ -502,10 +510,76 @@ class PrivateKey(SigningKey, DecryptingKey):
 
         return wrap(self)
 
+    def decapsulate(
+        self,
+        ciphertext: BytesLike,
+        key_type: KeyType,
+        *,
+        template: Mapping[Attribute, AttributeValue] | None = None,
+        timeout: float | None = None,
+        **attributes: object,
+    ) -> SecretKey:
+        """Make the secret key of 256 bits that a ciphertext of `encapsulate` carries (ML-KEM).
+
+        It is SENSITIVE, and encrypts (AES, CHACHA20) or derives further (GENERIC_SECRET). With `token=False` it is of
+        this session only. A ciphertext that nobody made for this key gives a key that nobody else has.
+
+        Raises EncryptedDataInvalid for a ciphertext of another length; else as `derive`.
+        """
+        values = {Attribute.KEY_TYPE.value: key_type.value} | encoding.template(template, attributes)
+        message = wire.Decapsulate(
+            handle=self.handle,
+            mechanism=self._mechanism(None, Use.DECAPSULATE).value,
+            template=values,
+            sealed=self.sealed,
+            data=_bounded(ciphertext),
+        )
+        in_session = values.get(Attribute.TOKEN) is False
+        made = self.session.adopt(
+            self.session.ask(wire.DECAPSULATE_IN_SESSION, message, timeout)
+            if in_session
+            else self.session.ask(wire.DECAPSULATE, message, timeout)
+        )
+        assert isinstance(made, SecretKey), "a secret key is agreed on"
+        return made
+
+
+def _bounded(ciphertext: BytesLike) -> bytes:
+    data = bytes(ciphertext)
+    if len(data) > limits.WRAPPED_BYTES:
+        raise EncryptedDataInvalid("the ciphertext has not the length of the key's parameter set")
+    return data
+
 
 @checked
-class PublicKey(VerifyingKey, EncryptingKey):
+class PublicKey(VerifyingKey, EncryptingKey, WrappingKey):
     """The public half of a key pair."""
+
+    def encapsulate(
+        self,
+        key_type: KeyType,
+        *,
+        template: Mapping[Attribute, AttributeValue] | None = None,
+        timeout: float | None = None,
+        **attributes: object,
+    ) -> tuple[SecretKey, bytes]:
+        """Draw a secret key of 256 bits, and the ciphertext that carries it to the private key's holder (ML-KEM).
+
+        The key lives in this session only; who is to keep it decapsulates it.
+
+        Raises TemplateInconsistent, KeyFunctionNotPermitted.
+        """
+        values = {Attribute.KEY_TYPE.value: key_type.value} | encoding.template(template, attributes)
+        message = wire.Derive(
+            handle=self.handle,
+            mechanism=self._mechanism(None, Use.ENCAPSULATE).value,
+            template=values,
+            sealed=self.sealed,
+        )
+        answer = self.session.ask(wire.ENCAPSULATE, message, timeout)
+        made = self.session.adopt(answer.key)
+        assert isinstance(made, SecretKey), "a secret key is agreed on"
+        return made, answer.ciphertext
 
     def to_der(self) -> bytes:
         """Encode the key as SubjectPublicKeyInfo (RFC 5280, 4.1.2.7)."""
@@ -537,37 +611,8 @@ class PublicKey(VerifyingKey, EncryptingKey):
         return load_der_public_key(self.to_der())
 
 
-class SecretKey(SigningKey, VerifyingKey, EncryptingKey, DecryptingKey):
+class SecretKey(SigningKey, VerifyingKey, EncryptingKey, DecryptingKey, WrappingKey, UnwrappingKey, DerivingKey):
     """A symmetric key. It has one use for life: to encrypt, to make tags, to wrap or to derive."""
-
-
-@checked
-class Certificate(StoredObject):
-    """An X.509 certificate."""
-
-    def to_der(self) -> bytes:
-        """Return the certificate as it is, in DER."""
-        return _value(self)
-
-    def to_pem(self) -> str:
-        """Encode the certificate in PEM (RFC 7468, 5)."""
-        return encoding.pem("CERTIFICATE", self.to_der())
-
-    def as_cryptography(self) -> X509Certificate:
-        """Load the certificate as `cryptography` has it."""
-        from cryptography.x509 import load_der_x509_certificate
-
-        return load_der_x509_certificate(self.to_der())
-
-
-@checked
-class DataObject(StoredObject):
-    """Data of any kind."""
-
-    @property
-    def value(self) -> bytes:
-        """The attribute VALUE."""
-        return _value(self)
 
 
 CLASSES: Final[dict[ObjectClass, type[StoredObject]]] = {
@@ -577,12 +622,6 @@ CLASSES: Final[dict[ObjectClass, type[StoredObject]]] = {
     ObjectClass.CERTIFICATE: Certificate,
     ObjectClass.DATA: DataObject,
 }
-
-
-def _value(found: StoredObject) -> bytes:
-    value = found[Attribute.VALUE]
-    assert isinstance(value, bytes), "VALUE is bytes"
-    return value
 
 
 def of_view(session: ObjectCalls, view: wire.ObjectView) -> StoredObject:

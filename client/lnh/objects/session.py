@@ -15,7 +15,6 @@ from lnh.objects.listings import Listing, Page
 from lnh_common import limits
 from lnh_common.errors import (
     ArgumentInvalid,
-    KeySizeRange,
     LimitReached,
     LnhError,
     MemberBehind,
@@ -58,11 +57,16 @@ class ObjectSession(ObjectCalls):
         """Drop every object that lives in this session."""
         self._own.clear()
 
-    def _made(self, view: wire.ObjectView, kind: type[K]) -> K:
+    def adopt(self, view: wire.ObjectView) -> StoredObject:
+        """Make the object of a view, and keep it if it lives in this session."""
         made = of_view(self, view)
-        assert isinstance(made, kind), f"the HSM made a {type(made).__name__}, not a {kind.__name__}"
         if made.sealed:
             self._own[made.handle] = made
+        return made
+
+    def _made(self, view: wire.ObjectView, kind: type[K]) -> K:
+        made = self.adopt(view)
+        assert isinstance(made, kind), f"the HSM made a {type(made).__name__}, not a {kind.__name__}"
         return made
 
     def generate_key(
@@ -344,11 +348,9 @@ def key_message(
 ) -> wire.GenerateKey:
     """Make the request for a secret key; raises ArgumentInvalid, KeySizeRange."""
     mechanism = _generator(key_type, Use.GENERATE, mechanism)
-    size = _DEFAULT_BITS[key_type] if bits is None else bits
-    if size % 8:
-        raise KeySizeRange(f"a {key_type.name} key of {size} bits; whole bytes are wanted")
+    size = encoding.whole_bytes(key_type, _DEFAULT_BITS[key_type] if bits is None else bits)
     said = encoding.template(template, attributes)
-    values = _agreed({Attribute.VALUE_LEN.value: size // 8}, said, given=bits is not None)
+    values = _agreed({Attribute.VALUE_LEN.value: size}, said, given=bits is not None)
     return wire.GenerateKey(mechanism=mechanism.value, template=values)
 
 

@@ -22,6 +22,7 @@ _ORDER: Final = tuple(Use)
 # What the library does not do, so that the product does not either: it writes no primitive of its own.
 LACKING: Final = (
     ("Ed25519ctx, Ed25519ph, and Ed448 with a context or prehashed", "`EDDSA` is pure and without a context"),
+    ("RSA key pairs with a public exponent other than 3 and 65537", "imported keys may have any that OpenSSL takes"),
     ("AES-CTR with a counter of fewer than 128 bits", "the counter is the whole block"),
     ("ML-DSA without hedging; HASH_ML_DSA", "`ML_DSA` is hedged and signs the message itself"),
 )
@@ -32,7 +33,7 @@ def _served(mechanism: Mechanism) -> frozenset[Use]:
 
 
 def not_served() -> dict[Mechanism, list[Use]]:
-    """List the uses that a rule names and the HSM's table does not carry out yet."""
+    """List the uses that a row names and no scheme carries out: there are none, and a test holds it."""
     missing = {mechanism: rule.uses - _served(mechanism) for mechanism, rule in MECHANISM_RULES.items()}
     return {mechanism: _sorted(uses) for mechanism, uses in missing.items() if uses}
 
@@ -180,12 +181,6 @@ def render() -> str:
         "| parameter | of | type | bounds | default | meaning |",
         "| --- | --- | --- | --- | --- | --- |",
         *_parameter_rows(),
-        "",
-        "## Not served yet",
-        "",
-        "| mechanism | use |",
-        "| --- | --- |",
-        *(f"| `{mechanism.name}` | {_uses(uses)} |" for mechanism, uses in not_served().items()),
         "",
         "## What the library lacks",
         "",

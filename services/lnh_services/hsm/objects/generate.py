@@ -50,8 +50,7 @@ from lnh_services.hsm.objects.templates import (
 )
 
 _A = Attribute
-_F4: Final = 65537
-_F4_BYTES: Final = _F4.to_bytes(3, "big")
+_EXPONENTS: Final = (65537, 3)  # that the library makes RSA keys with; the first is the default
 _CHECK_BYTES: Final = 3
 _UNIQUE_ID_BYTES: Final = 16
 
@@ -272,14 +271,15 @@ def _plan_rsa(template: Attributes) -> _Plan:
     bits = _number(template, _A.MODULUS_BITS)
     if bits not in RSA_BITS:
         raise KeySizeRange(f"MODULUS_BITS {bits}; RSA has {_listed(RSA_BITS)} bits")
-    exponent = template.get(_A.PUBLIC_EXPONENT, _F4_BYTES)
+    exponent = template.get(_A.PUBLIC_EXPONENT, _EXPONENTS[0].to_bytes(3, "big"))
     assert isinstance(exponent, bytes), "PUBLIC_EXPONENT is bytes; its rule says so"
-    if int.from_bytes(exponent, "big") != _F4:
-        raise AttributeInvalid(f"PUBLIC_EXPONENT: {_F4} only")
+    public_exponent = int.from_bytes(exponent, "big")
+    if public_exponent not in _EXPONENTS:
+        raise AttributeInvalid(f"PUBLIC_EXPONENT {public_exponent}; there are {_listed(_EXPONENTS)}")
     # The modulus is not known yet; one of its length stands for it in what is checked beforehand.
     size = (1 << (bits - 1)).to_bytes(bits // 8, "big")
-    common: Attributes = {_A.PUBLIC_EXPONENT: _F4_BYTES, _A.MODULUS: size}
-    return _Plan(common | {_A.MODULUS_BITS: bits}, common, lambda: rsa.generate_private_key(_F4, bits))
+    common: Attributes = {_A.PUBLIC_EXPONENT: exponent, _A.MODULUS: size}
+    return _Plan(common | {_A.MODULUS_BITS: bits}, common, lambda: rsa.generate_private_key(public_exponent, bits))
 
 
 def _describe_rsa(key: PublicKey, public: Attributes, private: Attributes) -> None:

@@ -54,6 +54,7 @@ from lnh_common.pkcs11.mechanisms import POLICY_FIELDS as MECHANISM_FIELDS
 _A = Attribute
 
 WRAPPING_RSA_BITS: Final = 3072
+_SMALL_EXPONENT: Final = 1 << 16
 
 
 class KeyUses(str, enum.Enum):
@@ -564,6 +565,9 @@ def _check_size(attributes: Attributes, uses: frozenset[Attribute], policy: Poli
                 f"RSA of {bits} bits; {_names(uses & WRAPPING)} needs at least {WRAPPING_RSA_BITS}",
                 {"advice": f"use an RSA key of {WRAPPING_RSA_BITS} bits or more: no policy allows fewer"},
             )
+    exponent = attributes.get(_A.PUBLIC_EXPONENT)
+    if policy.fips and isinstance(exponent, bytes) and int.from_bytes(exponent, "big") <= _SMALL_EXPONENT:
+        raise PolicyForbids("PUBLIC_EXPONENT is not above 2^16, as FIPS 186-5 has it; the policy says fips")
     params = attributes.get(_A.EC_PARAMS)
     if policy.fips and isinstance(params, bytes) and not CURVES_BY_PARAMS[params].approved:
         raise PolicyForbids(f"{CURVES_BY_PARAMS[params].name} is not approved; the policy says fips")

@@ -6,6 +6,8 @@ import datetime as dt
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from lnh_common.errors import (
     ActionProhibited,
@@ -278,7 +280,7 @@ def test_a_secret_key_that_cannot_be_is_refused(
     [
         (M.RSA_PKCS_KEY_PAIR_GEN, {}, {}, TemplateIncomplete, "MODULUS_BITS"),
         (M.RSA_PKCS_KEY_PAIR_GEN, {A.MODULUS_BITS: 1024}, {}, KeySizeRange, "MODULUS_BITS"),
-        (M.RSA_PKCS_KEY_PAIR_GEN, {A.MODULUS_BITS: 2048, A.PUBLIC_EXPONENT: b"\3"}, {}, AttributeInvalid, "EXPONENT"),
+        (M.RSA_PKCS_KEY_PAIR_GEN, {A.MODULUS_BITS: 2048, A.PUBLIC_EXPONENT: b"\5"}, {}, AttributeInvalid, "EXPONENT"),
         (M.RSA_PKCS_KEY_PAIR_GEN, {A.MODULUS_BITS: 2048}, {A.DERIVE: True}, TemplateInconsistent, "DERIVE"),
         (M.EC_KEY_PAIR_GEN, {}, {}, TemplateIncomplete, "EC_PARAMS"),
         (M.EC_KEY_PAIR_GEN, {A.EC_PARAMS: CURVES["Ed25519"].oid}, {}, AttributeInvalid, "EC_PARAMS"),
@@ -595,3 +597,14 @@ def test_only_what_a_template_may_say_is_taken_from_it() -> None:
             value: Any = {"bool": True, "int": 1, "bytes": b"123", "str": "x"}[rule.kind.value]
             with pytest.raises(AttributeReadOnly, match=name.name):
                 generate_key(M.AES_KEY_GEN, {A.VALUE_LEN: 32, name: value}, ONE, Role.KRSO)
+
+
+def test_an_rsa_key_has_the_public_exponent_that_its_template_says() -> None:
+    template: dict[Attribute, Any] = {A.MODULUS_BITS: 2048, A.PUBLIC_EXPONENT: b"\3"}
+    public, private = generate_key_pair(M.RSA_PKCS_KEY_PAIR_GEN, template, {}, Policy())
+    assert public.attributes[A.PUBLIC_EXPONENT] == private.attributes[A.PUBLIC_EXPONENT] == b"\3"
+    key = load_der_public_key(public.value)
+    assert isinstance(key, RSAPublicKey)
+    assert key.public_numbers().e == 3
+    with pytest.raises(PolicyForbids, match="PUBLIC_EXPONENT"):
+        generate_key_pair(M.RSA_PKCS_KEY_PAIR_GEN, template, {}, Policy(fips=True))

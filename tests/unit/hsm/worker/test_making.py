@@ -1,0 +1,428 @@
+"""Keys that come out of other keys, through a worker: wrapped, unwrapped, derived, agreed on, copied."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+from cryptography.hazmat.primitives.kdf.x963kdf import X963KDF
+from cryptography.hazmat.primitives.keywrap import (
+    aes_key_unwrap,
+    aes_key_unwrap_with_padding,
+    aes_key_wrap,
+    aes_key_wrap_with_padding,
+)
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_private_key,
+    load_der_public_key,
+)
+
+from lnh_common import errors
+from lnh_common.messages import objects
+from lnh_common.messages.objects import ObjectView
+from lnh_common.messages.session import Role
+from lnh_common.pkcs11.algorithms import CURVES, Hash
+from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
+from lnh_common.pkcs11.mechanisms import Mechanism
+from lnh_common.pkcs11.parameters import (
+    CounterParameters,
+    EcdhParameters,
+    GcmParameters,
+    HkdfParameters,
+    Kdf,
+    OaepParameters,
+)
+from models.keyring import Keyring
+from models.worker import Client, World
+
+A = Attribute
+M = Mechanism
+PRIVATE: Final = ObjectClass.PRIVATE_KEY
+KEK: Final[dict[str, Any]] = {"WRAP": True, "UNWRAP": True}
+VALUE: Final = bytes(range(32))
+IMPORTS: Final = {"import": True}
+
+
+@pytest.fixture
+def keyring() -> Keyring:
+    return Keyring.made(policy=IMPORTS)
+
+
+@pytest.fixture(scope="module")
+def rsa_key() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 3072)
+
+
+def imported_kek(keyring: Keyring, **named: Any) -> ObjectView:
+    """A key that wraps and whose bytes are known: the KRSO trusts it."""
+    keyring.log_in(Role.KRSO)
+    return keyring.create(VALUE, KEY_TYPE=KeyType.AES, TRUSTED=True, **KEK, **named)
+
+
+def check(key: ObjectView, value: bytes, keyring: Keyring) -> None:
+    """Check that an AES key of GCM has this value, by what it encrypts."""
+    encrypted = keyring.encrypt(key, b"data")
+    assert AESGCM(value).decrypt(encrypted.iv, encrypted.data, None) == b"data"
+
+
+# --- wrap and unwrap
+
+
+def test_aes_key_wrap_is_that_of_rfc_3394_and_5649(keyring: Keyring) -> None:
+    kek = imported_kek(keyring)
+    inner = keyring.create(b"i" * 24, KEY_TYPE=KeyType.AES, EXTRACTABLE=True)
+    assert aes_key_unwrap(VALUE, keyring.wrap(kek, inner, M.AES_KEY_WRAP)) == b"i" * 24
+    assert aes_key_unwrap_with_padding(VALUE, keyring.wrap(kek, inner)) == b"i" * 24
+    check(keyring.unwrap(kek, aes_key_wrap(VALUE, b"x" * 32), mechanism=M.AES_KEY_WRAP), b"x" * 32, keyring)
+    check(keyring.unwrap(kek, aes_key_wrap_with_padding(VALUE, b"y" * 16)), b"y" * 16, keyring)
+
+
+@pytest.mark.parametrize("mechanism", [M.RSA_PKCS_OAEP, M.RSA_AES_KEY_WRAP])
+@pytest.mark.parametrize(
+    "parameters", [None, OaepParameters(hash=Hash.SHA1), OaepParameters(hash=Hash.SHA512, label=b"label")]
+)
+def test_rsa_wraps_a_secret_for_whoever_has_the_private_key(
+    keyring: Keyring, rsa_key: rsa.RSAPrivateKey, mechanism: Mechanism, parameters: OaepParameters | None
+) -> None:
+    keyring.log_in(Role.KRSO)
+    allowed = {"ALLOWED_MECHANISMS": [mechanism.value]}
+    spki = rsa_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    public = keyring.create(spki, ObjectClass.PUBLIC_KEY, WRAP=True, TRUSTED=True, **allowed)
+    inner = keyring.create(VALUE, KEY_TYPE=KeyType.AES, EXTRACTABLE=True)
+    wrapped = keyring.wrap(public, inner, mechanism, parameters)
+    wanted = parameters or OaepParameters()
+    hash_: hashes.HashAlgorithm = {Hash.SHA1: hashes.SHA1(), Hash.SHA512: hashes.SHA512()}.get(
+        wanted.hash, hashes.SHA256()
+    )
+    pad = padding.OAEP(padding.MGF1(hash_), hash_, wanted.label or None)
+    opened = rsa_key.decrypt(wrapped[:384], pad)
+    if mechanism is M.RSA_AES_KEY_WRAP:
+        assert len(opened) == 32
+        opened = aes_key_unwrap_with_padding(opened, wrapped[384:])
+    assert opened == VALUE
+    pkcs8 = rsa_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    private = keyring.create(pkcs8, PRIVATE, UNWRAP=True, **allowed)
+    check(keyring.unwrap(private, wrapped, mechanism=mechanism, parameters=parameters), VALUE, keyring)
+
+
+def test_a_private_key_comes_back_as_the_same_key(keyring: Keyring) -> None:
+    kek = keyring.secret(**KEK)
+    pair = keyring.pair(KeyType.EC, {"EC_PARAMS": CURVES["P-256"].oid}, {"EXTRACTABLE": True})
+    back = keyring.unwrap(kek, keyring.wrap(kek, pair.private), KeyType.EC, object_class=PRIVATE)
+    for name in (A.PUBLIC_KEY_INFO, A.EC_PARAMS, A.KEY_TYPE, A.SIGN):
+        assert back.attributes[name] == pair.private.attributes[name]
+    public = load_der_public_key(bytes(pair.public.attributes[A.PUBLIC_KEY_INFO]))
+    signature = keyring.sign(back, b"data", M.ECDSA_SHA256)
+    verify = objects.Verify(handle=pair.public.handle, mechanism=M.ECDSA_SHA256, data=b"data", signature=signature)
+    keyring.client.ask(objects.VERIFY, verify, keyring.id)
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+
+
+def test_a_large_rsa_key_travels_under_rsa_and_aes(keyring: Keyring) -> None:
+    wrapping = keyring.pair(KeyType.RSA, {"MODULUS_BITS": 3072, "WRAP": True})
+    inner = keyring.pair(KeyType.RSA, {"MODULUS_BITS": 3072}, {"EXTRACTABLE": True})
+    wrapped = keyring.wrap(wrapping.public, inner.private, M.RSA_AES_KEY_WRAP)
+    back = keyring.unwrap(wrapping.private, wrapped, KeyType.RSA, M.RSA_AES_KEY_WRAP, PRIVATE)
+    assert back.attributes[A.MODULUS] == inner.private.attributes[A.MODULUS]
+
+
+def test_a_key_travels_between_two_keyrings(keyring: Keyring) -> None:
+    other = Keyring.made(keyring.client, "other")
+    target = other.pair(KeyType.RSA, {"MODULUS_BITS": 3072, "WRAP": True})
+    keyring.log_in(Role.KRSO)
+    spki = bytes(target.public.attributes[A.PUBLIC_KEY_INFO])
+    sending = keyring.create(spki, ObjectClass.PUBLIC_KEY, WRAP=True, TRUSTED=True)
+    inner = keyring.secret(EXTRACTABLE=True)
+    wrapped = keyring.wrap(sending, inner, M.RSA_AES_KEY_WRAP)
+    encrypted = keyring.encrypt(inner, b"data")
+    other.log_in()
+    back = other.unwrap(target.private, wrapped, mechanism=M.RSA_AES_KEY_WRAP)
+    assert other.decrypt(back, encrypted.data, M.AES_GCM, GcmParameters(iv=encrypted.iv)) == b"data"
+
+
+@pytest.mark.parametrize("spoiled", ["nothing", "a bit", "the length", "the type", "the key"])
+def test_what_does_not_unwrap_says_one_thing(keyring: Keyring, spoiled: str) -> None:
+    kek, other = keyring.secret(**KEK), keyring.secret(**KEK)
+    wrapped = keyring.wrap(kek, keyring.secret(KeyType.GENERIC_SECRET, VALUE_LEN=20, EXTRACTABLE=True))
+    given = {
+        "nothing": (kek, b"", KeyType.GENERIC_SECRET),
+        "a bit": (kek, bytes([wrapped[0] ^ 1]) + wrapped[1:], KeyType.GENERIC_SECRET),
+        "the length": (kek, wrapped[:-8], KeyType.GENERIC_SECRET),
+        "the type": (kek, wrapped, KeyType.AES),
+        "the key": (other, wrapped, KeyType.GENERIC_SECRET),
+    }[spoiled]
+    with pytest.raises(errors.WrappedKeyInvalid) as refused:
+        keyring.unwrap(*given)
+    assert str(refused.value) == "the data is no key that was wrapped with this key"
+    assert keyring.unwrap(kek, wrapped, KeyType.GENERIC_SECRET).attributes[A.VALUE_LEN] == 20
+
+
+def test_what_comes_out_says_where_it_comes_from(keyring: Keyring) -> None:
+    kek = keyring.secret(**KEK)
+    back = keyring.unwrap(kek, keyring.wrap(kek, keyring.secret(EXTRACTABLE=True)))
+    base = keyring.secret(KeyType.GENERIC_SECRET, DERIVE=True)
+    derived = keyring.derive(base)
+    for made, always in ((back, False), (derived, True)):
+        assert made.attributes[A.SENSITIVE] is True
+        assert made.attributes[A.EXTRACTABLE] is False
+        assert made.attributes[A.LOCAL] is False
+        assert made.attributes[A.ALWAYS_SENSITIVE] is always
+        assert made.attributes[A.NEVER_EXTRACTABLE] is always
+        assert A.KEY_GEN_MECHANISM not in made.attributes
+
+
+REFUSED_WRAPS: list[tuple[str, dict[str, Any], dict[str, Any], type[errors.LnhError]]] = [
+    ("EXTRACTABLE", {}, {}, errors.KeyUnextractable),
+    ("WRAP_WITH_TRUSTED", {}, {"EXTRACTABLE": True, "WRAP_WITH_TRUSTED": True}, errors.KeyFunctionNotPermitted),
+    ("128", {"VALUE_LEN": 16}, {"EXTRACTABLE": True}, errors.KeySizeRange),
+    ("SENSITIVE", {}, {"EXTRACTABLE": True, "SENSITIVE": False}, errors.TemplateInconsistent),
+    ("LABEL", {"WRAP_TEMPLATE": {"LABEL": "this"}}, {"EXTRACTABLE": True}, errors.TemplateInconsistent),
+    ("WRAP is not", {"WRAP": False, "UNWRAP": True}, {"EXTRACTABLE": True}, errors.KeyFunctionNotPermitted),
+]
+
+
+@pytest.mark.parametrize(("naming", "wrapping", "key", "error"), REFUSED_WRAPS)
+def test_what_may_not_be_wrapped_is_refused_by_name(
+    keyring: Keyring, naming: str, wrapping: dict[str, Any], key: dict[str, Any], error: type[errors.LnhError]
+) -> None:
+    kek, inner = keyring.secret(**(KEK | wrapping)), keyring.secret(**key)
+    with pytest.raises(error, match=naming):
+        keyring.wrap(kek, inner)
+
+
+def test_the_policy_keeps_wrapped_keys_inside() -> None:
+    keyring = Keyring.made(policy={"export_wrapped": False})
+    with pytest.raises(errors.PolicyForbids, match="export_wrapped"):
+        keyring.wrap(keyring.secret(**KEK), keyring.secret(EXTRACTABLE=True))
+
+
+def test_a_trusted_key_wraps_what_wants_a_trusted_one(keyring: Keyring) -> None:
+    kek, inner = keyring.secret(**KEK), keyring.secret(EXTRACTABLE=True, WRAP_WITH_TRUSTED=True)
+    keyring.log_in(Role.KRSO)
+    keyring.set(kek, TRUSTED=True)
+    assert keyring.wrap(kek, inner)
+    with pytest.raises(errors.KeyFunctionNotPermitted, match="TRUSTED"):
+        keyring.wrap(keyring.copy(kek), inner)
+
+
+def test_small_rsa_keys_do_not_wrap(keyring: Keyring) -> None:
+    with pytest.raises(errors.PolicyForbids, match="3072"):
+        keyring.pair(KeyType.RSA, {"MODULUS_BITS": 2048, "WRAP": True})
+
+
+# --- derive
+
+
+def x963(shared: bytes, info: bytes, length: int = 32) -> bytes:
+    return X963KDF(hashes.SHA256(), length, info).derive(shared)
+
+
+@pytest.mark.parametrize("curve", ["P-256", "P-521", "secp256k1", "X25519", "X448"])
+@pytest.mark.parametrize("kdf", list(Kdf))
+def test_both_sides_of_an_agreement_have_the_same_key(keyring: Keyring, curve: str, kdf: Kdf) -> None:
+    key_type = CURVES[curve].key_type
+    pairs = [keyring.pair(key_type, {"EC_PARAMS": CURVES[curve].oid}, {"DERIVE": True}) for _ in range(2)]
+    points = [bytes(pair.public.attributes[A.EC_POINT]) for pair in pairs]
+    keys = [
+        keyring.derive(
+            pair.private, mechanism=M.ECDH1_DERIVE, parameters=EcdhParameters(public_key=point, kdf=kdf, info=b"info")
+        )
+        for pair, point in zip(pairs, reversed(points), strict=True)
+    ]
+    assert keys[0].attributes[A.CHECK_VALUE] == keys[1].attributes[A.CHECK_VALUE]
+
+
+def test_an_agreement_is_that_of_another_implementation(keyring: Keyring) -> None:
+    mine = keyring.pair(KeyType.EC_MONTGOMERY, {"EC_PARAMS": CURVES["X25519"].oid})
+    theirs = x25519.X25519PrivateKey.generate()
+    point = theirs.public_key().public_bytes_raw()
+    shared = theirs.exchange(x25519.X25519PublicKey.from_public_bytes(bytes(mine.public.attributes[A.EC_POINT])))
+    through_x963 = EcdhParameters(public_key=point, info=b"both")
+    key = keyring.derive(mine.private, mechanism=M.ECDH1_DERIVE, parameters=through_x963)
+    check(key, x963(shared, b"both"), keyring)
+    through_hkdf = EcdhParameters(public_key=point, kdf=Kdf.HKDF, hash=Hash.SHA512, info=b"i", salt=b"s")
+    key = keyring.derive(mine.private, mechanism=M.ECDH1_DERIVE, parameters=through_hkdf)
+    check(key, HKDF(hashes.SHA512(), 32, b"s", b"i").derive(shared), keyring)
+
+
+@pytest.mark.parametrize("curve", ["P-256", "X25519"])
+@pytest.mark.parametrize("wrong", ["zeros", "short", "off the curve"])
+def test_a_point_that_is_none_is_refused(keyring: Keyring, curve: str, wrong: str) -> None:
+    if curve == "X25519" and wrong == "off the curve":
+        wrong = "short"
+    pair = keyring.pair(CURVES[curve].key_type, {"EC_PARAMS": CURVES[curve].oid}, {"DERIVE": True})
+    size = 32 if curve == "X25519" else 65
+    point = {"zeros": bytes(size), "short": b"\4" + bytes(size), "off the curve": b"\4" + b"\1" * (size - 1)}[wrong]
+    with pytest.raises(errors.MechanismParameterInvalid, match="public_key"):
+        keyring.derive(pair.private, mechanism=M.ECDH1_DERIVE, parameters=EcdhParameters(public_key=point))
+
+
+def test_hkdf_is_that_of_rfc_5869(keyring: Keyring) -> None:
+    # Test case 1 of its appendix A, of which the input is 22 bytes.
+    base = keyring.create(b"\x0b" * 22, KEY_TYPE=KeyType.GENERIC_SECRET, DERIVE=True, DERIVE_TEMPLATE={"DERIVE": True})
+    parameters = HkdfParameters(salt=bytes(range(13)), info=bytes(range(0xF0, 0xFA)))
+    middle = keyring.derive(base, KeyType.GENERIC_SECRET, parameters=parameters, VALUE_LEN=42)
+    okm = bytes.fromhex("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865")
+    check(
+        keyring.derive(middle, parameters=HkdfParameters(expand_only=True, info=b"x")),
+        HKDFExpand(hashes.SHA256(), 32, b"x").derive(okm),
+        keyring,
+    )
+
+
+def test_what_a_derivation_does_not_take_is_refused_by_name(keyring: Keyring) -> None:
+    base = keyring.secret(KeyType.GENERIC_SECRET, DERIVE=True)
+    aes = keyring.secret(DERIVE=True)
+    for key, mechanism, parameters, naming in (
+        (base, M.HKDF_DERIVE, HkdfParameters(expand_only=True, salt=b"s"), "salt"),
+        (aes, M.SP800_108_COUNTER_KDF, CounterParameters(hash=Hash.SHA256), "hash"),
+        (base, M.HKDF_DERIVE, HkdfParameters(hash=Hash.SHA1), "hash"),
+    ):
+        with pytest.raises(errors.MechanismParameterInvalid, match=naming):
+            keyring.derive(key, mechanism=mechanism, parameters=parameters)
+    with pytest.raises(errors.KeySizeRange, match="16 to 512"):
+        keyring.derive(base, KeyType.GENERIC_SECRET, VALUE_LEN=15)
+    with pytest.raises(errors.TemplateIncomplete, match="KEY_TYPE"):
+        keyring.client.ask(
+            objects.DERIVE, objects.Derive(handle=base.handle, mechanism=M.HKDF_DERIVE, template={}), keyring.id
+        )
+
+
+# --- encapsulate and decapsulate
+
+
+@pytest.mark.parametrize("key_type", [KeyType.AES, KeyType.CHACHA20, KeyType.GENERIC_SECRET])
+@pytest.mark.parametrize("parameter_set", [2, 3])
+def test_what_is_encapsulated_is_decapsulated(keyring: Keyring, key_type: KeyType, parameter_set: int) -> None:
+    pair = keyring.pair(KeyType.ML_KEM, {"PARAMETER_SET": parameter_set})
+    mine, ciphertext = keyring.encapsulate(pair.public, key_type)
+    theirs = keyring.decapsulate(pair.private, ciphertext, key_type)
+    assert mine.attributes[A.CHECK_VALUE] == theirs.attributes[A.CHECK_VALUE]
+    assert [one.handle for one in keyring.all() if one.attributes[A.CLASS] == ObjectClass.SECRET_KEY] == [theirs.handle]
+    wrong = bytes([ciphertext[0] ^ 1]) + ciphertext[1:]
+    other = keyring.decapsulate(pair.private, wrong, key_type, TOKEN=False)
+    assert other.attributes[A.CHECK_VALUE] != theirs.attributes[A.CHECK_VALUE]
+    with pytest.raises(errors.EncryptedDataInvalid):
+        keyring.decapsulate(pair.private, ciphertext[:-1], key_type)
+
+
+def test_an_encapsulation_is_that_of_another_implementation(keyring: Keyring) -> None:
+    theirs = MLKEM768PrivateKey.generate()
+    spki = theirs.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    public = keyring.create(spki, ObjectClass.PUBLIC_KEY)
+    key, ciphertext = keyring.encapsulate(public, KeyType.AES)
+    check(key, theirs.decapsulate(ciphertext), keyring)
+
+
+# --- copy and read
+
+
+def test_a_copy_is_the_same_key_with_another_name(keyring: Keyring) -> None:
+    key = keyring.secret(LABEL="first", EXTRACTABLE=True)
+    copy = keyring.copy(key, LABEL="second", EXTRACTABLE=False)
+    assert copy.handle != key.handle
+    changed = {A.LABEL: "second", A.EXTRACTABLE: False, A.UNIQUE_ID: copy.handle.hex()}
+    assert copy.attributes == key.attributes | {name.value: value for name, value in changed.items()}
+    encrypted = keyring.encrypt(key, b"data")
+    keyring.destroy(key)
+    assert keyring.decrypt(copy, encrypted.data, M.AES_GCM, GcmParameters(iv=encrypted.iv)) == b"data"
+
+
+def test_a_copy_of_what_may_not_be_modified_has_only_another_name(keyring: Keyring) -> None:
+    key = keyring.secret(MODIFIABLE=False, END_DATE="2001-01-01")
+    assert keyring.copy(key, LABEL="second").attributes[A.MODIFIABLE] is False
+    with pytest.raises(errors.ActionProhibited, match="END_DATE"):
+        keyring.copy(key, END_DATE="")
+    with pytest.raises(errors.ActionProhibited, match="COPYABLE"):
+        keyring.copy(keyring.secret(COPYABLE=False))
+    with pytest.raises(errors.ObjectUnknown):
+        keyring.copy(keyring.secret(TOKEN=False))
+
+
+def test_a_value_is_read_only_of_a_key_that_says_so(keyring: Keyring) -> None:
+    open_key = keyring.create(VALUE, KEY_TYPE=KeyType.AES, SENSITIVE=False, EXTRACTABLE=True)
+    assert keyring.value(open_key) == VALUE
+    pair = keyring.pair(KeyType.EC, {"EC_PARAMS": CURVES["P-256"].oid}, {"SENSITIVE": False, "EXTRACTABLE": True})
+    key = load_der_private_key(keyring.value(pair.private), None)
+    assert key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) == bytes(
+        pair.public.attributes[A.PUBLIC_KEY_INFO]
+    )
+    sensitive: tuple[dict[str, Any], ...] = ({}, {"EXTRACTABLE": True}, {"SENSITIVE": False})
+    for named in sensitive:
+        with pytest.raises(errors.AttributeSensitive):
+            keyring.value(keyring.secret(**named))
+    keyring.set(open_key, SENSITIVE=True)
+    with pytest.raises(errors.AttributeSensitive):
+        keyring.value(open_key)
+
+
+# --- where nothing is stored, and when a request comes again
+
+
+def test_a_read_only_member_does_all_that_stores_nothing() -> None:
+    world = World()
+    keyring = Keyring.made(Client(world, world.worker()).register())
+    kek, inner = keyring.secret(**KEK), keyring.secret(EXTRACTABLE=True)
+    base = keyring.secret(KeyType.GENERIC_SECRET, DERIVE=True)
+    kem = keyring.pair(KeyType.ML_KEM, {"PARAMETER_SET": 2})
+    world.read_only = True
+    world.attach(keyring.client.worker, read_write=False)
+    wrapped = keyring.wrap(kek, inner)
+    back = keyring.unwrap(kek, wrapped, TOKEN=False)
+    derived = keyring.derive(base, TOKEN=False)
+    mine, ciphertext = keyring.encapsulate(kem.public, KeyType.GENERIC_SECRET)
+    theirs = keyring.decapsulate(kem.private, ciphertext, KeyType.GENERIC_SECRET, TOKEN=False)
+    assert (
+        keyring.derive(theirs, TOKEN=False).attributes[A.CHECK_VALUE]
+        == (keyring.derive(mine, TOKEN=False).attributes[A.CHECK_VALUE])
+    )
+    assert keyring.encrypt(back, b"data").iv
+    assert keyring.encrypt(derived, b"data").iv
+    with pytest.raises(errors.MemberReadOnly):
+        keyring.unwrap(kek, wrapped)
+    with pytest.raises(errors.MemberReadOnly):
+        keyring.derive(base)
+    with pytest.raises(errors.MemberReadOnly):
+        keyring.copy(inner)
+
+
+def test_keys_of_a_session_wrap_each_other(keyring: Keyring) -> None:
+    kek, inner = keyring.secret(**KEK, TOKEN=False), keyring.secret(EXTRACTABLE=True, TOKEN=False)
+    back = keyring.unwrap(kek, keyring.wrap(kek, inner), TOKEN=False)
+    assert back.attributes[A.CHECK_VALUE] == inner.attributes[A.CHECK_VALUE]
+    assert keyring.all() == ()
+
+
+def test_a_request_that_comes_again_makes_one_key_also_of_a_base_that_is_gone(keyring: Keyring) -> None:
+    base = keyring.secret(KeyType.GENERIC_SECRET, DERIVE=True)
+    asked = objects.Derive(
+        handle=base.handle, mechanism=M.HKDF_DERIVE, template={A.KEY_TYPE.value: KeyType.AES, A.VALUE_LEN.value: 32}
+    )
+    client = keyring.client
+    sent, keys = client.sealed(objects.DERIVE, asked, keyring.id)
+    first = client.open(objects.DERIVE, sent, keys, client.world.serve(client.worker, sent))
+    keyring.destroy(base)
+    again = client.open(objects.DERIVE, sent, keys, client.world.serve(client.worker, sent))
+    assert first == again
+    assert [one.handle for one in keyring.all()] == [first.handle]
+
+
+def test_the_trail_names_what_was_wrapped_and_what_was_made(keyring: Keyring) -> None:
+    kek, inner = keyring.secret(**KEK), keyring.secret(EXTRACTABLE=True)
+    wrapped = keyring.wrap(kek, inner)
+    trail = keyring.client.world.audit
+    assert trail[-1].operation == objects.WRAP.name
+    assert kek.handle.hex() in trail[-1].target
+    assert inner.handle.hex() in trail[-1].target
+    back = keyring.unwrap(kek, wrapped, TOKEN=False)
+    assert trail[-1].operation == objects.UNWRAP_IN_SESSION.name
+    assert back.handle.hex() in trail[-1].target
