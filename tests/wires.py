@@ -19,6 +19,7 @@ from typing_extensions import Self
 from lnh_cli.demo import processes
 from lnh_cli.demo.local import Member, free_ports
 from members import Members
+from processes import is_alive
 
 PORTS = 4  # client, membership, store and balancer; nobody asks another member's door
 CHUNK = 65_536
@@ -37,6 +38,7 @@ class Wires:
             self._bases[member.name] = free_ports(list(self._bases.values()))
         self._servers: list[asyncio.Server] = []
         self._open: dict[tuple[str, str], asyncio.Event] = {}
+        self._processes: dict[str, list[int]] = {}
         self._kept: dict[Path, bytes] = {}  # what clients knew of the members' addresses
 
     # What a test does
@@ -79,9 +81,9 @@ class Wires:
         self, target: Member, port: int
     ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            source = self._whose(writer.get_extra_info("socket"))
             there = None
             with suppress(OSError, asyncio.CancelledError):
+                source = await asyncio.to_thread(self._whose, writer.get_extra_info("socket"))
                 there = await asyncio.open_connection("127.0.0.1", port)
                 await asyncio.gather(
                     self._pass_on(reader, there[1], source, target.name),
@@ -108,13 +110,23 @@ class Wires:
         writer.close()
 
     def _whose(self, accepted: socket.socket) -> str:
-        """The member whose process is at the other end; empty for a client."""
+        """The member whose process is at the other end; empty for a client, and for one that has gone."""
         here, there = accepted.getsockname()[1], accepted.getpeername()[1]
         wanted = f":{there:04X}", f":{here:04X}"
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             words = line.split()
             if words[1].endswith(wanted[0]) and words[2].endswith(wanted[1]):
-                return next((each.name for each in self._members.all if _holds(each, f"socket:[{words[9]}]")), "")
+                return self._holder(f"socket:[{words[9]}]") if words[9] != "0" else ""
+        return ""
+
+    def _holder(self, descriptor: str) -> str:
+        """The member of which a process has this open; its processes are looked for again when one has gone."""
+        for member in self._members.all:
+            known = self._processes.get(member.name, [])
+            if not known or not all(is_alive(pid) for pid in known):
+                known = self._processes[member.name] = processes.of_member(member.directory)
+            if any(_holds(pid, descriptor) for pid in known):
+                return member.name
         return ""
 
     # Its beginning and end
@@ -159,12 +171,11 @@ def _port(member: Member) -> int:
     return int(member.address.read_text().strip().rpartition(":")[2])
 
 
-def _holds(member: Member, descriptor: str) -> bool:
-    """Whether a process of the member has this open."""
-    for pid in processes.of_member(member.directory):
-        with suppress(OSError):
-            for entry in Path(f"/proc/{pid}/fd").iterdir():
-                with suppress(OSError):
-                    if str(entry.readlink()) == descriptor:
-                        return True
+def _holds(pid: int, descriptor: str) -> bool:
+    """Whether a process has this open."""
+    with suppress(OSError):
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if str(entry.readlink()) == descriptor:
+                    return True
     return False
