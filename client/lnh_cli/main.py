@@ -25,6 +25,8 @@ _PANELS: Final = (_KEYS, _KEYRINGS, _CLUSTER, _APPLIANCE, _LOOK)
 # A noun is a module of `nouns`, which has it in `app`; and its panel.
 _NOUNS: Final = {
     "key": _KEYS,
+    "certificate": _KEYS,
+    "data": _KEYS,
     "keyring": _KEYRINGS,
     "role": _KEYRINGS,
     "backup": _CLUSTER,

@@ -7,6 +7,8 @@ import json
 import os
 import pty
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from typer.testing import CliRunner
 
 import failed
 import lnh
@@ -32,6 +35,7 @@ from lnh.console import Console
 from lnh.objects.as_cryptography import sign_with
 from lnh.registration import hello
 from lnh_cli.demo.processes import standing_still
+from lnh_cli.main import tree
 from lnh_common import limits
 from lnh_common.bus.blocking import Caller
 from lnh_common.bus.curve import KeyPair
@@ -112,6 +116,37 @@ def test_the_example_of_the_readme_works_as_it_stands(
         exec(example, names)  # the README's own lines
         assert names["key"] == names["private"]
         assert len(names["signatures"]) == 2
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command on this machine")
+def test_the_page_about_certificates_works_as_it_stands(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "certificates.md").read_text()
+    lines = re.findall(r"^    ((?:lnh|openssl) .+)$", page, re.MULTILINE)
+    assert len(lines) > 20
+    for role, password in (("ADMIN", ADMIN), ("PO", PO), ("KRCO", KRCO)):
+        (tmp_path / role).write_text(password + "\n")
+        monkeypatch.setenv(f"LNH_{role}_PASSWORD_FILE", str(tmp_path / role))
+    for name, value in (("LNH_CONFIG", site.directory), ("LNH_KEYRING", "payments"), ("XDG_RUNTIME_DIR", tmp_path)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "program").write_bytes(b"what is signed")
+    runner, commands = CliRunner(), tree()
+    for line in ["lnh role login", *lines, "lnh role logout"]:
+        program, *words = shlex.split(line)
+        if program == "lnh":
+            told = runner.invoke(commands, words)
+            assert told.exit_code == 0, f"{line}: {told.output}"
+        else:
+            done = subprocess.run([program, *words], capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+    refused = [
+        *shlex.split("certificate verify web.pem --root root.pem --intermediate issuing.pem"),
+        "--crl=issuing.crl",
+    ]
+    told = runner.invoke(commands, refused)
+    assert (told.exit_code, "was revoked" in told.stderr) == (1, True), told.output
 
 
 def test_keys_are_found_by_what_they_are(session: lnh.KeyringSession) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import typer
 import typer.testing
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from typer.testing import CliRunner
 
 import failed
@@ -61,6 +63,10 @@ FITTING = {
     "role": "krco",
     "keyring": "payments",
     "cluster_id": "00" * 16,
+    "which": "0a",
+    "subject": "CN=one",
+    "profile": "client",
+    "roots": "data",
 }
 
 # What a decoder, Python or an enum says of itself.
@@ -82,6 +88,8 @@ class Place:
         for name, password in PASSWORDS.items():
             (root / name).write_text(password + "\n")
         (root / "data").write_bytes(b"data")
+        key = ec.generate_private_key(ec.SECP256R1())
+        (root / "in.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
     def run(self, *words: str, **variables: str | None) -> Any:
         """A command, as a user of the machine types it; with more of an environment, or less (None)."""
@@ -421,6 +429,26 @@ ROWS = (
     Row("sign ec-{n} data -k payments --hex", anew=True),
     Row("digest data"),
     Row("random 16 -k payments --hex", anew=True),
+    Row("cluster policy import=true"),
+    Row("key import {root}/in.pem -k payments --label in-{n}", anew=True),
+    Row("key export in-{n} -k payments --form jwk -o {root}/jwk-{n}"),
+    Row("certificate self-sign ec-{n} --subject CN=root -k payments", anew=True),
+    Row("certificate list -k payments --label ec-{n}", anew=True),
+    Row("certificate show ec-{n} -k payments", anew=True),
+    Row("certificate export ec-{n} -k payments -o {root}/root-{n}"),
+    Row("certificate request in-{n} --subject CN=a --name DNS:a.example -k payments -o {root}/csr-{n}"),
+    Row("certificate issue ec-{n} {root}/csr-{n} --profile server -k payments -o {root}/leaf-{n}"),
+    Row("certificate import {root}/leaf-{n} -k payments --label leaf-{n}", anew=True),
+    Row("certificate verify {root}/leaf-{n} --root {root}/root-{n} --profile server", anew=True),
+    Row("certificate crl ec-{n} -k payments -o {root}/crl-{n}"),
+    Row("certificate revoke ec-{n} {root}/leaf-{n} -k payments --yes -o {root}/crl-{n}"),
+    Row("certificate delete leaf-{n} -k payments --yes"),
+    Row("data import notes-{n} data -k payments", anew=True),
+    Row("data list -k payments --label notes-{n}", anew=True),
+    Row("data show notes-{n} -k payments", anew=True),
+    Row("data export notes-{n} -k payments -o {root}/notes-{n}"),
+    Row("data delete notes-{n} -k payments --yes"),
+    Row("key delete in-{n} -k payments --yes"),
     Row("encrypt aes-{n} data -k payments -o {root}/encrypted-{n}"),
     Row("encrypt aes-{n} data -k payments --hex", anew=True),
     Row("decrypt aes-{n} {root}/encrypted-{n} -k payments --hex"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -32,6 +33,9 @@ def _half(text: str | None) -> str | None:
 
 Half = Annotated[str | None, typer.Option("--class", help="public, private or secret.", callback=_half)]
 Settings = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="NAME=VALUE", help="An attribute.")]
+
+
+_FORMS = {"pem": "to_pem", "der": "to_der", "jwk": "to_jwk", "openssh": "to_openssh"}  # methods of a public key
 
 
 @verb(app, "generate", ObjectOptions)
@@ -174,25 +178,60 @@ def delete(options: ObjectOptions, key: KeyArgument, half: Half = None, yes: Yes
     options.say(f"destroyed {len(found)} key(s)", handles=[one.handle for one in found])
 
 
+@verb(app, "import", ObjectOptions)
+def import_(
+    options: ObjectOptions,
+    file: files.Input = None,
+    label: Annotated[str | None, typer.Option(help="None takes the names in the file.")] = None,
+    key_type: Annotated[str | None, typer.Option("--type", "-t", help="Of a secret: AES, GENERIC_SECRET...")] = None,
+    key_id: Annotated[str | None, typer.Option("--id", help="ID, hexadecimal.")] = None,
+    form: Annotated[str | None, typer.Option(help="pem, der, pkcs12, jwk, openssh, or raw for a secret.")] = None,
+    passphrase_file: Annotated[Path | None, typer.Option(help="File with the passphrase of an encrypted one.")] = None,
+    settings: Settings = None,
+) -> None:
+    """Import keys, with their certificates, or a raw secret, where policy allows it: `import` of `cluster policy`."""
+    from lnh_common import limits
+
+    attributes = parse_settings(settings or [])
+    for name, option in (("label", "--label"), ("id", "--id"), ("key_type", "--type"), ("class", "--type")):
+        if name in attributes:
+            terminal.refuse(f"{name} has an option of its own", option, terminal.USAGE)
+    if key_id is not None:
+        attributes["id"] = files.unhex(key_id)
+    kind = None if key_type is None else parse_key_type(key_type)
+    data = files.read(file, limits.KEY_FILE_BYTES)
+
+    def passphrase() -> str:
+        return terminal.read_secret("passphrase", passphrase_file, what=f"passphrase of {file or 'stdin'}")
+
+    with options.objects() as session:
+        made = session.import_file(data, passphrase=passphrase, form=form, key_type=kind, label=label, **attributes)
+    _rows(options, made)
+
+
 @verb(app, "export", ObjectOptions)
 def export(
     options: ObjectOptions,
     key: KeyArgument,
     der: Annotated[bool, typer.Option("--der", help="DER instead of PEM.")] = False,
+    form: Annotated[str, typer.Option("--form", help="pem, der, jwk or openssh.")] = "pem",
     output: files.Output = None,
 ) -> None:
-    """Write a public key, as SubjectPublicKeyInfo in PEM or DER."""
+    """Write a public key: as SubjectPublicKeyInfo in PEM or DER, as a JWK, or as a line for OpenSSH."""
     from lnh.objects.keys import PublicKey
     from lnh_common.errors import KeyTypeInconsistent
 
+    form = "der" if der else form
+    if form not in _FORMS:
+        terminal.refuse(f"no form {form!r}", ", ".join(_FORMS), terminal.USAGE)
     with options.objects() as session:
         found = find_key(session, key, "public")
         if not isinstance(found, PublicKey):
             raise KeyTypeInconsistent(f"{key!r} is no public key; others are not exported")
-        as_pem, as_der = found.to_pem(), found.to_der()
-    told = {"der": as_der} if der else {"pem": as_pem}
-    data = as_der if der else as_pem.encode()
-    files.write_result(output, data, as_json=options.json, told=told | {"handle": found.handle}, is_text=not der)
+        made: str | bytes = getattr(found, _FORMS[form])()
+    data = made.encode() if isinstance(made, str) else made
+    told = {form: made, "handle": found.handle}
+    files.write_result(output, data, as_json=options.json, told=told, is_text=form != "der")
 
 
 def find_key(session: ObjectSession, key: str, half: str | None = None) -> Key:

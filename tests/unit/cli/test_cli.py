@@ -38,7 +38,21 @@ TREE = {
     "client": {"register", "list", "show", "revoke", "assign", "unassign"},
     "keyring": {"create", "list", "show", "delete", "policy"},
     "role": {"init", "login", "logout", "password", "reset", "list"},
-    "key": {"generate", "list", "show", "set", "delete", "export"},
+    "key": {"generate", "list", "show", "set", "delete", "export", "import"},
+    "certificate": {
+        "import",
+        "list",
+        "show",
+        "export",
+        "delete",
+        "request",
+        "self-sign",
+        "issue",
+        "revoke",
+        "crl",
+        "verify",
+    },
+    "data": {"import", "list", "show", "export", "delete"},
     "audit": {"show", "verify"},
 }
 VERBS = {"sign", "verify", "encrypt", "decrypt", "random", "digest", "status", "top", "doctor", "bench"}
