@@ -105,7 +105,7 @@ def delete(options: ObjectOptions, certificate: CertificateArgument, yes: Yes = 
         found = find_certificate(session, certificate)
         terminal.confirm(f"Destroy certificate {certificate!r}? It cannot be undone.", yes=yes)
         found.destroy()
-    options.say(f"destroyed certificate {certificate}", handle=found.handle)
+    options.say("destroyed 1 certificate", handles=[found.handle])
 
 
 @verb(app, "request", ObjectOptions)

@@ -79,7 +79,7 @@ def delete(options: ObjectOptions, data: DataArgument, yes: Yes = False) -> None
         found = find_data(session, data)
         terminal.confirm(f"Destroy data {data!r}? It cannot be undone.", yes=yes)
         found.destroy()
-    options.say(f"destroyed data {data}", handle=found.handle)
+    options.say("destroyed 1 data object", handles=[found.handle])
 
 
 def find_data(session: ObjectSession, name: str) -> DataObject:
