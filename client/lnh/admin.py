@@ -8,7 +8,7 @@ A registered client logs in with `login(cluster.connection, ...)` instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -36,6 +36,8 @@ from lnh_common.messages.admin import (
     InvitationView,
     KeyringView,
     MemberView,
+    Permission,
+    RoleView,
     StatusView,
     UserView,
 )
@@ -54,6 +56,8 @@ __all__ = [
     "KeyringView",
     "MemberView",
     "Overview",
+    "Permission",
+    "RoleView",
     "SmkView",
     "StatusView",
     "UserView",
@@ -61,7 +65,7 @@ __all__ = [
     "login",
 ]
 
-V = TypeVar("V", ClientView, MemberView)
+V = TypeVar("V", ClientView, MemberView, RoleView)
 
 _DERIVES_WITHIN: Final = 60.0  # seconds: Argon2id with 256 MiB on a slow machine
 
@@ -143,7 +147,10 @@ class Administration(Session):
         self.ask(wire.CLIENT_UNASSIGN, wire.Assignment(client=client, keyring=self.keyring(keyring).id))
 
     def add_user(self, name: str, role: str, password: str) -> None:
-        """Add an appliance user as admin, operator or monitor; raises NameTaken, PasswordInvalid, ArgumentInvalid."""
+        """Add an appliance user: admin, operator, monitor or a custom role.
+
+        Raises NameTaken, PasswordInvalid, NameUnknown (there is no such role), PermissionDenied.
+        """
         self.ask(wire.USER_ADD, wire.AddUser(name=name, role=role, password=password))
 
     def users(self, *, current: bool = False) -> Listed[UserView]:
@@ -154,6 +161,29 @@ class Administration(Session):
     def delete_user(self, name: str) -> None:
         """Delete an appliance user and end its sessions; raises NameUnknown."""
         self.ask(wire.USER_DELETE, wire.UserRef(name=name))
+
+    def roles(self, *, current: bool = False) -> Listed[RoleView]:
+        """List every appliance role: the built-in ones first, then the custom ones."""
+        found = self.ask(wire.USER_ROLE_LIST, Empty(), current=current)
+        return Listed(found.roles, found.behind, found.skipped)
+
+    def role(self, name: str) -> RoleView:
+        """Find the appliance role of this name; raises NameUnknown, or MemberBehind where that cannot be told."""
+        return _named(self.roles, name, lambda found: NameUnknown(f"no role {name!r}; there are: {_names(found)}"))
+
+    def create_role(self, name: str, permissions: Iterable[Permission]) -> None:
+        """Make a custom appliance role.
+
+        Args:
+            permissions: what its users may do; whoever makes a role holds them all.
+
+        Raises NameTaken, LimitReached (64 custom roles), PermissionDenied.
+        """
+        self.ask(wire.USER_ROLE_CREATE, wire.CreateRole(name=name, permissions=tuple(permissions)))
+
+    def delete_role(self, name: str) -> None:
+        """Delete a custom appliance role; raises NameUnknown, NotPossible (users have it)."""
+        self.ask(wire.USER_ROLE_DELETE, wire.RoleRef(name=name))
 
     def show(self, *, current: bool = False) -> ClusterView:
         """Show the cluster and its members."""
@@ -168,7 +198,7 @@ class Administration(Session):
         """Find the member of this name; raises NameUnknown, or MemberBehind where that cannot be told."""
 
         def unknown(members: Listed[MemberView]) -> NameUnknown:
-            return NameUnknown(f"no member {name!r}; there are: {', '.join(view.name for view in members)}")
+            return NameUnknown(f"no member {name!r}; there are: {_names(members)}")
 
         return _named(self.members, name, unknown)
 
@@ -291,6 +321,10 @@ def _named(listed: Callable[..., Listed[V]], name: str, unknown: Callable[[Liste
         if view.name == name:
             return view
     raise unknown(found)
+
+
+def _names(views: Iterable[ClientView | MemberView | RoleView]) -> str:
+    return ", ".join(view.name for view in views)
 
 
 def check_total(label: str, total: int, index: int) -> None:

@@ -41,7 +41,8 @@ CERTIFICATE_DAYS: Final = 36_525  # a hundred years, that a certificate is valid
 SERIAL_BYTES: Final = 20  # of a certificate's serial number (RFC 5280, 4.1.2.2)
 SUBJECT_NAMES: Final = 100  # DNS names, addresses and so on of one certificate
 SESSION_OBJECT_BYTES: Final = 10 * KIB  # sealed; it travels beside a full request
-NAME_CHARACTERS: Final = 64  # users, clients, groups, members, partitions
+NAME_CHARACTERS: Final = 64  # users, roles, clients, groups, members, partitions
+CUSTOM_ROLES: Final = 64  # of a cluster
 PASSWORD_CHARACTERS: Final = (8, 255)
 SMK_BACKUP_BYTES: Final = 64 * KIB
 

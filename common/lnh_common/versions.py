@@ -11,6 +11,7 @@ MINOR_STEPS: Final = 1
 GROUPS_SINCE: Final = (0, 2)
 RESTORES_SINCE: Final = (0, 2)
 POLICY_FIELDS_SINCE: Final = {"session_lifetime": (0, 2)}  # of others, every version that runs beside this one knows
+ROLES_SINCE: Final = (0, 2)
 
 
 def check_compatible(own: str, other: str) -> None:
@@ -36,6 +37,11 @@ def lacking_policy_fields(names: Iterable[str], products: Iterable[str]) -> list
     """Return the versions that do not know one of these fields of a policy, and cannot read a policy that sets it."""
     since = [POLICY_FIELDS_SINCE[name] for name in names if name in POLICY_FIELDS_SINCE]
     return _before(products, max(since)) if since else []
+
+
+def lacking_roles(products: Iterable[str]) -> list[str]:
+    """Return the versions whose members know no custom roles: a user who has one may do nothing there."""
+    return _before(products, ROLES_SINCE)
 
 
 def _before(products: Iterable[str], since: tuple[int, int]) -> list[str]:

@@ -419,7 +419,8 @@ def test_an_expelled_member_that_was_away_stops_and_wipes_when_it_hears_of_it(pl
 def test_with_real_stores_members_join_are_promoted_leave_and_join_again(whole: Place) -> None:
     a, b = whole.first(), whole.appliance("b")
     b.prepared()
-    a.admin("user", "add", "olga", "--role", "operator", "--new-password-file", str(whole.files["admin"]))
+    a.admin("user", "role", "create", "clerk", "--permission", "groups", "--permission", "view")
+    a.admin("user", "add", "olga", "--role", "clerk", "--new-password-file", str(whole.files["admin"]))
     told = joined(b, a.invited())
     assert told["state"] == "read-write"
     assert b.secrets().smk == a.secrets().smk
@@ -429,6 +430,8 @@ def test_with_real_stores_members_join_are_promoted_leave_and_join_again(whole: 
         "both",
     )
     assert "olga" in b.admin("user", "list")
+    b.admin("group", "create", "east", "--user", "olga")
+    assert "permission 'users'" in b.admin("user", "list", "--user", "olga", fails=True)
     b.admin("member", "promote", "b")
     until_listed(a, lambda seen: seen["b"]["role"] == "primary" and seen["a"]["state"] == "read-write", "b is primary")
     a.admin("cluster", "leave", "--yes")

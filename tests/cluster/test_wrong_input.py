@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 import failed
 import lnh
+from leaves import leaves
 from lnh import admin
 from lnh.console import Console
 from lnh_cli.main import tree
@@ -58,6 +59,7 @@ FITTING = {
     "file": "data",
     "invitation": "data",
     "output": "data",
+    "permission": "view",
     "archive": "20260101T000000Z-1.lnha",
     "to": ".",
     "role": "krco",
@@ -137,13 +139,7 @@ def build(processes: Processes, root: Path) -> Place:
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, command in TOP.commands.items():
-        if name not in LEFT_OUT:
-            inner = getattr(command, "commands", None)
-            if inner is None:
-                yield (name,), command
-            else:
-                yield from (((name, verb), each) for verb, each in inner.items() if name not in LEFT_OUT)
+    yield from ((path, command) for path, command in leaves(TOP) if path[0] not in LEFT_OUT)
 
 
 GROUPS = (Output, ConsoleOptions, ClusterOptions, AdminOptions, PoOptions, KeyringOptions, ObjectOptions)
@@ -270,7 +266,8 @@ def test_the_last_admin_stays_and_the_advice_is_to_add_another(place: Place) -> 
         ("role init -k nosuch", "no keyring 'nosuch'", "lnh keyring list"),
         ("role login -k nosuch", "no keyring 'nosuch'", "lnh keyring list"),
         ("user add admin --role operator", "there is a user 'admin'", "choose another name"),
-        ("user add new --role nosuch", "no role 'nosuch'", "admin, operator, monitor"),
+        ("user add new --role nosuch", "no role 'nosuch'; there are: admin, operator, monitor", "list what exists"),
+        ("user role create new -p nosuch", "no permission 'nosuch'", "view, users, clients"),
         ("partition create p", "the cluster package has disabled", "re-imaging"),
         ("cluster create again", "one cluster per appliance", "nothing to do"),
     ],
@@ -409,6 +406,10 @@ ROWS = (
     Row("user logout -u u-{n}", apart=True),
     Row("user password -u u-{n} --password-file {root}/NEW --new-password-file {root}/KRSO"),
     Row("user delete u-{n} --yes"),
+    Row("user role create clerk-{n} --permission view --permission groups"),
+    Row("user role list"),
+    Row("user role show clerk-{n}"),
+    Row("user role delete clerk-{n} --yes"),
     Row("client register --member {address} --fingerprint {fingerprint} --name web-{n}", own=True, anew=True),
     Row("client register --list", own=True, anew=True),
     Row("client register --remove 00 --yes", own=True),
@@ -477,6 +478,7 @@ SHOWN_AGAIN = {
     "client list": ("client show web-{n}", "id"),
     "member list": ("member show B", "id"),
     "key list -k payments --label one": ("key show one -k payments --class public", "handle"),
+    "user role list": ("user role show clerk-{n}", "name"),
     "partition list --member-dir {root}/B": ("partition show --member-dir {root}/B own-{n}", "serial"),
     "backup list": ("backup show {archive}", "name"),
 }
@@ -488,25 +490,20 @@ NOT_BOTH_WAYS = {
         "backup",
         "restore",
     ): "it ends every session and puts the passwords back; tests/cluster/test_backup.py reads its JSON",
-    ("bench", ""): "it measures, for seconds each time; tests/cluster/test_client.py reads its JSON",
+    ("bench",): "it measures, for seconds each time; tests/cluster/test_client.py reads its JSON",
     ("bootstrap", "cluster"): "it begins with members that are set up by nobody; tests/cluster/test_bootstrap.py",
     ("member", "delete"): "a member would have to be lost for each; it says what `member remove` does",
     ("member", "remove"): "a member would have to join for each; it says what `cluster leave` does",
 }
 
 
-def with_json() -> set[tuple[str, str]]:
-    found = set()
-    for name, command in TOP.commands.items():
-        for verb, each in getattr(command, "commands", {"": command}).items():
-            if any(parameter.name == "json" for parameter in each.params):
-                found.add((name, verb))
-    return found
+def with_json() -> set[tuple[str, ...]]:
+    return {path for path, each in leaves(TOP) if any(parameter.name == "json" for parameter in each.params)}
 
 
-def command_of(row: Row) -> tuple[str, str]:
-    noun, *rest = row.words.split()
-    return (noun, rest[0]) if hasattr(TOP.commands[noun], "commands") else (noun, "")
+def command_of(row: Row) -> tuple[str, ...]:
+    words = tuple(row.words.split())
+    return next(path for path, _ in leaves(TOP) if words[: len(path)] == path)
 
 
 def test_every_command_with_json_is_read_both_ways_or_says_why_not() -> None:

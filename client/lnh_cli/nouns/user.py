@@ -13,26 +13,25 @@ from lnh_cli.support.fields import field
 from lnh_cli.support.options import AdminOptions, PoOptions
 
 app = noun("user", "Appliance users, the same on every member.")
+roles = noun("role", "Appliance roles: what their users may do.")
+app.add_typer(roles)
 
 Name = Annotated[str, typer.Argument(help="The user.", callback=field("admin.UserRef", "name"))]
+RoleName = Annotated[str, typer.Argument(help="The role.", callback=field("admin.RoleRef", "name"))]
 NewPasswordFile = Annotated[Path | None, typer.Option(help="File with the new password.", callback=files.readable)]
 Po = Annotated[bool, typer.Option("--po", help="With the PO's credential too.")]
-
-
-def _role(text: str) -> str:
-    """Refuse a role that appliance users do not have, before anything is asked for."""
-    from lnh_common.messages.admin import USER_ROLES
-
-    if text not in USER_ROLES:
-        terminal.refuse(f"no role {text!r} of appliance users", ", ".join(USER_ROLES), terminal.USAGE)
-    return text
 
 
 @verb(app, "add", AdminOptions)
 def add(
     options: AdminOptions,
     name: Annotated[str, typer.Argument(help="The user.", callback=field("admin.AddUser", "name"))],
-    role: Annotated[str, typer.Option("--role", help="admin, operator or monitor.", callback=_role)],
+    role: Annotated[
+        str,
+        typer.Option(
+            "--role", help="admin, operator, monitor or a custom role.", callback=field("admin.AddUser", "role")
+        ),
+    ],
     new_password_file: NewPasswordFile = None,
 ) -> None:
     """Add a user."""
@@ -41,6 +40,7 @@ def add(
     with options.administration() as session:
         if any(user.name == name for user in session.users()):
             raise NameTaken(f"there is a user {name!r}")
+        session.role(role)  # before anything is asked for
         password = terminal.read_secret("NEW", new_password_file, what=f"password of the new user {name}", new=True)
         session.add_user(name, role, password)
     options.say(f"added {name} as {role}", name=name, role=role)
@@ -119,3 +119,55 @@ def logout(
                 session.logout(everywhere=True)
     said = f"logged out {options.user}" if ended or everywhere else "was not logged in"
     options.say(said, user=options.user, ended=ended)
+
+
+def _known(permissions: list[str]) -> list[str]:
+    """Refuse a permission that there is not, before anything is asked for."""
+    from lnh_common.messages.admin import Permission
+
+    known = [each.value for each in Permission]
+    for each in permissions:
+        if each not in known:
+            terminal.refuse(f"no permission {each!r}", ", ".join(known), terminal.USAGE)
+    return permissions
+
+
+@verb(roles, "create", AdminOptions)
+def create_role(
+    options: AdminOptions,
+    name: Annotated[str, typer.Argument(help="The role.", callback=field("admin.CreateRole", "name"))],
+    permission: Annotated[
+        list[str], typer.Option("--permission", "-p", help="What its users may do; several times.", callback=_known)
+    ],
+) -> None:
+    """Make a custom role of permissions; `lnh user role show admin` shows all there are."""
+    from lnh_common.messages.admin import Permission
+
+    with options.administration() as session:
+        session.create_role(name, map(Permission, permission))
+    options.say(f"created role {name}", name=name, permissions=permission)
+
+
+@verb(roles, "list", AdminOptions)
+def list_roles(options: AdminOptions) -> None:
+    """List the roles, built-in and custom."""
+    with options.administration() as session:
+        found = session.roles()
+    options.rows(map(terminal.fields, found), "name", "custom", "permissions")
+
+
+@verb(roles, "show", AdminOptions)
+def show_role(options: AdminOptions, name: RoleName) -> None:
+    """Show one role."""
+    with options.administration() as session:
+        view = session.role(name)
+    options.record(terminal.fields(view))
+
+
+@verb(roles, "delete", AdminOptions)
+def delete_role(options: AdminOptions, name: RoleName, yes: Yes = False) -> None:
+    """Delete a custom role that no user has."""
+    terminal.confirm(f"Delete role {name!r}?", yes=yes)
+    with options.administration() as session:
+        session.delete_role(name)
+    options.say(f"deleted role {name}", name=name)

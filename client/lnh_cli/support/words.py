@@ -60,7 +60,7 @@ ELSEWHERE: Final[dict[str, dict[str, str]]] = {
     "package": {"create": "package install", "add": "package install", "show": "package list",
                 "delete": "appliance reimage"},
     "role": {"create": "role init", "add": "role init", "show": "role list", "delete": "role --help"},
-    "user": {"create": "user add", "show": "user list", "role": "user --help"},
+    "user": {"create": "user add", "show": "user list", "roles": "user role list"},
 }  # fmt: skip
 
 
@@ -142,6 +142,15 @@ def meant(noun: str, word: str, commands: list[str]) -> str:
     return f"{noun} {near[0] if near else '--help'}".strip()
 
 
+def _noun(ctx: Any) -> str:
+    """Return the words between `lnh` and a command of this noun."""
+    words: list[str] = []
+    while ctx.parent is not None:
+        words.insert(0, str(ctx.info_name))
+        ctx = ctx.parent
+    return " ".join(words)
+
+
 class Group(TyperGroup):
     """A noun, or the top of the tree: finds its commands by name, and leads from a word that is none to one that is."""
 
@@ -170,7 +179,7 @@ class Group(TyperGroup):
         """Find a command by its word; a word that is none ends with advice on the one that was probably meant."""
         word = args[0]
         if word not in self.commands and not word.startswith("-") and not ctx.resilient_parsing:
-            noun = "" if ctx.parent is None else str(ctx.info_name)
+            noun = _noun(ctx)
             advice = meant(noun, word, self.list_commands(ctx))
             terminal.refuse(f"{f'lnh {noun}'.strip()} has no command {word!r}", f"lnh {advice}", terminal.USAGE)
         return super().resolve_command(ctx, args)

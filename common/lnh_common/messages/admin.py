@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -16,6 +17,21 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CHARACTE
 # Of what is made or renamed. What is asked for may be called anything: an older version let more in.
 NewName = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CHARACTERS, pattern=NAME)]
 NewLabel = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.LABEL_BYTES, pattern=NAME)]
+
+
+class Permission(str, enum.Enum):
+    """A permission that an appliance role may hold; docs/permissions.md lists what each allows."""
+
+    VIEW = "view"
+    USERS = "users"
+    CLIENTS = "clients"
+    MEMBERS = "members"
+    KEYRINGS = "keyrings"
+    CLUSTER = "cluster"
+    GROUPS = "groups"
+    BACKUP = "backup"
+    BACKUP_DELETE = "backup-delete"
+    AUDIT_EXPORT = "audit-export"
 
 
 class CreateKeyrings(Message):
@@ -115,12 +131,8 @@ class Clients(Listing, kw_only=True):
         return not self.clients
 
 
-USER_ROLES: Final = ("admin", "operator", "monitor")
-"""The roles of appliance users; `hsm/auth/permissions.py` says what each may."""
-
-
 class AddUser(Confidential):
-    """Add an appliance user with a role of `USER_ROLES` and a first password."""
+    """Add an appliance user with a role (admin, operator, monitor or a custom one) and a first password."""
 
     name: NewName
     role: Name
@@ -148,6 +160,33 @@ class Users(Listing, kw_only=True):
     def is_bare(self) -> bool:
         """Tell whether the list is empty."""
         return not self.users
+
+
+class CreateRole(Message):
+    """Make a custom appliance role: a name for permissions that its users hold."""
+
+    name: NewName
+    permissions: Annotated[tuple[Permission, ...], msgspec.Meta(min_length=1, max_length=len(Permission))]
+
+
+class RoleRef(Message):
+    """Name the custom appliance role that an operation is about."""
+
+    name: Name
+
+
+class RoleView(Message):
+    """Describe one appliance role; `permissions` may name some that only a later version knows."""
+
+    name: str
+    permissions: tuple[str, ...]
+    custom: bool
+
+
+class Roles(Listing, kw_only=True):
+    """Answer with every appliance role: the built-in ones, then the custom ones in the order of their names."""
+
+    roles: tuple[RoleView, ...]
 
 
 class PolicyChange(Message):
@@ -305,6 +344,9 @@ CLIENT_UNASSIGN: Final = operation("client.unassign", Assignment, Empty, _S, _W)
 USER_ADD: Final = operation("user.add", AddUser, Empty, _S, _W)
 USER_LIST: Final = operation("user.list", Empty, Users, _S)
 USER_DELETE: Final = operation("user.delete", UserRef, Empty, _S, _W)
+USER_ROLE_CREATE: Final = operation("user.role-create", CreateRole, Empty, _S, _W)
+USER_ROLE_LIST: Final = operation("user.role-list", Empty, Roles, _S)
+USER_ROLE_DELETE: Final = operation("user.role-delete", RoleRef, Empty, _S, _W)
 CLUSTER_SHOW: Final = operation("cluster.show", Empty, ClusterView, _S)
 CLUSTER_POLICY: Final = operation("cluster.policy", PolicyChange, PolicyView, _S, _W)
 CLUSTER_LEAVE: Final = operation("cluster.leave", MemberRef, Remark, _S, _W)

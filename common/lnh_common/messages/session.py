@@ -18,7 +18,7 @@ Key32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
 class Role(str, enum.Enum):
-    """The kind of a credential; an appliance user's own role (`admin.USER_ROLES`) is in its record."""
+    """The kind of a credential; an appliance user's own role (admin, operator, monitor, custom) is in its record."""
 
     USER = "user"
     PO = "po"

@@ -78,6 +78,14 @@ class UserRecord(Record):
     born: int = 0
 
 
+class RoleRecord(Record):
+    """A custom appliance role; `permissions` by name, and `born` as in a user."""
+
+    name: str
+    permissions: tuple[str, ...]
+    born: int = 0
+
+
 class ClientRecord(Record):
     """A registered client: `curve_key` opens the door, `sign_key` signs its logins."""
 
@@ -247,6 +255,7 @@ TABLES: Final[dict[type[Record], str]] = {
     ClusterRecord: "cluster",
     OpeningRecord: "opening",
     UserRecord: "user",
+    RoleRecord: "role",
     ClientRecord: "client",
     KeyringRecord: "keyring",
     CredentialRecord: "credential",

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 import lnh
+from leaves import leaves
 from lnh import console, registration, sessions
 from lnh.net.connection import Connection
 from lnh.registration import Greeting
@@ -52,15 +53,11 @@ TOP: Any = typer.main.get_group(APP)
 LEFT_OUT = {"demo", "up", "down", "bench", "version", "bootstrap"}
 ARCHIVE = "prod-20260101T000000Z.lnhb"
 
-COMMANDS = [
-    (*path, verb)
-    for path, command in (((name,), each) for name, each in TOP.commands.items() if name not in LEFT_OUT)
-    for verb in getattr(command, "commands", {"": None})
-]
+COMMANDS = {path: command for path, command in leaves(TOP) if path[0] not in LEFT_OUT}
 FITTING = {
     "role": "krco", "role of a user": "monitor", "settings": "label=a", "changes": "minimum_rsa_bits=2048", "signature": "data", "file": "data",
     "invitation": "data", "archive": ARCHIVE, "to": ".", "member_dir": "member", "address": "127.0.0.1:7100",
-    "cluster_id": "00" * 16, "timeout": "0",
+    "cluster_id": "00" * 16, "timeout": "0", "permission": "view",
 }  # fmt: skip
 
 
@@ -331,7 +328,7 @@ def harm(output: str, lets: Collection[str] = ()) -> list[str]:
 
 
 SILENT = {
-    ("digest", ""),
+    ("digest",),
     ("certificate", "verify"),
     ("role", "logout"),
     ("user", "logout"),
@@ -343,11 +340,9 @@ def test_no_command_lets_hostile_text_through(
     run: Callable[..., str], monkeypatch: pytest.MonkeyPatch, path: tuple[str, ...]
 ) -> None:
     member = Member(monkeypatch)
-    if path[1] == "login":
+    if path[-1] == "login":
         member.serves.clear()
-    found = TOP.commands[path[0]]
-    command = found.commands[path[1]] if path[1] else found
-    own = [each for each in path if each]
+    command, own = COMMANDS[path], list(path)
     has_yes = any(parameter.name == "yes" for parameter in command.params)
     lets = {"\n"} if path == ("member", "invite") else set()  # the lines of an invitation
     said = 0

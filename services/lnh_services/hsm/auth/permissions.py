@@ -2,38 +2,34 @@
 
 A session carries grants: an appliance user with the permissions of its role, the PO, the KRSO or KRCO of one keyring,
 or nothing but a registered client. Appliance roles are named sets of permissions, so a custom role is data.
+docs/permissions.md is written from these rows (`worker/document.py`).
 """
 
 from __future__ import annotations
 
-import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from lnh_common.errors import PermissionDenied
+from lnh_common.messages.admin import Permission
 from lnh_common.messages.session import Role
 
-
-class Permission(str, enum.Enum):
-    """A permission that an appliance role may hold."""
-
-    VIEW = "view"  # status, members, groups, keyring names, metrics
-    USERS = "users"
-    CLIENTS = "clients"  # and assignment
-    MEMBERS = "members"  # invite, promote, remove, set
-    KEYRINGS = "keyrings"  # create and delete, together with the PO
-    CLUSTER = "cluster"  # policy, join, leave, SMK, restore, together with the PO
-    GROUPS = "groups"
-    BACKUP = "backup"  # now, list, verify, download, schedule
-    BACKUP_DELETE = "backup-delete"
-    AUDIT_EXPORT = "audit-export"
-
+ADMIN: Final = "admin"
 
 BUILTIN_ROLES: Final[dict[str, frozenset[Permission]]] = {
-    "admin": frozenset(Permission),
+    ADMIN: frozenset(Permission),
     "operator": frozenset({Permission.VIEW, Permission.GROUPS, Permission.BACKUP}),
     "monitor": frozenset({Permission.VIEW}),
 }
+# What no custom role is called: the built-in ones, and the roles that are no appliance user's.
+RESERVED_ROLES: Final = frozenset({*BUILTIN_ROLES, *(role.value for role in Role), "so", "co"})
+
+
+def named(permissions: Iterable[str]) -> frozenset[Permission]:
+    """Return the permissions of these names; one that only a later version knows allows nothing here."""
+    wanted = frozenset(permissions)
+    return frozenset(each for each in Permission if each.value in wanted)
 
 
 @dataclass(frozen=True)
@@ -57,6 +53,10 @@ class Rule:
     session: bool = False
     changes: frozenset[Role] = frozenset()
     audited: bool = False
+
+
+# A registration carries a credential in place of a session; the user that it names is asked for this.
+REGISTERS: Final = Rule(Permission.CLIENTS, audited=True)
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,19 @@ def check(operation: str, rule: Rule, route: bytes, holder: Holder) -> None:
     raise PermissionDenied(f"{operation} needs {' or '.join(_wanted(rule))}")
 
 
+def check_gives(operation: str, holder: Holder, permissions: frozenset[Permission]) -> None:
+    """Raise PermissionDenied where this would give, or take from another, permissions that its holder lacks.
+
+    Without it whoever may make users could make an admin, and so become one.
+    """
+    lacking = sorted(each.value for each in permissions - holder.permissions)
+    if lacking:
+        raise PermissionDenied(
+            f"{operation} is about a role with permissions that you do not hold: {', '.join(lacking)}",
+            {"advice": "have somebody do it who holds them: an admin holds all"},
+        )
+
+
 def check_change(operation: str, rule: Rule, holder: Holder) -> None:
     """Raise PermissionDenied for a keyring's role that may look at this, and not change it."""
     if holder.role not in rule.changes:
@@ -111,6 +124,7 @@ def _wanted(rule: Rule) -> list[str]:
     wanted = [f"the {role.name} of that keyring" for role in sorted(rule.keyring)]
     if rule.permission is not None:
         roles = [name for name, held in BUILTIN_ROLES.items() if rule.permission in held]
+        roles.append("or a custom role")
         wanted.append(f"an appliance user with permission {rule.permission.value!r} ({', '.join(roles)})")
     if rule.client:
         wanted.append("a registered client")

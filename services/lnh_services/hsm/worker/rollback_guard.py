@@ -36,6 +36,7 @@ from lnh_services.hsm.records import (
     LogoutRecord,
     OpeningRecord,
     PolicyRecord,
+    RoleRecord,
     UserRecord,
 )
 
@@ -259,4 +260,4 @@ class Items:
 
 
 def _born(found: object) -> int:
-    return found.born if isinstance(found, UserRecord | CredentialRecord) else 0
+    return found.born if isinstance(found, UserRecord | RoleRecord | CredentialRecord) else 0

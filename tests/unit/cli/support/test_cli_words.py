@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from leaves import leaves
 from lnh_cli import main
 from lnh_cli.main import tree
 from lnh_cli.support import terminal, words
@@ -19,17 +20,17 @@ TOP = typer.main.get_group(app)
 runner = CliRunner()
 
 
-def commands(noun: str) -> list[str]:
+def group_of(noun: str) -> typer.core.TyperGroup:
     group = TOP
-    if noun:
-        found = group.commands[noun]
+    for word in noun.split():
+        found = group.commands[word]
         assert isinstance(found, words.Group)
         group = found
-    return list(group.commands)
+    return group
 
 
-NOUNS = ["", *main._NOUNS]
-COMMANDS = {noun: commands(noun) for noun in NOUNS}
+NOUNS = ["", *main._NOUNS, "user role"]
+COMMANDS = {noun: list(group_of(noun).commands) for noun in NOUNS}
 
 
 def leads_to(noun: str, word: str) -> str:
@@ -39,10 +40,12 @@ def leads_to(noun: str, word: str) -> str:
 def is_command(advice: str) -> bool:
     """Whether each command of "a, or b" is one, or a help page."""
     for each in advice.split(", or "):
-        first, *rest = each.split()
-        if first == "--help" or (first in COMMANDS[""] and first not in COMMANDS):
-            continue
-        if first not in COMMANDS or not rest or rest[0] not in [*COMMANDS[first], "--help"]:
+        noun = max((noun for noun in COMMANDS if f"{each} ".startswith(f"{noun} ".lstrip())), key=len)
+        word = each.removeprefix(noun).split()[:1]
+        if word not in [
+            ["--help"],
+            *([command] for command in COMMANDS[noun] if f"{noun} {command}".strip() not in COMMANDS),
+        ]:
             return False
     return True
 
@@ -65,10 +68,8 @@ def test_what_stands_elsewhere_is_a_command_and_its_word_is_none(noun: str) -> N
 
 def test_every_command_that_asks_before_it_destroys_is_known_as_such() -> None:
     asking = {
-        name
-        for noun in NOUNS
-        for name, command in typer.main.get_group(tree(noun)).commands.items()
-        for name, command in (getattr(command, "commands", {name: command})).items()
+        path[-1]
+        for path, command in leaves(TOP)
         if any("--yes" in getattr(option, "opts", ()) for option in command.params)
     }
     assert asking - {"install", "register", "set"} <= words.DESTRUCTIVE
@@ -89,6 +90,8 @@ def test_no_word_is_led_by_likeness_to_a_command_that_removes_or_replaces(noun: 
         (["key", "describe", "a"], "lnh key show"),
         (["key", "create", "a"], "lnh key generate"),
         (["user", "create"], "lnh user add"),
+        (["user", "role", "get", "clerk"], "lnh user role show"),
+        (["user", "role", "remove", "clerk"], "lnh user role delete"),
         (["client", "delete", "web"], "lnh client revoke"),
         (["keyz"], "lnh key"),
         (["login"], "lnh role login, or user login"),
@@ -147,6 +150,6 @@ def test_the_help_page_has_its_panels_in_order_and_each_is_sorted() -> None:
     places = [shown.index(panel) for panel in main._PANELS]
     assert places == sorted(places)
     for noun in NOUNS[1:]:
-        group = TOP.commands[noun]
+        group = group_of(noun)
         assert isinstance(group, words.Group)
         assert group.list_commands(typer.Context(group)) == sorted(COMMANDS[noun])

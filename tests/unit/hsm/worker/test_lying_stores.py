@@ -28,7 +28,15 @@ from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_common.wire import codec
 from lnh_services.hsm.effects import Ask, Peer
-from lnh_services.hsm.records import TABLES, ClientRecord, KeyringRecord, LockRecord, PolicyRecord, UserRecord
+from lnh_services.hsm.records import (
+    TABLES,
+    ClientRecord,
+    KeyringRecord,
+    LockRecord,
+    PolicyRecord,
+    RoleRecord,
+    UserRecord,
+)
 from lnh_services.hsm.worker.handlers.table import SERVED
 from lnh_services.hsm.worker.rollback_guard import HighestSeen
 from models.carried import sample
@@ -48,7 +56,7 @@ REFUSED: Final = (errors.SealBroken, errors.StateRolledBack, errors.OutcomeUnkno
 # What every attempt at a password writes, whatever comes of it.
 COUNTED: Final = frozenset({TABLES[LockRecord], "attempt"})
 # Of what these change, each field is compared; the others' records hold what is drawn at random.
-COMPARED: Final = (ClientRecord, KeyringRecord, UserRecord, PolicyRecord)
+COMPARED: Final = (ClientRecord, KeyringRecord, UserRecord, RoleRecord, PolicyRecord)
 # Their answers hold something drawn at random, or what others say: of them the type is compared.
 DRAWN: Final = frozenset(
     operation.name
@@ -134,6 +142,9 @@ class Scene:
         administrator = client.as_administrator()
         for name, role in (("eve", "monitor"), ("second", "admin"), ("ops", "operator")):
             administrator.ask(admin.USER_ADD, admin.AddUser(name=name, role=role, password=EVE))
+        for name in ("clerk", "unused"):
+            administrator.ask(admin.USER_ROLE_CREATE, admin.CreateRole(name=name, permissions=(admin.Permission.VIEW,)))
+        administrator.ask(admin.USER_ADD, admin.AddUser(name="carla", role="clerk", password=EVE))
         self.keyring = make_keyring(client, "payments")
         self.other = make_keyring(client, "other")
         self.assigned = make_keyring(client, "assigned")
@@ -170,6 +181,7 @@ class Scene:
         self.sessions = {
             "admin": self._session(client, ADMIN, Credential(role=Role.PO, password=PO_PASSWORD)),
             "eve": self._session(client, AS_EVE),
+            "carla": self._session(client, Credential(role=Role.USER, name="carla", password=EVE)),
             "krso": self._session(client, Credential(role=Role.KRSO, keyring=self.keyring, password=KRSO)),
             "krco": krco,
             "client": self._session(client),
@@ -402,6 +414,14 @@ def requests(scene: Scene) -> list[Request]:
         Request(admin.USER_LIST, Empty()),
         Request(admin.USER_DELETE, admin.UserRef(name="second")),
         Request(admin.USER_DELETE, admin.UserRef(name="eve")),
+        Request(admin.USER_ADD, admin.AddUser(name="new", role="clerk", password="a password")),
+        Request(admin.USER_DELETE, admin.UserRef(name="carla")),
+        Request(admin.USER_ROLE_CREATE, admin.CreateRole(name="new", permissions=(admin.Permission.VIEW,))),
+        Request(admin.USER_ROLE_LIST, Empty()),
+        Request(admin.USER_ROLE_DELETE, admin.RoleRef(name="unused")),
+        Request(admin.USER_ROLE_DELETE, admin.RoleRef(name="clerk")),
+        Request(admin.GROUP_LIST, Empty(), "carla"),
+        Request(admin.GROUP_CREATE, admin.NewGroup(label="east"), "carla"),
         Request(admin.CLUSTER_SHOW, Empty()),
         Request(admin.CLUSTER_POLICY, admin.PolicyChange(changes={"objects_per_keyring": 150})),
         Request(admin.CLUSTER_POLICY, admin.PolicyChange(changes={})),

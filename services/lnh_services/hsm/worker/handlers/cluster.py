@@ -1,4 +1,4 @@
-"""Serves the operations on appliance users, registered clients, the cluster's policy and its view."""
+"""Serves the operations on registered clients, the cluster's policy and its view."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from lnh_common.errors import ArgumentInvalid, ClientUnknown, KeyringUnknown, LnhError, NameUnknown, NotPossible
+from lnh_common.errors import ClientUnknown, KeyringUnknown, LnhError
 from lnh_common.messages import backup, balancer, membership, store
 from lnh_common.messages.admin import (
-    AddUser,
     Assignment,
     ClientRef,
     Clients,
@@ -24,110 +23,21 @@ from lnh_common.messages.admin import (
     PolicyView,
     ServiceView,
     StatusView,
-    UserRef,
-    Users,
-    UserView,
 )
 from lnh_common.messages.base import Empty, Operation, Skipped
 from lnh_common.messages.overview import SEEN, Overview
-from lnh_common.messages.session import Endpoints, EndpointView, Role
+from lnh_common.messages.session import Endpoints, EndpointView
 from lnh_common.versions import lacking_restores
 from lnh_common.wire import channel
-from lnh_services.hsm.auth import credentials
-from lnh_services.hsm.auth.permissions import BUILTIN_ROLES
 from lnh_services.hsm.effects import Peer, Steps, ask
 from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.policy import Policy
-from lnh_services.hsm.records import (
-    TABLES,
-    ClientRecord,
-    CredentialRecord,
-    KeyringRecord,
-    UserRecord,
-    record_id,
-)
+from lnh_services.hsm.records import ClientRecord, KeyringRecord
 from lnh_services.hsm.worker import lease_settings
 from lnh_services.hsm.worker.core import WorkerCore
-from lnh_services.hsm.worker.passwords import derive
+from lnh_services.hsm.worker.guards import check_versions, unchanged
 from lnh_services.hsm.worker.policies import change_policy
 from lnh_services.hsm.worker.request import Request
-
-# --- appliance users
-
-
-def add_user(worker: WorkerCore, request: Request[AddUser]) -> Steps[Empty]:
-    """Add an appliance user, who can log in to any member."""
-    message = request.message
-    if message.role not in BUILTIN_ROLES:
-        raise ArgumentInvalid(f"no role {message.role!r}; there are {', '.join(BUILTIN_ROLES)}")
-    credentials.check_password(message.password)
-    kept = yield from derive(message.password)
-    identity = worker.secrets()
-    born = int(worker.utc() * 1000)
-    record = credentials.new_record(
-        kept,
-        role=Role.USER,
-        smk=identity.smk,
-        cluster=identity.secrets.cluster,
-        now=int(worker.utc()),
-        name=message.name,
-        born=born,
-    )
-    records = yield from worker.started()
-    yield from worker.commit(
-        request,
-        [
-            records.put(
-                UserRecord(name=message.name, role=message.role, born=born),
-                record_id("user", message.name),
-                0,
-                unique=message.name,
-            ),
-            records.put(record, credentials.credential_id(Role.USER, message.name), 0),
-        ],
-    )
-    return Empty()
-
-
-def list_users(worker: WorkerCore, request: Request[Empty]) -> Steps[Users]:
-    """List every appliance user, by name."""
-    skipped: list[Skipped] = []
-    found = yield from worker.scan_all(UserRecord, skipped)
-    ordered = sorted(found, key=lambda user: user.name)
-    return Users(users=tuple(UserView(name=user.name, role=user.role) for user in ordered), skipped=tuple(skipped))
-
-
-def delete_user(worker: WorkerCore, request: Request[UserRef]) -> Steps[Empty]:
-    """Delete a user; its sessions end. The last admin stays."""
-    name = request.message.name
-    if (yield from worker.acted_before(request)):
-        return Empty()
-    record, version = yield from worker.versioned(UserRecord, record_id("user", name), cached=False)
-    if record is None:
-        raise NameUnknown(f"no appliance user {name!r}")
-    records = yield from worker.started()
-    changes: list[store.Change] = []
-    if record.role == "admin":
-        others = [
-            user for user in (yield from worker.scan_all(UserRecord)) if user.role == "admin" and user.name != name
-        ]
-        if not others:
-            raise NotPossible(
-                f"{name!r} is the last admin", {"advice": "add another one first: lnh user add NAME --role admin"}
-            )
-        # So that two admins deleting each other do not both succeed.
-        _, other_version = yield from worker.versioned(UserRecord, record_id("user", others[0].name), cached=False)
-        changes.append(
-            store.Require(key=records.key_of(UserRecord, record_id("user", others[0].name)), version=other_version)
-        )
-    where = credentials.credential_id(Role.USER, name)
-    changes.append(store.Delete(key=records.key_of(UserRecord, record_id("user", name)), expected=version))
-    held, held_version = yield from worker.versioned(CredentialRecord, where, cached=False)
-    if held is not None:
-        changes.append(store.Delete(key=records.key_of(CredentialRecord, where), expected=held_version))
-    yield from worker.commit(request, changes)
-    return Empty()
-
 
 # --- clients
 
@@ -212,12 +122,8 @@ def _nobody_else(clients: Iterable[store.Item]) -> Steps[store.Change]:
 
     A keyring is shown to every client because none of these has it: a store that leaves one out would decide that.
     """
-    view = yield from ask(Peer.MEMBERSHIP, membership.STATUS, Empty())
-    old = lacking_restores(each.product for each in view.members)
-    if old:
-        raise NotPossible(f"a keyring is given to every client once no member runs version {', '.join(old)} any more")
-    versions = store.versions_hash((item.key.id, item.version) for item in clients)
-    return store.Unchanged(key=store.Key(table=TABLES[ClientRecord]), hash=versions)
+    yield from check_versions(lacking_restores, "a keyring is given to every client")
+    return unchanged(ClientRecord, clients)
 
 
 # --- the cluster

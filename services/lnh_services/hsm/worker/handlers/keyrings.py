@@ -14,6 +14,7 @@ from lnh_common.messages.admin import (
     Keyrings,
     KeyringView,
     ListKeyrings,
+    Permission,
     PolicyChange,
     PolicyView,
     SetRole,
@@ -22,7 +23,6 @@ from lnh_common.messages.base import Empty, Skipped
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import OBJECTS
 from lnh_services.hsm.auth import credentials, permissions
-from lnh_services.hsm.auth.permissions import Permission
 from lnh_services.hsm.effects import Peer, Steps, ask
 from lnh_services.hsm.records import ClientRecord, CredentialRecord, KeyringRecord, PolicyRecord
 from lnh_services.hsm.worker.core import WorkerCore

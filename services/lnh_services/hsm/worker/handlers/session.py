@@ -37,8 +37,8 @@ from lnh_common.messages.session import (
 )
 from lnh_common.wire import channel
 from lnh_common.wire.channel import SessionKeys
-from lnh_services.hsm.auth import credentials
-from lnh_services.hsm.auth.permissions import BUILTIN_ROLES, Holder, Permission
+from lnh_services.hsm.auth import credentials, permissions
+from lnh_services.hsm.auth.permissions import BUILTIN_ROLES, Holder
 from lnh_services.hsm.auth.tokens import Grant, OpenSession, Token, seal_token
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.effects import Steps
@@ -55,6 +55,7 @@ from lnh_services.hsm.records import (
     OpeningRecord,
     PolicyRecord,
     Record,
+    RoleRecord,
     UserRecord,
     record_id,
 )
@@ -62,6 +63,7 @@ from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.passwords import derive, verify
 from lnh_services.hsm.worker.policies import effective_policy, policy_id
 from lnh_services.hsm.worker.request import Request
+from lnh_services.hsm.worker.roles import held_by, role_id
 
 
 def hello(worker: WorkerCore, request: Request[Empty]) -> Steps[Welcome]:
@@ -94,8 +96,8 @@ def register(worker: WorkerCore, request: Request[Register]) -> Steps[Registered
     if administrator.role is not Role.USER:
         raise PermissionDenied("a client is registered by an appliance user with permission 'clients'")
     user, _ = yield from _verified_user(worker, request, administrator)
-    if Permission.CLIENTS not in BUILTIN_ROLES.get(user.role, frozenset()):
-        raise PermissionDenied(f"user {user.name!r} (role {user.role}) may not register clients")
+    held = yield from held_by(worker, user)
+    permissions.check(request.operation.name, permissions.REGISTERS, b"", Holder(permissions=held))
     if message.monitor and (yield from worker.record(UserRecord, record_id("user", message.monitor))) is None:
         raise NameUnknown(f"no appliance user {message.monitor!r}")
     client = request.new_id()
@@ -222,7 +224,7 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[OpenSe
             raise ClientRevoked("this client was revoked").for_good()
     holder, keyring = Holder(client=client is not None), b""
     for grant in token.grants:
-        holder = yield from _check_grant(worker, grant, token.login_at, client, holder)
+        holder = yield from _check_grant(worker, grant, token.login_at, client, holder, rests_on)
         keyring = grant.keyring or keyring
     if client is not None and client.monitor and not token.grants:
         holder = Holder(permissions=BUILTIN_ROLES["monitor"], client=True)
@@ -265,6 +267,7 @@ def _check_grant(
     login_at: int,
     client: ClientRecord | None,
     holder: Holder,
+    rests_on: list[tuple[type[Record], bytes]],
 ) -> Steps[Holder]:
     where = credentials.credential_id(grant.role, grant.name, grant.keyring)
     stored = yield from worker.record(CredentialRecord, where)
@@ -280,7 +283,9 @@ def _check_grant(
     user = yield from worker.record(UserRecord, record_id("user", grant.name))
     if user is None:
         raise CredentialChanged("the appliance user was deleted")
-    held = BUILTIN_ROLES.get(user.role, frozenset())
+    if user.role not in BUILTIN_ROLES:
+        rests_on.append((RoleRecord, role_id(user.role)))
+    held = yield from held_by(worker, user)
     return Holder(permissions=held | holder.permissions, po=holder.po, client=holder.client)
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 from lnh_common.messages import admin, backup, objects, overview, session, smk
+from lnh_common.messages.admin import Permission
 from lnh_common.messages.session import Role
-from lnh_services.hsm.auth.permissions import Permission, Rule
+from lnh_services.hsm.auth.permissions import Rule
 from lnh_services.hsm.worker.core import Served, serves
 from lnh_services.hsm.worker.handlers import (
     backups,
@@ -21,6 +22,7 @@ from lnh_services.hsm.worker.handlers import (
     members,
     session_objects,
     smks,
+    users,
 )
 from lnh_services.hsm.worker.handlers import objects as on_objects
 from lnh_services.hsm.worker.handlers import session as on_sessions
@@ -50,9 +52,12 @@ _ROWS: Final = (
     serves(admin.CLIENT_REVOKE, cluster.revoke_client, Rule(Permission.CLIENTS, audited=True), commits=True),
     serves(admin.CLIENT_ASSIGN, cluster.assign, Rule(Permission.CLIENTS, audited=True), commits=True),
     serves(admin.CLIENT_UNASSIGN, cluster.unassign, Rule(Permission.CLIENTS, audited=True), commits=True),
-    serves(admin.USER_ADD, cluster.add_user, Rule(Permission.USERS, audited=True), commits=True),
-    serves(admin.USER_LIST, cluster.list_users, Rule(Permission.USERS)),
-    serves(admin.USER_DELETE, cluster.delete_user, Rule(Permission.USERS, audited=True), commits=True),
+    serves(admin.USER_ADD, users.add_user, Rule(Permission.USERS, audited=True), commits=True),
+    serves(admin.USER_LIST, users.list_users, Rule(Permission.USERS)),
+    serves(admin.USER_DELETE, users.delete_user, Rule(Permission.USERS, audited=True), commits=True),
+    serves(admin.USER_ROLE_CREATE, users.create_role, Rule(Permission.USERS, audited=True), commits=True),
+    serves(admin.USER_ROLE_LIST, users.list_roles, Rule(Permission.USERS)),
+    serves(admin.USER_ROLE_DELETE, users.delete_role, Rule(Permission.USERS, audited=True), commits=True),
     serves(admin.CLUSTER_SHOW, cluster.show, Rule(Permission.VIEW)),
     serves(admin.CLUSTER_POLICY, cluster.policy, Rule(Permission.CLUSTER, po=True, audited=True), commits=True),
     serves(admin.CLUSTER_LEAVE, members.leave, Rule(Permission.CLUSTER, po=True, audited=True)),
