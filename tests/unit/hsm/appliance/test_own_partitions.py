@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from pathlib import Path
 from typing import Any
 
 import cbor2
@@ -29,9 +28,7 @@ A = Attribute
 
 
 @pytest.fixture
-def appliance(tmp_path: Path) -> OneAppliance:
-    appliance = OneAppliance(tmp_path)
-
+def appliance(appliance: OneAppliance) -> OneAppliance:
     async def go() -> None:
         await appliance.hsm_init()
         await appliance.partition()

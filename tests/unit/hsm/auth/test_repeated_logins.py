@@ -36,11 +36,6 @@ def world(tmp_path: Path) -> World:
     return world
 
 
-@pytest.fixture
-def client(world: World) -> Client:
-    return Client(world, world.worker()).register()
-
-
 def attempt(client: Client, *given: Credential) -> Sent:
     return client.sealed(session.LOGIN, Login(credentials=given))
 

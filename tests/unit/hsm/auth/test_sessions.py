@@ -13,24 +13,7 @@ from lnh_common.messages.session import ChangePassword, Credential, Role
 from lnh_common.wire import frames
 from lnh_services.hsm.effects import Steps
 from lnh_services.hsm.worker.core import WorkerCore
-from models.worker import ADMIN_PASSWORD, KRCO, KRSO, Client, World, generate_ec, make_keyring, sign
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def client(world: World) -> Client:
-    return Client(world, world.worker()).register()
-
-
-@pytest.fixture
-def keyring(client: Client) -> bytes:
-    keyring = make_keyring(client)
-    client.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
-    return keyring
+from models.worker import ADMIN_PASSWORD, KRCO, KRSO, Client, World, generate_ec, sign
 
 
 def test_a_changed_password_ends_sessions_of_before(client: Client, keyring: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -38,11 +37,6 @@ from models.console import ACTIVATION, ADMIN, PO, SO, OneAppliance
 from models.worker import derived
 
 Step = Callable[[OneAppliance], Awaitable[object]]
-
-
-@pytest.fixture
-def appliance(tmp_path: Path) -> OneAppliance:
-    return OneAppliance(tmp_path)
 
 
 def test_every_console_operation_has_a_row_of_needs() -> None:

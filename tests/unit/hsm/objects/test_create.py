@@ -23,7 +23,7 @@ from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_services.hsm.objects.create import change, create
 from lnh_services.hsm.objects.generate import Generated, generate_key_pair
 from lnh_services.hsm.objects.policy import Policy
-from models.worker import KRCO, KRSO, Client, World, make_keyring
+from models.worker import KRCO, KRSO, Client, make_keyring
 
 A = Attribute
 IMPORTS = Policy(import_keys=True)
@@ -228,12 +228,6 @@ def test_a_certificate_that_gets_another_value_says_what_that_says() -> None:
 
 
 # --- through a worker
-
-
-@pytest.fixture
-def client() -> Client:
-    world = World()
-    return Client(world, world.worker()).register()
 
 
 @pytest.fixture

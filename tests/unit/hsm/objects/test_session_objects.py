@@ -29,23 +29,6 @@ from models.worker import KRCO, KRSO, Client, World, make_keyring
 A = Attribute
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def client(world: World) -> Client:
-    return Client(world, world.worker()).register()
-
-
-@pytest.fixture
-def keyring(client: Client) -> bytes:
-    keyring = make_keyring(client)
-    log_in(client, keyring)
-    return keyring
-
-
 def log_in(client: Client, keyring: bytes) -> None:
     client.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
 

@@ -11,12 +11,11 @@ import pytest
 
 from lnh_common import errors
 from lnh_common.messages import objects, session
-from lnh_common.messages.session import Credential, Role
 from lnh_common.pkcs11.attributes import Attribute
 from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_services.hsm.effects import Work
 from lnh_services.hsm.worker.background import SlowWork
-from models.worker import KRCO, Client, World, make_keyring
+from models.worker import Client, World
 
 A = Attribute
 
@@ -83,23 +82,6 @@ def test_more_than_the_limit_is_busy_and_what_is_given_up_is_not_begun() -> None
     while not (taken := finished(slow)):
         pass  # the bell of one that was given up
     assert taken == [("two", "later")]
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def client(world: World) -> Client:
-    return Client(world, world.worker()).register()
-
-
-@pytest.fixture
-def keyring(client: Client) -> bytes:
-    keyring = make_keyring(client)
-    client.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
-    return keyring
 
 
 def rsa(bits: int = 2048) -> objects.GenerateKeyPair:

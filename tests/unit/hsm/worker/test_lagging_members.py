@@ -50,16 +50,6 @@ class Behind:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def client(world: World) -> Client:
-    return Client(world, world.worker()).register()
-
-
-@pytest.fixture
 def keyring(client: Client) -> bytes:
     return make_keyring(client)
 

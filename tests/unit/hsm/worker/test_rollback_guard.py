@@ -24,23 +24,6 @@ from models.worker import KRCO, KRSO, Client, World, make_keyring
 Place = tuple[str, bytes, bytes]
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def client(world: World) -> Client:
-    return Client(world, world.worker()).register()
-
-
-@pytest.fixture
-def keyring(client: Client) -> bytes:
-    keyring = make_keyring(client)
-    client.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
-    return keyring
-
-
 class Hostile:
     """A store that keeps what it once held, and puts it back behind the HSM's back."""
 

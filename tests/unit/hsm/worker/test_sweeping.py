@@ -42,16 +42,6 @@ GOING: Final = sweeping.EVERY * 1.5 + limits.ISSUED_AT_TOLERANCE  # from the mom
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def client(world: World) -> Client:
-    return Client(world, world.worker()).register()
-
-
-@pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(limits, "NAMES_TRIED", FEW)
     monkeypatch.setattr(limits, "SESSIONS_ENDED", FEW)

@@ -8,26 +8,8 @@ import pytest
 
 from lnh_common import errors
 from lnh_common.messages import admin, objects, store
-from lnh_common.messages.session import Credential, Role
 from lnh_services.hsm.worker.core import WorkerCore
-from models.worker import KRCO, Client, World, generate_ec, make_keyring, sign
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-def client(world: World) -> Client:
-    return Client(world, world.worker()).register()
-
-
-@pytest.fixture
-def keyring(client: Client) -> bytes:
-    keyring = make_keyring(client)
-    client.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
-    return keyring
+from models.worker import Client, World, generate_ec, sign
 
 
 def test_a_worker_whose_lease_ended_keeps_nothing_and_still_answers_from_the_store(
