@@ -132,6 +132,8 @@ class Budget(NamedTuple):
         at_workers: requests at workers at once, where the others wait their turn; 0: any number, and none waits.
         work: seconds of workers' time a second; 0: any.
         looks: requests a second that are looked at, where more are thrown away unread; 0: any number.
+        volume: bytes a second that are read. While more came, a message above `DOOR_BYTES` costs its sender the
+            connection, and nobody of the class is let in; 0: any number.
     """
 
     requests: int
@@ -141,10 +143,11 @@ class Budget(NamedTuple):
     at_workers: int = 0
     work: float = 0.0
     looks: int = 0
+    volume: int = 0
 
 
 # Who has no registered client's key; who has one, and no login; who has logged in; and other members.
-STRANGERS: Final = Budget(256, 8 * MIB, 4 * MIB, 4 * MIB, at_workers=4, work=0.1, looks=2000)
+STRANGERS: Final = Budget(256, 8 * MIB, 4 * MIB, 4 * MIB, at_workers=4, work=0.1, looks=2000, volume=4 * MIB)
 CLIENTS: Final = Budget(768, 16 * MIB, 32 * MIB, 16 * MIB, at_workers=6, work=0.1, looks=2000)
 SESSIONS: Final = Budget(2048, 64 * MIB, 64 * MIB, 64 * MIB)
 PEERS: Final = Budget(1024, 40 * MIB, 64 * MIB, 64 * MIB)

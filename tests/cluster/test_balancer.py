@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 
 from doors import BODY, Client, Door, Records, becomes
 from lnh_common import limits
@@ -178,12 +179,30 @@ def test_handshakes_that_fail_at_any_port_stop_nothing(door: Door) -> None:
 
 def test_a_bundle_of_a_hundred_thousand_empty_entries_costs_no_more_than_reading_it(door: Door) -> None:
     stranger, client = door.client(), door.client()
+    lost = stranger.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     for _ in range(50):
         stranger.socket.send(bytes(16 * 130_000))
     begun = time.monotonic()
     for _ in range(20):
         assert client.exchange() == BODY
     assert time.monotonic() - begun < 5, "a second and a half for each of the fifty, before"
+    assert lost.poll(10_000), "and its sender is disconnected"
+
+
+def test_what_clients_send_is_decrypted_in_a_thread_of_its_own(door: Door) -> None:
+    """So what goes to workers, and comes back from them, does not wait for large messages."""
+
+    def spent() -> list[int]:
+        tasks = Path(f"/proc/{door.process.pid}/task")
+        names = {(task / "comm").read_text().strip(): task for task in tasks.iterdir()}
+        return [int((names[f"ZMQbg/IO/{n}"] / "schedstat").read_text().split()[0]) for n in range(2)]
+
+    client, before = door.client(), spent()
+    for _ in range(30):
+        assert isinstance(client.exchange("no.such", bytes(limits.BODY_BYTES - 1024)), UnknownOperation)
+    fronts, inner = (after - begun for after, begun in zip(spent(), before, strict=True))
+    assert fronts > 5_000_000
+    assert inner < fronts / 3
 
 
 def test_a_client_with_another_server_key_does_not_get_in(door: Door) -> None:

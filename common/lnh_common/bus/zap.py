@@ -29,7 +29,8 @@ class Handshake:
     key: bytes
 
 
-Decide = Callable[[Handshake], bool]
+Decide = Callable[[Handshake], bool | None]
+"""Whether a peer is admitted; None is "not now": its connection ends, and it comes again by itself."""
 
 _numbers = 0
 
@@ -58,7 +59,10 @@ def answer(frames: list[bytes], decide: Decide) -> list[bytes]:
     if version != _VERSION or mechanism != b"CURVE" or len(credentials) != 1 or len(credentials[0]) != _KEY_BYTES:
         return [_VERSION, request, b"400", b"only CURVE is served", b"", b""]
     key = z85.encode(credentials[0])
-    if decide(Handshake(domain, address.decode("ascii", "replace"), key)):
+    admitted = decide(Handshake(domain, address.decode("ascii", "replace"), key))
+    if admitted is None:
+        return [_VERSION, request, b"300", b"not now", b"", b""]
+    if admitted:
         _numbers += 1
         return [_VERSION, request, b"200", b"OK", key, _property(NUMBER, str(_numbers))]
     return [_VERSION, request, b"400", b"this key is not admitted", b"", b""]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import signal
 import sys
 from types import FrameType
+from typing import Final
 
 import zmq
 
@@ -15,6 +17,9 @@ from lnh_common.errors import ConfigurationInvalid
 from lnh_services import serving
 from lnh_services.balancer.service import Balancer
 from lnh_services.serving import Member
+
+_M_MMAP_THRESHOLD: Final = -3  # mallopt(3)
+_LARGE: Final = 256 << 10  # bytes from which on memory that is freed goes back to the system at once
 
 
 def main() -> int:
@@ -26,6 +31,8 @@ def _serve(member: Member) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # more connections, where the system allows
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.suppress(AttributeError):  # else glibc keeps what large messages took, for the next ones
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
     wake, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def stop(_: int, __: FrameType | None) -> None:

@@ -5,6 +5,7 @@ its connection), or another **member**. Each class has one budget (`limits.py`),
 else a connection. A request over the budget is refused as Busy before it costs more than reading it.
 
     looks    requests a second that are looked at, for strangers and clients: more are thrown away unread
+    volume   bytes a second of strangers: who brings more is disconnected, and until it is made up for none is let in
     admit    requests and bytes in flight: of the class, and of one account as much as the class has left, so that an
              account with nothing in flight is admitted whatever the others of its class do
     turns    how many a class has at workers at once, and how much of their time it gets: the others wait their turn,
@@ -63,6 +64,7 @@ class Share(Generic[T]):
         self.budget: Final = budget
         self.requests = self.bytes = self.waiting = self.at_workers = 0
         self.looks: Final = Rate(budget.looks)
+        self.volume: Final = Rate(budget.volume)
         self._work: Final = Rate(budget.work)
         self._accounts: Final[dict[bytes, _Account[T]]] = {}
         self._turns: Final[deque[bytes]] = deque()  # the accounts with something waiting, the next one first

@@ -38,8 +38,8 @@ from lnh_common.rate import Rate
 from lnh_common.wire import bundles, codec
 from lnh_common.wire import frames as wire
 from lnh_common.wire.bundles import PING_TAG, VOUCHED, Bundle, Entry
-from lnh_services.balancer import unserved
-from lnh_services.balancer.budgets import BUDGETS, Peer
+from lnh_services.balancer import ports, unserved
+from lnh_services.balancer.budgets import BUDGETS, Peer, Share
 from lnh_services.balancer.caller import PolledCaller
 from lnh_services.balancer.clients import REGISTERED_ONLY, Clients
 from lnh_services.balancer.greetings import Greetings
@@ -58,13 +58,14 @@ CREDENTIAL_BURST: Final = 200
 _BURST: Final = 256  # messages of one socket before the next has its turn
 _HOLD: Final = 0.002  # ... or seconds, for what comes from clients
 _TICK_BUSY_MS: Final = 50  # between looks at deadlines while there are requests
+_TICK_GROWS_MS: Final = 5  # ... at connections while this process grows
 _TICK_LOOK_MS: Final = 100  # ... while a client is connected
 _TICK_IDLE_MS: Final = 500
 _PING_EVERY: Final = 1.0
 _RATE_WINDOW: Final = 5  # seconds
-_ERRORS_AHEAD: Final = 256  # refusals that one connection may leave unread, beside its answers
 _HELLO: Final = b"hello"  # the client, and the account, of the hello that a worker is asked for everybody
 _NOBLOCK: Final = zmq.NOBLOCK
+_FRONT_DOMAIN: Final = b"lnh front"
 
 
 class Balancer:
@@ -73,7 +74,7 @@ class Balancer:
     def __init__(self, directory: MemberDirectory, settings: Settings) -> None:
         self._settings: Final = settings
         self._log: Final = Log("balancer")
-        self._context: Final[zmq.Context[Socket]] = zmq.Context()
+        self._context: Final = ports.context()
         self._poller: Final = zmq.Poller()  # of what requests and answers come in on; all else is behind ...
         self._quiet: Final = Quiet()
         self._look = True  # ... which is to be looked at, whatever its descriptor says
@@ -86,12 +87,15 @@ class Balancer:
         self._stopping = False
         self._next_tick = 0.0
         self._next_ping = 0.0
+        self._grows = False  # this process did, when connections were looked at last
 
         keys = curve.KeyPair.load(directory.client_keys)
         self._zap: Final = zap.socket(self._context)
         self._clients: Final = Clients()
-        self._front, self._callers = self._listen(settings.client_port, keys, 2 * limits.BODY_BYTES, self._peer)
-        self._door, self._visitors = self._listen(settings.door_port, curve.DOOR, limits.DOOR_BYTES, _stranger)
+        self._front: Final = ports.client_port(self._context, keys, _FRONT_DOMAIN, 2 * limits.BODY_BYTES)
+        self._callers: Final = self._listen(settings.client_port, self._front, self._peer)
+        self._door: Final = ports.client_port(self._context, curve.DOOR, b"lnh door", limits.DOOR_BYTES)
+        self._visitors: Final = self._listen(settings.door_port, self._door, _stranger)
         self._visits: Final = Rate(limits.STRANGERS.looks)
         self._rests = False  # the door is not looked at: visitors have used up what they may
         self._greetings: Final[Greetings[_Asker]] = Greetings(self._ask_hello, self._greet)
@@ -127,33 +131,12 @@ class Balancer:
         for source in (self._front, *self._backs, self._quiet.descriptor):
             self._poller.register(source, zmq.POLLIN)
 
-    def _listen(
-        self, port: int, keys: curve.KeyPair, largest: int, classify: Callable[[Connection], Peer]
-    ) -> tuple[Socket, Connections[Peer]]:
-        """Bind a socket for clients, and watch its connections.
-
-        Args:
-            largest: bytes of a frame; a peer that sends a larger one is disconnected.
-            classify: the class of a connection.
-        """
-        socket = self._context.socket(zmq.ROUTER)
-        curve.serve(socket, keys)
-        socket.linger = 500
-        socket.router_mandatory = True
-        socket.sndhwm = limits.REQUESTS_PER_CLIENT + _ERRORS_AHEAD  # of one connection: all it may have asked
-        socket.rcvhwm = limits.MESSAGES_AHEAD
-        socket.maxmsgsize = largest
-        socket.handshake_ivl = 5_000
-        # A peer that is gone, or reads nothing for long, is disconnected: by TCP, not by ZeroMQ's heartbeats, with
-        # which libzmq aborts when a connection breaks of which it had stopped reading.
-        socket.setsockopt(zmq.TCP_MAXRT, 15_000)
-        socket.tcp_keepalive = 1
-        socket.tcp_keepalive_idle, socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = 5, 3, 3
-        socket.backlog = 512
+    def _listen(self, port: int, socket: Socket, classify: Callable[[Connection], Peer]) -> Connections[Peer]:
+        """Bind a socket for clients, and watch its connections, which `classify` tells apart."""
         socket.ipv6 = ":" in self._settings.listen
         connections = Connections(socket, BUDGETS, classify, self._failed_handshake)
         socket.bind(self._settings.endpoint(port))
-        return socket, connections
+        return connections
 
     def _reach(self, number: int, address: str) -> Dealer:
         socket = self._context.socket(zmq.DEALER)
@@ -177,7 +160,7 @@ class Balancer:
         self._close()
 
     def _turn(self, wake: int) -> None:
-        patience = _TICK_BUSY_MS if self._router.requests else self._idle_ms
+        patience = _TICK_GROWS_MS if self._grows else _TICK_BUSY_MS if self._router.requests else self._idle_ms
         ready = dict(self._poller.poll(0 if self._look else patience))
         if self._front in ready:
             self._drain_front()
@@ -246,19 +229,30 @@ class Balancer:
             frames = [receive(0, copy=False)]
             while frames[-1].more:
                 frames.append(receive(0, copy=False))
-            caller = take(client, frames[0], sum(on_the_wire(len(frame)) for frame in frames))
+            size = sum(on_the_wire(len(frame)) for frame in frames)
+            caller = take(client, frames[0], size)
             if caller is None:
                 self._dropped["client gone"] += 1
                 continue
             peer = self._peer(caller)
-            looks = self._router.shares[peer].looks
-            if looks.has(now):
-                looks.spend(self._open(caller, peer, frames))
+            share = self._router.shares[peer]
+            if share.budget.volume and self._is_too_much(now, share, size):
+                self._dropped["over its budget"] += 1
+                self._callers.end(caller)
+            elif share.looks.has(now):
+                share.looks.spend(self._open(caller, peer, frames))
             else:
                 self._dropped["over its budget"] += 1
             now = time.monotonic()
             if now >= end:  # there may be more; others have their turn
                 return
+
+    @staticmethod
+    def _is_too_much(now: float, share: Share[Request], size: int) -> bool:
+        """Count a message against the bytes of its class; tells whether it costs its sender the connection."""
+        fits = share.volume.has(now)
+        share.volume.spend(size)
+        return size > limits.DOOR_BYTES and not fits
 
     def _open(self, caller: Connection, peer: Peer, frames: list[zmq.Frame]) -> int:
         """Find backends for the requests of a message, and count them."""
@@ -266,7 +260,11 @@ class Balancer:
             try:
                 entries = bundles.unpack([frames[0].bytes])
             except MalformedMessage:
-                self._refuse_frames(caller, frames[0], 1)
+                if len(frames[0]) > limits.HEADER_BYTES:  # nothing that an answer could name, and much of it
+                    self._dropped["malformed"] += 1
+                    self._callers.end(caller)
+                else:
+                    self._refuse_frames(caller, frames[0], 1)
                 return 1
             for tag, header, token, body in entries:
                 self._route(caller, peer, frames[0], [header, token, body], tag)
@@ -562,8 +560,12 @@ class Balancer:
                 return
             self._zap.send_multipart(zap.answer(frames, self._admits), _NOBLOCK)
 
-    def _admits(self, shake: zap.Handshake) -> bool:
-        return shake.domain != ZAP_DOMAIN or self._peers.admits(shake)
+    def _admits(self, shake: zap.Handshake) -> bool | None:
+        if shake.domain == ZAP_DOMAIN:
+            return self._peers.admits(shake)
+        if shake.domain == _FRONT_DOMAIN and self._clients.refusal(shake.key.decode()) is not None:
+            return self._router.shares[Peer.STRANGER].volume.has(time.monotonic()) or None
+        return True
 
     def _failed_handshake(self, event: int) -> None:
         self._dropped["handshake"] += 1
@@ -573,9 +575,10 @@ class Balancer:
 
     def _look_at_connections(self, now: float) -> None:
         """Cut connections that hold too much."""
+        self._grows = False
         for connections in (self._callers, self._visitors):
             before = connections.cut
-            connections.look(now)
+            self._grows |= connections.look(now)
             if connections.cut > before:
                 self._log.warning("connections cut", count=connections.cut - before, why="unfinished messages")
 
@@ -589,7 +592,6 @@ class Balancer:
                 self._peers.decline(request.client, request.client_tag)
             else:
                 self._refuse(self._front, request.client, request.frames[0], error, request.client_tag)
-        self._next_tick = now + _TICK_BUSY_MS / 1000
         if now >= self._next_ping:
             self._next_ping = now + _PING_EVERY
             self._rates.append((now, self._served, self._router.refused))
@@ -598,6 +600,7 @@ class Balancer:
         self._hsm.tick(now)
         until = self._peers.tick(now)
         self._look_at_connections(now)
+        self._next_tick = now + (_TICK_GROWS_MS if self._grows else _TICK_BUSY_MS) / 1000
         if self._rests and self._visits.has(now):
             self._rests, self._look = False, True
             self._quiet.add(self._door)

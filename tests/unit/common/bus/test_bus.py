@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 from lnh_common import limits
-from lnh_common.bus import zap
+from lnh_common.bus import curve, zap
 from lnh_common.bus.asyncio_socket import Pump
 from lnh_common.bus.blocking import Caller
 from lnh_common.bus.client import Client
@@ -485,6 +485,28 @@ def test_an_authenticator_admits_by_key_and_the_refused_learn_why() -> None:
             context.term()
 
     run(scene)
+
+
+def test_a_peer_that_is_told_not_now_comes_again_by_itself() -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    keys, guard, verdicts = KeyPair.generate(), zap.socket(context), [True, None, None]
+    server, client = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
+    server.linger = client.linger = 0
+    server.handshake_ivl = 100  # after which libzmq ends a connection whose handshake did not
+    curve.serve(server, keys)
+    curve.connect(client, keys.public, KeyPair.generate())
+    try:
+        client.connect(f"tcp://127.0.0.1:{server.bind_to_random_port('tcp://127.0.0.1')}")
+        client.send(b"asks")
+        for left in (2, 1, 0):
+            assert guard.poll(10_000)
+            guard.send_multipart(zap.answer(guard.recv_multipart(), lambda _: verdicts.pop()))
+            assert len(verdicts) == left
+        assert server.poll(10_000)
+    finally:
+        for socket in (server, client, guard):
+            socket.close()
+        context.term()
 
 
 def test_a_key_file_is_private_or_refused(tmp_path: Path) -> None:
