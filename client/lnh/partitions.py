@@ -64,7 +64,7 @@ class PartitionSession(ObjectSession):
         """
         row = IN_PARTITION.get(operation.name)
         if row is None:
-            raise NotPossible(f"{operation.name}: a partition stores its objects, and has no sessions of its own")
+            raise NotPossible(f"{operation.name}: a partition does not serve that; a keyring does")
         given = {
             "partition": self.partition,
             "co_password": self._password,

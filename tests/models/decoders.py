@@ -6,6 +6,7 @@ A row names the functions of the code base that it goes through, so that a decod
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import hashlib
 import io
 import json
@@ -18,17 +19,34 @@ from typing import Any, Final, get_args
 
 import cbor2
 import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    pkcs7,
+    pkcs12,
+)
 
 from lnh.configuration import Configuration
+from lnh.objects import certificates, jwk, key_files
 from lnh_common.bus import intake, zap
 from lnh_common.errors import (
     ArchiveInvalid,
     ArgumentInvalid,
+    CertificateInvalid,
     ChannelInvalid,
     ConfigurationInvalid,
+    DataLength,
+    KeyFileInvalid,
+    LimitReached,
     LnhError,
     MalformedMessage,
+    PassphraseIncorrect,
     PasswordIncorrect,
     SealBroken,
     TokenUnknown,
@@ -639,8 +657,52 @@ def _wire_rows() -> list[Decoder]:
 
 
 @cache
+def _file_rows() -> list[Decoder]:
+    key, edwards = ec.derive_private_key(7, ec.SECP256R1()), Ed25519PrivateKey.from_private_bytes(bytes(32))
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a")])
+    begin = dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, begin, begin + dt.timedelta(days=1))
+    certificate = builder.add_extension(x509.BasicConstraints(True, None), critical=True).sign(key, hashes.SHA256())
+    asked = x509.CertificateSigningRequestBuilder(name).sign(key, hashes.SHA256())
+    due = x509.CertificateRevocationListBuilder(name, begin, begin + dt.timedelta(days=1))
+    crl = due.add_revoked_certificate(x509.RevokedCertificateBuilder(1, begin).build()).sign(key, hashes.SHA256())
+    forms = [
+        *(key.private_bytes(Encoding.DER, form, NoEncryption()) for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL)),
+        edwards.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()),
+        key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        edwards.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH),
+        certificate.public_bytes(Encoding.DER),
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate.public_bytes(Encoding.PEM),
+        pkcs7.serialize_certificates([certificate], Encoding.DER),
+        pkcs12.serialize_key_and_certificates(b"a", key, certificate, None, NoEncryption()),
+        jwk.of_public_key(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).encode(),
+        b'{"keys":[{"kty":"oct","k":"AAECAwQFBgcICQoLDA0ODw"}]}',
+    ]  # fmt: skip
+    refusals = (KeyFileInvalid, PassphraseIncorrect, DataLength, LimitReached)
+    return [
+        Decoder(
+            "files with keys",
+            [(form, lambda data: key_files.read(data, lambda: "")) for form in forms],
+            refusals,
+            ("lnh.objects.jwk:parse",),
+            slow=True,
+        ),
+        Decoder(
+            "requests and revocation lists",
+            [
+                *((asked.public_bytes(form), certificates.read_request) for form in (Encoding.DER, Encoding.PEM)),
+                *((crl.public_bytes(form), certificates.read_list) for form in (Encoding.DER, Encoding.PEM)),
+            ],
+            (CertificateInvalid,),
+            (),
+            slow=True,
+        ),
+    ]
+
+
 def decoders() -> tuple[Decoder, ...]:
     """The table."""
     return (
         *_wire_rows(), *_channel_rows(), _tokens(), *_store_rows(), _joining(), *_archive_rows(), *_hsm_rows(),
+        *_file_rows(),
     )  # fmt: skip

@@ -64,6 +64,7 @@ def generate(
 
     kind = parse_key_type(key_type)
     attributes = parse_settings(settings or [])
+    _refuse_those_with_options(attributes, label="LABEL", id="--id", key_type="--type")
     if attributes.get("token") is False:
         terminal.refuse(
             "token=false: a key that lives in a session would be gone when this command ends",
@@ -193,9 +194,7 @@ def import_(
     from lnh_common import limits
 
     attributes = parse_settings(settings or [])
-    for name, option in (("label", "--label"), ("id", "--id"), ("key_type", "--type"), ("class", "--type")):
-        if name in attributes:
-            terminal.refuse(f"{name} has an option of its own", option, terminal.USAGE)
+    _refuse_those_with_options(attributes, label="--label", id="--id", key_type="--type")
     if key_id is not None:
         attributes["id"] = files.unhex(key_id)
     kind = None if key_type is None else parse_key_type(key_type)
@@ -325,6 +324,13 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
             assert all(number in Mechanism._value2member_map_ for number in value), "the table's numbers"
         parsed[name.lower().replace("-", "_")] = value
     return parsed
+
+
+def _refuse_those_with_options(attributes: dict[str, Any], **options: str) -> None:
+    """End with a usage error for an attribute that has an option, or argument, of its own."""
+    for name, option in options.items():
+        if name in attributes:
+            terminal.refuse(f"--set {name}: it has an option of its own", option, terminal.USAGE)
 
 
 def _class(half: str | None) -> dict[str, Any]:

@@ -349,3 +349,11 @@ def test_a_policys_mechanisms_are_given_and_shown_by_name() -> None:
     shown = {"allowed_mechanisms": [Mechanism.AES_GCM.value, 99], "weak_mechanisms": [], "minimum_rsa_bits": 2048}
     assert named(shown) == shown | {"allowed_mechanisms": ["AES_GCM", 99]}
     assert named({"allowed_mechanisms": None}) == {"allowed_mechanisms": None}
+
+
+@pytest.mark.parametrize("words", ["key generate a -k payments", "key import file -k payments"])
+@pytest.mark.parametrize("setting", ["label=b", "id=0a", "key_type=0"])
+def test_an_attribute_that_has_an_option_is_not_set_beside_it(words: str, setting: str) -> None:
+    done = runner.invoke(app, [*words.split(), "--set", setting])
+    assert done.exit_code == terminal.USAGE
+    assert f"--set {setting.partition('=')[0]}: it has an option of its own" in done.stderr
