@@ -17,7 +17,7 @@ from lnh_common.messages import objects
 from members import Load, Members
 from models.linearizability import UNKNOWN, Operation, check
 from models.registers import Read, Registers, Write
-from processes import wait_until
+from waits import wait_until
 
 WITHIN = 60.0
 IN_FLIGHT = 64

@@ -15,7 +15,8 @@ from lnh_common.bus.blocking import Caller
 from lnh_common.errors import LnhError
 from lnh_common.messages import balancer, store
 from lnh_common.wire import codec, frames
-from processes import Processes, RunningMember, ask, wait_until
+from processes import Processes, RunningMember, ask
+from waits import wait_until
 
 WORKER = str(Path(__file__).parent / "cluster" / "echo_worker.py")
 BODY = b"a sealed body"

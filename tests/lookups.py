@@ -30,7 +30,7 @@ from lnh_cli.demo.local import Member
 from members import Load, Members
 from models.linearizability import UNKNOWN, Operation, check
 from models.registers import Read, Registers, Write
-from processes import wait_until
+from waits import wait_until
 
 WITHIN = 60.0
 KEPT = 6  # objects that there are at once; the oldest is destroyed for each that is made

@@ -18,7 +18,8 @@ from lnh_cli.demo.local import Member, Place, StepFailed
 from lnh_common import limits
 from lnh_common.messages import store
 from lnh_services.paths import MemberDirectory
-from processes import ask, wait_until
+from processes import ask
+from waits import wait_until
 
 PAUSE = 0.01  # seconds between two acts of a thread of a load: the processor is for the members, and for other tests
 JOIN_SECONDS = 60.0  # an act has 10 s, and a write whose outcome is not known is asked for again

@@ -12,13 +12,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from typing_extensions import Self
 
-from lnh_cli.demo.local import StepFailed
 from lnh_common.bus.blocking import Caller
 from lnh_common.errors import LnhError
 from lnh_common.messages import member
@@ -26,30 +25,11 @@ from lnh_common.messages.base import Empty, Message, Operation
 from lnh_services.configuration import PORTS, Settings, TimeoutSettings
 from lnh_services.initialise import initialise_member
 from lnh_services.paths import MemberDirectory
+from waits import wait_until
 
 R = TypeVar("R", bound=Message)
 
 STARTUP = Path(__file__).with_name("startup")  # on the path of each Python that a test starts
-DEADLINE = 60.0  # of what takes a second, on a machine that stands still now and then
-
-
-def wait_until(condition: Callable[[], object], what: str, within: float = DEADLINE, every: float = 0.01) -> None:
-    """Wait for a condition with a deadline; the test fails, saying what did not come.
-
-    Args:
-        condition: whether it is so; a question that was refused, or had no answer, is asked again.
-        every: seconds between two looks; more where a look takes much of the processor.
-    """
-    end = time.monotonic() + within
-    while True:
-        refusal = ""
-        try:
-            if condition():
-                return
-        except (LnhError, StepFailed) as error:
-            refusal = f": {error}"
-        assert time.monotonic() < end, f"{what} did not come within {within:g} s{refusal}"
-        time.sleep(every)
 
 
 def own_share(ports: range) -> range:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 import secrets
 import subprocess
@@ -23,6 +22,7 @@ from lnh_services.configuration import Settings
 from lnh_services.initialise import initialise_member
 from lnh_services.paths import MemberDirectory
 from processes import Processes, free_base_port
+from waits import until
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -271,10 +271,7 @@ async def scan(member: Member, table: str) -> list[store.Item]:
 
 async def reach(written: list[int], count: int) -> None:
     """Wait until so many writes are acknowledged."""
-    end = time.monotonic() + PATIENCE
-    for _ in itertools.takewhile(lambda _: len(written) < count, itertools.repeat(None)):
-        assert time.monotonic() < end, "nothing is acknowledged any more"
-        await asyncio.sleep(0.01)
+    await until(lambda: len(written) >= count, f"{count} acknowledged writes", PATIENCE)
 
 
 def key(number: int) -> store.Key:

@@ -15,7 +15,8 @@ from lnh_common import limits
 from lnh_common.errors import Busy, ClientUnknown
 from lnh_common.messages.base import Empty
 from lnh_common.wire import codec
-from processes import Processes, wait_until
+from processes import Processes
+from waits import wait_until
 
 LOGGED_IN = b"logged in"  # a session's token, as the echo worker knows it
 HELLO = codec.encode(Empty())

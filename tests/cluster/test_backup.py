@@ -32,7 +32,8 @@ from lnh_common.messages import backup, store
 from lnh_common.wire import archives
 from lnh_services.backup.files import is_scheduled
 from lnh_services.initialise import initialise_member
-from processes import Processes, RunningMember, SmallDisk, WrongClock, ask, wait_until
+from processes import Processes, RunningMember, SmallDisk, WrongClock, ask
+from waits import wait_until
 
 pytestmark = pytest.mark.several
 

@@ -24,7 +24,8 @@ from lnh_common.messages import backup, store
 from lnh_common.messages.admin import MEMBER_REMOVE, MemberRef
 from lnh_services.paths import MemberDirectory
 from members import Load, Members, private_key
-from processes import ask, wait_until
+from processes import ask
+from waits import wait_until
 
 pytestmark = pytest.mark.several
 

@@ -34,7 +34,8 @@ from lnh_common.messages.base import Empty
 from lnh_common.wire import codec
 from lnh_services.balancer.clients import REGISTERED_ONLY
 from lnh_services.hsm.worker.handlers.table import SERVED
-from processes import Processes, wait_until
+from processes import Processes
+from waits import wait_until
 
 FAILURES_LIBZMQ_KEEPS = 2000  # events that a monitor holds which nobody reads
 

@@ -30,7 +30,8 @@ from lnh_common.wire import frames as wire
 from lnh_common.wire.bundles import PING_TAG, Bundle, Entry
 from lnh_services.balancer.operations import STAYS
 from lnh_services.balancer.peers import GONE_AFTER, PING_EVERY
-from processes import Processes, free_base_port, wait_until
+from processes import Processes, free_base_port
+from waits import wait_until
 
 pytestmark = pytest.mark.several
 

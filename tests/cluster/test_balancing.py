@@ -21,7 +21,8 @@ from lnh_common.wire import bundles, codec, frames
 from lnh_common.wire.bundles import Bundle, Entry
 from lnh_services.paths import MemberDirectory
 from members import Load, Members, is_read_write
-from processes import ask, wait_until
+from processes import ask
+from waits import wait_until
 
 pytestmark = pytest.mark.several
 

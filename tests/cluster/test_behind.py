@@ -16,7 +16,8 @@ from lnh_cli.demo.processes import standing_still
 from lnh_common.messages import objects, store
 from lnh_services.paths import MemberDirectory
 from members import Members
-from processes import ask, wait_until
+from processes import ask
+from waits import wait_until
 
 pytestmark = pytest.mark.several
 

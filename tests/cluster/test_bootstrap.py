@@ -15,7 +15,8 @@ from lnh_cli import bootstrap
 from lnh_cli.bootstrap import AUDIENCES, Bootstrap, Plan
 from lnh_common.errors import ConfigurationInvalid
 from lnh_services import member as supervisor
-from processes import Processes, free_base_port, wait_until
+from processes import Processes, free_base_port
+from waits import wait_until
 
 pytestmark = pytest.mark.several
 

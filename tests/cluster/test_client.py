@@ -46,7 +46,8 @@ from lnh_common.messages.objects import GENERATE, SessionObject
 from lnh_common.messages.session import RENEW
 from lnh_common.pkcs11.attributes import to_wire
 from lnh_services.hsm.records import TABLES, TriedRecord
-from processes import Processes, RunningMember, wait_until
+from processes import Processes, RunningMember
+from waits import wait_until
 
 ADMIN, PO, SO, KRSO, KRCO = (f"password of {role}" for role in ("admin", "po", "so", "krso", "krco"))
 

@@ -30,6 +30,7 @@ from cluster.test_client import KRCO, Site, build
 from lnh_common import limits
 from lnh_common.pkcs11.attributes import Attribute
 from processes import Processes
+from waits import exit_code_of
 
 M = lnh.Mechanism
 MOST = limits.REQUEST_BYTES
@@ -225,13 +226,7 @@ def test_a_child_is_told_whose_the_session_is_and_makes_its_own(site: Site, sess
                 status = 0 if len(own.random(8)) == 8 else 2
         finally:
             os._exit(status)
-    end = time.monotonic() + 30
-    done, status = 0, 0
-    while not done and time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        time.sleep(0.02)
-    assert done, "the child stands still"
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert exit_code_of(child) == 0
     assert public.verify(b"b", private.sign(b"b"))
 
 

@@ -18,7 +18,8 @@ from lnh_cli.demo.processes import of_member
 from lnh_common.messages import balancer
 from lnh_services.paths import MemberDirectory
 from members import Load, Members, private_key
-from processes import ask, wait_until
+from processes import ask
+from waits import wait_until
 
 pytestmark = pytest.mark.several
 

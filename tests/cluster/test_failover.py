@@ -24,7 +24,7 @@ from lnh_common.messages.base import Empty
 from lnh_services.paths import MemberDirectory
 from lookups import Lookups
 from members import Members
-from processes import wait_until
+from waits import wait_until
 from wires import Wires
 
 pytestmark = pytest.mark.several

@@ -12,7 +12,7 @@ from lnh.console import Console
 from lnh_cli.demo import local
 from lnh_cli.demo.local import Member
 from members import Members, private_key, three_members
-from processes import wait_until
+from waits import wait_until
 
 pytestmark = pytest.mark.several
 

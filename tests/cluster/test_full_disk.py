@@ -14,7 +14,8 @@ import lnh
 from lnh import admin
 from lnh.console import Console
 from lnh_common.messages import store
-from processes import Processes, RunningMember, SmallDisk, ask, wait_until
+from processes import Processes, RunningMember, SmallDisk, ask
+from waits import wait_until
 
 SO, ADMIN, PO, FIRST, KRSO, KRCO = (f"the password of {who}" for who in ("so", "admin", "po", "first", "krso", "krco"))
 MEGABYTES = 16

@@ -11,8 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,23 +31,13 @@ from lnh_services.durable import replace_file
 from lnh_services.hsm.audit.trail import verify
 from lnh_services.initialise import initialise_member
 from lnh_services.paths import MemberDirectory
+from waits import wait_until
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Message)
 
 SO, PO, ADMIN, ACTIVATION = "security officer", "partition owner", "admin password", b"activation secret"
 PATIENCE = 30.0
-
-
-def eventually(look: Callable[[], T | None], what: str) -> T:
-    """What `look` finds, as soon as it finds something."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        found = look()
-        if found:
-            return found
-        select.select([], [], [], 0.02)
-    raise AssertionError(f"not within {PATIENCE} s: {what}")
 
 
 class Member:
@@ -144,7 +133,7 @@ def test_an_appliance_becomes_a_cluster_and_is_the_same_after_a_restart(alone: M
     created = alone.ask(console.CLUSTER_CREATE, console.CreateCluster(so_password=SO, label="prod", po_password=PO))
     before = alone.attach()
     assert (before.cluster.hex(), before.label, before.member_name) == (created.cluster, "prod", "a")
-    eventually(lambda: alone.ask(console.HSM_SHOW).workers, "a worker")
+    wait_until(lambda: alone.ask(console.HSM_SHOW).workers, "a worker")
 
     assert alone.stop("hsm") == 0
     alone.start("hsm")
@@ -244,13 +233,13 @@ def test_it_activates_from_a_file_that_only_its_owner_may_read(tmp_path: Path) -
         made.stop("hsm")
         replace_file(made.directory.root / "activation", ACTIVATION + b"\n")
         made.start("hsm")
-        eventually(lambda: made.ask(console.HSM_SHOW).state == "activated", "activation from the file")
+        wait_until(lambda: made.ask(console.HSM_SHOW).state == "activated", "activation from the file")
         assert "disk it protects" in " ".join(made.ask(console.HSM_SHOW).advice)
         made.stop("hsm")
         (made.directory.root / "activation").chmod(0o644)
         made.start("hsm")
         log = made.directory.log / "hsm.log"
-        eventually(lambda: "not activated from file" in log.read_text(), "a line in the log")
+        wait_until(lambda: "not activated from file" in log.read_text(), "a line in the log")
         assert made.ask(console.HSM_SHOW).state == "sealed"
 
 
@@ -258,15 +247,15 @@ def test_children_are_restarted_and_die_with_the_core(alone: Member) -> None:
     alone.start("hsm")
     alone.start("store")
     with_cluster(alone)
-    first = eventually(lambda: alone.children() if len(alone.children()) == 2 else None, "both children")
+    first = wait_until(lambda: alone.children() if len(alone.children()) == 2 else None, "both children")
     for pid in first.values():
         os.kill(pid, signal.SIGKILL)
-    second = eventually(
+    second = wait_until(
         lambda: now if len(now := alone.children()) == 2 and not set(now.values()) & set(first.values()) else None,
         "both children anew",
     )
     with Caller(alone.directory.argon2) as caller:
-        eventually(lambda: _derived(caller), "Argon2id again")
+        wait_until(lambda: _derived(caller), "Argon2id again")
     watched = [os.pidfd_open(pid) for pid in second.values()]
     alone.stop("hsm", signal.SIGKILL)
     for descriptor in watched:
@@ -320,7 +309,7 @@ def test_the_argon2_process_does_one_at_a_time_and_drops_what_is_late(alone: Mem
     alone.start("hsm")
     alone.ask(console.HSM_SHOW)
     with Caller(alone.directory.argon2) as caller:
-        eventually(lambda: _derived(caller), "the Argon2id process")
+        wait_until(lambda: _derived(caller), "the Argon2id process")
     slow, *late = flood(alone.directory.argon2, limits.ARGON2_QUEUE + 10)
     assert slow is None
     # Beyond the queue at once, and within it before its client gives up, if the processor lets it.

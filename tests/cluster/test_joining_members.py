@@ -30,7 +30,8 @@ from lnh_services.configuration import Settings
 from lnh_services.initialise import initialise_member
 from lnh_services.paths import MemberDirectory
 from models.small_store import Log, Loop, SmallStore
-from processes import Processes, ask, free_base_port, talk_to, wait_until
+from processes import Processes, ask, free_base_port, talk_to
+from waits import wait_until
 
 pytestmark = pytest.mark.several
 

@@ -28,7 +28,8 @@ from lnh_common.messages import membership
 from lnh_common.wire import codec
 from lnh_services.paths import MemberDirectory
 from members import Load, Members, private_key
-from processes import ask, free_base_port, wait_until
+from processes import ask, free_base_port
+from waits import wait_until
 
 pytestmark = pytest.mark.several
 

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from lnh_cli.demo.local import Steps, stop
 from lnh_cli.demo.processes import held, kill, standing_still
 from lnh_common import limits
 from members import is_read_write
+from waits import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +57,6 @@ def down(running: Running) -> Iterator[None]:
         yield
     finally:
         Steps(running.place, quiet=True).start()
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, f"not within {seconds} s: {what}"
-        threading.Event().wait(0.05)
 
 
 @pytest.mark.parametrize(
@@ -111,16 +105,18 @@ def test_a_service_killed_under_load_costs_at_most_retries(
     for thread in threads:
         thread.start()
     try:
-        until(lambda: len(signatures) > 50 and len(made) > 5, "load runs")
+        wait_until(lambda: len(signatures) > 50 and len(made) > 5, "load runs")
         killed = next(pid for pid, words in children(running).items() if victim in words)
         os.kill(killed, signal.SIGKILL)
-        until(lambda: any(victim in words for pid, words in children(running).items() if pid != killed), "restarted")
+        wait_until(
+            lambda: any(victim in words for pid, words in children(running).items() if pid != killed), "restarted"
+        )
         seen = len(signatures), len(made)
 
         def goes_on() -> bool:
             return bool(errors) or (len(signatures) > seen[0] + 50 and len(made) > seen[1] + 5)
 
-        until(goes_on, "the load goes on")
+        wait_until(goes_on, "the load goes on")
     finally:
         over.set()
         for thread in threads:
@@ -186,11 +182,11 @@ def test_a_key_put_back_as_it_was_before_it_changed_is_refused(running: Running,
     with held(supervisor):  # so that no store runs while its file is changed
         kill(running.place.first.directory, "lnh_services.store")
         lapsed = time.monotonic() + limits.WORKER_LEASE_MS / 1000
-        until(lambda: time.monotonic() > lapsed, "no worker vouches for what it had read")
+        wait_until(lambda: time.monotonic() > lapsed, "no worker vouches for what it had read")
         with sqlite3.connect(database) as rows:
             rows.execute("UPDATE items SET version = ?, head = ?, body = ? WHERE id = ?", (*older, key.handle))
         rows.close()
-    until(partial(is_read_write, running.place.first), "the member in step, which knows what there is")
+    wait_until(partial(is_read_write, running.place.first), "the member in step, which knows what there is")
     other.sign(b"data")
     with pytest.raises(lnh.errors.StateRolledBack):
         key.sign(b"data")

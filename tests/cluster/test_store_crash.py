@@ -14,9 +14,7 @@ from pathlib import Path
 from lnh_common.bus.client import Client
 from lnh_common.errors import (
     Busy,
-    ConnectionClosed,
     DeadlineExceeded,
-    LnhError,
     OutcomeUnknown,
     Unreachable,
 )
@@ -26,6 +24,7 @@ from lnh_services.configuration import Settings
 from lnh_services.initialise import initialise_member
 from lnh_services.paths import MemberDirectory
 from processes import Processes
+from waits import until
 
 KILLS = 24
 WRITERS = 12
@@ -101,10 +100,7 @@ class Load:
 
     async def reach(self, total: int) -> None:
         """Wait until this many writes in all are acknowledged."""
-        end = time.monotonic() + PATIENCE
-        while sum(self.acknowledged) < total:
-            assert time.monotonic() < end, "nothing is acknowledged any more"
-            await asyncio.sleep(0.005)
+        await until(lambda: sum(self.acknowledged) >= total, f"{total} acknowledged writes", PATIENCE)
 
     async def close(self) -> None:
         await self.client.close()
@@ -112,15 +108,7 @@ class Load:
 
 
 async def ready(client: Client) -> None:
-    end = time.monotonic() + PATIENCE
-    while True:
-        try:
-            await client.ask(store.STATUS, Empty(), timeout=1)
-        except (LnhError, ConnectionClosed):
-            assert time.monotonic() < end, "the store does not start"
-            await asyncio.sleep(0.01)
-        else:
-            return
+    await until(lambda: client.ask(store.STATUS, Empty(), timeout=1), "the store's start", PATIENCE)
 
 
 async def crash_again_and_again(processes: Processes, root: Path, seconds: float | None) -> Load:

@@ -32,7 +32,8 @@ from lnh_common.messages.base import Empty, Message
 from lnh_services.configuration import Settings
 from lnh_services.initialise import initialise_member
 from lnh_services.paths import MemberDirectory
-from processes import Processes, SmallDisk, is_alive, wait_until
+from processes import Processes, SmallDisk, is_alive
+from waits import wait_until
 
 CLUSTER = b"C" * 16
 MEMBER = store.MemberInfo(id=b"M" * 16, name="A", host="127.0.0.1", port=15_000, key=b"k" * 32)

@@ -17,7 +17,8 @@ from lnh_services import configuration
 from lnh_services import member as supervisor
 from lnh_services.serving import EXIT_FAILED
 from lnh_services.supervision import SERVICES
-from processes import Processes, RunningMember, ask, is_alive, wait_until
+from processes import Processes, RunningMember, ask, is_alive
+from waits import wait_until
 
 
 @pytest.fixture

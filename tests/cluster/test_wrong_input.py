@@ -35,8 +35,9 @@ from lnh_cli.support.options import (
 )
 from lnh_cli.support.terminal import REFUSED
 from lnh_common import limits
-from processes import Processes, RunningMember, wait_until
+from processes import Processes, RunningMember
 from shown import Comparison, Shown
+from waits import wait_until
 
 PASSWORDS = {
     role: f"password of {role}" for role in ("ADMIN", "PO", "SO", "KRSO", "KRCO", "CO", "NEW", "DOMAIN", "SMK")

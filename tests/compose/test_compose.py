@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from compose.engine import Project, find, project
-from processes import wait_until
+from waits import wait_until
 
 WANTED = "LNH_TEST_COMPOSE"
 MEMBERS = ("member-a", "member-b", "member-c", "member-d")

@@ -14,7 +14,8 @@ import pytest
 
 import beside
 import failed
-from processes import is_alive, wait_until
+from processes import is_alive
+from waits import wait_until
 
 ROOT = Path(__file__).parents[2]
 TESTS = """

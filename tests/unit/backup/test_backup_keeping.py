@@ -22,6 +22,7 @@ from lnh_services.backup.jobs import Job, Jobs
 from lnh_services.backup.keeping import Keeper
 from lnh_services.backup.work import Making
 from models.archives import cluster, written
+from waits import until
 
 A, B = b"a" * 16, b"b" * 16
 SINCE = 1_577_836_800
@@ -140,13 +141,9 @@ def test_what_came_of_a_run_is_seen_when_it_is_over(tmp_path: Path, monkeypatch:
         cluster = Cluster()
         a = keeper(cluster, A, tmp_path)
 
-        async def seen() -> None:
-            while a.kept.run is None or not a.kept.run.ended:  # noqa: ASYNC110  # what it found sets no event
-                await asyncio.sleep(0.01)
-
         task = asyncio.create_task(a.keep())
         try:
-            await asyncio.wait_for(seen(), 20)
+            await until(lambda: a.kept.run is not None and a.kept.run.ended, "the end of the run")
         finally:
             task.cancel()
         assert a.kept.plan is not None

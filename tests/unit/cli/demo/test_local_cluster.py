@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from lnh_cli.demo import local
 from lnh_cli.main import tree
 from lnh_cli.support import terminal
-from processes import wait_until
+from waits import wait_until
 
 runner = CliRunner()
 app = tree()

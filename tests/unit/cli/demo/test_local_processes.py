@@ -12,7 +12,8 @@ import pytest
 
 from lnh_cli.demo import local, processes
 from lnh_cli.demo.local import StepFailed
-from processes import is_alive, wait_until
+from processes import is_alive
+from waits import wait_until
 
 # A supervisor with a service in a group of its own, which has a worker: each with a thread, and none ends when asked to.
 PARTS = ("lnh_services.member", "lnh_services.hsm", "lnh_services.hsm.worker.loop")

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from lnh_common.messages.session import HELLO, LoggedIn, Welcome
 from lnh_common.wire import codec
 from lnh_common.wire.frames import Header, Kind
 from models.loopback import KEYS, WITHIN, Member, connected
+from waits import exit_code_of
 
 HANDLE = b"h" * 16
 _OURS = tuple(str(Path(each.__file__ or "").parent) for each in (lnh, lnh_common))
@@ -260,15 +260,7 @@ def in_a_child(work: Callable[[], None]) -> int:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
-    end = time.monotonic() + WITHIN
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    raise AssertionError("the child stands still")
+    return exit_code_of(child, WITHIN)
 
 
 def test_a_child_is_told_at_once_that_a_connection_is_its_parents(member: Member) -> None:

@@ -38,16 +38,9 @@ from lnh_common.messages import store
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.wire import codec
 from lnh_common.wire import frames as wire
+from waits import until
 
 KEY = store.Key(table="t", id=b"x")
-
-
-async def until(condition: Callable[[], bool], within: float = 5.0) -> None:
-    """Wait for a condition; the test fails when it does not come."""
-    end = asyncio.get_running_loop().time() + within
-    while not condition():
-        assert asyncio.get_running_loop().time() < end, "the condition did not come"
-        await asyncio.sleep(0.005)
 
 
 class Bus:
@@ -146,10 +139,10 @@ def test_a_handler_that_runs_past_the_deadline_is_cancelled(
         async with bus(tmp_path) as it:
             it.server.serve(operation, forever)
             it.server.start()
-            await until(lambda: it.client.connected)
+            await until(lambda: it.client.connected, "the connection")
             with pytest.raises(expected):
                 await it.client.ask(operation, message, timeout=0.1)
-            await until(lambda: it.server.in_flight == 0)
+            await until(lambda: it.server.in_flight == 0, "the end of all requests")
 
     run(scene)
 
@@ -160,7 +153,7 @@ def test_more_requests_than_the_limit_are_busy_at_once(tmp_path: Path) -> None:
             it.server.serve(store.COUNT, forever)
             it.server.start()
             asks = [asyncio.create_task(it.client.ask(store.COUNT, store.Count(table="t"))) for _ in range(3)]
-            await until(lambda: it.server.in_flight == 3)
+            await until(lambda: it.server.in_flight == 3, "three requests")
             with pytest.raises(Busy):
                 await it.client.ask(store.COUNT, store.Count(table="t"))
             await it.client.close()
@@ -199,7 +192,7 @@ def test_a_broken_connection_fails_what_was_sent_at_once(tmp_path: Path) -> None
             it.server.start()
             read = asyncio.create_task(it.client.ask(store.COUNT, store.Count(table="t")))
             write = asyncio.create_task(it.client.ask(store.DESTROY, store.Destroy(cluster=b"")))
-            await until(lambda: it.server.in_flight == 2)
+            await until(lambda: it.server.in_flight == 2, "two requests")
             it.server._pump.stop()  # type: ignore[union-attr]  # as if the process died: no answer is sent
             it.server._socket.close(0)
             with pytest.raises(Unreachable):
@@ -235,14 +228,14 @@ def test_an_answer_before_the_connection_broke_counts_and_its_owner_hears_of_bot
         client = Client(address, on_link=links.append)
         thread.start()
         try:
-            await until(lambda: client.connected)
+            await until(lambda: client.connected, "the connection")
             first = asyncio.ensure_future(client.ask(store.COUNT, store.Count(table="t", scope=b"s"), timeout=10))
             await asyncio.sleep(0)
             lost = asyncio.ensure_future(client.ask(store.COUNT, store.Count(table="t", scope=b"s"), timeout=10))
             assert (await first).count == 7
             with pytest.raises(Unreachable, match="closed the connection"):
                 await lost
-            await until(lambda: not client.connected)
+            await until(lambda: not client.connected, "the end of the connection")
             assert links == [True, False]
         finally:
             thread.join()
@@ -293,10 +286,10 @@ def test_casts_travel_both_ways(tmp_path: Path) -> None:
             it.server.on_cast(store.INVALIDATED, invalidated)
             it.server.start()
             await it.client.ask(store.ATTACH, store.Attach(worker=bytes(16)))
-            await until(lambda: bool(it.casts))
+            await until(lambda: bool(it.casts), "the cast")
             assert it.casts == [("store.forget", store.Invalidate(sequence=7, keys=(KEY,)))]
             assert it.client.cast(store.INVALIDATED, store.Invalidated(sequence=7, worker=bytes(16)))
-            await until(lambda: heard == [7])
+            await until(lambda: heard == [7], "what the worker says")
 
     run(scene)
 
@@ -325,7 +318,7 @@ def test_close_lets_what_is_in_flight_finish(tmp_path: Path) -> None:
             it.server.serve(store.COUNT, slow)
             it.server.start()
             ask = asyncio.create_task(it.client.ask(store.COUNT, store.Count(table="t")))
-            await until(lambda: it.server.in_flight == 1)
+            await until(lambda: it.server.in_flight == 1, "a request")
             closing = asyncio.create_task(it.server.close(grace=5))
             await asyncio.sleep(0)
             with pytest.raises(Unreachable):
@@ -370,7 +363,7 @@ def test_a_malformed_request_gets_its_error(tmp_path: Path, frames: list[bytes],
             raw.connect(it.address)
             try:
                 raw.send_multipart(frames)
-                await until(lambda: bool(raw.poll(0)))
+                await until(lambda: bool(raw.poll(0)), "an answer")
                 answer = raw.recv_multipart()
             finally:
                 raw.close()
@@ -391,7 +384,7 @@ def test_what_cannot_be_answered_is_dropped_and_counted(tmp_path: Path) -> None:
             try:
                 for frames in ([b""], [b"garbage", b"", b""], [header(kind=1), b"", b""], [codec.encode([1, 0, -1])]):
                     raw.send_multipart(frames)
-                await until(lambda: it.server.dropped["malformed"] == 4)
+                await until(lambda: it.server.dropped["malformed"] == 4, "four malformed messages")
             finally:
                 raw.close()
             assert (await it.client.ask(store.COUNT, store.Count(table="t"))).count == 1
@@ -410,7 +403,7 @@ def test_curve_admits_with_the_right_server_key_and_explains_a_wrong_one() -> No
         bad = Client(server.address, server_key=KeyPair.generate().public)
         try:
             assert (await good.ask(store.COUNT, store.Count(table="t"))).count == 1
-            await until(lambda: bool(bad._dealer.problem))
+            await until(lambda: bool(bad._dealer.problem), "the refusal")
             with pytest.raises(Unreachable, match=r"handshake|key"):
                 await bad.ask(store.COUNT, store.Count(table="t"), timeout=1.0)
             assert server.dropped["handshake"] > 0
@@ -443,7 +436,7 @@ def test_who_was_refused_comes_in_once_it_is_admitted() -> None:
         waiting = asyncio.create_task(client.ask(store.COUNT, store.Count(table="t"), timeout=20.0))
         thread = asyncio.create_task(asyncio.to_thread(ask_from_a_thread))
         try:
-            await until(lambda: server.dropped["handshake"] >= 2, 20.0)
+            await until(lambda: server.dropped["handshake"] >= 2, "two refused handshakes")
             admitted.set()
             assert (await waiting).count == 1
             assert await thread == 1
@@ -473,7 +466,7 @@ def test_an_authenticator_admits_by_key_and_the_refused_learn_why() -> None:
         bad = Client(server.address, server_key=keys.public, keys=unwelcome)
         try:
             assert (await good.ask(store.COUNT, store.Count(table="t"))).count == 1
-            await until(lambda: bool(bad._dealer.problem))
+            await until(lambda: bool(bad._dealer.problem), "the refusal")
             with pytest.raises(Unreachable, match="refused this key"):
                 await bad.ask(store.COUNT, store.Count(table="t"), timeout=1.0)
         finally:

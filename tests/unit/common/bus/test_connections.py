@@ -10,7 +10,7 @@ import zmq
 from lnh_common import limits
 from lnh_common.bus import curve, zap
 from lnh_common.bus.connections import Connection, Connections, on_the_wire
-from processes import wait_until
+from waits import wait_until
 
 Socket = zmq.Socket[bytes]
 

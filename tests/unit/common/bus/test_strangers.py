@@ -17,6 +17,7 @@ from lnh_common.bus.server import Call, Server
 from lnh_common.messages import membership
 from lnh_common.messages.base import Empty
 from lnh_common.wire import codec, frames
+from waits import until
 
 Scenario = Callable[["Place"], Awaitable[None]]
 
@@ -82,12 +83,6 @@ def question() -> list[bytes]:
     return [frames.request(membership.PEER_HEALTH.name, 1, 60_000).pack(), b"", codec.encode(Empty())]
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop go on until it is so; `play` has the deadline."""
-    while not condition():  # noqa: ASYNC110  (some of them are about other processes' sockets)
-        await asyncio.sleep(0.01)
-
-
 def test_strangers_that_wait_have_half_of_the_places_and_a_member_gets_in() -> None:
     async def scenario(place: Place) -> None:
         await place.ask()
@@ -96,9 +91,9 @@ def test_strangers_that_wait_have_half_of_the_places_and_a_member_gets_in() -> N
         for stranger in strangers:
             for _ in range(40):
                 stranger.send_multipart(question())
-        await until(lambda: place.served == 33)
+        await until(lambda: place.served == 33, "33 that are served")
         asked = asyncio.create_task(place.ask())
-        await until(lambda: place.served == 34)
+        await until(lambda: place.served == 34, "the member")
         place.waits.set()
         await asked
         assert place.server.dropped["over its budget"] > 0
@@ -112,7 +107,7 @@ def test_strangers_are_answered_so_often_a_second_and_no_more() -> None:
         begun = loop.time()
         for _ in range(2000):
             stranger.send_multipart(question())
-        await until(lambda: place.served + place.server.dropped["over its budget"] == 2000)
+        await until(lambda: place.served + place.server.dropped["over its budget"] == 2000, "the fate of 2000 requests")
         assert place.served <= limits.STRANGERS_AT_SERVICES * (1 + loop.time() - begun) + 1
         await place.ask()
 
@@ -126,7 +121,7 @@ def test_handshakes_that_fail_by_the_thousand_are_read_and_nobody_else_notices()
             socket.create_connection(("127.0.0.1", port)).close()
             if number % 100 == 0:
                 await place.ask()
-        await until(lambda: place.server.dropped["handshake"] >= 2500)
+        await until(lambda: place.server.dropped["handshake"] >= 2500, "2500 refused handshakes")
         await place.ask()
 
     play(scenario)
@@ -138,7 +133,7 @@ def test_a_message_of_too_many_frames_costs_its_sender_the_connection(size: int)
         stranger = place.stranger()
         watched = stranger.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         stranger.send_multipart([zmq.Frame(bytes(size))] * (limits.FRAMES_TAKEN + 1), copy=False)
-        await until(lambda: bool(watched.poll(0)))
+        await until(lambda: bool(watched.poll(0)), "the end of the connection")
         await place.ask()
         watched.close(0)
 

@@ -24,6 +24,7 @@ from lnh_services.store.net.peers import PeerStores
 from lnh_services.store.net.transfer import Chunk, Transfer
 from lnh_services.store.replication.messages import Append, Ask, Fetched, Keep, Message, Ping
 from processes import free_base_port
+from waits import until
 
 PATIENCE = 20.0
 GENESIS = log.genesis(ClusterId(b"C" * 16))
@@ -64,13 +65,6 @@ def make(directory: Path, number: int) -> End:
         id=bytes([number]) * 16, name=f"M{number}", host="127.0.0.1", port=free_base_port(), key=keys.raw_public
     )
     return End(info, path, keys)
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    end = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < end, f"{what} did not come"
-        await asyncio.sleep(0.01)
 
 
 def listens(one: PeerStores) -> bool:

@@ -21,6 +21,7 @@ from lnh_services.store.log.window import Base, Configuration
 from lnh_services.store.net import transfer
 from lnh_services.store.net.transfer import Chunk, End, Offer, Stop, Transfer, Transfers, Want
 from lnh_services.store.replication.messages import Install, Persist
+from waits import until
 
 CLUSTER = ClusterId(b"C" * 16)
 ONE, TWO = MemberId(b"1" * 16), MemberId(b"2" * 16)
@@ -89,13 +90,6 @@ def filled(directory: Path, member: MemberId, items: int) -> Engine:
         "boot",
     )
     return engine
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    end = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < end, f"{what} did not come"
-        await asyncio.sleep(0.005)
 
 
 @pytest.fixture
