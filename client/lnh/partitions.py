@@ -6,7 +6,7 @@ The methods are those of a keyring's session.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -39,6 +39,8 @@ class PartitionSession(ObjectSession):
 
     The console checks the password at each operation, which takes an Argon2id: a moment.
     """
+
+    takes_parts: ClassVar[bool] = False
 
     def __init__(self, console: PartitionConsole, partition: str, co_password: str) -> None:
         super().__init__()

@@ -493,6 +493,14 @@ class StateRolledBack(LnhError):
     )
 
 
+class StreamLost(LnhError):
+    """The worker does not have the parts of a long input that came before this one."""
+
+    code = 69
+    ckr = "CKR_OPERATION_NOT_INITIALIZED"
+    advice = "begin anew: the SDK does so by itself where it can read the input once more, from a file"
+
+
 # 70..99: the cluster and the appliance
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import os
 import pty
@@ -281,6 +282,19 @@ def test_data_longer_than_a_message_is_hashed_by_the_client(session: lnh.Keyring
     _, edwards = session.generate_keypair(lnh.KeyType.EC_EDWARDS)
     with pytest.raises(lnh.DataLength):
         edwards.sign(data)
+
+
+def test_files_of_any_length_are_encrypted_and_signed_in_the_hsm(session: lnh.KeyringSession, tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    (tmp_path / "data").write_bytes(data)
+    key = session.generate_key(lnh.KeyType.AES, 256)
+    for _ in range(2):  # whichever of its workers it comes to
+        key.encrypt_file(tmp_path / "data", tmp_path / "box")
+        key.decrypt_file(tmp_path / "box", tmp_path / "out")
+        assert (tmp_path / "out").read_bytes() == data
+    tags = session.generate_key(lnh.KeyType.GENERIC_SECRET, 256)
+    assert tags.verify_file(tmp_path / "data", tags.sign_file(tmp_path / "data"))
+    assert session.digest(data) == hashlib.sha256(data).digest()
 
 
 def test_secret_keys_encrypt_and_make_tags(session: lnh.KeyringSession) -> None:
@@ -710,6 +724,11 @@ def test_the_command_line_encrypts_and_decrypts(shell: Shell) -> None:
     shell.run("encrypt", "cli aes", "-k", "payments", "-o", "bound", "--aad", "0a0b", data=b"bound")
     assert shell.run("decrypt", "cli aes", "bound", "-k", "payments", "--aad", "0A0B") == "bound"
     shell.run("decrypt", "cli aes", "bound", "-k", "payments", "--aad", "0a", status=1)
+    (shell.place / "long").write_bytes(os.urandom(1_300_000))
+    assert "-o FILE" in shell.run("encrypt", "cli aes", "long", "-k", "payments", status=2)
+    shell.run("encrypt", "cli aes", "long", "-k", "payments", "-o", "long.box")
+    shell.run("decrypt", "cli aes", "long.box", "-k", "payments", "-o", "long.out")
+    assert (shell.place / "long.out").read_bytes() == (shell.place / "long").read_bytes()
     assert "takes no --label" in shell.run("encrypt", "cli aes", "-k", "payments", "--label", "00", data=b"", status=2)
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
 
 from lnh.arguments import checked
-from lnh.objects import encoding
+from lnh.objects import encoding, streaming
 from lnh.objects.calls import ObjectCalls
 from lnh_common.errors import ActionProhibited, AttributeInvalid, LnhError
 from lnh_common.messages import objects as wire
 from lnh_common.messages.base import Message, Operation
+from lnh_common.messages.objects import StreamedUse
 from lnh_common.pkcs11.attributes import Attribute, Attributes, AttributeValue, KeyType, ObjectClass, from_wire
 from lnh_common.pkcs11.mechanisms import Mechanism, Use
 from lnh_common.wire import codec
@@ -182,6 +183,9 @@ class Key(StoredObject):
                         raise error
                     yield error
                 number += 1
+
+    def _fields(self, use: StreamedUse, mechanism: Mechanism, parameters: Message | None) -> dict[str, Any]:
+        return streaming.fields_of(use, self.handle, self.sealed, mechanism, parameters)
 
     def _carry(self, fields: dict[str, Any]) -> dict[str, Any]:
         if self.sealed:

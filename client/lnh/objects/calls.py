@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from lnh.arguments import check_message, checked
 from lnh_common.messages.base import Message, Operation
@@ -20,7 +20,13 @@ R = TypeVar("R", bound=Message)
 
 @checked
 class ObjectCalls(ABC):
-    """The calls that an object acts through."""
+    """The calls that an object acts through.
+
+    Attributes:
+        takes_parts: whether a worker keeps what came before, so that a long input is fed in parts.
+    """
+
+    takes_parts: ClassVar[bool] = True
 
     @abstractmethod
     def call(

@@ -6,13 +6,15 @@ Shaped after python-pkcs11. Everything an object is, is in its `attributes`; nam
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 from lnh.arguments import checked
-from lnh.objects import encoding
+from lnh.objects import encoding, streaming
 from lnh.objects.base import BytesLike, Certificate, Data, DataObject, Key, StoredObject
 from lnh.objects.calls import ObjectCalls
 from lnh.objects.encoding import Encrypted
+from lnh.objects.streaming import Long, Progress
 from lnh_common import limits
 from lnh_common.errors import (
     ArgumentInvalid,
@@ -23,6 +25,7 @@ from lnh_common.errors import (
 )
 from lnh_common.messages import objects as wire
 from lnh_common.messages.base import Message
+from lnh_common.messages.objects import StreamedUse
 from lnh_common.pkcs11.algorithms import AES_BLOCK
 from lnh_common.pkcs11.attributes import Attribute, AttributeValue, KeyType, ObjectClass
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, Use
@@ -68,8 +71,8 @@ class SigningKey(Key):
         """Sign data.
 
         Args:
-            data: up to 1 MiB; more, or an open file, for mechanisms with a hash of their own (not HMAC):
-                the hash is then computed here.
+            data: up to 1 MiB; more, or an open file, for mechanisms that hash it (the hash is computed here) or make a
+                tag of it (it goes to the HSM in parts).
             mechanism: None takes the key type's (ECDSA with the hash of the curve's size, RSA PSS with SHA-256...).
             parameters: of the mechanism, such as `PssParameters`.
             der: an ECDSA signature as X.509 has it (RFC 3279, 2.2.3), not `r || s`.
@@ -77,9 +80,30 @@ class SigningKey(Key):
         Raises KeyFunctionNotPermitted, MechanismInvalid, DataLength, ObjectUnknown and what a call raises.
         """
         mechanism = self._mechanism(mechanism, Use.SIGN)
-        fields = self._use(mechanism, data, parameters)
+        given = streaming.prepared(self.session, mechanism, data)
+        if isinstance(given, Long):
+            return streaming.feed(self.session, given, self._fields(StreamedUse.SIGN, mechanism, parameters), timeout)
+        fields = self._use(mechanism, given, parameters)
         signature = codec.convert(self.session.call(wire.SIGN, fields, timeout), wire.Result).data
         return encoding.ecdsa_to_der(mechanism, signature) if der else signature
+
+    def sign_file(
+        self,
+        path: Path | str,
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        der: bool = False,
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Sign a file of any length, as `sign`.
+
+        Args:
+            progress: told (bytes read, bytes in all) from time to time.
+        """
+        with streaming.opened(path, progress) as file:
+            return self.sign(file, mechanism, parameters, der=der, timeout=timeout)
 
     @overload
     def sign_many(
@@ -169,13 +193,32 @@ class VerifyingKey(Key):
                 signature = encoding.ecdsa_from_der(mechanism, signature, self.attributes)
             except SignatureInvalid:
                 return False
-        fields = self._use(mechanism, data, parameters)
-        fields["signature"] = signature
+        given = streaming.prepared(self.session, mechanism, data)
         try:
-            self.session.call(wire.VERIFY, fields, timeout)
+            if isinstance(given, Long):
+                shared = self._fields(StreamedUse.VERIFY, mechanism, parameters)
+                streaming.feed(self.session, given, {**shared, "signature": signature}, timeout)
+            else:
+                fields = self._use(mechanism, given, parameters)
+                self.session.call(wire.VERIFY, {**fields, "signature": signature}, timeout)
         except SignatureInvalid:
             return False
         return True
+
+    def verify_file(
+        self,
+        path: Path | str,
+        signature: BytesLike,
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        der: bool = False,
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> bool:
+        """Tell whether the signature was made over a file of any length by this key, as `verify`."""
+        with streaming.opened(path, progress) as file:
+            return self.verify(file, signature, mechanism, parameters, der=der, timeout=timeout)
 
     def verify_many(
         self,
@@ -293,6 +336,35 @@ class EncryptingKey(Key):
             for result in self._results(wire.ENCRYPT_MANY, asked, timeout, return_errors=return_errors)
         ]
 
+    def encrypt_file(
+        self,
+        source: Path | str,
+        target: Path | str,
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Encrypt a file of any length, to `iv || ciphertext || tag` in a file of its own.
+
+        The target is there, or is replaced, when all of it is written.
+
+        Args:
+            mechanism, parameters: as of `encrypt`; a mechanism of AES.
+            progress: told (bytes read, bytes in all) from time to time.
+            timeout: seconds for each part.
+
+        Raises DataLength for a mechanism that takes its data at once, and what `encrypt` raises; StreamLost where the
+        members that work on it keep failing.
+        """
+        mechanism = self._mechanism(mechanism, Use.ENCRYPT)
+        streaming.check_parts(self.session, mechanism)
+        fields = self._fields(StreamedUse.ENCRYPT, mechanism, parameters)
+        with streaming.opened(source, progress) as file:
+            iv = encoding.given_iv(parameters)
+            streaming.encrypt_file(self.session, file, Path(target), fields, iv, timeout)
+
 
 @checked
 class DecryptingKey(Key):
@@ -357,6 +429,27 @@ class DecryptingKey(Key):
         cut = encoding.batches(ciphertexts)
         asked = (encoding.many_fields(self.handle, mechanism, batch, parameters) for batch in cut)
         return list(self._results(wire.DECRYPT_MANY, asked, timeout, return_errors=return_errors))
+
+    def decrypt_file(
+        self,
+        source: Path | str,
+        target: Path | str,
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        progress: Progress | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Decrypt what `encrypt_file` wrote; `target` is there, or is replaced, when all of it is verified.
+
+        Arguments, and what is raised, are as of `encrypt_file` and `decrypt`.
+        """
+        mechanism = self._mechanism(mechanism, Use.DECRYPT)
+        streaming.check_parts(self.session, mechanism)
+        with streaming.opened(source, progress) as file:
+            parameters = streaming.take_iv(mechanism, parameters, file)
+            fields = self._fields(StreamedUse.DECRYPT, mechanism, parameters)
+            streaming.decrypt_file(self.session, file, Path(target), fields, timeout)
 
 
 @checked

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import io
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, Final, TypeVar
 
 from lnh.arguments import checked
-from lnh.objects import encoding, streams
+from lnh.objects import encoding, streaming, streams
 from lnh.objects.calls import ObjectCalls
+from lnh.objects.encoding import BytesLike
 from lnh.objects.keys import CLASSES, Key, PrivateKey, PublicKey, SecretKey, StoredObject, of_view
 from lnh.objects.listings import Listing, Page
+from lnh.objects.streaming import Long
 from lnh_common import limits
 from lnh_common.errors import (
     ArgumentInvalid,
@@ -252,6 +255,18 @@ class ObjectSession(ObjectCalls):
             if text is not None:
                 found = found.where(certificates.named(which, certificates.subject_of(text)))
         return found
+
+    def digest(
+        self, data: BytesLike | BinaryIO, mechanism: Mechanism = Mechanism.SHA256, *, timeout: float | None = None
+    ) -> bytes:
+        """Hash data of any length, or an open file, in the HSM.
+
+        Raises MechanismInvalid, PolicyForbids, NotPossible in a partition, and what a call raises.
+        """
+        streaming.check_parts(self, mechanism)
+        source = io.BytesIO(data) if isinstance(data, bytes | bytearray | memoryview) else data
+        fields = streaming.fields_of(wire.StreamedUse.DIGEST, b"", b"", mechanism, None)
+        return streaming.feed(self, Long(source), fields, timeout)
 
     def find(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, BinaryIO, Final, TypeVar
 
 import typer
 
@@ -14,6 +14,7 @@ from lnh_cli.support import files, terminal
 from lnh_cli.support.command import Output, verb
 from lnh_cli.support.options import KeyringOptions
 from lnh_cli.support.parameters import MechanismOptions, mechanism_options
+from lnh_cli.support.progress import progress
 from lnh_common.messages.base import Message
 from lnh_common.pkcs11.mechanisms import Mechanism, Use
 
@@ -65,6 +66,38 @@ def _using(
         yield found, chosen, options.parameters(chosen)
 
 
+@contextmanager
+def _read(file: Path | None, what: str) -> Iterator[BinaryIO]:
+    """Open a file to read, with a bar of how much was read; or stdin."""
+    if file is None or str(file) == "-":
+        with files.opened(file) as data:
+            yield data
+        return
+    from lnh.objects import streaming
+
+    with progress(what) as tell, streaming.opened(file, tell) as data:
+        yield data
+
+
+def _long(file: Path | None, output: Path | None, most: int, *, as_hex: bool) -> tuple[Path, Path] | None:
+    """Return input and output of what one message does not carry; None for what it does, and for stdin.
+
+    All of it is written before it is put in its place, so the output is a file.
+    """
+    if file is None or str(file) == "-" or not file.is_file() or file.stat().st_size <= most:
+        return None
+    if output is None or str(output) == "-" or as_hex:
+        terminal.refuse(
+            f"{file} has more than {most} bytes", "name a file to write, without --hex: -o FILE", terminal.USAGE
+        )
+    return file, output
+
+
+def _say_written(options: MechanismOptions, output: Path) -> None:
+    if options.json:
+        options.show_json({"done": True, "file": str(output)})
+
+
 def sign(
     options: MechanismOptions,
     key: keys.KeyArgument,
@@ -73,10 +106,10 @@ def sign(
     der: Der = False,
     as_hex: files.Hex = False,
 ) -> None:
-    """Sign a file of any length (with a mechanism that hashes it), or stdin."""
+    """Sign a file of any length, or stdin: with a mechanism that hashes it, or makes a tag of it."""
     from lnh.objects.keys import SigningKey
 
-    with _using(options, key, Use.SIGN, SigningKey) as (found, chosen, parameters), files.opened(file) as data:
+    with _using(options, key, Use.SIGN, SigningKey) as (found, chosen, parameters), _read(file, "Signing") as data:
         signature = found.sign(data, chosen, parameters, der=der)
     files.write_result(output, signature, as_hex=as_hex, as_json=options.json, told={"signature": signature})
 
@@ -96,7 +129,7 @@ def verify(
     proof = signature.read_bytes()
     if as_hex:
         proof = files.unhex(proof.decode("ascii", "replace").strip())
-    with _using(options, key, Use.VERIFY, VerifyingKey) as (found, chosen, parameters), files.opened(file) as data:
+    with _using(options, key, Use.VERIFY, VerifyingKey) as (found, chosen, parameters), _read(file, "Reading") as data:
         valid = found.verify(data, proof, chosen, parameters, der=der)
     if options.json:
         terminal.show_json({"valid": valid})
@@ -115,12 +148,18 @@ def encrypt(
     output: files.Output = None,
     as_hex: files.Hex = False,
 ) -> None:
-    """Encrypt up to 1 MiB: what is written is IV, ciphertext and tag, one after the other."""
+    """Encrypt a file, or up to 1 MiB of stdin: what is written is IV, ciphertext and tag, one after the other."""
     from lnh.objects.keys import EncryptingKey
     from lnh_common import limits
 
-    data = files.read(file, limits.REQUEST_BYTES)
+    long = _long(file, output, limits.REQUEST_BYTES, as_hex=as_hex)
+    data = b"" if long else files.read(file, limits.REQUEST_BYTES)
     with _using(options, key, Use.ENCRYPT, EncryptingKey) as (found, chosen, parameters):
+        if long:
+            with progress("Encrypting") as tell:
+                found.encrypt_file(*long, chosen, parameters, progress=tell)
+            _say_written(options, long[1])
+            return
         encrypted = found.encrypt(data, chosen, parameters)
     told = {"iv": encrypted.iv, "ciphertext": encrypted.ciphertext, "mechanism": chosen}
     files.write_result(output, bytes(encrypted), as_hex=as_hex, as_json=options.json, told=told)
@@ -138,8 +177,15 @@ def decrypt(
     from lnh_common import limits
     from lnh_common.pkcs11.algorithms import AES_BLOCK
 
-    data = files.read(file, limits.CIPHERTEXT_BYTES + AES_BLOCK)
+    most = limits.CIPHERTEXT_BYTES + AES_BLOCK
+    long = _long(file, output, most, as_hex=as_hex)
+    data = b"" if long else files.read(file, most)
     with _using(options, key, Use.DECRYPT, DecryptingKey) as (found, chosen, parameters):
+        if long:
+            with progress("Decrypting") as tell:
+                found.decrypt_file(*long, chosen, parameters, progress=tell)
+            _say_written(options, long[1])
+            return
         plaintext = found.decrypt(data, chosen, parameters)
     files.write_result(output, plaintext, as_hex=as_hex, as_json=options.json, told={"plaintext": plaintext})
 

@@ -7,6 +7,7 @@ because its answer was lost is of no consequence.
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -191,6 +192,39 @@ class UseMany(Confidential):
     sealed: Sealed = b""
 
 
+class StreamedUse(str, enum.Enum):
+    """The use that a long input is fed to."""
+
+    DIGEST = "digest"
+    SIGN = "sign"
+    VERIFY = "verify"
+    ENCRYPT = "encrypt"
+    DECRYPT = "decrypt"
+
+
+class Part(Confidential):
+    """Feed one part of a long input to a use of a key; the worker keeps what it has so far (StreamLost: no more).
+
+    Args:
+        stream: random, the same for all parts of one input.
+        offset: bytes that came before this part. The same part once more has the same answer.
+        last: the answer to this part has the signature, or ends the text; for VERIFY it is none.
+        handle: empty for DIGEST.
+        signature: of VERIFY, with the last part.
+    """
+
+    stream: Id16
+    use: StreamedUse
+    mechanism: int
+    data: Annotated[bytes, msgspec.Meta(max_length=limits.PART_BYTES)]
+    offset: Annotated[int, msgspec.Meta(ge=0)]
+    last: bool = False
+    handle: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
+    parameters: Parameters = b""
+    sealed: Sealed = b""
+    signature: Signature = b""
+
+
 class VerifyMany(Confidential):
     """Check a signature of each item, as `UseMany`; there are as many signatures as items."""
 
@@ -323,6 +357,7 @@ SIGN_MANY: Final = operation("key.sign-many", UseMany, Results, Seal.SESSION)
 VERIFY_MANY: Final = operation("key.verify-many", VerifyMany, Results, Seal.SESSION)
 ENCRYPT_MANY: Final = operation("key.encrypt-many", UseMany, Results, Seal.SESSION)
 DECRYPT_MANY: Final = operation("key.decrypt-many", UseMany, Results, Seal.SESSION)
+STREAM: Final = operation("key.stream", Part, Result, Seal.SESSION)
 USES: Final = operation("key.uses", Uses, Outcomes, Seal.SESSION)
 WRAP: Final = operation("key.wrap", Wrap, Result, Seal.SESSION)
 UNWRAP: Final = operation("key.unwrap", Unwrap, ObjectView, Seal.SESSION, Effect.WRITE)

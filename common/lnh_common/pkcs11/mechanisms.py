@@ -195,7 +195,7 @@ class MechanismRule:
         narrows: bounds of single parameters that hold for this mechanism.
         family: of secret keys' mechanisms.
         hash: built in, if any.
-        streams: whether the SDK may feed data of any length in parts.
+        streams: whether data of any length is fed to it in parts.
         weak: uses that are off unless a policy's `weak_mechanisms` names the mechanism.
         approved: by FIPS 140-3's lists; the `fips` preset allows no other.
         iv_bytes: of the IV that encryption draws, and answers; 0 where there is none.
@@ -303,6 +303,7 @@ def _aead(
         parameters,
         narrows={"iv": Range(GCM_IV_BYTES, GCM_IV_BYTES)},
         family=family,
+        streams=scheme is Scheme.GCM,  # the library takes all of the other's data at once
         approved=approved,
         iv_bytes=GCM_IV_BYTES,
     )
@@ -349,7 +350,7 @@ MECHANISM_RULES: Final[dict[Mechanism, MechanismRule]] = {
     _M.SHA256_HMAC_GENERAL: _hmac_general(Hash.SHA256),
     _M.SHA384_HMAC_GENERAL: _hmac_general(Hash.SHA384),
     _M.SHA512_HMAC_GENERAL: _hmac_general(Hash.SHA512),
-    _M.AES_CMAC: MechanismRule(_SIGN, _AES, Output.TAG, _S.CMAC, family=Family.CMAC),
+    _M.AES_CMAC: MechanismRule(_SIGN, _AES, Output.TAG, _S.CMAC, family=Family.CMAC, streams=True),
     _M.AES_GCM: _aead(_S.GCM, _K.AES, GcmParameters, Family.GCM, approved=True),
     _M.AES_CBC_PAD: _blocks(_S.CBC_PAD, Family.CBC),
     _M.AES_CBC: _blocks(_S.CBC, Family.CBC),

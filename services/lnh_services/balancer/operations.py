@@ -30,4 +30,7 @@ _OF_A_MEMBER_TOO: Final = frozenset(
     }
 )
 
-STAYS: Final = _OF_A_MEMBER_TOO | {name for name in ROUTED if name.partition(".")[0] in _OF_A_MEMBER}
+# What one worker keeps from request to request: all of a connection goes to the same.
+STICKS: Final = frozenset({objects.STREAM.name})
+
+STAYS: Final = _OF_A_MEMBER_TOO | STICKS | {name for name in ROUTED if name.partition(".")[0] in _OF_A_MEMBER}

@@ -37,6 +37,7 @@ another member (`foreign`) stays here, and does not wait: without a worker it is
 from __future__ import annotations
 
 import struct
+import zlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ from lnh_common.messages import objects, session
 from lnh_common.messages.base import OPERATIONS, Effect
 from lnh_common.wire.bundles import FORWARDED
 from lnh_services.balancer.budgets import BUDGETS, Peer, Share
+from lnh_services.balancer.operations import STICKS
 from lnh_services.balancer.unserved import NO_WORKER
 
 Frames = list[bytes]
@@ -80,6 +82,7 @@ WORK: Final[dict[str, int]] = {
     objects.GENERATE_PAIRS.name: 256,
     objects.GENERATE_MANY.name: 256,
     objects.GENERATE.name: 4,
+    objects.STREAM.name: 4,
     objects.SIGN_MANY.name: 32,
     objects.VERIFY_MANY.name: 32,
     objects.ENCRYPT_MANY.name: 32,
@@ -114,6 +117,7 @@ class Request:
         account: the account whose bound it counts against.
         peer: the class of its sender.
         turn: whether it has had its turn, where its class has any.
+        sticks: all of its connection goes to one own worker, which keeps what came before.
         stays: it is about this member, or came from another: it goes to own workers alone.
         foreign: another member sent it.
         writes: it may change something: only its client may send it again, knowing that it does.
@@ -142,6 +146,7 @@ class Request:
         "sent",
         "size",
         "stays",
+        "sticks",
         "tag",
         "turn",
         "work",
@@ -164,6 +169,7 @@ class Request:
         stays: bool,
         foreign: bool,
         writes: bool,
+        sticks: bool,
     ) -> None:
         self.tag = tag
         self.client = client
@@ -175,6 +181,7 @@ class Request:
         self.begun = begun
         self.deadline = deadline
         self.stays = stays
+        self.sticks = sticks
         self.foreign = foreign
         self.writes = writes
         self.peer = peer
@@ -452,6 +459,7 @@ class Router:
             stays=stays,
             foreign=foreign,
             writes=writes,
+            sticks=operation in STICKS,
         )
         self.requests += 1
         self.bytes += size
@@ -582,6 +590,8 @@ class Router:
         A request that was sent somewhere already goes to an own backend, if any is up, rather than on another
         adventure.
         """
+        if request.sticks:
+            return self._kept(request.client)
         own: int | None = None
         best: Backend | None = None
         best_rank = (False, 0.0)
@@ -605,6 +615,11 @@ class Router:
                 return own
             return self._quicker(now, work, best, expected, own)
         return self._quicker(now, work, best, float("inf"), own)
+
+    def _kept(self, client: bytes) -> int | None:
+        """Choose the own backend that a connection always gets, while the same ones are up."""
+        up = [number for number, at in self._own if at.up]
+        return up[zlib.crc32(client) % len(up)] if up else None
 
     def _quicker(self, now: float, work: int, best: Backend, than: float, own: int | None) -> int | None:
         """Choose a far backend of an own one's tier, with room, that is clearly quicker; else the own one."""

@@ -90,6 +90,8 @@ _NO_DEFAULT: Final = {ParameterKind.BYTES: "empty", ParameterKind.FLAG: "no", Pa
 
 def _notes(rule: MechanismRule) -> str:
     notes = []
+    if rule.streams:
+        notes.append("any length")
     if rule.iv_bytes:
         notes.append("the HSM draws the IV")
     if rule.weak:

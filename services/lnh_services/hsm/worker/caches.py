@@ -17,6 +17,7 @@ from lnh_services.hsm.lru import Lru
 from lnh_services.hsm.objects.policy import Policy
 from lnh_services.hsm.objects.prepared_keys import CachedKey
 from lnh_services.hsm.objects.stored import HANDLE_BYTES
+from lnh_services.hsm.objects.streams import Stream
 from lnh_services.hsm.records import (
     TABLES,
     AttemptsRecord,
@@ -55,6 +56,8 @@ class Caches:
         self.keys: Lru[tuple[bytes, bytes], CachedKey] = Lru(limits.CACHED_KEYS)
         self.records: Lru[tuple[str, bytes], CachedRecord] = Lru(limits.CACHED_RECORDS)
         self.policies: Lru[bytes, Policy] = Lru(limits.CACHED_RECORDS)
+        # By session id and the name that the session gave it; its key must be the one in `keys` still.
+        self.streams: Lru[tuple[bytes, bytes], Stream] = Lru(limits.CACHED_STREAMS)
 
     def invalidate(self, keys: Iterable[Key]) -> None:
         """Drop what these items were, and every session that was checked against one of them."""
@@ -96,3 +99,4 @@ class Caches:
         self.keys.clear()
         self.records.clear()
         self.policies.clear()
+        self.streams.clear()

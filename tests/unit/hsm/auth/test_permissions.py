@@ -66,7 +66,7 @@ ROWS: Final[list[tuple[str, set[str], tuple[Operation[Any, Any], ...]]]] = [
       objects.DERIVE_IN_SESSION, objects.ENCAPSULATE, objects.DECAPSULATE, objects.DECAPSULATE_IN_SESSION,
       objects.SET, objects.DESTROY, objects.FIND,
       objects.SHOW, objects.SIGN, objects.SIGN_MANY, objects.VERIFY, objects.VERIFY_MANY,
-      objects.ENCRYPT_MANY, objects.DECRYPT_MANY, objects.ENCRYPT, objects.DECRYPT, objects.USES,
+      objects.ENCRYPT_MANY, objects.DECRYPT_MANY, objects.ENCRYPT, objects.DECRYPT, objects.STREAM, objects.USES,
       objects.RANDOM)),
     ("where the members' ports are, of a registered client", CLIENTS, (session.ENDPOINTS,)),
     ("its own end, and its renewal", set(HOLDERS), (session.LOGOUT, session.RENEW)),

@@ -148,6 +148,9 @@ ASKED: dict[Operation[Any, Any], Message] = {
     objects.ENCRYPT_MANY: objects.UseMany(handle=GONE, mechanism=Mechanism.AES_GCM, items=(b"data",)),
     objects.DECRYPT_MANY: objects.UseMany(handle=GONE, mechanism=Mechanism.AES_GCM, items=(b"data",)),
     objects.DECRYPT: USE,
+    objects.STREAM: objects.Part(
+        stream=GONE, use=objects.StreamedUse.SIGN, mechanism=Mechanism.AES_CMAC, data=b"data", offset=0, handle=GONE
+    ),
     objects.USES: objects.Uses(uses=(("key.sign", codec.decode(codec.encode(USE))),)),
     objects.RANDOM: objects.RandomBytes(length=8),
 }  # fmt: skip

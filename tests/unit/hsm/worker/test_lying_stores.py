@@ -367,6 +367,7 @@ def requests(scene: Scene) -> list[Request]:
         (objects.DECRYPT_MANY, objects.UseMany(handle=scene.cipher, mechanism=Mechanism.AES_GCM, items=(bytes(28), b"b")), "krco"),
         (objects.ENCRYPT, objects.Use(handle=scene.cipher, mechanism=Mechanism.AES_GCM, data=b"data"), "krco"),
         (objects.DECRYPT, decrypts, "krco"),
+        (objects.STREAM, objects.Part(stream=b"s" * 16, use=objects.StreamedUse.ENCRYPT, mechanism=Mechanism.AES_GCM, data=b"d", offset=0, handle=scene.cipher), "krco"),
         (objects.USES, objects.Uses(uses=((objects.SIGN.name, msgspec.to_builtins(signs, builtin_types=(bytes,))),)), "krco"),
         (objects.RANDOM, objects.RandomBytes(length=8), "krco"),
         (admin.KEYRING_POLICY, admin.PolicyChange(changes={"objects_per_keyring": 20}), "krso"),

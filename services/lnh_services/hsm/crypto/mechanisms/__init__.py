@@ -12,11 +12,19 @@ from typing import TypeVar
 
 import msgspec
 
-from lnh_common.errors import KeyTypeInconsistent, MechanismInvalid, MechanismParameterInvalid, PolicyForbids
+from lnh_common import limits
+from lnh_common.errors import (
+    DataLength,
+    KeyTypeInconsistent,
+    MechanismInvalid,
+    MechanismParameterInvalid,
+    PolicyForbids,
+)
 from lnh_common.messages.base import Message
 from lnh_common.pkcs11.attributes import ObjectClass
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, MechanismRule, Use, parse_parameters
 from lnh_common.pkcs11.parameters import AeadParameters, IvParameters
+from lnh_services.hsm.crypto.mechanisms.aes import draw_iv
 from lnh_services.hsm.crypto.mechanisms.base import (
     Decapsulator,
     Decrypter,
@@ -28,6 +36,7 @@ from lnh_services.hsm.crypto.mechanisms.base import (
     Implementation,
     IvSource,
     LoadedKey,
+    Running,
     Signer,
     Unwrapper,
     Verifier,
@@ -48,10 +57,13 @@ __all__ = [
     "Implementation",
     "IvSource",
     "LoadedKey",
+    "Running",
     "Signer",
     "Unwrapper",
     "Verifier",
     "Wrapper",
+    "accumulator",
+    "cipher",
     "decapsulator",
     "decrypter",
     "deriver",
@@ -128,8 +140,7 @@ def encrypter(
     prepare = _column(implementation(mechanism).encrypt, mechanism, Use.ENCRYPT)
     _check_key(mechanism, key, Use.ENCRYPT)
     wanted = parse_parameters(mechanism, parameters)
-    if not caller_ivs and _iv(wanted):
-        raise PolicyForbids("iv: the HSM draws it; the policy's caller_ivs can allow a caller's")
+    _check_caller_iv(_iv(wanted), caller_ivs=caller_ivs)
     if is_many and _iv(wanted):
         raise MechanismParameterInvalid(f"{mechanism.name}: iv: each of many items has its own, which the HSM draws")
     return prepare(key, wanted, MECHANISM_RULES[mechanism], ivs)
@@ -213,6 +224,61 @@ def _joined(
 
 def _iv(parameters: Message) -> bytes:
     return parameters.iv if isinstance(parameters, IvParameters | AeadParameters) else b""
+
+
+def accumulator(mechanism: Mechanism, use: Use, key: LoadedKey | None, parameters: bytes = b"") -> Running:
+    """Begin a tag (`use` is SIGN or VERIFY) or, without a key, a hash over data that comes in parts.
+
+    Raises as `signer`; DataLength for a mechanism that takes no parts.
+    """
+    begin = implementation(mechanism).accumulate
+    if use not in MECHANISM_RULES[mechanism].uses:
+        raise MechanismInvalid(f"{mechanism.name} does not {use.value}")
+    if begin is None:
+        raise _takes_no_parts(mechanism)
+    if key is not None:
+        _check_key(mechanism, key, use)
+    return begin(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+
+
+def cipher(
+    mechanism: Mechanism,
+    use: Use,
+    key: LoadedKey,
+    ivs: IvSource,
+    parameters: bytes = b"",
+    *,
+    caller_ivs: bool = False,
+) -> tuple[bytes, Running]:
+    """Begin to encrypt or decrypt data that comes in parts; returns the IV that is used, too.
+
+    Raises as `encrypter` and `decrypter`; DataLength for a mechanism that takes no parts.
+    """
+    rule, begin = MECHANISM_RULES[mechanism], implementation(mechanism).cipher
+    if use not in rule.uses:
+        raise MechanismInvalid(f"{mechanism.name} does not {use.value}")
+    if begin is None:
+        raise _takes_no_parts(mechanism)
+    _check_key(mechanism, key, use)
+    wanted, encrypts = parse_parameters(mechanism, parameters), use is Use.ENCRYPT
+    iv = _iv(wanted)
+    if encrypts:
+        _check_caller_iv(iv, caller_ivs=caller_ivs)
+    elif rule.iv_bytes and not iv:
+        raise MechanismParameterInvalid(f"{mechanism.name}: no iv; the one that encrypting answered is wanted")
+    if rule.iv_bytes and not iv:
+        iv = draw_iv(rule.scheme, ivs)
+        wanted = msgspec.structs.replace(wanted, iv=iv)
+    return iv, begin(key, wanted, encrypts)
+
+
+def _takes_no_parts(mechanism: Mechanism) -> DataLength:
+    return DataLength(f"{mechanism.name} takes its data at once, up to {limits.REQUEST_BYTES} bytes")
+
+
+def _check_caller_iv(iv: bytes, *, caller_ivs: bool) -> None:
+    if iv and not caller_ivs:
+        raise PolicyForbids("iv: the HSM draws it; the policy's caller_ivs can allow a caller's")
 
 
 def _column(prepare: F | None, mechanism: Mechanism, use: Use) -> F:

@@ -13,13 +13,24 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from lnh_common.errors import DataLength
 from lnh_common.messages.base import Message
 from lnh_common.pkcs11.algorithms import AES_BLOCK, GCM_IV_BYTES
-from lnh_common.pkcs11.mechanisms import MechanismRule
+from lnh_common.pkcs11.mechanisms import MechanismRule, Scheme
 from lnh_common.pkcs11.parameters import AeadParameters, IvParameters
 from lnh_services.hsm.crypto.mechanisms.base import Decrypter, Encrypted, Encrypter, IvSource, LoadedKey, undecryptable
 
 _CTR_START: Final = bytes(AES_BLOCK - GCM_IV_BYTES)
 _PADDING: Final = padding.PKCS7(algorithms.AES.block_size)
 _AnyCipher: TypeAlias = Cipher[modes.CBC] | Cipher[modes.CTR] | Cipher[modes.ECB]
+
+
+def draw_iv(scheme: Scheme, ivs: IvSource) -> bytes:
+    """Draw the IV of a message under a scheme.
+
+    A CBC IV must not be foreseen, so it is random and not of `ivs`. A first counter block of CTR is an IV of `ivs` and
+    32 zero bits, so no two messages overlap.
+    """
+    if scheme in (Scheme.CBC, Scheme.CBC_PAD):
+        return os.urandom(AES_BLOCK)
+    return ivs.next() + _CTR_START if scheme is Scheme.CTR else ivs.next()
 
 
 def encrypt_gcm(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
@@ -51,12 +62,12 @@ def decrypt_gcm(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Dec
 
 
 def encrypt_cbc(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
-    """Encrypt whole blocks with AES_CBC. A CBC IV must not be foreseen, so it is random and not of `ivs`."""
+    """Encrypt whole blocks with AES_CBC."""
     aes, chosen = key.once(algorithms.AES), _block_iv(parameters)
 
     def encrypt(data: bytes) -> Encrypted:
         _check_blocks(data)
-        iv = chosen or os.urandom(AES_BLOCK)
+        iv = chosen or draw_iv(Scheme.CBC, ivs)
         return Encrypted(_encrypt(Cipher(aes, modes.CBC(iv)), data), iv)
 
     return encrypt
@@ -94,14 +105,11 @@ def decrypt_cbc_pad(key: LoadedKey, parameters: Message, rule: MechanismRule) ->
 
 
 def encrypt_ctr(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
-    """Encrypt with AES_CTR.
-
-    The HSM's first counter block is an IV of `ivs` and 32 zero bits, so no two messages overlap.
-    """
+    """Encrypt with AES_CTR."""
     aes, chosen = key.once(algorithms.AES), _block_iv(parameters)
 
     def encrypt(data: bytes) -> Encrypted:
-        iv = chosen or ivs.next() + _CTR_START
+        iv = chosen or draw_iv(Scheme.CTR, ivs)
         return Encrypted(_encrypt(Cipher(aes, modes.CTR(iv)), data), iv)
 
     return encrypt

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, mlkem, rsa, x448, x25519
@@ -138,6 +138,16 @@ Encapsulator: TypeAlias = Callable[[], tuple[bytes, bytes]]  # a secret, and the
 Decapsulator: TypeAlias = Callable[[bytes], bytes]
 
 
+class Running(Protocol):
+    """A use of a key, or a hash, that takes its data in parts."""
+
+    def update(self, data: bytes) -> bytes:
+        """Take a part; returns what of the result is known by it."""
+
+    def finish(self) -> bytes:
+        """Return the rest of the result; raises EncryptedDataInvalid, DataLength."""
+
+
 @dataclass(frozen=True)
 class Implementation:
     """The functions of a scheme: each prepares a callable for one key and its parameters.
@@ -150,6 +160,8 @@ class Implementation:
         encrypt: of (key, parameters, rule, ivs); a caller's IV was checked against the policy.
         digest: of (rule).
         wrap, unwrap, derive, encapsulate, decapsulate: of (key, parameters, rule).
+        accumulate: of (key, parameters, rule), for tags and hashes over parts; a hash has no key.
+        cipher: of (key, parameters with their IV, encrypts), for parts.
     """
 
     sign: Callable[[LoadedKey, Message, MechanismRule], Signer] | None = None
@@ -162,6 +174,8 @@ class Implementation:
     derive: Callable[[LoadedKey, Message, MechanismRule], Deriver] | None = None
     encapsulate: Callable[[LoadedKey, Message, MechanismRule], Encapsulator] | None = None
     decapsulate: Callable[[LoadedKey, Message, MechanismRule], Decapsulator] | None = None
+    accumulate: Callable[[LoadedKey | None, Message, MechanismRule], Running] | None = None
+    cipher: Callable[[LoadedKey, Message, bool], Running] | None = None
 
 
 def undecryptable() -> EncryptedDataInvalid:

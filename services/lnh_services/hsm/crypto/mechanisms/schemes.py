@@ -10,7 +10,19 @@ from __future__ import annotations
 from typing import Final
 
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, Scheme, Use
-from lnh_services.hsm.crypto.mechanisms import aes, chacha, derivation, digest, ecdsa, eddsa, keywrap, mac, mldsa, rsa
+from lnh_services.hsm.crypto.mechanisms import (
+    aes,
+    chacha,
+    derivation,
+    digest,
+    ecdsa,
+    eddsa,
+    keywrap,
+    mac,
+    mldsa,
+    rsa,
+    running,
+)
 from lnh_services.hsm.crypto.mechanisms.base import Implementation
 
 _S = Scheme
@@ -34,15 +46,15 @@ SCHEMES: Final[dict[Scheme, Implementation]] = {
     _S.ECDSA: Implementation(sign=ecdsa.sign, verify=ecdsa.verify),
     _S.EDDSA: Implementation(sign=eddsa.sign, verify=eddsa.verify),
     _S.ML_DSA: Implementation(sign=mldsa.sign, verify=mldsa.verify),
-    _S.HMAC: Implementation(sign=mac.sign_hmac, verify=mac.verify_hmac),
-    _S.CMAC: Implementation(sign=mac.sign_cmac, verify=mac.verify_cmac),
-    _S.GCM: Implementation(encrypt=aes.encrypt_gcm, decrypt=aes.decrypt_gcm),
-    _S.CBC: Implementation(encrypt=aes.encrypt_cbc, decrypt=aes.decrypt_cbc),
-    _S.CBC_PAD: Implementation(encrypt=aes.encrypt_cbc_pad, decrypt=aes.decrypt_cbc_pad),
-    _S.CTR: Implementation(encrypt=aes.encrypt_ctr, decrypt=aes.decrypt_ctr),
-    _S.ECB: Implementation(encrypt=aes.encrypt_ecb, decrypt=aes.decrypt_ecb),
+    _S.HMAC: Implementation(sign=mac.sign_hmac, verify=mac.verify_hmac, accumulate=running.hmac),
+    _S.CMAC: Implementation(sign=mac.sign_cmac, verify=mac.verify_cmac, accumulate=running.cmac),
+    _S.GCM: Implementation(encrypt=aes.encrypt_gcm, decrypt=aes.decrypt_gcm, cipher=running.gcm),
+    _S.CBC: Implementation(encrypt=aes.encrypt_cbc, decrypt=aes.decrypt_cbc, cipher=running.cbc),
+    _S.CBC_PAD: Implementation(encrypt=aes.encrypt_cbc_pad, decrypt=aes.decrypt_cbc_pad, cipher=running.cbc_pad),
+    _S.CTR: Implementation(encrypt=aes.encrypt_ctr, decrypt=aes.decrypt_ctr, cipher=running.ctr),
+    _S.ECB: Implementation(encrypt=aes.encrypt_ecb, decrypt=aes.decrypt_ecb, cipher=running.ecb),
     _S.CHACHA20_POLY1305: Implementation(encrypt=chacha.encrypt, decrypt=chacha.decrypt),
-    _S.DIGEST: Implementation(digest=digest.digest),
+    _S.DIGEST: Implementation(digest=digest.digest, accumulate=running.digest),
 }
 _NOTHING: Final = Implementation()
 

@@ -10,26 +10,31 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from lnh_common.errors import LnhError, UnknownOperation
+from lnh_common.errors import LnhError, StreamLost, UnknownOperation
 from lnh_common.messages.base import OPERATIONS, Message
-from lnh_common.messages.objects import TOGETHER, Outcomes, RandomBytes, Result, Results, Uses
+from lnh_common.messages.objects import TOGETHER, Outcomes, Part, RandomBytes, Result, Results, Uses
 from lnh_common.wire import codec
 from lnh_services.hsm.effects import Steps, Turn
 from lnh_services.hsm.objects.prepared_keys import ACTS, Act, CachedKey, Prepared, check_today, items_of, prepare
+from lnh_services.hsm.objects.streams import begin
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.handlers.session_objects import carried
 from lnh_services.hsm.worker.policies import effective_policy
 from lnh_services.hsm.worker.request import Request
 
 
-def _operation(worker: WorkerCore, request: Request[Any], act: Act) -> Steps[tuple[CachedKey, Prepared]]:
+def _key(worker: WorkerCore, request: Request[Any]) -> Steps[CachedKey]:
     message = request.message
     if message.sealed:
-        key = carried(worker, request, message.handle, message.sealed)
-    else:
-        key = worker.caches.keys.get((request.header.route, message.handle)) or (
-            yield from worker.object(request, message.handle)
-        )
+        return carried(worker, request, message.handle, message.sealed)
+    return worker.caches.keys.get((request.header.route, message.handle)) or (
+        yield from worker.object(request, message.handle)
+    )
+
+
+def _operation(worker: WorkerCore, request: Request[Any], act: Act) -> Steps[tuple[CachedKey, Prepared]]:
+    message = request.message
+    key = yield from _key(worker, request)
     operate = key.prepared.get((act, message.mechanism, message.parameters))
     if operate is None:
         policy = yield from effective_policy(worker, request.header.route)
@@ -70,6 +75,34 @@ def _recorded_use(worker: WorkerCore, request: Request[Any], act: Act) -> Steps[
         if any(errors):
             yield from worker.audit_uses(request, errors)
     return reply
+
+
+def stream(worker: WorkerCore, request: Request[Part]) -> Steps[Result]:
+    """Take one part of a long input. What came before it is with this worker, or StreamLost.
+
+    A stream goes on only while its key is the one in the cache: what was changed, destroyed or forbidden meanwhile is
+    not used.
+    """
+    part = request.message
+    session = request.who.token.session
+    where = (session, part.stream)
+    if (known := worker.caches.streams.get(where)) is None:
+        policy = yield from effective_policy(worker, request.header.route)
+        if policy.per_use_audit and part.handle:
+            yield from worker.audit_uses(request, ["ok"])
+        yield from worker.check_alive(request)
+        key = (yield from _key(worker, request)) if part.handle else None
+        known = begin(part, key, policy, worker.ivs)
+        if key is not None and not policy.per_use_audit:
+            key.uses += 1
+        if request.who.alive and worker.is_leased():
+            worker.caches.streams.put(where, known)
+    elif known.key is not None and (yield from _key(worker, request)) is not known.key:
+        worker.caches.streams.drop(where)
+        raise StreamLost("the key, or what may be done with it, changed meanwhile")
+    if known.key is not None:
+        check_today(known.key, worker.utc())
+    return known.take(part)
 
 
 def uses(worker: WorkerCore, request: Request[Uses]) -> Steps[Outcomes]:

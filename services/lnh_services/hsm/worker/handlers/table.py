@@ -117,6 +117,7 @@ _ROWS: Final = (
     serves(objects.ENCRYPT_MANY, cryptography.use, _USES),
     serves(objects.DECRYPT, cryptography.use, _USES),
     serves(objects.DECRYPT_MANY, cryptography.use, _USES),
+    serves(objects.STREAM, cryptography.stream, _USES),
     serves(objects.USES, cryptography.uses, _USES),
     serves(objects.RANDOM, cryptography.random, _USES),
 )
