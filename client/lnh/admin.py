@@ -296,6 +296,21 @@ class Administration(Session):
         timeout = max(self.timeout, _DERIVES_WITHIN)
         return self.ask(smk_wire.SMK_BACKUP, smk_wire.BackupSmk(passphrase=passphrase), timeout).text
 
+    def split_smk(self, threshold: int, count: int) -> tuple[str, list[str]]:
+        """Make a backup of the SMK that shares open; for an admin and the PO together.
+
+        Returns the text of its file and the shares, as they are printed. File and cloning domain are needed too.
+
+        Args:
+            threshold: shares that open it together, at least 2.
+            count: of shares, at most 8.
+
+        Raises ArgumentInvalid.
+        """
+        timeout = max(self.timeout, _DERIVES_WITHIN)
+        made = self.ask(smk_wire.SMK_BACKUP, smk_wire.BackupSmk(threshold=threshold, count=count), timeout)
+        return made.text, list(made.shares)
+
     def policy(self, *, current: bool = False, **changes: object) -> dict[str, Any]:
         """Change fields of the cluster's policy, and return it; an admin and the PO change it together.
 

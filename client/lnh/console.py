@@ -6,7 +6,7 @@ It speaks to the hsm's own socket in the member directory, which only the direct
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -183,18 +183,20 @@ class Console:
         """
         return self.ask(wire.CLUSTER_JOIN, wire.JoinCluster(so_password=so_password, invitation=invitation))
 
-    def restore_smk(self, backup: str, passphrase: str, so_password: str) -> RestoredSmk:
+    def restore_smk(self, backup: str, passphrase: str, so_password: str, shares: Sequence[str] = ()) -> RestoredSmk:
         """Put the SMK and the cluster's identity of a backup into this HSM, which is in no cluster.
 
         Its cluster's records come from an archive then (`restore_cluster`).
 
         Args:
             backup: the text of its file.
+            passphrase: of the backup; empty where shares open it.
+            shares: as they were printed.
 
         Raises PasswordIncorrect (the SO's, the passphrase, or another cloning domain), AlreadyDone, NotInitialised,
         NotPossible (V1 partitions of its own, a store that is not empty), ArgumentInvalid (no backup of the SMK).
         """
-        message = wire.RestoreSmk(so_password=so_password, backup=backup, passphrase=passphrase)
+        message = wire.RestoreSmk(so_password=so_password, backup=backup, passphrase=passphrase, shares=tuple(shares))
         return self.ask(wire.SMK_RESTORE, message)
 
     def progress(self) -> JoinProgress:

@@ -45,6 +45,10 @@ NAME_CHARACTERS: Final = 64  # users, roles, clients, groups, members, partition
 CUSTOM_ROLES: Final = 64  # of a cluster
 PASSWORD_CHARACTERS: Final = (8, 255)
 SMK_BACKUP_BYTES: Final = 64 * KIB
+SHARES: Final = 8  # of one secret
+SHARES_TOGETHER: Final = 2  # open it, at least
+SHARES_COPIES: Final = 70  # 4 of 8
+SHARE_CHARACTERS: Final = 512  # as somebody types it
 
 # Messages
 REQUEST_BYTES: Final = MIB  # data one request carries

@@ -526,6 +526,8 @@ def test_a_cluster_comes_back_from_an_archive_and_its_hsms_state_alone(site: Sit
     assert (tmp_path / "smk").stat().st_mode & 0o777 == 0o600
     shown = site.json("smk", "show")
     assert made["generations"] == shown["generations"]
+    split = site.json("smk", "backup", str(tmp_path / "split"), "--shares", "2-of-3", "--shares-to", str(tmp_path))
+    shares = [word for share in list(split["shares"])[1:] for word in ("--share-file", share)]  # type: ignore[call-overload]
     assert "is there already" in site.run("smk", "backup", str(tmp_path / "smk"), status=2)
     site.stop()
     for path in (*site.archives.iterdir(), *directory.root.iterdir()):
@@ -546,7 +548,9 @@ def test_a_cluster_comes_back_from_an_archive_and_its_hsms_state_alone(site: Sit
         status=1,
     )
     assert "does not open" in wrong
-    restored_smk = site.json("smk", "restore", str(tmp_path / "smk"), *at_console)
+    few = site.run("smk", "restore", str(tmp_path / "split"), *shares[:2], *shares[:2], *at_console, status=1)
+    assert "1 different shares; 2 open it" in few
+    restored_smk = site.json("smk", "restore", str(tmp_path / "split"), *shares, *at_console)
     assert restored_smk["fingerprint"] == site.fingerprint
     copy_in(tmp_path / name, site.archives)
     site.run("backup", "restore", name, *at_console)

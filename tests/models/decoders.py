@@ -56,7 +56,7 @@ from lnh_common.messages.base import OPERATIONS
 from lnh_common.messages.store import Item, Key, MemberInfo
 from lnh_common.pkcs11.attributes import Attribute, ObjectClass, parse_template
 from lnh_common.pkcs11.mechanisms import Mechanism, parse_parameters
-from lnh_common.wire import archives, bundles, channel, codec, frames, smk_backups
+from lnh_common.wire import archives, bundles, channel, codec, frames, shares, smk_backups
 from lnh_services import archived, configuration
 from lnh_services.hsm.appliance.partitions import FORMAT as PARTITION_FORMAT
 from lnh_services.hsm.appliance.partitions import PartitionFiles
@@ -66,6 +66,7 @@ from lnh_services.hsm.auth import tokens
 from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
 from lnh_services.hsm.cluster import join_protocol, smk_backup
 from lnh_services.hsm.crypto import sealing
+from lnh_services.hsm.crypto import shares as shares_of
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.objects.stored import KeyringKeys
 from lnh_services.hsm.records import TABLES
@@ -417,6 +418,24 @@ def _smk_backup() -> Decoder:
     )
 
 
+def _share() -> Decoder:
+    parts, handed = shares_of.split(bytes(32), 2, 3, bytes)
+    first, second = handed[:2]
+
+    def opened(data: bytes) -> object:
+        return shares_of.combined(codec.decode_as(data, shares.Split), [first, second])
+
+    return Decoder(
+        "shares",
+        [
+            (first.text().encode(), lambda data: shares.Share.parse(data.decode("utf-8", "replace"))),
+            (codec.encode(msgspec.to_builtins(parts, builtin_types=(bytes,))), opened),
+        ],
+        (ArgumentInvalid, MalformedMessage, SealBroken),
+        ("lnh_common.wire.shares:parse", "lnh_common.wire.shares:_line"),
+    )
+
+
 def _archive_rows() -> list[Decoder]:
     whole = written(b"x" * 300, 3)
     about = archives.outline(io.BytesIO(whole))
@@ -516,6 +535,7 @@ def _hsm_rows() -> list[Decoder]:
             ),
         ),
         _smk_backup(),
+        _share(),
         Decoder(
             "sealed values",
             [

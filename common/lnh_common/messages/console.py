@@ -12,7 +12,7 @@ from lnh_common.messages.admin import Name, NewName
 from lnh_common.messages.backup import ArchiveName, JobRef, JobView
 from lnh_common.messages.base import Confidential, Effect, Empty, Message, Operation, operation
 from lnh_common.messages.session import Password
-from lnh_common.messages.smk import BackupText
+from lnh_common.messages.smk import BackupText, ShareText
 
 M = TypeVar("M", bound=Message)
 
@@ -261,10 +261,12 @@ class RestoreSmk(AsSo):
     Args:
         backup: as its file has it.
         passphrase: that it was made with; the cloning domain is this HSM's.
+        shares: instead, as they are printed.
     """
 
     backup: BackupText
-    passphrase: Password
+    passphrase: Password = ""
+    shares: Annotated[tuple[ShareText, ...], msgspec.Meta(max_length=limits.SHARES)] = ()
 
 
 class RestoredSmk(Message):

@@ -10,6 +10,8 @@ from lnh_common import limits
 from lnh_common.messages.base import Confidential, Empty, Message, Seal, operation
 from lnh_common.messages.session import Id16, Password
 
+ShareNumber = Annotated[int, msgspec.Meta(ge=0, le=limits.SHARES)]
+ShareText = Annotated[str, msgspec.Meta(max_length=limits.SHARE_CHARACTERS)]
 BackupText = Annotated[str, msgspec.Meta(max_length=limits.SMK_BACKUP_BYTES)]
 
 
@@ -33,22 +35,29 @@ class SmkView(Message):
 
 
 class BackupSmk(Confidential):
-    """Ask for a backup of the SMK that opens with this passphrase and the HSM's cloning domain."""
+    """Ask for a backup of the SMK that opens with the HSM's cloning domain, and a passphrase or shares.
 
-    passphrase: Password
+    Args:
+        passphrase: empty where shares open it.
+        threshold, count: so many of so many shares; 0 for a passphrase.
+    """
+
+    passphrase: Password = ""
+    threshold: ShareNumber = 0
+    count: ShareNumber = 0
 
 
 class SmkBackupMade(Confidential):
-    """Answer with a backup of the SMK, as its file has it."""
+    """Answer with a backup of the SMK, as its file has it, and with the shares that open it, as they are printed."""
 
     text: BackupText
+    shares: tuple[str, ...] = ()
 
 
-class MakeSmkBackup(Confidential):
+class MakeSmkBackup(BackupSmk, kw_only=True):
     """Have the core make a backup; while it is made, the same id asks for the same one."""
 
     id: Id16
-    passphrase: Password
 
 
 SMK_SHOW: Final = operation("smk.show", Empty, SmkView, Seal.SESSION)

@@ -18,6 +18,7 @@ from lnh_common import limits
 from lnh_common.errors import ArgumentInvalid, MalformedMessage
 from lnh_common.messages.session import Id16
 from lnh_common.wire import codec
+from lnh_common.wire.shares import Split
 
 FORMAT: Final = "lnh-smk-backup-1"
 CHECK_BYTES: Final = 8
@@ -41,6 +42,7 @@ class Cover(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         made_at: UTC seconds.
         generations: that are in it, oldest first.
         argon2: memory in KiB, passes, lanes.
+        split: what shares open the backup with; None for one under a passphrase.
     """
 
     format: str
@@ -55,6 +57,7 @@ class Cover(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         Annotated[int, msgspec.Meta(ge=1, le=16)],
         Annotated[int, msgspec.Meta(ge=1, le=16)],
     ]
+    split: Split | None
 
     def encoded(self) -> bytes:
         """Encode the cover, as the seal is bound to it."""

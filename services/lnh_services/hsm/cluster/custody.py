@@ -23,6 +23,7 @@ from lnh_common.messages import console, hsm
 from lnh_common.messages.base import Message
 from lnh_common.messages.smk import MakeSmkBackup, SmkBackupMade
 from lnh_common.wire import channel
+from lnh_common.wire.shares import Share
 from lnh_common.wire.smk_backups import SmkBackup
 from lnh_services.hsm.appliance.desk import Desk
 from lnh_services.hsm.appliance.state import Phase
@@ -30,6 +31,8 @@ from lnh_services.hsm.appliance.vault import Vault
 from lnh_services.hsm.cluster import create, smk_backup
 from lnh_services.hsm.cluster.join import Belonging
 from lnh_services.hsm.cluster.smk_backup import Contents
+from lnh_services.hsm.crypto import shares
+from lnh_services.hsm.crypto.key_hierarchy import KEY_BYTES
 
 _RANDOM: Final = 16
 
@@ -81,15 +84,22 @@ class Custody:
             raise NoCluster("this member has no cluster")
         contents = Contents.of(cluster)
         salt, now = secrets.token_bytes(_RANDOM), int(self._clock())
-        cover = smk_backup.new_cover(contents, asked.id, salt, limits.SMK_BACKUP_ARGON2, now)
-        key = await self._derive(smk_backup.derivation(cover, asked.passphrase, state.domain))
-        return SmkBackupMade(text=smk_backup.sealed(contents, cover, key).text())
+        secret, parts, handed = asked.passphrase.encode(), None, list[Share]()
+        if asked.count:
+            secret = secrets.token_bytes(KEY_BYTES)
+            parts, handed = shares.split(secret, asked.threshold, asked.count, secrets.token_bytes)
+        cover = smk_backup.new_cover(contents, asked.id, salt, limits.SMK_BACKUP_ARGON2, now, parts)
+        key = await self._derive(smk_backup.derivation(cover, secret, state.domain))
+        text = smk_backup.sealed(contents, cover, key).text()
+        return SmkBackupMade(text=text, shares=tuple(share.text() for share in handed))
 
     async def _restore(self, request: console.RestoreSmk) -> console.RestoredSmk:
         await self._desk.authorise(request)
         backup = SmkBackup.parse(request.backup)
-        domain = self._vault.opened.domain
-        key = await self._derive(smk_backup.derivation(backup.cover, request.passphrase, domain))
+        secret, parts = request.passphrase.encode(), backup.cover.split
+        if parts is not None:
+            secret = shares.combined(parts, map(Share.parse, request.shares))
+        key = await self._derive(smk_backup.derivation(backup.cover, secret, self._vault.opened.domain))
         contents = smk_backup.opened(backup, key)
         await self._belonging.check_store()
         now = int(self._clock())

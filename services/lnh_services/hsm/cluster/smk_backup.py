@@ -1,6 +1,6 @@
 """Seals the SMK of a cluster into a backup, and opens one. Pure.
 
-    key    = Argon2id(CBOR [passphrase, cloning domain], salt)
+    key    = Argon2id(CBOR [passphrase, cloning domain], salt)     or of the secret that shares open, in its place
     sealed = AES-256-GCM(key, contents), bound to the cover
 
 Both secrets go into one Argon2id, so that a weak one is not guessed by itself. The cluster's identity goes along:
@@ -19,6 +19,7 @@ from lnh_common.messages.base import Confidential
 from lnh_common.messages.hsm import Derive, SmkGeneration
 from lnh_common.messages.session import Id16, Key32
 from lnh_common.wire import codec
+from lnh_common.wire.shares import Split
 from lnh_common.wire.smk_backups import CHECK_BYTES, FORMAT, Cover, Generation, SmkBackup
 from lnh_services.hsm.appliance.state import Cluster
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
@@ -52,27 +53,41 @@ class Contents(Confidential):
         )
 
 
+_SECRET = {
+    True: "the passphrase is another one, or this HSM's cloning domain is",
+    False: "this HSM's cloning domain is",
+}
+
+
 def check_value(smk: bytes) -> bytes:
     """Compute the 8 bytes by which people compare two generations of an SMK."""
     return Purpose.CHECK.derive(smk)[:CHECK_BYTES]
 
 
-def new_cover(contents: Contents, backup: bytes, salt: bytes, argon2: tuple[int, int, int], now: int) -> Cover:
+def new_cover(
+    contents: Contents,
+    backup: bytes,
+    salt: bytes,
+    argon2: tuple[int, int, int],
+    now: int,
+    split: Split | None = None,
+) -> Cover:
     """Make the cover of a new backup.
 
     Args:
         backup: its id, 16 random bytes.
         salt: 16 random bytes.
         now: UTC seconds.
+        split: what shares open it with; None for one under a passphrase.
     """
     generations = tuple(Generation(each.generation, check_value(each.key)) for each in contents.smk)
-    return Cover(FORMAT, backup, contents.cluster, contents.label, now, generations, salt, argon2)
+    return Cover(FORMAT, backup, contents.cluster, contents.label, now, generations, salt, argon2, split)
 
 
-def derivation(cover: Cover, passphrase: str, domain: str) -> Derive:
-    """Make the Argon2id request that derives the sealing key."""
+def derivation(cover: Cover, secret: bytes, domain: str) -> Derive:
+    """Make the Argon2id request that derives the sealing key; `secret` is the passphrase, or what shares open."""
     memory, passes, lanes = cover.argon2
-    password = codec.encode([passphrase.encode(), domain.encode()])
+    password = codec.encode([secret, domain.encode()])
     return Derive(password=password, salt=cover.salt, memory=memory, passes=passes, lanes=lanes)
 
 
@@ -92,7 +107,7 @@ def opened(backup: SmkBackup, key: bytes) -> Contents:
         plaintext = unseal(key, backup.sealed, _place(cover))
     except SealBroken:
         raise PasswordIncorrect(
-            "the backup does not open: the passphrase is another one, or this HSM's cloning domain, or it was changed",
+            f"the backup does not open: {_SECRET[cover.split is None]} another one, or it was changed",
             {"advice": "an HSM takes the domain of the cluster's HSMs at its start: lnh hsm init --domain-file FILE"},
         ) from None
     try:

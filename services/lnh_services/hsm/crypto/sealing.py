@@ -40,6 +40,7 @@ class Kind(str, enum.Enum):
     ARCHIVE_KEY = "archive-key"
     ARCHIVE_MANIFEST = "archive-manifest"
     SMK_BACKUP = "smk-backup"
+    SHARED_SECRET = "shared-secret"
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,35 @@ def test_neither_passphrase_nor_key_is_in_the_trail_or_the_file(old: OneApplianc
     assert held(old).smk[0].key not in SmkBackup.parse(text).sealed
 
 
+def split_in(desk: OneAppliance, threshold: int, count: int) -> smk.SmkBackupMade:
+    asked = smk.MakeSmkBackup(id=bytes(16), threshold=threshold, count=count)
+    return asyncio.run(desk.custody.backup(asked))
+
+
+def test_as_many_shares_as_are_needed_restore_it_and_the_domain_is_needed_too(
+    old: OneAppliance, tmp_path: Path
+) -> None:
+    made = split_in(old, 2, 3)
+    assert len(made.shares) == 3
+    desk = new(tmp_path)
+    for given, error in ((made.shares[:1], errors.ArgumentInvalid), ((), errors.ArgumentInvalid)):
+        request = console.RestoreSmk(so_password=SO, backup=made.text, shares=given)
+        with pytest.raises(error, match="2 open it"):
+            asyncio.run(desk.ask(console.SMK_RESTORE, request))
+    request = console.RestoreSmk(so_password=SO, backup=made.text, shares=made.shares[1:])
+    asyncio.run(desk.ask(console.SMK_RESTORE, request))
+    assert held(desk).smk == held(old).smk
+    assert not any(line in desk.trail_path.read_text() for share in made.shares for line in share.splitlines()[1:])
+
+
+def test_shares_open_nothing_in_an_hsm_of_another_domain(old: OneAppliance, tmp_path: Path) -> None:
+    made = split_in(old, 2, 2)
+    desk = new(tmp_path, "another domain")
+    request = console.RestoreSmk(so_password=SO, backup=made.text, shares=made.shares)
+    with pytest.raises(errors.PasswordIncorrect, match="this HSM's cloning domain is another one"):
+        asyncio.run(desk.ask(console.SMK_RESTORE, request))
+
+
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [

@@ -38,7 +38,7 @@ CONTENTS = Contents(
     epoch=9,
 )
 COVER = smk_backup.new_cover(CONTENTS, ID, SALT, (64, 1, 1), MADE)
-KEY = argon2.derive(smk_backup.derivation(COVER, PASSPHRASE, DOMAIN))
+KEY = argon2.derive(smk_backup.derivation(COVER, PASSPHRASE.encode(), DOMAIN))
 BACKUP = smk_backup.sealed(CONTENTS, COVER, KEY)
 
 
@@ -55,7 +55,7 @@ def check(smk: bytes) -> bytes:
 def theirs() -> tuple[list[object], bytes, bytes]:
     """Cover, key and associated data by the page alone."""
     generations = [[1, check(FIRST)], [2, check(SECOND)]]
-    cover: list[object] = ["lnh-smk-backup-1", ID, CLUSTER, "prod", MADE, generations, SALT, [64, 1, 1]]
+    cover: list[object] = ["lnh-smk-backup-1", ID, CLUSTER, "prod", MADE, generations, SALT, [64, 1, 1], None]
     password = cbor2.dumps([PASSPHRASE.encode(), DOMAIN.encode()])
     key = Argon2id(salt=SALT, length=32, iterations=1, lanes=1, memory_cost=64).derive(password)
     place = ["lnh-sealed-1", "AES-256-GCM", 0, "smk-backup", CLUSTER, b"", ID, 0, cbor2.dumps(cover)]
@@ -98,8 +98,8 @@ words = st.text(min_size=0, max_size=12)
 
 @given(words, words)
 def test_it_opens_with_its_passphrase_and_domain_together_alone(passphrase: str, domain: str) -> None:
-    derive = smk_backup.derivation(COVER, passphrase, domain)
-    right = smk_backup.derivation(COVER, PASSPHRASE, DOMAIN)
+    derive = smk_backup.derivation(COVER, passphrase.encode(), domain)
+    right = smk_backup.derivation(COVER, PASSPHRASE.encode(), DOMAIN)
     assert (derive.password == right.password) == ((passphrase, domain) == (PASSPHRASE, DOMAIN))
 
 
@@ -107,7 +107,7 @@ def test_it_opens_with_its_passphrase_and_domain_together_alone(passphrase: str,
     ("passphrase", "domain"), [("correct horsf", DOMAIN), (PASSPHRASE, "0123"), (PASSPHRASE + DOMAIN, "")]
 )
 def test_a_wrong_secret_is_told_as_one(passphrase: str, domain: str) -> None:
-    key = argon2.derive(smk_backup.derivation(COVER, passphrase, domain))
+    key = argon2.derive(smk_backup.derivation(COVER, passphrase.encode(), domain))
     with pytest.raises(PasswordIncorrect, match=r"passphrase.*cloning domain"):
         smk_backup.opened(BACKUP, key)
 
