@@ -162,6 +162,13 @@ class Administration(Session):
         """Delete an appliance user and end its sessions; raises NameUnknown."""
         self.ask(wire.USER_DELETE, wire.UserRef(name=name))
 
+    def reset_user(self, name: str, password: str) -> None:
+        """Give another appliance user a new password, good for nothing but being changed; that user's sessions end.
+
+        Raises NameUnknown, PasswordInvalid, NotPossible (it is who asks), PermissionDenied.
+        """
+        self.ask(wire.USER_RESET, wire.ResetUser(name=name, password=password))
+
     def roles(self, *, current: bool = False) -> Listed[RoleView]:
         """List every appliance role: the built-in ones first, then the custom ones."""
         found = self.ask(wire.USER_ROLE_LIST, Empty(), current=current)

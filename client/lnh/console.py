@@ -29,6 +29,7 @@ from lnh_common.messages.console import (
     Initialised,
     JoinedCluster,
     JoinProgress,
+    Officer,
     PartitionView,
     RestoredSmk,
 )
@@ -116,6 +117,18 @@ class Console:
     def factory_reset(self, so_password: str) -> None:
         """Destroy everything in the HSM; raises PasswordIncorrect."""
         self.ask(wire.HSM_FACTORY_RESET, wire.AsSo(so_password=so_password))
+
+    def change_so_password(self, old: str, new: str) -> None:
+        """Change the SO's own password; raises PasswordIncorrect, PasswordLocked, PasswordInvalid."""
+        self.ask(wire.HSM_PASSWORD, wire.ChangeSoPassword(so_password=old, new=new))
+
+    def change_officer_password(self, label: str, officer: Officer, old: str, new: str) -> None:
+        """Change the password of the PO or CO of an own partition.
+
+        Raises PartitionUnknown, PasswordIncorrect, PasswordLocked, PasswordInvalid.
+        """
+        message = wire.ChangeOfficerPassword(label=label, officer=officer, password=old, new=new)
+        self.ask(wire.PARTITION_PASSWORD, message)
 
     def install_package(self, name: str, so_password: str) -> None:
         """Install a package; `cluster` disables access to existing partitions until the appliance is re-imaged."""

@@ -356,6 +356,8 @@ ROWS = (
     Row("hsm show --member-dir {root}/B", anew=True),
     Row("partition create --member-dir {root}/B own-{n}", anew=True),
     Row("partition list --member-dir {root}/B", anew=True),
+    Row("partition password --member-dir {root}/B own-{n} --new-password-file {root}/CO"),
+    Row("hsm password --member-dir {root}/B --new-password-file {root}/SO"),
     Row("partition show --member-dir {root}/B own-{n}", anew=True),
     Row("partition delete --member-dir {root}/B own-{n} --yes"),
     Row("hsm deactivate --member-dir {root}/B --activation-file {root}/ACTIVATION --yes"),
@@ -407,6 +409,7 @@ ROWS = (
     Row("user login -u u-{n} --password-file {root}/NEW", apart=True, anew=True),
     Row("user logout -u u-{n}", apart=True),
     Row("user password -u u-{n} --password-file {root}/NEW --new-password-file {root}/KRSO"),
+    Row("user reset u-{n} --new-password-file {root}/NEW"),
     Row("user delete u-{n} --yes"),
     Row("user role create clerk-{n} --permission view --permission groups"),
     Row("user role list"),
@@ -473,6 +476,7 @@ ROWS = (
     Row("smk show --backup {root}/smk-once"),
     Row("audit show --member-dir {root}/A"),
     Row("audit verify --member-dir {root}/A", anew=True, computed=frozenset({"problem", "indexes"})),
+    Row("cluster password --new-password-file {root}/PO"),  # the last: it ends the session that is kept
 )  # fmt: skip
 
 # Of a list and of what shows one of its things: the things are the same, by the field that names them.

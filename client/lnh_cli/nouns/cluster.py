@@ -204,6 +204,25 @@ def show(options: ShowOptions) -> None:
     options.rows(map(row, members), *COLUMNS)
 
 
+@verb(app, "password", PoOptions)
+def password(
+    options: PoOptions,
+    new_password_file: Annotated[
+        Path | None, typer.Option(help="File with the new password.", callback=files.readable)
+    ] = None,
+) -> None:
+    """Change the PO's own password, which ends every session of the PO."""
+    from lnh import admin
+    from lnh_cli.support import saved
+
+    with options.connection() as connection:
+        old = options.po_password()
+        new = terminal.read_secret("NEW", new_password_file, what="new PO password", new=True)
+        admin.change_po_password(connection, old, new, timeout=options.timeout)
+        saved.forget(connection, saved.user_name(options.user, po=True))
+    options.say("the PO has a new password", role="po")
+
+
 @verb(app, "policy", PoOptions)
 def policy(
     options: PoOptions,

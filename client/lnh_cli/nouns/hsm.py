@@ -66,6 +66,21 @@ def deactivate(options: ConsoleOptions, activation_file: ActivationFile = None, 
     options.say("deactivated")
 
 
+@verb(app, "password", ConsoleOptions)
+def password(
+    options: ConsoleOptions,
+    new_password_file: Annotated[
+        Path | None, typer.Option(help="File with the new password.", callback=files.readable)
+    ] = None,
+) -> None:
+    """Change the SO's own password."""
+    with options.console("hsm.password") as console:
+        old = options.so_password()
+        new = terminal.read_secret("NEW", new_password_file, what="new SO password", new=True)
+        console.change_so_password(old, new)
+    options.say("the SO has a new password", role="so")
+
+
 @verb(app, "factory-reset", ConsoleOptions)
 def factory_reset(options: ConsoleOptions, yes: Yes = False) -> None:
     """Destroy everything in the HSM, as its SO."""

@@ -15,7 +15,15 @@ from lnh_cli.support.options import ConsoleOptions
 app = noun("partition", "Application partitions of a member's HSM, at its local console.")
 
 Label = Annotated[str, typer.Argument(help="The partition.", callback=field("console.PartitionRef", "label"))]
+_OFFICERS = ("po", "co")
 _COLUMNS = ("label", "version", "serial", "objects", "limit", "accessible")
+
+
+def _officer(text: str) -> str:
+    """Refuse what is no officer of a partition, before anything is asked for."""
+    if text not in _OFFICERS:
+        terminal.refuse(f"no role {text!r} of a partition", "po or co", terminal.USAGE)
+    return text
 
 
 @verb(app, "create", ConsoleOptions)
@@ -53,6 +61,26 @@ def show(options: ConsoleOptions, label: Label) -> None:
     with options.console() as console:
         view = console.partition(label)
     options.record(terminal.fields(view))
+
+
+@verb(app, "password", ConsoleOptions)
+def password(
+    options: ConsoleOptions,
+    label: Label,
+    officer: Annotated[str, typer.Option("--role", help="po or co.", callback=_officer)] = "co",
+    new_password_file: Annotated[
+        Path | None, typer.Option(help="File with the new password.", callback=files.readable)
+    ] = None,
+) -> None:
+    """Change the own password of a partition's PO or CO."""
+    from lnh_common.messages.console import Officer
+
+    with options.console("partition.password", label) as console:
+        who = f"{officer.upper()} of partition {label}"
+        old = terminal.read_secret(officer, options.password_file, what=f"password of the {who}")
+        new = terminal.read_secret("NEW", new_password_file, what=f"new password of the {who}", new=True)
+        console.change_officer_password(label, Officer(officer), old, new)
+    options.say(f"the {who} has a new password", label=label, role=officer)
 
 
 @verb(app, "delete", ConsoleOptions)

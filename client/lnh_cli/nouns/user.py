@@ -63,6 +63,19 @@ def delete(options: AdminOptions, name: Name, yes: Yes = False) -> None:
     options.say(f"deleted {name}", name=name)
 
 
+@verb(app, "reset", AdminOptions)
+def reset(options: AdminOptions, name: Name, new_password_file: NewPasswordFile = None) -> None:
+    """Give another user a new password, to be changed by that user at its first use; its sessions end."""
+    from lnh_common.errors import NameUnknown
+
+    with options.administration() as session:
+        if all(user.name != name for user in session.users(current=True)):
+            raise NameUnknown(f"no appliance user {name!r}", {"advice": "lnh user list shows them"})
+        password = terminal.read_secret("NEW", new_password_file, what=f"new password of {name}", new=True)
+        session.reset_user(name, password)
+    options.say(f"{name} has a new password, to be changed first: lnh user password -u {name}", name=name)
+
+
 @verb(app, "password", AdminOptions)
 def password(options: AdminOptions, new_password_file: NewPasswordFile = None) -> None:
     """Change one's own password, which ends one's other sessions."""

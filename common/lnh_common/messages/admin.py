@@ -145,6 +145,13 @@ class UserRef(Message):
     name: Name
 
 
+class ResetUser(Confidential):
+    """Give another appliance user a new password, which is good for nothing but being changed by that user."""
+
+    name: Name
+    password: Password
+
+
 class UserView(Message):
     """Describe one appliance user."""
 
@@ -344,6 +351,7 @@ CLIENT_UNASSIGN: Final = operation("client.unassign", Assignment, Empty, _S, _W)
 USER_ADD: Final = operation("user.add", AddUser, Empty, _S, _W)
 USER_LIST: Final = operation("user.list", Empty, Users, _S)
 USER_DELETE: Final = operation("user.delete", UserRef, Empty, _S, _W)
+USER_RESET: Final = operation("user.reset", ResetUser, Empty, _S, _W)
 USER_ROLE_CREATE: Final = operation("user.role-create", CreateRole, Empty, _S, _W)
 USER_ROLE_LIST: Final = operation("user.role-list", Empty, Roles, _S)
 USER_ROLE_DELETE: Final = operation("user.role-delete", RoleRef, Empty, _S, _W)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
@@ -87,6 +88,28 @@ class AsSo(Confidential):
     """An act of the HSM's security officer, authorised by the SO's password."""
 
     so_password: Password
+
+
+class ChangeSoPassword(AsSo):
+    """Change the SO's own password."""
+
+    new: Password
+
+
+class Officer(str, enum.Enum):
+    """An officer of one of the appliance's own partitions."""
+
+    PO = "po"
+    CO = "co"
+
+
+class ChangeOfficerPassword(Confidential):
+    """Change the password of a partition's officer, authorised by the old one."""
+
+    label: Name
+    officer: Officer
+    password: Password
+    new: Password
 
 
 class InstallPackage(AsSo):
@@ -301,10 +324,12 @@ HSM_SHOW: Final = operation("hsm.show", Empty, HsmView)
 HSM_ACTIVATE: Final = operation("hsm.activate", Activate, Empty, effect=_W)
 HSM_DEACTIVATE: Final = operation("hsm.deactivate", Activate, Empty, effect=_W)
 HSM_FACTORY_RESET: Final = operation("hsm.factory-reset", AsSo, Empty, effect=_W)
+HSM_PASSWORD: Final = operation("hsm.password", ChangeSoPassword, Empty, effect=_W)
 PACKAGE_INSTALL: Final = operation("package.install", InstallPackage, Empty, effect=_W)
 PARTITION_CREATE: Final = operation("partition.create", CreatePartition, PartitionView, effect=_W)
 PARTITION_LIST: Final = operation("partition.list", Empty, Partitions)
 PARTITION_DELETE: Final = operation("partition.delete", PartitionRef, Empty, effect=_W)
+PARTITION_PASSWORD: Final = operation("partition.password", ChangeOfficerPassword, Empty, effect=_W)
 CLUSTER_CREATE: Final = operation("cluster.create", CreateCluster, CreatedCluster, effect=_W)
 CLUSTER_JOIN: Final = operation("cluster.join", JoinCluster, JoinedCluster, effect=_W)
 CLUSTER_PROGRESS: Final = operation("cluster.progress", Empty, JoinProgress)

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from lnh_common.errors import LnhError, PartitionDisabled
 from lnh_common.messages import console
+from lnh_common.messages.console import Officer
 from lnh_common.messages.hsm import AuditEntry, Derive
 from lnh_services.hsm.appliance import preconditions
 from lnh_services.hsm.appliance.state import HsmState, Partition, Phase
@@ -24,7 +25,6 @@ from lnh_services.hsm.auth import credentials
 from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
 
 SO: Final = "SO"
-CO: Final = "CO"
 
 
 class Workers(Protocol):
@@ -105,15 +105,19 @@ class Desk:
 
         Raises PartitionUnknown, PasswordIncorrect, PasswordLocked.
         """
-        label = request.partition
+        return await self.authorise_officer(request.partition, Officer.CO, request.co_password)
+
+    async def authorise_officer(self, label: str, officer: Officer, password: str) -> Partition:
+        """Check the password of a partition's PO or CO, and return the partition; raises as `authorise_co`."""
         partition = preconditions.find_partition(self._vault.opened, label)
-        if partition.co is None:
+        verifier = partition.po if officer is Officer.PO else partition.co
+        if verifier is None:
             raise PartitionDisabled(f"partition {label} is the cluster's")
         await self._attempt(
-            f"{CO} of partition {label}",
-            partition.co,
-            request.co_password,
-            lambda state, co: preconditions.with_co(state, label, co),
+            f"{officer.name} of partition {label}",
+            verifier,
+            password,
+            lambda state, kept: preconditions.with_officer(state, label, officer, kept),
         )
         return partition
 

@@ -34,7 +34,7 @@ from lnh_common.errors import (
     UnknownOperation,
 )
 from lnh_common.messages import console
-from lnh_common.messages.console import PartitionView
+from lnh_common.messages.console import Officer, PartitionView
 from lnh_services.hsm.appliance.state import CLUSTER_PACKAGE, Appliance, HsmState, Partition, Phase, User
 from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
 
@@ -196,10 +196,12 @@ NEEDS: Final[dict[str, tuple[Need, ...]]] = {
     console.HSM_ACTIVATE.name: (_hsm_initialised, _not_activated),
     console.HSM_DEACTIVATE.name: _ACTIVE,
     console.HSM_FACTORY_RESET.name: _ACTIVE,
+    console.HSM_PASSWORD.name: _ACTIVE,
     console.PACKAGE_INSTALL.name: (*_ACTIVE, _no_v1_partition_to_lose),
     console.PARTITION_CREATE.name: (*_ACTIVE, _partitions_enabled),
     console.PARTITION_LIST.name: _ACTIVE,
     console.PARTITION_DELETE.name: (*_ACTIVE, _partitions_enabled),
+    console.PARTITION_PASSWORD.name: (*_ACTIVE, _partitions_enabled),
     **{row.name: (*_ACTIVE, _partitions_enabled) for row in console.IN_PARTITION.values()},
     console.CLUSTER_CREATE.name: (
         *_ACTIVE, _no_cluster, _joins_none, _appliance_initialised, _cluster_package, _no_own_v1_partition,
@@ -297,11 +299,12 @@ def find_partition(state: HsmState, label: str) -> Partition:
     raise PartitionUnknown(f"no partition {label!r}")
 
 
-def with_co(state: HsmState, label: str, co: Verifier) -> HsmState:
-    """Replace a partition's CO in the state, after an attempt."""
+def with_officer(state: HsmState, label: str, officer: Officer, kept: Verifier) -> HsmState:
+    """Replace the verifier of a partition's PO or CO in the state."""
+    changed = {officer.value: kept}
     return replace(
         state,
-        partitions=tuple(replace(other, co=co) if other.label == label else other for other in state.partitions),
+        partitions=tuple(replace(other, **changed) if other.label == label else other for other in state.partitions),
     )
 
 
@@ -331,4 +334,5 @@ _TARGETS: Final[dict[str, Callable[[HsmState, str], object]]] = {
     console.PACKAGE_INSTALL.name: install,
     console.PARTITION_CREATE.name: check_room,
     console.PARTITION_DELETE.name: find_partition,
+    console.PARTITION_PASSWORD.name: find_partition,
 }

@@ -36,12 +36,13 @@ from lnh_common.messages.base import OPERATIONS, Effect, Empty, Message, Operati
 from lnh_common.messages.hsm import Derive
 from lnh_common.wire import channel
 from lnh_services.hsm.appliance import preconditions
-from lnh_services.hsm.appliance.desk import CO, SO, Desk
+from lnh_services.hsm.appliance.desk import SO, Desk
 from lnh_services.hsm.appliance.partitions import Contents
 from lnh_services.hsm.appliance.state import Cluster, HsmState, Partition, Phase, User
 from lnh_services.hsm.appliance.vault import Vault
 from lnh_services.hsm.audit import anchor
 from lnh_services.hsm.audit import trail as audit
+from lnh_services.hsm.auth import credentials
 from lnh_services.hsm.auth.console_attempts import Verifier
 from lnh_services.hsm.cluster import create
 from lnh_services.hsm.cluster.join import Belonging
@@ -136,10 +137,12 @@ class Console:
             console.HSM_ACTIVATE.name: self._activate,
             console.HSM_DEACTIVATE.name: self._deactivate,
             console.HSM_FACTORY_RESET.name: self._factory_reset,
+            console.HSM_PASSWORD.name: self._change_so_password,
             console.PACKAGE_INSTALL.name: self._install_package,
             console.PARTITION_CREATE.name: self._create_partition,
             console.PARTITION_LIST.name: self._list_partitions,
             console.PARTITION_DELETE.name: self._delete_partition,
+            console.PARTITION_PASSWORD.name: self._change_officer_password,
             **{row.name: self._in_partition(name) for name, row in console.IN_PARTITION.items()},
             console.CLUSTER_CREATE.name: self._create_cluster,
             console.CONSOLE_CHECK.name: self._check,
@@ -323,6 +326,13 @@ class Console:
         self._vault.factory_reset()
         return Empty()
 
+    async def _change_so_password(self, request: console.ChangeSoPassword) -> Empty:
+        credentials.check_password(request.new)
+        await self._desk.authorise(request)
+        so = Verifier(password=await self._desk.keep(request.new))
+        self._vault.change(lambda state: replace(state, so=so))
+        return Empty()
+
     async def anchor(self) -> None:
         """Bring the newest head into the replicated log, if there is a cluster; raises what the store answers."""
         state, head = self._vault.state, self._trail.head
@@ -363,6 +373,13 @@ class Console:
     async def _delete_partition(self, request: console.PartitionRef) -> Empty:
         await self._desk.authorise(request)
         self._vault.remove_partition(request.label)
+        return Empty()
+
+    async def _change_officer_password(self, request: console.ChangeOfficerPassword) -> Empty:
+        credentials.check_password(request.new)
+        await self._desk.authorise_officer(request.label, request.officer, request.password)
+        kept = Verifier(password=await self._desk.keep(request.new))
+        self._vault.change(lambda state: preconditions.with_officer(state, request.label, request.officer, kept))
         return Empty()
 
     def _in_partition(self, name: str) -> Perform:
@@ -471,7 +488,14 @@ class Console:
 
 
 def _role(request: Message) -> str:
-    return SO if isinstance(request, console.AsSo) else CO if isinstance(request, console.AsCo) else ""
+    match request:
+        case console.AsSo():
+            return SO
+        case console.AsCo():
+            return console.Officer.CO.name
+        case console.ChangeOfficerPassword():
+            return request.officer.name
+    return ""
 
 
 def _target(request: Message, reply: Message | None) -> str:

@@ -22,7 +22,7 @@ WITH_PO: Final = "with the PO"
 LOOKS: Final = "looks only"
 ALLOWS: Final = {
     Permission.VIEW: "look at status, members, groups, metrics, and the names of keyrings",
-    Permission.USERS: "make and delete users and roles, none with more permissions than its own",
+    Permission.USERS: "make, reset and delete users and roles, none with more permissions than its own",
     Permission.CLIENTS: "register and revoke clients, assign keyrings to them",
     Permission.MEMBERS: "name, promote, remove members; invite them together with the PO",
     Permission.KEYRINGS: "create and delete keyrings and set their first KRSO, together with the PO",
@@ -94,6 +94,7 @@ def _console_rows() -> Iterator[tuple[str, ...]]:
 _NEEDS: Final = (
     (console.AsSo, "the SO's password"),
     (console.AsCo, "the password of that partition's CO"),
+    (console.ChangeOfficerPassword, "the old password of that partition's PO or CO"),
     (console.Activate, "the activation secret"),
 )
 
@@ -117,7 +118,7 @@ need, in words, is in [operations.md](operations.md#who-may-do-what).
 ## Permissions
 
 An appliance role is a named set of these. A custom role (`lnh user role create`) holds any of them. Nobody makes a role
-or a user, or deletes one, with a permission that the own role lacks.
+or a user, deletes or resets one, with a permission that the own role lacks.
 """
 _OPERATIONS: Final = """\
 ## Operations

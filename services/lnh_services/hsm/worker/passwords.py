@@ -115,7 +115,11 @@ def verify(
         raise wrong
     yield from _end(worker, pair, attempt, right=True, counted_here=counted_here)
     if stored.must_change and not may_be_first:
-        raise PasswordMustChange(f"this {given.role.name} password is a first one, good only for being changed")
+        advice = {"advice": f"change the password first: lnh user password -u {given.name}"}
+        raise PasswordMustChange(
+            f"this {given.role.name} password is a first one, good only for being changed",
+            advice if given.role is Role.USER else {},
+        )
     return stored, version, derived
 
 

@@ -44,7 +44,7 @@ ROWS: Final[list[tuple[str, set[str], tuple[Operation[Any, Any], ...]]]] = [
     ("names of keyrings, and of a client those it may see", MONITORS | CLIENTS, (admin.KEYRING_LIST,)),
     ("a keyring", MONITORS | ROLES, (admin.KEYRING_SHOW,)),
     ("users and roles, clients, assignment, members", ADMIN,
-     (admin.USER_ADD, admin.USER_LIST, admin.USER_DELETE, admin.USER_ROLE_CREATE, admin.USER_ROLE_LIST,
+     (admin.USER_ADD, admin.USER_LIST, admin.USER_DELETE, admin.USER_RESET, admin.USER_ROLE_CREATE, admin.USER_ROLE_LIST,
       admin.USER_ROLE_DELETE, admin.CLIENT_LIST, admin.CLIENT_REVOKE, admin.CLIENT_ASSIGN,
       admin.CLIENT_UNASSIGN, admin.MEMBER_SET, admin.MEMBER_PROMOTE, admin.MEMBER_REMOVE, admin.MEMBER_DELETE,
       admin.MEMBER_DIVERGENT)),

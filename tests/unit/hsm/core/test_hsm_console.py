@@ -473,6 +473,45 @@ def test_a_reset_by_the_so_forgives_the_admins_failures(appliance: OneAppliance)
     asyncio.run(go())
 
 
+def test_so_po_and_co_change_their_own_passwords_with_the_old_ones(appliance: OneAppliance) -> None:
+    new, wrong = "a new password", "a wrong password"
+
+    async def go() -> None:
+        await appliance.appliance_init()
+        await appliance.hsm_init()
+        made = console.CreatePartition(
+            label="own", version=0, so_password=SO, po_password="the own po", co_password="the own co"
+        )
+        await appliance.ask(console.PARTITION_CREATE, made)
+        of_so = console.ChangeSoPassword(so_password=SO, new=new)
+        for officer, old in ((console.Officer.PO, "the own po"), (console.Officer.CO, "the own co")):
+            change = console.ChangeOfficerPassword(label="own", officer=officer, password=old, new=new)
+            with pytest.raises(errors.PasswordIncorrect, match=officer.name):
+                await appliance.ask(console.PARTITION_PASSWORD, msgspec.structs.replace(change, password=wrong))
+            with pytest.raises(errors.PasswordInvalid):
+                await appliance.ask(console.PARTITION_PASSWORD, msgspec.structs.replace(change, new="short"))
+            await appliance.ask(console.PARTITION_PASSWORD, change)
+            with pytest.raises(errors.PasswordIncorrect):
+                await appliance.ask(console.PARTITION_PASSWORD, change)
+        with pytest.raises(errors.PartitionUnknown):
+            await appliance.ask(console.PARTITION_PASSWORD, msgspec.structs.replace(change, label="none"))
+        with pytest.raises(errors.PasswordIncorrect):
+            await appliance.ask(console.HSM_PASSWORD, msgspec.structs.replace(of_so, so_password=wrong))
+        await appliance.ask(console.HSM_PASSWORD, of_so)
+        delete = console.PartitionRef(so_password=SO, label="own")
+        with pytest.raises(errors.PasswordIncorrect):
+            await appliance.ask(console.PARTITION_DELETE, delete)
+        await appliance.deactivate()
+        await appliance.activate()
+        await appliance.ask(console.PARTITION_DELETE, msgspec.structs.replace(delete, so_password=new))
+
+    asyncio.run(go())
+    assert appliance.vault.opened.so.failures == 0
+    trail = appliance.trail_path.read_text()
+    assert '"partition.password"' in trail
+    assert new not in trail
+
+
 def test_the_so_resets_nobody_but_admins(appliance: OneAppliance) -> None:
     async def go() -> None:
         await appliance.cluster()

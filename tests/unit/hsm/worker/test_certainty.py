@@ -70,6 +70,7 @@ ASKED: dict[Operation[Any, Any], Message] = {
     admin.USER_ADD: admin.AddUser(name="admin", role="admin", password=NEW),
     admin.USER_LIST: Empty(),
     admin.USER_DELETE: admin.UserRef(name="admin"),
+    admin.USER_RESET: admin.ResetUser(name="nobody", password=NEW),
     admin.USER_ROLE_CREATE: admin.CreateRole(name="clerk", permissions=(admin.Permission.VIEW,)),
     admin.USER_ROLE_LIST: Empty(),
     admin.USER_ROLE_DELETE: admin.RoleRef(name="clerk"),

@@ -144,7 +144,10 @@ class Scene:
             administrator.ask(admin.USER_ADD, admin.AddUser(name=name, role=role, password=EVE))
         for name in ("clerk", "unused"):
             administrator.ask(admin.USER_ROLE_CREATE, admin.CreateRole(name=name, permissions=(admin.Permission.VIEW,)))
-        administrator.ask(admin.USER_ADD, admin.AddUser(name="carla", role="clerk", password=EVE))
+        helps = (admin.Permission.USERS, admin.Permission.VIEW)
+        administrator.ask(admin.USER_ROLE_CREATE, admin.CreateRole(name="helpdesk", permissions=helps))
+        for name, role in (("carla", "clerk"), ("hugo", "helpdesk")):
+            administrator.ask(admin.USER_ADD, admin.AddUser(name=name, role=role, password=EVE))
         self.keyring = make_keyring(client, "payments")
         self.other = make_keyring(client, "other")
         self.assigned = make_keyring(client, "assigned")
@@ -182,6 +185,7 @@ class Scene:
             "admin": self._session(client, ADMIN, Credential(role=Role.PO, password=PO_PASSWORD)),
             "eve": self._session(client, AS_EVE),
             "carla": self._session(client, Credential(role=Role.USER, name="carla", password=EVE)),
+            "hugo": self._session(client, Credential(role=Role.USER, name="hugo", password=EVE)),
             "krso": self._session(client, Credential(role=Role.KRSO, keyring=self.keyring, password=KRSO)),
             "krco": krco,
             "client": self._session(client),
@@ -419,6 +423,9 @@ def requests(scene: Scene) -> list[Request]:
         Request(admin.USER_DELETE, admin.UserRef(name="carla")),
         Request(admin.USER_ROLE_CREATE, admin.CreateRole(name="new", permissions=(admin.Permission.VIEW,))),
         Request(admin.USER_ROLE_LIST, Empty()),
+        Request(admin.USER_RESET, admin.ResetUser(name="carla", password="a password")),
+        Request(admin.USER_RESET, admin.ResetUser(name="second", password="a password"), "hugo"),
+        Request(admin.USER_RESET, admin.ResetUser(name="eve", password="a password"), "hugo"),
         Request(admin.USER_ROLE_DELETE, admin.RoleRef(name="unused")),
         Request(admin.USER_ROLE_DELETE, admin.RoleRef(name="clerk")),
         Request(admin.GROUP_LIST, Empty(), "carla"),

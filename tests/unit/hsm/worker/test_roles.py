@@ -1,4 +1,4 @@
-"""Every operation as every role, custom ones too, through a worker, against docs/permissions.md; and custom roles."""
+"""Every operation as every role, custom ones too, through a worker, against docs/permissions.md; custom roles; resets."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from lnh_common.errors import (
     NameTaken,
     NameUnknown,
     NotPossible,
+    PasswordIncorrect,
+    PasswordInvalid,
+    PasswordLocked,
+    PasswordMustChange,
     PermissionDenied,
     VersionConflict,
 )
 from lnh_common.messages import admin, membership, session, store
 from lnh_common.messages.admin import Permission
 from lnh_common.messages.base import OPERATIONS, Empty, Message
-from lnh_common.messages.session import Credential, Register, Role
+from lnh_common.messages.session import ChangePassword, Credential, Register, Role
 from lnh_services.hsm.auth.permissions import BUILTIN_ROLES, RESERVED_ROLES
 from lnh_services.hsm.effects import Ask, Peer, Steps
 from lnh_services.hsm.records import RoleRecord
@@ -364,3 +368,71 @@ def test_custom_roles_wait_until_no_member_runs_a_version_that_knows_none(
     monkeypatch.setattr(scene.world, "answer", with_old)
     with pytest.raises(NotPossible, match=r"0\.1\.3"):
         scene.role("clerk", Permission.VIEW)
+
+
+# --- passwords of others
+
+
+def changed(client: Client, name: str, old: str, new: str) -> None:
+    credential = Credential(role=Role.USER, name=name, password=old)
+    client.ask(session.CHANGE_PASSWORD, ChangePassword(credential=credential, new=new))
+
+
+def test_an_admin_resets_a_user_who_then_changes_the_password_first(scene: Scene) -> None:
+    before = scene.user("mia", "monitor")
+    scene.admin.ask(admin.USER_RESET, admin.ResetUser(name="mia", password="from the helpdesk"))
+    with pytest.raises(CredentialChanged):
+        before.ask(admin.GROUP_LIST, Empty())
+    mia = Client(scene.world, scene.world.worker())
+    with pytest.raises(PasswordIncorrect):
+        mia.login(user("mia"))
+    with pytest.raises(PasswordMustChange) as caught:
+        mia.login(Credential(role=Role.USER, name="mia", password="from the helpdesk"))
+    assert caught.value.detail["advice"] == "change the password first: lnh user password -u mia"
+    changed(mia, "mia", "from the helpdesk", PASSWORD)
+    assert scene.login("mia").ask(admin.GROUP_LIST, Empty()) is not None
+    assert ("user.reset", "mia", "ok") in [(each.operation, each.target, each.outcome) for each in scene.world.audit]
+
+
+def test_a_reset_forgives_the_failed_logins_of_before(scene: Scene) -> None:
+    scene.user("mia", "monitor")
+    mia = Client(scene.world, scene.world.worker())
+    for number in range(limits.FAILURES_BEFORE_LOCK):
+        with pytest.raises(PasswordIncorrect):
+            mia.login(Credential(role=Role.USER, name="mia", password=f"wrong password {number}"))
+    with pytest.raises(PasswordLocked):
+        mia.login(user("mia"))
+    scene.admin.ask(admin.USER_RESET, admin.ResetUser(name="mia", password="from the helpdesk"))
+    changed(mia, "mia", "from the helpdesk", PASSWORD)
+    mia.login(user("mia"))
+
+
+def test_nobody_resets_the_own_password_nor_one_of_a_user_who_may_more(scene: Scene) -> None:
+    scene.role("helpdesk", Permission.VIEW, Permission.USERS)
+    helper, ordinary = scene.user("hugo", "helpdesk"), scene.user("mia", "monitor")
+    scene.user("second", "admin")
+    with pytest.raises(NotPossible, match="who asks"):
+        helper.ask(admin.USER_RESET, admin.ResetUser(name="hugo", password="another password"))
+    for name in ("admin", "second"):
+        with pytest.raises(PermissionDenied, match="do not hold"):
+            helper.ask(admin.USER_RESET, admin.ResetUser(name=name, password="another password"))
+    with pytest.raises(PermissionDenied, match="permission 'users'"):
+        ordinary.ask(admin.USER_RESET, admin.ResetUser(name="hugo", password="another password"))
+    with pytest.raises(NameUnknown):
+        scene.admin.ask(admin.USER_RESET, admin.ResetUser(name="nobody", password="another password"))
+    with pytest.raises(PasswordInvalid):
+        scene.admin.ask(admin.USER_RESET, admin.ResetUser(name="mia", password="short"))
+    scene.login("second")
+    helper.ask(admin.USER_RESET, admin.ResetUser(name="mia", password="another password"))
+
+
+def test_a_user_who_is_deleted_meanwhile_is_not_reset() -> None:
+    world = Between()
+    scene = Scene(world)
+    scene.user("mia", "monitor")
+    other = scene.machine.as_administrator()
+    world.before = "credential", lambda: other.ask(admin.USER_DELETE, admin.UserRef(name="mia"))
+    with pytest.raises(VersionConflict):
+        scene.admin.ask(admin.USER_RESET, admin.ResetUser(name="mia", password="another password"))
+    with pytest.raises(PasswordIncorrect):
+        scene.login("mia")

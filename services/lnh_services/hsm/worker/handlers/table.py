@@ -55,6 +55,7 @@ _ROWS: Final = (
     serves(admin.USER_ADD, users.add_user, Rule(Permission.USERS, audited=True), commits=True),
     serves(admin.USER_LIST, users.list_users, Rule(Permission.USERS)),
     serves(admin.USER_DELETE, users.delete_user, Rule(Permission.USERS, audited=True), commits=True),
+    serves(admin.USER_RESET, users.reset_user, Rule(Permission.USERS, audited=True), commits=True),
     serves(admin.USER_ROLE_CREATE, users.create_role, Rule(Permission.USERS, audited=True), commits=True),
     serves(admin.USER_ROLE_LIST, users.list_roles, Rule(Permission.USERS)),
     serves(admin.USER_ROLE_DELETE, users.delete_role, Rule(Permission.USERS, audited=True), commits=True),

@@ -14,6 +14,7 @@ from lnh_common.messages.admin import (
     AddUser,
     CreateRole,
     Permission,
+    ResetUser,
     RoleRef,
     Roles,
     RoleView,
@@ -30,7 +31,7 @@ from lnh_services.hsm.effects import Steps
 from lnh_services.hsm.records import CredentialRecord, RoleRecord, UserRecord, record_id
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.guards import check_versions, unchanged
-from lnh_services.hsm.worker.passwords import derive
+from lnh_services.hsm.worker.passwords import derive, forgive
 from lnh_services.hsm.worker.request import Request
 from lnh_services.hsm.worker.roles import permissions_of, role_id
 
@@ -144,6 +145,43 @@ def _another_admin(worker: WorkerCore, name: str) -> Steps[store.Change]:
     _, version = yield from worker.versioned(UserRecord, where, cached=False)
     records = yield from worker.started()
     return store.Require(key=records.key_of(UserRecord, where), version=version)
+
+
+def reset_user(worker: WorkerCore, request: Request[ResetUser]) -> Steps[Empty]:
+    """Give another user a new password to be changed at its first use; its sessions end, its failures are forgotten."""
+    name, password = request.message.name, request.message.password
+    if (yield from worker.acted_before(request)):
+        yield from forgive(worker, Role.USER, name)
+        return Empty()
+    if any(grant.role is Role.USER and grant.name == name for grant in request.who.token.grants):
+        raise NotPossible(
+            f"{name!r} is who asks, and the own password is changed with the old one", {"advice": "lnh user password"}
+        )
+    credentials.check_password(password)
+    kept = yield from derive(password)
+    # After Argon2id, so that the user who is reset is the one who was looked at.
+    record, version = yield from worker.versioned(UserRecord, user_id(name), cached=False)
+    if record is None:
+        raise NameUnknown(f"no appliance user {name!r}")
+    yield from _check_gives(worker, request, record.role)
+    where = credentials.credential_id(Role.USER, name)
+    _, stored_version = yield from worker.versioned(CredentialRecord, where, cached=False)
+    identity = worker.secrets()
+    changed = credentials.new_record(
+        kept,
+        role=Role.USER,
+        smk=identity.smk,
+        cluster=identity.secrets.cluster,
+        now=int(worker.utc()),
+        name=name,
+        must_change=True,
+        born=record.born,
+    )
+    records = yield from worker.started()
+    same = store.Require(key=records.key_of(UserRecord, user_id(name)), version=version)
+    yield from worker.commit(request, [same, records.put(changed, where, stored_version)])
+    yield from forgive(worker, Role.USER, name)
+    return Empty()
 
 
 # --- roles
