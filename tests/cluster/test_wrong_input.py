@@ -262,6 +262,17 @@ def test_the_last_admin_stays_and_the_advice_is_to_add_another(place: Place) -> 
     ]
 
 
+def test_the_po_changes_its_password_which_ends_its_sessions(place: Place) -> None:
+    anew = place.run("cluster", "password", "--new-password-file", str(place.root / "NEW"), "--json")
+    assert (anew.exit_code, json.loads(anew.stdout)) == (0, {"role": "po"}), anew.output
+    refused = place.run("cluster", "policy", "minimum_rsa_bits=2048", "--po-password-file", str(place.root / "PO"))
+    assert (refused.exit_code, "wrong name or password" in refused.stderr) == (REFUSED, True), refused.output
+    back = ("--po-password-file", str(place.root / "NEW"), "--new-password-file", str(place.root / "PO"))
+    for words in (("cluster", "password", *back), ("user", "login", "--po")):
+        done = place.run(*words)
+        assert done.exit_code == 0, done.output
+
+
 @pytest.mark.parametrize(
     ("words", "said", "advice"),
     [
@@ -476,7 +487,6 @@ ROWS = (
     Row("smk show --backup {root}/smk-once"),
     Row("audit show --member-dir {root}/A"),
     Row("audit verify --member-dir {root}/A", anew=True, computed=frozenset({"problem", "indexes"})),
-    Row("cluster password --new-password-file {root}/PO"),  # the last: it ends the session that is kept
 )  # fmt: skip
 
 # Of a list and of what shows one of its things: the things are the same, by the field that names them.
@@ -499,6 +509,7 @@ NOT_BOTH_WAYS = {
     ): "it ends every session and puts the passwords back; tests/cluster/test_backup.py reads its JSON",
     ("bench",): "it measures, for seconds each time; tests/cluster/test_client.py reads its JSON",
     ("bootstrap", "cluster"): "it begins with members that are set up by nobody; tests/cluster/test_bootstrap.py",
+    ("cluster", "password"): "it ends the session that each command after it goes by; another test here reads its JSON",
     ("member", "delete"): "a member would have to be lost for each; it says what `member remove` does",
     ("member", "remove"): "a member would have to join for each; it says what `cluster leave` does",
 }
