@@ -18,7 +18,7 @@ from typing_extensions import Self
 from lnh.arguments import check_message, checked
 from lnh.net.connection import Connection
 from lnh.net.mutex import Mutex
-from lnh.net.requests import Request
+from lnh.net.request import Request
 from lnh_common import limits
 from lnh_common.errors import DataLength, LnhError, TokenExpired
 from lnh_common.messages.base import Empty, Message, Operation

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed
 
 import lnh
-import lnh.net.connection
+import lnh.net.channel
 from cluster.test_client import KRCO, Site, build
 from lnh_common import limits
 from lnh_common.pkcs11.attributes import Attribute
@@ -235,7 +235,7 @@ def test_a_clock_that_is_wrong_is_what_is_told_of(
     session: lnh.KeyringSession, monkeypatch: pytest.MonkeyPatch, apart: int
 ) -> None:
     monkeypatch.setattr(
-        lnh.net.connection, "time", SimpleNamespace(time=lambda: time.time() + apart, monotonic=time.monotonic)
+        lnh.net.channel, "time", SimpleNamespace(time=lambda: time.time() + apart, monotonic=time.monotonic)
     )
     with pytest.raises(lnh.ClockSkew, match=r"1000 s (ahead of|behind) this member's") as refused:
         session.random(8)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnh.net.requests import BACK_OFF, HINT_PATIENCE, RETRY_HINTS, SILENCE, SPREAD, Request, Requests
+from lnh.net.request import Request
+from lnh.net.requests import BACK_OFF, HINT_PATIENCE, RETRY_HINTS, SILENCE, SPREAD, Requests
 from lnh_common import limits
 from lnh_common.errors import (
     AnswerUnproven,

@@ -46,11 +46,11 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import Any, Final, TypeGuard
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from lnh.net.request import Credentials, Request, Unsealed
 from lnh.net.unserved import UNSERVED, unproven, unserved
 from lnh_common import limits
 from lnh_common.errors import (
@@ -70,10 +70,10 @@ from lnh_common.errors import (
 )
 from lnh_common.messages.base import Behind, Effect, Message, Operation, Seal
 from lnh_common.messages.objects import TOGETHER, USES, Outcomes
-from lnh_common.wire import bundles, channel, codec
+from lnh_common.wire import channel, codec
 from lnh_common.wire import frames as wire
-from lnh_common.wire.channel import Envelope, SessionKeys, Statement
-from lnh_common.wire.frames import Frames, Header, Kind
+from lnh_common.wire.channel import Envelope, SessionKeys
+from lnh_common.wire.frames import Header, Kind
 
 SERVES_NOBODY: Final[tuple[type[LnhError], ...]] = (Unreachable, *UNSERVED)  # hints after which another member is asked
 RETRY_HINTS: Final = (Busy, Unreachable, UnsupportedVersion, DeadlineExceeded)
@@ -90,141 +90,6 @@ SPREAD: Final = 8  # messages that uses under way are in, or more: cluster and c
 _TOGETHER_BYTES: Final = 64 * limits.KIB  # of one carrier; a use that is larger goes alone
 _BYTES: Final = (bytes,)
 _ANSWER_NAME: Final = 32  # first bytes of a sealed answer, which no other has
-
-
-class _Unsealed(NamedTuple):
-    """The parts that a use of a key is sealed from, when it is due."""
-
-    operation: Operation[Any, Any]
-    fields: dict[str, Any]
-    issued_at: float
-    deadline_ms: int
-    route: bytes
-    token: bytes
-    keys: SessionKeys
-    size: int
-
-    @property
-    def session(self) -> tuple[bytes, bytes, int]:
-        """Return what uses must have in common to share a seal."""
-        return self.route, self.token, id(self.keys)
-
-
-class Credentials(msgspec.Struct, frozen=True, gc=False):
-    """The parts that seal an operation that uses a credential.
-
-    Args:
-        statement: of the channel key to seal to.
-        secret: S, 32 fresh random bytes; the answer is sealed under it.
-        client: the registered client's id, or empty.
-        client_key: its Ed25519 key, or the new one's while it registers.
-    """
-
-    statement: Statement
-    secret: bytes
-    client: bytes
-    client_key: Ed25519PrivateKey | None
-
-    def __repr__(self) -> str:
-        return "Credentials(redacted)"
-
-
-class Request:
-    """One request on its way; `Requests` moves it, the connection reads it.
-
-    Attributes:
-        operation: its name.
-        header, frames: sent, every time, once the request is sealed; not of a use that a carrier carries.
-        tag: names it, and its answer, in a bundle: the request id, 8 bytes.
-        deadline: when it is given up, on the caller's clock; of a carrier, when the first of its uses is.
-        tries: how often it was sent.
-        last_sent: when it was last sent.
-        undone: names the sealed answers that each say of one try that it did nothing.
-        behind: the last answer of a member that was behind, or damaged.
-        said: the last answer of each member that serves nobody, by its address.
-        wants_current: a listing through a member that is behind is no answer.
-        done: whether `fields` or `error` is there.
-    """
-
-    frames: Frames
-    header: Header
-    tag: bytes
-
-    __slots__ = (
-        "behind",
-        "carrier",
-        "deadline",
-        "done",
-        "due",
-        "error",
-        "fields",
-        "frames",
-        "header",
-        "hint",
-        "hints",
-        "is_write",
-        "keys",
-        "last_sent",
-        "left",
-        "operation",
-        "refused_since",
-        "said",
-        "seconds",
-        "tag",
-        "tries",
-        "undone",
-        "unsealed",
-        "uses",
-        "wants_current",
-    )
-
-    def __init__(
-        self, operation: str, keys: SessionKeys | None, deadline: float, seconds: float, *, is_write: bool
-    ) -> None:
-        self.operation = operation
-        self.unsealed: _Unsealed | None = None
-        self.uses: list[Request] = []  # of a carrier, and ...
-        self.left = 0  # ... how many of them are under way
-        self.carrier: Request | None = None
-        self.keys = keys
-        self.seconds = seconds
-        self.deadline = deadline
-        self.is_write = is_write
-        self.tries = 0
-        self.last_sent = 0.0
-        self.undone: frozenset[bytes] = frozenset()
-        self.hints = 0
-        self.refused_since = 0.0
-        self.due = 0.0
-        self.hint: LnhError | None = None
-        self.behind: LnhError | None = None
-        self.said: dict[str, LnhError] = {}
-        self.wants_current = False
-        self.done = False
-        self.fields: dict[str, Any] | None = None
-        self.error: LnhError | None = None
-
-    def __repr__(self) -> str:
-        return f"Request({self.operation}, tries={self.tries}, done={self.done})"
-
-    @property
-    def open_tries(self) -> int:
-        """Count the tries that are not known to have done nothing."""
-        return self.tries - len(self.undone)
-
-    def sealed(self, header: Header, token: bytes, body: bytes) -> None:
-        """Take the frames that the request is sent in from now on."""
-        self.header = header
-        self.tag = header.request_id.to_bytes(bundles.TAG_BYTES, "big")
-        self.frames = [header.pack(), token, body]
-
-    def result(self) -> dict[str, Any]:
-        """Return the answer's fields; raises the error that the request ended with."""
-        assert self.done, "asked for the result of a request under way"
-        if self.error is not None:
-            raise self.error
-        assert self.fields is not None, "an answered request has fields or an error"
-        return self.fields
 
 
 class Requests:
@@ -314,7 +179,7 @@ class Requests:
         request.wants_current = current
         if keys is not None and operation.name in TOGETHER:
             size = sum(len(value) for value in values.values() if type(value) is bytes)
-            unsealed = _Unsealed(operation, values, issued_at, deadline_ms, route, token, keys, size)
+            unsealed = Unsealed(operation, values, issued_at, deadline_ms, route, token, keys, size)
             if size > _TOGETHER_BYTES:
                 self._seal_alone(request, unsealed)
             else:
@@ -358,7 +223,7 @@ class Requests:
         request.sealed(header, token, body)
         self._pending[self._last_id] = request
 
-    def _seal_alone(self, request: Request, use: _Unsealed) -> None:
+    def _seal_alone(self, request: Request, use: Unsealed) -> None:
         envelope = Envelope(int(use.issued_at * 1000), use.deadline_ms, self.connection, 0, use.fields)
         request.unsealed = None
         self._seal(request, use.operation, envelope, use.route, use.token, use.keys)
@@ -366,7 +231,7 @@ class Requests:
     def _seal_unsealed(self) -> None:
         """Seal the uses that are due, those of a session together."""
         most = min(max(self._under_way // SPREAD, 1), limits.USES_TOGETHER)
-        groups: dict[tuple[bytes, bytes, int], list[tuple[Request, _Unsealed]]] = {}
+        groups: dict[tuple[bytes, bytes, int], list[tuple[Request, Unsealed]]] = {}
         size = 0
         for request in self._unsealed:
             use = request.unsealed
@@ -382,7 +247,7 @@ class Requests:
             self._seal_together(group)
         self._unsealed.clear()
 
-    def _seal_together(self, group: list[tuple[Request, _Unsealed]]) -> None:
+    def _seal_together(self, group: list[tuple[Request, Unsealed]]) -> None:
         if len(group) == 1:
             self._seal_alone(*group[0])
             return

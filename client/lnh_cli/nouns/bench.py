@@ -26,8 +26,8 @@ from lnh_cli.support.options import KeyringOptions
 
 if TYPE_CHECKING:
     from lnh.keyrings import KeyringSession
-    from lnh.net.connection import Channel
-    from lnh.net.requests import Request
+    from lnh.net.channel import Channel
+    from lnh.net.request import Request
     from lnh.objects.keys import Key
     from lnh_common.messages.base import Operation
     from lnh_common.pkcs11.mechanisms import Mechanism

@@ -13,7 +13,8 @@ import pytest
 import lnh.net.connection
 import lnh.net.requests
 from lnh.net import failover
-from lnh.net.connection import Channel, Connection
+from lnh.net.channel import Channel
+from lnh.net.connection import Connection
 from lnh.net.failover import Endpoint
 from lnh_common.errors import (
     AnswerUnproven,
