@@ -134,6 +134,7 @@ def test_the_page_about_certificates_works_as_it_stands(
         monkeypatch.setenv(name, str(value))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "program").write_bytes(b"what is signed")
+    (tmp_path / "passphrase").write_text("of these files\n")
     runner, commands = CliRunner(), tree()
     for line in ["lnh role login", *lines, "lnh role logout"]:
         program, *words = shlex.split(line)

@@ -13,6 +13,7 @@ from lnh_cli.nouns import key as keys
 from lnh_cli.support import files, named, terminal
 from lnh_cli.support.command import Output, Yes, noun, verb
 from lnh_cli.support.options import ObjectOptions
+from lnh_common import limits
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -35,10 +36,15 @@ Names = Annotated[
     typer.Option("--name", help="DNS:a.example, IP:192.0.2.1, EMAIL:... or URI:...; repeatable."),
 ]
 ProfileOption = Annotated[str, typer.Option(help="ca, server, client or code-signing.")]
-Days = Annotated[int | None, typer.Option(help="Of validity.")]
-PathLength = Annotated[int | None, typer.Option(help="Of a CA: how many CAs may stand below it.")]
+Days = Annotated[int | None, typer.Option(min=1, max=limits.CERTIFICATE_DAYS, help="Of validity.")]
+PathLength = Annotated[int | None, typer.Option(min=0, help="Of a CA: how many CAs may stand below it.")]
+Also = Annotated[Path | None, typer.Option("--output", "-o", help="File to write it to, too.", callback=files.writable)]
+RequestFile = Annotated[
+    Path,
+    typer.Argument(metavar="REQUEST", help="The request (CSR), PEM or DER.", allow_dash=True, callback=files.readable),
+]
 Der = Annotated[bool, typer.Option("--der", help="DER instead of PEM.")]
-Due = Annotated[int, typer.Option("--days", help="Until the next list is due.")]
+Due = Annotated[int, typer.Option("--days", min=1, max=limits.CERTIFICATE_DAYS, help="Until the next list is due.")]
 _REVOKED_FOR = (
     "unspecified, key-compromise, ca-compromise, affiliation-changed, superseded, cessation-of-operation, "
     "certificate-hold or privilege-withdrawn"
@@ -53,7 +59,6 @@ def import_(
     key_id: Annotated[str | None, typer.Option("--id", help="ID, hexadecimal; None takes that of its key.")] = None,
 ) -> None:
     """Import the certificates of a file: PEM, DER or PKCS #7. What holds keys too is for `lnh key import`."""
-    from lnh_common import limits
     from lnh_common.pkcs11.attributes import ObjectClass
 
     data = files.read(file, limits.KEY_FILE_BYTES)
@@ -72,7 +77,12 @@ def list_(
     serial: Annotated[str | None, typer.Option(help="Only with this serial number, hexadecimal.")] = None,
 ) -> None:
     """List the certificates."""
+    from lnh.objects import certificates
+
     number = None if serial is None else named.parse_serial(serial)
+    for name in (subject, issuer):
+        if name is not None:
+            certificates.subject_of(name)
     wanted: dict[str, Any] = {} if label is None else {"label": label}
     with options.objects() as session:
         _rows(options, list(session.find_certificates(subject=subject, issuer=issuer, serial=number, **wanted)))
@@ -122,8 +132,9 @@ def request(
 
     from lnh.objects import certificates
 
+    wanted, others = certificates.subject_of(subject), [certificates.name_of(each) for each in names or ()]
     with options.objects() as session:
-        made = certificates.request(_private(session, key), subject, names or ())
+        made = certificates.request(_private(session, key), wanted, others)
     as_der, as_pem = made.public_bytes(Encoding.DER), made.public_bytes(Encoding.PEM)
     told = {"der": as_der} if der else {"pem": as_pem.decode()}
     files.write_result(output, as_der if der else as_pem, as_json=options.json, told=told, is_text=not der)
@@ -138,16 +149,19 @@ def self_sign(
     days: Days = None,
     names: Names = None,
     path_length: PathLength = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write it to, too.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write it to, too.", callback=files.writable)
+    ] = None,
 ) -> None:
     """Make a certificate that a key signs itself, and keep it with the key: a root CA, unless --profile says else."""
     from lnh.objects import certificates
     from lnh.objects.authority import keep
 
-    wanted = _profile(profile)
+    wanted, name = _profile(profile), certificates.subject_of(subject)
+    others = [certificates.name_of(each) for each in names or ()]
     with options.objects() as session:
         held = _private(session, key)
-        made = certificates.self_signed(held, subject, wanted, days=days, names=names or (), path_length=path_length)
+        made = certificates.self_signed(held, name, wanted, days=days, names=others, path_length=path_length)
         kept = keep(session, made, held.label, held.id)
         if output is not None:
             files.write(output, kept.to_pem().encode(), is_text=True)
@@ -158,7 +172,12 @@ def self_sign(
 def issue(
     options: ObjectOptions,
     ca: CaArgument,
-    file: Annotated[Path, typer.Argument(metavar="REQUEST", help="The request (CSR), in PEM or DER.", allow_dash=True)],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="REQUEST", help="The request (CSR), in PEM or DER.", allow_dash=True, callback=files.readable
+        ),
+    ],
     profile: Annotated[str, typer.Option(help="server, client, code-signing or ca.")],
     days: Days = None,
     subject: OtherSubject = None,
@@ -171,13 +190,15 @@ def issue(
     """Issue the certificate that a request asks for, signed by a CA of the keyring."""
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    from lnh_common import limits
+    from lnh.objects import certificates
 
     wanted = _profile(profile)
-    data = files.read(file, limits.KEY_FILE_BYTES)
+    asked = certificates.read_request(files.read(file, limits.KEY_FILE_BYTES))
+    name = None if subject is None else certificates.subject_of(subject)
+    others = [certificates.name_of(each) for each in names] if names else None
     with options.objects() as session:
         made = _authority(session, ca).issue(
-            data, wanted, days=days, subject=subject, names=names, path_length=path_length
+            asked, wanted, days=days, subject=name, names=others, path_length=path_length
         )
         if keep is not None:
             session.import_file(made.public_bytes(Encoding.DER), label=keep)
@@ -236,7 +257,6 @@ def verify(
 ) -> None:
     """Verify that a certificate chains up to a trusted root. It needs no cluster."""
     from lnh.objects import certificates, chains
-    from lnh_common import limits
 
     wanted = None if profile is None else _profile(profile)
     moment = None if at is None else _moment(at)
@@ -299,7 +319,6 @@ def _certificates(paths: Sequence[Path]) -> list[x509.Certificate]:
     from cryptography import x509
 
     from lnh.objects import key_files
-    from lnh_common import limits
     from lnh_common.errors import KeyFileInvalid
     from lnh_common.pkcs11.attributes import ObjectClass
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,7 +23,7 @@ DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="Label or hand
 def import_(
     options: ObjectOptions,
     label: Annotated[str, typer.Argument(help="Of the object.")],
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Stdin without one.", allow_dash=True)] = None,
+    file: files.Input = None,
     application: Annotated[str, typer.Option(help="The program whose data it is.")] = "",
     object_id: Annotated[str, typer.Option("--object-id", help="OBJECT_ID, hexadecimal.")] = "",
 ) -> None:

@@ -32,9 +32,11 @@ def _half(text: str | None) -> str | None:
 
 
 Half = Annotated[str | None, typer.Option("--class", help="public, private or secret.", callback=_half)]
+PassphraseFile = Annotated[Path | None, typer.Option(help="File with its passphrase.", callback=files.readable)]
 Settings = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="NAME=VALUE", help="An attribute.")]
 
 
+_READ = ("pem", "der", "pkcs12", "jwk", "openssh", "raw")  # forms of files, as `lnh.objects.key_files.Form` has them
 _FORMS = {"pem": "to_pem", "der": "to_der", "jwk": "to_jwk", "openssh": "to_openssh"}  # methods of a public key
 
 
@@ -187,7 +189,9 @@ def import_(
     key_type: Annotated[str | None, typer.Option("--type", "-t", help="Of a secret: AES, GENERIC_SECRET...")] = None,
     key_id: Annotated[str | None, typer.Option("--id", help="ID, hexadecimal.")] = None,
     form: Annotated[str | None, typer.Option(help="pem, der, pkcs12, jwk, openssh, or raw for a secret.")] = None,
-    passphrase_file: Annotated[Path | None, typer.Option(help="File with the passphrase of an encrypted one.")] = None,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="File with its passphrase.", callback=files.readable)
+    ] = None,
     settings: Settings = None,
 ) -> None:
     """Import keys, with their certificates, or a raw secret, where policy allows it: `import` of `cluster policy`."""
@@ -198,6 +202,8 @@ def import_(
     if key_id is not None:
         attributes["id"] = files.unhex(key_id)
     kind = None if key_type is None else parse_key_type(key_type)
+    if form is not None and form not in _READ:
+        terminal.refuse(f"no form {form!r}", ", ".join(_READ), terminal.USAGE)
     data = files.read(file, limits.KEY_FILE_BYTES)
 
     def passphrase() -> str:

@@ -12,9 +12,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from lnh.objects.key_files import Form
 from lnh_cli import main
 from lnh_cli.main import tree
-from lnh_cli.nouns import bench
+from lnh_cli.nouns import bench, key
 from lnh_cli.nouns.client import RegistrationOptions, register
 from lnh_cli.nouns.status import brief
 from lnh_cli.support import saved, terminal
@@ -351,9 +352,36 @@ def test_a_policys_mechanisms_are_given_and_shown_by_name() -> None:
     assert named({"allowed_mechanisms": None}) == {"allowed_mechanisms": None}
 
 
-@pytest.mark.parametrize("words", ["key generate a -k payments", "key import file -k payments"])
+@pytest.mark.parametrize("words", ["key generate a -k payments", "key import -k payments"])
 @pytest.mark.parametrize("setting", ["label=b", "id=0a", "key_type=0"])
 def test_an_attribute_that_has_an_option_is_not_set_beside_it(words: str, setting: str) -> None:
     done = runner.invoke(app, [*words.split(), "--set", setting])
     assert done.exit_code == terminal.USAGE
     assert f"--set {setting.partition('=')[0]}: it has an option of its own" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("key import -k payments --form zip", "no form 'zip'"),
+        ("key export a -k payments --form zip", "no form 'zip'"),
+        ("certificate request a -k payments --subject a", "is no name such as"),
+        ("certificate request a -k payments --subject CN=a --name a", "name 'a'"),
+        ("certificate self-sign a -k payments --subject CN=a --profile web", "no profile 'web'"),
+        ("certificate self-sign a -k payments --subject CN=a --days 0", "at least 1"),
+        ("certificate issue a none.csr -k payments --profile server", "none.csr cannot be read"),
+        ("certificate issue a - -k payments --profile server", "no request in PEM or DER"),
+        ("certificate revoke a xyz -k payments --yes", "'xyz' is no serial number"),
+        ("certificate revoke a 0a -k payments --yes --reason none", "no reason 'none'"),
+        ("certificate list -k payments --serial xyz", "'xyz' is no serial number"),
+        ("data import a none -k payments", "none cannot be read"),
+    ],
+)
+def test_what_is_wrong_about_certificates_and_files_is_said_first(words: str, said: str) -> None:
+    done = runner.invoke(app, words.split())
+    assert done.exit_code in (terminal.REFUSED, terminal.USAGE)
+    assert said in done.stderr.splitlines()[0]
+
+
+def test_the_forms_of_files_on_the_command_line_are_those_that_are_read() -> None:
+    assert tuple(form.value for form in Form) == key._READ
