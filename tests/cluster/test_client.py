@@ -6,18 +6,15 @@ import datetime as dt
 import hashlib
 import json
 import os
-import pty
 import re
 import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,56 +44,15 @@ from lnh_common.messages.objects import GENERATE, SessionObject
 from lnh_common.messages.session import RENEW
 from lnh_common.pkcs11.attributes import to_wire
 from lnh_services.hsm.records import TABLES, TriedRecord
-from processes import Processes, RunningMember
+from processes import Processes
+from sites import ADMIN, KRCO, KRSO, PO, Shell, Site, build
 from waits import wait_until
-
-ADMIN, PO, SO, KRSO, KRCO = (f"password of {role}" for role in ("admin", "po", "so", "krso", "krco"))
-
-
-@dataclass
-class Site:
-    """A running member with a cluster, a registered client and a keyring."""
-
-    member: RunningMember
-    address: str
-    fingerprint: str
-    configuration: lnh.Configuration
-
-    @property
-    def directory(self) -> Path:
-        return self.configuration.directory
-
-    def connect(self, **options: Any) -> lnh.Cluster:
-        return lnh.connect("prod", directory=self.directory, **options)
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     with failed.directory() as root, Processes() as processes:
         yield build(processes, root)
-
-
-def build(processes: Processes, root: Path) -> Site:
-    member = RunningMember(processes, root / "A", workers=2)
-    member.start()
-    with Console(root / "A") as console:
-        console.init_appliance("admin", ADMIN)
-        console.init_hsm("A", SO, b"activation secret")
-        console.install_package("cluster", SO)
-        created = console.create_cluster("prod", SO, PO)
-    address = f"127.0.0.1:{member.settings.base_port}"
-    configuration = lnh.Configuration(root / "client")
-    lnh.register(configuration, address, "web-1", "admin", lambda: ADMIN, wanted=created.fingerprint)
-    site = Site(member, address, created.fingerprint, configuration)
-    with site.connect() as cluster, admin.login(cluster.connection, "admin", ADMIN, po_password=PO) as session:
-        session.create_keyrings("payments")
-        session.init_krso("payments", "the first password")
-    with site.connect() as cluster:
-        keyring = cluster.keyring("payments")
-        keyring.change_password(lnh.Role.KRSO, "the first password", KRSO)
-        with keyring.login(lnh.Role.KRSO, KRSO) as session:
-            session.set_krco(KRCO)
-    return site
 
 
 @pytest.fixture
@@ -625,55 +581,6 @@ def test_a_key_no_client_has_asks_no_keyring_operation_of_a_worker(site: Site, s
     with stranger, pytest.raises(lnh.AnswerUnproven, match="ClientUnknown"):
         lnh.Session(stranger, secret, logged_in, route=session.route).random(8)
     assert len(session.random(8)) == 8
-
-
-@dataclass
-class Shell:
-    """Runs the command line in its own process, as a user would."""
-
-    site: Site
-    place: Path
-
-    def run(self, *arguments: str, status: int = 0, data: bytes = b"") -> str:
-        result = subprocess.run(
-            [sys.executable, "-m", "lnh_cli.main", *arguments],
-            input=data,
-            capture_output=True,
-            timeout=60,
-            check=False,
-            cwd=self.place,
-            env={**os.environ, "LNH_CONFIG": str(self.site.directory), "XDG_RUNTIME_DIR": str(self.place)}
-            | {f"LNH_{name}_PASSWORD_FILE": str(self.place / name) for name in ("ADMIN", "PO", "KRSO", "KRCO")},
-        )
-        assert result.returncode == status, result.stderr.decode()
-        assert b"Traceback" not in result.stderr
-        return result.stdout.decode() or result.stderr.decode()
-
-    def on_terminal(self, *arguments: str) -> str:
-        """As `run`, with a wide terminal for its output."""
-        ours, its = pty.openpty()
-        try:
-            with subprocess.Popen(
-                [sys.executable, "-m", "lnh_cli.main", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=its,
-                stderr=its,
-                cwd=self.place,
-                env={**os.environ, "LNH_CONFIG": str(self.site.directory), "XDG_RUNTIME_DIR": str(self.place)}
-                | {"LNH_KRCO_PASSWORD_FILE": str(self.place / "KRCO"), "LNH_KEYRING": "payments"}
-                | {"TERM": "xterm", "COLUMNS": "200"},
-            ):
-                os.close(its)
-                its = -1
-                said = b""
-                with suppress(OSError):  # a terminal whose other end closed
-                    while chunk := os.read(ours, 1 << 16):
-                        said += chunk
-        finally:
-            os.close(ours)
-            if its >= 0:
-                os.close(its)
-        return said.decode()
 
 
 @pytest.fixture

@@ -26,10 +26,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehas
 
 import lnh
 import lnh.net.channel
-from cluster.test_client import KRCO, Site, build
 from lnh_common import limits
 from lnh_common.pkcs11.attributes import Attribute
 from processes import Processes
+from sites import KRCO, Site, build
 from waits import exit_code_of
 
 M = lnh.Mechanism

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lnh.net.request import Request
-from lnh.net.requests import BACK_OFF, HINT_PATIENCE, RETRY_HINTS, SILENCE, SPREAD, Requests
+from lnh.net.requests import BACK_OFF, HINT_PATIENCE, RETRY_HINTS, SILENCE, Requests
 from lnh_common import limits
 from lnh_common.errors import (
     AnswerUnproven,
@@ -20,7 +19,6 @@ from lnh_common.errors import (
     Busy,
     ChannelInvalid,
     ClientRevoked,
-    DataLength,
     DeadlineExceeded,
     LnhError,
     MalformedMessage,
@@ -36,70 +34,13 @@ from lnh_common.errors import (
     Unreachable,
     VersionConflict,
 )
-from lnh_common.messages.objects import DESTROY, SHOW, SIGN, USES
+from lnh_common.messages.objects import DESTROY, SHOW
 from lnh_common.messages.session import HELLO
 from lnh_common.wire import channel
 from lnh_common.wire import frames as wire
 from lnh_common.wire.channel import SessionKeys
-from lnh_common.wire.frames import Header, Kind
-
-KEYS = SessionKeys.derive(b"s" * 32, b"token")
-HANDLE = b"h" * 16
-TIMEOUT = 10.0
-
-
-@dataclass
-class Hsm:
-    """Acts once on each (connection, sequence); answers a repeat with the first answer. A use's answer is its data."""
-
-    acted: dict[tuple[bytes, int], int] = field(default_factory=dict)
-    reads: int = 0
-    messages: int = 0
-    busy: int = 0  # uses that go with others and are told Busy, from here on
-
-    def serve(self, frames: list[bytes]) -> list[bytes]:
-        self.messages += 1
-        header = Header.parse(frames[0])
-        envelope = channel.open_request(KEYS, header, frames[2])
-        fields: dict[str, Any] = {"served": header.request_id}
-        if envelope.sequence:
-            name = (envelope.connection, envelope.sequence)
-            self.acted[name] = self.acted.get(name, 0) or 1
-        elif header.operation == USES.name:
-            fields = {"outcomes": [self._use(each) for _, each in envelope.fields["uses"]]}
-        elif header.operation == SIGN.name:
-            fields = {"data": envelope.fields["data"]}
-        else:
-            self.reads += 1
-        body = channel.seal_reply(KEYS, header, frames[2], fields)
-        return [header.answer(Kind.REPLY).pack(), b"", body]
-
-    def _use(self, fields: dict[str, Any]) -> list[Any]:
-        if self.busy:
-            self.busy -= 1
-            return Busy("later").to_wire()
-        if fields["data"] == b"":
-            return DataLength("no data").to_wire()
-        return [0, {"data": fields["data"]}]
-
-
-def submit(requests: Requests, now: float, operation: Any = SHOW, timeout: float = TIMEOUT) -> Request:
-    return requests.submit(now, 1.7e9, operation, {"handle": HANDLE}, timeout, token=b"token", seal=KEYS)
-
-
-def use(requests: Requests, now: float, data: bytes, *, keys: SessionKeys = KEYS, timeout: float = TIMEOUT) -> Request:
-    fields = {"handle": HANDLE, "mechanism": 1, "data": data, "parameters": b""}
-    return requests.submit(now, 1.7e9, SIGN, fields, timeout, token=b"token", seal=keys)
-
-
-def hint(request: Request, error: LnhError) -> list[bytes]:
-    return wire.error_frames(request.header, error)
-
-
-def reply(request: Request, value: dict[str, Any] | LnhError) -> list[bytes]:
-    body = channel.seal_reply(KEYS, request.header, request.frames[2], value)
-    return [request.header.answer(Kind.REPLY).pack(), b"", body]
-
+from lnh_common.wire.frames import Kind
+from models.answering_hsm import HANDLE, KEYS, TIMEOUT, Hsm, hint, reply, submit, use
 
 FAULTS = st.sampled_from(
     [
@@ -186,115 +127,6 @@ def test_every_request_ends_and_a_write_acts_once_at_most_and_is_not_denied(
             assert (requests.connection, sequence) not in hsm.acted, "it is told as undone, and was done"
     assert all(count == 1 for count in hsm.acted.values())
     assert len(hsm.acted) <= kinds.count("write")
-
-
-def deliver(requests: Requests, now: float, hsm: Hsm) -> list[Request]:
-    """Send what is due and take in its answers; what ended."""
-    ended, due = requests.turn(now)
-    for request in due:
-        requests.sent(now, request)
-    for request in due:
-        ended += requests.receive(now, hsm.serve(request.frames))
-    return ended
-
-
-def test_uses_that_are_due_together_share_a_seal_and_leave_some_for_other_workers() -> None:
-    for under_way, messages in ((1, 1), (SPREAD, SPREAD), (4 * SPREAD, SPREAD), (64 * SPREAD, 4 * SPREAD)):
-        requests, hsm = Requests(), Hsm()
-        asked = [use(requests, 0.0, number.to_bytes(2, "big")) for number in range(under_way)]
-        assert deliver(requests, 0.0, hsm) == asked
-        assert hsm.messages == messages
-        assert [request.result()["data"] for request in asked] == [
-            number.to_bytes(2, "big") for number in range(under_way)
-        ]
-
-
-def test_only_uses_under_one_session_share_a_seal_and_large_ones_go_alone() -> None:
-    requests, hsm = Requests(), Hsm()
-    others = SessionKeys.derive(b"o" * 32, b"token")
-    for _ in range(2 * SPREAD):
-        use(requests, 0.0, b"a", keys=others)
-    large = use(requests, 0.0, bytes(65 * 1024))
-    asked = [use(requests, 0.0, bytes(20 * 1024)) for _ in range(8)]
-    _, due = requests.turn(0.0)
-    assert all({id(each.keys) for each in carrier.uses} == {id(carrier.keys)} for carrier in due if carrier.uses)
-    assert large in due
-    assert max(len(request.frames[2]) for request in due if request.uses) < 100 * 1024
-    for request in due:
-        requests.sent(0.0, request)
-        if request.keys is KEYS:
-            requests.receive(0.0, hsm.serve(request.frames))
-    assert large.result()
-    assert all(request.done for request in asked)
-    assert len(requests) == 2 * SPREAD
-
-
-def test_each_use_has_its_own_outcome_and_one_told_busy_is_asked_again_alone() -> None:
-    requests, hsm = Requests(), Hsm(busy=1)
-    asked = [use(requests, 0.0, data) for data in [b"busy", b"", *([b"good"] * (4 * SPREAD - 2))]]
-    ended = deliver(requests, 0.0, hsm)
-    assert ended == asked[1:]
-    with pytest.raises(DataLength):
-        asked[1].result()
-    assert len(requests) == 1
-    before = hsm.messages
-    assert deliver(requests, BACK_OFF[0] * 2, hsm) == [asked[0]]
-    assert asked[0].result() == {"data": b"busy"}
-    assert hsm.messages == before + 1
-
-
-def test_a_sealed_error_is_every_carried_uses_and_each_has_its_own_exception() -> None:
-    requests = Requests()
-    asked = [use(requests, 0.0, b"a") for _ in range(2 * SPREAD)]
-    _, due = requests.turn(0.0)
-    for carrier in due:
-        requests.sent(0.0, carrier)
-        requests.receive(0.1, reply(carrier, SessionEnded("logged out")))
-    errors = [request.error for request in asked]
-    assert all(isinstance(error, SessionEnded) for error in errors)
-    assert len({id(error) for error in errors}) == len(asked)
-    assert not len(requests)
-
-
-def test_uses_end_at_their_own_deadlines_and_may_be_abandoned() -> None:
-    requests, hsm = Requests(), Hsm()
-    soon, later, gone, unsealed = (use(requests, 0.0, b"a", timeout=timeout) for timeout in (1.0, 5.0, 5.0, 5.0))
-    requests.abandon(unsealed)
-    padding = [use(requests, 0.0, b"b") for _ in range(4 * SPREAD - 3)]
-    _, due = requests.turn(0.0)
-    carrier = due[0]
-    assert carrier.uses[:3] == [soon, later, gone]
-    for request in due:
-        requests.sent(0.0, request)
-    requests.abandon(gone)
-    for request in due[1:]:
-        requests.receive(0.1, hsm.serve(request.frames))
-    ended, _ = requests.turn(1.0)
-    assert ended == [soon]
-    assert isinstance(soon.error, DeadlineExceeded)
-    ended = requests.receive(1.1, hsm.serve(carrier.frames))
-    assert later in ended
-    assert gone not in ended
-    assert soon not in ended
-    assert all(request.done for request in padding)
-    assert (len(requests), requests.messages) == (0, 0)
-
-
-def test_outcomes_that_do_not_fit_the_uses_are_no_answer() -> None:
-    requests = Requests()
-    asked = [use(requests, 0.0, b"a") for _ in range(2 * SPREAD)]
-    _, (carrier, *_) = requests.turn(0.0)
-    requests.sent(0.0, carrier)
-    wrongs: list[dict[str, Any]] = [
-        {"outcomes": []},
-        {"outcomes": [[0, {}]]},
-        {"outcomes": [[0, 1], [0, 1]]},
-        {"data": b"a"},
-    ]
-    for wrong in wrongs:
-        assert requests.receive(0.1, reply(carrier, wrong)) == []
-    assert not any(request.done for request in asked)
-    assert requests.receive(0.2, Hsm().serve(carrier.frames)) == carrier.uses
 
 
 @given(st.floats(0.01, 600.0))
