@@ -13,8 +13,9 @@ from lnh_common.bus.connections import overdrawn
 from lnh_common.errors import Busy
 from lnh_common.limits import Budget
 from lnh_common.rate import Rate
+from lnh_services.balancer.backends import Backend, Request
 from lnh_services.balancer.budgets import BUDGETS, Peer, Share
-from lnh_services.balancer.routing import Backend, Request, Router
+from lnh_services.balancer.routing import Router
 
 BUDGET = Budget(requests=24, bytes=1000, held=0, unread=0, at_workers=3, work=0.05)
 ACCOUNTS = [bytes([number]) for number in range(6)]

@@ -9,20 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lnh_common.errors import Busy, DeadlineExceeded, NotActivated, Unreachable
 from lnh_common.wire.bundles import is_forwarded
-from lnh_services.balancer.routing import (
-    FORWARD_ABOVE,
-    FORWARD_SMALL_ABOVE,
-    MOVES,
-    PATIENCE,
-    SILENT_AFTER,
-    UNIT,
-    WINDOW,
-    WORTH_A_HOP,
-    Backend,
-    Bounds,
-    Request,
-    Router,
-)
+from lnh_services.balancer.backends import PATIENCE, SILENT_AFTER, UNIT, Backend, Request
+from lnh_services.balancer.routing import FORWARD_ABOVE, FORWARD_SMALL_ABOVE, MOVES, WINDOW, WORTH_A_HOP, Bounds, Router
 from lnh_services.balancer.throttle import Throttle
 
 BOUNDS = Bounds(requests=12, requests_per_client=5, bytes=400)

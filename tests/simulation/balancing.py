@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from lnh_common.errors import Busy
+from lnh_services.balancer.backends import Backend, Request
 from lnh_services.balancer.peers import GONE_AFTER, PING_EVERY
-from lnh_services.balancer.routing import Backend, Request, Router
+from lnh_services.balancer.routing import Router
 
 TICK: Final = 0.05
 OWN_HOP: Final = 0.0001  # seconds between a balancer and a worker

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from lnh_common.errors import Busy
+from lnh_services.balancer.backends import Backend, Request
 from lnh_services.balancer.budgets import Peer
-from lnh_services.balancer.routing import Backend, Request, Router
+from lnh_services.balancer.routing import Router
 
 WORKERS = 2
 SIGNATURE = 0.00015  # seconds of a worker

@@ -35,11 +35,12 @@ from lnh_common.messages.base import Empty
 from lnh_common.wire import bundles, codec
 from lnh_common.wire import frames as wire
 from lnh_common.wire.bundles import PING_TAG, Bundle, Entry
+from lnh_services.balancer.backends import Backend, Request
 from lnh_services.balancer.caller import PolledCaller
 from lnh_services.balancer.neighbours import Neighbour, Neighbours
 from lnh_services.balancer.operations import ROUTED
 from lnh_services.balancer.pings import Pings
-from lnh_services.balancer.routing import Backend, Request, Router
+from lnh_services.balancer.routing import Router
 from lnh_services.configuration import Settings
 from lnh_services.paths import MemberDirectory
 

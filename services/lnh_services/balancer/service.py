@@ -39,13 +39,14 @@ from lnh_common.wire import bundles, codec
 from lnh_common.wire import frames as wire
 from lnh_common.wire.bundles import PING_TAG, VOUCHED, Bundle, Entry
 from lnh_services.balancer import ports, unserved
+from lnh_services.balancer.backends import Backend, Request
 from lnh_services.balancer.budgets import BUDGETS, Peer, Share
 from lnh_services.balancer.caller import PolledCaller
 from lnh_services.balancer.clients import REGISTERED_ONLY, Clients
 from lnh_services.balancer.greetings import Greetings
 from lnh_services.balancer.operations import CREDENTIAL, ROUTED, STAYS
 from lnh_services.balancer.peers import ZAP_DOMAIN, PeerBalancers
-from lnh_services.balancer.routing import Backend, Request, Router
+from lnh_services.balancer.routing import Router
 from lnh_services.balancer.throttle import Throttle
 from lnh_services.configuration import Settings
 from lnh_services.paths import MemberDirectory

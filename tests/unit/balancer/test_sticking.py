@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from lnh_common.messages import objects
+from lnh_services.balancer.backends import Backend
 from lnh_services.balancer.operations import STAYS, STICKS
-from lnh_services.balancer.routing import Backend, Router
+from lnh_services.balancer.routing import Router
 
 
 def router() -> Router:

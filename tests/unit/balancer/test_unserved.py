@@ -20,8 +20,9 @@ from lnh_common.errors import (
 from lnh_common.messages import hsm
 from lnh_common.messages.base import Empty
 from lnh_services.balancer import unserved
+from lnh_services.balancer.backends import PATIENCE, Backend
 from lnh_services.balancer.clients import Question
-from lnh_services.balancer.routing import PATIENCE, Backend, Router
+from lnh_services.balancer.routing import Router
 from lnh_services.hsm.appliance import preconditions
 from lnh_services.hsm.appliance.state import Appliance, HsmState, Phase
 from lnh_services.hsm.auth import credentials
