@@ -21,9 +21,14 @@ from lnh_common.wire import codec
 SECONDS: Final = 2.0
 
 
-def flowing(session: KeyringSession, calls: Iterable[tuple[object, dict[str, object]]], in_flight: int = 64) -> float:
+def flowing(
+    session: KeyringSession,
+    calls: Iterable[tuple[object, dict[str, object]]],
+    in_flight: int = 64,
+    seconds: float = SECONDS,
+) -> float:
     """Answers a second with so many requests under way, from one thread."""
-    ends = time.perf_counter() + SECONDS
+    ends = time.perf_counter() + seconds
     count, began = 0, time.perf_counter()
     timed = itertools.takewhile(lambda _: time.perf_counter() < ends, calls)
     for _ in session.call_each(timed, in_flight):  # type: ignore[arg-type]  # operations of several types

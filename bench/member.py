@@ -81,7 +81,7 @@ def running() -> Iterator[Running]:
         steps.environment["LNH_WORKERS"] = "2"
         set_up(steps)
         make_keyring(steps)
-        steps.run("lnh", "cluster", "policy", "objects_per_keyring=1000000")
+        steps.run("lnh", "cluster", "policy", "objects_per_keyring=1000000", "weak_mechanisms=AES_ECB")
         yield Running(place)
     finally:
         stop(place)

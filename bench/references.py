@@ -22,14 +22,14 @@ SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
 P11_CLIENT = Path("/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so")
 
 
-def rate(operation: Callable[[], object], seconds: float) -> float:
-    """Operations a second of a callable, in this process."""
+def rate(operation: Callable[[], object], seconds: float, between: int = 16) -> float:
+    """Operations a second of a callable, in this process; the clock is read after so many."""
     operation()
     count, began = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - began) < seconds:
-        for _ in range(16):
+        for _ in range(between):
             operation()
-        count += 16
+        count += between
     return count / elapsed
 
 
