@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -47,6 +47,7 @@ from lnh_services.balancer.greetings import Greetings
 from lnh_services.balancer.operations import CREDENTIAL, ROUTED, STAYS
 from lnh_services.balancer.peers import ZAP_DOMAIN, PeerBalancers
 from lnh_services.balancer.routing import Router
+from lnh_services.balancer.status import Rates, percentiles, view_of
 from lnh_services.balancer.throttle import Throttle
 from lnh_services.configuration import Settings
 from lnh_services.paths import MemberDirectory
@@ -63,7 +64,6 @@ _TICK_GROWS_MS: Final = 5  # ... at connections while this process grows
 _TICK_LOOK_MS: Final = 100  # ... while a client is connected
 _TICK_IDLE_MS: Final = 500
 _PING_EVERY: Final = 1.0
-_RATE_WINDOW: Final = 5  # seconds
 _HELLO: Final = b"hello"  # the client, and the account, of the hello that a worker is asked for everybody
 _NOBLOCK: Final = zmq.NOBLOCK
 _FRONT_DOMAIN: Final = b"lnh front"
@@ -82,7 +82,7 @@ class Balancer:
         self._router: Final = Router([Backend(f"worker-{number}") for number in range(settings.worker_count)])
         self._throttle: Final = Throttle(CREDENTIAL_RATE, CREDENTIAL_BURST)
         self._dropped: Final[Counter[str]] = Counter()
-        self._rates: Final[deque[tuple[float, int, int]]] = deque(maxlen=_RATE_WINDOW + 1)
+        self._rates: Final = Rates()
         self._served = 0  # requests that own workers answered
         self._served_by: Final = [0] * settings.worker_count  # each since it started, as it said last
         self._stopping = False
@@ -595,7 +595,7 @@ class Balancer:
                 self._refuse(self._front, request.client, request.frames[0], error, request.client_tag)
         if now >= self._next_ping:
             self._next_ping = now + _PING_EVERY
-            self._rates.append((now, self._served, self._router.refused))
+            self._rates.note(now, self._served, self._router.refused)
             self._ping()
         self._store.tick(now)
         self._hsm.tick(now)
@@ -631,47 +631,27 @@ class Balancer:
 
     def status(self, now: float) -> balancer.Status:
         """Make the answer to `balancer.status`."""
-        router = self._router
-        then, served, refused = self._rates[0] if self._rates else (now - 1.0, 0, 0)
-        seconds = max(now - then, 0.001)
-        latencies = sorted(router.latencies) or [0.0]
+        router, peers = self._router, self._peers
+        served, refused = self._rates.per_second(now, self._served, router.refused)
+        p50, p99 = percentiles(router.latencies)
         return balancer.Status(
             state="stopping" if self._stopping else "serving",
             connections=len(self._callers),
-            requests_per_second=round((self._served - served) / seconds, 1),
-            refused_per_second=round((router.refused - refused) / seconds, 1),
-            p50=int(1e6 * latencies[len(latencies) // 2]),
-            p99=int(1e6 * latencies[len(latencies) * 99 // 100]),
+            requests_per_second=served,
+            refused_per_second=refused,
+            p50=p50,
+            p99=p99,
             in_flight=router.requests,
             waiting=len(router.waiting),
             retried=router.retried,
             expired=router.expired,
-            dropped=self._dropped.total() + self._peers.dropped.total(),
-            backends=tuple(self._view(now, backend) for backend in router.known()),
-            group=self._peers.neighbours.group,
-            alone=self._peers.neighbours.alone(now),
+            dropped=self._dropped.total() + peers.dropped.total(),
+            backends=tuple(view_of(each, now, peers.group_of(each) if each.far else "") for each in router.known()),
+            group=peers.neighbours.group,
+            alone=peers.neighbours.alone(now),
             forwarded=router.forwarded,
             taken=router.taken,
-            declined=self._peers.declined,
-        )
-
-    def _view(self, now: float, backend: Backend) -> balancer.BackendView:
-        state = "serving"
-        if not backend.up:
-            state = "down"
-        elif not backend.open:
-            state = "closed"
-        elif not backend.far and backend.is_silent(now):
-            state = "silent"
-        return balancer.BackendView(
-            name=backend.name,
-            state=state,
-            requests=len(backend.outstanding),
-            work=backend.work,
-            group=self._peers.group_of(backend) if backend.far else "",
-            settled=backend.settled,
-            round_trip=int(1e6 * backend.round_trip),
-            unit=int(1e6 * backend.unit),
+            declined=peers.declined,
         )
 
     def _close(self) -> None:
