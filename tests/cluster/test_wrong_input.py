@@ -135,8 +135,9 @@ def build(processes: Processes, root: Path) -> Place:
     for words in (("role", "login", "-k", "payments"), ("user", "login", "--po")):  # so that each command is quick
         done = place.run(*words)
         assert done.exit_code == 0, done.output
-    made = place.run("key", "generate", "one", "-k", "payments")
-    assert made.exit_code == 0, made.output
+    for label in ("one", "shown"):  # of which the first is what commands with wrong options are about
+        made = place.run("key", "generate", label, "-k", "payments")
+        assert made.exit_code == 0, made.output
     return place
 
 
@@ -439,8 +440,8 @@ ROWS = (
     Row("key generate ec-{n} -k payments --id 0a0b", anew=True),
     Row("key generate rsa-{n} -k payments -t RSA -b 2048 --timeout 60", anew=True),
     Row("key generate dsa-{n} -k payments -t ML_DSA", anew=True),
-    Row("key list -k payments --label one"),
-    Row("key show one -k payments --class public"),
+    Row("key list -k payments --label shown"),
+    Row("key show shown -k payments --class public"),
     Row("key set aes-{n} id=0c -k payments", anew=True, moves=frozenset({"check_value"})),
     Row("key export ec-{n} -k payments", anew=True),
     Row("key export ec-{n} -k payments --der -o {root}/der-{n}"),
@@ -495,7 +496,7 @@ SHOWN_AGAIN = {
     "keyring list": ("keyring show payments", "label"),
     "client list": ("client show web-{n}", "id"),
     "member list": ("member show B", "id"),
-    "key list -k payments --label one": ("key show one -k payments --class public", "handle"),
+    "key list -k payments --label shown": ("key show shown -k payments --class public", "handle"),
     "user role list": ("user role show clerk-{n}", "name"),
     "partition list --member-dir {root}/B": ("partition show --member-dir {root}/B own-{n}", "serial"),
     "backup list": ("backup show {archive}", "name"),

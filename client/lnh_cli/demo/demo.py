@@ -153,6 +153,7 @@ def _lose_all_but_an_archive(steps: Steps) -> None:
     steps.start(a)
     steps.run("lnh", "backup", "restore", archive, "--member-dir", a.directory)
     local.register(steps, a)
+    local.log_in(steps)
     steps.say("A signature of before verifies, and the same keys sign again")
     password = ("--password-file", steps.place.secret("krco"))
     steps.run("lnh", "role", "login", "--keyring", "payments", *password)

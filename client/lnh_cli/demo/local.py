@@ -298,7 +298,7 @@ def set_up(steps: Steps) -> None:
 
 def log_in(steps: Steps) -> None:
     """Log in as the admin together with the PO, and keep the session: the commands that follow ask for no password."""
-    steps.say("Log in once, as the admin together with the PO")
+    steps.say("Log in, as the admin together with the PO; the session is kept for what follows")
     steps.run("lnh", "user", "login", "--po")
 
 
