@@ -62,6 +62,7 @@ TOKEN_BYTES: Final = 4 * KIB
 DECODE_DEPTH: Final = 16
 OPERATION_CHARACTERS: Final = 64
 BATCH_ITEMS: Final = 1024
+WRAPPED_AT_ONCE: Final = 64  # keys in one request; of each up to SESSION_OBJECT_BYTES come, and WRAPPED_BYTES go
 PART_BYTES: Final = 256 * KIB  # of a long input that is fed to one use of a key
 STREAMED_BYTES: Final = 2**36 - 64  # of one such input under a mode that counts its blocks (SP 800-38D, 5.2.1.1)
 CACHED_STREAMS: Final = 64  # long inputs of a worker at once; the one that nothing came to for longest goes first

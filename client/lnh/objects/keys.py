@@ -486,6 +486,53 @@ class WrappingKey(Key):
         )
         return self.session.ask(wire.WRAP, message, timeout).data
 
+    @overload
+    def wrap_many(
+        self,
+        keys: Sequence[Key],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        return_errors: Literal[False] = False,
+        timeout: float | None = None,
+    ) -> list[bytes]: ...
+
+    @overload
+    def wrap_many(
+        self,
+        keys: Sequence[Key],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        return_errors: bool,
+        timeout: float | None = None,
+    ) -> list[bytes | LnhError]: ...
+
+    def wrap_many(
+        self,
+        keys: Sequence[Key],
+        mechanism: Mechanism | None = None,
+        parameters: Message | None = None,
+        *,
+        return_errors: bool = False,
+        timeout: float | None = None,
+    ) -> Sequence[bytes | LnhError]:
+        """Wrap many keys, as `wrap`, in few requests and in order.
+
+        Args:
+            return_errors: give the error in place of what failed, instead of raising the first.
+            timeout: seconds for each request.
+        """
+        mechanism = self._mechanism(mechanism, Use.WRAP)
+        packed = encoding.packed(mechanism, parameters) if parameters is not None else b""
+        shared = {"handle": self.handle, "mechanism": mechanism.value, "parameters": packed}
+        cut = (keys[begin : begin + limits.WRAPPED_AT_ONCE] for begin in range(0, len(keys), limits.WRAPPED_AT_ONCE))
+        asked = (
+            {**shared, "keys": [key.handle for key in batch], "keys_sealed": [key.sealed for key in batch]}
+            for batch in cut
+        )
+        return list(self._results(wire.WRAP_MANY, asked, timeout, return_errors=return_errors))
+
 
 @checked
 class UnwrappingKey(Key):

@@ -252,6 +252,22 @@ class Wrap(Confidential):
     key_sealed: Sealed = b""
 
 
+class WrapMany(Confidential):
+    """Wrap many keys with the key `handle`, as `Wrap`; each has a result of its own, or an error.
+
+    Args:
+        keys: the keys to be wrapped.
+        keys_sealed: where some of them are of this session, one for each of `keys`, empty for a stored one.
+    """
+
+    handle: Id16
+    mechanism: int
+    keys: Annotated[tuple[Id16, ...], msgspec.Meta(min_length=1, max_length=limits.WRAPPED_AT_ONCE)]
+    parameters: Parameters = b""
+    sealed: Sealed = b""
+    keys_sealed: Annotated[tuple[Sealed, ...], msgspec.Meta(max_length=limits.WRAPPED_AT_ONCE)] = ()
+
+
 class Derive(Confidential):
     """Make a secret key out of the key `handle`, by a mechanism as of `Use`.
 
@@ -360,6 +376,7 @@ DECRYPT_MANY: Final = operation("key.decrypt-many", UseMany, Results, Seal.SESSI
 STREAM: Final = operation("key.stream", Part, Result, Seal.SESSION)
 USES: Final = operation("key.uses", Uses, Outcomes, Seal.SESSION)
 WRAP: Final = operation("key.wrap", Wrap, Result, Seal.SESSION)
+WRAP_MANY: Final = operation("key.wrap-many", WrapMany, Results, Seal.SESSION)
 UNWRAP: Final = operation("key.unwrap", Unwrap, ObjectView, Seal.SESSION, Effect.WRITE)
 UNWRAP_IN_SESSION: Final = operation("key.unwrap-in-session", Unwrap, SessionObject, Seal.SESSION)
 DERIVE: Final = operation("key.derive", Derive, ObjectView, Seal.SESSION, Effect.WRITE)

@@ -29,6 +29,7 @@ WORK: Final[dict[str, int]] = {
     objects.GENERATE.name: 4,
     objects.STREAM.name: 4,
     objects.SIGN_MANY.name: 32,
+    objects.WRAP_MANY.name: 8,
     objects.VERIFY_MANY.name: 32,
     objects.ENCRYPT_MANY.name: 32,
     objects.DECRYPT_MANY.name: 32,

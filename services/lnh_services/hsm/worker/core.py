@@ -17,7 +17,7 @@ whether its session lives.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
@@ -498,12 +498,21 @@ class WorkerCore(Certainty):
         entry = self._entry(request, outcome, who, role)
         yield from ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=(entry,)))
 
-    def audit_uses(self, request: Request[Any], outcomes: list[str]) -> Steps[None]:
-        """Record uses of a key, one line for each item that has an outcome, and wait; raises AuditFailed."""
+    def audit_items(self, request: Request[Any], outcomes: list[str], names: Sequence[str] = ()) -> Steps[None]:
+        """Record what is done with each item, one line for one that has an outcome, and wait; raises AuditFailed.
+
+        Args:
+            names: of the items, for the target.
+        """
         entry = self._entry(request, "", "", "")
         many = len(outcomes) > 1
         entries = tuple(
-            msgspec.structs.replace(entry, outcome=each, detail={**entry.detail, **({"item": item} if many else {})})
+            msgspec.structs.replace(
+                entry,
+                outcome=each,
+                target="/".join((entry.target, *names[item : item + 1])),
+                detail={**entry.detail, **({"item": item} if many else {})},
+            )
             for item, each in enumerate(outcomes)
             if each
         )

@@ -62,7 +62,7 @@ ROWS: Final[list[tuple[str, set[str], tuple[Operation[Any, Any], ...]]]] = [
     ("objects and cryptography", ROLES,
      (objects.GENERATE, objects.GENERATE_PAIR, objects.GENERATE_MANY, objects.GENERATE_PAIRS,
       objects.GENERATE_IN_SESSION, objects.GENERATE_PAIR_IN_SESSION, objects.CREATE, objects.CREATE_IN_SESSION,
-      objects.COPY, objects.VALUE, objects.WRAP, objects.UNWRAP, objects.UNWRAP_IN_SESSION, objects.DERIVE,
+      objects.COPY, objects.VALUE, objects.WRAP, objects.WRAP_MANY, objects.UNWRAP, objects.UNWRAP_IN_SESSION, objects.DERIVE,
       objects.DERIVE_IN_SESSION, objects.ENCAPSULATE, objects.DECAPSULATE, objects.DECAPSULATE_IN_SESSION,
       objects.SET, objects.DESTROY, objects.FIND,
       objects.SHOW, objects.SIGN, objects.SIGN_MANY, objects.VERIFY, objects.VERIFY_MANY,

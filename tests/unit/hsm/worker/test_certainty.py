@@ -119,6 +119,7 @@ ASKED: dict[Operation[Any, Any], Message] = {
     objects.CREATE_IN_SESSION: objects.CreateObject(template={**DATA, Attribute.TOKEN.value: False}, value=b"data"),
     objects.COPY: objects.Copy(handle=GONE, template=TEMPLATE),
     objects.VALUE: objects.Show(handle=GONE),
+    objects.WRAP_MANY: objects.WrapMany(handle=GONE, mechanism=Mechanism.AES_KEY_WRAP, keys=(GONE,)),
     objects.WRAP: objects.Wrap(handle=GONE, mechanism=Mechanism.AES_KEY_WRAP, key=GONE),
     objects.UNWRAP: objects.Unwrap(
         handle=GONE, mechanism=Mechanism.AES_KEY_WRAP, template=TEMPLATE, data=b"wrapped"

@@ -65,7 +65,7 @@ DRAWN: Final = frozenset(
         objects.GENERATE, objects.GENERATE_MANY, objects.GENERATE_IN_SESSION, objects.GENERATE_PAIR_IN_SESSION,
         objects.CREATE, objects.CREATE_IN_SESSION, objects.COPY, objects.UNWRAP, objects.UNWRAP_IN_SESSION,
         objects.DERIVE, objects.DERIVE_IN_SESSION, objects.ENCAPSULATE, objects.DECAPSULATE,
-        objects.DECAPSULATE_IN_SESSION,
+        objects.DECAPSULATE_IN_SESSION, objects.ENCRYPT_MANY, objects.STREAM,
     )
 )  # fmt: skip
 
@@ -327,6 +327,7 @@ def requests(scene: Scene) -> list[Request]:
         (objects.COPY, objects.Copy(handle=scene.cipher, template={Attribute.LABEL.value: "copy"}), "krco"),
         (objects.VALUE, objects.Show(handle=scene.readable), "krco"),
         (objects.WRAP, objects.Wrap(handle=scene.wrapping, mechanism=KW, key=scene.wrapped), "krco"),
+        (objects.WRAP_MANY, objects.WrapMany(handle=scene.wrapping, mechanism=KW, keys=(scene.wrapped,)), "krco"),
         (objects.UNWRAP, objects.Unwrap(handle=scene.wrapping, mechanism=KW, template=as_aes, data=scene.blob), "krco"),
         (
             objects.UNWRAP_IN_SESSION,
@@ -503,6 +504,9 @@ def _compare(scene: Scene, request: Request, true: Outcome, lied: Outcome, lie: 
             parameters=codec.encode({"iv": lied.reply.iv}),
         )
         assert scene.carry_out(Request(objects.DECRYPT, decrypts, "krco", of_keyring=True)).reply.data == b"data"
+    elif request.operation is objects.WRAP_MANY:
+        for said, right in zip(lied.reply.results, true.reply.results, strict=True):
+            assert said == right or (lie.leaves_out and said[0] in {kind.code for kind in ABSENT}), where
     elif request.operation.name in DRAWN:
         assert type(lied.reply) is type(true.reply), where
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, x25519
@@ -414,6 +415,30 @@ def test_a_request_that_comes_again_makes_one_key_also_of_a_base_that_is_gone(ke
     again = client.open(objects.DERIVE, sent, keys, client.world.serve(client.worker, sent))
     assert first == again
     assert [one.handle for one in keyring.all()] == [first.handle]
+
+
+def test_many_keys_are_wrapped_in_one_request_each_with_its_record(keyring: Keyring) -> None:
+    kek, closed = keyring.secret(**KEK), keyring.secret()
+    inner = [keyring.secret(EXTRACTABLE=True), keyring.secret(EXTRACTABLE=True, TOKEN=False)]
+    assert isinstance(inner[1], objects.SessionObject)
+    asked = [inner[0], closed, inner[1]]
+    message = objects.WrapMany(
+        handle=kek.handle, mechanism=M.AES_KEY_WRAP_PAD, keys=(*(each.handle for each in asked), bytes(16)),
+        keys_sealed=(b"", b"", inner[1].sealed, b""),
+    )  # fmt: skip
+    trail = keyring.client.world.audit
+    trail.clear()
+    results = keyring.client.ask(objects.WRAP_MANY, message, keyring.id).results
+    assert [each if isinstance(each, bytes) else each[0] for each in results] == [
+        keyring.wrap(kek, inner[0]), errors.KeyUnextractable.code, keyring.wrap(kek, inner[1]),
+        errors.ObjectUnknown.code,
+    ]  # fmt: skip
+    told = [(each.outcome, each.target.split("/")[-1]) for each in trail if each.operation == objects.WRAP_MANY.name]
+    handles = [each.hex() for each in message.keys]
+    assert told[:4] == [("ok", handle) for handle in handles]
+    assert told[4:] == [("KeyUnextractable", handles[1]), ("ObjectUnknown", handles[3])]
+    with pytest.raises(errors.KeyFunctionNotPermitted):
+        keyring.client.ask(objects.WRAP_MANY, msgspec.structs.replace(message, handle=closed.handle), keyring.id)
 
 
 def test_the_trail_names_what_was_wrapped_and_what_was_made(keyring: Keyring) -> None:

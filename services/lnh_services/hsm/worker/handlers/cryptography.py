@@ -61,19 +61,19 @@ def _recorded_use(worker: WorkerCore, request: Request[Any], act: Act) -> Steps[
 
     The record is awaited first and the key looked up afterwards: what was destroyed meanwhile is not used.
     """
-    yield from worker.audit_uses(request, ["ok"] * items_of(request.message))
+    yield from worker.audit_items(request, ["ok"] * items_of(request.message))
     try:
         yield from worker.check_alive(request)
         _, operate = yield from _operation(worker, request, act)
         yield Turn.USE
         reply = act.carry_out(operate, request.message)
     except LnhError as error:
-        yield from worker.audit_uses(request, [type(error).__name__])
+        yield from worker.audit_items(request, [type(error).__name__])
         raise
     if isinstance(reply, Results):
         errors = ["" if isinstance(each, bytes) else type(LnhError.from_wire(each)).__name__ for each in reply.results]
         if any(errors):
-            yield from worker.audit_uses(request, errors)
+            yield from worker.audit_items(request, errors)
     return reply
 
 
@@ -89,7 +89,7 @@ def stream(worker: WorkerCore, request: Request[Part]) -> Steps[Result]:
     if (known := worker.caches.streams.get(where)) is None:
         policy = yield from effective_policy(worker, request.header.route)
         if policy.per_use_audit and part.handle:
-            yield from worker.audit_uses(request, ["ok"])
+            yield from worker.audit_items(request, ["ok"])
         yield from worker.check_alive(request)
         key = (yield from _key(worker, request)) if part.handle else None
         known = begin(part, key, policy, worker.ivs)

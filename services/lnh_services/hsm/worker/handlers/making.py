@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from lnh_common.errors import ArgumentInvalid, LnhError
 from lnh_common.messages import store
 from lnh_common.messages.base import Effect
 from lnh_common.messages.objects import (
@@ -19,11 +20,13 @@ from lnh_common.messages.objects import (
     Encapsulated,
     ObjectView,
     Result,
+    Results,
     SessionObject,
     Show,
     Unwrap,
     Value,
     Wrap,
+    WrapMany,
 )
 from lnh_common.pkcs11.attributes import Attribute, Attributes, KeyType, ObjectClass
 from lnh_common.pkcs11.mechanisms import Use
@@ -136,6 +139,35 @@ def wrap(worker: WorkerCore, request: Request[Wrap]) -> Steps[Result]:
     wrapping, operate, policy = yield from _prepared(worker, request, Use.WRAP)
     key_rules.check_wrap(wrapping.attributes, wrapped.attributes, policy)
     return Result(data=operate(from_keys.value_of(wrapped.loaded)))
+
+
+def wrap_many(worker: WorkerCore, request: Request[WrapMany]) -> Steps[Results]:
+    """Wrap many keys with another, each with its own record, and its own result or error."""
+    message = request.message
+    carried_ = message.keys_sealed or (b"",) * len(message.keys)
+    if len(carried_) != len(message.keys):
+        raise ArgumentInvalid(f"{len(carried_)} sealed objects for {len(message.keys)} keys")
+    checked, _, _ = yield from _prepared(worker, request, Use.WRAP)  # what is refused for all of them is refused once
+    checked.uses -= 1
+    names = [handle.hex() for handle in message.keys]
+    yield from worker.audit_items(request, ["ok"] * len(names), names)
+    results: list[bytes | list[Any]] = []
+    failed = [""] * len(names)
+    for item, (handle, sealed_) in enumerate(zip(message.keys, carried_, strict=True)):
+        yield from worker.check_alive(request)
+        try:
+            wrapped = yield from _key(worker, request, handle, sealed_)
+            wrapping, operate, policy = yield from _prepared(worker, request, Use.WRAP)
+            key_rules.check_wrap(wrapping.attributes, wrapped.attributes, policy)
+            results.append(operate(from_keys.value_of(wrapped.loaded)))
+        except LnhError as error:
+            if error.of_damage:
+                raise
+            failed[item] = type(error).__name__
+            results.append(worker.told(request.operation, error, request.lapses).to_wire())
+    if any(failed):
+        yield from worker.audit_items(request, failed, names)
+    return Results(results=tuple(results))
 
 
 def unwrap(worker: WorkerCore, request: Request[Unwrap]) -> Steps[ObjectView]:

@@ -99,6 +99,7 @@ _ROWS: Final = (
     serves(objects.COPY, making.copy, _CHANGES, commits=True),
     serves(objects.VALUE, making.value, _CHANGES),
     serves(objects.WRAP, making.wrap, _CHANGES),
+    serves(objects.WRAP_MANY, making.wrap_many, _USES),
     serves(objects.UNWRAP, making.unwrap, _CHANGES, commits=True),
     serves(objects.UNWRAP_IN_SESSION, making.unwrap, _CHANGES),
     serves(objects.DERIVE, making.derive, _CHANGES, commits=True),
