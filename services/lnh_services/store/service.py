@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from lnh_common.bus.server import Call, Server
 from lnh_common.errors import ArgumentInvalid, ConfigurationInvalid, LnhError, NoCluster
 from lnh_common.files import NotRegular, open_regular
 from lnh_common.messages import store as messages
-from lnh_common.messages.base import Empty
+from lnh_common.messages.base import Empty, Operation
 from lnh_common.wire import codec
 from lnh_services.serving import Member
 from lnh_services.store import status
@@ -63,12 +64,8 @@ class StoreService:
             door.serve(messages.WATCH, self._watch)
             door.serve(messages.STATUS, self._status)
             door.serve(messages.ADOPT, self._adopt)
-            door.serve(messages.MEMBER_SET, self._set_member)
-            door.serve(messages.MEMBER_DOOR, self._set_door)
-            door.serve(messages.MEMBER_MOVE, self._move_member)
-            door.serve(messages.GROUP_CREATE, self._create_group)
-            door.serve(messages.GROUP_DELETE, self._delete_group)
-            door.serve(messages.MEMBER_REMOVE, self._remove_member)
+            for operation, order in _ORDERS.items():
+                door.serve(operation, self._submits(order))
             door.serve(messages.PROMOTE, self._promote)
             door.serve(messages.TAKE_OVER, self._take_over)
             door.serve(messages.DIVERGENT, self._divergent)
@@ -81,7 +78,7 @@ class StoreService:
         self._hsm.serve(messages.RECALL, self._recall)
         self._hsm.serve(messages.CREATE, self._create)
         self._hsm.serve(messages.DESTROY, self._destroy)
-        self._hsm.serve(messages.LEASE_SETTINGS, self._set_lease_settings)
+        self._hsm.serve(messages.LEASE_SETTINGS, self._submits(_lease_settings))
         self._hsm.serve(messages.ATTACH, self._attach)
         self._hsm.on_cast(messages.INVALIDATED, self._invalidated)
 
@@ -191,24 +188,15 @@ class StoreService:
         await self._driver.destroy(destroy.cluster)
         return Empty()
 
-    async def _set_member(self, call: Call, asked: messages.SetMember) -> messages.Committed:
-        return _committed(await self._driver.submit(protocol.SetMember(asked.member)))
+    def _submits(
+        self, order: Callable[[Any], protocol.Order]
+    ) -> Callable[[Call, Any], Coroutine[Any, Any, messages.Committed]]:
+        """Make what serves an operation by submitting the order that its request stands for."""
 
-    async def _set_door(self, call: Call, asked: messages.SetDoor) -> messages.Committed:
-        return _committed(await self._driver.submit(protocol.SetDoor(MemberId(asked.member), asked.door)))
+        async def submit(call: Call, asked: Any) -> messages.Committed:
+            return _committed(await self._driver.submit(order(asked)))
 
-    async def _move_member(self, call: Call, asked: messages.MoveMember) -> messages.Committed:
-        move = protocol.MoveMember(MemberId(asked.member), asked.group, asked.request)
-        return _committed(await self._driver.submit(move))
-
-    async def _create_group(self, call: Call, asked: messages.CreateGroup) -> messages.Committed:
-        return _committed(await self._driver.submit(protocol.CreateGroup(asked.group, asked.request)))
-
-    async def _delete_group(self, call: Call, asked: messages.DeleteGroup) -> messages.Committed:
-        return _committed(await self._driver.submit(protocol.DeleteGroup(asked.group, asked.request)))
-
-    async def _remove_member(self, call: Call, asked: messages.MemberRef) -> messages.Committed:
-        return _committed(await self._driver.submit(protocol.RemoveMember(MemberId(asked.member))))
+        return submit
 
     async def _promote(self, call: Call, asked: messages.MemberRef) -> Empty:
         _index(await self._driver.submit(protocol.Promote(MemberId(asked.member))))
@@ -217,11 +205,6 @@ class StoreService:
     async def _take_over(self, call: Call, asked: messages.TakeOver) -> messages.Committed:
         lost = frozenset(MemberId(member) for member in asked.lost)
         return _committed(await self._driver.take_over(lost, force=asked.force))
-
-    async def _set_lease_settings(self, call: Call, asked: messages.SetLeaseSettings) -> messages.Committed:
-        return _committed(
-            await self._driver.submit(protocol.SetLeaseSettings(LeaseSettings(asked.lease_ms, asked.alone_ms)))
-        )
 
     async def _divergent(self, call: Call, _: Empty) -> messages.Divergent:
         directory, diverged = self._engine.directory, self._replica.diverged
@@ -283,6 +266,21 @@ class StoreService:
 
     async def _status(self, call: Call, _: Empty) -> messages.Status:
         return status.status(self._driver)
+
+
+def _lease_settings(asked: messages.SetLeaseSettings) -> protocol.SetLeaseSettings:
+    return protocol.SetLeaseSettings(LeaseSettings(asked.lease_ms, asked.alone_ms))
+
+
+# The orders about members and groups, as the replica and the log know them: what is asked was checked at the door.
+_ORDERS: Final[dict[Operation[Any, messages.Committed], Callable[[Any], protocol.Order]]] = {
+    messages.MEMBER_SET: lambda asked: protocol.SetMember(asked.member),
+    messages.MEMBER_DOOR: lambda asked: protocol.SetDoor(MemberId(asked.member), asked.door),
+    messages.MEMBER_MOVE: lambda asked: protocol.MoveMember(MemberId(asked.member), asked.group, asked.request),
+    messages.MEMBER_REMOVE: lambda asked: protocol.RemoveMember(MemberId(asked.member)),
+    messages.GROUP_CREATE: lambda asked: protocol.CreateGroup(asked.group, asked.request),
+    messages.GROUP_DELETE: lambda asked: protocol.DeleteGroup(asked.group, asked.request),
+}
 
 
 def _index(reply: Reply) -> int:

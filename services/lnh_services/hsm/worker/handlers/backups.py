@@ -5,6 +5,8 @@ Archives are files of one member, so an order is carried out by the backup servi
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from lnh_common.errors import LnhError, NameUnknown, NotPossible
@@ -13,7 +15,7 @@ from lnh_common.messages.base import Empty, Operation, Q, R
 from lnh_common.versions import lacking_restores
 from lnh_services.hsm.effects import Peer, Steps, ask
 from lnh_services.hsm.records import RunRecord, ScheduleRecord
-from lnh_services.hsm.worker.core import WorkerCore
+from lnh_services.hsm.worker.core import Handler, WorkerCore
 from lnh_services.hsm.worker.request import Request
 
 
@@ -25,41 +27,34 @@ def _ask_here(operation: Operation[Q, R], message: Q) -> Steps[R]:
         raise error.for_good() from None
 
 
-def now(worker: WorkerCore, request: Request[Empty]) -> Steps[backup.JobView]:
-    """Begin to make an archive."""
-    return (yield from _ask_here(backup.MAKE_ARCHIVE, backup.Order(id=request.new_id())))
+def _passes_on(to: Operation[Q, R]) -> Handler:
+    """Make the handler that passes a request on as it is."""
+
+    def handler(worker: WorkerCore, request: Request[Q]) -> Steps[R]:
+        return (yield from _ask_here(to, request.message))
+
+    return handler
 
 
-def verify(worker: WorkerCore, request: Request[backup.ArchiveRef]) -> Steps[backup.JobView]:
-    """Begin to read an archive through."""
-    order = backup.Order(id=request.new_id(), name=request.message.name)
-    return (yield from _ask_here(backup.VERIFY_ARCHIVE, order))
+def _orders(to: Operation[backup.Order, R]) -> Handler:
+    """Make the handler that orders a job on an archive, or without a name on a new one."""
+
+    def handler(worker: WorkerCore, request: Request[Empty | backup.ArchiveRef]) -> Steps[R]:
+        message = request.message
+        name = message.name if isinstance(message, backup.ArchiveRef) else ""
+        return (yield from _ask_here(to, backup.Order(id=request.new_id(), name=name)))
+
+    return handler
 
 
-def job(worker: WorkerCore, request: Request[backup.JobRef]) -> Steps[backup.JobView]:
-    """Show how a job stands."""
-    return (yield from _ask_here(backup.ARCHIVE_JOB, request.message))
-
-
-def list_(worker: WorkerCore, request: Request[Empty]) -> Steps[backup.ArchiveList]:
-    """List the archives of this member."""
-    return (yield from _ask_here(backup.LIST_ARCHIVES, request.message))
-
-
-def show(worker: WorkerCore, request: Request[backup.ArchiveRef]) -> Steps[backup.ArchiveView]:
-    """Show an archive."""
-    return (yield from _ask_here(backup.SHOW_ARCHIVE, request.message))
-
-
-def read(worker: WorkerCore, request: Request[backup.PieceOf]) -> Steps[backup.Piece]:
-    """Read some bytes of an archive."""
-    return (yield from _ask_here(backup.READ_ARCHIVE, request.message))
-
-
-def delete(worker: WorkerCore, request: Request[backup.ArchiveRef]) -> Steps[Empty]:
-    """Remove an archive."""
-    order = backup.Order(id=request.new_id(), name=request.message.name)
-    return (yield from _ask_here(backup.DELETE_ARCHIVE, order))
+now: Final = _orders(backup.MAKE_ARCHIVE)
+verify: Final = _orders(backup.VERIFY_ARCHIVE)
+delete: Final = _orders(backup.DELETE_ARCHIVE)
+job: Final = _passes_on(backup.ARCHIVE_JOB)
+list_: Final = _passes_on(backup.LIST_ARCHIVES)
+show: Final = _passes_on(backup.SHOW_ARCHIVE)
+read: Final = _passes_on(backup.READ_ARCHIVE)
+write: Final = _passes_on(backup.WRITE_ARCHIVE)
 
 
 def schedule(worker: WorkerCore, request: Request[backup.SetSchedule]) -> Steps[backup.ScheduleView]:
@@ -109,8 +104,3 @@ def restore(worker: WorkerCore, request: Request[backup.Restore]) -> Steps[backu
     ticket = yield from ask(Peer.CORE, backup.ALLOW, backup.Allow(id=order, name=asked.name, check=asked.check))
     passed = backup.RestoreOrder(id=order, name=asked.name, check=asked.check, ticket=ticket.ticket)
     return (yield from _ask_here(backup.RESTORE_ARCHIVE, passed))
-
-
-def write(worker: WorkerCore, request: Request[backup.WritePiece]) -> Steps[backup.Written]:
-    """Take some bytes of an archive that is brought to this member."""
-    return (yield from _ask_here(backup.WRITE_ARCHIVE, request.message))
