@@ -14,11 +14,11 @@ import zmq
 from typing_extensions import Self
 
 from lnh_common import limits
-from lnh_common.bus import curve
+from lnh_common.bus import asking, curve
 from lnh_common.bus.dealer import Dealer
 from lnh_common.bus.process import OwnProcess
-from lnh_common.errors import ConnectionClosed, DeadlineExceeded, LnhError, OutcomeUnknown, Unreachable
-from lnh_common.messages.base import Effect, Message, Operation
+from lnh_common.errors import ConnectionClosed, LnhError, Unreachable
+from lnh_common.messages.base import Message, Operation
 from lnh_common.wire import codec
 from lnh_common.wire import frames as wire
 
@@ -102,21 +102,15 @@ class Caller:
         body = self._answer(self._last_id, end)
         if body is None:
             why = f"{operation.name} was not answered within {timeout:g} s"
-            raise OutcomeUnknown(why) if operation.effect is Effect.WRITE else DeadlineExceeded(why)
+            raise asking.late(operation.effect, why)
         return codec.decode_as(body, operation.reply)
 
     def _answer(self, request_id: int, end: float) -> bytes | None:
         socket = self._dealer.socket
         while (left := end - time.monotonic()) > 0 and socket.poll(int(left * 1000) + 1):
-            frames = socket.recv_multipart()
-            header = wire.Header.parse(frames[0])
-            wire.check_frames(frames)
-            if header.request_id != request_id:
-                continue  # the late answer to an earlier request
-            if header.kind is wire.Kind.ERROR:
-                raise wire.parse_error(frames[2])
-            if header.kind is wire.Kind.REPLY:
-                return frames[2]
+            body = asking.answer_to(request_id, socket.recv_multipart())
+            if body is not None:
+                return body
         return None
 
     def close(self) -> None:

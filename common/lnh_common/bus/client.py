@@ -15,16 +15,14 @@ from typing import Any, Final, TypeVar
 import zmq
 
 from lnh_common import limits
-from lnh_common.bus import curve
+from lnh_common.bus import asking, curve
 from lnh_common.bus.asyncio_socket import Pump
 from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import (
     Busy,
     ConnectionClosed,
-    DeadlineExceeded,
     LnhError,
     MalformedMessage,
-    OutcomeUnknown,
     Unreachable,
 )
 from lnh_common.events import Log
@@ -182,19 +180,18 @@ class Client:
 
     def _receive(self, frames: list[bytes]) -> None:
         try:
-            header = wire.Header.parse(frames[0])
-            wire.check_frames(frames)
+            header, body = asking.read(frames)
         except LnhError as error:
             self._log.warning("malformed answer", peer=self.address, error=str(error))
             return
         if header.kind is wire.Kind.CAST:
-            self._receive_cast(header, frames[2])
+            self._receive_cast(header, body)
             return
         waiting = self._waiting.get(header.request_id)
         if waiting is None or header.kind is wire.Kind.REQUEST:
             return  # an answer that came after its deadline
         if not waiting.answer.done():
-            waiting.answer.set_result((header, frames[2]))
+            waiting.answer.set_result((header, body))
 
     def _receive_cast(self, header: wire.Header, body: bytes) -> None:
         operation = OPERATIONS.get(header.operation)
@@ -232,7 +229,7 @@ class Client:
         else:
             for waiting in self._waiting.values():
                 if waiting.sent:
-                    _fail(waiting, _lost(waiting, f"{self.address} closed the connection"))
+                    _fail(waiting, asking.lost(waiting.effect, f"{self.address} closed the connection"))
         if self._on_link is not None:
             self._on_link(up)
 
@@ -240,14 +237,8 @@ class Client:
         if not waiting.sent:
             problem = f": {self._dealer.problem}" if self._dealer.problem else ""
             _fail(waiting, Unreachable(f"nobody answers at {self.address}{problem}"))
-        elif waiting.effect is Effect.WRITE:
-            _fail(waiting, OutcomeUnknown(f"{waiting.operation} was not answered in time"))
         else:
-            _fail(waiting, DeadlineExceeded(f"{waiting.operation} was not answered in time"))
-
-
-def _lost(waiting: _Waiting, why: str) -> LnhError:
-    return OutcomeUnknown(why) if waiting.effect is Effect.WRITE else Unreachable(why)
+            _fail(waiting, asking.late(waiting.effect, f"{waiting.operation} was not answered in time"))
 
 
 def _fail(waiting: _Waiting, error: LnhError) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import zmq
 
 from lnh_common import limits
+from lnh_common.bus import asking
 from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import DeadlineExceeded, LnhError
 from lnh_common.wire import codec
@@ -61,15 +62,14 @@ class PolledCaller:
             except zmq.Again:
                 return
             asked = self._asked
+            if asked is None:
+                continue  # the late answer to something given up
+            answer: Any
             try:
-                header = wire.Header.parse(frames[0])
-                wire.check_frames(frames)
-                if asked is None or header.request_id != self._last:
-                    continue  # the late answer to something given up
-                if header.kind is wire.Kind.ERROR:
-                    answer: Any = wire.parse_error(frames[2])
-                else:
-                    answer = codec.decode_as(frames[2], asked.operation.reply, 64 * limits.MIB)
+                body = asking.answer_to(self._last, frames)
+                if body is None:
+                    continue  # ... and to something earlier
+                answer = codec.decode_as(body, asked.operation.reply, 64 * limits.MIB)
             except LnhError as error:
                 answer = error
             self._go_on(now, answer)
