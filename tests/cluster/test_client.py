@@ -663,6 +663,22 @@ def test_the_command_line_measures(shell: Shell) -> None:
     assert "lnh bench" not in shell.run("key", "list", "-k", "payments")
 
 
+def test_each_use_of_a_key_has_its_record_where_the_policy_says_so(site: Site) -> None:
+    with site.connect() as cluster, cluster.keyring("payments").login(lnh.Role.KRSO, KRSO) as session:
+        public, private = session.generate_keypair(lnh.KeyType.EC)
+        private.sign(b"counted")
+        assert session.policy(per_use_audit=True)["per_use_audit"] is True
+        signatures = [private.sign(b"recorded"), *private.sign_many([b"a", b"b"])]
+        assert session.policy(per_use_audit=False, allowed_mechanisms=None)["allowed_mechanisms"] is None
+        assert public.verify(b"recorded", signatures[0])
+        handle = private.handle.hex()
+    with Console(site.member.directory.root) as console:
+        records = [each for each in console.audit() if each["target"].endswith(f"/{handle}")]
+        uses = [each["operation"] for each in records if each["operation"] in ("key.sign", "key.sign-many")]
+        assert uses == ["key.sign", "key.sign-many", "key.sign-many"]
+        assert console.verify_audit().problem == ""
+
+
 def test_refusals_that_repeat_do_not_fill_the_audit_trail(site: Site) -> None:
     refused = UserRef(name="nobody")
     with site.connect() as cluster:
