@@ -78,8 +78,9 @@ def test_the_example_of_the_readme_works_as_it_stands(
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command on this machine")
 def test_the_page_about_certificates_works_as_it_stands(
-    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    site: Site, session: lnh.KeyringSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    before = set(session.find())
     page = (Path(__file__).parents[2] / "docs" / "certificates.md").read_text()
     lines = re.findall(r"^    ((?:lnh|openssl) .+)$", page, re.MULTILINE)
     assert len(lines) > 20
@@ -106,6 +107,8 @@ def test_the_page_about_certificates_works_as_it_stands(
     ]
     told = runner.invoke(commands, refused)
     assert (told.exit_code, "was revoked" in told.stderr) == (1, True), told.output
+    for each in set(session.find(current=True)) - before:
+        each.destroy()
 
 
 def test_keys_are_found_by_what_they_are(session: lnh.KeyringSession) -> None:
