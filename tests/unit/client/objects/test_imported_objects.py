@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -43,8 +44,16 @@ NOW = dt.datetime(2026, 11, 29, tzinfo=dt.timezone.utc)
 
 
 @pytest.fixture(scope="module")
-def session() -> WorkerSession:
+def opened() -> WorkerSession:
     return WorkerSession.open(**{"import": True})
+
+
+@pytest.fixture
+def session(opened: WorkerSession) -> Iterator[WorkerSession]:
+    """A session with a keyring in which nothing is, nor stays."""
+    yield opened
+    for each in list(opened.find()):
+        each.destroy()
 
 
 def pem(kind: str) -> bytes:
