@@ -106,13 +106,36 @@ class Console:
         """Show the HSM: its state, identity, and what an operator should change."""
         return self.ask(wire.HSM_SHOW, Empty())
 
-    def activate(self, activation: bytes) -> None:
-        """Open the HSM's state; raises PasswordIncorrect, AlreadyDone."""
-        self.ask(wire.HSM_ACTIVATE, wire.Activate(activation=activation))
+    def activate(self, activation: bytes = b"", shares: Sequence[str] = ()) -> None:
+        """Open the HSM's state, with the activation secret or shares of it.
 
-    def deactivate(self, activation: bytes) -> None:
-        """Close the HSM's state and wipe it from memory; raises PasswordIncorrect."""
-        self.ask(wire.HSM_DEACTIVATE, wire.Activate(activation=activation))
+        Raises ActivationFailed, AlreadyDone, ArgumentInvalid (too few shares, or wrong ones).
+        """
+        self.ask(wire.HSM_ACTIVATE, wire.Activate(activation=activation, shares=tuple(shares)))
+
+    def deactivate(self, activation: bytes = b"", shares: Sequence[str] = ()) -> None:
+        """Close the HSM's state and wipe it from memory; raises as `activate`."""
+        self.ask(wire.HSM_DEACTIVATE, wire.Activate(activation=activation, shares=tuple(shares)))
+
+    def draw_shares(self, threshold: int, count: int, so_password: str) -> list[str]:
+        """Draw a new activation secret, split in shares; `set_activation` with enough of them seals under it.
+
+        Raises PasswordIncorrect, ArgumentInvalid.
+        """
+        message = wire.DrawShares(so_password=so_password, threshold=threshold, count=count)
+        return list(self.ask(wire.HSM_DRAW_SHARES, message).shares)
+
+    def set_activation(self, so_password: str, activation: bytes = b"", shares: Sequence[str] = ()) -> None:
+        """Seal the HSM's state under another activation secret, which replaces the one before.
+
+        Args:
+            activation: the new secret, 8 to 4096 bytes; empty where shares open it.
+            shares: enough of those that `draw_shares` returned last.
+
+        Raises PasswordIncorrect, PasswordInvalid, ArgumentInvalid, NotPossible (no shares were drawn).
+        """
+        message = wire.SetActivation(so_password=so_password, activation=activation, shares=tuple(shares))
+        self.ask(wire.HSM_SET_ACTIVATION, message)
 
     def factory_reset(self, so_password: str) -> None:
         """Destroy everything in the HSM; raises PasswordIncorrect."""

@@ -44,6 +44,7 @@ SESSION_OBJECT_BYTES: Final = 10 * KIB  # sealed; it travels beside a full reque
 NAME_CHARACTERS: Final = 64  # users, roles, clients, groups, members, partitions
 CUSTOM_ROLES: Final = 64  # of a cluster
 PASSWORD_CHARACTERS: Final = (8, 255)
+ACTIVATION_BYTES: Final = (8, 4096)
 SMK_BACKUP_BYTES: Final = 64 * KIB
 SHARES: Final = 8  # of one secret
 SHARES_TOGETHER: Final = 2  # open it, at least

@@ -8,13 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from lnh_cli.support import files, terminal
+from lnh_cli.support import shares as shares_
 from lnh_cli.support.command import noun, verb
 from lnh_cli.support.options import AdminOptions, ConsoleOptions, PoOptions
 
 app = noun("smk", "The SMK, under which all of a cluster is sealed, and its backup.")
 
-BackupFile = Annotated[Path, typer.Argument(metavar="FILE", help="What `lnh smk backup` wrote; - is stdin.")]
-PassphraseFile = Annotated[Path | None, typer.Option(help="File with the passphrase of the backup.")]
+BackupFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="What `lnh smk backup` wrote; - is stdin.", callback=files.readable)
+]
+PassphraseFile = Annotated[
+    Path | None, typer.Option(help="File with the passphrase of the backup.", callback=files.readable)
+]
 
 
 def _passphrase(file: Path | None, *, new: bool = False) -> str:
@@ -25,7 +30,8 @@ def _passphrase(file: Path | None, *, new: bool = False) -> str:
 def show(
     options: AdminOptions,
     backup: Annotated[
-        Path | None, typer.Option(help="A backup here instead: what it says of itself, asking no member.")
+        Path | None,
+        typer.Option(help="A backup here instead: what it says of itself, asking no member.", callback=files.readable),
     ] = None,
 ) -> None:
     """Show the generations of the SMK; one with the same check value is the same key, wherever it is."""
@@ -57,34 +63,25 @@ def backup(
     options: PoOptions,
     output: Annotated[Path, typer.Argument(metavar="FILE", help="A new file for it, of mode 0600.")],
     passphrase_file: PassphraseFile = None,
-    shares: Annotated[
-        str | None, typer.Option(metavar="M-of-N", help="Shares instead of a passphrase, as 2-of-3; at most 8.")
-    ] = None,
-    shares_to: Annotated[
-        Path | None,
-        typer.Option(help="A directory for the shares, a file each; else they are printed.", file_okay=False),
-    ] = None,
+    shares: shares_.MofN = None,
+    shares_to: shares_.SharesTo = None,
 ) -> None:
     """Back up the SMK and the cluster's identity, under a passphrase or shares, and the cloning domain of the HSMs."""
     files.check_new(output)
+    shares_.check_together(shares, shares_to)
     if shares is None:
         with options.administration() as session:
             text = session.backup_smk(_passphrase(passphrase_file, new=True))
         _say(options, output, text, {})
         return
-    threshold, count = _numbers(shares)
-    places = [shares_to / f"{output.name}.share-{index}" for index in range(1, count + 1)] if shares_to else []
-    for place in places:
-        files.check_new(place)
+    threshold, count = shares_.numbers(shares)
+    places = shares_.places(shares_to, output.name, count)
     with options.administration() as session:
         text, made = session.split_smk(threshold, count)
-    for place, share in zip(places, made, strict=False):
-        files.write_new(place, share)
+    shares_.write(places, made)
     _say(options, output, text, {"shares": [str(place) for place in places] or made})
     if not places and not options.json:
-        for share in made:
-            for line in share.splitlines():
-                terminal.echo(line)
+        shares_.show(made)
 
 
 def _say(options: PoOptions, output: Path, text: str, more: dict[str, Any]) -> None:
@@ -93,24 +90,12 @@ def _say(options: PoOptions, output: Path, text: str, more: dict[str, Any]) -> N
     options.say(f"backup of the SMK of {record['label']} in {output}", **record, file=str(output), **more)
 
 
-def _numbers(text: str) -> tuple[int, int]:
-    from lnh_common.wire.shares import check_numbers
-
-    threshold, _, count = text.lower().partition("-of-")
-    if not (threshold.isdecimal() and count.isdecimal() and len(threshold) == len(count) == 1):
-        terminal.refuse(f"{text!r} is not M-of-N", "as --shares 2-of-3, or 3-of-5; N is at most 8", terminal.USAGE)
-    check_numbers(int(threshold), int(count))
-    return int(threshold), int(count)
-
-
 @verb(app, "restore", ConsoleOptions)
 def restore(
     options: ConsoleOptions,
     backup: BackupFile,
     passphrase_file: PassphraseFile = None,
-    share_file: Annotated[
-        list[Path] | None, typer.Option(help="File with a share; once for each. Others are asked for.")
-    ] = None,
+    share_file: shares_.ShareFiles = None,
 ) -> None:
     """Put the SMK of a backup into a new HSM of the same cloning domain, as its SO; an archive brings the rest."""
     text = files.read_text(backup)
@@ -118,22 +103,9 @@ def restore(
     with options.console("smk.restore") as console:
         passphrase, shares = "", []
         if needed:
-            shares = _shares(share_file or [], needed)
+            shares = shares_.read(share_file, needed)
         else:
             passphrase = _passphrase(passphrase_file)
         done = console.restore_smk(text, passphrase, options.so_password(), shares)
     options.record(terminal.fields(done))
     terminal.note("This HSM holds the SMK. Now the cluster's archive: lnh backup restore FILE --member-dir DIR")
-
-
-def _shares(given: list[Path], needed: int) -> list[str]:
-    """Read shares from files, and ask for those that lack; each is checked before the next one is asked for."""
-    from lnh_common.wire.shares import Share
-
-    shares = []
-    for number in range(1, max(needed, len(given)) + 1):
-        file = given[number - 1] if number <= len(given) else None
-        share = terminal.read_secret(f"SHARE_{number}", file, what=f"share, {number} of {needed}")
-        Share.parse(share)
-        shares.append(share)
-    return shares

@@ -13,7 +13,7 @@ from lnh_common.messages.admin import Name, NewName
 from lnh_common.messages.backup import ArchiveName, JobRef, JobView
 from lnh_common.messages.base import Confidential, Effect, Empty, Message, Operation, operation
 from lnh_common.messages.session import Password
-from lnh_common.messages.smk import BackupText, ShareText
+from lnh_common.messages.smk import BackupText, ShareNumber, Shares
 
 M = TypeVar("M", bound=Message)
 
@@ -58,6 +58,7 @@ class HsmView(Message):
         identity: fingerprint of the HSM.
         advice: what an operator should change about the member's settings.
         damaged: what the store served wrongly; empty for a member that is well.
+        shares_needed: to activate it; 0 where the activation secret does.
     """
 
     state: str
@@ -69,6 +70,7 @@ class HsmView(Message):
     cluster: str
     advice: tuple[str, ...]
     damaged: str = ""
+    shares_needed: int = 0
 
 
 class Initialised(Confidential):
@@ -79,9 +81,14 @@ class Initialised(Confidential):
 
 
 class Activate(Confidential):
-    """Open the HSM's state with the activation secret, or close it."""
+    """Open the HSM's state with the activation secret, or close it.
 
-    activation: Annotated[bytes, msgspec.Meta(max_length=4096)]
+    Args:
+        shares: in place of the secret, as they are printed.
+    """
+
+    activation: Annotated[bytes, msgspec.Meta(max_length=4096)] = b""
+    shares: Shares = ()
 
 
 class AsSo(Confidential):
@@ -110,6 +117,31 @@ class ChangeOfficerPassword(Confidential):
     officer: Officer
     password: Password
     new: Password
+
+
+class DrawShares(AsSo):
+    """Draw a new activation secret and split it; nothing is sealed under it before `SetActivation`."""
+
+    threshold: ShareNumber
+    count: ShareNumber
+
+
+class DrawnShares(Confidential):
+    """Answer with the shares that were drawn last, as they are printed; none is shown again."""
+
+    shares: tuple[str, ...]
+
+
+class SetActivation(AsSo):
+    """Seal the HSM's state under another activation secret, as the SO.
+
+    Args:
+        activation: the new secret, 8 bytes or more; empty where shares open it.
+        shares: enough of those that were drawn last, to show that they were kept.
+    """
+
+    activation: Annotated[bytes, msgspec.Meta(max_length=4096)] = b""
+    shares: Shares = ()
 
 
 class InstallPackage(AsSo):
@@ -289,7 +321,7 @@ class RestoreSmk(AsSo):
 
     backup: BackupText
     passphrase: Password = ""
-    shares: Annotated[tuple[ShareText, ...], msgspec.Meta(max_length=limits.SHARES)] = ()
+    shares: Shares = ()
 
 
 class RestoredSmk(Message):
@@ -323,6 +355,8 @@ HSM_INIT: Final = operation("hsm.init", InitHsm, Initialised, effect=_W)
 HSM_SHOW: Final = operation("hsm.show", Empty, HsmView)
 HSM_ACTIVATE: Final = operation("hsm.activate", Activate, Empty, effect=_W)
 HSM_DEACTIVATE: Final = operation("hsm.deactivate", Activate, Empty, effect=_W)
+HSM_DRAW_SHARES: Final = operation("hsm.draw-shares", DrawShares, DrawnShares, effect=_W)
+HSM_SET_ACTIVATION: Final = operation("hsm.set-activation", SetActivation, Empty, effect=_W)
 HSM_FACTORY_RESET: Final = operation("hsm.factory-reset", AsSo, Empty, effect=_W)
 HSM_PASSWORD: Final = operation("hsm.password", ChangeSoPassword, Empty, effect=_W)
 PACKAGE_INSTALL: Final = operation("package.install", InstallPackage, Empty, effect=_W)

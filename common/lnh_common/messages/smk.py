@@ -12,6 +12,7 @@ from lnh_common.messages.session import Id16, Password
 
 ShareNumber = Annotated[int, msgspec.Meta(ge=0, le=limits.SHARES)]
 ShareText = Annotated[str, msgspec.Meta(max_length=limits.SHARE_CHARACTERS)]
+Shares = Annotated[tuple[ShareText, ...], msgspec.Meta(max_length=limits.SHARES)]
 BackupText = Annotated[str, msgspec.Meta(max_length=limits.SMK_BACKUP_BYTES)]
 
 

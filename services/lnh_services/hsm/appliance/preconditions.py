@@ -195,6 +195,8 @@ NEEDS: Final[dict[str, tuple[Need, ...]]] = {
     console.HSM_SHOW.name: (),
     console.HSM_ACTIVATE.name: (_hsm_initialised, _not_activated),
     console.HSM_DEACTIVATE.name: _ACTIVE,
+    console.HSM_DRAW_SHARES.name: _ACTIVE,
+    console.HSM_SET_ACTIVATION.name: _ACTIVE,
     console.HSM_FACTORY_RESET.name: _ACTIVE,
     console.HSM_PASSWORD.name: _ACTIVE,
     console.PACKAGE_INSTALL.name: (*_ACTIVE, _no_v1_partition_to_lose),

@@ -1,6 +1,6 @@
 """Keeps the HSM's own state in one sealed file: identity, partitions, local users, and the cluster's secrets.
 
-    data/hsm.state = CBOR [format, label, identity, salt, [memory, passes, lanes], sealed]
+    data/hsm.state = CBOR [[format, label, identity, salt, [memory, passes, lanes], split], sealed]
 
 `sealed` is the state under AES-256-GCM with the key Argon2id makes of the activation secret; all that stands before it
 is bound to it. Label and identity are in clear so that a member that is not activated can say which HSM it has, and its
@@ -25,6 +25,7 @@ from lnh_common.messages.hsm import ChannelSeed, Derive, SmkGeneration
 from lnh_common.messages.session import Id16, Key32
 from lnh_common.messages.store import Item, MemberInfo
 from lnh_common.wire import codec
+from lnh_common.wire.shares import Split
 from lnh_services import durable
 from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
 from lnh_services.hsm.auth.credentials import Smk
@@ -188,7 +189,11 @@ class HsmState(Confidential):
 
 
 class Cover(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The part of the file that stands in clear before the sealed state, and says how to open it."""
+    """The part of the file that stands in clear before the sealed state, and says how to open it.
+
+    Args:
+        split: what shares open the activation secret with; None, and not in the file, where somebody knows the secret.
+    """
 
     format: str
     label: str
@@ -199,6 +204,12 @@ class Cover(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         Annotated[int, msgspec.Meta(ge=1, le=16)],
         Annotated[int, msgspec.Meta(ge=1, le=16)],
     ]
+    split: Split | None = None
+
+    def plain(self) -> list[object]:
+        """Return the fields as the file has them."""
+        fields: list[object] = msgspec.to_builtins(self, builtin_types=(bytes,))
+        return fields if self.split is not None else fields[:-1]
 
     def derivation(self, activation: bytes) -> Derive:
         """Make the Argon2id request that derives the sealing key from an activation secret."""
@@ -207,7 +218,7 @@ class Cover(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
     def place(self) -> Place:
         """Return the place that the seal is bound to: this cover."""
-        return Place(Kind.STATE, extra=codec.encode(list(msgspec.structs.astuple(self))))
+        return Place(Kind.STATE, extra=codec.encode(self.plain()))
 
 
 class _File(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -265,14 +276,14 @@ class StateFile:
             raise SealBroken(f"data/hsm.state has format {file.cover.format!r}; this version reads {FORMAT!r}")
         return SealedState(file.cover, file.sealed)
 
-    def cover(self, label: str, identity: bytes) -> Cover:
+    def cover(self, label: str, identity: bytes, split: Split | None = None) -> Cover:
         """Make the cover of a new state file, with a fresh salt."""
-        return Cover(FORMAT, label, identity, os.urandom(SALT_BYTES), self._argon2)
+        return Cover(FORMAT, label, identity, os.urandom(SALT_BYTES), self._argon2, split)
 
     def write(self, state: HsmState, cover: Cover, key: bytes) -> None:
         """Replace the file, durably and at once; raises StorageFailed, LimitReached."""
         sealed = seal(key, codec.encode(state), cover.place())
-        data = codec.encode([list(msgspec.structs.astuple(cover)), sealed])
+        data = codec.encode([cover.plain(), sealed])
         if len(data) > limits.BODY_BYTES:
             raise LimitReached(f"the HSM's own state would have {len(data)} bytes; at most {limits.BODY_BYTES}")
         durable.replace_file(self._path, data)

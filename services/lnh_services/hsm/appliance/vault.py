@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from lnh_common.errors import ActivationFailed, NotActivated
 from lnh_common.secret import Secret
+from lnh_common.wire.shares import Split
 from lnh_services.hsm.appliance import preconditions
 from lnh_services.hsm.appliance.partitions import PartitionFiles
 from lnh_services.hsm.appliance.preconditions import Situation
@@ -63,6 +64,18 @@ class Vault:
         self._state_file.write(state, cover, key)
         self._state, self._cover, self._key = state, cover, Secret(key)
         self._forget_waiting()
+
+    def new_activation(self, split: Split | None) -> Cover:
+        """Make the cover under which the state is sealed by another activation secret; raises NotActivated."""
+        state = self.opened
+        return self._state_file.cover(state.label, state.identity_public(), split)
+
+    def reseal(self, cover: Cover, key: bytes) -> None:
+        """Seal the state under another key from now on; raises NotActivated, StorageFailed, which change nothing."""
+        self._state_file.write(self.opened, cover, key)
+        if self._key is not None:
+            self._key.wipe()
+        self._cover, self._key = cover, Secret(key)
 
     def activate(self, key: bytes) -> None:
         """Open the state; raises ActivationFailed."""

@@ -36,6 +36,7 @@ from lnh_common.messages.base import OPERATIONS, Effect, Empty, Message, Operati
 from lnh_common.messages.hsm import Derive
 from lnh_common.wire import channel
 from lnh_services.hsm.appliance import preconditions
+from lnh_services.hsm.appliance.activation import Activation, secret_of
 from lnh_services.hsm.appliance.desk import SO, Desk
 from lnh_services.hsm.appliance.partitions import Contents
 from lnh_services.hsm.appliance.state import Cluster, HsmState, Partition, Phase, User
@@ -127,6 +128,7 @@ class Console:
         self._acts: Final[set[asyncio.Task[Message]]] = set()
         self._anchored = 0
         self._ivs: Final = IvSource()
+        self._activation: Final = Activation(vault, desk, derive=derive)
         self._performers: Final[dict[str, Perform]] = {
             console.APPLIANCE_INIT.name: self._init_appliance,
             console.APPLIANCE_SHOW.name: self._show_appliance,
@@ -136,6 +138,7 @@ class Console:
             console.HSM_SHOW.name: self._show_hsm,
             console.HSM_ACTIVATE.name: self._activate,
             console.HSM_DEACTIVATE.name: self._deactivate,
+            **self._activation.performers(),
             console.HSM_FACTORY_RESET.name: self._factory_reset,
             console.HSM_PASSWORD.name: self._change_so_password,
             console.PACKAGE_INSTALL.name: self._install_package,
@@ -290,12 +293,13 @@ class Console:
             cluster=cluster.label if cluster and created else "",
             advice=(*self._surroundings.hardening.problems, *self._surroundings.advice),
             damaged=self._surroundings.damage.cause(cluster.member) if cluster else "",
+            shares_needed=cover.split.threshold if cover and cover.split else 0,
         )
 
     async def _activate(self, request: console.Activate) -> Empty:
         cover = self._vault.cover
         assert cover is not None, "an initialised HSM has a cover"
-        self._vault.activate(await self._derive(cover.derivation(request.activation)))
+        self._vault.activate(await self._derive(cover.derivation(secret_of(cover, request))))
         self._surroundings.damage.lift()
         self._surroundings.seen.clear()
         self._desk.sign()
@@ -306,7 +310,7 @@ class Console:
     async def _deactivate(self, request: console.Activate) -> Empty:
         cover = self._vault.cover
         assert cover is not None, "an activated HSM has a cover"
-        if not self._vault.is_key(await self._derive(cover.derivation(request.activation))):
+        if not self._vault.is_key(await self._derive(cover.derivation(secret_of(cover, request)))):
             raise ActivationFailed("that is not the activation secret")
         await self._desk.stop_workers()
         self._desk.sign()

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from lnh_services.hsm.appliance.state import HsmState, StateFile
 from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
 from lnh_services.hsm.auth.credentials import derivation, material
+from lnh_services.hsm.crypto import shares
 from lnh_services.hsm.crypto.argon2 import derive
 from models.console import OneAppliance
 
@@ -72,3 +73,23 @@ def test_a_trail_verifies_as_its_page_says(tmp_path: Path) -> None:
         previous = hashlib.sha256(cbor2.dumps(said)).digest()
         assert line["hash"] == previous.hex()
     assert heads == 2
+
+
+def test_the_cover_of_a_state_that_shares_open_is_as_its_page_says(tmp_path: Path) -> None:
+    asked = derivation("security officer", argon2=QUICK)
+    so = Verifier(password=KeptPassword.of(material(asked, derive(asked))))
+    state = HsmState(label="hsm-a", identity=bytes(range(32)), so=so, domain="domain")
+    file = StateFile(tmp_path / "hsm.state", QUICK)
+    parts, _ = shares.split(b"activation", 2, 3, bytes)
+    cover = file.cover("hsm-a", state.identity_public(), parts)
+    file.write(state, cover, derive(cover.derivation(b"activation")))
+
+    cover_fields, sealed = cbor2.loads((tmp_path / "hsm.state").read_bytes())
+    assert cover_fields[5] == [bytes(4), 2, 3, list(parts.marks), list(parts.copies)]
+    key = Argon2id(salt=cover_fields[3], length=32, iterations=1, lanes=1, memory_cost=64).derive(b"activation")
+    nonce, ciphertext = cbor2.loads(sealed)
+    place = ["lnh-sealed-1", "AES-256-GCM", 0, "state", b"", b"", b"", 0, cbor2.dumps(cover_fields)]
+    assert cbor2.loads(AESGCM(key).decrypt(nonce, ciphertext, cbor2.dumps(place)))["label"] == "hsm-a"
+    found = file.read()
+    assert found is not None
+    assert found.cover == cover
