@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 
 from lnh_common import limits
-from lnh_common.messages.base import Confidential, Empty, Message, Seal, operation
+from lnh_common.messages.base import Confidential, Effect, Empty, Message, Seal, operation
 from lnh_common.messages.session import Id16, Password
 
 ShareNumber = Annotated[int, msgspec.Meta(ge=0, le=limits.SHARES)]
@@ -56,11 +56,12 @@ class SmkBackupMade(Confidential):
 
 
 class MakeSmkBackup(BackupSmk, kw_only=True):
-    """Have the core make a backup; while it is made, the same id asks for the same one."""
+    """Have the core make a backup; the same id asks for the same one, also a while after it was made."""
 
     id: Id16
 
 
 SMK_SHOW: Final = operation("smk.show", Empty, SmkView, Seal.SESSION)
-SMK_BACKUP: Final = operation("smk.backup", BackupSmk, SmkBackupMade, Seal.SESSION)
-MAKE_SMK_BACKUP: Final = operation("core.smk.backup", MakeSmkBackup, SmkBackupMade)
+# They change nothing stored, and a backup takes its time: one that is asked for again is to be the same one.
+SMK_BACKUP: Final = operation("smk.backup", BackupSmk, SmkBackupMade, Seal.SESSION, Effect.WRITE)
+MAKE_SMK_BACKUP: Final = operation("core.smk.backup", MakeSmkBackup, SmkBackupMade, effect=Effect.WRITE)

@@ -34,6 +34,7 @@ from lnh_services.hsm.cluster.smk_backup import Contents
 from lnh_services.hsm.crypto import shares
 from lnh_services.hsm.crypto.key_hierarchy import KEY_BYTES
 
+KEPT_SECONDS: Final = 60.0  # its shares are in memory for so long
 _RANDOM: Final = 16
 
 
@@ -66,16 +67,23 @@ class Custody:
         return {console.SMK_RESTORE.name: self._restore}
 
     async def backup(self, asked: MakeSmkBackup) -> SmkBackupMade:
-        """Make a backup; the same order that comes meanwhile gets the same one. Raises NotActivated, NoCluster."""
+        """Make a backup; the same order that comes again within `KEPT_SECONDS` gets the same one.
+
+        Raises NotActivated, NoCluster.
+        """
         if self._making is None or self._making[0] != asked.id:
             self._making = asked.id, asyncio.create_task(self._backup(asked))
             self._making[1].add_done_callback(self._made)
         return await asyncio.shield(self._making[1])
 
     def _made(self, making: asyncio.Task[SmkBackupMade]) -> None:
-        self._making = None
         if not making.cancelled():
             making.exception()  # read here too: its asker may have gone
+        asyncio.get_running_loop().call_later(KEPT_SECONDS, self._forget, making)
+
+    def _forget(self, making: asyncio.Task[SmkBackupMade]) -> None:
+        if self._making is not None and self._making[1] is making:
+            self._making = None
 
     async def _backup(self, asked: MakeSmkBackup) -> SmkBackupMade:
         state = self._vault.opened

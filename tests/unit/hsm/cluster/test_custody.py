@@ -12,7 +12,9 @@ from lnh_common.messages import console, smk
 from lnh_common.messages.hsm import Derive
 from lnh_common.wire.smk_backups import SmkBackup
 from lnh_services.hsm.appliance.state import Cluster, Phase
+from lnh_services.hsm.cluster import custody
 from models.console import SO, OneAppliance
+from waits import until
 
 DOMAIN = "the cloning domain"
 PASSPHRASE = "a long passphrase"
@@ -153,7 +155,7 @@ def test_there_is_no_backup_without_a_cluster(tmp_path: Path) -> None:
         backed_up(new(tmp_path))
 
 
-def test_an_order_that_comes_again_meanwhile_gets_the_same_backup(
+def test_an_order_that_comes_again_gets_the_same_backup_for_a_while(
     old: OneAppliance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     derived = 0
@@ -168,8 +170,13 @@ def test_an_order_that_comes_again_meanwhile_gets_the_same_backup(
 
     async def twice() -> list[smk.SmkBackupMade]:
         backup = old.custody.backup
-        return list(await asyncio.gather(backup(order()), backup(order()), backup(order(number=2))))
+        made = [*await asyncio.gather(backup(order()), backup(order())), await backup(order())]
+        monkeypatch.setattr(custody, "KEPT_SECONDS", 0.0)
+        made.append(await backup(order(number=2)))
+        await until(lambda: old.custody._making is None, "its end")
+        return [*made, await backup(order(number=2))]
 
-    first, again, other = asyncio.run(twice())
-    assert first.text == again.text != other.text
-    assert derived == 2
+    first, *again, other, later = asyncio.run(twice())
+    assert all(each.text == first.text for each in again)
+    assert len({first.text, other.text, later.text}) == 3
+    assert derived == 3, "it is forgotten after a while, with its shares"
