@@ -8,7 +8,7 @@ A registered client logs in with `login(cluster.connection, ...)` instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -41,6 +41,7 @@ from lnh_common.messages.admin import (
     StatusView,
     UserView,
 )
+from lnh_common.messages.audit import AUDIT_EXPORT, ReadTrail
 from lnh_common.messages.base import Empty
 from lnh_common.messages.overview import OVERVIEW, Overview
 from lnh_common.messages.session import Credential, Role
@@ -191,6 +192,20 @@ class Administration(Session):
     def delete_role(self, name: str) -> None:
         """Delete a custom appliance role; raises NameUnknown, NotPossible (users have it)."""
         self.ask(wire.USER_ROLE_DELETE, wire.RoleRef(name=name))
+
+    def export_audit(self, after: int = 0) -> Iterator[str]:
+        """Yield the lines of the audit trail of the member that answers, as they stand in it, behind this index.
+
+        What is written while it is read is not in it. `lnh_common.wire.audit.Chain` checks them, with nothing else than
+        the public half of that HSM's identity. Raises AuditFailed where a line does not hold.
+        """
+        until = 0
+        while True:
+            found = self.ask(AUDIT_EXPORT, ReadTrail(after=after, until=until))
+            yield from found.lines
+            until, after = until or found.last, found.index
+            if not found.lines or after >= until:
+                return
 
     def show(self, *, current: bool = False) -> ClusterView:
         """Show the cluster and its members."""

@@ -178,6 +178,7 @@ MARKS_AT_ONCE: Final = 4096
 # The audit trail
 AUDIT_SIGN_RECORDS: Final = 1000
 AUDIT_SIGN_SECONDS: Final = 10.0
+AUDIT_PAGE_BYTES: Final = 256 * KIB  # of lines in one answer, and one line more
 AUDIT_SEGMENT_BYTES: Final = 64 * MIB
 REFUSALS_TOGETHER: Final = 60.0  # seconds: refusals of one kind by one peer are one record with a count
 REFUSAL_KINDS: Final = 4096  # of them at a time; what exceeds them is counted as one kind

@@ -265,11 +265,19 @@ def test_the_last_admin_stays_and_the_advice_is_to_add_another(place: Place) -> 
 
 
 def test_the_po_changes_its_password_which_ends_its_sessions(place: Place) -> None:
-    anew = place.run("cluster", "password", "--new-password-file", str(place.root / "NEW"), "--json")
+    given = ("--new-password-file", str(place.root / "NEW"), "--timeout", "60")
+    anew = place.run("cluster", "password", *given, "--json")
     assert (anew.exit_code, json.loads(anew.stdout)) == (0, {"role": "po"}), anew.output
     refused = place.run("cluster", "policy", "minimum_rsa_bits=2048", "--po-password-file", str(place.root / "PO"))
     assert (refused.exit_code, "wrong name or password" in refused.stderr) == (REFUSED, True), refused.output
-    back = ("--po-password-file", str(place.root / "NEW"), "--new-password-file", str(place.root / "PO"))
+    back = (
+        "--po-password-file",
+        str(place.root / "NEW"),
+        "--new-password-file",
+        str(place.root / "PO"),
+        "--timeout",
+        "60",
+    )
     for words in (("cluster", "password", *back), ("user", "login", "--po")):
         done = place.run(*words)
         assert done.exit_code == 0, done.output
@@ -489,6 +497,9 @@ ROWS = (
     Row("smk backup {root}/split-{n} --shares 2-of-3 --shares-to {root}", anew=True),
     Row("smk show --backup {root}/smk-once"),
     Row("audit show --member-dir {root}/A"),
+    Row("audit export {root}/trail-{n}", anew=True),
+    Row("audit export {root}/cef-{n} --format cef --after 3", anew=True),
+    Row("audit check {root}/trail-{n} --identity {identity}", anew=True),
     Row("audit verify --member-dir {root}/A", anew=True, computed=frozenset({"problem", "indexes"})),
 )  # fmt: skip
 
@@ -564,6 +575,9 @@ class Filling(dict[str, str]):
         self._place = place
 
     def __missing__(self, name: str) -> str:
+        if name == "identity":
+            shown = self._place.run("hsm", "show", "--member-dir", str(self._place.root / "A"), "--json")
+            return str(json.loads(shown.stdout)["identity"])
         if name == "fingerprint":
             return str(json.loads(self._place.run("cluster", "show", "--json").stdout)["fingerprint"])
         assert name == "archive"

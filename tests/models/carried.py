@@ -16,6 +16,9 @@ from lnh_common import errors
 from lnh_common.messages import (
     admin as _admin,  # noqa: F401  # enters its operations
 )
+from lnh_common.messages import (
+    audit as _audit,  # noqa: F401  # the same
+)
 from lnh_common.messages import backup, membership, objects, overview, session, store
 from lnh_common.messages import (
     smk as _smk,  # noqa: F401  # enters its operations

@@ -57,6 +57,7 @@ from lnh_common.messages.store import Item, Key, MemberInfo
 from lnh_common.pkcs11.attributes import Attribute, ObjectClass, parse_template
 from lnh_common.pkcs11.mechanisms import Mechanism, parse_parameters
 from lnh_common.wire import archives, bundles, channel, codec, frames, shares, smk_backups
+from lnh_common.wire.audit import ChainBroken, HeadLine, parse_line
 from lnh_services import archived, configuration
 from lnh_services.hsm.appliance.partitions import FORMAT as PARTITION_FORMAT
 from lnh_services.hsm.appliance.partitions import PartitionFiles
@@ -479,7 +480,7 @@ def _hsm_rows() -> list[Decoder]:
     lines = (DATA / "0.2" / "audit.jsonl").read_bytes().splitlines(keepends=True)
     signer = Ed25519PrivateKey.from_private_bytes(bytes(32))
     public = signer.public_key().public_bytes_raw()
-    head = trail.HeadLine(index=9, time=1, signer=public.hex(), signature="", previous=bytes(32).hex())
+    head = HeadLine(index=9, time=1, signer=public.hex(), signature="", previous=bytes(32).hex())
     head = msgspec.structs.replace(head, signature=signer.sign(head.signed()).hex())
 
     def anchored(data: bytes) -> object:
@@ -510,10 +511,9 @@ def _hsm_rows() -> list[Decoder]:
     return [
         Decoder(
             "lines of an audit trail",
-            [(line, lambda data: trail.parse_line(data, None)) for line in lines]
-            + [(line, trail._index) for line in lines],
-            (trail.ChainBroken,),
-            ("lnh_services.hsm.audit.trail:parse_line", "lnh_services.hsm.audit.trail:_index"),
+            [(line, lambda data: parse_line(data, None)) for line in lines] + [(line, trail._index) for line in lines],
+            (ChainBroken,),
+            ("lnh_common.wire.audit:parse_line", "lnh_services.hsm.audit.trail:_index"),
         ),
         Decoder(
             "anchored heads",

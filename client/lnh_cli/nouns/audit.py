@@ -1,16 +1,25 @@
-"""`lnh audit`: a member's audit trail, at its local console."""
+"""`lnh audit`: a member's audit trail, at its local console or as an export of it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from lnh_cli.support import terminal
-from lnh_cli.support.command import noun, verb
-from lnh_cli.support.options import ConsoleOptions
+from lnh_cli.support import files, terminal
+from lnh_cli.support.command import Output, noun, verb
+from lnh_cli.support.options import AdminOptions, ConsoleOptions
 
-app = noun("audit", "A member's audit trail, at its local console.")
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+app = noun("audit", "A member's audit trail.")
+
+_JSON_LINES: Final = "jsonl"
+_CEF: Final = "cef"
+_IDENTITY: Final = re.compile(r"SHA256:[A-Za-z0-9+/]{43}|[0-9a-f]{64}")
 
 
 @verb(app, "show", ConsoleOptions)
@@ -40,3 +49,100 @@ def verify(options: ConsoleOptions) -> None:
     options.record(shown)
     if report.problem:
         terminal.refuse(report.problem, "keep the file as evidence, and compare it with a copy")
+
+
+def _format(text: str) -> str:
+    if text not in (_JSON_LINES, _CEF):
+        terminal.refuse(f"no format {text!r}", f"{_JSON_LINES} or {_CEF}", terminal.USAGE)
+    return text
+
+
+@verb(app, "export", AdminOptions)
+def export(
+    options: AdminOptions,
+    output: Annotated[Path, typer.Argument(metavar="FILE", help="A new file for it, of mode 0600.")],
+    form: Annotated[
+        str,
+        typer.Option("--format", help="jsonl: the lines as they stand, to be checked; or cef.", callback=_format),
+    ] = _JSON_LINES,
+    after: Annotated[int, typer.Option(min=0, help="Only what is behind this index.")] = 0,
+) -> None:
+    """Export the audit trail of the member that answers, records and signatures, up to now."""
+    count = 0
+    files.check_new(output)
+    with options.administration() as session, files.new(output) as file:
+        for line in session.export_audit(after):
+            said = line if form == _JSON_LINES else _as_cef(line)
+            if said:
+                file.write(f"{said}\n")
+                count += 1
+    options.say(f"{count} lines in {output}", lines=count, file=str(output))
+
+
+def _as_cef(line: str) -> str:
+    """Render a record; what only signs records is nothing to a SIEM."""
+    from lnh_cli.support.cef import cef
+    from lnh_common.errors import AuditFailed
+    from lnh_common.wire.audit import ChainBroken, RecordLine, parse_line
+
+    try:
+        parsed = parse_line(f"{line}\n".encode(), None)
+    except ChainBroken as error:
+        raise AuditFailed(f"a line that came is none of an audit trail: {error}") from None
+    return cef(parsed) if isinstance(parsed, RecordLine) else ""
+
+
+def _identity(text: str) -> str:
+    if not _IDENTITY.fullmatch(text):
+        terminal.refuse(f"{text!r} is no identity of an HSM", "lnh hsm show shows it: SHA256:...", terminal.USAGE)
+    return text
+
+
+def _names(identity: str) -> Callable[[bytes], bool]:
+    """Tell of a raw public key whether this is its fingerprint, or the key itself."""
+    from lnh_common.wire.channel import fingerprint
+
+    return lambda key: identity in (fingerprint(key), key.hex())
+
+
+@verb(app, "check", Output)
+def check(
+    options: Output,
+    file: Annotated[Path, typer.Argument(help="An export, or a member's log/audit.jsonl; - is stdin.")],
+    identity: Annotated[
+        str,
+        typer.Option(help="Of the HSM: SHA256:... as `lnh hsm show` says, or its key.", callback=_identity),
+    ],
+) -> None:
+    """Check an exported trail offline: its hash chain, and the heads that the HSM signed."""
+    from lnh_common.wire.audit import Chain, ChainBroken
+
+    problem = ""
+    chain = Chain(_names(identity), whole=False)
+    with files.opened(file) as lines:
+        for number, spelling in enumerate(lines, start=1):
+            try:
+                chain.take(spelling)
+            except ChainBroken as error:
+                problem = f"{file} line {number}: {error}"
+                break
+    if not problem and not chain.is_signed:
+        problem = f"no line in {file} is signed by {identity}"
+    unsigned = chain.records - chain.signed
+    options.record(
+        {
+            "first": chain.first,
+            "last": chain.end.index,
+            "records": chain.records,
+            "signed": chain.signed,
+            "signatures": chain.signatures,
+            "head": chain.end.hash.hex(),
+            "problem": problem or "none",
+        }
+    )
+    if problem:
+        terminal.refuse(problem, "keep the file as evidence, and compare it with the member's own trail")
+    if chain.first > 1:
+        terminal.note(f"it begins at index {chain.first}: of what was before, it proves nothing but the hash")
+    if unsigned:
+        terminal.note(f"the last {unsigned} records stand behind the last signature: they are chained, not signed")

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO
 
 import typer
 
@@ -119,12 +119,19 @@ def check_new(path: Path) -> None:
 
 def write_new(path: Path, text: str) -> None:
     """Write a new file of mode 0600, which is there whole and durably or not at all; raises OSError."""
+    with new(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def new(path: Path) -> Iterator[TextIO]:
+    """Open a new file of mode 0600, which is there once all of it was written, or not at all; raises OSError."""
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)  # what an interruption left
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.link(part, path)  # unlike a rename, it replaces nothing

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from lnh_common.messages import admin, backup, objects, overview, session, smk
+from lnh_common.messages import admin, audit, backup, objects, overview, session, smk
 from lnh_common.messages.base import OPERATIONS, Seal
 
 # The modules whose operations come from clients.
-_CLIENT_MESSAGES: Final = (admin, backup, objects, overview, session, smk)
+_CLIENT_MESSAGES: Final = (admin, audit, backup, objects, overview, session, smk)
 
 ROUTED: Final = frozenset(
     row.name for row in OPERATIONS.values() if row.seal is not Seal.NONE or row.name == session.HELLO.name

@@ -57,7 +57,7 @@ COMMANDS = {path: command for path, command in leaves(TOP) if path[0] not in LEF
 FITTING = {
     "role": "krco", "role of a user": "monitor", "settings": "label=a", "changes": "minimum_rsa_bits=2048", "signature": "data", "file": "data",
     "invitation": "data", "archive": ARCHIVE, "to": ".", "member_dir": "member", "address": "127.0.0.1:7100",
-    "cluster_id": "00" * 16, "timeout": "0", "permission": "view",
+    "cluster_id": "00" * 16, "timeout": "0", "permission": "view", "identity": "00" * 32,
 }  # fmt: skip
 
 
@@ -328,6 +328,7 @@ def harm(output: str, lets: Collection[str] = ()) -> list[str]:
 
 
 SILENT = {
+    ("audit", "check"),
     ("digest",),
     ("certificate", "verify"),
     ("role", "logout"),

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from lnh_common.errors import MalformedMessage, SealBroken
 from lnh_common.messages.store import Commit, Item, Key, Put
 from lnh_common.wire import codec
-from lnh_services.hsm.audit.trail import HeadLine
+from lnh_common.wire.audit import HeadLine
 
 TABLE: Final = "audit"
 

@@ -13,22 +13,18 @@ A line has exactly one spelling, so no byte of it can change unnoticed. docs/for
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import math
 import os
 import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lnh_common import limits
 from lnh_common.errors import AuditFailed
@@ -36,110 +32,14 @@ from lnh_common.events import Log
 from lnh_common.files import kind_of, open_regular
 from lnh_common.messages.console import AuditReport
 from lnh_common.messages.hsm import AuditEntry
-from lnh_common.wire import codec
+from lnh_common.wire.audit import Chain, ChainBroken, HeadLine, Line, Position, RecordLine, parse_line
 from lnh_services.durable import sync_directory
 from lnh_services.hsm.audit.refusals import Refusals
 
-FORMAT: Final = "lnh-audit-1"
-HEAD_FORMAT: Final = "lnh-audit-head-1"
-NO_HASH: Final = bytes(32)
 _SEGMENT_DIGITS: Final = 6
 
 
-class _Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The fields that both kinds of line have."""
-
-    def spelling(self) -> bytes:
-        """Spell the line as it stands in the file, with its end."""
-        return json.dumps(msgspec.structs.asdict(self), separators=(",", ":")).encode() + b"\n"
-
-
-class RecordLine(_Line, frozen=True, forbid_unknown_fields=True):
-    """An audited act. `time` is UTC milliseconds, hashes are hexadecimal."""
-
-    index: int
-    time: int
-    member: str
-    identity: str
-    role: str
-    operation: str
-    target: str
-    outcome: str
-    detail: dict[str, Any]
-    previous: str
-    hash: str = ""
-
-    def digest(self) -> bytes:
-        """Hash everything the line says, and the hash of the line before."""
-        fields = [
-            FORMAT, "record", self.index, self.time, self.member, self.identity, self.role, self.operation,
-            self.target, self.outcome, self.detail, bytes.fromhex(self.previous),
-        ]  # fmt: skip
-        return hashlib.sha256(codec.encode(fields)).digest()
-
-
-class HeadLine(_Line, frozen=True, forbid_unknown_fields=True):
-    """The signature of `signer` (a raw Ed25519 key) over the chain up to the line before."""
-
-    index: int
-    time: int
-    signer: str
-    signature: str
-    previous: str
-    hash: str = ""
-
-    def digest(self) -> bytes:
-        """Hash everything the line says, and the hash of the line before."""
-        signer, signature, previous = map(bytes.fromhex, (self.signer, self.signature, self.previous))
-        return hashlib.sha256(
-            codec.encode([FORMAT, "head", self.index, self.time, signer, signature, previous])
-        ).digest()
-
-    def signed(self) -> bytes:
-        """Return the bytes that the signature covers."""
-        return codec.encode([HEAD_FORMAT, self.index, self.time, bytes.fromhex(self.previous)])
-
-
-Line = RecordLine | HeadLine
 AnyLine = TypeVar("AnyLine", RecordLine, HeadLine)
-
-
-@dataclass(frozen=True)
-class Position:
-    """The end of the chain: its last line's index and hash."""
-
-    index: int = 0
-    hash: bytes = NO_HASH
-
-
-class ChainBroken(Exception):
-    """A line does not continue the chain; the message says why."""
-
-
-def parse_line(spelling: bytes, after: Position | None) -> Line:
-    """Parse a line that is spelt as this module spells, hashes to what it says and continues `after`.
-
-    Args:
-        after: None for the first line that is looked at, which is then believed.
-
-    Raises ChainBroken.
-    """
-    try:
-        value = json.loads(spelling)
-        kind: type[Line] = HeadLine if "signature" in value else RecordLine
-        line = msgspec.convert(value, kind)
-        digest = line.digest()
-    except (ValueError, TypeError, RecursionError, msgspec.ValidationError):
-        raise ChainBroken("not a line of an audit trail") from None
-    if line.spelling() != spelling:
-        raise ChainBroken("spelt in another way than it was written")
-    if digest.hex() != line.hash:
-        raise ChainBroken("its hash is not that of what it says")
-    if after is not None and line.index != after.index + 1:
-        raise ChainBroken(f"index {line.index} where {after.index + 1} belongs")
-    if after is not None and line.previous != after.hash.hex():
-        raise ChainBroken("it does not name the line before by its hash")
-    return line
 
 
 def segments(path: Path) -> list[Path]:
@@ -180,6 +80,11 @@ class Trail:
         self._notes: tuple[AuditEntry, ...] = ()  # to be said first, as soon as the disk takes it
         self._head: HeadLine | None = None
         self._refusals: Final = Refusals()
+
+    @property
+    def path(self) -> Path:
+        """The newest segment."""
+        return self._path
 
     @property
     def head(self) -> HeadLine | None:
@@ -391,41 +296,26 @@ class Reading:
         `signed` counts the records that a head of this HSM covers. `problem` names file, line and what is wrong with
         the first line that does not hold; lines after it prove nothing and are not counted.
         """
-        after = Position()
-        records = signatures = signed = anchored = 0
-        ours = False
+        chain = Chain(lambda signer: public is not None and signer == public, anchor)
         name, number, problem = self._path.name, 0, ""
         for name, number, spelling in self._lines():
-            if self._last is not None and after.index >= self._last:
+            if self._last is not None and chain.end.index >= self._last:
                 continue
             try:
-                line = parse_line(spelling, after)
-                if isinstance(line, HeadLine):
-                    _check_head(line, public, ours=ours)
-                if anchor:
-                    _check_anchored(line, anchor)
+                chain.take(spelling)
             except ChainBroken as error:
                 problem = f"{name} line {number}: {error}"
                 break
-            after = Position(line.index, bytes.fromhex(line.hash))
-            if isinstance(line, RecordLine):
-                records += 1
-            else:
-                signatures += 1
-                if public is not None and line.signer == public.hex():
-                    signed, ours = records, True
-            if anchor and line.index == anchor.index - 1:
-                anchored = records
         else:
-            if anchor and after.index < anchor.index - 1:
+            if anchor and chain.end.index < anchor.index - 1:
                 problem = f"{name} ends at line {number}: the cluster's log holds a head of {anchor.index - 1} lines"
         self._close()
         return AuditReport(
-            records=records,
-            signatures=signatures,
-            signed=signed,
-            anchored=anchored,
-            head=after.hash.hex(),
+            records=chain.records,
+            signatures=chain.signatures,
+            signed=chain.signed,
+            anchored=chain.anchored,
+            head=chain.end.hash.hex(),
             problem=problem or self._others,
         )
 
@@ -446,33 +336,66 @@ def verify(path: Path, public: bytes | None) -> AuditReport:
 
 def page(path: Path, after: int, limit: int) -> tuple[dict[str, Any], ...]:
     """Return up to `limit` records with an index above `after`, oldest first; raises AuditFailed at a broken line."""
+    held = (line for _, line in _held_behind(path, after))
+    records = (msgspec.structs.asdict(line) for line in held if isinstance(line, RecordLine))
+    return tuple(itertools.islice(records, limit))
+
+
+def lines(path: Path, after: int, until: int, most: int) -> tuple[tuple[str, ...], int]:
+    """Return lines as they are spelt, oldest first, and the index of the last of them.
+
+    Args:
+        after, until: a line's index is above the first, and the second at most.
+        most: bytes; the line that reaches them is the last.
+
+    Raises AuditFailed at a broken line.
+    """
+    found: list[str] = []
+    size, index = 0, after
+    for spelling, line in _held_behind(path, after):
+        if line.index > until or size >= most:
+            break
+        found.append(spelling.decode().rstrip("\n"))
+        size += len(spelling)
+        index = line.index
+    return tuple(found), index
+
+
+def _held_behind(path: Path, after: int) -> Iterator[tuple[bytes, Line]]:
+    """Yield the whole lines with an index above `after`, each as it is spelt; raises AuditFailed at a broken one."""
     there = segments(path)
     firsts = [next((_index(line) for line in _lines(segment)), None) for segment in there]
-    begin = 0
-    for position, first in enumerate(firsts):
-        if first is not None and first <= after + 1:
-            begin = position
-    lines = itertools.chain.from_iterable(_lines(segment) for segment in there[begin:])
-    found = (record for record in map(_shown, lines) if record and record["index"] > after)
-    return tuple(itertools.islice(found, limit))
+    begin = max((place for place, first in enumerate(firsts) if first is not None and first <= after + 1), default=0)
+    for segment in there[begin:]:
+        with os.fdopen(open_regular(segment), "rb") as file:
+            file.seek(_offset_behind(file, after))
+            for spelling in file:
+                if not spelling.endswith(b"\n"):
+                    break  # it is being written
+                line = _held(spelling)
+                if line.index > after:
+                    yield spelling, line
 
 
-def _check_head(line: HeadLine, public: bytes | None, *, ours: bool) -> None:
-    """Raise ChainBroken unless its signer made it, and may have: an HSM's successor cannot be its predecessor."""
-    try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(line.signer)).verify(
-            bytes.fromhex(line.signature), line.signed()
-        )
-    except (InvalidSignature, ValueError):
-        raise ChainBroken("its signature is not its signer's") from None
-    if ours and public is not None and line.signer != public.hex():
-        raise ChainBroken("signed by another HSM after this one had signed")
-
-
-def _check_anchored(line: Line, anchor: HeadLine) -> None:
-    """Raise ChainBroken for a line that stands where the anchored head's last line stood, and is another."""
-    if line.index == anchor.index - 1 and line.hash != anchor.previous:
-        raise ChainBroken("not the line that the cluster's log holds the signed hash of")
+def _offset_behind(file: BinaryIO, after: int) -> int:
+    """Return the offset of the first line with an index above `after`; of the first line where one has no index."""
+    low, high = 0, file.seek(0, os.SEEK_END)  # every line that begins before `low` has a lower index
+    while low < high:
+        middle = (low + high) // 2
+        if middle:
+            file.seek(middle - 1)
+            file.readline()
+        else:
+            file.seek(0)
+        spelling = file.readline()
+        index = _index(spelling) if spelling else after + 1
+        if index is None:
+            return 0
+        if index <= after:
+            low = file.tell()
+        else:
+            high = middle
+    return low
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -487,12 +410,14 @@ def _index(spelling: bytes) -> int | None:
         return None
 
 
-def _shown(spelling: bytes) -> dict[str, Any] | None:
+def _held(spelling: bytes) -> Line:
     try:
-        line = parse_line(spelling, None)
+        return parse_line(spelling, None)
     except ChainBroken as error:
-        raise AuditFailed(f"the audit trail is broken: {error}; `lnh audit verify` says where") from None
-    return msgspec.structs.asdict(line) if isinstance(line, RecordLine) else None
+        raise AuditFailed(
+            f"the audit trail is broken: {error}; `lnh audit verify` says where",
+            {"advice": "keep the files log/audit*.jsonl of that member as they are, as evidence"},
+        ) from None
 
 
 def _last_position(path: Path) -> Position:

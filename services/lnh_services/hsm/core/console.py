@@ -35,6 +35,7 @@ from lnh_common.messages import console, objects, store
 from lnh_common.messages.base import OPERATIONS, Effect, Empty, Message, Operation
 from lnh_common.messages.hsm import Derive
 from lnh_common.wire import channel
+from lnh_common.wire.audit import HeadLine
 from lnh_services.hsm.appliance import preconditions
 from lnh_services.hsm.appliance.activation import Activation, secret_of
 from lnh_services.hsm.appliance.desk import SO, Desk
@@ -478,7 +479,7 @@ class Console:
         report = await asyncio.to_thread(reading.verify, public, head)
         return replace(report, problem=report.problem or problem)
 
-    async def _anchored_head(self, public: bytes | None) -> audit.HeadLine | None:
+    async def _anchored_head(self, public: bytes | None) -> HeadLine | None:
         cluster = self._vault.state.cluster if self._vault.state else None
         if public is None or cluster is None or cluster.phase is not Phase.CREATED:
             return None

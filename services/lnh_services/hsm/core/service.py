@@ -22,7 +22,7 @@ from lnh_common.bus.client import Client
 from lnh_common.bus.server import Call, Server
 from lnh_common.errors import AuditFailed, ConfigurationInvalid, LnhError, NotActivated, Unreachable
 from lnh_common.events import Log
-from lnh_common.messages import backup, smk
+from lnh_common.messages import audit, backup, smk
 from lnh_common.messages import console as messages
 from lnh_common.messages.base import Empty
 from lnh_common.messages.hsm import (
@@ -61,6 +61,7 @@ from lnh_services.hsm.appliance.desk import Desk
 from lnh_services.hsm.appliance.partitions import PartitionFiles
 from lnh_services.hsm.appliance.state import ApplianceFile, StateFile
 from lnh_services.hsm.appliance.vault import Vault
+from lnh_services.hsm.audit import trail
 from lnh_services.hsm.audit.trail import Trail
 from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
 from lnh_services.hsm.backup.archiving import Archiving
@@ -211,6 +212,7 @@ class Core:
         core.serve(FAILED_ATTEMPTS, self._on_failed_attempts)
         core.serve(FAILED_ATTEMPTS_TOLD, self._on_failed_attempts_told)
         core.serve(INVITE, self._on_invite)
+        core.serve(audit.READ_TRAIL, self._on_read_trail)
         core.serve(smk.MAKE_SMK_BACKUP, self._on_smk_backup)
         core.serve(backup.ALLOW, self._on_allow_restore)
         services = Server(self._directory.hsm_for_services, name="hsm.services")
@@ -256,6 +258,14 @@ class Core:
         if self._trail.unsigned >= limits.AUDIT_SIGN_RECORDS:
             self._desk.sign()
         return Audited(index=index)
+
+    async def _on_read_trail(self, call: Call, asked: audit.ReadTrail) -> audit.TrailLines:
+        self._desk.sign()
+        last = self._trail.position.index
+        # In a thread, as the console does: the workers' questions do not wait for it.
+        until, most = min(asked.until or last, last), limits.AUDIT_PAGE_BYTES
+        found, index = await asyncio.to_thread(trail.lines, self._trail.path, asked.after, until, most)
+        return audit.TrailLines(lines=found, index=index, last=last)
 
     async def _on_invite(self, call: Call, request: Empty) -> Invited:
         return await self._belonging.invite()

@@ -55,6 +55,40 @@ def written(path: Path, records: int = 5) -> Trail:
     return trail
 
 
+@pytest.mark.parametrize("segment_bytes", [1 << 20, 700])
+@pytest.mark.parametrize("most", [1, 600, 1 << 20])
+def test_lines_are_read_a_page_at_a_time_from_any_index_to_any_other(path: Path, segment_bytes: int, most: int) -> None:
+    trail = opened(path, segment_bytes)
+    for number in range(9):
+        trail.append([entry("k" * (number * 37 % 90))], NOW)
+        if number % 3 == 1:
+            trail.sign(KEY, NOW)
+    whole = [line for segment in audit.segments(path) for line in segment.read_text().splitlines()]
+    last = trail.position.index
+    assert len(whole) == last
+    with path.open("a") as newest:
+        newest.write('{"index":')  # a line that is being written
+    for after in range(last + 2):
+        for until in (after, last - 2, last, last + 9):
+            found: list[str] = []
+            index = after
+            while True:
+                page_, reached = audit.lines(path, index, until, most)
+                assert len(page_) <= 1 or sum(len(line) + 1 for line in page_[:-1]) < most
+                if not page_:
+                    break
+                found += page_
+                index = reached
+            assert found == whole[after : max(after, min(until, last))]
+
+
+def test_a_line_that_does_not_hold_is_not_exported(path: Path) -> None:
+    written(path).close()
+    path.write_bytes(path.read_bytes().replace(b"key 3", b"key 4", 1))
+    with pytest.raises(AuditFailed, match="lnh audit verify"):
+        audit.lines(path, 0, 99, 1 << 20)
+
+
 def test_a_trail_verifies_and_says_what_is_signed(path: Path) -> None:
     trail = written(path)
     report = verify(path, PUBLIC)

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from lnh_common import errors
-from lnh_common.messages import admin, backup, objects, overview, session, smk
+from lnh_common.messages import admin, audit, backup, objects, overview, session, smk
 from lnh_common.messages.base import Operation
 from lnh_common.messages.session import Role
 from lnh_services.hsm.auth import permissions
@@ -51,7 +51,7 @@ ROWS: Final[list[tuple[str, set[str], tuple[Operation[Any, Any], ...]]]] = [
     ("groups, backup", OPERATORS,
      (admin.GROUP_CREATE, admin.GROUP_DELETE, admin.MEMBER_MOVE, backup.NOW, backup.LIST, backup.SHOW, backup.VERIFY,
       backup.JOB, backup.READ, backup.SCHEDULE)),
-    ("backup delete", ADMIN, (backup.DELETE,)),
+    ("backup delete, audit export", ADMIN, (backup.DELETE, audit.AUDIT_EXPORT)),
     ("join, leave, SMK backup, cluster policy, restore", WITH_PO,
      (admin.MEMBER_INVITE, admin.CLUSTER_LEAVE, admin.CLUSTER_DELETE, admin.CLUSTER_POLICY, backup.RESTORE,
       backup.WRITE, smk.SMK_BACKUP)),

@@ -16,7 +16,7 @@ from lnh_common.errors import (
     PolicyForbids,
     VersionConflict,
 )
-from lnh_common.messages import admin, backup, objects, overview, session, smk, store
+from lnh_common.messages import admin, audit, backup, objects, overview, session, smk, store
 from lnh_common.messages.backup import ArchiveRef, Every, JobRef, PieceOf, Restore, SetSchedule, WritePiece
 from lnh_common.messages.base import Effect, Empty, Listing, Message, Operation, Q, R
 from lnh_common.messages.session import ChangePassword, Credential, Login, Logout, Register, Role
@@ -100,6 +100,7 @@ ASKED: dict[Operation[Any, Any], Message] = {
     backup.RESTORE: Restore(name="none.lnhb"),
     backup.WRITE: WritePiece(name="none.lnhb", offset=0, size=1, data=b"x"),
     backup.DELETE: ArchiveRef(name="none.lnhb"),
+    audit.AUDIT_EXPORT: audit.ReadTrail(),
     smk.SMK_SHOW: Empty(),
     smk.SMK_BACKUP: smk.BackupSmk(passphrase=NEW),
     objects.GENERATE: objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template=SECRET),
@@ -161,8 +162,8 @@ OF_OWN_ARCHIVES = {
     backup.NOW, backup.LIST, backup.SHOW, backup.VERIFY, backup.JOB, backup.READ, backup.WRITE, backup.DELETE,
 }  # fmt: skip
 OF_A_KRSO = {admin.KEYRING_POLICY, admin.ROLE_SET}
-_CORES = {"core.invite", "core.restore.allow", "core.smk.backup"}
-ADMINISTRATIVE = ("keyring", "role", "client", "user", "cluster", "member", "group", "status", "backup", "smk")
+_CORES = {"core.invite", "core.restore.allow", "core.smk.backup", "core.audit.read"}
+ADMINISTRATIVE = ("keyring", "role", "client", "user", "cluster", "member", "group", "status", "backup", "smk", "audit")
 
 
 class Scene:

@@ -19,7 +19,7 @@ import pytest
 import lnh_services.hsm
 from lnh_common import errors
 from lnh_common.errors import LnhError
-from lnh_common.messages import admin, backup, hsm, membership, objects, overview, session, smk
+from lnh_common.messages import admin, audit, backup, hsm, membership, objects, overview, session, smk
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.session import ChangePassword, Credential, Login, Logout, Register, Role
 from lnh_common.messages.store import Get, Gets, Got, Gots, Item, Scan
@@ -85,7 +85,7 @@ class Stage(World):
     def answer(self, asked: Ask) -> Message:
         if asked.operation is hsm.INVITE:
             return hsm.Invited(text="an invitation", expires=9, identity="SHA256:x")
-        if asked.peer is Peer.CORE and asked.operation in (backup.ALLOW, smk.MAKE_SMK_BACKUP):
+        if asked.peer is Peer.CORE and asked.operation in (backup.ALLOW, smk.MAKE_SMK_BACKUP, audit.READ_TRAIL):
             return cast("Message", sample(asked.operation.reply))
         true = super().answer(asked)
         message = asked.message
@@ -461,6 +461,7 @@ def requests(scene: Scene) -> list[Request]:
         Request(backup.RESTORE, backup.Restore(name=archive.name)),
         Request(backup.WRITE, sample(backup.WritePiece)),
         Request(backup.DELETE, archive),
+        Request(audit.AUDIT_EXPORT, audit.ReadTrail()),
         Request(smk.SMK_SHOW, Empty()),
         Request(smk.SMK_BACKUP, smk.BackupSmk(passphrase="a passphrase")),
     ]  # fmt: skip

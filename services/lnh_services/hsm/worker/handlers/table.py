@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from lnh_common.messages import admin, backup, objects, overview, session, smk
+from lnh_common.messages import admin, audit, backup, objects, overview, session, smk
 from lnh_common.messages.admin import Permission
 from lnh_common.messages.session import Role
 from lnh_services.hsm.auth.permissions import Rule
 from lnh_services.hsm.worker.core import Served, serves
 from lnh_services.hsm.worker.handlers import (
+    audits,
     backups,
     cluster,
     cryptography,
@@ -76,6 +77,7 @@ _ROWS: Final = (
     serves(admin.GROUP_DELETE, groups.delete, Rule(Permission.GROUPS, audited=True)),
     serves(overview.OVERVIEW, cluster.look, Rule(Permission.VIEW)),
     serves(admin.STATUS, cluster.status, Rule(Permission.VIEW)),
+    serves(audit.AUDIT_EXPORT, audits.export, Rule(Permission.AUDIT_EXPORT, audited=True)),
     serves(backup.NOW, backups.now, Rule(Permission.BACKUP, audited=True)),
     serves(backup.LIST, backups.list_, Rule(Permission.BACKUP)),
     serves(backup.SHOW, backups.show, Rule(Permission.BACKUP)),
