@@ -267,7 +267,7 @@ def test_the_last_admin_stays_and_the_advice_is_to_add_another(place: Place) -> 
 def test_the_po_changes_its_password_which_ends_its_sessions(place: Place) -> None:
     given = ("--new-password-file", str(place.root / "NEW"), "--timeout", "60")
     anew = place.run("cluster", "password", *given, "--json")
-    assert (anew.exit_code, json.loads(anew.stdout)) == (0, {"role": "po"}), anew.output
+    assert (anew.exit_code, json.loads(anew.stdout)) == (0, {"done": True, "role": "po"}), anew.output
     refused = place.run("cluster", "policy", "minimum_rsa_bits=2048", "--po-password-file", str(place.root / "PO"))
     assert (refused.exit_code, "wrong name or password" in refused.stderr) == (REFUSED, True), refused.output
     back = (
