@@ -15,6 +15,7 @@ import lnh
 from commands import ForkedSteps
 from lnh_cli.demo import local
 from lnh_cli.demo.local import Member, Place, StepFailed
+from lnh_cli.demo.processes import standing_still
 from lnh_common import limits
 from lnh_common.messages import store
 from lnh_services.paths import MemberDirectory
@@ -28,6 +29,14 @@ JOIN_SECONDS = 60.0  # an act has 10 s, and a write whose outcome is not known i
 def is_read_write(member: Member) -> bool:
     """As its own store says."""
     return ask(MemberDirectory(member.directory).store_for_services, store.STATUS).state == "read-write"
+
+
+@contextmanager
+def stopped(member: Member) -> Iterator[None]:
+    """Every process of a member stands still; its connections stay."""
+    with standing_still(member.directory) as still:
+        assert still, "only a member that runs is stopped"
+        yield
 
 
 class Members:

@@ -5,31 +5,22 @@ from __future__ import annotations
 import datetime as dt
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
 import lnh
 from lnh_cli.demo.local import Member
-from lnh_cli.demo.processes import standing_still
 from lnh_common.messages import objects, store
 from lnh_services.paths import MemberDirectory
-from members import Members
+from members import Members, stopped
 from processes import ask
 from waits import wait_until
 
 pytestmark = pytest.mark.several
 
 WITHIN = 60.0
-
-
-@contextmanager
-def stopped(member: Member) -> Iterator[None]:
-    """Every process of a member stands still; its connections stay."""
-    with standing_still(member.directory) as still:
-        assert still, "only a member that runs is stopped"
-        yield
 
 
 def is_read_only(member: Member) -> bool:

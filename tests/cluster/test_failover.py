@@ -17,13 +17,12 @@ from fleet import fleet
 from lnh.console import Console
 from lnh_cli.demo import local
 from lnh_cli.demo.local import Member
-from lnh_cli.demo.processes import standing_still
 from lnh_common.bus.blocking import Caller
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
 from lnh_services.paths import MemberDirectory
 from lookups import Lookups
-from members import Members
+from members import Members, stopped
 from waits import wait_until
 from wires import Wires
 
@@ -48,14 +47,6 @@ def no_login(application: Application) -> Iterator[None]:
         yield
     assert application.session.saved()[0] == secret
     assert application.session.saved()[1].session == logged_in.session
-
-
-@contextmanager
-def stopped(member: Member) -> Iterator[None]:
-    """Every process of a member stands still; its connections stay."""
-    with standing_still(member.directory) as still:
-        assert still, "only a member that runs is stopped"
-        yield
 
 
 @contextmanager

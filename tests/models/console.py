@@ -13,17 +13,20 @@ from lnh_common.errors import AlreadyDone, OutcomeUnknown
 from lnh_common.messages import console, hsm, membership, store
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.hsm import AuditEntry, Derive
+from lnh_common.messages.session import Role
 from lnh_services.hsm.appliance.desk import Desk
 from lnh_services.hsm.appliance.partitions import PartitionFiles
 from lnh_services.hsm.appliance.state import ApplianceFile, StateFile
 from lnh_services.hsm.appliance.vault import Vault
 from lnh_services.hsm.audit.trail import Trail
+from lnh_services.hsm.auth import credentials
 from lnh_services.hsm.cluster.custody import Custody
 from lnh_services.hsm.cluster.join import Belonging
 from lnh_services.hsm.core.cluster_contents import ClusterContents
 from lnh_services.hsm.core.console import Console, Surroundings
 from lnh_services.hsm.core.damage import DamageMark
 from lnh_services.hsm.crypto.process_hardening import Hardening
+from lnh_services.hsm.records import CLUSTER_RECORD, ClusterRecord, CredentialRecord
 from lnh_services.hsm.worker.rollback_guard import HighestSeen
 from models.storage import DictStore
 from models.worker import START, derived
@@ -34,6 +37,10 @@ CO = "crypto officer"
 ADMIN = "admin password"
 ACTIVATION = b"activation secret"
 ARGON2 = (64, 1, 1)  # named in the state file; the derivation itself is a hash here
+
+
+def member(name: str, number: int, port: int) -> store.MemberInfo:
+    return store.MemberInfo(id=bytes([number]) * 16, name=name, host="127.0.0.1", port=port, key=bytes([number]) * 32)
 
 
 class Store:
@@ -259,3 +266,21 @@ class OneAppliance:
         await self.hsm_init(domain)
         await self.install()
         return await self.cluster_create()
+
+
+def password_of(appliance: OneAppliance, role: Role, name: str) -> list[str]:
+    """Which of the passwords of this test opens a credential of the cluster."""
+    cluster = appliance.vault.opened.cluster
+    assert cluster is not None
+    stored = appliance.store.items.storage
+    item = stored.get(cluster.records().key_of(ClusterRecord, CLUSTER_RECORD))
+    assert item is not None
+    records = cluster.records(cluster.records().read(ClusterRecord, item).instance)
+    item = stored.get(records.key_of(CredentialRecord, credentials.credential_id(role, name)))
+    assert item is not None
+    record = records.read(CredentialRecord, item)
+    return [
+        password
+        for password in (ADMIN, PO, SO, "reset password")
+        if credentials.is_correct(record, derived(password.encode(), record.salt), cluster.newest_smk(), cluster.id)
+    ]

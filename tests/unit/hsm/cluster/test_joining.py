@@ -19,7 +19,7 @@ from lnh_common.wire import codec
 from lnh_services.hsm.appliance import preconditions
 from lnh_services.hsm.appliance.state import Cluster, Phase
 from lnh_services.hsm.cluster import create, join_protocol, removal_proof
-from models.console import SO, OneAppliance
+from models.console import SO, OneAppliance, member
 
 DOMAIN = "the cloning domain"
 
@@ -41,10 +41,6 @@ class Two:
         await self.b.hsm_init(DOMAIN)
         await self.b.install()
         return await self.a.invite()
-
-
-def member(name: str, number: int, port: int) -> store.MemberInfo:
-    return store.MemberInfo(id=bytes([number]) * 16, name=name, host="127.0.0.1", port=port, key=bytes([number]) * 32)
 
 
 @pytest.fixture

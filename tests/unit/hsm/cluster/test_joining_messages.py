@@ -10,15 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lnh_common import errors
-from lnh_common.messages import store
 from lnh_common.messages.hsm import ChannelSeed, SmkGeneration
 from lnh_common.versions import check_compatible
 from lnh_services.hsm.cluster import join_protocol
 from lnh_services.hsm.cluster.join_protocol import Identity, Invitation, Occasion
-
-
-def member(name: str, number: int, port: int) -> store.MemberInfo:
-    return store.MemberInfo(id=bytes([number]) * 16, name=name, host="127.0.0.1", port=port, key=bytes([number]) * 32)
+from models.console import member
 
 
 def seed(number: int) -> bytes:
