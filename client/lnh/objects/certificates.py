@@ -34,6 +34,8 @@ T = TypeVar("T")
 Subject: TypeAlias = str | x509.Name
 Names: TypeAlias = Sequence[str | x509.GeneralName]
 
+# What the library raises for what does not parse, at once or when that part is asked for.
+UNPARSED: Final = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 _BACKDATED: Final = dt.timedelta(seconds=limits.ISSUED_AT_TOLERANCE)  # clocks of those who verify may be behind ours
 _M = Mechanism
 
@@ -299,23 +301,34 @@ def read_request(data: bytes | str) -> x509.CertificateSigningRequest:
     """Read a request in PEM or DER; raises CertificateInvalid."""
     data = data.encode() if isinstance(data, str) else data
     load = x509.load_pem_x509_csr if b"-----BEGIN " in data else x509.load_der_x509_csr
-    return _read(load, data, "request")
+    return _read(load, data, "request", lambda found: (found.subject, found.extensions))
 
 
 def read_list(data: bytes | str) -> x509.CertificateRevocationList:
     """Read a revocation list in PEM or DER; raises CertificateInvalid."""
     data = data.encode() if isinstance(data, str) else data
     load = x509.load_pem_x509_crl if b"-----BEGIN " in data else x509.load_der_x509_crl
-    return _read(load, data, "revocation list")
+    return _read(load, data, "revocation list", lambda found: (found.issuer, found.extensions, revoked_by(found)))
 
 
-def _read(load: Callable[[bytes], T], data: bytes, what: str) -> T:
+def _read(load: Callable[[bytes], T], data: bytes, what: str, touch: Callable[[T], object]) -> T:
+    """Load a file; `touch` asks for what the library parses only when it is asked for."""
     if len(data) > limits.KEY_FILE_BYTES:
         raise CertificateInvalid(f"a {what} of {len(data)} bytes; at most {limits.KEY_FILE_BYTES}")
     try:
-        return load(data)
-    except (ValueError, x509.InvalidVersion):
-        raise CertificateInvalid(f"the file is no {what} in PEM or DER") from None
+        found = load(data)
+        touch(found)
+    except UNPARSED:
+        raise CertificateInvalid(f"the file is no {what} in PEM or DER, or a part of it does not parse") from None
+    return found
+
+
+def check_names(certificate: x509.Certificate) -> None:
+    """Check that the names in a certificate parse; raises CertificateInvalid."""
+    try:
+        _ = certificate.subject, certificate.issuer
+    except ValueError:
+        raise CertificateInvalid("a certificate whose subject or issuer does not parse") from None
 
 
 def genuine_list(value: bytes, issuer: x509.Certificate) -> x509.CertificateRevocationList | None:
@@ -323,9 +336,10 @@ def genuine_list(value: bytes, issuer: x509.Certificate) -> x509.CertificateRevo
     try:
         found = x509.load_der_x509_crl(value)
         is_signed = found.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # another kind: TypeError
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+        is_signed = is_signed and found.issuer == issuer.subject
+    except (*UNPARSED, TypeError, UnsupportedAlgorithm):
         return None
-    return found if is_signed and found.issuer == issuer.subject else None
+    return found if is_signed else None
 
 
 def crl_number(crl: x509.CertificateRevocationList) -> int:
@@ -354,6 +368,7 @@ def key_identifier_of(certificate: x509.Certificate) -> bytes:
 
 def check_issuer(key: KeyInHsm, issuer: x509.Certificate, at: dt.datetime) -> None:
     """Check that this is the certificate of a CA with this key, and valid; raises CertificateInvalid."""
+    check_names(issuer)
     if spki(issuer.public_key()) != key[Attribute.PUBLIC_KEY_INFO]:
         raise CertificateInvalid("the CA's certificate is of another key")
     check_is_ca(issuer)
@@ -376,7 +391,7 @@ def extension(certificate: x509.Certificate | x509.CertificateSigningRequest, ki
     """Return the extension of this kind, or None; raises CertificateInvalid for extensions that do not parse."""
     try:
         found = [each.value for each in certificate.extensions if isinstance(each.value, kind)]
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except UNPARSED:
         raise CertificateInvalid("its extensions do not parse, or one is there twice") from None
     return found[0] if found else None
 
@@ -429,7 +444,7 @@ def _names_of(asked: x509.CertificateSigningRequest) -> list[x509.GeneralName]:
 def _proven(asked: x509.CertificateSigningRequest) -> Any:
     """Return a request's public key, once it has proved that its owner made it."""
     try:
-        public = asked.public_key()
+        public, _ = asked.public_key(), asked.subject
         if not asked.is_signature_valid:
             raise CertificateInvalid("the request is not signed by the key that it is for")
         key_type_of(public)

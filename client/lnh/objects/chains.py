@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from lnh.objects.certificates import PROFILES, Profile, check_is_ca, extension, said
+from lnh.objects.certificates import PROFILES, UNPARSED, Profile, check_is_ca, check_names, extension, said
 from lnh_common import limits
 from lnh_common.errors import ArgumentInvalid, CertificateInvalid, LimitReached
 from lnh_common.pkcs11.algorithms import RSA_BITS
@@ -65,6 +65,8 @@ def verify(
     if at is not None and at.tzinfo is None:
         raise ArgumentInvalid("a time without its zone; give one of dt.timezone.utc")
     given = _Given(roots, intermediates, crls, at or dt.datetime.now(dt.timezone.utc), profile)
+    for each in (certificate, *roots, *intermediates):
+        check_names(each)
     _check_purpose(certificate, profile)
     search = _Search(given)
     for path in search.paths((certificate,)):
@@ -220,14 +222,14 @@ def _check_revocation(certificate: x509.Certificate, issuer: x509.Certificate, g
 
 def _is_in_force(crl: x509.CertificateRevocationList, issuer: x509.Certificate, at: dt.datetime) -> bool:
     """Tell whether this is a complete list of that issuer, genuine, and not due for its next."""
-    if crl.issuer != issuer.subject or not crl.last_update_utc <= at:
-        return False
-    if crl.next_update_utc is None or at > crl.next_update_utc:
-        return False
     usage = extension(issuer, x509.KeyUsage)
-    if (usage is not None and not usage.crl_sign) or any(each.critical for each in crl.extensions):
+    if usage is not None and not usage.crl_sign:
         return False
     try:
+        if crl.issuer != issuer.subject or any(each.critical for each in crl.extensions):
+            return False
+        if crl.next_update_utc is None or not crl.last_update_utc <= at <= crl.next_update_utc:
+            return False
         return crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # another kind raises TypeError
-    except (TypeError, ValueError, UnsupportedAlgorithm):
+    except (*UNPARSED, TypeError, UnsupportedAlgorithm):
         return False

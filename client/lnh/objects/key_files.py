@@ -343,9 +343,11 @@ def _public_key(key: Any, label: str = "") -> FileObject:
 
 
 def _certificate(certificate: x509.Certificate, label: str = "") -> FileObject:
-    if not label:
+    try:
         names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-        label = _label(str(names[0].value)) if names else ""
+    except ValueError:  # the library parses names when they are asked for
+        raise KeyFileInvalid("a certificate whose subject does not parse") from None
+    label = label or (_label(str(names[0].value)) if names else "")
     return FileObject(
         ObjectClass.CERTIFICATE, None, Secret(certificate.public_bytes(Encoding.DER)), public_of(certificate), label
     )

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from lnh.objects import chains
+from lnh.objects import certificates, chains, key_files
 from lnh.objects.certificates import Profile
 from lnh_common import limits
-from lnh_common.errors import ArgumentInvalid, CertificateInvalid, LimitReached
+from lnh_common.errors import ArgumentInvalid, CertificateInvalid, KeyFileInvalid, LimitReached
 
 OPENSSL = shutil.which("openssl")
 NOW = dt.datetime(2026, 11, 29, 12, tzinfo=dt.timezone.utc)
@@ -223,3 +223,31 @@ def test_openssl_agrees_on_chains_of_any_make(seed: int, tmp_path: Path) -> None
     except CertificateInvalid as error:
         refused = error.message
     assert bool(refused) == (done.returncode != 0), (refused, done.stderr)
+
+
+def broken(found: Any, text: bytes) -> bytes:
+    """Its DER, in which this text is no text."""
+    der: bytes = found.public_bytes(Encoding.DER)
+    assert text in der
+    return der.replace(text, b"\xff" + text[1:])
+
+
+def test_parts_that_do_not_parse_are_refused_wherever_a_file_comes_in() -> None:
+    """The library parses names and extensions only when they are asked for, so a file that loads may still be none."""
+    names = [(x509.SubjectAlternativeName([x509.DNSName("zzzzzzzz")]), False)]
+    strange = x509.load_der_x509_certificate(broken(leaf(called="abcdefgh"), b"abcdefgh"))
+    for certificates_given in ((strange, [ROOT], [CA]), (leaf(), [ROOT, strange], [CA]), (leaf(), [ROOT], [strange])):
+        with pytest.raises(CertificateInvalid, match="does not parse"):
+            chains.verify(*certificates_given, at=NOW)
+    odd = x509.load_der_x509_certificate(broken(leaf(extra=names), b"zzzzzzzz"))
+    with pytest.raises(CertificateInvalid, match="do not parse"):
+        chains.verify(odd, [ROOT, odd], [CA], at=NOW)
+    with pytest.raises(KeyFileInvalid, match="does not parse"):
+        key_files.read(broken(leaf(called="abcdefgh"), b"abcdefgh"))
+    asked = x509.CertificateSigningRequestBuilder(x509.Name.from_rfc4514_string("CN=abcdefgh"))
+    request = asked.add_extension(names[0][0], critical=False).sign(KEYS["leaf"], hashes.SHA256())
+    for text in (b"abcdefgh", b"zzzzzzzz"):
+        with pytest.raises(CertificateInvalid, match="does not parse"):
+            certificates.read_request(broken(request, text))
+    with pytest.raises(CertificateInvalid, match="does not parse"):
+        certificates.read_list(broken(crl(of="abcdefgh", by="ca"), b"abcdefgh"))
