@@ -53,6 +53,7 @@ from lnh_common.errors import (
     KeyringUnknown,
     KeySizeRange,
     KeyTypeInconsistent,
+    KeyUnextractable,
     LimitReached,
     LnhError,
     MalformedMessage,
@@ -91,6 +92,7 @@ from lnh_common.errors import (
     Unreachable,
     UnsupportedVersion,
     VersionConflict,
+    WrappedKeyInvalid,
 )
 
 # What is not an error is imported when it is first asked for: `lnh --help` needs none of it.
@@ -221,6 +223,7 @@ __all__ = [
     "KeySizeRange",
     "KeyType",
     "KeyTypeInconsistent",
+    "KeyUnextractable",
     "Keyring",
     "KeyringSession",
     "KeyringUnknown",
@@ -278,6 +281,7 @@ __all__ = [
     "Unreachable",
     "UnsupportedVersion",
     "VersionConflict",
+    "WrappedKeyInvalid",
     "connect",
     "errors",
     "register",

@@ -43,6 +43,8 @@ _NOUNS: Final = {
     "package": _APPLIANCE,
     "partition": _APPLIANCE,
 }
+# Further modules of a noun, which give its `app` their verbs when they are imported.
+_MORE: Final = {"key": ("key_making",)}
 # The modules that enter verbs of their own, which stand at the top of the tree, and the panel of these.
 _VERBS: Final = {
     "cryptography": (("sign", "verify", "encrypt", "decrypt", "random", "digest"), _KEYS),
@@ -83,6 +85,8 @@ def tree(word: str = "") -> typer.Typer:
                 command.rich_help_panel = _VERBS[name][1]
                 app.registered_commands.append(command)
         else:
+            for more in _MORE.get(name, ()):
+                import_module(f"lnh_cli.nouns.{more}")
             app.add_typer(module.app, rich_help_panel=_NOUNS[name])
     app.command("version", rich_help_panel=_LOOK)(_version)
     return app

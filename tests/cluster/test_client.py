@@ -281,6 +281,32 @@ def test_secret_keys_encrypt_and_make_tags(session: lnh.KeyringSession) -> None:
         key.sign(b"data", lnh.Mechanism.AES_CMAC)
 
 
+def test_keys_come_out_of_keys_and_are_the_same_ones(session: lnh.KeyringSession) -> None:
+    kek = session.generate_key(lnh.KeyType.AES, label="kek", wrap=True, unwrap=True)
+    inner = session.generate_key(lnh.KeyType.AES, label="inner", extractable=True)
+    back = kek.unwrap(kek.wrap(inner), lnh.ObjectClass.SECRET_KEY, lnh.KeyType.AES, token=False)
+    assert isinstance(back, lnh.SecretKey)
+    assert back.decrypt(inner.encrypt(b"data")) == b"data"
+    assert inner.copy(label="copy").attributes[lnh.Attribute.CHECK_VALUE] == inner[lnh.Attribute.CHECK_VALUE]
+    pairs = [session.generate_keypair(lnh.KeyType.EC_MONTGOMERY, curve="X25519", token=False) for _ in range(2)]
+    points = [bytes(public[lnh.Attribute.EC_POINT]) for public, _ in pairs]  # type: ignore[arg-type]  # it is bytes
+    agreed = [
+        private.derive(lnh.KeyType.AES, parameters=lnh.EcdhParameters(public_key=point, kdf=lnh.Kdf.HKDF), token=False)
+        for (_, private), point in zip(pairs, reversed(points), strict=True)
+    ]
+    assert agreed[0].decrypt(agreed[1].encrypt(b"data")) == b"data"
+    public, private = session.generate_keypair(lnh.KeyType.ML_KEM, label="kem")
+    mine, ciphertext = public.encapsulate(lnh.KeyType.GENERIC_SECRET, token=False)
+    theirs = private.decapsulate(ciphertext, lnh.KeyType.GENERIC_SECRET, token=False)
+    parameters = lnh.HkdfParameters(info=b"both")
+    keys = [one.derive(lnh.KeyType.CHACHA20, parameters=parameters, token=False) for one in (mine, theirs)]
+    assert keys[0].decrypt(keys[1].encrypt(b"data")) == b"data"
+    with pytest.raises(lnh.KeyUnextractable):
+        kek.wrap(kek)
+    for one in (kek, inner, session.get_key(label="copy"), public, private):
+        one.destroy()
+
+
 def test_many_signatures_come_in_order_whichever_way_they_are_asked_for(session: lnh.KeyringSession) -> None:
     public, private = session.generate_keypair(lnh.KeyType.EC_EDWARDS)
     independent = public.as_cryptography()

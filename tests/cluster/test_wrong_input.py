@@ -202,7 +202,7 @@ def test_a_wrong_value_of_any_option_is_answered_in_the_products_words(
 # Wrong in any name, number, address, file and mechanism; and what may be called anything.
 NEVER_RIGHT = "\x1b[31mred\u202e" * 1000
 OF_OBJECTS = {"key", "certificate", "data", "sign", "verify", "encrypt", "decrypt", "random"}
-ANYTHING = {"key", "label", "partition", "member_dir", "keyring", "fingerprint", "certificate", "ca", "keep", "data", "application"}  # fmt: skip
+ANYTHING = {"key", "wrapped", "new", "label", "partition", "member_dir", "keyring", "fingerprint", "certificate", "ca", "keep", "data", "application"}  # fmt: skip
 
 
 @pytest.mark.parametrize(("path", "command", "parameter"), list(cases()))
@@ -483,7 +483,22 @@ ROWS = (
     Row("decrypt aes-{n} {root}/encrypted-{n} -k payments --hex"),
     Row("sign ec-{n} data -k payments -o {root}/signature-{n}"),
     Row("verify ec-{n} data -k payments --signature {root}/signature-{n}"),
-    *(Row(f"key delete {label}-{{n}} -k payments --yes") for label in ("aes", "ec", "rsa", "dsa")),
+    Row("key generate kek-{n} -k payments -t AES --set wrap=true --set unwrap=true", anew=True),
+    Row("key generate inner-{n} -k payments -t AES --set extractable=true", anew=True),
+    Row("key wrap kek-{n} inner-{n} -k payments --hex", anew=True),
+    Row("key wrap kek-{n} inner-{n} -k payments -o {root}/wrapped-{n}"),
+    Row("key unwrap kek-{n} back-{n} {root}/wrapped-{n} -k payments", anew=True, moves=frozenset({"check_value"})),
+    Row("key copy back-{n} copy-{n} -k payments", anew=True, moves=frozenset({"check_value"})),
+    Row("key generate base-{n} -k payments -t GENERIC_SECRET --set derive=true", anew=True),
+    Row("key derive base-{n} out-{n} -k payments --info 00ff", anew=True, moves=frozenset({"check_value"})),
+    Row("key generate kem-{n} -k payments -t ML_KEM", anew=True),
+    Row("key encapsulate kem-{n} mine-{n} -k payments --hex", anew=True),
+    Row("key encapsulate kem-{n} sent-{n} -k payments -o {root}/kem-{n}"),
+    Row("key decapsulate kem-{n} theirs-{n} {root}/kem-{n} -k payments", anew=True, moves=frozenset({"check_value"})),
+    *(
+        Row(f"key delete {label}-{{n}} -k payments --yes")
+        for label in ("aes", "ec", "rsa", "dsa", "kek", "inner", "back", "copy", "base", "out", "kem", "mine", "sent", "theirs")
+    ),
     Row("backup now --to {root}/to-{n}", anew=True),
     Row("backup list", anew=True),
     Row("backup show {archive}", anew=True),

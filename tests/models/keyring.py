@@ -157,14 +157,17 @@ class Keyring:
         )
         return self._make(objects.DERIVE, objects.DERIVE_IN_SESSION, message, named)
 
-    def encapsulate(self, public: ObjectView, key_type: KeyType, **named: Any) -> tuple[SessionObject, bytes]:
-        """Encapsulate a secret key of this session."""
+    def encapsulate(self, public: ObjectView, key_type: KeyType, **named: Any) -> tuple[ObjectView, bytes]:
+        """Encapsulate a secret key."""
         message = objects.Derive(
             handle=public.handle,
             mechanism=Mechanism.ML_KEM,
             template=template({"KEY_TYPE": key_type} | named),
             sealed=carried(public),
         )
+        if named.get("TOKEN") is False:
+            of_session = self.client.ask(objects.ENCAPSULATE_IN_SESSION, message, self.id)
+            return of_session.key, of_session.ciphertext
         answer = self.client.ask(objects.ENCAPSULATE, message, self.id)
         return answer.key, answer.ciphertext
 

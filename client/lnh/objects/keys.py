@@ -705,9 +705,10 @@ class PublicKey(VerifyingKey, EncryptingKey, WrappingKey):
     ) -> tuple[SecretKey, bytes]:
         """Draw a secret key of 256 bits, and the ciphertext that carries it to the private key's holder (ML-KEM).
 
-        The key lives in this session only; who is to keep it decapsulates it.
+        With `token=False` the key lives in this session only.
 
-        Raises TemplateInconsistent, KeyFunctionNotPermitted.
+        Raises TemplateInconsistent, KeyFunctionNotPermitted; OutcomeUnknown also where the key was made and its
+        ciphertext was lost: then it says which key to destroy.
         """
         values = {Attribute.KEY_TYPE.value: key_type.value} | encoding.template(template, attributes)
         message = wire.Derive(
@@ -716,7 +717,11 @@ class PublicKey(VerifyingKey, EncryptingKey, WrappingKey):
             template=values,
             sealed=self.sealed,
         )
-        answer = self.session.ask(wire.ENCAPSULATE, message, timeout)
+        answer: wire.Encapsulated | wire.EncapsulatedInSession
+        if values.get(Attribute.TOKEN) is False:
+            answer = self.session.ask(wire.ENCAPSULATE_IN_SESSION, message, timeout)
+        else:
+            answer = self.session.ask(wire.ENCAPSULATE, message, timeout)
         made = self.session.adopt(answer.key)
         assert isinstance(made, SecretKey), "a secret key is agreed on"
         return made, answer.ciphertext

@@ -148,7 +148,7 @@ def list_(
 def show(options: ObjectOptions, key: KeyArgument, half: Half = None) -> None:
     """Show a key's attributes."""
     with options.objects() as session:
-        options.record(_view(find_key(session, key, half)))
+        options.record(view(find_key(session, key, half)))
 
 
 @verb(app, "set", ObjectOptions)
@@ -163,7 +163,7 @@ def set_(
     with options.objects() as session:
         found = find_key(session, key, half)
         found.set_attributes(**attributes)
-        options.record(_view(found))
+        options.record(view(found))
 
 
 @verb(app, "delete", ObjectOptions)
@@ -352,7 +352,7 @@ def _class(half: str | None) -> dict[str, Any]:
 
 def _rows(options: ObjectOptions, found: list[StoredObject]) -> None:
     if options.json:
-        options.show_json([_view(one) for one in found])
+        options.show_json([view(one) for one in found])
         return
     options.rows([_row(one) for one in found], "label", "class", "type", "size", "id", "uses", "handle")
 
@@ -398,7 +398,8 @@ def _uses(one: StoredObject) -> list[str]:
     return [use.name.lower() for use in USES if one.attributes.get(use)]
 
 
-def _view(one: StoredObject) -> dict[str, Any]:
+def view(one: StoredObject) -> dict[str, Any]:
+    """All that a key says of itself, by the names of its attributes."""
     from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
     from lnh_common.pkcs11.mechanisms import Mechanism
 

@@ -295,6 +295,13 @@ class Decapsulate(Derive, kw_only=True):
 
 
 class Encapsulated(Message):
+    """Answer with a new secret key, and the ciphertext that carries it."""
+
+    key: ObjectView
+    ciphertext: bytes
+
+
+class EncapsulatedInSession(Message):
     """Answer with a new secret key of this session, and the ciphertext that carries it."""
 
     key: SessionObject
@@ -381,8 +388,8 @@ UNWRAP: Final = operation("key.unwrap", Unwrap, ObjectView, Seal.SESSION, Effect
 UNWRAP_IN_SESSION: Final = operation("key.unwrap-in-session", Unwrap, SessionObject, Seal.SESSION)
 DERIVE: Final = operation("key.derive", Derive, ObjectView, Seal.SESSION, Effect.WRITE)
 DERIVE_IN_SESSION: Final = operation("key.derive-in-session", Derive, SessionObject, Seal.SESSION)
-# What is encapsulated is of a session: a write that comes again could not answer with the ciphertext of the first.
-ENCAPSULATE: Final = operation("key.encapsulate", Derive, Encapsulated, Seal.SESSION)
+ENCAPSULATE: Final = operation("key.encapsulate", Derive, Encapsulated, Seal.SESSION, Effect.WRITE)
+ENCAPSULATE_IN_SESSION: Final = operation("key.encapsulate-in-session", Derive, EncapsulatedInSession, Seal.SESSION)
 DECAPSULATE: Final = operation("key.decapsulate", Decapsulate, ObjectView, Seal.SESSION, Effect.WRITE)
 DECAPSULATE_IN_SESSION: Final = operation("key.decapsulate-in-session", Decapsulate, SessionObject, Seal.SESSION)
 COPY: Final = operation("object.copy", Copy, ObjectView, Seal.SESSION, Effect.WRITE)
@@ -407,6 +414,7 @@ MAKING: Final = frozenset(
         DERIVE,
         DERIVE_IN_SESSION,
         ENCAPSULATE,
+        ENCAPSULATE_IN_SESSION,
         DECAPSULATE,
         DECAPSULATE_IN_SESSION,
     )

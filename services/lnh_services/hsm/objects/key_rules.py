@@ -11,11 +11,11 @@ derived with one the other signs. So all objects that have the same bytes must h
    has. The key's WRAP_TEMPLATE says which; of a key, and of a pair, both templates name the same (`uses_named`).
 4. Two pairs agree on one secret, and each has templates of its own. So no template has a say in the use of what is
    agreed (ECDH and ML-KEM): it is `AGREED_USES`.
-5. A value that came in from outside (LOCAL false) is known there, so it wraps nothing.
+5. A value that came in from outside (LOCAL false), or was not always SENSITIVE, may be known, so it wraps nothing.
 6. An RSA key wraps by one mechanism: the AES key within RSA_AES_KEY_WRAP would come out under RSA_PKCS_OAEP.
 
-`key_uses = compatible` drops 2 to 4 and 6. In both, what comes out is SENSITIVE, it is EXTRACTABLE only if what it
-comes out of is, and a symmetric key wraps nothing stronger than itself.
+`key_uses = compatible` drops 2 to 4 and 6, and keeps 1 and 5. In both, what comes out is SENSITIVE, it is EXTRACTABLE
+only if what it comes out of is, and a symmetric key wraps nothing stronger than itself.
 """
 
 from __future__ import annotations
@@ -114,10 +114,14 @@ def template_for_agreed(
     """Make the template of a secret that two sides agree on; raises TemplateInconsistent naming the attribute."""
     uses = AGREED_USES.get(key_type, frozenset())
     named = template or {}
-    if policy.key_uses is KeyUses.SEPARATED and uses_of(named) - uses:
-        raise TemplateInconsistent(
-            f"DERIVE_TEMPLATE: {_listed(uses_of(named) - uses)}; what is agreed on is for {_listed(uses)}"
-        )
+    if policy.key_uses is KeyUses.SEPARATED:
+        if more := uses_of(named) - uses:
+            raise TemplateInconsistent(
+                f"DERIVE_TEMPLATE: {_listed(more)}; what is agreed on is for {_listed(uses)}, on both sides"
+            )
+        natural = natural_mechanisms(_O.SECRET_KEY, key_type, uses, KeyUses.SEPARATED)
+        if set(_fixed_mechanisms(named, _O.SECRET_KEY, key_type, uses)) - set(natural):
+            raise TemplateInconsistent("DERIVE_TEMPLATE: ALLOWED_MECHANISMS; what is agreed on has the natural ones")
     return _merged(base, named, given, _O.SECRET_KEY, key_type, uses, policy, _A.DERIVE_TEMPLATE)
 
 
@@ -210,6 +214,8 @@ def check_wrap(wrapping: Attributes, key: Attributes, policy: Policy) -> None:
         raise KeyUnextractable("EXTRACTABLE is false for the key to be wrapped")
     if key[_A.WRAP_WITH_TRUSTED] is True and wrapping[_A.TRUSTED] is not True:
         raise KeyFunctionNotPermitted("WRAP_WITH_TRUSTED is true for the key, and the wrapping key is not TRUSTED")
+    if _may_be_known(wrapping):
+        raise KeyFunctionNotPermitted("WRAP: the wrapping key was not always SENSITIVE, so its value may be known")
     template = template_of(wrapping, _A.WRAP_TEMPLATE)
     for name, value in template.items():
         if name in ATTRIBUTES and not _matches(key, name, value):
@@ -218,6 +224,11 @@ def check_wrap(wrapping: Attributes, key: Attributes, policy: Policy) -> None:
         raise KeySizeRange(f"a key of {has} bits of strength does not wrap one of {wanted}")
     if policy.key_uses is KeyUses.SEPARATED and (problem := _comes_back_otherwise(wrapping, template, key)):
         raise TemplateInconsistent(f"{problem} (policy key_uses = separated)")
+
+
+def _may_be_known(wrapping: Attributes) -> bool:
+    """Tell whether somebody may have read the value of a secret key that the KRSO does not trust."""
+    return wrapping.get(_A.ALWAYS_SENSITIVE) is False and wrapping[_A.TRUSTED] is not True
 
 
 def _matches(key: Attributes, name: Attribute, value: AttributeValue) -> bool:

@@ -322,6 +322,8 @@ def check_new_pair(public: Attributes, private: Attributes, policy: Policy, role
     """Check both halves of a pair as `check_new` does, and what they are together."""
     check_new(public, policy, role)
     check_new(private, policy, role)
+    if public.get(_A.WRAP) is True and private[_A.SENSITIVE] is not True:
+        raise TemplateInconsistent("SENSITIVE: what a public key wraps is no safer than its private key")
     uses = uses_of(public) | uses_of(private)
     if policy.key_uses is KeyUses.SEPARATED and uses & WRAPPING and uses - WRAPPING:
         raise TemplateInconsistent(

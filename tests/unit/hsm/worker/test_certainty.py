@@ -130,7 +130,8 @@ ASKED: dict[Operation[Any, Any], Message] = {
     ),
     objects.DERIVE: objects.Derive(handle=GONE, mechanism=Mechanism.HKDF_DERIVE, template=TEMPLATE),
     objects.DERIVE_IN_SESSION: objects.Derive(handle=GONE, mechanism=Mechanism.HKDF_DERIVE, template=IN_SESSION),
-    objects.ENCAPSULATE: objects.Derive(handle=GONE, mechanism=Mechanism.ML_KEM, template=IN_SESSION),
+    objects.ENCAPSULATE: objects.Derive(handle=GONE, mechanism=Mechanism.ML_KEM, template=TEMPLATE),
+    objects.ENCAPSULATE_IN_SESSION: objects.Derive(handle=GONE, mechanism=Mechanism.ML_KEM, template=IN_SESSION),
     objects.DECAPSULATE: objects.Decapsulate(
         handle=GONE, mechanism=Mechanism.ML_KEM, template=TEMPLATE, data=b"ciphertext"
     ),

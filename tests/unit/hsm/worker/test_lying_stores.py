@@ -64,7 +64,8 @@ DRAWN: Final = frozenset(
         session.LOGIN, session.RENEW, objects.RANDOM, objects.ENCRYPT, objects.GENERATE_PAIR, objects.GENERATE_PAIRS,
         objects.GENERATE, objects.GENERATE_MANY, objects.GENERATE_IN_SESSION, objects.GENERATE_PAIR_IN_SESSION,
         objects.CREATE, objects.CREATE_IN_SESSION, objects.COPY, objects.UNWRAP, objects.UNWRAP_IN_SESSION,
-        objects.DERIVE, objects.DERIVE_IN_SESSION, objects.ENCAPSULATE, objects.DECAPSULATE,
+        objects.DERIVE, objects.DERIVE_IN_SESSION, objects.ENCAPSULATE, objects.ENCAPSULATE_IN_SESSION,
+        objects.DECAPSULATE,
         objects.DECAPSULATE_IN_SESSION, objects.ENCRYPT_MANY, objects.STREAM,
     )
 )  # fmt: skip
@@ -342,6 +343,11 @@ def requests(scene: Scene) -> list[Request]:
         ),
         (
             objects.ENCAPSULATE,
+            objects.Derive(handle=scene.sealing, mechanism=Mechanism.ML_KEM, template=as_aes),
+            "krco",
+        ),
+        (
+            objects.ENCAPSULATE_IN_SESSION,
             objects.Derive(handle=scene.sealing, mechanism=Mechanism.ML_KEM, template=as_aes | in_session),
             "krco",
         ),

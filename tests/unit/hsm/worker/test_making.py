@@ -308,7 +308,10 @@ def test_what_is_encapsulated_is_decapsulated(keyring: Keyring, key_type: KeyTyp
     mine, ciphertext = keyring.encapsulate(pair.public, key_type)
     theirs = keyring.decapsulate(pair.private, ciphertext, key_type)
     assert mine.attributes[A.CHECK_VALUE] == theirs.attributes[A.CHECK_VALUE]
-    assert [one.handle for one in keyring.all() if one.attributes[A.CLASS] == ObjectClass.SECRET_KEY] == [theirs.handle]
+    of_session, _ = keyring.encapsulate(pair.public, key_type, TOKEN=False)
+    stored = {one.handle for one in keyring.all() if one.attributes[A.CLASS] == ObjectClass.SECRET_KEY}
+    assert stored == {mine.handle, theirs.handle}
+    assert of_session.handle not in stored
     wrong = bytes([ciphertext[0] ^ 1]) + ciphertext[1:]
     other = keyring.decapsulate(pair.private, wrong, key_type, TOKEN=False)
     assert other.attributes[A.CHECK_VALUE] != theirs.attributes[A.CHECK_VALUE]
@@ -380,7 +383,7 @@ def test_a_read_only_member_does_all_that_stores_nothing() -> None:
     wrapped = keyring.wrap(kek, inner)
     back = keyring.unwrap(kek, wrapped, TOKEN=False)
     derived = keyring.derive(base, TOKEN=False)
-    mine, ciphertext = keyring.encapsulate(kem.public, KeyType.GENERIC_SECRET)
+    mine, ciphertext = keyring.encapsulate(kem.public, KeyType.GENERIC_SECRET, TOKEN=False)
     theirs = keyring.decapsulate(kem.private, ciphertext, KeyType.GENERIC_SECRET, TOKEN=False)
     assert (
         keyring.derive(theirs, TOKEN=False).attributes[A.CHECK_VALUE]
@@ -451,3 +454,13 @@ def test_the_trail_names_what_was_wrapped_and_what_was_made(keyring: Keyring) ->
     back = keyring.unwrap(kek, wrapped, TOKEN=False)
     assert trail[-1].operation == objects.UNWRAP_IN_SESSION.name
     assert back.handle.hex() in trail[-1].target
+
+
+def test_an_encapsulation_that_comes_again_says_which_key_is_of_no_use(keyring: Keyring) -> None:
+    pair = keyring.pair(KeyType.ML_KEM, {"PARAMETER_SET": 2})
+    client, template = keyring.client, {A.KEY_TYPE.value: KeyType.AES.value}
+    asked = objects.Derive(handle=pair.public.handle, mechanism=M.ML_KEM, template=template)
+    sent, keys = client.sealed(objects.ENCAPSULATE, asked, keyring.id)
+    first = client.open(objects.ENCAPSULATE, sent, keys, client.world.serve(client.worker, sent))
+    with pytest.raises(errors.OutcomeUnknown, match=first.key.handle.hex()):
+        client.open(objects.ENCAPSULATE, sent, keys, client.world.serve(client.worker, sent))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from lnh_common.errors import ArgumentInvalid, LnhError
+from lnh_common.errors import ArgumentInvalid, LnhError, OutcomeUnknown
 from lnh_common.messages import store
 from lnh_common.messages.base import Effect
 from lnh_common.messages.objects import (
@@ -18,10 +18,10 @@ from lnh_common.messages.objects import (
     Decapsulate,
     Derive,
     Encapsulated,
+    EncapsulatedInSession,
     ObjectView,
     Result,
     Results,
-    SessionObject,
     Show,
     Unwrap,
     Value,
@@ -39,7 +39,7 @@ from lnh_services.hsm.objects.policy import Policy
 from lnh_services.hsm.objects.prepared_keys import CachedKey, Prepared, check_today, prepare
 from lnh_services.hsm.objects.stored import stored_template
 from lnh_services.hsm.worker.core import WorkerCore
-from lnh_services.hsm.worker.handlers.objects import store_all, stored_view
+from lnh_services.hsm.worker.handlers.objects import store_all, store_new, stored_view
 from lnh_services.hsm.worker.handlers.session_objects import carried, sealed, session_template
 from lnh_services.hsm.worker.policies import effective_policy
 from lnh_services.hsm.worker.request import Request
@@ -196,13 +196,38 @@ def derive(worker: WorkerCore, request: Request[Derive]) -> Steps[ObjectView]:
 
 
 def encapsulate(worker: WorkerCore, request: Request[Derive]) -> Steps[Encapsulated]:
+    """Draw a secret key that is stored, and the ciphertext that carries it to the holder of the private key.
+
+    A request that comes again cannot be answered: the ciphertext is kept nowhere, so it went with the first answer.
+    """
+    template = stored_template(request.message.template)
+    if (acted := (yield from _acted(worker, request))) is not None:
+        raise _lost(acted)
+    made, ciphertext = yield from _encapsulated(worker, request, template)
+    views, is_new = yield from store_new(worker, request, [made])
+    if not is_new:
+        raise _lost(views[0])
+    return Encapsulated(key=views[0], ciphertext=ciphertext)
+
+
+def encapsulate_in_session(worker: WorkerCore, request: Request[Derive]) -> Steps[EncapsulatedInSession]:
     """Draw a secret key of this session, and the ciphertext that carries it to the holder of the private key."""
     template = session_template(request.message.template)
+    made, ciphertext = yield from _encapsulated(worker, request, template)
+    return EncapsulatedInSession(key=sealed(request, 0, made), ciphertext=ciphertext)
+
+
+def _encapsulated(worker: WorkerCore, request: Request[Derive], template: Attributes) -> Steps[tuple[Generated, bytes]]:
     base, operate, policy = yield from _prepared(worker, request, Use.ENCAPSULATE)
     secret, ciphertext = operate()
-    made = from_keys.agreed(base.attributes, template, lambda: secret, policy, request.role)
-    shown: SessionObject = sealed(request, 0, made)
-    return Encapsulated(key=shown, ciphertext=ciphertext)
+    return from_keys.agreed(base.attributes, template, lambda: secret, policy, request.role), ciphertext
+
+
+def _lost(made: ObjectView) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"key {made.handle.hex()} was made, and its ciphertext was lost with the first answer",
+        {"advice": "destroy that key, and encapsulate again"},
+    )
 
 
 def decapsulate(worker: WorkerCore, request: Request[Decapsulate]) -> Steps[ObjectView]:

@@ -66,6 +66,17 @@ def store_all(
     Args:
         guards: what must hold besides.
     """
+    views, _ = yield from store_new(worker, request, made, *guards)
+    return views
+
+
+def store_new(
+    worker: WorkerCore,
+    request: Request[Any],
+    made: Sequence[tuple[Attributes, bytes]],
+    *guards: store.Change,
+) -> Steps[tuple[list[ObjectView], bool]]:
+    """Store new objects as `store_all` does, and tell whether these are they, not those of a first try."""
     keys = request.keyring_keys
     request.lapses = worker.lapses  # to make a key takes long: what is committed rests on what is read from here on
     policy = yield from effective_policy(worker, keys.keyring)
@@ -88,11 +99,11 @@ def store_all(
             error.detail | {"advice": advice},
         ) from None
     if not committed.duplicate:
-        return [view(handle, _NEW, attributes) for handle, (attributes, _) in zip(handles, made, strict=True)]
+        return [view(handle, _NEW, attributes) for handle, (attributes, _) in zip(handles, made, strict=True)], True
     views: list[ObjectView] = []
     for handle in handles:
         views.append((yield from stored_view(worker, request, handle)))  # noqa: PERF401  # a comprehension cannot yield
-    return views
+    return views, False
 
 
 def stored_view(worker: WorkerCore, request: Request[Any], handle: bytes) -> Steps[ObjectView]:
