@@ -14,7 +14,7 @@ from models.object_session import WorkerSession
 
 @pytest.fixture(scope="module")
 def session() -> WorkerSession:
-    return WorkerSession.open(weak_mechanisms=[each.value for each in mechanisms.WEAK])
+    return WorkerSession.open(weak_mechanisms=[each.value for each in mechanisms.WEAK], objects_per_keyring=10_000)
 
 
 def test_every_mechanism_has_one_row() -> None:
