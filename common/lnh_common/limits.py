@@ -180,6 +180,7 @@ AUDIT_SIGN_RECORDS: Final = 1000
 AUDIT_SIGN_SECONDS: Final = 10.0
 AUDIT_PAGE_BYTES: Final = 256 * KIB  # of lines in one answer, and one line more
 AUDIT_SEGMENT_BYTES: Final = 64 * MIB
+AUDIT_SEGMENTS: Final = 64  # of a trail, its newest among them; beyond that the oldest is dropped
 REFUSALS_TOGETHER: Final = 60.0  # seconds: refusals of one kind by one peer are one record with a count
 REFUSAL_KINDS: Final = 4096  # of them at a time; what exceeds them is counted as one kind
 REFUSED_IDENTITIES: Final = 8  # that such a record names

@@ -89,6 +89,15 @@ class Position:
     hash: bytes = NO_HASH
 
 
+DROP: Final = "audit.drop"  # the record by which the core says which lines it dropped
+CORE: Final = "hsm"  # the identity of what the core itself notes
+
+
+def drop_detail(end: Position) -> dict[str, Any]:
+    """Make the detail of the record that says that all lines up to this one were dropped."""
+    return {"hash": end.hash.hex(), "last": end.index}
+
+
 class ChainBroken(Exception):
     """A line does not continue the chain; the message says why."""
 
@@ -132,6 +141,8 @@ class Chain:
         self._is_ours: Final = is_ours
         self._anchor: Final = anchor
         self.is_signed = False  # by this HSM
+        self._before = Position()  # the line before the first that was taken
+        self._drops: set[tuple[int, str]] = set()
         self.after: Position | None = Position() if whole else None
         self.first = 0
         self.records = 0
@@ -144,6 +155,12 @@ class Chain:
         """The last line that holds; before any, the beginning."""
         return self.after or Position()
 
+    @property
+    def lacks_beginning(self) -> bool:
+        """Tell whether lines before the first are missing that no record of the trail says were dropped."""
+        before = self._before
+        return before != Position() and (before.index, before.hash.hex()) not in self._drops
+
     def take(self, spelling: bytes) -> Line:
         """Check the next line, and return it; raises ChainBroken, and then it is not counted."""
         line = parse_line(spelling, self.after)
@@ -151,10 +168,13 @@ class Chain:
             self._check_head(line)
         if self._anchor is not None and line.index == self._anchor.index - 1 and line.hash != self._anchor.previous:
             raise ChainBroken("not the line that the cluster's log holds the signed hash of")
+        if not self.first:
+            self.first, self._before = line.index, Position(line.index - 1, bytes.fromhex(line.previous))
         self.after = Position(line.index, bytes.fromhex(line.hash))
-        self.first = self.first or line.index
         if isinstance(line, RecordLine):
             self.records += 1
+            if (line.operation, line.identity) == (DROP, CORE):
+                self._drops.add((line.detail.get("last", 0), line.detail.get("hash", "")))
         else:
             self.signatures += 1
             if self._is_ours(bytes.fromhex(line.signer)):

@@ -32,7 +32,18 @@ from lnh_common.events import Log
 from lnh_common.files import kind_of, open_regular
 from lnh_common.messages.console import AuditReport
 from lnh_common.messages.hsm import AuditEntry
-from lnh_common.wire.audit import Chain, ChainBroken, HeadLine, Line, Position, RecordLine, parse_line
+from lnh_common.wire.audit import (
+    CORE,
+    DROP,
+    Chain,
+    ChainBroken,
+    HeadLine,
+    Line,
+    Position,
+    RecordLine,
+    drop_detail,
+    parse_line,
+)
 from lnh_services.durable import sync_directory
 from lnh_services.hsm.audit.refusals import Refusals
 
@@ -65,12 +76,21 @@ class Trail:
         path: of the newest segment; older ones lie beside it.
         member: this member's name, for the records.
         segment_bytes: a new segment is begun beyond this size.
+        most_segments: so many are kept; beyond that the oldest is dropped, and a record says which lines it had.
     """
 
-    def __init__(self, path: Path, member: str, segment_bytes: int = limits.AUDIT_SEGMENT_BYTES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        member: str,
+        segment_bytes: int = limits.AUDIT_SEGMENT_BYTES,
+        most_segments: int = limits.AUDIT_SEGMENTS,
+    ) -> None:
         self._path: Final = path
         self._member: Final = member
         self._segment_bytes: Final = segment_bytes
+        self._most_segments: Final = most_segments
+        self._may_be_many = True  # segments; looked at after each new one
         self._log: Final = Log("hsm.audit")
         self._position = Position()
         self._unsigned = 0
@@ -132,7 +152,29 @@ class Trail:
             self._refusals.missed(sifted, now)
             raise
         self._notes = ()
+        self._drop_oldest(now)
         return self._position.index
+
+    def _drop_oldest(self, now: int) -> None:
+        """Drop segments beyond the bound, each once a record on the disk says so.
+
+        What fails is tried again with the next append: what was to be recorded is.
+        """
+        while self._may_be_many:
+            try:
+                there = segments(self._path)
+                self._may_be_many = len(there) > self._most_segments
+                if self._may_be_many:
+                    detail = drop_detail(_last_position(there[0]))
+                    dropped = AuditEntry(
+                        identity=CORE, role="", operation=DROP, target=there[0].name, outcome="ok", detail=detail
+                    )
+                    self._append([dropped], now, durable=True)
+                    there[0].unlink()
+                    sync_directory(self._path.parent)
+            except (AuditFailed, OSError) as error:
+                self._log.warning("oldest segment not dropped", problem=str(error))
+                return
 
     def tell_refusals(self, now: int, *, all_of_them: bool = False) -> None:
         """Write refusals that were counted for a minute, or all; raises AuditFailed, and then they stay counted."""
@@ -231,6 +273,7 @@ class Trail:
         self._path.rename(self._path.with_name(f"{self._path.stem}-{number:0{_SEGMENT_DIGITS}}{self._path.suffix}"))
         self.close()
         self._open_segment()
+        self._may_be_many = True
 
     def _open_segment(self) -> None:
         self._descriptor = open_regular(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -296,7 +339,7 @@ class Reading:
         `signed` counts the records that a head of this HSM covers. `problem` names file, line and what is wrong with
         the first line that does not hold; lines after it prove nothing and are not counted.
         """
-        chain = Chain(lambda signer: public is not None and signer == public, anchor)
+        chain = Chain(lambda signer: public is not None and signer == public, anchor, whole=False)
         name, number, problem = self._path.name, 0, ""
         for name, number, spelling in self._lines():
             if self._last is not None and chain.end.index >= self._last:
@@ -309,6 +352,9 @@ class Reading:
         else:
             if anchor and chain.end.index < anchor.index - 1:
                 problem = f"{name} ends at line {number}: the cluster's log holds a head of {anchor.index - 1} lines"
+        if chain.lacks_beginning:
+            lost = f"index {chain.first} where 1 belongs, and no record says that the lines before were dropped"
+            problem = "; ".join(filter(None, (f"{self._files[0][0]} line 1: {lost}", problem)))
         self._close()
         return AuditReport(
             records=chain.records,

@@ -82,6 +82,62 @@ def test_lines_are_read_a_page_at_a_time_from_any_index_to_any_other(path: Path,
             assert found == whole[after : max(after, min(until, last))]
 
 
+def bounded(path: Path, most: int = 3) -> Trail:
+    trail = Trail(path, "a", 1500, most)
+    trail.open(NOW)
+    return trail
+
+
+def test_the_oldest_segments_are_dropped_beyond_a_bound_and_the_trail_says_which(path: Path) -> None:
+    trail = bounded(path)
+    most = 0
+    for number in range(60):
+        trail.append([entry(f"key {number}")], NOW)
+        if number % 5 == 0:
+            trail.sign(KEY, NOW)
+        there = audit.segments(path)
+        most = max(most, len(there))
+        report = verify(path, PUBLIC)
+        assert report.problem == "", number
+    assert (len(there), most <= 4) == (3, True)
+    assert there[0].name > "audit-000005.jsonl"
+    drops = [record for record in page(path, 0, 1000) if record["operation"] == "audit.drop"]
+    assert drops[-1]["identity"] == "hsm"
+    first = json.loads(there[0].read_bytes().splitlines()[0])
+    assert (drops[-1]["detail"]["last"], drops[-1]["detail"]["hash"]) == (first["index"] - 1, first["previous"])
+    assert bounded(path).position.index > trail.position.index  # it goes on there after a restart
+    assert verify(path, PUBLIC).problem == ""
+    there[0].unlink()  # somebody who drops another
+    assert f"{there[1].name} line 1: index" in verify(path, PUBLIC).problem
+
+
+def test_a_segment_that_cannot_be_removed_yet_is_dropped_later(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trail = bounded(path, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_: (_ for _ in ()).throw(PermissionError("no")))
+        for number in range(20):
+            trail.append([entry(f"key {number}")], NOW)
+        assert len(audit.segments(path)) > 3
+    assert verify(path, PUBLIC).problem == ""
+    trail.append([entry("the next")], NOW)
+    assert len(audit.segments(path)) == 2
+    assert verify(path, PUBLIC).problem == ""
+
+
+def test_only_the_core_says_that_lines_were_dropped(path: Path) -> None:
+    trail = opened(path, 700)
+    for number in range(9):
+        trail.append([entry(f"key {number}")], NOW)
+    there = audit.segments(path)
+    first = json.loads(there[1].read_bytes().splitlines()[0])
+    said = {"last": first["index"] - 1, "hash": first["previous"]}
+    trail.append(
+        [AuditEntry(identity="eve", role="", operation="audit.drop", target="", outcome="ok", detail=said)], NOW
+    )
+    there[0].unlink()
+    assert "no record says" in verify(path, PUBLIC).problem
+
+
 def test_a_line_that_does_not_hold_is_not_exported(path: Path) -> None:
     written(path).close()
     path.write_bytes(path.read_bytes().replace(b"key 3", b"key 4", 1))
