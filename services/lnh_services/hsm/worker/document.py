@@ -95,7 +95,7 @@ _NEEDS: Final = (
     (console.AsSo, "the SO's password"),
     (console.AsCo, "the password of that partition's CO"),
     (console.ChangeOfficerPassword, "the old password of that partition's PO or CO"),
-    (console.Activate, "the activation secret"),
+    (console.Activate, "the activation secret, or enough shares of it"),
 )
 
 
