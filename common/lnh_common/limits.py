@@ -108,6 +108,7 @@ FAILURES_BEFORE_DELAY: Final = 20  # of one role holder over all clients
 DELAY_MAX: Final = 3600
 ATTEMPT_SECONDS: Final = 60  # after which an attempt under way is taken for a failed one
 FORGIVEN_AFTER: Final = 3600  # since the last one, one failure over all clients each
+SWEEP_SECONDS: Final = 600.0  # between two sweeps of what counts nothing any more, about
 SUCCEEDED_LATELY: Final = 30 * 24 * 3600  # a client that did is not delayed by others' failures
 NAMES_TRIED: Final = 1024  # of one client, or of all that are not registered: names that it failed at, and never got in
 SESSIONS_ENDED: Final = 1024  # of one client within a day, of those without a login

@@ -6,8 +6,11 @@ import dataclasses
 import json
 import os
 import re
+import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +83,15 @@ NOT_OUR_WORDS = re.compile(
 )
 
 
+# What a failed login leaves is forgotten within seconds here, not within an hour.
+FORGETS_SOON = """
+from lnh_common import limits
+
+limits.LOCK_SECONDS, limits.FORGIVEN_AFTER, limits.ISSUED_AT_TOLERANCE, limits.SWEEP_SECONDS = 3, 1, 10, 5.0
+"""
+MADE_UP = ("nobody", "no one else")
+
+
 class Place:
     """A member with a cluster, and a machine that is registered with it; `run` is `lnh` there, in this process."""
 
@@ -88,12 +100,20 @@ class Place:
         self.processes = processes
         self.member = member
         self.client = lnh.Configuration(root / "client")
+        self.left: set[tuple[str, bytes, bytes]] = set()  # records of failures at names that nobody has
         self._runner = CliRunner()
         for name, password in PASSWORDS.items():
             (root / name).write_text(password + "\n")
         (root / "data").write_bytes(b"data")
         key = ec.generate_private_key(ec.SECP256R1())
         (root / "in.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+    def attempts(self) -> set[tuple[str, bytes, bytes]]:
+        """Name the records that the cluster has of names that were tried, of their locks and attempts."""
+        path = self.member.directory.root / "data" / "store" / "store.db"
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as disk:
+            rows = disk.execute("SELECT tbl, scope, id FROM items").fetchall()
+        return {row for row in rows if row[0].endswith(("tried", "lock", "attempt"))}
 
     def run(self, *words: str, **variables: str | None) -> Any:
         """A command, as a user of the machine types it; with more of an environment, or less (None)."""
@@ -114,7 +134,9 @@ def place() -> Iterator[Place]:
 
 def build(processes: Processes, root: Path) -> Place:
     member = RunningMember(processes, root / "A", workers=1)
-    member.start()
+    (root / "soon").mkdir()
+    (root / "soon" / "sitecustomize.py").write_text(FORGETS_SOON)
+    member.start(PYTHONPATH=str(root / "soon"))
     place = Place(root, processes, member)
     with Console(root / "A") as console:
         console.init_appliance("admin", PASSWORDS["ADMIN"])
@@ -138,7 +160,19 @@ def build(processes: Processes, root: Path) -> Place:
     for label in ("one", "shown"):  # of which the first is what commands with wrong options are about
         made = place.run("key", "generate", label, "-k", "payments")
         assert made.exit_code == 0, made.output
+    before = place.attempts()
+    with lnh.connect("prod", directory=place.client.directory) as cluster:
+        for name in MADE_UP:
+            with pytest.raises(lnh.PasswordIncorrect):
+                admin.login(cluster.connection, name, "a guess")
+    place.left = place.attempts() - before
     return place
+
+
+def test_of_made_up_names_nothing_is_left_in_the_store(place: Place) -> None:
+    tables = Counter(row[0] for row in place.left)
+    assert sorted(tables.values()) == [len(MADE_UP), 2 * len(MADE_UP), 2 * len(MADE_UP)], tables
+    wait_until(lambda: not place.left & place.attempts(), "the sweep", within=60, every=0.2)
 
 
 def commands() -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -43,7 +43,7 @@ from lnh_services.hsm.worker.passwords import Pair, read_locks
 
 R = TypeVar("R", bound=Record)
 
-EVERY: Final = 600.0  # seconds
+EVERY: Final = limits.SWEEP_SECONDS
 _MARGIN: Final = limits.ISSUED_AT_TOLERANCE  # a member whose clock is further behind serves no client's request
 _PAGE: Final = 256
 
