@@ -144,16 +144,6 @@ class Highest(Message):
     highest: tuple[tuple[int, int], ...]
 
 
-class WorkerStatus(Message):
-    """Describe one worker: operations served, sessions and keys in its caches, requests refused."""
-
-    number: int
-    operations: int
-    sessions: int
-    keys: int
-    refused: int
-
-
 class Invited(Confidential):
     """Answer with a new invitation.
 
@@ -272,4 +262,3 @@ FAILED_ATTEMPTS_TOLD: Final = operation("core.guesses.told", FailedAttempts, Emp
 SEEN: Final = operation("core.seen", Seen, Highest)
 DAMAGED: Final = operation("core.damaged", Damage, Empty)
 DERIVE: Final = operation("argon2.derive", Derive, Derived)
-WORKER_STATUS: Final = operation("worker.status", Empty, WorkerStatus)

@@ -14,7 +14,6 @@ ROUTED: Final = frozenset(
     row.name for row in OPERATIONS.values() if row.seal is not Seal.NONE or row.name == session.HELLO.name
 )
 CREDENTIAL: Final = frozenset(row.name for row in OPERATIONS.values() if row.seal is Seal.CREDENTIAL)
-AT_THE_DOOR: Final = frozenset({session.HELLO.name})
 
 # What is about the member that is asked: its files, its services, its view of the others, an invitation that it alone
 # can honour, an order whose coordinator the administrator chose by talking to it, and `hello`, whose answer holds the
