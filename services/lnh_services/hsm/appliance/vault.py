@@ -13,7 +13,7 @@ from lnh_common.wire.shares import Split
 from lnh_services.hsm.appliance import preconditions
 from lnh_services.hsm.appliance.partitions import PartitionFiles
 from lnh_services.hsm.appliance.preconditions import Situation
-from lnh_services.hsm.appliance.state import Appliance, ApplianceFile, Cover, HsmState, SealedState, StateFile
+from lnh_services.hsm.appliance.state import Appliance, ApplianceFile, Cover, HsmState, Phase, SealedState, StateFile
 
 
 class Vault:
@@ -82,6 +82,8 @@ class Vault:
         sealed = self._sealed()
         state = sealed.open(key)
         self._state, self._cover, self._key = state, sealed.cover, Secret(key)
+        if state.cluster is not None and state.cluster.phase is Phase.CREATED and not self._appliance.initialised:
+            self.change_appliance(lambda now: replace(now, initialised=True))  # a crash came between the two files
         if self._appliance.waiting:
             self.change(lambda now: preconditions.take_waiting_users(now, self._appliance))
             self._forget_waiting()

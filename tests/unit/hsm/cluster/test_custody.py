@@ -11,6 +11,7 @@ from lnh_common import errors
 from lnh_common.messages import console, smk
 from lnh_common.messages.hsm import Derive
 from lnh_common.wire.smk_backups import SmkBackup
+from lnh_services import durable
 from lnh_services.hsm.appliance.state import Cluster, Phase
 from lnh_services.hsm.cluster import custody
 from models.console import SO, OneAppliance
@@ -142,6 +143,42 @@ def test_what_is_wrong_changes_nothing(
     assert desk.vault.opened.cluster is None
     assert desk.vault.opened.partitions == ()
     assert not desk.workers.running
+
+
+class Killed(BaseException):
+    """The core was killed here."""
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_a_core_that_is_killed_at_any_write_has_all_of_it_or_nothing(
+    old: OneAppliance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Of its four writes two count the attempt at the SO's password; the fifth never comes."""
+    text, appliance, writes = backed_up(old), new(tmp_path), 0
+    replace_file = durable.replace_file
+
+    def killed(path: Path, data: bytes) -> None:
+        nonlocal writes
+        if writes == at:
+            raise Killed
+        writes += 1
+        replace_file(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable, "replace_file", killed)
+        if at < 4:
+            with pytest.raises(Killed):
+                asyncio.run(appliance.ask(console.SMK_RESTORE, restoring(text)))
+        else:
+            asyncio.run(appliance.ask(console.SMK_RESTORE, restoring(text)))
+    assert writes == at
+    appliance.restart()
+    asyncio.run(appliance.activate())
+    if at < 3:
+        assert appliance.vault.opened.cluster is None
+        asyncio.run(appliance.ask(console.SMK_RESTORE, restoring(text)))
+    assert held(appliance).smk == held(old).smk
+    assert appliance.vault.situation.appliance.initialised
 
 
 def test_an_hsm_with_a_cluster_takes_no_other_smk(old: OneAppliance) -> None:
