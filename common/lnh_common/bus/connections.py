@@ -107,6 +107,7 @@ class Connections(Generic[T]):
     ) -> None:
         self.monitor: Final = socket.get_monitor_socket(EVENTS)
         self.cut = 0
+        self.cut_last = ""  # the address of the last one that was cut
         self._socket: Final = socket
         self._budgets: Final = budgets
         self._classify: Final = classify
@@ -256,6 +257,7 @@ class Connections(Generic[T]):
             if counted is not None and counted[1] >= received:
                 self.cut += 1
                 try:
+                    self.cut_last = str(ends.getpeername()[0])
                     ends.shutdown(sockets.SHUT_RDWR)
                 except OSError:
                     return  # the peer was quicker

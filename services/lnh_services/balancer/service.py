@@ -88,6 +88,7 @@ class Balancer:
         self._stopping = False
         self._next_tick = 0.0
         self._next_ping = 0.0
+        self._tell_cut = {"clients": 1, "door": 1}
         self._grows = False  # this process did, when connections were looked at last
 
         keys = curve.KeyPair.load(directory.client_keys)
@@ -575,13 +576,13 @@ class Balancer:
             self._log.warning("handshakes failed", so_far=self._dropped["handshake"], problem=problem)
 
     def _look_at_connections(self, now: float) -> None:
-        """Cut connections that hold too much."""
+        """Cut connections that hold too much; tell of all that were cut, each time that there are twice as many."""
         self._grows = False
-        for connections in (self._callers, self._visitors):
-            before = connections.cut
+        for name, connections in (("clients", self._callers), ("door", self._visitors)):
             self._grows |= connections.look(now)
-            if connections.cut > before:
-                self._log.warning("connections cut", count=connections.cut - before, why="unfinished messages")
+            if connections.cut >= self._tell_cut[name]:
+                self._tell_cut[name] = 2 * connections.cut
+                self._log.warning("connections cut", so_far=connections.cut, port=name, last=connections.cut_last)
 
     def _tick(self, now: float) -> None:
         for request, error in self._router.expire(now):

@@ -149,7 +149,7 @@ def test_a_connection_that_holds_more_than_its_class_may_is_cut_and_no_other(ser
     def is_cut() -> bool:
         server.turn()
         server.look()
-        return server.connections.cut == 1
+        return server.connections.cut == 1 and server.connections.cut_last == "127.0.0.1"
 
     wait_until(is_cut, "the cut")
     server.count(1)
