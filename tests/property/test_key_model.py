@@ -45,6 +45,7 @@ LIKELY: Final[tuple[dict[str, Any], ...]] = (
     {}, {"EXTRACTABLE": True}, {"WRAP": True, "UNWRAP": True}, {"WRAP": True, "UNWRAP": True, "EXTRACTABLE": True},
     {"WRAP": True, "UNWRAP": True, "UNWRAP_TEMPLATE": {"DERIVE": True}}, {"DERIVE": True},
     {"DERIVE": True, "EXTRACTABLE": True}, {"SENSITIVE": False, "EXTRACTABLE": True}, {"SENSITIVE": False},
+    {"WRAP": True, "UNWRAP": True, "SENSITIVE": False},
     {"SIGN": True}, {"DECRYPT": True, "ALLOWED_MECHANISMS": [M.AES_CBC]},
 )  # fmt: skip
 said = st.one_of(

@@ -232,7 +232,11 @@ def _may_be_known(wrapping: Attributes) -> bool:
 
 
 def _matches(key: Attributes, name: Attribute, value: AttributeValue) -> bool:
-    """Tell whether a key is as a template says; what is not said of it counts as its default, and empty as false."""
+    """Tell whether a key is as a template says, with no other mechanisms; a flag that it has not counts as false."""
+    if name is _A.ALLOWED_MECHANISMS:
+        allowed = key[name]
+        assert isinstance(allowed, list) and isinstance(value, list), "lists; their rule says so"  # noqa: PT018
+        return set(allowed) <= set(value)
     return key.get(name, False if ATTRIBUTES[name].kind is Kind.BOOL else None) == value
 
 

@@ -203,6 +203,9 @@ def test_a_template_is_no_way_to_another_family(separated: Keyring) -> None:
         separated.wrap(outer, target_of(separated))
     counter = target_of(separated, ALLOWED_MECHANISMS=[M.AES_CTR])
     assert separated.unwrap(outer, separated.wrap(outer, counter)).attributes[A.ALLOWED_MECHANISMS] == [M.AES_CTR]
+    blocks = separated.secret(**KEK, UNWRAP_TEMPLATE={"ALLOWED_MECHANISMS": [M.AES_CBC, M.AES_CBC_PAD]})
+    padded = target_of(separated, ALLOWED_MECHANISMS=[M.AES_CBC_PAD])
+    assert separated.wrap(blocks, padded), "of the family that the templates name, it may have fewer"
     both = separated.secret(**KEK, UNWRAP_TEMPLATE={"ALLOWED_MECHANISMS": [M.AES_CTR, M.AES_GCM]})
     with pytest.raises(errors.TemplateInconsistent):
         separated.wrap(both, counter)
