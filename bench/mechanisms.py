@@ -198,7 +198,7 @@ def calls(session: ObjectSession, case: Case) -> Iterator[Call]:
         return itertools.repeat((objects.WRAP, encoding_of(wrap)))
     if case.use in (Use.DERIVE, Use.ENCAPSULATE):
         derive = objects.Derive(handle=handle, mechanism=case.mechanism.value, template=_MADE, parameters=parameters)
-        operation = objects.DERIVE_IN_SESSION if case.use is Use.DERIVE else objects.ENCAPSULATE
+        operation = objects.DERIVE_IN_SESSION if case.use is Use.DERIVE else objects.ENCAPSULATE_IN_SESSION
         return itertools.repeat((operation, encoding_of(derive)))
     fields = encoding.use_fields(handle, case.mechanism, case.data(), None) | {"parameters": parameters}
     return itertools.repeat((objects.SIGN if case.use is Use.SIGN else objects.ENCRYPT, fields))
