@@ -33,7 +33,6 @@ EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | curve.FAILED_EVENT
 LOOK_AGAIN: Final = 1.0  # seconds between two looks at all connections while the process does not grow
 GROWN: Final = 4 << 20  # bytes that the process grew by, after which they are looked at at once
 LOOK_UNREAD: Final = 64 << 10  # bytes given, beyond which it is looked how many were read
-ASKS_ON: Final = 16  # requests of a peer that has too much unread, and reads nothing meanwhile, until it is ended
 
 _COUNTED: Final = struct.Struct("=QQ")  # of struct tcp_info, from 120 on: tcpi_bytes_acked, tcpi_bytes_received
 _COUNTED_AT: Final = 120
@@ -56,13 +55,11 @@ class Connection:
         taken: bytes of the messages that were delivered.
         given: bytes of what was given to libzmq to be sent.
         unread: of those, as last looked at.
-        refused, stuck: requests that came while too much was unread, since so much was acknowledged.
         vouched: for its owner to set: whether a logged-in session speaks here.
     """
 
     __slots__ = (
-        "acked", "after", "descriptor", "given", "identity", "key", "looked", "number", "refused", "stuck", "taken",
-        "unread", "vouched",
+        "acked", "after", "descriptor", "given", "identity", "key", "looked", "number", "taken", "unread", "vouched",
     )  # fmt: skip
 
     def __init__(self, descriptor: int, after: int) -> None:
@@ -71,7 +68,7 @@ class Connection:
         self.number = 0
         self.identity = b""
         self.key = ""
-        self.taken = self.given = self.acked = self.unread = self.refused = self.stuck = 0
+        self.taken = self.given = self.acked = self.unread = 0
         self.looked = -1  # what was taken at the last look
         self.vouched = False
 
@@ -181,20 +178,11 @@ class Connections(Generic[T]):
         return False
 
     def is_full(self, connection: Connection, more: int) -> bool:
-        """Tell whether so many more bytes of answers would be too many, beside what the peer has not read.
-
-        A peer that goes on asking then, and reads nothing, is disconnected: each of its requests is read for nothing.
-        """
+        """Tell whether so many more bytes of answers would be too many, beside what the peer has not read."""
         if not connection.unread:
             return False
         self._look_unread(connection)
-        if connection.unread + more <= self._room(connection):
-            return False
-        connection.refused = connection.refused + 1 if connection.acked == connection.stuck else 1
-        connection.stuck = connection.acked
-        if connection.refused >= ASKS_ON:
-            self.end(connection)
-        return True
+        return connection.unread + more > self._room(connection)
 
     def _room(self, connection: Connection) -> int:
         """Count the bytes that one connection may leave unread: as many as all of its class have left."""
