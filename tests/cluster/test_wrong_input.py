@@ -633,6 +633,10 @@ class Filling(dict[str, str]):
         return str(json.loads(self._place.run("backup", "list", "--json").stdout)[0]["name"])
 
 
+def are_settled(place: Place) -> bool:
+    return states(place) == {"read-write"} and "hsm workers of" not in place.run("doctor").output
+
+
 def states(place: Place) -> set[str]:
     return {each["state"] for each in json.loads(place.run("member", "list", "--json").stdout)}
 
@@ -656,7 +660,7 @@ def run_row(place: Place, row: Row, n: str, patch: pytest.MonkeyPatch, *more: st
         done = place.run(*words, *more, **variables)
     assert done.exit_code == 0 or words == ["doctor"], f"{row.words}: {done.output}"
     if row.settles:
-        wait_until(lambda: states(place) == {"read-write"}, "members in step", every=0.1)
+        wait_until(lambda: are_settled(place), "members in step whose workers serve", every=0.1)
     if not (shown.tables or shown.records or shown.lines):
         shown.lines = done.stdout.splitlines()
     return Run(words, done, shown)
