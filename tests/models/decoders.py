@@ -664,7 +664,7 @@ def _wire_rows() -> list[Decoder]:
                 "lnh_common.bus.client:ask",
                 "lnh_common.bus.client:_receive_cast",
                 "lnh.net.requests:_replied",
-                "lnh_services.balancer.follower:receive",
+                "lnh_services.balancer.caller:receive",
                 "lnh_services.balancer.peers:_heard",
                 "lnh_services.balancer.service:_count_served",
                 "lnh_services.hsm.worker.loop:answers",
