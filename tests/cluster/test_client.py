@@ -45,7 +45,7 @@ from lnh_common.messages.session import RENEW
 from lnh_common.pkcs11.attributes import to_wire
 from lnh_services.hsm.records import TABLES, TriedRecord
 from processes import Processes
-from sites import ADMIN, KRCO, KRSO, PO, Shell, Site, build
+from sites import ADMIN, KRCO, KRSO, PO, SO, Shell, Site, build
 from waits import wait_until
 
 
@@ -76,37 +76,68 @@ def test_the_example_of_the_readme_works_as_it_stands(
         assert len(names["signatures"]) == 2
 
 
+class Page:
+    """A page of docs whose lines are typed one after another, in a directory of their own."""
+
+    def __init__(self, site: Site, name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        page = (Path(__file__).parents[2] / "docs" / name).read_text()
+        self.lines = re.findall(r"^    ((?:lnh|openssl) .+)$", page, re.MULTILINE)
+        passwords = {"ADMIN": ADMIN, "PO": PO, "SO": SO, "KRSO": KRSO, "KRCO": KRCO}
+        for role, password in passwords.items():
+            (place / role.lower()).write_text(password + "\n")
+            monkeypatch.setenv(f"LNH_{role}_PASSWORD_FILE", str(place / role.lower()))
+        for variable, value in (
+            ("LNH_CONFIG", site.directory),
+            ("LNH_KEYRING", "payments"),
+            ("XDG_RUNTIME_DIR", place),
+        ):
+            monkeypatch.setenv(variable, str(value))
+        monkeypatch.chdir(place)
+        (place / "program").write_bytes(b"what is signed")
+        self._runner, self._commands = CliRunner(), tree()
+
+    def type(self, line: str) -> Any:
+        return self._runner.invoke(self._commands, shlex.split(line)[1:])
+
+    def type_all(self) -> None:
+        for line in ["lnh role login", *self.lines, "lnh role logout"]:
+            if line.startswith("lnh "):
+                told = self.type(line)
+                assert told.exit_code == 0, f"{line}: {told.output}"
+            else:
+                done = subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=60, check=False)
+                assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command on this machine")
 def test_the_page_about_certificates_works_as_it_stands(
     site: Site, session: lnh.KeyringSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     before = set(session.find())
-    page = (Path(__file__).parents[2] / "docs" / "certificates.md").read_text()
-    lines = re.findall(r"^    ((?:lnh|openssl) .+)$", page, re.MULTILINE)
-    assert len(lines) > 20
-    for role, password in (("ADMIN", ADMIN), ("PO", PO), ("KRCO", KRCO)):
-        (tmp_path / role).write_text(password + "\n")
-        monkeypatch.setenv(f"LNH_{role}_PASSWORD_FILE", str(tmp_path / role))
-    for name, value in (("LNH_CONFIG", site.directory), ("LNH_KEYRING", "payments"), ("XDG_RUNTIME_DIR", tmp_path)):
-        monkeypatch.setenv(name, str(value))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "program").write_bytes(b"what is signed")
+    page = Page(site, "certificates.md", tmp_path, monkeypatch)
     (tmp_path / "passphrase").write_text("of these files\n")
-    runner, commands = CliRunner(), tree()
-    for line in ["lnh role login", *lines, "lnh role logout"]:
-        program, *words = shlex.split(line)
-        if program == "lnh":
-            told = runner.invoke(commands, words)
-            assert told.exit_code == 0, f"{line}: {told.output}"
-        else:
-            done = subprocess.run([program, *words], capture_output=True, text=True, timeout=60, check=False)
-            assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"
-    refused = [
-        *shlex.split("certificate verify web.pem --root root.pem --intermediate issuing.pem"),
-        "--crl=issuing.crl",
-    ]
-    told = runner.invoke(commands, refused)
+    assert len(page.lines) > 20
+    page.type_all()
+    told = page.type("lnh certificate verify web.pem --root root.pem --intermediate issuing.pem --crl=issuing.crl")
     assert (told.exit_code, "was revoked" in told.stderr) == (1, True), told.output
+    for each in set(session.find(current=True)) - before:
+        each.destroy()
+
+
+def test_the_page_about_keys_works_as_it_stands(
+    site: Site, session: lnh.KeyringSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = set(session.find())
+    page = Page(site, "keys.md", tmp_path, monkeypatch)
+    (tmp_path / "first").write_text("a first password\n")
+    (tmp_path / "film").write_bytes(os.urandom(3 * limits.MIB + 5))
+    assert len(page.lines) > 25
+    page.type_all()
+    for made in ("program.again", "program.plain", "program.received"):
+        assert (tmp_path / made).read_bytes() == b"what is signed"
+    assert (tmp_path / "film.decrypted").read_bytes() == (tmp_path / "film").read_bytes()
+    told = page.type("lnh keyring delete vault --yes")
+    assert told.exit_code == 0, told.output
     for each in set(session.find(current=True)) - before:
         each.destroy()
 
