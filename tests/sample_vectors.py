@@ -49,10 +49,10 @@ WYCHEPROOF: dict[str, tuple[int, Callable[[Row], bool]]] = {
     "rsa_pss_4096_sha512_mgf1_32": (2, _RSA),
     "rsa_pss_4096_sha512_mgf1_64": (2, _RSA),
     "rsa_pkcs1_2048": (2, _ANY),
-    "rsa_oaep_2048_sha1_mgf1sha1": (2, _ANY),
-    "rsa_oaep_2048_sha256_mgf1sha256": (2, _RSA),
-    "rsa_oaep_2048_sha384_mgf1sha384": (2, _RSA),
-    "rsa_oaep_2048_sha512_mgf1sha512": (2, _RSA),
+    **{
+        f"rsa_oaep_2048_sha{bits}_mgf1sha{mask}": (2, _ANY)
+        for bits, mask in ((1, 1), (256, 256), (256, 1), (384, 384), (384, 1), (512, 512), (512, 1))
+    },
     **{
         f"ecdsa_{curve}_{hash_}_p1363": (2, _ANY)
         for curve, hash_ in (
@@ -81,7 +81,7 @@ WYCHEPROOF: dict[str, tuple[int, Callable[[Row], bool]]] = {
     "mlkem_768": (2, lambda group: group["type"] == "MLKEMTest"),
     "mlkem_1024": (2, lambda group: group["type"] == "MLKEMTest"),
 }
-KEPT_OF_GROUP = ("privateKeyPkcs8", "publicKeyDer", "sha", "sLen", "tagSize", "curve")
+KEPT_OF_GROUP = ("privateKeyPkcs8", "publicKeyDer", "sha", "mgfSha", "sLen", "tagSize", "curve")
 LEFT_OUT = ("tcId", "comment", "mu", "ek")
 LONGEST = 4000  # hexadecimal digits of a message
 

@@ -156,13 +156,14 @@ class RsaKey(_Wrapper, rsa.RSAPrivateKey):
         if padding.name != "EME-OAEP":
             raise UnsupportedAlgorithm(f"padding {padding.name}")
         hash_ = _HASHES.get(padding._algorithm.name)  # type: ignore[attr-defined]  # `cryptography` offers no other way
-        if hash_ is None:
-            raise UnsupportedAlgorithm("OAEP takes SHA-1 or SHA-2")
-        _check_mask(padding, padding._algorithm)  # type: ignore[attr-defined]  # as above
+        mask = _HASHES.get(_mask(padding).name)
+        if hash_ is None or mask is None:
+            raise UnsupportedAlgorithm("OAEP takes SHA-1 or SHA-2, and MGF1 over them")
         label = padding._label or b""  # type: ignore[attr-defined]  # as above
-        return self._key.decrypt(
-            _bytes(ciphertext), Mechanism.RSA_PKCS_OAEP, OaepParameters(hash=hash_, label=bytes(label))
-        )
+        # The parameter is left out where it says nothing: a member of a version before does not know it.
+        mgf = mask if mask is not hash_ else None
+        parameters = OaepParameters(hash=hash_, label=bytes(label), mgf=mgf)
+        return self._key.decrypt(_bytes(ciphertext), Mechanism.RSA_PKCS_OAEP, parameters)
 
     def _salt(self, pss: Any, algorithm: hashes.HashAlgorithm) -> int:
         wanted = pss._salt_length
@@ -274,12 +275,19 @@ def _digest(data: Any, algorithm: hashes.HashAlgorithm) -> bytes:
 
 
 def _check_mask(asked: Any, algorithm: hashes.HashAlgorithm) -> None:
-    """Check that the mask is made by MGF1 over the padding's own hash, as the HSM's PSS and OAEP make it."""
+    """Check that the mask is made by MGF1 over the padding's own hash, as the HSM's PSS makes it."""
+    mask = _mask(asked)
+    if mask.name != algorithm.name:
+        raise UnsupportedAlgorithm(f"MGF1 with {mask.name} beside {algorithm.name}: name one hash for both")
+
+
+def _mask(asked: Any) -> hashes.HashAlgorithm:
+    """Return the hash of the MGF1 that makes a padding's mask."""
     mask = asked._mgf
     if not isinstance(mask, padding.MGF1):
         raise UnsupportedAlgorithm("a mask other than MGF1")
-    if mask._algorithm.name != algorithm.name:
-        raise UnsupportedAlgorithm(f"MGF1 with {mask._algorithm.name} beside {algorithm.name}: name one hash for both")
+    algorithm: hashes.HashAlgorithm = mask._algorithm
+    return algorithm
 
 
 def _choose(mechanisms: dict[str, Mechanism], algorithm: hashes.HashAlgorithm) -> Mechanism:

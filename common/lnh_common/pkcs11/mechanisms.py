@@ -310,7 +310,8 @@ def _aead(
 
 
 def _oaep(scheme: Scheme, uses: frozenset[Use]) -> MechanismRule:
-    return MechanismRule(uses, _RSA, Output.CIPHERTEXT, scheme, OaepParameters, narrows={"hash": OAEP_HASHES})
+    narrows = {"hash": OAEP_HASHES, "mgf": OAEP_HASHES}
+    return MechanismRule(uses, _RSA, Output.CIPHERTEXT, scheme, OaepParameters, narrows=narrows)
 
 
 def _derive(

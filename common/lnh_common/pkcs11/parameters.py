@@ -79,10 +79,11 @@ class GcmParameters(AeadParameters):
 
 
 class OaepParameters(Message):
-    """RSAES-OAEP (RFC 8017, 7.1), with MGF1 over the same hash."""
+    """RSAES-OAEP (RFC 8017, 7.1), with MGF1 over the same hash or, as other software has it by default, another."""
 
     hash: Annotated[Hash, _help("The hash, of MGF1 too.")] = Hash.SHA256
     label: Annotated[bytes, msgspec.Meta(max_length=1024), _help("Label that the ciphertext is bound to.")] = b""
+    mgf: Annotated[Hash | None, _help("The hash of MGF1, where it is another; Java's default is SHA-1.")] = None
 
 
 class Kdf(str, enum.Enum):

@@ -265,7 +265,8 @@ def rsa_pkcs1_decrypt(mechanism: Mechanism, group: Row, case: Row) -> None:
 
 
 def rsa_oaep(mechanism: Mechanism, group: Row, case: Row) -> None:
-    parameters = pack_parameters(OaepParameters(hash=hash_of(group), label=bytes_of(case, "label")))
+    label, mask = bytes_of(case, "label"), Hash(group["mgfSha"])
+    parameters = pack_parameters(OaepParameters(hash=hash_of(group), label=label, mgf=mask))
     key = private(KeyType.RSA, group)
     if case["result"] == "valid":
         assert decrypter(mechanism, key, parameters)(bytes_of(case, "ct")) == bytes_of(case, "msg")
@@ -426,7 +427,10 @@ VECTORS: Final = (
         for size, bits, salt in ((2048, 256, 0), (2048, 256, 32), (2048, 384, 48), (4096, 512, 32), (4096, 512, 64))
     ),
     Vectors("rsa_pkcs1_2048", (M.RSA_PKCS,), rsa_pkcs1_decrypt),
-    *(Vectors(f"rsa_oaep_2048_sha{bits}_mgf1sha{bits}", (M.RSA_PKCS_OAEP,), rsa_oaep) for bits in (1, 256, 384, 512)),
+    *(
+        Vectors(f"rsa_oaep_2048_sha{bits}_mgf1sha{mask}", (M.RSA_PKCS_OAEP,), rsa_oaep)
+        for bits, mask in ((1, 1), (256, 256), (256, 1), (384, 384), (384, 1), (512, 512), (512, 1))
+    ),
     *(
         Vectors(f"ecdsa_{curve}_{hash_}_p1363", (ECDSA_OF[hash_], M.ECDSA), ecdsa)
         for curve, hash_ in (

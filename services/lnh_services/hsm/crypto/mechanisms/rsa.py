@@ -176,7 +176,8 @@ def oaep(parameters: Message) -> tuple[padding.OAEP, int]:
     """Return the padding of RSA_PKCS_OAEP, and the bytes it takes of the modulus."""
     assert isinstance(parameters, OaepParameters), "the row names its parameters"
     algorithm = HASHES[parameters.hash]
-    pad = padding.OAEP(padding.MGF1(algorithm), algorithm, parameters.label or None)
+    mask = padding.MGF1(HASHES[parameters.mgf or parameters.hash])
+    pad = padding.OAEP(mask, algorithm, parameters.label or None)
     return pad, 2 * parameters.hash.size + 2  # RFC 8017, 7.1.1
 
 
