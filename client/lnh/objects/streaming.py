@@ -219,11 +219,25 @@ def _repeated(
             codec.convert(answered, wire.Result) for answered in session.call_each(calls, in_flight=1, timeout=timeout)
         )
         try:
-            return take(results)
+            return take(_under_one_iv(results))
         except StreamLost:
             if begin is None or not left:
                 raise
             source.seek(begin)
+
+
+def _under_one_iv(results: Iterator[wire.Result]) -> Iterator[wire.Result]:
+    """Yield the results of one worker; raises StreamLost for one under another IV.
+
+    A first part that is sent to a second member, because the first did not answer in time, begins the input at both,
+    each under an IV that it drew. The first's late answer may count, and the second take the parts that follow.
+    """
+    iv: bytes | None = None
+    for result in results:
+        if iv is not None and result.iv != iv:
+            raise StreamLost("two workers began this input, and the second, which goes on with it, drew another IV")
+        iv = result.iv
+        yield result
 
 
 def _parts(source: BinaryIO, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:

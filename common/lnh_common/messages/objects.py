@@ -205,6 +205,8 @@ class StreamedUse(str, enum.Enum):
 class Part(Confidential):
     """Feed one part of a long input to a use of a key; the worker keeps what it has so far (StreamLost: no more).
 
+    All answers of one input name one IV. Where one names another, another worker has begun the input too.
+
     Args:
         stream: random, the same for all parts of one input.
         offset: bytes that came before this part. The same part once more has the same answer.

@@ -36,7 +36,7 @@ class Stream:
     Args:
         first: the part that began it, which says what the others must say, too.
         key: the key in use; None for a hash.
-        iv: what the first part's answer says.
+        iv: what every answer says: two workers may have begun one input, each under an IV that it drew.
         offset: bytes taken.
         ended: whether the last part came, or one failed.
     """
@@ -80,7 +80,7 @@ class Stream:
         except LnhError as error:
             self.ended = True
             return error
-        return Result(data=data, iv=b"" if part.offset else self.iv)
+        return Result(data=data, iv=self.iv)
 
 
 def _said(part: Part) -> tuple[object, ...]:

@@ -42,6 +42,23 @@ class FailingSession(WorkerSession):
             yield self.call(operation, fields)
 
 
+class DoubledSession(WorkerSession):
+    """A session whose first part is sent to a second worker too; the first's answer counts, the second goes on."""
+
+    doubled = 0  # inputs that it happens to
+
+    def call_each(
+        self, calls: Iterable[tuple[Operation[Any, Any], dict[str, Any]]], in_flight: int, timeout: float | None = None
+    ) -> Iterator[dict[str, Any]]:
+        for number, (operation, fields) in enumerate(calls):
+            answer = self.call(operation, fields)
+            if number == 0 and self.doubled:
+                self.doubled -= 1
+                self.client.worker = self.client.world.worker()
+                self.call(operation, fields)
+            yield answer
+
+
 @pytest.fixture(scope="module")
 def opened() -> FailingSession:
     opened = WorkerSession.open()
@@ -136,6 +153,25 @@ def test_a_file_is_fed_anew_when_its_worker_is_gone(session: FailingSession, sou
     session.fails_before = frozenset({session.asked + 4})
     key.decrypt_file(tmp_path / "box", tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("mechanism", [M.AES_GCM, M.AES_CTR, M.AES_CBC_PAD])
+def test_a_file_that_two_workers_began_is_fed_anew_and_decrypts(
+    opened: FailingSession, source: Path, tmp_path: Path, mechanism: Mechanism
+) -> None:
+    session = DoubledSession(opened.client, opened.keyring)
+    key = aes(session, allowed_mechanisms=[mechanism])
+    session.doubled = 2
+    key.encrypt_file(source, tmp_path / "box", mechanism)
+    assert session.doubled == 0
+    key.decrypt_file(tmp_path / "box", tmp_path / "out", mechanism)
+    assert (tmp_path / "out").read_bytes() == DATA
+    session.doubled = 1
+    key.decrypt_file(tmp_path / "box", tmp_path / "again", mechanism)
+    assert (tmp_path / "again").read_bytes() == DATA
+    session.doubled = 3
+    with pytest.raises(errors.StreamLost, match="another IV"):
+        key.encrypt_file(source, tmp_path / "box", mechanism)
 
 
 def test_what_can_be_read_once_only_is_said_to_be_lost(session: FailingSession, tmp_path: Path) -> None:

@@ -56,13 +56,14 @@ class Feed:
         return answer
 
     def all(self, data: bytes, cuts: tuple[int, ...], **last: Any) -> tuple[bytes, bytes]:
-        """The IV of the first answer, and all data of the answers."""
+        """The IV of all answers, and their data."""
         edges = (0, *cuts, len(data))
         answers = [
             self.part(data[begin:end], last=end == len(data), **(last if end == len(data) else {}))
             for begin, end in itertools.pairwise(edges)
         ]
-        return answers[0].iv, b"".join(each.data for each in answers)
+        (iv,) = {each.iv for each in answers}
+        return iv, b"".join(each.data for each in answers)
 
 
 def value_of(client: Client, keyring: bytes, handle: bytes) -> bytes:
