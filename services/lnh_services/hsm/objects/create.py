@@ -24,10 +24,10 @@ from lnh_common.errors import (
     TemplateInconsistent,
 )
 from lnh_common.messages.session import Role
-from lnh_common.pkcs11.algorithms import AES_BYTES, CHACHA20_BYTES, GENERIC_SECRET_BYTES, RSA_BITS
+from lnh_common.pkcs11.algorithms import AES_BYTES, CHACHA20_BYTES, GENERIC_SECRET_BYTES
 from lnh_common.pkcs11.attributes import ATTRIBUTES, SENSITIVE_KEYS, Attribute, Attributes, KeyType, ObjectClass
 from lnh_services.hsm.objects import policy as rules
-from lnh_services.hsm.objects.describing import Described, describe, read_private, read_public
+from lnh_services.hsm.objects.describing import check_rsa_size, describe, read_private, read_public
 from lnh_services.hsm.objects.generate import Generated, check_value
 from lnh_services.hsm.objects.policy import Policy, check_new
 from lnh_services.hsm.objects.templates import IMPORTED, History, check_template, complete, complete_other
@@ -115,7 +115,8 @@ def read_key(object_class: ObjectClass, key_type: KeyType | None, value: bytes) 
         public, value = read_public(value)
         described = describe(public)
         facts = described.both | described.public
-    _check_rsa_size(described)
+        if isinstance(bits := described.public.get(_A.MODULUS_BITS), int):
+            check_rsa_size(bits)
     return Material(object_class, described.key_type, facts, value)
 
 
@@ -158,14 +159,6 @@ def make_key(
     attributes = complete(given, object_class, key_type, history, _unique_id(), policy.key_uses) | facts
     check_new(attributes, policy, role)
     return Generated(attributes, value)
-
-
-def _check_rsa_size(described: Described) -> None:
-    if described.key_type is KeyType.RSA:
-        bits = described.public[_A.MODULUS_BITS]
-        assert isinstance(bits, int), "MODULUS_BITS is an int"
-        if not RSA_BITS[0] <= bits <= RSA_BITS[-1]:
-            raise KeySizeRange(f"RSA of {bits} bits; from {RSA_BITS[0]} to {RSA_BITS[-1]}")
 
 
 def _check_facts(template: Attributes, facts: Attributes) -> None:

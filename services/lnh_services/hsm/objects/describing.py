@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, mlkem, rsa, x448, x25519
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -16,13 +17,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
-from lnh_common.errors import AttributeInvalid
-from lnh_common.pkcs11.algorithms import CURVES, ML_DSA_SETS, ML_KEM_SETS
+from lnh_common.errors import AttributeInvalid, KeySizeRange
+from lnh_common.pkcs11.algorithms import CURVES, ML_DSA_SETS, ML_KEM_SETS, RSA_BITS
 from lnh_common.pkcs11.attributes import Attribute, Attributes, KeyType
 from lnh_services.hsm.crypto.mechanisms.base import PrivateKey, PublicKey
 
 _A = Attribute
 _K = KeyType
+_PRIME_BITS_APART: Final = 64  # by how much the longer prime of RSA may be longer than half of the modulus
 
 
 class Described(NamedTuple):
@@ -52,19 +54,47 @@ def describe(key: PublicKey) -> Described:
 def read_private(value: bytes) -> tuple[PrivateKey, bytes]:
     """Read a private key that came from outside: the key, and its value as an object keeps it.
 
+    The library tests the primes of an RSA key for as long as they are long, and lets nothing else of the process run
+    meanwhile. So it tests only what may be a key of the product by all that is seen at once.
+
     Args:
         value: DER of PKCS#8, not encrypted.
 
     Raises AttributeInvalid for anything else, for a key whose parts do not belong together, and for a kind that the
-    product does not have.
+    product does not have; KeySizeRange for RSA of another size.
     """
-    try:
-        key = load_der_private_key(value, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise AttributeInvalid("VALUE is no PKCS#8 private key in DER, or its parts do not belong together") from None
+    key = _loaded(value, is_tested=False)
     if not isinstance(key, _PRIVATE):
         raise _unsupported()
+    if isinstance(key, rsa.RSAPrivateKey):
+        check_rsa_size(key.key_size)
+        _check_rsa_parts(key.private_numbers())
+        _loaded(value, is_tested=True)
     return key, key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _loaded(value: bytes, *, is_tested: bool) -> PrivateKeyTypes:
+    try:
+        return load_der_private_key(value, None, unsafe_skip_rsa_key_validation=not is_tested)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise _no_private_key() from None
+
+
+def check_rsa_size(bits: int) -> None:
+    """Raise KeySizeRange for an RSA key that the product does not have."""
+    if not RSA_BITS[0] <= bits <= RSA_BITS[-1]:
+        raise KeySizeRange(f"RSA of {bits} bits; from {RSA_BITS[0]} to {RSA_BITS[-1]}")
+
+
+def _check_rsa_parts(numbers: rsa.RSAPrivateNumbers) -> None:
+    """Raise AttributeInvalid for parts longer than those of a key: the modulus says nothing of their length."""
+    modulus, most = numbers.public_numbers.n, numbers.public_numbers.n.bit_length()
+    longest = max(numbers.p.bit_length(), numbers.q.bit_length())
+    exponents = (numbers.d, numbers.dmp1, numbers.dmq1, numbers.iqmp, numbers.public_numbers.e)
+    if longest > most // 2 + _PRIME_BITS_APART or any(each.bit_length() > most for each in exponents):
+        raise _no_private_key()
+    if numbers.p * numbers.q != modulus:
+        raise _no_private_key()
 
 
 def read_public(value: bytes) -> tuple[PublicKey, bytes]:
@@ -76,6 +106,10 @@ def read_public(value: bytes) -> tuple[PublicKey, bytes]:
     if not isinstance(key, _PUBLIC):
         raise _unsupported()
     return key, key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _no_private_key() -> AttributeInvalid:
+    return AttributeInvalid("VALUE is no PKCS#8 private key in DER, or its parts do not belong together")
 
 
 def _unsupported() -> AttributeInvalid:

@@ -11,7 +11,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, mlkem, rsa, x448, x25519
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_der_private_key,
+)
 
 from lnh_common import errors
 from lnh_common.errors import LnhError
@@ -20,6 +26,7 @@ from lnh_common.messages.session import Credential, Role
 from lnh_common.pkcs11.algorithms import CURVES, ML_DSA_SETS, ML_KEM_SETS
 from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass, parse_template
 from lnh_common.pkcs11.mechanisms import Mechanism
+from lnh_services.hsm.objects import describing
 from lnh_services.hsm.objects.create import change, create
 from lnh_services.hsm.objects.generate import Generated, generate_key_pair
 from lnh_services.hsm.objects.policy import Policy
@@ -134,6 +141,54 @@ def _wrong_rsa() -> bytes:
     return pkcs8(mixed.private_key(unsafe_skip_rsa_key_validation=True))
 
 
+MERSENNE = 2**4423 - 1  # a prime
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    """Encode one value in DER."""
+    length = len(content)
+    return bytes([tag]) + (bytes([length]) if length < 0x80 else _long(length)) + content
+
+
+def _long(length: int) -> bytes:
+    size = (length.bit_length() + 7) // 8
+    return bytes([0x80 | size]) + length.to_bytes(size, "big")
+
+
+def _rsa_of(p: int, q: int, modulus: int, d: int = 65537) -> bytes:
+    """Encode what looks like an RSA key in PKCS#8, of these parts."""
+    numbers = (0, modulus, 65537, d, p, q, 65537, 65537, 3)
+    key = _der(0x30, b"".join(_der(0x02, each.to_bytes(each.bit_length() // 8 + 1, "big")) for each in numbers))
+    kind = bytes.fromhex("300d06092a864886f70d0101010500")  # rsaEncryption
+    return _der(0x30, _der(0x02, b"\0") + kind + _der(0x04, key))
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (_rsa_of(MERSENNE, MERSENNE, MERSENNE**2), errors.KeySizeRange),
+        (_rsa_of(MERSENNE, MERSENNE, 2**2047 + 1), errors.AttributeInvalid),
+        (_rsa_of(3, MERSENNE, 3 * MERSENNE), errors.AttributeInvalid),
+        (_rsa_of(2**1023 + 1, 2**1023 + 3, 2**2047 + 1), errors.AttributeInvalid),
+        (_rsa_of(2**1023 + 1, 2**1024 - 1, (2**1023 + 1) * (2**1024 - 1), 2**9000 + 1), errors.AttributeInvalid),
+    ],
+)
+def test_primes_are_tested_only_of_what_may_be_a_key_of_the_product(
+    monkeypatch: pytest.MonkeyPatch, value: bytes, error: type[LnhError]
+) -> None:
+    tested: list[bytes] = []
+
+    def load(der: bytes, password: None, *, unsafe_skip_rsa_key_validation: bool = False) -> object:
+        if not unsafe_skip_rsa_key_validation:
+            tested.append(der)
+        return load_der_private_key(der, password, unsafe_skip_rsa_key_validation=True)
+
+    monkeypatch.setattr(describing, "load_der_private_key", load)
+    with pytest.raises(error):
+        make(value, CLASS=ObjectClass.PRIVATE_KEY)
+    assert not tested
+
+
 REFUSED: list[tuple[str, Any, dict[str, Any], type[LnhError]]] = [
     ("CLASS", b"k" * 32, {}, errors.TemplateIncomplete),
     ("KEY_TYPE", b"k" * 32, {"CLASS": ObjectClass.SECRET_KEY}, errors.TemplateIncomplete),
@@ -150,6 +205,8 @@ REFUSED: list[tuple[str, Any, dict[str, Any], type[LnhError]]] = [
      errors.AttributeInvalid),
     ("RSA of 1024", lambda: pkcs8(rsa.generate_private_key(65537, 1024)), {"CLASS": ObjectClass.PRIVATE_KEY},
      errors.KeySizeRange),
+    ("PKCS#8", lambda: _rsa_of(2**1023 + 1, 2**1024 - 1, (2**1023 + 1) * (2**1024 - 1)),
+     {"CLASS": ObjectClass.PRIVATE_KEY}, errors.AttributeInvalid),
     ("KEY_TYPE", lambda: pkcs8(ed25519.Ed25519PrivateKey.generate()),
      {"CLASS": ObjectClass.PRIVATE_KEY, "KEY_TYPE": KeyType.EC}, errors.TemplateInconsistent),
     ("EC_PARAMS", lambda: pkcs8(ed25519.Ed25519PrivateKey.generate()),

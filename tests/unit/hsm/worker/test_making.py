@@ -42,6 +42,7 @@ from lnh_common.pkcs11.parameters import (
     Kdf,
     OaepParameters,
 )
+from lnh_services.hsm.effects import Work
 from models.keyring import Keyring
 from models.worker import Client, World
 
@@ -165,6 +166,45 @@ def test_what_does_not_unwrap_says_one_thing(keyring: Keyring, spoiled: str) -> 
         keyring.unwrap(*given)
     assert str(refused.value) == "the data is no key that was wrapped with this key"
     assert keyring.unwrap(kek, wrapped, KeyType.GENERIC_SECRET).attributes[A.VALUE_LEN] == 20
+
+
+FROM_THE_KEY: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"CLASS": PRIVATE, "KEY_TYPE": KeyType.RSA}),
+    ({"CLASS": PRIVATE, "KEY_TYPE": KeyType.RSA}, {}),
+    ({"CLASS": PRIVATE}, {"KEY_TYPE": KeyType.RSA}),
+    ({}, {"CLASS": PRIVATE, "KEY_TYPE": KeyType.EC}),
+]
+
+
+@pytest.mark.parametrize(("fixed", "given"), FROM_THE_KEY)
+def test_what_may_be_an_rsa_key_is_unwrapped_while_others_are_served(
+    keyring: Keyring,
+    rsa_key: rsa.RSAPrivateKey,
+    monkeypatch: pytest.MonkeyPatch,
+    fixed: dict[str, Any],
+    given: dict[str, Any],
+) -> None:
+    kek = imported_kek(keyring, **({"UNWRAP_TEMPLATE": fixed} if fixed else {}))
+    pkcs8 = rsa_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    message = objects.Unwrap(
+        handle=kek.handle,
+        mechanism=M.AES_KEY_WRAP_PAD,
+        template={A[name].value: value for name, value in given.items()},
+        data=aes_key_wrap_with_padding(VALUE, pkcs8),
+    )
+    worked: list[Work] = []
+
+    def work(asked: Work) -> object:
+        worked.append(asked)
+        return asked.compute()
+
+    monkeypatch.setattr(keyring.client.world, "work", work)
+    if given.get("KEY_TYPE") is KeyType.EC:
+        with pytest.raises(errors.WrappedKeyInvalid):
+            keyring.client.ask(objects.UNWRAP, message, keyring.id)
+    else:
+        assert keyring.client.ask(objects.UNWRAP, message, keyring.id).attributes[A.KEY_TYPE] == KeyType.RSA
+    assert len(worked) == 1
 
 
 def test_what_comes_out_says_where_it_comes_from(keyring: Keyring) -> None:

@@ -28,7 +28,7 @@ from lnh_common.messages.objects import (
     Wrap,
     WrapMany,
 )
-from lnh_common.pkcs11.attributes import Attribute, Attributes, KeyType, ObjectClass
+from lnh_common.pkcs11.attributes import Attribute, Attributes, ObjectClass
 from lnh_common.pkcs11.mechanisms import Use
 from lnh_services.hsm.effects import Steps, work
 from lnh_services.hsm.objects import create as creation
@@ -44,8 +44,8 @@ from lnh_services.hsm.worker.handlers.session_objects import carried, sealed, se
 from lnh_services.hsm.worker.policies import effective_policy
 from lnh_services.hsm.worker.request import Request
 
-# To test whether the parts of an RSA key belong together takes as long as to make one.
-_SLOW: Final = KeyType.RSA
+# To test whether the parts of an RSA key belong together takes as long as to make one; only its value says what it is.
+_SLOW: Final = ObjectClass.PRIVATE_KEY
 
 
 def _template(request: Request[Any], template: dict[int, Any]) -> Attributes:
@@ -83,7 +83,7 @@ def create(worker: WorkerCore, request: Request[CreateObject]) -> Steps[ObjectVi
     template = _template(request, message.template)
     policy = yield from effective_policy(worker, request.keyring_keys.keyring)
     yield from worker.check_alive(request)
-    is_slow = template.get(Attribute.CLASS) == ObjectClass.PRIVATE_KEY
+    is_slow = template.get(Attribute.CLASS) == _SLOW
     return (
         yield from _make(
             worker, request, lambda: creation.create(template, message.value, policy, request.role), is_slow=is_slow
@@ -181,8 +181,8 @@ def unwrap(worker: WorkerCore, request: Request[Unwrap]) -> Steps[ObjectView]:
     def make() -> Generated:
         return from_keys.unwrapped(base.attributes, template, lambda: operate(message.data), policy, request.role)
 
-    key_type = template.get(Attribute.KEY_TYPE, base.attributes[Attribute.KEY_TYPE])
-    return (yield from _make(worker, request, make, is_slow=key_type == _SLOW))
+    wanted = key_rules.template_of(base.attributes, Attribute.UNWRAP_TEMPLATE) | template
+    return (yield from _make(worker, request, make, is_slow=wanted.get(Attribute.CLASS) == _SLOW))
 
 
 def derive(worker: WorkerCore, request: Request[Derive]) -> Steps[ObjectView]:
