@@ -91,13 +91,22 @@ def derived(
     wanted = key_rules.template_of(base, _A.DERIVE_TEMPLATE) | template
     key_type, length = _secret_wanted(wanted, None)
     full = key_rules.template_for_derived(base, template, key_type, policy)
-    history = History(
+    return make_key(full, read_key(_SECRET, key_type, derive(length)), policy, role, _history_from(base), "deriving")
+
+
+def _history_from(base: Attributes) -> History:
+    """Return the history of what is derived: that of its base, unless another side has it too.
+
+    The other side of an agreement on a curve is whoever the caller says, so it may be the caller.
+    """
+    if base[_A.CLASS] == _O.PRIVATE_KEY:
+        return IMPORTED
+    return History(
         local=False,
         mechanism=None,
         always_sensitive=base.get(_A.ALWAYS_SENSITIVE) is True,
         never_extractable=base.get(_A.NEVER_EXTRACTABLE) is True,
     )
-    return make_key(full, read_key(_SECRET, key_type, derive(length)), policy, role, history, "deriving")
 
 
 def agreed(base: Attributes, template: Attributes, agree: Callable[[], bytes], policy: Policy, role: Role) -> Generated:

@@ -221,6 +221,17 @@ def test_what_comes_out_says_where_it_comes_from(keyring: Keyring) -> None:
         assert A.KEY_GEN_MECHANISM not in made.attributes
 
 
+def test_what_is_agreed_on_may_be_known_to_the_other_side_and_says_so(keyring: Keyring) -> None:
+    pair = keyring.pair(KeyType.EC_MONTGOMERY, {"EC_PARAMS": CURVES["X25519"].oid})
+    callers = x25519.X25519PrivateKey.generate().public_key().public_bytes_raw()
+    for stored in (True, False):
+        parameters = EcdhParameters(public_key=callers)
+        agreed = keyring.derive(pair.private, KeyType.GENERIC_SECRET, M.ECDH1_DERIVE, parameters, TOKEN=stored)
+        for made in (agreed, keyring.derive(agreed, TOKEN=stored)):
+            assert made.attributes[A.SENSITIVE] is True
+            assert made.attributes[A.ALWAYS_SENSITIVE] is made.attributes[A.NEVER_EXTRACTABLE] is False
+
+
 REFUSED_WRAPS: list[tuple[str, dict[str, Any], dict[str, Any], type[errors.LnhError]]] = [
     ("EXTRACTABLE", {}, {}, errors.KeyUnextractable),
     ("WRAP_WITH_TRUSTED", {}, {"EXTRACTABLE": True, "WRAP_WITH_TRUSTED": True}, errors.KeyFunctionNotPermitted),
