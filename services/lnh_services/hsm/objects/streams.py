@@ -1,7 +1,7 @@
 """Takes a long input of one use of a key part by part. Pure.
 
-The worker keeps a `Stream` between two parts. Each part names the bytes that came before it, so a part that comes twice
-is told from the next one, and gets the answer that it had.
+The worker keeps a `Stream` between two parts. Each part names the bytes that came before it. A part that comes twice is
+the same in all that it says: so it is told from the next one, also where it has no bytes, and has its answer again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Stream:
     running: Running = field(repr=False)
     offset: int = 0
     ended: bool = False
-    _last: tuple[int, int] = (-1, 0)
+    _last: Part | None = field(default=None, repr=False)
     _answer: Result | LnhError | None = field(default=None, repr=False)
 
     def take(self, part: Part) -> Result:
@@ -55,13 +55,13 @@ class Stream:
 
         Raises SignatureInvalid, EncryptedDataInvalid, DataLength at the end of the input.
         """
-        if (part.offset, len(part.data)) == self._last and self._answer is not None:
+        if part == self._last and self._answer is not None:
             answer = self._answer
         else:
             if part.offset != self.offset or self.ended or _said(part) != _said(self.first):
                 raise StreamLost(f"a part behind {part.offset} bytes; {self.offset} came so far")
             answer = self._answer = self._taken(part)
-            self._last = (part.offset, len(part.data))
+            self._last = part
             self.offset += len(part.data)
         if isinstance(answer, LnhError):
             raise answer

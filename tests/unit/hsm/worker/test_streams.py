@@ -191,6 +191,29 @@ def test_the_same_part_twice_has_one_answer_and_another_order_none(client: Clien
             feed.part(b"more")
 
 
+def test_a_part_is_the_same_again_only_if_all_of_it_is(client: Client, keyring: bytes) -> None:
+    key = secret(client, keyring, M.SHA256_HMAC)
+    feed = Feed(client, keyring, StreamedUse.VERIFY, M.SHA256_HMAC, handle=key)
+    feed.part(b"x")
+    right = hmac.digest(value_of(client, keyring, key), b"x", "sha256")
+    feed.part(b"")
+    feed.part(b"")
+    with pytest.raises(errors.SignatureInvalid):
+        feed.part(b"", last=True, signature=bytes(32))
+    for other in (right, bytes(31)):
+        with pytest.raises(errors.StreamLost):
+            feed.part(b"", last=True, signature=other)
+    with pytest.raises(errors.StreamLost):
+        feed.part(b"", signature=bytes(32))
+    with pytest.raises(errors.SignatureInvalid):
+        feed.part(b"", last=True, signature=bytes(32))
+    feed = Feed(client, keyring, StreamedUse.SIGN, M.SHA256_HMAC, handle=key)
+    feed.part(b"x", last=True)
+    feed.offset = 0
+    with pytest.raises(errors.StreamLost):
+        feed.part(b"y", last=True)
+
+
 def test_a_stream_that_verifies_does_not_end_with_the_tag(client: Client, keyring: bytes) -> None:
     key = secret(client, keyring, M.SHA256_HMAC)
     feed = Feed(client, keyring, StreamedUse.VERIFY, M.SHA256_HMAC, handle=key)
