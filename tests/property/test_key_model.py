@@ -165,6 +165,7 @@ class Keys(RuleBasedStateMachine):
             assert name is A.UNIQUE_ID or made[name] == one[name]
         self._one_way(one.view, view)
         assert made[A.TRUSTED] is (said.get("TRUSTED") is True)
+        assert made[A.MODIFIABLE] is (one[A.MODIFIABLE] and not one[A.TRUSTED] and said.get("MODIFIABLE") is not False)
         return made
 
     @rule(target=wrapped, by=known, one=known)

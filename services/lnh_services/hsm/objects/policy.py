@@ -429,15 +429,16 @@ def change(attributes: Attributes, template: Attributes, role: Role) -> Attribut
 def copy(attributes: Attributes, template: Attributes, role: Role, unique_id: str) -> Attributes:
     """Make the attributes of a copy (C_CopyObject, PKCS#11 v3.1, 5.7.2): history and one-way attributes go with it.
 
-    Raises ActionProhibited when COPYABLE is false, else as `change`. The copy is not TRUSTED.
+    Raises ActionProhibited when COPYABLE is false, else as `change`. The copy of a TRUSTED key is not TRUSTED, and as
+    frozen as that is.
     """
     if attributes[_A.COPYABLE] is not True:
         raise ActionProhibited("COPYABLE is false")
     if attributes[_A.TOKEN] is not True:
         raise ActionProhibited("TOKEN is false: an object of a session cannot be copied")
     copied = attributes | {_A.UNIQUE_ID: unique_id}
-    if _A.TRUSTED in copied:
-        copied[_A.TRUSTED] = False
+    if copied.get(_A.TRUSTED) is True:
+        copied |= {_A.TRUSTED: False, _A.MODIFIABLE: False}
     if (frozen := _frozen_by(attributes)) and (more := _modified(attributes, template) - NAMES):
         raise ActionProhibited(f"{frozen}: a copy has another {_names(frozenset(more))} only of what may be modified")
     return _changed(copied, template, role)

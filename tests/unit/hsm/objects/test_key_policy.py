@@ -469,7 +469,7 @@ def test_trust_freezes_a_key_and_only_the_krso_gives_and_takes_it() -> None:
 def test_a_copy_has_its_originals_history_and_one_way_attributes_and_no_trust() -> None:
     key = rules.change(aes(WRAP=True), {A.TRUSTED: True}, Role.KRSO)
     copied = rules.copy(key, {A.LABEL: "copy"}, Role.KRCO, "its own")
-    assert copied == key | {A.LABEL: "copy", A.TRUSTED: False, A.UNIQUE_ID: "its own"}
+    assert copied == key | {A.LABEL: "copy", A.TRUSTED: False, A.MODIFIABLE: False, A.UNIQUE_ID: "its own"}
     for name, value in (
         (A.SENSITIVE, False),
         (A.EXTRACTABLE, True),

@@ -403,6 +403,22 @@ def test_a_copy_of_what_may_not_be_modified_has_only_another_name(keyring: Keyri
         keyring.copy(keyring.secret(TOKEN=False))
 
 
+def test_a_copy_of_a_trusted_key_sheds_nothing_later(keyring: Keyring) -> None:
+    key = keyring.secret(**KEK, END_DATE="2001-01-01")
+    keyring.log_in(Role.KRSO)
+    keyring.set(key, TRUSTED=True)
+    for role in (Role.KRCO, Role.KRSO):
+        keyring.log_in(role)
+        copied = keyring.copy(key, LABEL="second")
+        assert (copied.attributes[A.TRUSTED], copied.attributes[A.MODIFIABLE]) == (False, False)
+        for again in (copied, keyring.copy(copied)):
+            for change in ({"END_DATE": ""}, {"MODIFIABLE": True}):
+                with pytest.raises((errors.ActionProhibited, errors.AttributeReadOnly)):
+                    keyring.set(again, **change)
+        with pytest.raises(errors.AttributeReadOnly, match="MODIFIABLE"):
+            keyring.copy(key, MODIFIABLE=True)
+
+
 def test_a_value_is_read_only_of_a_key_that_says_so(keyring: Keyring) -> None:
     open_key = keyring.create(VALUE, KEY_TYPE=KeyType.AES, SENSITIVE=False, EXTRACTABLE=True)
     assert keyring.value(open_key) == VALUE
