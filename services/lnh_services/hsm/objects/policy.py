@@ -258,8 +258,9 @@ def families_of(attributes: Attributes) -> frozenset[Family]:
     """Return the families of the mechanisms that a secret key may serve."""
     allowed = attributes[_A.ALLOWED_MECHANISMS]
     assert isinstance(allowed, list), "ALLOWED_MECHANISMS is a list; its rule says so"
-    rules = (MECHANISM_RULES.get(Mechanism(number)) for number in allowed)
-    return frozenset(rule.family for rule in rules if rule is not None and rule.family is not None)
+    named = set(allowed)
+    rules = (rule for mechanism, rule in MECHANISM_RULES.items() if mechanism in named)
+    return frozenset(rule.family for rule in rules if rule.family is not None)
 
 
 def uses_named(attributes: Attributes, name: Attribute) -> dict[int, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from lnh_common.errors import AttributeReadOnly, PermissionDenied, TemplateInconsistent
+from lnh_common.errors import AttributeInvalid, AttributeReadOnly, PermissionDenied, TemplateInconsistent
 from lnh_common.messages.session import Role
 from lnh_common.pkcs11.attributes import (
     ATTRIBUTES,
@@ -73,8 +73,8 @@ def check_template(
         maker: what makes the object, for messages.
 
     Raises TemplateInconsistent for an attribute the object does not have or that contradicts the mechanism, or a use
-    that no mechanism has for a key of this type, AttributeReadOnly for one only the HSM sets, PermissionDenied for
-    TRUSTED.
+    that no mechanism has for a key of this type, AttributeInvalid for a template that names an unknown mechanism,
+    AttributeReadOnly for one only the HSM sets, PermissionDenied for TRUSTED.
     """
     kind = object_class.name if key_type is None else f"{key_type.name} {object_class.name}"
     for name, value in template.items():
@@ -88,12 +88,20 @@ def check_template(
                 raise PermissionDenied(f"{name.name} is set by the KRSO only")
             case _:
                 pass
+        if isinstance(value, dict):
+            _check_mechanisms_known(name, value)
     for use in uses_of(template):
         if _USE_OF[use] not in _uses_served(key_type):
             raise TemplateInconsistent(f"{use.name}: no mechanism does that with {kind}")
     for name, wanted in ((_A.CLASS, object_class), (_A.KEY_TYPE, key_type)):
         if name in template and template[name] != wanted:
             raise TemplateInconsistent(f"{name.name} {template[name]!r}: {maker} makes {kind}")
+
+
+def _check_mechanisms_known(name: Attribute, inner: dict[int, Any]) -> None:
+    """Raise AttributeInvalid for a template that asks for mechanisms that no key can have."""
+    if strange := set(inner.get(_A.ALLOWED_MECHANISMS, ())) - set(Mechanism):
+        raise AttributeInvalid(f"{name.name}: ALLOWED_MECHANISMS: {_mechanism_name(min(strange))} is not supported")
 
 
 def mirror_uses(public: Attributes, private: Attributes) -> tuple[Attributes, Attributes]:

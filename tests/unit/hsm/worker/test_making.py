@@ -189,7 +189,7 @@ def test_what_may_be_an_rsa_key_is_unwrapped_while_others_are_served(
     message = objects.Unwrap(
         handle=kek.handle,
         mechanism=M.AES_KEY_WRAP_PAD,
-        template={A[name].value: value for name, value in given.items()},
+        template={Attribute[name].value: value for name, value in given.items()},
         data=aes_key_wrap_with_padding(VALUE, pkcs8),
     )
     worked: list[Work] = []
@@ -230,6 +230,40 @@ def test_what_is_agreed_on_may_be_known_to_the_other_side_and_says_so(keyring: K
         for made in (agreed, keyring.derive(agreed, TOKEN=stored)):
             assert made.attributes[A.SENSITIVE] is True
             assert made.attributes[A.ALWAYS_SENSITIVE] is made.attributes[A.NEVER_EXTRACTABLE] is False
+
+
+def test_a_template_says_of_what_comes_out_whether_it_is_stored(keyring: Keyring) -> None:
+    for stored in (True, False):
+        kek = keyring.secret(**KEK, UNWRAP_TEMPLATE={"TOKEN": stored})
+        base = keyring.secret(KeyType.GENERIC_SECRET, DERIVE=True, DERIVE_TEMPLATE={"TOKEN": stored})
+        wrapped = keyring.wrap(kek, keyring.secret(EXTRACTABLE=True))
+        before = len(keyring.all())
+        for made in (keyring.unwrap(kek, wrapped, TOKEN=stored), keyring.derive(base, TOKEN=stored)):
+            assert made.attributes[A.TOKEN] is stored
+        assert len(keyring.all()) == before + 2 * stored
+        with pytest.raises(errors.TemplateInconsistent, match="TOKEN"):
+            keyring.unwrap(kek, wrapped, TOKEN=not stored)
+        with pytest.raises(errors.TemplateInconsistent, match="TOKEN"):
+            keyring.derive(base, TOKEN=not stored)
+    kek = keyring.secret(**KEK, UNWRAP_TEMPLATE={"TOKEN": False})
+    with pytest.raises(errors.TemplateInconsistent, match="TOKEN"):
+        keyring.unwrap(kek, keyring.wrap(kek, keyring.secret(EXTRACTABLE=True)))
+
+
+@pytest.mark.parametrize("uses", ["separated", "compatible"])
+def test_a_template_names_no_mechanism_that_there_is_not(uses: str) -> None:
+    keyring = Keyring.made(policy=IMPORTS | {"key_uses": uses})
+    strange = {"ALLOWED_MECHANISMS": [0x7777]}
+    for name, use in (("UNWRAP_TEMPLATE", "UNWRAP"), ("WRAP_TEMPLATE", "WRAP"), ("DERIVE_TEMPLATE", "DERIVE")):
+        named: dict[str, Any] = {use: True, name: strange}
+        for stored in (True, False):
+            with pytest.raises(errors.AttributeInvalid, match=f"{name}: ALLOWED_MECHANISMS: 0x7777"):
+                keyring.secret(TOKEN=stored, **named)
+            with pytest.raises(errors.AttributeInvalid, match=f"{name}: ALLOWED_MECHANISMS: 0x7777"):
+                keyring.create(VALUE, KEY_TYPE=KeyType.AES, TOKEN=stored, **named)
+    pair: dict[str, Any] = {"UNWRAP": True, "UNWRAP_TEMPLATE": strange}
+    with pytest.raises(errors.AttributeInvalid, match="0x7777"):
+        keyring.pair(KeyType.RSA, {"MODULUS_BITS": 3072, "WRAP": True}, pair)
 
 
 REFUSED_WRAPS: list[tuple[str, dict[str, Any], dict[str, Any], type[errors.LnhError]]] = [

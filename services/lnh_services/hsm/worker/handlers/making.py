@@ -50,8 +50,12 @@ _SLOW: Final = ObjectClass.PRIVATE_KEY
 
 def _template(request: Request[Any], template: dict[int, Any]) -> Attributes:
     """Check a template for an object that the request stores, or gives to its session."""
-    stores = request.operation.effect is Effect.WRITE
-    return stored_template(template) if stores else session_template(template)
+    if request.operation.effect is not Effect.WRITE:
+        return session_template(template)
+    parsed = stored_template(template)
+    # Said, as for a session: the template of what it comes out of may say otherwise.
+    parsed.setdefault(Attribute.TOKEN, True)
+    return parsed
 
 
 def _make(
