@@ -26,7 +26,7 @@ from lnh.sessions import Session
 from lnh.sessions import change_password as _change_password
 from lnh.sessions import login as _login
 from lnh_common import limits
-from lnh_common.errors import ClientUnknown, LimitReached, LnhError, NameUnknown
+from lnh_common.errors import AuditFailed, ClientUnknown, LimitReached, LnhError, NameUnknown
 from lnh_common.messages import admin as wire
 from lnh_common.messages import smk as smk_wire
 from lnh_common.messages.admin import (
@@ -47,6 +47,7 @@ from lnh_common.messages.overview import OVERVIEW, Overview
 from lnh_common.messages.session import Credential, Role
 from lnh_common.messages.smk import SmkView
 from lnh_common.messages.store import Divergent
+from lnh_common.wire.audit import ChainBroken, Position, parse_line
 
 __all__ = [
     "Administration",
@@ -69,6 +70,19 @@ __all__ = [
 V = TypeVar("V", ClientView, MemberView, RoleView)
 
 _DERIVES_WITHIN: Final = 60.0  # seconds: Argon2id with 256 MiB on a slow machine
+
+
+_EXPORT_ANEW: Final = {"advice": "export again, through the same member: `lnh audit verify` there checks its trail"}
+
+
+def _continued(line: str, before: Position | None) -> Position:
+    """Check that a line of a trail continues what came before, and return where it stands; raises AuditFailed."""
+    try:
+        parsed = parse_line(f"{line}\n".encode(), before)
+    except ChainBroken as error:
+        after = f" behind index {before.index}" if before else ""
+        raise AuditFailed(f"what came{after} is not what follows in the audit trail: {error}", _EXPORT_ANEW) from None
+    return Position(parsed.index, bytes.fromhex(parsed.hash))
 
 
 @checked
@@ -196,16 +210,27 @@ class Administration(Session):
     def export_audit(self, after: int = 0) -> Iterator[str]:
         """Yield the lines of the audit trail of the member that answers, as they stand in it, behind this index.
 
-        What is written while it is read is not in it. `lnh_common.wire.audit.Chain` checks them, with nothing else than
-        the public half of that HSM's identity. Raises AuditFailed where a line does not hold.
+        What is written while it is read is not in it. Each line is checked to continue the one before. `Chain` of
+        `lnh_common.wire.audit` checks signatures too, with nothing else than the public half of the HSM's identity.
+
+        Raises AuditFailed where a line does not hold, where lines are missing, and where another member answers in the
+        middle: the lines before it hold.
         """
         until = 0
+        end: Position | None = None
         while True:
             found = self.ask(AUDIT_EXPORT, ReadTrail(after=after, until=until))
-            yield from found.lines
-            until, after = until or found.last, found.index
-            if not found.lines or after >= until:
+            until = until or found.last
+            for line in found.lines:
+                end = _continued(line, end)
+                yield line
+            after = end.index if end else max(after, found.index)
+            if after >= until:
                 return
+            if not found.lines:
+                raise AuditFailed(
+                    f"the member's audit trail ends at {after}, and had {until} lines before", _EXPORT_ANEW
+                )
 
     def show(self, *, current: bool = False) -> ClusterView:
         """Show the cluster and its members."""

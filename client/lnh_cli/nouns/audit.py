@@ -82,13 +82,9 @@ def export(
 def _as_cef(line: str) -> str:
     """Render a record; what only signs records is nothing to a SIEM."""
     from lnh_cli.support.cef import cef
-    from lnh_common.errors import AuditFailed
-    from lnh_common.wire.audit import ChainBroken, RecordLine, parse_line
+    from lnh_common.wire.audit import RecordLine, parse_line
 
-    try:
-        parsed = parse_line(f"{line}\n".encode(), None)
-    except ChainBroken as error:
-        raise AuditFailed(f"a line that came is none of an audit trail: {error}") from None
+    parsed = parse_line(f"{line}\n".encode(), None)  # it was checked when it came
     return cef(parsed) if isinstance(parsed, RecordLine) else ""
 
 

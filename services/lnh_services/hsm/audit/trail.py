@@ -19,7 +19,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -55,7 +55,7 @@ AnyLine = TypeVar("AnyLine", RecordLine, HeadLine)
 
 def segments(path: Path) -> list[Path]:
     """List the files of the trail whose newest is `path`, oldest first; those that are there."""
-    return [each for each in _named_as_segments(path) if stat.S_ISREG(each.lstat().st_mode)]
+    return [each for each, mode in _modes(path) if stat.S_ISREG(mode)]
 
 
 def _named_as_segments(path: Path) -> list[Path]:
@@ -63,9 +63,31 @@ def _named_as_segments(path: Path) -> list[Path]:
     return [*sorted(path.parent.glob(pattern)), *([path] if os.path.lexists(path) else [])]
 
 
+def _modes(path: Path) -> list[tuple[Path, int]]:
+    found: list[tuple[Path, int]] = []
+    for each in _named_as_segments(path):
+        with suppress(FileNotFoundError):  # it was renamed or dropped meanwhile
+            found.append((each, each.lstat().st_mode))
+    return found
+
+
+def _opened(path: Path) -> list[tuple[str, BinaryIO]]:
+    """Open all segments, oldest first, as they are at one moment: looked for anew when some were renamed meanwhile."""
+    while True:
+        with ExitStack() as closing:
+            there = segments(path)
+            with suppress(FileNotFoundError):
+                files: list[tuple[str, BinaryIO]] = [
+                    (each.name, closing.enter_context(os.fdopen(open_regular(each), "rb"))) for each in there
+                ]
+                if segments(path) == there:
+                    closing.pop_all()
+                    return files
+
+
 def _problem_of_others(path: Path) -> str:
     """Name a path that has a segment's name and is no file; "" if there is none."""
-    others = [(each.name, kind) for each in _named_as_segments(path) if (kind := kind_of(each.lstat().st_mode))]
+    others = [(each.name, kind) for each, mode in _modes(path) if (kind := kind_of(mode))]
     return "; ".join(f"{name} is {kind}, not a segment of the trail" for name, kind in others)
 
 
@@ -327,7 +349,7 @@ class Reading:
         self._path: Final = path
         self._last: Final = last
         self._others: Final = _problem_of_others(path)
-        self._files: Final = [(each.name, os.fdopen(open_regular(each), "rb")) for each in segments(path)]
+        self._files: Final = _opened(path)
 
     def verify(self, public: bytes | None, anchor: HeadLine | None = None) -> AuditReport:
         """Check the whole trail, and close.
@@ -409,11 +431,13 @@ def lines(path: Path, after: int, until: int, most: int) -> tuple[tuple[str, ...
 
 def _held_behind(path: Path, after: int) -> Iterator[tuple[bytes, Line]]:
     """Yield the whole lines with an index above `after`, each as it is spelt; raises AuditFailed at a broken one."""
-    there = segments(path)
-    firsts = [next((_index(line) for line in _lines(segment)), None) for segment in there]
-    begin = max((place for place, first in enumerate(firsts) if first is not None and first <= after + 1), default=0)
-    for segment in there[begin:]:
-        with os.fdopen(open_regular(segment), "rb") as file:
+    with ExitStack() as closing:
+        files = [closing.enter_context(file) for _, file in _opened(path)]
+        firsts = [_index(file.readline()) for file in files]
+        begin = max(
+            (place for place, first in enumerate(firsts) if first is not None and first <= after + 1), default=0
+        )
+        for file in files[begin:]:
             file.seek(_offset_behind(file, after))
             for spelling in file:
                 if not spelling.endswith(b"\n"):
