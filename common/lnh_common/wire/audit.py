@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -21,6 +21,7 @@ from lnh_common.wire import codec
 
 FORMAT: Final = "lnh-audit-1"
 HEAD_FORMAT: Final = "lnh-audit-head-1"
+DROP_FORMAT: Final = "lnh-audit-drop-1"
 NO_HASH: Final = bytes(32)
 
 
@@ -93,9 +94,20 @@ DROP: Final = "audit.drop"  # the record by which the core says which lines it d
 CORE: Final = "hsm"  # the identity of what the core itself notes
 
 
-def drop_detail(end: Position) -> dict[str, Any]:
-    """Make the detail of the record that says that all lines up to this one were dropped."""
-    return {"hash": end.hash.hex(), "last": end.index}
+class DropDetail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The detail of that record: all lines up to `last`, whose hash is `hash`, were dropped, as `signer` signed.
+
+    Its own signature, and not the next head, says so: whoever can write lines where the core goes on has them signed.
+    """
+
+    last: Annotated[int, msgspec.Meta(ge=1)]
+    hash: str
+    signer: str
+    signature: str = ""
+
+    def signed(self) -> bytes:
+        """Return the bytes that the signature covers."""
+        return codec.encode([DROP_FORMAT, self.last, bytes.fromhex(self.hash)])
 
 
 class ChainBroken(Exception):
@@ -142,7 +154,8 @@ class Chain:
         self._anchor: Final = anchor
         self.is_signed = False  # by this HSM
         self._before = Position()  # the line before the first that was taken
-        self._drops: set[tuple[int, str]] = set()
+        self._drops: dict[Position, bool] = {}  # the last lines that were dropped, and whether this HSM says so
+        self._met_anchor = anchor is None
         self.after: Position | None = Position() if whole else None
         self.first = 0
         self.records = 0
@@ -158,8 +171,12 @@ class Chain:
     @property
     def lacks_beginning(self) -> bool:
         """Tell whether lines before the first are missing that no record of the trail says were dropped."""
-        before = self._before
-        return before != Position() and (before.index, before.hash.hex()) not in self._drops
+        return self._before != Position() and self._before not in self._drops
+
+    @property
+    def lacks_anchor(self) -> bool:
+        """Tell whether the line that the anchor signed is missing, and this HSM has not said that it dropped it."""
+        return not self._met_anchor and not self._drops.get(self._before, False)
 
     def take(self, spelling: bytes) -> Line:
         """Check the next line, and return it; raises ChainBroken, and then it is not counted."""
@@ -174,14 +191,27 @@ class Chain:
         if isinstance(line, RecordLine):
             self.records += 1
             if (line.operation, line.identity) == (DROP, CORE):
-                self._drops.add((line.detail.get("last", 0), line.detail.get("hash", "")))
+                self._note_drop(line)
         else:
             self.signatures += 1
             if self._is_ours(bytes.fromhex(line.signer)):
                 self.signed, self.is_signed = self.records, True
         if self._anchor is not None and line.index == self._anchor.index - 1:
-            self.anchored = self.records
+            self.anchored, self._met_anchor = self.records, True
         return line
+
+    def _note_drop(self, line: RecordLine) -> None:
+        """Believe a record of dropped lines as far as a head of its signer would be believed at that place."""
+        try:
+            drop = msgspec.convert(line.detail, DropDetail)
+            signer = bytes.fromhex(drop.signer)
+            Ed25519PublicKey.from_public_bytes(signer).verify(bytes.fromhex(drop.signature), drop.signed())
+            last = Position(drop.last, bytes.fromhex(drop.hash))
+        except (InvalidSignature, ValueError, msgspec.ValidationError):
+            return
+        is_ours = self._is_ours(signer)
+        if is_ours or not self.is_signed:
+            self._drops[last] = is_ours or self._drops.get(last, False)
 
     def _check_head(self, line: HeadLine) -> None:
         """Raise ChainBroken unless its signer made it, and may have: an HSM's successor cannot be its predecessor."""

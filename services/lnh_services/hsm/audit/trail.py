@@ -37,11 +37,11 @@ from lnh_common.wire.audit import (
     DROP,
     Chain,
     ChainBroken,
+    DropDetail,
     HeadLine,
     Line,
     Position,
     RecordLine,
-    drop_detail,
     parse_line,
 )
 from lnh_services.durable import sync_directory
@@ -174,24 +174,19 @@ class Trail:
             self._refusals.missed(sifted, now)
             raise
         self._notes = ()
-        self._drop_oldest(now)
         return self._position.index
 
-    def _drop_oldest(self, now: int) -> None:
-        """Drop segments beyond the bound, each once a record on the disk says so.
+    def _drop_oldest(self, key: Ed25519PrivateKey, now: int) -> None:
+        """Drop segments beyond the bound, each once a record on the disk says so, which this key signs.
 
-        What fails is tried again with the next append: what was to be recorded is.
+        What fails is tried again with the next head.
         """
         while self._may_be_many:
             try:
                 there = segments(self._path)
                 self._may_be_many = len(there) > self._most_segments
                 if self._may_be_many:
-                    detail = drop_detail(_last_position(there[0]))
-                    dropped = AuditEntry(
-                        identity=CORE, role="", operation=DROP, target=there[0].name, outcome="ok", detail=detail
-                    )
-                    self._append([dropped], now, durable=True)
+                    self._append([_dropping(there[0], key)], now, durable=True)
                     there[0].unlink()
                     sync_directory(self._path.parent)
             except (AuditFailed, OSError) as error:
@@ -217,7 +212,8 @@ class Trail:
         self._unsigned += len(entries)
 
     def sign(self, key: Ed25519PrivateKey, now: int) -> None:
-        """Write a head and bring everything to the disk; raises AuditFailed."""
+        """Drop what is beyond the bound, write a head, and bring everything to the disk; raises AuditFailed."""
+        self._drop_oldest(key, now)
         signed = self._position
         unsigned = HeadLine(
             index=signed.index + 1,
@@ -374,8 +370,11 @@ class Reading:
         else:
             if anchor and chain.end.index < anchor.index - 1:
                 problem = f"{name} ends at line {number}: the cluster's log holds a head of {anchor.index - 1} lines"
+            elif anchor and chain.lacks_anchor:
+                held = f"the cluster's log holds a head of {anchor.index - 1} lines"
+                problem = f"{self._files[0][0]} line 1: index {chain.first} where 1 belongs: {held}"
         if chain.lacks_beginning:
-            lost = f"index {chain.first} where 1 belongs, and no record says that the lines before were dropped"
+            lost = f"index {chain.first} where 1 belongs, and no signed record says that the lines before were dropped"
             problem = "; ".join(filter(None, (f"{self._files[0][0]} line 1: {lost}", problem)))
         self._close()
         return AuditReport(
@@ -400,6 +399,11 @@ class Reading:
 def verify(path: Path, public: bytes | None) -> AuditReport:
     """Check the trail whose newest segment is `path`, as `Reading.verify` does."""
     return Reading(path).verify(public)
+
+
+def holds(path: Path, head: HeadLine) -> bool:
+    """Tell whether this head stands in the trail; raises AuditFailed where a broken line does."""
+    return next((line for _, line in _held_behind(path, head.index - 1)), None) == head
 
 
 def page(path: Path, after: int, limit: int) -> tuple[dict[str, Any], ...]:
@@ -488,6 +492,17 @@ def _held(spelling: bytes) -> Line:
             f"the audit trail is broken: {error}; `lnh audit verify` says where",
             {"advice": "keep the files log/audit*.jsonl of that member as they are, as evidence"},
         ) from None
+
+
+def _dropping(segment: Path, key: Ed25519PrivateKey) -> AuditEntry:
+    """Make the record that says that a segment is dropped."""
+    last = _last_position(segment)
+    signer = key.public_key().public_bytes_raw().hex()
+    detail = DropDetail(last=last.index, hash=last.hash.hex(), signer=signer)
+    detail = msgspec.structs.replace(detail, signature=key.sign(detail.signed()).hex())
+    return AuditEntry(
+        identity=CORE, role="", operation=DROP, target=segment.name, outcome="ok", detail=msgspec.structs.asdict(detail)
+    )
 
 
 def _last_position(path: Path) -> Position:

@@ -339,7 +339,11 @@ class Console:
         return Empty()
 
     async def anchor(self) -> None:
-        """Bring the newest head into the replicated log, if there is a cluster; raises what the store answers."""
+        """Bring the newest head into the replicated log, if there is a cluster.
+
+        Raises what the store answers, and AuditFailed where the trail lacks the head that was kept when the core
+        started: that one then stays, since `verify` finds the loss by it.
+        """
         state, head = self._vault.state, self._trail.head
         cluster = state.cluster if state else None
         if state is None or cluster is None or cluster.phase is not Phase.CREATED or head is None:
@@ -347,8 +351,22 @@ class Console:
         if head.index == self._anchored or head.signer != state.identity_public().hex():
             return
         kept = await self._contents.fetch(anchor.key_of(cluster.member))
+        if kept and not self._anchored:
+            await self._check_trail_holds(kept, state.identity_public())
         await self._contents.ask(store.COMMIT, anchor.commit(head, cluster.member, kept, int(self._clock() * 1000)))
         self._anchored = head.index
+
+    async def _check_trail_holds(self, kept: store.Item, public: bytes) -> None:
+        try:
+            head = anchor.read(kept, public)
+        except SealBroken:
+            return  # of no trail of this HSM
+        if not await asyncio.to_thread(audit.holds, self._surroundings.trail_path, head):
+            raise AuditFailed(
+                f"the audit trail lacks lines up to {head.index}, of which the cluster's log holds the head; "
+                "`lnh audit verify` says more",
+                {"advice": "keep the files log/audit*.jsonl of this member as they are, as evidence"},
+            )
 
     # --- packages and partitions
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import resource
 from contextlib import suppress
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 
 from lnh_common import limits
 from lnh_common.errors import AuditFailed, SealBroken
+from lnh_common.files import open_regular
 from lnh_common.messages.hsm import AuditEntry
 from lnh_common.messages.store import Item, Put
+from lnh_common.wire.audit import DropDetail, Position, RecordLine
 from lnh_services.hsm.audit import anchor
 from lnh_services.hsm.audit import trail as audit
 from lnh_services.hsm.audit.refusals import Refusals
@@ -82,6 +85,36 @@ def test_lines_are_read_a_page_at_a_time_from_any_index_to_any_other(path: Path,
             assert found == whole[after : max(after, min(until, last))]
 
 
+@pytest.mark.parametrize("moment", range(1, 4))
+def test_a_page_is_whole_though_a_segment_is_begun_or_dropped_while_it_is_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    trail = Trail(path, "a", 1500, 3)
+    trail.open(NOW)
+    while len(audit.segments(path)) < 3:
+        trail.append([entry()], NOW)
+        trail.sign(KEY, NOW)
+    count = itertools.count(1)
+    last = trail.position.index
+
+    def late(each: Path, *flags: int) -> int:
+        """Open a file, some segments later."""
+        if next(count) == moment:
+            with monkeypatch.context() as patch:
+                patch.setattr(audit, "open_regular", open_regular)
+                before = path.stat().st_ino
+                while path.stat().st_ino == before:
+                    trail.append([entry("later")], NOW)
+                trail.sign(KEY, NOW)
+        return open_regular(each, *flags)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, "open_regular", late)
+        found, index = audit.lines(path, last - 2, last, 1 << 20)
+    assert next(count) > moment
+    assert (len(found), index) == (2, last)
+
+
 def bounded(path: Path, most: int = 3) -> Trail:
     trail = Trail(path, "a", 1500, most)
     trail.open(NOW)
@@ -93,13 +126,12 @@ def test_the_oldest_segments_are_dropped_beyond_a_bound_and_the_trail_says_which
     most = 0
     for number in range(60):
         trail.append([entry(f"key {number}")], NOW)
-        if number % 5 == 0:
-            trail.sign(KEY, NOW)
+        trail.sign(KEY, NOW)
         there = audit.segments(path)
         most = max(most, len(there))
         report = verify(path, PUBLIC)
         assert report.problem == "", number
-    assert (len(there), most <= 4) == (3, True)
+    assert most <= 4, "the head itself may begin a segment"
     assert there[0].name > "audit-000005.jsonl"
     drops = [record for record in page(path, 0, 1000) if record["operation"] == "audit.drop"]
     assert drops[-1]["identity"] == "hsm"
@@ -117,10 +149,11 @@ def test_a_segment_that_cannot_be_removed_yet_is_dropped_later(path: Path, monke
         patch.setattr(Path, "unlink", lambda *_: (_ for _ in ()).throw(PermissionError("no")))
         for number in range(20):
             trail.append([entry(f"key {number}")], NOW)
+            trail.sign(KEY, NOW)
         assert len(audit.segments(path)) > 3
     assert verify(path, PUBLIC).problem == ""
-    trail.append([entry("the next")], NOW)
-    assert len(audit.segments(path)) == 2
+    trail.sign(KEY, NOW)
+    assert len(audit.segments(path)) <= 3, "the head itself may begin a segment"
     assert verify(path, PUBLIC).problem == ""
 
 
@@ -135,7 +168,101 @@ def test_only_the_core_says_that_lines_were_dropped(path: Path) -> None:
         [AuditEntry(identity="eve", role="", operation="audit.drop", target="", outcome="ok", detail=said)], NOW
     )
     there[0].unlink()
-    assert "no record says" in verify(path, PUBLIC).problem
+    assert "no signed record says" in verify(path, PUBLIC).problem
+
+
+def forged_drop(position: Position, last: Position, **signed: str) -> bytes:
+    """A line behind `position` by which the core is to have said that all lines up to `last` were dropped."""
+    line = RecordLine(
+        index=position.index + 1, time=NOW, member="a", identity="hsm", role="", operation="audit.drop", target="",
+        outcome="ok", detail={"hash": last.hash.hex(), "last": last.index, **signed}, previous=position.hash.hex(),
+    )  # fmt: skip
+    return msgspec.structs.replace(line, hash=line.digest().hex()).spelling()
+
+
+def signed_by(key: Ed25519PrivateKey, last: Position) -> dict[str, str]:
+    said = DropDetail(last=last.index, hash=last.hash.hex(), signer=key.public_key().public_bytes_raw().hex())
+    return {"signature": key.sign(said.signed()).hex(), "signer": said.signer}
+
+
+@pytest.mark.parametrize("key", [None, Ed25519PrivateKey.from_private_bytes(b"f" * 32)])
+def test_a_trail_replaced_by_a_record_of_its_drop_is_found_after_a_restart_too(
+    path: Path, key: Ed25519PrivateKey | None
+) -> None:
+    trail = written(path)
+    head, end = trail.head, trail.position
+    assert head is not None
+    trail.close()
+    path.write_bytes(forged_drop(end, end, **(signed_by(key, end) if key else {})))
+    for _ in range(2):
+        problem = audit.Reading(path).verify(PUBLIC, head).problem
+        assert f"index {end.index + 1} where 1 belongs" in problem
+        assert "cluster's log holds a head" in problem
+        assert ("no signed record" in problem) is (key is None), "an HSM before this one may have dropped lines"
+        assert not audit.holds(path, head), "so the anchor stays"
+        trail = opened(path)
+        trail.append([entry()], NOW)
+        trail.sign(KEY, NOW)
+        trail.close()
+
+
+@pytest.mark.parametrize("key", [None, Ed25519PrivateKey.from_private_bytes(b"f" * 32)])
+def test_segments_removed_beside_a_forged_record_of_it_are_found_after_a_restart_too(
+    path: Path, key: Ed25519PrivateKey | None
+) -> None:
+    trail = opened(path, 2000)
+    for number in range(30):
+        trail.append([entry(str(number))], NOW)
+        trail.sign(KEY, NOW)
+    trail.close()
+    there = audit.segments(path)
+    first = json.loads(there[2].read_bytes().splitlines()[0])
+    last = Position(first["index"] - 1, bytes.fromhex(first["previous"]))
+    for segment in there[:2]:
+        segment.unlink()
+    with path.open("ab") as newest:
+        newest.write(forged_drop(trail.position, last, **(signed_by(key, last) if key else {})))
+    for _ in range(2):
+        assert "no signed record says" in audit.Reading(path).verify(PUBLIC, trail.head).problem
+        trail = opened(path, 2000)
+        trail.append([entry()], NOW)
+        trail.sign(KEY, NOW)
+        trail.close()
+
+
+def test_what_is_no_detail_of_a_drop_is_not_believed_and_breaks_nothing(path: Path) -> None:
+    trail = opened(path)
+    details: list[dict[str, object]] = [
+        {"last": [], "hash": {}},
+        {"last": 1, "hash": "zz", "signer": "", "signature": ""},
+        {"last": -1},
+    ]
+    for detail in details:
+        drop = AuditEntry(identity="hsm", role="", operation="audit.drop", target="", outcome="ok", detail=detail)
+        trail.append([drop], NOW)
+    assert verify(path, PUBLIC).problem == ""
+
+
+def test_an_anchored_head_may_be_missing_only_where_this_hsm_dropped_it(path: Path) -> None:
+    trail = bounded(path)
+    trail.append([entry()], NOW)
+    trail.sign(KEY, NOW)
+    head = trail.head
+    assert head is not None
+    while audit.holds(path, head):
+        trail.append([entry()], NOW)
+        trail.sign(KEY, NOW)
+    assert audit.Reading(path).verify(PUBLIC, head).problem == ""
+
+
+def test_nothing_is_dropped_while_nothing_can_be_signed(path: Path) -> None:
+    trail = bounded(path)
+    for number in range(30):
+        trail.append([entry(f"key {number}")], NOW)
+    assert len(audit.segments(path)) > 5
+    trail.sign(KEY, NOW)
+    assert len(audit.segments(path)) <= 4
+    assert verify(path, PUBLIC).problem == ""
 
 
 def test_a_line_that_does_not_hold_is_not_exported(path: Path) -> None:
