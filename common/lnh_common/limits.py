@@ -141,7 +141,8 @@ class Budget(NamedTuple):
         unread: bytes of answers that were not read. A connection alone may have half of it, and so on.
         at_workers: requests at workers at once, where the others wait their turn; 0: any number, and none waits.
         work: seconds of workers' time a second; 0: any.
-        looks: requests a second that are looked at, where more are thrown away unread; 0: any number.
+        looks: requests a second that are looked at, where more are thrown away unread; 0: any number. An account alone
+            may use half of a second's worth at once, and so on.
         volume: bytes a second that are read. While more came, a message above `DOOR_BYTES` costs its sender the
             connection, and nobody of the class is let in; 0: any number.
     """

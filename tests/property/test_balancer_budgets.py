@@ -14,7 +14,7 @@ from lnh_common.errors import Busy
 from lnh_common.limits import Budget
 from lnh_common.rate import Rate
 from lnh_services.balancer.backends import Backend, Request
-from lnh_services.balancer.budgets import BUDGETS, Peer, Share
+from lnh_services.balancer.budgets import BUDGETS, Looks, Peer, Share
 from lnh_services.balancer.routing import Router
 
 BUDGET = Budget(requests=24, bytes=1000, held=0, unread=0, at_workers=3, work=0.05)
@@ -116,6 +116,53 @@ def test_a_rate_is_never_exceeded_by_more_than_a_second_and_one_step(
             bucket.spend(amount)
             spent, largest = spent + amount, max(largest, amount)
     assert spent <= rate * (now + 1) + largest + 1e-6
+
+
+MESSAGES = st.lists(st.tuples(st.floats(0, 0.3), st.sampled_from(ACCOUNTS[:4]), st.integers(1, 32)), max_size=200)
+
+
+@given(MESSAGES, st.integers(1, 100))
+@settings(deadline=None)
+def test_whatever_four_accounts_send_a_fifth_is_looked_at_and_all_keep_to_the_rate(
+    messages: list[tuple[float, bytes, int]], times: int
+) -> None:
+    rate = BUDGETS[Peer.CLIENT].looks
+    share: Share[int] = Share(BUDGETS[Peer.CLIENT])
+    now = spent = 0.0
+    for seconds, account, entries in messages:
+        now += seconds
+        for _ in range(times):
+            if share.looks.has(now, account):
+                share.looks.spend(account, entries)
+                spent += entries
+        assert share.looks.has(now, b"the fifth")
+        assert spent <= rate * (now + 1) + 1e-3
+
+
+@given(st.lists(st.integers(1, 32), min_size=2, max_size=8))
+@settings(deadline=None)
+def test_accounts_that_all_send_without_end_are_looked_at_alike_and_none_is_lost(entries: list[int]) -> None:
+    """Each sends more than the rate, in bundles of its own size, for 20 seconds."""
+    looks, rate, step = Looks(2000), 2000, 0.004
+    had: Counter[int] = Counter()
+    for turn in range(round(20 / step)):
+        for account, size in enumerate(entries):
+            if looks.has(turn * step, bytes([account])):
+                looks.spend(bytes([account]), size)
+                had[account] += size if turn * step > 5 else 0
+    fair = min(rate / len(entries), min(entries) / step)
+    assert sum(had.values()) >= 0.9 * min(rate, sum(entries) / step) * 15
+    assert min(had.values()) >= 0.5 * fair * 15, had
+
+
+def test_accounts_that_used_little_are_forgotten() -> None:
+    looks, now = Looks(20), 0.0
+    for number in range(5000):
+        now += 0.05
+        account = number.to_bytes(2, "big")
+        if looks.has(now, account):
+            looks.spend(account, 2)
+        assert len(looks._accounts) <= 5 * 20
 
 
 @given(st.dictionaries(st.integers(0, 40), st.integers(0, 1000)), st.integers(0, 5000))

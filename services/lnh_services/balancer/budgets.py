@@ -4,7 +4,8 @@ A peer is a **stranger** (no client has its key), a registered **client**, a log
 its connection), or another **member**. Each class has one budget (`limits.py`), and in it accounts: a client's key, or
 else a connection. A request over the budget is refused as Busy before it costs more than reading it.
 
-    looks    requests a second that are looked at, for strangers and clients: more are thrown away unread
+    looks    requests a second that are looked at, for strangers and clients: of the class, and of one account as many
+             as the class has left; more are thrown away unread
     volume   bytes a second of strangers: who brings more is disconnected, and until it is made up for none is let in
     admit    requests and bytes in flight: of the class, and of one account as much as the class has left, so that an
              account with nothing in flight is admitted whatever the others of its class do
@@ -18,6 +19,7 @@ session's request and a worker there are a few of other classes at most, whateve
 from __future__ import annotations
 
 import enum
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
@@ -26,6 +28,11 @@ from lnh_common import limits
 from lnh_common.rate import Rate
 
 T = TypeVar("T")
+
+_ACCOUNTS_A_LOOK: Final = (
+    4  # are counted at most for each look of a second; what they used is then forgotten, below ...
+)
+_FORGOTTEN: Final = 0.1  # looks
 
 
 class Peer(enum.IntEnum):
@@ -52,6 +59,57 @@ class _Account(Generic[T]):
     waiting: deque[tuple[T, float]] = field(default_factory=deque)
 
 
+class Looks:
+    """Counts the looks at requests of one class against a rate: a second's worth at once, shared by its accounts.
+
+    What the class used comes back with time, to each account in proportion to what it used. An account is looked at
+    while it used less than the class has left: so one alone leaves the others half of a second's worth, two a third.
+
+    Args:
+        rate: looks a second; 0 for any number.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self._rate: Final = rate
+        self._at = 0.0
+        self._used = 0.0  # by all accounts, and not back yet
+        self._ebb = 0.0  # logarithm of how much is left of what was used when it was 0
+        self._accounts: Final[dict[bytes, tuple[float, float]]] = {}  # what each used, and the ebb at that time
+
+    def has(self, now: float, account: bytes) -> bool:
+        """Tell whether one more message of an account is looked at."""
+        if not self._rate:
+            return True
+        self._refill(now)
+        return self._used_by(account) < self._rate - self._used
+
+    def spend(self, account: bytes, amount: int) -> None:
+        """Count the requests of a message that was looked at; what is spent beyond what was left is missing later."""
+        if not self._rate:
+            return
+        self._accounts[account] = (self._used_by(account) + amount, self._ebb)
+        self._used += amount
+        if len(self._accounts) > _ACCOUNTS_A_LOOK * self._rate:
+            for each in [each for each in self._accounts if self._used_by(each) < _FORGOTTEN]:
+                del self._accounts[each]
+
+    def _used_by(self, account: bytes) -> float:
+        used, ebb = self._accounts.get(account, (0.0, 0.0))
+        return used * math.exp(self._ebb - ebb)
+
+    def _refill(self, now: float) -> None:
+        back = (now - self._at) * self._rate
+        if back <= 0:
+            return
+        self._at = now
+        if back < self._used:
+            self._ebb += math.log1p(-back / self._used)
+            self._used -= back
+        else:
+            self._used = self._ebb = 0.0
+            self._accounts.clear()
+
+
 class Share(Generic[T]):
     """The requests that one class has in flight, and the order of their turns.
 
@@ -63,7 +121,7 @@ class Share(Generic[T]):
     def __init__(self, budget: limits.Budget) -> None:
         self.budget: Final = budget
         self.requests = self.bytes = self.waiting = self.at_workers = 0
-        self.looks: Final = Rate(budget.looks)
+        self.looks: Final = Looks(budget.looks)
         self.volume: Final = Rate(budget.volume)
         self._work: Final = Rate(budget.work)
         self._accounts: Final[dict[bytes, _Account[T]]] = {}

@@ -238,11 +238,12 @@ class Balancer:
                 continue
             peer = self._peer(caller)
             share = self._router.shares[peer]
+            account = _account(caller, peer)
             if share.budget.volume and self._is_too_much(now, share, size):
                 self._dropped["over its budget"] += 1
                 self._callers.end(caller)
-            elif share.looks.has(now):
-                share.looks.spend(self._open(caller, peer, frames))
+            elif share.looks.has(now, account):
+                share.looks.spend(account, self._open(caller, peer, frames))
             else:
                 self._dropped["over its budget"] += 1
             now = time.monotonic()
@@ -310,7 +311,7 @@ class Balancer:
                 self._greetings.ask(now, (self._front, client, frames[0], client_tag))
                 return
             end = now + wire.word_within(header.deadline_ms)
-            account = caller.key.encode() if peer is Peer.CLIENT else client
+            account = _account(caller, peer)
             # An answer is taken to be as long as its request.
             if self._callers.is_full(caller, self._router.shares[peer].bytes_of(account)):
                 raise Busy(f"{caller.unread} bytes of answers were not read on this connection")
@@ -668,6 +669,11 @@ class Balancer:
 
 
 _Asker = tuple[Socket, bytes, bytes, bytes]  # of hello: where, who, its header and its tag
+
+
+def _account(caller: Connection, peer: Peer) -> bytes:
+    """Name who of its class uses up a budget: a client with all its connections, or else a connection."""
+    return caller.key.encode() if peer is Peer.CLIENT else caller.identity
 
 
 def _stranger(_: Connection) -> Peer:
