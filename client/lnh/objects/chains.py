@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from lnh.objects.certificates import PROFILES, UNPARSED, Profile, check_is_ca, check_names, extension, said
+from lnh.objects.key_files import key_type_of
 from lnh_common import limits
-from lnh_common.errors import ArgumentInvalid, CertificateInvalid, LimitReached
+from lnh_common.errors import ArgumentInvalid, CertificateInvalid, KeyFileInvalid, LimitReached
 from lnh_common.pkcs11.algorithms import RSA_BITS
 
 _UNDERSTOOD: Final = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName)
@@ -126,10 +127,10 @@ class _Search:
         return True
 
 
-def _weak_hash(certificate: x509.Certificate) -> str:
-    """Name the hash that a certificate is signed over, where it is too weak; the library checks no such signature."""
+def _weak_hash(signed: x509.Certificate | x509.CertificateRevocationList) -> str:
+    """Name the hash that a certificate or list is signed over, if it is weak; the library checks no such signature."""
     try:
-        hash_ = certificate.signature_hash_algorithm
+        hash_ = signed.signature_hash_algorithm
     except UnsupportedAlgorithm:
         return "an unknown algorithm"
     return hash_.name if hash_ is not None and hash_.name in _WEAK_HASHES else ""
@@ -143,7 +144,7 @@ def _check(path: tuple[x509.Certificate, ...], given: _Given) -> None:
         _check_critical(certificate)
         is_root = place == len(path) - 1
         if not is_root:
-            _check_size(certificate)
+            _check_key(certificate)
             _check_revocation(certificate, path[place + 1], given, needed=place == 0)
         if place == 0:
             continue
@@ -172,9 +173,13 @@ def _check_critical(certificate: x509.Certificate) -> None:
             raise CertificateInvalid(f"{said(certificate)} has the critical extension {each.oid.dotted_string}")
 
 
-def _check_size(certificate: x509.Certificate) -> None:
+def _check_key(certificate: x509.Certificate) -> None:
+    """Check that a certificate is of a key that an HSM could have: of its types, on its curves, and long enough."""
     try:
         public = certificate.public_key()
+        key_type_of(public)
+    except KeyFileInvalid as error:
+        raise CertificateInvalid(f"{said(certificate)} is of {error}") from None
     except (ValueError, UnsupportedAlgorithm):
         raise CertificateInvalid(f"{said(certificate)} is of a key of a kind that is not read") from None
     if isinstance(public, rsa.RSAPublicKey) and public.key_size < RSA_BITS[0]:
@@ -210,6 +215,9 @@ def _check_revocation(certificate: x509.Certificate, issuer: x509.Certificate, g
     if not given.crls:
         return
     lists = [each for each in given.crls if _is_in_force(each, issuer, given.at)]
+    weak = next((hash_ for each in given.crls if (hash_ := _weak_hash(each)) and _names(each, issuer)), "")
+    if weak and not lists:
+        raise CertificateInvalid(f"{said(issuer)} signs its revocation list over {weak}, which is not strong enough")
     if not lists and needed:
         raise CertificateInvalid(f"{said(certificate)}: its issuer has no revocation list that is in force")
     for each in lists:
@@ -220,13 +228,20 @@ def _check_revocation(certificate: x509.Certificate, issuer: x509.Certificate, g
             )
 
 
+def _names(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    try:
+        return crl.issuer == issuer.subject
+    except ValueError:
+        return False
+
+
 def _is_in_force(crl: x509.CertificateRevocationList, issuer: x509.Certificate, at: dt.datetime) -> bool:
     """Tell whether this is a complete list of that issuer, genuine, and not due for its next."""
     usage = extension(issuer, x509.KeyUsage)
     if usage is not None and not usage.crl_sign:
         return False
     try:
-        if crl.issuer != issuer.subject or any(each.critical for each in crl.extensions):
+        if _weak_hash(crl) or crl.issuer != issuer.subject or any(each.critical for each in crl.extensions):
             return False
         if crl.next_update_utc is None or not crl.last_update_utc <= at <= crl.next_update_utc:
             return False

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import dsa, ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from lnh.objects import certificates, chains, key_files
@@ -25,7 +25,11 @@ from lnh_common.errors import ArgumentInvalid, CertificateInvalid, KeyFileInvali
 OPENSSL = shutil.which("openssl")
 NOW = dt.datetime(2026, 11, 29, 12, tzinfo=dt.timezone.utc)
 DAY = dt.timedelta(days=1)
-KEYS = {name: ec.generate_private_key(ec.SECP256R1()) for name in ("root", "ca", "sub", "leaf", "other")}
+KEYS: dict[str, Any] = {
+    **{name: ec.generate_private_key(ec.SECP256R1()) for name in ("root", "ca", "sub", "leaf", "other")},
+    "p192": ec.generate_private_key(ec.SECP192R1()),
+    "dsa": dsa.generate_private_key(1024),
+}
 CA_USAGE = {"key_cert_sign", "crl_sign"}
 USAGES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only")  # fmt: skip
 
@@ -98,6 +102,20 @@ KoZIzj0EAQNHADBEAiBeI5E7uVPKimAQp8asX9ULJhSget8jL7RPNjRhGeYlZgIg
 CgkpDYg9abyg5J4EFz0QhM8NDGxRw/ygexj0BuCld8M=
 -----END CERTIFICATE-----
 """
+# The key of a CA, and a list that openssl signed by it over SHA-1; in force from 13:55 that day to 2054.
+OLD = b"""-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgRqMb+XYx0sGykFSY
+NId3FKSWuCybE6+5BlBihn1CxLmhRANCAASkG0QJI/EoO7UdlP0Gd2ZWrRkWJGYE
+fuXhayNTqMnG0heAVHL2ywtT6Yd/MPaV5m2GdU6U9m7vCSzRyDz8vPTm
+-----END PRIVATE KEY-----
+"""
+OLD_LIST = b"""-----BEGIN X509 CRL-----
+MIGkME4CAQEwCQYHKoZIzj0EATAOMQwwCgYDVQQDDANvbGQXDTI2MTEyOTEzNTQ0
+OVoYDzIwNTQwNDE2MTM1NDQ5WqAOMAwwCgYDVR0UBAMCAQEwCQYHKoZIzj0EAQNH
+ADBEAiBXtuH90jHfilKXCTiLbS7BptTs0pzzLhMUQPeceCRpigIgaDqLLg6NXbN9
+Hmisdjx3OT4ZQ5lST2W17+fKqdKdNGI=
+-----END X509 CRL-----
+"""
 ROOT, CA, SUB = made("root", "root"), made("ca", "root"), made("sub", "ca")
 SERVER = ExtendedKeyUsageOID.SERVER_AUTH
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
@@ -131,6 +149,9 @@ REFUSED: list[tuple[str, Callable[[], tuple[x509.Certificate, Sequence[x509.Cert
     ("issued by what does not say that it is a CA", lambda: (leaf(), [made("ca", "root", ca=None)]), "is no CA"),
     ("a CA that may not sign", lambda: (leaf(), [made("ca", "root", usage={"digital_signature"})]), "keyCertSign"),
     ("too deep", lambda: (leaf("sub"), [made("ca", "root", path_length=0), SUB]), "allows 0 CAs below it; there are 1"),
+    ("a CA on another curve", lambda: (leaf(signer="p192"), [made("p192", "root", called="ca")]), "of a key on secp192r1"),
+    ("a CA of another kind of key", lambda: (leaf(signer="dsa"), [made("dsa", "root", called="ca")]), "that the HSM does not have"),
+    ("itself on another curve", lambda: (made("p192", "ca", ca=False, usage={"digital_signature"}), [CA]), "of a key on secp192r1"),
     ("sha1", lambda: (x509.load_pem_x509_certificate(SHA1.encode()), [CA]), "signed over sha1"),
     ("a critical extension", lambda: (leaf(extra=[(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b"x"), True)]), [CA]), "1.2.3"),
     ("constraints on names", lambda: (leaf(), [made("ca", "root", extra=[(x509.NameConstraints([x509.DNSName("a")], None), True)])]), "constrains names"),
@@ -179,6 +200,17 @@ def test_what_is_revoked_is_refused_and_so_is_what_no_list_in_force_speaks_of() 
     ):
         with pytest.raises(CertificateInvalid, match="no revocation list that is in force"):
             chains.verify(end, [ROOT], [CA], crls=[useless], at=NOW)
+
+
+def test_a_list_that_is_signed_over_a_weak_hash_is_refused_and_does_no_harm_beside_another() -> None:
+    KEYS["old"] = load_pem_private_key(OLD, None)
+    ca, weak = made("old", "root"), x509.load_pem_x509_crl(OLD_LIST)
+    below, at = made("sub", "old"), NOW + DAY / 2
+    with pytest.raises(CertificateInvalid, match="over sha1"):
+        chains.verify(leaf("old"), [ROOT], [ca], crls=[weak], at=at)
+    with pytest.raises(CertificateInvalid, match="over sha1"):
+        chains.verify(leaf("sub"), [ROOT], [below, ca], crls=[crl(of="sub"), weak], at=at)
+    assert chains.verify(leaf("old"), [ROOT], [ca], crls=[weak, crl(of="old")], at=at)
 
 
 def test_the_search_ends_however_many_certificates_say_the_same_name() -> None:
