@@ -61,6 +61,7 @@ class OpeningRecord(Record):
 
 
 OPENING_RECORD: Final = record_id("opening")
+GROUPING_RECORD: Final = b"groups"
 
 
 def session_instance(cluster: ClusterRecord, opening: OpeningRecord | None) -> bytes:

@@ -69,6 +69,7 @@ from lnh_services.hsm.cluster import removal_proof
 from lnh_services.hsm.cluster.join import STATUS_SECONDS, STORE_SECONDS
 from lnh_services.hsm.records import (
     CLUSTER_RECORD,
+    GROUPING_RECORD,
     RECORD_TABLES,
     TABLES,
     AttemptsRecord,
@@ -90,6 +91,7 @@ from lnh_services.hsm.records import (
 TICKET_SECONDS: Final = 600
 IDLE_SECONDS: Final = 30  # without a word of the backup service a restore is given up
 PATIENCE: Final = 60.0  # for a primary that is away
+REGROUP_TRIES: Final = 16  # to put the groups back, once all else is restored
 AGAIN: Final = 0.2
 SWITCH_TRIES: Final = 16
 SWEEP_ITEMS: Final = 2000
@@ -114,7 +116,7 @@ _LEFT_OUT: Final = frozenset(
 # ... and what stays: what is known of the trails and of the dismissed.
 _CARRIED: Final = (anchor.TABLE, removal_proof.TABLE)
 # ... and what an archive may hold of a restore before it.
-_GROUPING: Final = Key(table=TABLES[GroupingRecord], id=b"groups")
+_GROUPING: Final = Key(table=TABLES[GroupingRecord], id=GROUPING_RECORD)
 
 _log: Final = Log("hsm.restore")
 
@@ -288,8 +290,7 @@ class Restoring:
             if not restore.ticket.check:
                 await self._switch(restore, restore.cluster, GroupingRecord(groups=asked.groups, placed=asked.placed))
                 made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(restore.header.created_at / 1000))
-                with suppress(LnhError):
-                    await self._regroup()
+                await self._regroup_patiently()
                 self._desk.record(backup.RESTORE.name, f"{restore.ticket.name}, made {made}", "restored")
                 _log.info("restored", archive=restore.ticket.name, index=restore.header.index)
             self._restore = self._ticket = None
@@ -337,29 +338,43 @@ class Restoring:
             return
         raise Busy("clients are changed all the time; try again")
 
-    async def _regroup(self, *, others: bool = False) -> None:
+    async def _regroup_patiently(self) -> None:
+        """Carry out this restore's note, again and again for a while; then `tidy` does, on the primary."""
+        with suppress(LnhError):
+            for _ in range(REGROUP_TRIES):
+                if await self._regroup():
+                    return
+                await asyncio.sleep(AGAIN)
+
+    async def _regroup(self, *, others: bool = False) -> bool:
         """Carry out the note of a restore, where there is one; a group that can never be made is named in the log.
+
+        Until it is gone, workers refuse orders about groups: the note would undo them.
 
         Args:
             others: another member's, which carries it out itself if it lives: it has until the next look.
+
+        Returns whether nothing is left to be done.
         """
         async with self._regrouping:
             item = await answers.fetch(self._store, _GROUPING, STORE_SECONDS)
             seen, self._noted = self._noted, item.version if item is not None else 0
             if others and self._noted != seen:
-                return
+                return False
             records = await self._present(self._archiving.cluster()) if item is not None else None
             if item is None or records is None:
-                return
+                return True
             try:
                 await self._grouped(records.read(GroupingRecord, item))
             except (StorageFailed, *_MEANWHILE) as error:
                 _log.info("groups not restored yet", problem=str(error))
-                return
+                return False
             except LnhError as error:
                 _log.failure("groups not restored", problem=str(error))
             with suppress(VersionConflict, ObjectUnknown, StorageFailed, *_MEANWHILE):  # it is gone, or stays for later
                 await self._commit_once(records.fence(), store.Delete(key=_GROUPING, expected=item.version))
+                return True
+            return False
 
     async def _grouped(self, then: GroupingRecord) -> None:
         """Move the members that there still are back to their groups."""

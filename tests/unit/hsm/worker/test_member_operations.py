@@ -14,6 +14,7 @@ from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.session import Credential, Role
 from lnh_services.hsm.cluster import removal_proof
 from lnh_services.hsm.effects import Ask, Peer
+from lnh_services.hsm.records import GROUPING_RECORD, GroupingRecord
 from models.worker import ADMIN_PASSWORD, PO_PASSWORD, Client, World
 
 OTHER = b"b" * 16
@@ -136,6 +137,28 @@ def test_an_operator_changes_groups_and_who_may_only_look_does_not(
     assert (world.audit[-1].operation, world.audit[-1].target) == (operation.name, target)
     found = monitor.ask(admin.GROUP_LIST, Empty()).groups
     assert [(each.label, each.members) for each in found] == [("east", ("b", "c")), ("local", ("a",)), ("west", ())]
+
+
+@pytest.mark.parametrize(("operation", "message", "target"), GROUPS, ids=lambda value: getattr(value, "name", ""))
+def test_groups_are_not_changed_while_a_restore_puts_them_back(
+    world: Cluster, operation: Operation[Any, Any], message: Message, target: str
+) -> None:
+    administrator = session(world, ADMIN)
+    records = world.run(administrator.worker.started())
+    note = records.put(GroupingRecord(groups=("far",), placed=()), GROUPING_RECORD, 0)
+    commit(world, note)
+    with pytest.raises(errors.Busy, match="are being put back"):
+        administrator.ask(operation, message)
+    assert world.orders == [], target
+    commit(world, store.Delete(key=note.key))
+    assert administrator.ask(operation, message).remark == "done"
+
+
+def commit(world: Cluster, *changes: store.Change) -> None:
+    made = store.Commit(
+        client=world.cluster, session=os.urandom(16), sequence=1, issued_at=int(world.now * 1000), changes=changes
+    )
+    world.store.answer(made, int(world.now * 1000))
 
 
 def test_every_try_of_a_change_of_groups_has_one_name_and_no_other_request_has_it(world: Cluster) -> None:
