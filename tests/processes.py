@@ -163,6 +163,11 @@ class Processes:
         assert not left, f"processes {left} outlived their test"
 
 
+def begin_with(program: str, directory: Path) -> None:
+    """Have each Python with this directory on its PYTHONPATH run a program first, after what `STARTUP` has them do."""
+    (directory / "sitecustomize.py").write_text((STARTUP / "sitecustomize.py").read_text() + program)
+
+
 class WrongClock:
     """A clock that one service of a member goes by, and nobody else: its Python is told another time of day.
 
@@ -185,8 +190,7 @@ if {module!r} in sys.orig_argv:
         self._file = directory / "ahead"
         directory.mkdir()
         self.set(0)
-        program = self._PROGRAM.format(module=module, file=str(self._file))
-        (directory / "sitecustomize.py").write_text((STARTUP / "sitecustomize.py").read_text() + program)
+        begin_with(self._PROGRAM.format(module=module, file=str(self._file)), directory)
 
     def set(self, ahead: int) -> None:
         """How many seconds it is ahead; negative, behind."""

@@ -17,7 +17,7 @@ from lnh_services import configuration
 from lnh_services import member as supervisor
 from lnh_services.serving import EXIT_FAILED
 from lnh_services.supervision import SERVICES
-from processes import Processes, RunningMember, ask, is_alive
+from processes import Processes, RunningMember, ask, begin_with, is_alive
 from waits import wait_until
 
 
@@ -79,7 +79,7 @@ def test_a_service_that_answers_nothing_is_started_again_though_its_process_live
     processes: Processes, short_path: Path
 ) -> None:
     running = RunningMember(processes, short_path / "a", workers=1, silence=3_000)
-    (short_path / "sitecustomize.py").write_text(_HANGS)
+    begin_with(_HANGS, short_path)
     running.start(PYTHONPATH=str(short_path))
     before = {kind.name: running.service(kind.name).pid for kind in SERVICES}
     # The loop of one hangs, and its other threads run on; another is stopped. Membership's status waits for the store's.

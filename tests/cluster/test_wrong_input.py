@@ -38,7 +38,7 @@ from lnh_cli.support.options import (
 )
 from lnh_cli.support.terminal import REFUSED
 from lnh_common import limits
-from processes import Processes, RunningMember
+from processes import Processes, RunningMember, begin_with
 from shown import Comparison, Shown
 from waits import wait_until
 
@@ -85,8 +85,6 @@ NOT_OUR_WORDS = re.compile(
 
 # What a failed login leaves is forgotten within seconds here, not within an hour.
 FORGETS_SOON = """
-from lnh_common import limits
-
 limits.LOCK_SECONDS, limits.FORGIVEN_AFTER, limits.ISSUED_AT_TOLERANCE, limits.SWEEP_SECONDS = 3, 1, 10, 5.0
 """
 MADE_UP = ("nobody", "no one else")
@@ -135,7 +133,7 @@ def place() -> Iterator[Place]:
 def build(processes: Processes, root: Path) -> Place:
     member = RunningMember(processes, root / "A", workers=1)
     (root / "soon").mkdir()
-    (root / "soon" / "sitecustomize.py").write_text(FORGETS_SOON)
+    begin_with(FORGETS_SOON, root / "soon")
     member.start(PYTHONPATH=str(root / "soon"))
     place = Place(root, processes, member)
     with Console(root / "A") as console:
