@@ -55,7 +55,8 @@ def log_in_alone(member: Member, password: str) -> None:
     """Log in until the member's own worker serves it: others do until it is back."""
     with lnh.connect("demo", directory=member.client, failover=False) as cluster:
         for _ in range(LOGINS):
-            cluster.keyring("payments").login(lnh.Role.KRCO, password).logout()
+            with suppress(lnh.Unreachable):  # it is starting
+                cluster.keyring("payments").login(lnh.Role.KRCO, password).logout()
 
 
 def states(members: Members, through: Member) -> dict[str, str]:
@@ -95,11 +96,15 @@ def test_a_damaged_member_says_so_and_keeps_its_errors_to_itself(members: Member
             wait_until(lambda: bool(load.errors) or len(signed) > SIGNATURES, "signatures", WITHIN)
             assert load.errors == []
             assert status(third).taken == taken
-        assert states(members, third)[third.name] == "damaged"
+        wait_until(lambda: states(members, third)[third.name] == "damaged", "the damage, seen by its client", WITHIN)
         found = findings(members)["damaged"]
         assert found["where"] == third.name
         assert "policy" in found["what"]
         assert f"lnh member remove {third.name}" in found["do"]
     wait_until(lambda: states(members, first)[third.name] == "read-write", "the member, mended and started", WITHIN)
-    with members.sessions() as sessions:
-        private_key(sessions[2], label).sign(b"data", lnh.Mechanism.ECDSA_SHA256)
+
+    def signs() -> bool:
+        with members.sessions() as sessions:
+            return bool(private_key(sessions[2], label).sign(b"data", lnh.Mechanism.ECDSA_SHA256))
+
+    wait_until(signs, "a signature through it", WITHIN)
