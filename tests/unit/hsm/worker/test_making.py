@@ -49,6 +49,7 @@ from models.worker import Client, World
 A = Attribute
 M = Mechanism
 PRIVATE: Final = ObjectClass.PRIVATE_KEY
+PUBLIC: Final = ObjectClass.PUBLIC_KEY
 KEK: Final[dict[str, Any]] = {"WRAP": True, "UNWRAP": True}
 VALUE: Final = bytes(range(32))
 IMPORTS: Final = {"import": True}
@@ -468,6 +469,17 @@ def test_a_value_is_read_only_of_a_key_that_says_so(keyring: Keyring) -> None:
     keyring.set(open_key, SENSITIVE=True)
     with pytest.raises(errors.AttributeSensitive):
         keyring.value(open_key)
+
+
+def test_what_is_no_secret_has_no_value_to_be_read_and_says_so(keyring: Keyring) -> None:
+    for made in (KeyType.EC, {"EC_PARAMS": CURVES["P-256"].oid}), (KeyType.ML_DSA, {"PARAMETER_SET": 1}):
+        public = keyring.pair(*made).public
+        for each in (public, keyring.create(bytes(public.attributes[A.PUBLIC_KEY_INFO]), PUBLIC, TOKEN=False)):
+            with pytest.raises(errors.KeyFunctionNotPermitted, match="PUBLIC_KEY_INFO"):
+                keyring.value(each)
+    for stored in (True, False):
+        with pytest.raises(errors.KeyTypeInconsistent, match="DATA"):
+            keyring.value(keyring.create(b"data", ObjectClass.DATA, TOKEN=stored))
 
 
 # --- where nothing is stored, and when a request comes again

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from lnh_common.errors import ArgumentInvalid, LnhError, OutcomeUnknown
+from lnh_common.errors import ArgumentInvalid, KeyFunctionNotPermitted, LnhError, OutcomeUnknown
 from lnh_common.messages import store
 from lnh_common.messages.base import Effect
 from lnh_common.messages.objects import (
@@ -108,8 +108,13 @@ def copy(worker: WorkerCore, request: Request[Copy]) -> Steps[ObjectView]:
 
 
 def value(worker: WorkerCore, request: Request[Show]) -> Steps[Value]:
-    """Read the value of a key that is not SENSITIVE and is EXTRACTABLE; raises AttributeSensitive for any other."""
+    """Read the value of a key that is not SENSITIVE and is EXTRACTABLE; raises AttributeSensitive for any other.
+
+    Raises KeyFunctionNotPermitted for a public key.
+    """
     key = yield from _key(worker, request, request.message.handle, request.message.sealed)
+    if key.attributes[Attribute.CLASS] == ObjectClass.PUBLIC_KEY:
+        raise KeyFunctionNotPermitted("VALUE of a public key is no secret: it is in PUBLIC_KEY_INFO")
     rules.check_readable(key.attributes)
     yield from worker.check_alive(request)
     return Value(value=from_keys.value_of(key.loaded))
