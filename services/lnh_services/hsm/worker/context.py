@@ -98,6 +98,7 @@ class Knowledge:
         self._began = boot()
         self._told_whole = 0  # UTC ms up to which the store, when it was asked last, had all that was acknowledged
         self.disturbed = 0  # how often answers of the store may have become outdated since they came
+        self.invalidations = 0  # how often something that was known was not to be used any more
         self._readings: set[_Reading] = set()
         self._channel_keys: dict[int, Any] = {}
         self._uses: dict[tuple[bytes, bytes], int] = {}
@@ -182,6 +183,7 @@ class Knowledge:
 
     def invalidate(self, message: store.Invalidate) -> None:
         """Drop the keys that the store says changed."""
+        self.invalidations += 1
         if message.everything:
             self._note_step()
             self.drop_everything()
@@ -199,12 +201,24 @@ class Knowledge:
 
     def drop_everything(self) -> None:
         """Drop everything that is cached, and what is being read."""
+        self.invalidations += 1
         self._keep_uses(self.caches.keys.items())
         self.caches.drop_everything()
         self.records = self.cluster = None
         self.disturbed += 1
         for reading in self._readings:
             reading.outdated = True
+
+    def together(self, read: Callable[[], Steps[T]]) -> Steps[T]:
+        """Return several things that are read, as they are at one time: anew while something is invalidated meanwhile.
+
+        What waited for a second thing may hold a first one that was changed, destroyed or forbidden by then.
+        """
+        while True:
+            before = self.invalidations
+            found = yield from read()
+            if self.invalidations == before:
+                return found
 
     # --- records
 

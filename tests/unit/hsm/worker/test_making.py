@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -28,7 +29,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from lnh_common import errors
-from lnh_common.messages import objects
+from lnh_common.messages import objects, store
+from lnh_common.messages.base import Message
 from lnh_common.messages.objects import ObjectView
 from lnh_common.messages.session import Role
 from lnh_common.pkcs11.algorithms import CURVES, Hash
@@ -42,7 +44,7 @@ from lnh_common.pkcs11.parameters import (
     Kdf,
     OaepParameters,
 )
-from lnh_services.hsm.effects import Work
+from lnh_services.hsm.effects import Ask, Work
 from models.keyring import Keyring
 from models.worker import Client, World
 
@@ -249,6 +251,77 @@ def test_a_template_says_of_what_comes_out_whether_it_is_stored(keyring: Keyring
     kek = keyring.secret(**KEK, UNWRAP_TEMPLATE={"TOKEN": False})
     with pytest.raises(errors.TemplateInconsistent, match="TOKEN"):
         keyring.unwrap(kek, keyring.wrap(kek, keyring.secret(EXTRACTABLE=True)))
+
+
+USED: Final[dict[str, Callable[[Keyring, dict[str, ObjectView]], object]]] = {
+    "wrap": lambda keyring, keys: keyring.wrap(keys["kek"], keys["inner"]),
+    "wrap many": lambda keyring, keys: _wrapped_with_others(keyring, keys["kek"], keys["inner"]),
+    "unwrap": lambda keyring, keys: keyring.unwrap(keys["kek"], aes_key_wrap_with_padding(VALUE, b"x" * 32)),
+    "derive": lambda keyring, keys: keyring.derive(keys["base"], TOKEN=False),
+    "value": lambda keyring, keys: keyring.value(keys["open"]),
+    "encrypt": lambda keyring, keys: keyring.encrypt(keys["open"], b"data"),
+    "a part": lambda keyring, keys: keyring.client.ask(
+        objects.STREAM,
+        objects.Part(
+            stream=bytes(16),
+            use=objects.StreamedUse.ENCRYPT,
+            mechanism=M.AES_GCM,
+            data=b"data",
+            offset=0,
+            handle=keys["open"].handle,
+        ),
+        keyring.id,
+    ),
+}
+
+
+def _wrapped_with_others(keyring: Keyring, kek: ObjectView, key: ObjectView) -> None:
+    message = objects.WrapMany(handle=kek.handle, mechanism=M.AES_KEY_WRAP_PAD, keys=(key.handle,))
+    (result,) = keyring.client.ask(objects.WRAP_MANY, message, keyring.id).results
+    if not isinstance(result, bytes):
+        raise errors.LnhError.from_wire(result)
+
+
+@pytest.mark.parametrize(
+    ("used", "read", "destroyed"),
+    [
+        ("wrap", "kek", "inner"),
+        ("wrap", "inner", "inner"),
+        ("wrap", "kek", "kek"),
+        ("wrap many", "inner", "inner"),
+        ("unwrap", "kek", "kek"),
+        ("derive", "base", "base"),
+        ("value", "open", "open"),
+        ("encrypt", "open", "open"),
+        ("a part", "open", "open"),
+    ],
+)
+def test_what_is_destroyed_while_something_is_read_is_not_used_once_more(
+    keyring: Keyring, monkeypatch: pytest.MonkeyPatch, used: str, read: str, destroyed: str
+) -> None:
+    keys: dict[str, ObjectView] = {
+        "kek": imported_kek(keyring),
+        "inner": keyring.secret(EXTRACTABLE=True),
+        "base": keyring.secret(KeyType.GENERIC_SECRET, DERIVE=True),
+        "open": keyring.create(VALUE, KEY_TYPE=KeyType.AES, SENSITIVE=False, EXTRACTABLE=True),
+    }
+    world = keyring.client.world
+    other = Keyring(Client(world, world.worker()).register("other"), keyring.id)
+    other.log_in()
+    USED[used](keyring, keys)
+    keyring.client.worker.drop_everything()
+    answer = world.answer
+
+    def destroying(asked: Ask) -> Message:
+        answered = answer(asked)
+        if isinstance(asked.message, store.Get) and asked.message.key.id == keys[read].handle:
+            monkeypatch.setattr(world, "answer", answer)
+            other.destroy(keys[destroyed])
+        return answered
+
+    monkeypatch.setattr(world, "answer", destroying)
+    with pytest.raises(errors.ObjectUnknown):
+        USED[used](keyring, keys)
 
 
 @pytest.mark.parametrize("uses", ["separated", "compatible"])

@@ -15,6 +15,7 @@ from lnh_common.messages.base import OPERATIONS, Message
 from lnh_common.messages.objects import TOGETHER, Outcomes, Part, RandomBytes, Result, Results, Uses
 from lnh_common.wire import codec
 from lnh_services.hsm.effects import Steps, Turn
+from lnh_services.hsm.objects.policy import Policy
 from lnh_services.hsm.objects.prepared_keys import ACTS, Act, CachedKey, Prepared, check_today, items_of, prepare
 from lnh_services.hsm.objects.streams import begin
 from lnh_services.hsm.worker.core import WorkerCore
@@ -34,14 +35,23 @@ def _key(worker: WorkerCore, request: Request[Any]) -> Steps[CachedKey]:
 
 def _operation(worker: WorkerCore, request: Request[Any], act: Act) -> Steps[tuple[CachedKey, Prepared]]:
     message = request.message
-    key = yield from _key(worker, request)
-    operate = key.prepared.get((act, message.mechanism, message.parameters))
-    if operate is None:
-        policy = yield from effective_policy(worker, request.header.route)
-        yield from worker.check_alive(request)
+    if message.sealed:
+        key: CachedKey | None = carried(worker, request, message.handle, message.sealed)
+    else:
+        key = worker.caches.keys.get((request.header.route, message.handle))
+    operate = None if key is None else key.prepared.get((act, message.mechanism, message.parameters))
+    if key is None or operate is None:
+        key, policy = yield from worker.together(lambda: _key_and_policy(worker, request))
         operate = prepare(key, act, message.mechanism, message.parameters, policy, worker.ivs)
     check_today(key, worker.utc())
     return key, operate
+
+
+def _key_and_policy(worker: WorkerCore, request: Request[Any]) -> Steps[tuple[CachedKey, Policy]]:
+    key = yield from _key(worker, request)
+    policy = yield from effective_policy(worker, request.header.route)
+    yield from worker.check_alive(request)
+    return key, policy
 
 
 def use(worker: WorkerCore, request: Request[Any]) -> Steps[Message]:
@@ -90,8 +100,14 @@ def stream(worker: WorkerCore, request: Request[Part]) -> Steps[Result]:
         policy = yield from effective_policy(worker, request.header.route)
         if policy.per_use_audit and part.handle:
             yield from worker.audit_items(request, ["ok"])
-        yield from worker.check_alive(request)
-        key = (yield from _key(worker, request)) if part.handle else None
+
+        def read() -> Steps[tuple[CachedKey | None, Policy]]:
+            if part.handle:
+                return (yield from _key_and_policy(worker, request))
+            yield from worker.check_alive(request)
+            return None, (yield from effective_policy(worker, request.header.route))
+
+        key, policy = yield from worker.together(read)
         known = begin(part, key, policy, worker.ivs)
         if key is not None and not policy.per_use_audit:
             key.uses += 1

@@ -112,11 +112,15 @@ def value(worker: WorkerCore, request: Request[Show]) -> Steps[Value]:
 
     Raises KeyFunctionNotPermitted for a public key.
     """
-    key = yield from _key(worker, request, request.message.handle, request.message.sealed)
+
+    def read() -> Steps[CachedKey]:
+        yield from worker.check_alive(request)
+        return (yield from _key(worker, request, request.message.handle, request.message.sealed))
+
+    key = yield from worker.together(read)
     if key.attributes[Attribute.CLASS] == ObjectClass.PUBLIC_KEY:
         raise KeyFunctionNotPermitted("VALUE of a public key is no secret: it is in PUBLIC_KEY_INFO")
     rules.check_readable(key.attributes)
-    yield from worker.check_alive(request)
     return Value(value=from_keys.value_of(key.loaded))
 
 
@@ -128,26 +132,47 @@ def _key(worker: WorkerCore, request: Request[Any], handle: bytes, sealed_: byte
 
 
 def _prepared(worker: WorkerCore, request: Request[Any], use: Use) -> Steps[tuple[CachedKey, Prepared, Policy]]:
-    """Return the key that a request uses so, its operation, and the policy in force."""
-    message = request.message
-    key = yield from _key(worker, request, message.handle, message.sealed)
-    policy = yield from effective_policy(worker, request.header.route)
-    yield from worker.check_alive(request)
-    operate = key.prepared.get((use, message.mechanism, message.parameters))
-    if operate is None:
-        operate = prepare(key, use, message.mechanism, message.parameters, policy, worker.ivs)
-    check_today(key, worker.utc())
+    """Return the key that a request uses so, its operation, and the policy in force; counted as one use."""
+    key, policy = yield from worker.together(lambda: _key_and_policy(worker, request))
+    operate = _operation(worker, request, use, key, policy)
     key.uses += 1
     return key, operate, policy
 
 
+def _key_and_policy(worker: WorkerCore, request: Request[Any]) -> Steps[tuple[CachedKey, Policy]]:
+    key = yield from _key(worker, request, request.message.handle, request.message.sealed)
+    policy = yield from effective_policy(worker, request.header.route)
+    yield from worker.check_alive(request)
+    return key, policy
+
+
+def _operation(worker: WorkerCore, request: Request[Any], use: Use, key: CachedKey, policy: Policy) -> Prepared:
+    message = request.message
+    operate = key.prepared.get((use, message.mechanism, message.parameters))
+    if operate is None:
+        operate = prepare(key, use, message.mechanism, message.parameters, policy, worker.ivs)
+    check_today(key, worker.utc())
+    return operate
+
+
 def wrap(worker: WorkerCore, request: Request[Wrap]) -> Steps[Result]:
     """Wrap a key with another."""
-    message = request.message
-    wrapped = yield from _key(worker, request, message.key, message.key_sealed)
-    wrapping, operate, policy = yield from _prepared(worker, request, Use.WRAP)
+    return Result(data=(yield from _wrapped(worker, request, request.message.key, request.message.key_sealed)))
+
+
+def _wrapped(worker: WorkerCore, request: Request[Any], handle: bytes, sealed_: bytes) -> Steps[bytes]:
+    """Wrap one key with the request's."""
+
+    def read() -> Steps[tuple[CachedKey, CachedKey, Policy]]:
+        wrapped = yield from _key(worker, request, handle, sealed_)
+        return (wrapped, *(yield from _key_and_policy(worker, request)))
+
+    wrapped, wrapping, policy = yield from worker.together(read)
+    operate = _operation(worker, request, Use.WRAP, wrapping, policy)
+    wrapping.uses += 1
     key_rules.check_wrap(wrapping.attributes, wrapped.attributes, policy)
-    return Result(data=operate(from_keys.value_of(wrapped.loaded)))
+    data: bytes = operate(from_keys.value_of(wrapped.loaded))
+    return data
 
 
 def wrap_many(worker: WorkerCore, request: Request[WrapMany]) -> Steps[Results]:
@@ -156,8 +181,8 @@ def wrap_many(worker: WorkerCore, request: Request[WrapMany]) -> Steps[Results]:
     carried_ = message.keys_sealed or (b"",) * len(message.keys)
     if len(carried_) != len(message.keys):
         raise ArgumentInvalid(f"{len(carried_)} sealed objects for {len(message.keys)} keys")
-    checked, _, _ = yield from _prepared(worker, request, Use.WRAP)  # what is refused for all of them is refused once
-    checked.uses -= 1
+    wrapping, policy = yield from worker.together(lambda: _key_and_policy(worker, request))
+    _operation(worker, request, Use.WRAP, wrapping, policy)  # what is refused for all of them is refused once
     names = [handle.hex() for handle in message.keys]
     yield from worker.audit_items(request, ["ok"] * len(names), names)
     results: list[bytes | list[Any]] = []
@@ -165,10 +190,7 @@ def wrap_many(worker: WorkerCore, request: Request[WrapMany]) -> Steps[Results]:
     for item, (handle, sealed_) in enumerate(zip(message.keys, carried_, strict=True)):
         yield from worker.check_alive(request)
         try:
-            wrapped = yield from _key(worker, request, handle, sealed_)
-            wrapping, operate, policy = yield from _prepared(worker, request, Use.WRAP)
-            key_rules.check_wrap(wrapping.attributes, wrapped.attributes, policy)
-            results.append(operate(from_keys.value_of(wrapped.loaded)))
+            results.append((yield from _wrapped(worker, request, handle, sealed_)))
         except LnhError as error:
             if error.of_damage:
                 raise
