@@ -39,6 +39,7 @@ class Stream:
         iv: what every answer says: two workers may have begun one input, each under an IV that it drew.
         offset: bytes taken.
         ended: whether the last part came, or one failed.
+        is_recorded: whether the audit trail has a record of this use.
     """
 
     first: Part
@@ -47,6 +48,7 @@ class Stream:
     running: Running = field(repr=False)
     offset: int = 0
     ended: bool = False
+    is_recorded: bool = False
     _last: Part | None = field(default=None, repr=False)
     _answer: Result | LnhError | None = field(default=None, repr=False)
 

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from lnh_common import errors
-from lnh_common.messages import objects, store
+from lnh_common.messages import hsm, objects, session, store
 from lnh_common.messages.base import Message
 from lnh_common.messages.objects import ObjectView
 from lnh_common.messages.session import Role
@@ -626,8 +626,43 @@ def test_many_keys_are_wrapped_in_one_request_each_with_its_record(keyring: Keyr
     handles = [each.hex() for each in message.keys]
     assert told[:4] == [("ok", handle) for handle in handles]
     assert told[4:] == [("KeyUnextractable", handles[1]), ("ObjectUnknown", handles[3])]
-    with pytest.raises(errors.KeyFunctionNotPermitted):
-        keyring.client.ask(objects.WRAP_MANY, msgspec.structs.replace(message, handle=closed.handle), keyring.id)
+
+
+def test_many_keys_that_are_not_wrapped_have_their_record_too(
+    keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kek, closed = keyring.secret(**KEK), keyring.secret()
+    inner = [keyring.secret(EXTRACTABLE=True).handle for _ in range(2)]
+    message = objects.WrapMany(handle=kek.handle, mechanism=M.AES_KEY_WRAP_PAD, keys=tuple(inner))
+    world = keyring.client.world
+    for wrong, error in (
+        (msgspec.structs.replace(message, handle=closed.handle), errors.KeyFunctionNotPermitted),
+        (msgspec.structs.replace(message, handle=bytes(16)), errors.ObjectUnknown),
+        (msgspec.structs.replace(message, keys_sealed=(b"",)), errors.ArgumentInvalid),
+    ):
+        world.audit.clear()
+        with pytest.raises(error):
+            keyring.client.ask(objects.WRAP_MANY, wrong, keyring.id)
+        assert [(each.operation, each.outcome) for each in world.audit] == [(objects.WRAP_MANY.name, error.__name__)]
+    world.audit.clear()
+    answer = world.answer
+
+    def ending(asked: Ask) -> Message:
+        answered = answer(asked)
+        if isinstance(asked.message, hsm.Audit):
+            monkeypatch.setattr(world, "answer", answer)
+            Client(world, world.worker(), token=keyring.client.token, secret=keyring.client.secret).ask(
+                session.LOGOUT, session.Logout()
+            )
+        return answered
+
+    monkeypatch.setattr(world, "answer", ending)
+    with pytest.raises(errors.LnhError):
+        keyring.client.ask(objects.WRAP_MANY, message, keyring.id)
+    told = [each.outcome for each in world.audit if each.operation == objects.WRAP_MANY.name]
+    assert told[:2] == ["ok", "ok"]
+    assert len(told) == 4
+    assert "ok" not in told[2:]
 
 
 def test_the_trail_names_what_was_wrapped_and_what_was_made(keyring: Keyring) -> None:

@@ -269,6 +269,35 @@ def test_a_keyrings_policy_is_the_krsos_and_stricter_only(scene: Scene) -> None:
         scene.encrypt(key)
 
 
+def test_a_long_input_that_fails_has_a_record_of_it(scene: Scene) -> None:
+    key = scene.aes()
+    scene.rule(per_use_audit=True)
+    scene.world.audit.clear()
+    part = objects.Part(
+        stream=bytes(16), use=objects.StreamedUse.ENCRYPT, mechanism=M.AES_GCM, data=b"data", offset=0, handle=key
+    )
+
+    def feed(**other: Any) -> objects.Result:
+        return scene.client.ask(objects.STREAM, msgspec.structs.replace(part, **other), scene.keyring)
+
+    feed()
+    with pytest.raises(errors.StreamLost):
+        feed(offset=9)
+    feed(offset=4, last=True)
+    with pytest.raises(errors.MechanismInvalid):
+        feed(stream=b"2" * 16, use=objects.StreamedUse.SIGN)
+    parameters = pack_parameters(GcmParameters(iv=bytes(12)))
+    with pytest.raises(errors.EncryptedDataInvalid):
+        feed(stream=b"3" * 16, use=objects.StreamedUse.DECRYPT, parameters=parameters, last=True)
+    told = [each.outcome for each in scene.world.audit if each.operation == objects.STREAM.name]
+    assert told == ["ok", "StreamLost", "ok", "MechanismInvalid", "ok", "EncryptedDataInvalid"]
+    assert scene.client.worker.take_uses() == []
+    scene.rule(per_use_audit=False)
+    with pytest.raises(errors.EncryptedDataInvalid):
+        feed(stream=b"4" * 16, use=objects.StreamedUse.DECRYPT, parameters=parameters, last=True)
+    assert [each.outcome for each in scene.world.audit if each.operation == objects.STREAM.name] == told
+
+
 def test_a_use_that_cannot_be_recorded_is_not_made(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     key = scene.aes()
     scene.rule(per_use_audit=True)

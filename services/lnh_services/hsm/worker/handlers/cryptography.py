@@ -17,7 +17,7 @@ from lnh_common.wire import codec
 from lnh_services.hsm.effects import Steps, Turn
 from lnh_services.hsm.objects.policy import Policy
 from lnh_services.hsm.objects.prepared_keys import ACTS, Act, CachedKey, Prepared, check_today, items_of, prepare
-from lnh_services.hsm.objects.streams import begin
+from lnh_services.hsm.objects.streams import Stream, begin
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.handlers.session_objects import carried
 from lnh_services.hsm.worker.policies import effective_policy
@@ -91,15 +91,27 @@ def stream(worker: WorkerCore, request: Request[Part]) -> Steps[Result]:
     """Take one part of a long input. What came before it is with this worker, or StreamLost.
 
     A stream goes on only while its key is the one in the cache: what was changed, destroyed or forbidden meanwhile is
-    not used.
+    not used. Under policy `per_use_audit` it has its record before it begins, and one more for each part that fails.
     """
-    part = request.message
-    session = request.who.token.session
-    where = (session, part.stream)
-    if (known := worker.caches.streams.get(where)) is None:
+    known = worker.caches.streams.get((request.who.token.session, request.message.stream))
+    is_recorded = known is not None and known.is_recorded
+    if known is None:
         policy = yield from effective_policy(worker, request.header.route)
-        if policy.per_use_audit and part.handle:
+        is_recorded = policy.per_use_audit and bool(request.message.handle)
+        if is_recorded:
             yield from worker.audit_items(request, ["ok"])
+    try:
+        return (yield from _taken(worker, request, known, is_recorded=is_recorded))
+    except LnhError as error:
+        if is_recorded:
+            yield from worker.audit_items(request, [type(error).__name__])
+        raise
+
+
+def _taken(worker: WorkerCore, request: Request[Part], known: Stream | None, *, is_recorded: bool) -> Steps[Result]:
+    part = request.message
+    where = (request.who.token.session, part.stream)
+    if known is None:
 
         def read() -> Steps[tuple[CachedKey | None, Policy]]:
             if part.handle:
@@ -109,7 +121,8 @@ def stream(worker: WorkerCore, request: Request[Part]) -> Steps[Result]:
 
         key, policy = yield from worker.together(read)
         known = begin(part, key, policy, worker.ivs)
-        if key is not None and not policy.per_use_audit:
+        known.is_recorded = is_recorded
+        if key is not None and not is_recorded:
             key.uses += 1
         if request.who.alive and worker.is_leased():
             worker.caches.streams.put(where, known)

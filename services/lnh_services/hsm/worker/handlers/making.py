@@ -38,7 +38,7 @@ from lnh_services.hsm.objects.generate import Generated
 from lnh_services.hsm.objects.policy import Policy
 from lnh_services.hsm.objects.prepared_keys import CachedKey, Prepared, check_today, prepare
 from lnh_services.hsm.objects.stored import stored_template
-from lnh_services.hsm.worker.core import WorkerCore
+from lnh_services.hsm.worker.core import REFUSALS, WorkerCore
 from lnh_services.hsm.worker.handlers.objects import store_all, store_new, stored_view
 from lnh_services.hsm.worker.handlers.session_objects import carried, sealed, session_template
 from lnh_services.hsm.worker.policies import effective_policy
@@ -178,27 +178,44 @@ def _wrapped(worker: WorkerCore, request: Request[Any], handle: bytes, sealed_: 
 def wrap_many(worker: WorkerCore, request: Request[WrapMany]) -> Steps[Results]:
     """Wrap many keys with another, each with its own record, and its own result or error."""
     message = request.message
-    carried_ = message.keys_sealed or (b"",) * len(message.keys)
-    if len(carried_) != len(message.keys):
-        raise ArgumentInvalid(f"{len(carried_)} sealed objects for {len(message.keys)} keys")
-    wrapping, policy = yield from worker.together(lambda: _key_and_policy(worker, request))
-    _operation(worker, request, Use.WRAP, wrapping, policy)  # what is refused for all of them is refused once
+    try:
+        carried_ = yield from _many_wrappable(worker, request)
+    except LnhError as error:
+        if not isinstance(error, REFUSALS):  # those are recorded of every operation
+            yield from worker.refusal(request, error)
+        raise
     names = [handle.hex() for handle in message.keys]
     yield from worker.audit_items(request, ["ok"] * len(names), names)
     results: list[bytes | list[Any]] = []
     failed = [""] * len(names)
-    for item, (handle, sealed_) in enumerate(zip(message.keys, carried_, strict=True)):
-        yield from worker.check_alive(request)
-        try:
-            results.append((yield from _wrapped(worker, request, handle, sealed_)))
-        except LnhError as error:
-            if error.of_damage:
-                raise
-            failed[item] = type(error).__name__
-            results.append(worker.told(request.operation, error, request.lapses).to_wire())
+    try:
+        for item, (handle, sealed_) in enumerate(zip(message.keys, carried_, strict=True)):
+            yield from worker.check_alive(request)
+            try:
+                results.append((yield from _wrapped(worker, request, handle, sealed_)))
+            except LnhError as error:
+                if error.of_damage:
+                    raise
+                failed[item] = type(error).__name__
+                results.append(worker.told(request.operation, error, request.lapses).to_wire())
+    except LnhError as error:
+        # None of them is answered, and of those that were not come to, the trail says "ok" until then.
+        yield from worker.audit_items(request, [type(error).__name__] * len(names), names)
+        raise
     if any(failed):
         yield from worker.audit_items(request, failed, names)
     return Results(results=tuple(results))
+
+
+def _many_wrappable(worker: WorkerCore, request: Request[WrapMany]) -> Steps[tuple[bytes, ...]]:
+    """Check what is refused for all keys at once; returns what the session carries of each."""
+    message = request.message
+    carried_ = message.keys_sealed or (b"",) * len(message.keys)
+    if len(carried_) != len(message.keys):
+        raise ArgumentInvalid(f"{len(carried_)} sealed objects for {len(message.keys)} keys")
+    wrapping, policy = yield from worker.together(lambda: _key_and_policy(worker, request))
+    _operation(worker, request, Use.WRAP, wrapping, policy)
+    return carried_
 
 
 def unwrap(worker: WorkerCore, request: Request[Unwrap]) -> Steps[ObjectView]:
