@@ -7,6 +7,7 @@ ago goes first.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -47,6 +48,57 @@ def touches_sessions(key: Key) -> bool:
     return key.table not in _NO_SESSION
 
 
+class Streams:
+    """The long inputs of a worker, by session id and the name that the session gave each; bounded.
+
+    Where there is no room, the owner that has most of them, the new one counted, loses the one that nothing came to for
+    longest. So an owner that has no more than its share loses none, whatever the others begin.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._entries: dict[tuple[bytes, bytes], tuple[bytes, Stream]] = {}
+
+    def get(self, where: tuple[bytes, bytes]) -> Stream | None:
+        """Return a stream, to which something came just now; None where there is none."""
+        entry = self._entries.pop(where, None)
+        if entry is None:
+            return None
+        self._entries[where] = entry
+        return entry[1]
+
+    def put(self, where: tuple[bytes, bytes], owner: bytes, stream: Stream) -> None:
+        """Keep a stream that an owner begins, dropping another where there is no room."""
+        self._entries.pop(where, None)
+        if len(self._entries) >= self._size:
+            had = Counter(each for each, _ in self._entries.values())
+            had[owner] += 1
+            most = max(had.values())
+            # The new one's owner may have none yet: then there is another with as many.
+            del self._entries[next(at for at, (each, _) in self._entries.items() if had[each] == most)]
+        self._entries[where] = (owner, stream)
+
+    def drop(self, where: tuple[bytes, bytes]) -> None:
+        """Drop a stream."""
+        self._entries.pop(where, None)
+
+    def drop_sessions(self, sessions: set[bytes]) -> None:
+        """Drop the streams of these sessions."""
+        for where in [where for where in self._entries if where[0] in sessions]:
+            del self._entries[where]
+
+    def values(self) -> list[Stream]:
+        """Return a copy of the streams, the one that nothing came to for longest first."""
+        return [stream for _, stream in self._entries.values()]
+
+    def clear(self) -> None:
+        """Drop all."""
+        self._entries.clear()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
 class Caches:
     """The caches of one worker."""
 
@@ -56,8 +108,7 @@ class Caches:
         self.keys: Lru[tuple[bytes, bytes], CachedKey] = Lru(limits.CACHED_KEYS)
         self.records: Lru[tuple[str, bytes], CachedRecord] = Lru(limits.CACHED_RECORDS)
         self.policies: Lru[bytes, Policy] = Lru(limits.CACHED_RECORDS)
-        # By session id and the name that the session gave it; its key must be the one in `keys` still.
-        self.streams: Lru[tuple[bytes, bytes], Stream] = Lru(limits.CACHED_STREAMS)
+        self.streams = Streams(limits.CACHED_STREAMS)  # of each the key must be the one in `keys` still
 
     def invalidate(self, keys: Iterable[Key]) -> None:
         """Drop what these items were, and every session that was checked against one of them."""
@@ -82,6 +133,7 @@ class Caches:
                     ended.add(session.token.session)
         if ended:
             self._drop_carried(ended)
+            self.streams.drop_sessions(ended)
         return None
 
     def _drop_carried(self, sessions: set[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
 import itertools
@@ -14,15 +15,21 @@ from cryptography.hazmat.primitives import padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.cmac import CMAC
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lnh_common import errors, limits
-from lnh_common.messages import admin, objects
+from lnh_common.messages import admin, objects, session
 from lnh_common.messages.objects import Part, Result, StreamedUse
 from lnh_common.messages.session import Credential, Role
 from lnh_common.pkcs11.attributes import Attribute
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, Use, parse_parameters
 from lnh_common.pkcs11.parameters import GcmParameters, HashedParameters, IvParameters, MacParameters, pack_parameters
+from lnh_services.hsm.crypto.mechanisms import IvSource
 from lnh_services.hsm.crypto.mechanisms.schemes import implementation
+from lnh_services.hsm.objects.policy import Policy
+from lnh_services.hsm.objects.streams import begin
+from lnh_services.hsm.worker.caches import Streams
 from models.worker import KRCO, Client, World
 
 M = Mechanism
@@ -259,6 +266,58 @@ def test_what_may_not_be_done_is_refused_with_the_first_part(client: Client, key
     ):
         with pytest.raises(wanted):
             Feed(client, keyring, use, mechanism, handle=key, **fields).part(DATA)
+
+
+def test_a_client_that_begins_too_many_loses_its_own(world: World, client: Client, keyring: bytes) -> None:
+    mine = [Feed(client, keyring, StreamedUse.DIGEST, M.SHA256) for _ in range(2)]
+    for feed in mine:
+        feed.part(DATA)
+    other = Client(world, client.worker).register("other")
+    theirs: list[Feed] = []
+    for login in range(3):
+        other.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
+        for _ in range(limits.CACHED_STREAMS // 2):
+            theirs.append(Feed(other, keyring, StreamedUse.DIGEST, M.SHA256))
+            theirs[-1].part(b"x")
+        assert len(client.worker.caches.streams) == min(limits.CACHED_STREAMS, 2 + (login + 1) * 32)
+    for feed in mine:
+        assert feed.part(DATA, last=True).data == hashlib.sha256(DATA + DATA).digest()
+    theirs[-1].part(b"y")
+    with pytest.raises(errors.StreamLost):
+        theirs[-limits.CACHED_STREAMS].part(b"y")
+
+
+@given(owners=st.lists(st.integers(0, 3), max_size=60), size=st.integers(1, 9))
+def test_who_has_no_more_than_a_share_loses_nothing(owners: list[int], size: int) -> None:
+    part = Part(stream=bytes(16), use=StreamedUse.DIGEST, mechanism=M.SHA256, data=b"", offset=0)
+    stream, streams = begin(part, None, Policy(), IvSource()), Streams(size)
+    mine: list[tuple[bytes, bytes]] = []
+    for number, owner in enumerate(owners):
+        if owner == 0 and len(mine) >= size // 4:
+            continue
+        where = (bytes([owner]), bytes([number]))
+        streams.put(where, bytes([owner]), stream)
+        assert streams.get(where) is stream
+        if owner == 0:
+            mine.append(where)
+        assert len(streams) <= size
+        assert all(streams.get(each) is stream for each in mine)
+
+
+@pytest.mark.parametrize("how", ["logged out", "logged out elsewhere"])
+def test_the_streams_of_a_session_go_with_it(world: World, client: Client, keyring: bytes, how: str) -> None:
+    stays = Client(world, client.worker).register("stays")
+    stays.login(Credential(role=Role.KRCO, keyring=keyring, password=KRCO))
+    left = Feed(stays, keyring, StreamedUse.DIGEST, M.SHA256)
+    left.part(DATA)
+    for _ in range(3):
+        Feed(client, keyring, StreamedUse.SIGN, M.SHA256_HMAC, handle=secret(client, keyring, M.SHA256_HMAC)).part(DATA)
+        Feed(client, keyring, StreamedUse.DIGEST, M.SHA256).part(DATA)
+    assert len(client.worker.caches.streams) == 7
+    by = client if how == "logged out" else dataclasses.replace(client, worker=world.worker())
+    by.ask(session.LOGOUT, session.Logout())
+    assert len(client.worker.caches.streams) == 1
+    assert left.part(b"", last=True).data == hashlib.sha256(DATA).digest()
 
 
 def test_one_iv_encrypts_no_more_than_its_counter_counts(client: Client, keyring: bytes) -> None:

@@ -125,7 +125,7 @@ def _taken(worker: WorkerCore, request: Request[Part], known: Stream | None, *, 
         if key is not None and not is_recorded:
             key.uses += 1
         if request.who.alive and worker.is_leased():
-            worker.caches.streams.put(where, known)
+            worker.caches.streams.put(where, request.who.token.client or request.who.token.session, known)
     elif known.key is not None and (yield from _key(worker, request)) is not known.key:
         worker.caches.streams.drop(where)
         raise StreamLost("the key, or what may be done with it, changed meanwhile")
