@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from doors import BODY, Client, Door, Records, becomes
 from lnh_common import limits
 from lnh_common.errors import Busy, ClientUnknown
 from lnh_common.messages.base import Empty
-from lnh_common.wire import codec
+from lnh_common.wire import codec, frames
+from lnh_common.wire.bundles import ENTRIES, Bundle
 from processes import Processes
 from waits import wait_until
 
@@ -123,6 +125,25 @@ def test_hellos_that_no_worker_answers_hold_no_place_of_a_clients_request(
     wait_until(lambda: door.status().in_flight == 2, "one hello, and the client's request")
     for one in door.clients:
         one.socket.close()
+
+
+def has_dropped_more(door: Door, before: int) -> bool:
+    return door.status().dropped > before
+
+
+def test_a_client_that_asks_without_end_takes_no_other_clients_looks(door: Door, records: Records) -> None:
+    flood, other = (registered(door, records, name) for name in ("flood", "other"))
+    bundle = Bundle()
+    header = frames.request("no.such", 1, 10_000, route=bytes(16)).pack()
+    for number in range(ENTRIES):
+        bundle.add(number.to_bytes(8, "big"), header, b"", b"")
+    message = bundle.take()
+    for count in (20_000, *[2000] * 10):
+        overdraws = partial(has_dropped_more, door, door.status().dropped)
+        for _ in range(count):
+            flood.socket.send(message)
+        wait_until(overdraws, "a flood of more than its share")
+        assert other.exchange() == BODY
 
 
 def test_strangers_that_bring_more_than_they_may_are_disconnected(door: Door, records: Records) -> None:

@@ -202,7 +202,7 @@ def test_what_is_revoked_is_refused_and_so_is_what_no_list_in_force_speaks_of() 
             chains.verify(end, [ROOT], [CA], crls=[useless], at=NOW)
 
 
-def test_a_list_that_is_signed_over_a_weak_hash_is_refused_and_does_no_harm_beside_another() -> None:
+def test_a_list_over_a_weak_hash_is_refused_and_does_no_harm_beside_another() -> None:
     KEYS["old"] = load_pem_private_key(OLD, None)
     ca, weak = made("old", "root"), x509.load_pem_x509_crl(OLD_LIST)
     below, at = made("sub", "old"), NOW + DAY / 2
