@@ -11,8 +11,8 @@ import typer
 
 from lnh_cli.nouns import key as keys
 from lnh_cli.support import files, terminal
-from lnh_cli.support.command import Output, verb
-from lnh_cli.support.options import KeyringOptions
+from lnh_cli.support.command import verb
+from lnh_cli.support.options import KeyringOptions, ObjectOptions
 from lnh_cli.support.parameters import MechanismOptions, mechanism_options
 from lnh_cli.support.progress import progress
 from lnh_common.messages.base import Message
@@ -30,7 +30,7 @@ def enter(app: typer.Typer) -> None:
     verb(app, "encrypt", mechanism_options(Use.ENCRYPT))(encrypt)
     verb(app, "decrypt", mechanism_options(Use.DECRYPT))(decrypt)
     verb(app, "random", KeyringOptions)(random)
-    verb(app, "digest", Output)(digest)
+    verb(app, "digest", ObjectOptions)(digest)
 
 
 # Why the half of a key pair that was named does not do what was asked.
@@ -190,21 +190,37 @@ def decrypt(
     files.write_result(output, plaintext, as_hex=as_hex, as_json=options.json, told={"plaintext": plaintext})
 
 
-def digest(options: Output, mechanism: files.MechanismOption = None, file: files.Input = None) -> None:
-    """Hash a file of any length, or stdin. It is public data, so it is hashed on this machine."""
+def digest(
+    options: ObjectOptions,
+    mechanism: files.MechanismOption = None,
+    file: files.Input = None,
+    in_hsm: Annotated[
+        bool, typer.Option("--in-hsm", help="In the HSM, with a session of --keyring; its policy holds.")
+    ] = False,
+) -> None:
+    """Hash a file of any length, or stdin: public data, so on this machine, which asks nobody, unless --in-hsm."""
+    chosen = files.mechanism(mechanism, Use.DIGEST) if mechanism else Mechanism.SHA256
+    if in_hsm:
+        with options.objects() as session, files.opened(file) as data:
+            made = session.digest(data, chosen)
+    else:
+        made = _hash_here(chosen, file)
+    if options.json:
+        terminal.show_json({"mechanism": chosen, "digest": made})
+    else:
+        terminal.echo(made.hex())
+
+
+def _hash_here(mechanism: Mechanism, file: Path | None) -> bytes:
     import hashlib
 
     from lnh.objects import streams
 
-    chosen = files.mechanism(mechanism, Use.DIGEST) if mechanism else Mechanism.SHA256
-    hasher = hashlib.new(chosen.name.lower())
+    hasher = hashlib.new(mechanism.name.lower())
     with files.opened(file) as data:
         for chunk in streams.chunks(data):
             hasher.update(chunk)
-    if options.json:
-        terminal.show_json({"mechanism": chosen, "digest": hasher.digest()})
-    else:
-        terminal.echo(hasher.hexdigest())
+    return hasher.digest()
 
 
 def random(

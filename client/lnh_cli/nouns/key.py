@@ -15,6 +15,7 @@ from lnh_cli.support.progress import progress
 if TYPE_CHECKING:
     from lnh.objects.keys import Key, StoredObject
     from lnh.objects.session import ObjectSession
+    from lnh_common.pkcs11.attributes import Kind
 
 app = noun("key", "Keys of a keyring, or of a partition.")
 
@@ -33,7 +34,10 @@ def _half(text: str | None) -> str | None:
 
 Half = Annotated[str | None, typer.Option("--class", help="public, private or secret.", callback=_half)]
 PassphraseFile = Annotated[Path | None, typer.Option(help="File with its passphrase.", callback=files.readable)]
-Settings = Annotated[list[str] | None, typer.Option("--set", "-s", metavar="NAME=VALUE", help="An attribute.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="NAME=VALUE", help="An attribute; of a template: unwrap_template.derive=true."),
+]
 
 
 _READ = ("pem", "der", "pkcs12", "jwk", "openssh", "raw")  # forms of files, as `lnh.objects.key_files.Form` has them
@@ -301,35 +305,59 @@ def parse_key_type(text: str) -> Any:
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """NAME=VALUE attributes, each value read as its attribute's row says."""
+    """NAME=VALUE attributes, each value read as its attribute's row says.
+
+    An attribute of a template is TEMPLATE.NAME=VALUE: unwrap_template.derive=true. TEMPLATE= alone is an empty one.
+    """
     from lnh.objects.encoding import attribute
     from lnh_common.pkcs11.attributes import ATTRIBUTES, Kind
-    from lnh_common.pkcs11.mechanisms import Mechanism
 
     parsed: dict[str, Any] = {}
     for setting in settings:
-        name, equals, text = setting.partition("=")
+        whole, equals, text = setting.partition("=")
         if not equals:
             terminal.refuse(f"{setting!r} is not NAME=VALUE", "label=new, extractable=false", terminal.USAGE)
-        kind = ATTRIBUTES[attribute(name)].kind
-        value: Any = text
-        if kind is Kind.BOOL:
-            words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-            if text.lower() not in words:
-                terminal.refuse(f"{name} is true or false, not {text!r}", f"{name}=true", terminal.USAGE)
-            value = words[text.lower()]
-        elif kind is Kind.INT:
-            try:
-                value = int(text, 0)
-            except ValueError:
-                terminal.refuse(f"{name} is a whole number, not {text!r}", f"{name}=32, {name}=0x20", terminal.USAGE)
-        elif kind is Kind.BYTES:
-            value = files.unhex(text)
-        elif kind is Kind.MECHANISMS:
-            value = [files.mechanism(one).value for one in text.split(",") if one]
-            assert all(number in Mechanism._value2member_map_ for number in value), "the table's numbers"
-        parsed[name.lower().replace("-", "_")] = value
+        name, dot, inner = whole.partition(".")
+        is_template = ATTRIBUTES[attribute(name)].kind is Kind.TEMPLATE
+        key = name.lower().replace("-", "_")
+        if dot and not is_template:
+            templates = ", ".join(each.name.lower() for each, rule in ATTRIBUTES.items() if rule.kind is Kind.TEMPLATE)
+            terminal.refuse(
+                f"{name} is no template, so {whole} is nothing", f"templates are {templates}", terminal.USAGE
+            )
+        if is_template and (text if not dot else ATTRIBUTES[attribute(inner)].kind is Kind.TEMPLATE):
+            said = f"{setting!r}: a template is set by each of its attributes, and holds no other template"
+            terminal.refuse(
+                said, f"{key}.derive=true, {key}.allowed_mechanisms=AES_GCM; {key}= for none", terminal.USAGE
+            )
+        if is_template:
+            template = parsed.setdefault(key, {})
+            if dot:
+                template[attribute(inner).value] = _parse_value(whole, ATTRIBUTES[attribute(inner)].kind, text)
+        else:
+            parsed[key] = _parse_value(name, ATTRIBUTES[attribute(name)].kind, text)
     return parsed
+
+
+def _parse_value(name: str, kind: Kind, text: str) -> Any:
+    """Read a value of this kind; a usage error otherwise names the attribute."""
+    from lnh_common.pkcs11.attributes import Kind
+
+    if kind is Kind.BOOL:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.lower() not in words:
+            terminal.refuse(f"{name} is true or false, not {text!r}", f"{name}=true", terminal.USAGE)
+        return words[text.lower()]
+    if kind is Kind.INT:
+        try:
+            return int(text, 0)
+        except ValueError:
+            terminal.refuse(f"{name} is a whole number, not {text!r}", f"{name}=32, {name}=0x20", terminal.USAGE)
+    if kind is Kind.BYTES:
+        return files.unhex(text)
+    if kind is Kind.MECHANISMS:
+        return [files.mechanism(one).value for one in text.split(",") if one]
+    return text
 
 
 def _refuse_those_with_options(attributes: dict[str, Any], **options: str) -> None:

@@ -23,6 +23,8 @@ from lnh_cli.support.command import Output, with_options
 from lnh_common.errors import FileModeUnsafe
 from lnh_common.messages.admin import PolicyView
 from lnh_common.messages.base import Behind, Skipped
+from lnh_common.pkcs11.attributes import Attribute
+from lnh_common.pkcs11.mechanisms import Mechanism
 
 runner = CliRunner()
 app = tree()
@@ -333,7 +335,6 @@ def test_the_line_of_a_service_has_words_and_times_and_no_ids() -> None:
 def test_a_policys_mechanisms_are_given_and_shown_by_name() -> None:
     from lnh.objects.encoding import named_policy as named
     from lnh_cli.nouns.cluster import parse_changes
-    from lnh_common.pkcs11.mechanisms import Mechanism
 
     given = parse_changes(
         ["allowed_mechanisms=ecdsa_sha256,CKM_AES_GCM", 'weak_mechanisms=["AES_ECB", 1]', "fips=true"]
@@ -350,6 +351,44 @@ def test_a_policys_mechanisms_are_given_and_shown_by_name() -> None:
     shown = {"allowed_mechanisms": [Mechanism.AES_GCM.value, 99], "weak_mechanisms": [], "minimum_rsa_bits": 2048}
     assert named(shown) == shown | {"allowed_mechanisms": ["AES_GCM", 99]}
     assert named({"allowed_mechanisms": None}) == {"allowed_mechanisms": None}
+
+
+def test_a_template_is_set_by_each_of_its_attributes() -> None:
+    settings = ["unwrap-template.derive=true", "unwrap_template.ALLOWED_MECHANISMS=AES_GCM,HKDF_DERIVE", "wrap=yes"]
+    assert key.parse_settings([*settings, "derive_template="]) == {
+        "unwrap_template": {
+            Attribute.DERIVE.value: True,
+            Attribute.ALLOWED_MECHANISMS.value: [Mechanism.AES_GCM.value, Mechanism.HKDF_DERIVE.value],
+        },
+        "wrap": True,
+        "derive_template": {},
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "said", "advised"),
+    [
+        ("unwrap_template=derive", "set by each of its attributes", "unwrap_template.derive=true"),
+        ("unwrap_template.wrap_template=", "holds no other template", "unwrap_template.derive=true"),
+        ("label.derive=true", "label is no template", "wrap_template, unwrap_template, derive_template"),
+        ("unwrap_template.derive=maybe", "unwrap_template.derive is true or false, not 'maybe'", "derive=true"),
+        ("unwrap_template.derive", "'unwrap_template.derive' is not NAME=VALUE", "label=new"),
+        ("unwrap_template.nothing=1", "unknown attribute: nothing", ""),
+    ],
+)
+def test_a_template_that_is_set_wrongly_is_told_how(setting: str, said: str, advised: str) -> None:
+    done = runner.invoke(app, ["key", "generate", "a", "-k", "k", "--set", setting])
+    assert done.exit_code
+    assert said in done.stderr
+    assert advised in done.stderr
+
+
+def test_a_digest_in_the_hsm_wants_a_keyring(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_bytes(b"abc")
+    done = runner.invoke(app, ["digest", str(path), "--in-hsm"])
+    assert done.exit_code == terminal.USAGE
+    assert "no keyring named" in done.stderr
 
 
 @pytest.mark.parametrize("words", ["key generate a -k payments", "key import -k payments"])
