@@ -26,6 +26,7 @@ CLIENT_SKEW_SECONDS: Final = limits.CLOCK_TOLERANCE / 2
 ACTIVATED: Final = "activated"
 SERVING: Final = "serving"
 AVAILABLE: Final = "read-write"
+COMPATIBLE: Final = "compatible"
 SERVES_NOBODY: Final = frozenset({"unreachable", "failed", "expelled", "none"})
 
 
@@ -82,12 +83,14 @@ class Scene:
         asked_at: UTC seconds by the clock of the machine that asked.
         local: whether it is looked at from the member's own machine.
         supervisor: the supervisor's answer there; None where it does not answer, or is not asked.
+        compatible: labels of the keyrings whose policy says `key_uses = compatible`.
     """
 
     overview: Overview
     asked_at: float
     local: bool = False
     supervisor: member.Status | None = None
+    compatible: tuple[str, ...] = ()
 
     @property
     def asked(self) -> Sight | None:
@@ -370,6 +373,14 @@ def _users(scene: Scene) -> Iterator[Spot]:
             yield Spot(each.name, f"all services of {each.name} run as one user, with each other's data in reach")
 
 
+# --- keyrings
+
+
+def _keys_not_separated(scene: Scene) -> Iterator[Spot]:
+    for label in scene.compatible:
+        yield Spot(label, f"the keyring {label} has key_uses = {COMPATIBLE}")
+
+
 # --- backup
 
 
@@ -498,6 +509,10 @@ CHECKS: Final = (
     Check("activation-on-same-disk", _ADVICE, _activation,
           "who takes the disk can open the HSM",
           "keep the activation secret elsewhere, or activate by hand: lnh hsm activate"),
+    Check("keys-not-separated", _ADVICE, _keys_not_separated,
+          "who may make keys there can talk the bytes of a SENSITIVE key out of the HSM, in ways published for PKCS#11",
+          "lnh keyring policy key_uses=separated -k {where}, as its KRSO; a key of two uses is refused from then on;"
+          " for all keyrings: lnh cluster policy key_uses=separated"),
     Check("one-user", _ADVICE, _users,
           "who breaks into one service can reach the files of the others",
           "give each service its own data alone (docs/operations.md#services-kept-apart)"),

@@ -516,7 +516,9 @@ ROWS = (
     Row("decrypt aes-{n} {root}/encrypted-{n} -k payments --hex"),
     Row("sign ec-{n} data -k payments -o {root}/signature-{n}"),
     Row("verify ec-{n} data -k payments --signature {root}/signature-{n}"),
-    Row("key generate kek-{n} -k payments -t AES --set wrap=true --set unwrap=true --set unwrap_template.encrypt=true", anew=True),
+    Row("key generate kek-{n} -k payments -t AES --set wrap=true --set unwrap=true", anew=True),
+    Row("key generate un-{n} -k payments -t AES --set unwrap=true --set unwrap_template.derive=true", anew=True),
+    Row("key show un-{n} -k payments", anew=True, moves=frozenset({"check_value"})),
     Row("key generate inner-{n} -k payments -t AES --set extractable=true", anew=True),
     Row("key wrap kek-{n} inner-{n} -k payments --hex", anew=True),
     Row("key wrap kek-{n} inner-{n} -k payments -o {root}/wrapped-{n}"),
@@ -530,7 +532,7 @@ ROWS = (
     Row("key decapsulate kem-{n} theirs-{n} {root}/kem-{n} -k payments", anew=True, moves=frozenset({"check_value"})),
     *(
         Row(f"key delete {label}-{{n}} -k payments --yes")
-        for label in ("aes", "ec", "rsa", "dsa", "kek", "inner", "back", "copy", "base", "out", "kem", "mine", "sent", "theirs")
+        for label in ("aes", "ec", "rsa", "dsa", "kek", "un", "inner", "back", "copy", "base", "out", "kem", "mine", "sent", "theirs")
     ),
     Row("backup now --to {root}/to-{n}", anew=True),
     Row("backup list", anew=True),
@@ -613,6 +615,27 @@ def test_every_json_holds_what_its_table_shows(place: Place, monkeypatch: pytest
         if {each: listed[each] for each in common} != {each: shown[each] for each in common}:
             faults.append(f"lnh {words}: {listed}, and lnh {again}: {shown}")
     assert faults == []
+
+
+def test_the_doctor_names_the_keyrings_whose_keys_are_not_kept_to_one_use(place: Place) -> None:
+    def named() -> dict[str, str]:
+        found = json.loads(place.run("doctor", "--json").stdout)["findings"]
+        return {each["where"]: each["do"] for each in found if each["check"] == "keys-not-separated"}
+
+    assert named() == {}
+    place.run("cluster", "policy", "key_uses=compatible")
+    try:
+        found = named()
+        assert set(KEYRINGS) <= set(found)
+        (command,) = re.findall("^lnh (.*), as its KRSO", found["many"])
+        done = place.run(*command.split())
+        assert done.exit_code == 0, done.output
+        found = named()
+        assert "payments" in found
+        assert "many" not in found
+    finally:
+        place.run("cluster", "policy", "key_uses=separated")
+    assert named() == {}
 
 
 class Filling(dict[str, str]):

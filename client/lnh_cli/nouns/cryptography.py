@@ -198,7 +198,7 @@ def digest(
         bool, typer.Option("--in-hsm", help="In the HSM, with a session of --keyring; its policy holds.")
     ] = False,
 ) -> None:
-    """Hash a file of any length, or stdin: public data, so on this machine, which asks nobody, unless --in-hsm."""
+    """Hash a file of any length, or stdin: on this machine, since it is public data, or with --in-hsm in the HSM."""
     chosen = files.mechanism(mechanism, Use.DIGEST) if mechanism else Mechanism.SHA256
     if in_hsm:
         with options.objects() as session, files.opened(file) as data:

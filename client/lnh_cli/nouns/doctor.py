@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,9 @@ from lnh_cli.support.command import verb
 from lnh_cli.support.options import AdminOptions
 
 if TYPE_CHECKING:
+    from lnh.admin import Administration
     from lnh_cli.diagnosis import Finding
+    from lnh_common.messages.overview import Overview
 
 
 def enter(app: typer.Typer) -> None:
@@ -43,7 +46,8 @@ def doctor(
         scene = Scene(overview, time.time(), local=True, supervisor=supervisor)
     else:
         with options.viewing(needs_sight=True) as session:
-            scene = Scene(session.overview(), time.time())
+            overview = session.overview()
+            scene = Scene(overview, time.time(), compatible=_compatible(session, overview))
     findings = diagnose(scene)
     healthy = not any(strict or finding.severity is Severity.PROBLEM for finding in findings)
     seen_from = scene.asked.name if scene.asked is not None else ""
@@ -57,6 +61,22 @@ def doctor(
         terminal.echo(f"{'healthy' if healthy else 'unhealthy'}: {', '.join(filter(None, words))}")
     if not healthy:
         raise typer.Exit(terminal.REFUSED)
+
+
+def _compatible(session: Administration, overview: Overview) -> tuple[str, ...]:
+    """Return the labels of the keyrings whose keys are not kept to one use.
+
+    A keyring's policy is only ever stricter than the cluster's, so mostly there is none to look at.
+    """
+    from lnh_cli.diagnosis import COMPATIBLE
+    from lnh_common.errors import KeyringUnknown, MemberBehind
+
+    found = []
+    for each in session.keyrings() if overview.key_uses == COMPATIBLE else ():
+        with suppress(KeyringUnknown, MemberBehind):  # it was deleted meanwhile
+            if session.show_keyring(each.label).policy.get("key_uses", COMPATIBLE) == COMPATIBLE:
+                found.append(each.label)
+    return tuple(found)
 
 
 def _plain(finding: Finding) -> dict[str, str]:

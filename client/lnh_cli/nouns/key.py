@@ -15,7 +15,7 @@ from lnh_cli.support.progress import progress
 if TYPE_CHECKING:
     from lnh.objects.keys import Key, StoredObject
     from lnh.objects.session import ObjectSession
-    from lnh_common.pkcs11.attributes import Kind
+    from lnh_common.pkcs11.attributes import Attribute, Kind
 
 app = noun("key", "Keys of a keyring, or of a partition.")
 
@@ -428,6 +428,12 @@ def _uses(one: StoredObject) -> list[str]:
 
 def view(one: StoredObject) -> dict[str, Any]:
     """All that a key says of itself, by the names of its attributes."""
+    shown: dict[str, Any] = {"handle": one.handle, "version": one.version, "size": _size(one), "uses": _uses(one)}
+    return shown | {attribute.name.lower(): _named(attribute, value) for attribute, value in one.attributes.items()}
+
+
+def _named(attribute: Attribute, value: Any) -> Any:
+    """Name what an attribute's value has numbers for; a template is named as `--set` takes it."""
     from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
     from lnh_common.pkcs11.mechanisms import Mechanism
 
@@ -436,12 +442,14 @@ def view(one: StoredObject) -> dict[str, Any]:
         Attribute.KEY_TYPE: KeyType,
         Attribute.KEY_GEN_MECHANISM: Mechanism,
     }
-    shown: dict[str, Any] = {"handle": one.handle, "version": one.version, "size": _size(one), "uses": _uses(one)}
-    for attribute, value in one.attributes.items():
-        if attribute in names and value in names[attribute]._value2member_map_:
-            value = names[attribute](value)
-        elif attribute is Attribute.ALLOWED_MECHANISMS and isinstance(value, list):
-            known = Mechanism._value2member_map_
-            value = [Mechanism(number) if number in known else number for number in value]
-        shown[attribute.name.lower()] = value
-    return shown
+    if attribute in names and value in names[attribute]._value2member_map_:
+        return names[attribute](value)
+    if attribute is Attribute.ALLOWED_MECHANISMS and isinstance(value, list):
+        known = Mechanism._value2member_map_
+        return [Mechanism(number) if number in known else number for number in value]
+    if isinstance(value, dict):
+        known = Attribute._value2member_map_
+        inner = {Attribute(number): each for number, each in value.items() if number in known}
+        newer = {str(number): each for number, each in value.items() if number not in known}
+        return {each.name.lower(): _named(each, what) for each, what in inner.items()} | newer
+    return value

@@ -161,12 +161,17 @@ class Seen(Told):
 
 
 class Overview(Listing, kw_only=True, forbid_unknown_fields=False):
-    """Answer an administrator with the whole cluster."""
+    """Answer an administrator with the whole cluster.
+
+    Args:
+        key_uses: of the cluster's policy; empty from a member that does not tell it.
+    """
 
     label: str
     seen: Seen
     keyrings: int = 0
     clients: int = 0
+    key_uses: str = ""
 
 
 SEEN: Final = operation("membership.seen", Empty, Seen)

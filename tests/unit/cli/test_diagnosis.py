@@ -37,6 +37,7 @@ class Ill:
     asked_at: float = AT
     local: bool = False
     supervisor: Status | None = None
+    compatible: tuple[str, ...] = ()
     also: frozenset[str] = frozenset()  # other checks that see the same trouble
 
 
@@ -135,6 +136,9 @@ ILL: dict[str, Ill] = {
     "activation-on-same-disk": Ill(
         told_by_b(machine=MachineFigures(disk_free=GIB, disk_total=GIB, activation_beside=True)), "b", "activation file"
     ),
+    "keys-not-separated": Ill(
+        overview(), "payments", "the keyring payments has key_uses = compatible", compatible=("many", "payments")
+    ),
     "one-user": Ill(
         told_by_b(machine=MachineFigures(disk_free=GIB, disk_total=GIB, users=1)), "b", "run as one user"
     ),
@@ -142,7 +146,9 @@ ILL: dict[str, Ill] = {
 
 
 def findings(ill: Ill) -> list[Finding]:
-    return diagnose(Scene(ill.shown, ill.asked_at, local=ill.local, supervisor=ill.supervisor))
+    return diagnose(
+        Scene(ill.shown, ill.asked_at, local=ill.local, supervisor=ill.supervisor, compatible=ill.compatible)
+    )
 
 
 def test_a_cluster_that_is_well_has_no_finding() -> None:

@@ -36,7 +36,7 @@ from lnh_services.hsm.records import ClientRecord, KeyringRecord
 from lnh_services.hsm.worker import lease_settings
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.guards import check_versions, unchanged
-from lnh_services.hsm.worker.policies import change_policy
+from lnh_services.hsm.worker.policies import change_policy, effective_policy
 from lnh_services.hsm.worker.request import Request
 
 # --- clients
@@ -190,7 +190,14 @@ def look(worker: WorkerCore, request: Request[Empty]) -> Steps[Overview]:
         records = yield from worker.started()
         counted = yield from ask(Peer.STORE, store.COUNT, store.Count(table=records.key_of(kind, b"").table))
         counts.append(counted.count)
-    return Overview(label=worker.secrets().secrets.label, seen=seen, keyrings=counts[0], clients=counts[1])
+    policy = yield from effective_policy(worker)
+    return Overview(
+        label=worker.secrets().secrets.label,
+        seen=seen,
+        keyrings=counts[0],
+        clients=counts[1],
+        key_uses=policy.key_uses.value,
+    )
 
 
 _WITHOUT_ENDPOINT: Final = frozenset({"joining", "expelled"})  # states of members that serve no client
