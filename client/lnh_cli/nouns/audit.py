@@ -68,24 +68,21 @@ def export(
     after: Annotated[int, typer.Option(min=0, help="Only what is behind this index.")] = 0,
 ) -> None:
     """Export the audit trail of the member that answers, records and signatures, up to now."""
-    count = 0
-    files.check_new(output)
-    with options.administration() as session, files.new(output) as file:
-        for line in session.export_audit(after):
-            said = line if form == _JSON_LINES else _as_cef(line)
-            if said:
-                file.write(f"{said}\n")
-                count += 1
-    options.say(f"{count} lines in {output}", lines=count, file=str(output))
-
-
-def _as_cef(line: str) -> str:
-    """Render a record; what only signs records is nothing to a SIEM."""
     from lnh_cli.support.cef import cef
     from lnh_common.wire.audit import RecordLine, parse_line
 
-    parsed = parse_line(f"{line}\n".encode(), None)  # it was checked when it came
-    return cef(parsed) if isinstance(parsed, RecordLine) else ""
+    count = first = 0
+    files.check_new(output)
+    with options.administration() as session, files.new(output) as file:
+        for line in session.export_audit(after):
+            parsed = parse_line(f"{line}\n".encode(), None)  # it was checked when it came
+            first = first or parsed.index
+            if form == _JSON_LINES or isinstance(parsed, RecordLine):  # what only signs records is nothing to a SIEM
+                file.write(f"{cef(parsed) if form == _CEF and isinstance(parsed, RecordLine) else line}\n")
+                count += 1
+    options.say(f"{count} lines in {output}", lines=count, file=str(output))
+    if first > after + 1:
+        terminal.note(f"it begins at index {first}: the member has dropped the lines from {after + 1} on")
 
 
 def _identity(text: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from typer.testing import CliRunner
 
 from lnh_cli.main import tree
 from lnh_cli.support.cef import cef
+from lnh_cli.support.options import AdminOptions
+from lnh_common.errors import AuditFailed
 from lnh_common.messages.hsm import AuditEntry
 from lnh_common.wire.audit import RecordLine, parse_line
 from lnh_common.wire.channel import fingerprint
@@ -88,6 +92,43 @@ def test_a_trail_that_somebody_else_signed_or_nobody_is_refused(tmp_path: Path) 
     for name in ("forged", "unsigned", "empty"):
         code, _, said = checked(tmp_path / name)
         assert (code, "is signed by SHA256:" in said) == (1, True), name
+
+
+class Exporting:
+    """A session whose export has these lines, and fails at the end if it shall."""
+
+    def __init__(self, lines: list[bytes], *, fails: bool = False) -> None:
+        self._lines, self._fails = lines, fails
+
+    def export_audit(self, after: int) -> Iterator[str]:
+        assert after == 2
+        yield from (line.decode().rstrip("\n") for line in self._lines)
+        if self._fails:
+            raise AuditFailed("lines are missing")
+
+
+@pytest.mark.parametrize("form", ["jsonl", "cef"])
+def test_an_export_tells_what_was_dropped_and_leaves_no_file_where_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    lines = written(tmp_path / "t")
+    output = tmp_path / "export"
+    for given, fails, code, note in (
+        (lines[2:7], True, 1, ""),
+        (lines[2:7], False, 0, ""),
+        (lines[4:], False, 0, "it begins at index 5: the member has dropped the lines from 3 on"),
+    ):
+        session = Exporting(given, fails=fails)
+        monkeypatch.setattr(AdminOptions, "administration", lambda _, found=session: nullcontext(found))
+        done = CliRunner().invoke(APP, ["audit", "export", str(output), "--format", form, "--after", "2"])
+        assert (done.exit_code, output.exists()) == (code, not fails), done.output
+        assert ("it begins" in done.stderr) is bool(note)
+        assert note in done.stderr
+        if not fails:
+            written_lines = output.read_text().splitlines()
+            assert len(written_lines) == sum(form == "jsonl" or b'"operation"' in line for line in given)
+            assert all(line.startswith("CEF:0|" if form == "cef" else "{") for line in written_lines)
+            output.unlink()
 
 
 def test_what_is_no_identity_is_refused(tmp_path: Path) -> None:
