@@ -1,4 +1,7 @@
-"""Describes a key by its material: the attributes that say what a public or private key is. Pure."""
+"""Describes a key by its material: the attributes that say what a public or private key is.
+
+Pure, but for the process that tests the primes of a long RSA key.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,12 @@ from cryptography.hazmat.primitives.serialization import (
 from lnh_common.errors import AttributeInvalid, KeySizeRange
 from lnh_common.pkcs11.algorithms import CURVES, ML_DSA_SETS, ML_KEM_SETS, RSA_BITS
 from lnh_common.pkcs11.attributes import Attribute, Attributes, KeyType
+from lnh_services.hsm.crypto import rsa_primes
 from lnh_services.hsm.crypto.mechanisms.base import PrivateKey, PublicKey
 
 _A = Attribute
 _K = KeyType
+_TESTED_HERE_BITS: Final = 3072  # to test the primes of RSA up to here takes no longer than to start a process for it
 _PRIME_BITS_APART: Final = 64  # by how much the longer prime of RSA may be longer than half of the modulus
 
 
@@ -55,7 +60,8 @@ def read_private(value: bytes) -> tuple[PrivateKey, bytes]:
     """Read a private key that came from outside: the key, and its value as an object keeps it.
 
     The library tests the primes of an RSA key for as long as they are long, and lets nothing else of the process run
-    meanwhile. So it tests only what may be a key of the product by all that is seen at once.
+    meanwhile. So it tests only what may be a key of the product by all that is seen at once, and in a process of its
+    own where that takes long.
 
     Args:
         value: DER of PKCS#8, not encrypted.
@@ -69,7 +75,10 @@ def read_private(value: bytes) -> tuple[PrivateKey, bytes]:
     if isinstance(key, rsa.RSAPrivateKey):
         check_rsa_size(key.key_size)
         _check_rsa_parts(key.private_numbers())
-        _loaded(value, is_tested=True)
+        if key.key_size <= _TESTED_HERE_BITS:
+            _loaded(value, is_tested=True)
+        elif not rsa_primes.is_sound(value):
+            raise _no_private_key()
     return key, key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import sys
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from lnh_common.messages.session import Credential, Role
 from lnh_common.pkcs11.algorithms import CURVES, ML_DSA_SETS, ML_KEM_SETS
 from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass, parse_template
 from lnh_common.pkcs11.mechanisms import Mechanism
+from lnh_services.hsm.crypto import rsa_primes
 from lnh_services.hsm.objects import describing
 from lnh_services.hsm.objects.create import change, create
 from lnh_services.hsm.objects.generate import Generated, generate_key_pair
@@ -184,9 +186,30 @@ def test_primes_are_tested_only_of_what_may_be_a_key_of_the_product(
         return load_der_private_key(der, password, unsafe_skip_rsa_key_validation=True)
 
     monkeypatch.setattr(describing, "load_der_private_key", load)
+    monkeypatch.setattr(rsa_primes, "is_sound", tested.append)
     with pytest.raises(error):
         make(value, CLASS=ObjectClass.PRIVATE_KEY)
     assert not tested
+
+
+def test_the_primes_of_a_long_key_are_tested_while_others_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(der: bytes, password: None, *, unsafe_skip_rsa_key_validation: bool = False) -> object:
+        assert unsafe_skip_rsa_key_validation, "the interpreter would be held for as long as it takes"
+        return load_der_private_key(der, password, unsafe_skip_rsa_key_validation=True)
+
+    monkeypatch.setattr(describing, "load_der_private_key", load)
+    key = rsa.generate_private_key(65537, 3200)  # quick to make, and too long to be tested here
+    assert make(pkcs8(key), CLASS=ObjectClass.PRIVATE_KEY).attributes[A.KEY_TYPE] == KeyType.RSA
+    n = key.private_numbers()
+    wrong = rsa.RSAPrivateNumbers(n.p, n.q, n.d + 2, n.dmp1, n.dmq1, n.iqmp, n.public_numbers)
+    with pytest.raises(errors.AttributeInvalid, match="belong together"):
+        make(pkcs8(wrong.private_key(unsafe_skip_rsa_key_validation=True)), CLASS=ObjectClass.PRIVATE_KEY)
+
+
+def test_a_process_that_ends_otherwise_has_tested_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="ended with 1"):
+        rsa_primes.is_sound(b"")
 
 
 REFUSED: list[tuple[str, Any, dict[str, Any], type[LnhError]]] = [
