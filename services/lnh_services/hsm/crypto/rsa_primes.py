@@ -13,8 +13,10 @@ from typing import Final
 
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
+from lnh_common.errors import Busy
 from lnh_services.hsm.crypto.process_hardening import child_environment, harden
 
+_SECONDS: Final = 120.0  # a key of 8192 bits takes ten on a slow machine; what stands still is not waited for
 _SOUND: Final = 0
 _UNSOUND: Final = 3
 
@@ -25,10 +27,15 @@ def is_sound(value: bytes) -> bool:
     Args:
         value: DER of PKCS#8, which the library reads. The sizes of its parts bound how long it takes.
 
-    Raises RuntimeError where the process ended otherwise, OSError where there could be none.
+    Raises Busy where there could be no process, or it did not end in time; RuntimeError where it ended otherwise.
     """
     command = (sys.executable, "-m", __name__)
-    ended = subprocess.run(command, input=value, stdout=subprocess.DEVNULL, env=child_environment(), check=False)
+    try:
+        ended = subprocess.run(
+            command, input=value, stdout=subprocess.DEVNULL, env=child_environment(), check=False, timeout=_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        raise Busy("the primes of the key were not tested: this machine has no room or time for a process") from None
     if ended.returncode not in (_SOUND, _UNSOUND):
         raise RuntimeError(f"the process that tests an RSA key ended with {ended.returncode}")
     return ended.returncode == _SOUND

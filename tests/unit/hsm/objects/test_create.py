@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -209,6 +210,19 @@ def test_the_primes_of_a_long_key_are_tested_while_others_are_served(monkeypatch
 def test_a_process_that_ends_otherwise_has_tested_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="ended with 1"):
+        rsa_primes.is_sound(b"")
+
+
+@pytest.mark.parametrize("program", ["/bin/cat", "/nowhere"])
+def test_a_process_that_stands_still_or_is_not_to_be_had_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str
+) -> None:
+    stands_still = tmp_path / "python"
+    stands_still.write_text(f"#!/bin/sh\nexec {program} /dev/zero > /dev/null\n")
+    stands_still.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(stands_still) if program == "/bin/cat" else program)
+    monkeypatch.setattr(rsa_primes, "_SECONDS", 0.2)
+    with pytest.raises(errors.Busy, match="were not tested"):
         rsa_primes.is_sound(b"")
 
 
