@@ -48,7 +48,7 @@ from lnh_common.errors import (
     NameTaken,
     NameUnknown,
 )
-from lnh_common.files import open_regular
+from lnh_common.files import open_regular, sync_directory
 from lnh_common.wire.channel import fingerprint
 
 if sys.version_info >= (3, 11):
@@ -373,11 +373,7 @@ def write_private(path: Path, contents: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(path.parent)
 
 
 def _unreadable(path: Path, error: OSError) -> ConfigurationInvalid:

@@ -1,7 +1,7 @@
 """Opens a file in a directory where another user may have put anything: a FIFO, a device, a socket, a symbolic link.
 
 To open a FIFO waits for its other end, for ever; to open a device may do more; to follow a link leads elsewhere. So a
-file is opened without waiting, and used only if it is a regular one.
+file is opened without waiting, and used only if it is a regular one. And makes durable what a directory lists.
 """
 
 from __future__ import annotations
@@ -59,3 +59,12 @@ def open_regular(path: Path, flags: int = os.O_RDONLY, mode: int = 0o600, *, fol
         os.close(descriptor)
         raise NotRegular(path, status.st_mode)
     return descriptor
+
+
+def sync_directory(path: Path) -> None:
+    """Make a rename or a new file in this directory durable; raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

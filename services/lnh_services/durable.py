@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from lnh_common.errors import FileModeUnsafe, StorageFailed
-from lnh_common.files import open_regular
+from lnh_common.files import open_regular, sync_directory
 
 _MODE: Final = 0o600
 _SUFFIX: Final = ".new"
@@ -74,15 +74,6 @@ def read_private(path: Path, limit: int, *, follow: bool = False) -> bytes | Non
     if len(data) > limit:
         raise StorageFailed(f"{path.name} has more than {limit} bytes")
     return data
-
-
-def sync_directory(path: Path) -> None:
-    """Make a rename or a new file in this directory durable; raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -21,6 +21,7 @@ from lnh.objects import encoding, streams
 from lnh.objects.calls import ObjectCalls
 from lnh_common import limits
 from lnh_common.errors import DataLength, EncryptedDataInvalid, MechanismParameterInvalid, NotPossible, StreamLost
+from lnh_common.files import sync_directory
 from lnh_common.messages import objects as wire
 from lnh_common.messages.base import Message
 from lnh_common.messages.objects import StreamedUse
@@ -197,10 +198,13 @@ def _replace(
                 write(file, results)
 
             _repeated(session, source, fields, anew, timeout)
+            file.flush()
+            os.fsync(file.fileno())  # who has it may delete what it was made of
         Path(name).replace(target)
     except BaseException:
         Path(name).unlink()
         raise
+    sync_directory(target.parent)
 
 
 def _repeated(

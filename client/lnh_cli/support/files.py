@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO
 import typer
 
 from lnh_cli.support import terminal
+from lnh_common.files import sync_directory
 
 if TYPE_CHECKING:
     from lnh_common.pkcs11.mechanisms import Mechanism, Use
@@ -137,11 +138,7 @@ def new(path: Path) -> Iterator[TextIO]:
         os.link(part, path)  # unlike a rename, it replaces nothing
     finally:
         part.unlink()
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(path.parent)
 
 
 def write_result(

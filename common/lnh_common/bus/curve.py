@@ -15,7 +15,7 @@ import zmq
 from zmq.utils import z85
 
 from lnh_common.errors import ConfigurationInvalid, FileModeUnsafe
-from lnh_common.files import open_regular
+from lnh_common.files import open_regular, sync_directory
 from lnh_common.secret import Secret
 
 _MARK: Final = "lnh-curve-secret-1"
@@ -66,11 +66,7 @@ class KeyPair:
             file.write(_MARK.encode() + b" " + self.secret.reveal() + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(path.parent)
 
     @classmethod
     def load(cls, path: Path) -> KeyPair:

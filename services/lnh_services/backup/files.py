@@ -18,11 +18,10 @@ from typing import BinaryIO, Final, NamedTuple
 
 from lnh_common.errors import ArchiveInvalid, NameTaken, NameUnknown, StorageFailed
 from lnh_common.events import Log
-from lnh_common.files import NotRegular, kind_of, open_regular
+from lnh_common.files import NotRegular, kind_of, open_regular, sync_directory
 from lnh_common.messages.backup import ARCHIVES_SHOWN, SUFFIX, ArchiveView, Piece, may_be_named
 from lnh_common.wire import archives
 from lnh_common.wire.archives import Header, Outline
-from lnh_services.durable import sync_directory
 
 _log: Final = Log("backup.files")
 

@@ -14,6 +14,7 @@ import pytest
 
 from lnh_common.bus.client import Client
 from lnh_common.errors import ArchiveInvalid, Busy, NameTaken, NameUnknown, NotPossible, StorageFailed
+from lnh_common.files import sync_directory
 from lnh_common.messages import backup, store
 from lnh_common.messages.backup import JobView
 from lnh_common.messages.base import Empty, Message, Operation
@@ -22,7 +23,6 @@ from lnh_services.backup import files
 from lnh_services.backup.files import Archives
 from lnh_services.backup.jobs import Job, Jobs
 from lnh_services.backup.work import Making
-from lnh_services.durable import sync_directory
 from lnh_services.hsm.backup import archive_keys as keys
 from models.archives import cluster, written
 

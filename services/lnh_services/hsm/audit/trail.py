@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from lnh_common import limits
 from lnh_common.errors import AuditFailed
 from lnh_common.events import Log
-from lnh_common.files import kind_of, open_regular
+from lnh_common.files import kind_of, open_regular, sync_directory
 from lnh_common.messages.console import AuditReport
 from lnh_common.messages.hsm import AuditEntry
 from lnh_common.wire.audit import (
@@ -44,7 +44,6 @@ from lnh_common.wire.audit import (
     RecordLine,
     parse_line,
 )
-from lnh_services.durable import sync_directory
 from lnh_services.hsm.audit.refusals import Refusals
 
 _SEGMENT_DIGITS: Final = 6

@@ -31,10 +31,9 @@ import msgspec
 
 from lnh_common import limits
 from lnh_common.errors import MalformedMessage, SealBroken
-from lnh_common.files import open_regular
+from lnh_common.files import open_regular, sync_directory
 from lnh_common.messages.store import Item, Key, Scan
 from lnh_common.wire import codec
-from lnh_services.durable import sync_directory
 from lnh_services.store.disk import dropped, items
 from lnh_services.store.disk.disk_errors import (
     DiskUncertain,

@@ -138,6 +138,27 @@ def test_tags_and_hashes_of_files_streams_and_long_bytes_are_those_of_the_whole(
     assert session.digest(source.open("rb")) == hashlib.sha256(DATA).digest()
 
 
+def test_what_is_in_place_of_another_file_is_on_the_disk(
+    session: FailingSession, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, int]] = []
+    sync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(("sync", os.fstat(descriptor).st_ino))
+        sync(descriptor)
+
+    def replaced(path: Path, target: Path) -> Path:
+        done.append(("replace", path.stat().st_ino))
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    aes(session).encrypt_file(source, tmp_path / "box")
+    file, place = (tmp_path / "box").stat().st_ino, tmp_path.stat().st_ino
+    assert done == [("sync", file), ("replace", file), ("sync", place)]
+
+
 def test_a_key_of_the_session_takes_parts_too(session: FailingSession, source: Path, tmp_path: Path) -> None:
     key = aes(session, token=False)
     key.encrypt_file(source, tmp_path / "box")
