@@ -107,7 +107,7 @@ def sign(
     as_hex: files.Hex = False,
 ) -> None:
     """Sign a file of any length, or stdin: with a mechanism that hashes it, or makes a tag of it."""
-    from lnh.objects.keys import SigningKey
+    from lnh.objects.uses import SigningKey
 
     with _using(options, key, Use.SIGN, SigningKey) as (found, chosen, parameters), _read(file, "Signing") as data:
         signature = found.sign(data, chosen, parameters, der=der)
@@ -123,7 +123,7 @@ def verify(
     as_hex: Annotated[bool, typer.Option("--hex", help="The signature file is hexadecimal.")] = False,
 ) -> None:
     """Verify a signature; the exit status is 1 when it is wrong."""
-    from lnh.objects.keys import VerifyingKey
+    from lnh.objects.uses import VerifyingKey
     from lnh_common.errors import SignatureInvalid
 
     proof = signature.read_bytes()
@@ -149,7 +149,7 @@ def encrypt(
     as_hex: files.Hex = False,
 ) -> None:
     """Encrypt a file, or up to 1 MiB of stdin: what is written is IV, ciphertext and tag, one after the other."""
-    from lnh.objects.keys import EncryptingKey
+    from lnh.objects.uses import EncryptingKey
     from lnh_common import limits
 
     long = _long(file, output, limits.REQUEST_BYTES, as_hex=as_hex)
@@ -173,7 +173,7 @@ def decrypt(
     as_hex: files.Hex = False,
 ) -> None:
     """Decrypt what `encrypt` wrote; with --iv, what comes after the IV."""
-    from lnh.objects.keys import DecryptingKey
+    from lnh.objects.uses import DecryptingKey
     from lnh_common import limits
     from lnh_common.pkcs11.algorithms import AES_BLOCK
 

@@ -27,7 +27,7 @@ def wrap(
     as_hex: files.Hex = False,
 ) -> None:
     """Wrap the key WRAPPED with the key KEY, so that it may leave the HSM; it must be EXTRACTABLE."""
-    from lnh.objects.keys import WrappingKey
+    from lnh.objects.uses import WrappingKey
     from lnh_common.errors import KeyFunctionNotPermitted
 
     chosen = options.chosen(Use.WRAP)
