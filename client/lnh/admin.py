@@ -191,7 +191,13 @@ class Administration(Session):
 
     def role(self, name: str) -> RoleView:
         """Find the appliance role of this name; raises NameUnknown, or MemberBehind where that cannot be told."""
-        return _named(self.roles, name, lambda found: NameUnknown(f"no role {name!r}; there are: {_names(found)}"))
+        return _named(
+            self.roles,
+            name,
+            lambda found: NameUnknown(
+                f"no role {name!r}; there are: {_names(found)}", {"advice": "lnh user role list shows what each may"}
+            ),
+        )
 
     def create_role(self, name: str, permissions: Iterable[Permission]) -> None:
         """Make a custom appliance role.

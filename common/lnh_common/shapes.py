@@ -7,6 +7,7 @@ that no row knows is told without its words.
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -46,14 +47,31 @@ class Problem(NamedTuple):
         return f"{self.field}: {self.what}" if self.field else self.what
 
 
-def problem(error: msgspec.ValidationError) -> Problem:
-    """Word a validation error."""
+def problem(error: msgspec.ValidationError, shape: type[msgspec.Struct] | None = None) -> Problem:
+    """Word a validation error.
+
+    Args:
+        shape: what the value was to be, where that is known: then the words that a field takes are named.
+    """
     words, _, path = str(error).partition(" - at ")
+    field = _field(path)
     for pattern, said, is_value in _FORMS:
         found = re.fullmatch(pattern, words, re.DOTALL)
         if found is not None:
-            return Problem(_field(path), said(found), is_value)
-    return Problem(_field(path), "is not what belongs there", is_value=False)
+            what = said(found)
+            if pattern == _NO_SUCH_WORD and (taken := _words_of(shape, field)):
+                what = f"{what}: {', '.join(taken)}"
+            return Problem(field, what, is_value)
+    return Problem(field, "is not what belongs there", is_value=False)
+
+
+def _words_of(shape: type[msgspec.Struct] | None, field: str) -> list[str]:
+    """List the words that a field takes; empty where it takes others than words, or lies deeper."""
+    kinds = {each.name: each.type for each in msgspec.structs.fields(shape)} if shape is not None else {}
+    kind = kinds.get(field)
+    if not (isinstance(kind, type) and issubclass(kind, enum.Enum)):
+        return []
+    return [each.value for each in kind if isinstance(each.value, str)]
 
 
 def _field(path: str) -> str:
@@ -73,6 +91,7 @@ def _length(found: re.Match[str]) -> str:
     return f"{_BOUNDS[found[2]]} {found[3]} {unit[:-1] if many == 'ies' else unit}{many}"
 
 
+_NO_SUCH_WORD: Final = r"Invalid enum value (.*)"
 _FORMS: Final[tuple[tuple[str, Callable[[re.Match[str]], str], bool], ...]] = (
     (r"Expected `([^`]+)`, got `([^`]+)`", _kinds, False),
     (r"Expected `(str|bytes|array|object)` of length (>=|<=|==) ([0-9]+)", _length, True),
@@ -90,5 +109,5 @@ _FORMS: Final[tuple[tuple[str, Callable[[re.Match[str]], str], bool], ...]] = (
     (r"Expected `str` matching regex .*", lambda _: "is not of the form that belongs there", True),
     (r"Object missing required field `([^`]*)`", lambda found: f"{found[1]} is missing", False),
     (r"Object contains unknown field `([^`]*)`", lambda found: f"{found[1]!r} is not known here", False),
-    (r"Invalid enum value (.*)", lambda found: f"{found[1]} is none of the values there are", True),
+    (_NO_SUCH_WORD, lambda found: f"{found[1]} is none of the values there are", True),
 )

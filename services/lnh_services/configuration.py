@@ -140,7 +140,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         try:
             return msgspec.convert(msgspec.to_builtins(self), Settings)
         except msgspec.ValidationError as error:
-            raise ConfigurationInvalid(str(shapes.problem(error))) from None
+            raise ConfigurationInvalid(str(shapes.problem(error, Settings))) from None
 
     def endpoint(self, port: int) -> str:
         """Make the ZeroMQ endpoint to bind for one of the ports."""
@@ -164,7 +164,7 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     try:
         return msgspec.convert(found, Settings)
     except msgspec.ValidationError as error:
-        raise ConfigurationInvalid(f"{path}: {shapes.problem(error)}") from None
+        raise ConfigurationInvalid(f"{path}: {shapes.problem(error, Settings)}") from None
 
 
 def dump(settings: Settings) -> str:

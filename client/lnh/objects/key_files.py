@@ -142,7 +142,7 @@ def form_of(data: bytes) -> Form:
     if _SSH_LINE.search(text):
         return Form.OPENSSH
     raise KeyFileInvalid(
-        "the file is in none of the forms PEM, DER, PKCS #12, JWK and OpenSSH; a raw secret is read where that is said"
+        "the file is in none of the forms PEM, DER, PKCS #12, JWK and OpenSSH; bytes of a secret come in by form raw"
     )
 
 

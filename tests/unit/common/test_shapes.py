@@ -43,6 +43,13 @@ class Shape(msgspec.Struct, forbid_unknown_fields=True):
 DECODERS_WORDS = re.compile(r"Expected|`|\$|\bstr\b|\bint\b|regex|Object|enum|msgspec")
 
 
+def test_where_the_shape_is_known_the_words_that_a_field_takes_are_named() -> None:
+    with pytest.raises(msgspec.ValidationError) as caught:
+        msgspec.convert({"label": "a", "colour": "blue"}, Shape)
+    named = ", ".join(each.value for each in Colour)
+    assert str(shapes.problem(caught.value, Shape)) == f"colour: 'blue' is none of the values there are: {named}"
+
+
 @pytest.mark.parametrize(
     ("fields", "said", "is_value"),
     [

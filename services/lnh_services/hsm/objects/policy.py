@@ -184,7 +184,7 @@ def change_policy(policy: Policy, changes: Mapping[str, Any]) -> Policy:
     try:
         changed = msgspec.convert(policy_view(policy) | dict(changes), Policy)
     except msgspec.ValidationError as error:
-        raise ArgumentInvalid(f"policy: {shapes.problem(error)}") from None
+        raise ArgumentInvalid(f"policy: {shapes.problem(error, Policy)}") from None
     # A set of mechanisms has one spelling, so that equal policies compare equal.
     return msgspec.structs.replace(
         changed,
