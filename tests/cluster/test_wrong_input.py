@@ -321,7 +321,7 @@ def test_the_po_changes_its_password_which_ends_its_sessions(place: Place) -> No
         ("role init -k nosuch", "no keyring 'nosuch'", "lnh keyring list"),
         ("role login -k nosuch", "no keyring 'nosuch'", "lnh keyring list"),
         ("user add admin --role operator", "there is a user 'admin'", "choose another name"),
-        ("user add new --role nosuch", "no role 'nosuch'; there are: admin, operator, monitor", "list what exists"),
+        ("user add new --role nosuch", "no role 'nosuch'; there are: admin, operator, monitor", "lnh user role list"),
         ("user role create new -p nosuch", "no permission 'nosuch'", "view, users, clients"),
         ("partition create p", "the cluster package has disabled", "re-imaging"),
         ("cluster create again", "one cluster per appliance", "nothing to do"),

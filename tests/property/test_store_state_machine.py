@@ -31,6 +31,7 @@ from lnh_services.store.disk import items
 from lnh_services.store.log.entries import Milliseconds
 from lnh_services.store.machine import apply
 from lnh_services.store.machine.restore_swap import ABANDONED_MS, EVERYTHING
+from lowered import lower
 from models.naive_store import Naive, kind
 from models.storage import DictStorage
 
@@ -104,7 +105,7 @@ def _database() -> items.ItemStorage:
 
 @pytest.mark.parametrize("kept", [0, 2, 1024])
 def test_dicts_sqlite_and_the_naive_model_agree(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "DUPLICATE_RECORDS", kept)
+    lower(monkeypatch, DUPLICATE_RECORDS=kept)
 
     @settings(max_examples=120, deadline=None, derandomize=True)
     @given(st.lists(requests(), max_size=40))
@@ -188,7 +189,7 @@ def test_a_write_issued_before_the_window_is_refused_and_changes_nothing() -> No
 
 
 def test_marks_go_when_nothing_they_cover_can_be_mistaken_for_new(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "DUPLICATE_RECORDS", 1)
+    lower(monkeypatch, DUPLICATE_RECORDS=1)
     dicts = DictStorage()
     for n, hours in enumerate(range(0, 24 * 7, 1), 1):
         time = Milliseconds(START + hours * 3_600_000)

@@ -76,6 +76,33 @@ def derive(password: str) -> Steps[credentials.Material]:
     return credentials.material(derivation, derived.key)
 
 
+def new_credential(
+    worker: WorkerCore,
+    kept: credentials.Material,
+    role: Role,
+    *,
+    name: str = "",
+    keyring: bytes = b"",
+    keyring_key: bytes = b"",
+    must_change: bool = False,
+    born: int = 0,
+) -> CredentialRecord:
+    """Make a credential of this cluster, of now, under its newest SMK; as `credentials.new_record`."""
+    identity = worker.secrets()
+    return credentials.new_record(
+        kept,
+        role=role,
+        smk=identity.smk,
+        cluster=identity.secrets.cluster,
+        now=int(worker.utc()),
+        name=name,
+        keyring=keyring,
+        keyring_key=keyring_key,
+        must_change=must_change,
+        born=born,
+    )
+
+
 def verify(
     worker: WorkerCore, request: Request[Any], given: Credential, *, may_be_first: bool = False
 ) -> Steps[tuple[CredentialRecord, int, bytes]]:

@@ -38,6 +38,7 @@ from lnh_services.hsm.worker.handlers.session import check_token
 from lnh_services.hsm.worker.handlers.table import SERVED
 from lnh_services.hsm.worker.request import Request
 from lnh_services.hsm.worker.roles import role_id
+from lowered import lower
 from models.carried import sample
 from models.worker import ADMIN_PASSWORD, KRCO, KRSO, PO_PASSWORD, Client, World, make_keyring
 
@@ -263,7 +264,7 @@ def test_the_products_own_roles_are_neither_made_nor_deleted(scene: Scene, name:
 
 
 def test_a_role_is_made_once_and_there_are_so_many(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CUSTOM_ROLES", 2)
+    lower(monkeypatch, CUSTOM_ROLES=2)
     scene.role("one", Permission.VIEW)
     with pytest.raises(NameTaken):
         scene.role("one", Permission.GROUPS)

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from lnh_common import errors, limits
+from lnh_common import errors
 from lnh_common.messages import admin, objects, session, store
 from lnh_common.messages.base import Empty
 from lnh_common.messages.hsm import Mark
@@ -19,6 +19,7 @@ from lnh_services.hsm.effects import Ask, Peer
 from lnh_services.hsm.records import record_id
 from lnh_services.hsm.worker.policies import policy_id
 from lnh_services.hsm.worker.rollback_guard import AS_KNOWN, HighestSeen
+from lowered import lower
 from models.worker import KRCO, KRSO, Client, World, make_keyring
 
 Place = tuple[str, bytes, bytes]
@@ -301,7 +302,7 @@ def test_a_record_of_before_a_restore_read_with_the_one_after_it_is_no_damage(
 def test_a_listing_leaves_out_what_does_not_open_and_says_which_and_why(
     world: World, client: Client, keyring: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "PAGE_ITEMS", 3)
+    lower(monkeypatch, PAGE_ITEMS=3)
     made = [generate(client, keyring).handle for _ in range(8)]
     items = world.store.storage.items
     bad = [made[number] for number in (0, 3, 4, 5, 7)]  # a whole page of them, and the last

@@ -23,6 +23,7 @@ from lnh_common.wire import codec, frames
 from lnh_common.wire.channel import SessionKeys
 from lnh_services.hsm.records import PolicyRecord
 from lnh_services.hsm.worker.policies import policy_id
+from lowered import lower
 from models.worker import ADMIN_PASSWORD, KRCO, KRSO, Client, World, generate_ec, make_keyring, sign
 
 A = Attribute
@@ -422,9 +423,9 @@ def test_who_can_raise_a_limit_is_named_and_where_nobody_can_none(
         return str(caught.value.detail["advice"])
 
     assert "PO raise it: lnh cluster policy objects_per_keyring" in advice()
-    monkeypatch.setattr(limits, "OBJECTS_AT_MOST", limits.OBJECTS_PER_KEYRING)
+    lower(monkeypatch, OBJECTS_AT_MOST=limits.OBJECTS_PER_KEYRING)
     assert "no policy allows more" in advice()
-    monkeypatch.setattr(limits, "KEYRINGS_PER_CLUSTER", 2)
+    lower(monkeypatch, KEYRINGS_PER_CLUSTER=2)
     with pytest.raises(errors.LimitReached, match="2 more keyrings: a cluster holds at most 2") as caught:
         client.as_administrator().ask(admin.KEYRING_CREATE, admin.CreateKeyrings(label="k", total=2))
     assert "policy" not in caught.value.detail["advice"]

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lnh_common import limits
 from lnh_common.messages.store import MemberInfo
 from lnh_services.store.log import entries as log
 from lnh_services.store.log.entries import (
@@ -21,6 +20,7 @@ from lnh_services.store.log.entries import (
     SetChange,
 )
 from lnh_services.store.log.window import Base, Configuration, History
+from lowered import lower
 
 CLUSTER = ClusterId(b"C" * 16)
 A, B, C = (MemberId(letter * 16) for letter in (b"A", b"B", b"C"))
@@ -93,7 +93,7 @@ def test_an_outline_finds_a_position_of_both_logs_and_the_newest_without_a_fork(
 
 
 def test_the_log_is_dropped_some_at_a_time_and_never_what_is_not_applied(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "LOG_ENTRIES", 8)
+    lower(monkeypatch, LOG_ENTRIES=8)
     history = _history([LeaseSettings(number) for number in range(1, 11)])
     assert history.surplus(10) == 0
     history.extend(_chain([LeaseSettings(100)], history, 1))

@@ -80,6 +80,7 @@ __all__ = [
 ]
 
 F = TypeVar("F")
+T = TypeVar("T")
 
 _CLASSES = {
     Use.SIGN: (ObjectClass.PRIVATE_KEY, ObjectClass.SECRET_KEY),
@@ -94,6 +95,19 @@ _CLASSES = {
 }
 
 
+def _prepared(
+    column: Callable[[LoadedKey, Message, MechanismRule], T] | None,
+    mechanism: Mechanism,
+    use: Use,
+    key: LoadedKey,
+    parameters: bytes,
+) -> T:
+    """Prepare what a mechanism does in one use of a key, where the use needs no more than these."""
+    prepare = _column(column, mechanism, use)
+    _check_key(mechanism, key, use)
+    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+
+
 def signer(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Signer:
     """Prepare a callable that signs one item: data to signature; it raises DataLength.
 
@@ -104,16 +118,12 @@ def signer(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Sig
 
     Raises MechanismInvalid, KeyTypeInconsistent, MechanismParameterInvalid.
     """
-    prepare = _column(implementation(mechanism).sign, mechanism, Use.SIGN)
-    _check_key(mechanism, key, Use.SIGN)
-    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+    return _prepared(implementation(mechanism).sign, mechanism, Use.SIGN, key, parameters)
 
 
 def verifier(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Verifier:
     """Prepare a callable of (data, signature) that raises SignatureInvalid, or DataLength; else as `signer`."""
-    prepare = _column(implementation(mechanism).verify, mechanism, Use.VERIFY)
-    _check_key(mechanism, key, Use.VERIFY)
-    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+    return _prepared(implementation(mechanism).verify, mechanism, Use.VERIFY, key, parameters)
 
 
 def encrypter(
@@ -165,37 +175,27 @@ def decrypter(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"", *, 
 
 def wrapper(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Wrapper:
     """Prepare a callable that wraps a key's value; it raises KeySizeRange. Else as `signer`."""
-    prepare = _column(implementation(mechanism).wrap, mechanism, Use.WRAP)
-    _check_key(mechanism, key, Use.WRAP)
-    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+    return _prepared(implementation(mechanism).wrap, mechanism, Use.WRAP, key, parameters)
 
 
 def unwrapper(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Unwrapper:
     """Prepare a callable that unwraps a key's value; it raises WrappedKeyInvalid, with one text. Else as `signer`."""
-    prepare = _column(implementation(mechanism).unwrap, mechanism, Use.UNWRAP)
-    _check_key(mechanism, key, Use.UNWRAP)
-    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+    return _prepared(implementation(mechanism).unwrap, mechanism, Use.UNWRAP, key, parameters)
 
 
 def deriver(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Deriver:
     """Prepare a callable that derives so many bytes; it raises KeySizeRange. Else as `signer`."""
-    prepare = _column(implementation(mechanism).derive, mechanism, Use.DERIVE)
-    _check_key(mechanism, key, Use.DERIVE)
-    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+    return _prepared(implementation(mechanism).derive, mechanism, Use.DERIVE, key, parameters)
 
 
 def encapsulator(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Encapsulator:
     """Prepare a callable that draws a secret, and the ciphertext for the holder of the private key; as `signer`."""
-    prepare = _column(implementation(mechanism).encapsulate, mechanism, Use.ENCAPSULATE)
-    _check_key(mechanism, key, Use.ENCAPSULATE)
-    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+    return _prepared(implementation(mechanism).encapsulate, mechanism, Use.ENCAPSULATE, key, parameters)
 
 
 def decapsulator(mechanism: Mechanism, key: LoadedKey, parameters: bytes = b"") -> Decapsulator:
     """Prepare a callable of a ciphertext that returns the secret; it raises EncryptedDataInvalid. Else as `signer`."""
-    prepare = _column(implementation(mechanism).decapsulate, mechanism, Use.DECAPSULATE)
-    _check_key(mechanism, key, Use.DECAPSULATE)
-    return prepare(key, parse_parameters(mechanism, parameters), MECHANISM_RULES[mechanism])
+    return _prepared(implementation(mechanism).decapsulate, mechanism, Use.DECAPSULATE, key, parameters)
 
 
 def digester(mechanism: Mechanism) -> Digester:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.keywrap import (
     InvalidUnwrap,
     aes_key_unwrap,
@@ -18,7 +17,7 @@ from lnh_common.errors import KeySizeRange, WrappedKeyInvalid
 from lnh_common.messages.base import Message
 from lnh_common.pkcs11.mechanisms import MechanismRule
 from lnh_services.hsm.crypto.mechanisms.base import LoadedKey, Unwrapper, Wrapper
-from lnh_services.hsm.crypto.mechanisms.rsa import oaep
+from lnh_services.hsm.crypto.mechanisms.rsa import oaep, private_of, public_of, size_of
 
 _BLOCK: Final = 8
 _LEAST: Final = 16  # bytes that RFC 3394 wraps
@@ -79,8 +78,8 @@ def _unwrap_pad(secret: bytes) -> Unwrapper:
 
 def wrap_oaep(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Wrapper:
     """Wrap with RSA_PKCS_OAEP a key that is short enough."""
-    public, (pad, overhead) = _public(key), oaep(parameters)
-    most = _size(public) - overhead
+    public, (pad, overhead) = public_of(key), oaep(parameters)
+    most = size_of(public) - overhead
 
     def wrap(value: bytes) -> bytes:
         if len(value) > most:
@@ -93,7 +92,7 @@ def wrap_oaep(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Wrapp
 
 def unwrap_oaep(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Unwrapper:
     """Unwrap with RSA_PKCS_OAEP."""
-    private, (pad, _) = _private(key), oaep(parameters)
+    private, (pad, _) = private_of(key), oaep(parameters)
 
     def unwrap(wrapped: bytes) -> bytes:
         try:
@@ -106,7 +105,7 @@ def unwrap_oaep(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Unw
 
 def wrap_rsa_aes(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Wrapper:
     """Wrap with RSA_AES_KEY_WRAP: a fresh AES key of 256 bits under OAEP, and after it the key under that one."""
-    public, (pad, _) = _public(key), oaep(parameters)
+    public, (pad, _) = public_of(key), oaep(parameters)
 
     def wrap(value: bytes) -> bytes:
         ephemeral = os.urandom(_EPHEMERAL_BYTES)
@@ -117,8 +116,8 @@ def wrap_rsa_aes(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Wr
 
 def unwrap_rsa_aes(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Unwrapper:
     """Unwrap with RSA_AES_KEY_WRAP; the AES key within may have any AES length."""
-    private, (pad, _) = _private(key), oaep(parameters)
-    size = _size(private)
+    private, (pad, _) = private_of(key), oaep(parameters)
+    size = size_of(private)
 
     def unwrap(wrapped: bytes) -> bytes:
         try:
@@ -128,17 +127,3 @@ def unwrap_rsa_aes(key: LoadedKey, parameters: Message, rule: MechanismRule) -> 
         return _unwrap_pad(ephemeral)(wrapped[size:])
 
     return unwrap
-
-
-def _public(key: LoadedKey) -> RSAPublicKey:
-    assert isinstance(key.material, RSAPublicKey), "the table pairs key types and mechanisms"
-    return key.material
-
-
-def _private(key: LoadedKey) -> RSAPrivateKey:
-    assert isinstance(key.material, RSAPrivateKey), "the table pairs key types and mechanisms"
-    return key.material
-
-
-def _size(key: RSAPrivateKey | RSAPublicKey) -> int:
-    return (key.key_size + 7) // 8

@@ -33,24 +33,27 @@ _PKCS1_OVERHEAD: Final = 11  # RFC 8017, 7.2.1 and 9.2: at least eight bytes of 
 _Algorithm: TypeAlias = hashes.HashAlgorithm | utils.Prehashed
 
 
-def _private(key: LoadedKey) -> RSAPrivateKey:
+def private_of(key: LoadedKey) -> RSAPrivateKey:
+    """Return an RSA private key's material."""
     assert isinstance(key.material, RSAPrivateKey), "the table pairs key types and mechanisms"
     return key.material
 
 
-def _public(key: LoadedKey) -> RSAPublicKey:
+def public_of(key: LoadedKey) -> RSAPublicKey:
+    """Return an RSA public key's material."""
     assert isinstance(key.material, RSAPublicKey), "the table pairs key types and mechanisms"
     return key.material
 
 
-def _size(key: RSAPrivateKey | RSAPublicKey) -> int:
+def size_of(key: RSAPrivateKey | RSAPublicKey) -> int:
+    """Count the bytes of the modulus."""
     return (key.key_size + 7) // 8
 
 
 def sign_raw(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signer:
     """Sign with RSA_PKCS: the caller made the DigestInfo; 1 byte to the modulus less 11."""
-    private, none = _private(key), utils.NoDigestInfo()
-    most = _size(private) - _PKCS1_OVERHEAD
+    private, none = private_of(key), utils.NoDigestInfo()
+    most = size_of(private) - _PKCS1_OVERHEAD
 
     def sign(data: bytes) -> bytes:
         _check_raw(data, most)
@@ -61,8 +64,8 @@ def sign_raw(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signer
 
 def verify_raw(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Verifier:
     """Verify RSA_PKCS, as `sign_raw` signs."""
-    public, none = _public(key), utils.NoDigestInfo()
-    most = _size(public) - _PKCS1_OVERHEAD
+    public, none = public_of(key), utils.NoDigestInfo()
+    most = size_of(public) - _PKCS1_OVERHEAD
 
     def verify(data: bytes, signature: bytes) -> None:
         _check_raw(data, most)
@@ -94,13 +97,13 @@ def verify_hashed(key: LoadedKey, parameters: Message, rule: MechanismRule) -> V
 
 def sign_pss(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Signer:
     """Sign with RSA_PKCS_PSS (a digest) or SHAxxx_RSA_PKCS_PSS."""
-    hash_, pad = _pss(_size(_private(key)), parameters, rule)
+    hash_, pad = _pss(size_of(private_of(key)), parameters, rule)
     return _signer(key, pad, hash_, _is_digest(parameters) or rule.hash is None)
 
 
 def verify_pss(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Verifier:
     """Verify RSA_PKCS_PSS (of a digest) and SHAxxx_RSA_PKCS_PSS."""
-    hash_, pad = _pss(_size(_public(key)), parameters, rule)
+    hash_, pad = _pss(size_of(public_of(key)), parameters, rule)
     return _verifier(key, pad, hash_, _is_digest(parameters) or rule.hash is None)
 
 
@@ -120,7 +123,7 @@ def _is_digest(parameters: Message) -> bool:
 
 
 def _signer(key: LoadedKey, pad: padding.AsymmetricPadding, hash_: Hash, prehashed: bool) -> Signer:
-    private, algorithm = _private(key), HASHES[hash_]
+    private, algorithm = private_of(key), HASHES[hash_]
     if not prehashed:
         return lambda data: private.sign(data, pad, algorithm)
     digest, size = utils.Prehashed(algorithm), (hash_.size,)
@@ -133,7 +136,7 @@ def _signer(key: LoadedKey, pad: padding.AsymmetricPadding, hash_: Hash, prehash
 
 
 def _verifier(key: LoadedKey, pad: padding.AsymmetricPadding, hash_: Hash, prehashed: bool) -> Verifier:
-    public = _public(key)
+    public = public_of(key)
     algorithm: _Algorithm = utils.Prehashed(HASHES[hash_]) if prehashed else HASHES[hash_]
     size = (hash_.size,)
 
@@ -151,17 +154,17 @@ def _verifier(key: LoadedKey, pad: padding.AsymmetricPadding, hash_: Hash, preha
 def encrypt_oaep(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
     """Encrypt with RSA_PKCS_OAEP."""
     pad, overhead = oaep(parameters)
-    return _encrypter(_public(key), pad, overhead)
+    return _encrypter(public_of(key), pad, overhead)
 
 
 def decrypt_oaep(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Decrypter:
     """Decrypt with RSA_PKCS_OAEP."""
-    return _decrypter(_private(key), oaep(parameters)[0])
+    return _decrypter(private_of(key), oaep(parameters)[0])
 
 
 def encrypt_pkcs1(key: LoadedKey, parameters: Message, rule: MechanismRule, ivs: IvSource) -> Encrypter:
     """Encrypt with RSA_PKCS; off unless a policy's weak_mechanisms allows it."""
-    return _encrypter(_public(key), _PKCS1, _PKCS1_OVERHEAD)
+    return _encrypter(public_of(key), _PKCS1, _PKCS1_OVERHEAD)
 
 
 def decrypt_pkcs1(key: LoadedKey, parameters: Message, rule: MechanismRule) -> Decrypter:
@@ -169,7 +172,7 @@ def decrypt_pkcs1(key: LoadedKey, parameters: Message, rule: MechanismRule) -> D
 
     A wrong padding decrypts to noise (OpenSSL's implicit rejection), which tells an attacker nothing.
     """
-    return _decrypter(_private(key), _PKCS1)
+    return _decrypter(private_of(key), _PKCS1)
 
 
 def oaep(parameters: Message) -> tuple[padding.OAEP, int]:
@@ -182,7 +185,7 @@ def oaep(parameters: Message) -> tuple[padding.OAEP, int]:
 
 
 def _encrypter(public: RSAPublicKey, pad: padding.AsymmetricPadding, overhead: int) -> Encrypter:
-    most = _size(public) - overhead
+    most = size_of(public) - overhead
 
     def encrypt(data: bytes) -> Encrypted:
         if len(data) > most:

@@ -26,7 +26,7 @@ from lnh_services.hsm.auth import credentials, permissions
 from lnh_services.hsm.effects import Peer, Steps, ask
 from lnh_services.hsm.records import ClientRecord, CredentialRecord, KeyringRecord, PolicyRecord
 from lnh_services.hsm.worker.core import WorkerCore
-from lnh_services.hsm.worker.passwords import derive, forgive
+from lnh_services.hsm.worker.passwords import derive, forgive, new_credential
 from lnh_services.hsm.worker.policies import change_policy, policy_id
 from lnh_services.hsm.worker.request import Request
 
@@ -169,16 +169,7 @@ def init_role(worker: WorkerCore, request: Request[InitRole]) -> Steps[Empty]:
             {"advice": f"as the KRSO: lnh role password --role krso --keyring {record.label}"},
         )
     kept = yield from derive(message.password)
-    identity = worker.secrets()
-    first = credentials.new_record(
-        kept,
-        role=Role.KRSO,
-        smk=identity.smk,
-        cluster=identity.secrets.cluster,
-        now=int(worker.utc()),
-        keyring=message.keyring,
-        must_change=True,
-    )
+    first = new_credential(worker, kept, Role.KRSO, keyring=message.keyring, must_change=True)
     records = yield from worker.started()
     exists = store.Require(key=records.key_of(KeyringRecord, message.keyring), version=version)
     yield from worker.commit(request, [exists, records.put(first, where, held_version)])
@@ -193,16 +184,7 @@ def set_role(worker: WorkerCore, request: Request[SetRole]) -> Steps[Empty]:
     where = credentials.credential_id(Role.KRCO, "", keyring)
     _, version = yield from worker.versioned(CredentialRecord, where, cached=False)
     kept = yield from derive(request.message.password)
-    identity = worker.secrets()
-    record = credentials.new_record(
-        kept,
-        role=Role.KRCO,
-        smk=identity.smk,
-        cluster=identity.secrets.cluster,
-        now=int(worker.utc()),
-        keyring=keyring,
-        keyring_key=session.token.keyring_key,
-    )
+    record = new_credential(worker, kept, Role.KRCO, keyring=keyring, keyring_key=session.token.keyring_key)
     records = yield from worker.started()
     yield from worker.commit(request, [records.put(record, where, version)])
     yield from forgive(worker, Role.KRCO, keyring=keyring)

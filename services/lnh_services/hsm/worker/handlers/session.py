@@ -60,7 +60,7 @@ from lnh_services.hsm.records import (
     record_id,
 )
 from lnh_services.hsm.worker.core import WorkerCore
-from lnh_services.hsm.worker.passwords import derive, verify
+from lnh_services.hsm.worker.passwords import derive, new_credential, verify
 from lnh_services.hsm.worker.policies import effective_policy, policy_id
 from lnh_services.hsm.worker.request import Request
 from lnh_services.hsm.worker.roles import held_by, role_id
@@ -358,12 +358,10 @@ def change_password(worker: WorkerCore, request: Request[ChangePassword]) -> Ste
     if credential.role is Role.KRSO and stored.must_change and not keyring_key:
         keyring_key = os.urandom(credentials.KEYRING_KEY_BYTES)
     kept = yield from derive(new)
-    record = credentials.new_record(
+    record = new_credential(
+        worker,
         kept,
-        role=stored.role,
-        smk=identity.smk,
-        cluster=cluster,
-        now=int(worker.utc()),
+        stored.role,
         name=stored.name,
         keyring=stored.keyring,
         keyring_key=keyring_key,

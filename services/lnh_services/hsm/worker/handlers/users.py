@@ -31,7 +31,7 @@ from lnh_services.hsm.effects import Steps
 from lnh_services.hsm.records import CredentialRecord, RoleRecord, UserRecord, record_id
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.guards import check_versions, unchanged
-from lnh_services.hsm.worker.passwords import derive, forgive
+from lnh_services.hsm.worker.passwords import derive, forgive, new_credential
 from lnh_services.hsm.worker.request import Request
 from lnh_services.hsm.worker.roles import permissions_of, role_id
 
@@ -58,17 +58,8 @@ def add_user(worker: WorkerCore, request: Request[AddUser]) -> Steps[Empty]:
         raise NameTaken(f"there is a user {message.name!r}")
     credentials.check_password(message.password)
     kept = yield from derive(message.password)
-    identity = worker.secrets()
     born = int(worker.utc() * 1000)
-    record = credentials.new_record(
-        kept,
-        role=Role.USER,
-        smk=identity.smk,
-        cluster=identity.secrets.cluster,
-        now=int(worker.utc()),
-        name=message.name,
-        born=born,
-    )
+    record = new_credential(worker, kept, Role.USER, name=message.name, born=born)
     records = yield from worker.started()
     user = UserRecord(name=message.name, role=message.role, born=born)
     yield from worker.commit(
@@ -166,17 +157,7 @@ def reset_user(worker: WorkerCore, request: Request[ResetUser]) -> Steps[Empty]:
     yield from _check_gives(worker, request, record.role)
     where = credentials.credential_id(Role.USER, name)
     _, stored_version = yield from worker.versioned(CredentialRecord, where, cached=False)
-    identity = worker.secrets()
-    changed = credentials.new_record(
-        kept,
-        role=Role.USER,
-        smk=identity.smk,
-        cluster=identity.secrets.cluster,
-        now=int(worker.utc()),
-        name=name,
-        must_change=True,
-        born=record.born,
-    )
+    changed = new_credential(worker, kept, Role.USER, name=name, must_change=True, born=record.born)
     records = yield from worker.started()
     same = store.Require(key=records.key_of(UserRecord, user_id(name)), version=version)
     yield from worker.commit(request, [same, records.put(changed, where, stored_version)])
