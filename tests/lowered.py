@@ -16,6 +16,7 @@ from lnh_common import limits
 
 
 def _structs(of: type) -> Iterator[type]:
+    each: type
     for each in of.__subclasses__():
         yield each
         yield from _structs(each)
