@@ -162,6 +162,9 @@ STRANGERS: Final = Budget(256, 8 * MIB, 4 * MIB, 4 * MIB, at_workers=4, work=0.1
 CLIENTS: Final = Budget(768, 16 * MIB, 32 * MIB, 16 * MIB, at_workers=6, work=0.1, looks=2000)
 SESSIONS: Final = Budget(2048, 64 * MIB, 64 * MIB, 64 * MIB)
 PEERS: Final = Budget(1024, 40 * MIB, 64 * MIB, 64 * MIB)
+ASKED_ON: Final = 16 * MIB  # of requests of a connection that is Busy with what it left unread, and reads nothing
+PUT_OUT_SECONDS: Final = 15.0  # for which its client is not let in again
+KEYS_PUT_OUT: Final = 1024  # at a time
 STRANGERS_AT_SERVICES: Final = 100  # requests a second, all together, that another service than the balancer looks at
 HELLO_FRESH: Final = 1.0  # seconds that an answer to `hello` is given to everybody who asks
 FRAMES_TAKEN: Final = 64  # of one message; a peer that sends more is disconnected

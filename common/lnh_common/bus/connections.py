@@ -55,11 +55,13 @@ class Connection:
         taken: bytes of the messages that were delivered.
         given: bytes of what was given to libzmq to be sent.
         unread: of those, as last looked at.
+        asked_on: bytes of requests that came while it was full and read nothing.
         vouched: for its owner to set: whether a logged-in session speaks here.
     """
 
     __slots__ = (
-        "acked", "after", "descriptor", "given", "identity", "key", "looked", "number", "taken", "unread", "vouched",
+        "acked", "after", "asked_at", "asked_on", "descriptor", "given", "identity", "key", "looked", "number", "taken",
+        "unread", "vouched",
     )  # fmt: skip
 
     def __init__(self, descriptor: int, after: int) -> None:
@@ -70,6 +72,7 @@ class Connection:
         self.key = ""
         self.taken = self.given = self.acked = self.unread = 0
         self.looked = -1  # what was taken at the last look
+        self.asked_on, self.asked_at = 0, -1  # ... and how much it had acknowledged then
         self.vouched = False
 
 
@@ -184,6 +187,14 @@ class Connections(Generic[T]):
         self._look_unread(connection)
         return connection.unread + more > self._room(connection)
 
+    @staticmethod
+    def ask_on(connection: Connection, size: int) -> bool:
+        """Count a request of a connection that is full; tells whether it asked on for too long and read nothing."""
+        if connection.acked != connection.asked_at:
+            connection.asked_on, connection.asked_at = 0, connection.acked
+        connection.asked_on += size
+        return connection.asked_on > limits.ASKED_ON
+
     def _room(self, connection: Connection) -> int:
         """Count the bytes that one connection may leave unread: as many as all of its class have left."""
         which = self._classify(connection)
@@ -212,6 +223,7 @@ class Connections(Generic[T]):
         size = _resident()
         grows = size - self._size >= GROWN
         if now < self._next_look and not grows:
+            self._size = min(self._size, size)  # what is freed and taken again is growth too
             return False
         self._next_look, self._size = now + LOOK_AGAIN, size
         held: dict[T, dict[Connection, int]] = {}

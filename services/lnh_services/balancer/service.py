@@ -46,6 +46,7 @@ from lnh_services.balancer.clients import REGISTERED_ONLY, Clients
 from lnh_services.balancer.greetings import Greetings
 from lnh_services.balancer.operations import CREDENTIAL, ROUTED, STAYS
 from lnh_services.balancer.peers import ZAP_DOMAIN, PeerBalancers
+from lnh_services.balancer.put_out import PutOut
 from lnh_services.balancer.routing import Router
 from lnh_services.balancer.status import Rates, percentiles, view_of
 from lnh_services.balancer.throttle import Throttle
@@ -94,6 +95,7 @@ class Balancer:
         keys = curve.KeyPair.load(directory.client_keys)
         self._zap: Final = zap.socket(self._context)
         self._clients: Final = Clients()
+        self._put_out: Final = PutOut()
         self._front: Final = ports.client_port(self._context, keys, _FRONT_DOMAIN, 2 * limits.BODY_BYTES)
         self._callers: Final = self._listen(settings.client_port, self._front, self._peer)
         self._door: Final = ports.client_port(self._context, curve.DOOR, b"lnh door", limits.DOOR_BYTES)
@@ -314,6 +316,10 @@ class Balancer:
             account = _account(caller, peer)
             # An answer is taken to be as long as its request.
             if self._callers.is_full(caller, self._router.shares[peer].bytes_of(account)):
+                if self._callers.ask_on(caller, len(frames[1]) + len(frames[2])):
+                    self._put_out.add(now, caller.key)
+                    self._callers.end(caller)
+                self._router.refused += 1
                 raise Busy(f"{caller.unread} bytes of answers were not read on this connection")
             # What a session was not vouched for is done here, if it can be: no other member hears of it.
             stays = operation in STAYS or (peer < Peer.SESSION and self._router.own_up() > 0)
@@ -566,9 +572,13 @@ class Balancer:
     def _admits(self, shake: zap.Handshake) -> bool | None:
         if shake.domain == ZAP_DOMAIN:
             return self._peers.admits(shake)
-        if shake.domain == _FRONT_DOMAIN and self._clients.refusal(shake.key.decode()) is not None:
-            return self._router.shares[Peer.STRANGER].volume.has(time.monotonic()) or None
-        return True
+        if shake.domain != _FRONT_DOMAIN:
+            return True
+        now, key = time.monotonic(), shake.key.decode()
+        waits = self._put_out.has(now, key)
+        if self._clients.refusal(key) is not None:
+            waits |= not self._router.shares[Peer.STRANGER].volume.has(now)
+        return None if waits else True
 
     def _failed_handshake(self, event: int) -> None:
         self._dropped["handshake"] += 1

@@ -8,7 +8,7 @@ import pytest
 import zmq
 
 from lnh_common import limits
-from lnh_common.bus import curve, zap
+from lnh_common.bus import connections, curve, zap
 from lnh_common.bus.connections import Connection, Connections, on_the_wire
 from waits import wait_until
 
@@ -199,3 +199,11 @@ def test_failed_handshakes_are_told_and_leave_nothing(server: Server) -> None:
     wait_until(told, "the failed handshake")
     stranger.close()
     server.count(0)
+
+
+def test_a_process_that_grows_again_is_looked_at(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.peer().send(b"here")
+    server.receive()
+    sizes = iter([100 << 20, 10 << 20, 15 << 20, 16 << 20])
+    monkeypatch.setattr(connections, "_resident", lambda: next(sizes))
+    assert [server.connections.look(1.0) for _ in range(4)] == [True, False, True, False]
