@@ -17,6 +17,7 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "lnh_cli.nouns": ("lnh_cli", "lnh_cli.support", "lnh", "lnh.objects", "lnh.net"),
     "lnh_cli": ("lnh_cli.support", "lnh"),
     "lnh_cli.support": ("lnh", "lnh.objects", "lnh.net"),
+    "lnh.aio": ("lnh", "lnh.objects", "lnh.net", "lnh.arguments"),
     "lnh": ("lnh.objects", "lnh.net", "lnh.arguments"),
     "lnh.objects": ("lnh.arguments",),
     "lnh.net": (),

@@ -22,7 +22,7 @@ from lnh.net.connection import Connection
 from lnh.objects.encoding import named_policy
 from lnh.objects.listings import Listed, Listing
 from lnh.registration import connect_as_guest
-from lnh.sessions import Session
+from lnh.sessions import Password, Session, asked
 from lnh.sessions import change_password as _change_password
 from lnh.sessions import login as _login
 from lnh_common import limits
@@ -44,7 +44,7 @@ from lnh_common.messages.admin import (
 from lnh_common.messages.audit import AUDIT_EXPORT, ReadTrail
 from lnh_common.messages.base import Empty
 from lnh_common.messages.overview import OVERVIEW, Overview
-from lnh_common.messages.session import Credential, Role
+from lnh_common.messages.session import Credential, LoggedIn, Role
 from lnh_common.messages.smk import SmkView
 from lnh_common.messages.store import Divergent
 from lnh_common.wire.audit import ChainBroken, Position, parse_line
@@ -67,6 +67,7 @@ __all__ = [
     "login",
 ]
 
+A = TypeVar("A", bound="Administration")
 V = TypeVar("V", ClientView, MemberView, RoleView)
 
 _DERIVES_WITHIN: Final = 60.0  # seconds: Argon2id with 256 MiB on a slow machine
@@ -419,17 +420,31 @@ def credentials(user: str = "", password: str = "", po_password: str = "") -> tu
 def login(
     connection: Connection,
     user: str = "",
-    password: str = "",
+    password: Password = "",
     *,
-    po_password: str = "",
+    po_password: Password = "",
     timeout: float = limits.DEADLINE,
 ) -> Administration:
     """Log in as an appliance user, as the PO, or as both at once.
 
+    Args:
+        password, po_password: or what asks for it. Then the session asks again before it ends, and logs in anew.
+
     Raises PasswordIncorrect, PasswordLocked and what a call raises.
     """
-    secret, logged_in = _login(connection, *credentials(user, password, po_password), timeout=timeout)
-    return Administration(connection, secret, logged_in, timeout=timeout)
+    return _opened(Administration, connection, user, password, po_password, timeout)
+
+
+def _opened(
+    kind: type[A], connection: Connection, user: str, password: Password, po_password: Password, timeout: float
+) -> A:
+    def log_in() -> tuple[bytes, LoggedIn]:
+        given = credentials(user, asked(password), asked(po_password))
+        return _login(connection, *given, timeout=timeout)
+
+    secret, logged_in = log_in()
+    asks = not (isinstance(password, str) and isinstance(po_password, str))
+    return kind(connection, secret, logged_in, timeout=timeout, again=log_in if asks else None)
 
 
 @checks
@@ -458,9 +473,9 @@ class _GuestAdministration(Administration):
 def connect(
     member: str,
     user: str = "",
-    password: str = "",
+    password: Password = "",
     *,
-    po_password: str = "",
+    po_password: Password = "",
     fingerprint: str | None = None,
     confirm: Callable[[str, str], bool] | None = None,
     timeout: float = limits.DEADLINE,
@@ -468,6 +483,7 @@ def connect(
     """Administer from a machine that is not registered, through the member at host:port.
 
     Args:
+        password, po_password: as of `login`.
         fingerprint: of the cluster's identity.
         confirm: called with label and fingerprint when no fingerprint is given; tells whether to go on.
 
@@ -475,9 +491,7 @@ def connect(
     """
     connection = connect_as_guest(member, fingerprint, confirm, timeout=timeout)
     try:
-        given = credentials(user, password, po_password)
-        secret, logged_in = _login(connection, *given, timeout=timeout)
+        return _opened(_GuestAdministration, connection, user, password, po_password, timeout)
     except BaseException:
         connection.close()
         raise
-    return _GuestAdministration(connection, secret, logged_in, timeout=timeout)

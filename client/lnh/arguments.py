@@ -77,21 +77,29 @@ def checks(function: F) -> F:
     named = [each.name for each in parameters]
     found: dict[str, Check | None] = {}
 
-    @functools.wraps(function)
-    def call(*arguments: Any, **others: Any) -> Any:
+    def check(arguments: tuple[Any, ...], others: dict[str, Any]) -> None:
         if not found:  # when it is first called: what an annotation names may be imported late
             found.update(_checks_of(function, parameters))
         for name, value in zip(named, arguments, strict=False):
-            check = found[name]
-            if check is not None and not check.fits(value):
-                raise _wrong(function, name, value, check)
+            wanted = found[name]
+            if wanted is not None and not wanted.fits(value):
+                raise _wrong(function, name, value, wanted)
         for name, value in others.items():
-            check = found.get(name)
-            if check is not None and not check.fits(value):
-                raise _wrong(function, name, value, check)
+            wanted = found.get(name)
+            if wanted is not None and not wanted.fits(value):
+                raise _wrong(function, name, value, wanted)
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **others: Any) -> Any:
+        check(arguments, others)
         return function(*arguments, **others)
 
-    return typing.cast("F", call)
+    @functools.wraps(function)
+    async def call_and_wait(*arguments: Any, **others: Any) -> Any:
+        check(arguments, others)
+        return await function(*arguments, **others)
+
+    return typing.cast("F", call_and_wait if inspect.iscoroutinefunction(function) else call)
 
 
 def check_message(message: Message, kind: type[Message]) -> None:

@@ -21,6 +21,7 @@ from lnh_common.bus import curve
 from lnh_common.errors import ClusterRestored
 from lnh_common.messages.admin import KEYRING_LIST, STATUS, Keyrings, KeyringView, ListKeyrings, StatusView
 from lnh_common.messages.base import Empty, Message, Operation
+from lnh_common.messages.session import LoggedIn
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -79,8 +80,12 @@ class Cluster:
         self.connection.owner.check()  # before any lock
         with self._session_mutex.hold():
             if self._session is None or self._session.ended:
-                secret, logged_in = login(self.connection, timeout=self.timeout)
-                self._session = Session(self.connection, secret, logged_in, timeout=self.timeout)
+
+                def log_in() -> tuple[bytes, LoggedIn]:
+                    return login(self.connection, timeout=self.timeout)
+
+                secret, logged_in = log_in()
+                self._session = Session(self.connection, secret, logged_in, timeout=self.timeout, again=log_in)
             return self._session
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from lnh.objects.encoding import named_policy
 from lnh.objects.keys import PrivateKey, PublicKey, SecretKey
 from lnh.objects.listings import Listing, Page
 from lnh.objects.session import ObjectSession, key_message, pair_message
-from lnh.sessions import Session, change_password, keyring_credential, login
+from lnh.sessions import LogIn, Password, Session, asked, change_password, keyring_credential, login
 from lnh_common import limits
 from lnh_common.errors import ArgumentInvalid, KeyringUnknown
 from lnh_common.messages import objects as wire
@@ -49,16 +49,25 @@ class Keyring:
     def __repr__(self) -> str:
         return f"<Keyring {self.label!r} {self.id.hex()}>"
 
-    def login(self, role: Role, password: str) -> KeyringSession:
+    def login(self, role: Role, password: Password) -> KeyringSession:
         """Log in as this keyring's KRSO or KRCO; the session is a context manager that logs out.
+
+        Args:
+            password: or what asks for it. Then the session asks again before it ends, 24 hours after its login or as
+                the policy says, and goes on under another login; objects that live in the session end with the first.
 
         Raises PasswordIncorrect, PasswordLocked, PasswordMustChange (a first KRSO credential is good for
         `change_password` only), KeyringUnknown and what a call raises.
         """
         _check_role(role)
-        credential = keyring_credential(role, self.id, password)
-        secret, logged_in = login(self._connection, credential, route=self.id, timeout=self._timeout)
-        return KeyringSession(self._connection, secret, logged_in, route=self.id, timeout=self._timeout)
+
+        def log_in() -> tuple[bytes, LoggedIn]:
+            credential = keyring_credential(role, self.id, asked(password))
+            return login(self._connection, credential, route=self.id, timeout=self._timeout)
+
+        secret, logged_in = log_in()
+        again = None if isinstance(password, str) else log_in
+        return KeyringSession(self._connection, secret, logged_in, route=self.id, timeout=self._timeout, again=again)
 
     def change_password(self, role: Role, old: str, new: str) -> None:
         """Change a holder's own password, which ends the holder's other sessions.
@@ -81,13 +90,18 @@ class KeyringSession(Session, ObjectSession):
         *,
         route: bytes = b"",
         timeout: float = limits.DEADLINE,
+        again: LogIn | None = None,
     ) -> None:
-        Session.__init__(self, connection, secret, logged_in, route=route, timeout=timeout)
+        Session.__init__(self, connection, secret, logged_in, route=route, timeout=timeout, again=again)
         ObjectSession.__init__(self)
 
     def logout(self, *, everywhere: bool = False) -> None:
         """End this session and the objects that live in it, or every session of its credential."""
         super().logout(everywhere=everywhere)
+        self.forget_all()
+
+    def _begin_anew(self, secret: bytes, logged_in: LoggedIn) -> None:
+        super()._begin_anew(secret, logged_in)
         self.forget_all()
 
     def generate_keys(

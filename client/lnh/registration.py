@@ -45,8 +45,8 @@ from lnh_common.wire.channel import Statement, fingerprint
 
 DOOR_OFFSET: Final = 4  # the door's port: the member's client port and this
 
-_SETTLING: Final = 3.0  # seconds: a cluster just created, or a member just started, is not served at once
-_PAUSE: Final = 0.05
+SETTLING: Final = 3.0  # seconds: a cluster just created, or a member just started, is not served at once
+PAUSE: Final = 0.05
 _NUMBERED: Final = 100  # names that are tried for a client that is registered anew
 
 _COMPARE: Final = "if it is what `lnh cluster show` prints on the member's console, give it with --fingerprint"
@@ -122,15 +122,15 @@ def hello(address: str, timeout: float = limits.DEADLINE) -> Greeting:
 
 def _ask(caller: Caller, timeout: float) -> Welcome:
     now = time.monotonic()
-    end, settled = now + timeout, now + min(timeout, _SETTLING)
+    end, settled = now + timeout, now + min(timeout, SETTLING)
     while True:
         now = time.monotonic()
         try:
             return caller.ask(HELLO, Empty(), max(end - now, 0.001))
         except (Busy, NoCluster, Unreachable) as error:  # a member's workers may be starting just now
-            if now + _PAUSE >= (settled if isinstance(error, NoCluster) else end):
+            if now + PAUSE >= (settled if isinstance(error, NoCluster) else end):
                 raise
-            time.sleep(_PAUSE)
+            time.sleep(PAUSE)
 
 
 def connect_as_guest(

@@ -1,7 +1,8 @@
 """Sessions: a login's token and secret, renewed ahead of time, and the methods that every kind of session has.
 
 A session belongs to no member: any member opens its token, so nothing is lost when one dies. It ends 24 hours after the
-login, at logout, or when its token was left to expire.
+login, at logout, or when its token was left to expire. Where the password is asked for (`Password`), the session logs
+in anew before it ends, so that who uses it for days sees no end of it.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from typing_extensions import Self
 
@@ -41,6 +42,9 @@ from lnh_common.wire.channel import SessionKeys
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
+Password: TypeAlias = str | Callable[[], str]  # or what asks for it, at the login and before the session ends
+LogIn: TypeAlias = Callable[[], tuple[bytes, LoggedIn]]
+
 _LOOK: Final = 1.0  # seconds after which it is looked at again whether something is due
 _RENEW_AT: Final = 2 / 3  # of a token's lifetime
 _AHEAD: Final = 4  # how many times `in_flight` answers may be kept for one that is late, in its turn
@@ -55,6 +59,7 @@ class Session:
         logged_in: the answer to the login.
         route: the keyring id that its operations are about, or empty.
         timeout: seconds an operation may take unless it says otherwise.
+        again: logs in anew, which the session does before its end.
     """
 
     def __init__(
@@ -65,11 +70,13 @@ class Session:
         *,
         route: bytes = b"",
         timeout: float = limits.DEADLINE,
+        again: LogIn | None = None,
     ) -> None:
         self.connection: Final = connection
         self.route: Final = route
         self.timeout: Final = timeout
-        self._secret: Final = secret
+        self._again: Final = again
+        self._secret = secret
         self._renewing: Final = Mutex()
         self._abandoned = False
         self._renew_at = self._look_at = 0.0
@@ -142,15 +149,17 @@ class Session:
     def credentials(self) -> tuple[bytes, SessionKeys]:
         """Return the token and keys to use now, renewed when two thirds of the token's lifetime are over.
 
-        Now and then they serve to ask the cluster for its members.
+        A session that can log in anew does so at the same point of its last token. Now and then they serve to ask the
+        cluster for its members.
 
         Raises TokenExpired.
         """
         now = time.time()
         if now >= self._look_at:
             self.connection.owner.check()  # before any lock
-            self._look_at = now + _LOOK
-            if now >= self._renew_at:
+            is_due = now >= self._renew_at
+            self._look_at = now + _LOOK if is_due else min(now + _LOOK, self._renew_at)
+            if is_due:
                 self._renew()
             self.connection.learn(self.route, *self._credentials)
         return self._credentials
@@ -185,18 +194,31 @@ class Session:
         self._credentials = logged_in.token, SessionKeys.derive(self._secret, logged_in.token)
         self._logged_in = logged_in
         self._look_at = now
-        last = logged_in.expires >= logged_in.ends
-        self._renew_at = float(logged_in.expires) if last else now + (logged_in.expires - now) * _RENEW_AT
+        lasts = logged_in.expires < logged_in.ends or self._again is not None
+        self._renew_at = now + (logged_in.expires - now) * _RENEW_AT if lasts else float(logged_in.expires)
+
+    def _is_last(self, now: float) -> bool:
+        """Tell whether the token cannot be renewed."""
+        return now >= self._logged_in.expires or self._logged_in.expires >= self._logged_in.ends
+
+    def _begin_anew(self, secret: bytes, logged_in: LoggedIn) -> None:
+        """Go on as another session, of another login; interrupted in between, it is due to log in once more."""
+        self._secret = secret
+        self._take(logged_in)
 
     def _renew(self) -> None:
         with self._renewing.hold():
             now = time.time()
             if now < self._renew_at:
                 return  # another thread did it
-            if now >= self._logged_in.expires:
+            if self._again is None and now >= self._logged_in.expires:
                 raise TokenExpired("the session has ended: its token has expired")
             token, keys = self._credentials
             try:
+                if self._again is not None and self._is_last(now):
+                    secret, logged_in = self._again()
+                    self._begin_anew(secret, logged_in)
+                    return
                 fields = self.connection.call(RENEW, Empty(), self.timeout, route=self.route, token=token, seal=keys)
             except LnhError:
                 # The token is good for a while yet; another attempt when a third of that has passed.
@@ -228,6 +250,11 @@ def change_password(
     connection.call_with_credential(
         CHANGE_PASSWORD, ChangePassword(credential=credential, new=new), timeout, route=credential.keyring
     )
+
+
+def asked(password: Password) -> str:
+    """Return a password, asking for it where that is what was given."""
+    return password if isinstance(password, str) else password()
 
 
 def keyring_credential(role: Role, keyring: bytes, password: str) -> Credential:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -12,7 +14,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,11 +28,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed
 
 import lnh
+import lnh.aio
+import lnh.aio.admin
 import lnh.net.channel
 from lnh_common import limits
 from lnh_common.pkcs11.attributes import Attribute
 from processes import Processes
-from sites import KRCO, Site, build
+from sites import ADMIN, KRCO, Site, build
 from waits import exit_code_of
 
 M = lnh.Mechanism
@@ -339,3 +344,105 @@ def test_odd_surroundings_are_no_bug(line: Line, site: Site) -> None:
         assert len(line.run("lnh random 8 --hex", LNH_CONFIG=str(kept)).strip()) == 16
     finally:
         kept.chmod(0o700)
+
+
+# --- many tasks on one connection
+
+
+@asynccontextmanager
+async def aio_session(site: Site) -> AsyncIterator[lnh.aio.KeyringSession]:
+    async with lnh.aio.connect("prod", directory=site.directory, timeout=30) as cluster:
+        keyring = await cluster.keyring("payments")
+        async with await keyring.login(lnh.Role.KRCO, KRCO) as session:
+            yield session
+
+
+def test_the_asyncio_example_of_the_readme_works_as_it_stands(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (example,) = (
+        part.partition("```")[0] for part in readme.split("```python\n") if "lnh.aio" in part.partition("```")[0]
+    )
+    (tmp_path / "krco").write_text(KRCO + "\n")
+    monkeypatch.setenv("LNH_CONFIG", str(site.directory))
+    monkeypatch.setenv("LNH_KRCO_PASSWORD_FILE", str(tmp_path / "krco"))
+    names: dict[str, Any] = {}
+    exec(example.replace('"demo"', '"prod"'), names)  # the README's own lines
+    assert len(set(names["signatures"])) == 200
+
+
+def test_tasks_that_are_cancelled_at_any_moment_harm_no_other(site: Site) -> None:
+    chance = random.Random(os.urandom(8).hex())
+
+    async def outcome_of(work: Awaitable[object]) -> object:
+        """What a task ends with; `gather` makes a cancellation of its own, without the cause."""
+        try:
+            return await work
+        except asyncio.CancelledError as error:
+            return error
+
+    async def work() -> None:
+        async with aio_session(site) as session:
+            loop = asyncio.get_running_loop()
+            public, private = await session.generate_keypair(lnh.KeyType.EC, curve="P-256", token=False)
+            signs = [asyncio.create_task(outcome_of(private.sign(b"%d" % number))) for number in range(200)]
+            makes = [
+                asyncio.create_task(outcome_of(session.generate_key(lnh.KeyType.AES, label=f"cancelled {number}")))
+                for number in range(40)
+            ]
+            for task in (*chance.sample(signs, 60), *chance.sample(makes, 20)):
+                loop.call_later(chance.random() * 0.2, task.cancel)
+            signatures = await asyncio.gather(*signs)
+            made = await asyncio.gather(*makes)
+            for number, signature in enumerate(signatures):
+                if isinstance(signature, bytes):
+                    assert await public.verify(b"%d" % number, signature)
+                else:
+                    assert isinstance(signature, asyncio.CancelledError)
+            for number, key in enumerate(made):
+                there = [one async for one in session.find(label=f"cancelled {number}")]
+                if isinstance(key, lnh.aio.SecretKey):
+                    assert there == [key]
+                else:
+                    assert isinstance(key, asyncio.CancelledError)
+                    may_be = isinstance(key.__cause__, lnh.OutcomeUnknown)
+                    assert len(there) <= may_be, "what was never sent, or of which nothing is said, was not done"
+                for one in there:
+                    await one.destroy()
+
+    asyncio.run(work())
+
+
+def test_a_cluster_is_listed_and_administered_from_a_loop(site: Site) -> None:
+    async def work() -> None:
+        async with lnh.aio.connect("prod", directory=site.directory) as cluster:
+            assert "payments" in [keyring.label async for keyring in cluster.keyrings()]
+            async with await lnh.aio.admin.login(cluster.connection, "admin", lambda: ADMIN) as administration:
+                assert (await administration.client("web-1")).name == "web-1"
+                assert (await administration.keyring("payments")).label == "payments"
+                lines = [line async for line in administration.export_audit()]
+                assert lines
+        guest = lnh.aio.admin.connect(site.address, "admin", ADMIN, fingerprint=site.fingerprint)
+        async with await guest as administration:
+            assert (await administration.show()).label == "prod"
+            assert (await administration.backups.list()).archives == ()
+        with pytest.raises(lnh.FingerprintMismatch):
+            await lnh.aio.admin.connect(site.address, "admin", ADMIN, fingerprint="SHA256:other")
+
+    asyncio.run(work())
+
+
+def test_a_long_file_goes_through_a_loop_in_parts(site: Site, tmp_path: Path) -> None:
+    data = os.urandom(MOST + 12345)
+    (tmp_path / "clear").write_bytes(data)
+
+    async def work() -> None:
+        async with aio_session(site) as session:
+            key = await session.generate_key(lnh.KeyType.AES, token=False)
+            await key.encrypt_file(tmp_path / "clear", tmp_path / "sealed")
+            others = [key.encrypt(b"meanwhile") for _ in range(20)]
+            await asyncio.gather(key.decrypt_file(tmp_path / "sealed", tmp_path / "back"), *others)
+            assert (tmp_path / "back").read_bytes() == data
+
+    asyncio.run(work())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -12,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 import pytest
 
 import lnh
+import lnh.aio
 from applications import MADE, Application, History, application
 from fleet import fleet
 from lnh.console import Console
@@ -117,6 +119,29 @@ def test_any_member_is_killed_or_stopped_under_load_with_no_error_and_no_login(m
                     client.flows(f"with {member.name} back")
                 members.all_read_write()
                 assert_everywhere(members, members.all, set(client.made), client.session.route)
+    members.all_read_write()
+
+
+def test_tasks_go_on_through_another_member_when_theirs_stands_still(members: Members) -> None:
+    members.all_read_write()
+    primary = members.primary()
+    (other, *_) = (member for member in members.all if member is not primary)
+    password = members.place.secret("krco").read_text().strip()
+
+    async def work() -> None:
+        async with lnh.aio.connect("demo", directory=other.client) as cluster:
+            keyring = await cluster.keyring("payments")
+            async with await keyring.login(lnh.Role.KRCO, password) as session:
+                public, private = await session.generate_keypair(lnh.KeyType.EC, curve="P-256", token=False)
+                registered = cluster.connection.endpoint
+                assert cluster.connection.alternates
+                with stopped(other):
+                    signatures = await asyncio.gather(*(private.sign(b"%d" % number) for number in range(50)))
+                    assert cluster.connection.endpoint != registered
+                    found = [public.verify(b"%d" % number, each) for number, each in enumerate(signatures)]
+                    assert all(await asyncio.gather(*found))
+
+    asyncio.run(work())
     members.all_read_write()
 
 

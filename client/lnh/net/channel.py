@@ -150,6 +150,33 @@ class Channel:
         self._in_a_call = False
         return ended
 
+    # --- for a caller that waits by itself, and takes a step of 0 seconds when there is something to do
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """The lines whose sockets and monitors tell that there is something to do."""
+        return tuple(line for line in (self._line, self._before, self._trial) if line is not None)
+
+    @property
+    def due_in(self) -> float:
+        """Return the seconds until there is something to do, though no line tells it, while requests are under way."""
+        if self._unsent:  # its line tells when the member takes more
+            return RECEIVE_SECONDS
+        return min(max(self.requests.earliest - _monotonic(), 0.0), RECEIVE_SECONDS)
+
+    def heed(self) -> bool:
+        """Take in what the lines tell; tell whether answers are left, which they tell but once."""
+        left = [line.heed() for line in self.lines if line is not self._trial]
+        if self._trial is not None:
+            self._trial.heed()  # what is left of it waits for the next step
+        return self.requests.messages > 0 and any(left)
+
+    def watch(self) -> None:
+        """Take in what happened to the line in use, and see whether its member is gone: steps of 0 seconds do not."""
+        self._in_a_call = True
+        self._watch()
+        self._in_a_call = False
+
     def _step(self, timeout: float) -> list[Request]:
         requests = self.requests
         now = _monotonic()
@@ -166,8 +193,9 @@ class Channel:
         wait = min(timeout, requests.earliest - now)
         if self._unsent:
             # Until the member is there and takes more, what is due stays due.
-            if not self._poll(max(int(min(timeout, RECEIVE_SECONDS) * 1000), 1)):
-                self._watch()
+            if not self._poll(max(int(min(timeout, RECEIVE_SECONDS) * 1000), 1) if timeout > 0 else 0):
+                if timeout > 0:
+                    self._watch()
                 return ended
             wait = 0.001
         milliseconds = max(int(min(wait, RECEIVE_SECONDS) * 1000), 1)

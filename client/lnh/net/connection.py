@@ -22,7 +22,7 @@ from typing_extensions import Self
 from lnh.net.channel import Channel, Routes
 from lnh.net.failover import Endpoint, Endpoints, State, Told
 from lnh.net.mutex import Mutex
-from lnh.net.pool import Pool
+from lnh.net.pool import CHANNELS, Pool
 from lnh.net.request import Credentials
 from lnh_common import limits
 from lnh_common.bus import curve
@@ -44,7 +44,6 @@ from lnh_common.wire.channel import SECRET_BYTES, SessionKeys, Statement, finger
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
-CHANNELS: Final = 64  # of one connection: so many threads can wait for answers at once
 _LEARN: Final = 30.0  # seconds between two questions who the members are, while the registered one answers, and ...
 _LEARN_AWAY: Final = 3.0  # ... while another is in use
 _LEARN_WITHIN: Final = 0.5

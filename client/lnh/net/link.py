@@ -60,6 +60,16 @@ class Line:
             socket, f"tcp://{endpoint.address}", lambda up: on_change(self, up), refusals=True
         )  # its monitor is looked at in `watch`
 
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """The descriptors that tell that messages came, and that something happened to the connection."""
+        return int(self.socket.getsockopt(zmq.FD)), int(self.dealer.monitor.getsockopt(zmq.FD))
+
+    def heed(self) -> bool:
+        """Take in what the descriptors tell, so that they tell of what comes next; tell whether messages are left."""
+        self.dealer.monitor.getsockopt(zmq.EVENTS)
+        return bool(int(self.socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
     def watch(self) -> str:
         """Take in what happened to the connection; returns why it cannot be had, or an empty text."""
         dealer = self.dealer

@@ -23,6 +23,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from lnh_common.bus.process import OwnProcess
 from lnh_common.errors import Busy, ConnectionClosed
 
+CHANNELS: Final = 64  # of one connection: so many threads can wait for answers at once
 _LOOK: Final = 0.5  # seconds between two looks whether a loan was lost, which nobody tells
 
 

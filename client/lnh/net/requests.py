@@ -467,6 +467,14 @@ class Requests:
         for request in self._pending.values():
             request.hint = why
 
+    def left_open(self, now: float, request: Request) -> OutcomeUnknown | None:
+        """Make the error of a write whose caller stops waiting and that may have been done; None where none was."""
+        if not request.is_write or (request.done and request.error is not None):
+            return None
+        if request.done:
+            return OutcomeUnknown(f"{request.operation}: done, and given up before its answer was taken")
+        return _outcome_unknown(now, request, self._story(now, request)) if request.open_tries > 0 else None
+
     def abandon(self, request: Request) -> None:
         """Drop a request that its caller no longer waits for."""
         if not request.done:

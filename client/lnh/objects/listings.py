@@ -43,6 +43,12 @@ class AsOf:
             return None
         return dt.datetime.fromtimestamp(self.behind.whole_until / 1000, dt.timezone.utc)
 
+    def note(self, behind: Behind | None, skipped: tuple[Skipped, ...]) -> None:
+        """Take in what one more page says of itself."""
+        self.skipped += skipped
+        if behind is not None and (self.behind is None or behind.whole_until < self.behind.whole_until):
+            self.behind = behind
+
 
 class Listed(list[T], AsOf):
     """A list that came in one piece."""
@@ -81,6 +87,4 @@ class Listing(AsOf, Iterator[T]):
                 return one
             page, behind, skipped = next(self._pages)
             self._page = iter(page)
-            self.skipped += skipped
-            if behind is not None and (self.behind is None or behind.whole_until < self.behind.whole_until):
-                self.behind = behind
+            self.note(behind, skipped)

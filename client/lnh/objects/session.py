@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, Final, TypeVar
 
 from lnh.arguments import checked
-from lnh.objects import encoding, streaming, streams
+from lnh.objects import encoding, feeding, streaming, streams
 from lnh.objects.calls import ObjectCalls
 from lnh.objects.encoding import BytesLike
 from lnh.objects.keys import CLASSES, Key, PrivateKey, PublicKey, SecretKey, StoredObject, of_view
@@ -266,7 +266,7 @@ class ObjectSession(ObjectCalls):
         streaming.check_parts(self, mechanism)
         source = io.BytesIO(data) if isinstance(data, bytes | bytearray | memoryview) else data
         fields = streaming.fields_of(wire.StreamedUse.DIGEST, b"", b"", mechanism, None)
-        return streaming.feed(self, Long(source), fields, timeout)
+        return feeding.feed(self, Long(source), fields, timeout)
 
     def find(
         self,

@@ -1,38 +1,32 @@
-"""Feeds long inputs to a use of a key in parts, and begins anew where the worker that had the first parts is gone.
-
-All parts of an input go through one channel, so that they come to one worker. Where a member or a worker fails on the
-way (StreamLost), an input that can be read once more, as a file can, is fed again from its beginning.
-"""
+"""Cuts long inputs, in memory or open files, into the parts that `feeding` feeds to a use of a key."""
 
 from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, ClassVar, Protocol
 
 import msgspec
 
 from lnh.objects import encoding, streams
-from lnh.objects.calls import ObjectCalls
 from lnh_common import limits
-from lnh_common.errors import DataLength, EncryptedDataInvalid, MechanismParameterInvalid, NotPossible, StreamLost
-from lnh_common.files import sync_directory
-from lnh_common.messages import objects as wire
+from lnh_common.errors import DataLength, EncryptedDataInvalid, MechanismParameterInvalid, NotPossible
 from lnh_common.messages.base import Message
 from lnh_common.messages.objects import StreamedUse
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism
 from lnh_common.pkcs11.parameters import AeadParameters, HashedParameters, IvParameters
-from lnh_common.wire import codec
 
-T = TypeVar("T")
 Progress = Callable[[int, int], None]
 
-_ATTEMPTS: Final = 3
+
+class TakesParts(Protocol):
+    """A session, as to whether a worker keeps what came before."""
+
+    takes_parts: ClassVar[bool]
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ def comes_in_parts(mechanism: Mechanism) -> bool:
     return rule.streams and not issubclass(rule.parameters, HashedParameters)
 
 
-def check_parts(session: ObjectCalls, mechanism: Mechanism) -> None:
+def check_parts(session: TakesParts, mechanism: Mechanism) -> None:
     """Raise DataLength for a mechanism that takes its data at once, NotPossible for a session that keeps no parts."""
     if not comes_in_parts(mechanism):
         raise DataLength(f"{mechanism.name} takes its data at once, up to {limits.REQUEST_BYTES} bytes")
@@ -56,7 +50,7 @@ def check_parts(session: ObjectCalls, mechanism: Mechanism) -> None:
         raise NotPossible("a partition keeps nothing between two parts of a file; up to 1 MiB goes at once")
 
 
-def prepared(session: ObjectCalls, mechanism: Mechanism, data: Any) -> Any:
+def prepared(session: TakesParts, mechanism: Mechanism, data: Any) -> Any:
     """Return data as it goes into one request, or as a `Long` where it is too long for that and can be fed in parts."""
     if not (session.takes_parts and comes_in_parts(mechanism)):
         return data
@@ -67,7 +61,7 @@ def prepared(session: ObjectCalls, mechanism: Mechanism, data: Any) -> Any:
     head = streams.read(data, limits.REQUEST_BYTES + 1)
     if len(head) <= limits.REQUEST_BYTES:
         return head
-    if _is_seekable(data):
+    if is_seekable(data):
         data.seek(-len(head), os.SEEK_CUR)
         return Long(data)
     return Long(io.BufferedReader(_Rejoined(head, data)))
@@ -113,18 +107,6 @@ def opened(path: Path | str, progress: Progress | None) -> Iterator[BinaryIO]:
         yield file
 
 
-def feed(session: ObjectCalls, long: Long, fields: dict[str, Any], timeout: float | None) -> bytes:
-    """Feed an input to a use that answers at its end alone, and return that."""
-
-    def last(results: Iterator[wire.Result]) -> bytes:
-        data = b""
-        for result in results:
-            data = result.data
-        return data
-
-    return _repeated(session, long.source, fields, last, timeout)
-
-
 def fields_of(
     use: StreamedUse, handle: bytes, sealed: bytes, mechanism: Mechanism, parameters: Message | None
 ) -> dict[str, Any]:
@@ -132,34 +114,6 @@ def fields_of(
     packed = encoding.packed(mechanism, parameters) if parameters is not None else b""
     fields = {"use": use.value, "handle": handle, "mechanism": mechanism.value, "parameters": packed}
     return {**fields, "sealed": sealed} if sealed else fields
-
-
-def encrypt_file(
-    session: ObjectCalls, source: BinaryIO, target: Path, fields: dict[str, Any], iv: bytes, timeout: float | None
-) -> None:
-    """Encrypt a file: `target` gets `iv || ciphertext || tag` once all of it is there.
-
-    Args:
-        iv: the caller's own, or empty.
-    """
-
-    def write(file: BinaryIO, results: Iterator[wire.Result]) -> None:
-        file.writelines(
-            (result.iv or iv) + result.data if number == 0 else result.data for number, result in enumerate(results)
-        )
-
-    _replace(session, source, target, fields, write, timeout)
-
-
-def decrypt_file(
-    session: ObjectCalls, source: BinaryIO, target: Path, fields: dict[str, Any], timeout: float | None
-) -> None:
-    """Decrypt a file behind its IV: `target` is there once all of it is, and is verified where there is a tag."""
-
-    def write(file: BinaryIO, results: Iterator[wire.Result]) -> None:
-        file.writelines(result.data for result in results)
-
-    _replace(session, source, target, fields, write, timeout)
 
 
 def take_iv(mechanism: Mechanism, parameters: Message | None, source: BinaryIO) -> Message | None:
@@ -179,72 +133,7 @@ def take_iv(mechanism: Mechanism, parameters: Message | None, source: BinaryIO) 
     return msgspec.structs.replace(given, iv=iv)
 
 
-def _replace(
-    session: ObjectCalls,
-    source: BinaryIO,
-    target: Path,
-    fields: dict[str, Any],
-    write: Callable[[BinaryIO, Iterator[wire.Result]], None],
-    timeout: float | None,
-) -> None:
-    """Write the results beside the target, and put them in its place when all of them are there."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-
-            def anew(results: Iterator[wire.Result]) -> None:
-                file.seek(0)
-                file.truncate()
-                write(file, results)
-
-            _repeated(session, source, fields, anew, timeout)
-            file.flush()
-            os.fsync(file.fileno())  # who has it may delete what it was made of
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink()
-        raise
-    sync_directory(target.parent)
-
-
-def _repeated(
-    session: ObjectCalls,
-    source: BinaryIO,
-    fields: dict[str, Any],
-    take: Callable[[Iterator[wire.Result]], T],
-    timeout: float | None,
-) -> T:
-    begin = source.tell() if _is_seekable(source) else None
-    left = _ATTEMPTS
-    while True:
-        left -= 1
-        calls = ((wire.STREAM, part) for part in _parts(source, fields))
-        results = (
-            codec.convert(answered, wire.Result) for answered in session.call_each(calls, in_flight=1, timeout=timeout)
-        )
-        try:
-            return take(_under_one_iv(results))
-        except StreamLost:
-            if begin is None or not left:
-                raise
-            source.seek(begin)
-
-
-def _under_one_iv(results: Iterator[wire.Result]) -> Iterator[wire.Result]:
-    """Yield the results of one worker; raises StreamLost for one under another IV.
-
-    A first part that is sent to a second member, because the first did not answer in time, begins the input at both,
-    each under an IV that it drew. The first's late answer may count, and the second take the parts that follow.
-    """
-    iv: bytes | None = None
-    for result in results:
-        if iv is not None and result.iv != iv:
-            raise StreamLost("two workers began this input, and the second, which goes on with it, drew another IV")
-        iv = result.iv
-        yield result
-
-
-def _parts(source: BinaryIO, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def parts(source: BinaryIO, fields: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Cut an input into parts; the last one is known by the end behind it, so one part is read ahead."""
     stream, offset = os.urandom(16), 0
     part = streams.read(source, limits.PART_BYTES)
@@ -259,6 +148,7 @@ def _parts(source: BinaryIO, fields: dict[str, Any]) -> Iterator[dict[str, Any]]
         part = following
 
 
-def _is_seekable(source: Any) -> bool:
+def is_seekable(source: Any) -> bool:
+    """Tell whether an input can be read once more."""
     seekable = getattr(source, "seekable", None)
     return callable(seekable) and bool(seekable())

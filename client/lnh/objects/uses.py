@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from lnh.arguments import checked
-from lnh.objects import encoding, streaming
+from lnh.objects import encoding, feeding, streaming
 from lnh.objects.base import BytesLike, Data, Key
 from lnh.objects.encoding import Encrypted
 from lnh.objects.streaming import Long, Progress
@@ -56,7 +56,7 @@ class SigningKey(Key):
         mechanism = self._mechanism(mechanism, Use.SIGN)
         given = streaming.prepared(self.session, mechanism, data)
         if isinstance(given, Long):
-            return streaming.feed(self.session, given, self._fields(StreamedUse.SIGN, mechanism, parameters), timeout)
+            return feeding.feed(self.session, given, self._fields(StreamedUse.SIGN, mechanism, parameters), timeout)
         fields = self._use(mechanism, given, parameters)
         signature = codec.convert(self.session.call(wire.SIGN, fields, timeout), wire.Result).data
         return encoding.ecdsa_to_der(mechanism, signature) if der else signature
@@ -171,7 +171,7 @@ class VerifyingKey(Key):
         try:
             if isinstance(given, Long):
                 shared = self._fields(StreamedUse.VERIFY, mechanism, parameters)
-                streaming.feed(self.session, given, {**shared, "signature": signature}, timeout)
+                feeding.feed(self.session, given, {**shared, "signature": signature}, timeout)
             else:
                 fields = self._use(mechanism, given, parameters)
                 self.session.call(wire.VERIFY, {**fields, "signature": signature}, timeout)
@@ -337,7 +337,7 @@ class EncryptingKey(Key):
         fields = self._fields(StreamedUse.ENCRYPT, mechanism, parameters)
         with streaming.opened(source, progress) as file:
             iv = encoding.given_iv(parameters)
-            streaming.encrypt_file(self.session, file, Path(target), fields, iv, timeout)
+            feeding.encrypt_file(self.session, file, Path(target), fields, iv, timeout)
 
 
 @checked
@@ -423,7 +423,7 @@ class DecryptingKey(Key):
         with streaming.opened(source, progress) as file:
             parameters = streaming.take_iv(mechanism, parameters, file)
             fields = self._fields(StreamedUse.DECRYPT, mechanism, parameters)
-            streaming.decrypt_file(self.session, file, Path(target), fields, timeout)
+            feeding.decrypt_file(self.session, file, Path(target), fields, timeout)
 
 
 @checked

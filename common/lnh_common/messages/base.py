@@ -93,6 +93,7 @@ def _moment(utc_ms: int) -> str:
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
+R_co = TypeVar("R_co", bound=Message, covariant=True)
 
 
 class Seal(enum.Enum):
@@ -111,12 +112,12 @@ class Effect(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Operation(Generic[Q, R]):
+class Operation(Generic[Q, R_co]):
     """One row of the operation table."""
 
     name: str
     request: type[Q]
-    reply: type[R]
+    reply: type[R_co]
     seal: Seal = Seal.NONE
     effect: Effect = Effect.READ
 

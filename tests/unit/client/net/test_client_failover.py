@@ -1,4 +1,4 @@
-"""A connection and its endpoints, against members of one thread each: what is sent to whom, and which answer counts."""
+"""Connections of both SDKs and their endpoints, against members of one thread each: what goes to whom, which answer counts."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, TypeAlias
 
 import pytest
 
+import lnh.aio.net.connection
 import lnh.net.connection
 import lnh.net.requests
 from lnh.net import failover
-from lnh.net.channel import Channel
-from lnh.net.connection import Connection
 from lnh.net.failover import Endpoint
 from lnh_common.errors import (
     AnswerUnproven,
@@ -31,8 +31,11 @@ from lnh_common.errors import (
 )
 from lnh_common.messages.objects import DESTROY, FIND, SHOW
 from lnh_common.wire.frames import Header
-from models.loopback import KEYS, WITHIN, Answer, Member, connected
+from models import in_loop, loopback
+from models.loopback import KEYS, WITHIN, Answer, Member
 from waits import wait_until
+
+Connected: TypeAlias = Callable[..., AbstractContextManager[Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -40,10 +43,18 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A member that is alive is not taken for dead where this machine stands still for a moment."""
     monkeypatch.setattr(failover, "CONNECT_WITHIN", WITHIN / 2)
     monkeypatch.setattr(failover, "PROVE_WITHIN", WITHIN / 2)
-    monkeypatch.setattr(lnh.net.connection, "_LEARN_WITHIN", WITHIN)
+    for module in (lnh.net.connection, lnh.aio.net.connection):
+        monkeypatch.setattr(module, "_LEARN_WITHIN", WITHIN)
 
 
-def step_until(one: Channel, condition: Callable[[], object]) -> None:
+@pytest.fixture(params=["blocking", "aio"])
+def connected(request: pytest.FixtureRequest) -> Connected:
+    """Opens connections of one of the SDKs."""
+    chosen: Connected = {"blocking": loopback.connected, "aio": in_loop.connected}[request.param]
+    return chosen
+
+
+def step_until(one: Any, condition: Callable[[], object]) -> None:
     """Have a channel do its work until it is so."""
     end = time.monotonic() + WITHIN
     while not condition():
@@ -61,11 +72,11 @@ def by(name: str) -> Callable[[Header], Answer]:
     return lambda _: {"by": name}
 
 
-def show(connection: Connection, timeout: float = WITHIN) -> object:
+def show(connection: Any, timeout: float = WITHIN) -> object:
     return connection.call(SHOW, {"handle": b"h" * 16}, timeout, token=b"token", seal=KEYS)["by"]
 
 
-def test_a_request_under_way_goes_to_another_member_when_its_own_dies(running: ExitStack) -> None:
+def test_a_request_under_way_goes_to_another_member_when_its_own_dies(running: ExitStack, connected: Connected) -> None:
     a = running.enter_context(Member(serve=lambda _: None))
     b = running.enter_context(Member(serve=by("b")))
     connection = running.enter_context(connected(a, b))
@@ -83,7 +94,7 @@ def test_a_request_under_way_goes_to_another_member_when_its_own_dies(running: E
 
 
 def test_a_silent_member_is_left_and_its_late_answer_counts_if_it_is_the_first(
-    running: ExitStack, monkeypatch: pytest.MonkeyPatch
+    running: ExitStack, connected: Connected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a = running.enter_context(Member(serve=by("a")))
     b = running.enter_context(Member(serve=by("b"), kept=True))
@@ -105,7 +116,9 @@ def test_a_silent_member_is_left_and_its_late_answer_counts_if_it_is_the_first(
     assert a.probes
 
 
-def test_a_slow_operation_is_asked_once(running: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_operation_is_asked_once(
+    running: ExitStack, connected: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lnh.net.requests, "SILENCE", (WITHIN, WITHIN))
     monkeypatch.setattr(failover, "DOUBT_AFTER", 0.02)
     a = running.enter_context(Member(serve=by("a"), kept=True))
@@ -124,14 +137,16 @@ UNSERVED = [NoCluster("left"), NotActivated("no secret"), MemberExpelled("remove
 
 
 @pytest.mark.parametrize("refusal", [*UNSERVED, Unreachable("stopping")])
-def test_a_member_that_serves_nobody_is_left(running: ExitStack, refusal: LnhError) -> None:
+def test_a_member_that_serves_nobody_is_left(running: ExitStack, connected: Connected, refusal: LnhError) -> None:
     a = running.enter_context(Member(serve=lambda _: refusal))
     b = running.enter_context(Member(serve=by("b")))
     connection = running.enter_context(connected(a, b))
     assert show(connection) == "b"
 
 
-def test_a_statement_is_had_from_another_member_when_one_serves_nobody(running: ExitStack) -> None:
+def test_a_statement_is_had_from_another_member_when_one_serves_nobody(
+    running: ExitStack, connected: Connected
+) -> None:
     a = running.enter_context(Member(serve=lambda _: NoCluster("not yet")))
     b = running.enter_context(Member(epoch=3))
     connection = running.enter_context(connected(a, b))
@@ -143,7 +158,9 @@ def of(*refusals: LnhError, running: ExitStack) -> list[Member]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_where_every_member_serves_nobody_its_client_hears_soon_what_each_is(running: ExitStack, count: int) -> None:
+def test_where_every_member_serves_nobody_its_client_hears_soon_what_each_is(
+    running: ExitStack, connected: Connected, count: int
+) -> None:
     members = of(*UNSERVED[:count], running=running)
     connection = running.enter_context(connected(*members))
     began = time.monotonic()
@@ -161,7 +178,7 @@ def test_where_every_member_serves_nobody_its_client_hears_soon_what_each_is(run
     assert ("lnh cluster join" in advice) is (count > 2)
 
 
-def test_members_that_are_the_same_are_told_of_together(running: ExitStack) -> None:
+def test_members_that_are_the_same_are_told_of_together(running: ExitStack, connected: Connected) -> None:
     a, b = of(NotActivated("sealed"), NotActivated("sealed"), running=running)
     connection = running.enter_context(connected(a, b))
     with pytest.raises(NotActivated) as caught:
@@ -172,7 +189,7 @@ def test_members_that_are_the_same_are_told_of_together(running: ExitStack) -> N
 
 @pytest.mark.parametrize("ask", [show, lambda connection: connection.statement(WITHIN).epoch])
 def test_a_member_that_comes_back_is_waited_for_though_the_others_serve_nobody(
-    running: ExitStack, ask: Callable[[Connection], object]
+    running: ExitStack, connected: Connected, ask: Callable[[Any], object]
 ) -> None:
     a, b = of(NotActivated("sealed"), NoCluster("left"), running=running)
     c = running.enter_context(Member(serve=by("c")))
@@ -186,7 +203,7 @@ def test_a_member_that_comes_back_is_waited_for_though_the_others_serve_nobody(
         back.join()
 
 
-def test_at_the_deadline_it_is_told_what_each_member_was(running: ExitStack) -> None:
+def test_at_the_deadline_it_is_told_what_each_member_was(running: ExitStack, connected: Connected) -> None:
     (a,) = of(NotActivated("sealed"), running=running)
     b = running.enter_context(Member())
     b.end()
@@ -197,13 +214,17 @@ def test_at_the_deadline_it_is_told_what_each_member_was(running: ExitStack) -> 
         connection.statement(2.0)
 
 
-def test_a_write_that_nobody_serves_has_no_known_outcome_since_anybody_could_say_so(running: ExitStack) -> None:
+def test_a_write_that_nobody_serves_has_no_known_outcome_since_anybody_could_say_so(
+    running: ExitStack, connected: Connected
+) -> None:
     connection = running.enter_context(connected(*of(*UNSERVED, running=running)))
     with pytest.raises(OutcomeUnknown, match="no secret"):
         connection.call(DESTROY, {"handle": b"h" * 16}, WITHIN, token=b"token", seal=KEYS)
 
 
-def test_an_older_channel_epoch_is_refused_and_a_newer_one_had_elsewhere(running: ExitStack) -> None:
+def test_an_older_channel_epoch_is_refused_and_a_newer_one_had_elsewhere(
+    running: ExitStack, connected: Connected
+) -> None:
     a, b = running.enter_context(Member(epoch=1)), running.enter_context(Member(epoch=2))
     connection = running.enter_context(connected(a, b, epoch=2))
     assert connection.statement(WITHIN).epoch == 2
@@ -213,7 +234,7 @@ def test_an_older_channel_epoch_is_refused_and_a_newer_one_had_elsewhere(running
         both.statement(WITHIN)
 
 
-def test_a_read_only_member_is_alive_and_stays(running: ExitStack) -> None:
+def test_a_read_only_member_is_alive_and_stays(running: ExitStack, connected: Connected) -> None:
     a = running.enter_context(Member(serve=lambda _: MemberReadOnly("cut off")))
     b = running.enter_context(Member(serve=by("b")))
     connection = running.enter_context(connected(a, b))
@@ -228,7 +249,7 @@ def behind(milliseconds: int) -> LnhError:
     return MemberBehind("not in step: no such object", {"whole_until": 1_000, "behind_ms": milliseconds})
 
 
-def test_what_a_member_that_is_behind_cannot_tell_is_asked_of_another(running: ExitStack) -> None:
+def test_what_a_member_that_is_behind_cannot_tell_is_asked_of_another(running: ExitStack, connected: Connected) -> None:
     a = running.enter_context(Member(serve=lambda _: behind(60_000)))
     b = running.enter_context(Member(serve=lambda _: behind(60_000)))
     c = running.enter_context(Member(serve=by("c")))
@@ -238,7 +259,7 @@ def test_what_a_member_that_is_behind_cannot_tell_is_asked_of_another(running: E
     assert sum(a.asked.values()) == 1
 
 
-def test_where_every_member_is_behind_it_is_said_at_the_deadline(running: ExitStack) -> None:
+def test_where_every_member_is_behind_it_is_said_at_the_deadline(running: ExitStack, connected: Connected) -> None:
     a = running.enter_context(Member(serve=lambda _: behind(60_000)))
     b = running.enter_context(Member(serve=lambda _: behind(60_000)))
     connection = running.enter_context(connected(a, b))
@@ -248,7 +269,9 @@ def test_where_every_member_is_behind_it_is_said_at_the_deadline(running: ExitSt
     assert b.asked
 
 
-def test_where_the_others_are_gone_the_one_that_is_behind_is_what_is_told_of(running: ExitStack) -> None:
+def test_where_the_others_are_gone_the_one_that_is_behind_is_what_is_told_of(
+    running: ExitStack, connected: Connected
+) -> None:
     a = running.enter_context(Member(serve=lambda _: behind(60_000)))
     b = running.enter_context(Member())
     b.end()
@@ -257,7 +280,9 @@ def test_where_the_others_are_gone_the_one_that_is_behind_is_what_is_told_of(run
         show(connection, 2.0)
 
 
-def test_without_failover_a_member_that_is_behind_is_believed_to_be_at_once(running: ExitStack) -> None:
+def test_without_failover_a_member_that_is_behind_is_believed_to_be_at_once(
+    running: ExitStack, connected: Connected
+) -> None:
     a = running.enter_context(Member(serve=lambda _: behind(60_000)))
     b = running.enter_context(Member(serve=by("b")))
     connection = running.enter_context(connected(a, b, failover=False))
@@ -267,14 +292,14 @@ def test_without_failover_a_member_that_is_behind_is_believed_to_be_at_once(runn
     assert not b.asked
 
 
-def test_a_member_that_was_behind_for_a_moment_only_is_asked_again(running: ExitStack) -> None:
+def test_a_member_that_was_behind_for_a_moment_only_is_asked_again(running: ExitStack, connected: Connected) -> None:
     answers: list[Answer] = [behind(10), behind(500), {"by": "a"}]
     a = running.enter_context(Member(serve=lambda _: answers.pop(0)))
     connection = running.enter_context(connected(a, failover=False))
     assert show(connection) == "a"
 
 
-def test_what_is_under_way_at_a_member_that_is_behind_stays_there(running: ExitStack) -> None:
+def test_what_is_under_way_at_a_member_that_is_behind_stays_there(running: ExitStack, connected: Connected) -> None:
     def serve(header: Header) -> Answer:
         return None if header.operation == FIND.name else behind(60_000)
 
@@ -292,7 +317,7 @@ def test_what_is_under_way_at_a_member_that_is_behind_stays_there(running: ExitS
 
 @pytest.mark.parametrize("current", [False, True])
 def test_a_listing_comes_from_a_member_behind_unless_a_current_one_is_demanded(
-    running: ExitStack, current: bool
+    running: ExitStack, connected: Connected, current: bool
 ) -> None:
     listed: Answer = {"objects": [], "more": False, "behind": {"whole_until": 1_000, "behind_ms": 60_000}}
     a = running.enter_context(Member(serve=lambda _: listed))
@@ -306,7 +331,9 @@ def test_a_listing_comes_from_a_member_behind_unless_a_current_one_is_demanded(
             alone.call(FIND, {}, WITHIN, token=b"token", seal=KEYS, current=True)
 
 
-def test_a_write_that_may_have_been_made_is_not_called_undone_by_a_member_behind(running: ExitStack) -> None:
+def test_a_write_that_may_have_been_made_is_not_called_undone_by_a_member_behind(
+    running: ExitStack, connected: Connected
+) -> None:
     a = running.enter_context(Member(serve=lambda _: None))
     connection = running.enter_context(connected(a))
     with connection.channel() as one:
@@ -318,7 +345,9 @@ def test_a_write_that_may_have_been_made_is_not_called_undone_by_a_member_behind
         request.result()
 
 
-def test_a_write_that_may_have_been_made_is_not_called_undone_by_a_read_only_member(running: ExitStack) -> None:
+def test_a_write_that_may_have_been_made_is_not_called_undone_by_a_read_only_member(
+    running: ExitStack, connected: Connected
+) -> None:
     a = running.enter_context(Member(serve=lambda _: None))
     b = running.enter_context(Member(serve=lambda _: MemberReadOnly("cut off")))
     connection = running.enter_context(connected(a, b))
@@ -332,7 +361,9 @@ def test_a_write_that_may_have_been_made_is_not_called_undone_by_a_read_only_mem
         request.result()
 
 
-def test_without_failover_a_client_stays_and_says_that_it_cannot_reach_its_member(running: ExitStack) -> None:
+def test_without_failover_a_client_stays_and_says_that_it_cannot_reach_its_member(
+    running: ExitStack, connected: Connected
+) -> None:
     a = running.enter_context(Member(serve=by("a")))
     b = running.enter_context(Member(serve=by("b")))
     connection = running.enter_context(connected(a, b, failover=False))
@@ -344,7 +375,9 @@ def test_without_failover_a_client_stays_and_says_that_it_cannot_reach_its_membe
     assert not b.asked
 
 
-def test_with_every_member_gone_requests_wait_and_the_first_to_come_back_answers(running: ExitStack) -> None:
+def test_with_every_member_gone_requests_wait_and_the_first_to_come_back_answers(
+    running: ExitStack, connected: Connected
+) -> None:
     a = running.enter_context(Member(serve=by("a")))
     b = running.enter_context(Member(serve=by("b")))
     connection = running.enter_context(connected(a, b))
@@ -361,7 +394,7 @@ def test_with_every_member_gone_requests_wait_and_the_first_to_come_back_answers
     assert answers == ["b again"]
 
 
-def test_many_threads_go_over_together_and_all_go_back(running: ExitStack) -> None:
+def test_many_threads_go_over_together_and_all_go_back(running: ExitStack, connected: Connected) -> None:
     a = running.enter_context(Member(serve=by("a")))
     b = running.enter_context(Member(serve=by("b")))
     a.endpoints = b.endpoints = (a.told("read-write"), b.told("read-write"))
@@ -406,7 +439,7 @@ def damaged(header: Header) -> Answer:
     return SealBroken("the stored policy record was changed", {"damaged": True})
 
 
-def test_a_client_of_a_member_that_is_damaged_is_led_to_another(running: ExitStack) -> None:
+def test_a_client_of_a_member_that_is_damaged_is_led_to_another(running: ExitStack, connected: Connected) -> None:
     a = running.enter_context(Member(serve=damaged))
     b = running.enter_context(Member(serve=by("b")))
     connection = running.enter_context(connected(a, b))
@@ -417,7 +450,7 @@ def test_a_client_of_a_member_that_is_damaged_is_led_to_another(running: ExitSta
         show(alone)
 
 
-def test_what_a_client_brought_itself_is_asked_of_nobody_else(running: ExitStack) -> None:
+def test_what_a_client_brought_itself_is_asked_of_nobody_else(running: ExitStack, connected: Connected) -> None:
     a = running.enter_context(Member(serve=lambda _: SealBroken("this object of a session does not open")))
     b = running.enter_context(Member(serve=by("b")))
     with pytest.raises(SealBroken):

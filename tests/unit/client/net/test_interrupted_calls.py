@@ -19,7 +19,8 @@ import zmq
 import lnh
 import lnh_common
 from lnh.cluster import Cluster
-from lnh.net.connection import CHANNELS, Connection
+from lnh.net.connection import Connection
+from lnh.net.pool import CHANNELS
 from lnh.sessions import Session
 from lnh_common import limits
 from lnh_common.bus.blocking import Caller

@@ -1,0 +1,508 @@
+# Made of client/lnh/admin.py by `python tests/surface.py`: change that file, and run it.
+"""Administers a cluster, as appliance users and the PO do, through any member.
+
+    async with await lnh.aio.admin.connect("hsm1:4400", "admin", password, fingerprint="SHA256:...") as administration:
+        await administration.create_keyrings("payments")
+
+A registered client logs in with `await login(cluster.connection, ...)` instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from lnh.aio.backups import Backups
+from lnh.aio.keyrings import keyring_labelled, keyring_listing
+from lnh.aio.net.connection import Connection
+from lnh.aio.objects.listings import Listed, Listing
+from lnh.aio.registration import connect_as_guest
+from lnh.aio.sessions import Password, Session, asked
+from lnh.aio.sessions import change_password as _change_password
+from lnh.aio.sessions import login as _login
+from lnh.arguments import checked, checks
+from lnh.objects.encoding import named_policy
+from lnh_common import limits
+from lnh_common.errors import AuditFailed, ClientUnknown, LimitReached, LnhError, NameUnknown
+from lnh_common.messages import admin as wire
+from lnh_common.messages import smk as smk_wire
+from lnh_common.messages.admin import (
+    ClientView,
+    ClusterView,
+    GroupView,
+    InvitationView,
+    KeyringView,
+    MemberView,
+    Permission,
+    RoleView,
+    StatusView,
+    UserView,
+)
+from lnh_common.messages.audit import AUDIT_EXPORT, ReadTrail
+from lnh_common.messages.base import Empty
+from lnh_common.messages.overview import OVERVIEW, Overview
+from lnh_common.messages.session import Credential, LoggedIn, Role
+from lnh_common.messages.smk import SmkView
+from lnh_common.messages.store import Divergent
+from lnh_common.wire.audit import ChainBroken, Position, parse_line
+
+__all__ = [
+    "Administration",
+    "ClientView",
+    "ClusterView",
+    "GroupView",
+    "InvitationView",
+    "KeyringView",
+    "MemberView",
+    "Overview",
+    "Permission",
+    "RoleView",
+    "SmkView",
+    "StatusView",
+    "UserView",
+    "connect",
+    "login",
+]
+
+A = TypeVar("A", bound="Administration")
+V = TypeVar("V", ClientView, MemberView, RoleView)
+
+_DERIVES_WITHIN: Final = 60.0  # seconds: Argon2id with 256 MiB on a slow machine
+
+
+_EXPORT_ANEW: Final = {"advice": "export again, through the same member: `lnh audit verify` there checks its trail"}
+
+
+def _continued(line: str, before: Position | None) -> Position:
+    """Check that a line of a trail continues what came before, and return where it stands; raises AuditFailed."""
+    try:
+        parsed = parse_line(f"{line}\n".encode(), before)
+    except ChainBroken as error:
+        after = f" behind index {before.index}" if before else ""
+        raise AuditFailed(f"what came{after} is not what follows in the audit trail: {error}", _EXPORT_ANEW) from None
+    return Position(parsed.index, bytes.fromhex(parsed.hash))
+
+
+@checked
+class Administration(Session):
+    """A session of an appliance user, of the PO, or of both at once; a context manager that logs out.
+
+    Which role may call which method is the table's in docs/operations.md; other calls raise PermissionDenied.
+    """
+
+    @property
+    def backups(self) -> Backups:
+        """The archives of the member that answers, with the methods for them."""
+        return Backups(self)
+
+    async def create_keyrings(self, label: str, total: int = 1, index: int = 1) -> list[KeyringView]:
+        """Create keyrings; for an admin and the PO together.
+
+        Args:
+            label: of one keyring; several have it followed by a running number.
+            total: 1 to 100.
+            index: the first running number.
+
+        Raises NameTaken, LimitReached, MemberReadOnly, OutcomeUnknown.
+        """
+        check_total(label, total, index)
+        message = wire.CreateKeyrings(label=label, total=total, index=index)
+        return list((await self.ask(wire.KEYRING_CREATE, message)).keyrings)
+
+    def keyrings(self, *, current: bool = False) -> Listing[KeyringView]:
+        """List every keyring, a page at a time as they are taken.
+
+        Args:
+            current: demand all there are, from a member that is in step; raises MemberBehind where there is none. The
+                argument means the same in every method that lists something.
+        """
+        return keyring_listing(partial(self.ask, wire.KEYRING_LIST), current=current)
+
+    async def keyring(self, label: str) -> KeyringView:
+        """Find the keyring with this label; raises KeyringUnknown, or MemberBehind where that cannot be told."""
+        return await keyring_labelled(partial(self.ask, wire.KEYRING_LIST), label)
+
+    async def show_keyring(self, label: str, *, current: bool = False) -> KeyringView:
+        """Show a keyring with its policy, number of objects and assigned clients; raises KeyringUnknown."""
+        view = await self.ask(
+            wire.KEYRING_SHOW, wire.KeyringRef(keyring=(await self.keyring(label)).id), current=current
+        )
+        return msgspec.structs.replace(view, policy=named_policy(view.policy))
+
+    async def delete_keyring(self, label: str) -> None:
+        """Delete a keyring and every object in it; for an admin and the PO together. Raises KeyringUnknown."""
+        await self.ask(wire.KEYRING_DELETE, wire.KeyringRef(keyring=(await self.keyring(label)).id))
+
+    async def init_krso(self, label: str, password: str) -> None:
+        """Set a keyring's first KRSO credential, good for nothing but being changed; for an admin and the PO.
+
+        Raises AlreadyDone when the KRSO has a credential, PasswordInvalid.
+        """
+        await self.ask(wire.ROLE_INIT, wire.InitRole(keyring=(await self.keyring(label)).id, password=password))
+
+    async def clients(self, *, current: bool = False) -> Listed[ClientView]:
+        """List every registered client."""
+        found = await self.ask(wire.CLIENT_LIST, Empty(), current=current)
+        return Listed(found.clients, found.behind, found.skipped)
+
+    async def client(self, name: str) -> ClientView:
+        """Find the client of this name; raises ClientUnknown, or MemberBehind where that cannot be told."""
+        return await _named(self.clients, name, lambda _: ClientUnknown(f"no client {name!r}"))
+
+    async def revoke_client(self, name: str) -> None:
+        """End a client's registration, now and for good; raises ClientUnknown."""
+        await self.ask(wire.CLIENT_REVOKE, wire.ClientRef(client=name))
+
+    async def assign(self, client: str, keyring: str) -> None:
+        """Let only assigned clients see a keyring, this client among them; raises ClientUnknown, KeyringUnknown."""
+        await self.ask(wire.CLIENT_ASSIGN, wire.Assignment(client=client, keyring=(await self.keyring(keyring)).id))
+
+    async def unassign(self, client: str, keyring: str) -> None:
+        """Take an assignment back; once the last is gone, every client sees the keyring again."""
+        await self.ask(wire.CLIENT_UNASSIGN, wire.Assignment(client=client, keyring=(await self.keyring(keyring)).id))
+
+    async def add_user(self, name: str, role: str, password: str) -> None:
+        """Add an appliance user: admin, operator, monitor or a custom role.
+
+        Raises NameTaken, PasswordInvalid, NameUnknown (there is no such role), PermissionDenied.
+        """
+        await self.ask(wire.USER_ADD, wire.AddUser(name=name, role=role, password=password))
+
+    async def users(self, *, current: bool = False) -> Listed[UserView]:
+        """List every appliance user."""
+        found = await self.ask(wire.USER_LIST, Empty(), current=current)
+        return Listed(found.users, found.behind, found.skipped)
+
+    async def delete_user(self, name: str) -> None:
+        """Delete an appliance user and end its sessions; raises NameUnknown."""
+        await self.ask(wire.USER_DELETE, wire.UserRef(name=name))
+
+    async def reset_user(self, name: str, password: str) -> None:
+        """Give another appliance user a new password, good for nothing but being changed; that user's sessions end.
+
+        Raises NameUnknown, PasswordInvalid, NotPossible (it is who asks), PermissionDenied.
+        """
+        await self.ask(wire.USER_RESET, wire.ResetUser(name=name, password=password))
+
+    async def roles(self, *, current: bool = False) -> Listed[RoleView]:
+        """List every appliance role: the built-in ones first, then the custom ones."""
+        found = await self.ask(wire.USER_ROLE_LIST, Empty(), current=current)
+        return Listed(found.roles, found.behind, found.skipped)
+
+    async def role(self, name: str) -> RoleView:
+        """Find the appliance role of this name; raises NameUnknown, or MemberBehind where that cannot be told."""
+        return await _named(
+            self.roles,
+            name,
+            lambda found: NameUnknown(
+                f"no role {name!r}; there are: {_names(found)}", {"advice": "lnh user role list shows what each may"}
+            ),
+        )
+
+    async def create_role(self, name: str, permissions: Iterable[Permission]) -> None:
+        """Make a custom appliance role.
+
+        Args:
+            permissions: what its users may do; whoever makes a role holds them all.
+
+        Raises NameTaken, LimitReached (64 custom roles), PermissionDenied.
+        """
+        await self.ask(wire.USER_ROLE_CREATE, wire.CreateRole(name=name, permissions=tuple(permissions)))
+
+    async def delete_role(self, name: str) -> None:
+        """Delete a custom appliance role; raises NameUnknown, NotPossible (users have it)."""
+        await self.ask(wire.USER_ROLE_DELETE, wire.RoleRef(name=name))
+
+    async def export_audit(self, after: int = 0) -> AsyncIterator[str]:
+        """Yield the lines of the audit trail of the member that answers, as they stand in it, behind this index.
+
+        What is written while it is read is not in it. Each line is checked to continue the one before. `Chain` of
+        `lnh_common.wire.audit` checks signatures too, with nothing else than the public half of the HSM's identity.
+
+        Raises AuditFailed where a line does not hold, where lines are missing, and where another member answers in the
+        middle: the lines before it hold.
+        """
+        until = 0
+        end: Position | None = None
+        while True:
+            found = await self.ask(AUDIT_EXPORT, ReadTrail(after=after, until=until))
+            until = until or found.last
+            for line in found.lines:
+                end = _continued(line, end)
+                yield line
+            after = end.index if end else max(after, found.index)
+            if after >= until:
+                return
+            if not found.lines:
+                raise AuditFailed(
+                    f"the member's audit trail ends at {after}, and had {until} lines before", _EXPORT_ANEW
+                )
+
+    async def show(self, *, current: bool = False) -> ClusterView:
+        """Show the cluster and its members."""
+        return await self.ask(wire.CLUSTER_SHOW, Empty(), current=current)
+
+    async def members(self, *, current: bool = False) -> Listed[MemberView]:
+        """List every member, as the member that answers sees it."""
+        found = await self.show(current=current)
+        return Listed(found.members, found.behind)
+
+    async def member(self, name: str) -> MemberView:
+        """Find the member of this name; raises NameUnknown, or MemberBehind where that cannot be told."""
+
+        def unknown(members: Listed[MemberView]) -> NameUnknown:
+            return NameUnknown(f"no member {name!r}; there are: {_names(members)}")
+
+        return await _named(self.members, name, unknown)
+
+    async def invite(self) -> InvitationView:
+        """Make an invitation for one new member, good once and for 15 minutes; for an admin and the PO together.
+
+        Raises MemberReadOnly.
+        """
+        return await self.ask(wire.MEMBER_INVITE, Empty())
+
+    async def set_member(
+        self, name: str, *, new_name: str | None = None, host: str | None = None, port: int | None = None
+    ) -> None:
+        """Give a member another name or address; an argument that is not given stays. Raises NameUnknown, NameTaken."""
+        change = wire.ChangeMember(member=(await self.member(name)).id, name=new_name, host=host, port=port)
+        await self.ask(wire.MEMBER_SET, change)
+
+    async def groups(self, *, current: bool = False) -> Listed[GroupView]:
+        """List every affinity group with its members, as the member that answers sees it."""
+        found = await self.ask(wire.GROUP_LIST, Empty(), current=current)
+        return Listed(found.groups, found.behind)
+
+    async def create_group(self, label: str) -> None:
+        """Create an affinity group; raises NameTaken, LimitReached (64 groups), ArgumentInvalid, MemberReadOnly."""
+        await self.ask(wire.GROUP_CREATE, wire.NewGroup(label=label))
+
+    async def delete_group(self, label: str) -> None:
+        """Delete an affinity group; raises NameUnknown, NotPossible (it has members), MemberReadOnly."""
+        await self.ask(wire.GROUP_DELETE, wire.GroupRef(label=label))
+
+    async def move_member(self, name: str, group: str) -> None:
+        """Move a member to another affinity group; raises NameUnknown, MemberReadOnly."""
+        await self.ask(wire.MEMBER_MOVE, wire.MoveMember(member=(await self.member(name)).id, group=group))
+
+    async def promote(self, name: str) -> str:
+        """Make a member the primary, losing nothing. Returns a remark, mostly empty.
+
+        Raises NameUnknown, NotPossible.
+        """
+        return (await self.ask(wire.MEMBER_PROMOTE, wire.MemberRef(member=(await self.member(name)).id))).remark
+
+    async def remove_member(self, name: str) -> str:
+        """Remove a member that works; its HSM wipes the cluster's secrets. Returns a remark, mostly empty.
+
+        Raises NameUnknown, NotPossible (the member is the primary, or does not answer).
+        """
+        return (await self.ask(wire.MEMBER_REMOVE, wire.MemberRef(member=(await self.member(name)).id))).remark
+
+    async def delete_member(self, name: str, *, force: bool = False) -> str:
+        """Remove a member that is lost for good; returns a remark, mostly empty.
+
+        Args:
+            force: go on although other members that should agree are missing too, whose writes may be lost.
+
+        Raises NameUnknown, NotPossible (the member answers).
+        """
+        return (
+            await self.ask(wire.MEMBER_DELETE, wire.DeleteMember(member=(await self.member(name)).id, force=force))
+        ).remark
+
+    async def divergent(self, name: str, *, seen: bool = False) -> Divergent:
+        """Show the entries that a member had to drop when it came back; raises NameUnknown, Unreachable.
+
+        Args:
+            seen: note that an administrator has looked; the member is DIVERGED no longer.
+        """
+        return await self.ask(
+            wire.MEMBER_DIVERGENT, wire.LookAtDivergent(member=(await self.member(name)).id, seen=seen)
+        )
+
+    async def leave(self, member: bytes) -> str:
+        """Have the member with this id leave; for an admin and the PO together. Returns a remark, mostly empty.
+
+        Raises NameUnknown, NotPossible (the member is the primary, or the last one).
+        """
+        return (await self.ask(wire.CLUSTER_LEAVE, wire.MemberRef(member=member))).remark
+
+    async def delete_cluster(self, member: bytes) -> None:
+        """Destroy the cluster with its last member, which has this id; for an admin and the PO together.
+
+        Raises NotPossible while there are other members.
+        """
+        await self.ask(wire.CLUSTER_DELETE, wire.MemberRef(member=member))
+
+    async def smk(self, *, current: bool = False) -> SmkView:
+        """Show the generations of the SMK that the answering member's HSM holds, with their check values."""
+        return await self.ask(smk_wire.SMK_SHOW, Empty(), current=current)
+
+    async def backup_smk(self, passphrase: str) -> str:
+        """Make a backup of the SMK and the cluster's identity; for an admin and the PO together.
+
+        Returns the text of its file. It opens with the passphrase, in an HSM of the same cloning domain.
+
+        Args:
+            passphrase: 8 to 255 characters.
+
+        Raises PasswordInvalid.
+        """
+        timeout = max(self.timeout, _DERIVES_WITHIN)
+        return (await self.ask(smk_wire.SMK_BACKUP, smk_wire.BackupSmk(passphrase=passphrase), timeout)).text
+
+    async def split_smk(self, threshold: int, count: int) -> tuple[str, list[str]]:
+        """Make a backup of the SMK that shares open; for an admin and the PO together.
+
+        Returns the text of its file and the shares, as they are printed. File and cloning domain are needed too.
+
+        Args:
+            threshold: shares that open it together, at least 2.
+            count: of shares, at most 8.
+
+        Raises ArgumentInvalid.
+        """
+        timeout = max(self.timeout, _DERIVES_WITHIN)
+        made = await self.ask(smk_wire.SMK_BACKUP, smk_wire.BackupSmk(threshold=threshold, count=count), timeout)
+        return made.text, list(made.shares)
+
+    async def policy(self, *, current: bool = False, **changes: object) -> dict[str, Any]:
+        """Change fields of the cluster's policy, and return it; an admin and the PO change it together.
+
+        Mechanisms go by name.
+        """
+        return named_policy(
+            (await self.ask(wire.CLUSTER_POLICY, wire.PolicyChange(changes=changes), current=current)).policy
+        )
+
+    async def overview(self, *, current: bool = False) -> Overview:
+        """Show the whole cluster, with what each member tells of itself now."""
+        return await self.ask(OVERVIEW, Empty(), current=current)
+
+    async def status(self, *, current: bool = False) -> StatusView:
+        """Show the cluster, and the services of the member that answers."""
+        return await self.ask(wire.STATUS, Empty(), current=current)
+
+
+async def _named(listed: Callable[..., Awaitable[Listed[V]]], name: str, unknown: Callable[[Listed[V]], LnhError]) -> V:
+    """Find the item of this name; only a member that is in step can say that there is none."""
+    found = await listed()
+    if all(view.name != name for view in found) and not found.current:
+        found = await listed(current=True)
+    for view in found:
+        if view.name == name:
+            return view
+    raise unknown(found)
+
+
+def _names(views: Iterable[ClientView | MemberView | RoleView]) -> str:
+    return ", ".join(view.name for view in views)
+
+
+def check_total(label: str, total: int, index: int) -> None:
+    """Raise LimitReached for more keyrings than one call creates, saying how to go on."""
+    most = limits.KEYRINGS_PER_CREATE
+    if not 1 <= total <= most:
+        start = f" --index {index}" if index != 1 else ""
+        advice = f"lnh keyring create {label} --total {most}{start}, then --total {most} --index {index + most}"
+        detail = {"advice": advice} if total > most else {"advice": "--total 1 or more"}
+        raise LimitReached(f"{total} keyrings in one call; at most {most}", detail)
+
+
+def credentials(user: str = "", password: str = "", po_password: str = "") -> tuple[Credential, ...]:
+    """Make the credentials of an appliance user, of the PO, or of both."""
+    found: tuple[Credential, ...] = ()
+    if user:
+        found += (Credential(role=Role.USER, name=user, password=password),)
+    if po_password:
+        found += (Credential(role=Role.PO, password=po_password),)
+    return found
+
+
+@checks
+async def login(
+    connection: Connection,
+    user: str = "",
+    password: Password = "",
+    *,
+    po_password: Password = "",
+    timeout: float = limits.DEADLINE,
+) -> Administration:
+    """Log in as an appliance user, as the PO, or as both at once.
+
+    Args:
+        password, po_password: or what asks for it. Then the session asks again before it ends, and logs in anew.
+
+    Raises PasswordIncorrect, PasswordLocked and what a call raises.
+    """
+    return await _opened(Administration, connection, user, password, po_password, timeout)
+
+
+async def _opened(
+    kind: type[A], connection: Connection, user: str, password: Password, po_password: Password, timeout: float
+) -> A:
+    async def log_in() -> tuple[bytes, LoggedIn]:
+        given = credentials(user, asked(password), asked(po_password))
+        return await _login(connection, *given, timeout=timeout)
+
+    secret, logged_in = await log_in()
+    asks = not (isinstance(password, str) and isinstance(po_password, str))
+    return kind(connection, secret, logged_in, timeout=timeout, again=log_in if asks else None)
+
+
+@checks
+async def change_password(
+    connection: Connection, user: str, old: str, new: str, *, timeout: float = limits.DEADLINE
+) -> None:
+    """Change an appliance user's own password; raises PasswordIncorrect, PasswordInvalid."""
+    await _change_password(connection, Credential(role=Role.USER, name=user, password=old), new, timeout=timeout)
+
+
+@checks
+async def change_po_password(connection: Connection, old: str, new: str, *, timeout: float = limits.DEADLINE) -> None:
+    """Change the PO's password; raises PasswordIncorrect, PasswordInvalid."""
+    await _change_password(connection, Credential(role=Role.PO, password=old), new, timeout=timeout)
+
+
+class _GuestAdministration(Administration):
+    """A session that closes the connection that was made for it."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await super().__aexit__(kind, error, trace)
+        await self.connection.close()
+
+
+@checks
+async def connect(
+    member: str,
+    user: str = "",
+    password: Password = "",
+    *,
+    po_password: Password = "",
+    fingerprint: str | None = None,
+    confirm: Callable[[str, str], bool] | None = None,
+    timeout: float = limits.DEADLINE,
+) -> Administration:
+    """Administer from a machine that is not registered, through the member at host:port.
+
+    Args:
+        password, po_password: as of `login`.
+        fingerprint: of the cluster's identity.
+        confirm: called with label and fingerprint when no fingerprint is given; tells whether to go on.
+
+    Raises FingerprintMismatch, PasswordIncorrect, Unreachable.
+    """
+    connection = await connect_as_guest(member, fingerprint, confirm, timeout=timeout)
+    try:
+        return await _opened(_GuestAdministration, connection, user, password, po_password, timeout)
+    except BaseException:
+        await connection.close()
+        raise

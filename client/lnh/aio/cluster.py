@@ -1,0 +1,178 @@
+# Made of client/lnh/cluster.py by `python tests/surface.py`: change that file, and run it.
+"""`lnh.aio.connect`: a registered client's way into a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Final, TypeVar
+
+from typing_extensions import Self
+
+from lnh.aio.keyrings import Keyring, keyring_labelled, keyring_listing
+from lnh.aio.net.connection import Connection, Link
+from lnh.aio.net.mutex import Mutex
+from lnh.aio.objects.listings import Listing
+from lnh.aio.sessions import Session, login
+from lnh.arguments import checked, checks
+from lnh.configuration import Configuration, Registration
+from lnh_common import limits
+from lnh_common.bus import curve
+from lnh_common.errors import ClusterRestored
+from lnh_common.messages.admin import KEYRING_LIST, STATUS, Keyrings, KeyringView, ListKeyrings, StatusView
+from lnh_common.messages.base import Empty, Message, Operation
+from lnh_common.messages.session import LoggedIn
+
+Q = TypeVar("Q", bound=Message)
+R = TypeVar("R", bound=Message)
+
+
+@checked
+class Cluster:
+    """A connection to a cluster; a context manager that closes it. Any task may use it.
+
+    Attributes:
+        registration: what client.toml says about the cluster.
+        connection: for operations that the SDK has no method for.
+    """
+
+    def __init__(self, connection: Connection, registration: Registration, *, timeout: float) -> None:
+        self.connection: Final = connection
+        self.registration: Final = registration
+        self.timeout: Final = timeout
+        self._session: Session | None = None
+        self._session_mutex: Final = Mutex()
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.label!r} through {self.connection.link.address}>"
+
+    @property
+    def label(self) -> str:
+        """The cluster's label, as it was registered."""
+        return self.registration.label
+
+    @property
+    def id(self) -> bytes:
+        """The cluster's id, 16 bytes."""
+        return self.registration.cluster
+
+    def keyrings(self, *, current: bool = False) -> Listing[Keyring]:
+        """List the keyrings that this client may see, a page at a time as they are taken.
+
+        Args:
+            current: demand all there are, from a member that is in step; raises MemberBehind where there is none.
+        """
+        return keyring_listing(self._list, current=current).each(self._keyring)
+
+    async def keyring(self, label: str) -> Keyring:
+        """Find the keyring with this label; raises KeyringUnknown when this client may see none.
+
+        Raises MemberBehind when no member that is in step could be asked.
+        """
+        return self._keyring(await keyring_labelled(self._list, label))
+
+    async def status(self, *, current: bool = False) -> StatusView:
+        """Show members and services to a client that is registered with `--monitor`; raises PermissionDenied."""
+        return await self._ask(STATUS, Empty(), current=current)
+
+    async def client_session(self) -> Session:
+        """Open the registered client's own session, without anybody's credential."""
+        self.connection.owner.check()  # before any lock
+        async with self._session_mutex.hold():
+            if self._session is None or self._session.ended:
+
+                async def log_in() -> tuple[bytes, LoggedIn]:
+                    return await login(self.connection, timeout=self.timeout)
+
+                secret, logged_in = await log_in()
+                self._session = Session(self.connection, secret, logged_in, timeout=self.timeout, again=log_in)
+            return self._session
+
+    async def close(self) -> None:
+        """Close the connection. Sessions whose `with` is over are logged out; others live until they expire."""
+        await self.connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _keyring(self, view: KeyringView) -> Keyring:
+        return Keyring(self.connection, view, timeout=self.timeout)
+
+    async def _list(self, message: ListKeyrings, *, current: bool = False) -> Keyrings:
+        return await self._ask(KEYRING_LIST, message, current=current)
+
+    async def _ask(self, operation: Operation[Q, R], message: Q, *, current: bool) -> R:
+        """Ask an operation that changes nothing, under the client's own session or, if that was ended, a new one."""
+        session = await self.client_session()
+        try:
+            return await session.ask(operation, message, current=current)
+        except ClusterRestored:
+            async with self._session_mutex.hold():
+                if self._session is session:
+                    self._session = None
+        return await (await self.client_session()).ask(operation, message, current=current)
+
+
+@checks
+def connect(
+    which: int | str | None = None,
+    *,
+    directory: Path | str | None = None,
+    timeout: float = limits.DEADLINE,
+    failover: bool | None = None,
+    current: bool = False,
+) -> Cluster:
+    """Connect to a cluster that this client is registered with.
+
+    Nothing is sent yet: the first operation finds out whether the member is there.
+
+    Args:
+        which: its label or index in client.toml; None for the only one.
+        directory: where client.toml is; None for `$LNH_CONFIG` or the platform's directory.
+        timeout: seconds an operation may take unless it says otherwise.
+        failover: whether another member is used when the registered one is gone, or behind; None takes the word of
+            client.toml.
+        current: whether every listing is demanded from a member that is in step, as `current=True` demands one.
+
+    Raises NameUnknown, ConfigurationInvalid, FileModeUnsafe.
+    """
+    configuration = Configuration(None if directory is None else Path(directory))
+    cluster = connect_to(configuration, configuration.registration(which), timeout=timeout, failover=failover)
+    cluster.connection.current = current
+    return cluster
+
+
+def connect_to(
+    configuration: Configuration,
+    registration: Registration,
+    *,
+    timeout: float = limits.DEADLINE,
+    failover: bool | None = None,
+) -> Cluster:
+    """Connect as `connect` does, with a registration at hand."""
+    link = Link(registration.member, curve.to_z85(registration.member_key), registration.load_curve())
+    failover = registration.failover if failover is None else failover
+    return _open(configuration, registration, link, timeout, failover=failover)
+
+
+def _open(
+    configuration: Configuration, registration: Registration, link: Link, timeout: float, *, failover: bool
+) -> Cluster:
+    connection = Connection(
+        link,
+        registration.identity,
+        registration.cluster,
+        client=registration.client,
+        client_key=registration.load_sign_key(),
+        epoch=configuration.epoch(registration),
+        on_epoch=lambda epoch: configuration.save_epoch(registration, epoch),
+        alternates=registration.alternates,
+        failover=failover,
+        on_endpoints=lambda alternates: configuration.save_alternates(registration, alternates),
+    )
+    return Cluster(connection, registration, timeout=timeout)

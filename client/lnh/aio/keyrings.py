@@ -1,0 +1,225 @@
+# Made of client/lnh/keyrings.py by `python tests/surface.py`: change that file, and run it.
+"""Keyrings: their roles' logins, and their sessions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, Protocol
+
+from lnh.aio.net.connection import Connection
+from lnh.aio.objects.keys import PrivateKey, PublicKey, SecretKey
+from lnh.aio.objects.listings import Listing, Page
+from lnh.aio.objects.session import ObjectSession, key_message, pair_message
+from lnh.aio.sessions import LogIn, Password, Session, asked, change_password, keyring_credential, login
+from lnh.arguments import checked
+from lnh.objects.encoding import named_policy
+from lnh_common import limits
+from lnh_common.errors import ArgumentInvalid, KeyringUnknown
+from lnh_common.messages import objects as wire
+from lnh_common.messages.admin import (
+    KEYRING_POLICY,
+    ROLE_SET,
+    Keyrings,
+    KeyringView,
+    ListKeyrings,
+    PolicyChange,
+    SetRole,
+)
+from lnh_common.messages.session import LoggedIn, Role
+from lnh_common.pkcs11.attributes import Attribute, AttributeValue, KeyType
+from lnh_common.pkcs11.mechanisms import Mechanism
+
+
+@checked
+class Keyring:
+    """A keyring, as it was when it was looked up.
+
+    Attributes:
+        id: 16 bytes.
+        label: its name in the cluster.
+        view: everything else that may be seen without a login.
+    """
+
+    def __init__(self, connection: Connection, view: KeyringView, *, timeout: float = limits.DEADLINE) -> None:
+        self.id: Final = view.id
+        self.label: Final = view.label
+        self.view: Final = view
+        self._connection: Final = connection
+        self._timeout: Final = timeout
+
+    def __repr__(self) -> str:
+        return f"<Keyring {self.label!r} {self.id.hex()}>"
+
+    async def login(self, role: Role, password: Password) -> KeyringSession:
+        """Log in as this keyring's KRSO or KRCO; the session is a context manager that logs out.
+
+        Args:
+            password: or what asks for it. Then the session asks again before it ends, 24 hours after its login or as
+                the policy says, and goes on under another login; objects that live in the session end with the first.
+
+        Raises PasswordIncorrect, PasswordLocked, PasswordMustChange (a first KRSO credential is good for
+        `change_password` only), KeyringUnknown and what a call raises.
+        """
+        _check_role(role)
+
+        async def log_in() -> tuple[bytes, LoggedIn]:
+            credential = keyring_credential(role, self.id, asked(password))
+            return await login(self._connection, credential, route=self.id, timeout=self._timeout)
+
+        secret, logged_in = await log_in()
+        again = None if isinstance(password, str) else log_in
+        return KeyringSession(self._connection, secret, logged_in, route=self.id, timeout=self._timeout, again=again)
+
+    async def change_password(self, role: Role, old: str, new: str) -> None:
+        """Change a holder's own password, which ends the holder's other sessions.
+
+        Raises PasswordIncorrect, PasswordInvalid and what a call raises.
+        """
+        _check_role(role)
+        await change_password(self._connection, keyring_credential(role, self.id, old), new, timeout=self._timeout)
+
+
+@checked
+class KeyringSession(Session, ObjectSession):
+    """A session of a keyring's KRSO or KRCO."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        secret: bytes,
+        logged_in: LoggedIn,
+        *,
+        route: bytes = b"",
+        timeout: float = limits.DEADLINE,
+        again: LogIn | None = None,
+    ) -> None:
+        Session.__init__(self, connection, secret, logged_in, route=route, timeout=timeout, again=again)
+        ObjectSession.__init__(self)
+
+    async def logout(self, *, everywhere: bool = False) -> None:
+        """End this session and the objects that live in it, or every session of its credential."""
+        await super().logout(everywhere=everywhere)
+        self.forget_all()
+
+    def _begin_anew(self, secret: bytes, logged_in: LoggedIn) -> None:
+        super()._begin_anew(secret, logged_in)
+        self.forget_all()
+
+    async def generate_keys(
+        self,
+        total: int,
+        key_type: KeyType,
+        bits: int | None = None,
+        *,
+        index: int = 1,
+        mechanism: Mechanism | None = None,
+        template: Mapping[Attribute, AttributeValue] | None = None,
+        timeout: float | None = None,
+        **attributes: object,
+    ) -> list[SecretKey]:
+        """Make up to 100 secret keys of one kind in one step, all or none; otherwise as `generate_key`.
+
+        Args:
+            total: how many.
+            index: each has the label, if there is one, plus a running number from here.
+
+        Raises LimitReached, and as `generate_key` does; TemplateInconsistent for `token=False`.
+        """
+        one = key_message(key_type, bits, mechanism, template, attributes)
+        message = wire.GenerateKeys(mechanism=one.mechanism, template=one.template, total=total, index=index)
+        made = await self.ask(wire.GENERATE_MANY, message, timeout)
+        return [self._made(view, SecretKey) for view in made.objects]
+
+    async def generate_keypairs(
+        self,
+        total: int,
+        key_type: KeyType,
+        *,
+        index: int = 1,
+        curve: str | None = None,
+        parameter_set: str | None = None,
+        mechanism: Mechanism | None = None,
+        public: Mapping[Attribute, AttributeValue] | None = None,
+        private: Mapping[Attribute, AttributeValue] | None = None,
+        timeout: float | None = None,
+        **attributes: object,
+    ) -> list[tuple[PublicKey, PrivateKey]]:
+        """Make up to 100 key pairs of one kind in one step, all or none; otherwise as `generate_keypair`.
+
+        RSA pairs take long and are made one by one.
+
+        Args:
+            total: how many.
+            index: each has the label, if there is one, plus a running number from here.
+
+        Raises LimitReached, MechanismInvalid, and as `generate_keypair` does.
+        """
+        one = pair_message(key_type, None, curve, parameter_set, mechanism, public, private, attributes)
+        message = wire.GenerateKeyPairs(
+            mechanism=one.mechanism,
+            public_template=one.public_template,
+            private_template=one.private_template,
+            total=total,
+            index=index,
+        )
+        made = await self.ask(wire.GENERATE_PAIRS, message, timeout)
+        return [(self._made(pair.public, PublicKey), self._made(pair.private, PrivateKey)) for pair in made.pairs]
+
+    async def set_krco(self, password: str) -> None:
+        """Set or reset this keyring's KRCO credential; for its KRSO. Raises PermissionDenied, PasswordInvalid."""
+        await self.ask(ROLE_SET, SetRole(password=password))
+
+    async def policy(self, *, current: bool = False, **changes: object) -> dict[str, Any]:
+        """Change fields of this keyring's policy, as its KRSO, and return it. Mechanisms go by name.
+
+        Args:
+            current: demand the present policy, from a member that is in step; raises MemberBehind where there is none.
+
+        Raises PermissionDenied, PolicyForbids, ArgumentInvalid, MechanismInvalid.
+        """
+        return named_policy((await self.ask(KEYRING_POLICY, PolicyChange(changes=changes), current=current)).policy)
+
+
+class ListsKeyrings(Protocol):
+    """Asks for a page of keyrings."""
+
+    async def __call__(self, message: ListKeyrings, *, current: bool = False) -> Keyrings:
+        """Ask for the page; with `current` from a member that is in step."""
+
+
+def keyring_listing(ask: ListsKeyrings, *, current: bool) -> Listing[KeyringView]:
+    """List every keyring that may be seen, a page at a time.
+
+    Raises MemberBehind where there is none, and no member that is in step says so.
+    """
+
+    async def pages() -> AsyncIterator[Page[KeyringView]]:
+        after, more, seen = b"", True, False
+        while more:
+            page = await ask(ListKeyrings(after=after), current=current)
+            seen = seen or bool(page.keyrings)
+            after, more = page.last, page.more and page.last > after
+            if page.behind is not None and not more and not seen:
+                page = await ask(ListKeyrings(after=after), current=True)
+            yield page.keyrings, page.behind, page.skipped
+
+    return Listing(pages())
+
+
+async def keyring_labelled(ask: ListsKeyrings, label: str) -> KeyringView:
+    """Find the keyring with this label; raises KeyringUnknown.
+
+    Raises MemberBehind where there is none, and no member that is in step says so.
+    """
+    page = await ask(ListKeyrings(label=label))
+    if page.behind is not None and all(view.label != label for view in page.keyrings):
+        page = await ask(ListKeyrings(label=label), current=True)
+    for view in page.keyrings:
+        if view.label == label:
+            return view
+    raise KeyringUnknown(f"no keyring {label!r}")
+
+
+def _check_role(role: Role) -> None:
+    if not role.of_keyring:
+        raise ArgumentInvalid(f"{role.value} is no role of a keyring; those are krso and krco")

@@ -1,0 +1,1 @@
+"""Drives the channels of `lnh.net` from an asyncio loop."""

@@ -1,0 +1,1 @@
+"""Keys and other objects, as `lnh.objects` has them, with `await`."""
