@@ -7,7 +7,7 @@ TESTS  ?= tests/cluster
 N      ?= 20
 LOAD   ?= all
 
-.PHONY: help setup demo up down test test-one test-often test-compose check bench soak clean
+.PHONY: help setup demo drill up down test test-one test-often test-compose check bench soak clean
 
 help:            ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ setup: $(BIN)/.ready  ## the virtual environment, once
 
 demo: setup      ## a cluster from nothing to a signature, and back to nothing
 	@$(BIN)/lnh demo
+
+drill: setup     ## lose members, the primary, everything, on a cluster made for it, and bring it back; writes build/drill.html
+	@mkdir -p build && rm -f build/drill.html
+	@$(BIN)/lnh drill --report build/drill.html
 
 up: setup        ## start a member with a cluster and a registered client, and leave it running
 	@$(BIN)/lnh up --dir $(WHERE)
@@ -51,7 +55,7 @@ bench: setup     ## measure, with its references in the same run; writes build/b
 
 soak: setup      ## a million inputs for every decoder; then simulated clusters under faults, and real crashes, until stopped (LNH_SOAK=seconds each, default an hour)
 	@LNH_SOAK_INPUTS=$${LNH_SOAK_INPUTS:-1000000} $(BIN)/pytest -q -p no:randomly tests/property/test_decoders.py
-	@LNH_SOAK=$${LNH_SOAK:-3600} $(BIN)/pytest -q -p no:randomly tests/simulation/test_simulation.py::test_invariants_hold_for_as_long_as_asked tests/cluster/test_store_crash.py tests/cluster/test_failover.py::test_members_are_killed_stopped_and_cut_off_at_random_for_as_long_as_asked
+	@LNH_SOAK=$${LNH_SOAK:-3600} $(BIN)/pytest -q -p no:randomly tests/simulation/test_simulation.py::test_invariants_hold_for_as_long_as_asked tests/cluster/test_store_crash.py tests/cluster/test_failover.py::test_members_are_killed_stopped_and_cut_off_at_random_for_as_long_as_asked tests/cluster/test_drill.py
 
 clean:
 	rm -rf $(VENV) build .lnh-demo

@@ -13,6 +13,7 @@ SHARED: Final = ("lnh_common", "lnh_common.wire", "lnh_common.messages", "lnh_co
 
 # From what uses others to what is used: a row imports from rows further down alone.
 ROOMS: Final[dict[str, tuple[str, ...]]] = {
+    "lnh_cli.drill": ("lnh_cli.demo", "lnh_cli.support", "lnh", "lnh.objects"),
     "lnh_cli.demo": ("lnh_cli.nouns", "lnh_cli", "lnh_cli.support"),
     "lnh_cli.nouns": ("lnh_cli", "lnh_cli.support", "lnh", "lnh.objects", "lnh.net"),
     "lnh_cli": ("lnh_cli.support", "lnh"),

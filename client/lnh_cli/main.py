@@ -52,10 +52,11 @@ _VERBS: Final = {
     "top": (("top",), _LOOK),
     "doctor": (("doctor",), _LOOK),
     "bench": (("bench",), _LOOK),
+    "drill": (("drill",), _LOOK),
     "demo": (("demo",), _LOOK),
     "local": (("up", "down"), _LOOK),
 }
-_DEMO: Final = ("demo", "local")  # are modules of `demo`
+_ROOMS: Final = {"demo": "demo", "local": "demo", "drill": "drill"}  # of the modules that are not in `nouns`
 _MODULES: Final = {name: name for name in _NOUNS} | {
     verb: name for name, (verbs, _) in _VERBS.items() for verb in verbs
 }
@@ -77,7 +78,7 @@ def tree(word: str = "") -> typer.Typer:
     )
     app.callback()(_options)
     for name in _needed(word):
-        module = import_module(f"lnh_cli.{'demo' if name in _DEMO else 'nouns'}.{name}")
+        module = import_module(f"lnh_cli.{_ROOMS.get(name, 'nouns')}.{name}")
         if name in _VERBS:
             entered = typer.Typer()
             module.enter(entered)

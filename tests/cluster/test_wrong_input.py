@@ -51,7 +51,7 @@ APP = tree()
 TOP: Any = typer.main.get_group(APP)
 
 # Commands that run for long, start members, or end the one that is asked.
-LEFT_OUT = {"demo", "up", "down", "top", "bench", "bootstrap"}
+LEFT_OUT = {"demo", "up", "down", "top", "bench", "bootstrap", "drill"}
 
 WRONG = ("", "-7", "no such", "0xzz", "9" * 25, "\x1b[31mred\u202e", "x" * 5000)
 
@@ -572,6 +572,7 @@ NOT_BOTH_WAYS = {
         "restore",
     ): "it ends every session and puts the passwords back; tests/cluster/test_backup.py reads its JSON",
     ("bench",): "it measures, for seconds each time; tests/cluster/test_client.py reads its JSON",
+    ("drill",): "it makes a cluster of its own; tests/cluster/test_drill.py reads its JSON",
     ("bootstrap", "cluster"): "it begins with members that are set up by nobody; tests/cluster/test_bootstrap.py",
     ("cluster", "password"): "it ends the session that each command after it goes by; another test here reads its JSON",
     ("member", "delete"): "a member would have to be lost for each; it says what `member remove` does",

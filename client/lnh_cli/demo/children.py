@@ -68,13 +68,17 @@ class Child:
             _end_with(main)
 
     def wait(self) -> Done:
-        """Wait for the command's end; returns how it ended, and what it said."""
+        """Wait for the command's end; returns how it ended, and what it said. Who is interrupted leaves no command."""
         ends = time.monotonic() + _SECONDS
-        while (code := self._process.poll()) is None:
-            if time.monotonic() > ends:
-                self._process.kill()
-                ends = math.inf
-            time.sleep(_LOOK_EVERY)
+        try:
+            while (code := self._process.poll()) is None:
+                if time.monotonic() > ends:
+                    self._process.kill()
+                    ends = math.inf
+                time.sleep(_LOOK_EVERY)
+        except BaseException:
+            self._process.kill()
+            raise
         said = []
         for file in (self._out, self._err):
             file.seek(0)
