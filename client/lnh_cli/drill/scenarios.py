@@ -65,7 +65,7 @@ def _write_is_refused(through: str) -> Step:
     command = "lnh key generate refused -k payments --type AES"
     return Step(
         f"A write through {_name(through)} is refused, and says why",
-        Probe(command, fails_with=1, says="read-only", through=through),
+        Probe(command, fails_with=1, says="primary", through=through),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def interrupts() -> None:
 def test_whatever_ends_a_drill_its_processes_end_and_its_report_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: Callable[[], None], problem: str
 ) -> None:
-    monkeypatch.setattr(drill.signal, "signal", lambda *_: None)  # this process has handlers of its own
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process has handlers of its own
     rehearsal = Scripted(tmp_path, {DELETED: Done(1, "", "refused")}, before)
     made = drill._rehearse(rehearsal, [scenario(DELETE), scenario(DELETE, name="two")])
     assert rehearsal.is_ended
