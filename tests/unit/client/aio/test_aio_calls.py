@@ -327,7 +327,7 @@ def test_a_loop_that_stands_still_takes_no_member_for_dead(monkeypatch: pytest.M
         run(work())
 
 
-def test_a_fault_of_the_channel_is_told_to_all_who_wait_and_the_next_call_has_another(
+def test_a_fault_of_the_channel_is_told_to_all_and_the_next_call_has_another(
     member: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def work() -> None:
