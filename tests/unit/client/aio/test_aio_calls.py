@@ -133,12 +133,10 @@ def test_a_call_cancelled_at_any_moment_leaves_the_connection_usable(
                 task.cancel()
                 (left,) = await asyncio.gather(task, return_exceptions=True)
                 done = turns > 50 and not isinstance(left, asyncio.CancelledError)
-                assert await ask(connection) == {"by": "it"}
                 assert not connection._pool._lent
                 driver = connection._pool._driver
-                assert driver is not None
-                assert not driver._shares
-                assert len(driver._channel.requests) == 0
+                assert driver is None or (not driver._shares and len(driver._channel.requests) == 0)
+                assert await ask(connection) == {"by": "it"}
                 turns += 1 if turns < 50 else turns
 
     run(work())
