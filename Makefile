@@ -47,8 +47,8 @@ test-compose: setup  ## compose.yaml for real, for some minutes; needs docker (c
 	@$(BIN)/python tests/compose/engine.py
 	@LNH_TEST_COMPOSE=1 $(BIN)/pytest -q -x -p no:randomly tests/compose
 
-check: setup     ## ruff and mypy
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+check: setup     ## ruff and mypy, and whether lnh.aio is made of the SDK as it is
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python tests/surface.py --check && $(BIN)/mypy
 
 bench: setup     ## measure, with its references in the same run; writes build/bench.json
 	@$(BIN)/python -m bench

@@ -1,4 +1,4 @@
-"""Makes `lnh.aio` of the blocking SDK. `python tests/surface.py` writes it; tests hold that it is current, and whole.
+"""Makes `lnh.aio` of the blocking SDK. `python tests/surface.py` writes it; `make check` and tests hold that it is current, and whole.
 
 The blocking SDK is written, and each of its modules in `MODULES` has a twin with `await`, made by these rules:
 
@@ -408,6 +408,14 @@ def made() -> dict[Path, str]:
     return {source_of(twin_of(twin.name)): surface.write(twin) for twin in surface.twins}
 
 
+def stale() -> list[Path]:
+    """The files of `lnh.aio` that are not as they should be."""
+    return [path for path, text in made().items() if not path.exists() or path.read_text() != text]
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--check"]:
+        found = [path.relative_to(ROOT).as_posix() for path in stale()]
+        sys.exit(f"{', '.join(found)}: made of an older SDK; run `python tests/surface.py`" if found else 0)
     for path, text in made().items():
         path.write_text(text)
