@@ -10,7 +10,7 @@ from collections.abc import Callable
 from operator import itemgetter
 
 import lnh
-from bench import attacks, cold, echo, failover, groups, mechanisms, member, members, references
+from bench import attacks, cold, echo, failover, groups, mechanisms, member, members, references, startup
 from bench.loads import SECONDS, flowing, pairs_row, using
 from bench.rows import Row, at_most, in_turn, row, save, show, unmeasured
 from lnh.keyrings import KeyringSession
@@ -119,6 +119,7 @@ def main() -> int:
         *groups.measure(),
         *failover.measure(),
         *cold.measure(),
+        *startup.measure(),
         *attacks.measure(),
         *mechanisms.measure(),
     ]

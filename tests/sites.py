@@ -6,7 +6,8 @@ import os
 import pty
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,28 @@ class Shell:
             timeout=60,
             check=False,
             cwd=self.place,
-            env={**os.environ, "LNH_CONFIG": str(self.site.directory), "XDG_RUNTIME_DIR": str(self.place)}
-            | {f"LNH_{name}_PASSWORD_FILE": str(self.place / name) for name in ("ADMIN", "PO", "KRSO", "KRCO")},
+            env=self._environment(),
         )
         assert result.returncode == status, result.stderr.decode()
         assert b"Traceback" not in result.stderr
         return result.stdout.decode() or result.stderr.decode()
+
+    @contextmanager
+    def begun(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+        """A command that runs meanwhile; it is killed in the end, if it has not ended."""
+        command = [sys.executable, "-m", "lnh_cli.main", *arguments]
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=self.place, env=self._environment()
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def _environment(self) -> dict[str, str]:
+        own = {"LNH_CONFIG": str(self.site.directory), "XDG_RUNTIME_DIR": str(self.place)}
+        files = {f"LNH_{name}_PASSWORD_FILE": str(self.place / name) for name in ("ADMIN", "PO", "KRSO", "KRCO")}
+        return {**os.environ, **own, **files}
 
     def on_terminal(self, *arguments: str) -> str:
         """As `run`, with a wide terminal for its output."""

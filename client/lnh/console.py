@@ -6,7 +6,7 @@ It speaks to the hsm's own socket in the member directory, which only the direct
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -33,6 +33,7 @@ from lnh_common.messages.console import (
     PartitionView,
     RestoredSmk,
 )
+from lnh_common.pkcs11.attributes import Attribute
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -184,6 +185,38 @@ class Console:
     def partition_session(self, label: str, co_password: str) -> PartitionSession:
         """Make, find and use a partition's objects as its CO; the password is checked at each operation."""
         return PartitionSession(self, label, co_password)
+
+    def send_key(
+        self,
+        label: str,
+        co_password: str,
+        so_password: str,
+        handle: bytes,
+        receiver: bytes,
+        template: Mapping[int, Any] | None = None,
+    ) -> bytes:
+        """Wrap a key of a partition by RSA_AES_KEY_WRAP (PKCS#11 v3.1, 6.1.19), for an HSM elsewhere.
+
+        Args:
+            label: the partition.
+            handle: of a key that is EXTRACTABLE.
+            receiver: SubjectPublicKeyInfo of an RSA key of 3072 bits or more; the SO's password says that it is one to
+                be trusted.
+            template: the receiver's WRAP_TEMPLATE; None for the default.
+
+        Raises PartitionUnknown, PartitionDisabled, PasswordIncorrect, PasswordLocked, ObjectUnknown, KeyUnextractable,
+        AttributeInvalid, KeySizeRange, PolicyForbids, TemplateInconsistent.
+        """
+        given = {Attribute.WRAP_TEMPLATE.value: dict(template)} if template else {}
+        message = wire.SendKey(
+            partition=label,
+            co_password=co_password,
+            so_password=so_password,
+            handle=handle,
+            receiver=receiver,
+            template=given,
+        )
+        return self.ask(wire.PARTITION_SEND, message).data
 
     def restore_cluster(self, name: str, so_password: str) -> JobView:
         """Begin to put the cluster into this member's empty store, from an archive in its directory.

@@ -48,6 +48,7 @@ _MORE: Final = {"key": ("key_making",)}
 # The modules that enter verbs of their own, which stand at the top of the tree, and the panel of these.
 _VERBS: Final = {
     "cryptography": (("sign", "verify", "encrypt", "decrypt", "random", "digest"), _KEYS),
+    "migrate": (("migrate",), _KEYS),
     "status": (("status",), _LOOK),
     "top": (("top",), _LOOK),
     "doctor": (("doctor",), _LOOK),

@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 import failed
 import lnh
 import lnh.net.connection
+import softhsm
 from lnh import admin
 from lnh.cluster import connect_to
 from lnh.console import Console
@@ -139,6 +140,56 @@ def test_the_page_about_keys_works_as_it_stands(
     told = page.type("lnh keyring delete vault --yes")
     assert told.exit_code == 0, told.output
     for each in set(session.find(current=True)) - before:
+        each.destroy()
+
+
+@pytest.mark.skipif(bool(softhsm.MISSING), reason=softhsm.MISSING)
+def test_a_token_of_other_software_is_migrated_by_command_wherever_a_run_is_killed(
+    site: Site, session: lnh.KeyringSession, shell: Shell, tmp_path: Path
+) -> None:
+    import pkcs11
+    from pkcs11 import Attribute, KeyType
+
+    token = softhsm.new_token()
+    with softhsm.open_token(token) as theirs:
+        p256 = {Attribute.EC_PARAMS: bytes.fromhex("06082a8648ce3d030107")}
+        curve = theirs.create_domain_parameters(KeyType.EC, p256, local=True)
+        leaves = {Attribute.EXTRACTABLE: True}
+        curve.generate_keypair(store=True, label="moved", id=b"\1", private_template=leaves)
+        curve.generate_keypair(store=True, label="stuck", id=b"\2")
+        for number in range(3):
+            theirs.generate_key(KeyType.AES, 256, store=True, label=f"moved{number}", template=leaves)
+    (shell.place / "pin").write_text(softhsm.PIN)
+    journal = tmp_path / "journal"
+    words = ["migrate", "--module", softhsm.MODULE, "--token", token, "-k", "payments", "--pin-file", "pin"]
+    words += ["--journal", str(journal), "--json"]
+    before = set(session.find(current=True))
+    planned = json.loads(shell.run(*words, "--dry-run"))
+    counts = {"copied": 1, "new key": 1, "stays": 1, "wrapped": 4}
+    assert planned["counts"] == counts
+    assert set(session.find(current=True)) == before
+    with shell.begun(*words, "--yes") as run:
+        wait_until(lambda: journal.exists() or run.poll() is not None, "the first object")
+        run.kill()
+    told = json.loads(shell.run(*words, "--yes"))
+    made = set(session.find(current=True)) - before
+    assert sorted((each.object_class.name, each.label) for each in made) == [
+        ("PRIVATE_KEY", "moved"),
+        ("PRIVATE_KEY", "stuck"),
+        ("PUBLIC_KEY", "moved"),
+        ("PUBLIC_KEY", "stuck"),
+        *(("SECRET_KEY", f"moved{number}") for number in range(3)),
+    ]
+    assert {each["handle"] for each in told["objects"]} - {""} <= {each.handle.hex() for each in made}
+    again = json.loads(shell.run(*words, "--yes"))
+    assert again["counts"] == {"stays": 1, "there already": 6}
+    private = session.get_key(label="moved", object_class=lnh.ObjectClass.PRIVATE_KEY)
+    assert isinstance(private, lnh.PrivateKey)
+    with softhsm.open_token(token) as theirs:
+        public = theirs.get_key(label="moved", object_class=pkcs11.ObjectClass.PUBLIC_KEY)
+        signature = private.sign(bytes(32), lnh.Mechanism.ECDSA)
+        assert public.verify(bytes(32), signature, mechanism=pkcs11.Mechanism.ECDSA)
+    for each in made:
         each.destroy()
 
 

@@ -12,7 +12,7 @@ from lnh_common.messages import objects
 from lnh_common.messages.admin import Name, NewName
 from lnh_common.messages.backup import ArchiveName, JobRef, JobView
 from lnh_common.messages.base import Confidential, Effect, Empty, Message, Operation, operation
-from lnh_common.messages.session import Password
+from lnh_common.messages.session import Id16, Password
 from lnh_common.messages.smk import BackupText, ShareNumber, Shares
 
 M = TypeVar("M", bound=Message)
@@ -187,6 +187,23 @@ class InPartition(AsCo, Generic[M]):
     """Carry out an operation on a partition's objects; `request` is what would be asked of a keyring."""
 
     request: M
+
+
+class SendKey(AsCo):
+    """Wrap a key of a partition by RSA_AES_KEY_WRAP, for an HSM elsewhere.
+
+    That the public key is one to be trusted, the SO says by its password, as the KRSO says it of a keyring's.
+
+    Args:
+        handle: of a key that is EXTRACTABLE.
+        receiver: SubjectPublicKeyInfo of an RSA key of the HSM that unwraps it.
+        template: of the public key: its WRAP_TEMPLATE, where that is not the default.
+    """
+
+    so_password: Password
+    handle: Id16
+    receiver: Annotated[bytes, msgspec.Meta(max_length=limits.OBJECT_BYTES)]
+    template: objects.WireTemplate = {}
 
 
 class Partitions(Message):
@@ -364,6 +381,7 @@ PARTITION_CREATE: Final = operation("partition.create", CreatePartition, Partiti
 PARTITION_LIST: Final = operation("partition.list", Empty, Partitions)
 PARTITION_DELETE: Final = operation("partition.delete", PartitionRef, Empty, effect=_W)
 PARTITION_PASSWORD: Final = operation("partition.password", ChangeOfficerPassword, Empty, effect=_W)
+PARTITION_SEND: Final = operation("partition.send", SendKey, objects.Result)
 CLUSTER_CREATE: Final = operation("cluster.create", CreateCluster, CreatedCluster, effect=_W)
 CLUSTER_JOIN: Final = operation("cluster.join", JoinCluster, JoinedCluster, effect=_W)
 CLUSTER_PROGRESS: Final = operation("cluster.progress", Empty, JoinProgress)

@@ -95,6 +95,7 @@ CURVES_BY_PARAMS: Final[dict[bytes, Curve]] = {
 }
 
 RSA_BITS: Final = (2048, 3072, 4096, 8192)
+WRAPPING_RSA_BITS: Final = 3072  # and more: with fewer no key is wrapped
 AES_BYTES: Final = (16, 24, 32)
 CHACHA20_BYTES: Final = 32
 GENERIC_SECRET_BYTES: Final = (16, 512)  # least and most

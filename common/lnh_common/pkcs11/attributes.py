@@ -318,6 +318,17 @@ COUNTERPARTS: Final[dict[Attribute, Attribute]] = {
     _A.ENCAPSULATE: _A.DECAPSULATE,
 }
 
+# What a key is for: the groups of which a secret key has one for life.
+SECRET_USE_GROUPS: Final[dict[Attribute, str]] = {
+    _A.ENCRYPT: "ENCRYPT/DECRYPT",
+    _A.DECRYPT: "ENCRYPT/DECRYPT",
+    _A.SIGN: "SIGN/VERIFY",
+    _A.VERIFY: "SIGN/VERIFY",
+    _A.WRAP: "WRAP/UNWRAP",
+    _A.UNWRAP: "WRAP/UNWRAP",
+    _A.DERIVE: "DERIVE",
+}
+
 # What a key is for when its template names no use. A secret key has one use for life.
 NATURAL_USES: Final[dict[tuple[ObjectClass, KeyType], frozenset[Attribute]]] = {
     (_O.SECRET_KEY, _K.AES): frozenset({_A.ENCRYPT, _A.DECRYPT}),

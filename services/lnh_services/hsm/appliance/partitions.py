@@ -17,17 +17,19 @@ import msgspec
 
 from lnh_common import limits
 from lnh_common.errors import LimitReached, MalformedMessage, ObjectUnknown, PolicyForbids, SealBroken
+from lnh_common.messages import console
 from lnh_common.messages import objects as wire
 from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.session import Id16, Role
 from lnh_common.messages.store import Item, Put
-from lnh_common.pkcs11.attributes import Attribute, parse_template
-from lnh_common.pkcs11.mechanisms import mechanism
+from lnh_common.pkcs11.attributes import Attribute, ObjectClass, parse_template
+from lnh_common.pkcs11.mechanisms import Mechanism, Use, mechanism
 from lnh_common.wire import codec
 from lnh_services import durable
 from lnh_services.hsm.appliance.state import Partition
 from lnh_services.hsm.crypto.mechanisms import IvSource
 from lnh_services.hsm.objects import create as creation
+from lnh_services.hsm.objects import from_keys, key_rules
 from lnh_services.hsm.objects import generate as generation
 from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.generate import Generated
@@ -180,6 +182,26 @@ class Contents:
         operate = prepare(key, act, message.mechanism, message.parameters, _POLICY, self._ivs)
         check_today(key, self._utc)
         return act.carry_out(operate, message)
+
+    def send(self, message: console.SendKey) -> wire.Result:
+        """Wrap a key for an HSM elsewhere, under a public key that is not kept.
+
+        The public key counts as TRUSTED, as one of a keyring does when its KRSO says so: here the SO has said it.
+
+        Raises as `key_rules.check_wrap` does, and as the making of a public key.
+        """
+        template = parse_template(message.template) | {
+            Attribute.CLASS: ObjectClass.PUBLIC_KEY.value,
+            Attribute.WRAP: True,
+            Attribute.TRUSTED: True,
+        }
+        made = creation.create(template, message.receiver, _POLICY, Role.KRSO)
+        receiver = CachedKey.loaded_from(1, made.attributes, made.value)
+        item = self._item(message.handle)
+        key = CachedKey.loaded_from(item.version, self._keys.read_attributes(item), self._keys.read_value(item))
+        operate = prepare(receiver, Use.WRAP, Mechanism.RSA_AES_KEY_WRAP, b"", _POLICY, self._ivs)
+        key_rules.check_wrap(receiver.attributes, key.attributes, _POLICY)
+        return wire.Result(data=operate(from_keys.value_of(key.loaded)))
 
     # --- the parts of these
 

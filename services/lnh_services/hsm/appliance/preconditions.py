@@ -204,6 +204,7 @@ NEEDS: Final[dict[str, tuple[Need, ...]]] = {
     console.PARTITION_LIST.name: _ACTIVE,
     console.PARTITION_DELETE.name: (*_ACTIVE, _partitions_enabled),
     console.PARTITION_PASSWORD.name: (*_ACTIVE, _partitions_enabled),
+    console.PARTITION_SEND.name: (*_ACTIVE, _partitions_enabled),
     **{row.name: (*_ACTIVE, _partitions_enabled) for row in console.IN_PARTITION.values()},
     console.CLUSTER_CREATE.name: (
         *_ACTIVE, _no_cluster, _joins_none, _appliance_initialised, _cluster_package, _no_own_v1_partition,
@@ -337,4 +338,5 @@ _TARGETS: Final[dict[str, Callable[[HsmState, str], object]]] = {
     console.PARTITION_CREATE.name: check_room,
     console.PARTITION_DELETE.name: find_partition,
     console.PARTITION_PASSWORD.name: find_partition,
+    console.PARTITION_SEND.name: find_partition,
 }

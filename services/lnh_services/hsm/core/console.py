@@ -147,6 +147,7 @@ class Console:
             console.PARTITION_LIST.name: self._list_partitions,
             console.PARTITION_DELETE.name: self._delete_partition,
             console.PARTITION_PASSWORD.name: self._change_officer_password,
+            console.PARTITION_SEND.name: self._send_key,
             **{row.name: self._in_partition(name) for name, row in console.IN_PARTITION.items()},
             console.CLUSTER_CREATE.name: self._create_cluster,
             console.CONSOLE_CHECK.name: self._check,
@@ -405,6 +406,12 @@ class Console:
         self._vault.change(lambda state: preconditions.with_officer(state, request.label, request.officer, kept))
         return Empty()
 
+    async def _send_key(self, request: console.SendKey) -> objects.Result:
+        await self._desk.authorise(console.AsSo(so_password=request.so_password))
+        partition = await self._desk.authorise_co(request)
+        stored = self._vault.partitions.read(partition.serial)
+        return Contents(partition, stored, self._ivs, self._clock()).send(request)
+
     def _in_partition(self, name: str) -> Perform:
         """Make the function that carries out an operation on objects as a partition's CO."""
 
@@ -512,7 +519,7 @@ class Console:
 
 def _role(request: Message) -> str:
     match request:
-        case console.AsSo():
+        case console.AsSo() | console.SendKey():
             return SO
         case console.AsCo():
             return console.Officer.CO.name
@@ -527,6 +534,8 @@ def _target(request: Message, reply: Message | None) -> str:
         made = reply.private if isinstance(reply, objects.KeyPair) else reply
         handle = getattr(request.request, "handle", b"") or getattr(made, "handle", b"")
         return f"{request.partition}/{handle.hex()}" if handle else request.partition
+    if isinstance(request, console.SendKey):
+        return f"{request.partition}/{request.handle.hex()}"
     for name in ("admin", "label", "name"):
         value = getattr(request, name, None)
         if isinstance(value, str):

@@ -30,6 +30,7 @@ from lnh_services.hsm.objects.templates import IMPORTED, History
 _A = Attribute
 _O = ObjectClass
 _SECRET: Final = _O.SECRET_KEY
+_BLOCK: Final = 8  # bytes that AES key wrap takes at once
 SHARED_SECRET_BYTES: Final = 32  # of ML-KEM (FIPS 203, table 3)
 
 
@@ -66,6 +67,8 @@ def unwrapped(
         raise TemplateInconsistent(f"CLASS {object_class.name}: secret and private keys are unwrapped")
     full = key_rules.template_for_unwrapped(base, template, object_class, key_type, policy)
     value = unwrap()
+    if object_class is _O.PRIVATE_KEY:
+        value = without_padding(value)
     try:
         material = read_key(object_class, key_type, value)
     except (AttributeInvalid, KeySizeRange):
@@ -73,6 +76,20 @@ def unwrapped(
     if material.key_type is not key_type:
         raise invalid()
     return make_key(full, material, policy, role, IMPORTED, "unwrapping")
+
+
+def without_padding(value: bytes) -> bytes:
+    """Drop the zeros that some tokens put behind a PKCS#8 to fill a block of 8 bytes, even where the mechanism pads.
+
+    DER says where it ends; what is no such thing is returned as it is, and refused by whoever reads it.
+    """
+    if len(value) < 2 or value[0] != 0x30:  # a SEQUENCE
+        return value
+    longer = value[1] & 0x7F if value[1] & 0x80 else 0
+    length = int.from_bytes(value[2 : 2 + longer], "big") if longer else value[1]
+    end = 2 + longer + length
+    behind = value[end:]
+    return value[:end] if len(behind) < _BLOCK and not any(behind) else value
 
 
 def derived(

@@ -33,6 +33,7 @@ from lnh_common.pkcs11.algorithms import CURVES_BY_PARAMS
 from lnh_common.pkcs11.attributes import (
     ATTRIBUTES,
     NATURAL_USES,
+    SECRET_USE_GROUPS,
     SENSITIVE_KEYS,
     USES,
     Attribute,
@@ -44,7 +45,6 @@ from lnh_common.pkcs11.attributes import (
     from_wire,
 )
 from lnh_services.hsm.objects.policy import (
-    SECRET_USE_GROUPS,
     WRAPPING,
     KeyUses,
     Policy,

@@ -35,10 +35,11 @@ from lnh_common.errors import (
 )
 from lnh_common.messages.base import Message
 from lnh_common.messages.session import Role
-from lnh_common.pkcs11.algorithms import CURVES_BY_PARAMS, RSA_BITS
+from lnh_common.pkcs11.algorithms import CURVES_BY_PARAMS, RSA_BITS, WRAPPING_RSA_BITS
 from lnh_common.pkcs11.attributes import (
     ATTRIBUTES,
     KEYS,
+    SECRET_USE_GROUPS,
     SENSITIVE_KEYS,
     USES,
     Attribute,
@@ -53,7 +54,6 @@ from lnh_common.pkcs11.mechanisms import POLICY_FIELDS as MECHANISM_FIELDS
 
 _A = Attribute
 
-WRAPPING_RSA_BITS: Final = 3072
 _SMALL_EXPONENT: Final = 1 << 16
 
 
@@ -232,16 +232,6 @@ def effective(cluster: Policy, keyring: Mapping[str, Any]) -> Policy:
     return Policy(**fields)
 
 
-# What a key is for: the groups of which a secret key has one for life.
-SECRET_USE_GROUPS: Final[dict[Attribute, str]] = {
-    _A.ENCRYPT: "ENCRYPT/DECRYPT",
-    _A.DECRYPT: "ENCRYPT/DECRYPT",
-    _A.SIGN: "SIGN/VERIFY",
-    _A.VERIFY: "SIGN/VERIFY",
-    _A.WRAP: "WRAP/UNWRAP",
-    _A.UNWRAP: "WRAP/UNWRAP",
-    _A.DERIVE: "DERIVE",
-}
 WRAPPING: Final = frozenset({_A.WRAP, _A.UNWRAP})
 _NAMING: Final = frozenset({*USES, _A.ALLOWED_MECHANISMS})
 _WRAPPING_MECHANISMS: Final = frozenset(

@@ -93,6 +93,7 @@ def _console_rows() -> Iterator[tuple[str, ...]]:
 
 _NEEDS: Final = (
     (console.AsSo, "the SO's password"),
+    (console.SendKey, "the password of that partition's CO, and the SO's"),
     (console.AsCo, "the password of that partition's CO"),
     (console.ChangeOfficerPassword, "the old password of that partition's PO or CO"),
     (console.Activate, "the activation secret, or enough shares of it"),

@@ -9,11 +9,17 @@ from typing import Any
 import cbor2
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.hazmat.primitives.keywrap import aes_key_unwrap_with_padding
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_private_key,
+    load_der_public_key,
+)
 
 from lnh_common import errors, limits
 from lnh_common.messages import console, objects
@@ -314,6 +320,82 @@ def test_every_use_is_in_the_trail_by_handle_and_no_password_or_label_is(applian
     ]
     text = appliance.trail_path.read_bytes()
     assert not [secret for secret in (CO, "wrong password", "a secret label") if secret.encode() in text]
+
+
+def sent(
+    appliance: OneAppliance, handle: bytes, receiver: rsa.RSAPrivateKey, so_password: str = SO, **template: Any
+) -> bytes:
+    message = console.SendKey(
+        partition="own",
+        co_password=CO,
+        so_password=so_password,
+        handle=handle,
+        receiver=receiver.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        template={Attribute[name].value: value for name, value in template.items()},
+    )
+    data = asyncio.run(appliance.ask(console.PARTITION_SEND, message)).data
+    assert isinstance(data, bytes)
+    return data
+
+
+def received(receiver: rsa.RSAPrivateKey, wrapped: bytes) -> bytes:
+    """What RSA_AES_KEY_WRAP carries (PKCS#11 v3.1, 6.1.19)."""
+    size = receiver.key_size // 8
+    sha256 = hashes.SHA256()
+    inner = receiver.decrypt(wrapped[:size], padding.OAEP(padding.MGF1(sha256), sha256, None))
+    return aes_key_unwrap_with_padding(inner, wrapped[size:])
+
+
+@pytest.fixture(scope="module")
+def receiver() -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, 3072)
+
+
+def test_a_key_leaves_wrapped_for_an_hsm_elsewhere_as_co_and_so_allow(
+    appliance: OneAppliance, receiver: rsa.RSAPrivateKey
+) -> None:
+    key = make_aes(appliance, EXTRACTABLE=True)
+    value = received(receiver, sent(appliance, key.handle, receiver))
+    use = objects.Use(handle=key.handle, mechanism=Mechanism.AES_GCM, data=b"secret")
+    encrypted = ask(appliance, objects.ENCRYPT, use)
+    assert AESGCM(value).decrypt(encrypted.iv, encrypted.data, None) == b"secret"
+    pair = make_pair(appliance, EXTRACTABLE=True)
+    private = load_der_private_key(received(receiver, sent(appliance, pair.private.handle, receiver)), None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    info = private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert info == pair.public.attributes[A.PUBLIC_KEY_INFO]
+    assert listed(appliance).objects == 3  # the receiver's key was not kept
+
+
+def test_a_key_that_is_for_another_use_leaves_only_for_that(
+    appliance: OneAppliance, receiver: rsa.RSAPrivateKey
+) -> None:
+    key = make_aes(appliance, EXTRACTABLE=True, SIGN=True, VERIFY=True)
+    with pytest.raises(errors.TemplateInconsistent, match="as which it would come back"):
+        sent(appliance, key.handle, receiver)
+    uses = {A.SENSITIVE.value: True, A.SIGN.value: True, A.VERIFY.value: True}
+    assert len(received(receiver, sent(appliance, key.handle, receiver, WRAP_TEMPLATE=uses))) == 32
+
+
+def test_no_key_leaves_that_may_not_or_for_a_weak_key_or_without_the_so(
+    appliance: OneAppliance, receiver: rsa.RSAPrivateKey
+) -> None:
+    stays, leaves = make_aes(appliance), make_aes(appliance, EXTRACTABLE=True)
+    with pytest.raises(errors.KeyUnextractable):
+        sent(appliance, stays.handle, receiver)
+    with pytest.raises(errors.PolicyForbids, match="at least 3072"):
+        sent(appliance, leaves.handle, rsa.generate_private_key(65537, 2048))
+    with pytest.raises(errors.PasswordIncorrect):
+        sent(appliance, leaves.handle, receiver, so_password="wrong password")
+    with pytest.raises(errors.ObjectUnknown):
+        sent(appliance, bytes(16), receiver)
+    records = asyncio.run(appliance.ask(console.AUDIT_SHOW, console.AuditPage())).records
+    acts = [(one["role"], one["target"], one["outcome"]) for one in records if one["operation"] == "partition.send"]
+    names = [f"own/{handle.hex()}" for handle in (stays.handle, leaves.handle, leaves.handle, bytes(16))]
+    outcomes = ["KeyUnextractable", "PolicyForbids", "PasswordIncorrect", "ObjectUnknown"]
+    assert acts == [
+        ("SO", name, said) for name, outcome in zip(names, outcomes, strict=True) for said in ("begun", outcome)
+    ]
 
 
 def test_a_file_opens_as_its_page_says(appliance: OneAppliance) -> None:
