@@ -34,7 +34,6 @@ from lnh_services.store.machine.restore_swap import EVERYTHING
 from lnh_services.store.net.peers import PeerStores
 from lnh_services.store.net.transfer import Offer, Transfer, Transfers
 from lnh_services.store.replication import messages as protocol
-from lnh_services.store.replication.member import Interest
 from lnh_services.store.replication.messages import (
     Effect,
     Erase,
@@ -48,6 +47,7 @@ from lnh_services.store.replication.messages import (
     Seconds,
 )
 from lnh_services.store.replication.primary import LOOKS_MS
+from lnh_services.store.replication.reads import Interest
 from lnh_services.store.replication.replica import Phase, Replica
 
 R = TypeVar("R", bound=Message)

@@ -28,8 +28,8 @@ from lnh_services.store.leases.worker_leases import WorkerId
 from lnh_services.store.log.entries import LeaseSettings, MemberId
 from lnh_services.store.machine import apply
 from lnh_services.store.replication import messages as protocol
-from lnh_services.store.replication.member import Interest
 from lnh_services.store.replication.messages import Reply
+from lnh_services.store.replication.reads import Interest
 from lnh_services.store.replication.replica import Phase
 
 WATCH_MARGIN: Final = 0.5  # seconds; a watch is answered so long before its asker gives up

@@ -18,13 +18,13 @@ from lnh_services.store.log.entries import ClusterId, Entry, Epoch, MemberId, Mi
 from lnh_services.store.log.window import Base, Configuration, History, Removed
 from lnh_services.store.machine.apply import Answer, cached, touched
 from lnh_services.store.machine.restore_swap import EVERYTHING
+from lnh_services.store.replication.caches import NO_ENTRY, NOTHING_BEFORE, Invalidations
 from lnh_services.store.replication.messages import (
     Effect,
     Erase,
     Forwarded,
     Install,
     Instant,
-    Invalidate,
     Message,
     Order,
     Persist,
@@ -37,41 +37,11 @@ from lnh_services.store.replication.messages import (
     SendSnapshot,
     Serve,
 )
+from lnh_services.store.replication.reads import Interest, Reads
 
 Origin = RequestId | tuple[MemberId, int]  # who asked: this member's shell, or another member under its number
 
-NOTHING_BEFORE: Final = 0  # an invalidation about everything: nothing is acknowledged before it is over
-NO_ENTRY: Final = 2**62  # an invalidation that is about no entry
 APPLIED_AT_ONCE: Final = 4096  # items that a durable step changes, about: it takes seconds at most (limits.DISK_STALL)
-
-
-class Interest(msgspec.Struct, frozen=True):
-    """The items that a read looks at: one, or with `id` None everything in a table's scope."""
-
-    table: str
-    scope: bytes
-    id: bytes | None = None
-
-
-class Touches:
-    """The items that an entry that is not yet settled may change."""
-
-    def __init__(self, keys: frozenset[Key]) -> None:
-        self._keys = keys
-        self._all = EVERYTHING in keys
-        self._scopes = frozenset((key.table, key.scope) for key in keys)
-
-    def concern(self, interest: Interest) -> bool:
-        """Tell whether the entry may change what a read looks at."""
-        table, scope = interest.table, interest.scope
-        if self._all:
-            return True
-        if (table, scope) not in self._scopes:
-            return False
-        if interest.id is None:
-            return True
-        whole, one = Key(table=table, scope=scope), Key(table=table, scope=scope, id=interest.id)
-        return whole in self._keys or one in self._keys
 
 
 class Handing(msgspec.Struct, frozen=True):
@@ -138,10 +108,10 @@ class Local(ABC):
     def __init__(self, incarnation: bytes) -> None:
         self.incarnation: Final = incarnation
         self._out: list[Effect] = []
-        self._steps = self._last_invalidation = 0
+        self._steps = 0
         self._numbers = int.from_bytes(incarnation[:6], "big")  # what answers an earlier incarnation is no answer
-        self._reads: dict[ReadId, int] = {}  # and the entry each waits for
-        self._invalidations: dict[int, int] = {}  # and the first entry each is about
+        self._reads: Final = Reads()
+        self._invalidations: Final = Invalidations()
         self._clear()
 
     def _clear(self) -> None:
@@ -170,7 +140,7 @@ class Local(ABC):
         self._erasing: RequestId | None = None
         self._offer: tuple[MemberId, int, Base] | None = None
         self._after: list[tuple[int, Callable[[], None]]] = []  # what waits for which step
-        self._touches: dict[int, Touches] = {}  # of entries that are not settled
+        self._reads.clear()
         self._asked: dict[int, Origin] = {}  # who waits for which entry
         self._answers: dict[int, Answer] = {}
 
@@ -243,12 +213,12 @@ class Local(ABC):
     @property
     def invalidated_index(self) -> int:
         """The index up to which all caches have dropped what the entries touch."""
-        return min(min(self._invalidations.values(), default=NO_ENTRY) - 1, self.history.last.index)
+        return self._invalidations.reach(self.history.last.index)
 
     @property
     def caches_known(self) -> bool:
         """Tell whether caches have dropped all that they may have held before this start, or of another log."""
-        return NOTHING_BEFORE not in self._invalidations.values()
+        return not self._invalidations.is_from_the_start
 
     @property
     def vouched(self) -> int:
@@ -354,9 +324,7 @@ class Local(ABC):
         content = entry.content()
         if not isinstance(content, Write):
             return frozenset()
-        keys = touched(content.commit)
-        if keys:
-            self._touches[entry.index] = Touches(keys)
+        self._reads.touch(entry.index, touched(content.commit))
         return cached(content.commit)
 
     def truncate(self, last: int) -> None:
@@ -371,8 +339,7 @@ class Local(ABC):
 
     def _gone_after(self, last: int, why: LnhError) -> None:
         self._written, self.durable = min(self._written, last), min(self.durable, last)
-        for index in [index for index in self._touches if index > last]:
-            del self._touches[index]
+        self._reads.drop_after(last)
         self.release(last, why)
 
     def release(self, after: int, why: LnhError) -> None:
@@ -409,10 +376,9 @@ class Local(ABC):
         return self._invalidate(NO_ENTRY, frozenset(), everything=True)
 
     def _invalidate(self, first: int, keys: frozenset[Key], *, everything: bool = False) -> int:
-        self._last_invalidation += 1
-        self._invalidations[self._last_invalidation] = first
-        self._out.append(Invalidate(self._last_invalidation, keys, everything))
-        return self._last_invalidation
+        begun = self._invalidations.begin(first, keys, everything=everything)
+        self._out.append(begun)
+        return begun.number
 
     # The durable step
 
@@ -524,7 +490,7 @@ class Local(ABC):
         self.diverged = self.diverged or step.aside
         self.history = History(step.base)
         self.durable = self._written = self._handed = self.applied = self.committed = index
-        self._touches.clear()
+        self._reads.clear()
         self.invalidate_everything()
         if self.role is not None:
             self.role.installed(step.base)
@@ -563,14 +529,14 @@ class Local(ABC):
         current = self.role is not None and self.is_current(now)
         last = self._last_touching(interest) if current else 0
         if last > self.settled:
-            self._reads[read] = last
+            self._reads.wait(read, last)
         else:
             self._out.append(Serve(read, current))
 
     def _last_touching(self, interest: Interest | None) -> int:
         if interest is None:
             return self.history.last.index
-        return next((index for index in reversed(self._touches) if self._touches[index].concern(interest)), 0)
+        return self._reads.last_touching(interest)
 
     @abstractmethod
     def is_current(self, now: Instant) -> bool:
@@ -584,8 +550,7 @@ class Local(ABC):
             self.role.settle(now)
         self._begin_step()
         settled = self.settled
-        for index in [index for index in self._touches if index <= settled]:
-            del self._touches[index]
+        self._reads.settle(settled)
         if self.promotions:
             self._answer_promotions()
         for index in [index for index in self._answers if index <= settled]:
@@ -606,6 +571,5 @@ class Local(ABC):
 
     def _serve_reads(self, now: Instant, settled: int) -> None:
         current, last = self.is_current(now), self.history.last.index
-        for read in [read for read, at in self._reads.items() if not current or at <= settled or at > last]:
-            del self._reads[read]
+        for read in self._reads.take_due(settled, last, all_of_them=not current):
             self._out.append(Serve(read, current))

@@ -24,7 +24,8 @@ the greatest log among those it got, and appends the epoch's `open`: the members
                                                            |
     Primary (opening): waits for the open's commit ---> serving ---> handing over
 
-`follower.py`, `candidate.py` and `primary.py` hold the roles. What they share is in `member.py`:
+`follower.py`, `candidate.py` and `primary.py` hold the roles. What they share is in `member.py`, which is put together
+of the log (`log/window.py`), what caches are told to drop (`caches.py`) and what reads wait for (`reads.py`):
 
 **The durable step.** One at a time goes to the disk, with all that waited: promise, entries, what is dropped from the
 log's end, how far all is committed. So a hundred writers cost one fsync, and no two parts of the disk disagree.
@@ -51,9 +52,10 @@ from lnh_services.store.log import entries
 from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds
 from lnh_services.store.log.window import Base, Configuration, History, Removed
 from lnh_services.store.machine.apply import Answer
+from lnh_services.store.replication.caches import NOTHING_BEFORE
 from lnh_services.store.replication.candidate import Candidate
 from lnh_services.store.replication.follower import Follower
-from lnh_services.store.replication.member import NOTHING_BEFORE, Handing, Interest, Local, Origin
+from lnh_services.store.replication.member import Handing, Local, Origin
 from lnh_services.store.replication.messages import (
     Append,
     Ask,
@@ -76,6 +78,7 @@ from lnh_services.store.replication.messages import (
     RequestId,
 )
 from lnh_services.store.replication.primary import Primary
+from lnh_services.store.replication.reads import Interest
 
 __all__ = ["Interest", "Phase", "Replica"]
 
@@ -249,7 +252,7 @@ class Replica(Local):
 
     def withdraw_read(self, read: ReadId) -> None:
         """Drop a read whose deadline passed."""
-        self._reads.pop(read, None)
+        self._reads.withdraw(read)
 
     # What happens
 
@@ -363,7 +366,7 @@ class Replica(Local):
 
     def invalidated(self, now: Instant, number: int) -> list[Effect]:
         """Take in that an invalidation is over: every cache dropped what it named; late words change nothing."""
-        if self._invalidations.pop(number, None) is not None and self.role is not None:
+        if self._invalidations.end(number) and self.role is not None:
             self.role.invalidated(now, number)
         return self._done(now)
 
