@@ -1,7 +1,7 @@
 """The client door of a member: one tight loop over `zmq.Poller` that takes all that is ready before it polls again.
 
     front   ROUTER, tcp, CURVE     clients; every key is admitted, and may ask what `clients.py` says; the hsm decides
-    door    ROUTER, tcp, CURVE     the published key; answers `hello` alone, so that a client learns the front's key
+    door    ROUTER, tcp, CURVE     the published key; answers `hello` alone (`door.py`)
                                    (what a class of peers may use up: `budgets.py`, and `bus/connections.py`)
     backs   DEALER, ipc, a worker  bundles of requests, and of answers back: docs/formats/balancer-worker.md
     store   DEALER, ipc            the registered clients' keys (`caller.py`)
@@ -34,7 +34,6 @@ from lnh_common.events import Log
 from lnh_common.messages import balancer
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import HELLO
-from lnh_common.rate import Rate
 from lnh_common.wire import bundles, codec
 from lnh_common.wire import frames as wire
 from lnh_common.wire.bundles import PING_TAG, VOUCHED, Bundle, Entry
@@ -43,6 +42,7 @@ from lnh_services.balancer.backends import Backend, Request
 from lnh_services.balancer.budgets import BUDGETS, Peer, Share
 from lnh_services.balancer.caller import PolledCaller
 from lnh_services.balancer.clients import REGISTERED_ONLY, Clients
+from lnh_services.balancer.door import Door, stranger
 from lnh_services.balancer.greetings import Greetings
 from lnh_services.balancer.operations import CREDENTIAL, ROUTED, STAYS
 from lnh_services.balancer.peers import ZAP_DOMAIN, PeerBalancers
@@ -98,10 +98,15 @@ class Balancer:
         self._put_out: Final = PutOut()
         self._front: Final = ports.client_port(self._context, keys, _FRONT_DOMAIN, 2 * limits.BODY_BYTES)
         self._callers: Final = self._listen(settings.client_port, self._front, self._peer)
-        self._door: Final = ports.client_port(self._context, curve.DOOR, b"lnh door", limits.DOOR_BYTES)
-        self._visitors: Final = self._listen(settings.door_port, self._door, _stranger)
-        self._visits: Final = Rate(limits.STRANGERS.looks)
-        self._rests = False  # the door is not looked at: visitors have used up what they may
+        port = ports.client_port(self._context, curve.DOOR, b"lnh door", limits.DOOR_BYTES)
+        self._door: Final = Door(
+            port,
+            self._listen(settings.door_port, port, stranger),
+            self._quiet,
+            self._dropped,
+            lambda now, client, header: self._greetings.ask(now, (port, client, header, b"")),
+            lambda client, header, error: self._refuse(port, client, header, error),
+        )
         self._greetings: Final[Greetings[_Asker]] = Greetings(self._ask_hello, self._greet)
         self._status: Final = self._context.socket(zmq.ROUTER)
         self._status.linger = 0
@@ -129,7 +134,7 @@ class Balancer:
         )
         self._idle_ms = _TICK_IDLE_MS
         store, hsm = self._store.dealer, self._hsm.dealer
-        self._quiet.add(self._zap, self._door, self._status, self._callers.monitor, self._visitors.monitor)
+        self._quiet.add(self._zap, self._status, self._callers.monitor)
         self._quiet.add(store.socket, store.monitor, hsm.socket, hsm.monitor)
         self._quiet.add(*(worker.monitor for worker in self._workers))
         for source in (self._front, *self._backs, self._quiet.descriptor):
@@ -210,11 +215,11 @@ class Balancer:
                 caller.tick(time.monotonic())
             if caller.dealer.socket in ready:
                 caller.receive(time.monotonic())
-        for connections in (self._callers, self._visitors):
+        for connections in (self._callers, self._door.visitors):
             if connections.monitor in ready:
                 connections.watch()
-        if self._door in ready:
-            self._drain_door()
+        if self._door.socket in ready:
+            self._door.drain()
         if self._status in ready:
             self._answer_status()
 
@@ -476,42 +481,7 @@ class Balancer:
             self._dropped["client does not read"] += 1
         return False
 
-    # --- the door, and hello
-
-    def _drain_door(self) -> None:
-        now = time.monotonic()
-        end = now + _HOLD / 2
-        while now < end:
-            if not self._visits.has(now):
-                self._rests = True
-                self._quiet.remove(self._door)
-                return
-            try:
-                client, *received = self._door.recv_multipart(_NOBLOCK, copy=False)
-            except zmq.Again:
-                return
-            size = sum(on_the_wire(len(frame)) for frame in received)
-            visitor = self._visitors.take(client.bytes, received[0], size)
-            self._visits.spend(1)
-            if visitor is None:
-                self._dropped["client gone"] += 1
-            elif len(received) > limits.FRAMES_TAKEN:
-                self._visitors.end(visitor)
-            else:
-                self._serve_door(now, client.bytes, [frame.bytes for frame in received])
-            now = time.monotonic()
-
-    def _serve_door(self, now: float, client: bytes, frames: list[bytes]) -> None:
-        try:
-            header = wire.Header.parse(frames[0])
-            wire.check_frames(frames)
-            if header.kind is not wire.Kind.REQUEST:
-                raise MalformedMessage("a client sends requests")
-            if header.operation != HELLO.name:
-                raise UnknownOperation(f"operation {header.operation!r} is not served here")
-            self._greetings.ask(now, (self._door, client, frames[0], b""))
-        except LnhError as error:
-            self._refuse(self._door, client, frames[0], error)
+    # --- hello
 
     def _ask_hello(self, now: float) -> None:
         """Have a worker answer `hello` for all that ask."""
@@ -589,7 +559,7 @@ class Balancer:
     def _look_at_connections(self, now: float) -> None:
         """Cut connections that hold too much; tell of all that were cut, each time that there are twice as many."""
         self._grows = False
-        for name, connections in (("clients", self._callers), ("door", self._visitors)):
+        for name, connections in (("clients", self._callers), ("door", self._door.visitors)):
             self._grows |= connections.look(now)
             if connections.cut >= self._tell_cut[name]:
                 self._tell_cut[name] = 2 * connections.cut
@@ -614,10 +584,9 @@ class Balancer:
         until = self._peers.tick(now)
         self._look_at_connections(now)
         self._next_tick = now + (_TICK_GROWS_MS if self._grows else _TICK_BUSY_MS) / 1000
-        if self._rests and self._visits.has(now):
-            self._rests, self._look = False, True
-            self._quiet.add(self._door)
-        idle_ms = _TICK_LOOK_MS if self._callers or self._visitors else _TICK_IDLE_MS
+        if self._door.reopen(now):
+            self._look = True
+        idle_ms = _TICK_LOOK_MS if self._callers or self._door.visitors else _TICK_IDLE_MS
         self._idle_ms = idle_ms if until is None else min(idle_ms, int(1000 * until) + 1)
 
     def _ping(self) -> None:
@@ -669,11 +638,11 @@ class Balancer:
     def _close(self) -> None:
         self._quiet.close()
         self._callers.close()
-        self._visitors.close()
+        self._door.visitors.close()
         self._peers.close()
         for dealer in (self._store.dealer, self._hsm.dealer, *self._workers):
             dealer.close()
-        for socket in (self._front, self._door, self._status, self._zap):
+        for socket in (self._front, self._door.socket, self._status, self._zap):
             socket.close()
         self._context.term()
 
@@ -684,7 +653,3 @@ _Asker = tuple[Socket, bytes, bytes, bytes]  # of hello: where, who, its header 
 def _account(caller: Connection, peer: Peer) -> bytes:
     """Name who of its class uses up a budget: a client with all its connections, or else a connection."""
     return caller.key.encode() if peer is Peer.CLIENT else caller.identity
-
-
-def _stranger(_: Connection) -> Peer:
-    return Peer.STRANGER
