@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from lnh_common.messages import admin, objects
 from lnh_common.messages.base import Message, Operation, Q
 from lnh_common.messages.objects import KeyPair, ObjectView, SessionObject
@@ -206,6 +208,12 @@ class Keyring:
     def all(self) -> tuple[ObjectView, ...]:
         """List the stored objects."""
         return self.client.ask(objects.FIND, objects.Find(), self.id).objects
+
+
+def check(key: ObjectView, value: bytes, keyring: Keyring) -> None:
+    """Check that an AES key of GCM has this value, by what it encrypts."""
+    encrypted = keyring.encrypt(key, b"data")
+    assert AESGCM(value).decrypt(encrypted.iv, encrypted.data, None) == b"data"
 
 
 def carried(key: ObjectView) -> bytes:
