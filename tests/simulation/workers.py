@@ -16,7 +16,7 @@ from lnh_common.messages.store import Attached, Invalidate, Key
 from lnh_services.hsm.auth.tokens import OpenSession, Token
 from lnh_services.hsm.effects import Steps
 from lnh_services.hsm.worker.core import WorkerCore
-from lnh_services.hsm.worker.rollback_guard import Read
+from lnh_services.hsm.worker.rollback_guard import Ahead, Read
 from lnh_services.store.leases.worker_leases import Grant, WorkerId
 from lnh_services.store.log.entries import Position
 from lnh_services.store.replication.messages import ReadId
@@ -55,7 +55,7 @@ class Reading:
     spoiled: bool = False  # an invalidation came meanwhile: not cached
 
 
-def _no_token(core: WorkerCore, sealed: bytes, token: Token) -> Steps[OpenSession]:
+def _no_token(core: WorkerCore, sealed: bytes, token: Token, ahead: Ahead) -> Steps[OpenSession]:
     raise AssertionError("no sessions are simulated")
 
 

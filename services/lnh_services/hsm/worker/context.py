@@ -24,7 +24,7 @@ from lnh_services.hsm.objects.prepared_keys import CachedKey
 from lnh_services.hsm.objects.stored import KeyringKeys
 from lnh_services.hsm.records import CLUSTER_RECORD, NAMES, TABLES, ClusterRecord, Record, Records
 from lnh_services.hsm.worker.caches import CachedRecord, Caches, touches_sessions
-from lnh_services.hsm.worker.rollback_guard import Items, Page, Read
+from lnh_services.hsm.worker.rollback_guard import Ahead, Items, Page, Read
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
@@ -294,11 +294,12 @@ class Knowledge:
         *,
         body: bool = True,
         lasts: Callable[[T], bool] | None = None,
+        ahead: Ahead | None = None,
     ) -> Steps[Read[T]]:
         reading = _Reading(key)
         self._readings.add(reading)
         try:
-            found = yield from items.get(key, read, body=body, lasts=lasts)
+            found = yield from items.get(key, read, body=body, lasts=lasts, ahead=ahead)
         finally:
             self._readings.discard(reading)
         found = replace(found, outdated=reading.outdated)
@@ -338,8 +339,11 @@ class Knowledge:
                 self.caches.records.put((key.table, record), known)
         return cast("R | None", known.record), known.version
 
-    def learn(self, wanted: Iterable[tuple[type[Record], bytes]]) -> Steps[None]:
+    def learn(self, wanted: Iterable[tuple[type[Record], bytes]], ahead: Ahead) -> Steps[None]:
         """Read together those of these records that are not cached, so that each later question for one finds it.
+
+        Args:
+            ahead: of what the core is asked as well, if it is asked.
 
         Raises as `record`, for any of them.
         """
@@ -352,7 +356,7 @@ class Knowledge:
         self._readings.update(readings)
         asked = [(key, partial(records.read, kind)) for kind, _, key in missing]
         try:
-            answers = yield from self.genuine(self._items(records).get_each(asked), records)
+            answers = yield from self.genuine(self._items(records).get_each(asked, ahead), records)
         finally:
             self._readings.difference_update(readings)
         for (_, record, key), reading, answer in zip(missing, readings, answers, strict=True):
@@ -415,19 +419,31 @@ class Knowledge:
 
     # --- objects
 
-    def stored(self, keys: KeyringKeys, handle: bytes) -> Steps[Read[tuple[Attributes, bytes]]]:
-        """Return an object's attributes and value; raises ObjectUnknown, SealBroken, StateRolledBack."""
-        return (yield from self._existing(keys, handle, keys.read))
+    def stored(
+        self, keys: KeyringKeys, handle: bytes, ahead: Ahead | None = None
+    ) -> Steps[Read[tuple[Attributes, bytes]]]:
+        """Return an object's attributes and value; raises ObjectUnknown, SealBroken, StateRolledBack.
+
+        Args:
+            ahead: what the core was asked with the session's records.
+        """
+        return (yield from self._existing(keys, handle, keys.read, ahead=ahead))
 
     def described(self, keys: KeyringKeys, handle: bytes) -> Steps[Read[Attributes]]:
         """Return an object's attributes without its value; raises as `stored`."""
         return (yield from self._existing(keys, handle, keys.read_attributes, body=False))
 
     def _existing(
-        self, keys: KeyringKeys, handle: bytes, read: Callable[[store.Item], T], *, body: bool = True
+        self,
+        keys: KeyringKeys,
+        handle: bytes,
+        read: Callable[[store.Item], T],
+        *,
+        body: bool = True,
+        ahead: Ahead | None = None,
     ) -> Steps[Read[T]]:
         records = yield from self.started()
-        reading = self._read(self._items(records), keys.key(handle), read, body=body)
+        reading = self._read(self._items(records), keys.key(handle), read, body=body, ahead=ahead)
         found = yield from self.genuine(reading, records)
         if found.version == 0:
             raise ObjectUnknown(f"no object {handle.hex()} in this keyring")

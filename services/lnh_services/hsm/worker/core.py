@@ -65,6 +65,7 @@ from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.crypto.mechanisms import IvSource
 from lnh_services.hsm.effects import Ask, Deadline, Peer, Steps, Turn, ask
 from lnh_services.hsm.objects.prepared_keys import CachedKey
+from lnh_services.hsm.objects.stored import HANDLE_BYTES
 from lnh_services.hsm.records import (
     CLUSTER_RECORD,
     OPENING_RECORD,
@@ -79,6 +80,7 @@ from lnh_services.hsm.records import (
 from lnh_services.hsm.worker.certainty import NEVER, Certainty
 from lnh_services.hsm.worker.context import Identity
 from lnh_services.hsm.worker.request import Request
+from lnh_services.hsm.worker.rollback_guard import Ahead
 
 log = Log("hsm.worker")
 
@@ -87,6 +89,7 @@ M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Record)
 
 _BYTES: Final = (bytes,)
+_NAME_AND_FIELDS: Final = 2  # of a use that travels with others
 
 
 Handler = Callable[["WorkerCore", Request[Any]], Steps[Message]]
@@ -129,7 +132,7 @@ class WorkerCore(Certainty):
     def __init__(
         self,
         served: Mapping[str, Served],
-        check_token: Callable[[WorkerCore, bytes, Token], Steps[OpenSession]],
+        check_token: Callable[[WorkerCore, bytes, Token, Ahead], Steps[OpenSession]],
         utc: Callable[[], float],
         boot: Callable[[], float],
     ) -> None:
@@ -182,12 +185,14 @@ class WorkerCore(Certainty):
             return frames.error_frames(header, Internal("the member failed; its log says why"))
         deadline.at = now + envelope.deadline_ms / 1000
         value: dict[str, Any] | LnhError
+        ahead = Ahead()
         try:
             if credential is None:
                 if session is None:
-                    session = yield from self._open_session(token, opened)
+                    ahead = Ahead(_objects_named(header, envelope.fields))
+                    session = yield from self._open_session(token, opened, ahead)
                 self.check_times(session)
-            value = yield from self._serve_opened(operation, header, envelope, session, credential, lapses)
+            value = yield from self._serve_opened(operation, header, envelope, session, credential, lapses, ahead)
         except LnhError as error:
             self.refused += 1
             value = self.told(operation, error, lapses)
@@ -223,10 +228,13 @@ class WorkerCore(Certainty):
         session: OpenSession | None,
         credential: OpenedCredential | None,
         lapses: int,
+        ahead: Ahead,
     ) -> Steps[dict[str, Any]]:
         self.check_envelope(operation, envelope)
         message = codec.convert(envelope.fields, operation.request)
-        request: Request[Any] = Request(header, operation, envelope, message, session, credential, lapses=lapses)
+        request: Request[Any] = Request(
+            header, operation, envelope, message, session, credential, lapses=lapses, ahead=ahead
+        )
         try:
             if session is not None:
                 return (yield from self.permitted(request))
@@ -343,11 +351,11 @@ class WorkerCore(Certainty):
             raise _unknown_epoch(identity, epoch, f"a session token of channel epoch {epoch}, which is over")
         return open_token(sealed, identity.secrets.cluster, epoch, seed.seed)
 
-    def _open_session(self, token: bytes, opened: Token) -> Steps[OpenSession]:
+    def _open_session(self, token: bytes, opened: Token, ahead: Ahead | None = None) -> Steps[OpenSession]:
         """Return the session of an opened token; raises TokenExpired, and what `check_token` raises."""
         self.check_time(opened)
         disturbed = self.disturbed
-        session = yield from self.check_token(self, token, opened)
+        session = yield from self.check_token(self, token, opened, ahead or Ahead())
         if session.alive and self.may_cache_since(disturbed):
             self.caches.sessions.put(token, session)
         return session
@@ -361,7 +369,7 @@ class WorkerCore(Certainty):
         known = self.caches.keys.get(where)
         if known is None:
             keys = request.keyring_keys
-            found = yield from self.stored(keys, handle)
+            found = yield from self.stored(keys, handle, request.ahead)
             while not session.alive:
                 # What was read is older than what was invalidated: first the session again, then the object.
                 yield from self.check_alive(request)
@@ -583,6 +591,19 @@ def _unknown_epoch(identity: Identity, epoch: int, over: str) -> LnhError:
     if epoch > max(seed.epoch for seed in identity.secrets.channel):
         return Unreachable(f"channel epoch {epoch} has not come to this member yet")
     return TokenUnknown(over)
+
+
+def _objects_named(header: Header, fields: Mapping[str, Any]) -> tuple[store.Key, ...]:
+    """Name the stored objects that a request is about, as far as fields say so that nobody has looked at yet."""
+    carried = fields.get("uses")
+    uses: list[Any] = [fields]
+    if isinstance(carried, list):
+        uses = [
+            use[1] for use in carried[: limits.USES_TOGETHER] if isinstance(use, list) and len(use) == _NAME_AND_FIELDS
+        ]
+    handles = [use.get("handle") for use in uses if isinstance(use, dict) and not use.get("sealed")]
+    fitting = dict.fromkeys(each for each in handles if isinstance(each, bytes) and len(each) == HANDLE_BYTES)
+    return tuple(store.Key(table=store.OBJECTS, scope=header.route, id=handle) for handle in fitting)
 
 
 def _is_cluster(change: store.Change) -> bool:

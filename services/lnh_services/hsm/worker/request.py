@@ -14,6 +14,7 @@ from lnh_common.wire.frames import Header
 from lnh_services.hsm.auth.tokens import OpenSession
 from lnh_services.hsm.objects.stored import KeyringKeys
 from lnh_services.hsm.records import ClientRecord, record_id
+from lnh_services.hsm.worker.rollback_guard import Ahead
 
 M = TypeVar("M", bound=Message)
 
@@ -31,6 +32,7 @@ class Request(Generic[M]):
         drawn: the source of the ids that a read makes, which are new at each try.
         committed: whether something of it was committed, so that no answer may say any more that it was not done.
         lapses: of the lease, when it was begun.
+        ahead: what was asked of its object with the records of its session.
     """
 
     header: Header
@@ -43,6 +45,7 @@ class Request(Generic[M]):
     drawn: bytes = b""
     committed: bool = False
     lapses: int = 0
+    ahead: Ahead | None = None
 
     @property
     def who(self) -> OpenSession:

@@ -3,8 +3,9 @@
 Every record and object is authentic by its seal, and an authentic older one is authentic too. So before a worker reads
 one from the store (to fill a cache, or past one) it asks the core how old it must be at least. The answer is checked,
 and if it is newer than the core knew, the core is told. Asked in this order nothing lies between what was read and its
-use: an invalidation that comes meanwhile is about what is not read yet. The core is also told what a worker wrote or
-deleted.
+use: an invalidation that comes meanwhile is about what is not read yet. Of the object that a request names the core is
+asked together with the records of its session (`Ahead`), where these are to be read as well: one question less, one
+after the other. The core is also told what a worker wrote or deleted.
 
 An *age* is `(born, version)`. Versions of an item only grow, but start again when it was deleted and made anew under
 the same id. Users are, and their records say when they were born (UTC milliseconds). So are the lock counts of names
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from lnh_common import limits
@@ -83,6 +84,19 @@ ABSENCE_ALLOWS: Final = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """What a request reads after the records of its session, and how old that must be at least.
+
+    Args:
+        keys: of the items, as the request names them.
+        ages: by the items' names, once the core was asked; each is good for one reading, which takes it.
+    """
+
+    keys: tuple[Key, ...] = ()
+    ages: dict[bytes, Age] = field(default_factory=dict)
+
+
 class HighestSeen:
     """The core's table of ages: bounded; the one used longest ago is dropped first.
 
@@ -141,16 +155,25 @@ class Items:
         return list((yield from ask(Peer.CORE, SEEN, Seen(marks=marks))).highest)
 
     def get(
-        self, key: Key, read: Callable[[Item], T], *, body: bool = True, lasts: Callable[[T], bool] | None = None
+        self,
+        key: Key,
+        read: Callable[[Item], T],
+        *,
+        body: bool = True,
+        lasts: Callable[[T], bool] | None = None,
+        ahead: Ahead | None = None,
     ) -> Steps[Read[T]]:
         """Return an item as `read` reads it, which raises if it is not authentic.
 
         Args:
             lasts: whether its age is to be kept; without it, it is.
+            ahead: what the core was asked before this.
 
         Raises StateRolledBack, MemberBehind, and SealBroken for another item than this.
         """
-        at_least = (yield from self.highest([key]))[0]
+        at_least = ahead.ages.pop(self.name(key), None) if ahead is not None else None
+        if at_least is None:
+            (at_least,) = yield from self.highest([key])
         item, current = yield from answers.get(key, body=body)
         self._note(current)
         if item is None:
@@ -162,10 +185,16 @@ class Items:
         yield from self.used([(key, age, at_least)], current=current, told=lasts is None or lasts(found))
         return Read(found, item.version, current)
 
-    def get_each(self, wanted: Sequence[tuple[Key, Callable[[Item], T]]]) -> Steps[list[Read[T]]]:
-        """Return several items, each as `get` gets it, in two questions for all of them; raises as `get`."""
+    def get_each(self, wanted: Sequence[tuple[Key, Callable[[Item], T]]], ahead: Ahead) -> Steps[list[Read[T]]]:
+        """Return several items, each as `get` gets it, in two questions for all of them; raises as `get`.
+
+        Args:
+            ahead: of what the core is asked as well.
+        """
         keys = [key for key, _ in wanted]
-        at_least = yield from self.highest(keys)
+        ages = yield from self.highest([*keys, *ahead.keys])
+        at_least = ages[: len(keys)]
+        ahead.ages.update(zip(map(self.name, ahead.keys), ages[len(keys) :], strict=True))
         found, used = [], []
         everything_current = True
         for (key, read), least, (item, current) in zip(

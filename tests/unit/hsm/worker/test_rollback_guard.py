@@ -9,16 +9,18 @@ import pytest
 
 from lnh_common import errors
 from lnh_common.messages import admin, objects, session, store
-from lnh_common.messages.base import Empty
+from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.hsm import Mark
 from lnh_common.messages.session import ChangePassword, Credential, Role
 from lnh_common.pkcs11.attributes import Attribute
 from lnh_common.pkcs11.mechanisms import Mechanism
+from lnh_common.wire import frames as wire
 from lnh_services.hsm.auth import credentials
 from lnh_services.hsm.effects import Ask, Peer
 from lnh_services.hsm.records import record_id
+from lnh_services.hsm.worker.core import _objects_named
 from lnh_services.hsm.worker.policies import policy_id
-from lnh_services.hsm.worker.rollback_guard import AS_KNOWN, HighestSeen
+from lnh_services.hsm.worker.rollback_guard import AS_KNOWN, Ahead, HighestSeen, Items
 from lowered import lower
 from models.worker import KRCO, KRSO, Client, World, make_keyring
 
@@ -84,6 +86,48 @@ def test_an_older_version_of_an_object_is_refused(
         client.ask(objects.FIND, objects.Find(), keyring)
     other = generate(client, keyring)
     encrypt(client, keyring, other.handle)
+
+
+def asked_by(world: World, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every question that a worker waits for, from now on."""
+    asked: list[str] = []
+    answer = world.answer
+
+    def noted(one: Ask) -> Message:
+        if one.waits:
+            asked.append(one.operation.name)
+        return answer(one)
+
+    monkeypatch.setattr(world, "answer", noted)
+    return asked
+
+
+def test_an_age_that_was_asked_ahead_is_good_for_one_reading(
+    world: World, client: Client, keyring: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = generate(client, keyring)
+    ahead = Ahead((store.Key(table=store.OBJECTS, scope=keyring, id=made.handle),))
+    asked = asked_by(world, monkeypatch)
+    items = Items(world.cluster, b"an instance", lambda _: None)
+    world.run(items.get_each([], ahead))
+    for _ in range(2):
+        found = world.run(items.get(ahead.keys[0], lambda item: item, ahead=ahead))
+        assert found.version == 1
+    assert asked == ["core.seen", "store.get-each", "store.get", "core.seen", "store.get"]
+
+
+def test_what_names_no_object_is_not_asked_ahead() -> None:
+    header = wire.request("key.uses", 1, 1000, route=bytes(16))
+    handle = bytes(range(16))
+    fitting = [["key.sign", {"handle": handle}], ["key.sign", {"handle": handle}]]
+    wrong: list[Any] = [
+        {}, {"handle": None}, {"handle": b"short"}, {"handle": [handle]}, {"handle": handle, "sealed": b"carried"},
+        {"uses": None}, {"uses": [None, [], ["key.sign"], ["key.sign", None], ["key.sign", {"handle": {}}]]},
+    ]  # fmt: skip
+    assert [_objects_named(header, fields) for fields in wrong] == [()] * len(wrong)
+    (named,) = _objects_named(header, {"uses": fitting})
+    assert (named.scope, named.id) == (bytes(16), handle)
+    assert _objects_named(header, {"handle": handle}) == (named,)
 
 
 def test_a_destroyed_key_does_not_come_back(world: World, client: Client, keyring: bytes) -> None:

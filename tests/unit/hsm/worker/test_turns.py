@@ -233,7 +233,7 @@ def test_a_lease_that_ends_during_one_use_is_over_for_those_behind_it(
 
 
 def test_a_session_that_is_new_to_a_worker_asks_in_two_stages(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it rests on, at once; then the key that is used."""
+    """The ages of all; what it rests on, at once; then the key that is used."""
     fresh = scene.world.worker()
     scene.world.run(fresh.started())  # as the loop does when it gets its lease
     asked: list[Message] = []
@@ -247,7 +247,7 @@ def test_a_session_that_is_new_to_a_worker_asks_in_two_stages(scene: Scene, monk
     monkeypatch.setattr(scene.world, "answer", noted)
     other = dataclasses.replace(scene.client, worker=fresh, connection=bytes(16))
     other.ask(objects.SIGN, scene.use(), scene.keyring)
-    assert [type(message) for message in asked] == [hsm.Seen, store.Gets, hsm.Seen, store.Get]
+    assert [type(message) for message in asked] == [hsm.Seen, store.Gets, store.Get]
     asked.clear()
     other.ask(objects.SIGN, scene.use(), scene.keyring)
     assert asked == []

@@ -64,6 +64,7 @@ from lnh_services.hsm.worker.passwords import derive, new_credential, verify
 from lnh_services.hsm.worker.policies import effective_policy, policy_id
 from lnh_services.hsm.worker.request import Request
 from lnh_services.hsm.worker.roles import held_by, role_id
+from lnh_services.hsm.worker.rollback_guard import Ahead
 
 
 def hello(worker: WorkerCore, request: Request[Empty]) -> Steps[Welcome]:
@@ -202,15 +203,18 @@ def _issue(worker: WorkerCore, token: Token) -> Steps[LoggedIn]:
     return LoggedIn(token=sealed, session=token.session, expires=expires, ends=ends)
 
 
-def check_token(worker: WorkerCore, sealed: bytes, token: Token) -> Steps[OpenSession]:
+def check_token(worker: WorkerCore, sealed: bytes, token: Token, ahead: Ahead) -> Steps[OpenSession]:
     """Check all that an opened token rests on.
+
+    Args:
+        ahead: what its request reads next, of which the core is asked at the same time.
 
     Raises SessionEnded, CredentialChanged, ClusterRestored, ClientRevoked, KeyringUnknown: the last four for good
     where what they rest on only grows.
     """
     version = (yield from worker.started()).version
     rests_on = _rests_on(token)
-    yield from worker.learn(rests_on)
+    yield from worker.learn(rests_on, ahead)
     if token.instance != (yield from worker.session_instance()):
         raise ClusterRestored("the cluster was restored, or opened by force, since this session was opened")
     if (yield from worker.record(LogoutRecord, token.session)) is not None:
