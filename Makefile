@@ -6,6 +6,7 @@ WHERE  ?= .lnh-demo
 TESTS  ?= tests/cluster
 N      ?= 20
 LOAD   ?= all
+JOBS   ?= 3
 
 .PHONY: help setup demo drill up down test test-one test-often test-compose check bench soak clean
 
@@ -34,11 +35,11 @@ up: setup        ## start a member with a cluster and a registered client, and l
 down: setup      ## end what `make up` started
 	@$(BIN)/lnh down --dir $(WHERE)
 
-test: setup      ## every test
-	@$(BIN)/pytest -q -n 2 --durations 25
+test: setup      ## every test, JOBS=3 at a time: on two cores, while one waits two go on
+	@$(BIN)/pytest -q -n $(JOBS) --durations 25
 
 test-one: setup  ## the tests of one member by itself, in a few minutes
-	@$(BIN)/pytest -q -n 2 -m "not several"
+	@$(BIN)/pytest -q -n $(JOBS) -m "not several"
 
 test-often: setup  ## chosen tests again and again: TESTS=tests/cluster/test_client.py N=20 LOAD=quiet|busy|fsync|all
 	@$(BIN)/python tests/beside.py $(LOAD) $(BIN)/pytest -q --maxfail 3 --count $(N) $(TESTS)
@@ -53,8 +54,9 @@ check: setup     ## ruff and mypy, and whether lnh.aio is made of the SDK as it 
 bench: setup     ## measure, with its references in the same run; writes build/bench.json
 	@$(BIN)/python -m bench
 
-soak: setup      ## a million inputs for every decoder; then simulated clusters under faults, and real crashes, until stopped (LNH_SOAK=seconds each, default an hour)
+soak: setup      ## a million inputs for every decoder, 50 times the examples for every property; then simulated clusters under faults, and real crashes, until stopped (LNH_SOAK=seconds each, default an hour)
 	@LNH_SOAK_INPUTS=$${LNH_SOAK_INPUTS:-1000000} $(BIN)/pytest -q -p no:randomly tests/property/test_decoders.py
+	@LNH_SOAK_EXAMPLES=$${LNH_SOAK_EXAMPLES:-50} $(BIN)/pytest -q -n $(JOBS) tests/property tests/unit/hsm/auth/test_lockout.py
 	@LNH_SOAK=$${LNH_SOAK:-3600} $(BIN)/pytest -q -p no:randomly tests/simulation/test_simulation.py::test_invariants_hold_for_as_long_as_asked tests/cluster/test_store_crash.py tests/cluster/test_failover.py::test_members_are_killed_stopped_and_cut_off_at_random_for_as_long_as_asked tests/cluster/test_drill.py
 
 clean:

@@ -72,12 +72,16 @@ class Running:
 
 
 @contextmanager
-def running() -> Iterator[Running]:
-    """One member with two workers, a cluster, a registered client and a keyring `payments`."""
+def running(kind: type[Steps] = Steps) -> Iterator[Running]:
+    """One member with two workers, a cluster, a registered client and a keyring `payments`.
+
+    Args:
+        kind: of the steps that set it up.
+    """
     place = Place(Path(tempfile.mkdtemp(prefix="lnh-", dir="/tmp")))
     try:
         place.create()
-        steps = Steps(place, quiet=True)
+        steps = kind(place, quiet=True)
         steps.environment["LNH_WORKERS"] = "2"
         set_up(steps)
         make_keyring(steps)

@@ -23,9 +23,8 @@ WITHIN = 60.0
 IN_FLIGHT = 64
 THREADS = 2
 DATA = bytes(32)
-PAUSES = (
-    0.0 if "LNH_SOAK" in os.environ else 0.05
-)  # seconds between two acts, so that a small machine has room for faults
+# Seconds between two acts, so that a small machine has room for faults: of an application, and of what keeps a history.
+PAUSES, BETWEEN = (0.0, 0.0) if "LNH_SOAK" in os.environ else (0.1, 0.05)
 MADE = "made"  # the label of the keys that are made meanwhile
 
 
@@ -193,7 +192,7 @@ class History:
             except (MemberReadOnly, Unreachable, VersionConflict):
                 end, done = time.monotonic(), False
             self.operations.append(Operation(began, end, Write(key.handle, value), done, hint=began))
-            self._over.wait(PAUSES)
+            self._over.wait(BETWEEN)
 
         return write
 
@@ -208,6 +207,6 @@ class History:
             except (Unreachable, lnh.DeadlineExceeded, lnh.AnswerUnproven):
                 return  # it is down, and the client does not look elsewhere
             self.operations.append(Operation(began, time.monotonic(), Read(handle), value, hint=time.monotonic()))
-            self._over.wait(PAUSES)
+            self._over.wait(BETWEEN)
 
         return read

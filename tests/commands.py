@@ -19,20 +19,34 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lnh_cli.demo import children
 from lnh_cli.demo.children import Child, Done
-from lnh_cli.demo.local import Order, Steps
+from lnh_cli.demo.local import Member, Order, Steps
+from lnh_common.messages import membership
+from lnh_services import member
+from lnh_services.paths import MemberDirectory
+from processes import ask
+from waits import wait_until
 
 SECONDS = 150.0  # more than `Child` gives a command
 
 
 class Forked:
-    """A command that runs, as `Child` is one."""
+    """A command that runs, as `Child` is one.
 
-    def __init__(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
+    Args:
+        where: its working directory; else that of the tests.
+        data: its standard input.
+    """
+
+    def __init__(
+        self, words: Sequence[str], environment: Mapping[str, str], where: Path | None = None, data: bytes = b""
+    ) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(SECONDS)
         self._socket.connect(_server().address)
-        self._socket.sendall(json.dumps([list(words), dict(environment)]).encode())
+        asked = [list(words), dict(environment), str(where or Path.cwd()), data.decode("latin-1")]
+        self._socket.sendall(json.dumps(asked).encode())
         self._socket.shutdown(socket.SHUT_WR)
 
     def wait(self) -> Done:
@@ -42,6 +56,17 @@ class Forked:
 
 class ForkedSteps(Steps):
     """Steps of a test."""
+
+    def wait_for(self, through: Member, states: dict[str, str]) -> None:
+        """Wait as steps do. A command costs many times what asking the member's membership does, so that is asked first."""
+        door = MemberDirectory(through.directory).membership_for_services
+
+        def are_so() -> bool:
+            seen = {each.name: each.state for each in ask(door, membership.STATUS).members}
+            return states.items() <= seen.items()
+
+        wait_until(are_so, f"members as {states}, seen by {through.name}", every=0.05)
+        super().wait_for(through, states)
 
     def _start(self, order: Order) -> Forked:  # type: ignore[override]
         return Forked([str(word) for word in order.words], self._environment_of(order.through))
@@ -72,6 +97,7 @@ def _received(connection: socket.socket) -> bytes:
 
 def _serve(listening: socket.socket, place: Path) -> None:
     Child(["lnh", "--version"], os.environ, forked=True).wait()  # which imports it all
+    children._mains()["lnh-member"] = lambda: sys.exit(member.main())  # what makes a member, or asks about one
     selector = selectors.DefaultSelector()
     for source in (listening, sys.stdin):
         selector.register(source, selectors.EVENT_READ)
@@ -90,8 +116,12 @@ def _serve(listening: socket.socket, place: Path) -> None:
 
 
 def _answer(connection: socket.socket) -> None:
-    words, environment = json.loads(_received(connection))
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nobody answers a question
+    words, environment, where, data = json.loads(_received(connection))
+    os.chdir(where)
+    with tempfile.TemporaryFile() as given:  # nobody answers a question
+        given.write(data.encode("latin-1"))
+        given.seek(0)
+        os.dup2(given.fileno(), 0)
     done = Child(words, environment, forked=True).wait()
     connection.sendall(json.dumps([done.code, done.out, done.err]).encode())
     os._exit(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import compileall
+import functools
 import os
 import signal
 import threading
@@ -9,6 +11,8 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+import typer.main
+import typer.testing
 from hypothesis import settings
 from xdist.remote import Producer
 
@@ -22,11 +26,17 @@ from processes import STARTUP, Processes, own_share
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.load_profile("default")
 
+_ROOT = Path(__file__).parents[1]
+_SOURCES = ("common", "client", "services", "bench")
 
-def pytest_configure() -> None:
+
+def pytest_configure(config: pytest.Config) -> None:
     """Whoever ends the tests by SIGTERM interrupts them: fixtures end what they started."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if config.getoption("numprocesses", None):  # of many tests: once, and not in every process that one starts
+        for each in _SOURCES:
+            compileall.compile_dir(_ROOT / each, quiet=2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,6 +82,14 @@ def cheap_passwords() -> Iterator[None]:
     """Of every process that is started: `tests/startup` says which, and why."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PYTHONPATH", str(STARTUP), prepend=os.pathsep)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def command_line_built_once() -> Iterator[None]:
+    """A tree of commands that runs in a test's own process is built once, and not for each command."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(typer.testing, "_get_command", functools.cache(typer.main.get_command))
         yield
 
 

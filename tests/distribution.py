@@ -14,20 +14,26 @@ from xdist.scheduler import LoadScopeScheduling
 _THREE_MEMBERS: Final = "three members"
 
 # Files whose tests share a running cluster, which is made once if they go to one process. Those of three members are all
-# one group: two such clusters at once leave each other no processor.
+# one group, in this order: two such clusters at once leave each other no processor, and the last but one ends it.
 GROUPS: Final = {
     "test_behind.py": _THREE_MEMBERS,
     "test_failover.py": _THREE_MEMBERS,
     "test_backup_members.py": _THREE_MEMBERS,
     "test_members_in_step.py": _THREE_MEMBERS,
     "test_balancing.py": _THREE_MEMBERS,
+    "test_damaged_member.py": _THREE_MEMBERS,
     "test_forced_removal.py": _THREE_MEMBERS,
     "test_demo.py": _THREE_MEMBERS,
     **{
         name: name
-        for name in ("test_spine.py", "test_backup.py", "test_client.py", "test_balancers.py", "test_wrong_input.py")
+        for name in (
+            "test_spine.py", "test_backup.py", "test_client.py", "test_client_edges.py", "test_balancers.py",
+            "test_wrong_input.py", "test_full_disk.py", "test_supervisor.py",
+        )
     },
-}
+}  # fmt: skip
+# Where a file goes to one process, too: what its tests share is made once, and there are hundreds of parts, not thousands.
+QUICK: Final = ("/unit/", "/property/", "/interop/", "/simulation/test_balancing.py")
 
 # What begins first, so that the processes end at about the same time.
 LONGEST: Final = (
@@ -35,6 +41,8 @@ LONGEST: Final = (
     "test_joining_members.py", "test_spine.py", "test_simulation.py", "test_mutations.py",
     "test_store_members.py", "test_backup.py", "test_client.py", "test_wrong_input.py", "test_balancers.py", "test_full_disk.py",
     "test_rolling_upgrade.py", "test_store_crash.py", "test_bootstrap.py", "test_hsm_core.py", "test_balancer.py",
+    "test_client_edges.py", "test_supervisor.py", "test_client_failover.py", "test_search.py", "test_cli.py",
+    "test_templates.py", "test_wire_and_bus.py",
 )  # fmt: skip
 _RANKS: Final = {name: rank for rank, name in enumerate(LONGEST)}
 
@@ -45,12 +53,14 @@ def rank(item: pytest.Item) -> int:
 
 
 class Distribution(LoadScopeScheduling):  # type: ignore[misc]  # of a library without types
-    """One test after the other to whoever is free; of the files in `GROUPS`, a group to one process."""
+    """One test after the other to whoever is free; what is quick, by file; of the files in `GROUPS`, a group to one process."""
 
     def __init__(self, config: pytest.Config, log: Producer) -> None:
         super().__init__(config, log)
         config.option.loadscopereorder = False  # they are in order
 
     def _split_scope(self, nodeid: str) -> str:
-        name = nodeid.partition("::")[0].rpartition("/")[2]
-        return GROUPS.get(name, nodeid)
+        file = nodeid.partition("::")[0]
+        if any(room in file for room in QUICK):
+            return file
+        return GROUPS.get(file.rpartition("/")[2], nodeid)

@@ -14,6 +14,7 @@ from typing import Any
 
 import lnh
 import lnh.net.connection
+from commands import Forked
 from lnh import admin
 from lnh.console import Console
 from processes import Processes, RunningMember
@@ -63,24 +64,16 @@ def build(processes: Processes, root: Path) -> Site:
 
 @dataclass
 class Shell:
-    """Runs the command line in its own process, as a user would."""
+    """Runs the command line in a process of its own, as a user would."""
 
     site: Site
     place: Path
 
     def run(self, *arguments: str, status: int = 0, data: bytes = b"") -> str:
-        result = subprocess.run(
-            [sys.executable, "-m", "lnh_cli.main", *arguments],
-            input=data,
-            capture_output=True,
-            timeout=60,
-            check=False,
-            cwd=self.place,
-            env=self._environment(),
-        )
-        assert result.returncode == status, result.stderr.decode()
-        assert b"Traceback" not in result.stderr
-        return result.stdout.decode() or result.stderr.decode()
+        done = Forked(("lnh", *arguments), self._environment(), self.place, data).wait()
+        assert done.code == status, done.err
+        assert "Traceback" not in done.err
+        return done.out or done.err
 
     @contextmanager
     def begun(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:

@@ -11,7 +11,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ import pytest
 
 import failed
 import lnh
+from commands import Forked
 from lnh import admin
 from lnh.backups import Backups, copy_in
 from lnh.console import Console
@@ -41,7 +41,6 @@ SO, ADMIN, PO, FIRST, KRSO, KRCO = (f"the password of {who}" for who in ("so", "
 PATIENCE = 60.0  # seconds for one operation: this machine may be busy
 ACTIVATION = b"activation secret"
 DOMAIN = "the cloning domain"
-LNH = str(Path(sys.executable).parent / "lnh")
 MEGABYTES = 32
 
 
@@ -93,17 +92,13 @@ class Site:
 
     def run(self, *words: str, status: int | None = 0) -> str:
         """A command as an administrator types it; what it printed, or with another status (None: any) what it said."""
-        done = subprocess.run(
-            [LNH, *words, *(() if words[:2] == ("smk", "restore") else ("--timeout", str(PATIENCE)))],
-            env={**os.environ, **self.passwords, "LNH_CONFIG": str(self.client), "XDG_RUNTIME_DIR": str(self.client)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert status in (None, done.returncode), done.stdout + done.stderr
-        return {None: done.stdout + done.stderr, 0: done.stdout}.get(status, done.stderr)
+        patiently = () if words[:2] == ("smk", "restore") else ("--timeout", str(PATIENCE))
+        environment = {
+            **os.environ, **self.passwords, "LNH_CONFIG": str(self.client), "XDG_RUNTIME_DIR": str(self.client),
+        }  # fmt: skip
+        done = Forked(("lnh", *words, *patiently), environment).wait()
+        assert status in (None, done.code), done.out + done.err
+        return {None: done.out + done.err, 0: done.out}.get(status, done.err)
 
     def json(self, *words: str) -> dict[str, object]:
         found = json.loads(self.run(*words, "--json"))

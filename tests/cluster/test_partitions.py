@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 import failed
 import lnh
+from commands import Forked
 from lnh.console import Console
 from processes import Processes, RunningMember
 
@@ -29,21 +29,13 @@ class Appliance:
     place: Path
 
     def run(self, *arguments: str, status: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "lnh_cli.main", *arguments],
-            capture_output=True,
-            timeout=60,
-            check=False,
-            cwd=self.place,
-            env={
-                **os.environ,
-                "LNH_MEMBER_DIR": str(self.member.directory.root),
-                "LNH_CO_PASSWORD_FILE": str(self.place / "CO"),
-            },
-        )
-        assert done.returncode == status, done.stderr.decode()
-        assert b"Traceback" not in done.stderr
-        return done.stdout.decode() or done.stderr.decode()
+        environment = {
+            **os.environ, "LNH_MEMBER_DIR": str(self.member.directory.root), "LNH_CO_PASSWORD_FILE": str(self.place / "CO"),
+        }  # fmt: skip
+        done = Forked(("lnh", *arguments), environment, self.place).wait()
+        assert done.code == status, done.err
+        assert "Traceback" not in done.err
+        return done.out or done.err
 
     def console(self) -> Console:
         return Console(self.member.directory.root)

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 import failed
 import lnh
-from lnh_cli.demo.local import Steps, stop
+from commands import ForkedSteps
+from lnh_cli.demo.local import stop
 from lnh_cli.demo.processes import held, kill, standing_still
 from lnh_common import limits
 from members import is_read_write
@@ -29,7 +30,7 @@ from waits import wait_until
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    with member.running() as one, failed.watched(one.place.root):
+    with member.running(ForkedSteps) as one, failed.watched(one.place.root):
         yield one
 
 
@@ -56,7 +57,7 @@ def down(running: Running) -> Iterator[None]:
     try:
         yield
     finally:
-        Steps(running.place, quiet=True).start()
+        ForkedSteps(running.place, quiet=True).start()
 
 
 @pytest.mark.parametrize(

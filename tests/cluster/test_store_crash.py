@@ -26,7 +26,7 @@ from lnh_services.paths import MemberDirectory
 from processes import Processes
 from waits import until
 
-KILLS = 24
+KILLS = 12  # `make soak` kills it for as long as asked
 WRITERS = 12
 ITEMS = 3  # in one commit: all or none
 TRY_AGAIN = (Unreachable, OutcomeUnknown, DeadlineExceeded, Busy)

@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
+import failed
 from lnh.console import Console
 from lnh_common.messages import backup, balancer, membership
 from lnh_services import configuration
@@ -21,13 +23,40 @@ from processes import Processes, RunningMember, ask, begin_with, is_alive
 from waits import wait_until
 
 
+class Supervised:
+    """One member for all tests that leave its directory as it was; it is started again where one ended it."""
+
+    def __init__(self, processes: Processes, root: Path) -> None:
+        self.processes = processes
+        self.member = RunningMember(processes, root / "a", workers=1)
+        self._supervisor: subprocess.Popen[bytes] | None = None
+
+    def supervisor(self) -> subprocess.Popen[bytes]:
+        """Its supervisor, with all services running."""
+        if self._supervisor is None or self._supervisor.poll() is not None:
+            self._supervisor = self.member.start()
+        wait_until(self.member.is_ready, "a ready member")
+        return self._supervisor
+
+
+@pytest.fixture(scope="module")
+def supervised() -> Iterator[Supervised]:
+    with failed.directory() as root, Processes() as processes:
+        yield Supervised(processes, root)
+
+
 @pytest.fixture
-def running(processes: Processes, short_path: Path) -> RunningMember:
+def running(supervised: Supervised) -> RunningMember:
+    supervised.supervisor()
+    return supervised.member
+
+
+@pytest.fixture
+def fresh(processes: Processes, short_path: Path) -> RunningMember:
     return RunningMember(processes, short_path / "a", workers=1)
 
 
 def test_a_started_member_is_ready_and_every_service_answers(running: RunningMember) -> None:
-    running.start()
     view = ask(running.directory.membership_for_services, membership.STATUS)
     assert [(one.name, one.role, one.group) for one in view.members] == [("A", "none", "local")]
     assert ask(running.directory.backup_for_services, backup.STATUS).schedule == "none"
@@ -36,18 +65,18 @@ def test_a_started_member_is_ready_and_every_service_answers(running: RunningMem
 
 
 def test_a_member_is_ready_when_its_hsm_is_activated_that_activates_at_start(
-    running: RunningMember, short_path: Path, capsys: pytest.CaptureFixture[str]
+    fresh: RunningMember, short_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     secret = short_path / "activation"
     secret.write_text("another secret than the HSM's\n")
     secret.chmod(0o600)
-    settings = msgspec.structs.replace(running.settings, activation=configuration.ActivationSettings(file=str(secret)))
-    running.directory.settings.write_text(configuration.dump(settings))
-    running.start()
-    with Console(running.directory.root) as console:
+    settings = msgspec.structs.replace(fresh.settings, activation=configuration.ActivationSettings(file=str(secret)))
+    fresh.directory.settings.write_text(configuration.dump(settings))
+    fresh.start()
+    with Console(fresh.directory.root) as console:
         console.init_hsm("A", "password of so", b"activation secret")
         console.deactivate(b"activation secret")
-        asked = ["--member-dir", str(running.directory.root), "--wait-ready", "--timeout"]
+        asked = ["--member-dir", str(fresh.directory.root), "--wait-ready", "--timeout"]
         assert supervisor.main([*asked, "1"]) == supervisor.EXIT_NOT_READY
         assert "the HSM is not activated" in capsys.readouterr().err
         console.activate(b"activation secret")
@@ -56,13 +85,12 @@ def test_a_member_is_ready_when_its_hsm_is_activated_that_activates_at_start(
 
 @pytest.mark.parametrize("name", ["store", "balancer", "hsm"])
 def test_a_service_that_is_killed_is_started_again(running: RunningMember, name: str) -> None:
-    running.start()
     before = running.service(name)
     os.kill(before.pid, signal.SIGKILL)
     wait_until(lambda: running.service(name).pid not in (0, before.pid), "a new process")
     wait_until(running.is_ready, "a ready member")
     after = running.service(name)
-    assert (after.restarts, after.exit) == (1, -signal.SIGKILL)
+    assert (after.restarts, after.exit) == (before.restarts + 1, -signal.SIGKILL)
 
 
 _HANGS = """
@@ -98,11 +126,11 @@ def test_a_service_that_answers_nothing_is_started_again_though_its_process_live
         assert running.service(name).pid == before[name], "who waits for another is not ended for it"
 
 
-def test_a_stop_is_ordered_and_leaves_nothing(running: RunningMember, processes: Processes) -> None:
-    process = running.start()
+def test_a_stop_is_ordered_and_leaves_nothing(supervised: Supervised) -> None:
+    process, running = supervised.supervisor(), supervised.member
     process.terminate()
     assert process.wait(60) == 0
-    wait_until(lambda: not processes.left(), "the end of every process")
+    wait_until(lambda: not supervised.processes.left(), "the end of every process")
     stopped = {
         name: line.split('"time": "')[1].split('"')[0]
         for name in ("balancer", "hsm", "store")
@@ -112,8 +140,8 @@ def test_a_stop_is_ordered_and_leaves_nothing(running: RunningMember, processes:
     assert stopped["balancer"] <= stopped["hsm"] <= stopped["store"]
 
 
-def test_a_second_supervisor_on_one_directory_is_refused(running: RunningMember) -> None:
-    first = running.start()
+def test_a_second_supervisor_on_one_directory_is_refused(supervised: Supervised) -> None:
+    first, running = supervised.supervisor(), supervised.member
     second = subprocess.run(
         [sys.executable, "-m", "lnh_services.member", "--member-dir", str(running.directory.root)],
         capture_output=True, text=True, timeout=60, check=False,
@@ -123,33 +151,33 @@ def test_a_second_supervisor_on_one_directory_is_refused(running: RunningMember)
     wait_until(running.is_ready, "the first goes on")
 
 
-def test_services_do_not_outlive_a_killed_supervisor(running: RunningMember, processes: Processes) -> None:
-    process = running.start()
-    assert len(processes.left()) > len(SERVICES), "the supervisor and its services run"
+def test_services_do_not_outlive_a_killed_supervisor(supervised: Supervised) -> None:
+    process = supervised.supervisor()
+    assert len(supervised.processes.left()) > len(SERVICES), "the supervisor and its services run"
     process.kill()
     process.wait()
-    wait_until(lambda: not processes.left(), "the end of every process")
+    wait_until(lambda: not supervised.processes.left(), "the end of every process")
 
 
-def test_a_member_starts_again_after_its_supervisor_was_killed(running: RunningMember) -> None:
-    first = running.start()
+def test_a_member_starts_again_after_its_supervisor_was_killed(supervised: Supervised) -> None:
+    first = supervised.supervisor()
     first.kill()
     first.wait()
-    running.start()
+    assert supervised.supervisor() is not first
 
 
 def test_a_service_that_cannot_start_is_retried_with_growing_pauses_while_others_run(
-    running: RunningMember, processes: Processes
+    fresh: RunningMember, processes: Processes
 ) -> None:
-    running.directory.client_keys.chmod(0o644)  # the balancer refuses such a key file
-    processes.start("-m", "lnh_services.member", "--member-dir", str(running.directory.root))
-    wait_until((running.directory.root / "run" / "member.ipc").exists, "the supervisor")
-    wait_until(lambda: running.service("balancer").restarts >= 2, "two restarts")
-    assert running.service("balancer").exit == 2
-    wait_until(lambda: running.service("store").state == "running", "the store")
-    assert not running.is_ready()
-    running.directory.client_keys.chmod(0o600)
-    wait_until(running.is_ready, "a ready member")
+    fresh.directory.client_keys.chmod(0o644)  # the balancer refuses such a key file
+    processes.start("-m", "lnh_services.member", "--member-dir", str(fresh.directory.root))
+    wait_until((fresh.directory.root / "run" / "member.ipc").exists, "the supervisor")
+    wait_until(lambda: fresh.service("balancer").restarts >= 2, "two restarts")
+    assert fresh.service("balancer").exit == 2
+    wait_until(lambda: fresh.service("store").state == "running", "the store")
+    assert not fresh.is_ready()
+    fresh.directory.client_keys.chmod(0o600)
+    wait_until(fresh.is_ready, "a ready member")
 
 
 def test_a_service_that_does_not_stop_is_killed(processes: Processes, short_path: Path) -> None:
@@ -171,7 +199,7 @@ def test_init_makes_a_member_once_and_says_what_next(short_path: Path, capsys: p
     assert supervisor.main([*arguments[:-1], "80"]) != 0
 
 
-def test_a_member_that_is_not_running_is_not_ready(running: RunningMember, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--member-dir", str(running.directory.root), "--wait-ready", "--timeout", "0.2"]
+def test_a_member_that_is_not_running_is_not_ready(fresh: RunningMember, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--member-dir", str(fresh.directory.root), "--wait-ready", "--timeout", "0.2"]
     assert supervisor.main(arguments) == supervisor.EXIT_NOT_READY
     assert "does not answer" in capsys.readouterr().err

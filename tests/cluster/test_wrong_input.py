@@ -125,7 +125,6 @@ class Place:
 @pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
     with failed.directory() as root, Processes() as processes, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(typer.testing, "_get_command", lambda _: TOP)  # built once, not for each command
         patch.chdir(root)
         yield build(processes, root)
 

@@ -12,6 +12,7 @@ from lnh_common.wire.bundles import is_forwarded
 from lnh_services.balancer.backends import PATIENCE, SILENT_AFTER, UNIT, Backend, Request
 from lnh_services.balancer.routing import FORWARD_ABOVE, FORWARD_SMALL_ABOVE, MOVES, WINDOW, WORTH_A_HOP, Bounds, Router
 from lnh_services.balancer.throttle import Throttle
+from sizes import sized
 
 BOUNDS = Bounds(requests=12, requests_per_client=5, bytes=400)
 OPERATIONS = ["key.sign", "object.generate-pair", "key.sign-many", "session.login"]
@@ -203,7 +204,7 @@ class Accounts(RuleBasedStateMachine):
         assert not any(request.foreign for request in router.waiting), "what another member sent waits"
 
 
-Accounts.TestCase.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+Accounts.TestCase.settings = settings(max_examples=sized(80), stateful_step_count=60, deadline=None)
 TestAccounts = Accounts.TestCase
 
 

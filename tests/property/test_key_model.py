@@ -23,6 +23,7 @@ from lnh_common.pkcs11.attributes import Attribute, KeyType
 from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_common.pkcs11.parameters import HkdfParameters
 from models.keyring import Keyring, carried
+from sizes import sized
 
 A = Attribute
 M = Mechanism
@@ -324,6 +325,6 @@ class Keys(RuleBasedStateMachine):
 
 
 Keys.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=sized(25), stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestKeys = Keys.TestCase

@@ -12,6 +12,7 @@ from lnh_common.errors import LnhError, ObjectUnknown, VersionConflict
 from lnh_common.messages.store import Change, Delete, DeleteScope, Key, Put
 from models.linearizability import UNKNOWN, Operation, check
 from models.versioned_items import Items, Saw, VersionedItems, Wrote
+from sizes import sized
 
 KEYS = [Key(table="t", scope=b"s", id=bytes([n])) for n in (1, 2)]
 MODEL = VersionedItems(KEYS)
@@ -74,13 +75,13 @@ def _answered(state: Items, operation: Operation) -> Operation:
     return next(each for each in asked if MODEL.step(state, each) is not None)
 
 
-@settings(max_examples=500)
+@settings(max_examples=sized(200))
 @given(st.lists(operations(), max_size=5))
 def test_any_history_gets_the_same_verdict(history: list[Operation]) -> None:
     assert (check(history, MODEL) is None) == by_brute_force(history)
 
 
-@settings(max_examples=500)
+@settings(max_examples=sized(200))
 @given(st.data())
 def test_right_histories_are_accepted_and_often_not_with_one_result_changed(
     data: st.DataObject,

@@ -41,6 +41,7 @@ from lnh_services.store.replication.messages import (  # fmt: skip
     RemoveMember,
     Report,
 )
+from sizes import sized
 
 CLUSTER, ME = ClusterId(b"C" * 16), MemberId(b"M" * 16)
 EPOCH = Epoch(3, ME)
@@ -74,7 +75,7 @@ def test_noise_is_refused(frames: list[bytes]) -> None:
         peers.read(frames)
 
 
-@settings(max_examples=400)
+@settings(max_examples=sized(200))
 @given(st.sampled_from(WORDS), st.data())
 def test_a_message_that_was_changed_is_understood_or_refused(word: Any, data: st.DataObject) -> None:
     frames = peers.pack(word)

@@ -34,6 +34,7 @@ from lnh_services.store.machine.restore_swap import ABANDONED_MS, EVERYTHING
 from lowered import lower
 from models.naive_store import Naive, kind
 from models.storage import DictStorage
+from sizes import sized
 
 START = 1_700_000_000_000
 WINDOW = limits.DUPLICATE_WINDOW * 1000
@@ -107,7 +108,7 @@ def _database() -> items.ItemStorage:
 def test_dicts_sqlite_and_the_naive_model_agree(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     lower(monkeypatch, DUPLICATE_RECORDS=kept)
 
-    @settings(max_examples=120, deadline=None, derandomize=True)
+    @settings(max_examples=sized(60), deadline=None, derandomize=True)
     @given(st.lists(requests(), max_size=40))
     def check(steps: list[tuple[int, Commit]]) -> None:
         dicts, database, naive = DictStorage(), _database(), Naive()
@@ -217,7 +218,7 @@ acts = st.one_of(
 pauses = st.sampled_from([0, 1000, ABANDONED_MS, ABANDONED_MS + 1])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=sized(60), deadline=None)
 @given(st.lists(st.tuples(pauses, st.lists(acts, min_size=1, max_size=3)), max_size=25))
 def test_a_restore_takes_the_place_of_everything_at_once_or_not_at_all(
     steps: list[tuple[int, list[Change | tuple[str, tuple[Any, ...]]]]],

@@ -31,9 +31,10 @@ from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.generate import generate_key, generate_key_pair
 from lnh_services.hsm.objects.policy import KeyUses, Policy, effective, merge, policy_view
 from models.keys import pair, secret
+from sizes import sized
 
 A = Attribute
-FAST = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FAST = settings(max_examples=sized(120), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # What a CBOR map may hold, right or wrong.
 ANYTHING = st.recursive(

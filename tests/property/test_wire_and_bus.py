@@ -23,6 +23,7 @@ from lnh_common.messages import store
 from lnh_common.messages.base import OPERATIONS, Message
 from lnh_common.wire import codec
 from lnh_common.wire import frames as wire
+from sizes import sized
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**65), 2**65) | st.floats(allow_nan=False) | st.binary() | st.text(),
@@ -87,7 +88,7 @@ NASTY = [
 
 
 @given(headers)
-@settings(max_examples=500)
+@settings(max_examples=sized(200))
 def test_a_header_parses_or_is_refused(frame: bytes) -> None:
     try:
         header = wire.Header.parse(frame)
@@ -128,7 +129,7 @@ def test_nasty_cbor_is_no_message(data: bytes, kind: type[Message]) -> None:
 
 
 @given(st.sampled_from(sorted(OPERATIONS)), st.binary(max_size=100) | plain.map(cbor2.dumps))
-@settings(max_examples=500)
+@settings(max_examples=sized(200))
 def test_a_body_is_its_message_or_malformed(name: str, body: bytes) -> None:
     for kind in (OPERATIONS[name].request, OPERATIONS[name].reply):
         try:
@@ -149,7 +150,7 @@ def test_an_error_from_a_peer_is_always_an_error(body: bytes) -> None:
 
 @given(messages)
 @example([cbor2.dumps([1, 0, True, "x"]), b"", b""])
-@settings(max_examples=500)
+@settings(max_examples=sized(200))
 def test_intake_accepts_or_refuses_and_an_error_answers_its_request(frames: list[bytes]) -> None:
     taken = intake.read(frames, {"store.count"})
     if isinstance(taken, intake.Accepted):

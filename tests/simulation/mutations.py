@@ -35,8 +35,16 @@ Change = tuple[Any, str, Any]  # class or module, name, and what stands in its p
 
 @dataclass(frozen=True)
 class Mutation:
+    """A fault.
+
+    Args:
+        profile: of a run in which it shows.
+        shown_by: a seed whose run shows it; it is tried first, since others may show nothing.
+    """
+
     changes: tuple[Change, ...]
     profile: Profile
+    shown_by: int = 0
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -247,17 +255,19 @@ MUTATIONS: dict[str, Mutation] = {
     "count a lease from receipt": Mutation(((Follower, "lease_end", _lease_from_receipt),), SEPARATIONS),
     "skip the previous-hash check": Mutation(((Follower, "matches", _matches_by_index),), DIVERGENCES),
     "forget `promised` on restart": Mutation(
-        ((Replica, "recover", _recover_without_promise),), _only(crash=10.0, crash_between=10.0, promote=8.0)
+        ((Replica, "recover", _recover_without_promise),),
+        _only(crash=10.0, crash_between=10.0, promote=8.0),
+        shown_by=14,
     ),
     "grant before the add commits": Mutation(((Primary, "may_grant", _may_grant_early),), SEPARATIONS),
     "commit with the set at append time": Mutation(
-        ((Primary, "_committable", _committable_by_committed_set),), SEPARATIONS
+        ((Primary, "_committable", _committable_by_committed_set),), SEPARATIONS, shown_by=6
     ),
     "let the old primary write after handing over": Mutation(
-        ((Primary, "_try_hand_over", _hand_over_and_go_on),), _only(promote=8.0, isolate=4.0, cut=3.0)
+        ((Primary, "_try_hand_over", _hand_over_and_go_on),), _only(promote=8.0, isolate=4.0, cut=3.0), shown_by=13
     ),
     "open on one promise too few": Mutation(
-        ((Candidate, "_asked", _asked_with_one_missing),), _only(take_over=8.0, split=12.0, isolate=3.0)
+        ((Candidate, "_asked", _asked_with_one_missing),), _only(take_over=8.0, split=12.0, isolate=3.0), shown_by=8
     ),
     "check duplicates at append only": Mutation(((apply, "apply", _apply_without_looking),), _only(isolate=2.0)),
     "serve reads without waiting for pending entries": Mutation(
@@ -270,27 +280,28 @@ MUTATIONS: dict[str, Mutation] = {
         ),
         _only(log_entries=4, isolate=6.0, crash=3.0),
     ),
-    "reuse an epoch": Mutation(((Candidate, "_prepare", _prepare_by_the_log),), DIVERGENCES),
+    "reuse an epoch": Mutation(((Candidate, "_prepare", _prepare_by_the_log),), DIVERGENCES, shown_by=21),
     "go on in the old epoch after a restart": Mutation(((Replica, "reopen", _go_on_in_the_old_epoch),), RESTARTS),
     "serve before every promiser stored the `open`": Mutation(
-        ((Primary, "__init__", _without_keepers),), _only(crash=8.0, isolate=6.0, join=3.0)
+        ((Primary, "__init__", _without_keepers),), _only(crash=8.0, isolate=6.0, join=3.0), shown_by=5
     ),
     "grant before the `open` commits": Mutation(
         ((Primary, "may_grant", _may_grant_before_serving),), _only(crash=8.0, slow_disk=4.0, isolate=3.0)
     ),
     "advance the commit index to an index never matched": Mutation(
-        ((Follower, "known_committed", _committed_unmatched),), DIVERGENCES
+        ((Follower, "known_committed", _committed_unmatched),), DIVERGENCES, shown_by=19
     ),
     "let an uncommitted removal expel": Mutation(
         ((Local, "expelling", _expelling_early),), _only(4, remove=10.0, join=4.0, slow_disk=15.0)
     ),
     "answer a certain no from a member out of step": Mutation(((WorkerCore, "told", _told_as_it_is),), SEPARATIONS),
     "answer a certain no under a lease that its member outlived": Mutation(
-        ((WorkerCore, "note", _notes_nothing),), DIVERGENCES
+        ((WorkerCore, "note", _notes_nothing),), DIVERGENCES, shown_by=3
     ),
     "answer a certain no that was read before the member was in step": Mutation(
         ((WorkerCore, "was_read_write_since", _is_read_write_by_now),),
         _only(crash=10.0, isolate=10.0, cut=10.0, read=10.0, write=3.0),
+        shown_by=2,
     ),
     "change groups again when asked again": Mutation(((member_list, "change", _change_again),), _only(regroup=20.0)),
 }
@@ -298,12 +309,12 @@ MUTATIONS: dict[str, Mutation] = {
 # What the replica itself once did wrong, as the simulator found.
 ONCE: dict[str, Mutation] = {
     "commit before the primary's own caches have dropped what changes": Mutation(
-        ((Primary, "projected", _projected_by_the_log),), _only(stall_worker=20.0)
+        ((Primary, "projected", _projected_by_the_log),), _only(stall_worker=20.0), shown_by=18
     ),
     "take back an `open` that the disk refused": Mutation(
-        ((Replica, "may_withdraw", _may_withdraw_alone),), _only(2, take_over=10.0, full_disk=20.0)
+        ((Replica, "may_withdraw", _may_withdraw_alone),), _only(2, take_over=10.0, full_disk=20.0), shown_by=3
     ),
     "install a snapshot before its promise is durable": Mutation(
-        ((Local, "_begin_step", _begin_step_offer_first),), _only(join=20.0, slow_disk=15.0)
+        ((Local, "_begin_step", _begin_step_offer_first),), _only(join=20.0, slow_disk=15.0), shown_by=13
     ),
 }

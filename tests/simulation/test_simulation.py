@@ -1,4 +1,7 @@
-"""Hundreds of simulated clusters under faults, each from one seed, and what shows that the simulator itself is sound."""
+"""Simulated clusters under faults, each from one seed, and what shows that the simulator itself is sound.
+
+A change is tried with so many seeds as `make test` has time for; `make soak` goes on from there.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,8 @@ from simulation.world import Failure, run
 
 pytestmark = pytest.mark.several
 
-SEEDS = 300
+SEEDS = 120
 CHUNK = 20
-
-
-def runs(seeds: range) -> list[Report]:
-    return [run_or_tell(seed) for seed in seeds]
 
 
 def run_or_tell(seed: int) -> Report:
@@ -36,7 +35,7 @@ def run_or_tell(seed: int) -> Report:
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
 def test_invariants_hold_through_faults(first: int) -> None:
-    reports = runs(range(first, first + CHUNK))
+    reports = [run_or_tell(seed) for seed in range(first, first + CHUNK)]
     assert sum(report.acknowledged for report in reports) > 20 * CHUNK
     assert sum(report.reads for report in reports) > 20 * CHUNK
     assert sum(report.faults for report in reports) > 4 * CHUNK
@@ -45,10 +44,13 @@ def test_invariants_hold_through_faults(first: int) -> None:
 def test_the_faults_and_recoveries_all_happen() -> None:
     """So that a change of the world or the replica cannot silently make the other tests easy."""
     totals: Counter[str] = Counter()
-    for report in runs(range(1000, 1030)):
-        totals.update({name: getattr(report, name) for name in report.__struct_fields__})
-    for name in ("cached", "denied", "retried", "openings", "take_overs", "snapshots", "dropped"):
-        assert totals[name] > 0, f"no {name} in 30 runs: {totals}"
+    names = ("cached", "denied", "retried", "openings", "take_overs", "snapshots", "dropped")
+    for seed in range(1000, 1030):
+        report = run_or_tell(seed)
+        totals.update({name: getattr(report, name) for name in names})
+        if all(totals[name] > 0 for name in names):
+            return
+    pytest.fail(f"not all of it happens in 30 runs: {totals}")
 
 
 def test_a_run_without_faults_serves_everybody() -> None:

@@ -195,7 +195,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setattr(typer.testing, "_get_command", lambda _: TOP)
         yield root
 
 

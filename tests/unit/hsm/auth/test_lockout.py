@@ -21,6 +21,7 @@ from lnh_services.hsm.auth.lockout import Attempt, Tally
 from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
 from lnh_services.hsm.auth.online_attempts import Locks
 from lnh_services.hsm.records import AttemptsRecord, HolderLockRecord, LockRecord, Open
+from sizes import sized
 
 START = 1_700_000_000
 RIGHT = 0
@@ -202,7 +203,7 @@ def play(schedule: list[Act], file: Path) -> Cluster:
     return cluster
 
 
-@settings(max_examples=400)
+@settings(max_examples=sized(200))
 @examples(acts(RIGHT, 1, 2))
 def test_no_schedule_of_faults_gives_a_guesser_more_than_the_rules_say(
     schedule: list[Act],
@@ -215,7 +216,7 @@ def test_nor_where_no_login_is_ever_right(schedule: list[Act]) -> None:
     play(schedule, NOWHERE)
 
 
-@settings(max_examples=200)
+@settings(max_examples=sized(100))
 @examples(acts(RIGHT, guesses_too=False))
 def test_who_uses_the_right_password_is_never_refused_whatever_is_interrupted(schedule: list[Act]) -> None:
     cluster = play(schedule, NOWHERE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import hmac
 import re
@@ -58,6 +59,7 @@ class Keys:
         self.digest = hashlib.sha256(cbor2.dumps(self.public)).digest()
 
 
+@functools.cache
 def domain_key() -> bytes:
     return Argon2id(salt=NONCE[:16], length=32, iterations=3, lanes=4, memory_cost=262144).derive(DOMAIN.encode())
 
