@@ -22,6 +22,7 @@ GROUPS: Final = {
     "test_members_in_step.py": _THREE_MEMBERS,
     "test_balancing.py": _THREE_MEMBERS,
     "test_damaged_member.py": _THREE_MEMBERS,
+    "test_drill.py": _THREE_MEMBERS,
     "test_forced_removal.py": _THREE_MEMBERS,
     "test_demo.py": _THREE_MEMBERS,
     **{
