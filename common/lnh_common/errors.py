@@ -667,6 +667,14 @@ class MemberBehind(LnhError):
     advice = "ask again in a moment, or another member (failover on); connect this one to its primary: lnh member list"
 
 
+class SmkRolled(LnhError):
+    """The SMK was being rolled over while this was done, so nothing was done, nor will be; it is asked for anew."""
+
+    code = 89
+    ckr = "CKR_FUNCTION_FAILED"
+    advice = "do it again; the SDK of this version does so by itself"
+
+
 # 100..109: joining, leaving
 
 

@@ -46,6 +46,7 @@ CUSTOM_ROLES: Final = 64  # of a cluster
 PASSWORD_CHARACTERS: Final = (8, 255)
 ACTIVATION_BYTES: Final = (8, 4096)
 SMK_BACKUP_BYTES: Final = 64 * KIB
+SMK_GENERATIONS: Final = 8  # that are held at once
 SHARES: Final = 8  # of one secret
 SHARES_TOGETHER: Final = 2  # open it, at least
 SHARES_COPIES: Final = 70  # 4 of 8

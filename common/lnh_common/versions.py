@@ -12,6 +12,7 @@ GROUPS_SINCE: Final = (0, 2)
 RESTORES_SINCE: Final = (0, 2)
 POLICY_FIELDS_SINCE: Final = {"session_lifetime": (0, 2)}  # of others, every version that runs beside this one knows
 ROLES_SINCE: Final = (0, 2)
+ROLLOVERS_SINCE: Final = (0, 2)
 
 
 def check_compatible(own: str, other: str) -> None:
@@ -42,6 +43,11 @@ def lacking_policy_fields(names: Iterable[str], products: Iterable[str]) -> list
 def lacking_roles(products: Iterable[str]) -> list[str]:
     """Return the versions whose members know no custom roles: a user who has one may do nothing there."""
     return _before(products, ROLES_SINCE)
+
+
+def lacking_rollovers(products: Iterable[str]) -> list[str]:
+    """Return the versions whose members know one generation of the SMK alone, and read no record under another."""
+    return _before(products, ROLLOVERS_SINCE)
 
 
 def _before(products: Iterable[str], since: tuple[int, int]) -> list[str]:

@@ -8,10 +8,11 @@ import random
 import signal
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ import lnh
 from commands import Forked
 from lnh import admin
 from lnh_cli.demo import local
-from lnh_cli.demo.local import Member
+from lnh_cli.demo.local import Member, StepFailed
 from lnh_common.messages import backup, store
 from lnh_common.messages.admin import MEMBER_REMOVE, MemberRef
 from lnh_services.paths import MemberDirectory
@@ -236,3 +237,82 @@ def scheduled(members: Members, through: Member) -> dict[str, object]:
     found = shown["run"]
     assert isinstance(found, dict)
     return found
+
+
+def smk(members: Members, through: Member) -> dict[str, Any]:
+    shown = json.loads(members.steps.run("lnh", "smk", "show", "--json", through=through))
+    assert isinstance(shown, dict)
+    return shown
+
+
+def is_rolled_over(members: Members, through: Member, generation: int) -> bool:
+    """Whether everything is sealed under this generation, and every HSM has taken it."""
+    try:
+        shown = smk(members, through)
+    except StepFailed:
+        return False  # it was killed just now
+    taken = all(each["newest"] == generation for each in shown["members"])
+    return taken and shown["in_use"] == generation and shown["progress"] == "no rollover is under way"
+
+
+def holds_alone(members: Members, through: Member, generation: int) -> bool:
+    """Whether the HSM of this member has no other generation."""
+    return [each["generation"] for each in smk(members, through)["generations"]] == [generation]
+
+
+def test_the_smk_is_rolled_over_under_clients_and_killed_cores_and_retired(members: Members) -> None:
+    a, b, c = members.all
+    first = smk(members, a)["in_use"]  # another test may have rolled over
+    drawn = random.Random(random.getrandbits(32))  # where to kill; replayed with the seed of the run
+    with members.sessions() as sessions:
+        sessions[0].generate_keypair(lnh.KeyType.EC, curve="P-256", label="before")
+    archived = everywhere(members)
+    old = json.loads(members.steps.run("lnh", "backup", "now", "--json", through=a))["name"]
+
+    # Clients that read and write through every member notice nothing.
+    with members.longer_lease(), members.sessions() as sessions:
+        numbers = iter(range(1_000_000))
+
+        def write(session: lnh.KeyringSession) -> None:
+            session.generate_key(lnh.KeyType.AES, 256, label=f"meanwhile-{next(numbers)}")
+
+        keys = [private_key(session, "before") for session in sessions]
+        loads = [*(Load(partial(sign, key)) for key in keys), *(Load(partial(write, session)) for session in sessions)]
+        with ExitStack() as running:
+            for load in loads:
+                running.enter_context(load)
+            members.steps.run("lnh", "smk", "rollover", "--yes", through=b)
+            wait_until(lambda: is_rolled_over(members, c, first + 1), "the end of the rollover", WITHIN)
+        assert [error for load in loads for error in load.errors] == []
+
+    # One member is away, and the primary's core and store are killed on the way.
+    with members.brought_back(c):
+        c.kill()
+        members.steps.run("lnh", "smk", "rollover", "--yes", "--timeout", "60", through=a)
+        for victim in (b"lnh_services.hsm", b"lnh_services.store", b"lnh_services.hsm"):
+            threading.Event().wait(drawn.uniform(0.0, 1.0))  # anywhere in it
+            with suppress(AssertionError):  # it does not run at this moment
+                os.kill(service(a, victim), signal.SIGKILL)
+    for through in members.all:
+        wait_until(
+            partial(is_rolled_over, members, through, first + 2), "the end of the one that was disturbed", WITHIN
+        )
+        assert len(smk(members, through)["generations"]) == 3
+    with members.sessions() as sessions:
+        for session in sessions:
+            sign(private_key(session, "before"))
+
+    # What was archived before both comes back, until what sealed it is retired.
+    members.steps.run("lnh", "backup", "restore", old, "--yes", "--timeout", "60", through=a)
+    wait_until(partial(is_rolled_over, members, a, first + 2), "all that came back sealed anew", WITHIN)
+    local.log_in(members.steps)
+    assert everywhere(members) == archived
+    done = json.loads(members.steps.run("lnh", "smk", "retire", "--yes", "--json", through=a))
+    assert (done["newest"], done["generations"], old in done["lost"]) == (first + 2, [first + 2], True)
+    for through in members.all:
+        wait_until(partial(holds_alone, members, through, first + 2), "the older generations dropped", WITHIN)
+    with pytest.raises(StepFailed, match="which this HSM does not hold"):
+        members.steps.run("lnh", "backup", "restore", old, "--yes", through=a)
+    assert everywhere(members) == archived
+    for member in members.all:
+        members.steps.run("lnh", "audit", "verify", "--member-dir", member.directory)

@@ -263,7 +263,7 @@ def write_archive(directory: Path, hsm: HsmState) -> None:
     engine = Engine(directory / "store")
     engine.load()
     read = engine.read_items()
-    key, wrapped = archive_keys.new_key(hsm.cluster, ARCHIVE)
+    key, wrapped = archive_keys.new_key(hsm.cluster, ARCHIVE, hsm.cluster.smk[-1].generation)
     header = archives.Header(
         archives.FORMAT, ARCHIVE, hsm.cluster.id, hsm.cluster.label, INSTANCE, hsm.cluster.newest_smk().generation,
         wrapped, archives.new_prefix(), 1024, NOW, read.after, "member-a", lnh_common.VERSION,

@@ -38,7 +38,7 @@ def written(
     created: int = 1_700_000_000_000,
 ) -> bytes:
     whose = whose or cluster()
-    key, wrapped = keys.new_key(whose, id_)
+    key, wrapped = keys.new_key(whose, id_, whose.smk[-1].generation)
     header = Header(
         archives.FORMAT, id_, whose.id, whose.label, instance, whose.newest_smk().generation, wrapped,
         archives.new_prefix(), CHUNK, created, index, "A", lnh_common.VERSION,

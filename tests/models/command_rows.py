@@ -196,6 +196,8 @@ SHOWN_AGAIN = {
 
 # What has `--json` and is not run both ways here.
 NOT_BOTH_WAYS = {
+    ("smk", "rollover"): "each makes a generation, of which there are few; test_backup_members.py reads its JSON",
+    ("smk", "retire"): "there is one after each rollover; tests/cluster/test_backup_members.py reads its JSON",
     ("smk", "restore"): "a new HSM would have to be made for each; tests/cluster/test_backup.py reads its JSON",
     (
         "backup",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from msgspec.structs import replace
 
 from lnh_common import limits
 from lnh_common.errors import AlreadyDone, OutcomeUnknown
-from lnh_common.messages import console, hsm, membership, store
+from lnh_common.messages import console, hsm, membership, smk, store
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.hsm import AuditEntry, Derive
 from lnh_common.messages.session import Role
@@ -20,8 +21,10 @@ from lnh_services.hsm.appliance.state import ApplianceFile, StateFile
 from lnh_services.hsm.appliance.vault import Vault
 from lnh_services.hsm.audit.trail import Trail
 from lnh_services.hsm.auth import credentials
+from lnh_services.hsm.cluster.channel_keeper import ChannelKeeper
 from lnh_services.hsm.cluster.custody import Custody
 from lnh_services.hsm.cluster.join import Belonging
+from lnh_services.hsm.cluster.smk_keeper import SmkKeeper
 from lnh_services.hsm.core.cluster_contents import ClusterContents
 from lnh_services.hsm.core.console import Console, Surroundings
 from lnh_services.hsm.core.damage import DamageMark
@@ -180,8 +183,16 @@ class OneAppliance:
         self.workers = Workers()
         self.damage, self.seen = DamageMark(), HighestSeen()
         self.desk = Desk(self.vault, self.trail, derive=self._derive, workers=self.workers, clock=self._clock)
+        self.channel = ChannelKeeper(self.vault, self.store, self._clock)
+        self.smks = SmkKeeper(self.vault, self.store, self.desk, introduce=self.channel.keep, clock=self._clock)
         self.belonging = Belonging(
-            self.vault, self.desk, derive=self._derive, store=self.store, membership=self.membership, clock=self._clock
+            self.vault,
+            self.desk,
+            derive=self._derive,
+            store=self.store,
+            membership=self.membership,
+            take_smks=self.smks.take,
+            clock=self._clock,
         )
         self.custody = Custody(self.vault, self.desk, self.belonging, derive=self._derive, clock=self._clock)
         self.console = Console(
@@ -206,6 +217,22 @@ class OneAppliance:
             ),
             clock=self._clock,
         )
+
+    async def roll_over(self) -> None:
+        """Order another generation of the SMK, and have this core, of the only member that is listed, finish it."""
+        cluster = self.vault.opened.cluster
+        assert cluster is not None
+        self.store.members = (replace(member(self.name, 1, 7100), id=cluster.member),)
+        self.store.primary = cluster.member
+        await self.channel.keep()
+        await self.smks.roll_over(smk.OrderSmk(id=secrets.token_bytes(16)))
+        await self.look_at_smks()
+
+    async def look_at_smks(self) -> None:
+        """What the core does by itself within some seconds."""
+        for _ in range(6):
+            await self.channel.keep()
+            await self.smks.keep()
 
     def _clock(self) -> float:
         return self.now

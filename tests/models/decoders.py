@@ -53,6 +53,7 @@ from lnh_common.errors import (
     UnsupportedVersion,
 )
 from lnh_common.messages.base import OPERATIONS
+from lnh_common.messages.hsm import SmkGeneration
 from lnh_common.messages.store import Item, Key, MemberInfo
 from lnh_common.pkcs11.attributes import Attribute, ObjectClass, parse_template
 from lnh_common.pkcs11.mechanisms import Mechanism, parse_parameters
@@ -61,16 +62,16 @@ from lnh_common.wire.audit import ChainBroken, HeadLine, parse_line
 from lnh_services import archived, configuration
 from lnh_services.hsm.appliance.partitions import FORMAT as PARTITION_FORMAT
 from lnh_services.hsm.appliance.partitions import PartitionFiles
-from lnh_services.hsm.appliance.state import ApplianceFile, StateFile
+from lnh_services.hsm.appliance.state import ApplianceFile, Cluster, StateFile
 from lnh_services.hsm.audit import anchor, trail
 from lnh_services.hsm.auth import tokens
 from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
-from lnh_services.hsm.cluster import join_protocol, smk_backup
+from lnh_services.hsm.cluster import join_protocol, smk_backup, smk_generations
 from lnh_services.hsm.crypto import sealing
 from lnh_services.hsm.crypto import shares as shares_of
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.objects.stored import KeyringKeys
-from lnh_services.hsm.records import TABLES
+from lnh_services.hsm.records import TABLES, HsmRecord
 from lnh_services.store.disk import dropped as divergent
 from lnh_services.store.disk import items
 from lnh_services.store.disk.sqlite import Engine
@@ -419,6 +420,42 @@ def _smk_backup() -> Decoder:
     )
 
 
+def _smk_generations() -> Decoder:
+    """What is shared, as a store serves it, signed, and what another HSM sealed to this one."""
+    identity = bytes(32)
+    receives = channel.channel_public_bytes(Purpose.HSM_RECEIVE.derive(identity))
+    public = Ed25519PrivateKey.from_private_bytes(identity).public_key()
+    to = HsmRecord(member=_CLUSTER, sign=bytes(32), receive=receives)
+    held = (SmkGeneration(generation=1, key=bytes(32)), SmkGeneration(generation=2, key=_SECRET))
+    shared = smk_generations.share(_CLUSTER, held, [to], bytes(16), 9)
+    put = smk_generations.put(shared, 0, identity)
+    cluster = msgspec.structs.replace(carried.sample(Cluster), id=_CLUSTER, member=_CLUSTER, smk=held[:1])
+    within = codec.encode([[each.generation, each.key] for each in held])
+
+    def signed(head: bytes) -> object:
+        body = Ed25519PrivateKey.from_private_bytes(identity).sign(smk_generations._signed(1, head))
+        return smk_generations.read(Item(key=smk_generations.KEY, version=1, head=head, body=body), _CLUSTER, public)
+
+    def served(body: bytes) -> object:
+        item = Item(key=smk_generations.KEY, version=1, head=put.head, body=body)
+        return smk_generations.read(item, _CLUSTER, public)
+
+    def taken(sealed: bytes) -> object:
+        mine = smk_generations.SealedFor(_CLUSTER, sealed)
+        return smk_generations.take(msgspec.structs.replace(shared, sealed=(mine,)), cluster, identity)
+
+    def opened(plain: bytes) -> object:
+        info = smk_generations._info(_CLUSTER, 2, _CLUSTER)
+        return taken(smk_generations._SUITE.encrypt(plain, channel.channel_public_key(receives), info))
+
+    return Decoder(
+        "generations of the SMK",
+        [(put.head, signed), (put.body, served), (shared.sealed[0].sealed, taken), (within, opened)],
+        (SealBroken,),
+        ("lnh_services.hsm.cluster.smk_generations:read", "lnh_services.hsm.cluster.smk_generations:_opened"),
+    )
+
+
 def _share() -> Decoder:
     parts, handed = shares_of.split(bytes(32), 2, 3, bytes)
     first, second = handed[:2]
@@ -535,6 +572,7 @@ def _hsm_rows() -> list[Decoder]:
             ),
         ),
         _smk_backup(),
+        _smk_generations(),
         _share(),
         Decoder(
             "sealed values",

@@ -29,6 +29,7 @@ PASSED_ON: tuple[Operation[Any, Any], ...] = (
     store.GET,
     store.GET_EACH,
     store.SCAN,
+    store.SCOPES,
     store.COUNT,
     store.COMMIT,
     store.COMMIT_EACH,

@@ -22,11 +22,13 @@ from lnh_common.messages.store import (
     Gots,
     Item,
     Key,
+    ListScopes,
     Outcomes,
     Recall,
     Recalled,
     Scan,
     Scanned,
+    Scopes,
     SetLeaseSettings,
     Status,
 )
@@ -157,6 +159,15 @@ class DictStore:
                 return Scanned(
                     items=tuple(matching[: message.limit]),
                     more=len(matching) > message.limit,
+                    index=self.index,
+                    current=self.current,
+                )
+            case ListScopes():
+                held = {item.key.scope for item in self.storage.items.values() if item.key.table == message.table}
+                scopes = sorted(scope for scope in held if message.after is None or scope > message.after)
+                return Scopes(
+                    scopes=tuple(scopes[: message.limit]),
+                    more=len(scopes) > message.limit,
                     index=self.index,
                     current=self.current,
                 )

@@ -164,6 +164,8 @@ class World:
             assert self.offline_attempts is not None, "it was told of some"
             self.offline_attempts.told(message)
             return Empty()
+        if isinstance(message, hsm.AttachWorker):
+            return self.secrets
         if isinstance(message, hsm.Damage):
             self.damage.append(message.cause)
             return Empty()

@@ -30,6 +30,7 @@ from lnh_common.errors import (
     ObjectUnknown,
     OutcomeUnknown,
     SessionEnded,
+    SmkRolled,
     TokenUnknown,
     Unreachable,
     VersionConflict,
@@ -493,6 +494,41 @@ def test_writes_are_numbered_from_one_and_reads_carry_no_number() -> None:
         assert envelope.connection == requests.connection
         sequences.append(envelope.sequence)
     assert sequences == [1, 0, 2]
+
+
+def test_a_write_that_a_rollover_of_the_smk_refused_is_made_anew_under_another_name() -> None:
+    requests = Requests()
+    request = submit(requests, 0.0, DESTROY)
+    first = list(request.frames)
+    for moment in (0.0, 1.0):  # a try of it that is under way still is refused as this one is
+        requests.sent(moment, request)
+    assert requests.receive(1.1, reply(request, SmkRolled("not done"))) == []
+    assert len(requests) == requests.messages == 1
+    _, due = requests.turn(request.due)
+    assert due == [request]
+    envelope = channel.open_request(KEYS, request.header, request.frames[2])
+    assert (envelope.sequence, envelope.fields) == (2, {"handle": HANDLE})
+    assert envelope.issued_at > 1.7e12
+    assert request.frames[0] != first[0]
+    late = Request(request.operation, KEYS, TIMEOUT, TIMEOUT, is_write=True)
+    late.sealed(wire.Header.parse(first[0]), first[1], first[2])
+    requests.sent(request.due, request)
+    assert requests.receive(1.2, reply(late, {"a": 1})) == [], "what answers the first of them ends nothing"
+    assert requests.receive(1.3, reply(request, {"a": 2})) == [request]
+    assert request.result() == {"a": 2}
+
+
+def test_a_write_that_is_refused_by_a_rollover_to_its_end_did_nothing_and_says_so() -> None:
+    requests = Requests()
+    request = submit(requests, 0.0, DESTROY)
+    now = 0.0
+    while not request.done:
+        requests.sent(now, request)
+        requests.receive(now, reply(request, SmkRolled("not done")))
+        now = min(request.due, TIMEOUT)
+        requests.turn(now)
+    with pytest.raises(SmkRolled, match="not done"):
+        request.result()
 
 
 def test_nothing_secret_is_in_a_repr() -> None:

@@ -46,7 +46,7 @@ from lnh_common.messages.audit import AUDIT_EXPORT, ReadTrail
 from lnh_common.messages.base import Empty
 from lnh_common.messages.overview import OVERVIEW, Overview
 from lnh_common.messages.session import Credential, LoggedIn, Role
-from lnh_common.messages.smk import SmkView
+from lnh_common.messages.smk import SmkOrdered, SmkView
 from lnh_common.messages.store import Divergent
 from lnh_common.wire.audit import ChainBroken, Position, parse_line
 
@@ -371,6 +371,28 @@ class Administration(Session):
         timeout = max(self.timeout, _DERIVES_WITHIN)
         made = await self.ask(smk_wire.SMK_BACKUP, smk_wire.BackupSmk(threshold=threshold, count=count), timeout)
         return made.text, list(made.shares)
+
+    async def roll_over_smk(self) -> SmkOrdered:
+        """Have the cluster's HSMs go over to a new generation of the SMK; for an admin and the PO together.
+
+        It is ordered when this returns, and goes on by itself: `smk` shows how far it is. Sessions and requests go on.
+        Make a backup of the SMK afterwards: one of before does not have the new generation.
+
+        Raises NotPossible while a rollover is under way, or a member's HSM or version stands in the way; LimitReached.
+        """
+        return await self.ask(smk_wire.SMK_ROLLOVER, Empty())
+
+    async def retire_smk(self, newest: int) -> SmkOrdered:
+        """Have the cluster's HSMs drop every generation of the SMK but the newest; for an admin and the PO together.
+
+        No archive that was made under one of those opens any more.
+
+        Args:
+            newest: generation that is to stay, as `smk` shows it.
+
+        Raises NotPossible while something is sealed under an older one, or a member has not taken the newest.
+        """
+        return await self.ask(smk_wire.SMK_RETIRE, smk_wire.RetireSmk(newest=newest))
 
     async def policy(self, *, current: bool = False, **changes: object) -> dict[str, Any]:
         """Change fields of the cluster's policy, and return it; an admin and the PO change it together.

@@ -53,11 +53,27 @@ class Credentials(msgspec.Struct, frozen=True, gc=False):
         return "Credentials(redacted)"
 
 
+class Asked(NamedTuple):
+    """The parts that a request is sealed from, kept of one that may have to be made anew.
+
+    Args:
+        utc_ahead: seconds of UTC less those of the caller's clock.
+    """
+
+    operation: Operation[Any, Any]
+    fields: dict[str, Any]
+    utc_ahead: float
+    route: bytes
+    token: bytes
+    seal: SessionKeys | Credentials | None
+
+
 class Request:
     """One request on its way; `Requests` moves it, the connection reads it.
 
     Attributes:
         operation: its name.
+        asked: what it is made of, where it may be refused for good without a fault of its own.
         header, frames: sent, every time, once the request is sealed; not of a use that a carrier carries.
         tag: names it, and its answer, in a bundle: the request id, 8 bytes.
         deadline: when it is given up, on the caller's clock; of a carrier, when the first of its uses is.
@@ -75,6 +91,7 @@ class Request:
     tag: bytes
 
     __slots__ = (
+        "asked",
         "behind",
         "carrier",
         "deadline",
@@ -106,6 +123,7 @@ class Request:
         self, operation: str, keys: SessionKeys | None, deadline: float, seconds: float, *, is_write: bool
     ) -> None:
         self.operation = operation
+        self.asked: Asked | None = None
         self.unsealed: Unsealed | None = None
         self.uses: list[Request] = []  # of a carrier, and ...
         self.left = 0  # ... how many of them are under way
@@ -135,6 +153,14 @@ class Request:
     def open_tries(self) -> int:
         """Count the tries that are not known to have done nothing."""
         return self.tries - len(self.undone)
+
+    def forget_tries(self) -> None:
+        """Begin anew: what was heard of the tries so far says nothing of those to come."""
+        self.tries = 0
+        self.undone = frozenset()
+        self.refused_since = 0.0
+        self.behind = None
+        self.said = {}
 
     def sealed(self, header: Header, token: bytes, body: bytes) -> None:
         """Take the frames that the request is sent in from now on."""

@@ -28,6 +28,8 @@ serves it can tell that it is the same. From there it moves
 - Of a write that was sent more than once, a refusal that rests on what is stored, or that says that the session is
   over, is certain only where it says that it is final, of every try: else an earlier one may have acted
   (OutcomeUnknown).
+- SmkRolled, sealed, says that no try of this request acted or ever will, since the SMK was rolled over meanwhile: what
+  was asked is made a new request, with a name of its own, until the deadline.
 - MemberBehind, the answer of a member that found its store damaged, and a listing that is not current where a current
   one is demanded, are sealed, and say that other members know better: `behind` collects the requests that were told so,
   and each is tried again. Where there is no other member it is the answer, unless the member has been behind for a
@@ -50,7 +52,7 @@ from typing import Any, Final, TypeGuard
 
 import msgspec
 
-from lnh.net.request import Credentials, Request, Unsealed
+from lnh.net.request import Asked, Credentials, Request, Unsealed
 from lnh.net.unserved import UNSERVED, unproven, unserved
 from lnh_common import limits
 from lnh_common.errors import (
@@ -63,6 +65,7 @@ from lnh_common.errors import (
     MemberBehind,
     MemberReadOnly,
     OutcomeUnknown,
+    SmkRolled,
     TokenExpired,
     TokenUnknown,
     Unreachable,
@@ -186,15 +189,29 @@ class Requests:
                 request.unsealed = unsealed
                 self._unsealed.append(request)
         else:
-            sequence = self._last_write + 1 if is_write else 0
-            envelope = Envelope(int(issued_at * 1000), deadline_ms, self.connection, sequence, values)
-            self._seal(request, operation, envelope, route, token, seal)
-            self._last_write = max(self._last_write, sequence)
+            asked = Asked(operation, values, issued_at - now, route, token, seal)
+            self._name(request, asked, issued_at, deadline_ms)
+            if is_write or isinstance(seal, Credentials):
+                request.asked = asked
         self.earliest = now
         self._under_way += 1
         return request
 
     # --- sealing
+
+    def _name(self, request: Request, asked: Asked, issued_at: float, deadline_ms: int) -> None:
+        """Seal a request under a new name: of a write, one that acts by itself."""
+        sequence = self._last_write + 1 if request.is_write else 0
+        envelope = Envelope(int(issued_at * 1000), deadline_ms, self.connection, sequence, asked.fields)
+        self._seal(request, asked.operation, envelope, asked.route, asked.token, asked.seal)
+        self._last_write = max(self._last_write, sequence)
+
+    def _rename(self, now: float, request: Request, asked: Asked, said: SmkRolled) -> None:
+        """Make a request anew of one that never acts, and send it a little later."""
+        del self._pending[request.header.request_id]
+        request.forget_tries()
+        self._name(request, asked, now + asked.utc_ahead, wire.deadline_ms(request.deadline - now))
+        self._disturbed(now, request, said)
 
     def _seal(
         self,
@@ -315,6 +332,9 @@ class Requests:
             answer = channel.open_answer(request.keys, request.header, request.frames[2], body)
         except ChannelInvalid as error:
             self._disturbed(now, request, error)
+            return []
+        if isinstance(answer, SmkRolled) and request.asked is not None and now < request.deadline:
+            self._rename(now, request, request.asked, answer)
             return []
         if _is_put_off(answer):
             # Two answers differ in their first bytes, which are drawn for each; one that comes twice counts once.

@@ -1,4 +1,4 @@
-"""`lnh smk`: the SMK, under which all of a cluster is sealed, and its backup."""
+"""`lnh smk`: the SMK, under which all of a cluster is sealed, its generations, and its backup."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import typer
 
 from lnh_cli.support import files, terminal
 from lnh_cli.support import shares as shares_
-from lnh_cli.support.command import noun, verb
+from lnh_cli.support.command import Yes, noun, verb
 from lnh_cli.support.options import AdminOptions, ConsoleOptions, PoOptions
 
-app = noun("smk", "The SMK, under which all of a cluster is sealed, and its backup.")
+app = noun("smk", "The SMK, under which all of a cluster is sealed, its generations, and its backup.")
+
+_NAMED_AT_MOST = 8  # archives, in a question
 
 BackupFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="What `lnh smk backup` wrote; - is stdin.", callback=files.readable)
@@ -34,13 +36,47 @@ def show(
         typer.Option(help="A backup here instead: what it says of itself, asking no member.", callback=files.readable),
     ] = None,
 ) -> None:
-    """Show the generations of the SMK; one with the same check value is the same key, wherever it is."""
+    """Show the generations of the SMK, each with a check value of its own, and how far a rollover is."""
     if backup is not None:
         options.record(_cover(files.read_text(backup)))
         return
     with options.viewing(needs_sight=True) as session:
         view = session.smk()
     options.record({**terminal.fields(view), "cluster": view.cluster.hex()})
+
+
+@verb(app, "rollover", PoOptions)
+def rollover(options: PoOptions, yes: Yes = False) -> None:
+    """Go over to a new generation of the SMK, while clients work; archives of before open until it is retired."""
+    terminal.confirm("Have all HSMs of the cluster go over to a new generation of the SMK?", yes=yes)
+    with options.administration() as session:
+        done = session.roll_over_smk()
+    options.say(f"generation {done.newest} of the SMK is shared with every member", **terminal.fields(done))
+    terminal.note(f"It goes on by itself: lnh smk show. Back up the SMK anew: no backup has generation {done.newest}")
+
+
+@verb(app, "retire", PoOptions)
+def retire(options: PoOptions, yes: Yes = False) -> None:
+    """Have all HSMs drop every generation of the SMK but the newest: no archive that needs one opens any more."""
+    with options.administration() as session:
+        newest = max(each.generation for each in session.smk(current=True).generations)
+        lost = [each.name for each in session.backups.list().archives if not each.problem and each.generation < newest]
+        terminal.confirm(_question(newest, lost), yes=yes)
+        done = session.retire_smk(newest)
+    said = f"generation {newest} of the SMK is the only one; archives here that do not open any more: {len(lost)}"
+    options.say(said, **terminal.fields(done), lost=lost)
+    if not options.json:
+        for name in lost:
+            terminal.note(f"  {name}")
+
+
+def _question(newest: int, lost: list[str]) -> str:
+    named = ", ".join(lost[:_NAMED_AT_MOST]) or "none"
+    more = f" and {len(lost) - _NAMED_AT_MOST} more" if len(lost) > _NAMED_AT_MOST else ""
+    return (
+        f"No archive or SMK backup made before everything was sealed under generation {newest} opens any more, "
+        f"wherever it is; of those on the member that answers: {named}{more}. Drop the older generations?"
+    )
 
 
 def _cover(text: str) -> dict[str, Any]:

@@ -42,7 +42,8 @@ class WorkerSecrets(Confidential):
         member, member_key: this member's id and the CURVE key of its client port.
         identity: 32-byte Ed25519 seed of the cluster identity.
         channel: the epochs in use, newest last.
-        smk: the generations in use, newest last.
+        smk: the generations that are held, newest last.
+        lookup: the record key of the first generation; empty while no other was ever held.
     """
 
     cluster: Id16
@@ -53,6 +54,7 @@ class WorkerSecrets(Confidential):
     identity: Key32
     channel: tuple[ChannelSeed, ...]
     smk: tuple[SmkGeneration, ...]
+    lookup: bytes = b""
 
 
 class Derive(Confidential):

@@ -27,12 +27,56 @@ class SmkGenerationView(Message):
     check: str
 
 
+class SmkMemberView(Message):
+    """Describe what a member's HSM holds of the SMK: the newest generation that it said it has."""
+
+    member: str
+    newest: int
+
+
 class SmkView(Message):
-    """Answer with the generations that the HSM of the member holds, oldest first; the newest seals what is new."""
+    """Answer with the generations that the HSM of the member holds, oldest first, and how far a rollover is.
+
+    Args:
+        in_use: the generation that seals what is written.
+        progress: what a rollover does now, or that none is under way.
+        records: that there are; counted while a rollover is under way, else 0.
+        left: of them, those that are sealed under an older generation than the newest.
+        members: what each HSM holds; empty before the first rollover.
+    """
 
     cluster: Id16
     label: str
     generations: tuple[SmkGenerationView, ...]
+    in_use: int
+    progress: str
+    records: int = 0
+    left: int = 0
+    members: tuple[SmkMemberView, ...] = ()
+
+
+class RetireSmk(Message):
+    """Order that every generation before `newest` be dropped; refused where another is the newest by now."""
+
+    newest: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class SmkOrdered(Message):
+    """Answer with the newest generation, and with those that are held once all members have heard of it."""
+
+    newest: int
+    generations: tuple[int, ...]
+
+
+class OrderSmk(Message):
+    """Have the core carry out an order about the SMK's generations; the same id asks for the same one.
+
+    Args:
+        newest: the generation that is to be the newest when it is carried out; 0 for any.
+    """
+
+    id: Id16
+    newest: int = 0
 
 
 class BackupSmk(Confidential):
@@ -65,3 +109,8 @@ SMK_SHOW: Final = operation("smk.show", Empty, SmkView, Seal.SESSION)
 # They change nothing stored, and a backup takes its time: one that is asked for again is to be the same one.
 SMK_BACKUP: Final = operation("smk.backup", BackupSmk, SmkBackupMade, Seal.SESSION, Effect.WRITE)
 MAKE_SMK_BACKUP: Final = operation("core.smk.backup", MakeSmkBackup, SmkBackupMade, effect=Effect.WRITE)
+SMK_ROLLOVER: Final = operation("smk.rollover", Empty, SmkOrdered, Seal.SESSION, Effect.WRITE)
+SMK_RETIRE: Final = operation("smk.retire", RetireSmk, SmkOrdered, Seal.SESSION, Effect.WRITE)
+ROLL_SMK: Final = operation("core.smk.rollover", OrderSmk, SmkOrdered, effect=Effect.WRITE)
+RETIRE_SMKS: Final = operation("core.smk.retire", OrderSmk, SmkOrdered, effect=Effect.WRITE)
+GENERATION: Final = "smk.generation"  # what the trail calls the steps that follow an order

@@ -266,6 +266,27 @@ class Counted(Message):
     current: bool
 
 
+class ListScopes(Message):
+    """Ask for the scopes of a table that hold items, in their order; the empty one is where there are no scopes.
+
+    Args:
+        after: continue behind this scope; None begins with the first.
+    """
+
+    table: Name
+    after: Id | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1024
+
+
+class Scopes(Message):
+    """Answer with one page of scopes; `more` says that another page follows, `index` and `current` are as in `Got`."""
+
+    scopes: tuple[Id, ...]
+    more: bool
+    index: int
+    current: bool
+
+
 GroupLabel = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.NAME_CHARACTERS)]
 
 
@@ -591,6 +612,7 @@ READING_PART: Final = operation("store.reading.part", ReadPart, Part)
 READING_END: Final = operation("store.reading.end", ReadingRef, Empty)
 SCAN: Final = operation("store.scan", Scan, Scanned)
 COUNT: Final = operation("store.count", Count, Counted)
+SCOPES: Final = operation("store.scopes", ListScopes, Scopes)
 COMMIT: Final = operation("store.commit", Commit, Committed, effect=Effect.WRITE)
 COMMIT_EACH: Final = operation("store.commit-each", Commits, Outcomes, effect=Effect.WRITE)
 RECALL: Final = operation("store.recall", Recall, Recalled)

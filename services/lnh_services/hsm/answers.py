@@ -8,12 +8,27 @@ an end that never comes. Items that are left out of an answer nobody can see: th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from lnh_common.errors import SealBroken
 from lnh_common.messages.base import Message, Operation
-from lnh_common.messages.store import GET, GET_EACH, SCAN, Get, Gets, Got, Item, Key, Scan, Scanned
+from lnh_common.messages.store import (
+    GET,
+    GET_EACH,
+    SCAN,
+    SCOPES,
+    Get,
+    Gets,
+    Got,
+    Item,
+    Key,
+    ListScopes,
+    Scan,
+    Scanned,
+    Scopes,
+)
 from lnh_services.hsm.effects import Peer, Steps, ask
 
 Q = TypeVar("Q", bound=Message)
@@ -51,6 +66,17 @@ def checked_page(asked: Scan, page: Scanned) -> Scanned:
     return page
 
 
+def checked_scopes(asked: ListScopes, page: Scopes) -> Scopes:
+    """Return the page as it came; raises SealBroken when its scopes are out of order, or too many."""
+    before = (asked.after,) if asked.after is not None else ()
+    listed = (*before, *page.scopes)
+    if any(one >= other for one, other in itertools.pairwise(listed)) or len(page.scopes) > asked.limit:
+        raise SealBroken(f"the store served scopes of {asked.table} out of order, or too many")
+    if page.more and not page.scopes:
+        raise SealBroken(f"the store says that there are more scopes of {asked.table}, and serves none")
+    return page
+
+
 def get(key: Key, *, body: bool = True) -> Steps[tuple[Item | None, bool]]:
     """Ask, as a worker, for an item, or None, and whether the answer is current. Raises SealBroken."""
     asked = Get(key=key, body=body)
@@ -81,6 +107,16 @@ async def fetch(store: Asks, key: Key, timeout: float, *, body: bool = True) -> 
 async def fetch_page(store: Asks, asked: Scan, timeout: float) -> Scanned:
     """Ask, as the core, for a page; raises SealBroken, and what the store answers."""
     return checked_page(asked, await store.ask(SCAN, asked, timeout=timeout))
+
+
+async def fetch_scopes(store: Asks, asked: ListScopes, timeout: float) -> Scopes:
+    """Ask, as the core, for a page of scopes; raises SealBroken, and what the store answers."""
+    return checked_scopes(asked, await store.ask(SCOPES, asked, timeout=timeout))
+
+
+def scopes(asked: ListScopes) -> Steps[Scopes]:
+    """Ask, as a worker, for a page of scopes; raises SealBroken."""
+    return checked_scopes(asked, (yield from ask(Peer.STORE, SCOPES, asked)))
 
 
 def _name(key: Key) -> str:

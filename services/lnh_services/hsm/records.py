@@ -4,19 +4,25 @@ A record is stored in clear, so that other services can read what they need (the
 service its schedule), and carries an HMAC under the record key over what it is, its id, its version and the cluster's
 instance, so that none of them can make or change one. Only hsm processes write records. Secrets inside a record are
 sealed on their own.
+
+Each generation of the SMK has a record key. The seal of a record names its generation (`generation_of`), and the
+generation that seals the cluster's own record seals whatever is written. Names are looked up, and attempts are named,
+by a key that never changes: the record key of the first generation.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from dataclasses import replace as with_
 from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
-from lnh_common.errors import SealBroken
+from lnh_common.errors import MemberBehind, SealBroken
 from lnh_common.messages import backup
 from lnh_common.messages.backup import Run, Schedule
 from lnh_common.messages.base import Message
@@ -26,6 +32,9 @@ from lnh_common.wire import codec
 
 FORMAT: Final = "lnh-record-1"
 _TAG_BYTES: Final = 16
+_MAC_BYTES: Final = 32
+_GENERATION_BYTES: Final = 4
+FIRST_GENERATION: Final = 1
 
 R = TypeVar("R", bound="Record")
 
@@ -210,12 +219,16 @@ class EndedRecord(Record):
     until: int
 
 
-class HsmRecord(Record):
-    """The public keys of a member's HSM: what is for it alone is sealed to `receive`."""
+class HsmRecord(Record, omit_defaults=True):
+    """The public keys of a member's HSM: what is for it alone is sealed to `receive`.
+
+    `smk` is the newest generation of the SMK that the HSM holds; 0, which is left out, before the first rollover.
+    """
 
     member: bytes
     sign: bytes
     receive: bytes
+    smk: int = 0
 
 
 class SealedSeed(Message):
@@ -283,30 +296,85 @@ NAMES: Final[dict[type[Record], str]] = {UserRecord: "name", ClientRecord: "name
 """The field that a record is looked up by, where its table is searched for names (`Records.tag`)."""
 
 
+def generation_of(seal: bytes) -> int:
+    """Return the generation of the SMK that a record's seal names; raises SealBroken for what is no seal.
+
+    seal = HMAC (32 bytes)                                of the first generation
+    seal = HMAC || generation (4 bytes, big-endian)       of a later one
+    """
+    if len(seal) == _MAC_BYTES:
+        return FIRST_GENERATION
+    generation = int.from_bytes(seal[_MAC_BYTES:], "big")
+    if len(seal) != _MAC_BYTES + _GENERATION_BYTES or generation <= FIRST_GENERATION:
+        raise SealBroken("a stored record carries no seal of an HSM")
+    return generation
+
+
 @dataclass(frozen=True)
 class Records:
     """Makes and checks the records of one cluster instance.
 
     Args:
-        key: the record key (`Purpose.RECORD` of the SMK).
+        key: the record key (`Purpose.RECORD` of the SMK) of the generation that seals what is written.
         cluster: 16-byte id.
         instance: the cluster record's; the record that names it is the one that does not carry it.
         version: of the cluster record that said so; 0 where it is not known.
+        generation: of `key`.
+        others: the record keys of the other generations that are held.
+        lookup: the key that never changes, by which names are looked up; `key` where it is empty.
+        first: the first generation of all; a seal of it names none.
     """
 
     key: bytes = field(repr=False)
     cluster: bytes
     instance: bytes
     version: int = 0
+    generation: int = FIRST_GENERATION
+    others: Mapping[int, bytes] = field(default_factory=dict, repr=False)
+    lookup: bytes = field(default=b"", repr=False)
+    first: int = FIRST_GENERATION
+
+    def at(self, generation: int) -> Records:
+        """Return the means to write under another generation that is held.
+
+        Raises MemberBehind for a newer one than this HSM holds, SealBroken for an older one, which was retired.
+        """
+        if generation == FIRST_GENERATION:
+            generation = self.first
+        if generation == self.generation:
+            return self
+        key = self.others.get(generation)
+        if key is not None:
+            others = {number: held for number, held in self.others.items() if number != generation}
+            return with_(self, key=key, generation=generation, others={**others, self.generation: self.key})
+        if generation > max((self.generation, *self.others)):
+            raise MemberBehind(f"sealed under SMK generation {generation}, which this HSM has not taken yet")
+        raise SealBroken(f"sealed under SMK generation {generation}, which this HSM does not hold any more")
+
+    def of(self, item: Item) -> Records:
+        """Return the means for the instance, and under the generation, of the stored cluster record.
+
+        Raises SealBroken; MemberBehind for a generation that this HSM has not taken yet.
+        """
+        means = self.at(generation_of(item.body))
+        return with_(means, instance=means.read(ClusterRecord, item).instance, version=item.version)
 
     def _mac(self, key: Key, version: int, head: bytes) -> bytes:
         instance = b"" if key.table == TABLES[ClusterRecord] else self.instance
         covered = codec.encode([FORMAT, self.cluster, instance, key.table, key.scope, key.id, version, head])
-        return hmac.digest(self.key, covered, "sha256")
+        mac = hmac.digest(self.key, covered, "sha256")
+        if self.generation == self.first:
+            return mac
+        return mac + self.generation.to_bytes(_GENERATION_BYTES, "big")
+
+    @property
+    def naming_key(self) -> bytes:
+        """Return the key of tags, scopes and names of attempts; a rollover leaves it as it is."""
+        return self.lookup or self.key
 
     def tag(self, name: str) -> bytes:
         """Make the blind tag that makes a name unique in its table."""
-        return hmac.digest(self.key, codec.encode(["tag", name]), "sha256")[:_TAG_BYTES]
+        return hmac.digest(self.naming_key, codec.encode(["tag", name]), "sha256")[:_TAG_BYTES]
 
     def key_of(self, kind: type[Record], record: bytes, scope: bytes = b"") -> Key:
         """Return the key of the item that keeps a record."""
@@ -322,12 +390,16 @@ class Records:
         limit: int | None = None,
         scope: bytes = b"",
     ) -> Put:
-        """Make the change that stores `record` as version `expected + 1`."""
+        """Make the change that stores `record` as version `expected + 1`.
+
+        A credential is sealed as what is in it is. So one that was made before the generation changed is known by that.
+        """
         key = self.key_of(type(record), record_id, scope)
         head = codec.encode(record)
+        means = self.at(record.generation) if isinstance(record, CredentialRecord) else self
         tags = (self.tag(unique),) if unique else ()
         return Put(
-            key=key, expected=expected, head=head, body=self._mac(key, expected + 1, head), tags=tags, unique=tags,
+            key=key, expected=expected, head=head, body=means._mac(key, expected + 1, head), tags=tags, unique=tags,
             limit=limit,
         )  # fmt: skip
 
@@ -336,6 +408,13 @@ class Records:
         if put.key.table not in RECORD_TABLES:
             return True
         return hmac.compare_digest(self._mac(put.key, put.expected + 1, put.head), put.body)
+
+    def made_of_old(self, put: Put) -> bool:
+        """Tell whether a change was made for this instance, under any generation that is held."""
+        try:
+            return self.at(generation_of(put.body)).made(put)
+        except (SealBroken, MemberBehind):
+            return False
 
     def fence(self) -> Require:
         """Make the change that has a commit refused once the cluster was restored, or opened by force."""
@@ -346,8 +425,12 @@ class Records:
         return replace(item, body=self._mac(item.key, item.version, item.head))
 
     def check(self, item: Item) -> None:
-        """Raise SealBroken unless an hsm of this cluster and instance wrote it there."""
-        if not hmac.compare_digest(self._mac(item.key, item.version, item.head), item.body):
+        """Raise SealBroken unless an hsm of this cluster and instance wrote it there.
+
+        Raises MemberBehind for a seal of a generation that this HSM has not taken yet.
+        """
+        means = self.at(generation_of(item.body))
+        if not hmac.compare_digest(means._mac(item.key, item.version, item.head), item.body):
             raise SealBroken(f"the stored {item.key.table} record {item.key.id.hex()} was changed outside the HSM")
 
     def read(self, kind: type[R], item: Item) -> R:

@@ -60,6 +60,7 @@ class StoreService:
             door.serve(messages.GET, self._get)
             door.serve(messages.GET_EACH, self._get_each)
             door.serve(messages.SCAN, self._scan)
+            door.serve(messages.SCOPES, self._scopes)
             door.serve(messages.COUNT, self._count)
             door.serve(messages.WATCH, self._watch)
             door.serve(messages.STATUS, self._status)
@@ -118,6 +119,13 @@ class StoreService:
             return messages.Scanned(items=tuple(items), more=more, index=self._replica.applied, current=current)
 
         return await self._driver.read(Interest(scan.table, scan.scope), perform)
+
+    async def _scopes(self, call: Call, asked: messages.ListScopes) -> messages.Scopes:
+        def perform(current: bool) -> messages.Scopes:
+            scopes, more = self._engine.scopes(asked.table, asked.after, asked.limit)
+            return messages.Scopes(scopes=tuple(scopes), more=more, index=self._replica.applied, current=current)
+
+        return await self._driver.read(None, perform)
 
     async def _count(self, call: Call, count: messages.Count) -> messages.Counted:
         return await self._driver.read(

@@ -48,7 +48,7 @@ class Others:
     async def ask(self, operation: Operation[Any, Any], message: Message, *, timeout: float) -> Message:
         match message:
             case backup.NewKey():
-                key, wrapped = keys.new_key(cluster(), message.id)
+                key, wrapped = keys.new_key(cluster(), message.id, 1)
                 return backup.ArchiveKey(
                     key=key, wrapped=wrapped, cluster=cluster().id, label="pr/od", instance=b"n" * 16, generation=1, member="A"
                 )  # fmt: skip

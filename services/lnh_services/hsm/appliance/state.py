@@ -10,7 +10,7 @@ audit trail can be verified. docs/formats/hsm-state.md is exact.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Final
@@ -28,10 +28,10 @@ from lnh_common.wire import codec
 from lnh_common.wire.shares import Split
 from lnh_services import durable
 from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
-from lnh_services.hsm.auth.credentials import Smk
+from lnh_services.hsm.auth.credentials import Smk, find_smk, record_means
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.crypto.sealing import Kind, Place, seal, unseal
-from lnh_services.hsm.records import ClusterRecord, Records
+from lnh_services.hsm.records import Records
 
 FORMAT: Final = "lnh-hsm-state-1"
 APPLIANCE_FORMAT: Final = "lnh-appliance-1"
@@ -114,13 +114,15 @@ class Joining(Confidential):
     members: tuple[MemberInfo, ...] = ()
 
 
-class Cluster(Confidential):
+class Cluster(Confidential, omit_defaults=True):
     """The cluster that this HSM serves, and all its secrets.
 
     Args:
         identity: seed of the cluster identity (Ed25519), in every member's HSM.
         partition: serial of the V1 partition that holds the SMK.
+        smk: the generations that are held, oldest first.
         po: the PO's password, while the cluster is being created; it then lives in the cluster's records.
+        lookup: the record key of the first generation, since the first rollover; empty before.
     """
 
     id: Id16
@@ -132,6 +134,7 @@ class Cluster(Confidential):
     smk: Annotated[tuple[SmkGeneration, ...], msgspec.Meta(min_length=1)]
     channel: Annotated[tuple[ChannelSeed, ...], msgspec.Meta(min_length=1)]
     po: KeptPassword | None = None
+    lookup: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
 
     def identity_public(self) -> bytes:
         """Compute the raw 32-byte key that clients pin."""
@@ -142,16 +145,24 @@ class Cluster(Confidential):
         newest = self.smk[-1]
         return Smk(newest.generation, newest.key)
 
+    def smk_of(self, generation: int) -> Smk:
+        """Return a generation of the SMK; raises SealBroken for one that this HSM does not hold."""
+        return find_smk(self.smk, generation)
+
     def records(self, instance: bytes = b"", version: int = 0) -> Records:
-        """Make the means to read and write security records.
+        """Make the means to read and write security records, under the newest generation.
 
         Without the instance it serves the cluster's own record alone.
         """
-        return Records(Purpose.RECORD.derive(self.smk[-1].key), self.id, instance, version)
+        means = record_means(self.smk, self.id, self.lookup)
+        return replace(means, instance=instance, version=version)
 
     def records_of(self, item: Item) -> Records:
-        """Make the means for the instance that the stored cluster record names; raises SealBroken."""
-        return self.records(self.records().read(ClusterRecord, item).instance, item.version)
+        """Make the means for the instance, and under the generation, of the stored cluster record.
+
+        Raises SealBroken; MemberBehind for a generation that this HSM has not taken yet.
+        """
+        return self.records().of(item)
 
 
 class HsmState(Confidential):

@@ -11,20 +11,22 @@ from __future__ import annotations
 
 import hmac
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hpke
+from msgspec.structs import replace
 
 from lnh_common import limits
 from lnh_common.errors import PasswordInvalid, SealBroken
-from lnh_common.messages.hsm import Derive
+from lnh_common.messages.hsm import Derive, SmkGeneration
 from lnh_common.messages.session import Role
 from lnh_common.wire import channel, codec
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.crypto.sealing import Kind, Place, seal, unseal
-from lnh_services.hsm.records import CredentialRecord, record_id
+from lnh_services.hsm.records import FIRST_GENERATION, CredentialRecord, Records, record_id
 
 SALT_BYTES: Final = 16
 CREDENTIAL_ID_BYTES: Final = 16
@@ -46,6 +48,28 @@ class Smk:
     def keyring_key(self) -> bytes:
         """Derive the key of the outer seal of keyring keys."""
         return Purpose.KEYRING.derive(self.key)
+
+
+def find_smk(held: Sequence[SmkGeneration], generation: int) -> Smk:
+    """Return a generation of the SMK; raises SealBroken for one that is not held."""
+    for each in held:
+        if each.generation == generation:
+            return Smk(each.generation, each.key)
+    raise SealBroken(f"sealed under SMK generation {generation}, which this HSM does not hold")
+
+
+def record_means(smk: Sequence[SmkGeneration], cluster: bytes, lookup: bytes) -> Records:
+    """Make the means to read and write records under the newest generation, as yet of no instance.
+
+    Args:
+        smk: the generations that are held, oldest first.
+        lookup: the record key of the first generation; empty while that one is held.
+    """
+    keys = {each.generation: Purpose.RECORD.derive(each.key) for each in smk}
+    newest = smk[-1].generation
+    others = {generation: key for generation, key in keys.items() if generation != newest}
+    first = FIRST_GENERATION if lookup else smk[0].generation
+    return Records(keys[newest], cluster, b"", 0, newest, others, lookup or keys[first], first)
 
 
 @dataclass(frozen=True)
@@ -138,6 +162,24 @@ def new_record(
         generation=smk.generation,
         changed_at=now,
         born=born,
+    )
+
+
+def resealed(record: CredentialRecord, old: Smk, new: Smk, cluster: bytes) -> CredentialRecord:
+    """Seal what is in a credential under another generation of the SMK; it stays the same credential.
+
+    Raises SealBroken.
+    """
+
+    def anew(kind: Kind, sealed: bytes, opens: bytes, seals: bytes) -> bytes:
+        before, after = (_place(kind, each.generation, cluster, record.keyring, record.id) for each in (old, new))
+        return seal(seals, unseal(opens, sealed, before), after) if sealed else b""
+
+    return replace(
+        record,
+        verifier=anew(Kind.VERIFIER, record.verifier, old.verifier_key(), new.verifier_key()),
+        keyring_key=anew(Kind.KEYRING_KEY, record.keyring_key, old.keyring_key(), new.keyring_key()),
+        generation=new.generation,
     )
 
 

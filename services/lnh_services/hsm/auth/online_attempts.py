@@ -57,7 +57,7 @@ _SCOPE_BYTES: Final = 3
 def scope(records: Records, role: Role, name: str, keyring: bytes) -> bytes:
     """Return the scope that keeps the locks of a role's holder, whether the holder exists or not."""
     covered = codec.encode(["lock", role.value, name, keyring])
-    return hmac.digest(records.key, covered, "sha256")[:_SCOPE_BYTES]
+    return hmac.digest(records.naming_key, covered, "sha256")[:_SCOPE_BYTES]
 
 
 def attempt(records: Records, signed: bytes, given: Credential) -> bytes:
@@ -68,7 +68,7 @@ def attempt(records: Records, signed: bytes, given: Credential) -> bytes:
         given: which of its credentials is tried.
     """
     covered = codec.encode(["attempt", signed, given.role.value, given.name, given.keyring, given.password])
-    return hmac.digest(records.key, covered, "sha256")[:NAME_BYTES]
+    return hmac.digest(records.naming_key, covered, "sha256")[:NAME_BYTES]
 
 
 def guess(records: Records, given: Credential, derived: bytes) -> bytes:
@@ -78,7 +78,7 @@ def guess(records: Records, given: Credential, derived: bytes) -> bytes:
         derived: what Argon2id made of the password, so that nobody can search for it any cheaper.
     """
     covered = codec.encode(["guess", given.role.value, given.name, given.keyring, derived])
-    return hmac.digest(records.key, covered, "sha256")[:NAME_BYTES]
+    return hmac.digest(records.naming_key, covered, "sha256")[:NAME_BYTES]
 
 
 class Locks(NamedTuple):

@@ -26,9 +26,9 @@ def _place(kind: Kind, generation: int, cluster: bytes, archive: bytes, extra: b
     return Place(kind, generation=generation, cluster=cluster, handle=archive, extra=extra)
 
 
-def new_key(cluster: Cluster, archive: bytes) -> tuple[bytes, bytes]:
-    """Draw the data key for the archive of this id; returns it in clear and wrapped."""
-    key, smk = secrets.token_bytes(archives.KEY_BYTES), cluster.newest_smk()
+def new_key(cluster: Cluster, archive: bytes, generation: int) -> tuple[bytes, bytes]:
+    """Draw the data key for the archive of this id; returns it in clear, and wrapped under a generation of the SMK."""
+    key, smk = secrets.token_bytes(archives.KEY_BYTES), cluster.smk_of(generation)
     return key, seal(Purpose.BACKUP.derive(smk.key), key, _place(Kind.ARCHIVE_KEY, smk.generation, cluster.id, archive))
 
 

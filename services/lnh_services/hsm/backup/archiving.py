@@ -16,7 +16,9 @@ from lnh_services.hsm.answers import Asks
 from lnh_services.hsm.appliance.state import Cluster, Phase
 from lnh_services.hsm.appliance.vault import Vault
 from lnh_services.hsm.backup import archive_keys
+from lnh_services.hsm.cluster import smk_generations
 from lnh_services.hsm.cluster.join import STORE_SECONDS
+from lnh_services.hsm.cluster.smk_keeper import fetch_shared
 from lnh_services.hsm.records import CLUSTER_RECORD, ClusterRecord, Records, RunRecord
 
 
@@ -42,15 +44,17 @@ class Archiving:
 
     async def _on_new_key(self, call: Call, asked: backup.NewKey) -> backup.ArchiveKey:
         cluster = self.cluster()
-        key, wrapped = archive_keys.new_key(cluster, asked.id)
         records = await self.records(cluster)
+        shared, _ = await fetch_shared(self._store, cluster)
+        generation = smk_generations.needed_by_an_archive(shared, cluster, records)
+        key, wrapped = archive_keys.new_key(cluster, asked.id, generation)
         return backup.ArchiveKey(
             key=key,
             wrapped=wrapped,
             cluster=cluster.id,
             label=cluster.label,
             instance=records.instance,
-            generation=cluster.newest_smk().generation,
+            generation=generation,
             member=self._member,
         )
 

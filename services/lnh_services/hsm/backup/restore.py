@@ -65,8 +65,9 @@ from lnh_services.hsm.appliance.state import Cluster
 from lnh_services.hsm.audit import anchor
 from lnh_services.hsm.backup import archive_keys
 from lnh_services.hsm.backup.archiving import Archiving
-from lnh_services.hsm.cluster import removal_proof
+from lnh_services.hsm.cluster import removal_proof, smk_generations
 from lnh_services.hsm.cluster.join import STATUS_SECONDS, STORE_SECONDS
+from lnh_services.hsm.cluster.smk_keeper import fetch_shared
 from lnh_services.hsm.records import (
     CLUSTER_RECORD,
     GROUPING_RECORD,
@@ -100,7 +101,7 @@ _PAGE: Final = 1024
 _MEANWHILE: Final = (MemberReadOnly, OutcomeUnknown, Unreachable, DeadlineExceeded, Busy)
 
 # What belongs to the members and sessions there are now, and is made anew or not at all.
-_LEFT_OUT: Final = frozenset(
+_LEFT_OUT: Final = frozenset({smk_generations.TABLE}) | frozenset(
     TABLES[kind]
     for kind in (
         LockRecord,
@@ -113,8 +114,8 @@ _LEFT_OUT: Final = frozenset(
         OpeningRecord,
     )
 )
-# ... and what stays: what is known of the trails and of the dismissed.
-_CARRIED: Final = (anchor.TABLE, removal_proof.TABLE)
+# ... and what stays: what is known of the trails, of the dismissed and of the SMK's generations.
+_CARRIED: Final = (anchor.TABLE, removal_proof.TABLE, smk_generations.TABLE)
 # ... and what an archive may hold of a restore before it.
 _GROUPING: Final = Key(table=TABLES[GroupingRecord], id=GROUPING_RECORD)
 
@@ -137,6 +138,7 @@ class _Restore:
     Args:
         source, target: make and check records of the archive's instance, and of the new one.
         now: the present ones, None in an empty store.
+        oldest: generation of the SMK that was not retired: what is restored may be sealed under it.
     """
 
     ticket: _Ticket
@@ -145,6 +147,7 @@ class _Restore:
     source: Records
     target: Records
     now: Records | None
+    oldest: int
     id: bytes = field(default_factory=lambda: secrets.token_bytes(16))
     sequence: int = 0
     next: int = 0
@@ -222,13 +225,20 @@ class Restoring:
         cluster, opening = self._archiving.cluster(), asked.opening
         key = archive_keys.open_archive(cluster, opening.header, opening.manifest, opening.seal)
         header, manifest = format_.parse_header(opening.header), format_.parse_manifest(opening.manifest)
-        if header.generation != cluster.newest_smk().generation:
-            raise NotPossible(f"it was made under SMK generation {header.generation}, which is not the newest")
+        oldest, _ = await self._oldest_smk()
         now = await self._present(cluster)
         target = cluster.records(secrets.token_bytes(16))
-        self._restore = _Restore(ticket, header, manifest, cluster.records(header.instance), target, now)
+        if now is not None:
+            target = target.at(now.generation)
+        self._restore = _Restore(ticket, header, manifest, cluster.records(header.instance), target, now, oldest)
         self._restore.heard = self._loop.time()
         return backup.DataKey(key=key)
+
+    async def _oldest_smk(self) -> tuple[int, int]:
+        """Return the oldest generation of the SMK that is not retired, and the version of the item that says so."""
+        cluster = self._archiving.cluster()
+        shared, version = await fetch_shared(self._store, cluster)
+        return (shared.oldest if shared is not None else 0), version
 
     async def _present(self, cluster: Cluster) -> Records | None:
         where = cluster.records().key_of(ClusterRecord, CLUSTER_RECORD)
@@ -262,14 +272,15 @@ class Restoring:
             return item
         try:
             restore.source.check(item)
+            if table == TABLES[CredentialRecord]:
+                credential = restore.credentials[id_] = codec.decode_as(head, CredentialRecord)
+                self._archiving.cluster().smk_of(credential.generation)
         except SealBroken as error:
-            raise ArchiveInvalid(f"it holds a record that is not genuine: {error}") from None
+            raise ArchiveInvalid(f"it holds a record that does not open: {error}") from None
         if table == TABLES[ClusterRecord]:
             restore.cluster = item
             return None
-        if table == TABLES[CredentialRecord]:
-            restore.credentials[id_] = codec.decode_as(head, CredentialRecord)
-        elif table == TABLES[KeyringRecord]:
+        if table == TABLES[KeyringRecord]:
             restore.labels[id_] = codec.decode_as(head, KeyringRecord).label
         elif table == TABLES[ClientRecord]:
             restore.clients[id_] = item
@@ -315,7 +326,14 @@ class Restoring:
             now = restore.now = await self._present(self._archiving.cluster())
             if now is not None and now.instance == restore.target.instance:
                 return  # it was done, and nobody heard of it
+            oldest, shared_version = await self._oldest_smk()
+            if oldest > max(restore.oldest, 1):
+                raise NotPossible(
+                    f"generations of the SMK before {oldest} were retired since this restore began",
+                    {"advice": "begin the restore again; lnh backup show says which generation an archive needs"},
+                )
             guards, revoked = await self._revoked(restore)
+            guards.append(store.Require(key=smk_generations.KEY, version=shared_version))
             for at in range(0, len(revoked), 64):
                 staged = store.Stage(restore=restore.id, items=tuple(revoked[at : at + 64]))
                 await self._commit(restore, [staged])

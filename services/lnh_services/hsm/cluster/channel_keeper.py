@@ -23,7 +23,14 @@ from lnh_services.hsm.cluster.channel_seeds import CHANNEL_RECORD, with_seed
 from lnh_services.hsm.cluster.join import STATUS_SECONDS, STORE_SECONDS
 from lnh_services.hsm.cluster.join_protocol import Identity
 from lnh_services.hsm.crypto.key_hierarchy import KEY_BYTES
-from lnh_services.hsm.records import CLUSTER_RECORD, ChannelRecord, ClusterRecord, HsmRecord, Records
+from lnh_services.hsm.records import (
+    CLUSTER_RECORD,
+    FIRST_GENERATION,
+    ChannelRecord,
+    ClusterRecord,
+    HsmRecord,
+    Records,
+)
 
 _MEMBERS_AT_ONCE: Final = 1024
 
@@ -72,12 +79,14 @@ class ChannelKeeper:
         return cluster.records_of(item) if item else None
 
     async def _introduce(self, cluster: Cluster, records: Records) -> None:
-        """Write this HSM's public keys into the replicated state, once."""
+        """Write this HSM's public keys, and what it holds of the SMK, into the replicated state."""
         where = records.key_of(HsmRecord, cluster.member)
-        if await answers.fetch(self._store, where, STORE_SECONDS, body=False) is None:
-            identity = Identity.of(self._vault.opened.identity)
-            mine = HsmRecord(member=cluster.member, sign=identity.sign, receive=identity.receive)
-            await self._commit(cluster, records, records.put(mine, cluster.member, 0))
+        item = await answers.fetch(self._store, where, STORE_SECONDS)
+        identity, newest = Identity.of(self._vault.opened.identity), cluster.smk[-1].generation
+        held = newest if newest > FIRST_GENERATION else 0
+        mine = HsmRecord(member=cluster.member, sign=identity.sign, receive=identity.receive, smk=held)
+        if item is None or records.read(HsmRecord, item) != mine:
+            await self._commit(cluster, records, records.put(mine, cluster.member, item.version if item else 0))
 
     async def _shared(self, records: Records) -> tuple[ChannelRecord | None, int]:
         where = records.key_of(ChannelRecord, CHANNEL_RECORD)

@@ -80,6 +80,7 @@ def install(state: HsmState, bundle: Bundle) -> HsmState:
         identity=bundle.identity,
         smk=bundle.smk,
         channel=bundle.channel,
+        lookup=bundle.lookup,
     )
     return replace(
         preconditions.add_partition(state, partition),
@@ -108,6 +109,7 @@ def restored(state: HsmState, contents: Contents, channel_epoch: int, now: int) 
         identity=contents.identity,
         smk=contents.smk,
         channel=(following((), now, lambda: secrets.token_bytes(KEY_BYTES), channel_epoch),),
+        lookup=contents.lookup,
     )
     return replace(preconditions.add_partition(state, partition), cluster=cluster, users=(), joining=None, expelled="")
 

@@ -42,7 +42,7 @@ from lnh_common.events import Log
 from lnh_common.messages import console, hsm, membership, store
 from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.store import MemberInfo
-from lnh_common.versions import check_compatible
+from lnh_common.versions import check_compatible, lacking_rollovers
 from lnh_common.wire import channel
 from lnh_services.hsm.answers import Asks
 from lnh_services.hsm.appliance.desk import Desk
@@ -72,6 +72,7 @@ class Belonging:
     Args:
         derive: runs one Argon2id elsewhere.
         store, membership: ask this member's.
+        take_smks: holds the generations of the SMK that are shared by now.
         clock: UTC seconds.
     """
 
@@ -83,6 +84,7 @@ class Belonging:
         derive: Callable[[hsm.Derive], Awaitable[bytes]],
         store: Asks,
         membership: Asks,
+        take_smks: Callable[[], Awaitable[object]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._vault: Final = vault
@@ -90,6 +92,7 @@ class Belonging:
         self._derive: Final = derive
         self._store: Final = store
         self._membership: Final = membership
+        self._take_smks: Final = take_smks
         self._clock: Final = clock
         self._admitting: Final = asyncio.Lock()
         self._departing: asyncio.Task[None] | None = None
@@ -258,7 +261,9 @@ class Belonging:
             raise
         members = await self._check_writable()
         check_new(asker.member, members)
+        await self._take_smks()  # one that is in use and not here could not be handed on
         self._desk.record(hsm.ADMIT.name, asker.member.name, "ok")
+        check_reads(self._member_of(), asker.product)
         now = self._vault.change(lambda before: invitations.use(before, nonce, digest)).cluster
         assert now is not None, "one who leaves its cluster admits nobody"
         listed = tuple(each for each in members if each.id != asker.member.id)
@@ -267,6 +272,7 @@ class Belonging:
             label=cluster.label,
             identity=now.identity,
             smk=now.smk,
+            lookup=now.lookup,
             channel=now.channel,
             members=(*listed, asker.member),
         )
@@ -362,6 +368,12 @@ class Belonging:
         if status.cluster == discarded:
             await self._store.ask(store.DESTROY, store.Destroy(cluster=discarded), timeout=STORE_SECONDS)
         self._vault.change(lambda state: replace(state, discarded=b""))
+
+
+def check_reads(cluster: Cluster, product: str) -> None:
+    """Raise UnsupportedVersion where a joining HSM's version reads no record, since the SMK was rolled over."""
+    if cluster.lookup and lacking_rollovers([product]):
+        raise UnsupportedVersion(f"version {product} knows no other generation of the SMK than the first")
 
 
 def check_new(member: MemberInfo, members: tuple[MemberInfo, ...]) -> None:

@@ -138,11 +138,11 @@ class Occasion:
         return Derive(password=domain.encode(), salt=self.nonce[:SALT_BYTES], memory=memory, passes=passes, lanes=lanes)
 
 
-class Bundle(Confidential):
+class Bundle(Confidential, omit_defaults=True):
     """All that a member's HSM holds of its cluster; oldest first.
 
     The cluster's instance is not in it: it is in the cluster's own record, which comes with the log and carries an HMAC
-    under the SMK.
+    under the SMK. `lookup` is the record key of the first generation, since the first rollover; it is left out before.
     """
 
     cluster: Id16
@@ -151,6 +151,7 @@ class Bundle(Confidential):
     smk: Annotated[tuple[SmkGeneration, ...], msgspec.Meta(min_length=1)]
     channel: Annotated[tuple[ChannelSeed, ...], msgspec.Meta(min_length=1)]
     members: Annotated[tuple[MemberInfo, ...], msgspec.Meta(min_length=1, max_length=limits.MEMBERS)]
+    lookup: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
 
 
 class _Asking(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

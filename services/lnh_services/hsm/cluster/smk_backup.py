@@ -26,13 +26,14 @@ from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.crypto.sealing import Kind, Place, seal, unseal
 
 
-class Contents(Confidential):
+class Contents(Confidential, omit_defaults=True):
     """The sealed part of a backup.
 
     Args:
         identity: seed of the cluster identity (Ed25519).
         smk: oldest first.
         epoch: of the newest channel seed when the backup was made.
+        lookup: the record key of the first generation, since the first rollover; it is left out before.
     """
 
     cluster: Id16
@@ -40,6 +41,7 @@ class Contents(Confidential):
     identity: Key32
     smk: Annotated[tuple[SmkGeneration, ...], msgspec.Meta(min_length=1)]
     epoch: Annotated[int, msgspec.Meta(ge=0)]
+    lookup: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
 
     @classmethod
     def of(cls, cluster: Cluster) -> Contents:
@@ -50,6 +52,7 @@ class Contents(Confidential):
             identity=cluster.identity,
             smk=cluster.smk,
             epoch=cluster.channel[-1].epoch,
+            lookup=cluster.lookup,
         )
 
 

@@ -120,7 +120,12 @@ class ClusterContents:
         old = await self.fetch(records.key_of(CredentialRecord, where))
         now = self._clock()
         new = credentials.new_record(
-            kept.material(), role=Role.USER, smk=cluster.newest_smk(), cluster=cluster.id, now=int(now), name=name
+            kept.material(),
+            role=Role.USER,
+            smk=cluster.smk_of(records.generation),
+            cluster=cluster.id,
+            now=int(now),
+            name=name,
         )
         changes: tuple[store.Change, ...] = (
             store.Require(key=user_key, version=user.version),

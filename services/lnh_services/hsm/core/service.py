@@ -71,6 +71,7 @@ from lnh_services.hsm.cluster.channel_keeper import ChannelKeeper
 from lnh_services.hsm.cluster.channel_seeds import offered
 from lnh_services.hsm.cluster.custody import Custody
 from lnh_services.hsm.cluster.join import Belonging
+from lnh_services.hsm.cluster.smk_keeper import SmkKeeper
 from lnh_services.hsm.core.cluster_contents import ClusterContents
 from lnh_services.hsm.core.console import Console, Surroundings
 from lnh_services.hsm.core.damage import DamageMark
@@ -91,6 +92,7 @@ _CONSOLE_REQUESTS: Final = 64
 _SIGN_TICK: Final = 1.0
 _ROTATE_TICK: Final = 5.0
 _TIDY_TICK: Final = 5.0
+_SMK_TICK: Final = 1.0
 _ACTIVATION_BYTES: Final = 4096
 _OWNER_ONLY: Final = 0o077
 
@@ -136,9 +138,11 @@ class Core:
             seen=self._seen,
         )
         self._desk: Final = Desk(self._vault, self._trail, derive=self._derive, workers=self._workers)
+        self._smks: Final = SmkKeeper(self._vault, self._store, self._desk, introduce=self._channel.keep)
         self._belonging: Final = Belonging(
-            self._vault, self._desk, derive=self._derive, store=self._store, membership=self._membership
-        )
+            self._vault, self._desk, derive=self._derive, store=self._store, membership=self._membership,
+            take_smks=self._smks.take,
+        )  # fmt: skip
         self._custody: Final = Custody(self._vault, self._desk, self._belonging, derive=self._derive)
         self._restoring: Final = Restoring(self._archiving, self._store, self._desk)
         self._backup: Final = Client(self._directory.backup_for_hsm, name="hsm.backup")
@@ -171,6 +175,7 @@ class Core:
             asyncio.create_task(self._every(_SIGN_TICK, self._sign_when_due)),
             asyncio.create_task(self._every(_ROTATE_TICK, self._rotate_when_due)),
             asyncio.create_task(self._every(_TIDY_TICK, self._tidy)),
+            asyncio.create_task(self._every(_SMK_TICK, self._keep_smks)),
             asyncio.create_task(self._activate_from_file()),
         ]
         try:
@@ -214,6 +219,8 @@ class Core:
         core.serve(INVITE, self._on_invite)
         core.serve(audit.READ_TRAIL, self._on_read_trail)
         core.serve(smk.MAKE_SMK_BACKUP, self._on_smk_backup)
+        core.serve(smk.ROLL_SMK, self._on_roll_smk)
+        core.serve(smk.RETIRE_SMKS, self._on_retire_smks)
         core.serve(backup.ALLOW, self._on_allow_restore)
         services = Server(self._directory.hsm_for_services, name="hsm.services")
         self._console.serve_one(services, messages.HSM_SHOW)
@@ -243,6 +250,7 @@ class Core:
             identity=cluster.identity,
             channel=offered(cluster.channel, int(time.time())),
             smk=cluster.smk,
+            lookup=cluster.lookup,
         )
 
     async def _on_serves(self, call: Call, request: Empty) -> Empty:
@@ -272,6 +280,12 @@ class Core:
 
     async def _on_smk_backup(self, call: Call, asked: smk.MakeSmkBackup) -> smk.SmkBackupMade:
         return await self._custody.backup(asked)
+
+    async def _on_roll_smk(self, call: Call, order: smk.OrderSmk) -> smk.SmkOrdered:
+        return await self._smks.roll_over(order)
+
+    async def _on_retire_smks(self, call: Call, order: smk.OrderSmk) -> smk.SmkOrdered:
+        return await self._smks.retire(order)
 
     # --- a restore
 
@@ -352,6 +366,9 @@ class Core:
 
     async def _rotate_when_due(self) -> None:
         await self._channel.keep()
+
+    async def _keep_smks(self) -> None:
+        await self._smks.keep()
 
     async def _activate_from_file(self) -> None:
         """Activate at start when the settings name a file; a failure is logged, and the console can still activate."""

@@ -7,19 +7,31 @@ if it was current (`may_cache`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar, cast
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from lnh_common import limits
-from lnh_common.errors import ClusterRestored, NoCluster, ObjectUnknown, SealBroken, StateRolledBack
+from lnh_common.errors import (
+    ClusterRestored,
+    MemberBehind,
+    NoCluster,
+    ObjectUnknown,
+    SealBroken,
+    StateRolledBack,
+)
 from lnh_common.messages import hsm, store
 from lnh_common.messages.base import Skipped
 from lnh_common.pkcs11.attributes import Attributes
-from lnh_services.hsm.auth.credentials import Smk
-from lnh_services.hsm.crypto.key_hierarchy import Purpose
-from lnh_services.hsm.effects import Peer, Steps, tell
+from lnh_services.hsm import answers
+from lnh_services.hsm.auth.credentials import Smk, find_smk, record_means
+from lnh_services.hsm.cluster import smk_generations
+from lnh_services.hsm.cluster.smk_generations import Shared
+from lnh_services.hsm.effects import Peer, Steps, ask, tell
 from lnh_services.hsm.objects.prepared_keys import CachedKey
 from lnh_services.hsm.objects.stored import KeyringKeys
 from lnh_services.hsm.records import CLUSTER_RECORD, NAMES, TABLES, ClusterRecord, Record, Records
@@ -32,24 +44,23 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True)
 class Identity:
-    """The member's identity, and the secrets that the core gave."""
+    """The member's identity, and the secrets that the core gave.
+
+    Args:
+        bare: the means to read the cluster's own record, under any generation of the SMK.
+    """
 
     secrets: hsm.WorkerSecrets
-    smk: Smk
-    record_key: bytes
+    bare: Records
 
     @classmethod
     def of(cls, secrets: hsm.WorkerSecrets) -> Identity:
         """Make it of the core's secrets."""
-        newest = secrets.smk[-1]
-        return cls(secrets, Smk(newest.generation, newest.key), Purpose.RECORD.derive(newest.key))
+        return cls(secrets, record_means(secrets.smk, secrets.cluster, secrets.lookup))
 
     def smk_of(self, generation: int) -> Smk:
         """Return a generation of the SMK; raises SealBroken for one that this HSM does not hold."""
-        for held in self.secrets.smk:
-            if held.generation == generation:
-                return Smk(held.generation, held.key)
-        raise SealBroken(f"sealed under SMK generation {generation}, which this HSM does not hold")
+        return find_smk(self.secrets.smk, generation)
 
     def seed(self, epoch: int) -> hsm.ChannelSeed | None:
         """Return the channel seed of an epoch that is still in use."""
@@ -80,10 +91,17 @@ class Knowledge:
 
     Args:
         boot: seconds of a clock that never goes back.
+
+    Attributes:
+        worker: 16 random bytes that name this worker.
+        number: of this worker in its member, from 0.
     """
 
     def __init__(self, boot: Callable[[], float]) -> None:
         self.boot = boot
+        self.worker = os.urandom(16)
+        self.number = 0
+        self._sealing = 0  # the generation of the SMK that seals what is written, as last read; 0: not read yet
         self.caches = Caches()
         self.identity: Identity | None = None
         self.records: Records | None = None
@@ -110,6 +128,7 @@ class Knowledge:
         before = self.identity
         self.identity = Identity.of(secrets)
         if before is not None and before.secrets != secrets:
+            self._sealing = 0
             self.drop_everything()
             self._channel_keys.clear()
 
@@ -231,17 +250,51 @@ class Knowledge:
     def started(self) -> Steps[Records]:
         """Return the means to read records; asks for the cluster record once."""
         if self.records is None or self._records_outdated:
-            identity = self.secrets()
-            bare = Records(identity.record_key, identity.secrets.cluster, b"")
-            key = bare.key_of(ClusterRecord, CLUSTER_RECORD)
-            reading = self._read(self._items(bare), key, lambda item: bare.read(ClusterRecord, item))
-            found = yield from self.genuine(reading)
+            try:
+                found = yield from self._read_cluster(self.secrets())
+            except MemberBehind:  # another generation of the SMK is in use, which the core may have by now
+                yield from self.renew_secrets()
+                found = yield from self._read_cluster(self.secrets())
             if found.value is None:
                 raise NoCluster("the store holds no cluster yet")
             self._records_outdated = self.is_leased() and not self.may_cache(found)
-            self.cluster = found.value
-            self.records = Records(identity.record_key, identity.secrets.cluster, self.cluster.instance, found.version)
+            self.cluster, self.records = found.value
+            self._sealing = self.records.generation
         return self.records
+
+    def _read_cluster(self, identity: Identity) -> Steps[Read[tuple[ClusterRecord, Records]]]:
+        bare = identity.bare
+        key = bare.key_of(ClusterRecord, CLUSTER_RECORD)
+
+        def read(item: store.Item) -> tuple[ClusterRecord, Records]:
+            return bare.read(ClusterRecord, item), bare.of(item)
+
+        return (yield from self.genuine(self._read(self._items(bare), key, read)))
+
+    def renew_secrets(self) -> Steps[None]:
+        """Ask the core for its secrets, which may be others by now. Raises NotActivated, NoCluster, MemberExpelled."""
+        asked = hsm.AttachWorker(number=self.number, worker=self.worker)
+        self.take_secrets((yield from ask(Peer.CORE, hsm.ATTACH, asked)))
+
+    def shared_smk(self) -> Steps[tuple[Shared | None, int]]:
+        """Read what the cluster's HSMs share of the generations of the SMK, and its version; None before a rollover."""
+        secrets = self.secrets().secrets
+
+        def read() -> Steps[tuple[Shared | None, int]]:
+            item, current = yield from answers.get(smk_generations.KEY)
+            self.note(current)
+            public = Ed25519PrivateKey.from_private_bytes(secrets.identity).public_key()
+            return (None, 0) if item is None else (smk_generations.read(item, secrets.cluster, public), item.version)
+
+        return (yield from self.genuine(read()))
+
+    def sealing_smk(self) -> Smk:
+        """Return the generation that seals what is written, as last read.
+
+        What is sealed under another one than is in use when it is committed is refused then.
+        """
+        identity = self.secrets()
+        return identity.smk_of(self._sealing or identity.bare.generation)
 
     def genuine(self, reading: Steps[T], records: Records | None = None) -> Steps[T]:
         """Return what is read; an answer that is not genuine, or not current, marks this member as damaged.
@@ -277,7 +330,7 @@ class Knowledge:
 
     def _was_replaced(self, records: Records) -> Steps[bool]:
         """Tell whether the cluster record is another one by now."""
-        bare = Records(records.key, records.cluster, b"")
+        bare = replace(records, instance=b"", version=0)
         key = bare.key_of(ClusterRecord, CLUSTER_RECORD)
         try:
             found = yield from self._items(bare).get(key, lambda item: bare.read(ClusterRecord, item))

@@ -16,7 +16,6 @@ whether its session lives.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
@@ -43,6 +42,7 @@ from lnh_common.errors import (
     OutcomeUnknown,
     PermissionDenied,
     SealBroken,
+    SmkRolled,
     StateRolledBack,
     TokenExpired,
     TokenUnknown,
@@ -90,7 +90,7 @@ R = TypeVar("R", bound=Record)
 
 _BYTES: Final = (bytes,)
 _NAME_AND_FIELDS: Final = 2  # of a use that travels with others
-
+_ROLLED: Final = "the SMK was rolled over while this was done, so it was not done"
 
 Handler = Callable[["WorkerCore", Request[Any]], Steps[Message]]
 
@@ -139,7 +139,6 @@ class WorkerCore(Certainty):
         self.served = served
         self.check_token = check_token
         super().__init__(utc, boot)
-        self.worker = os.urandom(16)
         self.ivs = IvSource()
         self.operations = 0
         self.refused = 0
@@ -293,9 +292,8 @@ class WorkerCore(Certainty):
         Raises the error that the other try was refused with, where it was another one than this makes.
         """
         records = yield from self.started()
-        never = store.Require(key=records.fence().key, version=NEVER)
         try:
-            yield from ask(Peer.STORE, store.COMMIT, self._commit_of(request, (never,)))
+            yield from ask(Peer.STORE, store.COMMIT, self._commit_of(request, (_never(records),)))
         except VersionConflict:
             return False
         except LnhError as error:
@@ -415,21 +413,27 @@ class WorkerCore(Certainty):
     def commit(self, request: Request[Any], changes: Iterable[store.Change]) -> Steps[store.Committed]:
         """Commit a request's changes, exactly once however often it comes.
 
-        Raises MemberBehind for items that were read under another lease: they are read again with the next try.
+        Raises MemberBehind for items that were read under another lease: they are read again with the next try;
+        SmkRolled where what this rests on was sealed anew, or is to be.
         """
         if self.is_read_write() and not self.was_read_write_since(request.lapses):
             raise self.behind().refusal()
         if request.session is not None:
             yield from self.check_alive(request)
         made = tuple(changes)
-        records = yield from self._made_for(made)
+        records, is_old = yield from self._made_for(made)
         if request.session is not None and request.who.cluster_version != records.version:
             request.session = yield from self._open_session(request.who.sealed, self._open_token(request.who.sealed))
-        message = self._commit_of(request, (*made, records.fence()))
+        # What was made under another generation of the SMK must not be stored: so its name is used up instead.
+        fence = _never(records) if is_old else records.fence()
+        message = self._commit_of(request, (*made, fence))
         try:
             committed = yield from ask(Peer.STORE, store.COMMIT, message)
         except VersionConflict as error:
-            now = yield from self._made_for(made)
+            now, _ = yield from self._made_for(made)
+            if is_old or (now.generation != records.generation and now.instance == records.instance):
+                raise SmkRolled(_ROLLED) from error
+            yield from self._check_rolling(error)
             if now.version != records.version:
                 restored = ClusterRestored("the cluster was restored, or opened by force, while this was done")
                 raise restored.final() from None
@@ -453,15 +457,24 @@ class WorkerCore(Certainty):
             changes=changes,
         )
 
-    def _made_for(self, changes: Iterable[store.Change]) -> Steps[Records]:
+    def _made_for(self, changes: Iterable[store.Change]) -> Steps[tuple[Records, bool]]:
         """Return the records' means of the instance that changes were made for, and that the cluster still is.
 
-        Raises ClusterRestored.
+        Tells too whether some were made under another generation of the SMK than seals what is written now. Raises
+        ClusterRestored.
         """
         records = yield from self.started()
-        if not all(records.made(change) for change in changes if isinstance(change, store.Put)):
+        others = [change for change in changes if isinstance(change, store.Put) and not records.made(change)]
+        if not all(records.made_of_old(change) for change in others):
             raise ClusterRestored("the cluster was restored while this was done")
-        return records
+        return records, bool(others)
+
+    def _check_rolling(self, conflict: VersionConflict) -> Steps[None]:
+        """Raise SmkRolled in place of a conflict that may be with a rollover of the SMK, which seals records anew."""
+        records = yield from self.started()
+        shared, _ = yield from self.shared_smk()
+        if shared is not None and not shared.is_whole(records.instance):
+            raise SmkRolled(_ROLLED) from conflict
 
     def _written(self, commit: store.Commit, *, lasting: bool = True) -> Steps[None]:
         if self.records is not None:
@@ -474,6 +487,8 @@ class WorkerCore(Certainty):
         try:
             return (yield from ask(Peer.STORE, store.RECALL, recall)).known
         except LnhError as error:
+            if isinstance(error, VersionConflict):
+                yield from self._check_rolling(error)
             raise (error.final() if error.of_state else error) from None
 
     def own_commit(self, *changes: store.Change, lasting: bool = True) -> Steps[bool]:
@@ -482,7 +497,9 @@ class WorkerCore(Certainty):
         Args:
             lasting: whether the core is to keep of what age they are (`Items.written`).
         """
-        records = yield from self._made_for(changes)
+        records, is_old = yield from self._made_for(changes)
+        if is_old:
+            raise SmkRolled(_ROLLED)
         self._own_sequence += 1
         message = store.Commit(
             client=self.worker,
@@ -604,6 +621,11 @@ def _objects_named(header: Header, fields: Mapping[str, Any]) -> tuple[store.Key
     handles = [use.get("handle") for use in uses if isinstance(use, dict) and not use.get("sealed")]
     fitting = dict.fromkeys(each for each in handles if isinstance(each, bytes) and len(each) == HANDLE_BYTES)
     return tuple(store.Key(table=store.OBJECTS, scope=header.route, id=handle) for handle in fitting)
+
+
+def _never(records: Records) -> store.Require:
+    """Make the change that has any commit refused, so that its name is used up."""
+    return store.Require(key=records.fence().key, version=NEVER)
 
 
 def _is_cluster(change: store.Change) -> bool:

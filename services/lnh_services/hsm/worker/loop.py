@@ -165,6 +165,7 @@ class Worker:
     def __init__(self, directory: MemberDirectory, number: int) -> None:
         self.number = number
         self.core = WorkerCore(SERVED, check_token, time.time, boot_time)
+        self.core.number = number
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._front = self._context.socket(zmq.ROUTER)
         self._front.linger = 500
@@ -610,13 +611,8 @@ class Worker:
                     self._transmit(waiting)
 
     def _fetch_secrets(self) -> Steps[None]:
-        question = hsm.AttachWorker(number=self.number, worker=self.core.worker)
-        try:
-            secrets = yield Ask(Peer.CORE, hsm.ATTACH, question)
-        except (NotActivated, NoCluster, MemberExpelled):
-            return
-        assert isinstance(secrets, hsm.WorkerSecrets), "the loop decodes an answer as the operation's reply type"
-        self.core.take_secrets(secrets)
+        with contextlib.suppress(NotActivated, NoCluster, MemberExpelled):
+            yield from self.core.renew_secrets()
 
     def _report_uses(self) -> Steps[None]:
         entries = self.core.take_uses()

@@ -87,12 +87,12 @@ def new_credential(
     must_change: bool = False,
     born: int = 0,
 ) -> CredentialRecord:
-    """Make a credential of this cluster, of now, under its newest SMK; as `credentials.new_record`."""
+    """Make a credential of this cluster, of now, under the SMK in use; as `credentials.new_record`."""
     identity = worker.secrets()
     return credentials.new_record(
         kept,
         role=role,
-        smk=identity.smk,
+        smk=worker.sealing_smk(),
         cluster=identity.secrets.cluster,
         now=int(worker.utc()),
         name=name,
@@ -163,7 +163,7 @@ def _derived(
     Raises Busy when too many wait.
     """
     if stored is None:
-        salt = hmac.digest(worker.secrets().record_key, b"no such holder" + where, "sha256")[:16]
+        salt = hmac.digest(worker.secrets().bare.naming_key, b"no such holder" + where, "sha256")[:16]
         derivation = credentials.derivation(given.password, salt)
     else:
         derivation = credentials.derivation(given.password, stored.salt, stored.argon2)

@@ -140,6 +140,19 @@ class ItemReader:
         ).fetchone()
         return 0 if row is None else int(row[0])
 
+    def scopes(self, table: str, after: bytes | None, limit: int) -> tuple[list[bytes], bool]:
+        """Read a page of a table's scopes that hold items, and tell whether more follows.
+
+        Args:
+            after: continue behind this scope; None begins with the first, which may be the empty one.
+        """
+        rows = self._connection.execute(
+            "SELECT scope FROM scopes WHERE tbl = ?1 AND (?2 IS NULL OR scope > ?2) ORDER BY scope LIMIT ?3",
+            (self._place(table), after, limit + 1),
+        )
+        found = [scope for (scope,) in rows]
+        return found[:limit], len(found) > limit
+
     def totals(self) -> tuple[dict[str, int], int]:
         """Count the items of each table, and the items that are not seen."""
         seen: Counter[str] = Counter()

@@ -450,6 +450,11 @@ class Engine:
         with self._reading() as reader:
             return reader.count(table, scope)
 
+    def scopes(self, table: str, after: bytes | None, limit: int) -> tuple[list[bytes], bool]:
+        """Read a page of a table's scopes that hold items, and tell whether more follows."""
+        with self._reading() as reader:
+            return reader.scopes(table, after, limit)
+
     def recall(self, client: bytes, session: bytes, sequence: int) -> Answer | None:
         """Return the answer of an earlier request: see `apply.recall`."""
         with told_apart("read"), self._use:

@@ -23,7 +23,7 @@ from lnh_common.errors import (
     Unreachable,
     VersionConflict,
 )
-from lnh_common.messages import backup, store
+from lnh_common.messages import backup, smk, store
 from lnh_common.messages.backup import Changed, Row
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.session import Role
@@ -35,9 +35,11 @@ from lnh_services.hsm.auth import credentials
 from lnh_services.hsm.backup import archive_keys as keys
 from lnh_services.hsm.backup.archiving import Archiving
 from lnh_services.hsm.backup.restore import Restoring
-from lnh_services.hsm.cluster import create
+from lnh_services.hsm.cluster import create, smk_generations
+from lnh_services.hsm.cluster.smk_keeper import fetch_shared
 from lnh_services.hsm.records import (
     CLUSTER_RECORD,
+    RECORD_TABLES,
     ClientRecord,
     ClusterRecord,
     CredentialRecord,
@@ -148,7 +150,7 @@ class World:
             key=lambda item: (item.key.table, item.key.scope, item.key.id),
         )
         rows = [_row(item) for item in items]
-        key, wrapped = keys.new_key(self.cluster, b"a" * 16)
+        key, wrapped = keys.new_key(self.cluster, b"a" * 16, self.cluster.smk[-1].generation)
         header = archives.Header(
             archives.FORMAT, b"a" * 16, self.cluster.id, self.cluster.label, self.records().instance, 1, wrapped,
             archives.new_prefix(), 1024, 1_700_000_000_000, 7, "a", lnh_common.VERSION,
@@ -318,7 +320,7 @@ def test_a_record_that_is_not_genuine_or_missing_rows_are_refused(tmp_path: Path
         at = next(number for number, row in enumerate(rows) if row[0] == "user")
         forged = rows[at][5].replace(b"alice", b"mallo")
         for wrong, words in (
-            ([*rows[:at], (*rows[at][:5], forged, rows[at][6]), *rows[at + 1 :]], "not genuine"),
+            ([*rows[:at], (*rows[at][:5], forged, rows[at][6]), *rows[at + 1 :]], "does not open"),
             (rows[:-1], "missing"),
             ([*rows, rows[-1]], "missing"),
             ([row for row in rows if row[0] != "cluster"], "missing"),
@@ -493,5 +495,76 @@ def test_what_a_backup_service_that_died_had_begun_stands_in_nobodys_way(tmp_pat
             await restoring.rows(backup.RestoreRows(ticket=ticket, number=1, rows=()))
         await world.restore(restoring)
         check_restored(world)
+
+    play(tmp_path, scene)
+
+
+def test_an_archive_of_an_older_generation_comes_back_and_is_sealed_anew(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        await world.appliance.roll_over()
+        assert world.records().generation == 2
+        restoring, _ = world.restoring()
+        await world.restore(restoring)
+        assert world.records().generation == 2
+        assert Key(table="smk", id=smk_generations.KEY.id) in world.seen(), "what HSMs share is not the archive's"
+        await world.appliance.look_at_smks()
+        records, found = world.records(), 0
+        for item in world.appliance.store.items.storage.items.values():
+            if item.key.table in RECORD_TABLES:
+                assert smk_generations.resealed(item, records, world.cluster) is None
+                records.check(item)
+                found += 1
+        assert found > 5
+
+    play(tmp_path, scene)
+
+
+def test_an_archive_of_a_retired_generation_is_refused_before_anything_is_changed(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        await world.appliance.roll_over()
+        await world.appliance.smks.retire(smk.OrderSmk(id=b"r" * 16, newest=2))
+        before = world.seen()
+        restoring, _ = world.restoring()
+        with pytest.raises(ArchiveInvalid, match="generation 1, which this HSM does not hold"):
+            await world.restore(restoring)
+        assert world.seen() == before
+
+    play(tmp_path, scene)
+
+
+def test_what_is_retired_while_an_archive_comes_back_ends_the_restore(tmp_path: Path) -> None:
+    """Else the cluster would be sealed under a key that nobody has."""
+
+    async def scene(world: World) -> None:
+        await world.appliance.roll_over()
+        restoring, watched = world.restoring()
+
+        async def retired(commit: Commit) -> None:
+            if any(isinstance(change, Switch) for change in commit.changes):
+                watched.before = None
+                await world.appliance.smks.retire(smk.OrderSmk(id=b"r" * 16, newest=2))
+
+        watched.before = retired
+        with pytest.raises(NotPossible, match="before 2 were retired since"):
+            await world.restore(restoring)
+        await world.appliance.look_at_smks()
+        assert [each.generation for each in world.cluster.smk] == [2]
+        for item in world.appliance.store.items.storage.items.values():
+            if item.key.table in RECORD_TABLES:
+                world.records().check(item)
+
+    play(tmp_path, scene)
+
+
+def test_an_archive_names_the_oldest_generation_that_it_needs(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        cluster, records = world.cluster, world.records()
+        assert smk_generations.needed_by_an_archive(None, cluster, records) == 1
+        await world.appliance.roll_over()
+        shared, _ = await fetch_shared(world.appliance.store, world.cluster)
+        assert shared is not None
+        assert smk_generations.needed_by_an_archive(shared, world.cluster, world.records()) == 2
+        under_way = replace(shared, whole=b"")
+        assert smk_generations.needed_by_an_archive(under_way, world.cluster, world.records()) == 1
 
     play(tmp_path, scene)

@@ -19,6 +19,8 @@ from lnh_common.wire import codec
 from lnh_services.hsm.appliance import preconditions
 from lnh_services.hsm.appliance.state import Cluster, Phase
 from lnh_services.hsm.cluster import create, join_protocol, removal_proof
+from lnh_services.hsm.cluster.join import check_reads
+from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from models.console import SO, OneAppliance, member
 
 DOMAIN = "the cloning domain"
@@ -83,6 +85,24 @@ def test_a_joined_member_lets_others_in(two: Two, tmp_path: Path) -> None:
         assert c.vault.opened.cluster is not None
         assert two.a.vault.opened.cluster is not None
         assert c.vault.opened.cluster.smk == two.a.vault.opened.cluster.smk
+
+    asyncio.run(go())
+
+
+def test_who_joins_after_a_rollover_gets_every_generation_and_the_key_of_names(two: Two) -> None:
+    async def go() -> None:
+        text = await two.ready()
+        await two.a.roll_over()
+        await two.b.join(text)
+        a, b = two.a.vault.opened.cluster, two.b.vault.opened.cluster
+        assert a is not None
+        assert b is not None
+        assert [each.generation for each in b.smk] == [1, 2]
+        assert (b.smk, b.lookup) == (a.smk, a.lookup)
+        assert b.lookup == Purpose.RECORD.derive(a.smk[0].key)
+        assert b.records().tag("alice") == a.records().tag("alice")
+        with pytest.raises(errors.UnsupportedVersion, match="no other generation"):
+            check_reads(a, "0.1.0")
 
     asyncio.run(go())
 

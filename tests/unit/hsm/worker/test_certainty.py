@@ -103,6 +103,8 @@ ASKED: dict[Operation[Any, Any], Message] = {
     audit.AUDIT_EXPORT: audit.ReadTrail(),
     smk.SMK_SHOW: Empty(),
     smk.SMK_BACKUP: smk.BackupSmk(passphrase=NEW),
+    smk.SMK_ROLLOVER: Empty(),
+    smk.SMK_RETIRE: smk.RetireSmk(newest=2),
     objects.GENERATE: objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template=SECRET),
     objects.GENERATE_PAIR: objects.GenerateKeyPair(mechanism=Mechanism.EC_KEY_PAIR_GEN, public_template=EC),
     objects.GENERATE_MANY: objects.GenerateKeys(mechanism=Mechanism.AES_KEY_GEN, template=SECRET, total=2),
@@ -163,7 +165,9 @@ OF_OWN_ARCHIVES = {
     backup.NOW, backup.LIST, backup.SHOW, backup.VERIFY, backup.JOB, backup.READ, backup.WRITE, backup.DELETE,
 }  # fmt: skip
 OF_A_KRSO = {admin.KEYRING_POLICY, admin.ROLE_SET}
-_CORES = {"core.invite", "core.restore.allow", "core.smk.backup", "core.audit.read"}
+_CORES = {
+    "core.invite", "core.restore.allow", "core.smk.backup", "core.smk.rollover", "core.smk.retire", "core.audit.read",
+}  # fmt: skip
 ADMINISTRATIVE = ("keyring", "role", "client", "user", "cluster", "member", "group", "status", "backup", "smk", "audit")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from lnh_common import limits
 from lnh_common.errors import SealBroken, StorageFailed
-from lnh_common.messages.store import Commit, Key, MemberInfo, Put, Scan
+from lnh_common.messages.store import Change, Commit, Delete, Key, MemberInfo, Put, Scan
 from lnh_services.store.disk import dropped as divergent
 from lnh_services.store.disk import items
 from lnh_services.store.disk.snapshots import CHUNK_BYTES, Incoming, SnapshotGone
@@ -466,6 +466,20 @@ def test_pages_follow_one_another_without_gap_or_repetition(store: Store) -> Non
                 break
         assert [len(page) for page in pages] == [10, 10, 5]
         assert [id_ for page in pages for id_ in page] == ids
+
+
+def test_the_scopes_of_a_table_are_listed_in_order_with_the_empty_one_first(store: Store) -> None:
+    keys = [Key(table="t", scope=scope, id=b"x") for scope in (b"b", b"", b"a", b"aa")]
+    others = (Put(key=Key(table="u", scope=b"z", id=b"x"), expected=0, head=b"head"), Delete(key=keys[2]))
+    changes: tuple[Change, ...] = (*(Put(key=key, expected=0, head=b"head") for key in keys), *others)
+    store.commit(
+        store.append(Write(Commit(client=b"c" * 16, session=b"s" * 16, sequence=1, issued_at=NOW, changes=changes)))
+    )
+    assert store.engine.scopes("t", None, 10) == ([b"", b"aa", b"b"], False)
+    assert store.engine.scopes("t", None, 2) == ([b"", b"aa"], True)
+    assert store.engine.scopes("t", b"aa", 2) == ([b"b"], False)
+    assert store.engine.scopes("t", b"", 1) == ([b"aa"], True)
+    assert store.engine.scopes("none", None, 2) == ([], False)
 
 
 def test_a_page_never_outgrows_a_message(store: Store) -> None:

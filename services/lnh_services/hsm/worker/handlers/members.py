@@ -19,7 +19,7 @@ from lnh_common.messages.base import Empty, Operation, Q, R
 from lnh_services.hsm import answers
 from lnh_services.hsm.cluster import removal_proof
 from lnh_services.hsm.effects import Peer, Steps, ask
-from lnh_services.hsm.records import CLUSTER_RECORD, OPENING_RECORD, OpeningRecord
+from lnh_services.hsm.records import CLUSTER_RECORD, OPENING_RECORD, HsmRecord, OpeningRecord
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.request import Request
 
@@ -69,27 +69,29 @@ def promote(worker: WorkerCore, request: Request[MemberRef]) -> Steps[Remark]:
 def remove(worker: WorkerCore, request: Request[MemberRef]) -> Steps[Remark]:
     """Remove a member that works."""
     member = request.message.member
-    order = membership.Remove(member=member, proof=_proof(worker, member))
+    order = membership.Remove(member=member, proof=(yield from _proof(worker, member)))
     return (yield from _dismissed(worker, request, membership.REMOVE, order))
 
 
 def delete(worker: WorkerCore, request: Request[DeleteMember]) -> Steps[Remark]:
     """Remove a member that is lost for good."""
     member = request.message.member
-    order = membership.Remove(member=member, proof=_proof(worker, member), lost=True, force=request.message.force)
+    order = membership.Remove(
+        member=member, proof=(yield from _proof(worker, member)), lost=True, force=request.message.force
+    )
     return (yield from _dismissed(worker, request, membership.REMOVE, order, forced=request.message.force))
 
 
 def leave(worker: WorkerCore, request: Request[MemberRef]) -> Steps[Remark]:
     """Take a member off the list, and have its HSM wipe what it holds of the cluster."""
-    order = membership.Leave(member=request.message.member, proof=_proof(worker, request.message.member))
+    order = membership.Leave(member=request.message.member, proof=(yield from _proof(worker, request.message.member)))
     return (yield from _dismissed(worker, request, membership.LEAVE, order))
 
 
 def delete_cluster(worker: WorkerCore, request: Request[MemberRef]) -> Steps[Remark]:
     """Destroy the cluster with its last member."""
     member = request.message.member
-    order = membership.Leave(member=member, proof=_proof(worker, member))
+    order = membership.Leave(member=member, proof=(yield from _proof(worker, member)))
     done = yield from order_of(membership.DELETE, order)
     return Remark(remark=done.remark)
 
@@ -150,6 +152,10 @@ def _end_sessions(worker: WorkerCore) -> Steps[str]:
     return f"sessions of before go on ({why}): change the passwords that matter"
 
 
-def _proof(worker: WorkerCore, member: bytes) -> bytes:
-    identity = worker.secrets()
-    return removal_proof.dismissal(identity.smk.key, identity.secrets.cluster, member)
+def _proof(worker: WorkerCore, member: bytes) -> Steps[bytes]:
+    """Make the dismissal of a member, under the newest generation of the SMK that its HSM is known to hold."""
+    known = yield from worker.record(HsmRecord, member)
+    held = worker.secrets().secrets
+    numbers = [each.generation for each in held.smk]
+    generation = known.smk if known is not None and known.smk in numbers else numbers[0]
+    return removal_proof.dismissal(worker.secrets().smk_of(generation).key, held.cluster, member)

@@ -336,7 +336,7 @@ def _renamed(worker: WorkerCore, stored: CredentialRecord, keyring_key: bytes) -
     return credentials.new_record(
         credentials.kept_of(stored, smk, identity.secrets.cluster),
         role=stored.role,
-        smk=identity.smk,
+        smk=worker.sealing_smk(),
         cluster=identity.secrets.cluster,
         now=stored.changed_at,
         name=stored.name,

@@ -90,6 +90,8 @@ _ROWS: Final = (
     serves(backup.DELETE, backups.delete, Rule(Permission.BACKUP_DELETE, audited=True)),
     serves(smk.SMK_SHOW, smks.show, Rule(Permission.VIEW)),
     serves(smk.SMK_BACKUP, smks.backup, Rule(Permission.CLUSTER, po=True, audited=True)),
+    serves(smk.SMK_ROLLOVER, smks.roll_over, Rule(Permission.CLUSTER, po=True, audited=True)),
+    serves(smk.SMK_RETIRE, smks.retire, Rule(Permission.CLUSTER, po=True, audited=True)),
     serves(objects.GENERATE, on_objects.generate, _CHANGES, commits=True),
     serves(objects.GENERATE_PAIR, on_objects.generate_pair, _CHANGES, commits=True),
     serves(objects.GENERATE_MANY, on_objects.generate_many, _CHANGES, commits=True),
