@@ -1,10 +1,12 @@
 """`lnh`: assembles the tree of nouns and verbs; of it, only the branch that a command line names.
 
-All of the tree takes longer to import and to build than most commands take.
+All of the tree takes longer to import and to build than most commands take, so its first page of help is made of
+`_ABOUT` alone.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from importlib import import_module
@@ -58,6 +60,51 @@ _VERBS: Final = {
     "local": (("up", "down"), _LOOK),
 }
 _ROOMS: Final = {"demo": "demo", "local": "demo", "drill": "drill"}  # of the modules that are not in `nouns`
+# What the first page of help says of each: of a noun what its `app` says of itself, of a verb its first line.
+_ABOUT: Final = {
+    "key": "Keys of a keyring, or of a partition.",
+    "certificate": "Certificates of a keyring, and a CA whose key is in it.",
+    "data": "Data objects of a keyring.",
+    "keyring": "Keyrings of a cluster.",
+    "role": "The KRSO and KRCO of a keyring.",
+    "backup": "The whole cluster in one encrypted file, on the member that is asked.",
+    "bootstrap": "A whole cluster from members that run already, as compose.yaml has it; safe to run again.",
+    "client": "Registered client machines.",
+    "cluster": "The cluster as a whole.",
+    "group": "Affinity groups: a client's operations go to the group of the member it talks to.",
+    "member": "The members of a cluster.",
+    "smk": "The SMK, under which all of a cluster is sealed, and its backup.",
+    "user": "Appliance users, the same on every member.",
+    "appliance": "The appliance itself, at its local console.",
+    "audit": "A member's audit trail.",
+    "hsm": "A member's HSM, at its local console.",
+    "package": "Packages of an appliance, at its local console.",
+    "partition": "Application partitions of a member's HSM, at its local console.",
+    "sign": "Sign a file of any length, or stdin: with a mechanism that hashes it, or makes a tag of it.",
+    "verify": "Verify a signature; the exit status is 1 when it is wrong.",
+    "encrypt": (
+        "Encrypt a file, or up to 1 MiB of stdin: what is written is IV, ciphertext and tag, one after the other."
+    ),
+    "decrypt": "Decrypt what `encrypt` wrote; with --iv, what comes after the IV.",
+    "random": "Random bytes from the HSM.",
+    "digest": (
+        "Hash a file of any length, or stdin: on this machine, since it is public data, or with --in-hsm in the HSM."
+    ),
+    "migrate": (
+        "Bring keys, certificates and data of a PKCS#11 token or a partition into a keyring; run again, it goes on."
+    ),
+    "status": "Show the cluster, its members, and the services of the member that answers.",
+    "top": (
+        "Members, groups, leases, lag, operations a second, latency and queues of the whole cluster, live; Ctrl-C ends."
+    ),
+    "doctor": "Explain what is wrong with the cluster, as the member that answers sees it.",
+    "bench": "Measure throughput and latency of one mechanism.",
+    "drill": "Rehearse losses on a cluster that is made for it and thrown away, by the commands of docs/operations.md.",
+    "demo": "Show it all: three members from nothing, keys, signatures, a lost primary, promotion, backup and restore.",
+    "up": "Start a cluster of three members with a registered client and a keyring, and leave it running.",
+    "down": "End what `lnh up` started, and remove it (`--keep` leaves its data to start again).",
+}
+_FIRST_PAGE: Final = frozenset({"", "-h", "--help"})
 _MODULES: Final = {name: name for name in _NOUNS} | {
     verb: name for name, (verbs, _) in _VERBS.items() for verb in verbs
 }
@@ -69,15 +116,7 @@ class _Top(words.Group):
 
 def tree(word: str = "") -> typer.Typer:
     """Build the tree; when the first word of a command names a branch, that branch alone."""
-    app = typer.Typer(
-        name="lnh",
-        help="A software HSM cluster: its members, keyrings and keys.",
-        cls=_Top,
-        no_args_is_help=True,
-        pretty_exceptions_show_locals=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.callback()(_options)
+    app = _trunk()
     for name in _needed(word):
         module = import_module(f"lnh_cli.{_ROOMS.get(name, 'nouns')}.{name}")
         if name in _VERBS:
@@ -90,6 +129,31 @@ def tree(word: str = "") -> typer.Typer:
             for more in _MORE.get(name, ()):
                 import_module(f"lnh_cli.nouns.{more}")
             app.add_typer(module.app, rich_help_panel=_NOUNS[name])
+    return app
+
+
+def contents() -> typer.Typer:
+    """Build what the first page of help shows: each word of the tree and its line, and nothing behind it."""
+    app = _trunk()
+    for name, panel in _NOUNS.items():
+        app.add_typer(typer.Typer(), name=name, help=_ABOUT[name], rich_help_panel=panel)
+    for verbs, panel in _VERBS.values():
+        for verb in verbs:
+            app.command(verb, help=_ABOUT[verb], rich_help_panel=panel)(_version)
+    return app
+
+
+def _trunk() -> typer.Typer:
+    """Make the top of the tree, with what stands there alone."""
+    app = typer.Typer(
+        name="lnh",
+        help="A software HSM cluster: its members, keyrings and keys.",
+        cls=_Top,
+        no_args_is_help=True,
+        pretty_exceptions_show_locals=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
     app.command("version", rich_help_panel=_LOOK)(_version)
     return app
 
@@ -120,8 +184,10 @@ def _options(
 def main() -> None:
     """Run the console script."""
     standard.secure()
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    completes = "_LNH_COMPLETE" in os.environ  # a shell that asks for the words of a command line
     with standard.refusing():
-        tree(sys.argv[1] if len(sys.argv) > 1 else "")()
+        (contents() if word in _FIRST_PAGE and not completes else tree(word))()
 
 
 if __name__ == "__main__":

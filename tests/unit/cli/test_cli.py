@@ -86,6 +86,24 @@ def test_a_word_brings_the_branch_that_has_it_and_every_branch_is_named() -> Non
     assert words(tree("nonsense")) == words(app) == words(tree("version"))
 
 
+@pytest.mark.parametrize("width", ["80", "200"])
+def test_the_first_page_of_help_is_the_whole_trees_without_what_is_behind_it(width: str) -> None:
+    pages = [runner.invoke(of, ["--help"], env={"COLUMNS": width}) for of in (main.contents(), app)]
+    assert [page.exit_code for page in pages] == [0, 0]
+    assert pages[0].stdout == pages[1].stdout
+    code = "import sys; from lnh_cli import main; main.contents(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert not [
+        name for name in loaded.stdout.split() if name.startswith(("lnh_cli.nouns.", "lnh_cli.demo", "lnh_cli.drill"))
+    ]
+
+
+def test_each_line_of_the_first_page_is_what_the_command_says_of_itself() -> None:
+    command = typer.main.get_group(app)
+    said = {name: str(each.help).split("\n")[0] for name, each in command.commands.items() if name != "version"}
+    assert said == main._ABOUT
+
+
 @pytest.mark.parametrize(("noun", "verbs"), TREE.items())
 def test_every_noun_has_its_verbs_and_each_explains_itself(noun: str, verbs: set[str]) -> None:
     for verb in verbs:
