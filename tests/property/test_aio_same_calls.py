@@ -186,7 +186,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("name", "method"), CALLS, ids=[f"{name}.{method}" for name, method in CALLS])
 def test_a_call_and_its_twin_ask_and_answer_the_same(name: str, method: str, outcomes: Counter[str]) -> None:
-    @settings(max_examples=12)
+    @settings(max_examples=6)
     @given(st.integers(0, 1 << 30))
     def check(seed: int) -> None:
         found: list[Any] = []
