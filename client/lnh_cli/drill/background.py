@@ -105,14 +105,14 @@ class Background:
             event = msgspec.json.decode(line, type=Event)
             self.events.append(msgspec.structs.replace(event, at=event.at - self._zero, scenario=self._scenario))
 
-    def wait_for(self, found: Callable[[Event], bool], what: str, within: float) -> Event:
-        """Wait for an event; raises StepFailed when it does not come in time."""
+    def wait_for(self, found: Callable[[Event], bool], what: str, within: float, count: int = 1) -> Event:
+        """Wait for so many events, and return the last; raises StepFailed when they do not come in time."""
         ends, seen = time.monotonic() + within, 0
         while True:
             over = self._process.poll() is not None
             self.look()
             for event in self.events[seen:]:
-                if found(event):
+                if found(event) and not (count := count - 1):
                     return event
             seen = len(self.events)
             if over:

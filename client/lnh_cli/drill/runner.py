@@ -27,6 +27,7 @@ from lnh_cli.drill.report import Event, What
 from lnh_cli.drill.steps import ADVICE, Scenario, Step, fill
 
 MAKES_EVERY: Final = 0.1  # seconds
+_MADE_FIRST: Final = 5  # keys, before anything is done
 _GENTLY: Final = 1.0  # on a cluster that serves
 _KEYRING: Final = "payments"
 _HSM_STATE: Final = Path("data", "hsm")
@@ -168,7 +169,7 @@ class Rehearsal(ABC):
             [keyring, cluster, label, str(every)], self.environment(scenario.client),
             self.directory, scenario.name, self._zero,
         )  # fmt: skip
-        step = Step("A client signs and makes keys in the background", acts.Flow(makes=True))
+        step = Step("A client signs and makes keys in the background", acts.Flow(makes=True, count=_MADE_FIRST))
         return self._step(scenario, step)
 
     def _end_client(self) -> None:
@@ -241,7 +242,9 @@ class Rehearsal(ABC):
 
     def _flow(self, act: acts.Flow, within: float) -> None:
         what, since = (What.MADE, "key") if act.makes else (What.SIGNED, "signature"), self._now()
-        self.client.wait_for(lambda event: event.what is what[0] and event.at - event.took >= since, what[1], within)
+        self.client.wait_for(
+            lambda event: event.what is what[0] and event.at - event.took >= since, what[1], within, act.count
+        )
 
     def _hold(self, _: acts.Hold, within: float) -> None:
         self._ask("hold", What.HELD, within)

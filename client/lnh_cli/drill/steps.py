@@ -129,9 +129,15 @@ class See:
 
 @dataclass(frozen=True)
 class Flow:
-    """Wait until the client in the background gets on: a signature, or a key, that it asked for after now."""
+    """Wait until the client in the background gets on: with signatures, or keys, that it asked for after now.
+
+    Args:
+        makes: whether keys are meant.
+        count: how many.
+    """
 
     makes: bool = False
+    count: int = 1
 
 
 @dataclass(frozen=True)
