@@ -67,10 +67,11 @@ def test_the_loss_of_the_primary_is_rehearsed_and_no_key_is_lost(tmp_path: Path)
     (scenario,) = told["scenarios"]
     page = (tmp_path / "report.html").read_text()
     check_scenario(scenario, page)
-    assert "MemberReadOnly" in scenario["client"]["errors"], "without a primary no key was made"
+    without = sum(step["took"] for step in scenario["steps"][3:5])  # between the loss and the start
+    assert [step["words"] for step in scenario["steps"]][5] == "Start it again"
+    assert scenario["client"]["keys"]["longest_wait"] >= without > 0, "without a primary no key is made"
     commands = [step["command"] for step in scenario["steps"]]
     assert "lnh member delete member-a --yes" in commands
-    assert scenario["client"]["keys"]["longest_wait"] > scenario["client"]["signatures"]["longest_wait"]
     assert "lnh member promote member-a" in page
 
 

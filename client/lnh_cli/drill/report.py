@@ -196,7 +196,8 @@ def _client(events: Sequence[Event], zero: float) -> ClientLines:
     worked = (min(results, default=0.0), max(results, default=0.0))
     signed = [event.at - zero for event in events if event.what is What.SIGNED]
     made = [event.at - zero for event in events if event.what is What.MADE]
-    errors = Counter(event.problem.partition(":")[0] for event in events if event.what is What.ERROR)
+    failed = [event for event in events if event.problem and event.what in {What.ERROR, What.ACCOUNTED}]
+    errors = Counter(event.problem.partition(":")[0] for event in failed)
     accounted = [event for event in events if event.what is What.ACCOUNTED and not event.problem]
     return ClientLines(
         signatures=flow(signed, [worked]),

@@ -99,6 +99,7 @@ def test_keys_that_could_not_be_looked_for_are_not_said_to_be_there() -> None:
     failed = Event(20, What.ACCOUNTED, member="member-b", problem="Unreachable: nobody answers")
     (scenario,) = made(*course(*kept(14), failed)).scenarios
     assert scenario.client.accounted == ()
+    assert scenario.client.errors == {"Unreachable": 1}
     assert "not looked at" in " ".join(client_words(scenario.client))
 
 
