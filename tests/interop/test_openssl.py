@@ -7,13 +7,35 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from lnh_common.pkcs11.algorithms import CURVES, Hash
 from lnh_common.pkcs11.mechanisms import Mechanism
-from lnh_common.pkcs11.parameters import GcmParameters, IvParameters, OaepParameters, PssParameters, pack_parameters
-from lnh_services.hsm.crypto.mechanisms import IvSource, decrypter, encrypter, load_object, signer, verifier
+from lnh_common.pkcs11.parameters import (
+    CounterParameters,
+    EcdhParameters,
+    GcmParameters,
+    HkdfParameters,
+    IvParameters,
+    Kdf,
+    OaepParameters,
+    PssParameters,
+    pack_parameters,
+)
+from lnh_services.hsm.crypto.mechanisms import (
+    IvSource,
+    decrypter,
+    deriver,
+    encrypter,
+    load_object,
+    signer,
+    unwrapper,
+    verifier,
+    wrapper,
+)
 from lnh_services.hsm.objects.generate import Generated
 from models.keys import pair, secret
 
@@ -159,6 +181,93 @@ def test_openssl_makes_the_same_tags(tmp_path: Path) -> None:
         (tmp_path / "data").write_bytes(DATA)
         key = ("-macopt", f"hexkey:{made.value.hex()}", "-in", tmp_path / "data", "-binary")
         assert openssl("mac", *key, *arguments) == signer(mechanism, load_object(*made))(DATA)
+
+
+# The initial values of RFC 3394 and of RFC 5649, which openssl wants to be told.
+WRAPS = [(Mechanism.AES_KEY_WRAP, "wrap", "a6" * 8, 32), (Mechanism.AES_KEY_WRAP_PAD, "wrap-pad", "a65959a6", 21)]
+
+
+@pytest.mark.parametrize("bits", [128, 256])
+@pytest.mark.parametrize(("mechanism", "mode", "iv", "length"), WRAPS)
+def test_openssl_and_the_hsm_unwrap_each_others_keys(
+    mechanism: Mechanism, mode: str, iv: str, length: int, bits: int
+) -> None:
+    made = secret(f"AES-{bits}")
+    key, inner = load_object(*made), bytes(range(length))
+    common = ("enc", f"-id-aes{bits}-{mode}", "-K", made.value.hex(), "-iv", iv)
+    assert openssl(*common, "-d", data=wrapper(mechanism, key)(inner)) == inner
+    assert unwrapper(mechanism, key)(openssl(*common, data=inner)) == inner
+
+
+def test_openssl_unwraps_what_rsa_and_aes_wrapped(tmp_path: Path) -> None:
+    public, private = pair("RSA")
+    _, private_pem = files(tmp_path, (public, private))
+    inner = bytes(range(200))
+    wrapped = wrapper(
+        Mechanism.RSA_AES_KEY_WRAP, load_object(*public), pack_parameters(OaepParameters(hash=Hash.SHA256))
+    )(inner)
+    modulus = 2048 // 8
+    options = ("-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt", "rsa_oaep_md:sha256")
+    aes = openssl("pkeyutl", "-decrypt", "-inkey", private_pem, *options, data=wrapped[:modulus])
+    assert (
+        openssl("enc", "-id-aes256-wrap-pad", "-d", "-K", aes.hex(), "-iv", "a65959a6", data=wrapped[modulus:]) == inner
+    )
+
+
+def kdf(name: str, key: bytes, **options: str) -> bytes:
+    """32 bytes that openssl derives."""
+    said = [part for option, value in options.items() for part in ("-kdfopt", f"{option}:{value}")]
+    return openssl("kdf", "-binary", "-keylen", "32", "-kdfopt", f"hexkey:{key.hex()}", *said, name)
+
+
+@pytest.mark.parametrize("digest", ["SHA256", "SHA512"])
+def test_openssl_derives_the_same_keys(digest: str) -> None:
+    generic, aes = secret("GENERIC_SECRET"), secret("AES-256")
+    hash_ = Hash(digest.replace("SHA", "SHA-"))
+    label, context = b"what it is for".hex(), b"what it is bound to".hex()
+    hkdf = HkdfParameters(hash=hash_, salt=bytes.fromhex(label), info=bytes.fromhex(context))
+    counter = CounterParameters(hash=hash_, label=bytes.fromhex(label), context=bytes.fromhex(context))
+    of_aes = CounterParameters(label=bytes.fromhex(label), context=bytes.fromhex(context))
+    options = {"hexsalt": label, "hexinfo": context}
+    for mechanism, made, parameters, theirs in (
+        (Mechanism.HKDF_DERIVE, generic, hkdf, kdf("HKDF", generic.value, digest=digest, **options)),
+        (
+            Mechanism.SP800_108_COUNTER_KDF,
+            generic,
+            counter,
+            kdf("KBKDF", generic.value, mac="HMAC", digest=digest, **options),
+        ),
+        (
+            Mechanism.SP800_108_COUNTER_KDF,
+            aes,
+            of_aes,
+            kdf("KBKDF", aes.value, mac="CMAC", cipher="AES-256-CBC", **options),
+        ),
+    ):
+        assert deriver(mechanism, load_object(*made), pack_parameters(parameters))(32) == theirs
+
+
+@pytest.mark.parametrize("curve", ["P-256", "P-521", "X25519", "X448"])
+def test_openssl_and_the_hsm_agree_on_the_same_key(tmp_path: Path, curve: str) -> None:
+    public_pem, _ = files(tmp_path, pair(curve))
+    theirs, their_public = tmp_path / "theirs.pem", tmp_path / "their-public.pem"
+    kind = ("EC", "-pkeyopt", f"ec_paramgen_curve:{curve}") if curve.startswith("P-") else (curve,)
+    theirs.write_bytes(openssl("genpkey", "-algorithm", *kind))
+    their_public.write_bytes(openssl("pkey", "-in", theirs, "-pubout"))
+    shared = openssl("pkeyutl", "-derive", "-inkey", theirs, "-peerkey", public_pem)
+    loaded = load_pem_public_key(their_public.read_bytes())
+    if isinstance(loaded, EllipticCurvePublicKey):
+        point = loaded.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    else:
+        point = loaded.public_bytes(Encoding.Raw, PublicFormat.Raw)
+    info = b"both sides"
+    private = load_object(*pair(curve)[1])
+    for how, wanted in (
+        (Kdf.X963, kdf("X963KDF", shared, digest="SHA256", hexinfo=info.hex())),
+        (Kdf.HKDF, kdf("HKDF", shared, digest="SHA256", hexinfo=info.hex())),
+    ):
+        parameters = pack_parameters(EcdhParameters(public_key=point, kdf=how, info=info))
+        assert deriver(Mechanism.ECDH1_DERIVE, private, parameters)(32) == wanted
 
 
 def test_the_bare_library_and_the_hsm_open_each_others_gcm() -> None:
