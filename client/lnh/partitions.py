@@ -13,11 +13,35 @@ import msgspec
 from lnh.arguments import checked
 from lnh.objects.session import ObjectSession
 from lnh_common.errors import LimitReached, NotPossible
+from lnh_common.messages import objects as wire
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.console import IN_PARTITION, PartitionView
 from lnh_common.wire import codec
 
 _BYTES: Final = (bytes,)
+
+# Why a partition does not serve what a keyring does.
+NOT_SERVED: Final[dict[str, str]] = {
+    **dict.fromkeys(
+        (
+            wire.GENERATE_IN_SESSION.name,
+            wire.GENERATE_PAIR_IN_SESSION.name,
+            wire.CREATE_IN_SESSION.name,
+            wire.UNWRAP_IN_SESSION.name,
+            wire.DERIVE_IN_SESSION.name,
+            wire.ENCAPSULATE_IN_SESSION.name,
+            wire.DECAPSULATE_IN_SESSION.name,
+        ),
+        "no session stays open at the local console, in which an object could live",
+    ),
+    **dict.fromkeys(
+        (wire.GENERATE_MANY.name, wire.GENERATE_PAIRS.name, wire.WRAP_MANY.name),
+        "objects are made and wrapped one by one, each with its own record",
+    ),
+    wire.STREAM.name: "it keeps nothing between two parts of a file; up to 1 MiB goes at once",
+    wire.USES.name: "operations come one by one, each with the CO's password",
+    wire.RANDOM.name: "this machine's own random bytes are as good",
+}
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -66,7 +90,8 @@ class PartitionSession(ObjectSession):
         """
         row = IN_PARTITION.get(operation.name)
         if row is None:
-            raise NotPossible(f"{operation.name}: a partition does not serve that; a keyring does")
+            why = NOT_SERVED.get(operation.name, "it has not been brought here")
+            raise NotPossible(f"{operation.name}: a partition does not serve that, and a keyring does: {why}")
         given = {
             "partition": self.partition,
             "co_password": self._password,

@@ -79,9 +79,10 @@ def test_a_co_uses_its_partition_by_command_until_the_cluster_package_ends_it(ap
     shown = json.loads(appliance.run("partition", "show", "own", "--json"))
     assert (shown["objects"], shown["limit"], shown["accessible"]) == (3, 100, True)
     assert json.loads(appliance.run("key", "show", "aes", "--partition", "own", "--json"))["label"] == "aes"
+    appliance.run("key", "copy", "aes", "copied", "--partition", "own")
     appliance.run("key", "delete", "aes", "--partition", "own", "--yes")
     listed = json.loads(appliance.run("key", "list", "--partition", "own", "--json"))
-    assert [one["label"] for one in listed] == ["ca", "ca"]
+    assert [one["label"] for one in listed] == ["ca", "ca", "copied"]
     with appliance.console() as console:
         console.create_partition("first", 1, SO, PO, CO)
         refused = appliance.run("package", "install", "cluster", "--yes", status=1)  # no password is asked for
@@ -94,7 +95,7 @@ def test_a_co_uses_its_partition_by_command_until_the_cluster_package_ends_it(ap
     assert "refused: the cluster package has disabled" in refused
     assert "re-imaging" in refused
     (view,) = json.loads(appliance.run("partition", "list", "--json"))
-    assert (view["objects"], view["accessible"]) == (2, False)
+    assert (view["objects"], view["accessible"]) == (3, False)
 
 
 def test_every_operation_of_the_sdk_works_in_a_partition(appliance: Appliance) -> None:
@@ -109,8 +110,13 @@ def test_every_operation_of_the_sdk_works_in_a_partition(appliance: Appliance) -
         private.destroy()
         with pytest.raises(lnh.ObjectUnknown):
             private.sign(b"a")
-        with pytest.raises(lnh.NotPossible, match="partition"):
+        with pytest.raises(lnh.NotPossible, match="no session stays open"):
             session.generate_key(lnh.KeyType.AES, token=False)
+        wrapping = session.generate_key(lnh.KeyType.AES, wrap=True, unwrap=True)
+        app = session.generate_key(lnh.KeyType.AES, extractable=True)
+        back = wrapping.unwrap(wrapping.wrap(app), lnh.ObjectClass.SECRET_KEY, lnh.KeyType.AES)
+        assert isinstance(back, lnh.SecretKey)
+        assert back.decrypt(app.encrypt(b"data")) == b"data"
         with pytest.raises(lnh.PasswordIncorrect):
             console.partition_session("own", "wrong password").get_object(public.handle)
         public.destroy()

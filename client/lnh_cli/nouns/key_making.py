@@ -9,7 +9,7 @@ import typer
 from lnh_cli.nouns import key as keys
 from lnh_cli.support import files, terminal
 from lnh_cli.support.command import verb
-from lnh_cli.support.options import KeyringOptions
+from lnh_cli.support.options import ObjectOptions
 from lnh_cli.support.parameters import MechanismOptions, mechanism_options
 from lnh_common.pkcs11.mechanisms import Use
 
@@ -104,9 +104,9 @@ def derive(
         options.record(keys.view(made))
 
 
-@verb(keys.app, "encapsulate", KeyringOptions)
+@verb(keys.app, "encapsulate", ObjectOptions)
 def encapsulate(
-    options: KeyringOptions,
+    options: ObjectOptions,
     key: keys.KeyArgument,
     new: NewLabel,
     key_type: KeyType = "AES",
@@ -121,7 +121,7 @@ def encapsulate(
 
     kind = keys.parse_key_type(key_type)
     attributes = _attributes(new, key_id, settings)
-    with options.session() as session:
+    with options.objects() as session:
         found = keys.find_other_half(session, key)
         if not isinstance(found, PublicKey):
             raise KeyFunctionNotPermitted(f"{key!r} is no public key; the public key encapsulates")
@@ -130,9 +130,9 @@ def encapsulate(
     files.write_result(output, ciphertext, as_hex=as_hex, as_json=options.json, told=told)
 
 
-@verb(keys.app, "decapsulate", KeyringOptions)
+@verb(keys.app, "decapsulate", ObjectOptions)
 def decapsulate(
-    options: KeyringOptions,
+    options: ObjectOptions,
     key: keys.KeyArgument,
     new: NewLabel,
     file: files.Input = None,
@@ -148,16 +148,16 @@ def decapsulate(
     kind = keys.parse_key_type(key_type)
     attributes = _attributes(new, key_id, settings)
     data = files.read(file, limits.WRAPPED_BYTES)
-    with options.session() as session:
+    with options.objects() as session:
         found = keys.find_key(session, key)
         if not isinstance(found, PrivateKey):
             raise KeyFunctionNotPermitted(f"{key!r} is no private key; the private key decapsulates")
         options.record(keys.view(found.decapsulate(data, kind, **attributes)))
 
 
-@verb(keys.app, "copy", KeyringOptions)
+@verb(keys.app, "copy", ObjectOptions)
 def copy(
-    options: KeyringOptions,
+    options: ObjectOptions,
     key: keys.KeyArgument,
     new: NewLabel,
     half: keys.Half = None,
@@ -166,7 +166,7 @@ def copy(
 ) -> None:
     """Copy a key. What changes one way only goes along; TRUSTED does not."""
     attributes = _attributes(new, key_id, settings)
-    with options.session() as session:
+    with options.objects() as session:
         options.record(keys.view(keys.find_key(session, key, half).copy(**attributes)))
 
 

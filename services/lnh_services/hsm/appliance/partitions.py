@@ -34,7 +34,7 @@ from lnh_services.hsm.objects import generate as generation
 from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.generate import Generated
 from lnh_services.hsm.objects.policy import Policy
-from lnh_services.hsm.objects.prepared_keys import ACTS, Act, CachedKey, check_today, prepare
+from lnh_services.hsm.objects.prepared_keys import ACTS, Act, CachedKey, Prepared, check_today, prepare
 from lnh_services.hsm.objects.stored import HANDLE_BYTES, Attributes, KeyringKeys, has, stored_template, view
 
 FORMAT: Final = "lnh-partition-1"
@@ -177,10 +177,7 @@ class Contents:
 
     def use(self, message: Any, act: Act) -> Message:
         """Use a key, in any of `ACTS`."""
-        item = self._item(message.handle)
-        key = CachedKey.loaded_from(item.version, self._keys.read_attributes(item), self._keys.read_value(item))
-        operate = prepare(key, act, message.mechanism, message.parameters, _POLICY, self._ivs)
-        check_today(key, self._utc)
+        _, operate = self._prepared(message, act)
         return act.carry_out(operate, message)
 
     def send(self, message: console.SendKey) -> wire.Result:
@@ -197,13 +194,75 @@ class Contents:
         }
         made = creation.create(template, message.receiver, _POLICY, Role.KRSO)
         receiver = CachedKey.loaded_from(1, made.attributes, made.value)
-        item = self._item(message.handle)
-        key = CachedKey.loaded_from(item.version, self._keys.read_attributes(item), self._keys.read_value(item))
+        key = self._key(message.handle)
         operate = prepare(receiver, Use.WRAP, Mechanism.RSA_AES_KEY_WRAP, b"", _POLICY, self._ivs)
         key_rules.check_wrap(receiver.attributes, key.attributes, _POLICY)
         return wire.Result(data=operate(from_keys.value_of(key.loaded)))
 
+    # --- objects of something else
+
+    def create(self, message: wire.CreateObject) -> wire.ObjectView:
+        """Make an object of a value; the default policy lets public keys, certificates and data come in."""
+        self._check_room(1)
+        return self._made(creation.create(stored_template(message.template), message.value, _POLICY, _ROLE))
+
+    def copy(self, message: wire.Copy) -> wire.ObjectView:
+        """Copy an object."""
+        self._check_room(1)
+        item = self._item(message.handle)
+        copied = creation.copy(self._keys.read_attributes(item), stored_template(message.template), _ROLE)
+        return self._made(Generated(copied, self._keys.read_value(item)))
+
+    def value(self, message: wire.Show) -> wire.Value:
+        """Read the value of a key that may be read in plaintext."""
+        key = self._key(message.handle)
+        return wire.Value(value=from_keys.readable_value(key.attributes, key.loaded))
+
+    def wrap(self, message: wire.Wrap) -> wire.Result:
+        """Wrap a key with another."""
+        wrapped = self._key(message.key)
+        wrapping, operate = self._prepared(message, Use.WRAP)
+        key_rules.check_wrap(wrapping.attributes, wrapped.attributes, _POLICY)
+        return wire.Result(data=operate(from_keys.value_of(wrapped.loaded)))
+
+    def unwrap(self, message: wire.Unwrap) -> wire.ObjectView:
+        """Make the key that was wrapped."""
+        base, operate = self._prepared(message, Use.UNWRAP, makes=1)
+        template = _stays(message.template)
+        made = from_keys.unwrapped(base.attributes, template, lambda: operate(message.data), _POLICY, _ROLE)
+        return self._made(made)
+
+    def derive(self, message: wire.Derive) -> wire.ObjectView:
+        """Make a secret key out of another, or of an agreement on a curve."""
+        base, operate = self._prepared(message, Use.DERIVE, makes=1)
+        return self._made(from_keys.derived(base.attributes, _stays(message.template), operate, _POLICY, _ROLE))
+
+    def encapsulate(self, message: wire.Derive) -> wire.Encapsulated:
+        """Draw a secret key, and the ciphertext that carries it to the holder of the private key."""
+        base, operate = self._prepared(message, Use.ENCAPSULATE, makes=1)
+        secret, ciphertext = operate()
+        made = from_keys.agreed(base.attributes, _stays(message.template), lambda: secret, _POLICY, _ROLE)
+        return wire.Encapsulated(key=self._made(made), ciphertext=ciphertext)
+
+    def decapsulate(self, message: wire.Decapsulate) -> wire.ObjectView:
+        """Make the secret key that a ciphertext carries."""
+        base, operate = self._prepared(message, Use.DECAPSULATE, makes=1)
+        template = _stays(message.template)
+        return self._made(from_keys.agreed(base.attributes, template, lambda: operate(message.data), _POLICY, _ROLE))
+
     # --- the parts of these
+
+    def _key(self, handle: bytes) -> CachedKey:
+        item = self._item(handle)
+        return CachedKey.loaded_from(item.version, *self._keys.read(item))
+
+    def _prepared(self, message: Any, act: Act | Use, *, makes: int = 0) -> tuple[CachedKey, Prepared]:
+        """Return the key that a message uses so, and its operation; there is room for so many objects that it makes."""
+        self._check_room(makes)
+        key = self._key(message.handle)
+        operate = prepare(key, act, message.mechanism, message.parameters, _POLICY, self._ivs)
+        check_today(key, self._utc)
+        return key, operate
 
     def _check_room(self, wanted: int) -> None:
         if len(self.stored) + wanted > limits.OBJECTS_PER_PARTITION:
@@ -236,9 +295,24 @@ class Contents:
         return view(handle, expected + 1, attributes)
 
 
+def _stays(template: dict[int, Any]) -> Attributes:
+    """Check the template of what comes out of another key, whose own template may say that it is of a session."""
+    parsed = stored_template(template)
+    parsed.setdefault(Attribute.TOKEN, True)
+    return parsed
+
+
 _PERFORM: Final[dict[str, Callable[[Contents, Any], Message]]] = {
     wire.GENERATE.name: Contents.generate,
     wire.GENERATE_PAIR.name: Contents.generate_pair,
+    wire.CREATE.name: Contents.create,
+    wire.COPY.name: Contents.copy,
+    wire.VALUE.name: Contents.value,
+    wire.WRAP.name: Contents.wrap,
+    wire.UNWRAP.name: Contents.unwrap,
+    wire.DERIVE.name: Contents.derive,
+    wire.ENCAPSULATE.name: Contents.encapsulate,
+    wire.DECAPSULATE.name: Contents.decapsulate,
     wire.FIND.name: Contents.find,
     wire.SHOW.name: Contents.show,
     wire.SET.name: Contents.set_attributes,

@@ -531,9 +531,13 @@ def _role(request: Message) -> str:
 def _target(request: Message, reply: Message | None) -> str:
     """Name what an act is about, for the trail: a name or handle that it carries or made, never a secret."""
     if isinstance(request, console.InPartition):
-        made = reply.private if isinstance(reply, objects.KeyPair) else reply
-        handle = getattr(request.request, "handle", b"") or getattr(made, "handle", b"")
-        return f"{request.partition}/{handle.hex()}" if handle else request.partition
+        asked, made = request.request, reply
+        if isinstance(reply, objects.KeyPair):
+            made = reply.private
+        elif isinstance(reply, objects.Encapsulated):
+            made = reply.key
+        named = (getattr(asked, "handle", b""), getattr(asked, "key", b""), getattr(made, "handle", b""))
+        return "/".join((request.partition, *dict.fromkeys(handle.hex() for handle in named if handle)))
     if isinstance(request, console.SendKey):
         return f"{request.partition}/{request.handle.hex()}"
     for name in ("admin", "label", "name"):

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from lnh_common.errors import (
     AttributeInvalid,
+    KeyFunctionNotPermitted,
     KeySizeRange,
     TemplateIncomplete,
     TemplateInconsistent,
@@ -22,6 +23,7 @@ from lnh_common.pkcs11.attributes import SENSITIVE_KEYS, Attribute, Attributes, 
 from lnh_services.hsm.crypto.mechanisms.base import LoadedKey
 from lnh_services.hsm.crypto.mechanisms.keywrap import invalid
 from lnh_services.hsm.objects import key_rules
+from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.create import check_secret_length, key_type_of, make_key, read_key
 from lnh_services.hsm.objects.generate import Generated
 from lnh_services.hsm.objects.policy import Policy
@@ -41,6 +43,17 @@ def value_of(key: LoadedKey) -> bytes:
     assert not isinstance(key.material, bytes), "a private key is no bytes"
     assert key.object_class is _O.PRIVATE_KEY, "public keys are exported, not wrapped"
     return key.material.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())  # type: ignore[union-attr]
+
+
+def readable_value(attributes: Attributes, key: LoadedKey) -> bytes:
+    """Return the value of a key that may be read in plaintext.
+
+    Raises AttributeSensitive for any other, and KeyFunctionNotPermitted for a public key.
+    """
+    if attributes[_A.CLASS] == _O.PUBLIC_KEY:
+        raise KeyFunctionNotPermitted("VALUE of a public key is no secret: it is in PUBLIC_KEY_INFO")
+    rules.check_readable(attributes)
+    return value_of(key)
 
 
 def unwrapped(

@@ -21,11 +21,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_public_key,
 )
 
+from lnh.partitions import NOT_SERVED
 from lnh_common import errors, limits
 from lnh_common.messages import console, objects
 from lnh_common.messages.base import Message, Operation
 from lnh_common.pkcs11.algorithms import CURVES
-from lnh_common.pkcs11.attributes import Attribute, ObjectClass
+from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_services.hsm.appliance.partitions import Contents
 from models.console import CO, PO, SO, OneAppliance
@@ -153,6 +154,99 @@ def test_what_the_default_policy_forbids_no_policy_is_said_to_allow(appliance: O
     assert "default policy, which nobody can change" in caught.value.detail["advice"]
 
 
+def test_keys_are_wrapped_unwrapped_copied_and_derived_as_in_a_keyring(appliance: OneAppliance) -> None:
+    kw = Mechanism.AES_KEY_WRAP_PAD
+    wrapping = make_aes(appliance, WRAP=True, UNWRAP=True)
+    app = make_aes(appliance, EXTRACTABLE=True, LABEL="app")
+    encrypted = ask(appliance, objects.ENCRYPT, objects.Use(handle=app.handle, mechanism=Mechanism.AES_GCM, data=b"d"))
+    wrapped = ask(appliance, objects.WRAP, objects.Wrap(handle=wrapping.handle, mechanism=kw, key=app.handle)).data
+    template = {A.CLASS.value: ObjectClass.SECRET_KEY.value, A.KEY_TYPE.value: KeyType.AES.value}
+    unwraps = objects.Unwrap(handle=wrapping.handle, mechanism=kw, data=wrapped, template=template)
+    back = ask(appliance, objects.UNWRAP, unwraps)
+    copied = ask(appliance, objects.COPY, objects.Copy(handle=app.handle, template={A.LABEL.value: "copy"}))
+    parameters = cbor2.dumps({"iv": encrypted.iv})
+    for key in (back, copied):
+        use = objects.Decrypt(
+            handle=key.handle, mechanism=Mechanism.AES_GCM, data=encrypted.data, parameters=parameters
+        )
+        assert ask(appliance, objects.DECRYPT, use).data == b"d"
+    assert back.attributes[A.EXTRACTABLE] is False
+    assert copied.attributes[A.LABEL] == "copy"
+    with pytest.raises(errors.KeyUnextractable):
+        ask(appliance, objects.WRAP, objects.Wrap(handle=wrapping.handle, mechanism=kw, key=back.handle))
+    base = ask(
+        appliance,
+        objects.GENERATE,
+        objects.GenerateKey(
+            mechanism=Mechanism.GENERIC_SECRET_KEY_GEN, template={A.VALUE_LEN.value: 32, A.DERIVE.value: True}
+        ),
+    )
+    aes = {A.KEY_TYPE.value: KeyType.AES.value, A.VALUE_LEN.value: 32}
+    derives = objects.Derive(handle=base.handle, mechanism=Mechanism.HKDF_DERIVE, template=aes)
+    derived = [ask(appliance, objects.DERIVE, derives) for _ in range(2)]
+    sealed = ask(
+        appliance, objects.ENCRYPT, objects.Use(handle=derived[0].handle, mechanism=Mechanism.AES_GCM, data=b"d")
+    )
+    use = objects.Decrypt(
+        handle=derived[1].handle,
+        mechanism=Mechanism.AES_GCM,
+        data=sealed.data,
+        parameters=cbor2.dumps({"iv": sealed.iv}),
+    )
+    assert ask(appliance, objects.DECRYPT, use).data == b"d"
+    records = asyncio.run(appliance.ask(console.AUDIT_SHOW, console.AuditPage())).records
+    targets = {one["operation"]: one["target"] for one in records if one["outcome"] == "ok"}
+    assert targets["partition.key.unwrap"] == f"own/{wrapping.handle.hex()}/{back.handle.hex()}"
+    assert targets["partition.key.wrap"] == f"own/{wrapping.handle.hex()}/{app.handle.hex()}"
+
+
+def test_a_secret_is_agreed_on_with_ml_kem(appliance: OneAppliance) -> None:
+    kem = objects.GenerateKeyPair(mechanism=Mechanism.ML_KEM_KEY_PAIR_GEN, public_template={A.PARAMETER_SET.value: 2})
+    pair = ask(appliance, objects.GENERATE_PAIR, kem)
+    template = {A.KEY_TYPE.value: KeyType.AES.value}
+    sent = ask(
+        appliance,
+        objects.ENCAPSULATE,
+        objects.Derive(handle=pair.public.handle, mechanism=Mechanism.ML_KEM, template=template),
+    )
+    received = ask(
+        appliance,
+        objects.DECAPSULATE,
+        objects.Decapsulate(
+            handle=pair.private.handle, mechanism=Mechanism.ML_KEM, template=template, data=sent.ciphertext
+        ),
+    )
+    use = objects.Use(handle=sent.key.handle, mechanism=Mechanism.AES_GCM, data=b"d")
+    sealed = ask(appliance, objects.ENCRYPT, use)
+    opens = objects.Decrypt(
+        handle=received.handle,
+        mechanism=Mechanism.AES_GCM,
+        data=sealed.data,
+        parameters=cbor2.dumps({"iv": sealed.iv}),
+    )
+    assert ask(appliance, objects.DECRYPT, opens).data == b"d"
+
+
+def test_what_is_no_secret_comes_in_and_plaintext_keys_do_not(appliance: OneAppliance) -> None:
+    data = {A.CLASS.value: ObjectClass.DATA.value, A.LABEL.value: "note"}
+    made = ask(appliance, objects.CREATE, objects.CreateObject(template=data, value=b"a note"))
+    assert ask(appliance, objects.SHOW, objects.Show(handle=made.handle)).attributes[A.VALUE] == b"a note"
+    secret = {A.CLASS.value: ObjectClass.SECRET_KEY.value, A.KEY_TYPE.value: KeyType.AES.value}
+    with pytest.raises(errors.PolicyForbids, match="import") as caught:
+        ask(appliance, objects.CREATE, objects.CreateObject(template=secret, value=bytes(32)))
+    assert "default policy, which nobody can change" in caught.value.detail["advice"]
+    readable = make_aes(appliance, SENSITIVE=False, EXTRACTABLE=True)
+    assert len(ask(appliance, objects.VALUE, objects.Show(handle=readable.handle)).value) == 32
+    with pytest.raises(errors.AttributeSensitive):
+        ask(appliance, objects.VALUE, objects.Show(handle=make_aes(appliance).handle))
+
+
+def test_what_is_not_served_in_a_partition_says_why() -> None:
+    of_objects = {each.name for each in vars(objects).values() if isinstance(each, Operation)}
+    assert NOT_SERVED.keys() | console.IN_PARTITION.keys() == of_objects
+    assert not NOT_SERVED.keys() & console.IN_PARTITION.keys()
+
+
 def test_objects_of_a_partition_are_listed_in_the_order_in_which_they_were_made(appliance: OneAppliance) -> None:
     pairs = [make_pair(appliance) for _ in range(4)]
     assert all(pair.public.handle[:7] < pair.private.handle[:7] for pair in pairs)
@@ -169,6 +263,8 @@ def test_a_partition_holds_a_hundred_objects_and_no_half_of_a_pair_more(applianc
     last = make_aes(appliance)
     with pytest.raises(errors.LimitReached, match="100"):
         make_aes(appliance)
+    with pytest.raises(errors.LimitReached, match="100"):
+        ask(appliance, objects.COPY, objects.Copy(handle=last.handle))
     assert listed(appliance).objects == limits.OBJECTS_PER_PARTITION == len(found(appliance))
     ask(appliance, objects.DESTROY, objects.ObjectRef(handle=last.handle))
     make_aes(appliance)

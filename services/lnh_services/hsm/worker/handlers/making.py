@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from lnh_common.errors import ArgumentInvalid, KeyFunctionNotPermitted, LnhError, OutcomeUnknown
+from lnh_common.errors import ArgumentInvalid, LnhError, OutcomeUnknown
 from lnh_common.messages import store
 from lnh_common.messages.base import Effect
 from lnh_common.messages.objects import (
@@ -33,7 +33,6 @@ from lnh_common.pkcs11.mechanisms import Use
 from lnh_services.hsm.effects import Steps, work
 from lnh_services.hsm.objects import create as creation
 from lnh_services.hsm.objects import from_keys, key_rules
-from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.generate import Generated
 from lnh_services.hsm.objects.policy import Policy
 from lnh_services.hsm.objects.prepared_keys import CachedKey, Prepared, check_today, prepare
@@ -118,10 +117,7 @@ def value(worker: WorkerCore, request: Request[Show]) -> Steps[Value]:
         return (yield from _key(worker, request, request.message.handle, request.message.sealed))
 
     key = yield from worker.together(read)
-    if key.attributes[Attribute.CLASS] == ObjectClass.PUBLIC_KEY:
-        raise KeyFunctionNotPermitted("VALUE of a public key is no secret: it is in PUBLIC_KEY_INFO")
-    rules.check_readable(key.attributes)
-    return Value(value=from_keys.value_of(key.loaded))
+    return Value(value=from_keys.readable_value(key.attributes, key.loaded))
 
 
 def _key(worker: WorkerCore, request: Request[Any], handle: bytes, sealed_: bytes) -> Steps[CachedKey]:
