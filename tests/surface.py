@@ -5,7 +5,7 @@ The blocking SDK is written, and each of its modules in `MODULES` has a twin wit
 - A function waits if it calls one that does (`WAITS` has those where it begins, which are written by hand). It is
   `async def` in the twin, and its calls are awaited. Methods go by their names, functions by theirs.
 - A function that returns an `Iterator` or a `Listing` returns one for `async for`, and so are loops over it.
-- A block that takes a lock or a channel is `async with`.
+- A block that takes a lock, a channel or a session is `async with`.
 - What these rules cannot know is a row of `INSTEAD`. A row that changes nothing is an error.
 
 mypy tells where a rule did not see that something waits, or saw it where nothing does: no coroutine is a value.
@@ -76,7 +76,7 @@ WAITS_BY_HAND: Final = frozenset({"lnh.registration.connect_as_guest"})
 WAITS_GIVEN: Final = frozenset({"ask", "take", "write", "listed"})
 # Of others, with the name of a method that waits.
 NEVER_WAITS: Final = ("owner.check", "os.close", "Statement.verify", "SessionKeys.derive")
-LOCKS: Final = (".hold", ".channel")
+ENTERED: Final = (".hold", ".channel", ".login")
 
 INSTEAD: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "lnh.net.connection": (
@@ -298,7 +298,7 @@ class Surface:
     def _is_async_block(self, twin: Twin, node: ast.AST) -> bool:
         if isinstance(node, ast.With):
             calls = [each.context_expr for each in node.items]
-            return any(isinstance(each, ast.Call) and ast.unparse(each.func).endswith(LOCKS) for each in calls)
+            return any(isinstance(each, ast.Call) and ast.unparse(each.func).endswith(ENTERED) for each in calls)
         return isinstance(node, ast.For) and self.is_iterated(twin, node.iter)
 
     def _takes_all(self, twin: Twin, node: ast.AST) -> bool:

@@ -280,11 +280,11 @@ class SessionEnded(TokenUnknown):
 
 
 class CredentialChanged(TokenUnknown):
-    """The password or the user that opened the session was replaced since."""
+    """The password or the user that opened the session was replaced since, or its keyring given another key."""
 
     code = 34
     of_state = True
-    advice = "log in again, with the new password"
+    advice = "log in again, with the new password if there is one"
 
 
 class ClusterRestored(TokenUnknown):

@@ -23,6 +23,7 @@ RECOMMENDED_MEMBERS: Final = 4
 MEMBERS: Final = 64  # more than anybody should run; a list of members has an end
 CLUSTERS_PER_CLIENT: Final = 10
 KEYRINGS_PER_CREATE: Final = 100
+OBJECTS_PER_RESEAL: Final = 64  # sealed anew in one step of a rekey, or fewer where they are large
 OBJECTS_PER_GENERATE: Final = 100  # keys, or key pairs, made in one call
 
 # Names and values, in bytes of UTF-8 unless it says characters

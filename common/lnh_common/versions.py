@@ -13,6 +13,7 @@ RESTORES_SINCE: Final = (0, 2)
 POLICY_FIELDS_SINCE: Final = {"session_lifetime": (0, 2)}  # of others, every version that runs beside this one knows
 ROLES_SINCE: Final = (0, 2)
 ROLLOVERS_SINCE: Final = (0, 2)
+REKEYS_SINCE: Final = (0, 2)
 
 
 def check_compatible(own: str, other: str) -> None:
@@ -48,6 +49,11 @@ def lacking_roles(products: Iterable[str]) -> list[str]:
 def lacking_rollovers(products: Iterable[str]) -> list[str]:
     """Return the versions whose members know one generation of the SMK alone, and read no record under another."""
     return _before(products, ROLLOVERS_SINCE)
+
+
+def lacking_rekeys(products: Iterable[str]) -> list[str]:
+    """Return the versions whose members open nothing that a keyring's key of before seals."""
+    return _before(products, REKEYS_SINCE)
 
 
 def _before(products: Iterable[str], since: tuple[int, int]) -> list[str]:

@@ -418,6 +418,7 @@ def test_a_restore_puts_everything_back_on_the_running_cluster(site: Site, tmp_p
             session_of_admin.create_keyrings("since")
             session_of_admin.revoke_client("web-2")
         keyring.change_password(lnh.Role.KRCO, KRCO, "another password")
+        assert keyring.rekey(KRSO).generation == 2
 
         old = keyring.login(lnh.Role.KRCO, "another password")
         key = private_key(old)
@@ -427,7 +428,7 @@ def test_a_restore_puts_everything_back_on_the_running_cluster(site: Site, tmp_p
         assert "no terminal to ask" in told
         assert key.sign(b"data"), "asked only: nothing is changed"
         report = site.json("backup", "restore", str(tmp_path / name), "--yes")
-        assert report["changes"] == 2
+        assert report["changes"] == 3, "the KRSO's, too: a rekey gave it another id"
 
         with pytest.raises(lnh.ClusterRestored):
             key.sign(b"data")
@@ -436,6 +437,8 @@ def test_a_restore_puts_everything_back_on_the_running_cluster(site: Site, tmp_p
         assert cluster.keyring("payments").id == keyring.id, (
             "the client's own session was ended too, and is another one"
         )
+        with keyring.login(lnh.Role.KRSO, KRSO) as session:
+            assert session.rekey_state().generation == 1, "what the archive holds is under the key of then"
         with keyring.login(lnh.Role.KRCO, KRCO) as session:
             kept = session.get_object(public.handle)
             assert isinstance(kept, lnh.PublicKey)

@@ -134,7 +134,7 @@ def test_the_page_about_keys_works_as_it_stands(
     (tmp_path / "film").write_bytes(os.urandom(3 * limits.MIB + 5))
     assert len(page.lines) > 25
     page.type_all()
-    for made in ("program.again", "program.plain", "program.received"):
+    for made in ("program.again", "program.plain", "program.received", "program.after"):
         assert (tmp_path / made).read_bytes() == b"what is signed"
     assert (tmp_path / "film.decrypted").read_bytes() == (tmp_path / "film").read_bytes()
     told = page.type("lnh keyring delete vault --yes")

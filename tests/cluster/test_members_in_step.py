@@ -11,7 +11,8 @@ import sys
 import threading
 import time
 import urllib.request
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from commands import Forked
 from lnh import LnhError, MemberBehind, MemberReadOnly, ObjectUnknown, OutcomeUnknown
 from lnh_cli.demo import local
 from lnh_cli.demo.local import Member
+from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.messages import membership
 from lnh_common.wire import codec
@@ -92,6 +94,95 @@ def test_a_changed_password_ends_every_session_on_every_member(members: Members)
             assert type(refused.value).__name__ == "CredentialChanged"
     with members.sessions() as sessions:
         private_key(sessions[2], "kept").sign(b"data", lnh.Mechanism.ECDSA_SHA256)
+
+
+class Interrupted(Exception):
+    """Somebody pressed a key."""
+
+
+class SignsOn:
+    """A client through each member that signs on and on, and logs in again when its session is over."""
+
+    def __init__(self, members: Members, opened: ExitStack) -> None:
+        password = members.place.secret("krco").read_text().strip()
+        self._logins: list[Callable[[], lnh.KeyringSession]] = []
+        for member in members.all:
+            keyring = opened.enter_context(lnh.connect("demo", directory=member.client)).keyring("payments")
+            self._logins.append(partial(keyring.login, lnh.Role.KRCO, password))
+        self.keys = [self._key(number) for number in range(len(members.all))]
+        self.signed = [0] * len(self.keys)
+        self.ended = [0] * len(self.keys)
+        self.load = Load(*(partial(self._sign, number) for number in range(len(self.keys))))
+
+    def _key(self, number: int) -> lnh.PrivateKey:
+        session = self._logins[number]()
+        session.abandon()  # a member is lost on the way
+        return private_key(session, "rekeyed")
+
+    def _sign(self, number: int) -> None:
+        try:
+            self.keys[number].sign(b"data", lnh.Mechanism.ECDSA_SHA256)
+        except lnh.errors.CredentialChanged:
+            self.ended[number] += 1
+            self.keys[number] = self._key(number)
+        else:
+            self.signed[number] += 1
+
+    def go_on(self, when: str) -> None:
+        before = list(self.signed)
+        gone_on = partial(self._gone_on, before)
+        wait_until(gone_on, f"every client signs {when}", WITHIN)
+        assert self.load.errors == []
+
+    def _gone_on(self, before: list[int]) -> bool:
+        apart = (now - then for now, then in zip(self.signed, before, strict=True))
+        return bool(self.load.errors) or min(apart) > 5
+
+
+def test_a_keyring_is_rekeyed_while_clients_sign_and_members_die(members: Members) -> None:
+    members.all_read_write()
+    primary = members.primary()
+    (lost, other) = (member for member in members.all if member is not primary)
+    krso = members.place.secret("krso").read_text().strip()
+    with members.sessions() as sessions:
+        made = [key for _ in range(2) for key in sessions[0].generate_keys(100, lnh.KeyType.AES, id=b"resealed")]
+        sessions[0].generate_keypair(lnh.KeyType.EC, curve="P-256", label="rekeyed")
+        encrypted = made[-1].encrypt(b"data")
+        values = [os.urandom(limits.DATA_BYTES) for _ in range(10)]  # more than one commit carries
+        large = [sessions[0].create_object(lnh.ObjectClass.DATA, value) for value in values]
+
+    def interrupt(done: int, total: int) -> None:
+        assert 0 < done < total
+        raise Interrupted
+
+    with ExitStack() as opened, members.longer_lease():
+        clients = SignsOn(members, opened)
+        with clients.load:
+            clients.go_on("at first")
+            with lnh.connect("demo", directory=lost.client) as cluster, pytest.raises(Interrupted):
+                cluster.keyring("payments").rekey(krso, progress=interrupt)
+            with members.brought_back(lost):
+                lost.kill()
+                clients.go_on(f"without {lost.name}, under two keys")
+                with lnh.connect("demo", directory=other.client) as cluster:
+                    with cluster.keyring("payments").login(lnh.Role.KRSO, krso) as officer:
+                        begun = officer.rekey_state()
+                    assert (begun.open, 0 < begun.done < begun.objects) == (True, True)
+                words = ("lnh", "keyring", "rekey", "--keyring", "payments", "--json", "--timeout", "60")
+                said = json.loads(members.steps.run(*words, through=other))
+                assert said["generation"] == begun.generation
+            clients.go_on("with one key again")
+        assert clients.load.errors == []
+        assert clients.ended == [1] * len(members.all), "a rekey ends a session once"
+    with members.sessions() as sessions:
+        for session in sessions:
+            assert {each.handle for each in session.find(id=b"resealed", current=True)} == {key.handle for key in made}
+            private_key(session, "rekeyed").sign(b"data", lnh.Mechanism.ECDSA_SHA256)
+            again = session.get_object(made[-1].handle)
+            assert isinstance(again, lnh.SecretKey)
+            assert again.decrypt(encrypted) == b"data"
+        found = [sessions[-1].get_object(each.handle).attributes[lnh.Attribute.VALUE] for each in large]
+        assert found == values
 
 
 def failures_kept(member: Member) -> list[list[Any]]:

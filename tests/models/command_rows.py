@@ -85,6 +85,7 @@ ROWS = (
     Row("role list -k kr-{n}"),
     Row("role password -k kr-{n} --role krso --password-file {root}/NEW --new-password-file {root}/KRSO"),
     Row("role reset -k kr-{n} --new-password-file {root}/KRCO"),
+    Row("keyring rekey -k kr-{n}"),
     Row("role login -k kr-{n}", apart=True, anew=True),
     Row("role logout -k kr-{n}", apart=True),
     Row("keyring delete kr-{n} --yes"),

@@ -154,6 +154,7 @@ def computed(given: Vectors) -> Vectors:
         ("KEYRING KEY", "lnh object value", 32),
         ("KEYRING KEY", "lnh session object", 32),
         ("KEYRING KEY", "lnh index", 32),
+        ("KEYRING KEY", "lnh keyring key before", 32),
         ("ARGON2ID", "lnh credential verify", 32),
         ("ARGON2ID", "lnh credential key pair", 96),
         ("HSM IDENTITY", "lnh hsm identity sign", 32),

@@ -50,7 +50,16 @@ def test_the_page_is_written_anew_from_its_inputs() -> None:
 SECRETS = {
     "channel seed": ("CHANNEL SEED", [Purpose.CHANNEL, Purpose.TOKEN]),
     "SMK": ("SMK", [Purpose.RECORD, Purpose.BACKUP, Purpose.KEYRING, Purpose.VERIFIER, Purpose.CHECK]),
-    "keyring key": ("KEYRING KEY", [Purpose.ATTRIBUTES, Purpose.VALUE, Purpose.SESSION_OBJECT, Purpose.INDEX]),
+    "keyring key": (
+        "KEYRING KEY",
+        [
+            Purpose.ATTRIBUTES,
+            Purpose.VALUE,
+            Purpose.SESSION_OBJECT,
+            Purpose.INDEX,
+            Purpose.BEFORE,
+        ],
+    ),
     "credential": ("ARGON2ID", [Purpose.VERIFY, Purpose.CREDENTIAL]),
     "HSM identity": ("HSM IDENTITY", [Purpose.HSM_SIGN, Purpose.HSM_RECEIVE]),
 }

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from lnh.aio.net.connection import Connection
@@ -14,17 +15,29 @@ from lnh.aio.sessions import LogIn, Password, Session, asked, change_password, k
 from lnh.arguments import checked
 from lnh.objects.encoding import named_policy
 from lnh_common import limits
-from lnh_common.errors import ArgumentInvalid, KeyringUnknown
+from lnh_common.errors import (
+    AlreadyDone,
+    ArgumentInvalid,
+    CredentialChanged,
+    KeyringUnknown,
+    NotPossible,
+    VersionConflict,
+)
 from lnh_common.messages import objects as wire
 from lnh_common.messages.admin import (
     KEYRING_POLICY,
+    KEYRING_REKEY,
+    KEYRING_REKEY_STATE,
+    KEYRING_RESEAL,
     ROLE_SET,
     Keyrings,
     KeyringView,
     ListKeyrings,
     PolicyChange,
+    RekeyState,
     SetRole,
 )
+from lnh_common.messages.base import Empty
 from lnh_common.messages.session import LoggedIn, Role
 from lnh_common.pkcs11.attributes import Attribute, AttributeValue, KeyType
 from lnh_common.pkcs11.mechanisms import Mechanism
@@ -77,6 +90,30 @@ class Keyring:
         """
         _check_role(role)
         await change_password(self._connection, keyring_credential(role, self.id, old), new, timeout=self._timeout)
+
+    async def rekey(self, password: str, *, progress: Callable[[int, int], object] | None = None) -> RekeyState:
+        """Give this keyring another key, as its KRSO, and seal everything in it anew.
+
+        All its sessions end when that begins, and whoever logs in uses its keys as before. What was interrupted, at any
+        point, goes on with the next call; with the last object the key of before is gone.
+
+        Args:
+            progress: told after each step of how many of how many objects that is so.
+
+        Raises NotPossible while a member's version cannot read it, MemberReadOnly, SealBroken for an object that no
+        longer opens, and what `login` raises.
+        """
+        wanted = 0
+        while True:
+            async with await self.login(Role.KRSO, password) as session:
+                state = await session.rekey_state()
+                wanted = wanted or state.generation + (not state.open)
+                if state.generation >= wanted:
+                    return await _resealed(session, state, progress)
+                # Where it ends this session, a try whose answer was lost has begun it, or somebody else.
+                with suppress(AlreadyDone, CredentialChanged):
+                    await session.ask(KEYRING_REKEY, Empty())
+                session.abandon()
 
 
 @checked
@@ -169,6 +206,10 @@ class KeyringSession(Session, ObjectSession):
         """Set or reset this keyring's KRCO credential; for its KRSO. Raises PermissionDenied, PasswordInvalid."""
         await self.ask(ROLE_SET, SetRole(password=password))
 
+    async def rekey_state(self) -> RekeyState:
+        """Tell how far the keyring is with its newest key; raises MemberBehind where no member in step says so."""
+        return await self.ask(KEYRING_REKEY_STATE, Empty(), current=True)
+
     async def policy(self, *, current: bool = False, **changes: object) -> dict[str, Any]:
         """Change fields of this keyring's policy, as its KRSO, and return it. Mechanisms go by name.
 
@@ -218,6 +259,20 @@ async def keyring_labelled(ask: ListsKeyrings, label: str) -> KeyringView:
         if view.label == label:
             return view
     raise KeyringUnknown(f"no keyring {label!r}")
+
+
+async def _resealed(
+    session: KeyringSession, state: RekeyState, progress: Callable[[int, int], object] | None
+) -> RekeyState:
+    """Seal what is left under the newest key, and return the state at the end."""
+    while state.open:
+        try:
+            state = await session.ask(KEYRING_RESEAL, Empty())
+        except (VersionConflict, NotPossible):  # an object changed at that moment, or somebody else goes on with it too
+            state = await session.rekey_state()
+        if progress is not None:
+            progress(min(state.done, state.objects), state.objects)
+    return state
 
 
 def _check_role(role: Role) -> None:

@@ -79,3 +79,29 @@ def policy(
         options.role = "krso"
     with options.session() as session:
         options.record(session.policy(**parsed))
+
+
+@verb(app, "rekey", KeyringOptions)
+def rekey(options: KeyringOptions) -> None:
+    """Give a keyring another key, as its KRSO, and seal everything in it anew; all its sessions end.
+
+    What was interrupted goes on when it is asked for again. The keys are used meanwhile, after a new login.
+    """
+    from lnh_cli.support import saved
+    from lnh_cli.support.progress import progress
+    from lnh_common.messages.session import Role
+
+    options.role = Role.KRSO.value
+    with options.registered() as cluster:
+        keyring = cluster.keyring(options.keyring)
+        password = options.password()
+        with progress(f"sealing {options.keyring} anew", in_bytes=False) as advance:
+            state = keyring.rekey(password, progress=advance)
+        for role in (Role.KRSO, Role.KRCO):
+            saved.forget(cluster.connection, saved.role_name(options.keyring, role))
+    options.say(
+        f"everything in {options.keyring} is sealed under its new key; log in again",
+        keyring=options.keyring,
+        generation=state.generation,
+        objects=state.objects,
+    )

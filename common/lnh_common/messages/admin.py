@@ -78,6 +78,27 @@ class KeyringRef(Message):
     keyring: Id16
 
 
+class RekeyState(Listing, kw_only=True):
+    """Describe how far a keyring is with its newest key.
+
+    Args:
+        generation: of that key, from 1.
+        open: some objects may still be sealed under the key of before, and it still opens them.
+        done: objects that were looked at since; of so many `objects` that the keyring holds.
+        begun_at: UTC seconds; 0 for a keyring that has its first key.
+    """
+
+    generation: int
+    open: bool
+    done: int
+    objects: int
+    begun_at: int
+
+    def is_bare(self) -> bool:
+        """Tell whether it says that nothing is under way."""
+        return not self.open
+
+
 class InitRole(Confidential):
     """Set the first KRSO credential of a keyring; its password must be changed before it is good for anything else."""
 
@@ -342,6 +363,9 @@ KEYRING_LIST: Final = operation("keyring.list", ListKeyrings, Keyrings, _S)
 KEYRING_SHOW: Final = operation("keyring.show", KeyringRef, KeyringView, _S)
 KEYRING_DELETE: Final = operation("keyring.delete", KeyringRef, Empty, _S, _W)
 KEYRING_POLICY: Final = operation("keyring.policy", PolicyChange, PolicyView, _S, _W)
+KEYRING_REKEY: Final = operation("keyring.rekey", Empty, RekeyState, _S, _W)
+KEYRING_RESEAL: Final = operation("keyring.reseal", Empty, RekeyState, _S, _W)
+KEYRING_REKEY_STATE: Final = operation("keyring.rekey-state", Empty, RekeyState, _S)
 ROLE_INIT: Final = operation("role.init", InitRole, Empty, _S, _W)
 ROLE_SET: Final = operation("role.set", SetRole, Empty, _S, _W)
 CLIENT_LIST: Final = operation("client.list", Empty, Clients, _S)

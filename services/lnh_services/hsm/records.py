@@ -118,6 +118,32 @@ class KeyringRecord(Record):
     assigned: bool = False
 
 
+class RekeyRecord(Record):
+    """The keyring's newest key, by the keyring's id; there is none while it has its first.
+
+    Args:
+        generation: of that key; the first is 1.
+        before: the key of before, sealed under the newest; empty once nothing needs it.
+        begun_at: UTC seconds.
+    """
+
+    generation: int
+    before: bytes
+    begun_at: int
+
+
+class ResealRecord(Record):
+    """How far a rekey is, by the keyring's id: up to the handle `after` nothing needs the key of before.
+
+    Args:
+        done: objects that were looked at.
+    """
+
+    generation: int
+    after: bytes = b""
+    done: int = 0
+
+
 class CredentialRecord(Record):
     """One credential.
 
@@ -272,6 +298,8 @@ TABLES: Final[dict[type[Record], str]] = {
     RoleRecord: "role",
     ClientRecord: "client",
     KeyringRecord: "keyring",
+    RekeyRecord: "rekey",
+    ResealRecord: "reseal",
     CredentialRecord: "credential",
     PolicyRecord: "policy",
     LockRecord: "lock",

@@ -13,12 +13,14 @@ import msgspec
 
 from lnh_common.errors import MalformedMessage, SealBroken, TokenUnknown
 from lnh_common.messages.session import Role
+from lnh_common.messages.store import Change, Require
 from lnh_common.wire import codec
 from lnh_common.wire.channel import SessionKeys
 from lnh_services.hsm.auth.permissions import Holder
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.crypto.sealing import Kind, Place, seal, unseal
 from lnh_services.hsm.objects.stored import KeyringKeys
+from lnh_services.hsm.records import KeyringRecord, Records
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -94,6 +96,7 @@ class OpenSession:
         depends: (table, id) of the records it was checked against; a change of one ends its life here.
         cluster_version: of the cluster record it was checked under.
         read_only_max: seconds for which a member that is read-only honours it, by policy.
+        keyring_version: of its keyring's record; a rekey writes that anew. 0 without a keyring.
         alive: false once one of them changed: an operation that waited must look before it acts.
     """
 
@@ -106,4 +109,14 @@ class OpenSession:
     depends: frozenset[tuple[str, bytes]]
     cluster_version: int
     read_only_max: int
+    keyring_version: int = 0
     alive: bool = True
+
+    def same_key(self, records: Records) -> list[Change]:
+        """Make the changes that have a commit refused once the session's keyring was given another key, or deleted.
+
+        Whatever is sealed under the session's keyring key for the first time goes with them: nothing that was begun
+        before a rekey comes into the keyring after it.
+        """
+        keyring = self.holder.keyring
+        return [Require(key=records.key_of(KeyringRecord, keyring), version=self.keyring_version)] if keyring else []

@@ -6,7 +6,7 @@ Every derivation is HKDF-SHA-512 (RFC 5869) with the label below as `info` and n
     activation secret -Argon2id-> seals the HSM's state (appliance/state.py)
     channel seed  -> the channel key pair, the key that seals session tokens
     SMK           -> record MACs, archives, the outer seal of keyring keys, the seal of verifiers, its check value
-    keyring key   -> attributes and values of objects, session objects, search tags
+    keyring key   -> attributes and values of objects, session objects, search tags, the seal of the key before it
     credential    -> verifier, and the seed of the key pair a keyring key is sealed to
 """
 
@@ -40,6 +40,7 @@ class Purpose(enum.Enum):
     VALUE = ("lnh object value", KEY_BYTES)
     SESSION_OBJECT = ("lnh session object", KEY_BYTES)
     INDEX = ("lnh index", KEY_BYTES)
+    BEFORE = ("lnh keyring key before", KEY_BYTES)
     # from Argon2id over a password
     VERIFY = ("lnh credential verify", KEY_BYTES)
     CREDENTIAL = ("lnh credential key pair", CHANNEL_SEED_BYTES)

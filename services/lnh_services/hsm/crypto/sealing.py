@@ -32,6 +32,7 @@ class Kind(str, enum.Enum):
     ATTRIBUTES = "attributes"
     VALUE = "value"
     KEYRING_KEY = "keyring-key"
+    KEYRING_KEY_BEFORE = "keyring-key-before"
     VERIFIER = "verifier"
     TOKEN = "token"
     SESSION_OBJECT = "session-object"

@@ -6,16 +6,19 @@ and a value: the store finds equal ones without reading either.
 
 An object of a session is not stored: attributes and value are one sealed thing that its session's SDK carries, bound to
 keyring, session and handle (docs/formats/session-objects.md).
+
+While a keyring is given another key (`worker/handlers/rekeying.py`), its keys know those of before: what is sealed
+under these opens, and whatever is stored is sealed under the newest.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from lnh_common.errors import TemplateInconsistent
+from lnh_common.errors import SealBroken, TemplateInconsistent
 from lnh_common.messages.objects import GENERATE_IN_SESSION, ObjectView
 from lnh_common.messages.store import OBJECTS, Item, Key, Put
 from lnh_common.pkcs11.attributes import Attribute, parse_template, to_wire
@@ -56,7 +59,12 @@ def has(attributes: Attributes, template: Attributes) -> bool:
 
 @dataclass(frozen=True)
 class KeyringKeys:
-    """The keys of one keyring, all from its keyring key, and its name on every seal."""
+    """The keys of one keyring, all from its keyring key, and its name on every seal.
+
+    Args:
+        before: the keys that some objects may still be sealed under; None where all are sealed under these.
+        rekeyed: the version of the `RekeyRecord` that said so; 0 where there was none.
+    """
 
     cluster: bytes
     keyring: bytes
@@ -64,6 +72,8 @@ class KeyringKeys:
     value: bytes = field(repr=False)
     index: bytes = field(repr=False)
     session: bytes = field(repr=False)
+    before: KeyringKeys | None = field(default=None, repr=False)
+    rekeyed: int = 0
     _common: dict[tuple[Attribute, object], bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -77,6 +87,26 @@ class KeyringKeys:
             Purpose.INDEX.derive(keyring_key),
             Purpose.SESSION_OBJECT.derive(keyring_key),
         )
+
+    def with_before(self, keyring_key: bytes, sealed: bytes, rekeyed: int) -> KeyringKeys:
+        """Return these keys with those of before, whose keyring key `seal_before` sealed; raises SealBroken.
+
+        Args:
+            keyring_key: that these keys are from.
+            sealed: empty where none are needed any more.
+        """
+        if not sealed:
+            return replace(self, rekeyed=rekeyed)
+        key = unseal(Purpose.BEFORE.derive(keyring_key), sealed, self._place(Kind.KEYRING_KEY_BEFORE, b"", 0))
+        return replace(self, before=KeyringKeys.derive(key, self.cluster, self.keyring), rekeyed=rekeyed)
+
+    def seal_before(self, keyring_key: bytes, newest: bytes) -> bytes:
+        """Seal the keyring key that these keys are from under the keyring's newest."""
+        return seal(Purpose.BEFORE.derive(newest), keyring_key, self._place(Kind.KEYRING_KEY_BEFORE, b"", 0))
+
+    def generations(self) -> tuple[KeyringKeys, ...]:
+        """Return the keys that objects are sealed under, oldest first."""
+        return (self,) if self.before is None else (self.before, self)
 
     def _place(self, kind: Kind, handle: bytes, version: int) -> Place:
         return Place(kind, cluster=self.cluster, keyring=self.keyring, handle=handle, version=version)
@@ -111,18 +141,34 @@ class KeyringKeys:
 
     def read_attributes(self, item: Item) -> Attributes:
         """Open the attributes of a stored object; raises SealBroken."""
+        return self._sealing(item)[1]
+
+    def _sealing(self, item: Item) -> tuple[KeyringKeys, Attributes]:
+        """Return the keys that an object is sealed under, and its attributes; raises SealBroken."""
         place = self._place(Kind.ATTRIBUTES, item.key.id, item.version)
-        return _named(codec.decode(unseal(self.attributes, item.head, place)))
+        try:
+            return self, _named(codec.decode(unseal(self.attributes, item.head, place)))
+        except SealBroken:
+            if self.before is None:
+                raise
+            return self.before._sealing(item)
+
+    def resealed(self, item: Item) -> Put | None:
+        """Make the change that seals a stored object anew; None where these keys seal it already. Raises SealBroken."""
+        keys, attributes = self._sealing(item)
+        value = keys.read_value(item)
+        return None if keys is self else self.put(item.key.id, item.version, attributes, value)
 
     def read_value(self, item: Item) -> bytes:
-        """Open the value of a stored object; raises SealBroken, also when it has other attributes than its own."""
+        """Open the value of an object that these keys seal; raises SealBroken for other attributes than its own."""
         place = self._place(Kind.VALUE, item.key.id, item.version)
         place = place.of(Kind.VALUE, hashlib.sha256(item.head).digest())
         return unseal(self.value, item.body, place)
 
     def read(self, item: Item) -> tuple[Attributes, bytes]:
-        """Open attributes and value of a stored object; raises SealBroken."""
-        return self.read_attributes(item), self.read_value(item)
+        """Open attributes and value of a stored object; raises SealBroken, also for other attributes than its own."""
+        keys, attributes = self._sealing(item)
+        return attributes, keys.read_value(item)
 
     def seal_for_session(self, session: bytes, handle: bytes, attributes: Attributes, value: bytes) -> bytes:
         """Seal an object for the session with this id, which carries it."""

@@ -27,6 +27,7 @@ from lnh_services.hsm.records import (
     LogoutRecord,
     PolicyRecord,
     Record,
+    ResealRecord,
     TriedRecord,
 )
 
@@ -39,8 +40,10 @@ class CachedRecord:
     version: int
 
 
-# Tables whose changes touch no session: they come with every login, or beside a logout.
-_NO_SESSION = frozenset({OBJECTS, *(TABLES[kind] for kind in (LockRecord, AttemptsRecord, TriedRecord, EndedRecord))})
+# Tables whose changes touch no session: they come with every login, beside a logout, or with each step of a rekey.
+_NO_SESSION = frozenset(
+    {OBJECTS, *(TABLES[kind] for kind in (LockRecord, AttemptsRecord, TriedRecord, EndedRecord, ResealRecord))}
+)
 
 
 def touches_sessions(key: Key) -> bool:

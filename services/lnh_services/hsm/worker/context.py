@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lnh_common import limits
 from lnh_common.errors import (
+    Busy,
     ClusterRestored,
     MemberBehind,
     NoCluster,
@@ -34,12 +35,13 @@ from lnh_services.hsm.cluster.smk_generations import Shared
 from lnh_services.hsm.effects import Peer, Steps, ask, tell
 from lnh_services.hsm.objects.prepared_keys import CachedKey
 from lnh_services.hsm.objects.stored import KeyringKeys
-from lnh_services.hsm.records import CLUSTER_RECORD, NAMES, TABLES, ClusterRecord, Record, Records
+from lnh_services.hsm.records import CLUSTER_RECORD, NAMES, TABLES, ClusterRecord, Record, Records, RekeyRecord
 from lnh_services.hsm.worker.caches import CachedRecord, Caches, touches_sessions
 from lnh_services.hsm.worker.rollback_guard import Ahead, Items, Page, Read
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Record)
+Explained = Callable[[], Steps[None]]
 
 
 @dataclass(frozen=True)
@@ -296,19 +298,24 @@ class Knowledge:
         identity = self.secrets()
         return identity.smk_of(self._sealing or identity.bare.generation)
 
-    def genuine(self, reading: Steps[T], records: Records | None = None) -> Steps[T]:
+    def genuine(
+        self, reading: Steps[T], records: Records | None = None, explained: Explained | None = None
+    ) -> Steps[T]:
         """Return what is read; an answer that is not genuine, or not current, marks this member as damaged.
 
         Args:
             records: the means that it is read with; they may be older than a restore, which makes every record anew.
+            explained: raises what explains it, if something that happened meanwhile does.
 
-        Raises SealBroken, StateRolledBack; ClusterRestored where that explains it.
+        Raises SealBroken, StateRolledBack; ClusterRestored where that explains it, and what `explained` raises.
         """
         try:
             return (yield from reading)
         except (SealBroken, StateRolledBack) as error:
             if records is not None and (yield from self._was_replaced(records)):
                 raise ClusterRestored("the cluster was restored, or opened by force, while this was read") from None
+            if explained is not None:
+                yield from explained()
             error.detail["damaged"] = True
             yield from tell(Peer.CORE, hsm.DAMAGED, hsm.Damage(cause=str(error)))
             raise
@@ -319,14 +326,26 @@ class Knowledge:
         scan: store.Scan,
         read: Callable[[store.Item], T],
         skipped: list[Skipped] | None = None,
+        explained: Explained | None = None,
     ) -> Steps[Page[T]]:
         before = len(skipped) if skipped is not None else 0
-        page = yield from self.genuine(self._items(records).page(scan, read, skipped), records)
+        page = yield from self.genuine(self._items(records).page(scan, read, skipped), records, explained)
         if skipped is not None and len(skipped) > before:
             if (yield from self._was_replaced(records)):
                 raise ClusterRestored("the cluster was restored, or opened by force, while this was read")
+            if explained is not None:
+                yield from explained()
             yield from tell(Peer.CORE, hsm.DAMAGED, hsm.Damage(cause=skipped[before].why))
         return page
+
+    def _check_same_key(self, keys: KeyringKeys) -> Steps[None]:
+        """Raise Busy where the keyring was given another key, or is through with it, since these keys were looked up.
+
+        The next try looks at the session first, and finds it ended, or with other keys.
+        """
+        _, rekeyed = yield from self.versioned(RekeyRecord, keys.keyring, cached=False)
+        if rekeyed != keys.rekeyed:
+            raise Busy("the keyring was given another key while this was read")
 
     def _was_replaced(self, records: Records) -> Steps[bool]:
         """Tell whether the cluster record is another one by now."""
@@ -373,12 +392,14 @@ class Knowledge:
         cached: bool = True,
         scope: bytes = b"",
         lasts: Callable[[R], bool] | None = None,
+        explained: Explained | None = None,
     ) -> Steps[tuple[R | None, int]]:
         """Return the record with this id and its version, or (None, 0).
 
         Args:
             cached: False reads it from the store.
             lasts: whether the core is to keep its age; without it, it is.
+            explained: as of `genuine`.
         """
         records = yield from self.started()
         assert not (scope and cached), "records of a scope are read from the store"
@@ -386,17 +407,20 @@ class Knowledge:
         known = self.caches.records.get((key.table, record)) if cached else None
         if known is None:
             reading = self._read(self._items(records), key, lambda item: records.read(kind, item), lasts=lasts)
-            found = yield from self.genuine(reading, records)
+            found = yield from self.genuine(reading, records, explained)
             known = CachedRecord(found.value, found.version)
             if cached and self.may_cache(found):
                 self.caches.records.put((key.table, record), known)
         return cast("R | None", known.record), known.version
 
-    def learn(self, wanted: Iterable[tuple[type[Record], bytes]], ahead: Ahead) -> Steps[None]:
+    def learn(
+        self, wanted: Iterable[tuple[type[Record], bytes]], ahead: Ahead, explained: Explained | None = None
+    ) -> Steps[None]:
         """Read together those of these records that are not cached, so that each later question for one finds it.
 
         Args:
             ahead: of what the core is asked as well, if it is asked.
+            explained: as of `genuine`.
 
         Raises as `record`, for any of them.
         """
@@ -409,7 +433,7 @@ class Knowledge:
         self._readings.update(readings)
         asked = [(key, partial(records.read, kind)) for kind, _, key in missing]
         try:
-            answers = yield from self.genuine(self._items(records).get_each(asked, ahead), records)
+            answers = yield from self.genuine(self._items(records).get_each(asked, ahead), records, explained)
         finally:
             self._readings.difference_update(readings)
         for (_, record, key), reading, answer in zip(missing, readings, answers, strict=True):
@@ -497,7 +521,7 @@ class Knowledge:
     ) -> Steps[Read[T]]:
         records = yield from self.started()
         reading = self._read(self._items(records), keys.key(handle), read, body=body, ahead=ahead)
-        found = yield from self.genuine(reading, records)
+        found = yield from self.genuine(reading, records, partial(self._check_same_key, keys))
         if found.version == 0:
             raise ObjectUnknown(f"no object {handle.hex()} in this keyring")
         return found
@@ -505,7 +529,16 @@ class Knowledge:
     def objects(self, keys: KeyringKeys, scan: store.Scan, skipped: list[Skipped]) -> Steps[Page[Attributes]]:
         """Return a page of objects with their attributes; `skipped` as in `page`. Raises StateRolledBack."""
         records = yield from self.started()
-        return (yield from self._page(records, scan, keys.read_attributes, skipped))
+        explained = partial(self._check_same_key, keys)
+        return (yield from self._page(records, scan, keys.read_attributes, skipped, explained))
+
+    def resealed(self, keys: KeyringKeys, scan: store.Scan) -> Steps[Page[store.Put | None]]:
+        """Return a page of objects, each with the change that seals it under the newest key, where it is not.
+
+        Raises SealBroken, StateRolledBack.
+        """
+        records = yield from self.started()
+        return (yield from self._page(records, scan, keys.resealed, None, partial(self._check_same_key, keys)))
 
     # --- uses of keys
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from lnh_common.errors import NotPossible
+from lnh_common.errors import KeyringUnknown, NotPossible
 from lnh_common.messages import membership
 from lnh_common.messages.admin import PolicyChange, PolicyView
 from lnh_common.messages.base import Empty
@@ -13,7 +14,7 @@ from lnh_common.versions import POLICY_FIELDS_SINCE, lacking_policy_fields
 from lnh_services.hsm.effects import Peer, Steps, ask
 from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.policy import Policy
-from lnh_services.hsm.records import PolicyRecord, record_id
+from lnh_services.hsm.records import KeyringRecord, PolicyRecord, record_id
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.request import Request
 
@@ -21,6 +22,13 @@ from lnh_services.hsm.worker.request import Request
 def policy_id(keyring: bytes = b"") -> bytes:
     """Return the id of the record that keeps the cluster's (empty) or a keyring's policy."""
     return record_id("policy", keyring)
+
+
+def check_exists(worker: WorkerCore, keyring: bytes) -> Steps[None]:
+    """Raise KeyringUnknown for a keyring that is not there: with it its policy went, which nobody must miss."""
+    record, _ = yield from worker.versioned(KeyringRecord, keyring, cached=False)
+    if record is None:
+        raise KeyringUnknown(f"no keyring {keyring.hex()}")
 
 
 def effective_policy(worker: WorkerCore, keyring: bytes = b"") -> Steps[Policy]:
@@ -32,7 +40,9 @@ def effective_policy(worker: WorkerCore, keyring: bytes = b"") -> Steps[Policy]:
     cluster = yield from worker.record(PolicyRecord, policy_id())
     policy = rules.change_policy(Policy(), cluster.fields if cluster else {})
     if keyring:
-        own = yield from worker.record(PolicyRecord, policy_id(keyring))
+        own, _ = yield from worker.versioned(
+            PolicyRecord, policy_id(keyring), explained=partial(check_exists, worker, keyring)
+        )
         if own is not None:
             policy = rules.effective(policy, own.fields)
     if worker.may_cache_since(disturbed):

@@ -37,6 +37,7 @@ from lnh_services.hsm.records import (
     LogoutRecord,
     OpeningRecord,
     PolicyRecord,
+    RekeyRecord,
     RoleRecord,
     UserRecord,
 )
@@ -74,13 +75,23 @@ class Page(Generic[T]):
     last: bytes
 
 
+def merged(pages: Sequence[Page[T]]) -> Page[T]:
+    """Merge pages behind the same id into one, in the order of the ids; of an item on several the last page's counts.
+
+    It goes as far as the shortest page that has more behind it.
+    """
+    end = min((page.last for page in pages if page.more), default=max(page.last for page in pages))
+    found = {item.key.id: (item, value) for page in pages for item, value in page.found if item.key.id <= end}
+    return Page([found[id_] for id_ in sorted(found)], any(page.more for page in pages), end)
+
+
 Age = tuple[int, int]
 
 _ITEM_BYTES: Final = 16
 AS_KNOWN: Final = -1  # born when it was born
 # Without a record of these more is allowed, not less; so "there is none" is checked as version 0.
 ABSENCE_ALLOWS: Final = frozenset(
-    TABLES[kind] for kind in (LogoutRecord, LockRecord, AttemptsRecord, OpeningRecord, PolicyRecord)
+    TABLES[kind] for kind in (LogoutRecord, LockRecord, AttemptsRecord, OpeningRecord, PolicyRecord, RekeyRecord)
 )
 
 

@@ -61,6 +61,9 @@ ASKED: dict[Operation[Any, Any], Message] = {
     admin.KEYRING_SHOW: admin.KeyringRef(keyring=GONE),
     admin.KEYRING_DELETE: admin.KeyringRef(keyring=GONE),
     admin.KEYRING_POLICY: admin.PolicyChange(changes={"minimum_rsa_bits": 2048}),
+    admin.KEYRING_REKEY: Empty(),
+    admin.KEYRING_RESEAL: Empty(),
+    admin.KEYRING_REKEY_STATE: Empty(),
     admin.ROLE_INIT: admin.InitRole(keyring=GONE, password=NEW),
     admin.ROLE_SET: admin.SetRole(password=NEW),
     admin.CLIENT_LIST: Empty(),
@@ -164,7 +167,9 @@ ASKED: dict[Operation[Any, Any], Message] = {
 OF_OWN_ARCHIVES = {
     backup.NOW, backup.LIST, backup.SHOW, backup.VERIFY, backup.JOB, backup.READ, backup.WRITE, backup.DELETE,
 }  # fmt: skip
-OF_A_KRSO = {admin.KEYRING_POLICY, admin.ROLE_SET}
+OF_A_KRSO = {
+    admin.KEYRING_POLICY, admin.ROLE_SET, admin.KEYRING_REKEY, admin.KEYRING_RESEAL, admin.KEYRING_REKEY_STATE,
+}  # fmt: skip
 _CORES = {
     "core.invite", "core.restore.allow", "core.smk.backup", "core.smk.rollover", "core.smk.retire", "core.audit.read",
 }  # fmt: skip

@@ -155,6 +155,8 @@ class Scene:
         self.keyring = make_keyring(client, "payments")
         self.other = make_keyring(client, "other")
         self.assigned = make_keyring(client, "assigned")
+        self.rekeyed = make_keyring(client, "rekeyed")
+        self._keys(client, self.rekeyed)
         krso = replace(client)
         krso.login(Credential(role=Role.KRSO, keyring=self.keyring, password=KRSO))
         krso.ask(admin.KEYRING_POLICY, admin.PolicyChange(changes={"objects_per_keyring": 100}), self.keyring)
@@ -173,6 +175,8 @@ class Scene:
         for keyring in (self.keyring, self.other):
             again = Credential(role=Role.KRCO, keyring=keyring, password=KRCO)
             client.ask(session.CHANGE_PASSWORD, ChangePassword(credential=again, new=KRCO))
+        officer = Credential(role=Role.KRSO, keyring=self.rekeyed, password=KRSO)
+        self._session(client, officer).ask(admin.KEYRING_REKEY, Empty(), self.rekeyed)
         krco = self._session(client, Credential(role=Role.KRCO, keyring=self.keyring, password=KRCO))
         relabel = objects.SetAttributes(handle=self.key, template={Attribute.LABEL.value: "new"})
         krco.ask(objects.SET, relabel, self.keyring)
@@ -192,6 +196,7 @@ class Scene:
             "hugo": self._session(client, Credential(role=Role.USER, name="hugo", password=EVE)),
             "krso": self._session(client, Credential(role=Role.KRSO, keyring=self.keyring, password=KRSO)),
             "krco": krco,
+            "rekeys": self._session(client, officer),
             "client": self._session(client),
             "second": self._session(others[0]),
             "nobody": Client(world, client.worker),
@@ -252,8 +257,9 @@ class Scene:
         world.lie = lie
         client = replace(self.sessions[request.by], worker=world.worker(), sequence=self._sequence)
         reply, error = None, None
+        keyring = self.rekeyed if request.by == "rekeys" else self.keyring
         try:
-            reply = client.ask(request.operation, request.message, self.keyring if request.of_keyring else b"")
+            reply = client.ask(request.operation, request.message, keyring if request.of_keyring else b"")
             if isinstance(reply, objects.Outcomes) and reply.outcomes[0][0]:  # of uses that came together
                 raise LnhError.from_wire(reply.outcomes[0])
             if isinstance(reply, admin.Remark) and "the store was asked for" in reply.remark:
@@ -386,6 +392,11 @@ def requests(scene: Scene) -> list[Request]:
         (objects.RANDOM, objects.RandomBytes(length=8), "krco"),
         (admin.KEYRING_POLICY, admin.PolicyChange(changes={"objects_per_keyring": 20}), "krso"),
         (admin.ROLE_SET, admin.SetRole(password="another password"), "krso"),
+        (admin.KEYRING_REKEY, Empty(), "krso"),
+        (admin.KEYRING_RESEAL, Empty(), "rekeys"),
+        (admin.KEYRING_REKEY_STATE, Empty(), "rekeys"),
+        (objects.FIND, objects.Find(template={Attribute.LABEL.value: "cipher"}), "rekeys"),
+        (admin.KEYRING_REKEY_STATE, Empty(), "krco"),
         (session.LOGOUT, Logout(), "krco"),
         (session.LOGOUT, Logout(everywhere=True), "krco"),
     ]  # fmt: skip
@@ -526,9 +537,8 @@ def _compare(scene: Scene, request: Request, true: Outcome, lied: Outcome, lie: 
         assert _is_part_of(*plain) if lie.leaves_out else len({repr(each) for each in plain}) == 1, where
 
 
-_OF_PAGES: Final = frozenset(
-    {"more", "last", "skipped"}
-)  # a store ends a list where it likes; the next page is checked again
+# A store ends a list where it likes, and with it a step of a rekey; the next page is checked again.
+_OF_PAGES: Final = frozenset({"more", "last", "skipped", "open", "done"})
 
 
 def _is_part_of(some: Any, whole: Any) -> bool:

@@ -184,6 +184,21 @@ def test_a_stricter_policy_is_not_loosened(world: World, client: Client, keyring
         generate(client, keyring)
 
 
+@pytest.mark.parametrize("caches", [False, True])
+def test_a_policy_that_went_with_its_keyring_is_missed_by_nobody(
+    world: World, client: Client, keyring: bytes, caches: bool
+) -> None:
+    client.login(Credential(role=Role.KRSO, keyring=keyring, password=KRSO))
+    client.ask(admin.KEYRING_POLICY, admin.PolicyChange(changes={"objects_per_keyring": 100}), keyring)
+    generate(client, keyring)
+    client.as_administrator().ask(admin.KEYRING_DELETE, admin.KeyringRef(keyring=keyring))
+    if not caches:
+        client.worker.drop_everything()
+    with pytest.raises((errors.KeyringUnknown, errors.CredentialChanged)):
+        generate(client, keyring)
+    assert world.damage == []
+
+
 def test_a_user_deleted_and_added_again_is_another_one_and_the_old_one_stays_dead(world: World, client: Client) -> None:
     administrator = client.as_administrator()
     administrator.ask(admin.USER_ADD, admin.AddUser(name="eve", role="admin", password="first password"))

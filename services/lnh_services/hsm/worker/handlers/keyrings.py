@@ -24,7 +24,15 @@ from lnh_common.messages.session import Role
 from lnh_common.messages.store import OBJECTS
 from lnh_services.hsm.auth import credentials, permissions
 from lnh_services.hsm.effects import Peer, Steps, ask
-from lnh_services.hsm.records import ClientRecord, CredentialRecord, KeyringRecord, PolicyRecord
+from lnh_services.hsm.records import (
+    ClientRecord,
+    CredentialRecord,
+    KeyringRecord,
+    PolicyRecord,
+    Record,
+    RekeyRecord,
+    ResealRecord,
+)
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.passwords import derive, forgive, new_credential
 from lnh_services.hsm.worker.policies import change_policy, policy_id
@@ -141,6 +149,11 @@ def delete(worker: WorkerCore, request: Request[KeyringRef]) -> Steps[Empty]:
     policy, policy_version = yield from worker.versioned(PolicyRecord, policy_id(keyring), cached=False)
     if policy is not None:
         changes.append(store.Delete(key=records.key_of(PolicyRecord, policy_id(keyring)), expected=policy_version))
+    kinds: tuple[type[Record], ...] = (RekeyRecord, ResealRecord)
+    for kind in kinds:
+        stage, stage_version = yield from worker.versioned(kind, keyring, cached=False)
+        if stage is not None:
+            changes.append(store.Delete(key=records.key_of(kind, keyring), expected=stage_version))
     yield from worker.commit(request, changes)
     return Empty()
 
@@ -186,6 +199,6 @@ def set_role(worker: WorkerCore, request: Request[SetRole]) -> Steps[Empty]:
     kept = yield from derive(request.message.password)
     record = new_credential(worker, kept, Role.KRCO, keyring=keyring, keyring_key=session.token.keyring_key)
     records = yield from worker.started()
-    yield from worker.commit(request, [records.put(record, where, version)])
+    yield from worker.commit(request, [*session.same_key(records), records.put(record, where, version)])
     yield from forgive(worker, Role.KRCO, keyring=keyring)
     return Empty()

@@ -32,12 +32,12 @@ from lnh_services.hsm.objects import create as creation
 from lnh_services.hsm.objects import generate as generation
 from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.policy import Policy
-from lnh_services.hsm.objects.stored import SEARCHABLE, has, stored_template, view
-from lnh_services.hsm.records import KeyringRecord
+from lnh_services.hsm.objects.stored import SEARCHABLE, KeyringKeys, has, stored_template, view
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.handlers.session_objects import carried, make_pair
 from lnh_services.hsm.worker.policies import effective_policy
 from lnh_services.hsm.worker.request import Request
+from lnh_services.hsm.worker.rollback_guard import Page, merged
 
 _NEW: Final = 1
 
@@ -77,13 +77,11 @@ def store_new(
     *guards: store.Change,
 ) -> Steps[tuple[list[ObjectView], bool]]:
     """Store new objects as `store_all` does, and tell whether these are they, not those of a first try."""
-    keys = request.keyring_keys
+    yield from worker.check_alive(request)
+    keys, guards = request.keyring_keys, (*request.who.same_key((yield from worker.started())), *guards)
     request.lapses = worker.lapses  # to make a key takes long: what is committed rests on what is read from here on
     policy = yield from effective_policy(worker, keys.keyring)
-    records = yield from worker.started()
-    _, version = yield from worker.versioned(KeyringRecord, keys.keyring)
     handles = [request.new_handle(number) for number in range(len(made))]
-    exists = store.Require(key=records.key_of(KeyringRecord, keys.keyring), version=version)
     for handle, (attributes, _) in zip(handles, made, strict=True):
         attributes[Attribute.UNIQUE_ID] = handle.hex()
     puts = [
@@ -91,7 +89,7 @@ def store_new(
         for handle, (attributes, value) in zip(handles, made, strict=True)
     ]
     try:
-        committed = yield from worker.commit(request, [exists, *guards, *puts])
+        committed = yield from worker.commit(request, [*guards, *puts])
     except LimitReached as error:
         advice = yield from _room(worker, policy)
         raise LimitReached(
@@ -199,13 +197,11 @@ def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
     keys = request.keyring_keys
     message = request.message
     template = parse_template(message.template)
-    tags = tuple(keys.tag(name, template[name]) for name in SEARCHABLE if name in template)
     found: list[ObjectView] = []
     skipped: list[Skipped] = []
     after, more, size = message.after, True, 0
     while more and len(found) < message.limit:
-        scan = store.Scan(table=OBJECTS, scope=keys.keyring, tags=tags, after=after, limit=limits.PAGE_ITEMS)
-        page = yield from worker.objects(keys, scan, skipped)
+        page = yield from _page(worker, keys, template, after, skipped)
         yield from worker.check_alive(request)
         for item, attributes in page.found:
             if len(found) == message.limit or (found and size + len(item.head) > limits.PAGE_BYTES):
@@ -217,6 +213,27 @@ def find(worker: WorkerCore, request: Request[Find]) -> Steps[Found]:
                 found.append(view(item.key.id, item.version, attributes))
         after, more = page.last, page.more
     return Found(objects=tuple(found), more=more, last=after, skipped=tuple(skipped))
+
+
+def _page(
+    worker: WorkerCore, keys: KeyringKeys, template: Attributes, after: bytes, skipped: list[Skipped]
+) -> Steps[Page[Attributes]]:
+    """Return a page of the objects that carry the template's tags, of each key that objects are sealed under.
+
+    What is sealed anew between two scans loses the tag of the older key and gets that of the newer, which is asked for
+    afterwards: it is found twice, or once, and the later counts.
+    """
+    pages: list[Page[Attributes]] = []
+    closed: list[Skipped] = []
+    for each in keys.generations():
+        tags = tuple(each.tag(name, template[name]) for name in SEARCHABLE if name in template)
+        scan = store.Scan(table=OBJECTS, scope=keys.keyring, tags=tags, after=after, limit=limits.PAGE_ITEMS)
+        pages.append((yield from worker.objects(keys, scan, closed)))
+        if not tags:
+            break  # all of them, whatever they are sealed under
+    page = merged(pages)
+    skipped += [each for each in closed if not page.more or each.id <= page.last]
+    return page
 
 
 def show(worker: WorkerCore, request: Request[Show]) -> Steps[ObjectView]:

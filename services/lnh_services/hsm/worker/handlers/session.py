@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 import lnh_common
 from lnh_common import limits
 from lnh_common.errors import (
+    Busy,
     ClientRevoked,
     ClusterRestored,
     CredentialChanged,
@@ -19,6 +21,7 @@ from lnh_common.errors import (
     LimitReached,
     NameUnknown,
     PermissionDenied,
+    SealBroken,
     SessionEnded,
     TokenExpired,
 )
@@ -55,13 +58,14 @@ from lnh_services.hsm.records import (
     OpeningRecord,
     PolicyRecord,
     Record,
+    RekeyRecord,
     RoleRecord,
     UserRecord,
     record_id,
 )
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.passwords import derive, new_credential, verify
-from lnh_services.hsm.worker.policies import effective_policy, policy_id
+from lnh_services.hsm.worker.policies import check_exists, effective_policy, policy_id
 from lnh_services.hsm.worker.request import Request
 from lnh_services.hsm.worker.roles import held_by, role_id
 from lnh_services.hsm.worker.rollback_guard import Ahead
@@ -214,7 +218,9 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token, ahead: Ahead) -
     """
     version = (yield from worker.started()).version
     rests_on = _rests_on(token)
-    yield from worker.learn(rests_on, ahead)
+    of_keyring = next((grant.keyring for grant in token.grants if grant.role.of_keyring), b"")
+    gone = partial(check_exists, worker, of_keyring) if of_keyring else None
+    yield from worker.learn(rests_on, ahead, gone)
     if token.instance != (yield from worker.session_instance()):
         raise ClusterRestored("the cluster was restored, or opened by force, since this session was opened")
     if (yield from worker.record(LogoutRecord, token.session)) is not None:
@@ -226,6 +232,9 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token, ahead: Ahead) -
             raise ClientRevoked("this client was revoked")
         if client.revoked:
             raise ClientRevoked("this client was revoked").for_good()
+    # These before the credentials: a rekey changes all of them, so no key goes with a later state than its own.
+    rekey, rekeyed = (yield from worker.versioned(RekeyRecord, of_keyring, explained=gone)) if of_keyring else (None, 0)
+    _, keyring_version = (yield from worker.versioned(KeyringRecord, of_keyring)) if of_keyring else (None, 0)
     holder, keyring = Holder(client=client is not None), b""
     for grant in token.grants:
         holder = yield from _check_grant(worker, grant, token.login_at, client, holder, rests_on)
@@ -242,11 +251,20 @@ def check_token(worker: WorkerCore, sealed: bytes, token: Token, ahead: Ahead) -
         SessionKeys.derive(token.secret, sealed),
         holder,
         f"{who}@{client.name}" if client else who,
-        KeyringKeys.derive(token.keyring_key, worker.secrets().secrets.cluster, keyring) if token.keyring_key else None,
+        _keyring_keys(token, worker.secrets().secrets.cluster, keyring, rekey, rekeyed) if token.keyring_key else None,
         frozenset({("cluster", CLUSTER_RECORD), *((TABLES[kind], record) for kind, record in rests_on)}),
         version,
         policy.read_only_max,
+        keyring_version,
     )
+
+
+def _keyring_keys(token: Token, cluster: bytes, keyring: bytes, rekey: RekeyRecord | None, rekeyed: int) -> KeyringKeys:
+    keys = KeyringKeys.derive(token.keyring_key, cluster, keyring)
+    try:
+        return keys.with_before(token.keyring_key, rekey.before if rekey else b"", rekeyed)
+    except SealBroken:
+        raise Busy("the keyring was given another key while this session was looked at") from None
 
 
 def _rests_on(token: Token) -> list[tuple[type[Record], bytes]]:
@@ -259,7 +277,7 @@ def _rests_on(token: Token) -> list[tuple[type[Record], bytes]]:
         rests_on.append((CredentialRecord, credentials.credential_id(grant.role, grant.name, grant.keyring)))
         if grant.role.of_keyring:
             keyring = grant.keyring
-            rests_on.append((KeyringRecord, keyring))
+            rests_on += [(KeyringRecord, keyring), (RekeyRecord, keyring)]
         elif grant.role is not Role.PO:
             rests_on.append((UserRecord, record_id("user", grant.name)))
     return [*rests_on, (PolicyRecord, policy_id()), *([(PolicyRecord, policy_id(keyring))] if keyring else [])]
@@ -276,7 +294,11 @@ def _check_grant(
     where = credentials.credential_id(grant.role, grant.name, grant.keyring)
     stored = yield from worker.record(CredentialRecord, where)
     if stored is None or stored.id != grant.credential:
-        changed = CredentialChanged("the password was changed since this session was opened")
+        changed = CredentialChanged(
+            "the password was changed, or the keyring given another key, since this session was opened"
+            if grant.role.of_keyring
+            else "the password was changed since this session was opened"
+        )
         # One that was changed after the login is the later of the two, whoever says so.
         raise changed.for_good() if stored is not None and stored.changed_at > login_at else changed
     if grant.role.of_keyring:
@@ -309,11 +331,13 @@ def logout(worker: WorkerCore, request: Request[Logout]) -> Steps[Empty]:
     record = LogoutRecord(session=session.token.session, until=until)
     changes: list[store.Change] = [records.put(record, session.token.session, 0)]
     if request.message.everywhere:
+        changes += session.same_key(records)
         for grant in session.token.grants:
             where = credentials.credential_id(grant.role, grant.name, grant.keyring)
             stored, version = yield from worker.versioned(CredentialRecord, where, cached=False)
             if stored is not None:
-                changes.append(records.put(_renamed(worker, stored, session.token.keyring_key), where, version))
+                renewed = renamed(worker, stored, session.token.keyring_key, stored.changed_at)
+                changes.append(records.put(renewed, where, version))
     if not session.token.grants:
         ended, most = EndedRecord(until=until), limits.SESSIONS_ENDED
         changes.append(records.put(ended, session.token.session, 0, scope=session.token.client, limit=most))
@@ -329,7 +353,7 @@ def logout(worker: WorkerCore, request: Request[Logout]) -> Steps[Empty]:
     return Empty()
 
 
-def _renamed(worker: WorkerCore, stored: CredentialRecord, keyring_key: bytes) -> CredentialRecord:
+def renamed(worker: WorkerCore, stored: CredentialRecord, keyring_key: bytes, changed_at: int) -> CredentialRecord:
     """Make a credential of the same password under a new id."""
     identity = worker.secrets()
     smk = identity.smk_of(stored.generation)
@@ -338,7 +362,7 @@ def _renamed(worker: WorkerCore, stored: CredentialRecord, keyring_key: bytes) -
         role=stored.role,
         smk=worker.sealing_smk(),
         cluster=identity.secrets.cluster,
-        now=stored.changed_at,
+        now=changed_at,
         name=stored.name,
         keyring=stored.keyring,
         keyring_key=keyring_key,
