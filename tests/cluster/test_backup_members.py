@@ -263,9 +263,10 @@ def holds_alone(members: Members, through: Member, generation: int) -> bool:
 def test_the_smk_is_rolled_over_under_clients_and_killed_cores_and_retired(members: Members) -> None:
     a, b, c = members.all
     first = smk(members, a)["in_use"]  # another test may have rolled over
+    label = f"of-generation-{first}"
     drawn = random.Random(random.getrandbits(32))  # where to kill; replayed with the seed of the run
     with members.sessions() as sessions:
-        sessions[0].generate_keypair(lnh.KeyType.EC, curve="P-256", label="before")
+        sessions[0].generate_keypair(lnh.KeyType.EC, curve="P-256", label=label)
     archived = everywhere(members)
     old = json.loads(members.steps.run("lnh", "backup", "now", "--json", through=a))["name"]
 
@@ -276,7 +277,7 @@ def test_the_smk_is_rolled_over_under_clients_and_killed_cores_and_retired(membe
         def write(session: lnh.KeyringSession) -> None:
             session.generate_key(lnh.KeyType.AES, 256, label=f"meanwhile-{next(numbers)}")
 
-        keys = [private_key(session, "before") for session in sessions]
+        keys = [private_key(session, label) for session in sessions]
         loads = [*(Load(partial(sign, key)) for key in keys), *(Load(partial(write, session)) for session in sessions)]
         with ExitStack() as running:
             for load in loads:
@@ -300,7 +301,7 @@ def test_the_smk_is_rolled_over_under_clients_and_killed_cores_and_retired(membe
         assert len(smk(members, through)["generations"]) == 3
     with members.sessions() as sessions:
         for session in sessions:
-            sign(private_key(session, "before"))
+            sign(private_key(session, label))
 
     # What was archived before both comes back, until what sealed it is retired.
     members.steps.run("lnh", "backup", "restore", old, "--yes", "--timeout", "60", through=a)
