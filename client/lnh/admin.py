@@ -26,10 +26,11 @@ from lnh.sessions import Password, Session, asked
 from lnh.sessions import change_password as _change_password
 from lnh.sessions import login as _login
 from lnh_common import limits
-from lnh_common.errors import AuditFailed, ClientUnknown, LimitReached, LnhError, NameUnknown
+from lnh_common.errors import ArgumentInvalid, AuditFailed, ClientUnknown, LimitReached, LnhError, NameUnknown
 from lnh_common.messages import admin as wire
 from lnh_common.messages import smk as smk_wire
 from lnh_common.messages.admin import (
+    ApprovalView,
     ClientView,
     ClusterView,
     GroupView,
@@ -51,6 +52,7 @@ from lnh_common.wire.audit import ChainBroken, Position, parse_line
 
 __all__ = [
     "Administration",
+    "ApprovalView",
     "ClientView",
     "ClusterView",
     "GroupView",
@@ -185,6 +187,23 @@ class Administration(Session):
         """
         self.ask(wire.USER_RESET, wire.ResetUser(name=name, password=password))
 
+    def unlock_user(self, name: str) -> None:
+        """Forget an appliance user's failed logins, which unlocks it; raises NameUnknown, PermissionDenied."""
+        self.ask(wire.USER_UNLOCK, wire.Unlock(role=Role.USER, name=name))
+
+    def unlock_po(self) -> None:
+        """Forget the PO's failed logins, which unlocks it; raises PermissionDenied."""
+        self.ask(wire.USER_UNLOCK, wire.Unlock(role=Role.PO))
+
+    def unlock_role(self, label: str, role: Role) -> None:
+        """Forget the failed logins of a keyring's KRSO or KRCO, which unlocks it.
+
+        Raises KeyringUnknown, PermissionDenied, ArgumentInvalid for a role that no keyring has.
+        """
+        if not role.of_keyring:
+            raise ArgumentInvalid(f"{role.value} is no role of a keyring")
+        self.ask(wire.USER_UNLOCK, wire.Unlock(role=role, keyring=self.keyring(label).id))
+
     def roles(self, *, current: bool = False) -> Listed[RoleView]:
         """List every appliance role: the built-in ones first, then the custom ones."""
         found = self.ask(wire.USER_ROLE_LIST, Empty(), current=current)
@@ -238,6 +257,25 @@ class Administration(Session):
                 raise AuditFailed(
                     f"the member's audit trail ends at {after}, and had {until} lines before", _EXPORT_ANEW
                 )
+
+    def approvals(self, *, current: bool = False) -> Listed[ApprovalView]:
+        """List what waits for a second person by policy `dual_control`, and what did until lately, the oldest first."""
+        found = self.ask(wire.APPROVAL_LIST, Empty(), current=current)
+        return Listed(found.approvals, found.behind, found.skipped)
+
+    def approve(self, approval: bytes) -> ApprovalView:
+        """Approve what another user asked for, who then asks the same again: it is carried out once, within its time.
+
+        Args:
+            approval: the id, which `approvals` lists and `ApprovalNeeded.detail["approval"]` names in hexadecimal.
+
+        Raises NameUnknown, PermissionDenied (one's own), AlreadyDone (it was carried out), NotPossible (it expired).
+        """
+        return self.ask(wire.APPROVAL_APPROVE, wire.ApprovalRef(approval=approval))
+
+    def deny(self, approval: bytes) -> ApprovalView:
+        """Deny what was asked for, also one's own, and also where it was approved; raises as `approve`."""
+        return self.ask(wire.APPROVAL_DENY, wire.ApprovalRef(approval=approval))
 
     def show(self, *, current: bool = False) -> ClusterView:
         """Show the cluster and its members."""
@@ -445,23 +483,34 @@ def login(
     password: Password = "",
     *,
     po_password: Password = "",
+    with_user: str = "",
+    with_password: str = "",
     timeout: float = limits.DEADLINE,
 ) -> Administration:
     """Log in as an appliance user, as the PO, or as both at once.
 
     Args:
         password, po_password: or what asks for it. Then the session asks again before it ends, and logs in anew.
+        with_user, with_password: another user who is there too. What policy `dual_control` names needs no approval in a
+            session of two users of whom one may do it, and the other one approve it. There is no PO beside them.
 
     Raises PasswordIncorrect, PasswordLocked and what a call raises.
     """
-    return _opened(Administration, connection, user, password, po_password, timeout)
+    beside = credentials(with_user, with_password)
+    return _opened(Administration, connection, user, password, po_password, timeout, beside)
 
 
 def _opened(
-    kind: type[A], connection: Connection, user: str, password: Password, po_password: Password, timeout: float
+    kind: type[A],
+    connection: Connection,
+    user: str,
+    password: Password,
+    po_password: Password,
+    timeout: float,
+    beside: tuple[Credential, ...] = (),
 ) -> A:
     def log_in() -> tuple[bytes, LoggedIn]:
-        given = credentials(user, asked(password), asked(po_password))
+        given = (*credentials(user, asked(password), asked(po_password)), *beside)
         return _login(connection, *given, timeout=timeout)
 
     secret, logged_in = log_in()

@@ -675,6 +675,18 @@ class SmkRolled(LnhError):
     advice = "do it again; the SDK of this version does so by itself"
 
 
+class ApprovalNeeded(LnhError):
+    """The act waits for a second person, as policy `dual_control` demands; nothing was done.
+
+    `detail` has `approval` (the id of the request that waits), `decision` and `expires` (UTC seconds).
+    """
+
+    code = 90
+    ckr = "CKR_ACTION_PROHIBITED"
+    of_state = True
+    advice = "ask another admin: lnh approval list shows what waits; once it is approved run the same command again"
+
+
 # 100..109: joining, leaving
 
 

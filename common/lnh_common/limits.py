@@ -109,11 +109,18 @@ LOCK_SECONDS: Final = 15 * 60
 FAILURES_BEFORE_DELAY: Final = 20  # of one role holder over all clients
 DELAY_MAX: Final = 3600
 ATTEMPT_SECONDS: Final = 60  # after which an attempt under way is taken for a failed one
+FAILURES_BEFORE_LOCK_MAX: Final = 1000  # that policy lock_after may say
 FORGIVEN_AFTER: Final = 3600  # since the last one, one failure over all clients each
 SWEEP_SECONDS: Final = 600.0  # between two sweeps of what counts nothing any more, about
 SUCCEEDED_LATELY: Final = 30 * 24 * 3600  # a client that did is not delayed by others' failures
 NAMES_TRIED: Final = 1024  # of one client, or of all that are not registered: names that it failed at, and never got in
 SESSIONS_ENDED: Final = 1024  # of one client within a day, of those without a login
+
+# Requests that wait for a second person (policy dual_control)
+APPROVAL_SECONDS: Final = 24 * 3600  # until one expires, approved or not
+APPROVALS: Final = 256  # of a cluster, those that were used or expired a short while ago among them
+APPROVALS_OF_ONE: Final = 32  # that wait, of one user
+APPROVAL_BYTES: Final = 8 * KIB  # of the arguments of one
 
 # Invitations
 INVITATION_SECONDS: Final = 15 * 60

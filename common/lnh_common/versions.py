@@ -10,7 +10,8 @@ from lnh_common.errors import UnsupportedVersion
 MINOR_STEPS: Final = 1
 GROUPS_SINCE: Final = (0, 2)
 RESTORES_SINCE: Final = (0, 2)
-POLICY_FIELDS_SINCE: Final = {"session_lifetime": (0, 2)}  # of others, every version that runs beside this one knows
+# Of other fields, every version that runs beside this one knows.
+POLICY_FIELDS_SINCE: Final = {"session_lifetime": (0, 2), "dual_control": (0, 2), "lock_after": (0, 2)}
 ROLES_SINCE: Final = (0, 2)
 ROLLOVERS_SINCE: Final = (0, 2)
 REKEYS_SINCE: Final = (0, 2)

@@ -21,12 +21,14 @@ import pytest
 
 import lnh
 from commands import Forked
-from lnh import LnhError, MemberBehind, MemberReadOnly, ObjectUnknown, OutcomeUnknown
+from lnh import LnhError, MemberBehind, MemberReadOnly, ObjectUnknown, OutcomeUnknown, admin
 from lnh_cli.demo import local
 from lnh_cli.demo.local import Member
 from lnh_common import limits
 from lnh_common.bus import curve
+from lnh_common.errors import ApprovalNeeded, KeyringUnknown, PermissionDenied
 from lnh_common.messages import membership
+from lnh_common.messages.admin import KEYRING_DELETE, KeyringRef
 from lnh_common.wire import codec
 from lnh_services.paths import MemberDirectory
 from members import Load, Members, private_key
@@ -183,6 +185,50 @@ def test_a_keyring_is_rekeyed_while_clients_sign_and_members_die(members: Member
             assert again.decrypt(encrypted) == b"data"
         found = [sessions[-1].get_object(each.handle).attributes[lnh.Attribute.VALUE] for each in large]
         assert found == values
+
+
+def test_what_one_admin_asked_for_another_approves_elsewhere_and_it_is_done_once(members: Members) -> None:
+    """Asked for through one member, approved through another, carried out through two at once: once."""
+    with ExitStack() as opened:
+
+        def log_in(member: Member, user: str = "admin") -> admin.Administration:
+            cluster = opened.enter_context(lnh.connect("demo", directory=member.client, failover=False))
+            given, po = (members.place.secret(each).read_text().strip() for each in ("admin", "po"))
+            return opened.enter_context(admin.login(cluster.connection, user, given, po_password=po))
+
+        first, second, third = map(log_in, members.all)
+        first.add_user("other", "admin", members.place.secret("admin").read_text().strip())
+        other = log_in(members.all[1], "other")
+        doomed = first.create_keyrings("doomed")[0].id
+        first.policy(dual_control=["keyring.delete"])
+        with pytest.raises(ApprovalNeeded) as refused:
+            first.delete_keyring("doomed")
+        approval = bytes.fromhex(refused.value.detail["approval"])
+        with pytest.raises(PermissionDenied, match="nobody approves what he asked for himself"):
+            third.approve(approval)
+        assert other.approve(approval).about == "keyring doomed"
+        outcomes: list[str] = []
+
+        def delete(by: admin.Administration) -> None:
+            try:
+                by.ask(KEYRING_DELETE, KeyringRef(keyring=doomed))
+                outcomes.append("deleted")
+            except LnhError as error:
+                outcomes.append(type(error).__name__)
+
+        threads = [threading.Thread(target=delete, args=(by,)) for by in (second, third)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(outcomes) == ["ApprovalNeeded", "deleted"]
+        with pytest.raises(KeyringUnknown):
+            first.keyring("doomed")
+        with pytest.raises(ApprovalNeeded) as refused:
+            second.policy(dual_control=[])
+        other.approve(bytes.fromhex(refused.value.detail["approval"]))
+        assert second.policy(dual_control=[])["dual_control"] == []
+        first.delete_user("other")
 
 
 def failures_kept(member: Member) -> list[list[Any]]:

@@ -315,6 +315,42 @@ def test_the_po_changes_its_password_which_ends_its_sessions(place: Place) -> No
         assert done.exit_code == 0, done.output
 
 
+def test_a_second_admin_approves_what_the_first_one_asked_for(place: Place) -> None:
+    def run(*words: str, ends: int = 0) -> Any:
+        done = place.run(*words)
+        assert done.exit_code == ends, done.output
+        return done
+
+    def asked(*words: str) -> str:
+        """The id of what a command waits for, from the words that say what to do."""
+        said, advice = run(*words, ends=REFUSED).stderr.splitlines()
+        assert "waits for a second person (policy dual_control); nothing was done" in said
+        found = re.fullmatch(r"try: ask another admin: lnh approval approve ([0-9a-f]{32}); then run .* again", advice)
+        assert found is not None, advice
+        return found[1]
+
+    second = ("-u", "second", "--password-file", str(place.root / "NEW"))
+    run("user", "add", "second", "--role", "admin", "--new-password-file", str(place.root / "NEW"))
+    run("keyring", "create", "doomed")
+    run("cluster", "policy", "dual_control=keyring.delete,user.delete")
+    delete = ("keyring", "delete", "doomed", "--yes")
+    waits = asked(*delete)
+    assert "nobody approves what he asked for himself" in run("approval", "approve", waits, ends=REFUSED).stderr
+    (listed,) = json.loads(run("approval", "list", "--json").stdout)
+    assert (listed["id"], listed["about"], listed["requesters"]) == (waits, "keyring doomed", ["admin"])
+    assert waits in run("approval", "list").stdout
+    denied = json.loads(run("approval", "deny", waits[:6], *second, "--json").stdout)
+    assert (denied["decision"], denied["deciders"]) == ("denied", ["second"])
+    assert "was denied by second" in run(*delete, ends=REFUSED).stderr
+    assert "now runs the same command again, once" in run("approval", "approve", waits[:6], *second).stdout
+    run(*delete)
+    policy = ("cluster", "policy", "dual_control=")
+    approved = json.loads(run("approval", "approve", asked(*policy), *second, "--json").stdout)
+    assert (approved["operation"], approved["decision"]) == ("cluster.policy", "approved")
+    run(*policy)
+    run("user", "delete", "second", "--yes")
+
+
 @pytest.mark.parametrize(
     ("words", "said", "advice"),
     [

@@ -84,6 +84,7 @@ ROWS = (
     Row("role init -k kr-{n} --new-password-file {root}/NEW"),
     Row("role list -k kr-{n}"),
     Row("role password -k kr-{n} --role krso --password-file {root}/NEW --new-password-file {root}/KRSO"),
+    Row("role unlock -k kr-{n} --role krso"),
     Row("role reset -k kr-{n} --new-password-file {root}/KRCO"),
     Row("keyring rekey -k kr-{n}"),
     Row("role login -k kr-{n}", apart=True, anew=True),
@@ -94,6 +95,7 @@ ROWS = (
     Row("user login -u u-{n} --password-file {root}/NEW", apart=True, anew=True),
     Row("user logout -u u-{n}", apart=True),
     Row("user password -u u-{n} --password-file {root}/NEW --new-password-file {root}/KRSO"),
+    Row("user unlock u-{n}"),
     Row("user reset u-{n} --new-password-file {root}/NEW"),
     Row("user delete u-{n} --yes"),
     Row("user role create clerk-{n} --permission view --permission groups"),
@@ -195,6 +197,8 @@ SHOWN_AGAIN = {
     "backup list": ("backup show {archive}", "name"),
 }
 
+_BY_TWO = "another person is needed; tests/cluster/test_wrong_input.py reads its JSON"
+
 # What has `--json` and is not run both ways here.
 NOT_BOTH_WAYS = {
     ("smk", "rollover"): "each makes a generation, of which there are few; test_backup_members.py reads its JSON",
@@ -207,6 +211,9 @@ NOT_BOTH_WAYS = {
     ("bench",): "it measures, for seconds each time; tests/cluster/test_client.py reads its JSON",
     ("drill",): "it makes a cluster of its own; tests/cluster/test_drill.py reads its JSON",
     ("bootstrap", "cluster"): "it begins with members that are set up by nobody; tests/cluster/test_bootstrap.py",
+    ("approval", "list"): _BY_TWO,
+    ("approval", "approve"): _BY_TWO,
+    ("approval", "deny"): _BY_TWO,
     ("cluster", "password"): "it ends the session that each command after it goes by; another test here reads its JSON",
     ("member", "delete"): "a member would have to be lost for each; it says what `member remove` does",
     ("member", "remove"): "a member would have to join for each; it says what `cluster leave` does",

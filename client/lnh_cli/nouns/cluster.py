@@ -249,6 +249,8 @@ def parse_changes(changes: list[str]) -> dict[str, Any]:
             parsed[name] = json.loads(text)
         except json.JSONDecodeError:
             parsed[name] = text
+        if name == "dual_control" and isinstance(parsed[name], str):
+            parsed[name] = [each.strip() for each in parsed[name].split(",") if each.strip()]
         if name in POLICY_FIELDS and parsed[name] is not None:
             given = parsed[name] if isinstance(parsed[name], list) else str(parsed[name]).split(",")
             parsed[name] = [files.mechanism(each) if _is_name(each) else int(each) for each in given if each != ""]

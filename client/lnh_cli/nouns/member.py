@@ -11,7 +11,7 @@ import typer
 from lnh_cli.support import files, terminal
 from lnh_cli.support.command import Yes, noun, verb
 from lnh_cli.support.fields import field
-from lnh_cli.support.options import AdminOptions, PoOptions
+from lnh_cli.support.options import AdminOptions, PoOptions, TwoOptions
 
 app = noun("member", "The members of a cluster.")
 
@@ -131,8 +131,8 @@ def promote(options: AdminOptions, name: Name) -> None:
     options.say(remark or f"{name} is the primary now", name=name, remark=remark)
 
 
-@verb(app, "remove", AdminOptions)
-def remove(options: AdminOptions, name: Name, yes: Yes = False) -> None:
+@verb(app, "remove", TwoOptions)
+def remove(options: TwoOptions, name: Name, yes: Yes = False) -> None:
     """Remove a member that works; its HSM wipes what it holds of the cluster."""
     terminal.confirm(f"Remove member {name!r} from the cluster? Its HSM wipes the SMK.", yes=yes)
     with options.administration() as session:
@@ -140,9 +140,9 @@ def remove(options: AdminOptions, name: Name, yes: Yes = False) -> None:
     options.say(". ".join(filter(None, (f"removed {name}", remark))), name=name, remark=remark)
 
 
-@verb(app, "delete", AdminOptions)
+@verb(app, "delete", TwoOptions)
 def delete(
-    options: AdminOptions,
+    options: TwoOptions,
     name: Name,
     force: Annotated[
         bool, typer.Option("--force", help="Although others that should agree are missing: their writes may be lost.")

@@ -55,6 +55,19 @@ def reset(options: KeyringOptions, new_password_file: NewPasswordFile = None) ->
     _set_krco(options, new_password_file)
 
 
+@verb(app, "unlock", AdminOptions)
+def unlock(
+    options: AdminOptions,
+    keyring: Annotated[str, typer.Option("--keyring", "-k", envvar="LNH_KEYRING", help="The keyring.")],
+    role: Annotated[str, typer.Option("--role", help="krco or krso.")] = "krco",
+) -> None:
+    """Forget the failed logins of a role that stays locked by policy lock_after, as an appliance user."""
+    which = parse_role(role)
+    with options.administration() as session:
+        session.unlock_role(keyring, which)
+    options.say(f"the {which.name} of {keyring} may log in again", keyring=keyring, role=which.value)
+
+
 def _as_krso(options: AdminOptions, keyring: str, password_file: Path | None) -> KeyringOptions:
     return KeyringOptions(
         json=options.json,

@@ -51,7 +51,7 @@ def list_(options: AdminOptions) -> None:
     """List the users."""
     with options.administration() as session:
         users = session.users()
-    options.rows(map(terminal.fields, users), "name", "role")
+    options.rows([{**terminal.fields(user), "locked": user.locked} for user in users], "name", "role", "locked")
 
 
 @verb(app, "delete", AdminOptions)
@@ -74,6 +74,24 @@ def reset(options: AdminOptions, name: Name, new_password_file: NewPasswordFile 
         password = terminal.read_secret("NEW", new_password_file, what=f"new password of {name}", new=True)
         session.reset_user(name, password)
     options.say(f"{name} has a new password, to be changed first: lnh user password -u {name}", name=name)
+
+
+@verb(app, "unlock", AdminOptions)
+def unlock(
+    options: AdminOptions,
+    name: Annotated[str | None, typer.Argument(help="The user.", callback=field("admin.UserRef", "name"))] = None,
+    po: Annotated[bool, typer.Option("--po", help="The cluster's PO instead.")] = False,
+) -> None:
+    """Forget the failed logins of a user, or of the PO, that stays locked by policy lock_after."""
+    if (name is None) is not po:
+        terminal.refuse("one of them is unlocked at a time", "lnh user unlock NAME, or --po", terminal.USAGE)
+    with options.administration() as session:
+        if name is None:
+            session.unlock_po()
+        else:
+            session.unlock_user(name)
+    who = name or "the PO"
+    options.say(f"{who} may log in again", name=name or "", role="po" if po else "user")
 
 
 @verb(app, "password", AdminOptions)

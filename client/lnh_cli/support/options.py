@@ -210,6 +210,41 @@ class AdminOptions(ClusterOptions):
 
 
 @dataclasses.dataclass(kw_only=True)
+class TwoOptions(AdminOptions):
+    """Options of verbs as an appliance user, and another one beside where nobody else could approve it any more."""
+
+    with_user: Annotated[
+        str | None,
+        typer.Option(
+            help="Another user who is here and approves it (policy dual_control).",
+            rich_help_panel=_Whom,
+            callback=field("admin.UserRef", "name"),
+        ),
+    ] = None
+    with_password_file: Annotated[
+        Path | None,
+        typer.Option(help="File with that user's password.", callback=files.readable, rich_help_panel=_Whom),
+    ] = None
+
+    @contextmanager
+    def administration(self) -> Iterator[Administration]:
+        """Open a session of the user, or of both users: the latter is never one that was kept."""
+        from lnh import admin
+
+        if self.with_user is None:
+            with super().administration() as session:
+                yield session
+            return
+        with self.connection() as connection:
+            own = self.password()
+            other = terminal.read_secret("WITH", self.with_password_file, what=f"password of user {self.with_user}")
+            with admin.login(
+                connection, self.user, own, with_user=self.with_user, with_password=other, timeout=self.timeout
+            ) as session:
+                yield session
+
+
+@dataclasses.dataclass(kw_only=True)
 class PoOptions(AdminOptions):
     """Options of verbs in a cluster as an appliance user and the cluster's PO together."""
 

@@ -9,7 +9,7 @@ import msgspec
 
 from lnh_common import limits
 from lnh_common.messages.base import Confidential, Effect, Empty, Listing, Message, Seal, operation
-from lnh_common.messages.session import Id16, Password, PersonName
+from lnh_common.messages.session import Id16, Password, PersonName, Role
 from lnh_common.messages.store import Divergent, GroupLabel
 from lnh_common.text import NAME
 
@@ -32,6 +32,7 @@ class Permission(str, enum.Enum):
     BACKUP = "backup"
     BACKUP_DELETE = "backup-delete"
     AUDIT_EXPORT = "audit-export"
+    APPROVE = "approve"
 
 
 class CreateKeyrings(Message):
@@ -173,11 +174,20 @@ class ResetUser(Confidential):
     password: Password
 
 
-class UserView(Message):
-    """Describe one appliance user."""
+class Unlock(Message):
+    """Name whose failed logins are to be forgotten: an appliance user, the PO, or a role of a keyring."""
+
+    role: Role
+    name: PersonName = ""
+    keyring: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
+
+
+class UserView(Message, omit_defaults=True):
+    """Describe one appliance user; `locked` until somebody unlocks it, by policy `lock_after`."""
 
     name: str
     role: str
+    locked: bool = False
 
 
 class Users(Listing, kw_only=True):
@@ -227,6 +237,54 @@ class PolicyView(Listing, kw_only=True):
     """Answer with a policy, each field by its name, after the change that was asked for."""
 
     policy: dict[str, Any]
+
+
+class Decision(str, enum.Enum):
+    """The state of a request that waits, or waited, for a second person."""
+
+    WAITING = "waiting"
+    APPROVED = "approved"
+    DENIED = "denied"
+    USED = "used"
+
+
+class ApprovalRef(Message):
+    """Name the request for approval that an operation is about, by its id."""
+
+    approval: Id16
+
+
+class ApprovalView(Message):
+    """Describe a request that waits, or waited, for a second person.
+
+    Args:
+        operation: as docs/permissions.md names it.
+        about: the names that its ids had when it was made, for people.
+        arguments: all that must be the same when it is carried out; what is secret is no part of it.
+        requesters, deciders: appliance users.
+        requested_at, expires, decided_at: UTC seconds; 0 while nobody decided.
+    """
+
+    id: bytes
+    operation: str
+    about: str
+    arguments: dict[str, Any]
+    requesters: tuple[str, ...]
+    requested_at: int
+    expires: int
+    decision: Decision
+    deciders: tuple[str, ...] = ()
+    decided_at: int = 0
+
+
+class Approvals(Listing, kw_only=True):
+    """Answer with every request for approval that is known still, the oldest first."""
+
+    approvals: tuple[ApprovalView, ...]
+
+    def is_bare(self) -> bool:
+        """Tell whether the list is empty."""
+        return not self.approvals
 
 
 class ClusterView(Listing, kw_only=True):
@@ -376,6 +434,7 @@ USER_ADD: Final = operation("user.add", AddUser, Empty, _S, _W)
 USER_LIST: Final = operation("user.list", Empty, Users, _S)
 USER_DELETE: Final = operation("user.delete", UserRef, Empty, _S, _W)
 USER_RESET: Final = operation("user.reset", ResetUser, Empty, _S, _W)
+USER_UNLOCK: Final = operation("user.unlock", Unlock, Empty, _S, _W)
 USER_ROLE_CREATE: Final = operation("user.role-create", CreateRole, Empty, _S, _W)
 USER_ROLE_LIST: Final = operation("user.role-list", Empty, Roles, _S)
 USER_ROLE_DELETE: Final = operation("user.role-delete", RoleRef, Empty, _S, _W)
@@ -393,4 +452,7 @@ MEMBER_MOVE: Final = operation("member.move", MoveMember, Remark, _S, _W)
 GROUP_CREATE: Final = operation("group.create", NewGroup, Remark, _S, _W)
 GROUP_LIST: Final = operation("group.list", Empty, Groups, _S)
 GROUP_DELETE: Final = operation("group.delete", GroupRef, Remark, _S, _W)
+APPROVAL_LIST: Final = operation("approval.list", Empty, Approvals, _S)
+APPROVAL_APPROVE: Final = operation("approval.approve", ApprovalRef, ApprovalView, _S, _W)
+APPROVAL_DENY: Final = operation("approval.deny", ApprovalRef, ApprovalView, _S, _W)
 STATUS: Final = operation("status.show", Empty, StatusView, _S)

@@ -372,11 +372,17 @@ class DataKey(Confidential):
 
 
 class Allow(Message):
-    """Tell the core that a worker has checked that this session may restore; `id` names the order."""
+    """Tell the core that a worker has checked that this session may restore.
+
+    Args:
+        id: names the order.
+        archive: the id of the only archive that may be restored; empty for any of the name.
+    """
 
     id: Id16
     name: str
     check: bool
+    archive: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
 
 
 class Ticket(Confidential):

@@ -24,6 +24,7 @@ from msgspec.structs import replace
 
 from lnh_common.errors import MemberBehind, SealBroken
 from lnh_common.messages import backup
+from lnh_common.messages.admin import Decision
 from lnh_common.messages.backup import Run, Schedule
 from lnh_common.messages.base import Message
 from lnh_common.messages.session import Role
@@ -209,12 +210,14 @@ class AttemptsRecord(Record):
     Args:
         lasting: the holder existed at an attempt, so neither this nor its lock is ever erased.
         tried: there is a `TriedRecord` of this pair.
+        failed: of a holder over all clients, attempts that ended wrong since a right one, or since it was unlocked.
     """
 
     names: tuple[bytes, ...] = ()
     open: tuple[Open, ...] = ()
     lasting: bool = False
     tried: bool = False
+    failed: int = 0
 
 
 class TriedRecord(Record):
@@ -291,6 +294,35 @@ class GroupingRecord(Record):
     placed: tuple[tuple[bytes, str], ...]
 
 
+class ApprovalRecord(Record):
+    """A request that waits, or waited, for a second person (`auth/approvals.py`).
+
+    Times are UTC seconds. Its id comes from the name of the request that asked, so none is ever made anew.
+
+    Args:
+        route: of the request.
+        arguments: all that must be the same when it is carried out.
+        about: the names that ids in it had, for people.
+        requesters, deciders: appliance users.
+        asked_by, used_by: names of requests: of the one that asked, and of the one that was carried out.
+        decision: WAITING, APPROVED or DENIED; it is used once `used_by` is set.
+    """
+
+    operation: str
+    route: bytes
+    arguments: dict[str, Any]
+    about: str
+    requesters: tuple[str, ...]
+    asked_by: bytes
+    requested_at: int
+    expires: int
+    decision: Decision = Decision.WAITING
+    deciders: tuple[str, ...] = ()
+    decided_at: int = 0
+    used_by: bytes = b""
+    used_at: int = 0
+
+
 TABLES: Final[dict[type[Record], str]] = {
     ClusterRecord: "cluster",
     OpeningRecord: "opening",
@@ -313,6 +345,7 @@ TABLES: Final[dict[type[Record], str]] = {
     ScheduleRecord: backup.TABLE,
     RunRecord: backup.TABLE,
     GroupingRecord: backup.TABLE,
+    ApprovalRecord: "approval",
 }
 
 

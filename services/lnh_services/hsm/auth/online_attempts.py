@@ -23,6 +23,11 @@ together that are not registered. Without a free place there are no attempts at 
 that has a place never changes, so the bound gives nobody a guess. When nothing known of a name counts any more its
 place is free, and the locks of a name that was nobody's are erased (`worker/sweeping.py`).
 
+**Locks that stay** are a policy (`lock_after`). What counts for them are attempts that ended wrong, through any client,
+since the last right one (`AttemptsRecord.failed`): no fault and no number of right logins at once locks anybody out. A
+holder that is locked so hears what a wrong password hears, also for the right one, so that nobody learns from it which
+names there are, or that a guess was right (`worker/passwords.py`).
+
 All records of one holder are in one scope of their tables, so that a superior that resets its password finds them.
 Version 0.1 reads and writes the locks and knows of no open guesses. So they are among the failures that it reads, and
 those that its right login forgave count here until they expire, or a right login through a member of now.
@@ -138,8 +143,22 @@ class Locks(NamedTuple):
         tally = tally.bounded(_OPEN_OVER_ALL)
         return self._replace(
             holder=replace(self.holder, failures=tally.failures, last=last),
-            of_holder=AttemptsRecord(open=tally.open, lasting=self.exists or self.of_holder.lasting),
+            of_holder=replace(self.of_holder, open=tally.open, lasting=self.exists or self.of_holder.lasting),
         )
+
+    def failed(self, more: int) -> Locks:
+        """Add attempts that ended wrong to those that a lock which stays counts."""
+        return self._failing(min(self.of_holder.failed + more, limits.FAILURES_BEFORE_LOCK_MAX))
+
+    def _failing(self, failed: int) -> Locks:
+        if failed == self.of_holder.failed:
+            return self
+        lasting = self.exists or self.of_holder.lasting
+        return self._replace(of_holder=replace(self.of_holder, failed=failed, lasting=lasting))
+
+    def succeeded(self) -> Locks:
+        """Note that the holder logged in."""
+        return self._failing(0)
 
 
 def check(locks: Locks, now: int, name: bytes) -> None:
@@ -198,13 +217,13 @@ def end(locks: Locks, attempt: Attempt, now: int, *, right: bool) -> Locks:
     tally, over_all = locks.tally(now), locks.over_all(now)
     if right:
         succeeded = now if locks.registered else 0
-        left = locks.counting(tally.forgiven(attempt), succeeded=succeeded, running=0)
+        left = locks.counting(tally.forgiven(attempt), succeeded=succeeded, running=0).succeeded()
         if not over_all.is_open(attempt.guess):
             return left
         return left.counting_over_all(over_all.right_one(attempt), locks.holder.last)
     if tally.has_ended(attempt):
         return locks
-    left = locks.counting(tally.wrong_one(attempt))
+    left = locks.counting(tally.wrong_one(attempt)).failed(1)
     if locks.is_trusted(now):
         return left
     return left.counting_over_all(over_all.wrong_one(attempt._replace(name=b"")), locks.holder.last)
@@ -224,7 +243,7 @@ def merged(locks: Locks, failures: int, now: int, names: tuple[bytes, ...] = (),
     last = (*tally.names, *new)[-limits.FAILURES_BEFORE_LOCK :]
     counted = locks.counting(Tally(tally.wrong + wrong, (*tally.open, *begun), last), until=now + limits.LOCK_SECONDS)
     more = tuple(each for each in begun if not over_all.is_open(each.guess))
-    return counted.counting_over_all(Tally(over_all.wrong + wrong, (*over_all.open, *more)), now)
+    return counted.failed(wrong).counting_over_all(Tally(over_all.wrong + wrong, (*over_all.open, *more)), now)
 
 
 def delay(failures: int) -> int:
@@ -249,7 +268,7 @@ def clear(records: Records, items: tuple[Item, ...]) -> list[Put]:
         record: Record
         if item.key.table == TABLES[AttemptsRecord]:
             attempts = old = records.read(AttemptsRecord, item)
-            record = replace(attempts, open=())
+            record = replace(attempts, open=(), failed=0)
         elif item.key.id == HOLDER:
             old, record = records.read(HolderLockRecord, item), HolderLockRecord()
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from lnh_common.errors import PermissionDenied
 from lnh_common.messages.admin import Permission
@@ -59,12 +59,20 @@ class Rule:
 REGISTERS: Final = Rule(Permission.CLIENTS, audited=True)
 
 
+class User(NamedTuple):
+    """An appliance user of a session, with what this user's own role allows."""
+
+    name: str
+    permissions: frozenset[Permission]
+
+
 @dataclass(frozen=True)
 class Holder:
     """The grants of a session.
 
     Args:
         permissions: of its appliance user.
+        users: who that is; two where both logged in together.
         po: whether the PO logged in too.
         role, keyring: of its keyring role.
         client: whether it is a registered client.
@@ -75,6 +83,7 @@ class Holder:
     role: Role | None = None
     keyring: bytes = b""
     client: bool = False
+    users: tuple[User, ...] = ()
 
     @property
     def logged_in(self) -> bool:

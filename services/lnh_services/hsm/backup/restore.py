@@ -10,7 +10,8 @@ process that asked.
 
 A record carries the instance in its MAC, so each is checked under the archive's instance and made anew under a fresh
 one: earlier tokens, requests and changes die with the instance they were made for. Objects are sealed without it and
-stay as they are. A client that was revoked since the backup stays revoked.
+stay as they are. A client that was revoked since the backup stays revoked. What waits for a second person stays as it
+is now, and nothing of it comes from an archive: an approval that was used since could be used again.
 
 Affinity groups are in the log's list of members, which no commit of items changes. So the one commit leaves a note of
 them too. A core that finds the note - this one at once, or the primary's a little later - has members go back to their
@@ -73,6 +74,7 @@ from lnh_services.hsm.records import (
     GROUPING_RECORD,
     RECORD_TABLES,
     TABLES,
+    ApprovalRecord,
     AttemptsRecord,
     ChannelRecord,
     ClientRecord,
@@ -100,7 +102,7 @@ SWEEPS_AT_ONCE: Final = 20
 _PAGE: Final = 1024
 _MEANWHILE: Final = (MemberReadOnly, OutcomeUnknown, Unreachable, DeadlineExceeded, Busy)
 
-# What belongs to the members and sessions there are now, and is made anew or not at all.
+# What belongs to the members, sessions and people there are now, and is made anew, kept as it is, or not at all.
 _LEFT_OUT: Final = frozenset({smk_generations.TABLE}) | frozenset(
     TABLES[kind]
     for kind in (
@@ -112,6 +114,7 @@ _LEFT_OUT: Final = frozenset({smk_generations.TABLE}) | frozenset(
         HsmRecord,
         ChannelRecord,
         OpeningRecord,
+        ApprovalRecord,
     )
 )
 # ... and what stays: what is known of the trails, of the dismissed and of the SMK's generations.
@@ -129,6 +132,7 @@ class _Ticket:
     name: str
     check: bool
     until: float
+    archive: bytes
 
 
 @dataclass
@@ -191,14 +195,20 @@ class Restoring:
 
     # --- who may
 
-    def allow(self, order: bytes, name: str, *, check: bool) -> bytes:
-        """Make a ticket for one restore; the same for the same order. Raises Busy while another one is under way."""
+    def allow(self, order: bytes, name: str, *, check: bool, archive: bytes = b"") -> bytes:
+        """Make a ticket for one restore; the same for the same order.
+
+        Args:
+            archive: the id of the only archive that it is good for; empty for any.
+
+        Raises Busy while another one is under way.
+        """
         if self._ticket is not None and self._ticket.order == order:
             return self._ticket.value
         running = self._restore
         if running is not None and self._loop.time() - running.heard < IDLE_SECONDS:
             raise Busy(f"a restore of {running.ticket.name} is under way")
-        self._ticket = _Ticket(secrets.token_bytes(32), order, name, check, self._loop.time() + TICKET_SECONDS)
+        self._ticket = _Ticket(secrets.token_bytes(32), order, name, check, self._loop.time() + TICKET_SECONDS, archive)
         self._restore = None
         return self._ticket.value
 
@@ -225,6 +235,8 @@ class Restoring:
         cluster, opening = self._archiving.cluster(), asked.opening
         key = archive_keys.open_archive(cluster, opening.header, opening.manifest, opening.seal)
         header, manifest = format_.parse_header(opening.header), format_.parse_manifest(opening.manifest)
+        if ticket.archive and header.id != ticket.archive:  # which the seal vouches for
+            raise PermissionDenied(f"{ticket.name} is another archive than the one that was approved")
         oldest, _ = await self._oldest_smk()
         now = await self._present(cluster)
         target = cluster.records(secrets.token_bytes(16))
@@ -332,10 +344,12 @@ class Restoring:
                     f"generations of the SMK before {oldest} were retired since this restore began",
                     {"advice": "begin the restore again; lnh backup show says which generation an archive needs"},
                 )
-            guards, revoked = await self._revoked(restore)
+            guards, kept = await self._revoked(restore)
             guards.append(store.Require(key=smk_generations.KEY, version=shared_version))
-            for at in range(0, len(revoked), 64):
-                staged = store.Stage(restore=restore.id, items=tuple(revoked[at : at + 64]))
+            waiting, approvals = await self._approvals(restore)
+            kept += approvals
+            for at in range(0, len(kept), 64):
+                staged = store.Stage(restore=restore.id, items=tuple(kept[at : at + 64]))
                 await self._commit(restore, [staged])
             version = max(archived.version, now.version if now else 0) + 1
             record = replace(codec.decode_as(archived.head, ClusterRecord), instance=restore.target.instance)
@@ -346,15 +360,16 @@ class Restoring:
                     restore,
                     [
                         *guards,
+                        *waiting,
                         fence,
                         store.Stage(restore=restore.id, items=(renewed, note)),
                         store.Switch(restore=restore.id, carried=_CARRIED if now else ()),
                     ],
                 )
             except VersionConflict:
-                continue  # a client was revoked at this moment: look again
+                continue  # a client was revoked, or something approved, at this moment: look again
             return
-        raise Busy("clients are changed all the time; try again")
+        raise Busy("clients, or what waits for a second person, are changed all the time; try again")
 
     async def _regroup_patiently(self) -> None:
         """Carry out this restore's note, again and again for a while; then `tidy` does, on the primary."""
@@ -434,6 +449,17 @@ class Restoring:
                 head = codec.encode(replace(archived, revoked=True))
                 revoked.append(restore.target.remade(replace(held, head=head)))
         return guards, revoked
+
+    async def _approvals(self, restore: _Restore) -> tuple[list[store.Change], list[Item]]:
+        """Return the guard that must still hold, and all that waits for a second person, as records to be kept."""
+        if restore.now is None:
+            return [], []
+        found = await self._scanned(TABLES[ApprovalRecord])
+        versions = store.versions_hash((item.key.id, item.version) for item in found)
+        for item in found:
+            restore.now.check(item)
+        guard = store.Unchanged(key=Key(table=TABLES[ApprovalRecord]), hash=versions)
+        return [guard], [restore.target.remade(item) for item in found]
 
     async def _changed(self, restore: _Restore) -> list[Changed]:
         """List credentials that differ between the archive and now."""

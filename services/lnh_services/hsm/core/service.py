@@ -290,7 +290,8 @@ class Core:
     # --- a restore
 
     async def _on_allow_restore(self, call: Call, asked: backup.Allow) -> backup.Ticket:
-        return backup.Ticket(ticket=self._restoring.allow(asked.id, asked.name, check=asked.check))
+        ticket = self._restoring.allow(asked.id, asked.name, check=asked.check, archive=asked.archive)
+        return backup.Ticket(ticket=ticket)
 
     async def _on_begin_restore(self, call: Call, asked: backup.BeginRestore) -> backup.DataKey:
         return await self._restoring.begin(asked)

@@ -88,6 +88,8 @@ class Policy(Message):
         read_only_max: how long a read-only member honours tokens, in seconds.
         fips: only approved mechanisms and curves, and no callers' IVs.
         session_lifetime: after its login, in seconds; a token is renewed no longer than that.
+        dual_control: operations that wait for a second person (the cluster's alone).
+        lock_after: failed logins of a holder, without a right one between, after which it stays locked; 0: never.
     """
 
     allowed_mechanisms: tuple[Mechanism, ...] | None = None
@@ -103,6 +105,8 @@ class Policy(Message):
     read_only_max: Annotated[int, msgspec.Meta(ge=0, le=limits.SESSION_LIFETIME)] = limits.SESSION_LIFETIME
     fips: bool = False
     session_lifetime: Annotated[int, msgspec.Meta(ge=60, le=limits.SESSION_LIFETIME)] = limits.SESSION_LIFETIME
+    dual_control: tuple[str, ...] = ()
+    lock_after: Annotated[int, msgspec.Meta(ge=0, le=limits.FAILURES_BEFORE_LOCK_MAX)] = 0
 
     @property
     def allows_caller_ivs(self) -> bool:
@@ -134,6 +138,14 @@ def _either(one: bool, other: bool) -> bool:
     return one or other
 
 
+def _all_of(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sorted({*one, *other}))
+
+
+def _fewer(one: int, other: int) -> int:
+    return min(one or other, other or one)
+
+
 # For each field the stricter of two values. A field without a row does not exist (a test holds it).
 STRICTER: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "allowed_mechanisms": _stricter_mechanisms,
@@ -149,7 +161,11 @@ STRICTER: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "read_only_max": min,
     "fips": _either,
     "session_lifetime": min,
+    "dual_control": _all_of,
+    "lock_after": _fewer,
 }
+# Fields that say nothing of one keyring.
+OF_THE_CLUSTER: Final = frozenset({"dual_control"})
 
 
 def check_names(changes: Mapping[str, Any], also: tuple[str, ...] = ()) -> None:
@@ -190,6 +206,7 @@ def change_policy(policy: Policy, changes: Mapping[str, Any]) -> Policy:
         changed,
         allowed_mechanisms=_sorted(changed.allowed_mechanisms),
         weak_mechanisms=_sorted(changed.weak_mechanisms),
+        dual_control=tuple(sorted(set(changed.dual_control))),
     )
 
 

@@ -21,6 +21,7 @@ from lnh_services.hsm.objects.stored import HANDLE_BYTES
 from lnh_services.hsm.objects.streams import Stream
 from lnh_services.hsm.records import (
     TABLES,
+    ApprovalRecord,
     AttemptsRecord,
     EndedRecord,
     LockRecord,
@@ -40,9 +41,16 @@ class CachedRecord:
     version: int
 
 
-# Tables whose changes touch no session: they come with every login, beside a logout, or with each step of a rekey.
+# Tables whose changes touch no session: they come with every login, beside a logout, with each step of a rekey; or no
+# session rests on them.
 _NO_SESSION = frozenset(
-    {OBJECTS, *(TABLES[kind] for kind in (LockRecord, AttemptsRecord, TriedRecord, EndedRecord, ResealRecord))}
+    {
+        OBJECTS,
+        *(
+            TABLES[kind]
+            for kind in (LockRecord, AttemptsRecord, TriedRecord, EndedRecord, ResealRecord, ApprovalRecord)
+        ),
+    }
 )
 
 

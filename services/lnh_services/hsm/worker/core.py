@@ -95,6 +95,33 @@ _ROLLED: Final = "the SMK was rolled over while this was done, so it was not don
 Handler = Callable[["WorkerCore", Request[Any]], Steps[Message]]
 
 
+def _unguarded(worker: WorkerCore, request: Request[Any]) -> Steps[bool]:
+    yield from ()
+    return False
+
+
+def _nothing(worker: WorkerCore, request: Request[Any]) -> Steps[dict[str, Any]]:
+    yield from ()
+    return {}
+
+
+@dataclass(frozen=True)
+class Second:
+    """How an operation waits for a second person; policy `dual_control` may name those that have this.
+
+    Args:
+        without: the fields of its message that are no part of what is approved: secrets, and keys made for this try.
+        acts: tells of a message whether it changes anything; else it never waits.
+        also: reads what is approved beside the message: what a name in it stands for now.
+        guards: tells of a request whether it would lead around a second person, and waits also where it is not named.
+    """
+
+    without: frozenset[str] = frozenset()
+    acts: Callable[[Any], bool] = lambda _: True
+    also: Callable[[WorkerCore, Request[Any]], Steps[dict[str, Any]]] = _nothing
+    guards: Callable[[WorkerCore, Request[Any]], Steps[bool]] = _unguarded
+
+
 @dataclass(frozen=True)
 class Served:
     """One row of the table of operations that a worker serves.
@@ -103,20 +130,27 @@ class Served:
         rule: who may; None for an operation without a session, which checks the credential that it carries, or nothing.
         commits: the one effect of the operation is a commit under its request's own name, so what refuses that commit
             refuses the request for good. What membership or the backup service is ordered to do is told apart by them.
+        second: how it waits for a second person where the policy says so (`worker/second_person.py`); None never does.
     """
 
     operation: Operation[Any, Any]
     handler: Handler
     rule: Rule | None = None
     commits: bool = False
+    second: Second | None = None
 
 
 def serves(
-    operation: Operation[Any, Any], handler: Handler, rule: Rule | None = None, *, commits: bool = False
+    operation: Operation[Any, Any],
+    handler: Handler,
+    rule: Rule | None = None,
+    *,
+    commits: bool = False,
+    second: Second | None = None,
 ) -> Served:
     """Make a row of the table; raises AssertionError unless exactly what has a session says who may."""
     assert (rule is not None) is (operation.seal is Seal.SESSION), f"{operation.name}: who may is asked of a session"
-    return Served(operation, handler, rule, commits)
+    return Served(operation, handler, rule, commits, second)
 
 
 class WorkerCore(Certainty):
@@ -523,6 +557,17 @@ class WorkerCore(Certainty):
         entry = self._entry(request, outcome, who, role)
         yield from ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=(entry,)))
 
+    def audit_as(self, request: Request[Any], operation: str, target: str, who: str) -> Steps[None]:
+        """Record an act that goes with a request, under a name of its own; raises AuditFailed.
+
+        Args:
+            who: whose request it is, where it has no session.
+        """
+        entry = self._entry(request, "ok", "" if request.session else who, "" if request.session else "user")
+        detail = {**entry.detail, "for": request.operation.name}
+        entry = msgspec.structs.replace(entry, operation=operation, target=target, detail=detail)
+        yield from ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=(entry,)))
+
     def audit_items(self, request: Request[Any], outcomes: list[str], names: Sequence[str] = ()) -> Steps[None]:
         """Record what is done with each item, one line for one that has an outcome, and wait; raises AuditFailed.
 
@@ -646,7 +691,7 @@ def _role(session: OpenSession) -> str:
 def _target(request: Request[Any]) -> str:
     """Name what the request is about, in names and ids only."""
     parts = [request.header.route.hex()] if request.header.route else []
-    for name in ("label", "name", "client", "handle", "key", "keyring", "member", "group"):
+    for name in ("label", "name", "client", "handle", "key", "keyring", "member", "group", "approval"):
         value = getattr(request.message, name, None)
         if isinstance(value, (str, bytes)) and value:
             parts.append(value.hex() if isinstance(value, bytes) else value)

@@ -15,6 +15,7 @@ from lnh_common.messages.admin import Permission
 from lnh_common.messages.base import Operation, Seal
 from lnh_common.messages.session import Role
 from lnh_services.hsm.auth.permissions import BUILTIN_ROLES, REGISTERS, Rule
+from lnh_services.hsm.worker.core import Second
 from lnh_services.hsm.worker.handlers.table import SERVED
 
 YES: Final = "yes"
@@ -22,7 +23,7 @@ WITH_PO: Final = "with the PO"
 LOOKS: Final = "looks only"
 ALLOWS: Final = {
     Permission.VIEW: "look at status, members, groups, metrics, and the names of keyrings",
-    Permission.USERS: "make, reset and delete users and roles, none with more permissions than its own",
+    Permission.USERS: "make, reset, unlock and delete users and roles, none with more permissions than its own",
     Permission.CLIENTS: "register and revoke clients, assign keyrings to them",
     Permission.MEMBERS: "name, promote, remove members; invite them together with the PO",
     Permission.KEYRINGS: "create and delete keyrings and set their first KRSO, together with the PO",
@@ -31,8 +32,9 @@ ALLOWS: Final = {
     Permission.BACKUP: "make, list, verify, download backups, and schedule them",
     Permission.BACKUP_DELETE: "delete backups",
     Permission.AUDIT_EXPORT: "fetch the audit trail of a member",
+    Permission.APPROVE: "approve or deny what another user asked for, as policy `dual_control` demands",
 }
-HEAD: Final = ("operation", "permission", *BUILTIN_ROLES, "KRSO", "KRCO", "client", "recorded")
+HEAD: Final = ("operation", "permission", *BUILTIN_ROLES, "KRSO", "KRCO", "client", "recorded", "second person")
 
 RULES: Final[dict[str, Rule]] = {
     **{name: served.rule for name, served in SERVED.items() if served.rule is not None},
@@ -67,7 +69,15 @@ def row(name: str, rule: Rule) -> tuple[str, ...]:
         _of_keyring(rule, Role.KRCO),
         YES if rule.session or rule.client else "",
         YES if rule.audited else "refusals",
+        _second(name),
     )
+
+
+def _second(name: str) -> str:
+    second = SERVED[name].second
+    if second is None:
+        return ""
+    return "by policy" if second.guards is Second().guards else "by policy, or its guard"
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -127,7 +137,9 @@ _OPERATIONS: Final = """\
 "With the PO": the session holds the PO's credential beside the user's. A custom role that holds the permission may as
 the built-in ones may. KRSO and KRCO act on their own keyring alone. A client is a registered machine without a login;
 one that is registered with `--monitor` may what `monitor` may. What is recorded is in the audit trail before it is
-done.
+done. Second person: policy `dual_control` may name the operation. While it names any, those with a guard wait where
+they would lead around it, named or not: they change `dual_control`, restore an archive, make a role whose users may
+approve, or give somebody the password of such a user.
 """
 _CONSOLE: Final = """\
 ## At a member's local console

@@ -3,6 +3,8 @@
 `auth/online_attempts.py` says how many may fail, and which attempts wait for how long; the same message, or the same
 guess, is counted once. A name that does not exist costs the same work and the same lock, and gets the same words, as a
 wrong password. Two things differ: whether its records may be erased again, and whether the HSM minds their age.
+
+A holder that stays locked (`lasting_locks.py`) hears what a wrong password hears, also for the right one.
 """
 
 from __future__ import annotations
@@ -42,9 +44,12 @@ from lnh_services.hsm.records import (
     TriedRecord,
 )
 from lnh_services.hsm.worker.core import WorkerCore
+from lnh_services.hsm.worker.lasting_locks import stays_locked
+from lnh_services.hsm.worker.policies import effective_policy
 from lnh_services.hsm.worker.request import Request
 
 _WRONG: Final = "wrong name or password"
+_WRONG_OR_LOCKED: Final = f"{_WRONG}, or locked until an admin unlocks it (policy lock_after)"
 _TRIES: Final = 64
 
 
@@ -133,11 +138,16 @@ def verify(
         yield from worker.refusal(request, error, given.name or given.role.value, given.role.value)
         raise
     identity = worker.secrets()
-    if stored is None or not credentials.is_correct(
+    is_locked = yield from stays_locked(worker, given.role, given.name, given.keyring)  # whatever was guessed
+    is_right = stored is not None and credentials.is_correct(
         stored, derived, identity.smk_of(stored.generation), identity.secrets.cluster
-    ):
-        wrong = PasswordIncorrect(_WRONG)
-        yield from worker.refusal(request, wrong, given.name or given.role.value, given.role.value)
+    )
+    if stored is None or is_locked or not is_right:
+        policy = yield from effective_policy(worker, given.keyring)
+        wrong = PasswordIncorrect(_WRONG_OR_LOCKED if policy.lock_after else _WRONG)
+        # The trail says what the client must not learn.
+        recorded = PasswordLocked(_WRONG_OR_LOCKED) if is_locked else wrong
+        yield from worker.refusal(request, recorded, given.name or given.role.value, given.role.value)
         yield from _end(worker, pair, attempt, right=False, counted_here=counted_here)
         raise wrong
     yield from _end(worker, pair, attempt, right=True, counted_here=counted_here)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from lnh_common.errors import KeyringUnknown, NotPossible
-from lnh_common.messages import membership
+from lnh_common.errors import ArgumentInvalid, KeyringUnknown, NotPossible
+from lnh_common.messages import membership, store
 from lnh_common.messages.admin import PolicyChange, PolicyView
 from lnh_common.messages.base import Empty
 from lnh_common.versions import POLICY_FIELDS_SINCE, lacking_policy_fields
@@ -61,12 +61,18 @@ def _check_known_everywhere(changes: Mapping[str, Any]) -> Steps[None]:
 
 
 def change_policy(
-    worker: WorkerCore, request: Request[PolicyChange], keyring: bytes = b"", *, note: bool = False
+    worker: WorkerCore,
+    request: Request[PolicyChange],
+    keyring: bytes = b"",
+    *,
+    note: bool = False,
+    guards: Iterable[store.Change] = (),
 ) -> Steps[PolicyView]:
     """Show a policy, or change some of its fields; raises PolicyForbids naming a field that would loosen it.
 
     Args:
         note: write the record in any case, so that it is known that this request has acted.
+        guards: of the change, what must hold beside it.
     """
     where = policy_id(keyring)
     stored, version = yield from worker.versioned(PolicyRecord, where, cached=False)
@@ -76,10 +82,15 @@ def change_policy(
         yield from _check_known_everywhere(changes)
         fields.update(changes)
         if keyring:
+            if names := sorted(rules.OF_THE_CLUSTER & changes.keys()):
+                raise ArgumentInvalid(f"{', '.join(names)}: the cluster's policy has it, and no keyring's")
             rules.merge((yield from effective_policy(worker)), fields)
         else:
             rules.change_policy(Policy(), fields)
         records = yield from worker.started()
-        yield from worker.commit(request, [records.put(PolicyRecord(keyring=keyring, fields=fields), where, version)])
+        put = records.put(PolicyRecord(keyring=keyring, fields=fields), where, version)
+        yield from worker.commit(request, [*guards, put])
     policy = yield from effective_policy(worker, keyring)
-    return PolicyView(policy=rules.policy_view(policy))
+    shown = rules.policy_view(policy)
+    left_out = rules.OF_THE_CLUSTER if keyring else frozenset()
+    return PolicyView(policy={name: value for name, value in shown.items() if name not in left_out})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from lnh_common.messages.base import Effect, Message, Operation
@@ -33,6 +34,7 @@ class Request(Generic[M]):
         committed: whether something of it was committed, so that no answer may say any more that it was not done.
         lapses: of the lease, when it was begun.
         ahead: what was asked of its object with the records of its session.
+        approved: what a second person approved; empty where none was needed.
     """
 
     header: Header
@@ -46,6 +48,7 @@ class Request(Generic[M]):
     committed: bool = False
     lapses: int = 0
     ahead: Ahead | None = None
+    approved: dict[str, Any] = field(default_factory=dict)
 
     @property
     def who(self) -> OpenSession:
@@ -73,6 +76,13 @@ class Request(Generic[M]):
         if self.client is not None:
             return self.client.id
         return self.who.token.session if self.session else self.envelope.connection
+
+    @property
+    def name(self) -> bytes:
+        """The 16 bytes that name a write: the same for every try of it, and for no other."""
+        parts = (self.client_id, self.envelope.connection, self.envelope.sequence.to_bytes(8, "big"))
+        named = b"".join(len(part).to_bytes(1, "big") + part for part in parts)
+        return hashlib.sha256(named).digest()[:16]
 
     def new_id(self, number: int = 0) -> bytes:
         """Return the 16-byte id of the `number`th thing this request makes: the same when a write is repeated."""

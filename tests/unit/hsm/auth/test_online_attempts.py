@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from lnh_common import limits
 from lnh_common.errors import Busy, PasswordLocked
 from lnh_common.messages.session import Credential, Role
+from lnh_common.messages.store import Item
 from lnh_services.hsm.auth import online_attempts
 from lnh_services.hsm.auth.lockout import Attempt
 from lnh_services.hsm.auth.online_attempts import Locks
@@ -360,3 +361,40 @@ def test_names_share_a_scope_only_by_a_key_nobody_outside_has() -> None:
     one, other = (Records(os.urandom(32), bytes(16), bytes(16)) for _ in range(2))
     assert online_attempts.scope(one, Role.USER, "a", b"") == online_attempts.scope(one, Role.USER, "a", b"")
     assert online_attempts.scope(one, Role.USER, "a", b"") != online_attempts.scope(other, Role.USER, "a", b"")
+
+
+def test_only_what_ended_wrong_counts_for_a_lock_that_stays() -> None:
+    holder = Holder()
+    for number in range(50):
+        holder.begin(f"client {number}", THE_PASSWORD)  # a fleet, each of which a fault interrupts
+    assert holder.locks("").of_holder.failed == 0
+    holder.fail("a")
+    holder.succeed("b")
+    assert holder.locks("").of_holder.failed == 0
+    for _ in range(4):
+        holder.fail("b")
+    assert holder.locks("").of_holder.failed == 4
+    holder.now += 365 * 24 * HOUR
+    holder.fail("a")
+    assert holder.locks("").of_holder.failed == 5
+    attempt = holder.begin("c")
+    for _ in range(3):
+        holder.end("c", attempt, right=False)
+    assert holder.locks("").of_holder.failed == 6, "told again it is the same attempt"
+
+
+def test_what_failed_at_a_read_only_member_counts_for_a_lock_that_stays() -> None:
+    locks = Holder().locks("a")
+    merged = online_attempts.merged(locks, 3, START, (b"n" * 16, b"o" * 16), (Open(b"g" * 16, START),))
+    assert merged.of_holder.failed == 2
+    assert online_attempts.merged(merged, 2, START, (b"n" * 16, b"o" * 16)).of_holder.failed == 2
+
+
+def test_a_reset_forgets_what_counts_for_a_lock_that_stays() -> None:
+    records = Records(b"k" * 32, b"c" * 16, b"i" * 16)
+    scope = online_attempts.scope(records, Role.USER, "olga", b"")
+    put = records.put(AttemptsRecord(failed=7, lasting=True), online_attempts.HOLDER, 3, scope=scope)
+    item = Item(key=put.key, version=4, head=put.head, body=put.body)
+    (change,) = online_attempts.clear(records, (item,))
+    left = Item(key=change.key, version=change.expected + 1, head=change.head, body=change.body)
+    assert records.read(AttemptsRecord, left) == AttemptsRecord(lasting=True)

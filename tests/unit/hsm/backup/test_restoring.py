@@ -24,6 +24,7 @@ from lnh_common.errors import (
     VersionConflict,
 )
 from lnh_common.messages import backup, smk, store
+from lnh_common.messages.admin import Decision
 from lnh_common.messages.backup import Changed, Row
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.session import Role
@@ -40,6 +41,7 @@ from lnh_services.hsm.cluster.smk_keeper import fetch_shared
 from lnh_services.hsm.records import (
     CLUSTER_RECORD,
     RECORD_TABLES,
+    ApprovalRecord,
     ClientRecord,
     ClusterRecord,
     CredentialRecord,
@@ -309,6 +311,59 @@ def test_a_client_revoked_since_stays_revoked_up_to_the_last_moment(tmp_path: Pa
         item = world.appliance.store.items.storage.get(records.key_of(ClientRecord, CLIENT))
         assert item is not None
         assert records.read(ClientRecord, item).revoked
+
+    play(tmp_path, scene)
+
+
+def test_where_one_archive_was_approved_no_other_of_its_name_is_restored(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        restoring, _ = world.restoring()
+        opening, _ = world.archive
+        for archive, order in ((b"b" * 16, b"1" * 16), (b"a" * 16, b"2" * 16)):
+            ticket = restoring.allow(order, "x.lnhb", check=False, archive=archive)
+            begin = backup.BeginRestore(ticket=ticket, opening=opening)
+            if archive == b"a" * 16:
+                await restoring.begin(begin)
+                continue
+            with pytest.raises(PermissionDenied, match="another archive than the one that was approved"):
+                await restoring.begin(begin)
+
+    play(tmp_path, scene)
+
+
+def _approval(by: str = "", *, used: bool = False) -> ApprovalRecord:
+    return ApprovalRecord(
+        operation="keyring.delete", route=b"", arguments={"keyring": b"k" * 16}, about="", requesters=("alice",),
+        asked_by=b"r" * 16, requested_at=1, expires=2_000_000_000, used_by=b"u" * 16 if used else b"",
+        decision=Decision.APPROVED if by else Decision.WAITING, deciders=(by,) if by else (),
+    )  # fmt: skip
+
+
+def test_what_waits_for_a_second_person_is_as_now_and_nothing_of_it_is_the_archives(tmp_path: Path) -> None:
+    async def scene(world: World) -> None:
+        archived, waits, late = b"a" * 16, b"w" * 16, b"l" * 16
+        await world.change(world.records().put(_approval("bob"), archived, 0))
+        world.archive = world.made()
+        records = world.records()
+        await world.change(records.put(_approval("bob", used=True), archived, 1), records.put(_approval(), waits, 0))
+        restoring, watched = world.restoring()
+
+        async def approve(commit: Commit) -> None:
+            if any(isinstance(change, Switch) for change in commit.changes):
+                watched.before = None
+                await world.change(
+                    world.records().put(_approval("mia"), waits, 1), world.records().put(_approval(), late, 0)
+                )
+
+        watched.before = approve
+        await world.restore(restoring)
+        records = world.records()
+        kept = {
+            item.key.id: records.read(ApprovalRecord, item)
+            for item in world.appliance.store.items.storage.items.values()
+            if item.key.table == "approval"
+        }
+        assert kept == {archived: _approval("bob", used=True), waits: _approval("mia"), late: _approval()}
 
     play(tmp_path, scene)
 

@@ -189,9 +189,11 @@ class Scene:
         template = {Attribute.KEY_TYPE.value: KeyType.AES.value}
         seals = objects.Derive(handle=self.sealing, mechanism=Mechanism.ML_KEM, template=template)
         self.ciphertext = krco.ask(objects.ENCAPSULATE, seals, self.keyring).ciphertext
+        self.waits = self._waiting(administrator, client)
         self.sessions = {
             "admin": self._session(client, ADMIN, Credential(role=Role.PO, password=PO_PASSWORD)),
             "eve": self._session(client, AS_EVE),
+            "deputy": self._session(client, Credential(role=Role.USER, name="second", password=EVE)),
             "carla": self._session(client, Credential(role=Role.USER, name="carla", password=EVE)),
             "hugo": self._session(client, Credential(role=Role.USER, name="hugo", password=EVE)),
             "krso": self._session(client, Credential(role=Role.KRSO, keyring=self.keyring, password=KRSO)),
@@ -205,6 +207,24 @@ class Scene:
         self._items = dict(world.store.storage.items)
         self._seen = world.seen._ages.copy()
         self._sequence = max(each.sequence for each in self.sessions.values())
+
+    def _waiting(self, administrator: Client, client: Client) -> bytes:
+        """The id of what waits for a second person, from a time when the policy named it."""
+        second = self._session(
+            client,
+            Credential(role=Role.USER, name="second", password=EVE),
+            Credential(role=Role.PO, password=PO_PASSWORD),
+        )
+        administrator.ask(admin.CLUSTER_POLICY, admin.PolicyChange(changes={"dual_control": ["keyring.delete"]}))
+        off = admin.PolicyChange(changes={"dual_control": []})
+        with pytest.raises(errors.ApprovalNeeded) as waits:
+            administrator.ask(admin.KEYRING_DELETE, admin.KeyringRef(keyring=self.other))
+        with pytest.raises(errors.ApprovalNeeded) as refused:
+            second.ask(admin.CLUSTER_POLICY, off)
+        approval = bytes.fromhex(refused.value.detail["approval"])
+        administrator.ask(admin.APPROVAL_APPROVE, admin.ApprovalRef(approval=approval))
+        second.ask(admin.CLUSTER_POLICY, off)
+        return bytes.fromhex(waits.value.detail["approval"])
 
     def _keys(self, client: Client, keyring: bytes) -> tuple[bytes, bytes, bytes]:
         """The handles of an Ed25519 key pair, public half first, and an AES key."""
@@ -447,6 +467,13 @@ def requests(scene: Scene) -> list[Request]:
         Request(admin.USER_RESET, admin.ResetUser(name="carla", password="a password")),
         Request(admin.USER_RESET, admin.ResetUser(name="second", password="a password"), "hugo"),
         Request(admin.USER_RESET, admin.ResetUser(name="eve", password="a password"), "hugo"),
+        Request(admin.USER_UNLOCK, admin.Unlock(role=Role.USER, name="eve")),
+        Request(admin.USER_UNLOCK, admin.Unlock(role=Role.USER, name="second"), "hugo"),
+        Request(admin.USER_UNLOCK, admin.Unlock(role=Role.KRCO, keyring=keyring)),
+        Request(admin.APPROVAL_LIST, Empty()),
+        Request(admin.APPROVAL_APPROVE, admin.ApprovalRef(approval=scene.waits), "deputy"),
+        Request(admin.APPROVAL_APPROVE, admin.ApprovalRef(approval=scene.waits)),
+        Request(admin.APPROVAL_DENY, admin.ApprovalRef(approval=scene.waits), "deputy"),
         Request(admin.USER_ROLE_DELETE, admin.RoleRef(name="unused")),
         Request(admin.USER_ROLE_DELETE, admin.RoleRef(name="clerk")),
         Request(admin.GROUP_LIST, Empty(), "carla"),

@@ -17,7 +17,7 @@ from lnh_common.pkcs11.algorithms import CURVES
 from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_common.pkcs11.parameters import GcmParameters, pack_parameters
-from lnh_services.hsm.objects.policy import STRICTER
+from lnh_services.hsm.objects.policy import OF_THE_CLUSTER, STRICTER
 from models.carried import sample
 from models.worker import KRCO, KRSO, Client, World, generate_ec, sign
 
@@ -210,11 +210,28 @@ def fips(scene: Scene) -> None:
     generate_ec(scene.client, scene.keyring)
 
 
+def dual_control(scene: Scene) -> None:
+    scene.client.as_administrator().ask(
+        admin.USER_ADD, admin.AddUser(name="other", role="admin", password="a password of theirs")
+    )
+    scene.rule(dual_control=["keyring.delete"])
+    with pytest.raises(errors.ApprovalNeeded):
+        scene.client.as_administrator().ask(admin.KEYRING_DELETE, admin.KeyringRef(keyring=scene.keyring))
+
+
+def lock_after(scene: Scene) -> None:
+    scene.rule(lock_after=1)
+    with pytest.raises(errors.PasswordIncorrect, match="or locked until an admin unlocks it"):
+        scene.client.login(Credential(role=Role.KRCO, keyring=scene.keyring, password="not the password"))
+    with pytest.raises(errors.PasswordIncorrect):
+        scene.login()
+
+
 CASES: Final[dict[str, Callable[[Scene], None]]] = {
     case.__name__.rstrip("_"): case
     for case in (
         allowed_mechanisms, weak_mechanisms, import_, export_wrapped, minimum_rsa_bits, caller_ivs, key_uses, per_use_audit, objects_per_keyring,
-        token_lifetime, session_lifetime, read_only_max, fips,
+        token_lifetime, session_lifetime, read_only_max, fips, dual_control, lock_after,
     )
 }  # fmt: skip
 
@@ -231,8 +248,12 @@ def test_a_field_stops_what_it_is_for(scene: Scene, field: str) -> None:
 def test_every_field_is_shown_by_its_name_and_told_of_in_the_documents(scene: Scene) -> None:
     page = (Path(__file__).parents[4] / "docs" / "operations.md").read_text()
     shown = scene.client.ask(admin.KEYRING_POLICY, admin.PolicyChange(), scene.keyring).policy
+    assert not OF_THE_CLUSTER & shown.keys()
+    scene.login(Role.KRSO)
+    with pytest.raises(errors.ArgumentInvalid, match="the cluster's policy has it"):
+        scene.client.ask(admin.KEYRING_POLICY, admin.PolicyChange(changes={"dual_control": []}), scene.keyring)
     for name in STRICTER:
-        assert name in shown
+        assert name in shown or name in OF_THE_CLUSTER
         assert f"| `{name}` | " in page
 
 

@@ -101,6 +101,8 @@ def restore(worker: WorkerCore, request: Request[backup.Restore]) -> Steps[backu
     view = yield from ask(Peer.MEMBERSHIP, membership.STATUS, Empty())
     if old := lacking_restores(member.product for member in view.members):
         raise NotPossible(f"a member has version {old[0]}, which does not know of restores: upgrade it first")
-    ticket = yield from ask(Peer.CORE, backup.ALLOW, backup.Allow(id=order, name=asked.name, check=asked.check))
+    archive = request.approved.get("archive", b"")
+    allow = backup.Allow(id=order, name=asked.name, check=asked.check, archive=archive)
+    ticket = yield from ask(Peer.CORE, backup.ALLOW, allow)
     passed = backup.RestoreOrder(id=order, name=asked.name, check=asked.check, ticket=ticket.ticket)
     return (yield from _ask_here(backup.RESTORE_ARCHIVE, passed))

@@ -33,7 +33,7 @@ from lnh_services.hsm.effects import Peer, Steps, ask
 from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.policy import Policy
 from lnh_services.hsm.records import ClientRecord, KeyringRecord
-from lnh_services.hsm.worker import lease_settings
+from lnh_services.hsm.worker import lease_settings, second_person
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.guards import check_versions, unchanged
 from lnh_services.hsm.worker.policies import change_policy, effective_policy
@@ -135,6 +135,11 @@ def policy(worker: WorkerCore, request: Request[PolicyChange]) -> Steps[PolicyVi
     rules.check_names(changes, also=lease_settings.FIELDS)
     in_log = {name: value for name, value in changes.items() if name in lease_settings.FIELDS}
     rest = {name: value for name, value in changes.items() if name not in lease_settings.FIELDS}
+    guards: list[store.Change] = []
+    if "dual_control" in rest:
+        second_person.checked_names(worker, rest["dual_control"])
+        if rest["dual_control"] and not (yield from worker.acted_before(request)):
+            guards = yield from second_person.approvers(worker)
     known = yield from lease_settings.current()
     if in_log and not (yield from worker.acted_before(request)):
         wanted = lease_settings.changed(known, in_log)
@@ -144,7 +149,7 @@ def policy(worker: WorkerCore, request: Request[PolicyChange]) -> Steps[PolicyVi
             yield from ask(Peer.STORE, store.LEASE_SETTINGS, wanted)
             known = wanted
     asked = dataclasses.replace(request, message=PolicyChange(changes=rest))
-    view = yield from change_policy(worker, asked, note=bool(in_log))
+    view = yield from change_policy(worker, asked, note=bool(in_log), guards=guards)
     return PolicyView(policy=view.policy | lease_settings.shown(known))
 
 

@@ -7,8 +7,7 @@ none: it would be undone.
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any, Final
+from typing import Final
 
 from lnh_common.errors import Busy
 from lnh_common.messages import membership, store
@@ -20,21 +19,20 @@ from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.handlers.members import order_of
 from lnh_services.hsm.worker.request import Request
 
-REQUEST_BYTES = 16
 _COME_AGAIN: Final = 1  # seconds
 
 
 def create(worker: WorkerCore, request: Request[NewGroup]) -> Steps[Remark]:
     """Create a group without members."""
     yield from _settled(worker)
-    order = store.CreateGroup(group=request.message.label, request=_name_of(request))
+    order = store.CreateGroup(group=request.message.label, request=request.name)
     return Remark(remark=(yield from order_of(membership.GROUP_CREATE, order)).remark)
 
 
 def delete(worker: WorkerCore, request: Request[GroupRef]) -> Steps[Remark]:
     """Delete a group that has no members."""
     yield from _settled(worker)
-    order = store.DeleteGroup(group=request.message.label, request=_name_of(request))
+    order = store.DeleteGroup(group=request.message.label, request=request.name)
     return Remark(remark=(yield from order_of(membership.GROUP_DELETE, order)).remark)
 
 
@@ -42,7 +40,7 @@ def move(worker: WorkerCore, request: Request[MoveMember]) -> Steps[Remark]:
     """Move a member to another group."""
     yield from _settled(worker)
     message = request.message
-    order = store.MoveMember(member=message.member, group=message.group, request=_name_of(request))
+    order = store.MoveMember(member=message.member, group=message.group, request=request.name)
     return Remark(remark=(yield from order_of(membership.MOVE, order)).remark)
 
 
@@ -62,11 +60,3 @@ def _settled(worker: WorkerCore) -> Steps[None]:
     note, _ = yield from worker.versioned(GroupingRecord, GROUPING_RECORD, cached=False)
     if note is not None:
         raise Busy("the groups of the backup that was restored are being put back", {"seconds": _COME_AGAIN})
-
-
-def _name_of(request: Request[Any]) -> bytes:
-    """Name a request: the same for every try of it, and for no other."""
-    envelope = request.envelope
-    parts = (request.client_id, envelope.connection, envelope.sequence.to_bytes(8, "big"))
-    named = b"".join(len(part).to_bytes(1, "big") + part for part in parts)
-    return hashlib.sha256(named).digest()[:REQUEST_BYTES]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -41,7 +42,7 @@ from lnh_common.messages.session import (
 from lnh_common.wire import channel
 from lnh_common.wire.channel import SessionKeys
 from lnh_services.hsm.auth import credentials, permissions
-from lnh_services.hsm.auth.permissions import BUILTIN_ROLES, Holder
+from lnh_services.hsm.auth.permissions import BUILTIN_ROLES, Holder, User
 from lnh_services.hsm.auth.tokens import Grant, OpenSession, Token, seal_token
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.effects import Steps
@@ -63,6 +64,7 @@ from lnh_services.hsm.records import (
     UserRecord,
     record_id,
 )
+from lnh_services.hsm.worker import second_person
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.passwords import derive, new_credential, verify
 from lnh_services.hsm.worker.policies import check_exists, effective_policy, policy_id
@@ -103,6 +105,9 @@ def register(worker: WorkerCore, request: Request[Register]) -> Steps[Registered
     user, _ = yield from _verified_user(worker, request, administrator)
     held = yield from held_by(worker, user)
     permissions.check(request.operation.name, permissions.REGISTERS, b"", Holder(permissions=held))
+    assert permissions.REGISTERS.permission is not None, "a user's permission decides"
+    by = (User(user.name, held),)
+    yield from second_person.demand(worker, request, by, permissions.REGISTERS.permission)
     if message.monitor and (yield from worker.record(UserRecord, record_id("user", message.monitor))) is None:
         raise NameUnknown(f"no appliance user {message.monitor!r}")
     client = request.new_id()
@@ -305,14 +310,14 @@ def _check_grant(
         yield from visible_keyring(worker, client, grant.keyring)
         return Holder(role=grant.role, keyring=grant.keyring, client=holder.client)
     if grant.role is Role.PO:
-        return Holder(permissions=holder.permissions, po=True, client=holder.client)
+        return replace(holder, po=True)
     user = yield from worker.record(UserRecord, record_id("user", grant.name))
     if user is None:
         raise CredentialChanged("the appliance user was deleted")
     if user.role not in BUILTIN_ROLES:
         rests_on.append((RoleRecord, role_id(user.role)))
     held = yield from held_by(worker, user)
-    return Holder(permissions=held | holder.permissions, po=holder.po, client=holder.client)
+    return replace(holder, permissions=held | holder.permissions, users=(*holder.users, User(user.name, held)))
 
 
 def renew(worker: WorkerCore, request: Request[Empty]) -> Steps[LoggedIn]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from lnh_common import limits
-from lnh_common.errors import LimitReached, NameTaken, NameUnknown, NotPossible
+from lnh_common.errors import KeyringUnknown, LimitReached, NameTaken, NameUnknown, NotPossible
 from lnh_common.messages import store
 from lnh_common.messages.admin import (
     AddUser,
@@ -18,6 +18,7 @@ from lnh_common.messages.admin import (
     RoleRef,
     Roles,
     RoleView,
+    Unlock,
     UserRef,
     Users,
     UserView,
@@ -28,10 +29,13 @@ from lnh_common.versions import lacking_restores, lacking_roles
 from lnh_services.hsm.auth import credentials, permissions
 from lnh_services.hsm.auth.permissions import ADMIN, BUILTIN_ROLES, RESERVED_ROLES
 from lnh_services.hsm.effects import Steps
-from lnh_services.hsm.records import CredentialRecord, RoleRecord, UserRecord, record_id
+from lnh_services.hsm.records import CredentialRecord, KeyringRecord, PolicyRecord, RoleRecord, UserRecord, record_id
+from lnh_services.hsm.worker import second_person
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.guards import check_versions, unchanged
+from lnh_services.hsm.worker.lasting_locks import stays_locked
 from lnh_services.hsm.worker.passwords import derive, forgive, new_credential
+from lnh_services.hsm.worker.policies import policy_id
 from lnh_services.hsm.worker.request import Request
 from lnh_services.hsm.worker.roles import permissions_of, role_id
 
@@ -96,8 +100,11 @@ def list_users(worker: WorkerCore, request: Request[Empty]) -> Steps[Users]:
     """List every appliance user, by name."""
     skipped: list[Skipped] = []
     found = yield from worker.scan_all(UserRecord, skipped)
-    ordered = sorted(found, key=lambda user: user.name)
-    return Users(users=tuple(UserView(name=user.name, role=user.role) for user in ordered), skipped=tuple(skipped))
+    views = []
+    for user in sorted(found, key=lambda user: user.name):
+        locked = yield from stays_locked(worker, Role.USER, user.name)
+        views.append(UserView(name=user.name, role=user.role, locked=locked))
+    return Users(users=tuple(views), skipped=tuple(skipped))
 
 
 def delete_user(worker: WorkerCore, request: Request[UserRef]) -> Steps[Empty]:
@@ -113,6 +120,7 @@ def delete_user(worker: WorkerCore, request: Request[UserRef]) -> Steps[Empty]:
     changes: list[store.Change] = []
     if record.role == ADMIN:
         changes.append((yield from _another_admin(worker, name)))
+    changes += yield from _two_persons(worker, record, changes)
     where = credentials.credential_id(Role.USER, name)
     changes.append(store.Delete(key=records.key_of(UserRecord, user_id(name)), expected=version))
     stored, stored_version = yield from worker.versioned(CredentialRecord, where, cached=False)
@@ -136,6 +144,23 @@ def _another_admin(worker: WorkerCore, name: str) -> Steps[store.Change]:
     _, version = yield from worker.versioned(UserRecord, where, cached=False)
     records = yield from worker.started()
     return store.Require(key=records.key_of(UserRecord, where), version=version)
+
+
+def _two_persons(worker: WorkerCore, user: UserRecord, made: list[store.Change]) -> Steps[list[store.Change]]:
+    """Make the guards that two users who may approve stay, while policy `dual_control` names anything.
+
+    Args:
+        made: the guards there are, none of which is made twice.
+    """
+    held = yield from permissions_of(worker, user.role)
+    if held is not None and Permission.APPROVE not in held:
+        return []
+    policy, version = yield from worker.versioned(PolicyRecord, policy_id(), cached=False)
+    records = yield from worker.started()
+    guards: list[store.Change] = [store.Require(key=records.key_of(PolicyRecord, policy_id()), version=version)]
+    if policy is not None and policy.fields.get("dual_control"):
+        guards += yield from second_person.approvers(worker, without=user.name)
+    return [each for each in guards if each not in made]
 
 
 def reset_user(worker: WorkerCore, request: Request[ResetUser]) -> Steps[Empty]:
@@ -162,6 +187,24 @@ def reset_user(worker: WorkerCore, request: Request[ResetUser]) -> Steps[Empty]:
     same = store.Require(key=records.key_of(UserRecord, user_id(name)), version=version)
     yield from worker.commit(request, [same, records.put(changed, where, stored_version)])
     yield from forgive(worker, Role.USER, name)
+    return Empty()
+
+
+def unlock(worker: WorkerCore, request: Request[Unlock]) -> Steps[Empty]:
+    """Forget the failed logins of a holder, whose password and sessions stay as they are."""
+    role, name, keyring = request.message.role, request.message.name, request.message.keyring
+    if role is Role.USER:
+        user, _ = yield from worker.versioned(UserRecord, user_id(name), cached=False)
+        if user is None:
+            raise NameUnknown(f"no appliance user {name!r}", {"advice": "lnh user list shows them"})
+        yield from _check_gives(worker, request, user.role)
+    elif role.of_keyring:
+        permissions.check_gives(request.operation.name, request.who.holder, frozenset({Permission.KEYRINGS}))
+        if (yield from worker.record(KeyringRecord, keyring)) is None:
+            raise KeyringUnknown(f"no keyring {keyring.hex()}")
+    else:
+        permissions.check_gives(request.operation.name, request.who.holder, frozenset({Permission.CLUSTER}))
+    yield from forgive(worker, role, name if role is Role.USER else "", keyring if role.of_keyring else b"")
     return Empty()
 
 
