@@ -73,6 +73,9 @@ class Way(enum.Enum):
     STAYS = "stays"
 
 
+_COMES: Final = frozenset({Way.WRAPPED, Way.COPIED, Way.IN_CLEAR})
+
+
 @dataclass(frozen=True)
 class Found:
     """An object of the source.
@@ -220,13 +223,15 @@ def plan(
     """
     names = fingerprints(found)
     found = _with_public_keys(found)
-    there, free = _there(found, list(held), {at: done[name] for at, name in enumerate(names) if name in done})
+    planned = {each.number: _step(each, routes, choices, (refused or {}).get(each.number, "")) for each in found}
+    came = {at: done[name] for at, name in enumerate(names) if name in done}
+    there, free = _there(found, list(held), came, {number for number, step in planned.items() if step.way in _COMES})
     steps: list[Step] = []
     for each in found:
         if each.number in there:
             steps.append(_step_there(each, there[each.number]))
             continue
-        step = _step(each, routes, choices, (refused or {}).get(each.number, ""))
+        step = planned[each.number]
         if step.way is Way.NEW:
             other = next((one for one in free if _took_its_place(each, one.attributes)), None)
             if other is not None:
@@ -264,26 +269,40 @@ def _with_public_keys(found: Sequence[Found]) -> list[Found]:
     return made
 
 
-def _there(found: Sequence[Found], held: list[Held], done: Mapping[int, bytes]) -> tuple[dict[int, Held], list[Held]]:
+def _there(
+    found: Sequence[Found], held: list[Held], done: Mapping[int, bytes], comes: set[int]
+) -> tuple[dict[int, Held], list[Held]]:
     """Find what is in the keyring already, by the numbers of the source, and what else the keyring has.
 
     No object of the keyring counts twice.
 
     Args:
         done: handles of what came before, by its place in `found`.
+        comes: numbers of what comes by itself: only that can have come, where nothing but its names tells what it is.
     """
     by_handle = {each.handle: each for each in held}
     there = {found[at].number: by_handle[handle] for at, handle in done.items() if handle in by_handle}
     counted = {each.handle for each in there.values()}
     free = [each for each in held if each.handle not in counted]
-    for each in found:
-        if each.number in there or each.problem:
-            continue
-        same = next((other for other in free if _is_the_same(each, other.attributes)), None)
-        if same is not None:
-            there[each.number] = same
-            free.remove(same)
+    in_order = sorted(found, key=lambda each: each.number not in comes)
+    for must_be_certain in (True, False):
+        for each in in_order:
+            if each.number in there or each.problem:
+                continue
+            for other in free:
+                is_certain = _is_certain(each, other.attributes)
+                may_be = is_certain or (not must_be_certain and each.number in comes)
+                if may_be and _is_the_same(each, other.attributes):
+                    there[each.number] = other
+                    free.remove(other)
+                    break
     return there, free
+
+
+def _is_certain(found: Found, held: Attributes) -> bool:
+    """Tell whether more than names says if an object of the keyring is this one."""
+    both_tell = _A.CHECK_VALUE in found.attributes and _A.CHECK_VALUE in held
+    return not found.is_sensitive_key or bool(found.public) or both_tell
 
 
 def _is_the_same(found: Found, held: Attributes) -> bool:
