@@ -66,6 +66,7 @@ LEFT_OUT: Final[dict[str, str]] = {
     "lnh.registration.register": "is done once on a machine, asks somebody in between, and locks client.toml meanwhile",
     "lnh.backups.copy_in": "is for the files of a member at hand",
     "lnh.console": "is at the member itself, which serves one order after the other",
+    "lnh.migration": "is done once, from another token, whose library waits; all modules of it",
     "lnh.partitions": "is at the member itself, which serves one order after the other",
     "lnh.cluster.connect_through": "is the command line's, for `--member`",
 }
