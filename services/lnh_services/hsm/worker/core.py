@@ -65,7 +65,6 @@ from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.crypto.mechanisms import IvSource
 from lnh_services.hsm.effects import Ask, Deadline, Peer, Steps, Turn, ask
 from lnh_services.hsm.objects.prepared_keys import CachedKey
-from lnh_services.hsm.objects.stored import HANDLE_BYTES
 from lnh_services.hsm.records import (
     CLUSTER_RECORD,
     OPENING_RECORD,
@@ -79,7 +78,7 @@ from lnh_services.hsm.records import (
 )
 from lnh_services.hsm.worker.certainty import NEVER, Certainty
 from lnh_services.hsm.worker.context import Identity
-from lnh_services.hsm.worker.request import Request
+from lnh_services.hsm.worker.request import Request, objects_named
 from lnh_services.hsm.worker.rollback_guard import Ahead
 
 log = Log("hsm.worker")
@@ -89,7 +88,6 @@ M = TypeVar("M", bound=Message)
 R = TypeVar("R", bound=Record)
 
 _BYTES: Final = (bytes,)
-_NAME_AND_FIELDS: Final = 2  # of a use that travels with others
 _ROLLED: Final = "the SMK was rolled over while this was done, so it was not done"
 
 Handler = Callable[["WorkerCore", Request[Any]], Steps[Message]]
@@ -222,7 +220,7 @@ class WorkerCore(Certainty):
         try:
             if credential is None:
                 if session is None:
-                    ahead = Ahead(_objects_named(header, envelope.fields))
+                    ahead = Ahead(objects_named(header, envelope.fields))
                     session = yield from self._open_session(token, opened, ahead)
                 self.check_times(session)
             value = yield from self._serve_opened(operation, header, envelope, session, credential, lapses, ahead)
@@ -653,19 +651,6 @@ def _unknown_epoch(identity: Identity, epoch: int, over: str) -> LnhError:
     if epoch > max(seed.epoch for seed in identity.secrets.channel):
         return Unreachable(f"channel epoch {epoch} has not come to this member yet")
     return TokenUnknown(over)
-
-
-def _objects_named(header: Header, fields: Mapping[str, Any]) -> tuple[store.Key, ...]:
-    """Name the stored objects that a request is about, as far as fields say so that nobody has looked at yet."""
-    carried = fields.get("uses")
-    uses: list[Any] = [fields]
-    if isinstance(carried, list):
-        uses = [
-            use[1] for use in carried[: limits.USES_TOGETHER] if isinstance(use, list) and len(use) == _NAME_AND_FIELDS
-        ]
-    handles = [use.get("handle") for use in uses if isinstance(use, dict) and not use.get("sealed")]
-    fitting = dict.fromkeys(each for each in handles if isinstance(each, bytes) and len(each) == HANDLE_BYTES)
-    return tuple(store.Key(table=store.OBJECTS, scope=header.route, id=handle) for handle in fitting)
 
 
 def _never(records: Records) -> store.Require:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
+from lnh_common import limits
+from lnh_common.messages import store
 from lnh_common.messages.base import Effect, Message, Operation
 from lnh_common.messages.session import Role
 from lnh_common.wire import codec
 from lnh_common.wire.channel import Envelope, OpenedCredential
 from lnh_common.wire.frames import Header
 from lnh_services.hsm.auth.tokens import OpenSession
-from lnh_services.hsm.objects.stored import KeyringKeys
+from lnh_services.hsm.objects.stored import HANDLE_BYTES, KeyringKeys
 from lnh_services.hsm.records import ClientRecord, record_id
 from lnh_services.hsm.worker.rollback_guard import Ahead
 
@@ -21,6 +24,7 @@ M = TypeVar("M", bound=Message)
 
 _SEQUENCES: Final = 0xFFFF  # of which so many bits are in a handle
 _NUMBERS: Final = 0xFF
+_NAME_AND_FIELDS: Final = 2  # of a use that travels with others
 
 
 @dataclass(eq=False, slots=True)
@@ -106,3 +110,16 @@ class Request(Generic[M]):
         assert number <= _NUMBERS, "one request makes a hundred pairs at most"
         asked = self.envelope.issued_at.to_bytes(6, "big") + (self.envelope.sequence & _SEQUENCES).to_bytes(2, "big")
         return asked + number.to_bytes(1, "big") + self.new_id(number)[:7]
+
+
+def objects_named(header: Header, fields: Mapping[str, Any]) -> tuple[store.Key, ...]:
+    """Name the stored objects that a request is about, as far as fields say so that nobody has looked at yet."""
+    carried = fields.get("uses")
+    uses: list[Any] = [fields]
+    if isinstance(carried, list):
+        uses = [
+            use[1] for use in carried[: limits.USES_TOGETHER] if isinstance(use, list) and len(use) == _NAME_AND_FIELDS
+        ]
+    handles = [use.get("handle") for use in uses if isinstance(use, dict) and not use.get("sealed")]
+    fitting = dict.fromkeys(each for each in handles if isinstance(each, bytes) and len(each) == HANDLE_BYTES)
+    return tuple(store.Key(table=store.OBJECTS, scope=header.route, id=handle) for handle in fitting)

@@ -18,8 +18,8 @@ from lnh_common.wire import frames as wire
 from lnh_services.hsm.auth import credentials
 from lnh_services.hsm.effects import Ask, Peer
 from lnh_services.hsm.records import record_id
-from lnh_services.hsm.worker.core import _objects_named
 from lnh_services.hsm.worker.policies import policy_id
+from lnh_services.hsm.worker.request import objects_named
 from lnh_services.hsm.worker.rollback_guard import AS_KNOWN, Ahead, HighestSeen, Items
 from lowered import lower
 from models.worker import KRCO, KRSO, Client, World, make_keyring
@@ -124,10 +124,10 @@ def test_what_names_no_object_is_not_asked_ahead() -> None:
         {}, {"handle": None}, {"handle": b"short"}, {"handle": [handle]}, {"handle": handle, "sealed": b"carried"},
         {"uses": None}, {"uses": [None, [], ["key.sign"], ["key.sign", None], ["key.sign", {"handle": {}}]]},
     ]  # fmt: skip
-    assert [_objects_named(header, fields) for fields in wrong] == [()] * len(wrong)
-    (named,) = _objects_named(header, {"uses": fitting})
+    assert [objects_named(header, fields) for fields in wrong] == [()] * len(wrong)
+    (named,) = objects_named(header, {"uses": fitting})
     assert (named.scope, named.id) == (bytes(16), handle)
-    assert _objects_named(header, {"handle": handle}) == (named,)
+    assert objects_named(header, {"handle": handle}) == (named,)
 
 
 def test_a_destroyed_key_does_not_come_back(world: World, client: Client, keyring: bytes) -> None:
