@@ -122,7 +122,7 @@ def _rehearse(rehearsal: Rehearsal, scenarios: Sequence[Scenario]) -> Report:
             signal.signal(each, signal.SIG_IGN)  # what is being ended is ended
         try:
             rehearsal.end()
-        except StepFailed as error:
+        except (StepFailed, TimeoutError) as error:
             problem = f"{problem}; {error}".removeprefix("; ")
     return report_of(rehearsal.events, where=rehearsal.where, moment=moment, problem=problem)
 

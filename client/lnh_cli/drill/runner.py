@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
-from lnh_cli.demo import local
+from lnh_cli.demo import local, processes
 from lnh_cli.demo.children import Child, Done
 from lnh_cli.demo.local import Member, Place, StepFailed, Steps
 from lnh_cli.drill import steps as acts
@@ -136,9 +136,10 @@ class Rehearsal(ABC):
             self._end_client()
 
     def end(self) -> None:
-        """End what was started, at once."""
+        """End what was started, at once; raises TimeoutError when something goes on."""
         if self._client is not None:
             self._client.kill()
+        processes.kill_children()
 
     def _step(self, scenario: Scenario, step: Step) -> bool:
         """Do one step; returns whether it went well."""

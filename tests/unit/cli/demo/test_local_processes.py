@@ -100,3 +100,17 @@ def test_what_only_names_a_members_directory_is_none_of_it(member: local.Member)
         assert (asker.poll(), other.poll()) == (None, None)
         asker.communicate(b"\n")
         other.communicate(b"\n")
+
+
+STARTS_ONE = """
+import subprocess, sys
+from lnh_cli.demo import processes
+child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, start_new_session=True)
+processes.kill_children()
+print(child.wait(0))
+"""
+
+
+def test_every_process_that_was_started_is_killed_whoever_knows_of_it() -> None:
+    done = subprocess.run([sys.executable, "-c", STARTS_ONE], capture_output=True, text=True, check=False)
+    assert done.stdout == f"{-signal.SIGKILL}\n", done.stderr
