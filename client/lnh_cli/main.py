@@ -75,7 +75,7 @@ _ABOUT: Final = {
     "cluster": "The cluster as a whole.",
     "group": "Affinity groups: a client's operations go to the group of the member it talks to.",
     "member": "The members of a cluster.",
-    "smk": "The SMK, under which all of a cluster is sealed, and its backup.",
+    "smk": "The SMK, under which all of a cluster is sealed, its generations, and its backup.",
     "user": "Appliance users, the same on every member.",
     "appliance": "The appliance itself, at its local console.",
     "audit": "A member's audit trail.",
