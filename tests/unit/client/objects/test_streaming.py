@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import io
 import os
+import tracemalloc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -224,3 +225,39 @@ def test_what_takes_its_data_at_once_says_so(session: FailingSession, source: Pa
     _, edwards = session.generate_keypair(KeyType.EC_EDWARDS)
     with pytest.raises(errors.DataLength):
         edwards.sign_file(source)
+
+
+class Zeros(io.RawIOBase):
+    """An input that is read from nowhere."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = min(len(buffer), self.left)
+        buffer[:count] = bytes(count)
+        self.left -= count
+        return count
+
+
+def test_an_input_of_many_parts_takes_no_more_memory_than_a_few_of_them(
+    session: FailingSession, tmp_path: Path
+) -> None:
+    """In the client and the worker together, which are one process here."""
+    key, large = aes(session), tmp_path / "large"
+    large.touch()
+    os.truncate(large, 48 << 20)
+    mac = session.generate_key(KeyType.GENERIC_SECRET, 256)
+    tracemalloc.start()
+    try:
+        tag = mac.sign(io.BufferedReader(Zeros(48 << 20)))
+        key.encrypt_file(large, tmp_path / "box")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 12 << 20
+    assert mac.verify_file(large, tag)
