@@ -29,7 +29,13 @@ _PAGE: Final = 1024
 
 REGISTERED_ONLY: Final = frozenset(
     row.name for row in vars(objects).values() if isinstance(row, Operation) and row.seal is Seal.SESSION
-) | {admin.KEYRING_POLICY.name, admin.ROLE_SET.name}
+) | {
+    admin.KEYRING_POLICY.name,
+    admin.KEYRING_REKEY.name,
+    admin.KEYRING_RESEAL.name,
+    admin.KEYRING_REKEY_STATE.name,
+    admin.ROLE_SET.name,
+}
 
 
 class _Client(msgspec.Struct):
