@@ -14,7 +14,7 @@ from xdist.scheduler import LoadScopeScheduling
 _THREE_MEMBERS: Final = "three members"
 
 # Files whose tests share a running cluster, which is made once if they go to one process. Those of three members are all
-# one group, in this order: two such clusters at once leave each other no processor, and the last but one ends it.
+# one group, in this order: two such clusters at once leave each other no processor.
 GROUPS: Final = {
     "test_behind.py": _THREE_MEMBERS,
     "test_failover.py": _THREE_MEMBERS,

@@ -490,7 +490,10 @@ class Records:
 
         Raises MemberBehind for a seal of a generation that this HSM has not taken yet.
         """
-        means = self.at(generation_of(item.body))
+        try:
+            means = self.at(generation_of(item.body))
+        except SealBroken as error:
+            raise SealBroken(f"the stored {item.key.table} record {item.key.id.hex()}: {error}") from None
         if not hmac.compare_digest(means._mac(item.key, item.version, item.head), item.body):
             raise SealBroken(f"the stored {item.key.table} record {item.key.id.hex()} was changed outside the HSM")
 

@@ -332,6 +332,7 @@ SILENT = {
     ("certificate", "verify"),
     ("role", "logout"),
     ("user", "logout"),
+    ("user", "unlock"),
 }  # they show nothing that a member said
 
 

@@ -32,10 +32,14 @@ _PLACEHOLDER = re.compile(r"[A-Z]{2,}(:.*)?")  # as a page writes what an operat
 
 
 def sections() -> dict[str, str]:
-    """The sections of the runbook, by heading, each with its white space made one."""
+    """The sections of the runbook, by heading, each with those below it and its white space made one."""
     page = (ROOT / "docs" / "operations.md").read_text()
-    _, *parts = re.split(r"^##+ (.+)$", page, flags=re.MULTILINE)
-    return {title: " ".join(text.split()) for title, text in zip(parts[::2], parts[1::2], strict=True)}
+    found = {}
+    for heading in re.finditer(r"^(##+) (.+)$", page, flags=re.MULTILINE):
+        level, title = heading.groups()
+        text, *_ = re.split(rf"^#{{2,{len(level)}}} ", page[heading.end() :], maxsplit=1, flags=re.MULTILINE)
+        found[title] = " ".join(text.split())
+    return found
 
 
 SECTIONS = sections()

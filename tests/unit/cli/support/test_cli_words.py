@@ -72,7 +72,7 @@ def test_every_command_that_asks_before_it_destroys_is_known_as_such() -> None:
         for path, command in leaves(TOP)
         if any("--yes" in getattr(option, "opts", ()) for option in command.params)
     }
-    assert asking - {"install", "migrate", "register", "set"} <= words.DESTRUCTIVE
+    assert asking - {"drill", "install", "migrate", "register", "set"} <= words.DESTRUCTIVE
 
 
 @given(noun=st.sampled_from(NOUNS), word=st.text(string.ascii_lowercase + "-", min_size=1, max_size=12))
