@@ -13,7 +13,7 @@ A field is a letter, or two:
     z    text that ended in a zero byte, without it: as s
     ay   bytes: 1, length (4), the bytes; or 0 and a length alone, where a reply's buffer was not given or too small
     au   numbers: 1, count (4), 8 bytes each; or 0 and a count alone
-    fy   room of a buffer of bytes: length (4); 0 asks for the length that is needed, 0xffffffff is a buffer of no length
+    fy   room of a buffer of bytes: length (4); 0 asks what length is needed, 0xffffffff is a buffer of no length
     fu   room of a buffer of numbers: count (4); 0 asks for the count
     aA   attributes: count (4); of each type (4), validity (1) and, if that is 1, ulValueLen (4) and the value
     fA   room of attributes: count (4); of each type (4) and ulValueLen (4), 0 for a NULL pValue; and after one of
@@ -170,7 +170,7 @@ _3_0: Final = (
     ("VerifyMessageNext", "uayayay", ""),
     ("MessageVerifyFinal", "u", ""),
 )
-# p11-kit passes the parameters of a message as the bytes of a struct, with the application's pointers; the module, what they hold.
+# Of a message's parameters p11-kit passes the bytes of the struct, which are pointers; the module, what these point to.
 _OWN: Final[dict[str, tuple[str, str]]] = {
     "Initialize": ("", ""),
     "EncryptMessage": ("uPayayfy", "ayP"),
@@ -197,8 +197,9 @@ _LATER: Final = (("InitToken2", "uays", ""), ("DeriveKey2", "uMuaA", "uPu"))
 
 def _rows(named: tuple[tuple[str, str, str], ...], first: int, since: Version) -> list[Call]:
     return [
-        Call(name, number, request, reply, *_OWN.get(name, (None, None)), since=since)
+        Call(name, number, request, reply, own_request, own_reply, since)
         for number, (name, request, reply) in enumerate(named, first)
+        for own_request, own_reply in (_OWN.get(name, (None, None)),)
     ]
 
 

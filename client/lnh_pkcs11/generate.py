@@ -1,4 +1,4 @@
-"""Write `module/calls.h` and `module/layouts.h`, the tables as the C module reads them: `python -m lnh_pkcs11.generate`."""
+"""Writes `module/calls.h` and `module/layouts.h`, the tables for the C module: `python -m lnh_pkcs11.generate`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lnh_pkcs11 import calls, layouts
 from lnh_pkcs11.layouts import Field, FieldKind, Layout
 
 HERE: Final = Path(__file__).parent / "module"
-_HEAD: Final = "/* Written by `python -m lnh_pkcs11.generate` from {name}.py, which says what each is; a test holds that it is current. */"
+_HEAD: Final = "/* Written by `python -m lnh_pkcs11.generate` from {name}.py, which explains it. */"
 
 
 def calls_header() -> str:
@@ -76,7 +76,7 @@ def layouts_header() -> str:
     for layout in ordered:
         lines.append(f"    {{sizeof(struct lnh_{layout.name}), {first}, {len(layout.fields)}}}, /* {layout.name} */")
         first += len(layout.fields)
-    lines += ["};", "", "/* The structs that a mechanism's parameters may be, in the order of their numbers from 1 on. */"]
+    lines += ["};", "", "/* The structs that a mechanism's parameters may be, in order, numbered from 1 on. */"]
     lines += ["struct lnh_mechanism {", "    CK_ULONG type;", "    int layout;", "};", ""]
     lines += ["static const struct lnh_mechanism lnh_mechanisms[] = {"]
     lines += [

@@ -1,9 +1,9 @@
 """The parameters of mechanisms and the values of attributes: how what C has in structs travels in a frame.
 
 Parameters of a mechanism are structs with pointers. A `Layout` is one such struct: its members in C's order, and the
-fields that travel, in the order in which they do. `python -m lnh_pkcs11.generate` writes the layouts as C for the module,
-whose one marshaller reads pointers and lengths by them; the gateway reads the same fields from the frame into a dict by
-the names below. Where p11-kit's client passes a mechanism at all, its fields are the same.
+fields that travel, in the order in which they do. `python -m lnh_pkcs11.generate` writes the layouts as C for the
+module, whose one marshaller reads pointers and lengths by them; the gateway reads the same fields from the frame into a
+dict by the names below. Where p11-kit's client passes a mechanism at all, its fields are the same.
 
 After a mechanism's type follows a byte: 0 for no parameters, N for the fields of the Nth layout of its row, `RAW` for
 what has none of their sizes, whose bytes travel as `ay` does. Parameters of a message (`P`) begin with that byte alone.
@@ -158,7 +158,7 @@ _ECDH: Final = Layout(
 _HKDF: Final = Layout(
     "CK_HKDF_PARAMS",
     _members(
-        "b bExtract, b bExpand, u prfHashMechanism, u ulSaltType, p pSalt, u ulSaltLen, u hSaltKey, p pInfo, u ulInfoLen"
+        "b bExtract, b bExpand, u prfHashMechanism, u ulSaltType, p pSalt, u ulSaltLen, u hSaltKey, p pInfo,u ulInfoLen"
     ),
     (
         _b("bExtract"),
@@ -186,7 +186,7 @@ _PRF_DATA: Final = Layout(
 _COUNTER_KDF: Final = Layout(
     "CK_SP800_108_KDF_PARAMS",
     _members(
-        "u prfType, u ulNumberOfDataParams, void * pDataParams, u ulAdditionalDerivedKeys, void * pAdditionalDerivedKeys"
+        "u prfType, u ulNumberOfDataParams, void * pDataParams, u ulAdditionalDerivedKeys,void * pAdditionalDerivedKeys"
     ),
     (
         _u("prfType"),
@@ -247,7 +247,7 @@ _KINDS: Final = {
     Kind.TEMPLATE: ValueKind.TEMPLATE,
 }
 # Attributes newer than p11-kit's table, so that their values travel as bytes.
-_NEWER: Final = frozenset({Attribute.PARAMETER_SET, Attribute.DESTROYABLE, Attribute.ENCAPSULATE, Attribute.DECAPSULATE})
+_NEWER: Final = {Attribute.PARAMETER_SET, Attribute.DESTROYABLE, Attribute.ENCAPSULATE, Attribute.DECAPSULATE}
 VALUE_KINDS: Final[dict[int, ValueKind]] = {
     **{
         attribute.value: _KINDS[rule.kind]

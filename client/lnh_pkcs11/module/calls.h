@@ -1,4 +1,4 @@
-/* Written by `python -m lnh_pkcs11.generate` from calls.py, which says what each is; a test holds that it is current. */
+/* Written by `python -m lnh_pkcs11.generate` from calls.py, which explains it. */
 #ifndef LNH_CALLS_H
 #define LNH_CALLS_H
 

@@ -1,4 +1,4 @@
-/* Written by `python -m lnh_pkcs11.generate` from layouts.py, which says what each is; a test holds that it is current. */
+/* Written by `python -m lnh_pkcs11.generate` from layouts.py, which explains it. */
 #ifndef LNH_LAYOUTS_H
 #define LNH_LAYOUTS_H
 
@@ -216,7 +216,7 @@ static const struct lnh_layout lnh_layouts[] = {
     {sizeof(struct lnh_CK_SALSA20_CHACHA20_POLY1305_MSG_PARAMS), 45, 2}, /* CK_SALSA20_CHACHA20_POLY1305_MSG_PARAMS */
 };
 
-/* The structs that a mechanism's parameters may be, in the order of their numbers from 1 on. */
+/* The structs that a mechanism's parameters may be, in order, numbered from 1 on. */
 struct lnh_mechanism {
     CK_ULONG type;
     int layout;

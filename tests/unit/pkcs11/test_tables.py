@@ -82,7 +82,7 @@ def test_a_compiler_reads_the_tables_as_they_are(tmp_path: Path) -> None:
         for call in calls.CALLS
         if call.id and call.name not in calls.P11_KIT_ONLY
     ]
-    sizes = {int(number, 16): [] for number, _, _ in rows["mechanism"]}
+    sizes: dict[int, list[int]] = {int(number, 16): [] for number, _, _ in rows["mechanism"]}
     for number, size, _ in rows["mechanism"]:
         sizes[int(number, 16)].append(int(size))
     assert {number: len(found) for number, found in sizes.items()} == {
