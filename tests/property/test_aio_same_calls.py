@@ -30,6 +30,7 @@ import lnh.backups
 from lnh_common.messages.base import Message
 from lnh_common.pkcs11.attributes import Attribute
 from models.twins import SUBJECTS, Awaited, Blocking, subject, value_of, view
+from sizes import sized
 from surface import LEFT_OUT
 
 # What is not asked of the cluster, or not by itself: fields of any operation; and what is held by tests of its own.
@@ -186,7 +187,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("name", "method"), CALLS, ids=[f"{name}.{method}" for name, method in CALLS])
 def test_a_call_and_its_twin_ask_and_answer_the_same(name: str, method: str, outcomes: Counter[str]) -> None:
-    @settings(max_examples=6)
+    @settings(max_examples=sized(6))
     @given(st.integers(0, 1 << 30))
     def check(seed: int) -> None:
         found: list[Any] = []

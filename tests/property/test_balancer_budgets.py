@@ -16,6 +16,7 @@ from lnh_common.rate import Rate
 from lnh_services.balancer.backends import Backend, Request
 from lnh_services.balancer.budgets import BUDGETS, Looks, Peer, Share
 from lnh_services.balancer.routing import Router
+from sizes import sized
 
 BUDGET = Budget(requests=24, bytes=1000, held=0, unread=0, at_workers=3, work=0.05)
 ACCOUNTS = [bytes([number]) for number in range(6)]
@@ -86,7 +87,7 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestLife.settings = settings(max_examples=sized(60), stateful_step_count=60, deadline=None)
 
 
 @given(st.dictionaries(st.sampled_from(ACCOUNTS), st.integers(1, 12), min_size=2))
@@ -179,7 +180,7 @@ ADMITTED = st.tuples(st.sampled_from([Peer.STRANGER, Peer.CLIENT]), st.sampled_f
 
 
 @given(st.lists(ADMITTED, max_size=400))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=sized(40), deadline=None)
 def test_whatever_strangers_and_clients_ask_a_session_and_a_member_are_admitted(
     asked: list[tuple[Peer, bytes, int]],
 ) -> None:

@@ -42,6 +42,7 @@ from lnh_common.wire import frames as wire
 from lnh_common.wire.channel import SessionKeys
 from lnh_common.wire.frames import Kind
 from models.answering_hsm import HANDLE, KEYS, TIMEOUT, Hsm, hint, reply, submit, use
+from sizes import sized
 
 FAULTS = st.sampled_from(
     [
@@ -51,7 +52,7 @@ FAULTS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=150)
+@settings(max_examples=sized(150))
 @given(
     seed=st.integers(0, 1 << 32),
     faults=st.lists(FAULTS, min_size=1, max_size=40),

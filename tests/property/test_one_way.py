@@ -36,6 +36,7 @@ from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.loop import Task, WayBack, Worker
 from lnh_services.paths import MemberDirectory
 from models.worker import KRCO, KRSO, Client, World, make_keyring
+from sizes import sized
 
 M = Mechanism
 OBJECT = store.OBJECTS
@@ -249,7 +250,7 @@ _asked = st.tuples(
 )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=sized(25), suppress_health_check=[HealthCheck.too_slow])
 @given(
     cold=st.sets(st.sampled_from(ASKED), max_size=4),
     faults=st.lists(st.sampled_from(FAULTS), min_size=1, max_size=2),

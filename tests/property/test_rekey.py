@@ -1,7 +1,8 @@
 """A keyring that is given another key while it is used, at any moment and however it is interrupted, loses nothing.
 
 A machine of hypothesis drives two workers of one cluster: objects are made, changed, found, used and destroyed, passwords
-change, requests stop half-way and go on later, and a rekey is begun and goes on step by step in between. After each step
+change, requests stop half-way and go on later, a rekey is begun and goes on step by step in between, and the SMK is rolled
+over. After each step
 whoever logs in finds exactly the objects that there are, by their labels too, and each does what it did. Once a rekey is
 over, no stored object opens under a key of before.
 """
@@ -18,7 +19,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
-from lnh_common import errors
+from lnh_common import errors, limits
 from lnh_common.errors import LnhError
 from lnh_common.messages import admin, objects, session, store
 from lnh_common.messages.base import Empty, Message, Operation
@@ -33,14 +34,16 @@ from lnh_services.hsm.effects import Ask, Deadline, Steps, Turn, Work
 from lnh_services.hsm.objects.stored import KeyringKeys
 from lnh_services.hsm.worker.core import WorkerCore
 from lowered import lower
+from models.rolling import Rolling
 from models.worker import KRCO, KRSO, Client, World, make_keyring
+from sizes import sized
 
 LABELS: Final = ("red", "green", "blue")
 DATA: Final = b"what is encrypted"
 # What somebody may be told whose session ended, or whose object changed or went, at this moment.
 OVERTAKEN: Final = (
     errors.CredentialChanged, errors.VersionConflict, errors.Busy, errors.ObjectUnknown, errors.NotPossible,
-    errors.AlreadyDone, errors.SessionEnded,
+    errors.AlreadyDone, errors.SessionEnded, errors.SmkRolled,
 )  # fmt: skip
 
 
@@ -103,7 +106,7 @@ class Rekeyed(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = Rolling()
         self.workers = [self.world.worker(), self.world.worker()]
         client = Client(self.world, self.workers[0]).register()
         self.client = client
@@ -112,6 +115,7 @@ class Rekeyed(RuleBasedStateMachine):
         self.labels: dict[bytes, str] = {}  # of each object
         self.encrypted: dict[bytes, objects.Result] = {}
         self.open = False
+        self.rolling = False
         self.generation = 1
         self.keys_before: list[bytes] = []
         self.newest = self._keyring_key(self._login(Role.KRSO, self.workers[0]))
@@ -263,6 +267,19 @@ class Rekeyed(RuleBasedStateMachine):
         state = self._asked(self._login(Role.KRSO, self.workers[at]), admin.KEYRING_RESEAL, Empty())
         self.open = state is None or state.open
 
+    # --- the SMK, meanwhile
+
+    @precondition(lambda self: not self.rolling and len(self.world.secrets.smk) < limits.SMK_GENERATIONS)
+    @rule()
+    def the_smk_is_rolled_over(self) -> None:
+        self.world.use_another_generation()
+        self.rolling = True
+
+    @precondition(lambda self: self.rolling)
+    @rule(records=st.integers(1, 12))
+    def records_are_sealed_under_it_anew(self, records: int) -> None:
+        self.rolling = not self.world.seal_anew(records)
+
     # --- what holds
 
     def _items(self) -> dict[bytes, store.Item]:
@@ -324,4 +341,4 @@ def two_objects_a_step() -> Iterator[None]:
 
 
 TestRekeyed = Rekeyed.TestCase
-TestRekeyed.settings = settings(max_examples=5, stateful_step_count=25)
+TestRekeyed.settings = settings(max_examples=sized(5), stateful_step_count=25)

@@ -19,6 +19,7 @@ from lnh_services.hsm.appliance.state import Cluster
 from lnh_services.hsm.cluster import smk_generations
 from lnh_services.hsm.records import Records, UserRecord
 from models.smk_cluster import Died, Member, SmkCluster, run
+from sizes import sized
 
 MEMBERS = st.integers(0, 2)
 # The question at which a process dies, and whether it is still carried out; 0: it lives.
@@ -144,7 +145,7 @@ class Rollovers(RuleBasedStateMachine):
 
 
 TestRollovers = Rollovers.TestCase
-TestRollovers.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
+TestRollovers.settings = settings(max_examples=sized(12), stateful_step_count=25, deadline=None)
 
 
 @pytest.mark.parametrize("answered", [False, True])

@@ -114,7 +114,7 @@ def take(incoming: Incoming, chunks: list[bytes], hash_: bytes) -> None:
     incoming.finish(hash_)
 
 
-@settings(max_examples=150)
+@settings(max_examples=sized(150))
 @given(data=st.data())
 def test_a_snapshot_that_was_changed_is_never_taken(snapshot: list[bytes], data: st.DataObject) -> None:
     whole, hash_ = bytearray(snapshot[0]), snapshot[1]

@@ -217,7 +217,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 @given(st.lists(messages.filter(bool), max_size=5))
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=sized(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_live_server_goes_on_answering(live: Live, several: list[list[bytes]]) -> None:
     for frames in several:
         live.raw.send_multipart(frames)

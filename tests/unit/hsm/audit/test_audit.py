@@ -24,6 +24,7 @@ from lnh_services.hsm.audit import anchor
 from lnh_services.hsm.audit import trail as audit
 from lnh_services.hsm.audit.refusals import Refusals
 from lnh_services.hsm.audit.trail import Trail, page, verify
+from sizes import sized
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 PUBLIC = KEY.public_key().public_bytes_raw()
@@ -440,7 +441,7 @@ def test_a_trail_that_cannot_be_written_says_so_at_the_first_act_and_recovers(pa
     assert verify(path, PUBLIC).problem == ""
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=sized(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(

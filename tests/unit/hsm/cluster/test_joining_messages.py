@@ -15,6 +15,7 @@ from lnh_common.versions import check_compatible
 from lnh_services.hsm.cluster import join_protocol
 from lnh_services.hsm.cluster.join_protocol import Identity, Invitation, Occasion
 from models.console import member
+from sizes import sized
 
 
 def seed(number: int) -> bytes:
@@ -80,7 +81,7 @@ def test_an_answer_of_another_hsm_is_not_believed() -> None:
         opened(request, forged)
 
 
-@settings(max_examples=30)
+@settings(max_examples=sized(30))
 @given(st.data())
 def test_what_was_changed_on_the_way_is_refused(data: st.DataObject) -> None:
     request, reply = answered()
@@ -94,7 +95,7 @@ def test_what_was_changed_on_the_way_is_refused(data: st.DataObject) -> None:
         opened(request, flipped)
 
 
-@settings(max_examples=30)
+@settings(max_examples=sized(30))
 @given(
     st.sampled_from(["identity", "nonce", "member", "product"]),
     st.binary(min_size=32, max_size=32),

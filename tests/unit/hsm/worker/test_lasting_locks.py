@@ -16,6 +16,7 @@ from lnh_common.messages.admin import Permission
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import Credential, Role
 from models.worker import ADMIN_PASSWORD, KRCO, PO_PASSWORD, Client, World, make_keyring
+from sizes import sized
 
 PASSWORD: Final = "a password of theirs"
 MOST: Final = 3
@@ -158,7 +159,7 @@ def test_an_admin_is_locked_while_another_one_is_not(scene: Scene) -> None:
     scene.log_in("admin")  # the last way in
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=sized(15), deadline=None)
 @given(st.lists(st.sampled_from(["admin", "alice", "olga"]), max_size=12))
 def test_whatever_fails_one_admin_at_least_can_log_in(failing: list[str]) -> None:
     scene = Scene()

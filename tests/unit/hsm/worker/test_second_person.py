@@ -35,6 +35,7 @@ from lnh_services.hsm.records import TABLES, ApprovalRecord, PolicyRecord
 from lnh_services.hsm.worker.handlers.table import SERVED
 from models.carried import sample
 from models.worker import PO_PASSWORD, Client, World, make_keyring
+from sizes import sized
 
 PASSWORD: Final = "a password of theirs"
 PO: Final = Credential(role=Role.PO, password=PO_PASSWORD)
@@ -503,7 +504,7 @@ class Alone:
 TRIES: Final = [name for name in vars(Alone) if name[0].islower() and name != "by"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=sized(40), deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(TRIES), *[st.integers(0, 5)] * 3), max_size=40))
 def test_whatever_one_admin_and_the_po_try_alone_nothing_that_is_named_is_done(
     tries: list[tuple[str, int, int, int]],

@@ -15,11 +15,10 @@ from lnh_common.messages.session import CHANGE_PASSWORD, ChangePassword, Credent
 from lnh_common.pkcs11.attributes import Attribute
 from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_services.hsm.auth import credentials
-from lnh_services.hsm.cluster import smk_generations
 from lnh_services.hsm.cluster.smk_backup import check_value
-from lnh_services.hsm.crypto.key_hierarchy import Purpose
-from lnh_services.hsm.effects import Ask, Peer
-from lnh_services.hsm.records import CLUSTER_RECORD, TABLES, ClusterRecord, CredentialRecord, Records, generation_of
+from lnh_services.hsm.effects import Ask
+from lnh_services.hsm.records import CredentialRecord
+from models.rolling import Rolling
 from models.worker import ADMIN_PASSWORD, KRCO, Client, World, generate_ec, make_keyring, sign
 
 
@@ -83,53 +82,6 @@ def test_the_generations_are_shown_with_check_values_and_without_keys(world: Cor
     assert [(each.generation, each.check) for each in shown.generations] == [
         (each.generation, check_value(each.key).hex()) for each in held
     ]
-
-
-class Rolling(World):
-    """A world whose SMK is rolled over at a moment that a test chooses."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.at: Callable[[Ask], bool] = lambda _: False  # before this is answered
-        self.ordered = 0
-
-    def answer(self, asked: Ask) -> Message:
-        if self.at(asked):
-            self.at = lambda _: False
-            self.use_another_generation()
-        return super().answer(asked)
-
-    def committed(self, *changes: store.Change) -> None:
-        self.ordered += 1
-        commit = store.Commit(
-            client=self.cluster,
-            session=b"roll" * 4,
-            sequence=self.ordered,
-            issued_at=int(self.now * 1000),
-            changes=changes,
-        )
-        super().answer(Ask(Peer.STORE, store.COMMIT, commit))
-
-    def records(self) -> tuple[ClusterRecord, Records]:
-        bare = credentials.record_means(self.secrets.smk, self.cluster, self.secrets.lookup)
-        item = self.store.storage.get(bare.key_of(ClusterRecord, CLUSTER_RECORD))
-        assert item is not None
-        return bare.read(ClusterRecord, item), bare.of(item)
-
-    def use_another_generation(self) -> None:
-        """What an order, every HSM's word and the primary's come to; the workers hear of it from their stores alone."""
-        newest = hsm.SmkGeneration(generation=2, key=os.urandom(32))
-        lookup = Purpose.RECORD.derive(self.secrets.smk[0].key)
-        self.secrets = msgspec.structs.replace(self.secrets, smk=(*self.secrets.smk, newest), lookup=lookup)
-        shared = smk_generations.share(self.cluster, self.secrets.smk, [], b"o" * 16, int(self.now))
-        self.committed(smk_generations.put(shared, 0, self.secrets.identity))
-        own, records = self.records()
-        self.committed(records.at(2).put(own, CLUSTER_RECORD, records.version))
-
-    def seals(self) -> set[int]:
-        """The generations that records are sealed under."""
-        tables = set(TABLES.values())
-        return {generation_of(item.body) for item in self.store.storage.items.values() if item.key.table in tables}
 
 
 def _commits(asked: Ask) -> bool:

@@ -34,6 +34,7 @@ from lnh_services.paths import MemberDirectory
 from lowered import lower
 from models.storage import DictStore
 from models.worker import ADMIN_PASSWORD, PO_PASSWORD, START, Client, World
+from sizes import sized
 
 HOUR: Final = 3600
 FEW: Final = 5
@@ -307,7 +308,7 @@ ACTS: Final = st.one_of(
 )
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=sized(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @examples(schedule=st.lists(ACTS, max_size=10))
 @example(schedule=[("eve", 1, 11), ("others", 1, FEW), ("wait", 1, 1300), ("others", 1, 1)])
 @example(schedule=[("eve", 0, 1), ("wait", 1, 12 * HOUR), ("others", 0, FEW), ("others", 1, FEW)])

@@ -1,7 +1,8 @@
-"""A limit that a test lowers is whole again after it, also in the types of messages."""
+"""What holds of the tests themselves: limits that a test lowers are whole again after it, and soaks try more examples."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,8 @@ import pytest
 from lnh_common import limits
 from lnh_common.messages import objects
 from lowered import lower
+
+TESTS = Path(__file__).parents[1]
 
 
 def test_a_type_first_decoded_while_a_limit_is_lowered_keeps_its_own() -> None:
@@ -21,6 +24,10 @@ def test_a_type_first_decoded_while_a_limit_is_lowered_keeps_its_own() -> None:
 
 
 def test_no_test_sets_a_limit_otherwise() -> None:
-    tests = Path(__file__).parents[1]
-    others = [path.name for path in tests.rglob("*.py") if "setattr(limits" in path.read_text()]
+    others = [path.name for path in TESTS.rglob("*.py") if "setattr(limits" in path.read_text()]
     assert sorted(others) == sorted(["lowered.py", Path(__file__).name])
+
+
+def test_each_property_tries_more_examples_in_a_soak() -> None:
+    fixed = [path.name for path in TESTS.rglob("*.py") if re.search(r"max_examples=\d", path.read_text())]
+    assert not fixed, "max_examples=sized(...)"
