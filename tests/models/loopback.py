@@ -16,6 +16,7 @@ from lnh.net.connection import Connection, Link
 from lnh.net.failover import Endpoint
 from lnh_common.bus import curve, zap
 from lnh_common.errors import LnhError, MemberExpelled, NoCluster, NotActivated, UnknownOperation, Unreachable
+from lnh_common.messages.objects import USES
 from lnh_common.messages.session import ENDPOINTS, HELLO, PROBE
 from lnh_common.wire import bundles, channel, codec
 from lnh_common.wire import frames as wire
@@ -30,6 +31,7 @@ PUBLIC = IDENTITY.public_key().public_bytes_raw()
 CLUSTER = b"c" * 16
 SEED = bytes(range(96))
 WITHIN = 20.0
+_UNKNOWN = UnknownOperation("no such thing")
 
 Answer = dict[str, object] | LnhError | None  # None: nothing is said
 
@@ -41,6 +43,7 @@ class Member:
     Args:
         serve: what it answers to a request.
         keeps: answers that are kept back until `release`.
+        before: it is a member of version 0.1, which drops bundles, and knows no carriers.
     """
 
     serve: Callable[[Header], Answer] = lambda _: {"by": "it"}
@@ -49,8 +52,10 @@ class Member:
     port: int = 0
     deaf: bool = False  # takes messages in, and says nothing at all
     kept: bool = False
+    before: bool = False
     asked: Counter[int] = field(default_factory=Counter)  # requests, by id
     probes: int = 0
+    in_bundles: int = 0
     endpoints: tuple[dict[str, object], ...] = ()
 
     def __enter__(self) -> Self:
@@ -97,27 +102,29 @@ class Member:
             if not self._socket.poll(5):
                 continue
             client, *frames = self._socket.recv_multipart()
-            for entry in bundles.unpack(frames):
-                self._take(client, entry)
+            if len(frames) == 3:
+                self._take(client, bundles.Entry(b"", *frames))
+            elif not self.before:
+                self.in_bundles += 1
+                for entry in bundles.unpack(frames):
+                    self._take(client, entry)
 
     def _take(self, client: bytes, entry: bundles.Entry) -> None:
         header = Header.parse(entry.header)
         if header.operation == PROBE.name:
             self.probes += 1
             if not self.deaf:
-                answer = Bundle()
-                answer.add(entry.tag, *wire.error_frames(header, UnknownOperation("no such thing")))
-                self._socket.send_multipart([client, answer.take()])
+                self._socket.send_multipart(_said(client, entry, wire.error_frames(header, _UNKNOWN)))
             return
         if header.operation != HELLO.name:
             self.asked[header.request_id] += 1
         frames = self._answer(header, entry.body)
         if frames is not None:
-            answer = Bundle()
-            answer.add(entry.tag, *frames)
-            self._back.append([client, answer.take()])
+            self._back.append(_said(client, entry, frames))
 
     def _answer(self, header: Header, body: bytes) -> list[bytes] | None:
+        if self.before and header.operation in (ENDPOINTS.name, USES.name):
+            return wire.error_frames(header, _UNKNOWN)
         if header.operation == ENDPOINTS.name:
             answer: Answer = {"ways": list(self.endpoints)}
         else:
@@ -135,6 +142,15 @@ class Member:
             fields = {"statement": encoded, "signature": signature, "identity": PUBLIC, "product": "0"}
             return [header.answer(Kind.REPLY).pack(), b"", codec.encode(fields)]
         return [header.answer(Kind.REPLY).pack(), b"", channel.seal_reply(KEYS, header, body, answer)]
+
+
+def _said(client: bytes, entry: bundles.Entry, frames: list[bytes]) -> list[bytes]:
+    """Say an answer as it was asked: in a bundle, or in three frames."""
+    if not entry.tag:
+        return [client, *frames]
+    answer = Bundle()
+    answer.add(entry.tag, *frames)
+    return [client, answer.take()]
 
 
 @contextmanager

@@ -26,7 +26,6 @@ from lnh_common.errors import (
     Unreachable,
 )
 from lnh_common.messages.base import Message, Operation
-from lnh_common.wire import bundles
 from lnh_common.wire.bundles import Bundle, Entry
 from lnh_common.wire.channel import SessionKeys
 
@@ -268,13 +267,15 @@ class Channel:
         waiting = len(self.requests) > 0
         with self._routes.locked() as endpoints:
             patience, is_only = endpoints.patience(now), endpoints.is_only
-        if is_only or not waiting:
+        if not waiting or (is_only and self._line.takes_bundles is not None):
             return
         verdict = self._vigil.judge(now, patience, waiting=waiting)
         if verdict is Verdict.DOUBTED:
             self._line.probe(now)
-        elif verdict is Verdict.GONE:
+        elif verdict is Verdict.GONE and not is_only:
             self._leave(now, problem or "it does not answer")
+        else:
+            self._line.doubt_bundles(now)
 
     def _leave(self, now: float, why: str) -> None:
         """Leave an endpoint that is no good for the next one, if there is one."""
@@ -357,7 +358,7 @@ class Channel:
         if up:
             line.vigil.up(now)
         else:
-            line.vigil.down(now)
+            line.down(now)
             self.requests.resend(now)
 
     # --- the sockets
@@ -403,12 +404,18 @@ class Channel:
 
     def _receive(self, flags: int) -> list[Entry]:
         try:
-            return bundles.unpack(self._socket.recv_multipart(flags))
+            found = self._line.take(flags)
         except MalformedMessage:
             return []  # whatever says this is no member; what it should have answered is asked again
+        apart = self._line.takes_bundles is False
+        if apart is not self.requests.apart:
+            self.requests.set_apart(_monotonic(), apart=apart)
+        return found
 
     def _send(self, now: float, due: list[Request]) -> bool:
-        """Hand over the requests that are due, in bundles; tell whether all were taken."""
+        """Hand over the requests that are due, in bundles where the member takes them; tell whether all were taken."""
+        if self._line.takes_bundles is False:
+            return self._send_each(now, due)
         bundle, within = Bundle(), []
         for request in due:
             within.append(request)
@@ -420,6 +427,14 @@ class Channel:
             for each in within:
                 self.requests.sent(now, each)
             within.clear()
+        return True
+
+    def _send_each(self, now: float, due: list[Request]) -> bool:
+        for request in due:
+            if not self._dealer.send(request.frames):
+                self.requests.unsent(now)
+                return False
+            self.requests.sent(now, request)
         return True
 
     def close(self) -> None:

@@ -1,4 +1,9 @@
-"""One connection to one endpoint: a socket, whether the other side is there, and its judge (`failover.Vigil`)."""
+"""One connection to one endpoint: a socket, whether the other side is there, and its judge (`failover.Vigil`).
+
+A member takes bundles, and answers each in bundles. One of version 0.1 drops them unread: it takes messages of three
+frames, as every version does. So a line that has heard nothing yet asks for a sign of life in a bundle, then in three
+frames; what answers the second alone is spoken to in three frames from then on, until it is connected anew.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +22,14 @@ from lnh_common.messages.base import Empty, Operation
 from lnh_common.messages.session import HELLO, PROBE
 from lnh_common.wire import bundles, codec, frames
 from lnh_common.wire.bundles import Bundle, Entry
-from lnh_common.wire.frames import Kind
+from lnh_common.wire.frames import Frames, Kind
 
 Socket = zmq.Socket[bytes]
 
 RECEIVE_SECONDS: Final = 0.1  # a receive blocks so long at most
 _NO_REQUEST: Final = 0  # the id of what is asked for the line's own sake; requests begin at 1
+_FRAMES: Final = 3
+_PLAINLY_AFTER: Final = 0.1  # seconds that a probe in a bundle has no answer
 
 
 class Line:
@@ -34,6 +41,7 @@ class Line:
     Attributes:
         dealer, socket: to send and receive by.
         vigil: judges the connection.
+        takes_bundles: whether the member does; None until it has answered.
     """
 
     def __init__(
@@ -56,6 +64,8 @@ class Line:
         self.endpoint: Final = endpoint
         self.socket: Final = socket
         self.vigil: Final = Vigil(now)
+        self.takes_bundles: bool | None = None
+        self._asked_plainly = False
         self.dealer: Final = Dealer(
             socket, f"tcp://{endpoint.address}", lambda up: on_change(self, up), refusals=True
         )  # its monitor is looked at in `watch`
@@ -84,14 +94,41 @@ class Line:
         problem = self.dealer.problem or ("nobody listens there" if self.dealer.refused else "no handshake yet")
         return f"which is not connected ({problem})"
 
+    def down(self, now: float) -> None:
+        """Note that the connection is gone; another version may be there when it comes back."""
+        self.vigil.down(now)
+        self.takes_bundles = None
+        self._asked_plainly = False
+
     def probe(self, now: float) -> None:
         """Ask the balancer for a sign of life."""
         self.vigil.probed = now
-        self._ask(PROBE)
+        if self.takes_bundles is False:
+            self._ask_plainly(PROBE)
+        else:
+            self._ask(PROBE)
+
+    def doubt_bundles(self, now: float) -> None:
+        """Ask once more, in three frames, where nothing has answered yet, and no probe in a bundle either."""
+        waited = now - self.vigil.probed if self.vigil.probed else 0.0
+        if self.takes_bundles is None and not self._asked_plainly and waited > _PLAINLY_AFTER:
+            self._asked_plainly = True
+            self._ask_plainly(PROBE)
 
     def greet(self) -> None:
         """Send a hello, which one of the member's hsm workers answers."""
         self._ask(HELLO)
+        self._ask_plainly(HELLO)
+
+    def take(self, flags: int) -> list[Entry]:
+        """Receive one message; raises MalformedMessage for what no member sends."""
+        frames = self.socket.recv_multipart(flags)
+        if len(frames) == _FRAMES:
+            self.takes_bundles = self.takes_bundles or False
+            return [Entry(b"", *frames)]
+        found = bundles.unpack(frames)
+        self.takes_bundles = True
+        return found
 
     def receive(self) -> list[Entry]:
         """Receive every answer that has come."""
@@ -99,7 +136,7 @@ class Line:
         with contextlib.suppress(zmq.Again):
             while True:
                 with contextlib.suppress(MalformedMessage):
-                    found += bundles.unpack(self.socket.recv_multipart(zmq.NOBLOCK))
+                    found += self.take(zmq.NOBLOCK)
         return found
 
     def close(self) -> None:
@@ -107,10 +144,17 @@ class Line:
         self.dealer.close()
 
     def _ask(self, operation: Operation[Empty, Any]) -> None:
-        header = frames.request(operation.name, _NO_REQUEST, int(limits.DEADLINE * 1000))
         bundle = Bundle()
-        bundle.add(_NO_REQUEST.to_bytes(bundles.TAG_BYTES, "big"), header.pack(), b"", codec.encode(Empty()))
+        bundle.add(_NO_REQUEST.to_bytes(bundles.TAG_BYTES, "big"), *_asked(operation))
         self.dealer.send([bundle.take()])
+
+    def _ask_plainly(self, operation: Operation[Empty, Any]) -> None:
+        self.dealer.send(_asked(operation))
+
+
+def _asked(operation: Operation[Empty, Any]) -> Frames:
+    header = frames.request(operation.name, _NO_REQUEST, int(limits.DEADLINE * 1000))
+    return [header.pack(), b"", codec.encode(Empty())]
 
 
 def is_welcome(answer: Entry) -> bool:

@@ -107,6 +107,7 @@ class Requests:
         earliest: no later than the next moment at which `turn` does something.
         refused: the last hint that the member asked serves nobody, for the owner to take.
         behind: the requests that were told that the member asked is behind, for the owner to take.
+        apart: whether each use has a seal of its own, for a member of version 0.1, which knows no carriers.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Requests:
         self.earliest = float("inf")
         self.refused: LnhError | None = None
         self.behind: list[Request] = []
+        self.apart = False
 
     def __len__(self) -> int:
         """Count the requests under way, sealed or not."""
@@ -247,7 +249,7 @@ class Requests:
 
     def _seal_unsealed(self) -> None:
         """Seal the uses that are due, those of a session together."""
-        most = min(max(self._under_way // SPREAD, 1), limits.USES_TOGETHER)
+        most = 1 if self.apart else min(max(self._under_way // SPREAD, 1), limits.USES_TOGETHER)
         groups: dict[tuple[bytes, bytes, int], list[tuple[Request, Unsealed]]] = {}
         size = 0
         for request in self._unsealed:
@@ -285,6 +287,19 @@ class Requests:
             {"uses": [[use.operation.name, use.fields] for use in uses]},
         )  # fmt: skip
         self._seal(carrier, USES, envelope, last.route, last.token, last.keys)
+
+    def set_apart(self, now: float, *, apart: bool) -> None:
+        """Take in whether the member knows no carriers; then what is carried goes alone, and all is sent again."""
+        self.apart = apart
+        if not apart:
+            return
+        for carrier in [each for each in self._pending.values() if each.uses]:
+            left = [use for use in carrier.uses if use.carrier is carrier]
+            for use in left:
+                assert use.unsealed is not None, "a use keeps what it is sealed from while it is carried"
+                self._seal_alone(use, use.unsealed)
+                self._uncarry(use)
+        self.resend(now)
 
     # --- the way there and back
 

@@ -29,7 +29,7 @@ from lnh_common.errors import (
     SealBroken,
     Unreachable,
 )
-from lnh_common.messages.objects import DESTROY, FIND, SHOW
+from lnh_common.messages.objects import DESTROY, FIND, SHOW, SIGN
 from lnh_common.wire.frames import Header
 from models import in_loop, loopback
 from models.loopback import KEYS, WITHIN, Answer, Member
@@ -66,6 +66,9 @@ def step_until(one: Any, condition: Callable[[], object]) -> None:
 def running() -> Iterator[ExitStack]:
     with ExitStack() as stack:
         yield stack
+
+
+SIGNED = {"handle": b"h" * 16, "mechanism": 4164, "data": b"data"}
 
 
 def by(name: str) -> Callable[[Header], Answer]:
@@ -456,3 +459,55 @@ def test_what_a_client_brought_itself_is_asked_of_nobody_else(running: ExitStack
     with pytest.raises(SealBroken):
         show(running.enter_context(connected(a, b)))
     assert not b.asked
+
+
+# --- members of the version before
+
+
+@pytest.mark.parametrize("failover", [False, True])
+def test_a_member_that_drops_bundles_is_spoken_to_in_three_frames(
+    running: ExitStack, connected: Connected, failover: bool
+) -> None:
+    a = running.enter_context(Member(serve=by("a"), before=True))
+    connection = running.enter_context(connected(a, failover=failover))
+    assert connection.statement(WITHIN).epoch == 1
+    assert [show(connection) for _ in range(3)] == ["a"] * 3
+    assert connection.endpoint == a.endpoint
+    assert a.probes == 1, "it is asked once how it is spoken to"
+
+
+def test_uses_that_were_sent_together_go_alone_to_a_member_that_knows_no_carriers(
+    running: ExitStack, connected: Connected
+) -> None:
+    a = running.enter_context(Member(serve=by("a"), before=True))
+    connection = running.enter_context(connected(a))
+    with connection.channel() as one:
+        many = [one.submit(SIGN, SIGNED, WITHIN, token=b"token", seal=KEYS) for _ in range(40)]
+        assert [one.wait(request)["by"] for request in many] == ["a"] * 40
+        assert set(a.asked.values()) == {1}
+        again = [one.submit(SIGN, SIGNED, WITHIN, token=b"token", seal=KEYS) for _ in range(40)]
+        assert [one.wait(request)["by"] for request in again] == ["a"] * 40
+    assert len(a.asked) == 80, "each in a message of its own"
+
+
+def test_what_is_under_way_goes_over_between_members_of_both_versions(running: ExitStack, connected: Connected) -> None:
+    a = running.enter_context(Member(serve=lambda _: None))
+    b = running.enter_context(Member(serve=by("b"), before=True))
+    connection = running.enter_context(connected(a, b))
+    with connection.channel() as one:
+        many = [one.submit(SIGN, SIGNED, WITHIN, token=b"token", seal=KEYS) for _ in range(40)]
+        step_until(one, lambda: a.asked)
+        a.end()
+        assert [one.wait(request)["by"] for request in many] == ["b"] * 40
+    assert connection.endpoint == b.endpoint
+
+
+def test_a_member_is_spoken_to_in_bundles_once_it_is_upgraded(running: ExitStack, connected: Connected) -> None:
+    before = running.enter_context(Member(serve=by("before"), before=True))
+    connection = running.enter_context(connected(before))
+    with connection.channel() as one:
+        assert one.wait(one.submit(SHOW, {"handle": b"h" * 16}, WITHIN, token=b"token", seal=KEYS))["by"] == "before"
+        before.end()
+        after = running.enter_context(Member(serve=by("after"), keys=before.keys, port=before.port))
+        assert one.wait(one.submit(SHOW, {"handle": b"h" * 16}, WITHIN, token=b"token", seal=KEYS))["by"] == "after"
+    assert after.in_bundles
