@@ -108,9 +108,9 @@ class Console:
         return self.ask(wire.HSM_SHOW, Empty())
 
     def activate(self, activation: bytes = b"", shares: Sequence[str] = ()) -> None:
-        """Open the HSM's state, with the activation secret or shares of it.
+        """Open the HSM's state, with the activation secret or shares of it; with neither the TPM does, if it may.
 
-        Raises ActivationFailed, AlreadyDone, ArgumentInvalid (too few shares, or wrong ones).
+        Raises ActivationFailed, AlreadyDone, ArgumentInvalid (too few shares, or wrong ones), TpmFailed.
         """
         self.ask(wire.HSM_ACTIVATE, wire.Activate(activation=activation, shares=tuple(shares)))
 
@@ -126,16 +126,28 @@ class Console:
         message = wire.DrawShares(so_password=so_password, threshold=threshold, count=count)
         return list(self.ask(wire.HSM_DRAW_SHARES, message).shares)
 
-    def set_activation(self, so_password: str, activation: bytes = b"", shares: Sequence[str] = ()) -> None:
+    def set_activation(
+        self,
+        so_password: str,
+        activation: bytes = b"",
+        shares: Sequence[str] = (),
+        *,
+        tpm: bool = False,
+        pcrs: Sequence[int] = (),
+    ) -> None:
         """Seal the HSM's state under another activation secret, which replaces the one before.
 
         Args:
             activation: the new secret, 8 to 4096 bytes; empty where shares open it.
             shares: enough of those that `draw_shares` returned last.
+            tpm: whether the TPM of this machine is to activate the HSM, too, and at the member's start.
+            pcrs: registers of the TPM, 0 to 23, that must then be as they are now.
 
-        Raises PasswordIncorrect, PasswordInvalid, ArgumentInvalid, NotPossible (no shares were drawn).
+        Raises PasswordIncorrect, PasswordInvalid, ArgumentInvalid, NotPossible (no shares were drawn), TpmFailed.
         """
-        message = wire.SetActivation(so_password=so_password, activation=activation, shares=tuple(shares))
+        message = wire.SetActivation(
+            so_password=so_password, activation=activation, shares=tuple(shares), tpm=tpm, pcrs=tuple(pcrs)
+        )
         self.ask(wire.HSM_SET_ACTIVATION, message)
 
     def factory_reset(self, so_password: str) -> None:

@@ -687,6 +687,17 @@ class ApprovalNeeded(LnhError):
     advice = "ask another admin: lnh approval list shows what waits; once it is approved run the same command again"
 
 
+class TpmFailed(LnhError):
+    """The TPM that holds what activates the HSM is not there, is another, or refuses; the message says which.
+
+    `detail` has `cause`, one word.
+    """
+
+    code = 91
+    ckr = "CKR_DEVICE_ERROR"
+    advice = "the message says why; with the secret it goes without the TPM: lnh hsm activate --by-secret"
+
+
 # 100..109: joining, leaving
 
 

@@ -52,6 +52,7 @@ SHARES: Final = 8  # of one secret
 SHARES_TOGETHER: Final = 2  # open it, at least
 SHARES_COPIES: Final = 70  # 4 of 8
 SHARE_CHARACTERS: Final = 512  # as somebody types it
+TPM_PCRS: Final = 24  # platform configuration registers of a TPM 2.0
 
 # Messages
 REQUEST_BYTES: Final = MIB  # data one request carries

@@ -67,9 +67,15 @@ class TimeoutSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ActivationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`file` holds the activation secret, so that the HSM activates at start; empty: by hand."""
+    """The means by which the HSM activates at start, where it does.
+
+    Args:
+        file: holds the activation secret; empty: by hand, or by the TPM that the HSM is sealed to.
+        tpm: how that TPM is reached, as tpm2-tss has it (TCTI).
+    """
 
     file: str = ""
+    tpm: Annotated[str, msgspec.Meta(min_length=1)] = "device:/dev/tpmrm0"
 
 
 class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

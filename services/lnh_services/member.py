@@ -123,7 +123,8 @@ def _wait_ready(directory: MemberDirectory, timeout: float) -> int:
                 status = supervisor.ask(messages.STATUS, Empty(), timeout=left)
                 problem = ", ".join(f"{one.name} is {one.state}" for one in status.services if one.state != "running")
                 if status.ready:
-                    if not activates or hsm.ask(console.HSM_SHOW, Empty(), timeout=left).state != "sealed":
+                    view = hsm.ask(console.HSM_SHOW, Empty(), timeout=left)
+                    if view.state != "sealed" or not (activates or view.tpm):
                         return EXIT_OK
                     problem = "the HSM is not activated; its log says why"
             time.sleep(min(0.05, max(0.0, left)))
@@ -150,7 +151,8 @@ def _problem(directory: MemberDirectory, settings: Settings) -> str:
         services = ask(directory.supervisor_address, messages.STATUS).services
         if down := ", ".join(f"{one.name} is {one.state}" for one in services if one.state != "running"):
             return down
-        if settings.activation.file and ask(directory.hsm_for_services, console.HSM_SHOW).state == "sealed":
+        hsm = ask(directory.hsm_for_services, console.HSM_SHOW)
+        if hsm.state == "sealed" and (settings.activation.file or hsm.tpm):
             return "the HSM is not activated"
         status = ask(directory.store_for_services, store.STATUS)
     except LnhError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import os
 import select
 import signal
@@ -17,8 +18,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from typer.testing import CliRunner
 from typing_extensions import Self
 
+import tpm
+from lnh_cli.main import tree
 from lnh_common import limits
 from lnh_common.bus.blocking import Caller
 from lnh_common.bus.client import Client
@@ -239,8 +243,49 @@ def test_it_activates_from_a_file_that_only_its_owner_may_read(tmp_path: Path) -
         (made.directory.root / "activation").chmod(0o644)
         made.start("hsm")
         log = made.directory.log / "hsm.log"
-        wait_until(lambda: "not activated from file" in log.read_text(), "a line in the log")
+        wait_until(lambda: "not activated at start" in log.read_text(), "a line in the log")
         assert made.ask(console.HSM_SHOW).state == "sealed"
+
+
+@pytest.mark.skipif(bool(tpm.MISSING), reason=tpm.MISSING)
+def test_a_tpm_activates_it_at_its_start_and_without_it_the_secret_does(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("another secret\n")
+    (tmp_path / "SO").write_text(SO)
+
+    def lnh(*words: str, status: int = 0) -> str:
+        environment = {"LNH_MEMBER_DIR": str(tmp_path / "m"), "LNH_SO_PASSWORD_FILE": str(tmp_path / "SO")}
+        done = CliRunner().invoke(tree(), ["hsm", *words], env=environment)
+        assert done.exit_code == status, done.output
+        return done.output
+
+    with tpm.running() as found, member(tmp_path / "m", activation=ActivationSettings(tpm=found.tcti)) as made:
+        made.start("hsm")
+        initialised(made)
+        said = lnh("set-activation", "--tpm", "--pcrs", "0,23", "--new-activation-file", str(secret))
+        assert "Keep the secret" in said
+        made.stop("hsm")
+        made.start("hsm")
+        wait_until(lambda: made.ask(console.HSM_SHOW).state == "activated", "activation by the TPM")
+        shown = json.loads(lnh("show", "--json"))
+        assert (shown["tpm"], shown["tpm_pcrs"]) == (True, [0, 23])
+        lnh("deactivate", "--yes")
+        lnh("activate")
+        made.stop("hsm")
+        found.extend(23)
+        made.start("hsm")
+        log = made.directory.log / "hsm.log"
+        wait_until(lambda: "not activated at start" in log.read_text(), "a line in the log")
+        said = lnh("activate", status=1)
+        assert "firmware or boot were changed" in said
+        assert "set-activation --tpm --pcrs" in said
+        found.clear()
+        assert "not the one that sealed" in lnh("activate", status=1)
+        lnh("activate", "--activation-file", str(secret))
+        lnh("set-activation", "--new-activation-file", str(secret))
+        assert json.loads(lnh("show", "--json"))["tpm"] is False
+        assert "another secret" not in log.read_text()
+        assert "another secret" not in (made.directory.log / "audit.jsonl").read_text()
 
 
 def test_children_are_restarted_and_die_with_the_core(alone: Member) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from lnh_common import limits
-from lnh_common.errors import AlreadyDone, OutcomeUnknown
+from lnh_common.errors import AlreadyDone, LnhError, OutcomeUnknown, TpmFailed
 from lnh_common.messages import console, hsm, membership, smk, store
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.hsm import AuditEntry, Derive
@@ -29,6 +29,7 @@ from lnh_services.hsm.core.cluster_contents import ClusterContents
 from lnh_services.hsm.core.console import Console, Surroundings
 from lnh_services.hsm.core.damage import DamageMark
 from lnh_services.hsm.crypto.process_hardening import Hardening
+from lnh_services.hsm.crypto.tpm import TpmSealed
 from lnh_services.hsm.records import CLUSTER_RECORD, ClusterRecord, CredentialRecord
 from lnh_services.hsm.worker.rollback_guard import HighestSeen
 from models.storage import DictStore
@@ -159,6 +160,29 @@ class Membership:
                 return membership.View(cluster=b"", primary=b"", epoch=1, members=(), services=(), waiting_for=("b",))
 
 
+class OneTpm:
+    """A TPM, as far as a core sees one: it opens what it sealed, unless it was told to fail."""
+
+    def __init__(self) -> None:
+        self.failing: LnhError | None = None
+        self._name = secrets.token_bytes(34)
+        self._sealed: dict[bytes, bytes] = {}
+
+    async def seal(self, key: bytes, pcrs: tuple[int, ...] = ()) -> TpmSealed:
+        if self.failing is not None:
+            raise self.failing
+        private = secrets.token_bytes(16)
+        self._sealed[private] = key
+        return TpmSealed(self._name, b"public", private, pcrs)
+
+    async def open(self, sealed: TpmSealed) -> bytes:
+        if self.failing is not None:
+            raise self.failing
+        if sealed.private not in self._sealed:
+            raise TpmFailed("not the one that sealed")
+        return self._sealed[sealed.private]
+
+
 class OneAppliance:
     """An appliance in `directory`; `restart` is what a crash of the core leaves: the files and the store."""
 
@@ -169,6 +193,7 @@ class OneAppliance:
         self.lease_ms = limits.LEASE_MS
         self.membership = Membership(name, port)
         self.store = Store(self._clock)
+        self.tpm = OneTpm()
         self.restart()
 
     def restart(self) -> None:
@@ -203,6 +228,7 @@ class OneAppliance:
             derive=self._derive,
             contents=ClusterContents(self.store, self._clock),
             others=self.custody.performers(),
+            tpm=self.tpm,
             surroundings=Surroundings(
                 name=self.name,
                 door="localhost:7100",

@@ -67,7 +67,7 @@ from lnh_services.hsm.audit import anchor, trail
 from lnh_services.hsm.auth import tokens
 from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
 from lnh_services.hsm.cluster import join_protocol, smk_backup, smk_generations
-from lnh_services.hsm.crypto import sealing
+from lnh_services.hsm.crypto import sealing, tpm
 from lnh_services.hsm.crypto import shares as shares_of
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.objects.stored import KeyringKeys
@@ -575,6 +575,21 @@ def _hsm_rows() -> list[Decoder]:
         _smk_generations(),
         _share(),
         Decoder(
+            "what a TPM's process is asked and says",
+            [
+                (codec.encode(said), partial(codec.decode_as, kind=type(said)))
+                for said in (
+                    tpm.Asked(tpm="device:/dev/tpmrm0", key=_SECRET, pcrs=(0, 7)),
+                    tpm.Asked(tpm="device:/dev/tpmrm0", sealed=_SEALED_TO_TPM),
+                    tpm.Answered(sealed=_SEALED_TO_TPM),
+                    tpm.Answered(key=_SECRET),
+                    tpm.Answered(cause=tpm.Cause.PCRS, said="0x99d"),
+                )
+            ],
+            (MalformedMessage,),
+            ("lnh_services.hsm.crypto.tpm:_ask", "lnh_services.hsm.crypto.tpm_process:main"),
+        ),
+        Decoder(
             "sealed values",
             [
                 (stored.head, stored_object),
@@ -597,6 +612,7 @@ def _hsm_rows() -> list[Decoder]:
             "files of the HSM",
             [
                 ((DATA / "0.2" / "hsm.state").read_bytes(), _in_file(lambda path: StateFile(path).read())),
+                (_state_with_tpm(), _in_file(lambda path: StateFile(path).read())),
                 ((DATA / "0.2" / "appliance.cbor").read_bytes(), _in_file(lambda path: ApplianceFile(path).read())),
                 ((DATA / "0.2" / "guesses.cbor").read_bytes(), _in_file(lambda path: OfflineAttempts(path).all())),
                 (codec.encode([PARTITION_FORMAT, "1", []]), partition),
@@ -623,6 +639,14 @@ def _hsm_rows() -> list[Decoder]:
             slow=True,
         ),
     ]
+
+
+_SEALED_TO_TPM: Final = tpm.TpmSealed(b"\x00\x0b" + bytes(32), b"public" * 10, b"private" * 20, (0, 7))
+
+
+def _state_with_tpm() -> bytes:
+    cover = msgspec.structs.replace(StateFile(Path("hsm.state")).cover("label", bytes(32)), tpm=_SEALED_TO_TPM)
+    return codec.encode([cover.plain(), bytes(100)])
 
 
 _CLIENT_TOML: Final = b'[cluster.00]\nlabel = "prod"\nmember = "127.0.0.1:7100"\n'

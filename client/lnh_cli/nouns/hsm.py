@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,19 +12,39 @@ from lnh_cli.support import shares as shares_
 from lnh_cli.support.command import Yes, noun, verb
 from lnh_cli.support.fields import field
 from lnh_cli.support.options import ConsoleOptions
+from lnh_common.limits import TPM_PCRS
+
+if TYPE_CHECKING:
+    from lnh_common.messages.console import HsmView
 
 app = noun("hsm", "A member's HSM, at its local console.")
 
 ActivationFile = Annotated[Path | None, typer.Option(help="File with the activation secret.", callback=files.readable)]
+
+BySecret = Annotated[bool, typer.Option("--by-secret", help="Ask for the secret although a TPM activates the HSM.")]
 
 
 def _activation(file: Path | None, *, new: bool = False) -> bytes:
     return terminal.read_secret("ACTIVATION", file, what="activation secret", new=new).encode()
 
 
-def _opening(needed: int, file: Path | None, share_files: list[Path] | None) -> tuple[bytes, list[str]]:
-    """Read what activates the HSM: the secret, or shares where it needs these."""
-    return (b"", shares_.read(share_files, needed)) if needed else (_activation(file), [])
+def _opening(
+    hsm: HsmView, file: Path | None, share_files: list[Path] | None, *, by_secret: bool
+) -> tuple[bytes, list[str]]:
+    """Read what activates the HSM: the secret, or shares where it needs these; nothing where a TPM does."""
+    if hsm.shares_needed:
+        return b"", shares_.read(share_files, hsm.shares_needed)
+    if hsm.tpm and file is None and not by_secret:
+        return b"", []
+    return _activation(file), []
+
+
+def _pcrs(text: str | None) -> list[int]:
+    """Parse the numbers of registers, as 0,7; anything else is a usage error."""
+    words = text.split(",") if text is not None else []
+    if not all(word.isascii() and word.isdecimal() and len(word) <= 2 and int(word) < TPM_PCRS for word in words):
+        terminal.refuse(f"{text!r} names no PCRs", f"numbers of 0 to {TPM_PCRS - 1}, as --pcrs 0,7", terminal.USAGE)
+    return [int(word) for word in words]
 
 
 @verb(app, "init", ConsoleOptions)
@@ -57,11 +77,14 @@ def show(options: ConsoleOptions) -> None:
 
 @verb(app, "activate", ConsoleOptions)
 def activate(
-    options: ConsoleOptions, activation_file: ActivationFile = None, share_file: shares_.ShareFiles = None
+    options: ConsoleOptions,
+    activation_file: ActivationFile = None,
+    share_file: shares_.ShareFiles = None,
+    by_secret: BySecret = False,
 ) -> None:
-    """Open the HSM's sealed state with the activation secret, or with shares of it."""
+    """Open the HSM's sealed state with the activation secret, with shares of it, or by the TPM that it is sealed to."""
     with options.console("hsm.activate") as console:
-        console.activate(*_opening(console.hsm().shares_needed, activation_file, share_file))
+        console.activate(*_opening(console.hsm(), activation_file, share_file, by_secret=by_secret))
     options.say("activated")
 
 
@@ -70,12 +93,13 @@ def deactivate(
     options: ConsoleOptions,
     activation_file: ActivationFile = None,
     share_file: shares_.ShareFiles = None,
+    by_secret: BySecret = False,
     yes: Yes = False,
 ) -> None:
     """Wipe what is open: this member serves nobody until it is activated again."""
     with options.console("hsm.deactivate") as console:
         terminal.confirm("Stop serving until the HSM is activated again?", yes=yes)
-        console.deactivate(*_opening(console.hsm().shares_needed, activation_file, share_file))
+        console.deactivate(*_opening(console.hsm(), activation_file, share_file, by_secret=by_secret))
     options.say("deactivated")
 
 
@@ -102,27 +126,42 @@ def set_activation(
     ] = None,
     shares: shares_.MofN = None,
     shares_to: shares_.SharesTo = None,
+    qr: shares_.WithQr = False,
+    tpm: Annotated[
+        bool, typer.Option("--tpm", help="Have the TPM of this machine activate it too, and at the member's start.")
+    ] = False,
+    pcrs: Annotated[
+        str | None, typer.Option(metavar="N,N", help="PCRs of the TPM that must then be as they are now.")
+    ] = None,
     yes: Yes = False,
 ) -> None:
-    """Seal the HSM's state under another activation secret, or one that M of N shares open, as its SO."""
-    shares_.check_together(shares, shares_to)
+    """Seal the HSM's state under another secret, also for a TPM, or one that M of N shares open, as its SO."""
+    shares_.check_together(shares, shares_to, qr=qr, json=options.json)
+    if tpm and shares is not None:
+        terminal.refuse("--tpm with --shares", "one or the other: a TPM holds what a secret gives", terminal.USAGE)
+    registers = _pcrs(pcrs)
+    if registers and not tpm:
+        terminal.refuse("--pcrs without --tpm", "--tpm too", terminal.USAGE)
     if shares is None:
         with options.console("hsm.set-activation") as console:
             so_password = options.so_password()
             secret = terminal.read_secret("NEW", new_activation_file, what="new activation secret", new=True)
-            console.set_activation(so_password, secret.encode())
-        options.say("sealed under the new activation secret")
+            console.set_activation(so_password, secret.encode(), tpm=tpm, pcrs=registers)
+        means = ", and to the TPM of this machine" if tpm else ""
+        options.say(f"sealed under the new activation secret{means}", tpm=tpm)
+        if tpm:
+            terminal.note("Keep the secret: without this machine's TPM only it opens the HSM.")
         return
     threshold, count = shares_.numbers(shares)
     if options.json and shares_to is None:
         terminal.refuse("--json with --shares prints no shares", "--shares-to DIRECTORY", terminal.USAGE)
-    places = shares_.places(shares_to, "activation", count)
+    places = shares_.places(shares_to, "activation", count, qr=qr)
     with options.console("hsm.set-activation") as console:
         so_password = options.so_password()
         drawn = console.draw_shares(threshold, count, so_password)
-        shares_.write(places, drawn)
+        shares_.write(places, drawn, qr=qr)
         if not places:
-            shares_.show(drawn)
+            shares_.show(drawn, qr=qr)
             terminal.confirm("Is each of them written down? Only they activate this HSM then.", yes=yes)
         console.set_activation(so_password, shares=drawn[:threshold])
     options.say(

@@ -101,23 +101,24 @@ def backup(
     passphrase_file: PassphraseFile = None,
     shares: shares_.MofN = None,
     shares_to: shares_.SharesTo = None,
+    qr: shares_.WithQr = False,
 ) -> None:
     """Back up the SMK and the cluster's identity, under a passphrase or shares, and the cloning domain of the HSMs."""
     files.check_new(output)
-    shares_.check_together(shares, shares_to)
+    shares_.check_together(shares, shares_to, qr=qr, json=options.json)
     if shares is None:
         with options.administration() as session:
             text = session.backup_smk(_passphrase(passphrase_file, new=True))
         _say(options, output, text, {})
         return
     threshold, count = shares_.numbers(shares)
-    places = shares_.places(shares_to, output.name, count)
+    places = shares_.places(shares_to, output.name, count, qr=qr)
     with options.administration() as session:
         text, made = session.split_smk(threshold, count)
-    shares_.write(places, made)
+    shares_.write(places, made, qr=qr)
     _say(options, output, text, {"shares": [str(place) for place in places] or made})
     if not places and not options.json:
-        shares_.show(made)
+        shares_.show(made, qr=qr)
 
 
 def _say(options: PoOptions, output: Path, text: str, more: dict[str, Any]) -> None:

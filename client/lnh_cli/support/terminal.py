@@ -23,7 +23,8 @@ UNREACHABLE: Final = 3
 
 _UNBROKEN: Final = ("handle", "id", "label", "name", "member", "address")
 
-
+_BLACK: Final = 16  # of the 256 colours, which no theme changes
+_WHITE: Final = 231
 _TOLD_APART: Final = frozenset({"behind", "skipped"})
 
 
@@ -69,6 +70,12 @@ def show_json(value: Any) -> None:
 def echo(text: str = "", *, styled: str = "", nl: bool = True) -> None:
     """Print one line on stdout, in which text from outside is escaped; `styled`, before it, is our own."""
     typer.echo(styled + shown(text), nl=nl)
+
+
+def show_drawing(lines: Iterable[str]) -> None:
+    """Print lines that are dark where they have ink: black on white on a terminal, whatever its colours are."""
+    for line in lines:
+        typer.echo(typer.style(shown(line), fg=_BLACK, bg=_WHITE))
 
 
 def show_rows(rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from lnh_common.messages.session import Id16, Password
 from lnh_common.messages.smk import BackupText, ShareNumber, Shares
 
 M = TypeVar("M", bound=Message)
+Pcr = Annotated[int, msgspec.Meta(ge=0, lt=limits.TPM_PCRS)]
 
 
 class InitAppliance(Confidential):
@@ -59,6 +60,8 @@ class HsmView(Message):
         advice: what an operator should change about the member's settings.
         damaged: what the store served wrongly; empty for a member that is well.
         shares_needed: to activate it; 0 where the activation secret does.
+        tpm: whether a TPM activates it, too, and at the member's start.
+        tpm_pcrs: registers of the TPM that must be as they were for that.
     """
 
     state: str
@@ -71,6 +74,8 @@ class HsmView(Message):
     advice: tuple[str, ...]
     damaged: str = ""
     shares_needed: int = 0
+    tpm: bool = False
+    tpm_pcrs: tuple[int, ...] = ()
 
 
 class Initialised(Confidential):
@@ -81,7 +86,7 @@ class Initialised(Confidential):
 
 
 class Activate(Confidential):
-    """Open the HSM's state with the activation secret, or close it.
+    """Open the HSM's state with the activation secret, or close it; with neither secret nor shares the TPM does.
 
     Args:
         shares: in place of the secret, as they are printed.
@@ -138,10 +143,14 @@ class SetActivation(AsSo):
     Args:
         activation: the new secret, 8 bytes or more; empty where shares open it.
         shares: enough of those that were drawn last, to show that they were kept.
+        tpm: whether the key that the secret gives is sealed to the TPM of this machine, too.
+        pcrs: registers of the TPM, of SHA-256, that must then be as they are now.
     """
 
     activation: Annotated[bytes, msgspec.Meta(max_length=4096)] = b""
     shares: Shares = ()
+    tpm: bool = False
+    pcrs: Annotated[tuple[Pcr, ...], msgspec.Meta(max_length=limits.TPM_PCRS)] = ()
 
 
 class InstallPackage(AsSo):

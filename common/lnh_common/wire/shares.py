@@ -27,7 +27,7 @@ _LABEL: Final = b"lnh-share-1"
 _DATA: Final = 8  # bytes a line, before its check
 _CHECK: Final = 2
 _LINE: Final = 16  # characters
-_LINES: Final = 5
+LINES: Final = 5
 _GROUP: Final = 4
 _ALIKE: Final = str.maketrans("018", "OIB")  # none of these digits is in base32
 
@@ -66,7 +66,7 @@ class Share:
         """Spell the share for paper."""
         data = bytes([_FORMAT, *self.set, self.threshold << 4 | self.count, self.index, 0]) + self.secret
         lines = []
-        for number in range(_LINES):
+        for number in range(LINES):
             part = data[number * _DATA : (number + 1) * _DATA]
             spelt = base64.b32encode(part + _check(number, part)).decode()
             lines.append(" ".join(spelt[at : at + _GROUP] for at in range(0, _LINE, _GROUP)))
@@ -77,10 +77,10 @@ class Share:
     def parse(cls, text: str) -> Share:
         """Parse a share, in five lines or in one; raises ArgumentInvalid, which names the line that is wrong."""
         rows = [row for row in text.splitlines() if not row.lstrip().startswith("#")]
-        spelt = "".join("".join(rows).split()).replace("-", "").upper().translate(_ALIKE)
-        if len(spelt) != _LINES * _LINE:
-            raise ArgumentInvalid(f"a share has {_LINES * _LINE} letters and digits; this has {len(spelt)}")
-        data = b"".join(_line(number, spelt[number * _LINE : (number + 1) * _LINE]) for number in range(_LINES))
+        spelt = _letters("".join(rows))
+        if len(spelt) != LINES * _LINE:
+            raise ArgumentInvalid(f"a share has {LINES * _LINE} letters and digits; this has {len(spelt)}")
+        data = b"".join(_line(number, spelt[number * _LINE : (number + 1) * _LINE]) for number in range(LINES))
         format_, numbers, index, spare = data[0], data[SET_BYTES + 1], data[SET_BYTES + 2], data[SET_BYTES + 3]
         threshold, count = numbers >> 4, numbers & 0xF
         if format_ != _FORMAT or spare:
@@ -98,6 +98,20 @@ def check_numbers(threshold: int, count: int) -> None:
             f"{threshold} of {count} shares: at least {low} open it, and there are at most {high}",
             {"advice": "as 2-of-3, or 3-of-5"},
         )
+
+
+def is_line(text: str) -> bool:
+    """Tell whether a text has the length of one line of a share."""
+    return len(_letters(text)) == _LINE
+
+
+def check_line(number: int, text: str) -> None:
+    """Raise ArgumentInvalid unless a line, counted from 0, is as it was written."""
+    _line(number, _letters(text))
+
+
+def _letters(text: str) -> str:
+    return "".join(text.split()).replace("-", "").upper().translate(_ALIKE)
 
 
 def _line(number: int, spelt: str) -> bytes:

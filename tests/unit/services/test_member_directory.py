@@ -108,7 +108,8 @@ def test_a_missing_file_says_how_to_make_it(tmp_path: Path) -> None:
 
 def test_every_setting_has_its_variable() -> None:
     assert set(configuration.variables()) == {
-        *("LNH_NAME", "LNH_BASE_PORT", "LNH_LISTEN", "LNH_ADVERTISE", "LNH_WORKERS", "LNH_ACTIVATION_FILE"),
+        *("LNH_NAME", "LNH_BASE_PORT", "LNH_LISTEN", "LNH_ADVERTISE", "LNH_WORKERS"),
+        *("LNH_ACTIVATION_FILE", "LNH_ACTIVATION_TPM"),
         *("LNH_TIMEOUTS_LEASE", "LNH_TIMEOUTS_STOP", "LNH_TIMEOUTS_STATUS", "LNH_TIMEOUTS_SILENCE"),
         *("LNH_LOG_LEVEL", "LNH_LOG_FORMAT", "LNH_LOG_BYTES", "LNH_LOG_FILES"),
         *("LNH_METRICS_LISTEN", "LNH_METRICS_PORT"),

@@ -1,6 +1,6 @@
 """Keeps the HSM's own state in one sealed file: identity, partitions, local users, and the cluster's secrets.
 
-    data/hsm.state = CBOR [[format, label, identity, salt, [memory, passes, lanes], split], sealed]
+    data/hsm.state = CBOR [[format, label, identity, salt, [memory, passes, lanes], split, tpm], sealed]
 
 `sealed` is the state under AES-256-GCM with the key Argon2id makes of the activation secret; all that stands before it
 is bound to it. Label and identity are in clear so that a member that is not activated can say which HSM it has, and its
@@ -31,6 +31,7 @@ from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
 from lnh_services.hsm.auth.credentials import Smk, find_smk, record_means
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.crypto.sealing import Kind, Place, seal, unseal
+from lnh_services.hsm.crypto.tpm import TpmSealed
 from lnh_services.hsm.records import Records
 
 FORMAT: Final = "lnh-hsm-state-1"
@@ -203,7 +204,8 @@ class Cover(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     """The part of the file that stands in clear before the sealed state, and says how to open it.
 
     Args:
-        split: what shares open the activation secret with; None, and not in the file, where somebody knows the secret.
+        split: what shares open the activation secret with; None where somebody knows the secret.
+        tpm: the key that the secret gives, sealed to a TPM. What is None at the end is not in the file.
     """
 
     format: str
@@ -216,11 +218,14 @@ class Cover(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         Annotated[int, msgspec.Meta(ge=1, le=16)],
     ]
     split: Split | None = None
+    tpm: TpmSealed | None = None
 
     def plain(self) -> list[object]:
         """Return the fields as the file has them."""
         fields: list[object] = msgspec.to_builtins(self, builtin_types=(bytes,))
-        return fields if self.split is not None else fields[:-1]
+        while fields[-1] is None:
+            fields.pop()
+        return fields
 
     def derivation(self, activation: bytes) -> Derive:
         """Make the Argon2id request that derives the sealing key from an activation secret."""

@@ -37,7 +37,7 @@ from lnh_common.messages.hsm import Derive
 from lnh_common.wire import channel
 from lnh_common.wire.audit import HeadLine
 from lnh_services.hsm.appliance import preconditions
-from lnh_services.hsm.appliance.activation import Activation, secret_of
+from lnh_services.hsm.appliance.activation import Activation, Sealer
 from lnh_services.hsm.appliance.desk import SO, Desk
 from lnh_services.hsm.appliance.partitions import Contents
 from lnh_services.hsm.appliance.state import Cluster, HsmState, Partition, Phase, User
@@ -100,6 +100,7 @@ class Console:
         derive: runs one Argon2id elsewhere.
         contents: what this member's store holds of the cluster.
         others: operations that are carried out elsewhere, with their functions.
+        tpm: of this machine.
         clock: UTC seconds.
     """
 
@@ -113,6 +114,7 @@ class Console:
         derive: Callable[[Derive], Awaitable[bytes]],
         contents: ClusterContents,
         others: Mapping[str, Perform],
+        tpm: Sealer,
         surroundings: Surroundings,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -129,7 +131,7 @@ class Console:
         self._acts: Final[set[asyncio.Task[Message]]] = set()
         self._anchored = 0
         self._ivs: Final = IvSource()
-        self._activation: Final = Activation(vault, desk, derive=derive)
+        self._activation: Final = Activation(vault, desk, derive=derive, tpm=tpm)
         self._performers: Final[dict[str, Perform]] = {
             console.APPLIANCE_INIT.name: self._init_appliance,
             console.APPLIANCE_SHOW.name: self._show_appliance,
@@ -296,12 +298,14 @@ class Console:
             advice=(*self._surroundings.hardening.problems, *self._surroundings.advice),
             damaged=self._surroundings.damage.cause(cluster.member) if cluster else "",
             shares_needed=cover.split.threshold if cover and cover.split else 0,
+            tpm=bool(cover and cover.tpm),
+            tpm_pcrs=cover.tpm.pcrs if cover and cover.tpm else (),
         )
 
     async def _activate(self, request: console.Activate) -> Empty:
         cover = self._vault.cover
         assert cover is not None, "an initialised HSM has a cover"
-        self._vault.activate(await self._derive(cover.derivation(secret_of(cover, request))))
+        self._vault.activate(await self._activation.key(cover, request))
         self._surroundings.damage.lift()
         self._surroundings.seen.clear()
         self._desk.sign()
@@ -312,7 +316,7 @@ class Console:
     async def _deactivate(self, request: console.Activate) -> Empty:
         cover = self._vault.cover
         assert cover is not None, "an activated HSM has a cover"
-        if not self._vault.is_key(await self._derive(cover.derivation(secret_of(cover, request)))):
+        if not self._vault.is_key(await self._activation.key(cover, request)):
             raise ActivationFailed("that is not the activation secret")
         await self._desk.stop_workers()
         self._desk.sign()

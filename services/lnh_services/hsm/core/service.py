@@ -77,6 +77,7 @@ from lnh_services.hsm.core.console import Console, Surroundings
 from lnh_services.hsm.core.damage import DamageMark
 from lnh_services.hsm.core.processes import Workers, argon2_process
 from lnh_services.hsm.crypto.process_hardening import Hardening
+from lnh_services.hsm.crypto.tpm import Tpm
 from lnh_services.hsm.worker.rollback_guard import HighestSeen
 from lnh_services.paths import MemberDirectory
 from lnh_services.serving import Member
@@ -158,11 +159,13 @@ class Core:
             derive=self._derive,
             contents=ClusterContents(self._store),
             others=refounding.performers() | self._custody.performers(),
+            tpm=Tpm(self._settings.activation.tpm),
             surroundings=here,
         )
         self._offline_attempts: Final = OfflineAttempts(self._directory.data("hsm") / OFFLINE_ATTEMPTS_FILE)
         self._signed_at = 0.0
-        self._activating = bool(self._settings.activation.file) and self._vault.situation.initialised
+        cover = self._vault.cover
+        self._activating = cover is not None and bool(cover.tpm or self._settings.activation.file)
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then end children, sign the trail and forget."""
@@ -176,7 +179,7 @@ class Core:
             asyncio.create_task(self._every(_ROTATE_TICK, self._rotate_when_due)),
             asyncio.create_task(self._every(_TIDY_TICK, self._tidy)),
             asyncio.create_task(self._every(_SMK_TICK, self._keep_smks)),
-            asyncio.create_task(self._activate_from_file()),
+            asyncio.create_task(self._activate_at_start()),
         ]
         try:
             await stop.wait()
@@ -371,17 +374,22 @@ class Core:
     async def _keep_smks(self) -> None:
         await self._smks.keep()
 
-    async def _activate_from_file(self) -> None:
-        """Activate at start when the settings name a file; a failure is logged, and the console can still activate."""
-        name = self._settings.activation.file
+    async def _activate_at_start(self) -> None:
+        """Activate by the TPM that the HSM is sealed to, or with the secret in the file that the settings name.
+
+        A failure is logged, and the console can still activate.
+        """
         if not self._activating:
             return
+        cover, name = self._vault.cover, self._settings.activation.file
+        by_tpm = cover is not None and cover.tpm is not None
+        means = {"tpm": self._settings.activation.tpm} if by_tpm else {"file": name}
         try:
-            activation = read_activation(self._directory, name)
+            activation = b"" if by_tpm else read_activation(self._directory, name)
             await self._console.perform(messages.HSM_ACTIVATE, messages.Activate(activation=activation))
-            _log.info("activated from file")
+            _log.info("activated at start", **means)
         except LnhError as error:
-            _log.failure("not activated from file", file=name, problem=str(error))
+            _log.failure("not activated at start", problem=str(error), **means)
             return
         finally:
             self._activating = False

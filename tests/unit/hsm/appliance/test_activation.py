@@ -11,7 +11,7 @@ import pytest
 from lnh_common import errors
 from lnh_common.messages import console
 from lnh_services import durable
-from models.console import ACTIVATION, SO, OneAppliance
+from models.console import ACTIVATION, SO, OneAppliance, OneTpm
 
 NEW = b"another secret"
 
@@ -30,8 +30,15 @@ def drawn(appliance: OneAppliance, threshold: int = 2, count: int = 3) -> tuple[
     return made.shares
 
 
-def set_(appliance: OneAppliance, activation: bytes = b"", shares: tuple[str, ...] = (), so: str = SO) -> None:
-    asked = console.SetActivation(so_password=so, activation=activation, shares=shares)
+def set_(
+    appliance: OneAppliance,
+    activation: bytes = b"",
+    shares: tuple[str, ...] = (),
+    so: str = SO,
+    tpm: bool = False,
+    pcrs: tuple[int, ...] = (),
+) -> None:
+    asked = console.SetActivation(so_password=so, activation=activation, shares=shares, tpm=tpm, pcrs=pcrs)
     asyncio.run(appliance.ask(console.HSM_SET_ACTIVATION, asked))
 
 
@@ -107,6 +114,65 @@ def test_a_core_that_was_started_anew_has_forgotten_what_was_drawn(appliance: On
     assert activates(appliance, ACTIVATION)
 
 
+def without_tpm(appliance: OneAppliance) -> OneAppliance:
+    appliance.tpm.failing = errors.TpmFailed("there is no TPM")
+    return appliance
+
+
+def seen(appliance: OneAppliance) -> tuple[bool, tuple[int, ...]]:
+    view = asyncio.run(appliance.ask(console.HSM_SHOW))
+    assert isinstance(view, console.HsmView)
+    return view.tpm, view.tpm_pcrs
+
+
+def test_a_tpm_activates_and_so_does_the_secret_that_was_set_with_it(appliance: OneAppliance) -> None:
+    before = appliance.vault.opened
+    set_(appliance, NEW, tpm=True, pcrs=(7, 4, 7))
+    assert activates(appliance), "nothing is asked for where the TPM opens it"
+    assert seen(appliance) == (True, (4, 7))
+    assert appliance.vault.opened == before
+    assert activates(appliance, NEW)
+    assert not activates(appliance, ACTIVATION)
+    appliance.restart()
+    asyncio.run(appliance.ask(console.HSM_ACTIVATE, console.Activate()))
+    asyncio.run(appliance.ask(console.HSM_DEACTIVATE, console.Activate()))
+    assert appliance.vault.state is None
+    assert seen(appliance) == (True, (4, 7)), "it is told before anything is open"
+
+
+def test_without_its_tpm_an_hsm_opens_by_the_secret_alone(appliance: OneAppliance) -> None:
+    set_(appliance, NEW, tpm=True)
+    appliance.tpm = OneTpm()
+    appliance.restart()
+    with pytest.raises(errors.TpmFailed, match="not the one that sealed"):
+        asyncio.run(appliance.ask(console.HSM_ACTIVATE, console.Activate()))
+    with pytest.raises(errors.ArgumentInvalid, match="not by shares"):
+        asyncio.run(appliance.ask(console.HSM_ACTIVATE, console.Activate(shares=("share",))))
+    assert activates(appliance, NEW)
+    set_(appliance, ACTIVATION, tpm=True)
+    assert activates(appliance), "it was sealed to this one"
+
+
+@pytest.mark.parametrize("to", ["secret", "shares"])
+def test_what_replaces_a_tpm_leaves_nothing_of_it(appliance: OneAppliance, to: str) -> None:
+    set_(appliance, NEW, tpm=True)
+    handed = drawn(appliance)
+    if to == "shares":
+        set_(appliance, shares=handed)
+    else:
+        set_(appliance, ACTIVATION)
+    assert seen(appliance) == (False, ())
+    assert not activates(appliance)
+    assert not activates(appliance, NEW)
+    assert activates(appliance, *((b"", handed) if to == "shares" else (ACTIVATION, ())))
+
+
+def test_an_hsm_without_a_tpm_does_not_ask_one(appliance: OneAppliance) -> None:
+    without_tpm(appliance)
+    assert not activates(appliance)
+    assert activates(appliance, ACTIVATION)
+
+
 REFUSALS: list[tuple[str, Callable[[OneAppliance], object], type[errors.LnhError]]] = [
     ("another SO", lambda made: set_(made, NEW, so="somebody else"), errors.PasswordIncorrect),
     ("a short secret", lambda made: set_(made, b"short"), errors.PasswordInvalid),
@@ -114,6 +180,11 @@ REFUSALS: list[tuple[str, Callable[[OneAppliance], object], type[errors.LnhError
     ("too few shares", lambda made: set_(made, shares=drawn(made)[:1]), errors.ArgumentInvalid),
     ("shares of one", lambda made: drawn(made, 1, 2), errors.ArgumentInvalid),
     ("more than there are", lambda made: drawn(made, 3, 2), errors.ArgumentInvalid),
+    ("a TPM and no secret", lambda made: set_(made, tpm=True), errors.PasswordInvalid),
+    ("a TPM and a short secret", lambda made: set_(made, b"short", tpm=True), errors.PasswordInvalid),
+    ("a TPM and shares", lambda made: set_(made, shares=drawn(made), tpm=True), errors.ArgumentInvalid),
+    ("PCRs and no TPM", lambda made: set_(made, NEW, pcrs=(7,)), errors.ArgumentInvalid),
+    ("a TPM that fails", lambda made: set_(without_tpm(made), NEW, tpm=True), errors.TpmFailed),
 ]
 
 

@@ -8,17 +8,21 @@ import json
 from pathlib import Path
 
 import cbor2
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from msgspec.structs import replace
 
+from lnh_common.wire.shares import Split
 from lnh_services.hsm.appliance.state import HsmState, StateFile
 from lnh_services.hsm.auth.console_attempts import KeptPassword, Verifier
 from lnh_services.hsm.auth.credentials import derivation, material
 from lnh_services.hsm.crypto import shares
 from lnh_services.hsm.crypto.argon2 import derive
+from lnh_services.hsm.crypto.tpm import TpmSealed
 from models.console import OneAppliance
 
 QUICK = (64, 1, 1)
@@ -75,17 +79,29 @@ def test_a_trail_verifies_as_its_page_says(tmp_path: Path) -> None:
     assert heads == 2
 
 
-def test_the_cover_of_a_state_that_shares_open_is_as_its_page_says(tmp_path: Path) -> None:
+SPLIT = shares.split(b"activation", 2, 3, bytes)[0]
+OF_SHARES = [SPLIT.set, 2, 3, list(SPLIT.marks), list(SPLIT.copies)]
+SEALED = TpmSealed(b"\0\x0b" + bytes(32), b"public", b"private", (4, 7))
+OF_TPM = [SEALED.parent, b"public", b"private", [4, 7]]
+
+
+@pytest.mark.parametrize(
+    ("split", "sealed_to", "behind"),
+    [(None, None, []), (SPLIT, None, [OF_SHARES]), (None, SEALED, [None, OF_TPM])],
+    ids=["a secret", "shares", "a TPM"],
+)
+def test_the_cover_of_a_state_says_what_opens_it_as_its_page_has_it(
+    tmp_path: Path, split: Split | None, sealed_to: TpmSealed | None, behind: list[object]
+) -> None:
     asked = derivation("security officer", argon2=QUICK)
     so = Verifier(password=KeptPassword.of(material(asked, derive(asked))))
     state = HsmState(label="hsm-a", identity=bytes(range(32)), so=so, domain="domain")
     file = StateFile(tmp_path / "hsm.state", QUICK)
-    parts, _ = shares.split(b"activation", 2, 3, bytes)
-    cover = file.cover("hsm-a", state.identity_public(), parts)
+    cover = replace(file.cover("hsm-a", state.identity_public(), split), tpm=sealed_to)
     file.write(state, cover, derive(cover.derivation(b"activation")))
 
     cover_fields, sealed = cbor2.loads((tmp_path / "hsm.state").read_bytes())
-    assert cover_fields[5] == [bytes(4), 2, 3, list(parts.marks), list(parts.copies)]
+    assert cover_fields[5:] == behind
     key = Argon2id(salt=cover_fields[3], length=32, iterations=1, lanes=1, memory_cost=64).derive(b"activation")
     nonce, ciphertext = cbor2.loads(sealed)
     place = ["lnh-sealed-1", "AES-256-GCM", 0, "state", b"", b"", b"", 0, cbor2.dumps(cover_fields)]
