@@ -6,7 +6,7 @@ A mutation says in which kind of run it shows (`profile`), so that few seeds are
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -21,7 +21,9 @@ from lnh_services.store.machine import apply
 from lnh_services.store.machine.apply import Applied
 from lnh_services.store.replication import member_list
 from lnh_services.store.replication.candidate import Candidate
+from lnh_services.store.replication.durability import Durability
 from lnh_services.store.replication.follower import Follower
+from lnh_services.store.replication.knowledge import Knowledge
 from lnh_services.store.replication.member import Local
 from lnh_services.store.replication.messages import Appended, Durable, Effect, Go, Instant, Listing, Persist
 from lnh_services.store.replication.primary import Primary, Progress, Promotion
@@ -72,7 +74,7 @@ def _change_again(configuration: Configuration, order: Listing) -> Members | Non
 
 
 def _vouched_before_fsync(self: Local) -> int:
-    return min(self.history.last.index, self.invalidated_index)
+    return min(self.known.history.last.index, self.invalidated_index)
 
 
 def _counts_any_incarnation(self: Primary, message: Appended, progress: Progress) -> bool:
@@ -92,7 +94,7 @@ def _lease_from_receipt(self: Follower, now: Instant, sent: float, lease_ms: int
 
 
 def _matches_by_index(self: Follower, previous: Position) -> bool:
-    return previous.index <= self._local.history.last.index
+    return previous.index <= self._known.history.last.index
 
 
 _recover = Replica.recover
@@ -104,24 +106,23 @@ def _recover_without_promise(self: Replica, now: Instant, found: Durable) -> lis
 
 
 def _may_grant_early(self: Primary, member: MemberId) -> bool:
-    return self.serving and member in self._local.configuration.in_sync and member not in self._leaving
+    return self.serving and member in self._known.configuration.in_sync and member not in self._leaving
 
 
 def _committable_by_committed_set(self: Primary, own: int) -> int:
     if self._awaits or self._unheard:
-        return self._local.committed
-    in_sync = self._local.committed_configuration().in_sync or self.in_sync
+        return self._known.committed
+    in_sync = self._known.committed_configuration().in_sync or self.in_sync
     best = min(self._vouched(member, own) for member in in_sync)
-    return best if best >= self._opened.index else self._local.committed
+    return best if best >= self._opened.index else self._known.committed
 
 
 def _hand_over_and_go_on(self: Primary, now: Instant, promotion: Promotion) -> None:
-    local, last = self._local, self._local.history.last
-    if promotion.target in self.in_sync and local.committed == last.index and self.may_hand_over(last.index):
-        local.send(promotion.target, Go(Epoch(self._epoch.term + 1, promotion.target), last))
+    known, last = self._known, self._known.history.last
+    if promotion.target in self.in_sync and known.committed == last.index and self.may_hand_over(last.index):
+        self._out.send(promotion.target, Go(Epoch(self._epoch.term + 1, promotion.target), last))
         self._promotion = None
-        held, local.held = local.held, []
-        for origin, order in held:
+        for origin, order in self._requests.take_held():
             self.take(now, origin, order)
 
 
@@ -155,26 +156,26 @@ def _apply_without_looking(storage: DictStorage, index: int, log_time: Any, comm
     return applied
 
 
-_begin_install, _installed = Local._begin_install, Local._installed
+_begin_install, _installed = Replica._begin_install, Replica._installed
 
 
 def _invalidates_nothing(self: Local) -> int:
     return 0
 
 
-def _begin_install_without_invalidating(self: Local, *arguments: Any) -> None:
+def _begin_install_without_invalidating(self: Replica, *arguments: Any) -> None:
     with patch.object(Local, "invalidate_everything", _invalidates_nothing):
         _begin_install(self, *arguments)
 
 
-def _installed_without_invalidating(self: Local, *arguments: Any) -> None:
+def _installed_without_invalidating(self: Replica, *arguments: Any) -> None:
     with patch.object(Local, "invalidate_everything", _invalidates_nothing):
         _installed(self, *arguments)
 
 
 def _prepare_by_the_log(self: Candidate, now: Instant) -> None:
     """The epoch after the log's last one, whatever was promised."""
-    self._above = self._local.promised = self._local.history.last.epoch
+    self._above = self._known.promised = self._known.history.last.epoch
     _prepare(self, now)
 
 
@@ -183,9 +184,9 @@ _prepare = Candidate._prepare
 
 def _go_on_in_the_old_epoch(self: Replica, now: Instant, above: Epoch) -> None:
     configuration = self.configuration
-    self.promised = epoch = self.history.last.epoch
+    self._known.promised = epoch = self.history.last.epoch
     assert epoch.candidate == self.member
-    self.role = Primary(self, now, Open(configuration.members, configuration.in_sync))
+    self.role = Primary(self._local, self, now, Open(configuration.members, configuration.in_sync))
 
 
 _begin_primary = Primary.__init__
@@ -197,35 +198,35 @@ def _without_keepers(self: Primary, *arguments: Any, **named: Any) -> None:
 
 
 def _may_grant_before_serving(self: Primary, member: MemberId) -> bool:
-    return all(member in configuration.in_sync for _, configuration in self._local.history.turns(self._local.committed))
+    return all(member in configuration.in_sync for _, configuration in self._known.history.turns(self._known.committed))
 
 
 def _committed_unmatched(self: Follower, committed: int) -> int:
-    return min(committed, self._local.history.last.index)
+    return min(committed, self._known.history.last.index)
 
 
-def _expelling_early(self: Local) -> Any:
+def _expelling_early(self: Knowledge) -> Any:
     return self.configuration.removed
 
 
-def _touched_by_nothing(self: Local, interest: Any) -> int:
+def _touched_by_nothing(self: Replica, interest: Any) -> int:
     return 0
 
 
 def _projected_by_the_log(self: Primary) -> int:
-    return self._committable(self._local.history.last.index) if self._acts() else self._local.committed
+    return self._committable(self._known.history.last.index) if self._acts() else self._known.committed
 
 
 def _may_withdraw_alone(self: Replica, step: Persist) -> bool:
-    return step.found is not None or not self.others
+    return step.found is not None or not self._known.others
 
 
-def _begin_step_offer_first(self: Local) -> None:
-    with patch.object(self, "_wanted", {}) if self._offer is not None else nullcontext():
-        _begin_step(self)
+def _take_offer_first(self: Durability) -> Any:
+    with patch.object(self, "_wanted", {}):
+        return _take_offer(self)
 
 
-_begin_step = Local._begin_step
+_take_offer = Durability.take_offer
 
 
 def _told_as_it_is(self: WorkerCore, operation: Any, refusal: LnhError, begun: int) -> LnhError:
@@ -271,12 +272,12 @@ MUTATIONS: dict[str, Mutation] = {
     ),
     "check duplicates at append only": Mutation(((apply, "apply", _apply_without_looking),), _only(isolate=2.0)),
     "serve reads without waiting for pending entries": Mutation(
-        ((Local, "_last_touching", _touched_by_nothing),), _only(slow_disk=3.0, cut=2.0)
+        ((Replica, "_last_touching", _touched_by_nothing),), _only(slow_disk=3.0, cut=2.0)
     ),
     "skip the invalidation on snapshot": Mutation(
         (
-            (Local, "_begin_install", _begin_install_without_invalidating),
-            (Local, "_installed", _installed_without_invalidating),
+            (Replica, "_begin_install", _begin_install_without_invalidating),
+            (Replica, "_installed", _installed_without_invalidating),
         ),
         _only(log_entries=4, isolate=6.0, crash=3.0),
     ),
@@ -292,7 +293,7 @@ MUTATIONS: dict[str, Mutation] = {
         ((Follower, "known_committed", _committed_unmatched),), DIVERGENCES, shown_by=19
     ),
     "let an uncommitted removal expel": Mutation(
-        ((Local, "expelling", _expelling_early),), _only(4, remove=10.0, join=4.0, slow_disk=15.0)
+        ((Knowledge, "expelling", _expelling_early),), _only(4, remove=10.0, join=4.0, slow_disk=15.0)
     ),
     "answer a certain no from a member out of step": Mutation(((WorkerCore, "told", _told_as_it_is),), SEPARATIONS),
     "answer a certain no under a lease that its member outlived": Mutation(
@@ -315,6 +316,6 @@ ONCE: dict[str, Mutation] = {
         ((Replica, "may_withdraw", _may_withdraw_alone),), _only(2, take_over=10.0, full_disk=20.0), shown_by=3
     ),
     "install a snapshot before its promise is durable": Mutation(
-        ((Local, "_begin_step", _begin_step_offer_first),), _only(join=20.0, slow_disk=15.0), shown_by=13
+        ((Durability, "take_offer", _take_offer_first),), _only(join=20.0, slow_disk=15.0), shown_by=13
     ),
 }

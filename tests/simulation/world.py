@@ -21,8 +21,7 @@ from lnh_common.errors import (
 from lnh_common.messages.store import Commit
 from lnh_services.store.log import entries
 from lnh_services.store.log.entries import Epoch, MemberId, Milliseconds, Write
-from lnh_services.store.replication import member as local
-from lnh_services.store.replication import primary
+from lnh_services.store.replication import durability, primary
 from lnh_services.store.replication.messages import Append, Erase, Install, Keep, Message, Persist, RequestId
 from lnh_services.store.replication.replica import Phase, Replica
 from models.linearizability import check
@@ -42,7 +41,7 @@ FORMING = 20.0  # seconds in which a cluster without faults has formed
 HEALING = 40.0  # ... and in which it is in sync again when faults stop
 ATTACH = limits.WORKER_LEASE_MS / 3000
 TRACED = 600
-APPLIED_AT_ONCE = 3  # items, in place of local.APPLIED_AT_ONCE, so that some have more to catch up with
+APPLIED_AT_ONCE = 3  # items, in place of durability.APPLIED_AT_ONCE, so that some have more to catch up with
 PATIENCE = 20_000  # steps of the checker, which tries the log's order first and so needs few where all is well
 
 
@@ -261,7 +260,7 @@ class World:
     # A run
 
     def run(self) -> Report:
-        few = patch.object(local, "APPLIED_AT_ONCE", APPLIED_AT_ONCE)
+        few = patch.object(durability, "APPLIED_AT_ONCE", APPLIED_AT_ONCE)
         with few, patch.object(limits, "LOG_ENTRIES", self.profile.log_entries):
             try:
                 self._form()

@@ -8,7 +8,7 @@ from lnh_common import limits
 from lnh_common.errors import LnhError, MemberReadOnly, NotPossible, OutcomeUnknown
 from lnh_services.store.log.entries import Entry, MemberId, Open, Position
 from lnh_services.store.log.window import Base
-from lnh_services.store.replication.member import Handing, Local, Origin
+from lnh_services.store.replication.member import Local
 from lnh_services.store.replication.messages import (
     Append,
     Appended,
@@ -28,7 +28,9 @@ from lnh_services.store.replication.messages import (
     Rejected,
     Report,
 )
+from lnh_services.store.replication.outbox import Origin
 from lnh_services.store.replication.primary import Primary
+from lnh_services.store.replication.role import Handing, Office
 
 PING: Final = limits.PING_MS / 1000
 RESEND: Final = 0.3  # seconds after which what was not answered is said again
@@ -46,13 +48,22 @@ class Follower:
     """The role of an ordinary member of the epoch it promised.
 
     Args:
+        local: the member's log, disk and caches.
+        office: where another role takes its place.
         handing: set on an old primary that promised this epoch to the member it promotes.
         leased: it was read-write until it promised this epoch: a client sees a pause, not a refusal.
     """
 
-    def __init__(self, local: Local, now: Instant, handing: Handing | None = None, *, leased: bool = False) -> None:
+    def __init__(
+        self, local: Local, office: Office, now: Instant, handing: Handing | None = None, *, leased: bool = False
+    ) -> None:
         self._local: Final = local
-        self._epoch: Final = local.promised
+        self._known: Final = local.known
+        self._disk: Final = local.disk
+        self._requests: Final = local.requests
+        self._out: Final = local.out
+        self._office: Final = office
+        self._epoch: Final = local.known.promised
         self._handing = handing
         self._since: Final = now.boot
         # Until its first lease under this primary: once there was one, what ends is a lease, and not a change.
@@ -79,7 +90,7 @@ class Follower:
 
     def is_current(self, now: Instant) -> bool:
         """Tell whether this member holds a lease of the epoch it promised last."""
-        return now.boot < self._lease_until and self._epoch == self._local.promised
+        return now.boot < self._lease_until and self._epoch == self._known.promised
 
     def current_until(self, now: Instant) -> float:
         """Return the end of the lease."""
@@ -87,7 +98,7 @@ class Follower:
 
     def _pong(self, now: Instant, pong: Pong) -> None:
         sent = self._pings.pop(pong.number, None)
-        if not self._local.is_installing:
+        if not self._disk.is_installing:
             self._commit(pong.committed)
         if sent is None or not pong.lease_ms:
             return
@@ -126,21 +137,21 @@ class Follower:
             if forwarded is not None:
                 error = message.error
                 answer = message.index if error is None else LnhError.from_wire(list(error))
-                self._local.answer(forwarded[0], answer, message.entry)
+                self._out.answer(forwarded[0], answer, message.entry)
         elif isinstance(message, Forward):
-            self._local.answer((sender, message.number), OutcomeUnknown("this member is not primary any more"))
-        elif isinstance(message, Report) and sender in self._local.ids:
-            self._local.vouch(message.committed.epoch)
+            self._out.answer((sender, message.number), OutcomeUnknown("this member is not primary any more"))
+        elif isinstance(message, Report) and sender in self._known.ids:
+            self._known.vouch(message.committed.epoch)
 
     def _hear(self, now: Instant, sender: MemberId, message: Append | Pong) -> None:
         if message.epoch != self._epoch or sender != self._epoch.candidate:
-            if message.epoch < self._local.promised:
-                self._local.send(sender, Rejected(self._local.promised))
+            if message.epoch < self._known.promised:
+                self._out.send(sender, Rejected(self._known.promised))
             return
         self._heard = now.boot
         if isinstance(message, Pong):
             self._pong(now, message)
-        elif not self._local.is_installing:
+        elif not self._disk.is_installing:
             self._append(sender, message)
 
     def _append(self, sender: MemberId, append: Append) -> None:
@@ -162,48 +173,47 @@ class Follower:
 
     def matches(self, previous: Position) -> bool:
         """Tell whether this log holds the position that the primary's entries follow."""
-        return self._local.history.has(previous)
+        return self._known.history.has(previous)
 
     def _new_entries(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...] | None:
         """Return the entries that are not in the log yet; None if they contradict what is committed here."""
-        history = self._local.history
+        history = self._known.history
         for number, entry in enumerate(entries):
             held = history.position(entry.index)
             if held == entry.position():
                 continue
             if held is not None:
                 assert held.epoch != entry.epoch, "two entries of one epoch at one index"
-                if entry.index <= self._local.committed:
+                if entry.index <= self._known.committed:
                     return None
             return entries[number:]
         return ()
 
     def _commit(self, committed: int) -> None:
-        self._local.commit(max(self._local.committed, self.known_committed(committed)))
+        self._known.commit(max(self._known.committed, self.known_committed(committed)))
 
     def known_committed(self, committed: int) -> int:
         """Return the part of the primary's commit index that this log is known to share."""
         return min(committed, self._matched)
 
     def _fall_behind(self, sender: MemberId) -> None:
-        local = self._local
-        outline = local.history.outline(local.committed)
-        local.send(sender, Behind(self._epoch, local.incarnation, outline, self._parted))
+        known = self._known
+        outline = known.history.outline(known.committed)
+        self._out.send(sender, Behind(self._epoch, known.incarnation, outline, self._parted))
 
     def settle(self, now: Instant) -> None:
         """Acknowledge entries that have become durable since, and whose items every cache has dropped."""
         vouched = min(self.vouched(), self._matched)
-        if (vouched > self._said or self._say_again) and self._heard and not self._local.is_installing:
-            position = self._local.history.position(vouched)
+        if (vouched > self._said or self._say_again) and self._heard and not self._disk.is_installing:
+            position = self._known.history.position(vouched)
             if position is not None and vouched:
                 self._said = vouched
-                message = Appended(self._epoch, vouched, position.hash, self._local.incarnation, self._matched)
-                self._local.send(self._epoch.candidate, message)
+                message = Appended(self._epoch, vouched, position.hash, self._known.incarnation, self._matched)
+                self._out.send(self._epoch.candidate, message)
         self._say_again = False
         self._hand_over_done()
-        if self._local.held and self.is_current(now) and self._handing is None:
-            held, self._local.held = self._local.held, []
-            for origin, order in held:
+        if self._requests.are_held and self.is_current(now) and self._handing is None:
+            for origin, order in self._requests.take_held():
                 self.take(now, origin, order)
 
     def vouched(self) -> int:
@@ -212,7 +222,7 @@ class Follower:
 
     def projected(self) -> int:
         """Return the commit index as it is, because the primary alone moves it."""
-        return self._local.committed
+        return self._known.committed
 
     def has_parted(self) -> bool:
         """Tell whether what is applied here is not part of the primary's log."""
@@ -220,11 +230,11 @@ class Follower:
 
     def may_install(self, sender: MemberId, base: Base) -> bool:
         """Tell whether a snapshot is the primary's and brings what this log does not have."""
-        if sender != self._epoch.candidate or self._epoch != self._local.promised:
+        if sender != self._epoch.candidate or self._epoch != self._known.promised:
             return False
         if self._parted:
             return base.position.epoch == self._epoch
-        return base.position.index > self._local.committed and not self._local.history.has(base.position)
+        return base.position.index > self._known.committed and not self._known.history.has(base.position)
 
     def installed(self, base: Base) -> None:
         """Take in that the snapshot is in place: this log is part of the primary's again."""
@@ -232,13 +242,13 @@ class Follower:
         self._matched = base.position.index
 
     def _fetch(self, sender: MemberId, fetch: Fetch) -> None:
-        history = self._local.history
+        history = self._known.history
         shared = history.shared(fetch.outline)
         if shared is None:
-            self._local.send_snapshot(sender, fetch.epoch)
+            self._out.send_snapshot(sender, fetch.epoch)
             return
         entries = history.following(shared.index, FETCH_ENTRIES, FETCH_BYTES)
-        self._local.send(sender, Fetched(fetch.epoch, shared, entries))
+        self._out.send(sender, Fetched(fetch.epoch, shared, entries))
 
     # Time
 
@@ -255,21 +265,20 @@ class Follower:
         if self._handing is not None:
             self._tick_handing(now, self._handing)
             return
-        if self._local.held and now.boot - self._since > HELD:
-            held, self._local.held = self._local.held, []
-            for origin, _ in held:
-                self._local.answer(origin, MemberReadOnly("the primary changed, and this member has no lease yet"))
-        if self._local.was_primary() and now.boot - max(self._heard, self._since) > REOPEN:
-            self._local.reopen(now, self._local.promised)
+        if self._requests.are_held and now.boot - self._since > HELD:
+            for origin, _ in self._requests.take_held():
+                self._out.answer(origin, MemberReadOnly("the primary changed, and this member has no lease yet"))
+        if self._known.was_primary() and now.boot - max(self._heard, self._since) > REOPEN:
+            self._office.reopen(now, self._known.promised)
 
     def _ping(self, now: Instant) -> None:
-        number = self._local.number()
+        number = self._out.number()
         self._pings[number] = now.boot
         if len(self._pings) > _PINGS_KEPT:
             del self._pings[next(iter(self._pings))]
-        known = self._epoch.candidate in self._local.others
-        for member in self._local.others if self._is_lost(now) or not known else (self._epoch.candidate,):
-            self._local.send(member, Ping(self._epoch, self._local.incarnation, number))
+        known = self._epoch.candidate in self._known.others
+        for member in self._known.others if self._is_lost(now) or not known else (self._epoch.candidate,):
+            self._out.send(member, Ping(self._epoch, self._known.incarnation, number))
 
     def _is_lost(self, now: Instant) -> bool:
         return now.boot - max(self._heard, self._since) > SEARCH
@@ -278,67 +287,67 @@ class Follower:
         """Ask how the others stand: one may follow a primary that this member's list does not have any more."""
         self._next_search = now.boot + SEARCH
         if self._is_lost(now):
-            for member in self._local.others:
-                self._local.send(member, Ask())
+            for member in self._known.others:
+                self._out.send(member, Ask())
 
     # Passing on
 
     def take(self, now: Instant, origin: Origin, order: Order) -> None:
         """Pass an order on to the primary; hold or refuse it without a lease."""
-        local = self._local
         if self._handing is not None:
-            local.held.append((origin, order))
+            self._requests.hold(origin, order)
         elif isinstance(origin, tuple):
-            local.answer(origin, OutcomeUnknown("this member is not primary any more"))
+            self._out.answer(origin, OutcomeUnknown("this member is not primary any more"))
         elif not self.is_current(now):
             if now.boot < self._holds_until:
-                local.held.append((origin, order))
+                self._requests.hold(origin, order)
             else:
-                local.answer(origin, MemberReadOnly("this member has no lease from the primary"))
+                self._out.answer(origin, MemberReadOnly("this member has no lease from the primary"))
         else:
-            number = local.number()
+            number = self._out.number()
             self._forwards[number] = (origin, order)
-            local.send(self._epoch.candidate, Forward.of(self._epoch, number, order))
+            self._out.send(self._epoch.candidate, Forward.of(self._epoch, number, order))
 
     def leave(self, now: Instant) -> None:
         """Answer every order that was passed on, because its outcome is unknown."""
         for origin, order in self._forwards.values():
-            if isinstance(order, Promote) and order.member == self._local.promised.candidate:
-                self._local.promotions.append((origin, order.member))
+            if isinstance(order, Promote) and order.member == self._known.promised.candidate:
+                self._requests.wait_for_primary(origin, order.member)
             else:
-                self._local.answer(origin, OutcomeUnknown("the primary changed while it was asked"))
+                self._out.answer(origin, OutcomeUnknown("the primary changed while it was asked"))
         self._forwards.clear()
         if self._handing is not None:
             why = NotPossible("the member to be promoted did not take over in time; the primary took it back")
-            self._local.answer(self._handing.origin, why)
+            self._out.answer(self._handing.origin, why)
             self._handing = None
 
     # Promotion
 
     def _go(self, now: Instant, sender: MemberId, go: Go) -> None:
         """Open the epoch that the old primary promised, if the log is all there."""
-        local = self._local
-        if go.epoch.candidate != local.member or go.epoch <= local.promised or sender != self._epoch.candidate:
+        known = self._known
+        if go.epoch.candidate != known.member or go.epoch <= known.promised or sender != self._epoch.candidate:
             return
-        if local.history.last != go.last or min(self.vouched(), self._matched) < go.last.index:
+        if known.history.last != go.last or min(self.vouched(), self._matched) < go.last.index:
             return
-        local.promise(go.epoch)
-        in_sync = local.configuration.in_sync
-        awaits = tuple(member for member in in_sync if member != local.member)
+        self._local.promise(go.epoch)
+        in_sync = known.configuration.in_sync
+        awaits = tuple(member for member in in_sync if member != known.member)
         self.leave(now)
-        local.role = Primary(local, now, Open(local.members, in_sync, awaits), last_to=sender)
+        opening = Open(known.members, in_sync, awaits)
+        self._office.become(Primary(self._local, self._office, now, opening, last_to=sender))
 
     def _tick_handing(self, now: Instant, handing: Handing) -> None:
         silent = now.boot - max(self._heard, self._since)
-        if silent > RECLAIM and self._local.history.last.epoch != self._epoch:
-            self._local.reopen(now, self._epoch)
+        if silent > RECLAIM and self._known.history.last.epoch != self._epoch:
+            self._office.reopen(now, self._epoch)
         elif now.boot >= self._next_go and not self._heard:
             self._next_go = now.boot + RESEND
-            self._local.when_durable(lambda: self._local.send(handing.target, Go(self._epoch, handing.last)))
+            self._disk.when_durable(lambda: self._out.send(handing.target, Go(self._epoch, handing.last)))
 
     def _hand_over_done(self) -> None:
-        opened = self._local.configuration.opened
-        is_open = self._local.history.last.epoch == self._epoch and self._local.committed >= opened
+        opened = self._known.configuration.opened
+        is_open = self._known.history.last.epoch == self._epoch and self._known.committed >= opened
         if self._handing is not None and is_open:
-            self._local.answer(self._handing.origin, opened, opened)
+            self._out.answer(self._handing.origin, opened, opened)
             self._handing = None

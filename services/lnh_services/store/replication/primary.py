@@ -25,7 +25,7 @@ from lnh_common.messages.store import Commit
 from lnh_services.store.log.entries import Epoch, MemberId, Members, Open, SetChange, Write
 from lnh_services.store.log.window import Base
 from lnh_services.store.replication import member_list
-from lnh_services.store.replication.member import Handing, Local, Origin
+from lnh_services.store.replication.member import Local
 from lnh_services.store.replication.messages import (
     Append,
     Appended,
@@ -44,6 +44,8 @@ from lnh_services.store.replication.messages import (
     RemoveMember,
     SetLeaseSettings,
 )
+from lnh_services.store.replication.outbox import Origin
+from lnh_services.store.replication.role import Handing, Office
 
 DRIFT: Final = 0.02  # how much faster one member's clock may run than another's
 LOOKS_MS: Final = 50  # how often `tick` looks whether something has ended
@@ -106,6 +108,8 @@ class Primary:
     """The role of the candidate of the promised epoch, from appending its `open` on.
 
     Args:
+        local: the member's log, disk and caches.
+        office: where another role takes its place.
         opening: the `open` to append.
         keepers: promisers that must keep the `open` before this member serves.
         last_to: of a promotion, the old primary: it is sent the `open` when all others have acknowledged it.
@@ -115,6 +119,7 @@ class Primary:
     def __init__(
         self,
         local: Local,
+        office: Office,
         now: Instant,
         opening: Open,
         *,
@@ -124,14 +129,19 @@ class Primary:
         longest_ms: int = 0,
     ) -> None:
         self._local: Final = local
-        self._epoch: Final = local.promised
+        self._known: Final = local.known
+        self._disk: Final = local.disk
+        self._requests: Final = local.requests
+        self._out: Final = local.out
+        self._office: Final = office
+        self._epoch: Final = local.known.promised
         self._last_to = last_to
         self._keepers: Final = keepers
         self._since: Final = now.boot
         self._opened: Final = local.append(now, opening, origin)
-        self._awaits = set(keepers | set(opening.awaits)) - {local.member}
+        self._awaits = set(keepers | set(opening.awaits)) - {local.known.member}
         self._unanimous: Final = bool(opening.awaits)
-        self._longest_ms = max(longest_ms, local.configuration.longest_ms)
+        self._longest_ms = max(longest_ms, local.known.configuration.longest_ms)
         self.serving = False
         self._queue: Final[deque[tuple[Origin, Order]]] = deque()
         self._promotion: Promotion | None = None
@@ -141,12 +151,12 @@ class Primary:
         self._next_keep = 0.0
         # The candidate of an epoch does not know what leases its predecessor granted.
         until = self.grant_end(now, self._longest_ms)
-        self._progress: Final = {member: Progress(granted_until=until) for member in local.others}
+        self._progress: Final = {member: Progress(granted_until=until) for member in local.known.others}
 
     @property
     def primary(self) -> MemberId:
         """The member itself."""
-        return self._local.member
+        return self._known.member
 
     # What stands
 
@@ -157,22 +167,22 @@ class Primary:
     def current_until(self, now: Instant) -> float:
         """Return the end of a lease that this member would grant itself now."""
         # Not longer than a lease: a member that takes over waits so long for this member's caches too.
-        return now.boot + min(self._local.configuration.lease_settings.lease_ms, limits.WORKER_LEASE_MS) / 1000
+        return now.boot + min(self._known.configuration.lease_settings.lease_ms, limits.WORKER_LEASE_MS) / 1000
 
     def _acts(self) -> bool:
         """Tell whether the epoch promised last is this member's own: only then a primary acts."""
-        return self._local.promised == self._epoch
+        return self._known.promised == self._epoch
 
     def _is_alone(self, now: Instant) -> bool:
-        patience = self._local.committed_configuration().lease_settings.alone_ms / 1000
+        patience = self._known.committed_configuration().lease_settings.alone_ms / 1000
         if not patience:
             return False
-        others = [self._of(member) for member in self._local.others]
+        others = [self._of(member) for member in self._known.others]
         return bool(others) and all(now.boot - progress.heard > patience for progress in others)
 
     def progress(self) -> dict[MemberId, Progress]:
         """Return the knowledge of every other member, to be looked at."""
-        return {member: self._of(member) for member in self._local.others}
+        return {member: self._of(member) for member in self._known.others}
 
     def _of(self, member: MemberId) -> Progress:
         return self._progress.setdefault(member, Progress())
@@ -180,7 +190,7 @@ class Primary:
     @property
     def in_sync(self) -> tuple[MemberId, ...]:
         """The members that a commit waits for."""
-        return self._local.configuration.in_sync
+        return self._known.configuration.in_sync
 
     def has_parted(self) -> bool:
         """Return False: this log is the primary's."""
@@ -202,7 +212,7 @@ class Primary:
         elif not self.serving or self._is_alone(now):
             self._refuse(origin, MemberReadOnly("the primary does not take writes now"))
         elif self._promotion is not None:
-            self._local.held.append((origin, order))
+            self._requests.hold(origin, order)
         elif isinstance(order, Commit):
             self._queue.append((origin, order))
         else:
@@ -211,7 +221,7 @@ class Primary:
     def _refuse(self, origin: Origin, why: LnhError) -> None:
         if isinstance(origin, tuple) and isinstance(why, MemberReadOnly):
             why = OutcomeUnknown(f"not taken by the primary: {why}")
-        self._local.answer(origin, why)
+        self._out.answer(origin, why)
 
     def _take_order(
         self, now: Instant, origin: Origin, order: Listing | RemoveMember | Promote | SetLeaseSettings
@@ -220,39 +230,39 @@ class Primary:
             self._local.append(now, order.lease_settings, origin)
         elif isinstance(order, Listing):
             self._list(now, origin, order)
-        elif order.member not in self._local.ids:
+        elif order.member not in self._known.ids:
             if isinstance(order, RemoveMember) and self._is_removed(order.member):
-                self._local.answer(origin, self._local.committed)
+                self._out.answer(origin, self._known.committed)
             else:
-                self._local.answer(origin, NameUnknown(f"{order.member.hex()} is no member of this cluster"))
+                self._out.answer(origin, NameUnknown(f"{order.member.hex()} is no member of this cluster"))
         elif isinstance(order, RemoveMember):
             self._remove(origin, order.member)
-        elif order.member == self._local.member:
-            self._local.answer(origin, self._local.committed)
+        elif order.member == self._known.member:
+            self._out.answer(origin, self._known.committed)
         elif order.member not in self.in_sync:
-            self._local.answer(origin, NotPossible("only a member in step can be promoted; this one is not (yet)"))
+            self._out.answer(origin, NotPossible("only a member in step can be promoted; this one is not (yet)"))
         else:
             self._promotion = Promotion(order.member, origin, now.boot)
 
     def _is_removed(self, member: MemberId) -> bool:
-        return any(removed.member == member for removed in self._local.configuration.removed)
+        return any(removed.member == member for removed in self._known.configuration.removed)
 
     def _list(self, now: Instant, origin: Origin, order: Listing) -> None:
         try:
-            changed = member_list.change(self._local.configuration, order)
+            changed = member_list.change(self._known.configuration, order)
         except LnhError as refusal:
-            self._local.answer(origin, refusal)
+            self._out.answer(origin, refusal)
             return
         if changed is None:
-            self._local.answer(origin, self._local.committed)
+            self._out.answer(origin, self._known.committed)
         else:
             self._local.append(now, changed, origin)
 
     def _remove(self, origin: Origin, member: MemberId) -> None:
-        if member == self._local.member:
-            self._local.answer(origin, NotPossible("the primary is not removed: promote another member first"))
+        if member == self._known.member:
+            self._out.answer(origin, NotPossible("the primary is not removed: promote another member first"))
         elif member in self._leaving:
-            self._local.answer(origin, NotPossible("this member is being removed"))
+            self._out.answer(origin, NotPossible("this member is being removed"))
         else:
             self._leaving[member] = Leaving(origin)
 
@@ -262,7 +272,7 @@ class Primary:
         """Take in pings, acknowledgements and orders of members; a rejection makes this member open a higher epoch."""
         progress = self._of(sender)
         progress.heard = now.boot
-        if isinstance(message, Rejected) and message.promised > self._local.promised:
+        if isinstance(message, Rejected) and message.promised > self._known.promised:
             self._hear_of(now, message.promised)
         elif isinstance(message, Ping):
             self._ping(now, sender, message, progress)
@@ -279,16 +289,16 @@ class Primary:
         elif isinstance(message, Forward):
             origin = (sender, message.number)
             if message.epoch == self._epoch and self.serving:
-                self._local.take(now, origin, message.what())
+                self._office.take(now, origin, message.what())
             else:
-                self._local.answer(origin, OutcomeUnknown(f"the primary is in epoch {self._epoch}"))
+                self._out.answer(origin, OutcomeUnknown(f"the primary is in epoch {self._epoch}"))
 
     def _hear_of(self, now: Instant, promised: Epoch) -> None:
         """Open an epoch above one that a member promised, and that its candidate has not opened."""
-        self._local.reopen(now, promised)
+        self._office.reopen(now, promised)
 
     def _ping(self, now: Instant, sender: MemberId, ping: Ping, progress: Progress) -> None:
-        if ping.epoch > self._local.promised:
+        if ping.epoch > self._known.promised:
             self._hear_of(now, ping.epoch)
             return
         self._unheard.pop(sender, None)
@@ -296,9 +306,9 @@ class Primary:
             self._know(progress, ping.incarnation)
         lease_ms = 0
         if ping.epoch == self._epoch and self.may_grant(sender) and self._acts():
-            lease_ms = granted_ms(self._local.committed_configuration().lease_settings.lease_ms)
+            lease_ms = granted_ms(self._known.committed_configuration().lease_settings.lease_ms)
             progress.granted_until = max(progress.granted_until, self.grant_end(now, lease_ms))
-        self._local.send(sender, Pong(self._epoch, ping.number, lease_ms, self._local.committed))
+        self._out.send(sender, Pong(self._epoch, ping.number, lease_ms, self._known.committed))
 
     def _know(self, progress: Progress, incarnation: bytes) -> None:
         """Forget what an earlier incarnation of a member said: it was started anew, or is heard for the first time."""
@@ -314,13 +324,13 @@ class Primary:
         if not self.serving or self._of(member).refuses or member in self._leaving:
             return False
         return all(
-            member in configuration.in_sync for _, configuration in self._local.history.turns(self._local.committed)
+            member in configuration.in_sync for _, configuration in self._known.history.turns(self._known.committed)
         )
 
     def _acknowledged(self, now: Instant, sender: MemberId, message: Appended, progress: Progress) -> None:
         if not self.counts(message, progress):
             return
-        position = self._local.history.position(message.index)
+        position = self._known.history.position(message.index)
         if position is None or position.hash != message.hash:
             return
         if message.index > progress.match:
@@ -329,7 +339,7 @@ class Primary:
                 progress.next = max(progress.next, progress.match + 1)
             if sender not in self._keepers and progress.match >= self._opened.index:
                 self._awaits.discard(sender)
-        if not progress.next and self._local.history.position(message.matched) is not None:
+        if not progress.next and self._known.history.position(message.matched) is not None:
             progress.shared = max(progress.shared, message.matched)
             progress.next = message.matched + 1
         self._feed(now, sender, progress)
@@ -341,13 +351,13 @@ class Primary:
     def _behind(self, now: Instant, sender: MemberId, message: Behind, progress: Progress) -> None:
         if message.incarnation != progress.incarnation:
             self._know(progress, message.incarnation)
-        shared = self._local.history.shared(message.outline)
+        shared = self._known.history.shared(message.outline)
         fresh = all(position.index == 0 for position in message.outline)
-        if message.diverged or shared is None or (fresh and self._local.committed):
+        if message.diverged or shared is None or (fresh and self._known.committed):
             progress.next = 0
             if now.boot - progress.snapshot_at > SNAPSHOT_AGAIN and not self._is_withheld(sender):
                 progress.snapshot_at = now.boot
-                self._local.send_snapshot(sender, self._epoch)
+                self._out.send_snapshot(sender, self._epoch)
             return
         progress.shared, progress.next = shared.index, shared.index + 1
         self._feed(now, sender, progress)
@@ -364,11 +374,11 @@ class Primary:
         return not self._is_opened() or (member == self._last_to and bool(self._awaits - {member}))
 
     def _is_opened(self) -> bool:
-        return self._local.durable >= self._opened.index
+        return self._disk.durable >= self._opened.index
 
     def _feed(self, now: Instant, member: MemberId, progress: Progress, *, always: bool = False) -> None:
         """Send a member the entries that it lacks; with `always` at least a sign of life."""
-        history = self._local.history
+        history = self._known.history
         if self._is_withheld(member):
             return
         while progress.next and progress.next <= history.last.index:
@@ -380,16 +390,16 @@ class Primary:
             if room <= 0:
                 break
             entries = history.following(previous.index, room, BATCH_BYTES)
-            self._say(now, member, progress, Append(self._epoch, previous, entries, self._local.committed))
+            self._say(now, member, progress, Append(self._epoch, previous, entries, self._known.committed))
             progress.next += len(entries)
             always = False
         if always:
             previous = history.position(progress.next - 1) if progress.next else None
-            self._say(now, member, progress, Append(self._epoch, previous or history.last, (), self._local.committed))
+            self._say(now, member, progress, Append(self._epoch, previous or history.last, (), self._known.committed))
 
     def _say(self, now: Instant, member: MemberId, progress: Progress, append: Append) -> None:
         progress.spoke_at = now.boot
-        self._local.send(member, append)
+        self._out.send(member, append)
 
     # Committing
 
@@ -397,14 +407,14 @@ class Primary:
         """Append waiting orders, commit as far as members acknowledged, and feed every member."""
         if not self._acts():
             return
-        if self._local.is_idle and self.serving:
+        if self._disk.is_idle and self.serving:
             self._append_queue(now)
-        before = self._local.committed
-        self._local.commit(self._committable(self._local.vouched))
-        if not self.serving and min(self._local.committed, self._local.vouched) >= self._opened.index:
+        before = self._known.committed
+        self._known.commit(self._committable(self._local.vouched))
+        if not self.serving and min(self._known.committed, self._local.vouched) >= self._opened.index:
             self._begin_serving(now)
-        moved = self._local.committed > before
-        for member in self._local.others:
+        moved = self._known.committed > before
+        for member in self._known.others:
             self._feed(now, member, self._of(member), always=moved and bool(self._of(member).next))
         self._end_leaving()
         if self._promotion is not None:
@@ -422,36 +432,35 @@ class Primary:
 
     def _begin_serving(self, now: Instant) -> None:
         self.serving = True
-        if self._local.others:
-            self._local.must_sync()  # a restart must know that this epoch was opened
-        self._local.say("epoch opened", epoch=str(self._epoch), index=self._opened.index)
-        held, self._local.held = self._local.held, []
-        for origin, order in held:
-            self._local.take(now, origin, order)
+        if self._known.others:
+            self._disk.must_sync()  # a restart must know that this epoch was opened
+        self._out.say("epoch opened", epoch=str(self._epoch), index=self._opened.index)
+        for origin, order in self._requests.take_held():
+            self._office.take(now, origin, order)
 
     def projected(self) -> int:
         """Return the commit index once the log is durable here, as far as caches have dropped what it touches."""
         # What is committed another member may show: then no cache here may hold what was before. Alone, reads wait.
-        own = self._local.invalidated_index if self._local.others else self._local.history.last.index
-        return self._committable(own) if self._acts() else self._local.committed
+        own = self._local.invalidated_index if self._known.others else self._known.history.last.index
+        return self._committable(own) if self._acts() else self._known.committed
 
     def _committable(self, own: int) -> int:
         """Compute the commit index, if this member vouches for its log up to `own`."""
         if self._awaits or self._unheard:
-            return self._local.committed
-        turns = self._local.history.turns(self._local.committed)
-        best = self._local.committed
-        ends = [index - 1 for index, _ in turns[1:]] + [self._local.history.last.index]
+            return self._known.committed
+        turns = self._known.history.turns(self._known.committed)
+        best = self._known.committed
+        ends = [index - 1 for index, _ in turns[1:]] + [self._known.history.last.index]
         for (index, configuration), end in zip(turns, ends, strict=True):
             everywhere = (
                 min(self._vouched(member, own) for member in configuration.in_sync) if configuration.in_sync else 0
             )
             if min(everywhere, end) >= index:
                 best = max(best, min(everywhere, end))
-        return best if best >= self._opened.index else self._local.committed
+        return best if best >= self._opened.index else self._known.committed
 
     def _vouched(self, member: MemberId, own: int) -> int:
-        return own if member == self._local.member else self._of(member).match
+        return own if member == self._known.member else self._of(member).match
 
     # Time
 
@@ -463,7 +472,7 @@ class Primary:
         for member, until in list(self._unheard.items()):
             if now.boot >= until:
                 del self._unheard[member]
-        for member in self._local.others:
+        for member in self._known.others:
             self._tick_member(now, member, self._of(member))
         if not self.serving:
             self._tick_opening(now)
@@ -474,24 +483,24 @@ class Primary:
             self._give_up_promotion(now, self._promotion)
 
     def _notice_stall(self, now: Instant) -> None:
-        lease = self._local.configuration.lease_settings.lease_ms / 1000
+        lease = self._known.configuration.lease_settings.lease_ms / 1000
         stalled, self._ticked = now.boot - self._ticked > lease / 2, now.boot
         if not stalled:
             return
         until = self.grant_end(now, self._longest())
-        for member in self._local.others:
+        for member in self._known.others:
             progress = self._of(member)
             progress.granted_until = max(progress.granted_until, until)
             self._unheard[member] = now.boot + lease
-        if self._local.others:
-            self._local.say("stalled", milliseconds=int(lease * 500))
+        if self._known.others:
+            self._out.say("stalled", milliseconds=int(lease * 500))
 
     def _longest(self) -> int:
-        return max(self._longest_ms, self._local.configuration.longest_ms)
+        return max(self._longest_ms, self._known.configuration.longest_ms)
 
     def _tick_member(self, now: Instant, member: MemberId, progress: Progress) -> None:
-        lease = self._local.configuration.lease_settings.lease_ms / 1000
-        last = self._local.history.last.index
+        lease = self._known.configuration.lease_settings.lease_ms / 1000
+        last = self._known.history.last.index
         index, since = progress.waits
         if progress.match >= last:
             progress.waits = (0, now.boot)
@@ -507,63 +516,63 @@ class Primary:
         if member in self.in_sync and self.may_drop(now, member, progress):
             left = self._local.append(now, SetChange(tuple(m for m in self.in_sync if m != member)))
             progress.left = left.index
-            self._local.say("left the set", member=member.hex())
+            self._out.say("left the set", member=member.hex())
 
     def may_drop(self, now: Instant, member: MemberId, progress: Progress) -> bool:
         """Tell whether a member's last lease has certainly ended, and it is silent, refuses or leaves."""
         if self._awaits or now.boot < progress.granted_until:
             return False
-        lease = self._local.configuration.lease_settings.lease_ms / 1000
+        lease = self._known.configuration.lease_settings.lease_ms / 1000
         return progress.refuses or member in self._leaving or now.boot - progress.heard > lease / 2
 
     def _tick_opening(self, now: Instant) -> None:
         if now.boot >= self._next_keep and self._is_opened():
             self._next_keep = now.boot + RESEND
             for member in sorted(self._awaits & self._keepers):
-                self._local.send(member, Keep(self._opened))
+                self._out.send(member, Keep(self._opened))
         waited = now.boot - self._since
         if not self._awaits:
             return
         if self._unanimous:
             if waited > TAKE_OVER_PATIENCE:
                 why = OutcomeUnknown("not every member whose word is needed answered; ask again when they do")
-                self._local.release(self._opened.index - 1, why)
-                self._local.rest(now)
+                self._requests.release(self._opened.index - 1, why)
+                self._office.rest(now)
         elif waited > OPEN_PATIENCE:
-            self._local.reopen(now, self._epoch)
+            self._office.reopen(now, self._epoch)
 
     def _add_one(self, now: Instant) -> None:
         """Add a member that has caught up to the set; one at a time."""
-        configuration = self._local.configuration
-        if self._local.committed_configuration().in_sync != configuration.in_sync or self._promotion is not None:
+        configuration = self._known.configuration
+        if self._known.committed_configuration().in_sync != configuration.in_sync or self._promotion is not None:
             return
         joined = dict(configuration.joining)
-        for member in self._local.others:
+        for member in self._known.others:
             progress = self._of(member)
             if member in configuration.in_sync or member in self._leaving or now.boot - progress.heard > ALIVE:
                 continue
-            if progress.match + CAUGHT_UP < self._local.history.last.index or progress.match < self._opened.index:
+            if progress.match + CAUGHT_UP < self._known.history.last.index or progress.match < self._opened.index:
                 continue
             if progress.match < progress.left:
                 continue  # near the end, but it acknowledges nothing: it would hold up every write again
             # No member may be in the set that another does not know: it could not be asked when the primary is lost.
-            if any(self._of(other).match < joined.get(member, 0) for other in self._local.others):
+            if any(self._of(other).match < joined.get(member, 0) for other in self._known.others):
                 continue
             progress.refuses = False
             progress.waits = (0, now.boot)
             self._local.append(now, SetChange(tuple(sorted((*configuration.in_sync, member)))))
-            self._local.say("joined the set", member=member.hex())
+            self._out.say("joined the set", member=member.hex())
             return
 
     def _remove_leaving(self, now: Instant) -> None:
         for member, leaving in self._leaving.items():
             if leaving.entry or member in self.in_sync:
                 continue
-            members = tuple(info for info in self._local.configuration.members if info.id != member)
+            members = tuple(info for info in self._known.configuration.members if info.id != member)
             leaving.entry = self._local.append(now, Members(members), leaving.origin).index
 
     def _end_leaving(self) -> None:
-        for member in [m for m, leaving in self._leaving.items() if 0 < leaving.entry <= self._local.committed]:
+        for member in [m for m, leaving in self._leaving.items() if 0 < leaving.entry <= self._known.committed]:
             del self._leaving[member]
             self._progress.pop(member, None)
 
@@ -571,16 +580,15 @@ class Primary:
 
     def _try_hand_over(self, now: Instant, promotion: Promotion) -> None:
         """Promise the next epoch to the member promoted, once all is committed and acknowledged by the whole set."""
-        local = self._local
-        last = local.history.last
+        last = self._known.history.last
         if promotion.target not in self.in_sync:
             self._give_up_promotion(now, promotion)
             return
-        if self._queue or local.committed < last.index or not self.may_hand_over(last.index):
+        if self._queue or self._known.committed < last.index or not self.may_hand_over(last.index):
             return
-        local.promise(Epoch(self._epoch.term + 1, promotion.target))
+        self._local.promise(Epoch(self._epoch.term + 1, promotion.target))
         self._promotion = None
-        local.rest(now, Handing(promotion.target, promotion.origin, last))
+        self._office.rest(now, Handing(promotion.target, promotion.origin, last))
 
     def may_hand_over(self, last: int) -> bool:
         """Tell whether every member of the set has acknowledged everything."""
@@ -589,13 +597,12 @@ class Primary:
     def _give_up_promotion(self, now: Instant, promotion: Promotion) -> None:
         self._promotion = None
         why = NotPossible("the member to be promoted, or another of the set, did not catch up in time")
-        self._local.answer(promotion.origin, why)
-        held, self._local.held = self._local.held, []
-        for origin, order in held:
+        self._out.answer(promotion.origin, why)
+        for origin, order in self._requests.take_held():
             self.take(now, origin, order)
 
     def invalidated(self, now: Instant, number: int) -> None:
-        """Do nothing: invalidations count through `Local.vouched`."""
+        """Do nothing: invalidations count through what this member vouches for."""
 
     def leave(self, now: Instant) -> None:
         """Answer every order that waits, because this member is primary no more."""
@@ -603,7 +610,7 @@ class Primary:
             self._refuse(origin, MemberReadOnly("this member is not primary any more"))
         self._queue.clear()
         if self._promotion is not None:
-            self._local.answer(self._promotion.origin, OutcomeUnknown("the primary changed otherwise"))
+            self._out.answer(self._promotion.origin, OutcomeUnknown("the primary changed otherwise"))
         for leaving in self._leaving.values():
             if leaving.origin is not None and not leaving.entry:
-                self._local.answer(leaving.origin, OutcomeUnknown("the primary changed before the member was removed"))
+                self._out.answer(leaving.origin, OutcomeUnknown("the primary changed before the member was removed"))

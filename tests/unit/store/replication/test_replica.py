@@ -23,7 +23,7 @@ from lnh_services.store.log.entries import (
 from lnh_services.store.log.window import Base, Configuration, Removed
 from lnh_services.store.replication import messages as say
 from lnh_services.store.replication import primary
-from lnh_services.store.replication.member import APPLIED_AT_ONCE
+from lnh_services.store.replication.durability import APPLIED_AT_ONCE
 from lnh_services.store.replication.messages import Durable, Effect, Instant, ReadId, RequestId, Seconds
 from lnh_services.store.replication.primary import granted_ms
 from lnh_services.store.replication.replica import Interest, Phase, Replica
@@ -571,8 +571,7 @@ def test_a_member_that_kept_an_open_that_never_served_follows_the_old_primary() 
 def test_who_promises_again_after_a_restart_is_heeded_too() -> None:
     """That is, the promise was durable, the new log was not: the member's own list still lacks the candidate."""
     replica = left_behind()
-    replica.promise(AGAIN)
-    replica.rest(at())
+    replica.follow(at(), AGAIN)
     carried_out(replica, replica.receive(at(1.6), C, report_of(REOPENED.position())), at(1.6))
     assert hears_of_the_old_primary(replica, at(1.7))
     assert replica.history.last == REOPENED.position()
@@ -591,7 +590,7 @@ def test_an_old_primary_is_not_heeded_for(why: str) -> None:
         open_ = log.make_entry(REOPENED.position(), Epoch(4, C), Milliseconds(4), later)
         carried_out(replica, replica.receive(now, C, say.Keep(open_)), now)
     elif why == "a removal for certain":
-        replica.commit(2)
+        replica._known.commit(2)
     promised = replica.promised
     assert hears_of_the_old_primary(replica, now) == [] or why == "a removal for certain"
     assert replica.promised == promised
