@@ -7,6 +7,7 @@ in which a request that was read, and its answer, do not wait for them (docs/adr
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 import zmq
@@ -54,3 +55,15 @@ def client_port(made: zmq.Context[Socket], keys: curve.KeyPair, domain: bytes, l
     socket.tcp_keepalive_idle, socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = 5, 3, 3
     socket.backlog = 512
     return socket
+
+
+def send(socket: Socket, client: bytes, frames: list[bytes], dropped: Counter[str]) -> None:
+    """Send a client a message, if it is there and has room; count it if not."""
+    try:
+        socket.send_multipart([client, *frames], zmq.NOBLOCK)
+    except zmq.Again:
+        dropped["client does not read"] += 1
+    except zmq.ZMQError as error:
+        if error.errno != zmq.EHOSTUNREACH:
+            raise
+        dropped["client gone"] += 1

@@ -1,6 +1,6 @@
 """The client door of a member: one tight loop over `zmq.Poller` that takes all that is ready before it polls again.
 
-    front   ROUTER, tcp, CURVE     clients; every key is admitted, and may ask what `clients.py` says; the hsm decides
+    front   ROUTER, tcp, CURVE     clients (`front.py`); each key may ask what `clients.py` says; the hsm decides
     door    ROUTER, tcp, CURVE     the published key; answers `hello` alone (`door.py`)
                                    (what a class of peers may use up: `budgets.py`, and `bus/connections.py`)
     backs   DEALER, ipc, a worker  bundles of requests, and of answers back: docs/formats/balancer-worker.md
@@ -11,7 +11,7 @@
 
 It reads headers and can read no body: bodies are sealed between the client and an hsm worker. Of an answer it reads the
 tag alone. `routing.py` decides; here is what happens on sockets, written for speed: messages that are ready at the same
-time travel together, and a frame from outside is received as a `zmq.Frame`, which knows whether another follows.
+time travel together.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ import zmq
 
 from lnh_common import limits
 from lnh_common.bus import curve, intake, zap
-from lnh_common.bus.connections import Connection, Connections, on_the_wire
+from lnh_common.bus.connections import Connections
 from lnh_common.bus.dealer import Dealer
 from lnh_common.bus.quiet import Quiet
-from lnh_common.errors import Busy, LnhError, MalformedMessage, UnknownOperation, Unreachable
+from lnh_common.errors import Busy, LnhError, MalformedMessage
 from lnh_common.events import Log
 from lnh_common.messages import balancer
 from lnh_common.messages.base import Empty
@@ -39,27 +39,21 @@ from lnh_common.wire import frames as wire
 from lnh_common.wire.bundles import PING_TAG, VOUCHED, Bundle, Entry
 from lnh_services.balancer import ports, unserved
 from lnh_services.balancer.backends import Backend, Request
-from lnh_services.balancer.budgets import BUDGETS, Peer, Share
+from lnh_services.balancer.budgets import BUDGETS, Peer
 from lnh_services.balancer.caller import PolledCaller
-from lnh_services.balancer.clients import REGISTERED_ONLY, Clients
+from lnh_services.balancer.clients import Clients
 from lnh_services.balancer.door import Door, stranger
+from lnh_services.balancer.front import DOMAIN, Front
 from lnh_services.balancer.greetings import Greetings
-from lnh_services.balancer.operations import CREDENTIAL, ROUTED, STAYS
 from lnh_services.balancer.peers import ZAP_DOMAIN, PeerBalancers
-from lnh_services.balancer.put_out import PutOut
 from lnh_services.balancer.routing import Router
 from lnh_services.balancer.status import Rates, percentiles, view_of
-from lnh_services.balancer.throttle import Throttle
 from lnh_services.configuration import Settings
 from lnh_services.paths import MemberDirectory
 
 Socket = zmq.Socket[bytes]
 
-CREDENTIAL_RATE: Final = 20.0  # uses of credentials a second from one address
-CREDENTIAL_BURST: Final = 200
-
 _BURST: Final = 256  # messages of one socket before the next has its turn
-_HOLD: Final = 0.002  # ... or seconds, for what comes from clients
 _TICK_BUSY_MS: Final = 50  # between looks at deadlines while there are requests
 _TICK_GROWS_MS: Final = 5  # ... at connections while this process grows
 _TICK_LOOK_MS: Final = 100  # ... while a client is connected
@@ -67,7 +61,6 @@ _TICK_IDLE_MS: Final = 500
 _PING_EVERY: Final = 1.0
 _HELLO: Final = b"hello"  # the client, and the account, of the hello that a worker is asked for everybody
 _NOBLOCK: Final = zmq.NOBLOCK
-_FRONT_DOMAIN: Final = b"lnh front"
 
 
 class Balancer:
@@ -81,7 +74,6 @@ class Balancer:
         self._quiet: Final = Quiet()
         self._look = True  # ... which is to be looked at, whatever its descriptor says
         self._router: Final = Router([Backend(f"worker-{number}") for number in range(settings.worker_count)])
-        self._throttle: Final = Throttle(CREDENTIAL_RATE, CREDENTIAL_BURST)
         self._dropped: Final[Counter[str]] = Counter()
         self._rates: Final = Rates()
         self._served = 0  # requests that own workers answered
@@ -95,17 +87,28 @@ class Balancer:
         keys = curve.KeyPair.load(directory.client_keys)
         self._zap: Final = zap.socket(self._context)
         self._clients: Final = Clients()
-        self._put_out: Final = PutOut()
-        self._front: Final = ports.client_port(self._context, keys, _FRONT_DOMAIN, 2 * limits.BODY_BYTES)
-        self._callers: Final = self._listen(settings.client_port, self._front, self._peer)
+        self._front: Final = Front(
+            self._context,
+            keys,
+            self._clients,
+            self._router,
+            self._dropped,
+            self._failed_handshake,
+            lambda now, client, header, tag: self._greetings.ask(now, (self._front.answer, client, header, tag)),
+            self._dispatch,
+        )
+        self._callers: Final = self._front.callers
+        self._listen(settings.client_port, self._front.socket)
         port = ports.client_port(self._context, curve.DOOR, b"lnh door", limits.DOOR_BYTES)
+        visitors = Connections(port, BUDGETS, stranger, self._failed_handshake)
+        self._listen(settings.door_port, port)
         self._door: Final = Door(
             port,
-            self._listen(settings.door_port, port, stranger),
+            visitors,
             self._quiet,
             self._dropped,
-            lambda now, client, header: self._greetings.ask(now, (port, client, header, b"")),
-            lambda client, header, error: self._refuse(port, client, header, error),
+            lambda now, client, header: self._greetings.ask(now, (self._answer_at_door, client, header, b"")),
+            self._refuse_at_door,
         )
         self._greetings: Final[Greetings[_Asker]] = Greetings(self._ask_hello, self._greet)
         self._status: Final = self._context.socket(zmq.ROUTER)
@@ -114,7 +117,6 @@ class Balancer:
         self._workers: Final = [self._reach(n, directory.worker_address(n)) for n in range(settings.worker_count)]
         self._backs: Final = [worker.socket for worker in self._workers]
         self._outboxes: Final = [Bundle() for _ in self._workers]
-        self._answers: Final[dict[bytes, Bundle]] = {}  # to be sent, by client
         self._store: Final = PolledCaller(self._context, directory.store_for_services, self._clients.follow())
         self._hsm: Final = PolledCaller(
             self._context,
@@ -137,15 +139,13 @@ class Balancer:
         self._quiet.add(self._zap, self._status, self._callers.monitor)
         self._quiet.add(store.socket, store.monitor, hsm.socket, hsm.monitor)
         self._quiet.add(*(worker.monitor for worker in self._workers))
-        for source in (self._front, *self._backs, self._quiet.descriptor):
+        for source in (self._front.socket, *self._backs, self._quiet.descriptor):
             self._poller.register(source, zmq.POLLIN)
 
-    def _listen(self, port: int, socket: Socket, classify: Callable[[Connection], Peer]) -> Connections[Peer]:
-        """Bind a socket for clients, and watch its connections, which `classify` tells apart."""
+    def _listen(self, port: int, socket: Socket) -> None:
+        """Bind a socket for clients, whose connections are watched already."""
         socket.ipv6 = ":" in self._settings.listen
-        connections = Connections(socket, BUDGETS, classify, self._failed_handshake)
         socket.bind(self._settings.endpoint(port))
-        return connections
 
     def _reach(self, number: int, address: str) -> Dealer:
         socket = self._context.socket(zmq.DEALER)
@@ -171,8 +171,8 @@ class Balancer:
     def _turn(self, wake: int) -> None:
         patience = _TICK_GROWS_MS if self._grows else _TICK_BUSY_MS if self._router.requests else self._idle_ms
         ready = dict(self._poller.poll(0 if self._look else patience))
-        if self._front in ready:
-            self._drain_front()
+        if self._front.socket in ready:
+            self._front.drain()
         for number, back in enumerate(self._backs):
             if back in ready:
                 self._drain_back(number, back)
@@ -190,7 +190,7 @@ class Balancer:
         if self._router.turns_waiting:
             for request in self._router.due(now, self._stands):
                 self._dispatch(request)
-        self._flush_answers()
+        self._front.flush()
         # A backend that is found dead moves its requests to the others'.
         while self._peers.flush() or any(self._outboxes):
             for backend, outbox in enumerate(self._outboxes):
@@ -198,7 +198,7 @@ class Balancer:
                     self._flush(backend)
 
     def _stop(self) -> None:
-        self._stopping = self._peers.stopping = True
+        self._stopping = self._front.stopping = self._peers.stopping = True
         self._log.info("stopping", in_flight=self._router.requests)
 
     def _rare(self, ready: set[Socket]) -> None:
@@ -224,125 +224,6 @@ class Balancer:
             self._answer_status()
 
     # --- requests
-
-    def _drain_front(self) -> None:
-        receive = self._front.recv
-        take = self._callers.take
-        now = time.monotonic()
-        end = now + _HOLD
-        for _ in range(_BURST):
-            try:
-                client = receive(_NOBLOCK)
-            except zmq.Again:
-                return
-            frames = [receive(0, copy=False)]
-            while frames[-1].more:
-                frames.append(receive(0, copy=False))
-            size = sum(on_the_wire(len(frame)) for frame in frames)
-            caller = take(client, frames[0], size)
-            if caller is None:
-                self._dropped["client gone"] += 1
-                continue
-            peer = self._peer(caller)
-            share = self._router.shares[peer]
-            account = _account(caller, peer)
-            if share.budget.volume and self._is_too_much(now, share, size):
-                self._dropped["over its budget"] += 1
-                self._callers.end(caller)
-            elif share.looks.has(now, account):
-                share.looks.spend(account, self._open(caller, peer, frames))
-            else:
-                self._dropped["over its budget"] += 1
-            now = time.monotonic()
-            if now >= end:  # there may be more; others have their turn
-                return
-
-    @staticmethod
-    def _is_too_much(now: float, share: Share[Request], size: int) -> bool:
-        """Count a message against the bytes of its class; tells whether it costs its sender the connection."""
-        fits = share.volume.has(now)
-        share.volume.spend(size)
-        return size > limits.DOOR_BYTES and not fits
-
-    def _open(self, caller: Connection, peer: Peer, frames: list[zmq.Frame]) -> int:
-        """Find backends for the requests of a message, and count them."""
-        if len(frames) == 1:
-            try:
-                entries = bundles.unpack([frames[0].bytes])
-            except MalformedMessage:
-                if len(frames[0]) > limits.HEADER_BYTES:  # nothing that an answer could name, and much of it
-                    self._dropped["malformed"] += 1
-                    self._callers.end(caller)
-                else:
-                    self._refuse_frames(caller, frames[0], 1)
-                return 1
-            for tag, header, token, body in entries:
-                self._route(caller, peer, frames[0], [header, token, body], tag)
-            return len(entries)
-        if len(frames) == 3:
-            self._route(caller, peer, frames[0], [frame.bytes for frame in frames], b"")
-        else:
-            self._refuse_frames(caller, frames[0], len(frames))
-            if len(frames) > limits.FRAMES_TAKEN:
-                self._callers.end(caller)
-        return 1
-
-    def _route(self, caller: Connection, peer: Peer, first: zmq.Frame, frames: list[bytes], client_tag: bytes) -> None:
-        """Find a backend for a request.
-
-        Args:
-            peer: the class of its sender.
-            first: the frame that it came in, or began with, which knows its connection.
-            client_tag: names it, and its answer, if it came in a bundle.
-        """
-        client = caller.identity
-        try:
-            header = wire.Header.parse(frames[0])
-            if header.kind is not wire.Kind.REQUEST:
-                raise MalformedMessage("a client sends requests")
-            wire.check_frames(frames)
-            operation = header.operation
-            if operation not in ROUTED:
-                raise UnknownOperation(f"operation {operation[: limits.OPERATION_CHARACTERS]!r} is unknown")
-            if operation in REGISTERED_ONLY:
-                refusal = self._clients.refusal(caller.key)
-                if refusal is not None:
-                    self._dropped["not a client's"] += 1
-                    raise refusal
-            now = time.monotonic()
-            if operation in CREDENTIAL:
-                self._throttle_credentials(now, caller, first)
-            if self._stopping:
-                raise Unreachable("this member is stopping")
-            if operation == HELLO.name:
-                self._greetings.ask(now, (self._front, client, frames[0], client_tag))
-                return
-            end = now + wire.word_within(header.deadline_ms)
-            account = _account(caller, peer)
-            # An answer is taken to be as long as its request.
-            if self._callers.is_full(caller, self._router.shares[peer].bytes_of(account)):
-                if self._callers.ask_on(caller, len(frames[1]) + len(frames[2])):
-                    self._put_out.add(now, caller.key)
-                    self._callers.end(caller)
-                self._router.refused += 1
-                raise Busy(f"{caller.unread} bytes of answers were not read on this connection")
-            # What a session was not vouched for is done here, if it can be: no other member hears of it.
-            stays = operation in STAYS or (peer < Peer.SESSION and self._router.own_up() > 0)
-            request = self._router.admit(now, client, frames, operation, end, account, client_tag, peer, stays=stays)
-        except LnhError as error:
-            self._refuse(self._front, client, frames[0], error, client_tag)
-            return
-        if request.backend is not None:
-            self._dispatch(request)
-
-    def _throttle_credentials(self, now: float, caller: Connection, frame: zmq.Frame) -> None:
-        """Raise Busy for too many uses of credentials by one client; for strangers, from one address."""
-        known = self._clients.known and self._clients.refusal(caller.key) is None
-        who = caller.key if known else str(frame.get("Peer-Address"))
-        if not self._throttle.allows(now, who):
-            self._dropped["throttled"] += 1
-            name = "this client" if known else who
-            raise Busy(f"too many logins by {name}; at most {CREDENTIAL_RATE:g} a second", {"seconds": 1})
 
     def _dispatch(self, request: Request) -> None:
         backend = request.backend
@@ -395,10 +276,8 @@ class Balancer:
             self._greetings.told(time.monotonic(), body, good=wire.Header.parse(header).kind is wire.Kind.REPLY)
         else:
             if token == VOUCHED:
-                caller = self._callers.of(request.client)
-                if caller is not None:
-                    caller.vouched = True
-            self._answer(self._front, request.client, [header, b"", body], request.client_tag)
+                self._front.vouch(request.client)
+            self._front.answer(request.client, [header, b"", body], request.client_tag)
 
     def _count_served(self, number: int, body: bytes) -> None:
         try:
@@ -418,70 +297,25 @@ class Balancer:
         elif request is not None and request.backend is not None:
             self._dispatch(request)
 
-    def _answer(self, socket: Socket, client: bytes, frames: list[bytes], client_tag: bytes = b"") -> None:
-        if not client_tag:
-            self._send(socket, client, frames)
-            return
-        waiting = self._answers.get(client)
-        if waiting is None:
-            waiting = self._answers[client] = Bundle()
-        header, token, body = frames
-        if waiting.add(client_tag, header, token, body):
-            self._send(socket, client, [waiting.take()])
+    def _stands(self, request: Request) -> bool:
+        return request.client is _HELLO or self._callers.of(request.client) is not None
 
-    def _flush_answers(self) -> None:
-        for client, waiting in self._answers.items():
-            if waiting:
-                self._send(self._front, client, [waiting.take()])
-        self._answers.clear()
+    def _send_seldom(self, socket: Socket, client: bytes, frames: list[bytes]) -> None:
+        """Send at a socket that is looked at seldom."""
+        ports.send(socket, client, frames, self._dropped)
+        self._look = True  # to send may take in that there is something to be read
 
-    def _send(self, socket: Socket, client: bytes, frames: list[bytes]) -> None:
-        if socket is self._front and not self._may_send(client, frames):
-            return
-        try:
-            socket.send_multipart([client, *frames], _NOBLOCK)
-        except zmq.Again:
-            self._dropped["client does not read"] += 1
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
-            self._dropped["client gone"] += 1
-        if socket is not self._front:  # to send may take in that there is something to be read
-            self._look = True
+    # --- hello
 
-    def _refuse(self, socket: Socket, client: bytes, header: bytes, error: LnhError, client_tag: bytes = b"") -> None:
+    def _answer_at_door(self, client: bytes, frames: list[bytes], _: bytes) -> None:
+        self._send_seldom(self._door.socket, client, frames)
+
+    def _refuse_at_door(self, client: bytes, header: bytes, error: LnhError) -> None:
         refused = intake.refusal(header, error)
         if refused.answer is None:
             self._dropped["malformed"] += 1
         else:
-            self._answer(socket, client, refused.answer, client_tag)
-
-    def _refuse_frames(self, caller: Connection, header: zmq.Frame, count: int) -> None:
-        self._refuse(self._front, caller.identity, header.bytes, MalformedMessage(f"{count} frames; a message has 3"))
-
-    # --- who speaks, and what they leave unread
-
-    def _peer(self, caller: Connection) -> Peer:
-        """Find the class of a connection. Until the clients were read once, the hsm alone tells them apart."""
-        if caller.vouched or not self._clients.known:
-            return Peer.SESSION
-        return Peer.STRANGER if self._clients.refusal(caller.key) is not None else Peer.CLIENT
-
-    def _stands(self, request: Request) -> bool:
-        return request.client is _HELLO or self._callers.of(request.client) is not None
-
-    def _may_send(self, client: bytes, frames: list[bytes]) -> bool:
-        """Count an answer; False for one that is lost, since its connection is gone, or has too much unread."""
-        caller = self._callers.of(client)
-        if caller is None:
-            self._dropped["client gone"] += 1
-        elif self._callers.give(caller, sum(on_the_wire(len(frame)) for frame in frames)):
-            return True
-        else:
-            self._dropped["client does not read"] += 1
-        return False
-
-    # --- hello
+            self._send_seldom(self._door.socket, client, refused.answer)
 
     def _ask_hello(self, now: float) -> None:
         """Have a worker answer `hello` for all that ask."""
@@ -498,9 +332,9 @@ class Balancer:
 
     def _greet(self, asker: _Asker, answer: bytes, good: bool) -> None:
         """Give an asker the answer to `hello`, or the error that came in its place."""
-        socket, client, header, tag = asker
+        give, client, header, tag = asker
         kind = wire.Kind.REPLY if good else wire.Kind.ERROR
-        self._answer(socket, client, [wire.Header.parse(header).answer(kind).pack(), b"", answer], tag)
+        give(client, [wire.Header.parse(header).answer(kind).pack(), b"", answer], tag)
 
     # --- backends
 
@@ -542,13 +376,7 @@ class Balancer:
     def _admits(self, shake: zap.Handshake) -> bool | None:
         if shake.domain == ZAP_DOMAIN:
             return self._peers.admits(shake)
-        if shake.domain != _FRONT_DOMAIN:
-            return True
-        now, key = time.monotonic(), shake.key.decode()
-        waits = self._put_out.has(now, key)
-        if self._clients.refusal(key) is not None:
-            waits |= not self._router.shares[Peer.STRANGER].volume.has(now)
-        return None if waits else True
+        return self._front.admits(shake.key.decode()) if shake.domain == DOMAIN else True
 
     def _failed_handshake(self, event: int) -> None:
         self._dropped["handshake"] += 1
@@ -574,7 +402,7 @@ class Balancer:
             elif request.foreign:
                 self._peers.decline(request.client, request.client_tag)
             else:
-                self._refuse(self._front, request.client, request.frames[0], error, request.client_tag)
+                self._front.refuse(request.client, request.frames[0], error, request.client_tag)
         if now >= self._next_ping:
             self._next_ping = now + _PING_EVERY
             self._rates.note(now, self._served, self._router.refused)
@@ -608,7 +436,7 @@ class Balancer:
             else:
                 answer = [taken.header.answer(wire.Kind.REPLY).pack(), b"", codec.encode(self.status(time.monotonic()))]
             if answer is not None:
-                self._answer(self._status, client, answer)
+                self._send_seldom(self._status, client, answer)
 
     def status(self, now: float) -> balancer.Status:
         """Make the answer to `balancer.status`."""
@@ -642,14 +470,10 @@ class Balancer:
         self._peers.close()
         for dealer in (self._store.dealer, self._hsm.dealer, *self._workers):
             dealer.close()
-        for socket in (self._front, self._door.socket, self._status, self._zap):
+        for socket in (self._front.socket, self._door.socket, self._status, self._zap):
             socket.close()
         self._context.term()
 
 
-_Asker = tuple[Socket, bytes, bytes, bytes]  # of hello: where, who, its header and its tag
-
-
-def _account(caller: Connection, peer: Peer) -> bytes:
-    """Name who of its class uses up a budget: a client with all its connections, or else a connection."""
-    return caller.key.encode() if peer is Peer.CLIENT else caller.identity
+# Of hello: what gives the answer, who asks, its header and its tag.
+_Asker = tuple[Callable[[bytes, list[bytes], bytes], None], bytes, bytes, bytes]

@@ -16,7 +16,7 @@ whether its session lives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
@@ -27,8 +27,6 @@ from lnh_common.errors import (
     AuditFailed,
     Busy,
     ChannelInvalid,
-    ClientRevoked,
-    ClientUnknown,
     ClockSkew,
     ClusterRestored,
     DeadlineExceeded,
@@ -44,8 +42,6 @@ from lnh_common.errors import (
     SealBroken,
     SmkRolled,
     StateRolledBack,
-    TokenExpired,
-    TokenUnknown,
     UnknownOperation,
     Unreachable,
     VersionConflict,
@@ -53,33 +49,28 @@ from lnh_common.errors import (
 from lnh_common.events import Log
 from lnh_common.messages import hsm, store
 from lnh_common.messages.base import OPERATIONS, Effect, Message, Operation, Seal
-from lnh_common.messages.objects import MAKING
 from lnh_common.wire import bundles, channel, codec, frames
 from lnh_common.wire.channel import Envelope, OpenedCredential, SessionKeys
 from lnh_common.wire.frames import Frames, Header, Kind
-from lnh_services.hsm.audit.refusals import STRANGER
 from lnh_services.hsm.auth import permissions
 from lnh_services.hsm.auth.permissions import Rule
-from lnh_services.hsm.auth.tokens import OpenSession, Token, open_token, token_epoch
-from lnh_services.hsm.crypto.key_hierarchy import Purpose
+from lnh_services.hsm.auth.tokens import OpenSession, Token
 from lnh_services.hsm.crypto.mechanisms import IvSource
 from lnh_services.hsm.effects import Ask, Deadline, Peer, Steps, Turn, ask
 from lnh_services.hsm.objects.prepared_keys import CachedKey
 from lnh_services.hsm.records import (
     CLUSTER_RECORD,
-    OPENING_RECORD,
     TABLES,
-    ClientRecord,
     ClusterRecord,
-    OpeningRecord,
     Record,
     Records,
-    session_instance,
 )
-from lnh_services.hsm.worker.certainty import NEVER, Certainty
+from lnh_services.hsm.worker import recording
+from lnh_services.hsm.worker.certainty import NEVER
 from lnh_services.hsm.worker.context import Identity
 from lnh_services.hsm.worker.request import Request, objects_named
 from lnh_services.hsm.worker.rollback_guard import Ahead
+from lnh_services.hsm.worker.sessions import Sessions
 
 log = Log("hsm.worker")
 
@@ -151,7 +142,7 @@ def serves(
     return Served(operation, handler, rule, commits, second)
 
 
-class WorkerCore(Certainty):
+class WorkerCore(Sessions):
     """One worker: serves requests with what it knows.
 
     Args:
@@ -169,8 +160,7 @@ class WorkerCore(Certainty):
         boot: Callable[[], float],
     ) -> None:
         self.served = served
-        self.check_token = check_token
-        super().__init__(utc, boot)
+        super().__init__(check_token, utc, boot)
         self.ivs = IvSource()
         self.operations = 0
         self.refused = 0
@@ -197,13 +187,13 @@ class WorkerCore(Certainty):
                 return (yield from self._serve_open(operation, header, body))
             if operation.seal is Seal.SESSION:
                 session = self.caches.sessions.get(token)
-                opened = self._open_token(token) if session is None else session.token
+                opened = self.open_token(token) if session is None else session.token
                 keys = SessionKeys.derive(opened.secret, token) if session is None else session.keys
                 envelope = channel.open_request(keys, header, body)
                 credential = None
             else:
                 session = None
-                credential = self._open_credential(header, body)
+                credential = self.open_credential(header, body)
                 keys = SessionKeys.derive(credential.secret, b"")
                 envelope = credential.envelope
         except LnhError as error:
@@ -221,7 +211,7 @@ class WorkerCore(Certainty):
             if credential is None:
                 if session is None:
                     ahead = Ahead(objects_named(header, envelope.fields))
-                    session = yield from self._open_session(token, opened, ahead)
+                    session = yield from self.open_session(token, opened, ahead)
                 self.check_times(session)
             value = yield from self._serve_opened(operation, header, envelope, session, credential, lapses, ahead)
         except LnhError as error:
@@ -270,7 +260,7 @@ class WorkerCore(Certainty):
             if session is not None:
                 return (yield from self.permitted(request))
             assert credential is not None, "Seal.CREDENTIAL opened a credential message"
-            request.client = yield from self._signing_client(credential)
+            request.client = yield from self.signing_client(credential)
             reply = yield from self._handled(request)
             return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
         except LnhError as error:
@@ -288,16 +278,16 @@ class WorkerCore(Certainty):
         try:
             permissions.check(name, rule, request.header.route, request.who.holder)
             if rule.audited and request.who.token.grants:  # a client without a login only ends its session: no act
-                yield from self.audit(request, "ok")
+                yield from recording.act(request, "ok")
                 begun = True
             reply = yield from self._handled(request)
             if not request.committed:
                 reply = self.listed(reply, request.message, request.lapses)
         except LnhError as error:
             if begun and not isinstance(error, AuditFailed):
-                yield from self.audit(request, type(error).__name__)  # the trail says "ok" of it until then
+                yield from recording.act(request, type(error).__name__)  # the trail says "ok" of it until then
             elif (rule.audited and not isinstance(error, AuditFailed)) or isinstance(error, REFUSALS):
-                yield from self.refusal(request, error)
+                yield from recording.refusal(request, error)
             raise
         return cast("dict[str, Any]", msgspec.to_builtins(reply, builtin_types=_BYTES))
 
@@ -346,50 +336,6 @@ class WorkerCore(Certainty):
         if operation.effect is Effect.WRITE and (envelope.sequence < 1 or len(envelope.connection) != 16):
             raise MalformedMessage("a write names its connection (16 bytes) and sequence (from 1)")
 
-    # --- credentials and sessions
-
-    def _open_credential(self, header: Header, body: bytes) -> OpenedCredential:
-        identity = self.secrets()
-        epoch = channel.credential_epoch(body)
-        private = self._channel_keys.get(epoch)
-        if private is None:
-            seed = identity.seed(epoch)
-            if seed is None:
-                raise _unknown_epoch(identity, epoch, f"channel epoch {epoch} is over; say hello again")
-            private = channel.channel_private_key(Purpose.CHANNEL.derive(seed.seed))
-            self._channel_keys[epoch] = private
-        return channel.open_credential(header, body, identity.secrets.cluster, private)
-
-    def _signing_client(self, credential: OpenedCredential) -> Steps[ClientRecord | None]:
-        """Return the registered client that made the message, or None for an unregistered one."""
-        if not credential.client:
-            return None
-        record = yield from self.record(ClientRecord, credential.client)
-        if record is None:
-            raise ClientUnknown(f"no client {credential.client.hex()} is registered here")
-        credential.check_signature(record.sign_key)
-        if record.revoked:
-            raise ClientRevoked(f"client {record.name!r} was revoked").for_good()
-        return record
-
-    def _open_token(self, token: bytes) -> Token:
-        """Open a token; raises TokenUnknown, or Unreachable where the epoch has not come to this member yet."""
-        epoch, sealed = token_epoch(token)
-        identity = self.secrets()
-        seed = identity.seed(epoch)
-        if seed is None:
-            raise _unknown_epoch(identity, epoch, f"a session token of channel epoch {epoch}, which is over")
-        return open_token(sealed, identity.secrets.cluster, epoch, seed.seed)
-
-    def _open_session(self, token: bytes, opened: Token, ahead: Ahead | None = None) -> Steps[OpenSession]:
-        """Return the session of an opened token; raises TokenExpired, and what `check_token` raises."""
-        self.check_time(opened)
-        disturbed = self.disturbed
-        session = yield from self.check_token(self, token, opened, ahead or Ahead())
-        if session.alive and self.may_cache_since(disturbed):
-            self.caches.sessions.put(token, session)
-        return session
-
     # --- objects
 
     def object(self, request: Request[Any], handle: bytes) -> Steps[CachedKey]:
@@ -410,36 +356,6 @@ class WorkerCore(Certainty):
                 self.caches.keys.put(where, known)
         return known
 
-    def check_time(self, token: Token) -> None:
-        """Raise TokenExpired for a token whose time is over."""
-        if self.utc() > token.expires + limits.CLOCK_TOLERANCE:
-            raise TokenExpired("this session's token has expired")
-
-    def check_times(self, session: OpenSession) -> None:
-        """Raise TokenExpired, or MemberReadOnly when this member has been read-only for longer than policy allows."""
-        self.check_time(session.token)
-        if self.read_only_since is not None and self.boot() - self.read_only_since > session.read_only_max:
-            raise MemberReadOnly(
-                f"this member has been read-only for more than {session.read_only_max} s (policy read_only_max): "
-                "its tokens may have been revoked since; use another member, or connect this one to the primary"
-            )
-
-    def check_alive(self, request: Request[Any]) -> Steps[None]:
-        """Check the session anew when what it rests on may have changed while the request waited.
-
-        Raises TokenUnknown (or what it was replaced by), TokenExpired or ClientRevoked when it is over.
-        """
-        session = request.who
-        if not session.alive:
-            request.session = yield from self._open_session(session.sealed, self._open_token(session.sealed))
-
-    def session_instance(self) -> Steps[bytes]:
-        """Return the instance that sessions are opened under now."""
-        opening = yield from self.record(OpeningRecord, OPENING_RECORD)
-        yield from self.started()
-        assert self.cluster is not None, "started() read the cluster record"
-        return session_instance(self.cluster, opening)
-
     # --- writing
 
     def commit(self, request: Request[Any], changes: Iterable[store.Change]) -> Steps[store.Committed]:
@@ -455,7 +371,7 @@ class WorkerCore(Certainty):
         made = tuple(changes)
         records, is_old = yield from self._made_for(made)
         if request.session is not None and request.who.cluster_version != records.version:
-            request.session = yield from self._open_session(request.who.sealed, self._open_token(request.who.sealed))
+            request.session = yield from self.open_session(request.who.sealed, self.open_token(request.who.sealed))
         # What was made under another generation of the SMK must not be stored: so its name is used up instead.
         fence = _never(records) if is_old else records.fence()
         message = self._commit_of(request, (*made, fence))
@@ -548,63 +464,7 @@ class WorkerCore(Certainty):
         yield from self._written(message, lasting=lasting)
         return True
 
-    # --- audit
-
-    def audit(self, request: Request[Any], outcome: str, who: str = "", role: str = "") -> Steps[None]:
-        """Record an act, and wait until it is recorded; raises AuditFailed."""
-        entry = self._entry(request, outcome, who, role)
-        yield from ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=(entry,)))
-
-    def audit_as(self, request: Request[Any], operation: str, target: str, who: str) -> Steps[None]:
-        """Record an act that goes with a request, under a name of its own; raises AuditFailed.
-
-        Args:
-            who: whose request it is, where it has no session.
-        """
-        entry = self._entry(request, "ok", "" if request.session else who, "" if request.session else "user")
-        detail = {**entry.detail, "for": request.operation.name}
-        entry = msgspec.structs.replace(entry, operation=operation, target=target, detail=detail)
-        yield from ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=(entry,)))
-
-    def audit_items(self, request: Request[Any], outcomes: list[str], names: Sequence[str] = ()) -> Steps[None]:
-        """Record what is done with each item, one line for one that has an outcome, and wait; raises AuditFailed.
-
-        Args:
-            names: of the items, for the target.
-        """
-        entry = self._entry(request, "", "", "")
-        many = len(outcomes) > 1
-        entries = tuple(
-            msgspec.structs.replace(
-                entry,
-                outcome=each,
-                target="/".join((entry.target, *names[item : item + 1])),
-                detail={**entry.detail, **({"item": item} if many else {})},
-            )
-            for item, each in enumerate(outcomes)
-            if each
-        )
-        yield from ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=entries))
-
-    def refusal(self, request: Request[Any], error: LnhError, who: str = "", role: str = "") -> Steps[None]:
-        """Have a refusal recorded before anything was done, or counted if it repeats (`audit/refusals.py`).
-
-        Raises AuditFailed.
-        """
-        entry = self._entry(request, type(error).__name__, who, role)
-        counted = msgspec.structs.replace(entry, peer=_peer(request))
-        yield from ask(Peer.CORE, hsm.AUDIT, hsm.Audit(entries=(counted,)))
-
-    def _entry(self, request: Request[Any], outcome: str, who: str, role: str) -> hsm.AuditEntry:
-        session = request.session
-        return hsm.AuditEntry(
-            identity=who or (session.who if session else "unknown"),
-            role=role or (_role(session) if session else ""),
-            operation=request.operation.name,
-            target=_target(request),
-            outcome=outcome,
-            detail={"request": request.header.request_id, "session": session.token.session.hex() if session else ""},
-        )
+    # --- what others look at
 
     def take_uses(self) -> list[hsm.AuditEntry]:
         """Return the uses of keys since the last call, one entry a key."""
@@ -641,18 +501,6 @@ _LEFT_TO_OTHERS: Final = (MemberReadOnly, MemberBehind)
 REFUSALS: Final = (PermissionDenied, ChannelInvalid, SealBroken, StateRolledBack)
 
 
-def _unknown_epoch(identity: Identity, epoch: int, over: str) -> LnhError:
-    """Make the error of a channel epoch that this worker has no seed of.
-
-    Args:
-        over: the words for an epoch that is over. An epoch later than all here is still to come, and other members have
-            it: a client takes Unreachable for the word of one member, and asks another.
-    """
-    if epoch > max(seed.epoch for seed in identity.secrets.channel):
-        return Unreachable(f"channel epoch {epoch} has not come to this member yet")
-    return TokenUnknown(over)
-
-
 def _never(records: Records) -> store.Require:
     """Make the change that has any commit refused, so that its name is used up."""
     return store.Require(key=records.fence().key, version=NEVER)
@@ -660,29 +508,6 @@ def _never(records: Records) -> store.Require:
 
 def _is_cluster(change: store.Change) -> bool:
     return isinstance(change, store.Put) and change.key.table == TABLES[ClusterRecord]
-
-
-def _peer(request: Request[Any]) -> str:
-    """Name the peer that is refused: the registered client, the session's holder, or all strangers together."""
-    session = request.session
-    client = request.client.id if request.client else session.token.client if session else b""
-    return client.hex() or (session.who if session else "") or STRANGER
-
-
-def _role(session: OpenSession) -> str:
-    return "+".join(grant.role.value for grant in session.token.grants) or "client"
-
-
-def _target(request: Request[Any]) -> str:
-    """Name what the request is about, in names and ids only."""
-    parts = [request.header.route.hex()] if request.header.route else []
-    for name in ("label", "name", "client", "handle", "key", "keyring", "member", "group", "approval"):
-        value = getattr(request.message, name, None)
-        if isinstance(value, (str, bytes)) and value:
-            parts.append(value.hex() if isinstance(value, bytes) else value)
-    if request.operation.name in MAKING:
-        parts.append(request.new_handle().hex())
-    return "/".join(parts)
 
 
 __all__ = ["CLUSTER_RECORD", "Ask", "Handler", "Identity", "Request", "Served", "WorkerCore"]

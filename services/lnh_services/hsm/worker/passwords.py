@@ -43,6 +43,7 @@ from lnh_services.hsm.records import (
     Record,
     TriedRecord,
 )
+from lnh_services.hsm.worker import recording
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.lasting_locks import stays_locked
 from lnh_services.hsm.worker.policies import effective_policy
@@ -135,7 +136,7 @@ def verify(
         attempt = Attempt(name, online_attempts.guess(records, given, derived))
         counted_here = yield from _reserve(worker, pair, attempt)
     except PasswordLocked as error:
-        yield from worker.refusal(request, error, given.name or given.role.value, given.role.value)
+        yield from recording.refusal(request, error, given.name or given.role.value, given.role.value)
         raise
     identity = worker.secrets()
     is_locked = yield from stays_locked(worker, given.role, given.name, given.keyring)  # whatever was guessed
@@ -147,7 +148,7 @@ def verify(
         wrong = PasswordIncorrect(_WRONG_OR_LOCKED if policy.lock_after else _WRONG)
         # The trail says what the client must not learn.
         recorded = PasswordLocked(_WRONG_OR_LOCKED) if is_locked else wrong
-        yield from worker.refusal(request, recorded, given.name or given.role.value, given.role.value)
+        yield from recording.refusal(request, recorded, given.name or given.role.value, given.role.value)
         yield from _end(worker, pair, attempt, right=False, counted_here=counted_here)
         raise wrong
     yield from _end(worker, pair, attempt, right=True, counted_here=counted_here)

@@ -32,6 +32,7 @@ from lnh_services.hsm.auth.approvals import Ask, Asked, GoOn, Use, Wait
 from lnh_services.hsm.auth.permissions import User
 from lnh_services.hsm.effects import Peer, Steps, ask
 from lnh_services.hsm.records import ApprovalRecord, KeyringRecord, UserRecord, record_id
+from lnh_services.hsm.worker import recording
 from lnh_services.hsm.worker.core import Served, WorkerCore
 from lnh_services.hsm.worker.policies import effective_policy
 from lnh_services.hsm.worker.request import Request
@@ -124,12 +125,12 @@ def _use(worker: WorkerCore, request: Request[Any], asked: Asked) -> Steps[dict[
         if isinstance(step, Wait):
             raise _needed(request, step.id, step.record)
         if isinstance(step, Use):
-            yield from worker.audit_as(request, USED, step.id.hex(), who)
+            yield from recording.act_as(request, USED, step.id.hex(), who)
             if (yield from worker.own_commit(records.put(step.record, step.id, versions[step.id]))):
                 return step.record.arguments
             continue
         new = record_id("approval", request.name)
-        yield from worker.audit_as(request, REQUESTED, new.hex(), who)
+        yield from recording.act_as(request, REQUESTED, new.hex(), who)
         if (yield from _made(worker, step, new, versions)):
             raise _needed(request, new, step.record)
     raise Busy("requests for a second person come all at once", {"seconds": 1})

@@ -18,6 +18,7 @@ from lnh_services.hsm.effects import Steps, Turn
 from lnh_services.hsm.objects.policy import Policy
 from lnh_services.hsm.objects.prepared_keys import ACTS, Act, CachedKey, Prepared, check_today, items_of, prepare
 from lnh_services.hsm.objects.streams import Stream, begin
+from lnh_services.hsm.worker import recording
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.handlers.session_objects import carried
 from lnh_services.hsm.worker.policies import effective_policy
@@ -71,19 +72,19 @@ def _recorded_use(worker: WorkerCore, request: Request[Any], act: Act) -> Steps[
 
     The record is awaited first and the key looked up afterwards: what was destroyed meanwhile is not used.
     """
-    yield from worker.audit_items(request, ["ok"] * items_of(request.message))
+    yield from recording.items(request, ["ok"] * items_of(request.message))
     try:
         yield from worker.check_alive(request)
         _, operate = yield from _operation(worker, request, act)
         yield Turn.USE
         reply = act.carry_out(operate, request.message)
     except LnhError as error:
-        yield from worker.audit_items(request, [type(error).__name__])
+        yield from recording.items(request, [type(error).__name__])
         raise
     if isinstance(reply, Results):
         errors = ["" if isinstance(each, bytes) else type(LnhError.from_wire(each)).__name__ for each in reply.results]
         if any(errors):
-            yield from worker.audit_items(request, errors)
+            yield from recording.items(request, errors)
     return reply
 
 
@@ -99,12 +100,12 @@ def stream(worker: WorkerCore, request: Request[Part]) -> Steps[Result]:
         policy = yield from effective_policy(worker, request.header.route)
         is_recorded = policy.per_use_audit and bool(request.message.handle)
         if is_recorded:
-            yield from worker.audit_items(request, ["ok"])
+            yield from recording.items(request, ["ok"])
     try:
         return (yield from _taken(worker, request, known, is_recorded=is_recorded))
     except LnhError as error:
         if is_recorded:
-            yield from worker.audit_items(request, [type(error).__name__])
+            yield from recording.items(request, [type(error).__name__])
         raise
 
 

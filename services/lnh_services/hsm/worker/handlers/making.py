@@ -37,6 +37,7 @@ from lnh_services.hsm.objects.generate import Generated
 from lnh_services.hsm.objects.policy import Policy
 from lnh_services.hsm.objects.prepared_keys import CachedKey, Prepared, check_today, prepare
 from lnh_services.hsm.objects.stored import stored_template
+from lnh_services.hsm.worker import recording
 from lnh_services.hsm.worker.core import REFUSALS, WorkerCore
 from lnh_services.hsm.worker.handlers.objects import store_all, store_new, stored_view
 from lnh_services.hsm.worker.handlers.session_objects import carried, sealed, session_template
@@ -178,10 +179,10 @@ def wrap_many(worker: WorkerCore, request: Request[WrapMany]) -> Steps[Results]:
         carried_ = yield from _many_wrappable(worker, request)
     except LnhError as error:
         if not isinstance(error, REFUSALS):  # those are recorded of every operation
-            yield from worker.refusal(request, error)
+            yield from recording.refusal(request, error)
         raise
     names = [handle.hex() for handle in message.keys]
-    yield from worker.audit_items(request, ["ok"] * len(names), names)
+    yield from recording.items(request, ["ok"] * len(names), names)
     results: list[bytes | list[Any]] = []
     failed = [""] * len(names)
     try:
@@ -196,10 +197,10 @@ def wrap_many(worker: WorkerCore, request: Request[WrapMany]) -> Steps[Results]:
                 results.append(worker.told(request.operation, error, request.lapses).to_wire())
     except LnhError as error:
         # None of them is answered, and of those that were not come to, the trail says "ok" until then.
-        yield from worker.audit_items(request, [type(error).__name__] * len(names), names)
+        yield from recording.items(request, [type(error).__name__] * len(names), names)
         raise
     if any(failed):
-        yield from worker.audit_items(request, failed, names)
+        yield from recording.items(request, failed, names)
     return Results(results=tuple(results))
 
 

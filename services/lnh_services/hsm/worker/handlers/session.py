@@ -64,7 +64,7 @@ from lnh_services.hsm.records import (
     UserRecord,
     record_id,
 )
-from lnh_services.hsm.worker import second_person
+from lnh_services.hsm.worker import recording, second_person
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.passwords import derive, new_credential, verify
 from lnh_services.hsm.worker.policies import check_exists, effective_policy, policy_id
@@ -121,7 +121,7 @@ def register(worker: WorkerCore, request: Request[Register]) -> Steps[Registered
         revoked=False,
     )
     records = yield from worker.started()
-    yield from worker.audit(request, "ok", administrator.name, "user")
+    yield from recording.act(request, "ok", administrator.name, "user")
     yield from worker.commit(request, [records.put(record, client, 0, unique=message.name)])
     return Registered(client=client)
 
@@ -156,7 +156,7 @@ def login(worker: WorkerCore, request: Request[Login]) -> Steps[LoggedIn]:
                 stored, derived, identity.smk_of(stored.generation), identity.secrets.cluster
             )
         grants.append(Grant(credential.role, credential.name, credential.keyring, stored.id))
-        yield from worker.audit(request, "ok", _name(request, credential), credential.role.value)
+        yield from recording.act(request, "ok", _name(request, credential), credential.role.value)
     now = int(worker.utc())
     instance = yield from worker.session_instance()
     assert request.credential is not None, "login is a credential operation"
@@ -401,7 +401,7 @@ def change_password(worker: WorkerCore, request: Request[ChangePassword]) -> Ste
         born=stored.born,
     )
     records = yield from worker.started()
-    yield from worker.audit(request, "ok", _name(request, credential), credential.role.value)
+    yield from recording.act(request, "ok", _name(request, credential), credential.role.value)
     where = credentials.credential_id(stored.role, stored.name, stored.keyring)
     yield from worker.commit(request, [records.put(record, where, version)])
     return Empty()
