@@ -6,7 +6,9 @@ no indefinite lengths; RFC 8949), `msgspec.convert` checks the shape. After that
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+from collections.abc import Iterable
 from typing import Any, Final, NoReturn, TypeVar
 
 import cbor2
@@ -78,6 +80,13 @@ def convert(value: Any, kind: type[T]) -> T:
         raise MalformedMessage(
             str(problem), {"advice": f"correct {problem.field or 'the value'}"} if problem.is_value else None
         ) from None
+
+
+def prepare(kinds: Iterable[type[Any]]) -> None:
+    """Build now what checks values against these message types, which else the first value of each would wait for."""
+    for kind in kinds:
+        with contextlib.suppress(msgspec.ValidationError):
+            msgspec.convert({}, kind, builtin_types=_BYTES)
 
 
 def decode_as(data: bytes, kind: type[T], limit: int = limits.BODY_BYTES) -> T:

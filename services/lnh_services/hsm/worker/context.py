@@ -419,7 +419,7 @@ class Knowledge:
         """Read together those of these records that are not cached, so that each later question for one finds it.
 
         Args:
-            ahead: of what the core is asked as well, if it is asked.
+            ahead: of what is asked for as well, if anything is.
             explained: as of `genuine`.
 
         Raises as `record`, for any of them.
@@ -429,6 +429,7 @@ class Knowledge:
         missing = [each for each in keys if self.caches.records.get((each[2].table, each[1])) is None]
         if not self.is_leased() or not missing:
             return
+        ahead.invalidations = self.invalidations
         readings = [_Reading(key) for _, _, key in missing]
         self._readings.update(readings)
         asked = [(key, partial(records.read, kind)) for kind, _, key in missing]
@@ -520,6 +521,8 @@ class Knowledge:
         ahead: Ahead | None = None,
     ) -> Steps[Read[T]]:
         records = yield from self.started()
+        if ahead is not None and not (self.is_leased() and self.invalidations == ahead.invalidations):
+            ahead.items.clear()  # it may have been changed since it was read
         reading = self._read(self._items(records), keys.key(handle), read, body=body, ahead=ahead)
         found = yield from self.genuine(reading, records, partial(self._check_same_key, keys))
         if found.version == 0:

@@ -46,7 +46,7 @@ from lnh_common.wire.bundles import PING_TAG, Bundle, Entry, is_forwarded
 from lnh_common.wire.frames import Header, Kind
 from lnh_services.hsm.crypto.process_hardening import harden
 from lnh_services.hsm.effects import Ask, Deadline, Peer, Steps, Turn, Work
-from lnh_services.hsm.worker import sweeping
+from lnh_services.hsm.worker import sweeping, warming
 from lnh_services.hsm.worker.background import SlowWork
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.handlers.session import check_token
@@ -218,6 +218,7 @@ class Worker:
 
     def run(self) -> None:
         """Serve until told to stop; then finish what was begun, for a bounded time."""
+        warming.warm()
         while self.core.identity is None and not self._stopping:
             self._poll()  # without secrets it could only refuse, so nobody reaches it before
         self._front.bind(self._address)

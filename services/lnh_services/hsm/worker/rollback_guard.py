@@ -4,8 +4,8 @@ Every record and object is authentic by its seal, and an authentic older one is 
 one from the store (to fill a cache, or past one) it asks the core how old it must be at least. The answer is checked,
 and if it is newer than the core knew, the core is told. Asked in this order nothing lies between what was read and its
 use: an invalidation that comes meanwhile is about what is not read yet. Of the object that a request names the core is
-asked together with the records of its session (`Ahead`), where these are to be read as well: one question less, one
-after the other. The core is also told what a worker wrote or deleted.
+asked together with the records of its session (`Ahead`), where these are to be read as well, and the store is: two
+questions for all, one after the other. The core is also told what a worker wrote or deleted.
 
 An *age* is `(born, version)`. Versions of an item only grow, but start again when it was deleted and made anew under
 the same id. Users are, and their records say when they were born (UTC milliseconds). So are the lock counts of names
@@ -95,17 +95,26 @@ ABSENCE_ALLOWS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Ahead:
-    """What a request reads after the records of its session, and how old that must be at least.
+    """What a request reads after the records of its session, how old that must be at least, and what came with them.
 
     Args:
         keys: of the items, as the request names them.
         ages: by the items' names, once the core was asked; each is good for one reading, which takes it.
+        items: as the store answered, unopened, and whether that was current; each is good for one reading. A single
+            item is read so: several together may be too long for an answer.
+        invalidations: how many there had been when the items were asked for; after another one they are good for none.
     """
 
     keys: tuple[Key, ...] = ()
     ages: dict[bytes, Age] = field(default_factory=dict)
+    items: dict[bytes, tuple[Item | None, bool]] = field(default_factory=dict)
+    invalidations: int = 0
+
+    def read_with(self) -> tuple[Key, ...]:
+        """Return the keys of the items that are read together with the records of the session."""
+        return self.keys if len(self.keys) == 1 else ()
 
 
 class HighestSeen:
@@ -183,9 +192,11 @@ class Items:
         Raises StateRolledBack, MemberBehind, and SealBroken for another item than this.
         """
         at_least = ahead.ages.pop(self.name(key), None) if ahead is not None else None
+        answered = ahead.items.pop(self.name(key), None) if ahead is not None else None
         if at_least is None:
             (at_least,) = yield from self.highest([key])
-        item, current = yield from answers.get(key, body=body)
+            answered = None
+        item, current = answered or (yield from answers.get(key, body=body))
         self._note(current)
         if item is None:
             if key.table in ABSENCE_ALLOWS:
@@ -200,17 +211,17 @@ class Items:
         """Return several items, each as `get` gets it, in two questions for all of them; raises as `get`.
 
         Args:
-            ahead: of what the core is asked as well.
+            ahead: of what the core is asked as well, and the store.
         """
-        keys = [key for key, _ in wanted]
+        keys, more = [key for key, _ in wanted], ahead.read_with()
         ages = yield from self.highest([*keys, *ahead.keys])
         at_least = ages[: len(keys)]
         ahead.ages.update(zip(map(self.name, ahead.keys), ages[len(keys) :], strict=True))
         found, used = [], []
         everything_current = True
-        for (key, read), least, (item, current) in zip(
-            wanted, at_least, (yield from answers.get_each(keys)), strict=True
-        ):
+        answered = yield from answers.get_each([*keys, *more])  # the records first: an object is never read before them
+        ahead.items.update(zip(map(self.name, more), answered[len(keys) :], strict=True))
+        for (key, read), least, (item, current) in zip(wanted, at_least, answered[: len(keys)], strict=True):
             self._note(current)
             everything_current = everything_current and current
             if item is None:

@@ -31,6 +31,7 @@ from lnh_common.wire import frames as wire
 from lnh_common.wire.bundles import VOUCHED, Entry
 from lnh_common.wire.channel import SessionKeys
 from lnh_services.hsm.effects import Ask, Deadline, Steps, Turn
+from lnh_services.hsm.worker import warming
 from models.worker import KRCO, Client, World, make_keyring
 
 TAG = bytes(8)
@@ -233,7 +234,7 @@ def test_a_lease_that_ends_during_one_use_is_over_for_those_behind_it(
 
 
 def test_a_session_that_is_new_to_a_worker_asks_in_two_stages(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ages of all; what it rests on, at once; then the key that is used."""
+    """The ages of all; then what it rests on and the key that is used, at once."""
     fresh = scene.world.worker()
     scene.world.run(fresh.started())  # as the loop does when it gets its lease
     asked: list[Message] = []
@@ -247,7 +248,53 @@ def test_a_session_that_is_new_to_a_worker_asks_in_two_stages(scene: Scene, monk
     monkeypatch.setattr(scene.world, "answer", noted)
     other = dataclasses.replace(scene.client, worker=fresh, connection=bytes(16))
     other.ask(objects.SIGN, scene.use(), scene.keyring)
-    assert [type(message) for message in asked] == [hsm.Seen, store.Gets, store.Get]
+    assert [type(message) for message in asked] == [hsm.Seen, store.Gets]
     asked.clear()
     other.ask(objects.SIGN, scene.use(), scene.keyring)
     assert asked == []
+
+
+@pytest.mark.parametrize("lease", ["goes on", "ends"])
+def test_a_key_that_is_destroyed_while_a_new_session_is_read_is_not_used(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, lease: str
+) -> None:
+    """The key comes with the records of the session, and is older than what was invalidated before it is used."""
+    fresh = scene.world.worker()
+    scene.world.run(fresh.started())
+    answer = scene.world.answer
+    destroyed: list[Ask] = []
+
+    def interrupted(ask: Ask) -> Message:
+        reply = answer(ask)
+        if isinstance(ask.message, store.Gets) and not destroyed:
+            assert [got.item is not None for got in reply.gots][-1], "the key is among what was read"
+            destroyed.append(ask)
+            if lease == "ends":
+                fresh.lease_until = scene.world.now
+                scene.world.workers.remove(fresh)
+            scene.client.ask(objects.DESTROY, objects.ObjectRef(handle=scene.private), scene.keyring)
+        return reply
+
+    monkeypatch.setattr(scene.world, "answer", interrupted)
+    other = dataclasses.replace(scene.client, worker=fresh, connection=bytes(16))
+    with pytest.raises(ObjectUnknown if lease == "goes on" else MemberBehind):
+        other.ask(objects.SIGN, scene.use(), scene.keyring)
+    assert destroyed
+
+
+def test_what_is_decoded_for_the_first_signature_of_a_session_is_built_at_a_workers_start(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: set[type[Any]] = set()
+    convert = codec.convert
+
+    def noted(value: Any, kind: type[Any]) -> Any:
+        decoded.add(kind)
+        return convert(value, kind)
+
+    other = dataclasses.replace(scene.client, worker=scene.world.worker(), connection=bytes(16))
+    monkeypatch.setattr(codec, "convert", noted)
+    other.ask(objects.SIGN, scene.use(), scene.keyring)
+    structs = {kind for kind in decoded if hasattr(kind, "__struct_fields__")}
+    assert len(structs) > 5
+    assert structs <= warming.kinds(), "what is missing is built while the client waits"
