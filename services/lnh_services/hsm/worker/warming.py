@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from lnh_common.messages.base import OPERATIONS
 from lnh_common.pkcs11.algorithms import CURVES
-from lnh_common.pkcs11.attributes import Attribute
-from lnh_common.pkcs11.mechanisms import Mechanism
+from lnh_common.pkcs11.attributes import Attribute, Attributes
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism
 from lnh_common.wire import codec
 from lnh_common.wire.channel import Envelope, SessionKeys
 from lnh_services.hsm.auth.tokens import Token, open_token, seal_token, token_epoch
@@ -32,6 +32,7 @@ def kinds() -> frozenset[type[Any]]:
             *(operation.request for operation in operations),
             *(operation.reply for operation in operations),
             *TABLES,
+            *(rule.parameters for rule in MECHANISM_RULES.values()),
             Envelope,
             Policy,
             Token,
@@ -56,7 +57,7 @@ def _use_tokens() -> None:
 
 def _use_keys() -> None:
     policy, data = Policy(), bytes(32)
-    curve = {_A.EC_PARAMS: CURVES["P-256"].oid}
+    curve: Attributes = {_A.EC_PARAMS: CURVES["P-256"].oid}
     public, private = generate_key_pair(_M.EC_KEY_PAIR_GEN, curve, {}, policy)
     signature = signer(_M.ECDSA_SHA256, load_object(*private))(data)
     verifier(_M.ECDSA_SHA256, load_object(*public))(data, signature)
