@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import itertools
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ from lnh_services.serving import SUPERVISOR_VARIABLE, Member
 from lnh_services.silence import Silence
 
 _PROBE_EVERY: Final = 2.0  # seconds between looks at a service that answers
+_PROBES: Final = 5  # of which one asks for its status, and the others whether its loop turns
 _LINE: Final = 500  # characters of a line of a service's standard error that are kept
 
 _log: Final = Log("member")
@@ -144,7 +146,7 @@ class Child:
         """Ask the process for its status for as long as it lives; end it if it answers nothing at all for too long.
 
         A status may wait for another service, so a missing one says nothing about this process. A question that nobody
-        serves tells whether its loop turns: whatever reads the socket refuses it.
+        serves tells whether its loop turns: whatever reads the socket refuses it, at a tenth of what a status costs.
         """
         timeout = self._member.settings.timeouts.status / 1000
         client = Client(self.kind.address(self._member.directory), name="member.probe")
@@ -152,8 +154,9 @@ class Child:
             self._loop.time(), starting=limits.SERVICE_STARTING, patience=self.patience(), longest=3 * timeout
         )
         try:
-            while True:
-                if await _serves(client, self.kind.status, timeout):
+            for number in itertools.count():
+                is_probe = self._state is State.RUNNING and number % _PROBES > 0
+                if await _serves(client, PROBE if is_probe else self.kind.status, timeout):
                     silence.answered(self._loop.time())
                     self._enter(State.RUNNING)
                     await asyncio.sleep(_PROBE_EVERY)

@@ -346,6 +346,11 @@ def test_a_watcher_is_told_what_changed_or_that_nothing_did(play: Play) -> None:
         assert quiet == store.Changed(index=committed.index, keys=())
         ahead = await s.services.ask(store.WATCH, store.Watch(index=99, tables=("t",)), timeout=5)
         assert ahead.everything
+        members = store.Watch(index=committed.index, tables=("t", store.MEMBERS.table))
+        watching = asyncio.create_task(s.services.ask(store.WATCH, members, timeout=10))
+        door = store.SetDoor(member=MEMBER.id, door=bytes(31) + b"1")
+        said = await s.services.ask(store.MEMBER_DOOR, door)
+        assert await watching == store.Changed(index=said.index, keys=(store.MEMBERS,))
 
     play(scenario)
 

@@ -17,7 +17,7 @@ from lnh_common import limits
 from lnh_common.bus.connections import Connection, Connections, on_the_wire
 
 _LOOK_EVERY: Final = 0.1  # seconds between two looks at connections, where there are any
-_LOOK_IDLE: Final = 0.5
+_LOOK_IDLE: Final = 5.0  # ... and where there are none: the monitor tells of the first
 _BURST: Final = 256  # messages taken before other tasks have their turn
 
 
@@ -100,8 +100,9 @@ class CurvePump(Pump):
         self._receive_from: Final = receive_from
         super().__init__(socket, self._unasked)
         self._monitor: Final = int(connections.monitor.getsockopt(zmq.FD))
-        self._loop.add_reader(self._monitor, connections.watch)
-        self._looking = self._loop.call_soon(self._look)
+        self._loop.add_reader(self._monitor, self._watch)
+        self._looking: asyncio.Handle = self._loop.call_soon(self._look)
+        self._idle = False
 
     def _unasked(self, _: list[bytes]) -> None:
         """Take a message without a connection, which never comes."""
@@ -110,6 +111,7 @@ class CurvePump(Pump):
         identity, *frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
         size = sum(on_the_wire(len(frame)) for frame in frames)
         connection = self._connections.take(identity.bytes, frames[0], size)
+        self._look_soon()
         if connection is None:
             return
         if len(frames) > limits.FRAMES_TAKEN:
@@ -117,10 +119,22 @@ class CurvePump(Pump):
             return
         self._receive_from([identity.bytes, *(frame.bytes for frame in frames)], connection)
 
+    def _watch(self) -> None:
+        self._connections.watch()
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        """Look at the connections from now on, if there was none."""
+        if self._idle and self._connections:
+            self._idle = False
+            self._looking.cancel()
+            self._looking = self._loop.call_later(_LOOK_EVERY, self._look)
+
     def _look(self) -> None:
         self._connections.watch()  # its descriptor tells of changes alone
         self._connections.look(self._loop.time())
-        self._looking = self._loop.call_later(_LOOK_EVERY if self._connections else _LOOK_IDLE, self._look)
+        self._idle = not self._connections
+        self._looking = self._loop.call_later(_LOOK_IDLE if self._idle else _LOOK_EVERY, self._look)
 
     def stop(self) -> None:
         """Receive no more, and stop watching the connections."""

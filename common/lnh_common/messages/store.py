@@ -494,6 +494,9 @@ class Invalidated(Message):
     worker: bytes
 
 
+MEMBERS: Final = Key(table="~members")  # stands, where changes are watched, for who is a member and who is primary
+
+
 class Watch(Message):
     """Ask for changes in `tables` after `index`; answered once there are some, or with none when time is up."""
 

@@ -47,7 +47,7 @@ from lnh_services.balancer.front import DOMAIN, Front
 from lnh_services.balancer.greetings import Greetings
 from lnh_services.balancer.peers import ZAP_DOMAIN, PeerBalancers
 from lnh_services.balancer.routing import Router
-from lnh_services.balancer.status import Rates, percentiles, view_of
+from lnh_services.balancer.status import Rates, Served, percentiles, view_of
 from lnh_services.configuration import Settings
 from lnh_services.paths import MemberDirectory
 
@@ -76,8 +76,7 @@ class Balancer:
         self._router: Final = Router([Backend(f"worker-{number}") for number in range(settings.worker_count)])
         self._dropped: Final[Counter[str]] = Counter()
         self._rates: Final = Rates()
-        self._served = 0  # requests that own workers answered
-        self._served_by: Final = [0] * settings.worker_count  # each since it started, as it said last
+        self._served: Final = Served(settings.worker_count)
         self._stopping = False
         self._next_tick = 0.0
         self._next_ping = 0.0
@@ -232,6 +231,7 @@ class Balancer:
             self._peers.dispatch(request)
             return
         header, token, body = request.frames
+        self._served.had_work(backend)
         if self._outboxes[backend].add(request.tag, header, token, body):
             self._flush(backend)
 
@@ -285,9 +285,7 @@ class Balancer:
         except MalformedMessage:
             self._dropped["worker's frames"] += 1
             return
-        before = self._served_by[number]
-        self._served += served - before if served >= before else served  # it was started anew
-        self._served_by[number] = served
+        self._served.says(number, served)
 
     def _declined(self, now: float, number: int, tag: bytes) -> None:
         """Take in that a worker did nothing for another member's request: this member is not read-write any more."""
@@ -405,7 +403,7 @@ class Balancer:
                 self._front.refuse(request.client, request.frames[0], error, request.client_tag)
         if now >= self._next_ping:
             self._next_ping = now + _PING_EVERY
-            self._rates.note(now, self._served, self._router.refused)
+            self._rates.note(now, self._served.total, self._router.refused)
             self._ping()
         self._store.tick(now)
         self._hsm.tick(now)
@@ -421,7 +419,9 @@ class Balancer:
         header = wire.request(balancer.HSM_PING.name, 0, int(1000 * _PING_EVERY)).pack()
         body = codec.encode(Empty())
         for number, outbox in enumerate(self._outboxes):  # own workers alone
-            if self._router.backends[number].up and outbox.add(PING_TAG, header, b"", body):
+            at = self._router.backends[number]
+            asks = at.up and self._served.asks(number, has_work=bool(at.outstanding))
+            if asks and outbox.add(PING_TAG, header, b"", body):
                 self._flush(number)
 
     def _answer_status(self) -> None:
@@ -441,7 +441,7 @@ class Balancer:
     def status(self, now: float) -> balancer.Status:
         """Make the answer to `balancer.status`."""
         router, peers = self._router, self._peers
-        served, refused = self._rates.per_second(now, self._served, router.refused)
+        served, refused = self._rates.per_second(now, self._served.total, router.refused)
         p50, p99 = percentiles(router.latencies)
         return balancer.Status(
             state="stopping" if self._stopping else "serving",

@@ -12,6 +12,37 @@ from lnh_services.balancer.backends import Backend
 _WINDOW: Final = 5  # seconds, of rates that are noted every second
 
 
+class Served:
+    """Counts the requests that own workers served, by what each says of itself when it is asked.
+
+    Args:
+        workers: how many there are.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.total = 0
+        self._said: Final = [0] * workers  # by each since it started, as it said last
+        self._news: Final = [True] * workers  # it had work since it was asked
+
+    def had_work(self, worker: int) -> None:
+        """Note that a worker was given a request."""
+        self._news[worker] = True
+
+    def asks(self, worker: int, *, has_work: bool) -> bool:
+        """Tell whether to ask a worker now: one that had no work since the last time has nothing new to say.
+
+        Args:
+            has_work: whether it has some that it has not answered; then it is asked once more afterwards.
+        """
+        asks, self._news[worker] = self._news[worker], has_work
+        return asks
+
+    def says(self, worker: int, served: int) -> None:
+        """Take in how many requests a worker says it has served since it started."""
+        before, self._said[worker] = self._said[worker], served
+        self.total += served - before if served >= before else served  # it was started anew
+
+
 class Rates:
     """Counts what was served and refused a second, of late."""
 

@@ -39,8 +39,9 @@ from lnh_services.serving import Member
 
 M = TypeVar("M", bound=Message)
 
-_LOOK_EVERY: Final = 2.0  # seconds between questions to the own services
+_LOOK_EVERY: Final = 2.0  # seconds between questions to the own services, and the age of what figures are made of
 _FOLLOW_EVERY: Final = 1.0  # ... and to the own store and the peers
+_FOLLOW_ALONE: Final = 2.0  # ... where there are none
 _KNOCK_EVERY: Final = 5.0  # ... and to those that removed this member, until one of them proves it
 DISMISSALS: Final = "dismissal"  # the table where hsm workers keep them
 
@@ -49,11 +50,16 @@ _log: Final = Log("membership")
 
 @dataclass(frozen=True)
 class Asked:
-    """A service that this one asks how it is."""
+    """A service that this one asks how it is.
+
+    Args:
+        every: seconds between two questions, while it answers and nobody wants figures.
+    """
 
     name: str
     status: Operation[Empty, Any]
     address: Callable[[MemberDirectory], str]
+    every: float = _LOOK_EVERY
 
 
 GROUP_ORDERS: Final[dict[Operation[Any, messages.Done], Operation[Any, store.Committed]]] = {
@@ -64,8 +70,8 @@ GROUP_ORDERS: Final[dict[Operation[Any, messages.Done], Operation[Any, store.Com
 STORE: Final = Asked("store", store.STATUS, lambda directory: directory.store_for_services)
 OTHERS: Final = (
     Asked("hsm", console.HSM_SHOW, lambda directory: directory.hsm_for_services),
-    Asked("balancer", balancer.STATUS, lambda directory: directory.balancer_status),
-    Asked("backup", backup.STATUS, lambda directory: directory.backup_for_services),
+    Asked("balancer", balancer.STATUS, lambda directory: directory.balancer_status, 5.0),
+    Asked("backup", backup.STATUS, lambda directory: directory.backup_for_services, 5.0),
 )
 
 
@@ -87,6 +93,7 @@ class Membership:
         self._port: Final = MemberPort(self._settings, self._enter_peer_handlers, self._is_member)
         self._health: dict[str, messages.ServiceHealth] = {}
         self._told: dict[str, Any] = {}  # the other services' last answers, by name
+        self._told_at: dict[str, float] = {}
         self._began: Final = time.monotonic()
         self._joining_since: float | None = None
         self._known: Status | None = None
@@ -142,8 +149,17 @@ class Membership:
 
     async def _look(self, asked: Asked) -> None:
         while True:
-            self._told[asked.name] = await self._ask(asked)
-            await asyncio.sleep(_LOOK_EVERY)
+            await self._look_at(asked)
+            await asyncio.sleep(_LOOK_EVERY if self._told[asked.name] is None else asked.every)
+
+    async def _look_at(self, asked: Asked) -> None:
+        self._told[asked.name] = await self._ask(asked)
+        self._told_at[asked.name] = time.monotonic()
+
+    async def _look_again(self) -> None:
+        """Ask the services that were not asked lately, for somebody who wants to know how they are now."""
+        late = time.monotonic() - _LOOK_EVERY
+        await asyncio.gather(*(self._look_at(asked) for asked in OTHERS if self._told_at.get(asked.name, late) <= late))
 
     async def _measure(self) -> None:
         """Put this member's figures where Prometheus finds them, until cancelled."""
@@ -153,6 +169,7 @@ class Membership:
         port.open()
         try:
             while port.is_open:
+                await self._look_again()
                 view = await self._view()
                 port.metrics.put(Own(self._settings.name, view, self._figures(view), time.time()))
                 await asyncio.sleep(_LOOK_EVERY)
@@ -186,7 +203,8 @@ class Membership:
                 _log.warning("not done, tried again", problem=str(error))
             except Exception as error:  # a bug must not end the watch over the cluster
                 _log.bug("following failed", error)
-            await asyncio.sleep(_FOLLOW_EVERY)
+            alone = self._known is not None and len(self._known.members) == 1
+            await asyncio.sleep(_FOLLOW_ALONE if alone else _FOLLOW_EVERY)
 
     async def _follow_once(self) -> None:
         status = await self._own_status()
@@ -265,6 +283,7 @@ class Membership:
 
     async def _seen(self, call: Call, request: Empty) -> overview.Seen:
         """Show the cluster with what every member that was heard of lately tells of itself now."""
+        await self._look_again()
         view = await self._view()
         own, listed = (self._known.member, self._known.members) if self._known is not None else (b"", ())
         heard = {each.id for each in view.members if each.state != "unreachable"} - {own}
@@ -287,6 +306,7 @@ class Membership:
         )
 
     async def _on_figures(self, call: Call, request: Empty) -> overview.Figures:
+        await self._look_again()
         return self._figures(await self._view())
 
     async def _prepare(self, call: Call, request: messages.Prepare) -> messages.Prepared:

@@ -100,6 +100,7 @@ class Driver:
         self._cluster = ClusterId(b"")
         self._others: tuple[messages.MemberInfo, ...] = ()
         self._removed: tuple[Removed, ...] = ()
+        self._standing: tuple[tuple[messages.MemberInfo, ...], bytes] = ((), b"")  # that watchers were told of
         self._problem: StorageFailed | None = None  # the disk refuses; passes by itself
         self._damage: SealBroken | None = None  # what is on disk is wrong; does not
         self._again: Persist | Install | Erase | None = None  # a step the disk had no room for
@@ -518,14 +519,28 @@ class Driver:
         self._untroubled()
         self._sizes = None
         self._noted = self._noted or step.found is not None
+        before = self.changes.last
         for index, keys in outcome.changed:
             self.changes.add(index, keys)
             if EVERYTHING in keys:
                 self.changes.restart(index)
         self._rate.add(self._loop.time(), len(outcome.answers))
         self._turn(lambda now: self.replica.persisted(now, step.number, outcome.answers))
-        self.changes.add(self.replica.applied, frozenset())  # entries that change no item move the index too
+        self._note_standing(before)
         self._on_change()
+
+    def _note_standing(self, before: int) -> None:
+        """Move the index, also for entries that change no item, and note whether members or the primary are others.
+
+        Args:
+            before: the index of the last time. While it stays, a watcher would not see what is noted; where they are
+                others already, an entry that says so is still to be applied.
+        """
+        applied, standing = self.replica.applied, (self.replica.members, self.replica.primary)
+        changed = applied > before and standing != self._standing
+        if changed:
+            self._standing = standing
+        self.changes.add(applied, frozenset({messages.MEMBERS} if changed else ()))
 
     def _installed(self, step: Install) -> None:
         self._untroubled()

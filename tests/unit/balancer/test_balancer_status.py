@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lnh_services.balancer.backends import SILENT_AFTER, Backend
-from lnh_services.balancer.status import Rates, percentiles, view_of
+from lnh_services.balancer.status import Rates, Served, percentiles, view_of
 
 
 def test_rates_are_of_the_last_five_seconds() -> None:
@@ -14,6 +14,19 @@ def test_rates_are_of_the_last_five_seconds() -> None:
     for second in range(10):
         rates.note(float(second), 100 * second, 0)
     assert rates.per_second(9.0, 900, 10) == (100.0, 2.0)
+
+
+def test_a_worker_is_asked_what_it_served_while_it_has_work_and_once_more() -> None:
+    served = Served(2)
+    assert [served.asks(0, has_work=False) for _ in range(3)] == [True, False, False], "an idle one once"
+    served.had_work(0)
+    assert [served.asks(0, has_work=has) for has in (True, True, False, False)] == [True, True, True, False]
+    served.says(0, 7)
+    served.says(1, 2)
+    served.says(0, 9)
+    assert served.total == 11
+    served.says(0, 3)
+    assert served.total == 14, "it was started anew"
 
 
 def test_percentiles_are_microseconds_and_zero_without_an_answer() -> None:

@@ -121,6 +121,7 @@ _LEFT_OUT: Final = frozenset({smk_generations.TABLE}) | frozenset(
 _CARRIED: Final = (anchor.TABLE, removal_proof.TABLE, smk_generations.TABLE)
 # ... and what an archive may hold of a restore before it.
 _GROUPING: Final = Key(table=TABLES[GroupingRecord], id=GROUPING_RECORD)
+RESTS_ON: Final = frozenset({_GROUPING.table, store.MEMBERS.table})
 
 _log: Final = Log("hsm.restore")
 
@@ -521,22 +522,31 @@ class Restoring:
 
     # --- afterwards
 
-    async def tidy(self) -> None:
-        """Finish, on the primary, what a restore left to do, some at a time. Raises what the store answers."""
+    async def tidy(self) -> bool:
+        """Finish, on the primary, what a restore left to do, some at a time.
+
+        Returns whether nothing is left to be done until `RESTS_ON` changes. Raises what the store answers.
+        """
         try:
             cluster = self._archiving.cluster()
         except LnhError:
-            return
-        before = -1
+            return False
+        before, regrouped = -1, True
         for turn in range(SWEEPS_AT_ONCE):
             status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
-            mine = status.cluster == cluster.id and status.primary == cluster.member and status.state == "read-write"
-            if mine and not turn:
-                await self._regroup(others=True)
-            if not mine or not status.hidden or status.hidden == before:
-                return
+            if status.cluster != cluster.id or status.state != "read-write":
+                return False
+            if status.primary != cluster.member:
+                return True
+            if not turn:
+                regrouped = await self._regroup(others=True)
+            if not status.hidden:
+                return regrouped
+            if status.hidden == before:
+                return False
             before = status.hidden
             await self._commit_once(store.Sweep(limit=SWEEP_ITEMS))
+        return False
 
     async def _commit_once(self, *changes: store.Change) -> None:
         commit = store.Commit(

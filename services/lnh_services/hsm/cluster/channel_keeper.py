@@ -26,12 +26,16 @@ from lnh_services.hsm.crypto.key_hierarchy import KEY_BYTES
 from lnh_services.hsm.records import (
     CLUSTER_RECORD,
     FIRST_GENERATION,
+    TABLES,
     ChannelRecord,
     ClusterRecord,
     HsmRecord,
     Records,
 )
 
+RESTS_ON: Final = frozenset(
+    {TABLES[ClusterRecord], TABLES[HsmRecord], TABLES[ChannelRecord], store.MEMBERS.table}
+)  # fmt: skip
 _MEMBERS_AT_ONCE: Final = 1024
 
 _log: Final = Log("hsm.channel")
@@ -50,22 +54,27 @@ class ChannelKeeper:
         self._store: Final = store
         self._clock: Final = clock
 
-    async def keep(self) -> None:
-        """Look once, and do what is due; raises what the store answers, SealBroken."""
+    async def keep(self) -> bool:
+        """Look once, and do what is due.
+
+        Returns whether nothing is left to be done until `RESTS_ON` changes, or a seed is due.
+        Raises what the store answers, SealBroken.
+        """
         cluster = self._cluster()
         if cluster is None:
-            return
+            return False
         status = await self._store.ask(store.STATUS, Empty(), timeout=STATUS_SECONDS)
         records = await self._records(cluster) if status.cluster == cluster.id else None
         if records is None:
-            return
+            return False
         writable = status.state == "read-write"
-        if writable:
-            await self._introduce(cluster, records)
+        done = writable and await self._introduce(cluster, records)
         shared, version = await self._shared(records)
         self._take(shared)
         if writable and status.primary == cluster.member:
-            await self._share(records, shared, version, {each.id for each in status.members} | {cluster.member})
+            listed = {each.id for each in status.members} | {cluster.member}
+            done = await self._share(records, shared, version, listed) and done
+        return done
 
     def _cluster(self) -> Cluster | None:
         state = self._vault.state
@@ -78,15 +87,16 @@ class ChannelKeeper:
         item = await answers.fetch(self._store, where, STORE_SECONDS)
         return cluster.records_of(item) if item else None
 
-    async def _introduce(self, cluster: Cluster, records: Records) -> None:
-        """Write this HSM's public keys, and what it holds of the SMK, into the replicated state."""
+    async def _introduce(self, cluster: Cluster, records: Records) -> bool:
+        """Write this HSM's public keys, and what it holds of the SMK, into the replicated state; tells whether done."""
         where = records.key_of(HsmRecord, cluster.member)
         item = await answers.fetch(self._store, where, STORE_SECONDS)
         identity, newest = Identity.of(self._vault.opened.identity), cluster.smk[-1].generation
         held = newest if newest > FIRST_GENERATION else 0
         mine = HsmRecord(member=cluster.member, sign=identity.sign, receive=identity.receive, smk=held)
-        if item is None or records.read(HsmRecord, item) != mine:
-            await self._commit(cluster, records, records.put(mine, cluster.member, item.version if item else 0))
+        if item is not None and records.read(HsmRecord, item) == mine:
+            return True
+        return await self._commit(cluster, records, records.put(mine, cluster.member, item.version if item else 0))
 
     async def _shared(self, records: Records) -> tuple[ChannelRecord | None, int]:
         where = records.key_of(ChannelRecord, CHANNEL_RECORD)
@@ -108,26 +118,30 @@ class ChannelKeeper:
         channel = with_seed(state.cluster.channel, seed, int(self._clock()))
         return replace(state, cluster=replace(state.cluster, channel=channel))
 
-    async def _share(self, records: Records, shared: ChannelRecord | None, version: int, listed: set[bytes]) -> None:
-        """Draw and share a seed that is due.
+    async def _share(self, records: Records, shared: ChannelRecord | None, version: int, listed: set[bytes]) -> bool:
+        """Draw and share a seed that is due; tells whether none is left to be.
 
         It is taken from the record, by this HSM too: then it was committed.
         """
         cluster = self._cluster()
         if cluster is None:
-            return
+            return False
         table = records.key_of(HsmRecord, b"").table
         scan = store.Scan(table=table, limit=_MEMBERS_AT_ONCE, body=True)
         page = await answers.fetch_page(self._store, scan, STORE_SECONDS)
         known = [records.read(HsmRecord, item) for item in page.items]
         if all(each.member != cluster.member for each in known):
-            return  # not introduced itself yet, it would share what it cannot take
+            return False  # not introduced itself yet, it would share what it cannot take
         now = int(self._clock())
         next_ = channel_seeds.due(
             cluster.channel, shared, cluster.id, known, listed, now, lambda: secrets.token_bytes(KEY_BYTES)
         )
-        if next_ is not None and await self._commit(cluster, records, records.put(next_, CHANNEL_RECORD, version)):
-            self._take(next_)
+        if next_ is None:
+            return True
+        if not await self._commit(cluster, records, records.put(next_, CHANNEL_RECORD, version)):
+            return False
+        self._take(next_)
+        return True
 
     async def _commit(self, cluster: Cluster, records: Records, change: store.Change) -> bool:
         """Commit a change, and tell whether it is done; where another member was first, the next round looks again."""

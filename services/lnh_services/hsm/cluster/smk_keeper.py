@@ -31,6 +31,7 @@ from lnh_services.hsm.cluster.smk_generations import KEY, Shared, Step
 from lnh_services.hsm.crypto.key_hierarchy import KEY_BYTES
 from lnh_services.hsm.records import CLUSTER_RECORD, RECORD_TABLES, TABLES, ClusterRecord, HsmRecord, Records
 
+RESTS_ON: Final = frozenset({KEY.table, TABLES[ClusterRecord], TABLES[HsmRecord], store.MEMBERS.table})
 SEALED_AT_ONCE: Final = 32  # records, in one commit
 _TRIES: Final = 16  # for records that change meanwhile
 _MEMBERS_AT_ONCE: Final = 1024
@@ -83,7 +84,7 @@ class SmkKeeper:
         store_: Asks,
         desk: Desk,
         *,
-        introduce: Callable[[], Awaitable[None]],
+        introduce: Callable[[], Awaitable[object]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._vault: Final = vault
@@ -93,22 +94,26 @@ class SmkKeeper:
         self._clock: Final = clock
         self._turn: Final = asyncio.Lock()
 
-    async def keep(self) -> None:
-        """Look once, and do what is due; raises what the store answers, SealBroken."""
+    async def keep(self) -> bool:
+        """Look once, and do what is due.
+
+        Returns whether nothing is left to be done until `RESTS_ON` changes.
+        Raises what the store answers, SealBroken.
+        """
         if self._cluster() is None:
-            return
+            return False
         status = await self._status()
         if status is None:
-            return
+            return False
         shared, version = await self.take()
         cluster = self._cluster()
-        if cluster is None or status.state != "read-write" or status.primary != cluster.member:
-            return
-        if shared is None and len(cluster.smk) == 1:
-            return
+        if cluster is None or status.state != "read-write":
+            return False
+        if status.primary != cluster.member or (shared is None and len(cluster.smk) == 1):
+            return True
         records = await self._records(cluster)
         if records is None:
-            return
+            return False
         known, listed = await self._known(records), [each.id for each in status.members]
         step = smk_generations.due(shared, cluster, known, listed, status.in_sync, records)
         if step is Step.SHARE:
@@ -120,6 +125,7 @@ class SmkKeeper:
             whole = msgspec.structs.replace(shared, whole=records.instance)
             if await self._commit(cluster, records, smk_generations.put(whole, version, cluster.identity)):
                 self._note(shared.newest, "everything is sealed under it")
+        return step is Step.NOTHING
 
     async def take(self) -> tuple[Shared | None, int]:
         """Hold the generations that are shared; returns what is shared, and its version.

@@ -13,8 +13,8 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final, TypeVar
 
 from lnh_common import limits
 from lnh_common.bus import curve
@@ -64,9 +64,11 @@ from lnh_services.hsm.appliance.vault import Vault
 from lnh_services.hsm.audit import trail
 from lnh_services.hsm.audit.trail import Trail
 from lnh_services.hsm.auth.offline_attempts import OfflineAttempts
+from lnh_services.hsm.backup import restore
 from lnh_services.hsm.backup.archiving import Archiving
 from lnh_services.hsm.backup.rebuild import Refounding
 from lnh_services.hsm.backup.restore import Restoring
+from lnh_services.hsm.cluster import channel_keeper, smk_keeper
 from lnh_services.hsm.cluster.channel_keeper import ChannelKeeper
 from lnh_services.hsm.cluster.channel_seeds import offered
 from lnh_services.hsm.cluster.custody import Custody
@@ -76,11 +78,14 @@ from lnh_services.hsm.core.cluster_contents import ClusterContents
 from lnh_services.hsm.core.console import Console, Surroundings
 from lnh_services.hsm.core.damage import DamageMark
 from lnh_services.hsm.core.processes import Workers, argon2_process
+from lnh_services.hsm.core.watching import watch
 from lnh_services.hsm.crypto.process_hardening import Hardening
 from lnh_services.hsm.crypto.tpm import Tpm
 from lnh_services.hsm.worker.rollback_guard import HighestSeen
 from lnh_services.paths import MemberDirectory
 from lnh_services.serving import Member
+
+T = TypeVar("T")
 
 STATE_FILE: Final = "hsm.state"
 APPLIANCE_FILE: Final = "appliance.cbor"
@@ -91,9 +96,10 @@ _DERIVE_SECONDS: Final = 60.0
 _FINISH_SECONDS: Final = 5.0
 _CONSOLE_REQUESTS: Final = 64
 _SIGN_TICK: Final = 1.0
-_ROTATE_TICK: Final = 5.0
 _TIDY_TICK: Final = 5.0
-_SMK_TICK: Final = 1.0
+_CHANNEL_AGAIN: Final = 5.0  # seconds between looks while something is left to be done
+_RESTORE_AGAIN: Final = 5.0  # ... which another core has meanwhile, for what it left itself
+_SMK_AGAIN: Final = 1.0
 _ACTIVATION_BYTES: Final = 4096
 _OWNER_ONLY: Final = 0o077
 
@@ -176,9 +182,10 @@ class Core:
             server.start()
         tasks = [
             asyncio.create_task(self._every(_SIGN_TICK, self._sign_when_due)),
-            asyncio.create_task(self._every(_ROTATE_TICK, self._rotate_when_due)),
             asyncio.create_task(self._every(_TIDY_TICK, self._tidy)),
-            asyncio.create_task(self._every(_SMK_TICK, self._keep_smks)),
+            asyncio.create_task(self._watch(channel_keeper.RESTS_ON, self._keep_channel, _CHANNEL_AGAIN)),
+            asyncio.create_task(self._watch(smk_keeper.RESTS_ON, self._keep_smks, _SMK_AGAIN)),
+            asyncio.create_task(self._watch(restore.RESTS_ON, self._finish_restore, _RESTORE_AGAIN)),
             asyncio.create_task(self._activate_at_start()),
         ]
         try:
@@ -349,12 +356,20 @@ class Core:
     async def _every(self, seconds: float, act: Callable[[], Awaitable[None]]) -> None:
         while True:
             await asyncio.sleep(seconds)
-            try:
-                await act()
-            except LnhError as error:
-                _log.failure("not done", what=act.__name__.strip("_"), problem=str(error))
-            except Exception as error:  # a bug must not end the audit's signing or the channel's rotation for good
-                _log.bug("failed", error, what=act.__name__.strip("_"))
+            await self._attempt(act)
+
+    async def _watch(self, tables: Collection[str], act: Callable[[], Awaitable[bool]], again: float) -> None:
+        await watch(self._store, tables, lambda: self._attempt(act), again)
+
+    async def _attempt(self, act: Callable[[], Awaitable[T]]) -> T | None:
+        """Do something, and return what it returned; None where it failed, which the log has."""
+        try:
+            return await act()
+        except LnhError as error:
+            _log.failure("not done", what=act.__name__.strip("_"), problem=str(error))
+        except Exception as error:  # a bug must not end the audit's signing or the channel's rotation for good
+            _log.bug("failed", error, what=act.__name__.strip("_"))
+        return None
 
     async def _sign_when_due(self) -> None:
         self._trail.tell_refusals(_now_ms())
@@ -366,13 +381,15 @@ class Core:
     async def _tidy(self) -> None:
         self._belonging.go_on()
         await self._belonging.tidy()
-        await self._restoring.tidy()
 
-    async def _rotate_when_due(self) -> None:
-        await self._channel.keep()
+    async def _keep_channel(self) -> bool:
+        return await self._channel.keep()
 
-    async def _keep_smks(self) -> None:
-        await self._smks.keep()
+    async def _keep_smks(self) -> bool:
+        return await self._smks.keep()
+
+    async def _finish_restore(self) -> bool:
+        return await self._restoring.tidy()
 
     async def _activate_at_start(self) -> None:
         """Activate by the TPM that the HSM is sealed to, or with the secret in the file that the settings name.
@@ -394,7 +411,7 @@ class Core:
         finally:
             self._activating = False
         with contextlib.suppress(LnhError):  # the store may not be there yet; there will be another round
-            await self._rotate_when_due()
+            await self._channel.keep()
 
 
 def read_activation(directory: MemberDirectory, name: str) -> bytes:

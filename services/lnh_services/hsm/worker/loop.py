@@ -58,7 +58,8 @@ from lnh_services.serving import EXIT_OK, open_member
 log = Log("hsm.worker")
 
 _BURST: Final = 64  # messages taken from one socket before the others are looked at
-_ATTACH_EVERY: Final = limits.WORKER_LEASE_MS / 2000
+_ATTACH_EVERY: Final = limits.WORKER_LEASE_MS / 2000  # seconds between two leases while requests come, ...
+_ATTACH_IDLE: Final = 0.7 * limits.WORKER_LEASE_MS / 1000  # ... and while none does
 _SECRETS_EVERY: Final = 5.0
 _USES_EVERY: Final = 60.0
 _MERGE_WITHIN: Final = 60.0
@@ -197,6 +198,7 @@ class Worker:
         self._left: list[tuple[bytes, Entry]] = []  # of what was received, when a stint was over
         self._stopping = False
         self._due = self._next_attach = self._next_secrets = 0.0
+        self._seen = 0  # requests that were served when the lease was asked for last
         self._store = b""  # the incarnation of the store that answered last
         self._next_uses = boot_time() + _USES_EVERY
         self._chance: Final = random.SystemRandom()
@@ -557,7 +559,8 @@ class Worker:
     def _run_timers(self, now: float) -> float:
         """Do what is due; returns when to look again."""
         if now >= self._next_attach and self.core.identity is not None:
-            self._next_attach = now + _ATTACH_EVERY
+            idle, self._seen = self.core.operations == self._seen, self.core.operations
+            self._next_attach = now + (_ATTACH_IDLE if idle else _ATTACH_EVERY)
             self._start(self._attach(now), limits.WORKER_LEASE_MS / 1000)
         if now >= self._next_secrets:
             self._next_secrets = now + (_SECRETS_EVERY if self.core.identity else _UNSENT_RETRY)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 import zmq
 
 from lnh_common import limits
-from lnh_common.bus import connections, curve, zap
+from lnh_common.bus import asyncio_socket, connections, curve, zap
+from lnh_common.bus.asyncio_socket import CurvePump
 from lnh_common.bus.connections import Connection, Connections, on_the_wire
 from waits import wait_until
 
@@ -207,3 +209,33 @@ def test_a_process_that_grows_again_is_looked_at(server: Server, monkeypatch: py
     sizes = iter([100 << 20, 10 << 20, 15 << 20, 16 << 20])
     monkeypatch.setattr(connections, "_resident", lambda: next(sizes))
     assert [server.connections.look(1.0) for _ in range(4)] == [True, False, True, False]
+
+
+def test_a_server_without_connections_looks_at_none_until_the_first_comes(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asyncio_socket, "_LOOK_IDLE", 3600.0)
+    looks: list[int] = []
+
+    def admit(frames: list[bytes]) -> None:
+        server.zap.send_multipart(zap.answer(frames, zap.everyone))
+
+    async def go() -> None:
+        several = asyncio.Event()
+
+        def look(_: float) -> bool:
+            looks.append(len(server.connections))
+            if looks[-2:] == [1, 1]:
+                several.set()
+            return False
+
+        monkeypatch.setattr(server.connections, "look", look)
+        pump = CurvePump(server.socket, server.connections, lambda *_: None)
+        asking = asyncio_socket.Pump(server.zap, admit)
+        server.peer()
+        await asyncio.wait_for(several.wait(), 30)
+        pump.stop()
+        asking.stop()
+
+    asyncio.run(go())
+    assert looks.count(0) <= 1
