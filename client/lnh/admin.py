@@ -41,6 +41,7 @@ from lnh_common.messages.admin import (
     RoleView,
     StatusView,
     UserView,
+    VersionView,
 )
 from lnh_common.messages.audit import AUDIT_EXPORT, ReadTrail
 from lnh_common.messages.base import Empty
@@ -65,6 +66,7 @@ __all__ = [
     "SmkView",
     "StatusView",
     "UserView",
+    "VersionView",
     "connect",
     "login",
 ]
@@ -431,6 +433,20 @@ class Administration(Session):
         Mechanisms go by name.
         """
         return named_policy(self.ask(wire.CLUSTER_POLICY, wire.PolicyChange(changes=changes), current=current).policy)
+
+    def version(self, *, current: bool = False) -> VersionView:
+        """Show the cluster's version, and which members stand in the way of a later one."""
+        return self.ask(wire.CLUSTER_VERSION, Empty(), current=current)
+
+    def upgrade(self) -> VersionView:
+        """Raise the cluster's version to that of its members; for an admin and the PO together.
+
+        From then on the cluster does what is new in that version, and no member of an older one takes part: none goes
+        back.
+
+        Raises NotPossible while a member is of an older version, or not read-write.
+        """
+        return self.ask(wire.CLUSTER_UPGRADE, Empty())
 
     def overview(self, *, current: bool = False) -> Overview:
         """Show the whole cluster, with what each member tells of itself now."""

@@ -14,7 +14,7 @@ from typing import Final
 from lnh_common import limits
 from lnh_common.messages import member
 from lnh_common.messages.overview import BackupFigures, Figures, Overview, Sight
-from lnh_common.versions import lacking_groups
+from lnh_common.versions import minor
 
 JOINING_SECONDS: Final = 120
 BEHIND_ENTRIES: Final = 2000
@@ -274,8 +274,13 @@ def _one_member(scene: Scene) -> Iterator[Spot]:
 def _versions(scene: Scene) -> Iterator[Spot]:
     products = sorted({each.product for each in scene.members if each.product})
     if len(products) > 1:
-        lacking = ", and affinity groups cannot be changed" if lacking_groups(products) else ""
-        yield Spot("", f"members run versions {', '.join(products)}{lacking}")
+        yield Spot("", f"members run versions {', '.join(products)}")
+
+
+def _version_behind(scene: Scene) -> Iterator[Spot]:
+    products = {minor(each.product) for each in scene.members}
+    if len(products) == 1 and products != {scene.overview.product} and scene.overview.product:
+        yield Spot("", f"every member runs version {products.pop()}, and the cluster's is {scene.overview.product}")
 
 
 def _clocks(scene: Scene) -> Iterator[Spot]:
@@ -476,6 +481,9 @@ CHECKS: Final = (
     Check("version-skew", _PROBLEM, _versions,
           "it is meant for the time of an upgrade only",
           "finish the upgrade, one member at a time (docs/operations.md#upgrading)"),
+    Check("version-behind", _ADVICE, _version_behind,
+          "what is new in the members' version is not served yet, and a member may still go back to the version before",
+          "lnh cluster upgrade, once no member is to go back (docs/operations.md#upgrading)"),
     Check("clock-skew", _PROBLEM, _clocks,
           "sessions, invitations and what is issued at a time go by the clocks",
           "set the clock of {where}: NTP"),

@@ -1,4 +1,10 @@
-"""Knows which versions of the product run together: those at most one minor step apart."""
+"""Knows which versions of the product run together, and what may be written while an older one takes part.
+
+Members whose versions are at most one minor step apart run together. A cluster has a version of its own, MAJOR.MINOR:
+nothing is written, and no order given, that a member of that version could not read. An administrator raises it once
+every member has the new version (`lnh cluster upgrade`); until then any member may go back to the version before, and
+from then on none may (docs/adr/0049-the-clusters-version.md).
+"""
 
 from __future__ import annotations
 
@@ -8,13 +14,12 @@ from typing import Final
 from lnh_common.errors import UnsupportedVersion
 
 MINOR_STEPS: Final = 1
-GROUPS_SINCE: Final = (0, 2)
-RESTORES_SINCE: Final = (0, 2)
-# Of other fields, every version that runs beside this one knows.
-POLICY_FIELDS_SINCE: Final = {"session_lifetime": (0, 2), "dual_control": (0, 2), "lock_after": (0, 2)}
-ROLES_SINCE: Final = (0, 2)
-ROLLOVERS_SINCE: Final = (0, 2)
-REKEYS_SINCE: Final = (0, 2)
+FIRST: Final = "0.1"  # of a cluster whose record names none
+# What a cluster has since this version of its own, beside operations (`messages.base.Operation.since`).
+DOORS_SINCE: Final = "0.2"  # the keys of balancers in the list of members
+UNCHANGED_SINCE: Final = "0.2"  # the guard of a commit that a table has certain items and no others
+# Every version that runs beside this one knows the other fields.
+POLICY_FIELDS_SINCE: Final = {"session_lifetime": "0.2", "dual_control": "0.2", "lock_after": "0.2"}
 
 
 def check_compatible(own: str, other: str) -> None:
@@ -26,45 +31,35 @@ def check_compatible(own: str, other: str) -> None:
         )
 
 
-def lacking_groups(products: Iterable[str]) -> list[str]:
-    """Return the versions that know neither affinity groups nor doors, and cannot read a member list that has some."""
-    return _before(products, GROUPS_SINCE)
+def minor(product: str) -> str:
+    """Return MAJOR.MINOR of a version."""
+    major, _, rest = product.partition(".")
+    return f"{major}.{rest.partition('.')[0]}"
 
 
-def lacking_restores(products: Iterable[str]) -> list[str]:
-    """Return the versions whose members cannot read the entries of a restore."""
-    return _before(products, RESTORES_SINCE)
+def is_since(product: str, since: str) -> bool:
+    """Tell whether a version is `since` or a later one; one that does not parse is not."""
+    found, wanted = _parts(product), _parts(since)
+    return found is not None and wanted is not None and found >= wanted
 
 
-def lacking_policy_fields(names: Iterable[str], products: Iterable[str]) -> list[str]:
-    """Return the versions that do not know one of these fields of a policy, and cannot read a policy that sets it."""
-    since = [POLICY_FIELDS_SINCE[name] for name in names if name in POLICY_FIELDS_SINCE]
-    return _before(products, max(since)) if since else []
+def latest(products: Iterable[str]) -> str:
+    """Return the latest of some versions, MAJOR.MINOR; `FIRST` without any."""
+    return max(products, key=lambda each: _parts(each) or (0, 0), default=FIRST)
 
 
-def lacking_roles(products: Iterable[str]) -> list[str]:
-    """Return the versions whose members know no custom roles: a user who has one may do nothing there."""
-    return _before(products, ROLES_SINCE)
-
-
-def lacking_rollovers(products: Iterable[str]) -> list[str]:
-    """Return the versions whose members know one generation of the SMK alone, and read no record under another."""
-    return _before(products, ROLLOVERS_SINCE)
-
-
-def lacking_rekeys(products: Iterable[str]) -> list[str]:
-    """Return the versions whose members open nothing that a keyring's key of before seals."""
-    return _before(products, REKEYS_SINCE)
-
-
-def _before(products: Iterable[str], since: tuple[int, int]) -> list[str]:
-    parts = {product: _parts(product) for product in products}
-    return sorted(product for product, found in parts.items() if found is not None and found < since)
+def check_takes_part(product: str, cluster: str) -> None:
+    """Raise UnsupportedVersion where a member of a version reads not all that a cluster of a version writes."""
+    if not is_since(product, cluster):
+        raise UnsupportedVersion(
+            f"the cluster's version is {cluster}, and this member runs {product or 'one that it did not tell'}",
+            {"advice": f"install version {cluster} on it: since lnh cluster upgrade no older one takes part"},
+        )
 
 
 def _parts(version: str) -> tuple[int, int] | None:
     major, _, rest = version.partition(".")
-    minor = rest.partition(".")[0]
-    if not (major.isascii() and major.isdecimal() and minor.isascii() and minor.isdecimal()):
+    minor_ = rest.partition(".")[0]
+    if not (major.isascii() and major.isdecimal() and minor_.isascii() and minor_.isdecimal()):
         return None
-    return int(major), int(minor)
+    return int(major), int(minor_)

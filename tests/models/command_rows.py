@@ -69,6 +69,8 @@ ROWS = (
     Row("member divergent A"),
     Row("cluster show", moves=SEEN),
     Row("cluster show --member-dir {root}/A"),
+    Row("cluster upgrade --check"),
+    Row("cluster upgrade --yes"),
     Row("cluster policy minimum_rsa_bits=2048"),
     Row("status", moves=SEEN | {"detail"}),
     Row("top --once", computed=_FIGURES, moves=SEEN, anew=True),

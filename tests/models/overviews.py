@@ -58,11 +58,11 @@ def sight(name: str, **fields: Any) -> Sight:
     return replace(shown, **fields)
 
 
-def overview(*members: Sight, **fields: Any) -> Overview:
+def overview(*members: Sight, product: str = "0.2", **fields: Any) -> Overview:
     """Seen by a; with no members named, of three that are well."""
     members = members or (sight("a"), sight("b"), sight("c"))
     seen = Seen(
         cluster=b"c" * 16, member=b"a" * 16, primary=b"a" * 16, epoch=3, at=1000 * AT,
         groups=("local",), members=members,
     )  # fmt: skip
-    return Overview(label="prod", seen=replace(seen, **fields), keyrings=7, clients=2)
+    return Overview(label="prod", seen=replace(seen, **fields), keyrings=7, clients=2, product=product)

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
+import lnh_common
 from lnh_common import limits
 from lnh_common.errors import MemberBehind
 from lnh_common.messages import store
@@ -17,6 +18,7 @@ from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.hsm import ChannelSeed, SmkGeneration
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import Commit, Item, Key, MemberInfo, Put
+from lnh_common.versions import minor
 from lnh_common.wire import codec
 from lnh_services.hsm.appliance.desk import Desk
 from lnh_services.hsm.appliance.state import Cluster, HsmState, Phase
@@ -154,7 +156,9 @@ class SmkCluster:
     def _found(self) -> None:
         cluster = self.primary.cluster
         records = cluster.records(os.urandom(16))
-        own = ClusterRecord(id=cluster.id, label="prod", instance=records.instance, created_at=1)
+        own = ClusterRecord(
+            id=cluster.id, label="prod", instance=records.instance, created_at=1, product=minor(lnh_common.VERSION)
+        )
         self.commit(records.put(own, CLUSTER_RECORD, 0))
         self.commit(
             records.put(UserRecord(name="alice", role="admin"), record_id("user", "alice"), 0, unique="alice"),

@@ -11,6 +11,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+import lnh_common
 from lnh_common.errors import LnhError, MemberReadOnly
 from lnh_common.messages import admin, hsm, objects, session, store
 from lnh_common.messages.base import Effect, Empty, Message, Operation, Q, R
@@ -19,6 +20,7 @@ from lnh_common.messages.store import OBJECTS
 from lnh_common.pkcs11.algorithms import CURVES
 from lnh_common.pkcs11.attributes import Attribute
 from lnh_common.pkcs11.mechanisms import Mechanism
+from lnh_common.versions import minor
 from lnh_common.wire import channel, codec
 from lnh_common.wire import frames as wire
 from lnh_common.wire.channel import Envelope, SessionKeys, Statement
@@ -92,7 +94,13 @@ class World:
     def _found(self) -> None:
         smk = credentials.Smk(1, self.secrets.smk[0].key)
         records = Records(Purpose.RECORD.derive(smk.key), self.cluster, os.urandom(16))
-        cluster = ClusterRecord(id=self.cluster, label="test", instance=records.instance, created_at=int(START))
+        cluster = ClusterRecord(
+            id=self.cluster,
+            label="test",
+            instance=records.instance,
+            created_at=int(START),
+            product=minor(lnh_common.VERSION),
+        )
         admin = credentials.new_record(
             material(ADMIN_PASSWORD), role=Role.USER, smk=smk, cluster=self.cluster, now=int(START), name="admin"
         )
@@ -108,6 +116,16 @@ class World:
             client=self.cluster, session=self.cluster, sequence=1, issued_at=int(START * 1000), changes=changes
         )
         self.store.answer(commit, int(START * 1000))
+
+    def set_version(self, product: str) -> None:
+        """Give the cluster another version, as an order of another member would."""
+        bare = Records(Purpose.RECORD.derive(self.secrets.smk[0].key), self.cluster, b"")
+        item = self.store.storage.items[store.CLUSTER.table, b"", store.CLUSTER.id]
+        changed = msgspec.structs.replace(bare.read(ClusterRecord, item), product=product)
+        change = bare.put(changed, CLUSTER_RECORD, item.version)
+        by = os.urandom(16)
+        commit = store.Commit(client=by, session=by, sequence=1, issued_at=int(self.now * 1000), changes=(change,))
+        self.answer(Ask(Peer.STORE, store.COMMIT, commit))
 
     def renew_instance(self) -> None:
         """What a restore does to the sessions of before: the same records, of another instance."""

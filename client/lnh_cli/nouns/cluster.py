@@ -16,6 +16,7 @@ from lnh_cli.support.fields import field
 from lnh_cli.support.options import AdminOptions, ConsoleOptions, PoOptions
 
 if TYPE_CHECKING:
+    from lnh.admin import VersionView
     from lnh.console import Console
     from lnh_common.messages.console import JoinProgress
 
@@ -202,6 +203,34 @@ def show(options: ShowOptions) -> None:
     options.record(record)
     terminal.echo()
     options.rows(map(row, members), *COLUMNS)
+
+
+@verb(app, "upgrade", PoOptions)
+def upgrade(
+    options: PoOptions,
+    check: Annotated[bool, typer.Option(help="Show the cluster's version, and what a later one waits for.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Raise the cluster's version once every member has a later one; no member goes back to the version before then."""
+    if check:
+        with options.viewing(needs_sight=True) as session:
+            view = session.version()
+        options.record(_version(view))
+        return
+    with options.administration() as session:
+        view = session.version(current=True)
+        if view.product != view.newest and not view.waits_for:
+            terminal.confirm(
+                f"The cluster's version is {view.product}. Raise it to {view.newest}, so that no member goes back to "
+                f"{view.product}?",
+                yes=yes,
+            )
+        done = session.upgrade()
+    options.say(f"the cluster's version is {done.product}", **_version(done))
+
+
+def _version(view: VersionView) -> dict[str, Any]:
+    return {"version": view.product, "newest": view.newest, "waits_for": list(view.waits_for)}
 
 
 @verb(app, "password", PoOptions)

@@ -24,7 +24,7 @@ TRIED_FIRST: Final = ("create", "list", "show", "get", "delete", "describe")
 # Commands that replace or remove something: led to by a word that says so, never by likeness.
 DESTRUCTIVE: Final = frozenset({
     "deactivate", "delete", "down", "factory-reset", "leave", "promote", "reimage", "remove", "reset", "reset-admin",
-    "restore", "retire", "revoke", "rollover", "set-activation", "unassign",
+    "restore", "retire", "revoke", "rollover", "set-activation", "unassign", "upgrade",
 })  # fmt: skip
 
 # What a word is called here, in any noun that has the second.

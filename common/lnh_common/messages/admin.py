@@ -298,6 +298,20 @@ class ClusterView(Listing, kw_only=True):
     clients: int
 
 
+class VersionView(Listing, kw_only=True):
+    """Answer with the cluster's version, and with what it can be raised to.
+
+    Args:
+        product: MAJOR.MINOR: nothing is written that a member of this version does not read.
+        newest: the version of the member that answers, likewise.
+        waits_for: the names of members that are not in step, or of an older version than that.
+    """
+
+    product: str
+    newest: str
+    waits_for: tuple[str, ...]
+
+
 class MemberView(Message):
     """Describe one member, as the member that answers sees it.
 
@@ -421,8 +435,8 @@ KEYRING_LIST: Final = operation("keyring.list", ListKeyrings, Keyrings, _S)
 KEYRING_SHOW: Final = operation("keyring.show", KeyringRef, KeyringView, _S)
 KEYRING_DELETE: Final = operation("keyring.delete", KeyringRef, Empty, _S, _W)
 KEYRING_POLICY: Final = operation("keyring.policy", PolicyChange, PolicyView, _S, _W)
-KEYRING_REKEY: Final = operation("keyring.rekey", Empty, RekeyState, _S, _W)
-KEYRING_RESEAL: Final = operation("keyring.reseal", Empty, RekeyState, _S, _W)
+KEYRING_REKEY: Final = operation("keyring.rekey", Empty, RekeyState, _S, _W, since="0.2")
+KEYRING_RESEAL: Final = operation("keyring.reseal", Empty, RekeyState, _S, _W, since="0.2")
 KEYRING_REKEY_STATE: Final = operation("keyring.rekey-state", Empty, RekeyState, _S)
 ROLE_INIT: Final = operation("role.init", InitRole, Empty, _S, _W)
 ROLE_SET: Final = operation("role.set", SetRole, Empty, _S, _W)
@@ -435,11 +449,13 @@ USER_LIST: Final = operation("user.list", Empty, Users, _S)
 USER_DELETE: Final = operation("user.delete", UserRef, Empty, _S, _W)
 USER_RESET: Final = operation("user.reset", ResetUser, Empty, _S, _W)
 USER_UNLOCK: Final = operation("user.unlock", Unlock, Empty, _S, _W)
-USER_ROLE_CREATE: Final = operation("user.role-create", CreateRole, Empty, _S, _W)
+USER_ROLE_CREATE: Final = operation("user.role-create", CreateRole, Empty, _S, _W, since="0.2")
 USER_ROLE_LIST: Final = operation("user.role-list", Empty, Roles, _S)
-USER_ROLE_DELETE: Final = operation("user.role-delete", RoleRef, Empty, _S, _W)
+USER_ROLE_DELETE: Final = operation("user.role-delete", RoleRef, Empty, _S, _W, since="0.2")
 CLUSTER_SHOW: Final = operation("cluster.show", Empty, ClusterView, _S)
 CLUSTER_POLICY: Final = operation("cluster.policy", PolicyChange, PolicyView, _S, _W)
+CLUSTER_VERSION: Final = operation("cluster.version", Empty, VersionView, _S)
+CLUSTER_UPGRADE: Final = operation("cluster.upgrade", Empty, VersionView, _S, _W)
 CLUSTER_LEAVE: Final = operation("cluster.leave", MemberRef, Remark, _S, _W)
 CLUSTER_DELETE: Final = operation("cluster.delete", MemberRef, Remark, _S, _W)
 MEMBER_INVITE: Final = operation("member.invite", Empty, InvitationView, _S, _W)
@@ -448,11 +464,11 @@ MEMBER_PROMOTE: Final = operation("member.promote", MemberRef, Remark, _S, _W)
 MEMBER_REMOVE: Final = operation("member.remove", MemberRef, Remark, _S, _W)
 MEMBER_DELETE: Final = operation("member.delete", DeleteMember, Remark, _S, _W)
 MEMBER_DIVERGENT: Final = operation("member.divergent-entries", LookAtDivergent, Divergent, _S, _W)
-MEMBER_MOVE: Final = operation("member.move", MoveMember, Remark, _S, _W)
-GROUP_CREATE: Final = operation("group.create", NewGroup, Remark, _S, _W)
+MEMBER_MOVE: Final = operation("member.move", MoveMember, Remark, _S, _W, since="0.2")
+GROUP_CREATE: Final = operation("group.create", NewGroup, Remark, _S, _W, since="0.2")
 GROUP_LIST: Final = operation("group.list", Empty, Groups, _S)
-GROUP_DELETE: Final = operation("group.delete", GroupRef, Remark, _S, _W)
+GROUP_DELETE: Final = operation("group.delete", GroupRef, Remark, _S, _W, since="0.2")
 APPROVAL_LIST: Final = operation("approval.list", Empty, Approvals, _S)
-APPROVAL_APPROVE: Final = operation("approval.approve", ApprovalRef, ApprovalView, _S, _W)
-APPROVAL_DENY: Final = operation("approval.deny", ApprovalRef, ApprovalView, _S, _W)
+APPROVAL_APPROVE: Final = operation("approval.approve", ApprovalRef, ApprovalView, _S, _W, since="0.2")
+APPROVAL_DENY: Final = operation("approval.deny", ApprovalRef, ApprovalView, _S, _W, since="0.2")
 STATUS: Final = operation("status.show", Empty, StatusView, _S)

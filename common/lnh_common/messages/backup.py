@@ -298,7 +298,7 @@ VERIFY: Final = operation("backup.verify", ArchiveRef, JobView, _S, _W)
 JOB: Final = operation("backup.job", JobRef, JobView, _S)
 READ: Final = operation("backup.read", PieceOf, Piece, _S)
 DELETE: Final = operation("backup.delete", ArchiveRef, Empty, _S, _W)
-RESTORE: Final = operation("backup.restore", Restore, JobView, _S, _W)
+RESTORE: Final = operation("backup.restore", Restore, JobView, _S, _W, since="0.2")
 WRITE: Final = operation("backup.write", WritePiece, Written, _S, _W)
 SCHEDULE: Final = operation("backup.schedule", SetSchedule, ScheduleView, _S, _W)
 

@@ -11,6 +11,7 @@ import msgspec
 from typing_extensions import dataclass_transform
 
 from lnh_common.errors import LnhError, MemberBehind
+from lnh_common.versions import FIRST
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
@@ -113,23 +114,34 @@ class Effect(enum.Enum):
 
 @dataclass(frozen=True)
 class Operation(Generic[Q, R_co]):
-    """One row of the operation table."""
+    """One row of the operation table.
+
+    Args:
+        since: the version that a cluster has to have (`lnh_common.versions`): a member of the version before could not
+            read what the operation stores or orders.
+    """
 
     name: str
     request: type[Q]
     reply: type[R_co]
     seal: Seal = Seal.NONE
     effect: Effect = Effect.READ
+    since: str = FIRST
 
 
 OPERATIONS: Final[dict[str, Operation[Message, Message]]] = {}
 
 
 def operation(
-    name: str, request: type[Q], reply: type[R], seal: Seal = Seal.NONE, effect: Effect = Effect.READ
+    name: str,
+    request: type[Q],
+    reply: type[R],
+    seal: Seal = Seal.NONE,
+    effect: Effect = Effect.READ,
+    since: str = FIRST,
 ) -> Operation[Q, R]:
     """Enter an operation into the table; raises AssertionError when the name is taken."""
     assert name not in OPERATIONS, f"operation {name} is defined twice"
-    row = Operation(name, request, reply, seal, effect)
+    row = Operation(name, request, reply, seal, effect, since)
     OPERATIONS[name] = row  # type: ignore[assignment]  # the table forgets which types belong together
     return row

@@ -165,6 +165,7 @@ class Overview(Listing, kw_only=True, forbid_unknown_fields=False):
 
     Args:
         key_uses: of the cluster's policy; empty from a member that does not tell it.
+        product: the cluster's version, MAJOR.MINOR; likewise.
     """
 
     label: str
@@ -172,6 +173,7 @@ class Overview(Listing, kw_only=True, forbid_unknown_fields=False):
     keyrings: int = 0
     clients: int = 0
     key_uses: str = ""
+    product: str = ""
 
 
 SEEN: Final = operation("membership.seen", Empty, Seen)

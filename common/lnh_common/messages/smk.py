@@ -109,8 +109,8 @@ SMK_SHOW: Final = operation("smk.show", Empty, SmkView, Seal.SESSION)
 # They change nothing stored, and a backup takes its time: one that is asked for again is to be the same one.
 SMK_BACKUP: Final = operation("smk.backup", BackupSmk, SmkBackupMade, Seal.SESSION, Effect.WRITE)
 MAKE_SMK_BACKUP: Final = operation("core.smk.backup", MakeSmkBackup, SmkBackupMade, effect=Effect.WRITE)
-SMK_ROLLOVER: Final = operation("smk.rollover", Empty, SmkOrdered, Seal.SESSION, Effect.WRITE)
-SMK_RETIRE: Final = operation("smk.retire", RetireSmk, SmkOrdered, Seal.SESSION, Effect.WRITE)
+SMK_ROLLOVER: Final = operation("smk.rollover", Empty, SmkOrdered, Seal.SESSION, Effect.WRITE, since="0.2")
+SMK_RETIRE: Final = operation("smk.retire", RetireSmk, SmkOrdered, Seal.SESSION, Effect.WRITE, since="0.2")
 ROLL_SMK: Final = operation("core.smk.rollover", OrderSmk, SmkOrdered, effect=Effect.WRITE)
 RETIRE_SMKS: Final = operation("core.smk.retire", OrderSmk, SmkOrdered, effect=Effect.WRITE)
 GENERATION: Final = "smk.generation"  # what the trail calls the steps that follow an order

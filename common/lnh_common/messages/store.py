@@ -15,6 +15,7 @@ import msgspec
 
 from lnh_common import limits
 from lnh_common.messages.base import Effect, Empty, Message, operation
+from lnh_common.versions import FIRST
 
 MemberId16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Id = Annotated[bytes, msgspec.Meta(max_length=64)]
@@ -197,6 +198,16 @@ class Get(Message):
 
     key: Key
     body: bool = True
+
+
+# The cluster's own record, which HSMs write (`hsm/records.py`).
+CLUSTER: Final = Key(table="cluster", id=bytes.fromhex("3570abfe1501d716db431c9f5d1fe94c"))
+
+
+class ClusterVersion(Message, forbid_unknown_fields=False):
+    """The part of the cluster's own record that services read: its version, MAJOR.MINOR (`lnh_common.versions`)."""
+
+    product: str = FIRST
 
 
 class Got(Message):

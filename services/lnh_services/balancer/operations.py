@@ -15,14 +15,17 @@ ROUTED: Final = frozenset(
 )
 CREDENTIAL: Final = frozenset(row.name for row in OPERATIONS.values() if row.seal is Seal.CREDENTIAL)
 
-# What is about the member that is asked: its files, its services, its view of the others, an invitation that it alone
-# can honour, an order whose coordinator the administrator chose by talking to it, and `hello`, whose answer holds the
-# key of the answering member's client port: a client that registers would take another's for this one's.
+# What is about the member that is asked: its files, its services, its version, its view of the others, an invitation
+# that it alone can honour, an order whose coordinator the administrator chose by talking to it, and `hello`, whose
+# answer holds the key of the answering member's client port: a client that registers would take another's for this
+# one's.
 _OF_A_MEMBER: Final = frozenset({"audit", "backup", "group", "member", "status"})  # by noun
 _OF_A_MEMBER_TOO: Final = frozenset(
     {
         session.HELLO.name,
         admin.CLUSTER_SHOW.name,
+        admin.CLUSTER_VERSION.name,
+        admin.CLUSTER_UPGRADE.name,
         admin.CLUSTER_LEAVE.name,
         admin.CLUSTER_DELETE.name,
         overview.OVERVIEW.name,

@@ -22,13 +22,15 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+import lnh_common
+from lnh_common import versions
 from lnh_common.errors import MemberBehind, SealBroken
 from lnh_common.messages import backup
 from lnh_common.messages.admin import Decision
 from lnh_common.messages.backup import Run, Schedule
 from lnh_common.messages.base import Message
 from lnh_common.messages.session import Role
-from lnh_common.messages.store import Item, Key, Put, Require
+from lnh_common.messages.store import CLUSTER, Item, Key, Put, Require
 from lnh_common.wire import codec
 
 FORMAT: Final = "lnh-record-1"
@@ -49,19 +51,23 @@ def record_id(*names: str | bytes) -> bytes:
     return hashlib.sha256(codec.encode(list(names))).digest()[:16]
 
 
-CLUSTER_RECORD: Final = record_id("cluster")
+CLUSTER_RECORD: Final = CLUSTER.id
 
 
-class ClusterRecord(Record):
+class ClusterRecord(Record, omit_defaults=True):
     """The one record of a cluster.
 
     A restore changes `instance`. A forced opening of an epoch writes the record anew.
+
+    Args:
+        product: the cluster's version, MAJOR.MINOR (`lnh_common.versions`); a member of an older one does not read it.
     """
 
     id: bytes
     label: str
     instance: bytes
     created_at: int
+    product: str = versions.FIRST
 
 
 class OpeningRecord(Record):
@@ -324,7 +330,7 @@ class ApprovalRecord(Record):
 
 
 TABLES: Final[dict[type[Record], str]] = {
-    ClusterRecord: "cluster",
+    ClusterRecord: CLUSTER.table,
     OpeningRecord: "opening",
     UserRecord: "user",
     RoleRecord: "role",
@@ -384,6 +390,7 @@ class Records:
         others: the record keys of the other generations that are held.
         lookup: the key that never changes, by which names are looked up; `key` where it is empty.
         first: the first generation of all; a seal of it names none.
+        product: the cluster's version, as the cluster record says.
     """
 
     key: bytes = field(repr=False)
@@ -394,6 +401,7 @@ class Records:
     others: Mapping[int, bytes] = field(default_factory=dict, repr=False)
     lookup: bytes = field(default=b"", repr=False)
     first: int = FIRST_GENERATION
+    product: str = versions.FIRST
 
     def at(self, generation: int) -> Records:
         """Return the means to write under another generation that is held.
@@ -415,10 +423,13 @@ class Records:
     def of(self, item: Item) -> Records:
         """Return the means for the instance, and under the generation, of the stored cluster record.
 
-        Raises SealBroken; MemberBehind for a generation that this HSM has not taken yet.
+        Raises SealBroken; MemberBehind for a generation that this HSM has not taken yet; UnsupportedVersion where the
+        cluster's version is later than this member's.
         """
         means = self.at(generation_of(item.body))
-        return with_(means, instance=means.read(ClusterRecord, item).instance, version=item.version)
+        record = means.read(ClusterRecord, item)
+        versions.check_takes_part(lnh_common.VERSION, record.product)
+        return with_(means, instance=record.instance, version=item.version, product=record.product)
 
     def _mac(self, key: Key, version: int, head: bytes) -> bytes:
         instance = b"" if key.table == TABLES[ClusterRecord] else self.instance

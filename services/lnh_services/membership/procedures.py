@@ -14,7 +14,6 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import lnh_common
@@ -34,7 +33,8 @@ from lnh_common.messages import membership as messages
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.membership import Done, Joined
 from lnh_common.messages.store import MemberInfo, Status
-from lnh_common.versions import check_compatible, lacking_groups
+from lnh_common.versions import DOORS_SINCE, FIRST, check_compatible, is_since
+from lnh_common.wire import codec
 from lnh_services.membership.steps import Here, Pause, Steps, There, ask
 
 JOIN_SECONDS: Final = 30.0
@@ -120,39 +120,34 @@ def set_member(changed: MemberInfo) -> Steps[Done]:
     return Done()
 
 
-def say_door(status: Status, door: bytes, products: Iterable[str]) -> Steps[Done]:
-    """Have the list name the key of this member's balancer, where it names another.
-
-    Args:
-        products: versions of other members; one that has no doors could not read a list that has one.
+def say_door(status: Status, door: bytes) -> Steps[Done]:
+    """Have the list name the key of this member's balancer, where it names another and the cluster's version has such.
 
     Raises what the store raises; it is tried again.
     """
     listed = next((each for each in status.members if each.id == status.member), None)
-    if listed is None or listed.door == door or status.state != "read-write" or lacking_groups(products):
+    if listed is None or listed.door == door or status.state != "read-write":
+        return Done()
+    if not is_since((yield from _cluster_version()), DOORS_SINCE):
         return Done()
     asked = store.SetDoor(member=status.member, door=door)
     yield from ask(Here.STORE, store.MEMBER_DOOR, asked, ORDER_SECONDS)
     return Done()
 
 
-def regroup(
-    operation: Operation[Any, store.Committed], order: Message, *, products: Callable[[], Iterable[str]]
-) -> Steps[Done]:
+def _cluster_version() -> Steps[str]:
+    """Read the cluster's version out of its record, which an HSM checks and a service only reads."""
+    got = yield from ask(Here.STORE, store.GET, store.Get(key=store.CLUSTER, body=False), ORDER_SECONDS)
+    if got.item is None:
+        return FIRST
+    return codec.decode_as(got.item.head, store.ClusterVersion).product
+
+
+def regroup(operation: Operation[Any, store.Committed], order: Message) -> Steps[Done]:
     """Have the store change groups, or a member's group.
 
-    Args:
-        products: versions of the other members.
-
-    Raises NotPossible while a member of a version without groups is heard, and what `store/replication/member_list.py`
-    and the store raise.
+    Raises what `store/replication/member_list.py` and the store raise.
     """
-    lacking = lacking_groups(products())
-    if lacking:
-        raise NotPossible(
-            f"a member of version {lacking[0]} knows nothing of affinity groups",
-            {"advice": "upgrade every member first: lnh member list shows their versions"},
-        )
     yield from ask(Here.STORE, operation, order, ORDER_SECONDS)
     return Done()
 

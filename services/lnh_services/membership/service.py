@@ -110,7 +110,7 @@ class Membership:
         orders.serve(messages.JOIN, self._by(procedures.ask_to_join))
         orders.serve(messages.SET, self._by(procedures.set_member))
         for operation, order in GROUP_ORDERS.items():
-            orders.serve(operation, self._by(partial(procedures.regroup, order, products=self._peers.products)))
+            orders.serve(operation, self._by(partial(procedures.regroup, order)))
         orders.serve(messages.PROMOTE, self._by(lambda order: procedures.promote(order.member)))
         orders.serve(messages.REMOVE, self._by(_remove))
         orders.serve(messages.LEAVE, self._by(procedures.leave))
@@ -223,7 +223,7 @@ class Membership:
         if removed_by is not None or status.state == "expelled":
             await self._expelled(status, removed_by)
         else:
-            await self._run(procedures.say_door(status, self._door(), self._peers.products()))
+            await self._run(procedures.say_door(status, self._door()))
 
     async def _own_status(self) -> Status | None:
         """Ask the store for its status; it is kept, so that the member port knows which keys to admit."""

@@ -130,6 +130,8 @@ def test_what_is_about_a_member_is_told_apart_from_what_any_may_do() -> None:
     about_one: tuple[Operation[Any, Any], ...] = (
         admin.STATUS,
         admin.CLUSTER_SHOW,
+        admin.CLUSTER_VERSION,
+        admin.CLUSTER_UPGRADE,
         admin.CLUSTER_LEAVE,
         admin.CLUSTER_DELETE,
         admin.MEMBER_PROMOTE,

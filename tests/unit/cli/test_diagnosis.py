@@ -118,7 +118,8 @@ ILL: dict[str, Ill] = {
     "disk-nearly-full": Ill(
         told_by_b(machine=MachineFigures(disk_free=GIB, disk_total=100 * GIB)), "b", "1024 MiB of 102400 MiB are free"
     ),
-    "version-skew": Ill(with_b(product="0.1.4"), "", "0.1.4, 0.2.0, and affinity groups cannot be changed"),
+    "version-skew": Ill(with_b(product="0.1.4"), "", "members run versions 0.1.4, 0.2.0"),
+    "version-behind": Ill(overview(product="0.1"), "", "every member runs version 0.2, and the cluster's is 0.1"),
     "clock-skew": Ill(with_b(skew_ms=-4500), "b", "the clock of b is 4.5 s behind"),
     "client-clock-skew": Ill(overview(), "", "this machine is 90.0 s ahead of", asked_at=AT + 90),
     "backup-failed": Ill(

@@ -161,7 +161,7 @@ class Cluster(Confidential, omit_defaults=True):
     def records_of(self, item: Item) -> Records:
         """Make the means for the instance, and under the generation, of the stored cluster record.
 
-        Raises SealBroken; MemberBehind for a generation that this HSM has not taken yet.
+        Raises SealBroken; MemberBehind for a generation that this HSM has not taken yet; UnsupportedVersion.
         """
         return self.records().of(item)
 

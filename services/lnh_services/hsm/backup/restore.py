@@ -32,6 +32,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+import lnh_common
 from lnh_common import limits
 from lnh_common.errors import (
     ArchiveInvalid,
@@ -55,6 +56,7 @@ from lnh_common.messages import backup, store
 from lnh_common.messages.backup import CHANGES_SHOWN, Changed, Row
 from lnh_common.messages.base import Empty
 from lnh_common.messages.store import Item, Key
+from lnh_common.versions import check_takes_part, latest
 from lnh_common.wire import archives as format_
 from lnh_common.wire import codec
 from lnh_common.wire.archives import Header, Manifest
@@ -291,6 +293,7 @@ class Restoring:
         except SealBroken as error:
             raise ArchiveInvalid(f"it holds a record that does not open: {error}") from None
         if table == TABLES[ClusterRecord]:
+            check_takes_part(lnh_common.VERSION, codec.decode_as(head, ClusterRecord).product)
             restore.cluster = item
             return None
         if table == TABLES[KeyringRecord]:
@@ -353,7 +356,9 @@ class Restoring:
                 staged = store.Stage(restore=restore.id, items=tuple(kept[at : at + 64]))
                 await self._commit(restore, [staged])
             version = max(archived.version, now.version if now else 0) + 1
-            record = replace(codec.decode_as(archived.head, ClusterRecord), instance=restore.target.instance)
+            record = codec.decode_as(archived.head, ClusterRecord)
+            product = latest([record.product, *([now.product] if now else ())])
+            record = replace(record, instance=restore.target.instance, product=product)
             renewed = restore.target.remade(replace(archived, version=version, head=codec.encode(record)))
             fence = (now or restore.target).fence()
             try:

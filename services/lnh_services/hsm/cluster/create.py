@@ -12,6 +12,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
+import lnh_common
+from lnh_common import versions
 from lnh_common.errors import ArgumentInvalid
 from lnh_common.messages.hsm import Departure, SmkGeneration
 from lnh_common.messages.session import Role
@@ -167,6 +169,14 @@ def first_commit(state: HsmState, now: int) -> Commit:
     smk = cluster.newest_smk()
     records = cluster.records(instance)
 
+    own = ClusterRecord(
+        id=cluster.id,
+        label=cluster.label,
+        instance=instance,
+        created_at=seconds,
+        product=versions.minor(lnh_common.VERSION),
+    )
+
     def put(record: Record, where: bytes, unique: str = "") -> Put:
         return records.put(record, where, 0, unique=unique)
 
@@ -177,7 +187,7 @@ def first_commit(state: HsmState, now: int) -> Commit:
         return put(record, credentials.credential_id(role, name))
 
     changes = [
-        put(ClusterRecord(id=cluster.id, label=cluster.label, instance=instance, created_at=seconds), CLUSTER_RECORD),
+        put(own, CLUSTER_RECORD),
         put(PolicyRecord(keyring=b"", fields={}), POLICY_RECORD),
         credential(cluster.po, Role.PO),
     ]

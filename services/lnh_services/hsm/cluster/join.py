@@ -42,14 +42,16 @@ from lnh_common.events import Log
 from lnh_common.messages import console, hsm, membership, store
 from lnh_common.messages.base import Empty, Message
 from lnh_common.messages.store import MemberInfo
-from lnh_common.versions import check_compatible, lacking_rollovers
+from lnh_common.versions import check_compatible, check_takes_part
 from lnh_common.wire import channel
+from lnh_services.hsm import answers
 from lnh_services.hsm.answers import Asks
 from lnh_services.hsm.appliance.desk import Desk
 from lnh_services.hsm.appliance.state import Cluster, Joining, Phase
 from lnh_services.hsm.appliance.vault import Vault
 from lnh_services.hsm.cluster import create, invitations, join_protocol, removal_proof
 from lnh_services.hsm.cluster.join_protocol import Invitation
+from lnh_services.hsm.records import CLUSTER_RECORD, ClusterRecord
 
 STORE_SECONDS: Final = 5.0
 STATUS_SECONDS: Final = 2.0
@@ -263,7 +265,7 @@ class Belonging:
         check_new(asker.member, members)
         await self._take_smks()  # one that is in use and not here could not be handed on
         self._desk.record(hsm.ADMIT.name, asker.member.name, "ok")
-        check_reads(self._member_of(), asker.product)
+        check_takes_part(asker.product, await self._cluster_version(cluster))
         now = self._vault.change(lambda before: invitations.use(before, nonce, digest)).cluster
         assert now is not None, "one who leaves its cluster admits nobody"
         listed = tuple(each for each in members if each.id != asker.member.id)
@@ -284,6 +286,13 @@ class Belonging:
         if cluster is None or cluster.phase is not Phase.CREATED:
             raise NoCluster("this member has no cluster")
         return cluster
+
+    async def _cluster_version(self, cluster: Cluster) -> str:
+        """Return the cluster's version; raises NotPossible while this member's store has nothing of the cluster yet."""
+        item = await answers.fetch(self._store, cluster.records().key_of(ClusterRecord, CLUSTER_RECORD), STORE_SECONDS)
+        if item is None:
+            raise NotPossible("this member's store does not hold the cluster's records yet: it has just joined")
+        return cluster.records_of(item).product
 
     async def _check_writable(self) -> tuple[MemberInfo, ...]:
         """Return the members; raises MemberReadOnly while nothing can be written through this one."""
@@ -368,12 +377,6 @@ class Belonging:
         if status.cluster == discarded:
             await self._store.ask(store.DESTROY, store.Destroy(cluster=discarded), timeout=STORE_SECONDS)
         self._vault.change(lambda state: replace(state, discarded=b""))
-
-
-def check_reads(cluster: Cluster, product: str) -> None:
-    """Raise UnsupportedVersion where a joining HSM's version reads no record, since the SMK was rolled over."""
-    if cluster.lookup and lacking_rollovers([product]):
-        raise UnsupportedVersion(f"version {product} knows no other generation of the SMK than the first")
 
 
 def check_new(member: MemberInfo, members: tuple[MemberInfo, ...]) -> None:

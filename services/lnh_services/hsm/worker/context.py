@@ -21,13 +21,16 @@ from lnh_common.errors import (
     ClusterRestored,
     MemberBehind,
     NoCluster,
+    NotPossible,
     ObjectUnknown,
     SealBroken,
     StateRolledBack,
+    UnsupportedVersion,
 )
 from lnh_common.messages import hsm, store
 from lnh_common.messages.base import Skipped
 from lnh_common.pkcs11.attributes import Attributes
+from lnh_common.versions import is_since
 from lnh_services.hsm import answers
 from lnh_services.hsm.auth.credentials import Smk, find_smk, record_means
 from lnh_services.hsm.cluster import smk_generations
@@ -264,6 +267,19 @@ class Knowledge:
             self._sealing = self.records.generation
         return self.records
 
+    def check_version(self, since: str, what: str) -> Steps[None]:
+        """Raise NotPossible while the cluster's version is an older one: some member may not read such a thing.
+
+        Args:
+            what: says what waits for that, as the beginning of a sentence.
+        """
+        records = yield from self.started()
+        if not is_since(records.product, since):
+            raise NotPossible(
+                f"{what} once the cluster's version is {since}; it is {records.product}",
+                {"advice": "upgrade every member, then raise it: lnh cluster upgrade"},
+            )
+
     def _read_cluster(self, identity: Identity) -> Steps[Read[tuple[ClusterRecord, Records]]]:
         bare = identity.bare
         key = bare.key_of(ClusterRecord, CLUSTER_RECORD)
@@ -307,11 +323,12 @@ class Knowledge:
             records: the means that it is read with; they may be older than a restore, which makes every record anew.
             explained: raises what explains it, if something that happened meanwhile does.
 
-        Raises SealBroken, StateRolledBack; ClusterRestored where that explains it, and what `explained` raises.
+        Raises SealBroken, StateRolledBack, UnsupportedVersion; ClusterRestored where that explains it, and what
+        `explained` raises.
         """
         try:
             return (yield from reading)
-        except (SealBroken, StateRolledBack) as error:
+        except (SealBroken, StateRolledBack, UnsupportedVersion) as error:
             if records is not None and (yield from self._was_replaced(records)):
                 raise ClusterRestored("the cluster was restored, or opened by force, while this was read") from None
             if explained is not None:

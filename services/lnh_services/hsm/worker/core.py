@@ -49,6 +49,7 @@ from lnh_common.errors import (
 from lnh_common.events import Log
 from lnh_common.messages import hsm, store
 from lnh_common.messages.base import OPERATIONS, Effect, Message, Operation, Seal
+from lnh_common.versions import FIRST
 from lnh_common.wire import bundles, channel, codec, frames
 from lnh_common.wire.channel import Envelope, OpenedCredential, SessionKeys
 from lnh_common.wire.frames import Frames, Header, Kind
@@ -277,6 +278,8 @@ class WorkerCore(Sessions):
         assert rule is not None, "an operation of a session says who may"
         try:
             permissions.check(name, rule, request.header.route, request.who.holder)
+            if request.operation.since != FIRST:
+                yield from self.check_version(request.operation.since, f"{name} is served")
             if rule.audited and request.who.token.grants:  # a client without a login only ends its session: no act
                 yield from recording.act(request, "ok")
                 begun = True
@@ -373,13 +376,14 @@ class WorkerCore(Sessions):
         if request.session is not None and request.who.cluster_version != records.version:
             request.session = yield from self.open_session(request.who.sealed, self.open_token(request.who.sealed))
         # What was made under another generation of the SMK must not be stored: so its name is used up instead.
-        fence = _never(records) if is_old else records.fence()
-        message = self._commit_of(request, (*made, fence))
+        # The cluster record itself is put in place of the version that was read, which is a fence.
+        fence = (_never(records),) if is_old else () if any(map(_is_cluster, made)) else (records.fence(),)
+        message = self._commit_of(request, (*made, *fence))
         try:
             committed = yield from ask(Peer.STORE, store.COMMIT, message)
         except VersionConflict as error:
             now, _ = yield from self._made_for(made)
-            if is_old or (now.generation != records.generation and now.instance == records.instance):
+            if is_old or (now.instance == records.instance and _rules(now) != _rules(records)):
                 raise SmkRolled(_ROLLED) from error
             yield from self._check_rolling(error)
             if now.version != records.version:
@@ -504,6 +508,11 @@ REFUSALS: Final = (PermissionDenied, ChannelInvalid, SealBroken, StateRolledBack
 def _never(records: Records) -> store.Require:
     """Make the change that has any commit refused, so that its name is used up."""
     return store.Require(key=records.fence().key, version=NEVER)
+
+
+def _rules(records: Records) -> tuple[int, str]:
+    """Return what changes in the cluster record while what is made may be made again: the SMK in use, the version."""
+    return records.generation, records.product
 
 
 def _is_cluster(change: store.Change) -> bool:

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from lnh_common.errors import ArgumentInvalid, KeyringUnknown, NotPossible
-from lnh_common.messages import membership, store
+from lnh_common.errors import ArgumentInvalid, KeyringUnknown
+from lnh_common.messages import store
 from lnh_common.messages.admin import PolicyChange, PolicyView
-from lnh_common.messages.base import Empty
-from lnh_common.versions import POLICY_FIELDS_SINCE, lacking_policy_fields
-from lnh_services.hsm.effects import Peer, Steps, ask
+from lnh_common.versions import POLICY_FIELDS_SINCE, latest
+from lnh_services.hsm.effects import Steps
 from lnh_services.hsm.objects import policy as rules
 from lnh_services.hsm.objects.policy import Policy
 from lnh_services.hsm.records import KeyringRecord, PolicyRecord, record_id
@@ -50,14 +49,12 @@ def effective_policy(worker: WorkerCore, keyring: bytes = b"") -> Steps[Policy]:
     return policy
 
 
-def _check_known_everywhere(changes: Mapping[str, Any]) -> Steps[None]:
-    """Raise NotPossible for a field that a member of the version before could not read."""
-    if POLICY_FIELDS_SINCE.keys().isdisjoint(changes):
-        return
-    view = yield from ask(Peer.MEMBERSHIP, membership.STATUS, Empty())
-    if old := lacking_policy_fields(changes, (each.product for each in view.members)):
-        names = ", ".join(sorted(POLICY_FIELDS_SINCE.keys() & changes))
-        raise NotPossible(f"{names} can be set once no member runs version {', '.join(old)} any more")
+def _check_known_everywhere(worker: WorkerCore, changes: Mapping[str, Any]) -> Steps[None]:
+    """Raise NotPossible for a field that a member of the cluster's version could not read."""
+    new = sorted(POLICY_FIELDS_SINCE.keys() & changes.keys())
+    if new:
+        since = latest(POLICY_FIELDS_SINCE[name] for name in new)
+        yield from worker.check_version(since, f"{', '.join(new)} can be set")
 
 
 def change_policy(
@@ -79,7 +76,7 @@ def change_policy(
     fields = dict(stored.fields if stored else {})
     changes = rules.with_numbers(request.message.changes)
     if (changes or note) and not (yield from worker.acted_before(request)):
-        yield from _check_known_everywhere(changes)
+        yield from _check_known_everywhere(worker, changes)
         fields.update(changes)
         if keyring:
             if names := sorted(rules.OF_THE_CLUSTER & changes.keys()):

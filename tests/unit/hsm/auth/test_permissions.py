@@ -40,7 +40,7 @@ ROLES: Final = {"krso", "krco"}
 # A row of that table, what it is made of, and who may.
 ROWS: Final[list[tuple[str, set[str], tuple[Operation[Any, Any], ...]]]] = [
     ("status, members, groups, metrics", MONITORS,
-     (admin.CLUSTER_SHOW, admin.GROUP_LIST, admin.STATUS, overview.OVERVIEW, smk.SMK_SHOW)),
+     (admin.CLUSTER_SHOW, admin.CLUSTER_VERSION, admin.GROUP_LIST, admin.STATUS, overview.OVERVIEW, smk.SMK_SHOW)),
     ("names of keyrings, and of a client those it may see", MONITORS | CLIENTS, (admin.KEYRING_LIST,)),
     ("a keyring", MONITORS | ROLES, (admin.KEYRING_SHOW,)),
     ("users and roles, clients, assignment, members", ADMIN,
@@ -54,7 +54,7 @@ ROWS: Final[list[tuple[str, set[str], tuple[Operation[Any, Any], ...]]]] = [
       backup.JOB, backup.READ, backup.SCHEDULE)),
     ("backup delete, audit export", ADMIN, (backup.DELETE, audit.AUDIT_EXPORT)),
     ("join, leave, SMK backup, rollover and retirement, cluster policy, restore", WITH_PO,
-     (admin.MEMBER_INVITE, admin.CLUSTER_LEAVE, admin.CLUSTER_DELETE, admin.CLUSTER_POLICY, backup.RESTORE,
+     (admin.MEMBER_INVITE, admin.CLUSTER_UPGRADE, admin.CLUSTER_LEAVE, admin.CLUSTER_DELETE, admin.CLUSTER_POLICY, backup.RESTORE,
       backup.WRITE, smk.SMK_BACKUP, smk.SMK_ROLLOVER, smk.SMK_RETIRE)),
     ("keyring create and delete, first KRSO credential", WITH_PO,
      (admin.KEYRING_CREATE, admin.KEYRING_DELETE, admin.ROLE_INIT)),

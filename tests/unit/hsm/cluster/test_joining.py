@@ -19,7 +19,6 @@ from lnh_common.wire import codec
 from lnh_services.hsm.appliance import preconditions
 from lnh_services.hsm.appliance.state import Cluster, Phase
 from lnh_services.hsm.cluster import create, join_protocol, removal_proof
-from lnh_services.hsm.cluster.join import check_reads
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from models.console import SO, OneAppliance, member
 
@@ -76,6 +75,7 @@ def test_a_joining_hsm_gets_the_same_smk_identity_and_seeds_and_a_partition_for_
 def test_a_joined_member_lets_others_in(two: Two, tmp_path: Path) -> None:
     async def go() -> None:
         await two.b.join(await two.ready())
+        two.b.store.items = two.a.store.items  # it is in step
         (tmp_path / "c").mkdir()
         c = OneAppliance(tmp_path / "c", "c", 7300)
         c.membership.peers = {7201: two.b}
@@ -101,8 +101,6 @@ def test_who_joins_after_a_rollover_gets_every_generation_and_the_key_of_names(t
         assert (b.smk, b.lookup) == (a.smk, a.lookup)
         assert b.lookup == Purpose.RECORD.derive(a.smk[0].key)
         assert b.records().tag("alice") == a.records().tag("alice")
-        with pytest.raises(errors.UnsupportedVersion, match="no other generation"):
-            check_reads(a, "0.1.0")
 
     asyncio.run(go())
 
@@ -512,6 +510,25 @@ def test_a_departure_that_was_interrupted_is_finished_after_the_next_activation(
         await two.b.belonging.finish()
         assert two.b.vault.opened.cluster is None
         assert not two.b.store.cluster
+
+    asyncio.run(go())
+
+
+def test_a_version_before_the_clusters_is_not_let_in_and_the_invitation_still_good(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def go() -> None:
+        text = await two.ready()
+        request = join_protocol.request
+
+        def of_before(*words: Any, **named: Any) -> bytes:
+            return request(*words, **{**named, "product": "0.1.9"})
+
+        with monkeypatch.context() as joiner:
+            joiner.setattr(join_protocol, "request", of_before)
+            with pytest.raises(errors.UnsupportedVersion, match=r"version is 0\.2, and this member runs 0\.1\.9"):
+                await two.b.join(text)
+        await two.b.join(text)
 
     asyncio.run(go())
 

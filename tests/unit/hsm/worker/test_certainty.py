@@ -80,6 +80,8 @@ ASKED: dict[Operation[Any, Any], Message] = {
     admin.USER_ROLE_DELETE: admin.RoleRef(name="clerk"),
     admin.CLUSTER_SHOW: Empty(),
     admin.CLUSTER_POLICY: admin.PolicyChange(changes={"minimum_rsa_bits": 3072}),
+    admin.CLUSTER_VERSION: Empty(),
+    admin.CLUSTER_UPGRADE: Empty(),
     admin.CLUSTER_LEAVE: MEMBER,
     admin.CLUSTER_DELETE: MEMBER,
     admin.MEMBER_INVITE: Empty(),

@@ -481,6 +481,8 @@ def requests(scene: Scene) -> list[Request]:
         Request(admin.CLUSTER_SHOW, Empty()),
         Request(admin.CLUSTER_POLICY, admin.PolicyChange(changes={"objects_per_keyring": 150})),
         Request(admin.CLUSTER_POLICY, admin.PolicyChange(changes={})),
+        Request(admin.CLUSTER_VERSION, Empty()),
+        Request(admin.CLUSTER_UPGRADE, Empty()),
         Request(admin.CLUSTER_LEAVE, member),
         Request(admin.CLUSTER_DELETE, member),
         Request(admin.MEMBER_INVITE, Empty()),

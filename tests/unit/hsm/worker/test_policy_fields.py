@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from lnh_common import errors, limits
-from lnh_common.messages import admin, hsm, membership, objects, session
+from lnh_common.messages import admin, hsm, objects, session
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import Credential, Role
 from lnh_common.pkcs11.algorithms import CURVES
@@ -18,7 +18,6 @@ from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
 from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_common.pkcs11.parameters import GcmParameters, pack_parameters
 from lnh_services.hsm.objects.policy import OF_THE_CLUSTER, STRICTER
-from models.carried import sample
 from models.worker import KRCO, KRSO, Client, World, generate_ec, sign
 
 A = Attribute
@@ -257,20 +256,14 @@ def test_every_field_is_shown_by_its_name_and_told_of_in_the_documents(scene: Sc
         assert f"| `{name}` | " in page
 
 
-def test_a_field_is_set_only_where_every_member_can_read_it(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = scene.world.answer
-
-    def mixed(asked: Any) -> Any:
-        answered = answer(asked)
-        if asked.operation is membership.STATUS:
-            member = msgspec.structs.replace(sample(membership.MemberState), product="0.1.9")
-            return msgspec.structs.replace(answered, members=(member,))
-        return answered
-
-    monkeypatch.setattr(scene.world, "answer", mixed)
-    with pytest.raises(errors.NotPossible, match=r"session_lifetime can be set once no member runs version 0\.1\.9"):
+def test_a_field_is_set_only_where_every_member_can_read_it(scene: Scene) -> None:
+    scene.world.set_version("0.1")
+    said = r"session_lifetime can be set once the cluster's version is 0\.2; it is 0\.1"
+    with pytest.raises(errors.NotPossible, match=said):
         scene.rule(session_lifetime=600)
     scene.rule(token_lifetime=60)
+    scene.world.set_version("0.2")
+    scene.rule(session_lifetime=600)
 
 
 def test_a_keyrings_policy_is_the_krsos_and_stricter_only(scene: Scene) -> None:

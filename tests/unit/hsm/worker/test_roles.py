@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import pytest
 
 from lnh_common import limits
@@ -25,7 +24,7 @@ from lnh_common.errors import (
     PermissionDenied,
     VersionConflict,
 )
-from lnh_common.messages import admin, membership, session, store
+from lnh_common.messages import admin, session, store
 from lnh_common.messages.admin import Permission
 from lnh_common.messages.base import OPERATIONS, Empty, Message
 from lnh_common.messages.session import ChangePassword, Credential, Register, Role
@@ -354,21 +353,12 @@ def test_a_role_whose_record_is_gone_or_of_a_later_version_allows_only_what_is_k
     scene.admin.ask(admin.USER_DELETE, admin.UserRef(name="carla"))
 
 
-def test_custom_roles_wait_until_no_member_runs_a_version_that_knows_none(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    view = sample(membership.View)
-    aged = tuple(msgspec.structs.replace(each, product="0.1.3") for each in view.members)
-    answer = scene.world.answer
-
-    def with_old(asked: Ask) -> Message:
-        if asked.operation is membership.STATUS:
-            return msgspec.structs.replace(view, members=aged)
-        return answer(asked)
-
-    monkeypatch.setattr(scene.world, "answer", with_old)
-    with pytest.raises(NotPossible, match=r"0\.1\.3"):
+def test_custom_roles_wait_for_the_clusters_version(scene: Scene) -> None:
+    scene.world.set_version("0.1")
+    with pytest.raises(NotPossible, match=r"once the cluster's version is 0\.2; it is 0\.1"):
         scene.role("clerk", Permission.VIEW)
+    scene.world.set_version("0.2")
+    scene.role("clerk", Permission.VIEW)
 
 
 # --- passwords of others

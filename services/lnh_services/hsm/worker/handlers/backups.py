@@ -9,10 +9,9 @@ from typing import Final
 
 import msgspec
 
-from lnh_common.errors import LnhError, NameUnknown, NotPossible
-from lnh_common.messages import backup, membership, store
+from lnh_common.errors import LnhError, NameUnknown
+from lnh_common.messages import backup, store
 from lnh_common.messages.base import Empty, Operation, Q, R
-from lnh_common.versions import lacking_restores
 from lnh_services.hsm.effects import Peer, Steps, ask
 from lnh_services.hsm.records import RunRecord, ScheduleRecord
 from lnh_services.hsm.worker.core import Handler, WorkerCore
@@ -98,9 +97,6 @@ def _begun(asked: backup.Schedule, now: int) -> backup.Schedule:
 def restore(worker: WorkerCore, request: Request[backup.Restore]) -> Steps[backup.JobView]:
     """Begin to put an archive's state in place of the cluster's, or to look what that would change."""
     asked, order = request.message, request.new_id()
-    view = yield from ask(Peer.MEMBERSHIP, membership.STATUS, Empty())
-    if old := lacking_restores(member.product for member in view.members):
-        raise NotPossible(f"a member has version {old[0]}, which does not know of restores: upgrade it first")
     archive = request.approved.get("archive", b"")
     allow = backup.Allow(id=order, name=asked.name, check=asked.check, archive=archive)
     ticket = yield from ask(Peer.CORE, backup.ALLOW, allow)

@@ -27,7 +27,7 @@ from lnh_common.messages.admin import (
 from lnh_common.messages.base import Empty, Operation, Skipped
 from lnh_common.messages.overview import SEEN, Overview
 from lnh_common.messages.session import Endpoints, EndpointView
-from lnh_common.versions import lacking_restores
+from lnh_common.versions import UNCHANGED_SINCE
 from lnh_common.wire import channel
 from lnh_services.hsm.effects import Peer, Steps, ask
 from lnh_services.hsm.objects import policy as rules
@@ -35,7 +35,7 @@ from lnh_services.hsm.objects.policy import Policy
 from lnh_services.hsm.records import ClientRecord, KeyringRecord
 from lnh_services.hsm.worker import lease_settings, second_person
 from lnh_services.hsm.worker.core import WorkerCore
-from lnh_services.hsm.worker.guards import check_versions, unchanged
+from lnh_services.hsm.worker.guards import unchanged
 from lnh_services.hsm.worker.policies import change_policy, effective_policy
 from lnh_services.hsm.worker.request import Request
 
@@ -105,7 +105,7 @@ def _assign(worker: WorkerCore, request: Request[Assignment], *, assigned: bool)
         others = yield from worker.scan_items(ClientRecord)
         still = any(keyring in each.keyrings for _, each in others if each.id != client.id and not each.revoked)
         if record.assigned and not still:
-            guards = [(yield from _nobody_else(item for item, _ in others))]
+            guards = [(yield from _nobody_else(worker, (item for item, _ in others)))]
     yield from worker.commit(
         request,
         [
@@ -117,12 +117,12 @@ def _assign(worker: WorkerCore, request: Request[Assignment], *, assigned: bool)
     return Empty()
 
 
-def _nobody_else(clients: Iterable[store.Item]) -> Steps[store.Change]:
+def _nobody_else(worker: WorkerCore, clients: Iterable[store.Item]) -> Steps[store.Change]:
     """Make the change that has a commit refused where there are other clients than these.
 
     A keyring is shown to every client because none of these has it: a store that leaves one out would decide that.
     """
-    yield from check_versions(lacking_restores, "a keyring is given to every client")
+    yield from worker.check_version(UNCHANGED_SINCE, "a keyring is given to every client")
     return unchanged(ClientRecord, clients)
 
 
@@ -196,12 +196,14 @@ def look(worker: WorkerCore, request: Request[Empty]) -> Steps[Overview]:
         counted = yield from ask(Peer.STORE, store.COUNT, store.Count(table=records.key_of(kind, b"").table))
         counts.append(counted.count)
     policy = yield from effective_policy(worker)
+    records = yield from worker.started()
     return Overview(
         label=worker.secrets().secrets.label,
         seen=seen,
         keyrings=counts[0],
         clients=counts[1],
         key_uses=policy.key_uses.value,
+        product=records.product,
     )
 
 

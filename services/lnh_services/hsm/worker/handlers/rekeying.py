@@ -30,12 +30,10 @@ from lnh_common.messages.admin import RekeyState
 from lnh_common.messages.base import Empty
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import OBJECTS
-from lnh_common.versions import lacking_rekeys
 from lnh_services.hsm.auth import credentials
 from lnh_services.hsm.effects import Peer, Steps, ask
 from lnh_services.hsm.records import CredentialRecord, KeyringRecord, RekeyRecord, ResealRecord
 from lnh_services.hsm.worker.core import WorkerCore
-from lnh_services.hsm.worker.guards import check_versions
 from lnh_services.hsm.worker.handlers.session import renamed
 from lnh_services.hsm.worker.policies import check_exists
 from lnh_services.hsm.worker.request import Request
@@ -87,11 +85,10 @@ def _looked_at_before() -> Busy:
 def rekey(worker: WorkerCore, request: Request[Empty]) -> Steps[RekeyState]:
     """Give a keyring another key, as its KRSO; all its sessions end.
 
-    Raises AlreadyDone while the last rekey is not through, and NotPossible while a member's version cannot read it.
+    Raises AlreadyDone while the last rekey is not through.
     """
     if (yield from worker.acted_before(request)):
         return (yield from state(worker, request))
-    yield from check_versions(lacking_rekeys, "a keyring is given another key")
     records = yield from worker.started()
     rekeyed, version = yield from _of_its_session(worker, request)
     session, now = request.who, int(worker.utc())

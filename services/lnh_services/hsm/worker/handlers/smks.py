@@ -8,7 +8,6 @@ from msgspec.structs import replace
 
 from lnh_common.messages import membership, smk, store
 from lnh_common.messages.base import Empty
-from lnh_common.versions import lacking_rollovers
 from lnh_common.wire.shares import check_numbers
 from lnh_services.hsm import answers
 from lnh_services.hsm.auth import credentials
@@ -16,7 +15,6 @@ from lnh_services.hsm.cluster.smk_backup import check_value
 from lnh_services.hsm.effects import Peer, Steps, ask
 from lnh_services.hsm.records import RECORD_TABLES, TABLES, CredentialRecord, HsmRecord, Records, generation_of
 from lnh_services.hsm.worker.core import WorkerCore
-from lnh_services.hsm.worker.guards import check_versions
 from lnh_services.hsm.worker.request import Request
 
 _PAGE: Final = 1024
@@ -92,7 +90,6 @@ def _generation(item: store.Item, records: Records) -> int:
 
 def roll_over(worker: WorkerCore, request: Request[Empty]) -> Steps[smk.SmkOrdered]:
     """Order another generation of the SMK."""
-    yield from check_versions(lacking_rollovers, "The SMK is rolled over")
     return (yield from ask(Peer.CORE, smk.ROLL_SMK, smk.OrderSmk(id=request.new_id())))
 
 

@@ -26,6 +26,7 @@ from lnh_services.hsm.worker.handlers import (
     rekeying,
     session_objects,
     smks,
+    upgrade,
     users,
 )
 from lnh_services.hsm.worker.handlers import objects as on_objects
@@ -109,6 +110,8 @@ _ROWS: Final = (
         commits=True,
         second=Second(acts=lambda asked: bool(asked.changes), guards=second_person.changes_itself),
     ),
+    serves(admin.CLUSTER_VERSION, upgrade.version, Rule(Permission.VIEW)),
+    serves(admin.CLUSTER_UPGRADE, upgrade.upgrade, Rule(Permission.CLUSTER, po=True, audited=True), commits=True),
     serves(admin.CLUSTER_LEAVE, members.leave, Rule(Permission.CLUSTER, po=True, audited=True), second=Second()),
     serves(
         admin.CLUSTER_DELETE, members.delete_cluster, Rule(Permission.CLUSTER, po=True, audited=True), second=Second()

@@ -25,14 +25,13 @@ from lnh_common.messages.admin import (
 )
 from lnh_common.messages.base import Empty, Skipped
 from lnh_common.messages.session import Role
-from lnh_common.versions import lacking_restores, lacking_roles
 from lnh_services.hsm.auth import credentials, permissions
 from lnh_services.hsm.auth.permissions import ADMIN, BUILTIN_ROLES, RESERVED_ROLES
 from lnh_services.hsm.effects import Steps
 from lnh_services.hsm.records import CredentialRecord, KeyringRecord, PolicyRecord, RoleRecord, UserRecord, record_id
 from lnh_services.hsm.worker import second_person
 from lnh_services.hsm.worker.core import WorkerCore
-from lnh_services.hsm.worker.guards import check_versions, unchanged
+from lnh_services.hsm.worker.guards import unchanged
 from lnh_services.hsm.worker.lasting_locks import stays_locked
 from lnh_services.hsm.worker.passwords import derive, forgive, new_credential
 from lnh_services.hsm.worker.policies import policy_id
@@ -223,7 +222,6 @@ def create_role(worker: WorkerCore, request: Request[CreateRole]) -> Steps[Empty
     there, _ = yield from worker.versioned(RoleRecord, role_id(message.name), cached=False)
     if there is not None:
         raise NameTaken(f"there is a role {message.name!r}")
-    yield from check_versions(lacking_roles, "custom roles can be made")
     role = RoleRecord(
         name=message.name,
         permissions=tuple(sorted(each.value for each in granted)),
@@ -276,7 +274,6 @@ def delete_role(worker: WorkerCore, request: Request[RoleRef]) -> Steps[Empty]:
             f"{len(having)} users have the role {name!r}: {', '.join(having[:_USERS_NAMED])}",
             {"advice": f"delete them first: lnh user delete {having[0]}"},
         )
-    yield from check_versions(lacking_restores, "a role can be deleted")
     records = yield from worker.started()
     gone = store.Delete(key=records.key_of(RoleRecord, role_id(name)), expected=version)
     yield from worker.commit(request, [unchanged(UserRecord, (item for item, _ in users)), gone])
