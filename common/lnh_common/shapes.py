@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -47,11 +47,11 @@ class Problem(NamedTuple):
         return f"{self.field}: {self.what}" if self.field else self.what
 
 
-def problem(error: msgspec.ValidationError, shape: type[msgspec.Struct] | None = None) -> Problem:
+def problem(error: msgspec.ValidationError, shape: Any = None) -> Problem:
     """Word a validation error.
 
     Args:
-        shape: what the value was to be, where that is known: then the words that a field takes are named.
+        shape: the type that the value was to be of, where that is known: then the words that a field takes are named.
     """
     words, _, path = str(error).partition(" - at ")
     field = _field(path)
@@ -65,10 +65,12 @@ def problem(error: msgspec.ValidationError, shape: type[msgspec.Struct] | None =
     return Problem(field, "is not what belongs there", is_value=False)
 
 
-def _words_of(shape: type[msgspec.Struct] | None, field: str) -> list[str]:
-    """List the words that a field takes; empty where it takes others than words, or lies deeper."""
-    kinds = {each.name: each.type for each in msgspec.structs.fields(shape)} if shape is not None else {}
-    kind = kinds.get(field)
+def _words_of(shape: Any, field: str) -> list[str]:
+    """List the words that a field takes; empty where it takes others than words, or lies in a list."""
+    kind = shape
+    for name in field.split(", ") if field else ():
+        is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+        kind = {each.name: each.type for each in msgspec.structs.fields(kind)}.get(name) if is_struct else None
     if not (isinstance(kind, type) and issubclass(kind, enum.Enum)):
         return []
     return [each.value for each in kind if isinstance(each.value, str)]

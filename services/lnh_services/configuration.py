@@ -41,6 +41,18 @@ class LogLevel(str, enum.Enum):
     ERROR = "error"
 
 
+class EngineKind(str, enum.Enum):
+    """What orders the store's entries (`store/engine.py`)."""
+
+    EMBEDDED = "embedded"
+
+
+class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The store's engine; all members of a cluster have the same."""
+
+    kind: EngineKind = EngineKind.EMBEDDED
+
+
 class LogSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`bytes` of one file and how many rotated `files` are kept beside it, for each service."""
 
@@ -105,6 +117,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeouts: TimeoutSettings = TimeoutSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+    engine: EngineSettings = EngineSettings()
 
     @property
     def client_port(self) -> int:
@@ -198,7 +211,7 @@ def _lay_over(found: dict[str, Any], environment: Mapping[str, str]) -> None:
         try:
             value = msgspec.to_builtins(msgspec.convert(text, kind, strict=False))
         except msgspec.ValidationError as error:
-            raise ConfigurationInvalid(f"environment variable {variable}: {shapes.problem(error)}") from None
+            raise ConfigurationInvalid(f"environment variable {variable}: {shapes.problem(error, kind)}") from None
         at = found
         for part in setting[:-1]:
             at = at.setdefault(part, {})

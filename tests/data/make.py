@@ -51,7 +51,7 @@ from lnh_services.hsm.crypto.argon2 import derive
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.objects.stored import KeyringKeys
 from lnh_services.hsm.records import TABLES
-from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.disk.sqlite import Disk
 from lnh_services.store.log import entries as log
 from lnh_services.store.log.entries import (  # fmt: skip
     ClusterId,
@@ -139,7 +139,7 @@ class Log:
         self.hsm = hsm.cluster
         self.cluster, self.member = ClusterId(hsm.cluster.id), MemberId(hsm.cluster.member)
         self.ids = (MemberId(b"A" * 16), self.member, MemberId(b"C" * 16))
-        self.engine = Engine(directory)
+        self.engine = Disk(directory)
         self.first = Base(log.genesis(self.cluster), Milliseconds(0), Configuration())
         self.history = History(self.first)
         self.time = NOW
@@ -260,7 +260,7 @@ def write_store(directory: Path, hsm: HsmState) -> Log:
 def write_archive(directory: Path, hsm: HsmState) -> None:
     """What a backup makes of the store that was written."""
     assert hsm.cluster is not None
-    engine = Engine(directory / "store")
+    engine = Disk(directory / "store")
     engine.load()
     read = engine.read_items()
     key, wrapped = archive_keys.new_key(hsm.cluster, ARCHIVE, hsm.cluster.smk[-1].generation)

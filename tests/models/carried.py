@@ -40,7 +40,7 @@ from lnh_services.hsm.records import TABLES
 from lnh_services.store.disk import dropped
 from lnh_services.store.disk.items import ItemStorage
 from lnh_services.store.disk.snapshots import CHUNK_BYTES
-from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.disk.sqlite import Disk
 from lnh_services.store.log.entries import ClusterId
 from lnh_services.store.net import transfer
 from lnh_services.store.replication import messages
@@ -248,7 +248,7 @@ def _read_hsm(copy: Path) -> tuple[HsmState, dict[str, Any]]:
 
 def _read_store(copy: Path, scratch: Path, state: HsmState) -> dict[str, Any]:
     assert state.cluster is not None
-    engine = Engine(copy / "store")
+    engine = Disk(copy / "store")
     found = engine.load()
     assert found is not None
     durable, stop = found
@@ -256,7 +256,7 @@ def _read_store(copy: Path, scratch: Path, state: HsmState) -> dict[str, Any]:
     said["dropped"] = [plain(each.saved) for each in dropped.find(copy / "store")]
     engine.close()
 
-    other = Engine(scratch / "empty")
+    other = Disk(scratch / "empty")
     shutil.copytree(copy / "store", scratch / "empty")
     other.load()
     incoming = other.receive(ClusterId(state.cluster.id))
@@ -266,14 +266,14 @@ def _read_store(copy: Path, scratch: Path, state: HsmState) -> dict[str, Any]:
     base = incoming.finish(bytes.fromhex((copy / "snapshot.sha256").read_text()))
     other.install(Install(1, 1, base, aside=False, dropped=()), incoming)
     other.close()
-    installed = Engine(scratch / "empty")
+    installed = Disk(scratch / "empty")
     assert installed.load() is not None
     said["snapshot"] = {"base": plain(base), **_read_items(installed, state)}
     installed.close()
     return said
 
 
-def _read_items(engine: Engine, state: HsmState) -> dict[str, Any]:
+def _read_items(engine: Disk, state: HsmState) -> dict[str, Any]:
     """Items as they lie there, what the HSM makes of them, and what is known of earlier requests."""
     assert state.cluster is not None
     records = state.cluster.records(INSTANCE)
@@ -305,12 +305,12 @@ def _read_items(engine: Engine, state: HsmState) -> dict[str, Any]:
     }
 
 
-def _tagged(engine: Engine, table: str, scope: bytes, tag: bytes) -> list[bytes]:
+def _tagged(engine: Disk, table: str, scope: bytes, tag: bytes) -> list[bytes]:
     items, _ = engine.scan(store.Scan(table=table, scope=scope, tags=(tag,)))
     return [item.key.id for item in items]
 
 
-def _recalled(engine: Engine, client: bytes, session_id: bytes, sequence: int) -> Any:
+def _recalled(engine: Disk, client: bytes, session_id: bytes, sequence: int) -> Any:
     answer = engine.recall(client, session_id, sequence)
     return "forgotten" if isinstance(answer, errors.OutcomeUnknown) else answer
 

@@ -74,7 +74,7 @@ from lnh_services.hsm.objects.stored import KeyringKeys
 from lnh_services.hsm.records import TABLES, HsmRecord
 from lnh_services.store.disk import dropped as divergent
 from lnh_services.store.disk import items
-from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.disk.sqlite import Disk
 from lnh_services.store.log import entries
 from lnh_services.store.log.entries import ClusterId
 from lnh_services.store.net import peers
@@ -250,7 +250,7 @@ def _store_rows() -> list[Decoder]:
 
     def receive(data: bytes) -> object:
         with tempfile.TemporaryDirectory(prefix="lnh-decoders-") as name:
-            incoming = Engine(Path(name)).receive(cluster)
+            incoming = Disk(Path(name)).receive(cluster)
             try:
                 incoming.take(data)
                 return incoming.finish(hash_)

@@ -167,6 +167,8 @@ class SmallStore:
             in_sync=in_sync if self.cluster else (), last_index=log.items.index, committed_index=log.items.index,
             applied_index=log.items.index, items=0, bytes_on_disk=0, commits_per_second=0.0,
             members=tuple(log.members) if self.cluster else (), removed=tuple(log.removed),
+            promotable=in_sync if self.member == log.primary else None, take_over_of=(log.primary,),
+            catching_up=tuple(each.id for each in log.members if each.id not in in_sync),
             expelled=f"entry {gone.index} of epoch {gone.epoch} removed this member from the cluster" if gone else "",
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ from lnh_common.errors import LnhError, MemberReadOnly, SealBroken
 from lnh_common.messages.store import Commit, Key, MemberInfo, Put
 from lnh_common.wire import codec
 from lnh_services.store.disk.snapshots import Incoming
-from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.disk.sqlite import Disk
 from lnh_services.store.log import entries
 from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds, Open, Write
 from lnh_services.store.log.window import Base, Configuration, Removed
@@ -95,7 +95,7 @@ def test_a_message_that_was_changed_is_understood_or_refused(word: Any, data: st
 @pytest.fixture(scope="module")
 def snapshot() -> list[bytes]:
     with tempfile.TemporaryDirectory() as name:
-        engine = Engine(Path(name))
+        engine = Disk(Path(name))
         base = Base(GENESIS, Milliseconds(0), Configuration())
         engine.persist(
             Persist(number=1, found=(CLUSTER, ME, base), promised=EPOCH, entries=(OPEN, WRITE), committed=2), "boot"
@@ -122,7 +122,7 @@ def test_a_snapshot_that_was_changed_is_never_taken(snapshot: list[bytes], data:
     whole[at] ^= data.draw(st.integers(1, 255))
     cut = data.draw(st.integers(0, len(whole)))
     with tempfile.TemporaryDirectory() as name:
-        incoming = Engine(Path(name)).receive(CLUSTER)
+        incoming = Disk(Path(name)).receive(CLUSTER)
         with pytest.raises(SealBroken):
             take(incoming, [bytes(whole[:cut]), bytes(whole[cut:])], hash_)
         incoming.discard()
@@ -136,7 +136,7 @@ def test_a_snapshot_with_a_number_that_no_store_writes_is_refused(
     whole = snapshot[0]
     header = whole[: 4 + int.from_bytes(whole[:4], "big")]
     rows = codec.encode(["items", [["t", b"", b"id", version, b"", b"head", b"body"]]])
-    incoming = Engine(tmp_path).receive(CLUSTER)
+    incoming = Disk(tmp_path).receive(CLUSTER)
     with pytest.raises(SealBroken, match="no store writes"):
         incoming.take(header + len(rows).to_bytes(4, "big") + rows)
     incoming.discard()

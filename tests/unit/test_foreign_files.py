@@ -20,7 +20,7 @@ from lnh_services.backup.files import Archives
 from lnh_services.hsm.audit import trail as audit
 from lnh_services.store import service as store_service
 from lnh_services.store.disk import dropped
-from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.disk.sqlite import Disk
 from models.archives import written
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
@@ -152,7 +152,7 @@ def test_a_store_does_not_open_it_as_its_database(put: Put, tmp_path: Path, name
         (tmp_path / "store.db").touch(0o600)
     put(tmp_path / name)
     with pytest.raises(StorageFailed):
-        Engine(tmp_path).load()
+        Disk(tmp_path).load()
 
 
 def test_an_archive_is_not_taken_from_it(put: Put, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from lnh_common import errors
 from lnh_common.errors import ERRORS
 from lnh_common.versions import check_compatible
 from lnh_common.wire import codec
-from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.disk.sqlite import Disk
 from lnh_services.store.net import transfer
 from lnh_services.store.net.peers import MESSAGE_BYTES, _check_entries
 from lnh_services.store.replication import messages as protocol
@@ -104,7 +104,7 @@ def test_an_error_keeps_its_code(version: str) -> None:
 
 def test_this_version_makes_the_snapshot_that_was_made(tmp_path: Path) -> None:
     carried.read(DATA / THIS, tmp_path)  # copies
-    engine = Engine(tmp_path / "copy" / "store")
+    engine = Disk(tmp_path / "copy" / "store")
     engine.load()
     outgoing = engine.send()
     stream = b"".join(iter(lambda: outgoing.next() or b"", b""))

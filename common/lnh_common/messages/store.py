@@ -558,6 +558,9 @@ class Status(Message):
         lease_settings: what leases are granted for.
         hidden: items that are not seen: laid aside by a restore, or replaced by one and to be swept.
         expelled: why it is no member any more; empty if it is.
+        promotable: members that may be made primary now without loss; None where this member does not decide that.
+        take_over_of: members whose loss for good needs a take-over through this one.
+        catching_up: members that are not counted on yet.
     """
 
     state: str
@@ -582,6 +585,9 @@ class Status(Message):
     expelled: str = ""
     hidden: int = 0
     lease_settings: SetLeaseSettings = msgspec.field(default=SetLeaseSettings(lease_ms=limits.LEASE_MS), name="terms")
+    promotable: tuple[bytes, ...] | None = None
+    take_over_of: tuple[bytes, ...] = ()
+    catching_up: tuple[bytes, ...] = ()
 
 
 class Reading(Message):

@@ -162,7 +162,7 @@ def promote(target: bytes) -> Steps[Done]:
     member = _find(status, target)
     if status.primary == target:
         return Done(remark=f"{member.name} is the primary")
-    if status.primary == status.member and target not in status.in_sync:
+    if status.promotable is not None and target not in status.promotable:
         raise NotPossible(
             f"{member.name} is not in step with the primary, so it cannot take over without loss",
             {"advice": "lnh member list shows when it is read-write; promote it then, or another"},
@@ -233,7 +233,7 @@ def remove_lost(order: messages.Remove) -> Steps[Done]:
             {"advice": f"promote another if it is the primary, then: lnh member remove {member.name}"},
         )
     # One that was started since, or whose take-over was refused, knows of no primary; its store knows whose log it has.
-    if status.primary in (member.id, b""):
+    if member.id in status.take_over_of:
         take_over = store.TakeOver(lost=(member.id,), force=order.force)
         yield from ask(Here.STORE, store.TAKE_OVER, take_over, TAKE_OVER_SECONDS)
         return Done(remark="another member is primary now: lnh member list")

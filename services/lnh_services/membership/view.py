@@ -141,7 +141,7 @@ def _shown(status: store.Status, member: bytes, state: str, *, diverged: bool) -
 
 def _is_joining(status: store.Status, member: bytes, state: str) -> bool:
     """Tell whether a member that answers is not counted on yet: it catches up."""
-    return state == "joining" or (state == READ_ONLY and bool(status.in_sync) and member not in status.in_sync)
+    return state == "joining" or (state == READ_ONLY and member in status.catching_up)
 
 
 def _is_fresh(heard: Heard | None, now: float) -> bool:

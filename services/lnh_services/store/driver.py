@@ -1,8 +1,7 @@
-"""Drives the replica: carries its effects out on disk, in the workers' caches and to other members, and reports back.
+"""Drives what orders entries: carries its effects out on disk, in caches and to other members, and reports back.
 
-One loop, one writer thread, one thread for snapshots. Requests become events of the replica; requests that arrive
-during a step with the disk are the next batch, so that a hundred writers cost one fsync. Reads are made on the loop's
-thread.
+One loop, one writer thread, one thread for snapshots. Requests become events; requests that arrive during a step with
+the disk are the next batch, so that a hundred writers cost one fsync. Reads are made on the loop's thread.
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ from lnh_common.messages.base import Message
 from lnh_services.serving import Member
 from lnh_services.store.disk.disk_errors import DiskFull
 from lnh_services.store.disk.snapshots import Incoming
-from lnh_services.store.disk.sqlite import Engine, LastStop, Outcome, Sizes
+from lnh_services.store.disk.sqlite import Disk, LastStop, Outcome, Sizes
 from lnh_services.store.disk.writer import Writer, certain
+from lnh_services.store.engine import ordering
 from lnh_services.store.leases import clock
 from lnh_services.store.leases.invalidation import Event, Invalidations, Tell
 from lnh_services.store.leases.watch import Rate, RecentChanges
@@ -48,11 +48,11 @@ from lnh_services.store.replication.messages import (
 )
 from lnh_services.store.replication.primary import LOOKS_MS
 from lnh_services.store.replication.reads import Interest
-from lnh_services.store.replication.replica import Phase, Replica
+from lnh_services.store.replication.standing import Phase, Standing
 
 R = TypeVar("R", bound=Message)
 
-TICK: Final = LOOKS_MS / 1000  # seconds: how often the replica looks at the time while there are other members
+TICK: Final = LOOKS_MS / 1000  # seconds: how often time passes for what orders while there are other members
 SLOW_TICK: Final = 0.5  # ... and while there are none; and how often a trouble is looked at again
 
 Asking = Callable[[Instant, RequestId], list[Effect]]
@@ -67,7 +67,7 @@ class _Read(NamedTuple):
 
 
 class Driver:
-    """Runs one member's replica. Made and used within a running loop.
+    """Runs what orders one member's entries (`engine.py`). Made and used within a running loop.
 
     Args:
         member: the directory and settings of the member.
@@ -77,10 +77,10 @@ class Driver:
 
     def __init__(self, member: Member, tell: Tell, on_change: Callable[[], None]) -> None:
         settings = member.settings
-        self.replica: Final = Replica(os.urandom(16))
+        self.ordering: Final = ordering(settings.engine.kind, os.urandom(16))
         self.changes: Final = RecentChanges()
-        self.engine: Final = Engine(member.directory.data("store"))
-        self.caches: Final = Invalidations(tell, self._turn, self.replica.invalidated)
+        self.disk: Final = Disk(member.directory.data("store"))
+        self.caches: Final = Invalidations(tell, self._turn, self.ordering.invalidated)
         self.stopping = False
         self._loop: Final = asyncio.get_running_loop()
         self._on_change: Final = on_change
@@ -88,19 +88,19 @@ class Driver:
         self._peers: Final = PeerStores(
             settings.endpoint(settings.store_port), member.directory.member_keys, self._heard, self._heard_of_snapshot
         )
-        self._transfers: Final = Transfers(self.engine, self._peers.transfer, self._arrived, self._damaged)
+        self._transfers: Final = Transfers(self.disk, self._peers.transfer, self._arrived, self._damaged)
         self._boot: Final = clock.boot_id()
         self._rate: Final = Rate()
         self._numbers = 0
         self._requests: dict[RequestId, asyncio.Future[Reply]] = {}
         self._reads: dict[ReadId, _Read] = {}
         self._opening: set[asyncio.Future[None]] = set()  # writes that wait for the end of an opening
-        self._arrivals: dict[int, Incoming] = {}  # snapshots that the replica may install
+        self._arrivals: dict[int, Incoming] = {}  # snapshots that may be installed
         self._lifecycle: Final = asyncio.Lock()  # creation, adoption, erasure: one after the other
         self._cluster = ClusterId(b"")
         self._others: tuple[messages.MemberInfo, ...] = ()
         self._removed: tuple[Removed, ...] = ()
-        self._standing: tuple[tuple[messages.MemberInfo, ...], bytes] = ((), b"")  # that watchers were told of
+        self._told: tuple[tuple[messages.MemberInfo, ...], bytes] = ((), b"")  # that watchers were told of
         self._problem: StorageFailed | None = None  # the disk refuses; passes by itself
         self._damage: SealBroken | None = None  # what is on disk is wrong; does not
         self._again: Persist | Install | Erase | None = None  # a step the disk had no room for
@@ -121,14 +121,14 @@ class Driver:
 
     def _load(self) -> None:
         try:
-            found = self.engine.load()
+            found = self.disk.load()
         except SealBroken as error:
             self._loaded = True
             self._damaged(error)
-            self.engine.close()
+            self.disk.close()
             return
         except StorageFailed as error:
-            self.engine.close()
+            self.disk.close()
             self._troubled(error)
             return
         self._loaded = True
@@ -144,7 +144,7 @@ class Driver:
         self._note_start()
         last = durable.entries[-1].index if durable.entries else durable.base.position.index
         _log.info("loaded", epoch=str(durable.promised), last=last, committed=durable.committed)
-        self._turn(lambda now: self.replica.recover(now, durable))
+        self._turn(lambda now: self.ordering.recover(now, durable))
 
     def _fence(self, last_stop: LastStop) -> Seconds:
         """Compute when no worker can hold a lease of an earlier incarnation any more."""
@@ -159,7 +159,7 @@ class Driver:
             self._noted = True
             self._untroubled()
 
-        self._writer.submit(lambda: self.engine.note_start(self._boot), noted, self._troubled, self._damaged)
+        self._writer.submit(lambda: self.disk.note_start(self._boot), noted, self._troubled, self._damaged)
 
     async def finish(self) -> None:
         """Take no new requests, and let those that wait become durable and be answered."""
@@ -179,12 +179,12 @@ class Driver:
         self._peers.close()
         self._writer.close()
         self._note_stop()
-        self.engine.close()
+        self.disk.close()
 
     def _note_stop(self) -> None:
         if self._loaded and self._damage is None:
             try:
-                self.engine.note_stop(self._boot, self.caches.latest_end())
+                self.disk.note_stop(self._boot, self.caches.latest_end())
             except StorageFailed as error:
                 _log.warning("stop not noted", problem=str(error))  # the next start waits a lease longer
 
@@ -207,18 +207,22 @@ class Driver:
 
     def is_current(self) -> bool:
         """Tell whether this member is read-write."""
-        return self._damage is None and self.replica.is_current(clock.now())
+        return self._damage is None and self.ordering.is_current(clock.now())
 
-    def now(self) -> Instant:
-        """Read the clocks."""
-        return clock.now()
+    def standing(self) -> Standing:
+        """Return how this member stands."""
+        return self.ordering.standing(clock.now())
+
+    def heard_ms(self, heard: float) -> int:
+        """Return how many milliseconds ago something was heard; -1 if it never was."""
+        return int((clock.now().boot - heard) * 1000) if heard > 0 else -1
 
     def lease_left(self) -> float:
         """Return the seconds that this member may go on as read-write without hearing anything; 0 if it is not."""
         now = clock.now()
-        if self._damage is not None or not self.replica.is_current(now):
+        if self._damage is not None or not self.ordering.is_current(now):
             return 0.0
-        return max(0.0, self.replica.current_until(now) - now.boot)
+        return max(0.0, self.ordering.current_until(now) - now.boot)
 
     def sizes(self) -> Sizes:
         """Return the database's sizes, kept until the next step, because an idle store is asked too.
@@ -227,7 +231,7 @@ class Driver:
         """
         if self._sizes is None:
             try:
-                self._sizes = self.engine.sizes()
+                self._sizes = self.disk.sizes()
             except StorageFailed:
                 return Sizes(0, 0, 0)
             except SealBroken as error:
@@ -254,12 +258,12 @@ class Driver:
         answer: asyncio.Future[R] = self._loop.create_future()
         self._reads[number] = _Read(interest, perform, answer)
         try:
-            self._turn(lambda now: self.replica.read(now, number, interest))
+            self._turn(lambda now: self.ordering.read(now, number, interest))
             return await answer  # from here on nothing waits until the answer is sent
         finally:
             del self._reads[number]
             self.caches.served.discard(number)
-            self.replica.withdraw_read(number)
+            self.ordering.withdraw_read(number)
 
     async def submit(self, order: Order) -> Reply:
         """Have the cluster carry out a checked order; the answer may be an error."""
@@ -280,11 +284,11 @@ class Driver:
                 self._opening.discard(woken)
         if self._problem is not None and not self.is_current():
             raise StorageFailed(str(self._problem))
-        return await self._asked_each([partial(self.replica.submit, order=order) for order in orders])
+        return await self._asked_each([partial(self.ordering.submit, order=order) for order in orders])
 
     def _is_opening(self) -> bool:
         held_up = self._damage is not None or self._problem is not None or self.stopping
-        return self.replica.phase is Phase.OPENING and not held_up
+        return self.ordering.phase is Phase.OPENING and not held_up
 
     def _wake_waiting(self) -> None:
         if self._opening and not self._is_opening():
@@ -294,18 +298,18 @@ class Driver:
 
     async def take_over(self, lost: frozenset[MemberId], *, force: bool) -> Reply:
         """Become primary in place of a lost one; the answer may be an error."""
-        return await self._asked(lambda now, request: self.replica.take_over(now, request, lost, force=force))
+        return await self._asked(lambda now, request: self.ordering.take_over(now, request, lost, force=force))
 
     async def acknowledge_divergence(self) -> Reply:
         """Note that an administrator has looked at the dropped entries."""
-        return await self._asked(self.replica.acknowledge_divergence)
+        return await self._asked(self.ordering.acknowledge_divergence)
 
     async def create(self, create: messages.Create) -> None:
         """Found a cluster of this member alone. Raises AlreadyDone, StorageFailed."""
         cluster, member = ClusterId(create.cluster), create.member
         async with self._lifecycle:
             if not self._holds(cluster, MemberId(member.id)):
-                _check(await self._asked(lambda now, request: self.replica.create(now, request, cluster, member)))
+                _check(await self._asked(lambda now, request: self.ordering.create(now, request, cluster, member)))
 
     async def adopt(self, adopt: messages.Adopt) -> None:
         """Begin as a member of a cluster. Raises AlreadyDone, StorageFailed."""
@@ -313,27 +317,27 @@ class Driver:
         async with self._lifecycle:
             if not self._holds(cluster, MemberId(member.id)):
                 _check(
-                    await self._asked(lambda now, request: self.replica.adopt(now, request, cluster, member, members))
+                    await self._asked(lambda now, request: self.ordering.adopt(now, request, cluster, member, members))
                 )
 
     async def destroy(self, cluster: bytes) -> None:
         """Erase everything of this cluster. Raises NoCluster when the store holds another one."""
         async with self._lifecycle:
-            held = self.replica.cluster
+            held = self.ordering.cluster
             if not held:
                 return
             if held != cluster:
                 raise NoCluster(f"the store holds cluster {held.hex()}, not this one")
-            _check(await self._asked(self.replica.destroy))
+            _check(await self._asked(self.ordering.destroy))
 
     def _holds(self, cluster: ClusterId, member: MemberId) -> bool:
-        held = self.replica.cluster
-        if held and (held, self.replica.member) != (cluster, member):
+        held = self.ordering.cluster
+        if held and (held, self.ordering.member) != (cluster, member):
             raise AlreadyDone(f"the store holds cluster {held.hex()}")
         return bool(held)
 
     async def _asked(self, event: Asking) -> Reply:
-        """Return the replica's answer to a request."""
+        """Return the answer to a request."""
         return (await self._asked_each((event,)))[0]
 
     async def _asked_each(self, events: Iterable[Asking]) -> list[Reply]:
@@ -363,7 +367,7 @@ class Driver:
 
     def _flush(self) -> None:
         self._flushing = False
-        self._turn(self.replica.flush)
+        self._turn(self.ordering.flush)
 
     # Time
 
@@ -371,7 +375,7 @@ class Driver:
     def _tick(self) -> None:
         self._ticking = self._loop.call_later(TICK if self._others else SLOW_TICK, self._tick)
         if self._loaded:
-            self._turn(self.replica.tick)
+            self._turn(self.ordering.tick)
         now = self._loop.time()
         if now >= self._look_at:
             self._look_at = now + SLOW_TICK
@@ -400,19 +404,19 @@ class Driver:
             self._wake_waiting()
 
     def _heard(self, sender: MemberId, message: protocol.Message) -> None:
-        self._turn(lambda now: self.replica.receive(now, sender, message))
+        self._turn(lambda now: self.ordering.receive(now, sender, message))
 
     def _heard_of_snapshot(self, sender: MemberId, word: Transfer) -> None:
-        if self._damage is not None or not self.replica.cluster:
+        if self._damage is not None or not self.ordering.cluster:
             return
-        if not isinstance(word, Offer) or self.replica.wants_snapshot(word.epoch):
-            self._transfers.hear(self.replica.cluster, sender, word)
+        if not isinstance(word, Offer) or self.ordering.wants_snapshot(word.epoch):
+            self._transfers.hear(self.ordering.cluster, sender, word)
 
     def _arrived(self, sender: MemberId, epoch: Epoch, base: Base, incoming: Incoming) -> None:
         number = self._next_number()
         self._arrivals[number] = incoming
-        self._turn(lambda now: self.replica.offered(now, sender, number, epoch, base))
-        if not self.replica.is_installing:
+        self._turn(lambda now: self.ordering.offered(now, sender, number, epoch, base))
+        if not self.ordering.is_installing:
             self._discard_arrivals()
 
     def _discard_arrivals(self) -> None:
@@ -422,19 +426,19 @@ class Driver:
 
     def _follow_members(self) -> None:
         """Take in the member list, which may have changed; a member without a cluster, as an expelled one, has none."""
-        cluster = self.replica.cluster if self.replica.expelled is None else ClusterId(b"")
+        cluster = self.ordering.cluster if self.ordering.phase is not Phase.EXPELLED else ClusterId(b"")
         if self._cluster != cluster:
             self._cluster = cluster
             self._peers.leave()
             self._others, self._removed = (), ()
         if not cluster:
             return
-        others = tuple(info for info in self.replica.members if info.id != self.replica.member)
-        removed = self.replica.configuration.removed
+        others = tuple(info for info in self.ordering.members if info.id != self.ordering.member)
+        removed = self.ordering.removed
         if others != self._others or removed is not self._removed:
             self._removed = removed
             # Those too that an `open` kept beside the log leaves out: it may never serve.
-            left_out = [info for info in self.replica.configuration.members if info.id != self.replica.member]
+            left_out = [info for info in self.ordering.listed if info.id != self.ordering.member]
             self._peers.know(others, [*(each.info for each in removed if each.info is not None), *left_out])
         if others != self._others:
             alone, self._others = not self._others, others
@@ -483,17 +487,21 @@ class Driver:
             read.answer.set_exception(error)
             return []
         now = clock.now()
-        if serve.current and not self.replica.is_current(now):
-            return self.replica.read(now, serve.read, read.interest)  # the lease ended meanwhile
+        if serve.current and not self.ordering.is_current(now):
+            return self.ordering.read(now, serve.read, read.interest)  # the lease ended meanwhile
         self.caches.served.add(serve.read)
         read.answer.set_result(result)
         return []
 
+    def check_member(self) -> None:
+        """Raise NoCluster while this store holds no cluster."""
+        if self.ordering.phase is Phase.NONE:
+            raise NoCluster("this member's store holds no cluster")
+
     def _check_readable(self) -> None:
         self.check_sound()
-        if self.replica.phase is Phase.NONE:
-            raise NoCluster("this member's store holds no cluster")
-        if self.replica.phase is Phase.EXPELLED:
+        self.check_member()
+        if self.ordering.phase is Phase.EXPELLED:
             raise NotPossible("this member was removed from the cluster")
 
     # The disk
@@ -505,15 +513,15 @@ class Driver:
         if isinstance(step, Persist):
             if step.found is not None:
                 self.changes.restart(0)
-            work = lambda: self.engine.persist(step, self._boot)  # noqa: E731  # short, and named where it is used
+            work = lambda: self.disk.persist(step, self._boot)  # noqa: E731  # short, and named where it is used
             self._writer.submit(work, lambda outcome: self._persisted(step, outcome), full, self._damaged)
         elif isinstance(step, Install):
             incoming = self._arrivals[step.snapshot]
-            install = lambda: self.engine.install(step, incoming)  # noqa: E731  # as above
+            install = lambda: self.disk.install(step, incoming)  # noqa: E731  # as above
             self._writer.submit(install, lambda _: self._installed(step), full, self._damaged)
         else:
             self._transfers.stop()
-            self._writer.submit(self.engine.erase, lambda _: self._erased(step), full, self._damaged)
+            self._writer.submit(self.disk.erase, lambda _: self._erased(step), full, self._damaged)
 
     def _persisted(self, step: Persist, outcome: Outcome) -> None:
         self._untroubled()
@@ -525,21 +533,21 @@ class Driver:
             if EVERYTHING in keys:
                 self.changes.restart(index)
         self._rate.add(self._loop.time(), len(outcome.answers))
-        self._turn(lambda now: self.replica.persisted(now, step.number, outcome.answers))
-        self._note_standing(before)
+        self._turn(lambda now: self.ordering.persisted(now, step.number, outcome.answers))
+        self._note_members(before)
         self._on_change()
 
-    def _note_standing(self, before: int) -> None:
+    def _note_members(self, before: int) -> None:
         """Move the index, also for entries that change no item, and note whether members or the primary are others.
 
         Args:
             before: the index of the last time. While it stays, a watcher would not see what is noted; where they are
                 others already, an entry that says so is still to be applied.
         """
-        applied, standing = self.replica.applied, (self.replica.members, self.replica.primary)
-        changed = applied > before and standing != self._standing
+        applied, now_so = self.ordering.applied, (self.ordering.members, self.ordering.primary)
+        changed = applied > before and now_so != self._told
         if changed:
-            self._standing = standing
+            self._told = now_so
         self.changes.add(applied, frozenset({messages.MEMBERS} if changed else ()))
 
     def _installed(self, step: Install) -> None:
@@ -548,13 +556,13 @@ class Driver:
         del self._arrivals[step.snapshot]
         self._discard_arrivals()
         self.changes.restart(step.base.position.index)
-        self._turn(lambda now: self.replica.persisted(now, step.number, {}))
+        self._turn(lambda now: self.ordering.persisted(now, step.number, {}))
         self._on_change()
 
     def _erased(self, step: Erase) -> None:
         self._sizes = None
         self.changes.restart(0)
-        self._turn(lambda now: self.replica.persisted(now, step.number, {}))
+        self._turn(lambda now: self.ordering.persisted(now, step.number, {}))
         self._discard_arrivals()
         self._on_change()
         _log.info("erased")
@@ -565,8 +573,8 @@ class Driver:
         A step that other members may know of is tried until the disk takes it.
         """
         self._troubled(error)
-        if self.replica.may_withdraw(step):
-            self._turn(lambda now: self.replica.refused(now, step.number, error))
+        if self.ordering.may_withdraw(step):
+            self._turn(lambda now: self.ordering.refused(now, step.number, error))
         else:
             self._again = step
 
@@ -576,19 +584,19 @@ class Driver:
         """Grant a lease; the answer must leave right away."""
         self.check_sound()
         now = clock.now()
-        current = self.replica.is_current(now)
+        current = self.ordering.is_current(now)
         attached = partial(
             messages.Attached,
-            index=self.replica.applied,
+            index=self.ordering.applied,
             read_write=current,
-            incarnation=self.replica.incarnation,
+            incarnation=self.ordering.incarnation,
             whole_until=self._whole_until(now, current=current),
         )
         # Until this start is on disk, the next one would not know that leases may have been granted since. A primary
         # that does not serve now may do so again at once: only one that follows another invalidates everything before.
-        if not self._noted or not (current or self.replica.phase is Phase.MEMBER):
+        if not self._noted or not (current or self.ordering.phase is Phase.MEMBER):
             return attached(lease_ms=0, fresh=False)
-        until = Seconds(self.replica.current_until(now)) if current else None
+        until = Seconds(self.ordering.current_until(now)) if current else None
         grant = self.caches.leases.attach(now.boot, worker, read_write=current, until=until)
         return attached(lease_ms=grant.lease_ms, fresh=grant.fresh, read_write=grant.read_write)
 
@@ -596,9 +604,9 @@ class Driver:
         """Compute until when everything acknowledged is applied here: later writes have a later log time."""
         if current:
             return now.utc
-        if self.replica.phase is Phase.NONE:
+        if self.ordering.phase is Phase.NONE:
             return Milliseconds(0)
-        return min(now.utc, self.replica.history.time_of(self.replica.applied))
+        return min(now.utc, self.ordering.applied_time)
 
     # Troubles
 

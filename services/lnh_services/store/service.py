@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lnh_common.bus.server import Call, Server
-from lnh_common.errors import ArgumentInvalid, ConfigurationInvalid, LnhError, NoCluster
+from lnh_common.errors import ArgumentInvalid, ConfigurationInvalid, LnhError
 from lnh_common.files import NotRegular, open_regular
 from lnh_common.messages import store as messages
 from lnh_common.messages.base import Empty, Operation
@@ -24,13 +24,13 @@ from lnh_services.serving import Member
 from lnh_services.store import status
 from lnh_services.store.disk.readings import Readings
 from lnh_services.store.driver import Driver
+from lnh_services.store.engine import State
 from lnh_services.store.leases.worker_leases import WorkerId
 from lnh_services.store.log.entries import LeaseSettings, MemberId
 from lnh_services.store.machine import apply
 from lnh_services.store.replication import messages as protocol
 from lnh_services.store.replication.messages import Reply
 from lnh_services.store.replication.reads import Interest
-from lnh_services.store.replication.replica import Phase
 
 WATCH_MARGIN: Final = 0.5  # seconds; a watch is answered so long before its asker gives up
 
@@ -46,9 +46,9 @@ class StoreService:
         self._loop: Final = asyncio.get_running_loop()
         self._lock: Final = _lock(directory.data("store") / "store.lock")
         self._driver: Final = Driver(member, self._tell, self._wake_watchers)
-        self._replica: Final = self._driver.replica
-        self._engine: Final = self._driver.engine
-        self._readings: Final = Readings(self._engine)
+        self._ordering: Final = self._driver.ordering
+        self._state: Final[State] = self._driver.disk
+        self._readings: Final = Readings(self._driver.disk)
         self._identities: dict[WorkerId, bytes] = {}
         self._watchers: set[asyncio.Future[None]] = set()
         self._hsm: Final = Server(directory.store_for_hsm, name="store.hsm")
@@ -106,7 +106,7 @@ class StoreService:
         return await self._driver.read(
             Interest(key.table, key.scope, key.id),
             lambda current: messages.Got(
-                item=self._engine.get(key, body=get.body), index=self._replica.applied, current=current
+                item=self._state.get(key, body=get.body), index=self._ordering.applied, current=current
             ),
         )
 
@@ -115,15 +115,15 @@ class StoreService:
 
     async def _scan(self, call: Call, scan: messages.Scan) -> messages.Scanned:
         def perform(current: bool) -> messages.Scanned:
-            items, more = self._engine.scan(scan)
-            return messages.Scanned(items=tuple(items), more=more, index=self._replica.applied, current=current)
+            items, more = self._state.scan(scan)
+            return messages.Scanned(items=tuple(items), more=more, index=self._ordering.applied, current=current)
 
         return await self._driver.read(Interest(scan.table, scan.scope), perform)
 
     async def _scopes(self, call: Call, asked: messages.ListScopes) -> messages.Scopes:
         def perform(current: bool) -> messages.Scopes:
-            scopes, more = self._engine.scopes(asked.table, asked.after, asked.limit)
-            return messages.Scopes(scopes=tuple(scopes), more=more, index=self._replica.applied, current=current)
+            scopes, more = self._state.scopes(asked.table, asked.after, asked.limit)
+            return messages.Scopes(scopes=tuple(scopes), more=more, index=self._ordering.applied, current=current)
 
         return await self._driver.read(None, perform)
 
@@ -131,13 +131,13 @@ class StoreService:
         return await self._driver.read(
             Interest(count.table, count.scope),
             lambda current: messages.Counted(
-                count=self._engine.count(count.table, count.scope), index=self._replica.applied, current=current
+                count=self._state.count(count.table, count.scope), index=self._ordering.applied, current=current
             ),
         )
 
     async def _recall(self, call: Call, recall: messages.Recall) -> messages.Recalled:
         def perform(current: bool) -> messages.Recalled:
-            answer = self._engine.recall(recall.client, recall.session, recall.sequence)
+            answer = self._state.recall(recall.client, recall.session, recall.sequence)
             if isinstance(answer, LnhError):
                 raise answer
             return messages.Recalled(known=answer is not None, index=answer or 0)
@@ -149,7 +149,7 @@ class StoreService:
 
     async def _begin_reading(self, call: Call, _: Empty) -> messages.Reading:
         self._driver.check_sound()
-        self._check_member()
+        self._driver.check_member()
         return await self._readings.begin()
 
     async def _read_part(self, call: Call, asked: messages.ReadPart) -> messages.Part:
@@ -215,17 +215,13 @@ class StoreService:
         return _committed(await self._driver.take_over(lost, force=asked.force))
 
     async def _divergent(self, call: Call, _: Empty) -> messages.Divergent:
-        directory, diverged = self._engine.directory, self._replica.diverged
+        directory, diverged = self._driver.disk.directory, self._driver.standing().diverged
         return await asyncio.to_thread(status.divergent, directory, diverged=diverged)
 
     async def _acknowledge_divergence(self, call: Call, _: Empty) -> Empty:
-        self._check_member()
+        self._driver.check_member()
         _index(await self._driver.acknowledge_divergence())
         return Empty()
-
-    def _check_member(self) -> None:
-        if self._replica.phase is Phase.NONE:
-            raise NoCluster("this member's store holds no cluster")
 
     # The workers' caches
 

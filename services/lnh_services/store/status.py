@@ -10,9 +10,9 @@ from lnh_common.messages import store as messages
 from lnh_services.store.disk import dropped as kept
 from lnh_services.store.driver import Driver
 from lnh_services.store.log.entries import Entry, Write
+from lnh_services.store.log.window import Removed
 from lnh_services.store.machine.apply import touched
-from lnh_services.store.replication.primary import Primary
-from lnh_services.store.replication.replica import Phase, Replica
+from lnh_services.store.replication.standing import Phase, Standing
 
 _FILES: Final = 64
 _WRITES: Final = 256
@@ -21,69 +21,56 @@ _KEYS: Final = 16
 
 def status(driver: Driver) -> messages.Status:
     """Make the status of the store as it is now."""
-    replica = driver.replica
-    trouble, sizes = driver.trouble, driver.sizes()
-    lease_settings = replica.committed_configuration().lease_settings
+    ordering, standing = driver.ordering, driver.standing()
+    trouble, sizes, lease_settings = driver.trouble, driver.sizes(), standing.lease_settings
     return messages.Status(
-        state=_state(driver),
-        cluster=replica.cluster,
-        member=replica.member,
-        primary=replica.primary,
-        epoch=replica.promised.term,
-        in_sync=replica.configuration.in_sync,
-        last_index=replica.history.last.index,
-        committed_index=replica.committed,
-        applied_index=replica.applied,
+        state=_state(driver, standing),
+        cluster=ordering.cluster,
+        member=ordering.member,
+        primary=standing.primary,
+        epoch=standing.term,
+        in_sync=standing.in_sync,
+        last_index=standing.last,
+        committed_index=standing.committed,
+        applied_index=standing.applied,
         items=sizes.items,
         bytes_on_disk=sizes.bytes,
         commits_per_second=driver.commits_per_second,
         problem=str(trouble) if trouble else driver.listening_problem,
-        members=replica.members,
-        groups=replica.configuration.groups,
+        members=ordering.members,
+        groups=standing.groups,
         removed=tuple(
             messages.RemovedMember(member=each.member, epoch=each.epoch.term, index=each.index)
-            for each in replica.expelling()
+            for each in standing.removed
         ),
         lease_ms=int(driver.lease_left() * 1000),
-        lags=_lags(driver),
-        diverged=replica.diverged,
-        expelled=_expelled(replica),
+        lags=tuple(
+            messages.Lag(member=each.member, index=each.index, heard_ms=driver.heard_ms(each.heard))
+            for each in standing.lags
+        ),
+        diverged=standing.diverged,
+        expelled=_expelled(standing.expelled),
         hidden=sizes.hidden,
         lease_settings=messages.SetLeaseSettings(lease_ms=lease_settings.lease_ms, alone_ms=lease_settings.alone_ms),
+        promotable=standing.promotable,
+        take_over_of=standing.take_over_of,
+        catching_up=standing.catching_up,
     )
 
 
-def _state(driver: Driver) -> str:
+def _state(driver: Driver, standing: Standing) -> str:
     if driver.trouble is not None:
         return "failed"
-    if driver.replica.phase is Phase.NONE:
+    if standing.phase is Phase.NONE:
         return "none"
-    if driver.replica.phase is Phase.EXPELLED:
+    if standing.phase is Phase.EXPELLED:
         return "expelled"
     if driver.is_current():
         return "read-write"
-    configuration = driver.replica.configuration
-    joins = driver.replica.member in dict(configuration.joining) or not configuration.opened
-    return "joining" if joins else "read-only"
+    return "joining" if standing.is_joining else "read-only"
 
 
-def _lags(driver: Driver) -> tuple[messages.Lag, ...]:
-    role = driver.replica.role
-    if not isinstance(role, Primary):
-        return ()
-    now = driver.now().boot
-    return tuple(
-        messages.Lag(
-            member=member,
-            index=progress.match,
-            heard_ms=int((now - progress.heard) * 1000) if progress.heard > 0 else -1,
-        )
-        for member, progress in role.progress().items()
-    )
-
-
-def _expelled(replica: Replica) -> str:
-    removed = replica.expelled
+def _expelled(removed: Removed | None) -> str:
     if removed is None:
         return ""
     return f"entry {removed.index} of epoch {removed.epoch.term} removed this member from the cluster"

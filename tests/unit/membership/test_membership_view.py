@@ -53,7 +53,11 @@ A, B, C = (
 def several(state: str, in_sync: tuple[store.MemberInfo, ...], primary: store.MemberInfo = A) -> store.Status:
     """The status of member A's store among three."""
     return msgspec.structs.replace(
-        answer(state, b"c" * 16, primary.id), member=A.id, members=(A, B, C), in_sync=tuple(each.id for each in in_sync)
+        answer(state, b"c" * 16, primary.id),
+        member=A.id,
+        members=(A, B, C),
+        in_sync=tuple(each.id for each in in_sync),
+        catching_up=tuple(each.id for each in (A, B, C) if in_sync and each not in in_sync),
     )
 
 

@@ -52,6 +52,8 @@ class World:
             state="read-write", cluster=CLUSTER, member=self.this.id, primary=self.primary.id, epoch=3,
             in_sync=tuple(self.in_sync), last_index=7, committed_index=7, applied_index=7, items=0, bytes_on_disk=0,
             commits_per_second=0.0, members=tuple(self.members), removed=self.removed,
+            promotable=tuple(self.in_sync) if self.primary is self.this else None,
+            take_over_of=(self.primary.id,) if self.primary.id else tuple(each.id for each in self.members),
         )  # fmt: skip
 
     def run(self, steps: Steps[Any]) -> Any:

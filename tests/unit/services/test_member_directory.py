@@ -92,6 +92,9 @@ def test_an_environment_variable_rules_over_the_file(tmp_path: Path) -> None:
         ("name = \n", {}, "member.toml"),
         (MINIMAL, {"LNH_WORKERS": "two"}, "LNH_WORKERS"),
         (MINIMAL + "log = 3\n", {"LNH_LOG_LEVEL": "info"}, "log"),
+        (MINIMAL + "[log]\nlevel = 'all'\n", {}, "log, level: .*: debug, info, warning, error$"),
+        (MINIMAL + "[engine]\nkind = 'etcd'\n", {}, "member.toml: engine, kind: .*: embedded$"),
+        (MINIMAL, {"LNH_ENGINE_KIND": "etcd"}, "LNH_ENGINE_KIND: .*: embedded$"),
     ],
 )
 def test_a_wrong_setting_is_an_error_that_names_it(
@@ -113,6 +116,7 @@ def test_every_setting_has_its_variable() -> None:
         *("LNH_TIMEOUTS_LEASE", "LNH_TIMEOUTS_STOP", "LNH_TIMEOUTS_STATUS", "LNH_TIMEOUTS_SILENCE"),
         *("LNH_LOG_LEVEL", "LNH_LOG_FORMAT", "LNH_LOG_BYTES", "LNH_LOG_FILES"),
         *("LNH_METRICS_LISTEN", "LNH_METRICS_PORT"),
+        "LNH_ENGINE_KIND",
     }
 
 

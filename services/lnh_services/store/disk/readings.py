@@ -14,7 +14,7 @@ from typing import Final
 from lnh_common.errors import Busy, LnhError, NotPossible
 from lnh_common.messages import store as messages
 from lnh_services.store.disk.snapshots import Outgoing, SnapshotGone
-from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.disk.sqlite import Disk
 
 PATIENCE: Final = 60.0  # seconds without a question after which a reading is given up
 
@@ -22,8 +22,8 @@ PATIENCE: Final = 60.0  # seconds without a question after which a reading is gi
 class Readings:
     """The present reading, if there is one. Made and used within a running loop."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine: Final = engine
+    def __init__(self, disk: Disk) -> None:
+        self._disk: Final = disk
         self._loop: Final = asyncio.get_running_loop()
         self._outgoing: Outgoing | None = None
         self._id = b""
@@ -39,7 +39,7 @@ class Readings:
         async with self._turn:
             self.end()
             try:
-                read = await asyncio.to_thread(self._engine.read_items)
+                read = await asyncio.to_thread(self._disk.read_items)
             except SnapshotGone as error:
                 raise Busy(f"the store's state is being replaced: {error}") from error
             self._outgoing, self._id, self._last = read.outgoing, os.urandom(16), (-1, b"")
@@ -87,7 +87,7 @@ class Readings:
             self._timer = None
         outgoing, self._outgoing = self._outgoing, None
         if outgoing is not None:
-            self._engine.release(outgoing)
+            self._disk.release(outgoing)
 
     def _wait(self) -> None:
         if self._timer is not None:

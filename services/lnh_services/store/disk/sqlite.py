@@ -103,7 +103,7 @@ class ItemsRead(NamedTuple):
     size: int
 
 
-class Engine:
+class Disk:
     """The database of one member's store, in `directory`."""
 
     def __init__(self, directory: Path) -> None:

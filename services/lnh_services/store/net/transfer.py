@@ -24,7 +24,7 @@ import msgspec
 from lnh_common.errors import LnhError, SealBroken
 from lnh_common.events import Log
 from lnh_services.store.disk.snapshots import Incoming, SnapshotGone
-from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.disk.sqlite import Disk
 from lnh_services.store.log.entries import ClusterId, Epoch, MemberId
 from lnh_services.store.log.window import Base
 
@@ -117,8 +117,8 @@ class Transfers:
         damaged: called when this store's disk turned out to be wrong.
     """
 
-    def __init__(self, engine: Engine, say: Say, arrived: Arrived, damaged: Damaged) -> None:
-        self._engine: Final = engine
+    def __init__(self, disk: Disk, say: Say, arrived: Arrived, damaged: Damaged) -> None:
+        self._disk: Final = disk
         self._say: Final = say
         self._arrived: Final = arrived
         self._damaged: Final = damaged
@@ -207,7 +207,7 @@ class Transfers:
 
     async def _send(self, session: _Session) -> None:
         try:
-            outgoing = self._engine.send()
+            outgoing = self._disk.send()
         except SealBroken as error:
             self._damaged(error)
             raise
@@ -247,12 +247,12 @@ class Transfers:
                     self._say(session.other, end)
             _log.warning("snapshot given up", peer=session.other.hex(), problem="the receiver says nothing more")
         finally:
-            self._engine.release(outgoing)
+            self._disk.release(outgoing)
 
     # The receiver
 
     async def _receive(self, cluster: ClusterId, session: _Session) -> None:
-        incoming = self._engine.receive(cluster)
+        incoming = self._disk.receive(cluster)
         arrived = False
         try:
             chunks, silent = 0, 0.0

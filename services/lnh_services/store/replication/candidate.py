@@ -30,6 +30,7 @@ from lnh_services.store.replication.messages import (
 from lnh_services.store.replication.outbox import Origin
 from lnh_services.store.replication.primary import Primary
 from lnh_services.store.replication.role import Office
+from lnh_services.store.replication.standing import Lag
 
 RESEND: Final = 0.3
 GATHER: Final = 0.5  # seconds a primary that starts again waits for the other members' answers
@@ -98,6 +99,13 @@ class Candidate:
     def current_until(self, now: Instant) -> float:
         """Return now: no cache may be used as current."""
         return now.boot
+
+    def promotable(self) -> None:
+        """Return None: the primary decides that."""
+
+    def lags(self) -> tuple[Lag, ...]:
+        """Return nothing: the primary alone follows the others."""
+        return ()
 
     def projected(self) -> int:
         """Return the commit index as it is, because the log's fate is open."""

@@ -31,6 +31,7 @@ from lnh_services.store.replication.messages import (
 from lnh_services.store.replication.outbox import Origin
 from lnh_services.store.replication.primary import Primary
 from lnh_services.store.replication.role import Handing, Office
+from lnh_services.store.replication.standing import Lag
 
 PING: Final = limits.PING_MS / 1000
 RESEND: Final = 0.3  # seconds after which what was not answered is said again
@@ -85,6 +86,13 @@ class Follower:
     def primary(self) -> MemberId:
         """The candidate of the epoch, once it was heard."""
         return self._epoch.candidate if self._heard else MemberId(b"")
+
+    def promotable(self) -> None:
+        """Return None: the primary decides that."""
+
+    def lags(self) -> tuple[Lag, ...]:
+        """Return nothing: the primary alone follows the others."""
+        return ()
 
     # The lease
 

@@ -46,6 +46,7 @@ from lnh_services.store.replication.messages import (
 )
 from lnh_services.store.replication.outbox import Origin
 from lnh_services.store.replication.role import Handing, Office
+from lnh_services.store.replication.standing import Lag
 
 DRIFT: Final = 0.02  # how much faster one member's clock may run than another's
 LOOKS_MS: Final = 50  # how often `tick` looks whether something has ended
@@ -180,9 +181,14 @@ class Primary:
         others = [self._of(member) for member in self._known.others]
         return bool(others) and all(now.boot - progress.heard > patience for progress in others)
 
-    def progress(self) -> dict[MemberId, Progress]:
-        """Return the knowledge of every other member, to be looked at."""
-        return {member: self._of(member) for member in self._known.others}
+    def promotable(self) -> tuple[MemberId, ...]:
+        """Return the in-sync set: no other member can be made primary without loss."""
+        return self.in_sync
+
+    def lags(self) -> tuple[Lag, ...]:
+        """Return how far every other member is."""
+        progress = {member: self._of(member) for member in self._known.others}
+        return tuple(Lag(member, each.match, each.heard) for member, each in progress.items())
 
     def _of(self, member: MemberId) -> Progress:
         return self._progress.setdefault(member, Progress())
@@ -239,7 +245,7 @@ class Primary:
             self._remove(origin, order.member)
         elif order.member == self._known.member:
             self._out.answer(origin, self._known.committed)
-        elif order.member not in self.in_sync:
+        elif order.member not in self.promotable():
             self._out.answer(origin, NotPossible("only a member in step can be promoted; this one is not (yet)"))
         else:
             self._promotion = Promotion(order.member, origin, now.boot)

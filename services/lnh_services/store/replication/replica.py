@@ -46,7 +46,6 @@ entries that were there when it came, so no stream of writes can starve it.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from typing import Final
 
@@ -88,18 +87,9 @@ from lnh_services.store.replication.primary import Primary
 from lnh_services.store.replication.reads import Interest, Reads
 from lnh_services.store.replication.requests import Requests
 from lnh_services.store.replication.role import Handing, Role
+from lnh_services.store.replication.standing import Phase, Standing
 
 __all__ = ["Interest", "Phase", "Replica"]
-
-
-class Phase(enum.Enum):
-    """The phase of this member: from holding no cluster to primary or expelled."""
-
-    NONE = "none"  # no cluster
-    MEMBER = "member"  # follows a primary, or looks for one
-    OPENING = "opening"  # gathers promises for an epoch of its own, or has appended its `open`
-    PRIMARY = "primary"  # its `open` is committed
-    EXPELLED = "expelled"
 
 
 class Replica:
@@ -187,6 +177,21 @@ class Replica:
         return self._known.members
 
     @property
+    def listed(self) -> tuple[MemberInfo, ...]:
+        """The members that the log lists; an `open` kept beside it may leave out some of them."""
+        return self._known.configuration.members
+
+    @property
+    def removed(self) -> tuple[Removed, ...]:
+        """The last members that the log removed, committed or not."""
+        return self._known.configuration.removed
+
+    @property
+    def applied_time(self) -> Milliseconds:
+        """The log time of the last entry that is in the state on disk."""
+        return self._known.history.time_of(self._known.applied)
+
+    @property
     def ids(self) -> tuple[MemberId, ...]:
         """The ids of the members in force."""
         return self._known.ids
@@ -218,6 +223,30 @@ class Replica:
     def is_installing(self) -> bool:
         """Tell whether a snapshot is about to take the place of log and state."""
         return self._disk.is_installing
+
+    def standing(self, now: Instant) -> Standing:
+        """Return how this member stands."""
+        known, configuration = self._known, self._known.configuration
+        primary, in_sync = self.primary, configuration.in_sync
+        return Standing(
+            phase=self.phase,
+            is_joining=known.member in dict(configuration.joining) or not configuration.opened,
+            primary=primary,
+            term=known.promised.term,
+            in_sync=in_sync,
+            promotable=self.role.promotable() if self.role is not None else None,
+            take_over_of=(primary,) if primary else known.others,
+            catching_up=tuple(id_ for id_ in (*known.others, known.member) if id_ not in in_sync) if in_sync else (),
+            last=known.history.last.index,
+            committed=known.committed,
+            applied=known.applied,
+            groups=configuration.groups,
+            removed=known.expelling(),
+            lags=self.role.lags() if self.role is not None else (),
+            lease_settings=known.committed_configuration().lease_settings,
+            diverged=known.diverged,
+            expelled=known.expelled,
+        )
 
     # Beginning and end
 

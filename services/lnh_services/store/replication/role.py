@@ -10,6 +10,7 @@ from lnh_services.store.log.entries import Epoch, MemberId, Position
 from lnh_services.store.log.window import Base
 from lnh_services.store.replication.messages import Instant, Message, Order
 from lnh_services.store.replication.outbox import Origin
+from lnh_services.store.replication.standing import Lag
 
 
 class Handing(msgspec.Struct, frozen=True):
@@ -38,6 +39,12 @@ class Role(Protocol):
 
     def current_until(self, now: Instant) -> float:
         """Return the boot seconds beyond which no cache of this member may be used as current."""
+
+    def promotable(self) -> tuple[MemberId, ...] | None:
+        """Return the members that may be made primary now; None where this role does not decide that."""
+
+    def lags(self) -> tuple[Lag, ...]:
+        """Return how far the other members are, as far as this role follows that."""
 
     def take(self, now: Instant, origin: Origin, order: Order) -> None:
         """Carry out, pass on or refuse an order."""

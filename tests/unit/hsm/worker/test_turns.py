@@ -255,7 +255,7 @@ def test_a_session_that_is_new_to_a_worker_asks_in_two_stages(scene: Scene, monk
 
 
 @pytest.mark.parametrize("lease", ["goes on", "ends"])
-def test_a_key_that_is_destroyed_while_a_new_session_is_read_is_not_used(
+def test_a_key_destroyed_while_a_new_session_is_read_is_not_used(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, lease: str
 ) -> None:
     """The key comes with the records of the session, and is older than what was invalidated before it is used."""
@@ -282,7 +282,7 @@ def test_a_key_that_is_destroyed_while_a_new_session_is_read_is_not_used(
     assert destroyed
 
 
-def test_what_is_decoded_for_the_first_signature_of_a_session_is_built_at_a_workers_start(
+def test_decoders_of_a_first_signature_are_built_at_a_workers_start(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: set[type[Any]] = set()

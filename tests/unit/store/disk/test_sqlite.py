@@ -15,7 +15,7 @@ from lnh_common.messages.store import Change, Commit, Delete, Key, MemberInfo, P
 from lnh_services.store.disk import dropped as divergent
 from lnh_services.store.disk import items
 from lnh_services.store.disk.snapshots import CHUNK_BYTES, Incoming, SnapshotGone
-from lnh_services.store.disk.sqlite import Engine, LastStop, Outcome
+from lnh_services.store.disk.sqlite import Disk, LastStop, Outcome
 from lnh_services.store.log import entries as log
 from lnh_services.store.log.entries import (
     ClusterId,
@@ -48,7 +48,7 @@ class Store:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.engine = Engine(directory)
+        self.engine = Disk(directory)
         self.history = History(FIRST)
         self.steps = 0
 
@@ -108,7 +108,7 @@ class Store:
 
     def reopen(self) -> tuple[Durable, LastStop]:
         self.engine.close()
-        self.engine = Engine(self.directory)
+        self.engine = Disk(self.directory)
         found = self.engine.load()
         assert found is not None
         return found
@@ -126,7 +126,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_a_directory_without_a_database_holds_no_cluster(tmp_path: Path) -> None:
-    assert Engine(tmp_path).load() is None
+    assert Disk(tmp_path).load() is None
 
 
 def test_what_was_persisted_is_there_after_a_restart(store: Store) -> None:
@@ -216,7 +216,7 @@ def test_a_file_of_dropped_entries_that_was_changed_is_told(store: Store) -> Non
 
 def test_a_creation_that_never_became_durable_is_no_cluster(tmp_path: Path) -> None:
     sqlite3.connect(tmp_path / "store.db").execute("PRAGMA journal_mode = WAL").connection.close()
-    engine = Engine(tmp_path)
+    engine = Disk(tmp_path)
     assert engine.load() is None
     assert not (tmp_path / "store.db").exists()
 
@@ -253,14 +253,14 @@ def test_a_tampered_log_is_told_on_start(store: Store, tmp_path: Path, tampering
         assert connection.execute(tampering).rowcount == 1
     connection.close()
     with pytest.raises(SealBroken):
-        Engine(tmp_path).load()
+        Disk(tmp_path).load()
 
 
 @pytest.mark.parametrize("content", [b"x" * 8192, b"SQLite format 3\0" + b"\xff" * 8176])
 def test_a_file_that_is_no_database_is_told_on_start(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "store.db").write_bytes(content)
     with pytest.raises(SealBroken, match="damaged"):
-        Engine(tmp_path).load()
+        Disk(tmp_path).load()
 
 
 def test_a_damaged_page_is_told_and_not_served(store: Store, tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_damaged_page_is_told_and_not_served(store: Store, tmp_path: Path) -> 
         for page in range(4096, size, 4096):
             file.seek(page)
             file.write(b"\x5a" * 4096)
-    engine = Engine(tmp_path)
+    engine = Disk(tmp_path)
     with pytest.raises(SealBroken):
         engine.load()
 
@@ -280,7 +280,7 @@ def test_a_damaged_page_is_told_and_not_served(store: Store, tmp_path: Path) -> 
 def test_a_database_that_cannot_be_opened_is_a_failed_disk(tmp_path: Path) -> None:
     (tmp_path / "store.db").mkdir()
     with pytest.raises(StorageFailed):
-        Engine(tmp_path).load()
+        Disk(tmp_path).load()
 
 
 def test_a_shortened_log_is_kept_with_what_stood_at_its_base(store: Store) -> None:
@@ -306,7 +306,7 @@ def test_a_shortened_log_with_a_tampered_base_is_told(store: Store) -> None:
         connection.execute("DELETE FROM log WHERE idx = (SELECT min(idx) FROM log)")
     connection.close()
     with pytest.raises(SealBroken, match="missing"):
-        Engine(store.directory).load()
+        Disk(store.directory).load()
 
 
 # Snapshots

@@ -16,7 +16,7 @@ import pytest
 
 from lnh_common.messages.store import Commit, Key, MemberInfo, Put
 from lnh_services.store.disk import disk_errors, dropped, sqlite
-from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.disk.sqlite import Disk
 from lnh_services.store.log import entries as log
 from lnh_services.store.log.entries import ClusterId, Entry, Epoch, MemberId, Milliseconds, Open, Write
 from lnh_services.store.log.window import Base, Configuration
@@ -47,9 +47,9 @@ def chain(length: int, epoch: Epoch = EPOCH, body: bytes = b"b" * 2000) -> list[
     return entries
 
 
-def begun(directory: Path, entries: list[Entry], committed: int) -> Engine:
+def begun(directory: Path, entries: list[Entry], committed: int) -> Disk:
     directory.mkdir(exist_ok=True)
-    new = Engine(directory)
+    new = Disk(directory)
     new.persist(
         Persist(number=1, found=(CLUSTER, ME, FIRST), promised=EPOCH, entries=tuple(entries), committed=committed),
         "boot",
@@ -57,7 +57,7 @@ def begun(directory: Path, entries: list[Entry], committed: int) -> Engine:
     return new
 
 
-def stream(source: Engine) -> list[bytes]:
+def stream(source: Disk) -> list[bytes]:
     outgoing = source.send()
     chunks = []
     while (chunk := outgoing.next()) is not None:
@@ -79,7 +79,7 @@ def in_child(act: Callable[[], None]) -> int:
 
 def state(directory: Path) -> tuple[int, int, list[bytes]]:
     """Committed, the log's end, and the items' bodies as one start finds them."""
-    opened = Engine(directory)
+    opened = Disk(directory)
     loaded = opened.load()
     assert loaded is not None
     found, _ = loaded
@@ -105,7 +105,7 @@ def test_a_step_is_whole_or_not_there_whenever_the_process_is_killed(tmp_path: P
     acknowledged = committed = 1
 
     def write(pipe: int) -> None:
-        store = Engine(directory)
+        store = Disk(directory)
         loaded = store.load()
         assert loaded is not None
         last = loaded[0].entries[-1].index
@@ -162,7 +162,7 @@ def die_at(monkeypatch: pytest.MonkeyPatch, point: int) -> None:
     for where, name in (
         (sqlite, "sync_directory"), (sqlite, "sync_file"), (sqlite, "remove_database"), (sqlite, "connect"),
         (disk_errors, "sync_file"), (dropped, "replace_file"), (Path, "replace"), (Path, "hardlink_to"), (Path, "unlink"),
-        (Engine, "_checkpoint"), (Engine, "_close"), (Engine, "_complete"),
+        (Disk, "_checkpoint"), (Disk, "_close"), (Disk, "_complete"),
     ):  # fmt: skip
         monkeypatch.setattr(where, name, dying(getattr(where, name)))
 
@@ -180,7 +180,7 @@ def test_an_installation_leaves_the_old_or_the_new_wherever_it_ends(
         begun(directory, old, 10).close()
 
         def install(directory: Path = directory, point: int = point) -> None:
-            store = Engine(directory)
+            store = Disk(directory)
             store.load()
             incoming = store.receive(CLUSTER)
             for chunk in chunks[:-1]:

@@ -14,7 +14,7 @@ import pytest
 from lnh_common.errors import SealBroken
 from lnh_common.messages.store import Commit, Key, MemberInfo, Put
 from lnh_services.store.disk.snapshots import Incoming
-from lnh_services.store.disk.sqlite import Engine
+from lnh_services.store.disk.sqlite import Disk
 from lnh_services.store.log import entries as log
 from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds, Open, Write
 from lnh_services.store.log.window import Base, Configuration
@@ -37,7 +37,7 @@ class Side:
     """One store: its engine, its transfers, and what came of them."""
 
     id: MemberId
-    engine: Engine
+    engine: Disk
     arrived: list[tuple[MemberId, Epoch, Base, Incoming]] = field(default_factory=list)
     damaged: list[SealBroken] = field(default_factory=list)
     transfers: Transfers = field(init=False)
@@ -74,9 +74,9 @@ class Connection:
         return say
 
 
-def filled(directory: Path, member: MemberId, items: int) -> Engine:
+def filled(directory: Path, member: MemberId, items: int) -> Disk:
     directory.mkdir()
-    engine = Engine(directory)
+    engine = Disk(directory)
     info = MemberInfo(id=ONE, name="A", host="127.0.0.1", port=7000, key=b"k" * 32)
     entries = [log.make_entry(FIRST.position, EPOCH, Milliseconds(NOW), Open((info,), (ONE,)))] if items else []
     for n in range(items):

@@ -617,3 +617,34 @@ def test_a_promise_that_comes_while_the_greatest_log_is_fetched_counts() -> None
     effects = carried_out(replica, replica.tick(at(0.9)), at(0.9))
     for promiser in (B, C):
         assert any(isinstance(message, say.Keep) for message in said(effects, promiser))
+
+
+def test_the_primary_says_who_may_be_promoted() -> None:
+    replica, _ = primary_of(B, C)
+    standing = replica.standing(at())
+    assert (standing.phase, standing.primary, standing.is_joining) == (Phase.PRIMARY, A, False)
+    assert (standing.promotable, standing.catching_up, standing.take_over_of) == ((A, B, C), (), (A,))
+    assert [lag.member for lag in standing.lags] == [B, C]
+    new = MemberInfo(id=b"D" * 16, name="d", host="host", port=7400, key=bytes(32))
+    assert replica.submit(at(), RequestId(9), say.SetMember(new)) == []
+    replica.flush(at())
+    standing = replica.standing(at())
+    assert (standing.promotable, standing.catching_up) == ((A, B, C), (new.id,)), "it is listed, and not in step yet"
+
+
+def test_a_follower_knows_whose_loss_needs_a_take_over() -> None:
+    replica = member_of(B)
+    standing = replica.standing(at())
+    assert (standing.phase, standing.promotable, standing.lags) == (Phase.MEMBER, None, ())
+    assert (standing.primary, standing.take_over_of) == (b"", (B,)), "while it knows no primary, any other may be it"
+    carried_out(replica, replica.receive(at(), B, say.Pong(replica.promised, 1, 0, 1)), at())
+    standing = replica.standing(at())
+    assert (standing.primary, standing.take_over_of) == (B, (B,))
+    assert standing.in_sync == (A, B)
+    assert not standing.catching_up
+
+
+def test_a_store_without_a_cluster_needs_nothing_of_anybody() -> None:
+    standing = Replica(b"i" * 16).standing(at())
+    assert standing.phase is Phase.NONE
+    assert (standing.promotable, standing.take_over_of, standing.catching_up) == (None, (), ())
