@@ -8,7 +8,7 @@ N      ?= 20
 LOAD   ?= all
 JOBS   ?= 3
 
-.PHONY: help setup demo drill up down test test-one test-often test-compose check bench soak clean
+.PHONY: help setup demo drill up down pkcs11 test test-one test-often test-compose check bench soak clean
 
 help:            ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ up: setup        ## start a member with a cluster and a registered client, and l
 
 down: setup      ## end what `make up` started
 	@$(BIN)/lnh down --dir $(WHERE)
+
+pkcs11:          ## the PKCS#11 module, as build/lnh-pkcs11.so, and where `lnh pkcs11 env` finds it; needs a C compiler
+	@$(PYTHON) client/lnh_pkcs11/module/build.py build/lnh-pkcs11.so client/lnh_pkcs11/module/lnh-pkcs11.so
 
 test: setup      ## every test, JOBS=3 at a time: on two cores, while one waits two go on
 	@$(BIN)/pytest -q -n $(JOBS) --durations 25
