@@ -69,18 +69,12 @@ def checked(kind: type[T]) -> type[T]:
 
 def checks(function: F) -> F:
     """Make a function check its arguments; a wrong one raises ArgumentInvalid before anything is done."""
-    parameters = [
-        each
-        for each in inspect.signature(function).parameters.values()
-        if each.kind not in {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
-    ]
-    named = [each.name for each in parameters]
     found: dict[str, Check | None] = {}
 
     def check(arguments: tuple[Any, ...], others: dict[str, Any]) -> None:
-        if not found:  # when it is first called: what an annotation names may be imported late
-            found.update(_checks_of(function, parameters))
-        for name, value in zip(named, arguments, strict=False):
+        if not found:  # when it is first called: what an annotation names may be imported late, and few functions are
+            found.update(_checks_of(function))
+        for name, value in zip(found, arguments, strict=False):
             wanted = found[name]
             if wanted is not None and not wanted.fits(value):
                 raise _wrong(function, name, value, wanted)
@@ -127,7 +121,13 @@ def is_timeout(value: object) -> bool:
     return math.isfinite(value) and 0 < value <= limits.MAX_DEADLINE_MS / 1000
 
 
-def _checks_of(function: Callable[..., Any], parameters: list[inspect.Parameter]) -> dict[str, Check | None]:
+def _checks_of(function: Callable[..., Any]) -> dict[str, Check | None]:
+    """Make the checks of a function's named parameters, in their order."""
+    parameters = [
+        each
+        for each in inspect.signature(function).parameters.values()
+        if each.kind not in {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
+    ]
     written = {each.name: each.annotation for each in parameters if each.annotation is not inspect.Parameter.empty}
     # Not of the function itself: what its result is called may be imported for type checkers only.
     annotated = types.SimpleNamespace(__annotations__=written)

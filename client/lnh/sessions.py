@@ -175,7 +175,7 @@ class Session:
         self.ask(LOGOUT, Logout(everywhere=everywhere))
 
     def abandon(self) -> None:
-        """Leave the session to die with its token, because no member that would log it out serves anybody any more."""
+        """Leave the session to die with its token: nobody would log it out any more, or its secret is kept nowhere."""
         self._abandoned = True
 
     def __enter__(self) -> Self:

@@ -116,20 +116,28 @@ class _Top(words.Group):
     panels = _PANELS
 
 
-def tree(word: str = "") -> typer.Typer:
-    """Build the tree; when the first word of a command names a branch, that branch alone."""
+def tree(word: str = "", verb: str = "") -> typer.Typer:
+    """Build the tree; when the first word of a command names a branch, that branch alone, and of that one verb.
+
+    Args:
+        verb: the second word; where a noun has no such verb, all of the noun is built.
+    """
+    from lnh_cli.support.command import Noun
+
     app = _trunk()
     for name in _needed(word):
         module = import_module(f"lnh_cli.{_ROOMS.get(name, 'nouns')}.{name}")
         if name in _VERBS:
-            entered = typer.Typer()
+            entered = Noun()
             module.enter(entered)
+            entered.make(word)
             for command in entered.registered_commands:
                 command.rich_help_panel = _VERBS[name][1]
                 app.registered_commands.append(command)
         else:
             for more in _MORE.get(name, ()):
                 import_module(f"lnh_cli.nouns.{more}")
+            module.app.make(verb)
             app.add_typer(module.app, rich_help_panel=_NOUNS[name])
     return app
 
@@ -152,11 +160,12 @@ def _trunk() -> typer.Typer:
         help="A software HSM cluster: its members, keyrings and keys.",
         cls=_Top,
         no_args_is_help=True,
+        rich_markup_mode=None,  # `pages` writes them
         pretty_exceptions_show_locals=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=words.SETTINGS,
     )
     app.callback()(_options)
-    app.command("version", rich_help_panel=_LOOK)(_version)
+    app.command("version", cls=words.Verb, rich_help_panel=_LOOK)(_version)
     return app
 
 
@@ -186,10 +195,10 @@ def _options(
 def main() -> None:
     """Run the console script."""
     standard.secure()
-    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    word, verb = (*sys.argv[1:3], "", "")[:2]
     completes = "_LNH_COMPLETE" in os.environ  # a shell that asks for the words of a command line
     with standard.refusing():
-        (contents() if word in _FIRST_PAGE and not completes else tree(word))()
+        (contents() if word in _FIRST_PAGE and not completes else tree(word, verb))()
 
 
 if __name__ == "__main__":

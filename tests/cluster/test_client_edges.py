@@ -26,13 +26,19 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import NoDigestInfo, Prehashed
+from typer.testing import CliRunner
 
 import lnh
 import lnh.aio
 import lnh.aio.admin
 import lnh.net.channel
 from commands import Forked
+from lnh.net.requests import Requests
+from lnh_cli.main import tree
 from lnh_common import limits
+from lnh_common.messages.admin import KEYRING_LIST
+from lnh_common.messages.base import Effect, Operation
+from lnh_common.messages.session import ENDPOINTS, HELLO, LOGIN
 from lnh_common.pkcs11.attributes import Attribute
 from processes import Processes
 from sites import ADMIN, KRCO, Site, build
@@ -292,6 +298,28 @@ class Line:
 @pytest.fixture
 def line(site: Site, tmp_path: Path) -> Line:
     return Line(site, tmp_path)
+
+
+def test_to_list_keyrings_a_command_asks_four_things_and_writes_nothing(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[Operation[Any, Any]] = []
+    submit = Requests.submit
+
+    def noting(
+        requests: Requests, now: float, issued_at: float, operation: Operation[Any, Any], *rest: Any, **more: Any
+    ) -> Any:
+        asked.append(operation)
+        return submit(requests, now, issued_at, operation, *rest, **more)
+
+    monkeypatch.setattr(Requests, "submit", noting)
+    monkeypatch.setenv("LNH_CONFIG", str(site.directory))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.delenv("LNH_ADMIN_PASSWORD_FILE", raising=False)
+    told = CliRunner().invoke(tree(), ["keyring", "list"])
+    assert (told.exit_code, "payments" in told.output) == (0, True), told.output
+    assert [each.name for each in asked] == [each.name for each in (HELLO, LOGIN, ENDPOINTS, KEYRING_LIST)]
+    assert {each.effect for each in asked} == {Effect.READ}
 
 
 def test_a_closed_standard_stream_is_named_where_it_is_used_and_nowhere_else(line: Line) -> None:

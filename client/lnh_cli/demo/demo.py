@@ -14,7 +14,7 @@ import typer
 
 from lnh_cli.demo import local
 from lnh_cli.demo.local import Member, Place, StepFailed, Steps
-from lnh_cli.support import terminal
+from lnh_cli.support import terminal, words
 
 _TABS: Final = "  "
 _KEYS: Final = (
@@ -94,8 +94,8 @@ def _make_keys(steps: Steps) -> None:
     )
     for member in steps.place.members:
         steps.run("lnh", "role", "login", "--keyring", "payments", through=member)
-    for name, words in _KEYS:
-        steps.run("lnh", "key", "generate", "--keyring", "payments", name, *words)
+    for name, asked in _KEYS:
+        steps.run("lnh", "key", "generate", "--keyring", "payments", name, *asked)
     steps.environment.pop("LNH_KRCO_PASSWORD_FILE")  # from here on the sessions serve
 
 
@@ -205,4 +205,4 @@ def demo() -> None:
 
 def enter(app: typer.Typer) -> None:
     """Put the verb at the top of the tree."""
-    app.command("demo")(demo)
+    app.command("demo", cls=words.Verb)(demo)

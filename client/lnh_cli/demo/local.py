@@ -28,7 +28,7 @@ import typer
 
 from lnh_cli.demo import processes
 from lnh_cli.demo.children import Child, program
-from lnh_cli.support import terminal
+from lnh_cli.support import terminal, words
 
 _PORTS: Final = 5
 _FIRST_PORT: Final = 7100
@@ -476,5 +476,5 @@ def down(directory: Directory = Path(".lnh-demo"), keep: bool = False) -> None:
 
 def enter(app: typer.Typer) -> None:
     """Put the verbs at the top of the tree."""
-    app.command("up")(up)
-    app.command("down")(down)
+    app.command("up", cls=words.Verb)(up)
+    app.command("down", cls=words.Verb)(down)

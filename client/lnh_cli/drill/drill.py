@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lnh_cli.support import files, terminal
-from lnh_cli.support.command import Output, Yes, verb
+from lnh_cli.support.command import Noun, Output, Yes, verb
 
 if TYPE_CHECKING:
     from lnh_cli.drill.report import Report
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lnh_cli.drill.steps import Scenario
 
 
-def enter(app: typer.Typer) -> None:
+def enter(app: Noun) -> None:
     """Enter `lnh drill` into the command tree."""
     verb(app, "drill", Output)(drill)
 

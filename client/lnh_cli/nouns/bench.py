@@ -21,7 +21,7 @@ import typer
 
 from lnh_cli.nouns import key as keys
 from lnh_cli.support import files, terminal
-from lnh_cli.support.command import verb
+from lnh_cli.support.command import Noun, verb
 from lnh_cli.support.options import KeyringOptions
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Work:
         return channel.submit(self.operation, self.fields, timeout, route=self.session.route, token=token, seal=seal)
 
 
-def enter(app: typer.Typer) -> None:
+def enter(app: Noun) -> None:
     """Enter `lnh bench` into the command tree."""
     verb(app, "bench", KeyringOptions)(bench)
 

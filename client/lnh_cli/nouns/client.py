@@ -168,8 +168,9 @@ def registration() -> None:
     standard.secure()
     script = typer.Typer(
         name="LNHClientRegistration",
+        rich_markup_mode=None,
         pretty_exceptions_show_locals=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=words.SETTINGS,
     )
     script.command(cls=words.Script, help=register.__doc__)(with_options(register, RegistrationOptions))
     with standard.refusing():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from lnh_cli.nouns.member import COLUMNS, row
-from lnh_cli.support import files, terminal
+from lnh_cli.support import files, settings, terminal
 from lnh_cli.support.command import Yes, noun, verb
 from lnh_cli.support.fields import field
 from lnh_cli.support.options import AdminOptions, ConsoleOptions, PoOptions
@@ -258,33 +258,6 @@ def policy(
     changes: Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE...", help="Settings to change.")] = None,
 ) -> None:
     """Show the cluster's policy, or change it as an admin and the PO."""
-    parsed = parse_changes(changes or [])
+    parsed = settings.parsed(changes or [])
     with options.administration() as session:
         options.record(session.policy(**parsed))
-
-
-def parse_changes(changes: list[str]) -> dict[str, Any]:
-    """NAME=VALUE settings; a value is JSON (numbers, true, lists, null), or else text; mechanisms go by their names."""
-    import json
-
-    from lnh_common.pkcs11.mechanisms import POLICY_FIELDS
-
-    parsed: dict[str, Any] = {}
-    for change in changes:
-        name, equals, text = change.partition("=")
-        if not equals or not name:
-            terminal.refuse(f"{change!r} is not NAME=VALUE", "lnh cluster policy minimum_rsa_bits=3072", terminal.USAGE)
-        try:
-            parsed[name] = json.loads(text)
-        except json.JSONDecodeError:
-            parsed[name] = text
-        if name == "dual_control" and isinstance(parsed[name], str):
-            parsed[name] = [each.strip() for each in parsed[name].split(",") if each.strip()]
-        if name in POLICY_FIELDS and parsed[name] is not None:
-            given = parsed[name] if isinstance(parsed[name], list) else str(parsed[name]).split(",")
-            parsed[name] = [files.mechanism(each) if _is_name(each) else int(each) for each in given if each != ""]
-    return parsed
-
-
-def _is_name(mechanism: object) -> bool:
-    return not str(mechanism).isdecimal()

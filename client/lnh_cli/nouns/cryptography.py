@@ -11,7 +11,7 @@ import typer
 
 from lnh_cli.nouns import key as keys
 from lnh_cli.support import files, terminal
-from lnh_cli.support.command import verb
+from lnh_cli.support.command import Noun, verb
 from lnh_cli.support.options import KeyringOptions, ObjectOptions
 from lnh_cli.support.parameters import MechanismOptions, mechanism_options
 from lnh_cli.support.progress import progress
@@ -23,7 +23,7 @@ Der = Annotated[bool, typer.Option("--der", help="An ECDSA signature as X.509 an
 K = TypeVar("K")
 
 
-def enter(app: typer.Typer) -> None:
+def enter(app: Noun) -> None:
     """Enter the verbs that have no noun."""
     verb(app, "sign", mechanism_options(Use.SIGN))(sign)
     verb(app, "verify", mechanism_options(Use.VERIFY))(verify)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lnh_cli.support import terminal
-from lnh_cli.support.command import verb
+from lnh_cli.support.command import Noun, verb
 from lnh_cli.support.options import AdminOptions
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lnh_common.messages.overview import Overview
 
 
-def enter(app: typer.Typer) -> None:
+def enter(app: Noun) -> None:
     """Enter `lnh doctor` into the command tree."""
     verb(app, "doctor", AdminOptions)(doctor)
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lnh_cli.nouns.cluster import parse_changes
-from lnh_cli.support import terminal
+from lnh_cli.support import settings, terminal
 from lnh_cli.support.command import Yes, noun, verb
 from lnh_cli.support.fields import field
 from lnh_cli.support.options import AdminOptions, KeyringOptions, PoOptions
@@ -74,7 +73,7 @@ def policy(
     changes: Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE...", help="Settings to change.")] = None,
 ) -> None:
     """Show a keyring's policy, as either of its roles, or change it as its KRSO."""
-    parsed = parse_changes(changes or [])
+    parsed = settings.parsed(changes or [])
     if changes:
         options.role = "krso"
     with options.session() as session:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lnh_cli.support import files, terminal
-from lnh_cli.support.command import Yes, verb
+from lnh_cli.support.command import Noun, Yes, verb
 from lnh_cli.support.options import KeyringOptions
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _COLUMNS = ("label", "kind", "id", "outcome", "note")
 _From = "From where"
 
 
-def enter(app: typer.Typer) -> None:
+def enter(app: Noun) -> None:
     """Enter `lnh migrate` into the command tree."""
     verb(app, "migrate", MigrateOptions)(migrate)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import string
 from typing import Any, Final
 
-import typer
-
 from lnh_cli.nouns.member import COLUMNS, row
 from lnh_cli.support import terminal
-from lnh_cli.support.command import verb
+from lnh_cli.support.command import Noun, verb
 from lnh_cli.support.options import AdminOptions
 
 _TIMES: Final = frozenset({"last", "next"})
@@ -17,7 +15,7 @@ _MICROSECONDS: Final = frozenset({"p50", "p99"})
 _SHORT: Final = 24
 
 
-def enter(app: typer.Typer) -> None:
+def enter(app: Noun) -> None:
     """Enter `lnh status` into the command tree."""
     verb(app, "status", AdminOptions)(status)
 

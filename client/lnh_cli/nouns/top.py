@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lnh_cli.support import terminal
-from lnh_cli.support.command import verb
+from lnh_cli.support.command import Noun, verb
 from lnh_cli.support.options import AdminOptions
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ COLUMNS = (
 _LEAST = ("version", "disk free", "workers", "clients", "waiting", "lease", "writes/s", "role", "p50 ms", "in flight")
 
 
-def enter(app: typer.Typer) -> None:
+def enter(app: Noun) -> None:
     """Enter `lnh top` into the command tree."""
     verb(app, "top", AdminOptions)(top)
 

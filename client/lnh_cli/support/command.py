@@ -16,7 +16,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_type_hints
 
 import typer
 
@@ -30,6 +30,9 @@ G = TypeVar("G", bound="Output")
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", hidden=True)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
+
+
+_HINTS: Final[dict[type, dict[str, Any]]] = {}  # of option groups
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -92,20 +95,46 @@ class Output:
         terminal.say(text, as_json=self.json, **fields)
 
 
-def noun(name: str, about: str) -> typer.Typer:
+class Noun(typer.Typer):
+    """Some verbs of the tree, each of which is made when it is asked for: a command line is about one of them."""
+
+    def __init__(self, name: str | None = None, about: str | None = None) -> None:
+        super().__init__(
+            name=name, help=about, cls=words.Group, no_args_is_help=True, pretty_exceptions_show_locals=False
+        )
+        self._declared: dict[str, Callable[[], None]] = {}
+
+    def declare(self, name: str, make: Callable[[], None]) -> None:
+        """Take in how a verb is made."""
+        self._declared[name] = make
+
+    def make(self, word: str = "") -> None:
+        """Make the verb of this name; where it is of none, all verbs, of the nouns within this one too."""
+        if word in self._declared:
+            self._declared.pop(word)()
+            return
+        while self._declared:
+            self._declared.pop(next(iter(self._declared)))()
+        for within in self.registered_groups:
+            if isinstance(within.typer_instance, Noun):
+                within.typer_instance.make()
+
+
+def noun(name: str, about: str) -> Noun:
     """Make a noun of the tree."""
-    return typer.Typer(
-        name=name, help=about, cls=words.Group, no_args_is_help=True, pretty_exceptions_show_locals=False
-    )
+    return Noun(name, about)
 
 
-def verb(app: typer.Typer, name: str, group: type[G]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def verb(app: Noun, name: str, group: type[G]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Enter a function as a verb of `app` with the options of `group`."""
 
     def enter(function: Callable[..., None]) -> Callable[..., None]:
-        command = with_options(function, group)
-        app.command(name, help=inspect.getdoc(function))(command)
-        return command
+        def make() -> None:
+            about = inspect.getdoc(function)
+            app.command(name, cls=words.Verb, help=about)(with_options(function, group))
+
+        app.declare(name, make)
+        return function
 
     return enter
 
@@ -117,7 +146,7 @@ def with_options(function: Callable[..., None], group: type[G]) -> Callable[...,
     own = get_type_hints(annotated, function.__globals__, include_extras=True)
     first, *rest = inspect.signature(function).parameters.values()
     del first
-    hints = get_type_hints(group, include_extras=True)
+    hints = _hints(group)
     parameters = [parameter.replace(annotation=own[parameter.name]) for parameter in rest]
     parameters += [
         inspect.Parameter(
@@ -140,6 +169,12 @@ def with_options(function: Callable[..., None], group: type[G]) -> Callable[...,
     command.__dict__["__signature__"] = signature
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
+
+
+def _hints(group: type[Output]) -> dict[str, Any]:
+    if group not in _HINTS:
+        _HINTS[group] = get_type_hints(group, include_extras=True)
+    return _HINTS[group]
 
 
 def run(action: Callable[[], None], *, debug: bool) -> None:

@@ -176,6 +176,7 @@ class AdminOptions(ClusterOptions):
                 own = bool(Configuration().registration_of(connection.cluster).user)
             if own and self._kept_name(connection) is None:
                 with admin.login(connection, timeout=self.timeout) as session:
+                    session.abandon()  # its secret ends with this process; a logout would be a write at every member
                     yield session
                 return
             with self._session(connection, needs_po=False) as session:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from lnh_cli.support import terminal
+from lnh_cli.support import pages, terminal, values
 
 TRIED_FIRST: Final = ("create", "list", "show", "get", "delete", "describe")
 
@@ -63,6 +63,9 @@ ELSEWHERE: Final[dict[str, dict[str, str]]] = {
     "user": {"create": "user add", "show": "user list", "roles": "user role list"},
 }  # fmt: skip
 
+
+# Of a console script: how its pages are asked for, and how wide they are at most.
+SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
 
 # Where what an option or argument takes is had from.
 _HAD_FROM: Final = {
@@ -115,7 +118,19 @@ def _completed(error: Any) -> str:
     return f"{whole}; {_HAD_FROM[name]}" if name in _HAD_FROM else whole
 
 
-class Script(TyperCommand):
+class Verb(TyperCommand):
+    """A command that stands behind a noun, or at the top of the tree."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """List what the command takes."""
+        return values.taking_plain(super().get_params(ctx))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write what the command takes, panel by panel."""
+        pages.write_options(self, ctx, formatter)
+
+
+class Script(Verb):
     """A command that is a console script by itself."""
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
@@ -164,6 +179,15 @@ class Group(TyperGroup):
             return (self.panels.index(panel) if panel in self.panels else 0), name
 
         return sorted(self.commands, key=place)
+
+    def get_params(self, ctx: Any) -> Any:
+        """List what the noun itself takes."""
+        return values.taking_plain(super().get_params(ctx))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options and the commands, panel by panel."""
+        pages.write_options(self, ctx, formatter)
+        pages.write_commands(self, ctx, formatter)
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
         """Parse the command line; a wrong one ends with two lines."""

@@ -352,17 +352,15 @@ def test_the_line_of_a_service_has_words_and_times_and_no_ids() -> None:
 
 def test_a_policys_mechanisms_are_given_and_shown_by_name() -> None:
     from lnh.objects.encoding import named_policy as named
-    from lnh_cli.nouns.cluster import parse_changes
+    from lnh_cli.support.settings import parsed
 
-    given = parse_changes(
-        ["allowed_mechanisms=ecdsa_sha256,CKM_AES_GCM", 'weak_mechanisms=["AES_ECB", 1]', "fips=true"]
-    )
+    given = parsed(["allowed_mechanisms=ecdsa_sha256,CKM_AES_GCM", 'weak_mechanisms=["AES_ECB", 1]', "fips=true"])
     assert given == {
         "allowed_mechanisms": [Mechanism.ECDSA_SHA256, Mechanism.AES_GCM],
         "weak_mechanisms": [Mechanism.AES_ECB, Mechanism.RSA_PKCS],
         "fips": True,
     }
-    assert parse_changes(["allowed_mechanisms=null", "weak_mechanisms="]) == {
+    assert parsed(["allowed_mechanisms=null", "weak_mechanisms="]) == {
         "allowed_mechanisms": None,
         "weak_mechanisms": [],
     }
