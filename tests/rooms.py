@@ -15,10 +15,11 @@ SHARED: Final = ("lnh_common", "lnh_common.wire", "lnh_common.messages", "lnh_co
 ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "lnh_cli.drill": ("lnh_cli.demo", "lnh_cli.support", "lnh", "lnh.objects"),
     "lnh_cli.demo": ("lnh_cli.nouns", "lnh_cli", "lnh_cli.support"),
-    "lnh_cli.nouns": ("lnh_cli", "lnh_cli.support", "lnh_pkcs11", "lnh", "lnh.objects", "lnh.net"),
+    "lnh_cli.nouns": ("lnh_cli", "lnh_cli.support", "lnh_pkcs11", "lnh.migration", "lnh", "lnh.objects", "lnh.net"),
     "lnh_cli": ("lnh_cli.support", "lnh"),
     "lnh_cli.support": ("lnh", "lnh.objects", "lnh.net"),
     "lnh_pkcs11": ("lnh", "lnh.aio", "lnh.objects"),
+    "lnh.migration": ("lnh", "lnh.objects"),
     "lnh.aio": ("lnh", "lnh.objects", "lnh.net", "lnh.arguments"),
     "lnh": ("lnh.objects", "lnh.net", "lnh.arguments"),
     "lnh.objects": ("lnh.arguments",),
