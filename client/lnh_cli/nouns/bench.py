@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 WINDOWS: Final = 5
 _LOAD: Final = 0.7  # of the throughput, for the latency phase
 _WARM_UP: Final = 0.1  # of the time, thrown away
+_SINGLE: Final = 1000  # requests of a timeline
 _NAP: Final = 0.0001  # seconds: shorter than the poll's millisecond, to start requests on time
 
 
@@ -70,6 +72,14 @@ def bench(
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Operations a request (signatures only).")] = 1,
     seconds: Annotated[float, typer.Option(min=0.5, max=600, help="For each of the two phases.")] = 5.0,
     rate: Annotated[float | None, typer.Option(help="Requests a second in the latency phase.")] = None,
+    timeline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Show where the time of single requests goes, instead. DIR is the directory of the member that serves "
+            "them, on this machine and started with LNH_TIMELINE=1.",
+        ),
+    ] = None,
 ) -> None:
     """Measure throughput and latency of one mechanism."""
     from lnh_common.pkcs11.mechanisms import Mechanism
@@ -77,6 +87,9 @@ def bench(
     chosen = files.mechanism(mechanism) if mechanism else Mechanism.ECDSA_SHA256
     with options.session() as session, _key(session, chosen, key, bits, curve) as found:
         work = _work(session, found, chosen, size, batch)
+        if timeline is not None:
+            _show_timeline(options, work, timeline)
+            return
         with session.connection.channel() as channel, _progress(2 * seconds) as advance:
             rates = _throughput(channel, work, in_flight, seconds, advance)
             per_second = rate or max(statistics.median(rates) / work.items * _LOAD, 1.0)
@@ -253,6 +266,44 @@ def _show(
         "p99.9": f"{figures['p99.9_us']:,} us",
     }
     options.record(shown)
+
+
+def _show_timeline(options: KeyringOptions, work: Work, member: Path) -> None:
+    """Measure and show the timeline of one request at a time."""
+    from lnh_cli.support import timeline
+
+    with work.session.connection.channel() as channel:
+
+        def act() -> None:
+            channel.wait(work.submit(channel))
+
+        for _ in range(_SINGLE // 5):
+            act()
+        measured = timeline.measure(member, act, _SINGLE)
+    if not measured.steps:
+        terminal.refuse(
+            f"none of {measured.requests} requests was seen on its whole way through the member of {member}",
+            "start that member, on this machine, with LNH_TIMELINE=1, and use a client that is registered with it",
+        )
+    rows = [
+        {
+            "at": f"{step.at:.0f}",
+            "took": f"{step.took:.0f}",
+            "processor": f"{step.spent:.0f}",
+            "process": step.process,
+            "point": step.point,
+            "of": step.kind,
+        }
+        for step in measured.steps
+    ]
+    if options.json:
+        terminal.show_json({"requests": measured.requests, "complete": measured.complete, "steps": rows})
+        return
+    terminal.show_rows(rows, columns=["at", "took", "processor", "process", "point", "of"])
+    kinds = ", ".join(f"{kind} {took:.0f}" for kind, took in measured.by_kind().items())
+    spent = ", ".join(f"{process} {time:.0f}" for process, time in measured.by_process().items())
+    terminal.echo(f"us, medians of {measured.complete} requests of {measured.requests}; together: {kinds}")
+    terminal.echo(f"processor time, without libzmq's threads: {spent}")
 
 
 def _microseconds(seconds: float) -> int | None:

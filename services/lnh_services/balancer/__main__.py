@@ -13,9 +13,11 @@ from typing import Final
 
 import zmq
 
+from lnh_common import timeline
 from lnh_common.errors import ConfigurationInvalid
 from lnh_services import serving
 from lnh_services.balancer.service import Balancer
+from lnh_services.balancer.timeline import POINTS
 from lnh_services.serving import Member
 
 _M_MMAP_THRESHOLD: Final = -3  # mallopt(3)
@@ -33,6 +35,7 @@ def _serve(member: Member) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with contextlib.suppress(AttributeError):  # else glibc keeps what large messages took, for the next ones
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
+    timeline.begin(member.directory.root, "balancer", POINTS)
     wake, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 
     def stop(_: int, __: FrameType | None) -> None:

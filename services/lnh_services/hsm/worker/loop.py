@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import zmq
 
-from lnh_common import limits
+from lnh_common import limits, timeline
 from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import (
     Busy,
@@ -52,6 +52,7 @@ from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.handlers.session import check_token
 from lnh_services.hsm.worker.handlers.table import SERVED
 from lnh_services.hsm.worker.passwords import merge
+from lnh_services.hsm.worker.timeline import points
 from lnh_services.paths import MemberDirectory
 from lnh_services.serving import EXIT_OK, open_member
 
@@ -639,6 +640,7 @@ def main() -> int:
     member = open_member(f"hsm-worker-{arguments.number}", MemberDirectory(arguments.member_dir))
     for problem in hardened.problems:
         log.warning("not hardened", problem=problem)
+    timeline.begin(member.directory.root, f"worker-{arguments.number}", points(Worker))
     worker = Worker(member.directory, arguments.number)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
