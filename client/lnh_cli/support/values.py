@@ -77,4 +77,5 @@ def _path(text: str, asked: Any) -> Any:
         return _OTHERWISE
     if not (asked.file_okay and asked.dir_okay):
         return _OTHERWISE
-    return Path(text) if os.access(text, os.R_OK) or not Path(text).exists() else _OTHERWISE
+    is_there = os.path.exists(text)  # noqa: PTH110  # of a name that is too long a `Path` raises, and typer does not
+    return Path(text) if os.access(text, os.R_OK) or not is_there else _OTHERWISE

@@ -176,7 +176,25 @@ PLAIN: Any = st.one_of(
     st.integers(-5, 700),
     st.floats(allow_nan=False).map(str),
     st.sampled_from(
-        ["007", "1_000", " 5", "5 ", "+5", "1e3", ".5", "5.", "0x10", "٣", "-0", "", ".", "/", "/nowhere/x"]
+        [
+            "007",
+            "1_000",
+            " 5",
+            "5 ",
+            "+5",
+            "1e3",
+            ".5",
+            "5.",
+            "0x10",
+            "٣",
+            "-0",
+            "",
+            ".",
+            "/",
+            "/nowhere/x",
+            "n" * 5000,
+            "a\0b",
+        ]
     ),
     st.lists(st.text(max_size=5), max_size=3).map(tuple),
 )
