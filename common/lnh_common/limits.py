@@ -185,6 +185,7 @@ DOOR_BYTES: Final = 4 * KIB  # of a message to the door, which is a `hello`
 CACHED_KEYS: Final = 4096
 CACHED_SESSIONS: Final = 4096
 CACHED_RECORDS: Final = 8192
+CACHED_PAGES: Final = 64  # of tables of records
 
 # The hsm core
 ITEMS_SEEN: Final = 1 << 17  # whose highest version it remembers

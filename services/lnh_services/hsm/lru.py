@@ -37,6 +37,10 @@ class Lru(Generic[K, V]):
         """Return a copy of the values, the one used longest ago first."""
         return list(self._entries.values())
 
+    def keys(self) -> list[K]:
+        """Return a copy of the keys, the one used longest ago first."""
+        return list(self._entries)
+
     def items(self) -> list[tuple[K, V]]:
         """Return a copy of keys and values, the one used longest ago first."""
         return list(self._entries.items())

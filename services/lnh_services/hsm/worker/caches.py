@@ -8,8 +8,9 @@ ago goes first.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lnh_common import limits
 from lnh_common.messages.store import OBJECTS, Key
@@ -39,6 +40,15 @@ class CachedRecord:
 
     record: Record | None
     version: int
+
+
+@dataclass(frozen=True)
+class CachedPage:
+    """A page of a table's records as last read, whether there are more, and the id that they are behind."""
+
+    records: tuple[Any, ...]
+    more: bool
+    last: bytes
 
 
 # Tables whose changes touch no session: they come with every login, beside a logout, with each step of a rekey; or no
@@ -118,11 +128,12 @@ class Caches:
         # By keyring and handle; one of a session by keyring, and session id and handle joined.
         self.keys: Lru[tuple[bytes, bytes], CachedKey] = Lru(limits.CACHED_KEYS)
         self.records: Lru[tuple[str, bytes], CachedRecord] = Lru(limits.CACHED_RECORDS)
+        self.pages: Lru[tuple[type[Record], bytes], CachedPage] = Lru(limits.CACHED_PAGES)  # by the id before them, too
         self.policies: Lru[bytes, Policy] = Lru(limits.CACHED_RECORDS)
         self.streams = Streams(limits.CACHED_STREAMS)  # of each the key must be the one in `keys` still
 
-    def invalidate(self, keys: Iterable[Key]) -> None:
-        """Drop what these items were, and every session that was checked against one of them."""
+    def invalidate(self, keys: Sequence[Key]) -> None:
+        """Drop what these items were, the pages of their tables, and every session that was checked against one."""
         changed: set[tuple[str, bytes]] = set()
         ended: set[bytes] = set()
         for key in keys:
@@ -136,6 +147,8 @@ class Caches:
                 changed.add((key.table, key.id))
             if key.table == TABLES[LogoutRecord]:
                 ended.add(key.id)
+        if len(self.pages):
+            self._drop_pages({key.table for key in keys})
         if changed:
             for token, session in self.sessions.items():
                 if not changed.isdisjoint(session.depends):
@@ -146,6 +159,11 @@ class Caches:
             self._drop_carried(ended)
             self.streams.drop_sessions(ended)
         return None
+
+    def _drop_pages(self, tables: set[str]) -> None:
+        for where in self.pages.keys():  # noqa: SIM118  # a copy
+            if TABLES[where[0]] in tables:
+                self.pages.drop(where)
 
     def _drop_carried(self, sessions: set[bytes]) -> None:
         """Drop the objects of these sessions."""
@@ -161,5 +179,6 @@ class Caches:
         self.sessions.clear()
         self.keys.clear()
         self.records.clear()
+        self.pages.clear()
         self.policies.clear()
         self.streams.clear()

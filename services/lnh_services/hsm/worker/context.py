@@ -39,7 +39,7 @@ from lnh_services.hsm.effects import Peer, Steps, ask, tell
 from lnh_services.hsm.objects.prepared_keys import CachedKey
 from lnh_services.hsm.objects.stored import KeyringKeys
 from lnh_services.hsm.records import CLUSTER_RECORD, NAMES, TABLES, ClusterRecord, Record, Records, RekeyRecord
-from lnh_services.hsm.worker.caches import CachedRecord, Caches, touches_sessions
+from lnh_services.hsm.worker.caches import CachedPage, CachedRecord, Caches, touches_sessions
 from lnh_services.hsm.worker.rollback_guard import Ahead, Items, Page, Read
 
 T = TypeVar("T")
@@ -82,12 +82,14 @@ def _named(record: R, name: str) -> R:
 
 @dataclass(eq=False)
 class _Reading:
-    """An item that is being read, and whether an invalidation about it came meanwhile."""
+    """An item that is being read, or with an empty id all of a table's scope; an invalidation makes it outdated."""
 
     key: store.Key
     outdated: bool = False
 
     def is_one_of(self, keys: tuple[store.Key, ...]) -> bool:
+        if not self.key.id:
+            return any((key.table, key.scope) == (self.key.table, self.key.scope) for key in keys)
         return self.key in keys or store.Key(table=self.key.table, scope=self.key.scope) in keys
 
 
@@ -197,7 +199,7 @@ class Knowledge:
         if not current:
             self.lapses += 1
 
-    def may_cache(self, found: Read[Any]) -> bool:
+    def may_cache(self, found: Read[Any] | Page[Any]) -> bool:
         """Tell whether an answer of the store may go into a cache now, before anything else is waited for."""
         return self.is_leased() and not found.outdated and (found.current or not self.read_write)
 
@@ -479,6 +481,23 @@ class Knowledge:
         tags = (records.tag(name),) if name else ()
         scan = store.Scan(table=TABLES[kind], tags=tags, after=after, limit=limit, body=True)
         return (yield from self._page(records, scan, lambda item: _named(records.read(kind, item), name), skipped))
+
+    def cached_page(self, kind: type[Record], after: bytes, skipped: list[Skipped]) -> Steps[CachedPage]:
+        """Return a page of a table's records, by id, as last read; `skipped` as in `page`."""
+        where = (kind, after)
+        known = self.caches.pages.get(where)
+        if known is None:
+            before = len(skipped)
+            reading = _Reading(store.Key(table=TABLES[kind]))
+            self._readings.add(reading)
+            try:
+                page = yield from self.page(kind, after=after, skipped=skipped)
+            finally:
+                self._readings.discard(reading)
+            known = CachedPage(tuple(record for _, record in page.found), page.more, page.last)
+            if len(skipped) == before and self.may_cache(replace(page, outdated=reading.outdated)):
+                self.caches.pages.put(where, known)
+        return known
 
     def named(self, kind: type[R], name: str) -> Steps[tuple[R, int] | None]:
         """Return the record of this name and its version, as the store has it now, or None.

@@ -68,11 +68,17 @@ class Read(Generic[T]):
 
 @dataclass(frozen=True)
 class Page(Generic[T]):
-    """A page of items as they were read: whether there are more, and the id that they are behind."""
+    """A page of items as they were read: whether there are more, and the id that they are behind.
+
+    Args:
+        current, outdated: as of `Read`.
+    """
 
     found: list[tuple[Item, T]]
     more: bool
     last: bytes
+    current: bool
+    outdated: bool = False
 
 
 def merged(pages: Sequence[Page[T]]) -> Page[T]:
@@ -82,7 +88,8 @@ def merged(pages: Sequence[Page[T]]) -> Page[T]:
     """
     end = min((page.last for page in pages if page.more), default=max(page.last for page in pages))
     found = {item.key.id: (item, value) for page in pages for item, value in page.found if item.key.id <= end}
-    return Page([found[id_] for id_ in sorted(found)], any(page.more for page in pages), end)
+    more, current = any(page.more for page in pages), all(page.current for page in pages)
+    return Page([found[id_] for id_ in sorted(found)], more, end, current)
 
 
 Age = tuple[int, int]
@@ -267,7 +274,7 @@ class Items:
                 yield from self.used([(key, age, highest) for (key, age), highest in pairs], current=page.current)
                 if skipped is not None:
                     skipped += closed
-                return Page(found, page.more, page.items[-1].key.id if page.items else scan.after)
+                return Page(found, page.more, page.items[-1].key.id if page.items else scan.after, page.current)
 
     def used(self, found: Iterable[tuple[Key, Age, Age]], *, current: bool, told: bool = True) -> Steps[None]:
         """Check what was read: its key, its age, and how old it must be; the core is told of a newer age.

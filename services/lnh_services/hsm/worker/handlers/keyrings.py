@@ -33,6 +33,7 @@ from lnh_services.hsm.records import (
     RekeyRecord,
     ResealRecord,
 )
+from lnh_services.hsm.worker.caches import CachedPage
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.passwords import derive, forgive, new_credential
 from lnh_services.hsm.worker.policies import change_policy, policy_id
@@ -87,17 +88,21 @@ def list_(worker: WorkerCore, request: Request[ListKeyrings]) -> Steps[Keyrings]
     """List the keyrings that the session may see."""
     message = request.message
     client = yield from _client(worker, request)
-    # Of one that is asked for by its name nothing is left out: it is this one, or an error.
-    skipped: list[Skipped] | None = None if message.label else []
-    page = yield from worker.page(KeyringRecord, name=message.label, after=message.after, skipped=skipped)
-    found = [record for _, record in page.found]
+    skipped: list[Skipped] = []
+    if message.label:  # nothing is left out: it is this one, or an error
+        asked = yield from worker.page(KeyringRecord, name=message.label, after=message.after)
+        page = CachedPage(tuple(record for _, record in asked.found), asked.more, asked.last)
+    else:
+        page = yield from worker.cached_page(KeyringRecord, message.after, skipped)
     return Keyrings(
         keyrings=tuple(
-            KeyringView(id=each.id, label=each.label) for each in found if _is_visible(worker, request, each, client)
+            KeyringView(id=each.id, label=each.label)
+            for each in page.records
+            if _is_visible(worker, request, each, client)
         ),
         more=page.more,
         last=page.last,
-        skipped=tuple(skipped or ()),
+        skipped=tuple(skipped),
     )
 
 
