@@ -221,7 +221,7 @@ class Worker:
 
     def run(self) -> None:
         """Serve until told to stop; then finish what was begun, for a bounded time."""
-        warming.warm()
+        warming.warm(SERVED.values())
         while self.core.identity is None and not self._stopping:
             self._poll()  # without secrets it could only refuse, so nobody reaches it before
         self._front.bind(self._address)

@@ -1,11 +1,12 @@
 """Does before a worker serves what its first request would wait for: decoders, and the first use of cryptography.
 
 The first value of a message type has its decoder built, and what is used of the library for the first time is looked up
-there: together some 5 ms of processor time, ten times a signature. A worker that starts has nothing else to do.
+there: together some 5 ms of processor time, ten times a signature's. A worker that starts has nothing else to do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from lnh_common.messages.base import OPERATIONS
@@ -19,20 +20,23 @@ from lnh_services.hsm.crypto.mechanisms import IvSource, decrypter, encrypter, l
 from lnh_services.hsm.objects.generate import generate_key, generate_key_pair
 from lnh_services.hsm.objects.policy import Policy
 from lnh_services.hsm.records import TABLES
+from lnh_services.hsm.worker.core import Served
+
+_ASKED: Final = {"store", "core", "argon2", "membership", "balancer", "backup"}  # whose answers a worker decodes
 
 _A: Final = Attribute
 _M: Final = Mechanism
 
 
-def kinds() -> frozenset[type[Any]]:
-    """Return the message types that a worker decodes."""
-    operations = OPERATIONS.values()
+def kinds(served: Iterable[Served]) -> frozenset[type[Any]]:
+    """Return the message types that a worker decodes which serves these operations."""
+    asked = (operation for operation in OPERATIONS.values() if operation.name.partition(".")[0] in _ASKED)
     return frozenset(
         {
-            *(operation.request for operation in operations),
-            *(operation.reply for operation in operations),
-            *TABLES,
+            *(row.operation.request for row in served),
+            *(operation.reply for operation in asked),
             *(rule.parameters for rule in MECHANISM_RULES.values()),
+            *TABLES,
             Envelope,
             Policy,
             Token,
@@ -40,9 +44,9 @@ def kinds() -> frozenset[type[Any]]:
     )
 
 
-def warm() -> None:
+def warm(served: Iterable[Served]) -> None:
     """Build all decoders, and use once, with throw-away keys, what most requests use."""
-    codec.prepare(kinds())
+    codec.prepare(kinds(served))
     _use_tokens()
     _use_keys()
 
