@@ -40,6 +40,9 @@ from lnh_common.messages.admin import KEYRING_LIST
 from lnh_common.messages.base import Effect, Operation
 from lnh_common.messages.session import ENDPOINTS, HELLO, LOGIN
 from lnh_common.pkcs11.attributes import Attribute
+from lnh_pkcs11.places import p11_kit_client
+from lnh_pkcs11.ways import Way
+from models.gateway import SocketProgram
 from processes import Processes
 from sites import ADMIN, KRCO, Site, build
 from waits import exit_code_of
@@ -486,3 +489,69 @@ def test_a_long_file_goes_through_a_loop_in_parts(site: Site, tmp_path: Path) ->
             assert (tmp_path / "back").read_bytes() == data
 
     asyncio.run(work())
+
+
+@pytest.fixture(scope="module")
+def gateway(site: Site) -> Iterator[Path]:
+    """The socket of a PKCS#11 gateway of this client."""
+    path = site.directory.parent / "pkcs11" / "gateway.sock"
+    command = [sys.executable, "-m", "lnh_cli.main", "pkcs11", "serve", "--socket", str(path)]
+    environment = {**os.environ, "LNH_CONFIG": str(site.directory)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"serves {path}\n"
+            yield path
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
+    assert not path.exists()
+
+
+def test_applications_use_keyrings_through_the_gateway(site: Site, session: lnh.KeyringSession, gateway: Path) -> None:
+    assert gateway.stat().st_mode & 0o777 == 0o600
+    public, private = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="gateway")
+    for way in Way:
+        program = SocketProgram(gateway, way)
+        (slot,) = program.call("GetSlotList", 1, 10)
+        theirs = program.call("OpenSession", slot, 4)
+        program.call("FindObjectsInit", theirs, {Attribute.LABEL: b"gateway"})
+        assert program.call("FindObjects", theirs, 10) == [], "nobody has logged in"
+        program.call("FindObjectsFinal", theirs)
+        program.call("Login", theirs, 1, KRCO.encode())
+        program.call("FindObjectsInit", theirs, {Attribute.LABEL: b"gateway", Attribute.CLASS: 3})
+        (key,) = program.call("FindObjects", theirs, 10)
+        program.call("SignInit", theirs, M.ECDSA, key)
+        digest = os.urandom(32)
+        assert public.verify(digest, program.call("Sign", theirs, digest, 64), M.ECDSA)
+        program.socket.close()
+    private.destroy()
+    public.destroy()
+
+
+def test_a_second_gateway_does_not_take_the_socket(site: Site, gateway: Path) -> None:
+    done = Forked(("lnh", "pkcs11", "serve", "--socket", str(gateway)), {"LNH_CONFIG": str(site.directory)}).wait()
+    assert done.code == 1
+    assert "another gateway serves" in done.err
+    SocketProgram(gateway)
+
+
+@pytest.mark.skipif(p11_kit_client() is None, reason="p11-kit's client is not installed")
+def test_a_program_uses_the_gateway_through_p11_kit(session: lnh.KeyringSession, gateway: Path) -> None:
+    public, private = session.generate_keypair(lnh.KeyType.EC, curve="P-256", label="through p11-kit")
+    program = (
+        "import sys, pkcs11\n"
+        "from pkcs11 import Attribute, Mechanism, ObjectClass\n"
+        "token = pkcs11.lib(sys.argv[1]).get_token(token_label='payments')\n"
+        "with token.open(rw=True, user_pin=sys.argv[2]) as session:\n"
+        "    named = {Attribute.LABEL: 'through p11-kit', Attribute.CLASS: ObjectClass.PRIVATE_KEY}\n"
+        "    (key,) = session.get_objects(named)\n"
+        "    print(key.sign(bytes(32), mechanism=Mechanism.ECDSA).hex())\n"
+    )
+    environment = {**os.environ, "P11_KIT_SERVER_ADDRESS": f"unix:path={gateway}"}
+    command = [sys.executable, "-c", program, str(p11_kit_client()), KRCO]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert public.verify(bytes(32), bytes.fromhex(done.stdout), M.ECDSA)
+    private.destroy()
+    public.destroy()

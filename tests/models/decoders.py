@@ -10,6 +10,7 @@ import datetime as dt
 import hashlib
 import io
 import json
+import struct
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ from lnh_common.pkcs11.attributes import Attribute, ObjectClass, parse_template
 from lnh_common.pkcs11.mechanisms import Mechanism, parse_parameters
 from lnh_common.wire import archives, bundles, channel, codec, frames, shares, smk_backups
 from lnh_common.wire.audit import ChainBroken, HeadLine, parse_line
+from lnh_pkcs11 import fields, server
+from lnh_pkcs11.refusals import Refused
+from lnh_pkcs11.ways import Way
 from lnh_services import archived, configuration
 from lnh_services.hsm.appliance.partitions import FORMAT as PARTITION_FORMAT
 from lnh_services.hsm.appliance.partitions import PartitionFiles
@@ -79,7 +83,7 @@ from lnh_services.store.log import entries
 from lnh_services.store.log.entries import ClusterId
 from lnh_services.store.net import peers
 from lnh_services.store.replication import messages
-from models import carried
+from models import carried, gateway
 from models.archives import written
 
 DATA: Final = Path(__file__).parents[1] / "data"
@@ -782,9 +786,44 @@ def _file_rows() -> list[Decoder]:
     ]
 
 
+def _gateway_rows() -> list[Decoder]:
+    """What an application sends to the PKCS#11 gateway: each call of each way in, with samples of its fields."""
+
+    def read(way: Way) -> Decode:
+        def decode(data: bytes) -> object:
+            call, at = server._call(data, way)
+            return fields.read(call.fields(own=way.own)[0], data, way, at)
+
+        return decode
+
+    nothing: Any = None  # no request is answered
+
+    def received(data: bytes) -> object:
+        return server.Peer(server.Server(nothing), b"process").receive(data)
+
+    frames_ = [body for way in Way for body in gateway.samples(way)]
+    streams = [b"\2", b"\x4c\x01" + bytes(16)]
+    framed = b"".join(struct.pack(">III", 16, 0, len(body)) + body for _, body in frames_[:20])
+    return [
+        Decoder(
+            "requests of PKCS#11",
+            [(body, read(way)) for way, body in frames_],
+            (Refused,),
+            ("lnh_pkcs11.server:_call",),
+        ),
+        Decoder(
+            "frames of PKCS#11",
+            [(first + framed, received) for first in streams],
+            (server.NotSpoken,),
+            ("lnh_pkcs11.server:_requests",),
+            slow=True,
+        ),
+    ]
+
+
 def decoders() -> tuple[Decoder, ...]:
     """The table."""
     return (
         *_wire_rows(), *_channel_rows(), _tokens(), *_store_rows(), _joining(), *_archive_rows(), *_hsm_rows(),
-        *_file_rows(),
+        *_file_rows(), *_gateway_rows(),
     )  # fmt: skip

@@ -1,0 +1,236 @@
+"""Serves the gateway's socket: a thin shell around `server.py`, in one event loop.
+
+The socket's directory and mode say who gets in, and SO_PEERCRED who it is: this user, root, or, where a group was
+named, its members.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import pwd
+import signal
+import socket
+import stat
+import struct
+from collections import deque
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from lnh_common import limits
+from lnh_common.errors import NotPossible
+from lnh_pkcs11.handlers.general import log_out
+from lnh_pkcs11.keyrings import Keyrings
+from lnh_pkcs11.server import NotSpoken, Peer, Request, Server
+
+_log: Final = logging.getLogger("lnh.pkcs11")
+_CREDENTIALS: Final = struct.Struct("3i")
+_DRAWN: Final = 16
+
+
+class Socket(asyncio.Protocol):
+    """One application's socket."""
+
+    def __init__(self, service: Service) -> None:
+        self._service: Final = service
+        self._peer: Final = Peer(service.server, os.urandom(_DRAWN))
+        self._transport: asyncio.Transport | None = None
+        self._waiting: Final[deque[Request]] = deque()
+        self._tasks: Final[set[asyncio.Task[None]]] = set()
+        self._is_full = False  # of replies that the application does not read
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let it in, or not."""
+        assert isinstance(transport, asyncio.Transport), "a socket's"
+        if not self._service.admits(transport.get_extra_info("socket"), self):
+            transport.abort()
+            return
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes in, and begin what they ask for."""
+        if self._transport is None:
+            return
+        try:
+            greeting, requests = self._peer.receive(data)
+        except NotSpoken as error:
+            _log.info("a client was put out: %s", error)
+            self._transport.abort()
+            return
+        if greeting:
+            self._transport.write(greeting)
+        self._waiting.extend(requests)
+        self._begin()
+        if self._waiting:
+            self._transport.pause_reading()
+
+    def _begin(self) -> None:
+        """Begin what may be under way at once; what is beyond waits, and no more is read."""
+        while self._waiting and not self._is_full and len(self._tasks) < limits.PKCS11_REQUESTS:
+            task = self._service.loop.create_task(self._serve(self._waiting.popleft()))
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    async def _serve(self, request: Request) -> None:
+        reply = await self._peer.answer(request)
+        if self._transport is not None:
+            self._transport.write(reply)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._waiting:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        self._begin()
+        if not self._waiting and self._transport is not None:
+            self._transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        """Begin nothing more while replies are left unread."""
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        """Go on with what waits."""
+        self._is_full = False
+        self._go_on()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Drop what the application had, with its last socket."""
+        self._transport = None
+        self._service.sockets.discard(self)
+        self._waiting.clear()
+        for task in self._tasks:
+            task.cancel()
+        ended = self._peer.close()
+        if ended:
+            self._service.spawn(log_out(ended))
+
+    def abort(self) -> None:
+        """Close the socket."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class Service:
+    """The gateway.
+
+    Args:
+        keyrings: those that it serves.
+        group: whose members are let in; None for this user alone.
+
+    Attributes:
+        sockets: those that are open.
+    """
+
+    def __init__(self, keyrings: Keyrings, *, group: int | None = None) -> None:
+        self.loop: Final = asyncio.get_running_loop()
+        self.server: Final = Server(keyrings)
+        self.sockets: Final[set[Socket]] = set()
+        self._keyrings: Final = keyrings
+        self._group: Final = group
+        self._tasks: Final[set[asyncio.Task[None]]] = set()
+
+    def admits(self, connected: socket.socket, of: Socket) -> bool:
+        """Tell whether a client is let in, by what the kernel says of its process."""
+        pid, uid, gid = _CREDENTIALS.unpack(
+            connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )
+        if len(self.sockets) >= limits.PKCS11_SOCKETS:
+            _log.warning("process %d was not let in: %d sockets are open", pid, limits.PKCS11_SOCKETS)
+            return False
+        if uid not in {0, os.getuid()} and (self._group is None or self._group not in _groups(uid, gid)):
+            _log.warning("process %d of user %d was not let in", pid, uid)
+            return False
+        self.sockets.add(of)
+        return True
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that nobody waits for."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def serve(self, path: Path, ready: Callable[[], None], stop: asyncio.Event) -> None:
+        """Serve until told to stop; raises NotPossible where another gateway has the socket."""
+        listening, inode = bound(path, self._group)
+        server = await self.loop.create_unix_server(lambda: Socket(self), sock=listening)
+        try:
+            ready()
+            await stop.wait()
+        finally:
+            server.close()
+            for each in list(self.sockets):
+                each.abort()
+            while self._tasks or self.sockets:
+                await asyncio.sleep(0)
+                await asyncio.gather(*self._tasks)
+            await self._keyrings.close()
+            unbind(path, inode)
+
+
+def bound(path: Path, group: int | None) -> tuple[socket.socket, int]:
+    """Bind the socket, of mode 0600, or 0660 with a group; returns it and its inode.
+
+    Raises NotPossible where somebody listens there.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise NotPossible(f"{path} is there, and is no socket")
+        if _answers(path):
+            raise NotPossible(f"another gateway serves {path}")
+        path.unlink()
+    listening = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        listening.bind(str(path))
+    finally:
+        os.umask(before)
+    if group is not None:
+        os.chown(path, -1, group)
+        path.chmod(0o660)
+    return listening, path.stat().st_ino
+
+
+def unbind(path: Path, inode: int) -> None:
+    """Remove the socket, if it is still that one and not a later gateway's."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_ino == inode:
+            path.unlink()
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _groups(uid: int, gid: int) -> set[int]:
+    """Return the groups of a user, as the system has them."""
+    try:
+        return {gid, *os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)}
+    except KeyError:
+        return {gid}
+
+
+async def run(path: Path, group: int | None, timeout: float, ready: Callable[[], None]) -> None:
+    """Serve the keyrings of this client until SIGINT or SIGTERM.
+
+    Args:
+        path: of the socket.
+        group: whose members are let in; None for this user alone.
+        timeout: seconds an operation may take.
+        ready: called once clients can connect.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await Service(Keyrings(timeout=timeout), group=group).serve(path, ready, stop)
