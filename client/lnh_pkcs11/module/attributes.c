@@ -208,7 +208,8 @@ static void read_value(struct call *call, CK_ATTRIBUTE_PTR attribute, uint32_t t
             read_mechanisms(call, attribute, length, small);
         break;
     case LNH_VALUE_TEMPLATE: {
-        bool into = attribute->pValue != NULL && attribute->ulValueLen >= length;
+        /* The gateway's word does not make attributes of the application's bytes: it must have said so itself. */
+        bool into = attribute->pValue != NULL && attribute->ulValueLen >= length && attribute->type == type;
         CK_ULONG room = into ? length / sizeof(CK_ATTRIBUTE) : 0;
         CK_ULONG count = 0;
         fits = length % sizeof(CK_ATTRIBUTE) == 0 && depth + 1 < LNH_DEPTH;

@@ -40,6 +40,12 @@ def module_path() -> Path:
 
 
 @pytest.fixture(scope="session")
+def sanitized_module() -> Path:
+    """The module with the sanitizers, which their library is to be loaded before."""
+    return built("sanitized", *build.SANITIZERS)
+
+
+@pytest.fixture(scope="session")
 def loaded(module_path: Path) -> Application:
     return Application(module_path)
 
