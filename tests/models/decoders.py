@@ -733,7 +733,7 @@ def _wire_rows() -> list[Decoder]:
                 "lnh_services.balancer.caller:receive",
                 "lnh_services.balancer.peers:_heard",
                 "lnh_services.balancer.service:_count_served",
-                "lnh_services.hsm.worker.loop:answers",
+                "lnh_services.hsm.worker.tasks:answers",
                 "lnh_services.hsm.worker.loop:_answered",
                 "lnh_services.hsm.worker.loop:_told",
                 "lnh_services.hsm.worker.core:_serve_open",

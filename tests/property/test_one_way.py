@@ -33,7 +33,8 @@ from lnh_common.wire.channel import SessionKeys
 from lnh_services.hsm.effects import Ask
 from lnh_services.hsm.worker import loop as module
 from lnh_services.hsm.worker.core import WorkerCore
-from lnh_services.hsm.worker.loop import Task, WayBack, Worker
+from lnh_services.hsm.worker.loop import Worker
+from lnh_services.hsm.worker.tasks import Task, WayBack
 from lnh_services.paths import MemberDirectory
 from models.worker import KRCO, KRSO, Client, World, make_keyring
 from sizes import sized

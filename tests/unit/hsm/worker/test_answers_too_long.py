@@ -31,7 +31,8 @@ from lnh_common.wire import frames as wire
 from lnh_common.wire.channel import SessionKeys
 from lnh_common.wire.frames import Header, Kind
 from lnh_services.hsm.effects import Ask, Deadline, Peer
-from lnh_services.hsm.worker.loop import Task, Worker, boot_time
+from lnh_services.hsm.worker.loop import Worker, boot_time
+from lnh_services.hsm.worker.tasks import Task
 from lnh_services.paths import MemberDirectory
 
 TOO_MUCH = bytes(limits.BODY_BYTES)

@@ -14,7 +14,8 @@ from lnh_common.messages import admin, hsm, store
 from lnh_common.messages.base import Operation
 from lnh_common.wire.bundles import FORWARDED, TAG_BYTES, is_forwarded, refusal
 from lnh_services.hsm.effects import Peer
-from lnh_services.hsm.worker.loop import Waiting, Worker
+from lnh_services.hsm.worker.loop import Worker
+from lnh_services.hsm.worker.tasks import Waiting
 from lnh_services.paths import MemberDirectory
 from models.worker import Client, World
 

@@ -19,7 +19,8 @@ from lnh_common.wire.bundles import Entry
 from lnh_common.wire.frames import Frames, Header
 from lnh_services.hsm.effects import Ask, Peer, Steps, Turn
 from lnh_services.hsm.worker import loop as module
-from lnh_services.hsm.worker.loop import Waiting, WayBack, Worker
+from lnh_services.hsm.worker.loop import Worker
+from lnh_services.hsm.worker.tasks import Waiting, WayBack
 from lnh_services.paths import MemberDirectory
 
 SLOW = 0.04  # seconds of an RSA-4096 signature on a machine that is short of processors
