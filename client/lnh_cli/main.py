@@ -108,7 +108,7 @@ _ABOUT: Final = {
     "up": "Start a cluster of three members with a registered client and a keyring, and leave it running.",
     "down": "End what `lnh up` started, and remove it (`--keep` leaves its data to start again).",
 }
-_FIRST_PAGE: Final = frozenset({"", "-h", "--help"})
+_FIRST_PAGE: Final = frozenset({"", "-h", "--help", "--version"})
 _MODULES: Final = {name: name for name in _NOUNS} | {
     verb: name for name, (verbs, _) in _VERBS.items() for verb in verbs
 }
@@ -137,8 +137,9 @@ def tree(word: str = "", verb: str = "") -> typer.Typer:
                 command.rich_help_panel = _VERBS[name][1]
                 app.registered_commands.append(command)
         else:
-            for more in _MORE.get(name, ()):
-                import_module(f"lnh_cli.nouns.{more}")
+            if not module.app.has(verb):
+                for more in _MORE.get(name, ()):
+                    import_module(f"lnh_cli.nouns.{more}")
             module.app.make(verb)
             app.add_typer(module.app, rich_help_panel=_NOUNS[name])
     return app
@@ -197,10 +198,24 @@ def _options(
 def main() -> None:
     """Run the console script."""
     standard.secure()
-    word, verb = (*sys.argv[1:3], "", "")[:2]
-    completes = "_LNH_COMPLETE" in os.environ  # a shell that asks for the words of a command line
+    words = _before_completion() if "_LNH_COMPLETE" in os.environ else sys.argv[1:]
     with standard.refusing():
-        (contents() if word in _FIRST_PAGE and not completes else tree(word, verb))()
+        named(*words[:2])()
+
+
+def named(word: str = "", verb: str = "") -> typer.Typer:
+    """Build what a command line that begins so can lead to."""
+    if word in _MODULES:
+        return tree(word, verb)
+    # A word that is no command is told from the names alone; what is behind `--` may be any.
+    return tree() if word.startswith("-") and word not in _FIRST_PAGE else contents()
+
+
+def _before_completion() -> list[str]:
+    """Return the words before the one that a shell wants completed."""
+    line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
+    words = line.split()
+    return words[1 : len(words) if line.endswith(" ") else -1]
 
 
 if __name__ == "__main__":

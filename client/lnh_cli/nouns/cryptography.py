@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final, TypeVar
 
@@ -25,10 +26,10 @@ K = TypeVar("K")
 
 def enter(app: Noun) -> None:
     """Enter the verbs that have no noun."""
-    verb(app, "sign", mechanism_options(Use.SIGN))(sign)
-    verb(app, "verify", mechanism_options(Use.VERIFY))(verify)
-    verb(app, "encrypt", mechanism_options(Use.ENCRYPT))(encrypt)
-    verb(app, "decrypt", mechanism_options(Use.DECRYPT))(decrypt)
+    verb(app, "sign", partial(mechanism_options, Use.SIGN))(sign)
+    verb(app, "verify", partial(mechanism_options, Use.VERIFY))(verify)
+    verb(app, "encrypt", partial(mechanism_options, Use.ENCRYPT))(encrypt)
+    verb(app, "decrypt", partial(mechanism_options, Use.DECRYPT))(decrypt)
     verb(app, "random", KeyringOptions)(random)
     verb(app, "digest", ObjectOptions)(digest)
 

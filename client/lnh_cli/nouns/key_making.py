@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +19,7 @@ KeyType = Annotated[str, typer.Option("--type", "-t", help="Of the new key: AES,
 KeyId = Annotated[str, typer.Option("--id", help="ID of the new key, hexadecimal.")]
 
 
-@verb(keys.app, "wrap", mechanism_options(Use.WRAP))
+@verb(keys.app, "wrap", partial(mechanism_options, Use.WRAP))
 def wrap(
     options: MechanismOptions,
     key: keys.KeyArgument,
@@ -43,7 +44,7 @@ def wrap(
     files.write_result(output, data, as_hex=as_hex, as_json=options.json, told=told)
 
 
-@verb(keys.app, "unwrap", mechanism_options(Use.UNWRAP))
+@verb(keys.app, "unwrap", partial(mechanism_options, Use.UNWRAP))
 def unwrap(
     options: MechanismOptions,
     key: keys.KeyArgument,
@@ -77,7 +78,7 @@ def unwrap(
         options.record(keys.view(made))
 
 
-@verb(keys.app, "derive", mechanism_options(Use.DERIVE))
+@verb(keys.app, "derive", partial(mechanism_options, Use.DERIVE))
 def derive(
     options: MechanismOptions,
     key: keys.KeyArgument,

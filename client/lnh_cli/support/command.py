@@ -108,6 +108,10 @@ class Noun(typer.Typer):
         """Take in how a verb is made."""
         self._declared[name] = make
 
+    def has(self, word: str) -> bool:
+        """Tell whether a verb has this name."""
+        return word in self._declared or any(each.name == word for each in self.registered_commands)
+
     def make(self, word: str = "") -> None:
         """Make the verb of this name; where it is of none, all verbs, of the nouns within this one too."""
         if word in self._declared:
@@ -125,13 +129,15 @@ def noun(name: str, about: str) -> Noun:
     return Noun(name, about)
 
 
-def verb(app: Noun, name: str, group: type[G]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Enter a function as a verb of `app` with the options of `group`."""
+def verb(
+    app: Noun, name: str, group: type[G] | functools.partial[type[G]]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Enter a function as a verb of `app` with the options of `group`, or of the group that it makes."""
 
     def enter(function: Callable[..., None]) -> Callable[..., None]:
         def make() -> None:
-            about = inspect.getdoc(function)
-            app.command(name, cls=words.Verb, help=about)(with_options(function, group))
+            about, options = inspect.getdoc(function), group() if isinstance(group, functools.partial) else group
+            app.command(name, cls=words.Verb, help=about)(with_options(function, options))
 
         app.declare(name, make)
         return function

@@ -10,14 +10,16 @@ from typing import Annotated, Any
 
 import pytest
 import typer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from leaves import leaves
+from lnh_cli import main
 from lnh_cli.main import contents, tree
 from lnh_cli.support import command, values
 from lnh_cli.support.command import Noun, Output, verb
+from sizes import sized
 
 # What takes long to load. `typer` brings the first three, and none of them is needed for what is plain.
 HEAVY = {"pydantic", "rich", "markdown_it", "asyncio", "email", "msgspec", "zmq", "cryptography", "cbor2", "lnh"}
@@ -32,21 +34,27 @@ OF_KEYRING = {
 RUNS = """
 import atexit, sys
 atexit.register(lambda: print(*sys.modules, file=sys.stderr))
+sys.argv[0] = 'lnh'
 from lnh_cli.main import main
 main()
 """
 
 
-def loaded(line: str, place: Path, status: int = 0) -> set[str]:
-    """What a process has loaded at the end of a command line."""
+def run(line: str, place: Path, status: int = 0, **variables: str) -> tuple[set[str], str]:
+    """What a process has loaded at the end of a command line, and what it said."""
     # Without PYTHONPATH, by which a test's processes load what makes passwords cheap (tests/startup).
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LNH_", "PYTHONPATH"))}
     done = subprocess.run(
         [sys.executable, "-c", RUNS, *line.split()],
-        env={**kept, "LNH_CONFIG": str(place / "lnh")}, capture_output=True, text=True, timeout=60, check=False,
+        env={**kept, "LNH_CONFIG": str(place / "lnh"), **variables}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == status, done.stderr
-    return set(done.stderr.splitlines()[-1].split())
+    *said, names = done.stderr.splitlines()
+    return set(names.split()), done.stdout + "\n".join(said)
+
+
+def loaded(line: str, place: Path, status: int = 0) -> set[str]:
+    return run(line, place, status)[0]
 
 
 def ours(names: set[str]) -> set[str]:
@@ -70,6 +78,40 @@ def test_a_command_that_asks_a_cluster_loads_no_decoder_of_typers_and_no_event_l
     assert names & {"pydantic", "rich", "markdown_it", "asyncio", "email"} == set()
     assert "zmq" in names
     assert {name for name in names if name.startswith("lnh_cli.nouns.")} == {"lnh_cli.nouns.keyring"}
+
+
+@pytest.mark.parametrize(("line", "status", "said"), [("keyrnig list", 2, "try: lnh keyring"), ("--version", 0, ".")])
+def test_what_is_about_no_branch_of_the_tree_loads_none(line: str, status: int, said: str, tmp_path: Path) -> None:
+    names, told = run(line, tmp_path, status)
+    assert said in told
+    assert ours(names) == TRUNK
+
+
+def test_a_noun_behind_two_dashes_is_found(tmp_path: Path) -> None:
+    assert "Usage: lnh keyring list" in run("-- keyring list --help", tmp_path)[1]
+
+
+@pytest.mark.parametrize(
+    ("shell", "line", "words", "nouns"),
+    [
+        ("bash", "lnh ", [*main._MODULES, "version"], set()),
+        ("fish", "lnh k", ["key", "keyring"], set()),
+        ("bash", "lnh keyring ", ["create", "delete", "list", "policy", "rekey", "show"], {"keyring"}),
+        ("fish", "lnh keyring list --cur", ["--current"], {"keyring"}),
+        ("bash", "lnh key de", ["decapsulate", "delete", "derive"], {"key", "key_making"}),
+    ],
+)
+def test_a_shell_is_told_the_words_that_may_follow(
+    shell: str, line: str, words: list[str], nouns: set[str], tmp_path: Path
+) -> None:
+    typed = {
+        "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(f"{line}.".split()) - 1)},
+        "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    }[shell]
+    names, told = run("", tmp_path, 0, _LNH_COMPLETE=f"complete_{shell}", **typed)
+    assert sorted(each.split("\t")[0] for each in told.splitlines()) == sorted(words)
+    assert names & {"pydantic", "asyncio", "zmq", "lnh"} == set()
+    assert {name.rpartition(".")[2] for name in names if name.startswith("lnh_cli.nouns.")} == nouns
 
 
 def test_a_noun_makes_the_verb_that_is_asked_for_and_all_where_there_is_none() -> None:
@@ -202,6 +244,7 @@ PLAIN: Any = st.one_of(
 
 @pytest.mark.skipif(not hasattr(OPTIONS["text"], "get_runtime_param"), reason="this typer has no such decoders")
 @pytest.mark.parametrize("kind", sorted(OPTIONS))
+@settings(max_examples=sized(50), deadline=None)
 @given(value=PLAIN)
 def test_what_is_taken_plainly_is_what_typers_decoder_makes_of_it(kind: str, value: Any) -> None:
     parameter = OPTIONS[kind]
