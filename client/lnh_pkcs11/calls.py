@@ -221,5 +221,7 @@ CALLS: Final[tuple[Call, ...]] = (
 
 P11_KIT_ONLY: Final = frozenset(name for name, _, _ in _LATER)
 """Calls that are no functions of PKCS#11, which the module does not send."""
+MODULE_ONLY: Final = frozenset(_OWN) - {"Initialize"}
+"""Calls that p11-kit's client sends with pointers of its own process, so that nobody can do them."""
 CALLS_BY_ID: Final[dict[int, Call]] = {call.id: call for call in CALLS if call.id}
 CALLS_BY_NAME: Final[dict[str, Call]] = {call.name: call for call in CALLS}

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x448, x25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, mldsa, mlkem, rsa, x448, x25519
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
     load_der_private_key,
 )
 
@@ -37,6 +38,14 @@ _LOADERS: Final[dict[str, Callable[[bytes], Any]]] = {
     "Ed448": ed448.Ed448PrivateKey.from_private_bytes,
     "X25519": x25519.X25519PrivateKey.from_private_bytes,
     "X448": x448.X448PrivateKey.from_private_bytes,
+}
+# By KEY_TYPE and PARAMETER_SET.
+_LATTICE: Final[dict[tuple[int, int], Any]] = {
+    (_K.ML_DSA, 1): mldsa.MLDSA44PublicKey,
+    (_K.ML_DSA, 2): mldsa.MLDSA65PublicKey,
+    (_K.ML_DSA, 3): mldsa.MLDSA87PublicKey,
+    (_K.ML_KEM, 2): mlkem.MLKEM768PublicKey,
+    (_K.ML_KEM, 3): mlkem.MLKEM1024PublicKey,
 }
 _NIST: Final[dict[str, type[ec.EllipticCurve]]] = {
     "P-256": ec.SECP256R1,
@@ -62,8 +71,10 @@ def read(given: Iterable[Given]) -> tuple[Attributes, bytes]:
         return template, _VALUES[ObjectClass(object_class)](template, parts)
     except KeyError as error:
         missing: Any = error.args[0]
-        if isinstance(missing, bytes):
-            raise Refused(CKR.ATTRIBUTE_VALUE_INVALID, "EC_PARAMS names no curve of the product") from None
+        if isinstance(missing, bytes | tuple):
+            raise Refused(
+                CKR.ATTRIBUTE_VALUE_INVALID, "a curve or parameter set that the product does not have"
+            ) from None
         raise Refused(CKR.TEMPLATE_INCOMPLETE, f"{missing!r} is missing") from None
     except (ValueError, TypeError):
         raise Refused(CKR.ATTRIBUTE_VALUE_INVALID, "the parts of the key do not go together") from None
@@ -91,7 +102,10 @@ def _public(template: Attributes, parts: _Parts) -> bytes:
     if _A.EC_PARAMS in template:
         curve = CURVES_BY_PARAMS[cast("bytes", template.pop(_A.EC_PARAMS))]
         return spki.of_curve(curve, cast("bytes", template.pop(_A.EC_POINT)))
-    raise Refused(CKR.TEMPLATE_INCONSISTENT, "public keys of RSA and of curves are made of their parts")
+    kind = _LATTICE[cast("int", key_type), cast("int", template.pop(_A.PARAMETER_SET))]
+    key = kind.from_public_bytes(cast("bytes", template.pop(_A.VALUE)))
+    encoded: bytes = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return encoded
 
 
 def _private(template: Attributes, parts: _Parts) -> bytes:

@@ -18,6 +18,7 @@ from lnh_common.pkcs11.algorithms import AES_BLOCK, CURVES_BY_PARAMS, ML_DSA_SIG
 from lnh_common.pkcs11.attributes import Attribute
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, USE_ATTRIBUTES, Mechanism, Output, Scheme, Use
 from lnh_common.pkcs11.parameters import HashedParameters, MacParameters
+from lnh_pkcs11.fields import Given
 from lnh_pkcs11.numbers import CKR
 from lnh_pkcs11.refusals import Refused
 
@@ -40,6 +41,7 @@ class Operation:
         has_parts: whether it goes in parts.
         result: what came out, while it waits for a buffer that it fits into.
         is_busy: whether the HSM is asked.
+        message, aad: the parameters and associated data of a message that goes in parts.
         is_spent: whether an empty result was given to a call that may only have asked for its length.
     """
 
@@ -53,6 +55,8 @@ class Operation:
     result: bytes | None = None
     is_busy: bool = False
     is_spent: bool = False
+    message: Given | None = None
+    aad: bytes = b""
     _hash: Any = None
 
     def feed(self, part: bytes) -> None:
@@ -70,6 +74,13 @@ class Operation:
             most = limits.PKCS11_GATHERED_BYTES
             raise Refused(CKR.DATA_LEN_RANGE, f"more than {most} bytes in parts of {self.mechanism.name}")
         self.data += part
+
+    def end_message(self) -> tuple[bytes, Given, bytes]:
+        """End a message that goes in parts; returns them, its parameters and its associated data."""
+        assert self.message is not None, "it was begun"
+        ended = bytes(self.data), self.message, self.aad
+        self.data, self.has_parts, self.message, self.aad = bytearray(), False, None, b""
+        return ended
 
     def gathered(self) -> tuple[bytes, Message | None]:
         """Return what goes to the HSM, and with which parameters."""

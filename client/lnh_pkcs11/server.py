@@ -18,7 +18,7 @@ from lnh_common.errors import LnhError, TokenExpired, TokenUnknown
 from lnh_common.text import shown
 from lnh_pkcs11 import fields
 from lnh_pkcs11.application import Application, Login, Tokens
-from lnh_pkcs11.calls import CALLS_BY_ID, ERROR, MODULE, MODULE_VERSION, PROCESS_BYTES, Call
+from lnh_pkcs11.calls import CALLS_BY_ID, ERROR, MODULE, MODULE_ONLY, MODULE_VERSION, PROCESS_BYTES, Call
 from lnh_pkcs11.handlers.table import HANDLERS, REFUSED
 from lnh_pkcs11.numbers import CKR
 from lnh_pkcs11.refusals import Refused, ckr_of
@@ -162,6 +162,10 @@ class Peer:
             raise Refused(CKR.DEVICE_MEMORY, f"a request of more than {limits.PKCS11_FRAME_BYTES} bytes")
         call, at = _call(request.data, way)
         letters, answer = call.fields(own=way.own)
+        if not way.own and call.name in MODULE_ONLY:
+            raise Refused(
+                CKR.FUNCTION_NOT_SUPPORTED, f"C_{call.name}: p11-kit does not pass what its parameters point to"
+            )
         values = fields.read(letters, request.data, way, at)
         if call.name in REFUSED:
             raise Refused(REFUSED[call.name][0], f"C_{call.name}: {REFUSED[call.name][1]}")

@@ -443,6 +443,7 @@ def up(directory: Directory = Path(".lnh-demo")) -> None:
     for name, value in place.variables().items():
         typer.echo(f"{_TABS}export {name}={shlex.quote(value)}")
     typer.echo(f"{_TABS}lnh key generate --keyring payments first --type EC --curve P-256")
+    typer.echo(f'{_TABS}lnh pkcs11 serve & eval "$(lnh pkcs11 env)"  # for applications that speak PKCS#11')
     typer.echo(f"To end it: lnh down --dir {directory}")
 
 

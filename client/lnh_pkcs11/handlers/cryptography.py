@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from lnh.objects.encoding import given_iv
-from lnh_common.errors import EncryptedDataInvalid
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Use
 from lnh_pkcs11 import operations, parameters
 from lnh_pkcs11.application import Application, Kind, Session
@@ -68,12 +67,13 @@ def _whole(session: Session, kind: Kind) -> Operation:
     return operation
 
 
-def _key(operation: Operation) -> SecretKey:
+def key_of(operation: Operation) -> SecretKey:
     """Return the key, as one that does all there is; its class was looked at when the operation began."""
     return cast("SecretKey", operation.key)
 
 
-def _given(data: bytes | None) -> bytes:
+def bytes_of(data: bytes | None) -> bytes:
+    """Return what was given; nothing for NULL."""
     return b"" if data is None else data
 
 
@@ -84,7 +84,7 @@ async def sign(app: Application, handle: int, data: bytes | None, room: int | No
     """Sign data."""
     session = app.session(handle)
     operation = _whole(session, Kind.SIGN)
-    return await _signed(session, operation, room, lambda: (_given(data), operation.parameters))
+    return await _signed(session, operation, room, lambda: (bytes_of(data), operation.parameters))
 
 
 async def sign_final(app: Application, handle: int, room: int | None) -> Answer:
@@ -102,7 +102,7 @@ async def _signed(session: Session, operation: Operation, room: int | None, gath
         return (Short(length),)
     session.end(Kind.SIGN)
     data, with_ = gathered()
-    return (await _key(operation).sign(data, operation.mechanism, with_),)
+    return (await key_of(operation).sign(data, operation.mechanism, with_),)
 
 
 def sign_update(app: Application, handle: int, part: bytes | None) -> tuple[()]:
@@ -118,7 +118,7 @@ def verify_update(app: Application, handle: int, part: bytes | None) -> tuple[()
 def _update(session: Session, kind: Kind, part: bytes | None) -> tuple[()]:
     operation = session.active(kind)
     try:
-        operation.feed(_given(part))
+        operation.feed(bytes_of(part))
     except Refused:
         session.end(kind)
         raise
@@ -130,7 +130,7 @@ async def verify(app: Application, handle: int, data: bytes | None, signature: b
     session = app.session(handle)
     operation = _whole(session, Kind.VERIFY)
     session.end(Kind.VERIFY)
-    await _verified(operation, _given(data), operation.parameters, _given(signature))
+    await _verified(operation, bytes_of(data), operation.parameters, bytes_of(signature))
     return ()
 
 
@@ -141,14 +141,14 @@ async def verify_final(app: Application, handle: int, signature: bytes | None) -
     session.end(Kind.VERIFY)
     if not operation.has_parts:
         operation.feed(b"")
-    await _verified(operation, *operation.gathered(), _given(signature))
+    await _verified(operation, *operation.gathered(), bytes_of(signature))
     return ()
 
 
 async def _verified(operation: Operation, data: bytes, with_: Any, signature: bytes) -> None:
     if len(signature) != operations.signature_length(operation):
         raise Refused(CKR.SIGNATURE_LEN_RANGE, f"{len(signature)} bytes")
-    if not await _key(operation).verify(data, signature, operation.mechanism, with_):
+    if not await key_of(operation).verify(data, signature, operation.mechanism, with_):
         raise Refused(CKR.SIGNATURE_INVALID)
 
 
@@ -158,7 +158,7 @@ def verify_signature_init(
     """Begin to verify a signature that is given before the data."""
     operation = begin(app, handle, Kind.VERIFY, given, number)
     if operation is not None:
-        operation.signature = _given(signature)
+        operation.signature = bytes_of(signature)
     return ()
 
 
@@ -185,7 +185,7 @@ def _early(session: Session) -> bytes:
 async def encrypt(app: Application, handle: int, data: bytes | None, room: int | None) -> Answer:
     """Encrypt data. Where the application gave no IV, the HSM's stands before the ciphertext."""
     session = app.session(handle)
-    return await _encrypted(session, _whole(session, Kind.ENCRYPT), _given(data), room)
+    return await _encrypted(session, _whole(session, Kind.ENCRYPT), bytes_of(data), room)
 
 
 async def encrypt_final(app: Application, handle: int, room: int | None) -> Answer:
@@ -203,14 +203,14 @@ async def _encrypted(session: Session, operation: Operation, data: bytes, room: 
         operation.is_spent = True
         return (b"",)
     session.end(Kind.ENCRYPT)
-    result = await _key(operation).encrypt(data, operation.mechanism, operation.parameters)
+    result = await key_of(operation).encrypt(data, operation.mechanism, operation.parameters)
     return (result.ciphertext if operation.own_iv else bytes(result),)
 
 
 async def decrypt(app: Application, handle: int, data: bytes | None, room: int | None) -> Answer:
     """Decrypt data."""
     session = app.session(handle)
-    return await _decrypted(session, _whole(session, Kind.DECRYPT), _given(data), room)
+    return await _decrypted(session, _whole(session, Kind.DECRYPT), bytes_of(data), room)
 
 
 async def decrypt_final(app: Application, handle: int, room: int | None) -> Answer:
@@ -228,7 +228,7 @@ async def _decrypted(session: Session, operation: Operation, data: bytes, room: 
             return (Short(most),)
         operation.is_busy = True
         try:
-            operation.result = await _key(operation).decrypt(data, operation.mechanism, operation.parameters)
+            operation.result = await key_of(operation).decrypt(data, operation.mechanism, operation.parameters)
         except BaseException:
             session.end(Kind.DECRYPT)
             raise
@@ -255,7 +255,7 @@ def decrypt_update(app: Application, handle: int, part: bytes | None, room: int 
 def _gather(session: Session, kind: Kind, part: bytes | None, room: int | None) -> Answer:
     session.active(kind)
     if room is None:  # only the length is asked: one that is not 0, so that the call itself comes with a buffer
-        return (Short(len(_given(part)) + 1),)
+        return (Short(len(bytes_of(part)) + 1),)
     _update(session, kind, part)
     return (b"",)
 
@@ -284,7 +284,7 @@ def digest(app: Application, handle: int, data: bytes | None, room: int | None) 
     assert hash_ is not None, "it is a hash"
     if is_short(hash_.size, room):
         return (Short(hash_.size),)
-    operation.feed(_given(data))
+    operation.feed(bytes_of(data))
     session.end(Kind.DIGEST)
     return (operation.gathered()[0],)
 
@@ -314,65 +314,3 @@ def digest_final(app: Application, handle: int, room: int | None) -> Answer:
         operation.feed(b"")
     session.end(Kind.DIGEST)
     return (operation.gathered()[0],)
-
-
-# --- messages (PKCS#11 v3.1, 5.9 and 5.11)
-
-
-def _begins_messages(kind: Kind) -> Callable[[Application, int, Given | None, int], tuple[()]]:
-    def handler(app: Application, handle: int, given: Given | None, number: int) -> tuple[()]:
-        if given is not None and parameters.mechanism_of(given).name not in {"AES_GCM", "CHACHA20_POLY1305"}:
-            raise Refused(CKR.MECHANISM_INVALID, "messages are of AES_GCM and CHACHA20_POLY1305")
-        begin(app, handle, kind, given._replace(parameters=None, layout=0) if given else None, number)
-        return ()
-
-    return handler
-
-
-message_encrypt_init = _begins_messages(Kind.MESSAGE_ENCRYPT)
-message_decrypt_init = _begins_messages(Kind.MESSAGE_DECRYPT)
-
-
-def _ends_messages(kind: Kind) -> Callable[[Application, int], tuple[()]]:
-    def handler(app: Application, handle: int) -> tuple[()]:
-        session = app.session(handle)
-        session.active(kind)
-        session.end(kind)
-        return ()
-
-    return handler
-
-
-message_encrypt_final = _ends_messages(Kind.MESSAGE_ENCRYPT)
-message_decrypt_final = _ends_messages(Kind.MESSAGE_DECRYPT)
-
-
-async def encrypt_message(
-    app: Application, handle: int, given: Given, aad: bytes | None, data: bytes | None, room: int | None
-) -> tuple[bytes | Short, Given]:
-    """Encrypt a message; the IV that the HSM drew and the tag come back among its parameters."""
-    operation = app.session(handle).active(Kind.MESSAGE_ENCRYPT)
-    plaintext = _given(data)
-    if is_short(len(plaintext), room):
-        return Short(len(plaintext)), given
-    with_ = parameters.message(operation.mechanism, given, _given(aad), draws=True)
-    result = await _key(operation).encrypt(plaintext, operation.mechanism, with_)
-    ciphertext = result.ciphertext
-    return ciphertext[: len(plaintext)], parameters.answered(given, result.iv, ciphertext[len(plaintext) :])
-
-
-async def decrypt_message(
-    app: Application, handle: int, given: Given, aad: bytes | None, data: bytes | None, room: int | None
-) -> Answer:
-    """Decrypt a message."""
-    operation = app.session(handle).active(Kind.MESSAGE_DECRYPT)
-    ciphertext = _given(data)
-    if is_short(len(ciphertext), room):
-        return (Short(len(ciphertext)),)
-    with_ = parameters.message(operation.mechanism, given, _given(aad), draws=False)
-    assert given.parameters is not None, "it was read"
-    try:
-        whole = ciphertext + given.parameters["pTag"]
-        return (await _key(operation).decrypt(whole, operation.mechanism, with_),)
-    except EncryptedDataInvalid as error:
-        raise Refused(CKR.ENCRYPTED_DATA_INVALID, str(error)) from None

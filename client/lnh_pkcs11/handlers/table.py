@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from lnh_pkcs11.handlers import cryptography, general, keys, objects
+from lnh_pkcs11.handlers import cryptography, general, keys, messages, objects
 from lnh_pkcs11.numbers import CKR
 
 HANDLERS: Final[dict[str, Callable[..., Any]]] = {
@@ -64,12 +64,16 @@ HANDLERS: Final[dict[str, Callable[..., Any]]] = {
     "VerifySignature": cryptography.verify_signature,
     "VerifySignatureUpdate": cryptography.verify_update,
     "VerifySignatureFinal": cryptography.verify_signature_final,
-    "MessageEncryptInit": cryptography.message_encrypt_init,
-    "EncryptMessage": cryptography.encrypt_message,
-    "MessageEncryptFinal": cryptography.message_encrypt_final,
-    "MessageDecryptInit": cryptography.message_decrypt_init,
-    "DecryptMessage": cryptography.decrypt_message,
-    "MessageDecryptFinal": cryptography.message_decrypt_final,
+    "MessageEncryptInit": messages.message_encrypt_init,
+    "EncryptMessage": messages.encrypt_message,
+    "EncryptMessageBegin": messages.encrypt_message_begin,
+    "EncryptMessageNext": messages.encrypt_message_next,
+    "DecryptMessageBegin": messages.decrypt_message_begin,
+    "DecryptMessageNext": messages.decrypt_message_next,
+    "MessageEncryptFinal": messages.message_encrypt_final,
+    "MessageDecryptInit": messages.message_decrypt_init,
+    "DecryptMessage": messages.decrypt_message,
+    "MessageDecryptFinal": messages.message_decrypt_final,
     "GenerateKey": keys.generate_key,
     "GenerateKeyPair": keys.generate_key_pair,
     "WrapKey": keys.wrap_key,
@@ -108,10 +112,6 @@ REFUSED: Final[dict[str, tuple[CKR, str]]] = {
             "MessageVerifyFinal",
         ),
         (_NOT, "messages are encrypted; to sign many, C_SignInit costs nothing"),
-    ),
-    **dict.fromkeys(
-        ("EncryptMessageBegin", "EncryptMessageNext", "DecryptMessageBegin", "DecryptMessageNext"),
-        (_NOT, "a message goes at once"),
     ),
     **dict.fromkeys(("WrapKeyAuthenticated", "UnwrapKeyAuthenticated"), (_NOT, "no mechanism wraps so")),
 }

@@ -451,6 +451,31 @@ def test_messages_bring_iv_and_tag_back(keyrings: Keyrings) -> None:
         refused(CKR.ENCRYPTED_DATA_INVALID, program, "DecryptMessage", session, with_, b"", ciphertext, 100)
 
 
+def test_a_message_goes_in_parts(keyrings: Keyrings) -> None:
+    program, session = logged_in(keyrings, password=KRCO)
+    key = secret(program, session)
+    program.call("MessageEncryptInit", session, M.AES_GCM, key)
+    given = (0, packed(bytes(12), 0, 3, bytes(16)))
+    refused(CKR.OPERATION_NOT_INITIALIZED, program, "EncryptMessageNext", session, given, b"a", 100, 1)
+    program.call("EncryptMessageBegin", session, given, b"header")
+    refused(CKR.OPERATION_ACTIVE, program, "EncryptMessage", session, given, b"", b"", 100)
+    assert program.call("EncryptMessageNext", session, given, b"some ", 100, 0)[0] == b""
+    assert program.call("EncryptMessageNext", session, given, b"parts", 9, 1)[0] == Length(10)
+    ciphertext, came = program.call("EncryptMessageNext", session, given, b"parts", 10, 1)
+    program.call("MessageDecryptInit", session, M.AES_GCM, key)
+    with_ = (0, packed(came["pIv"], 0, 0, came["pTag"]))
+    program.call("DecryptMessageBegin", session, with_, b"header")
+    assert program.call("DecryptMessageNext", session, with_, ciphertext[:3], 100, 0) == b""
+    assert program.call("DecryptMessageNext", session, with_, ciphertext[3:], 100, 1) == b"some parts"
+
+
+@pytest.mark.parametrize("way", WAYS[1:3])
+def test_messages_do_not_come_through_p11_kit(keyrings: Keyrings, way: Way) -> None:
+    program = Program(Server(keyrings), way)
+    assert way in {Way.P11_KIT_1, Way.P11_KIT_2}
+    refused(CKR.FUNCTION_NOT_SUPPORTED, program, "EncryptMessage", 1, bytes(48), b"", b"text", 100)
+
+
 def test_an_empty_result_is_given_to_who_asks_for_its_length(keyrings: Keyrings) -> None:
     program, session = logged_in(keyrings, password=KRCO)
     key = secret(program, session)
