@@ -25,7 +25,7 @@ from lnh_pkcs11.refusals import Refused
 if TYPE_CHECKING:
     from lnh.aio import StoredObject
 
-_HASHLIB: Final = {each: each.value.lower().replace("-", "").replace("sha3", "sha3_") for each in Hash}
+_HASHLIB: Final = {each: each.value.lower().replace("sha-", "sha").replace("-", "_") for each in Hash}
 _ED448_SIGNATURE: Final = 114
 
 

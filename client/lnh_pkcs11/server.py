@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any, Final, NamedTuple
 
 from lnh_common import limits
@@ -143,42 +143,30 @@ class Peer:
             del self._buffer[:end]
             yield Request(code, data)
 
-    async def answer(self, request: Request) -> bytes:
-        """Do what a request asks for; returns the frame of its reply."""
+    def answer(self, request: Request) -> bytes | Coroutine[Any, Any, bytes]:
+        """Begin what a request asks for; returns its reply's frame, or what waits for others and then returns that."""
         assert self.way is not None, "the handshake came first"
-        try:
-            body = await self._done(request, self.way)
-        except Refused as refusal:
-            body = self._refused(refusal.ckr, refusal)
-        except LnhError as error:
-            body = self._refused(ckr_of(error), error)
-        except Exception:  # a fault of ours is this request's alone
-            _log.exception("a request met a fault")
-            body = _error(CKR.GENERAL_ERROR)
-        return _HEADER.pack(request.code, 0, len(body)) + body
-
-    async def _done(self, request: Request, way: Way) -> bytes:
-        if request.is_long:
-            raise Refused(CKR.DEVICE_MEMORY, f"a request of more than {limits.PKCS11_FRAME_BYTES} bytes")
-        call, at = _call(request.data, way)
-        letters, answer = call.fields(own=way.own)
-        if not way.own and call.name in MODULE_ONLY:
-            raise Refused(
-                CKR.FUNCTION_NOT_SUPPORTED, f"C_{call.name}: p11-kit does not pass what its parameters point to"
-            )
-        values = fields.read(letters, request.data, way, at)
-        if call.name in REFUSED:
-            raise Refused(REFUSED[call.name][0], f"C_{call.name}: {REFUSED[call.name][1]}")
         assert self.app is not None, "the handshake came first"
         try:
+            call, values = _read(request, self.way)
             results = HANDLERS[call.name](self.app, *values)
-            if inspect.isawaitable(results):
-                results = await results
-        except (TokenUnknown, TokenExpired):
+            if inspect.iscoroutine(results):
+                return self._awaited(request, call, values, results)
+            return _reply(request, call, results, self.way)
+        except Exception as error:  # whatever it is, it is this request's alone
+            return _refusal(request, error)
+
+    async def _awaited(
+        self, request: Request, call: Call, values: list[Any], results: Coroutine[Any, Any, tuple[Any, ...]]
+    ) -> bytes:
+        assert self.way is not None, "the handshake came first"
+        try:
+            return _reply(request, call, await results, self.way)
+        except (TokenUnknown, TokenExpired) as error:
             self._lost(values)
-            raise
-        head = _TWO.pack(call.id, len(answer)) + answer.encode()
-        return head + fields.write(answer, results, way)
+            return _refusal(request, error)
+        except Exception as error:  # whatever it is, it is this request's alone
+            return _refusal(request, error)
 
     def _lost(self, values: list[Any]) -> None:
         """Close the sessions at a token whose login is over, as the application is told that they are."""
@@ -186,13 +174,22 @@ class Peer:
         if session is not None and self.app is not None:
             self.app.close_all(session.slot)
 
-    def _refused(self, ckr: CKR, why: Exception) -> bytes:
-        _log.info("CKR_%s: %s", ckr.name, shown(str(why)))
-        return _error(ckr)
-
     def close(self) -> list[Login]:
         """Take in that the socket was closed; returns the logins that end with it."""
         return [] if self.app is None else self._server.leave(self._process, self)
+
+
+def _read(request: Request, way: Way) -> tuple[Call, list[Any]]:
+    """Read a request: its call, and the values of its fields; raises Refused."""
+    if request.is_long:
+        raise Refused(CKR.DEVICE_MEMORY, f"a request of more than {limits.PKCS11_FRAME_BYTES} bytes")
+    call, at = _call(request.data, way)
+    if not way.own and call.name in MODULE_ONLY:
+        raise Refused(CKR.FUNCTION_NOT_SUPPORTED, "p11-kit does not pass what the parameters point to")
+    values = fields.read(call.fields(own=way.own)[0], request.data, way, at)
+    if call.name in REFUSED:
+        raise Refused(*REFUSED[call.name])
+    return call, values
 
 
 def _call(data: bytes, way: Way) -> tuple[Call, int]:
@@ -209,5 +206,20 @@ def _call(data: bytes, way: Way) -> tuple[Call, int]:
     return call, end
 
 
-def _error(ckr: CKR) -> bytes:
-    return _TWO.pack(ERROR, 1) + b"u" + int(ckr).to_bytes(8, "big")
+def _reply(request: Request, call: Call, results: tuple[Any, ...], way: Way) -> bytes:
+    letters = call.fields(own=way.own)[1]
+    body = _TWO.pack(call.id, len(letters)) + letters.encode() + fields.write(letters, results, way)
+    return _HEADER.pack(request.code, 0, len(body)) + body
+
+
+def _refusal(request: Request, error: Exception) -> bytes:
+    """Make the reply to a request that an error ended; what is none of the product's is a fault, and is logged."""
+    if isinstance(error, Refused | LnhError):
+        ckr = error.ckr if isinstance(error, Refused) else ckr_of(error)
+        call = CALLS_BY_ID.get(int.from_bytes(request.data[:4], "big"))
+        _log.info("C_%s is answered CKR_%s: %s", call.name if call is not None else "?", ckr.name, shown(str(error)))
+    else:
+        ckr = CKR.GENERAL_ERROR
+        _log.error("a request met a fault", exc_info=error)
+    body = _TWO.pack(ERROR, 1) + b"u" + int(ckr).to_bytes(8, "big")
+    return _HEADER.pack(request.code, 0, len(body)) + body

@@ -70,12 +70,18 @@ class Socket(asyncio.Protocol):
     def _begin(self) -> None:
         """Begin what may be under way at once; what is beyond waits, and no more is read."""
         while self._waiting and not self._is_full and len(self._tasks) < limits.PKCS11_REQUESTS:
-            task = self._service.loop.create_task(self._serve(self._waiting.popleft()))
+            answer = self._peer.answer(self._waiting.popleft())
+            if isinstance(answer, bytes):
+                self._send(answer)
+                continue
+            task = self._service.loop.create_task(self._serve(answer))
             self._tasks.add(task)
             task.add_done_callback(self._ended)
 
-    async def _serve(self, request: Request) -> None:
-        reply = await self._peer.answer(request)
+    async def _serve(self, answer: Coroutine[Any, Any, bytes]) -> None:
+        self._send(await answer)
+
+    def _send(self, reply: bytes) -> None:
         if self._transport is not None:
             self._transport.write(reply)
 

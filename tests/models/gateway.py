@@ -28,7 +28,7 @@ from lnh_pkcs11.fields import split
 from lnh_pkcs11.layouts import VALUE_KINDS, ValueKind
 from lnh_pkcs11.numbers import CKR
 from lnh_pkcs11.refusals import Refused
-from lnh_pkcs11.server import Peer, Server
+from lnh_pkcs11.server import Peer, Request, Server
 from lnh_pkcs11.ways import BARE, Way
 from models.worker import Client, World, make_keyring
 
@@ -43,6 +43,12 @@ def done(work: Coroutine[Any, Any, T]) -> T:
     except StopIteration as end:
         return cast("T", end.value)
     raise AssertionError("it waits")
+
+
+def answered(peer: Peer, request: Request) -> bytes:
+    """The frame of the reply."""
+    answer = peer.answer(request)
+    return answer if isinstance(answer, bytes) else done(answer)
 
 
 class WorkerSession(ObjectSession):
@@ -165,7 +171,7 @@ class Program:
         sent, requests = self.peer.receive(struct.pack(">III", self.code, 0, len(body)) + body)
         assert sent == b""
         (request,) = requests
-        frame = done(self.peer.answer(request))
+        frame = answered(self.peer, request)
         code, options, length = struct.unpack(">III", frame[:12])
         assert (code, options, length) == (self.code, 0, len(frame) - 12)
         return frame[12:]

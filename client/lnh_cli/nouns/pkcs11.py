@@ -28,12 +28,17 @@ def serve(
         str | None, typer.Option(help="A group whose members are let in too; else this user alone is.")
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds that an operation may take.")] = 10.0,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say on stderr what is refused, and why.")] = False,
 ) -> None:
     """Serve applications until Ctrl-C or SIGTERM: each keyring that this client may see is a token."""
+    import logging
+
     from lnh_pkcs11 import places
     from lnh_pkcs11.service import run
 
     path = socket or places.default_socket()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("lnh.pkcs11").setLevel(logging.INFO if verbose else logging.WARNING)
 
     def ready() -> None:
         options.say(f"serves {path}", socket=str(path))

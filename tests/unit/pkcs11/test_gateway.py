@@ -13,14 +13,14 @@ from lnh_common import limits
 from lnh_common.errors import ERRORS
 from lnh_common.pkcs11.algorithms import CURVES
 from lnh_common.pkcs11.attributes import Attribute, KeyType, ObjectClass
-from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism
+from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism, Use
 from lnh_pkcs11.calls import CALLS
 from lnh_pkcs11.handlers.table import HANDLERS, REFUSED
 from lnh_pkcs11.numbers import CKR, State, TokenFlag
 from lnh_pkcs11.refusals import ckr_of
 from lnh_pkcs11.server import NotSpoken, Peer, Server
 from lnh_pkcs11.ways import Way
-from models.gateway import SLOT, Answered, Keyrings, Length, Program, done, logged_in, packed
+from models.gateway import SLOT, Answered, Keyrings, Length, Program, answered, done, logged_in, packed
 from models.worker import KRCO, KRSO
 
 A = Attribute
@@ -139,7 +139,7 @@ def test_a_request_that_is_too_long_is_passed_over_and_refused(keyrings: Keyring
         assert program.peer.receive(bytes(65536)) == (b"", [])
         assert len(program.peer._buffer) == 0, "nothing of it is kept"
     ((request),) = program.peer.receive(bytes(long % 65536))[1]
-    assert done(program.peer.answer(request))[-8:] == int(CKR.DEVICE_MEMORY).to_bytes(8, "big")
+    assert answered(program.peer, request)[-8:] == int(CKR.DEVICE_MEMORY).to_bytes(8, "big")
     assert program.call("GetSlotList", 1, 10) == [SLOT]
 
 
@@ -490,7 +490,10 @@ def test_an_empty_result_is_given_to_who_asks_for_its_length(keyrings: Keyrings)
 def test_hashes_need_no_login_and_no_message(keyrings: Keyrings) -> None:
     program = Program(Server(keyrings))
     session = program.call("OpenSession", SLOT, 4)
-    for mechanism, name in ((M.SHA256, "sha256"), (M.SHA3_512, "sha3_512")):
+    hashes = [each for each, row in MECHANISM_RULES.items() if Use.DIGEST in row.uses]
+    assert len(hashes) == 8
+    for mechanism in hashes:
+        name = mechanism.name.lower()  # sha256, sha3_256
         size = hashlib.new(name).digest_size
         program.call("DigestInit", session, mechanism)
         assert program.call("Digest", session, b"abc", None) == Length(size)
