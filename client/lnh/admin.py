@@ -38,6 +38,7 @@ from lnh_common.messages.admin import (
     KeyringView,
     MemberView,
     Permission,
+    RoleLock,
     RoleView,
     StatusView,
     UserView,
@@ -62,6 +63,7 @@ __all__ = [
     "MemberView",
     "Overview",
     "Permission",
+    "RoleLock",
     "RoleView",
     "SmkView",
     "StatusView",
@@ -133,6 +135,14 @@ class Administration(Session):
         """Show a keyring with its policy, number of objects and assigned clients; raises KeyringUnknown."""
         view = self.ask(wire.KEYRING_SHOW, wire.KeyringRef(keyring=self.keyring(label).id), current=current)
         return msgspec.structs.replace(view, policy=named_policy(view.policy))
+
+    def role_locks(self, label: str, *, current: bool = False) -> Listed[RoleLock]:
+        """Say which roles of a keyring are locked, for whom and until when; raises KeyringUnknown.
+
+        Raises UnknownOperation where a member of version 0.1 answers.
+        """
+        found = self.ask(wire.ROLE_LOCKS, wire.KeyringRef(keyring=self.keyring(label).id), current=current)
+        return Listed(found.locks, found.behind, found.skipped)
 
     def delete_keyring(self, label: str) -> None:
         """Delete a keyring and every object in it; for an admin and the PO together. Raises KeyringUnknown."""

@@ -18,6 +18,7 @@ from lnh_common.versions import minor
 
 JOINING_SECONDS: Final = 120
 BEHIND_ENTRIES: Final = 2000
+REKEY_SECONDS: Final = 600  # a keyring of many thousand objects is through by then
 DISK_SHARE: Final = 0.05  # of the disk free, below which it is nearly full
 DISK_BYTES: Final = 256 * limits.MIB  # ... or so little, whatever the disk
 SKEW_MS: Final = 2_000
@@ -386,6 +387,13 @@ def _keys_not_separated(scene: Scene) -> Iterator[Spot]:
         yield Spot(label, f"the keyring {label} has key_uses = {COMPATIBLE}")
 
 
+def _rekeys(scene: Scene) -> Iterator[Spot]:
+    for each in scene.overview.rekeys:
+        age = max(0, scene.overview.seen.at // 1000 - each.begun_at)
+        if age > REKEY_SECONDS:
+            yield Spot(each.label, f"the rekey of {each.label} began {age // 60} minutes ago, and is not through")
+
+
 # --- backup
 
 
@@ -521,6 +529,9 @@ CHECKS: Final = (
           "who may make keys there can talk the bytes of a SENSITIVE key out of the HSM, in ways published for PKCS#11",
           "lnh keyring policy key_uses=separated -k {where}, as its KRSO; a key of two uses is refused from then on;"
           " for all keyrings: lnh cluster policy key_uses=separated"),
+    Check("rekey-unfinished", _ADVICE, _rekeys,
+          "who has the key of before still opens what is not sealed anew, and no other rekey begins",
+          "lnh keyring rekey -k {where}, as its KRSO: it goes on where it stopped"),
     Check("one-user", _ADVICE, _users,
           "who breaks into one service can reach the files of the others",
           "give each service its own data alone (docs/operations.md#services-kept-apart)"),

@@ -521,3 +521,24 @@ def run_row(place: Place, row: Row, n: str, patch: pytest.MonkeyPatch, *more: st
     if not (shown.tables or shown.records or shown.lines):
         shown.lines = done.stdout.splitlines()
     return Run(words, done, shown)
+
+
+def test_a_role_that_is_locked_is_shown_so_until_it_is_unlocked(place: Place) -> None:
+    def locked() -> tuple[list[str], list[dict[str, str]]]:
+        listed = json.loads(place.run("role", "list", "-k", "many", "--json").stdout)
+        shown = json.loads(place.run("keyring", "show", "many", "--json").stdout)
+        return next(each["locked"] for each in listed if each["role"] == "krco"), shown["locked"]
+
+    assert place.run("cluster", "policy", "lock_after=1").exit_code == 0
+    try:
+        assert locked() == ([], [])
+        assert place.run("role", "login", "-k", "many", "--role", "krco", "--password-file", "data").exit_code == 1
+        assert locked() == (
+            ["everybody until lnh role unlock"],
+            [{"role": "krco", "client": "", "until": "lnh role unlock"}],
+        )
+        assert "everybody until lnh role unlock" in place.run("role", "list", "-k", "many").stdout
+        assert place.run("role", "unlock", "-k", "many").exit_code == 0
+        assert locked() == ([], [])
+    finally:
+        assert place.run("cluster", "policy", "lock_after=0").exit_code == 0

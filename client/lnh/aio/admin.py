@@ -39,6 +39,7 @@ from lnh_common.messages.admin import (
     KeyringView,
     MemberView,
     Permission,
+    RoleLock,
     RoleView,
     StatusView,
     UserView,
@@ -63,6 +64,7 @@ __all__ = [
     "MemberView",
     "Overview",
     "Permission",
+    "RoleLock",
     "RoleView",
     "SmkView",
     "StatusView",
@@ -136,6 +138,16 @@ class Administration(Session):
             wire.KEYRING_SHOW, wire.KeyringRef(keyring=(await self.keyring(label)).id), current=current
         )
         return msgspec.structs.replace(view, policy=named_policy(view.policy))
+
+    async def role_locks(self, label: str, *, current: bool = False) -> Listed[RoleLock]:
+        """Say which roles of a keyring are locked, for whom and until when; raises KeyringUnknown.
+
+        Raises UnknownOperation where a member of version 0.1 answers.
+        """
+        found = await self.ask(
+            wire.ROLE_LOCKS, wire.KeyringRef(keyring=(await self.keyring(label)).id), current=current
+        )
+        return Listed(found.locks, found.behind, found.skipped)
 
     async def delete_keyring(self, label: str) -> None:
         """Delete a keyring and every object in it; for an admin and the PO together. Raises KeyringUnknown."""

@@ -9,6 +9,7 @@ import typer
 from lnh_cli.support import settings, terminal
 from lnh_cli.support.command import Yes, noun, verb
 from lnh_cli.support.fields import field
+from lnh_cli.support.locks import role_locks, until
 from lnh_cli.support.options import AdminOptions, KeyringOptions, PoOptions
 
 if TYPE_CHECKING:
@@ -51,11 +52,12 @@ def list_(options: AdminOptions) -> None:
 
 @verb(app, "show", AdminOptions)
 def show(options: AdminOptions, label: Label) -> None:
-    """Show a keyring: roles, objects, policy and assigned clients."""
+    """Show a keyring: roles, objects, policy, assigned clients, and who may not log in for now."""
     with options.administration() as session:
         view = session.show_keyring(label)
-    record = terminal.fields(view)
-    options.record(record)
+        locks = role_locks(session, label)
+    locked = [{"role": each.role.value, "client": each.client, "until": until(each)} for each in locks]
+    options.record({**terminal.fields(view), "locked": locked})
 
 
 @verb(app, "delete", PoOptions)

@@ -9,6 +9,7 @@ import typer
 
 from lnh_cli.support import files, terminal
 from lnh_cli.support.command import noun, verb
+from lnh_cli.support.locks import role_locks, until
 from lnh_cli.support.options import AdminOptions, KeyringOptions, PoOptions, parse_role
 
 app = noun("role", "The KRSO and KRCO of a keyring.")
@@ -155,12 +156,14 @@ def list_(
     options: AdminOptions,
     keyring: Annotated[str, typer.Option("--keyring", "-k", envvar="LNH_KEYRING", help="The keyring.")],
 ) -> None:
-    """List a keyring's roles and whether they have a credential, as an appliance user."""
+    """List a keyring's roles, whether they have a credential, and who may not log in as one for now."""
     with options.administration() as session:
         held = session.show_keyring(keyring).roles
+        locks = role_locks(session, keyring)
     rows = []
     for role in ("krso", "krco"):
         marks = [mark for mark in held if mark.startswith(role)]
         state = "not set" if not marks else "set" if role in marks else "must change"
-        rows.append({"role": role, "state": state})
-    options.rows(rows, "role", "state")
+        locked = [f"{each.client or 'everybody'} until {until(each)}" for each in locks if each.role.value == role]
+        rows.append({"role": role, "state": state, "locked": locked})
+    options.rows(rows, "role", "state", "locked")

@@ -182,6 +182,25 @@ class Unlock(Message):
     keyring: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
 
 
+class RoleLock(Message, omit_defaults=True):
+    """Describe who may not log in as a role of a keyring, whatever its password, and until when.
+
+    Args:
+        client: the name of the only one that may not, or words for it; empty: nobody may, but clients that did lately.
+        until: UTC seconds; 0: nobody may, until somebody unlocks it, by policy `lock_after`.
+    """
+
+    role: Role
+    client: str = ""
+    until: int = 0
+
+
+class RoleLocks(Listing, kw_only=True):
+    """Answer with the locks of a keyring's roles; there are none where whoever is asked for a password may try."""
+
+    locks: tuple[RoleLock, ...]
+
+
 class UserView(Message, omit_defaults=True):
     """Describe one appliance user; `locked` until somebody unlocks it, by policy `lock_after`."""
 
@@ -440,6 +459,7 @@ KEYRING_RESEAL: Final = operation("keyring.reseal", Empty, RekeyState, _S, _W, s
 KEYRING_REKEY_STATE: Final = operation("keyring.rekey-state", Empty, RekeyState, _S)
 ROLE_INIT: Final = operation("role.init", InitRole, Empty, _S, _W)
 ROLE_SET: Final = operation("role.set", SetRole, Empty, _S, _W)
+ROLE_LOCKS: Final = operation("role.locks", KeyringRef, RoleLocks, _S)
 CLIENT_LIST: Final = operation("client.list", Empty, Clients, _S)
 CLIENT_REVOKE: Final = operation("client.revoke", ClientRef, Empty, _S, _W)
 CLIENT_ASSIGN: Final = operation("client.assign", Assignment, Empty, _S, _W)

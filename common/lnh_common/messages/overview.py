@@ -160,12 +160,20 @@ class Seen(Told):
     members: Annotated[tuple[Sight, ...], msgspec.Meta(max_length=limits.MEMBERS + 1)]
 
 
+class UnfinishedRekey(Message):
+    """Name a keyring that has another key since `begun_at` (UTC seconds) and not everything sealed under it yet."""
+
+    label: str
+    begun_at: int
+
+
 class Overview(Listing, kw_only=True, forbid_unknown_fields=False):
     """Answer an administrator with the whole cluster.
 
     Args:
         key_uses: of the cluster's policy; empty from a member that does not tell it.
         product: the cluster's version, MAJOR.MINOR; likewise.
+        rekeys: of keyrings, that are not through.
     """
 
     label: str
@@ -174,6 +182,7 @@ class Overview(Listing, kw_only=True, forbid_unknown_fields=False):
     clients: int = 0
     key_uses: str = ""
     product: str = ""
+    rekeys: tuple[UnfinishedRekey, ...] = ()
 
 
 SEEN: Final = operation("membership.seen", Empty, Seen)

@@ -23,6 +23,7 @@ from lnh_common.messages.overview import (
     Overview,
     Seen,
     StoreFigures,
+    UnfinishedRekey,
 )
 from models.overviews import AT, GIB, figures, overview, sight
 
@@ -139,6 +140,16 @@ ILL: dict[str, Ill] = {
     ),
     "keys-not-separated": Ill(
         overview(), "payments", "the keyring payments has key_uses = compatible", compatible=("many", "payments")
+    ),
+    "rekey-unfinished": Ill(
+        replace(
+            overview(),
+            rekeys=(
+                UnfinishedRekey(label="payments", begun_at=int(AT) - 3600),
+                UnfinishedRekey(label="under way", begun_at=int(AT) - 60),
+            ),
+        ),
+        "payments", "the rekey of payments began 60 minutes ago, and is not through",
     ),
     "one-user": Ill(
         told_by_b(machine=MachineFigures(disk_free=GIB, disk_total=GIB, users=1)), "b", "run as one user"

@@ -36,6 +36,7 @@ those that its right login forgave count here until they expire, or a right logi
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
@@ -159,6 +160,40 @@ class Locks(NamedTuple):
     def succeeded(self) -> Locks:
         """Note that the holder logged in."""
         return self._failing(0)
+
+
+def locked_until(locks: Locks, now: int) -> int:
+    """Return the UTC second until which the pair is locked; 0 where it is not."""
+    if locks.tally(now).failures < limits.FAILURES_BEFORE_LOCK or locks.pair.until <= now:
+        return 0
+    return min(locks.pair.until, now + limits.LOCK_SECONDS)
+
+
+def delayed_until(locks: Locks, now: int) -> int:
+    """Return the UTC second until which the holder's next attempt waits, over all clients; 0 where it does not."""
+    until = min(locks.holder.last, now) + delay(locks.over_all(now).failures)
+    return until if until > now else 0
+
+
+def locks_in(records: Records, items: Iterable[Item]) -> dict[bytes, Locks]:
+    """Read the locks of one holder, by client, and under `HOLDER` those over all, from items of its scope in `CLEARED`.
+
+    Raises SealBroken.
+    """
+    found: dict[bytes, Locks] = {}
+    for item in items:
+        of_holder, is_lock = item.key.id == HOLDER, item.key.table == TABLES[LockRecord]
+        locks = found.get(item.key.id, Locks())
+        if is_lock and of_holder:
+            locks = locks._replace(holder=records.read(HolderLockRecord, item))
+        elif is_lock:
+            locks = locks._replace(pair=records.read(LockRecord, item))
+        elif of_holder:
+            locks = locks._replace(of_holder=records.read(AttemptsRecord, item))
+        else:
+            locks = locks._replace(of_pair=records.read(AttemptsRecord, item))
+        found[item.key.id] = locks
+    return found
 
 
 def check(locks: Locks, now: int, name: bytes) -> None:

@@ -43,6 +43,7 @@ ROWS: Final[list[tuple[str, set[str], tuple[Operation[Any, Any], ...]]]] = [
      (admin.CLUSTER_SHOW, admin.CLUSTER_VERSION, admin.GROUP_LIST, admin.STATUS, overview.OVERVIEW, smk.SMK_SHOW)),
     ("names of keyrings, and of a client those it may see", MONITORS | CLIENTS, (admin.KEYRING_LIST,)),
     ("a keyring", MONITORS | ROLES, (admin.KEYRING_SHOW,)),
+    ("who may not log in to a keyring", MONITORS, (admin.ROLE_LOCKS,)),
     ("users and roles, clients, assignment, members", ADMIN,
      (admin.USER_ADD, admin.USER_LIST, admin.USER_DELETE, admin.USER_RESET, admin.USER_UNLOCK, admin.USER_ROLE_CREATE, admin.USER_ROLE_LIST,
       admin.USER_ROLE_DELETE, admin.CLIENT_LIST, admin.CLIENT_REVOKE, admin.CLIENT_ASSIGN,

@@ -66,6 +66,7 @@ ASKED: dict[Operation[Any, Any], Message] = {
     admin.KEYRING_REKEY_STATE: Empty(),
     admin.ROLE_INIT: admin.InitRole(keyring=GONE, password=NEW),
     admin.ROLE_SET: admin.SetRole(password=NEW),
+    admin.ROLE_LOCKS: admin.KeyringRef(keyring=GONE),
     admin.CLIENT_LIST: Empty(),
     admin.CLIENT_REVOKE: admin.ClientRef(client="nobody"),
     admin.CLIENT_ASSIGN: admin.Assignment(client="nobody", keyring=GONE),

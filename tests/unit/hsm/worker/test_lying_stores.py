@@ -470,6 +470,7 @@ def requests(scene: Scene) -> list[Request]:
         Request(admin.USER_UNLOCK, admin.Unlock(role=Role.USER, name="eve")),
         Request(admin.USER_UNLOCK, admin.Unlock(role=Role.USER, name="second"), "hugo"),
         Request(admin.USER_UNLOCK, admin.Unlock(role=Role.KRCO, keyring=keyring)),
+        Request(admin.ROLE_LOCKS, admin.KeyringRef(keyring=keyring)),
         Request(admin.APPROVAL_LIST, Empty()),
         Request(admin.APPROVAL_APPROVE, admin.ApprovalRef(approval=scene.waits), "deputy"),
         Request(admin.APPROVAL_APPROVE, admin.ApprovalRef(approval=scene.waits)),

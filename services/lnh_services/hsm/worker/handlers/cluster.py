@@ -36,6 +36,7 @@ from lnh_services.hsm.records import ClientRecord, KeyringRecord
 from lnh_services.hsm.worker import lease_settings, second_person
 from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.guards import unchanged
+from lnh_services.hsm.worker.handlers.rekeying import unfinished
 from lnh_services.hsm.worker.policies import change_policy, effective_policy
 from lnh_services.hsm.worker.request import Request
 
@@ -204,6 +205,7 @@ def look(worker: WorkerCore, request: Request[Empty]) -> Steps[Overview]:
         clients=counts[1],
         key_uses=policy.key_uses.value,
         product=records.product,
+        rekeys=(yield from unfinished(worker)),
     )
 
 

@@ -17,6 +17,7 @@ from lnh_common.messages.admin import (
     Permission,
     PolicyChange,
     PolicyView,
+    RoleLocks,
     SetRole,
 )
 from lnh_common.messages.base import Empty, Skipped
@@ -38,6 +39,7 @@ from lnh_services.hsm.worker.core import WorkerCore
 from lnh_services.hsm.worker.passwords import derive, forgive, new_credential
 from lnh_services.hsm.worker.policies import change_policy, policy_id
 from lnh_services.hsm.worker.request import Request
+from lnh_services.hsm.worker.role_locks import locks_of
 
 
 def create(worker: WorkerCore, request: Request[CreateKeyrings]) -> Steps[Keyrings]:
@@ -131,6 +133,17 @@ def show(worker: WorkerCore, request: Request[KeyringRef]) -> Steps[KeyringView]
         policy=policy.fields if policy else {},
         clients=tuple(assigned),
     )
+
+
+def locks(worker: WorkerCore, request: Request[KeyringRef]) -> Steps[RoleLocks]:
+    """Say which of a keyring's roles are locked, for whom and until when."""
+    keyring = request.message.keyring
+    if (yield from worker.record(KeyringRecord, keyring)) is None:
+        raise KeyringUnknown(f"no keyring {keyring.hex()}")
+    found = []
+    for role in (Role.KRSO, Role.KRCO):
+        found += yield from locks_of(worker, role, keyring, request.who.holder.permissions)
+    return RoleLocks(locks=tuple(found))
 
 
 def delete(worker: WorkerCore, request: Request[KeyringRef]) -> Steps[Empty]:

@@ -28,6 +28,7 @@ from lnh_common.errors import AlreadyDone, Busy, NotPossible
 from lnh_common.messages import store
 from lnh_common.messages.admin import RekeyState
 from lnh_common.messages.base import Empty
+from lnh_common.messages.overview import UnfinishedRekey
 from lnh_common.messages.session import Role
 from lnh_common.messages.store import OBJECTS
 from lnh_services.hsm.auth import credentials
@@ -57,6 +58,17 @@ def state(worker: WorkerCore, request: Request[Any]) -> Steps[RekeyState]:
         objects=counted.count,
         begun_at=rekeyed.begun_at,
     )
+
+
+def unfinished(worker: WorkerCore) -> Steps[tuple[UnfinishedRekey, ...]]:
+    """List the keyrings that are not through with their newest key, those that went on longest first."""
+    found = []
+    for item, rekeyed in (yield from worker.scan_items(RekeyRecord, [])):
+        if rekeyed.before:
+            of_keyring = yield from worker.record(KeyringRecord, item.key.id)
+            if of_keyring is not None:
+                found.append(UnfinishedRekey(label=of_keyring.label, begun_at=rekeyed.begun_at))
+    return tuple(sorted(found, key=lambda each: (each.begun_at, each.label)))
 
 
 def _known(worker: WorkerCore, keyring: bytes) -> Steps[tuple[RekeyRecord | None, int]]:

@@ -66,6 +66,7 @@ _ROWS: Final = (
     serves(admin.KEYRING_REKEY_STATE, rekeying.state, _USES),
     serves(admin.ROLE_INIT, keyrings.init_role, Rule(Permission.KEYRINGS, po=True, audited=True), commits=True),
     serves(admin.ROLE_SET, keyrings.set_role, Rule(keyring=_KRSO, audited=True), commits=True),
+    serves(admin.ROLE_LOCKS, keyrings.locks, Rule(Permission.VIEW)),
     serves(admin.CLIENT_LIST, cluster.list_clients, Rule(Permission.CLIENTS)),
     serves(
         admin.CLIENT_REVOKE,
