@@ -311,9 +311,14 @@ class EncapsulatedInSession(Message):
 
 
 class Copy(ObjectRef, kw_only=True):
-    """Copy a stored object, with the attributes of the template in place of its own."""
+    """Copy an object into a stored one, with the attributes of the template in place of its own.
+
+    Args:
+        sealed: of an object of this session; the template has TOKEN true then.
+    """
 
     template: WireTemplate = {}
+    sealed: Sealed = b""
 
 
 class Value(Confidential):

@@ -105,12 +105,12 @@ class StoredObject:
     async def copy(self, attributes: Mapping[Attribute, AttributeValue] | None = None, **named: object) -> StoredObject:
         """Copy the object: `key.copy(label="second")`. What changes one way only goes along; TRUSTED does not.
 
-        Raises ActionProhibited where COPYABLE is false, or for an object of a session; else as `set_attributes`.
+        The copy is a stored object: that of an object of a session is made with `token=True`.
+        Raises ActionProhibited where COPYABLE is false, or without that; else as `set_attributes`.
         """
-        if self.sealed:
-            raise ActionProhibited("TOKEN is false: an object of a session cannot be copied")
         template = encoding.template(attributes, named)
-        copied = self.session.adopt(await self.session.ask(wire.COPY, wire.Copy(handle=self.handle, template=template)))
+        message = wire.Copy(handle=self.handle, template=template, sealed=self.sealed)
+        copied = self.session.adopt(await self.session.ask(wire.COPY, message))
         assert isinstance(copied, type(self)), "a copy is of the same class"
         return copied
 

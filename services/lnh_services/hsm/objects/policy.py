@@ -437,14 +437,17 @@ def change(attributes: Attributes, template: Attributes, role: Role) -> Attribut
 def copy(attributes: Attributes, template: Attributes, role: Role, unique_id: str) -> Attributes:
     """Make the attributes of a copy (C_CopyObject, PKCS#11 v3.1, 5.7.2): history and one-way attributes go with it.
 
+    The copy is a stored object; an object of a session has one where the template says TOKEN.
+
     Raises ActionProhibited when COPYABLE is false, else as `change`. The copy of a TRUSTED key is not TRUSTED, and as
     frozen as that is.
     """
     if attributes[_A.COPYABLE] is not True:
         raise ActionProhibited("COPYABLE is false")
-    if attributes[_A.TOKEN] is not True:
-        raise ActionProhibited("TOKEN is false: an object of a session cannot be copied")
-    copied = attributes | {_A.UNIQUE_ID: unique_id}
+    if attributes[_A.TOKEN] is not True and template.get(_A.TOKEN) is not True:
+        raise ActionProhibited("TOKEN is false: the copy of a session's object is a stored one, and says TOKEN true")
+    template = {name: value for name, value in template.items() if name is not _A.TOKEN}
+    copied = attributes | {_A.UNIQUE_ID: unique_id, _A.TOKEN: True}
     if copied.get(_A.TRUSTED) is True:
         copied |= {_A.TRUSTED: False, _A.MODIFIABLE: False}
     if (frozen := _frozen_by(attributes)) and (more := _modified(attributes, template) - NAMES):

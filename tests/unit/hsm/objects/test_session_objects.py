@@ -249,3 +249,57 @@ def test_the_documented_vector_holds_for_both_implementations() -> None:
     assert opened == ({A.CLASS: ObjectClass.SECRET_KEY.value, A.TOKEN: False}, value)
     nonce, ciphertext = cbor2.loads(keys.seal_for_session(own, handle, *opened))
     assert AESGCM(key).decrypt(nonce, ciphertext, place) == plaintext
+
+
+def test_an_object_of_a_session_is_copied_into_a_stored_one(world: World, client: Client, keyring: bytes) -> None:
+    pair = make_pair(client, keyring, SENSITIVE=True)
+    copied = copy(client, keyring, pair.private, TOKEN=True, LABEL="kept")
+    again = copy(client, keyring, pair.private, TOKEN=True, LABEL="kept")
+    assert len({copied.handle, again.handle, pair.private.handle}) == 3
+    unlike = {A.TOKEN.value, A.LABEL.value, A.UNIQUE_ID.value}
+    assert {name for name in copied.attributes if copied.attributes[name] != pair.private.attributes.get(name)} == unlike
+    log_in(client, keyring)  # another session: the object of the one before is none of its own
+    found = client.ask(objects.FIND, objects.Find(template={A.LABEL.value: "kept"}), keyring)
+    assert {view.handle for view in found.objects} == {copied.handle, again.handle}
+    use = objects.Use(handle=copied.handle, mechanism=Mechanism.ECDSA_SHA256, data=b"data")
+    signature = client.ask(objects.SIGN, use, keyring).data
+    public = load_der_public_key(pair.public.attributes[A.PUBLIC_KEY_INFO])
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    public.verify(encode_dss_signature(r, s), b"data", ec.ECDSA(SHA256()))
+    with pytest.raises(errors.ObjectUnknown, match="not made in this session"):
+        copy(client, keyring, pair.private, TOKEN=True)
+
+
+@pytest.mark.parametrize("named", [{}, {"TOKEN": False}, {"LABEL": "no word of TOKEN"}])
+def test_a_copy_of_an_object_of_a_session_says_that_it_is_stored(
+    client: Client, keyring: bytes, named: dict[str, Any]
+) -> None:
+    key = make_aes(client, keyring)
+    with pytest.raises((errors.ActionProhibited, errors.TemplateInconsistent), match="TOKEN is false"):
+        copy(client, keyring, key, **named)
+
+
+def test_what_may_not_be_copied_or_changed_is_not_by_way_of_a_session(client: Client, keyring: bytes) -> None:
+    with pytest.raises(errors.ActionProhibited, match="COPYABLE"):
+        copy(client, keyring, make_aes(client, keyring, COPYABLE=False), TOKEN=True)
+    with pytest.raises(errors.LnhError, match="EXTRACTABLE"):
+        copy(client, keyring, make_aes(client, keyring, EXTRACTABLE=False), TOKEN=True, EXTRACTABLE=True)
+    with pytest.raises(errors.ActionProhibited, match="MODIFIABLE"):
+        copy(client, keyring, make_aes(client, keyring, MODIFIABLE=False), TOKEN=True, ENCRYPT=False)
+
+
+def test_an_object_of_a_session_that_is_over_is_not_copied(client: Client, keyring: bytes) -> None:
+    key, token, secret = make_aes(client, keyring), client.token, client.secret
+    other = Client(client.world, client.worker, client.key, client.id)
+    log_in(other, keyring)
+    client.ask(session.LOGOUT, session.Logout())
+    client.token, client.secret = token, secret
+    with pytest.raises((errors.SessionEnded, errors.TokenUnknown)):
+        copy(client, keyring, key, TOKEN=True)
+
+
+def copy(client: Client, keyring: bytes, key: objects.SessionObject, **named: Any) -> objects.ObjectView:
+    template = {Attribute[name].value: value for name, value in named.items()}
+    message = objects.Copy(handle=key.handle, sealed=key.sealed, template=template)
+    return client.ask(objects.COPY, message, keyring)

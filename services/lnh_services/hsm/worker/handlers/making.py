@@ -40,7 +40,7 @@ from lnh_services.hsm.objects.stored import stored_template
 from lnh_services.hsm.worker import recording
 from lnh_services.hsm.worker.core import REFUSALS, WorkerCore
 from lnh_services.hsm.worker.handlers.objects import store_all, store_new, stored_view
-from lnh_services.hsm.worker.handlers.session_objects import carried, sealed, session_template
+from lnh_services.hsm.worker.handlers.session_objects import carried, opened, sealed, session_template
 from lnh_services.hsm.worker.policies import effective_policy
 from lnh_services.hsm.worker.request import Request
 
@@ -96,10 +96,18 @@ def create(worker: WorkerCore, request: Request[CreateObject]) -> Steps[ObjectVi
 
 
 def copy(worker: WorkerCore, request: Request[Copy]) -> Steps[ObjectView]:
-    """Copy a stored object; a copy that outlived what it was copied from would be a way around its destruction."""
+    """Copy an object into a stored one.
+
+    A copy of a stored object that outlived what it was copied from would be a way around its destruction. One of a
+    session lives as long as its session, which is looked at when the copy is stored.
+    """
     message, keys = request.message, request.keyring_keys
     if (acted := (yield from _acted(worker, request))) is not None:
         return acted
+    if message.sealed:
+        attributes, value = opened(request, message.handle, message.sealed)
+        kept = creation.copy(attributes, stored_template(message.template), request.role)
+        return (yield from store_all(worker, request, [Generated(kept, value)]))[0]
     found = yield from worker.stored(keys, message.handle)
     attributes, value = found.known
     copied = creation.copy(attributes, stored_template(message.template), request.role)

@@ -64,15 +64,22 @@ def carried(worker: WorkerCore, request: Request[Any], handle: bytes, sealed: by
     where = (request.header.route, session.token.session + handle)
     known = worker.caches.keys.get(where)
     if known is None:
-        try:
-            attributes, value = request.keyring_keys.open_for_session(session.token.session, handle, sealed)
-        except SealBroken:
-            refusal = ObjectUnknown(f"object {handle.hex()} was not made in this session, or was changed")
-            raise refusal.for_good() from None
-        known = CachedKey.loaded_from(VERSION, attributes, value)
+        known = CachedKey.loaded_from(VERSION, *opened(request, handle, sealed))
         if session.alive and worker.is_leased():
             worker.caches.keys.put(where, known)
     return known
+
+
+def opened(request: Request[Any], handle: bytes, sealed: bytes) -> tuple[Attributes, bytes]:
+    """Return the attributes and the value of an object of its own that a session sends along.
+
+    Raises ObjectUnknown for an object that was not made in this session.
+    """
+    try:
+        return request.keyring_keys.open_for_session(request.who.token.session, handle, sealed)
+    except SealBroken:
+        refusal = ObjectUnknown(f"object {handle.hex()} was not made in this session, or was changed")
+        raise refusal.for_good() from None
 
 
 def make_pair(request: Request[Any], planned: generation.PlannedPair) -> Steps[tuple[Generated, Generated]]:
