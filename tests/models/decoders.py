@@ -53,6 +53,7 @@ from lnh_common.errors import (
     TokenUnknown,
     UnsupportedVersion,
 )
+from lnh_common.messages import store
 from lnh_common.messages.base import OPERATIONS
 from lnh_common.messages.hsm import SmkGeneration
 from lnh_common.messages.store import Item, Key, MemberInfo
@@ -75,7 +76,7 @@ from lnh_services.hsm.crypto import sealing, tpm
 from lnh_services.hsm.crypto import shares as shares_of
 from lnh_services.hsm.crypto.key_hierarchy import Purpose
 from lnh_services.hsm.objects.stored import KeyringKeys
-from lnh_services.hsm.records import TABLES, HsmRecord
+from lnh_services.hsm.records import TABLES, ClusterRecord, HsmRecord
 from lnh_services.store.disk import dropped as divergent
 from lnh_services.store.disk import items
 from lnh_services.store.disk.sqlite import Disk
@@ -564,7 +565,10 @@ def _hsm_rows() -> list[Decoder]:
         ),
         Decoder(
             "records",
-            [(head, partial(codec.decode_as, kind=kind)) for head, kind in zip(heads, kinds, strict=True)],
+            [
+                *((head, partial(codec.decode_as, kind=kind)) for head, kind in zip(heads, kinds, strict=True)),
+                (heads[kinds.index(ClusterRecord)], partial(codec.decode_as, kind=store.ClusterVersion)),
+            ],
             (MalformedMessage,),
             (
                 "lnh_services.hsm.records:read",
@@ -573,6 +577,7 @@ def _hsm_rows() -> list[Decoder]:
                 "lnh_services.hsm.backup.restore:_switch",
                 "lnh_services.balancer.clients:_put",
                 "lnh_services.backup.keeping:_read",
+                "lnh_services.membership.procedures:_cluster_version",
             ),
         ),
         _smk_backup(),

@@ -444,7 +444,7 @@ def copy(attributes: Attributes, template: Attributes, role: Role, unique_id: st
     """
     if attributes[_A.COPYABLE] is not True:
         raise ActionProhibited("COPYABLE is false")
-    if attributes[_A.TOKEN] is not True and template.get(_A.TOKEN) is not True:
+    if template.get(_A.TOKEN, attributes[_A.TOKEN]) is not True:
         raise ActionProhibited("TOKEN is false: the copy of a session's object is a stored one, and says TOKEN true")
     template = {name: value for name, value in template.items() if name is not _A.TOKEN}
     copied = attributes | {_A.UNIQUE_ID: unique_id, _A.TOKEN: True}

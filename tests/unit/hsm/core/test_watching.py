@@ -124,7 +124,7 @@ def test_what_is_left_to_be_done_or_failed_is_tried_again_and_again(left: bool |
     assert len(looks) <= 24, "then no more"
 
 
-def test_a_store_that_cannot_be_asked_or_answers_at_once_always_is_not_asked_all_the_time() -> None:
+def test_a_store_that_cannot_be_asked_or_answers_at_once_is_not_asked_all_the_time() -> None:
     away = Virtual(60.0)
     away.refuses = Unreachable("nobody")
     assert len(looks_of(away)) <= 60 / PAUSE + 1

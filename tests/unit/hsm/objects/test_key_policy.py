@@ -475,7 +475,6 @@ def test_a_copy_has_its_originals_history_and_one_way_attributes_and_no_trust() 
         (A.EXTRACTABLE, True),
         (A.UNWRAP, True),
         (A.LOCAL, True),
-        (A.TOKEN, True),
     ):
         with pytest.raises(AttributeReadOnly, match=name.name):
             rules.copy(key, {name: value}, Role.KRSO, "its own")
@@ -483,6 +482,8 @@ def test_a_copy_has_its_originals_history_and_one_way_attributes_and_no_trust() 
         rules.copy(aes(COPYABLE=False), {}, Role.KRCO, "its own")
     with pytest.raises(ActionProhibited, match="TOKEN"):
         rules.copy(aes(TOKEN=False), {}, Role.KRCO, "its own")
+    with pytest.raises(ActionProhibited, match="TOKEN"):
+        rules.copy(aes(), {A.TOKEN: False}, Role.KRCO, "its own")
 
 
 def test_an_object_that_is_not_destroyable_stays() -> None:

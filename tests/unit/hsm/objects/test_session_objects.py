@@ -257,7 +257,9 @@ def test_an_object_of_a_session_is_copied_into_a_stored_one(world: World, client
     again = copy(client, keyring, pair.private, TOKEN=True, LABEL="kept")
     assert len({copied.handle, again.handle, pair.private.handle}) == 3
     unlike = {A.TOKEN.value, A.LABEL.value, A.UNIQUE_ID.value}
-    assert {name for name in copied.attributes if copied.attributes[name] != pair.private.attributes.get(name)} == unlike
+    assert {
+        name for name in copied.attributes if copied.attributes[name] != pair.private.attributes.get(name)
+    } == unlike
     log_in(client, keyring)  # another session: the object of the one before is none of its own
     found = client.ask(objects.FIND, objects.Find(template={A.LABEL.value: "kept"}), keyring)
     assert {view.handle for view in found.objects} == {copied.handle, again.handle}
@@ -286,7 +288,7 @@ def test_what_may_not_be_copied_or_changed_is_not_by_way_of_a_session(client: Cl
     with pytest.raises(errors.LnhError, match="EXTRACTABLE"):
         copy(client, keyring, make_aes(client, keyring, EXTRACTABLE=False), TOKEN=True, EXTRACTABLE=True)
     with pytest.raises(errors.ActionProhibited, match="MODIFIABLE"):
-        copy(client, keyring, make_aes(client, keyring, MODIFIABLE=False), TOKEN=True, ENCRYPT=False)
+        copy(client, keyring, make_aes(client, keyring, MODIFIABLE=False), TOKEN=True, END_DATE="2030-01-01")
 
 
 def test_an_object_of_a_session_that_is_over_is_not_copied(client: Client, keyring: bytes) -> None:

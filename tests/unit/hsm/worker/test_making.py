@@ -265,6 +265,12 @@ def _wrapped_with_others(keyring: Keyring, kek: ObjectView, key: ObjectView) -> 
         raise errors.LnhError.from_wire(result)
 
 
+def _asked_for(message: Message) -> set[bytes]:
+    """The ids of the items that a question to the store is for."""
+    gets = message.gets if isinstance(message, store.Gets) else (message,)
+    return {get.key.id for get in gets if isinstance(get, store.Get)}
+
+
 @pytest.mark.parametrize(
     ("used", "read", "destroyed"),
     [
@@ -297,7 +303,7 @@ def test_what_is_destroyed_while_something_is_read_is_not_used_once_more(
 
     def destroying(asked: Ask) -> Message:
         answered = answer(asked)
-        if isinstance(asked.message, store.Get) and asked.message.key.id == keys[read].handle:
+        if keys[read].handle in _asked_for(asked.message):
             monkeypatch.setattr(world, "answer", answer)
             other.destroy(keys[destroyed])
         return answered
