@@ -18,7 +18,7 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "lnh_cli.nouns": ("lnh_cli", "lnh_cli.support", "lnh_pkcs11", "lnh.migration", "lnh", "lnh.objects", "lnh.net"),
     "lnh_cli": ("lnh_cli.support", "lnh"),
     "lnh_cli.support": ("lnh", "lnh.objects", "lnh.net"),
-    "lnh_pkcs11": ("lnh", "lnh.aio", "lnh.objects"),
+    "lnh_pkcs11": ("lnh.migration", "lnh", "lnh.aio", "lnh.objects"),
     "lnh.migration": ("lnh", "lnh.objects"),
     "lnh.aio": ("lnh", "lnh.objects", "lnh.net", "lnh.arguments"),
     "lnh": ("lnh.objects", "lnh.net", "lnh.arguments"),

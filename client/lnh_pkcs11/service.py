@@ -183,7 +183,11 @@ def bound(path: Path, group: int | None) -> tuple[socket.socket, int]:
 
     Raises NotPossible where somebody listens there.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.parent.exists():
+        path.parent.mkdir(mode=0o700, parents=True)
+        if group is not None:
+            os.chown(path.parent, -1, group)
+            path.parent.chmod(0o750)
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise NotPossible(f"{path} is there, and is no socket")

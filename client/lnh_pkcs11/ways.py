@@ -22,6 +22,11 @@ class Way(enum.Enum):
         """Tell whether it is the module."""
         return self is Way.MODULE
 
+    @property
+    def nests(self) -> bool:
+        """Tell whether its client takes attributes within attributes; one of before would write where nobody said."""
+        return self in {Way.P11_KIT_2, Way.MODULE}
+
     def passes(self, mechanism: Mechanism) -> bool:
         """Tell whether a client of this way passes the mechanism."""
         return self.own or mechanism in PASSED[self]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lnh_common import limits
-from lnh_common.messages.session import Role
 from lnh_common.pkcs11.attributes import Attribute, Attributes, ObjectClass
 from lnh_pkcs11 import components, values
 from lnh_pkcs11.application import Application, Entry, Session
 from lnh_pkcs11.fields import Attribute as Given
 from lnh_pkcs11.fields import Room, Short, length_of
+from lnh_pkcs11.layouts import TEMPLATES
 from lnh_pkcs11.numbers import CKR
 from lnh_pkcs11.refusals import Refused
 
@@ -86,7 +86,10 @@ async def get_attribute_value(
     problem = CKR.OK
     answers: list[Given] = []
     for room in rooms:
-        answer, ckr = _answer(entry.found, room, parts)
+        if room.type in TEMPLATES and not app.way.nests:
+            answer, ckr = Given(room.type, None), CKR.ATTRIBUTE_TYPE_INVALID
+        else:
+            answer, ckr = _answer(entry.found, room, parts)
         answers.append(answer)
         if problem is CKR.OK:
             problem = ckr
@@ -174,9 +177,3 @@ def find_objects_final(app: Application, handle: int) -> tuple[()]:
         raise Refused(CKR.OPERATION_NOT_INITIALIZED, "a search")
     session.finding, session.is_finding = None, False
     return ()
-
-
-def is_so(app: Application, session: Session) -> bool:
-    """Tell whether the KRSO is logged in."""
-    login = app.logins.get(session.slot)
-    return login is not None and login.role is Role.KRSO

@@ -275,6 +275,30 @@ def test_attributes_that_are_not_given_say_why(keyrings: Keyrings) -> None:
     assert program.call(*get, [(A.KEY_TYPE, 0)]) == [{A.KEY_TYPE: KeyType.AES}, CKR.OK]
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_templates_within_attributes_go_to_who_can_take_them(keyrings: Keyrings, way: Way) -> None:
+    program, session = logged_in(keyrings, way, password=KRCO)
+    app = program.peer.app
+    assert app is not None
+    made = done(keyrings.opened[0].generate_key(KeyType.AES, unwrap=True, unwrap_template={A.SIGN.value: False}))
+    key = app.handle(app.session(session), made)
+    found, problem = program.call("GetAttributeValue", session, key, [(A.UNWRAP_TEMPLATE, 0), (A.CLASS, 8)])
+    assert found[A.CLASS] == ObjectClass.SECRET_KEY
+    if way.nests:
+        assert (found[A.UNWRAP_TEMPLATE][A.SIGN], problem) == (0, CKR.OK)
+    else:
+        assert (found[A.UNWRAP_TEMPLATE], problem) == (None, CKR.ATTRIBUTE_TYPE_INVALID)
+
+
+def test_sessions_and_handles_have_a_limit(keyrings: Keyrings, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, session = logged_in(keyrings, password=KRCO)
+    monkeypatch.setattr(limits, "PKCS11_SESSIONS", 1)
+    refused(CKR.SESSION_COUNT, program, "OpenSession", SLOT, 4)
+    monkeypatch.setattr(limits, "PKCS11_HANDLES", 1)
+    secret(program, session)
+    refused(CKR.DEVICE_MEMORY, program, "GenerateKey", session, M.AES_KEY_GEN, {A.VALUE_LEN: 32})
+
+
 def test_objects_are_of_the_session_unless_the_template_says_otherwise(keyrings: Keyrings) -> None:
     program, session = logged_in(keyrings, password=KRCO)
     second = program.call("OpenSession", SLOT, 4)
