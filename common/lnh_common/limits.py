@@ -211,3 +211,26 @@ AUDIT_SEGMENTS: Final = 64  # of a trail, its newest among them; beyond that the
 REFUSALS_TOGETHER: Final = 60.0  # seconds: refusals of one kind by one peer are one record with a count
 REFUSAL_KINDS: Final = 4096  # of them at a time; what exceeds them is counted as one kind
 REFUSED_IDENTITIES: Final = 8  # that such a record names
+
+# The REST service (lnh-rest)
+REST_BODY_BYTES: Final = 2 * MIB  # of a request: its largest data in base64, and what is around it
+REST_HEADER_BYTES: Final = 16 * KIB  # of a request's line and headers together
+REST_QUERY_FIELDS: Final = 32
+REST_PAGE: Final = 100  # items of a page where none is asked for; PAGE_ITEMS at most
+REST_SESSIONS: Final = 1024  # open at once, ...
+REST_SESSIONS_OF_ONE: Final = 64  # ... and so many of one holder
+REST_SESSION_SECONDS: Final = 8 * 3600  # after a login
+REST_REPEATS: Final = 256  # answers under an Idempotency-Key that one session has kept for it, its newest
+REST_REPEAT_BYTES: Final = MIB  # of those answers together
+REST_REPEAT_CHARACTERS: Final = 128  # of such a key
+REST_IN_FLIGHT: Final = 256  # requests at once
+REST_CONNECTIONS: Final = 1024  # at once, ...
+REST_CONNECTIONS_OF_ONE: Final = 128  # ... and so many of one address
+REST_HEADER_SECONDS: Final = 10.0  # until a request's headers are there
+REST_BODY_SECONDS: Final = 30.0  # until its body is
+REST_IDLE_SECONDS: Final = 60  # between two requests of a connection
+REST_SLOW_SECONDS: Final = 120.0  # that the making of keys may take
+REST_RATE: Final = 1000.0  # requests a second of one address, ...
+REST_LOGIN_RATE: Final = 0.5  # ... and logins, ...
+REST_LOGIN_BURST: Final = 20.0  # ... of which there may be this many seconds' worth at once
+REST_ADDRESSES: Final = 4096  # whose rates are remembered

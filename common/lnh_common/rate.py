@@ -1,10 +1,10 @@
-"""Counts against a rate: so much a second, and a second's worth at once. Pure."""
+"""Counts against a rate: so much a second, and some seconds' worth at once. Pure."""
 
 from __future__ import annotations
 
 from typing import Final
 
-_BURST: Final = 1.0  # seconds of a rate that may be used at once
+_BURST: Final = 1.0
 
 
 class Rate:
@@ -12,11 +12,13 @@ class Rate:
 
     Args:
         rate: a second; 0 for any number.
+        burst: seconds of the rate that may be used at once.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, burst: float = _BURST) -> None:
         self._rate: Final = rate
-        self._left = rate * _BURST
+        self._burst: Final = burst
+        self._left = rate * burst
         self._at = 0.0
 
     def has(self, now: float) -> bool:
@@ -24,7 +26,7 @@ class Rate:
         if not self._rate:
             return True
         if now > self._at:
-            self._left = min(self._left + (now - self._at) * self._rate, self._rate * _BURST)
+            self._left = min(self._left + (now - self._at) * self._rate, self._rate * self._burst)
             self._at = now
         return self._left > 0
 

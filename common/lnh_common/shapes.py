@@ -111,5 +111,7 @@ _FORMS: Final[tuple[tuple[str, Callable[[re.Match[str]], str], bool], ...]] = (
     (r"Expected `str` matching regex .*", lambda _: "is not of the form that belongs there", True),
     (r"Object missing required field `([^`]*)`", lambda found: f"{found[1]} is missing", False),
     (r"Object contains unknown field `([^`]*)`", lambda found: f"{found[1]!r} is not known here", False),
+    (r"Invalid base64 encoded string", lambda _: "is not base64", True),
+    (r"Invalid value (.*)", lambda _: "is none of the values there are", True),
     (_NO_SUCH_WORD, lambda found: f"{found[1]} is none of the values there are", True),
 )

@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -43,22 +42,11 @@ from lnh_common.pkcs11.attributes import Attribute
 from lnh_pkcs11.places import p11_kit_client
 from lnh_pkcs11.ways import Way
 from models.gateway import SocketProgram
-from processes import Processes
-from sites import ADMIN, KRCO, Site, build
+from sites import ADMIN, KRCO, Site
 from waits import exit_code_of
 
 M = lnh.Mechanism
 MOST = limits.REQUEST_BYTES
-
-
-@pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
-    processes = Processes()
-    with tempfile.TemporaryDirectory(prefix="lnh-") as root:
-        try:
-            yield build(processes, Path(root))
-        finally:
-            processes.end()
 
 
 @pytest.fixture(scope="module")

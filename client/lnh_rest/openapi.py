@@ -1,0 +1,232 @@
+"""Makes the OpenAPI 3.1 document of the table of routes. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final, get_args
+
+import msgspec
+
+from lnh_common import VERSION, limits
+from lnh_common.messages.base import Message
+from lnh_rest import problems
+from lnh_rest.base import Body, plain
+from lnh_rest.examples import EXAMPLES
+from lnh_rest.problems import OWN_STATUSES, STATUSES, Problem
+from lnh_rest.route import Route, Who
+from lnh_rest.schemas import hexadecimal
+from lnh_rest.table import ROUTES
+
+_REFERENCE: Final = "#/components/schemas/{name}"
+_NAMES: Final = re.compile(r"{(\w+)}")
+_LEFT_OUT: Final = ("behind", "skipped")  # of a view: its page tells
+_PYTHON_ONLY: Final = re.compile("[\ud800-\udfff]-?")
+_BEARER: Final = "bearer"
+
+
+def document() -> dict[str, Any]:
+    """Make the document."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "A software HSM cluster",
+            "version": VERSION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            "description": _ABOUT,
+        },
+        "paths": paths,
+        "components": {
+            "securitySchemes": {_BEARER: {"type": "http", "scheme": "bearer"}},
+            "schemas": dict(sorted(_schemas().items())),
+            "responses": dict(_refusals()),
+            "headers": {
+                "Replayed": {
+                    "description": "The answer is that of the first try.",
+                    "schema": {"type": "string", "enum": ["true"]},
+                },
+                "ETag": {"description": "The version, quoted.", "schema": {"type": "string", "pattern": '^"[0-9]+"$'}},
+            },
+        },
+    }
+
+
+_ABOUT: Final = (
+    "Administers a cluster and uses its keys. Log in at `POST /v1/sessions`, and send the token in the header "
+    "`Authorization: Bearer TOKEN`. Data is base64; handles, ids and the bytes of attributes are hexadecimal. "
+    "Refusals are problem details (RFC 9457) with the PKCS#11 name of the error, and what to do about it."
+)
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "operationId": route.name,
+        "summary": route.about,
+        "description": _description(route),
+        "tags": [route.path.split("/")[2]],
+        "responses": {str(route.status): _success(route)} | _refused(route),
+    }
+    parameters = [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)]
+    if parameters:
+        said["parameters"] = parameters
+    if route.body is not None:
+        content = {"schema": _schema(route.body), "examples": dict(_examples(route.body))}
+        said["requestBody"] = {"required": True, "content": {"application/json": content}}
+    said["security"] = [] if route.who is Who.ANYBODY else [{_BEARER: []}]
+    return said
+
+
+def _description(route: Route) -> str:
+    asks = ", ".join(f"`{each.name}`" for each in route.operations)
+    of_cluster = f" The cluster's operations are {asks}; docs/permissions.md says who may." if asks else ""
+    return f"For {route.who.value}.{of_cluster}"
+
+
+def _success(route: Route) -> dict[str, Any]:
+    headers: dict[str, Any] = {}
+    if route.etag:
+        headers["ETag"] = {"$ref": "#/components/headers/ETag"}
+    if route.creates:
+        headers["Idempotent-Replayed"] = {"$ref": "#/components/headers/Replayed"}
+    answer: dict[str, Any] = {"description": "Done." if route.reply is None else route.about}
+    if headers:
+        answer["headers"] = headers
+    if route.reply is not None:
+        content = {"schema": _schema(route.reply), "examples": dict(_examples(route.reply))}
+        answer["content"] = {"application/json": content}
+    return answer
+
+
+def _refused(route: Route) -> dict[str, Any]:
+    statuses = {*STATUSES.values(), *OWN_STATUSES}
+    if route.body is None:
+        statuses -= {408, 413, 415}
+    return {str(status): {"$ref": f"#/components/responses/Refused{status}"} for status in sorted(statuses)}
+
+
+def _refusals() -> Iterator[tuple[str, Any]]:
+    for status in sorted({*STATUSES.values(), *OWN_STATUSES}):
+        kinds = [each for each in problems.kinds() if problems.status_of_kind(each) == status]
+        said = [OWN_STATUSES[status]] if status in OWN_STATUSES else []
+        said += [each.__name__ for each in kinds]
+        answer: dict[str, Any] = {
+            "description": "; ".join(said) + ".",
+            "content": {problems.MEDIA_TYPE: {"schema": {"$ref": _REFERENCE.format(name="Problem")}}},
+        }
+        if status in (429, 503):
+            answer["headers"] = {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds."}}
+        if status == 401:
+            answer["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+        yield f"Refused{status}", answer
+
+
+def _path_parameters(route: Route) -> list[dict[str, Any]]:
+    of = {"handle": {"type": "string", "pattern": "^[0-9a-f]{32}$"}}
+    text = {"type": "string", "minLength": 1, "maxLength": limits.LABEL_BYTES}
+    return [
+        {"name": name, "in": "path", "required": True, "schema": of.get(name, text)}
+        for name in _NAMES.findall(route.path)
+    ]
+
+
+def _query_parameters(route: Route) -> list[dict[str, Any]]:
+    schema = _components()[route.query.__name__]
+    return [
+        {"name": name, "in": "query", "required": False, "schema": _without_null(each)}
+        for name, each in schema.get("properties", {}).items()
+    ]
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Describe a field of a query, which is there or is not."""
+    some = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    found = {**schema, **some[0]} if some else dict(schema)
+    found.pop("anyOf", None)
+    if found.get("default", "") is None:
+        del found["default"]
+    return found
+
+
+def _header_parameters(route: Route) -> list[dict[str, Any]]:
+    found = []
+    if route.creates:
+        schema = {"type": "string", "pattern": "^[!-~]+$", "maxLength": limits.REST_REPEAT_CHARACTERS}
+        said = "The same request with the same key again is not done again."
+        found.append({"name": "Idempotency-Key", "in": "header", "schema": schema, "description": said})
+    if route.matches:
+        schema = {"type": "string", "pattern": '^"[0-9]{1,18}"$'}
+        said = "The version that the object must have: its ETag."
+        found.append({"name": "If-Match", "in": "header", "schema": schema, "description": said})
+    return found
+
+
+def _types() -> list[Any]:
+    found: dict[Any, None] = {Problem: None}
+    for route in ROUTES:
+        for kind in (route.body, route.reply, route.query):
+            if kind is not None:
+                found[kind] = None
+    return list(found)
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    kinds = get_args(kind)
+    if not kinds:
+        return {"$ref": _REFERENCE.format(name=kind.__name__)}
+    return {"oneOf": [_schema(each) for each in kinds]}
+
+
+def _examples(kind: Any) -> Iterator[tuple[str, Any]]:
+    for each in get_args(kind) or (kind,):
+        example = EXAMPLES[each]
+        tag = each.__struct_config__.tag
+        value = plain(example)
+        yield each.__name__, {"value": {each.__struct_config__.tag_field: tag, **value} if tag else value}
+
+
+def _components() -> dict[str, Any]:
+    _, components = msgspec.json.schema_components(_types(), ref_template=_REFERENCE)
+    return components
+
+
+def _schemas() -> dict[str, Any]:
+    """Describe every type of requests and answers, as `plain` writes them."""
+    kinds = {each.__name__: each for each in _structs(Message)} | {each.__name__: each for each in _structs(Body)}
+    found: dict[str, Any] = {}
+    for name, schema in _components().items():
+        kind = kinds.get(name)
+        of_view = kind is not None and issubclass(kind, Message)
+        described = _rewritten(schema, of_view=of_view)
+        if of_view:
+            for each in _LEFT_OUT:
+                described.get("properties", {}).pop(each, None)
+        if kind is not None and not get_args(kind):
+            described["description"] = (kind.__doc__ or name).partition("\n")[0]
+        found[name] = described
+    return {name: schema for name, schema in found.items() if name not in ("Behind", "Skipped", "Nothing")}
+
+
+def _structs(base: type[Any]) -> Iterator[type[Any]]:
+    found: list[type[Any]] = base.__subclasses__()
+    for each in found:
+        yield each
+        yield from _structs(each)
+
+
+def _rewritten(schema: Any, *, of_view: bool) -> Any:
+    """Say bytes as they are written, and patterns as others than Python read them."""
+    if isinstance(schema, list):
+        return [_rewritten(each, of_view=of_view) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if of_view and schema.get("contentEncoding") == "base64":
+        return hexadecimal()
+    found = {
+        name: _rewritten(each, of_view=of_view) for name, each in schema.items() if (name, type(each)) != ("title", str)
+    }
+    if isinstance(found.get("pattern"), str):
+        found["pattern"] = _PYTHON_ONLY.sub("", found["pattern"]).replace(r"\A", "^").replace(r"\Z", "$")
+    return found
