@@ -1,5 +1,7 @@
 #include "shapes.h"
 
+#define PART_MOST (1UL << 20) /* bytes of a part in one request; limits.py: PKCS11_FRAME_BYTES is four times that */
+
 CK_RV plain(enum call_name name, CK_ULONG first)
 {
     struct call call;
@@ -27,6 +29,17 @@ CK_RV feeds(enum call_name name, CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK
     put_bytes(&call, data, data_len);
     call_send(&call);
     return call_close(&call);
+}
+
+CK_RV feeds_part(enum call_name name, CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK_ULONG data_len)
+{
+    CK_RV rv = CKR_OK;
+    while (data != NULL && data_len > PART_MOST && rv == CKR_OK) {
+        rv = feeds(name, session, data, PART_MOST);
+        data += PART_MOST;
+        data_len -= PART_MOST;
+    }
+    return rv == CKR_OK ? feeds(name, session, data, data_len) : rv;
 }
 
 CK_RV feeds_pair(enum call_name name, CK_SESSION_HANDLE session, CK_BYTE_PTR first, CK_ULONG first_len,

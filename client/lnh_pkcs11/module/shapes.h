@@ -12,6 +12,8 @@
 CK_RV plain(enum call_name name, CK_ULONG first);
 CK_RV plain_pair(enum call_name name, CK_ULONG first, CK_ULONG second);
 CK_RV feeds(enum call_name name, CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK_ULONG data_len);
+/* Give a part in as many requests as it takes: a gateway refuses one that is too long. */
+CK_RV feeds_part(enum call_name name, CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK_ULONG data_len);
 CK_RV feeds_pair(enum call_name name, CK_SESSION_HANDLE session, CK_BYTE_PTR first, CK_ULONG first_len,
                  CK_BYTE_PTR second, CK_ULONG second_len);
 CK_RV draws(enum call_name name, CK_SESSION_HANDLE session, CK_BYTE_PTR result, CK_ULONG_PTR result_len);

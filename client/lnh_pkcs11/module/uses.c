@@ -11,6 +11,11 @@
     {                                                                                                                  \
         return feeds(CALL_##name, session, data, data_len);                                                            \
     }
+#define FEEDS_PART(name)                                                                                               \
+    CK_RV C_##name(CK_SESSION_HANDLE session, CK_BYTE_PTR part, CK_ULONG part_len)                                     \
+    {                                                                                                                  \
+        return feeds_part(CALL_##name, session, part, part_len);                                                       \
+    }
 #define DRAWS(name)                                                                                                    \
     CK_RV C_##name(CK_SESSION_HANDLE session, CK_BYTE_PTR result, CK_ULONG_PTR result_len)                             \
     {                                                                                                                  \
@@ -37,16 +42,16 @@ TURNS(Decrypt)
 TURNS(DecryptUpdate)
 DRAWS(DecryptFinal)
 TURNS(Digest)
-FEEDS(DigestUpdate)
+FEEDS_PART(DigestUpdate)
 DRAWS(DigestFinal)
 BEGINS(SignInit)
 TURNS(Sign)
-FEEDS(SignUpdate)
+FEEDS_PART(SignUpdate)
 DRAWS(SignFinal)
 BEGINS(SignRecoverInit)
 TURNS(SignRecover)
 BEGINS(VerifyInit)
-FEEDS(VerifyUpdate)
+FEEDS_PART(VerifyUpdate)
 FEEDS(VerifyFinal)
 BEGINS(VerifyRecoverInit)
 TURNS(VerifyRecover)
@@ -64,7 +69,7 @@ PLAIN(MessageSignFinal)
 BEGINS(MessageVerifyInit)
 PLAIN(MessageVerifyFinal)
 FEEDS(VerifySignature)
-FEEDS(VerifySignatureUpdate)
+FEEDS_PART(VerifySignatureUpdate)
 PLAIN(VerifySignatureFinal)
 
 CK_RV C_DigestInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lnh_common import limits
 from lnh_pkcs11 import fields
 from lnh_pkcs11.calls import CALLS, CALLS_BY_ID, CALLS_BY_NAME, P11_KIT_ONLY
 from lnh_pkcs11.fields import Given, Room
@@ -342,6 +343,21 @@ def test_a_refusal_is_the_gateways_and_leaves_no_handle(application: Application
     count = c_ulong(4)
     assert application.call("FindObjects", S, (c_ulong * 4)(), 4, byref(count)) == 0xD0
     assert count.value == 0
+
+
+@pytest.mark.parametrize("name", ["DigestUpdate", "SignUpdate", "VerifyUpdate", "VerifySignatureUpdate"])
+def test_a_part_longer_than_a_gateway_reads_goes_in_several(application: Application, serve: Serve, name: str) -> None:
+    gateway = serve(some)
+    part = bytes(range(251)) * (limits.PKCS11_FRAME_BYTES // 251 + 1000)
+    assert len(part) > limits.PKCS11_FRAME_BYTES
+    assert application.call(name, S, part, len(part)) == OK
+    assert b"".join(given(each)[1] for each in gateway.requests) == part
+    assert {given(each)[0] for each in gateway.requests} == {S}
+    assert max(len(each.fields) for each in gateway.requests) < limits.PKCS11_FRAME_BYTES
+    gateway.answer = lambda _: body(0, "u", number(0xD0))
+    before = len(gateway.requests)
+    assert application.call(name, S, part, len(part)) == 0xD0
+    assert len(gateway.requests) == before + 1
 
 
 # --- templates ---
