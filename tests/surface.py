@@ -87,6 +87,8 @@ INSTEAD: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("any thread may use it, at the same time as others.", "any task of the loop that first uses it may, at the same time as others."),
         ("Lend a channel to the caller alone, to keep many requests in flight from one thread.", "Lend a share of the channel to the caller alone, to keep many requests in flight from one task."),
         ("from lnh.net.channel import Channel, Routes", "from lnh.net.channel import Routes"),
+        ("time.sleep(", "await asyncio.sleep("),
+        ("import os\n", "import asyncio\nimport os\n"),
         ("from lnh.net.pool import CHANNELS, Pool", "from lnh.net.pool import Pool, Share"),
         ("Pool(lambda: Channel(self._routes), CHANNELS, self.owner)", "Pool(self._routes, self.owner)"),
         ("import contextmanager", "import asynccontextmanager"),

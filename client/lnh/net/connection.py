@@ -49,6 +49,10 @@ _LEARN_AWAY: Final = 3.0  # ... while another is in use
 _LEARN_WITHIN: Final = 0.5
 _STATEMENT_FRESH: Final = 30.0  # seconds; a credential is sealed to a key that was current just now
 
+_EPOCH_PATIENCE: Final = 5.0  # seconds in which a member hears of an epoch that was seen elsewhere
+_EPOCH_PAUSE: Final = 0.1
+_OLDER: Final = "older_epoch"
+
 _NOT_A_CLIENT: Final = frozenset({ClientRevoked.code, ClientUnknown.code})
 
 _monotonic = time.monotonic
@@ -185,11 +189,13 @@ class Connection:
         """Return the channel key to seal credentials to, as the pinned identity signed it just now.
 
         A member that serves nobody, or offers an older key than was seen before, is left for another if there is one.
+        Else it is waited for: it may not have heard yet of an epoch that began, as one does when a member is removed.
 
         Raises ClusterIdentityChanged, or ChannelInvalid when it is not signed or older than one seen before;
         NotActivated, NoCluster or MemberExpelled when every member serves nobody.
         """
         end = _monotonic() + timeout
+        patience = _monotonic() + min(timeout, _EPOCH_PATIENCE)
         self.owner.check()
         with self._statement_mutex.hold():
             if self._statement is not None and _monotonic() < self._statement_until:
@@ -200,9 +206,13 @@ class Connection:
                     welcome = codec.convert(self.call(HELLO, Empty(), max(end - _monotonic(), 0.001)), Welcome)
                     statement = check_welcome(welcome, self.identity, self.cluster, self._epoch)
                     break
-                except ChannelInvalid:
-                    if self._routes.turn == turn and not self._leave(turn):
+                except ChannelInvalid as error:
+                    if self._routes.turn != turn or self._leave(turn):
+                        continue
+                    # Nothing was asked of it yet, and a member that lacks the newest epoch hears of it in a moment.
+                    if _OLDER not in error.detail or _monotonic() + _EPOCH_PAUSE >= patience:
                         raise
+                    time.sleep(_EPOCH_PAUSE)
             if statement.epoch > self._epoch:
                 self._epoch = statement.epoch
                 if self._on_epoch is not None:
@@ -293,5 +303,7 @@ def check_welcome(welcome: Welcome, identity: bytes, cluster: bytes, epoch: int 
     if statement.cluster != cluster:
         raise ClusterIdentityChanged(f"cluster {statement.cluster.hex()} answers; registered was {cluster.hex()}")
     if statement.epoch < epoch:
-        raise ChannelInvalid(f"channel epoch {statement.epoch}; this client has seen {epoch}")
+        raise ChannelInvalid(
+            f"channel epoch {statement.epoch}; this client has seen {epoch}", {_OLDER: statement.epoch}
+        )
     return statement

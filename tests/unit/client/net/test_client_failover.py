@@ -234,7 +234,25 @@ def test_an_older_channel_epoch_is_refused_and_a_newer_one_had_elsewhere(
     assert connection.endpoint == b.endpoint
     both = running.enter_context(connected(a, b, epoch=3))
     with pytest.raises(ChannelInvalid, match="seen 3"):
-        both.statement(WITHIN)
+        both.statement(0.5)
+
+
+@pytest.mark.parametrize("failover", [False, True])
+def test_a_member_that_has_not_heard_of_the_newest_epoch_is_asked_again(
+    running: ExitStack, connected: Connected, failover: bool
+) -> None:
+    a = running.enter_context(Member(epoch=1))
+    asked: list[Header] = []
+
+    def hears(header: Header) -> Answer:
+        asked.append(header)
+        a.epoch = min(len(asked), 3)
+        return {}
+
+    a.serve = hears
+    connection = running.enter_context(connected(a, epoch=3, failover=failover))
+    assert connection.statement(WITHIN).epoch == 3
+    assert len(asked) == 3
 
 
 def test_a_read_only_member_is_alive_and_stays(running: ExitStack, connected: Connected) -> None:
