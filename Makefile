@@ -8,7 +8,7 @@ N      ?= 20
 LOAD   ?= all
 JOBS   ?= 3
 
-.PHONY: help setup demo drill up down pkcs11 test test-one test-often test-compose check bench soak clean
+.PHONY: help setup demo drill up down pkcs11 test test-one test-often test-versions test-compose check bench soak clean
 
 help:            ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test-one: setup  ## the tests of one member by itself, in a few minutes
 
 test-often: setup  ## chosen tests again and again: TESTS=tests/cluster/test_client.py N=20 LOAD=quiet|busy|fsync|all
 	@$(BIN)/python tests/beside.py $(LOAD) $(BIN)/pytest -q --maxfail 3 --count $(N) $(TESTS)
+
+test-versions: setup  ## a cluster of the version before, out of the history, is upgraded and goes back: a minute or two
+	@LNH_TEST_VERSIONS=1 $(BIN)/pytest -q -x -n 0 tests/cluster/test_versions.py
 
 test-compose: setup  ## compose.yaml for real, for some minutes; needs docker (compose v2) or podman-compose, and the base image
 	@$(BIN)/python tests/compose/engine.py

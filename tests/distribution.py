@@ -23,6 +23,7 @@ GROUPS: Final = {
     "test_balancing.py": _THREE_MEMBERS,
     "test_damaged_member.py": _THREE_MEMBERS,
     "test_drill.py": _THREE_MEMBERS,
+    "test_versions.py": _THREE_MEMBERS,
     "test_forced_removal.py": _THREE_MEMBERS,
     "test_demo.py": _THREE_MEMBERS,
     "test_rest.py": "test_client_edges.py",  # whose member it goes to
@@ -42,7 +43,7 @@ LONGEST: Final = (
     *(name for name, group in GROUPS.items() if group == _THREE_MEMBERS),
     "test_joining_members.py", "test_spine.py", "test_simulation.py", "test_mutations.py",
     "test_store_members.py", "test_backup.py", "test_client.py", "test_wrong_input.py", "test_balancers.py", "test_full_disk.py",
-    "test_rolling_upgrade.py", "test_store_crash.py", "test_bootstrap.py", "test_hsm_core.py", "test_balancer.py",
+    "test_store_versions.py", "test_store_crash.py", "test_bootstrap.py", "test_hsm_core.py", "test_balancer.py",
     "test_client_edges.py", "test_rest.py", "test_supervisor.py", "test_client_failover.py", "test_search.py", "test_cli.py",
     "test_templates.py", "test_wire_and_bus.py",
 )  # fmt: skip

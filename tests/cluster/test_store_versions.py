@@ -1,4 +1,4 @@
-"""A cluster that is upgraded one member at a time, with real stores: under load, and from the data of a version before."""
+"""A store that starts from the data of each version. Whole members do in test_versions.py."""
 
 from __future__ import annotations
 
@@ -8,42 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from lnh_common.errors import MemberReadOnly
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty
 from models.carried import TABLE
 from processes import Processes
-from stores import Cluster, Member, key, reach, scan
+from stores import Member
 
 pytestmark = pytest.mark.several
 
 DATA = Path(__file__).parents[1] / "data"
-
-
-class Writers:
-    """Three that write through one member each, all the time; what was acknowledged is in `written`."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.written: list[int] = []
-        self.stopped = asyncio.Event()
-        self.tasks = [asyncio.create_task(self._write(member, 100_000 * n)) for n, member in enumerate(cluster.members)]
-
-    async def _write(self, member: Member, number: int) -> None:
-        while not self.stopped.is_set():
-            try:
-                await member.put(key(number))
-            except MemberReadOnly:
-                await asyncio.sleep(0.02)
-                continue
-            self.written.append(number)
-            number += 1
-
-    async def more(self, count: int = 20) -> None:
-        await reach(self.written, len(self.written) + count)
-
-    async def stop(self) -> None:
-        self.stopped.set()
-        await asyncio.gather(*self.tasks)
 
 
 def put_in_place(version: str, directory: Path) -> None:
@@ -54,39 +27,6 @@ def put_in_place(version: str, directory: Path) -> None:
 async def stop_in_order(member: Member) -> None:
     member.process.terminate()
     assert await asyncio.to_thread(member.process.wait, 20) == 0
-
-
-def test_members_are_restarted_in_turn_under_load_and_nothing_is_lost(processes: Processes, short_path: Path) -> None:
-    async def scenario(cluster: Cluster) -> None:
-        one, two, three = cluster.members
-        epoch = (await one.status()).epoch
-        writers = Writers(cluster)
-        await writers.more()
-        for member, primary in ((three, one), (two, one), (one, two)):
-            if member is one:
-                assert (await two.status()).epoch == epoch, "secondaries come and go within an epoch"
-                await one.order(store.PROMOTE, store.MemberRef(member=two.info.id))
-                for each in cluster.members:
-                    await each.follows(two)
-            await stop_in_order(member)
-            await writers.more()  # the others go on without it
-            member.restart()
-            await member.follows(primary)
-            await member.is_read_write()
-            await writers.more()
-        await writers.stop()
-        await cluster.agree()
-        assert {item.key.id for item in await scan(one, "t")} == {key(number).id for number in writers.written}
-
-    async def run() -> None:
-        cluster = Cluster([Member(processes, short_path, name) for name in "abc"])
-        try:
-            await cluster.found()
-            await scenario(cluster)
-        finally:
-            await cluster.close()
-
-    asyncio.run(run())
 
 
 # An item that is there at the end of each version's story (tests/data/make.py); since 0.2 it ends with a restore.
