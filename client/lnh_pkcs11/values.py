@@ -56,7 +56,7 @@ def template(given: Iterable[Given]) -> Attributes:
 
 
 def wanted(given: Iterable[Given]) -> Attributes | None:
-    """Read a template by which objects are searched; None where no object can match. Raises Refused."""
+    """Read a template by which objects are searched; None where no object can match."""
     read: Attributes = {}
     for each in given:
         if each.type in CONSTANT:
@@ -69,10 +69,11 @@ def wanted(given: Iterable[Given]) -> Attributes | None:
         name = _known(each.type)
         if name is None:
             return None
-        value = _value(name, each.value)
-        if read.setdefault(name, value) != value:
+        try:
+            value = _value(name, each.value)
+        except Refused:
             return None
-        if name is Attribute.CLASS and value not in ObjectClass._value2member_map_:
+        if read.setdefault(name, value) != value:
             return None
     return read
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lnh_common import limits
+from lnh_common.errors import AttributeInvalid, LimitReached
 from lnh_common.pkcs11.attributes import Attribute, Attributes, ObjectClass
 from lnh_pkcs11 import components, values
 from lnh_pkcs11.application import Application, Entry, Session
@@ -148,9 +150,10 @@ def find_objects_init(app: Application, handle: int, given: list[Given]) -> tupl
     if session.is_finding:
         raise Refused(CKR.OPERATION_ACTIVE, "a search")
     template = values.wanted(given)
-    session.is_finding = True
-    has_login = session.slot in app.logins
-    session.finding = app.login(session).find(template) if template is not None and has_login else None
+    session.finding, session.is_finding = None, True
+    if template is not None and session.slot in app.logins:
+        with contextlib.suppress(AttributeInvalid, LimitReached):  # no object has what none may have
+            session.finding = app.login(session).find(template)
     return ()
 
 

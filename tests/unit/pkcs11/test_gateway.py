@@ -326,6 +326,32 @@ def test_an_object_is_made_of_what_is_given_changed_copied_and_destroyed(keyring
     refused(CKR.ACTION_PROHIBITED, program, "CreateObject", session, secret_key)
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        {A.CLASS: 9},
+        {A.KEY_TYPE: 1},
+        {A.LABEL: b"\xff"},
+        {A.LABEL: b"x" * 300},
+        {0x7777: b""},
+        {0x080: 1},
+        {0x080: 0, A.CLASS: 3},
+        {A.START_DATE: b"never"},
+        {A.ID: bytes(300)},
+    ],
+)
+def test_what_no_object_has_finds_nothing(keyrings: Keyrings, template: dict[int, Any]) -> None:
+    program, session = logged_in(keyrings, password=KRCO)
+    pair(program, session)
+    program.call("FindObjectsInit", session, template)
+    assert program.call("FindObjects", session, 10) == []
+    program.call("FindObjectsFinal", session)
+    program.call("FindObjectsInit", session, {A.TOKEN: 0})
+    assert len(program.call("FindObjects", session, 10)) == 2
+    program.call("FindObjectsFinal", session)
+    refused(CKR.OPERATION_NOT_INITIALIZED, program, "FindObjects", session, 10)
+
+
 def test_nothing_is_found_and_nothing_made_without_a_login(keyrings: Keyrings) -> None:
     program = Program(Server(keyrings))
     session = program.call("OpenSession", SLOT, 6)

@@ -11,7 +11,7 @@ import pytest
 
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES
 from lnh_common.pkcs11.parameters import HashedParameters, NoParameters
-from lnh_pkcs11 import calls, generate, layouts
+from lnh_pkcs11 import calls, generate, layouts, parameters
 
 FIELD = re.compile(r"ay|au|aA|fy|fu|fA|[uysvzMP]")
 FRONT = """
@@ -94,3 +94,7 @@ def test_a_compiler_reads_the_tables_as_they_are(tmp_path: Path) -> None:
 
 
 FRONT_KINDS = ("call", "mechanism", "field", "message", "values")
+
+
+def test_every_layout_is_read_into_parameters() -> None:
+    assert set(parameters._READERS) == set(layouts.LAYOUTS)
