@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import importlib.util
 import shutil
 import socket
@@ -18,6 +19,8 @@ from waits import wait_until
 def _missing() -> str:
     if shutil.which("swtpm") is None:
         return "no swtpm on this machine"
+    if ctypes.util.find_library("tss2-tcti-swtpm") is None:
+        return "nothing by which tpm2-tss reaches swtpm (libtss2-tcti-swtpm0)"
     if importlib.util.find_spec("tpm2_pytss") is None:
         return "tpm2-pytss is not installed (lnh[tpm])"
     return ""
