@@ -15,7 +15,7 @@ import zmq
 
 from lnh.net.failover import Endpoint, Vigil
 from lnh_common import limits
-from lnh_common.bus import curve
+from lnh_common.bus import curve, quick
 from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import LnhError, MalformedMessage
 from lnh_common.messages.base import Empty, Operation
@@ -122,7 +122,7 @@ class Line:
 
     def take(self, flags: int) -> list[Entry]:
         """Receive one message; raises MalformedMessage for what no member sends."""
-        frames = self.socket.recv_multipart(flags)
+        frames = quick.receive(self.socket, flags)
         if len(frames) == _FRAMES:
             self.takes_bundles = self.takes_bundles or False
             return [Entry(b"", *frames)]

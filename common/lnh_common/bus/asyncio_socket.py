@@ -14,6 +14,7 @@ from typing import Any, Final
 import zmq
 
 from lnh_common import limits
+from lnh_common.bus import quick
 from lnh_common.bus.connections import Connection, Connections, on_the_wire
 
 _LOOK_EVERY: Final = 0.1  # seconds between two looks at connections, where there are any
@@ -40,9 +41,9 @@ class Pump:
         Raises zmq.Again when the queue is full, and zmq.ZMQError (EHOSTUNREACH) for a ROUTER's peer that is gone.
         """
         try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
+            quick.send(self._socket, frames)
         finally:
-            if not self._scheduled and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            if not self._scheduled and quick.is_ready(self._socket):
                 self._again()
 
     def drain(self) -> None:
@@ -59,16 +60,13 @@ class Pump:
     def _drain(self, burst: int) -> bool:
         """Receive up to a burst of messages, and tell whether there may be more."""
         for _ in range(burst):
-            if self._stopped:
+            if self._stopped or not quick.is_ready(self._socket):
                 return False
-            try:
-                self._take()
-            except zmq.Again:
-                return False
+            self._take()
         return True
 
     def _take(self) -> None:
-        self._receive(self._socket.recv_multipart(zmq.NOBLOCK))
+        self._receive(quick.receive(self._socket))
 
     def stop(self) -> None:
         """Receive no more; closing the socket is left to the caller."""

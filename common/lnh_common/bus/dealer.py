@@ -24,7 +24,7 @@ from typing import Final
 
 import zmq
 
-from lnh_common.bus import curve, monitor
+from lnh_common.bus import curve, monitor, quick
 from lnh_common.bus.process import OwnProcess
 from lnh_common.bus.resolver import NAMES, endpoint, is_numeric
 
@@ -130,7 +130,7 @@ class Dealer:
         if not self.connected:
             return False
         try:
-            self.socket.send_multipart(frames, zmq.NOBLOCK)
+            quick.send(self.socket, frames)
         except zmq.Again:
             return False
         return True

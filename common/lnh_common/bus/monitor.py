@@ -19,6 +19,8 @@ from typing import Final, NamedTuple
 
 import zmq
 
+from lnh_common.bus import quick
+
 Socket = zmq.Socket[bytes]
 
 _EVENT: Final = struct.Struct("=Hi")  # zmq_socket_monitor(3)
@@ -53,11 +55,9 @@ def parse(frames: Sequence[bytes]) -> Happening:
 def read(monitor: Socket) -> list[Happening]:
     """Read every event that a monitor has now."""
     found = []
-    try:
-        while True:
-            found.append(parse(monitor.recv_multipart(zmq.NOBLOCK)))
-    except zmq.Again:
-        return found
+    while quick.is_ready(monitor):
+        found.append(parse(quick.receive(monitor)))
+    return found
 
 
 def end(socket: Socket, monitor: Socket) -> None:

@@ -16,7 +16,7 @@ from typing import Final
 import zmq
 
 from lnh_common import limits
-from lnh_common.bus import curve, intake
+from lnh_common.bus import curve, intake, quick
 from lnh_common.bus.connections import Connection, Connections, on_the_wire
 from lnh_common.errors import Busy, LnhError, MalformedMessage, UnknownOperation, Unreachable
 from lnh_common.messages.session import HELLO
@@ -39,7 +39,6 @@ CREDENTIAL_BURST: Final = 200
 
 _BURST: Final = 256  # messages before others have their turn
 _HOLD: Final = 0.002  # ... or seconds
-_NOBLOCK: Final = zmq.NOBLOCK
 
 
 class Front:
@@ -88,10 +87,9 @@ class Front:
         now = time.monotonic()
         end = now + _HOLD
         for _ in range(_BURST):
-            try:
-                client = receive(_NOBLOCK)
-            except zmq.Again:
+            if not quick.is_ready(self.socket):
                 return
+            client = receive(quick.NOBLOCK)
             frames = [receive(0, copy=False)]
             while frames[-1].more:
                 frames.append(receive(0, copy=False))

@@ -23,7 +23,7 @@ import msgspec
 import zmq
 
 from lnh_common import limits
-from lnh_common.bus import curve
+from lnh_common.bus import curve, quick
 from lnh_common.bus.connections import Connections, on_the_wire
 from lnh_common.bus.dealer import Dealer
 from lnh_common.bus.quiet import Quiet
@@ -360,7 +360,7 @@ class PeerBalancers:
         now = time.monotonic()
         for _ in range(_BURST):
             try:
-                frames = link.dealer.socket.recv_multipart(_NOBLOCK)
+                frames = quick.receive(link.dealer.socket)
             except zmq.Again:
                 return False
             try:
@@ -466,7 +466,7 @@ class PeerBalancers:
             self.dropped["member gone" if caller is None else "member does not read"] += 1
             return
         try:
-            self._port.send_multipart([identity, frame], _NOBLOCK)
+            quick.send(self._port, (identity, frame))
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise

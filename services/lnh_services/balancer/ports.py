@@ -13,7 +13,7 @@ from typing import Final
 import zmq
 
 from lnh_common import limits
-from lnh_common.bus import curve
+from lnh_common.bus import curve, quick
 
 Socket = zmq.Socket[bytes]
 
@@ -60,7 +60,7 @@ def client_port(made: zmq.Context[Socket], keys: curve.KeyPair, domain: bytes, l
 def send(socket: Socket, client: bytes, frames: list[bytes], dropped: Counter[str]) -> None:
     """Send a client a message, if it is there and has room; count it if not."""
     try:
-        socket.send_multipart([client, *frames], zmq.NOBLOCK)
+        quick.send(socket, (client, *frames))
     except zmq.Again:
         dropped["client does not read"] += 1
     except zmq.ZMQError as error:

@@ -25,7 +25,7 @@ from typing import Final
 import zmq
 
 from lnh_common import limits
-from lnh_common.bus import curve, intake, zap
+from lnh_common.bus import curve, intake, quick, zap
 from lnh_common.bus.connections import Connections
 from lnh_common.bus.dealer import Dealer
 from lnh_common.bus.quiet import Quiet
@@ -238,7 +238,7 @@ class Balancer:
     def _flush(self, backend: int) -> None:
         """Send a worker the entries that wait for it."""
         try:
-            self._backs[backend].send(self._outboxes[backend].take(), _NOBLOCK)
+            self._backs[backend].send(self._outboxes[backend].take(), quick.NOBLOCK)
         except zmq.Again:
             self._backend_down(backend)
 
@@ -247,10 +247,9 @@ class Balancer:
         now = time.monotonic()
         settle = self._router.settle
         for _ in range(_BURST):
-            try:
-                frames = back.recv_multipart(_NOBLOCK)
-            except zmq.Again:
+            if not quick.is_ready(back):
                 return False
+            frames = quick.receive(back)
             try:
                 entries = bundles.unpack(frames)
             except MalformedMessage as error:

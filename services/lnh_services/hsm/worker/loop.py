@@ -23,6 +23,7 @@ from typing import Any, Final
 import zmq
 
 from lnh_common import limits, timeline
+from lnh_common.bus import quick
 from lnh_common.bus.dealer import Dealer
 from lnh_common.errors import (
     Busy,
@@ -193,9 +194,8 @@ class Worker:
                 return
 
     def _drain_peer(self, peer: Peer, socket: zmq.Socket[bytes]) -> None:
-        with contextlib.suppress(zmq.Again):
-            while True:
-                self._answered(peer, socket.recv_multipart(zmq.NOBLOCK))
+        while quick.is_ready(socket):
+            self._answered(peer, quick.receive(socket))
 
     def _drain_front(self) -> bool:
         """Serve requests that are ready; tells whether there may be more and there is time for them."""
@@ -203,6 +203,7 @@ class Worker:
             asked = self._left or self._receive()
             if not asked:
                 return False
+            is_all = len(asked) < bundles.ENTRIES
             self._serve(asked)
             self._flush()
             for peer, dealer in list(self._peers.items()):
@@ -210,18 +211,19 @@ class Worker:
                     self._drain_peer(peer, dealer.socket)
             if boot_time() >= self._due:
                 return False  # there is always more under load, and the lease is to be renewed
+            if is_all and not self._left:
+                return False  # the next poll says whether there is more by now
         return not self._stopping
 
     def _receive(self) -> list[tuple[bytes, Entry]]:
         """Return the requests that are there, about a bundle of them: the more at a time, the quicker each."""
         asked: list[tuple[bytes, Entry]] = []
-        with contextlib.suppress(zmq.Again):
-            while len(asked) < bundles.ENTRIES:
-                balancer_id, *frames = self._front.recv_multipart(zmq.NOBLOCK)
-                try:
-                    asked += [(balancer_id, entry) for entry in bundles.unpack(frames)]
-                except MalformedMessage as error:
-                    log.failure("the balancer broke the contract of frames", error=str(error))
+        while len(asked) < bundles.ENTRIES and quick.is_ready(self._front):
+            balancer_id, *frames = quick.receive(self._front)
+            try:
+                asked += [(balancer_id, entry) for entry in bundles.unpack(frames)]
+            except MalformedMessage as error:
+                log.failure("the balancer broke the contract of frames", error=str(error))
         return asked
 
     # --- requests
@@ -384,7 +386,7 @@ class Worker:
             self._send_commits()
         for balancer_id, bundle in self._answers.items():
             try:
-                self._front.send_multipart([balancer_id, bundle.take()], zmq.NOBLOCK)
+                quick.send(self._front, (balancer_id, bundle.take()))
             except zmq.ZMQError as error:
                 # The balancer is gone, or takes nothing: the client tries again.
                 log.warning("answers dropped", error=str(error))

@@ -115,11 +115,13 @@ class Happened:
     """In place of a socket's monitor: these events at once, and nothing more."""
 
     def __init__(self, *events: int) -> None:
-        self.messages = [[struct.pack("=Hi", event, 0)] for event in events]
+        self.messages = [zmq.Frame(struct.pack("=Hi", event, 0)) for event in events]
 
-    def recv_multipart(self, _: int) -> list[bytes]:
-        if not self.messages:
-            raise zmq.Again
+    def get(self, _: int) -> int:
+        return int(zmq.POLLIN) if self.messages else 0
+
+    def recv(self, _: int, *, copy: bool) -> zmq.Frame:
+        assert not copy
         return self.messages.pop(0)
 
 
