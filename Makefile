@@ -54,6 +54,10 @@ test-compose: setup  ## compose.yaml for real, for some minutes; needs docker (c
 	@$(BIN)/python tests/compose/engine.py
 	@LNH_TEST_COMPOSE=1 $(BIN)/pytest -q -x -p no:randomly tests/compose
 
+test-apps: setup  ## the recipes of docs/pkcs11-recipes.md, on a real cluster; needs the Debian packages that .ci/run installs
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check PyKCS11
+	@LNH_TEST_APPS=1 $(BIN)/pytest -q -n 0 -p no:randomly tests/apps
+
 check: setup     ## ruff and mypy, and whether lnh.aio is made of the SDK as it is
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python tests/surface.py --check && $(BIN)/mypy
 

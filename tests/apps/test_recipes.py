@@ -1,0 +1,81 @@
+"""Applications that people have, on a real cluster: each recipe of docs/pkcs11-recipes.md, through each way that carries it.
+
+`make test-apps` runs this; with `make test` it is skipped, since it wants a dozen Debian packages.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+from lnh_pkcs11.module.build import NAME, build, compiler
+
+from apps.recipes import RECIPES, Recipe, blocks, cook
+from members import Members, three_members
+from processes import Processes
+from waits import wait_until
+
+WANTED: Final = "LNH_TEST_APPS"
+P11_KIT: Final = Path("/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so")
+TOKEN: Final = "payments"
+WAYS: Final = ("module", "p11-kit")
+
+pytestmark = pytest.mark.skipif(not os.environ.get(WANTED), reason="applications: run by make test-apps")
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A cluster of three members, and a gateway to it."""
+
+    members: Members
+    socket: Path
+    module: Path
+
+    def environment(self, way: str) -> dict[str, str]:
+        """What an application has in its environment."""
+        pin = self.members.place.secret("krco").read_text().strip()
+        module = {"module": self.module, "p11-kit": P11_KIT}[way]
+        return {
+            **os.environ,
+            "PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])),
+            "LNH_PKCS11_ADDRESS": str(self.socket),
+            "P11_KIT_SERVER_ADDRESS": f"unix:path={self.socket}",
+            "PKCS11_MODULE": str(module),
+            "TOKEN": TOKEN,
+            "PIN": pin,
+            "KEY": f"key-{next(_numbers)}",
+            "SLOT_INDEX": "0",
+        }
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    cc = compiler()
+    assert cc is not None, "no C compiler on this machine"
+    module = tmp_path_factory.mktemp("module") / NAME
+    build(module, cc)
+    with three_members() as members, Processes() as processes:
+        socket = members.place.root / "pkcs11.sock"
+        processes.start("-m", "lnh_cli.main", "pkcs11", "serve", "--socket", str(socket), **members.steps.environment)
+        wait_until(socket.exists, "the gateway's socket")
+        yield Served(members, socket, module)
+
+
+def test_each_recipe_of_the_page_is_tried() -> None:
+    assert [recipe.heading for recipe in RECIPES] == [heading for heading in blocks() if "configuration" not in heading]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.heading.partition(" ")[0])
+def test_an_application_works_as_its_recipe_says(served: Served, recipe: Recipe, way: str, tmp_path: Path) -> None:
+    assert not (missing := recipe.missing()), f"not on this machine, which .ci/run installs: {missing}"
+    if way == "p11-kit" and recipe.not_by_p11_kit:
+        pytest.skip(f"p11-kit's client: {recipe.not_by_p11_kit}")
+    cook(recipe, tmp_path, served.environment(way))
