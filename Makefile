@@ -8,7 +8,7 @@ N      ?= 20
 LOAD   ?= all
 JOBS   ?= 3
 
-.PHONY: help setup demo drill up down pkcs11 test test-one test-often test-versions test-compose check bench soak clean
+.PHONY: help setup demo drill up down pkcs11 test test-one test-often test-versions test-compose test-apps check bench soak clean
 
 help:            ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

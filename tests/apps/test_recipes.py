@@ -40,6 +40,7 @@ class Served:
 
     def environment(self, way: str) -> dict[str, str]:
         """What an application has in its environment."""
+        number = next(_numbers)
         pin = self.members.place.secret("krco").read_text().strip()
         module = {"module": self.module, "p11-kit": P11_KIT}[way]
         return {
@@ -50,7 +51,8 @@ class Served:
             "PKCS11_MODULE": str(module),
             "TOKEN": TOKEN,
             "PIN": pin,
-            "KEY": f"key-{next(_numbers)}",
+            "KEY": f"key-{number}",
+            "ID": f"{number:08x}",
             "SLOT_INDEX": "0",
         }
 
