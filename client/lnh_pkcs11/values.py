@@ -89,7 +89,13 @@ def _value(name: Attribute, value: Any) -> AttributeValue:
         read: AttributeValue = _FROM[ATTRIBUTES[name].kind](value)
     except (ValueError, TypeError):
         raise Refused(CKR.ATTRIBUTE_VALUE_INVALID, name.name) from None
-    return read
+    return _serial_number(read) if name is Attribute.SERIAL_NUMBER and isinstance(read, bytes) else read
+
+
+def _serial_number(value: bytes) -> bytes:
+    """Return a certificate's number as a DER INTEGER (PKCS#11 v3.1, 4.6.3); Java's provider gives its contents alone."""
+    is_der = value[:1] == b"\x02" and value[1:2] == bytes([len(value) - 2 & 0xFF])
+    return value if is_der or not 0 < len(value) < 0x80 else b"\x02" + bytes([len(value)]) + value
 
 
 def _bool(value: int | bytes) -> bool:

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pytest
-from lnh_pkcs11.module.build import NAME, build, compiler
 
 from apps.recipes import RECIPES, Recipe, blocks, cook
-from members import Members, three_members
+from lnh_pkcs11.module.build import NAME, build, compiler
+from members import Members, stopped, three_members
 from processes import Processes
 from waits import wait_until
 
 WANTED: Final = "LNH_TEST_APPS"
-P11_KIT: Final = Path("/usr/lib/x86_64-linux-gnu/pkcs11/p11-kit-client.so")
+P11_KIT: Final = next(Path("/usr/lib").glob("*/pkcs11/p11-kit-client.so"), Path("p11-kit-client.so"))
 TOKEN: Final = "payments"
 WAYS: Final = ("module", "p11-kit")
 
@@ -77,7 +80,41 @@ def test_each_recipe_of_the_page_is_tried() -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.heading.partition(" ")[0])
 def test_an_application_works_as_its_recipe_says(served: Served, recipe: Recipe, way: str, tmp_path: Path) -> None:
-    assert not (missing := recipe.missing()), f"not on this machine, which .ci/run installs: {missing}"
+    assert not (missing := recipe.missing()), f"not on this machine: {missing}; .ci/run has the packages"
+    assert P11_KIT.exists(), "p11-kit's client is not on this machine; .ci/run has the package"
     if way == "p11-kit" and recipe.not_by_p11_kit:
         pytest.skip(f"p11-kit's client: {recipe.not_by_p11_kit}")
     cook(recipe, tmp_path, served.environment(way))
+
+
+def test_an_application_sees_nothing_of_members_that_are_killed_stopped_and_promoted(served: Served) -> None:
+    members = served.members
+    with ExitStack() as ends:
+        signing = {way: ends.enter_context(_signing(served, way)) for way in WAYS}
+        for member in members.all:
+            with members.brought_back(member):
+                member.kill()
+        with stopped(members.all[1]):
+            time.sleep(3)  # seconds that the member stands still, longer than its lease
+        members.all_read_write()
+        members.steps.run("lnh", "member", "promote", members.all[2].name, "--timeout", "60")
+        members.all_read_write()
+        for way, process in signing.items():
+            said, errors = process.communicate("", timeout=60)
+            assert process.returncode == 0, f"{way}: {errors}"
+            assert int(said) > 0, f"{way} signed nothing"
+
+
+@contextmanager
+def _signing(served: Served, way: str) -> Iterator[subprocess.Popen[str]]:
+    words = [sys.executable, str(Path(__file__).with_name("signing.py"))]
+    with subprocess.Popen(
+        words, env=served.environment(way), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "signs\n"
+            yield process
+        finally:
+            process.kill()
