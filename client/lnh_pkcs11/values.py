@@ -93,7 +93,7 @@ def _value(name: Attribute, value: Any) -> AttributeValue:
 
 
 def _serial_number(value: bytes) -> bytes:
-    """Return a certificate's number as a DER INTEGER (PKCS#11 v3.1, 4.6.3); Java's provider gives its contents alone."""
+    """Return a certificate's number as a DER INTEGER (PKCS#11 v3.1, 4.6.3); Java gives what is within one."""
     is_der = value[:1] == b"\x02" and value[1:2] == bytes([len(value) - 2 & 0xFF])
     return value if is_der or not 0 < len(value) < 0x80 else b"\x02" + bytes([len(value)]) + value
 
