@@ -4,6 +4,7 @@ import hashlib
 import os
 import sys
 import threading
+from typing import Any
 
 import pkcs11
 from pkcs11.util.ec import encode_named_curve_parameters
@@ -22,6 +23,8 @@ with token.open(rw=True, user_pin=os.environ["PIN"]) as session:
     curve = {pkcs11.Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1")}
     parameters = session.create_domain_parameters(pkcs11.KeyType.EC, curve, local=True)
     can = pkcs11.MechanismFlag.SIGN | pkcs11.MechanismFlag.VERIFY
+    public: Any
+    private: Any  # what a key can do is mixed in when it is made
     public, private = parameters.generate_keypair(store=True, capabilities=can, label=os.environ["KEY"])
     print("signs", flush=True)
     count = 0
