@@ -31,6 +31,7 @@ MODULES: Final = (
     "lnh.objects.uses",
     "lnh.objects.keys",
     "lnh.objects.session",
+    "lnh.keyring_lists",
     "lnh.keyrings",
     "lnh.cluster",
     "lnh.backups",
@@ -110,7 +111,7 @@ INSTEAD: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("from collections.abc import Callable, Iterator", "from collections.abc import Awaitable, Callable, Iterator"),
         ("is fed again from its beginning.\n", "is fed again from its beginning. Files are\nread and written in the loop, a part at a time.\n"),
     ),
-    "lnh.keyrings": (("    def __call__(self, message", "    async def __call__(self, message"),),
+    "lnh.keyring_lists": (("    def __call__(self, message", "    async def __call__(self, message"),),
     "lnh.cluster": (
         ("Any thread may use it.", "Any task may use it."),
         ('"""`lnh.connect`: a', '"""`lnh.aio.connect`: a'),

@@ -11,15 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from lnh.arguments import checked, checks
-from lnh.backups import Backups
-from lnh.keyrings import keyring_labelled, keyring_listing
+from lnh.keyring_lists import keyring_labelled, keyring_listing
 from lnh.net.connection import Connection
-from lnh.objects.encoding import named_policy
 from lnh.objects.listings import Listed, Listing
 from lnh.registration import connect_as_guest
 from lnh.sessions import Password, Session, asked
@@ -51,6 +49,9 @@ from lnh_common.messages.session import Credential, LoggedIn, Role
 from lnh_common.messages.smk import SmkOrdered, SmkView
 from lnh_common.messages.store import Divergent
 from lnh_common.wire.audit import ChainBroken, Position, parse_line
+
+if TYPE_CHECKING:
+    from lnh.backups import Backups
 
 __all__ = [
     "Administration",
@@ -92,6 +93,13 @@ def _continued(line: str, before: Position | None) -> Position:
     return Position(parsed.index, bytes.fromhex(parsed.hash))
 
 
+def _with_names(policy: dict[str, Any]) -> dict[str, Any]:
+    """Name the mechanisms of a policy, of which there are tables that most calls do without."""
+    from lnh.objects.encoding import named_policy
+
+    return named_policy(policy)
+
+
 @checked
 class Administration(Session):
     """A session of an appliance user, of the PO, or of both at once; a context manager that logs out.
@@ -102,6 +110,8 @@ class Administration(Session):
     @property
     def backups(self) -> Backups:
         """The archives of the member that answers, with the methods for them."""
+        from lnh.backups import Backups
+
         return Backups(self)
 
     def create_keyrings(self, label: str, total: int = 1, index: int = 1) -> list[KeyringView]:
@@ -134,7 +144,7 @@ class Administration(Session):
     def show_keyring(self, label: str, *, current: bool = False) -> KeyringView:
         """Show a keyring with its policy, number of objects and assigned clients; raises KeyringUnknown."""
         view = self.ask(wire.KEYRING_SHOW, wire.KeyringRef(keyring=self.keyring(label).id), current=current)
-        return msgspec.structs.replace(view, policy=named_policy(view.policy))
+        return msgspec.structs.replace(view, policy=_with_names(view.policy))
 
     def role_locks(self, label: str, *, current: bool = False) -> Listed[RoleLock]:
         """Say which roles of a keyring are locked, for whom and until when; raises KeyringUnknown.
@@ -442,7 +452,7 @@ class Administration(Session):
 
         Mechanisms go by name.
         """
-        return named_policy(self.ask(wire.CLUSTER_POLICY, wire.PolicyChange(changes=changes), current=current).policy)
+        return _with_names(self.ask(wire.CLUSTER_POLICY, wire.PolicyChange(changes=changes), current=current).policy)
 
     def version(self, *, current: bool = False) -> VersionView:
         """Show the cluster's version, and which members stand in the way of a later one."""

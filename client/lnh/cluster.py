@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from typing_extensions import Self
 
 from lnh.arguments import checked, checks
 from lnh.configuration import Configuration, Registration
-from lnh.keyrings import Keyring, keyring_labelled, keyring_listing
+from lnh.keyring_lists import keyring_labelled, keyring_listing
 from lnh.net.connection import Connection, Link
 from lnh.net.mutex import Mutex
 from lnh.objects.listings import Listing
@@ -19,9 +20,12 @@ from lnh.sessions import Session, login
 from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.errors import ClusterRestored
-from lnh_common.messages.admin import KEYRING_LIST, STATUS, Keyrings, KeyringView, ListKeyrings, StatusView
+from lnh_common.messages.admin import KEYRING_LIST, STATUS, Keyrings, ListKeyrings, StatusView
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.session import LoggedIn
+
+if TYPE_CHECKING:
+    from lnh.keyrings import Keyring
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -62,14 +66,20 @@ class Cluster:
         Args:
             current: demand all there are, from a member that is in step; raises MemberBehind where there is none.
         """
-        return keyring_listing(self._list, current=current).each(self._keyring)
+        from lnh.keyrings import Keyring
+
+        return keyring_listing(self._list, current=current).each(
+            partial(Keyring, self.connection, timeout=self.timeout)
+        )
 
     def keyring(self, label: str) -> Keyring:
         """Find the keyring with this label; raises KeyringUnknown when this client may see none.
 
         Raises MemberBehind when no member that is in step could be asked.
         """
-        return self._keyring(keyring_labelled(self._list, label))
+        from lnh.keyrings import Keyring
+
+        return Keyring(self.connection, keyring_labelled(self._list, label), timeout=self.timeout)
 
     def status(self, *, current: bool = False) -> StatusView:
         """Show members and services to a client that is registered with `--monitor`; raises PermissionDenied."""
@@ -99,9 +109,6 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _keyring(self, view: KeyringView) -> Keyring:
-        return Keyring(self.connection, view, timeout=self.timeout)
 
     def _list(self, message: ListKeyrings, *, current: bool = False) -> Keyrings:
         return self._ask(KEYRING_LIST, message, current=current)

@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from lnh.aio.backups import Backups
-from lnh.aio.keyrings import keyring_labelled, keyring_listing
+from lnh.aio.keyring_lists import keyring_labelled, keyring_listing
 from lnh.aio.net.connection import Connection
 from lnh.aio.objects.listings import Listed, Listing
 from lnh.aio.registration import connect_as_guest
@@ -25,7 +24,6 @@ from lnh.aio.sessions import Password, Session, asked
 from lnh.aio.sessions import change_password as _change_password
 from lnh.aio.sessions import login as _login
 from lnh.arguments import checked, checks
-from lnh.objects.encoding import named_policy
 from lnh_common import limits
 from lnh_common.errors import ArgumentInvalid, AuditFailed, ClientUnknown, LimitReached, LnhError, NameUnknown
 from lnh_common.messages import admin as wire
@@ -52,6 +50,9 @@ from lnh_common.messages.session import Credential, LoggedIn, Role
 from lnh_common.messages.smk import SmkOrdered, SmkView
 from lnh_common.messages.store import Divergent
 from lnh_common.wire.audit import ChainBroken, Position, parse_line
+
+if TYPE_CHECKING:
+    from lnh.aio.backups import Backups
 
 __all__ = [
     "Administration",
@@ -93,6 +94,13 @@ def _continued(line: str, before: Position | None) -> Position:
     return Position(parsed.index, bytes.fromhex(parsed.hash))
 
 
+def _with_names(policy: dict[str, Any]) -> dict[str, Any]:
+    """Name the mechanisms of a policy, of which there are tables that most calls do without."""
+    from lnh.objects.encoding import named_policy
+
+    return named_policy(policy)
+
+
 @checked
 class Administration(Session):
     """A session of an appliance user, of the PO, or of both at once; a context manager that logs out.
@@ -103,6 +111,8 @@ class Administration(Session):
     @property
     def backups(self) -> Backups:
         """The archives of the member that answers, with the methods for them."""
+        from lnh.aio.backups import Backups
+
         return Backups(self)
 
     async def create_keyrings(self, label: str, total: int = 1, index: int = 1) -> list[KeyringView]:
@@ -137,7 +147,7 @@ class Administration(Session):
         view = await self.ask(
             wire.KEYRING_SHOW, wire.KeyringRef(keyring=(await self.keyring(label)).id), current=current
         )
-        return msgspec.structs.replace(view, policy=named_policy(view.policy))
+        return msgspec.structs.replace(view, policy=_with_names(view.policy))
 
     async def role_locks(self, label: str, *, current: bool = False) -> Listed[RoleLock]:
         """Say which roles of a keyring are locked, for whom and until when; raises KeyringUnknown.
@@ -451,7 +461,7 @@ class Administration(Session):
 
         Mechanisms go by name.
         """
-        return named_policy(
+        return _with_names(
             (await self.ask(wire.CLUSTER_POLICY, wire.PolicyChange(changes=changes), current=current)).policy
         )
 

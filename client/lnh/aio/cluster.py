@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from typing_extensions import Self
 
-from lnh.aio.keyrings import Keyring, keyring_labelled, keyring_listing
+from lnh.aio.keyring_lists import keyring_labelled, keyring_listing
 from lnh.aio.net.connection import Connection, Link
 from lnh.aio.net.mutex import Mutex
 from lnh.aio.objects.listings import Listing
@@ -19,9 +20,12 @@ from lnh.configuration import Configuration, Registration
 from lnh_common import limits
 from lnh_common.bus import curve
 from lnh_common.errors import ClusterRestored
-from lnh_common.messages.admin import KEYRING_LIST, STATUS, Keyrings, KeyringView, ListKeyrings, StatusView
+from lnh_common.messages.admin import KEYRING_LIST, STATUS, Keyrings, ListKeyrings, StatusView
 from lnh_common.messages.base import Empty, Message, Operation
 from lnh_common.messages.session import LoggedIn
+
+if TYPE_CHECKING:
+    from lnh.aio.keyrings import Keyring
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
@@ -62,14 +66,20 @@ class Cluster:
         Args:
             current: demand all there are, from a member that is in step; raises MemberBehind where there is none.
         """
-        return keyring_listing(self._list, current=current).each(self._keyring)
+        from lnh.aio.keyrings import Keyring
+
+        return keyring_listing(self._list, current=current).each(
+            partial(Keyring, self.connection, timeout=self.timeout)
+        )
 
     async def keyring(self, label: str) -> Keyring:
         """Find the keyring with this label; raises KeyringUnknown when this client may see none.
 
         Raises MemberBehind when no member that is in step could be asked.
         """
-        return self._keyring(await keyring_labelled(self._list, label))
+        from lnh.aio.keyrings import Keyring
+
+        return Keyring(self.connection, await keyring_labelled(self._list, label), timeout=self.timeout)
 
     async def status(self, *, current: bool = False) -> StatusView:
         """Show members and services to a client that is registered with `--monitor`; raises PermissionDenied."""
@@ -99,9 +109,6 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    def _keyring(self, view: KeyringView) -> Keyring:
-        return Keyring(self.connection, view, timeout=self.timeout)
 
     async def _list(self, message: ListKeyrings, *, current: bool = False) -> Keyrings:
         return await self._ask(KEYRING_LIST, message, current=current)

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from lnh.aio.net.connection import Connection
 from lnh.aio.objects.keys import PrivateKey, PublicKey, SecretKey
-from lnh.aio.objects.listings import Listing, Page
 from lnh.aio.objects.session import ObjectSession, key_message, pair_message
 from lnh.aio.sessions import LogIn, Password, Session, asked, change_password, keyring_credential, login
 from lnh.arguments import checked
@@ -19,7 +18,6 @@ from lnh_common.errors import (
     AlreadyDone,
     ArgumentInvalid,
     CredentialChanged,
-    KeyringUnknown,
     NotPossible,
     VersionConflict,
 )
@@ -30,9 +28,7 @@ from lnh_common.messages.admin import (
     KEYRING_REKEY_STATE,
     KEYRING_RESEAL,
     ROLE_SET,
-    Keyrings,
     KeyringView,
-    ListKeyrings,
     PolicyChange,
     RekeyState,
     SetRole,
@@ -219,46 +215,6 @@ class KeyringSession(Session, ObjectSession):
         Raises PermissionDenied, PolicyForbids, ArgumentInvalid, MechanismInvalid.
         """
         return named_policy((await self.ask(KEYRING_POLICY, PolicyChange(changes=changes), current=current)).policy)
-
-
-class ListsKeyrings(Protocol):
-    """Asks for a page of keyrings."""
-
-    async def __call__(self, message: ListKeyrings, *, current: bool = False) -> Keyrings:
-        """Ask for the page; with `current` from a member that is in step."""
-
-
-def keyring_listing(ask: ListsKeyrings, *, current: bool) -> Listing[KeyringView]:
-    """List every keyring that may be seen, a page at a time.
-
-    Raises MemberBehind where there is none, and no member that is in step says so.
-    """
-
-    async def pages() -> AsyncIterator[Page[KeyringView]]:
-        after, more, seen = b"", True, False
-        while more:
-            page = await ask(ListKeyrings(after=after), current=current)
-            seen = seen or bool(page.keyrings)
-            after, more = page.last, page.more and page.last > after
-            if page.behind is not None and not more and not seen:
-                page = await ask(ListKeyrings(after=after), current=True)
-            yield page.keyrings, page.behind, page.skipped
-
-    return Listing(pages())
-
-
-async def keyring_labelled(ask: ListsKeyrings, label: str) -> KeyringView:
-    """Find the keyring with this label; raises KeyringUnknown.
-
-    Raises MemberBehind where there is none, and no member that is in step says so.
-    """
-    page = await ask(ListKeyrings(label=label))
-    if page.behind is not None and all(view.label != label for view in page.keyrings):
-        page = await ask(ListKeyrings(label=label), current=True)
-    for view in page.keyrings:
-        if view.label == label:
-            return view
-    raise KeyringUnknown(f"no keyring {label!r}")
 
 
 async def _resealed(

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from lnh.aio.keyrings import keyring_labelled, keyring_listing
+from lnh.aio.keyring_lists import keyring_labelled, keyring_listing
 from lnh.objects.encoding import named_policy
 from lnh.objects.listings import AsOf
 from lnh_common.messages import admin as wire

@@ -76,7 +76,9 @@ def test_a_page_of_help_loads_the_noun_that_it_is_about_and_nothing_heavy(tmp_pa
 def test_a_command_that_asks_a_cluster_loads_no_decoder_of_typers_and_no_event_loop(tmp_path: Path) -> None:
     names = loaded("keyring list --cluster 00 --timeout 2.5", tmp_path, status=1)  # this machine is not registered
     assert names & {"pydantic", "rich", "markdown_it", "asyncio", "email"} == set()
-    assert "zmq" in names
+    assert {"zmq", "lnh.admin", "lnh.cluster"} <= names
+    assert "lnh.keyrings" not in names  # what uses a keyring, and the tables of its mechanisms
+    assert not [name for name in names if name.startswith("lnh_common.pkcs11")]
     assert {name for name in names if name.startswith("lnh_cli.nouns.")} == {"lnh_cli.nouns.keyring"}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from lnh.keyrings import keyring_labelled, keyring_listing
+from lnh.keyring_lists import keyring_labelled, keyring_listing
 from lnh.objects.listings import Listing
 from lnh.objects.session import ObjectSession
 from lnh_common.errors import KeyringUnknown, LimitReached, MemberBehind, ObjectUnknown
