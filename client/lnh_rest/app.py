@@ -17,8 +17,7 @@ from typing import Final
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Mount
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from lnh.aio import Cluster, Session
 from lnh_common import limits
@@ -43,7 +42,7 @@ from lnh_rest.base import Body, encode
 from lnh_rest.handlers.sessions import end
 from lnh_rest.logins import Login, Logins
 from lnh_rest.problems import Refused
-from lnh_rest.repeats import Kept
+from lnh_rest.repeats import Kept, check_key
 from lnh_rest.route import Call, Route, Who
 from lnh_rest.table import ROUTES
 
@@ -80,14 +79,14 @@ class Service:
         self._logins: Final[Logins[Session]] = Logins(lambda session: session.ended)
         self._admission: Final = Admission()
         self._routes: Final = _by_path()
+        self._ends: Final = Starlette(lifespan=self._lifespan)
         self._document: Final = json.dumps(openapi.document(), ensure_ascii=True).encode()
 
-    def application(self) -> ASGIApp:
-        """Make the application that a server runs."""
-        return Starlette(routes=[Mount("/", app=self)], lifespan=self._lifespan)
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one request, or begin and end with the server."""
+        if scope["type"] == "lifespan":
+            await self._ends(scope, receive, send)
+            return
         assert scope["type"] == "http", "nothing else is served"
         request = Request(scope, receive)
         begun = time.monotonic()
@@ -145,16 +144,21 @@ class Service:
 
     async def _served(self, request: Request, route: Route, named: dict[str, str]) -> Response:
         login = self._login(request) if route.who is not Who.ANYBODY else None
-        query = decoding.query(request.scope["query_string"], route.query)
-        version = _version(request) if route.matches else None
-        data = await _read(request, route)
-        body = decoding.body(data, route.body) if route.body is not None else None
+        key = request.headers.get("idempotency-key") if route.creates else None
+        try:
+            query = decoding.query(request.scope["query_string"], route.query)
+            version = _version(request) if route.matches else None
+            if key is not None:
+                check_key(key)
+            data = await _read(request, route)
+            body = decoding.body(data, route.body) if route.body is not None else None
+        except ArgumentInvalid as error:  # of what has its form, and is refused later, the status is another
+            raise Refused(error, 400) from None
         if route.path == DOCUMENT:
             return Response(self._document, media_type=JSON)
         call = Call(
             self._cluster, self._logins, self._clock(), path=named, query=query, body=body, login=login, version=version
         )
-        key = request.headers.get("idempotency-key") if route.creates else None
         if key is None or login is None:
             return _response(await self._handled(route, call), route)
         return await self._once(request, route, call, key, data)

@@ -22,6 +22,7 @@ _REFERENCE: Final = "#/components/schemas/{name}"
 _NAMES: Final = re.compile(r"{(\w+)}")
 _LEFT_OUT: Final = ("behind", "skipped")  # of a view: its page tells
 _PYTHON_ONLY: Final = re.compile("[\ud800-\udfff]-?")
+_BASE64: Final = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _BEARER: Final = "bearer"
 
 
@@ -224,6 +225,8 @@ def _rewritten(schema: Any, *, of_view: bool) -> Any:
         return schema
     if of_view and schema.get("contentEncoding") == "base64":
         return hexadecimal()
+    if schema.get("contentEncoding") == "base64":
+        return {**schema, "pattern": _BASE64}
     found = {
         name: _rewritten(each, of_view=of_view) for name, each in schema.items() if (name, type(each)) != ("title", str)
     }

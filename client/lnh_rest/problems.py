@@ -76,7 +76,7 @@ STATUSES: Final[dict[type[LnhError], int]] = {
     errors.AlreadyDone: _CONFLICT,
     errors.NoCluster: _AWAY,
     errors.StorageFailed: 507,
-    errors.ArgumentInvalid: 400,
+    errors.ArgumentInvalid: _UNPROCESSABLE,
     errors.ConfigurationInvalid: 500,
     errors.FileModeUnsafe: 500,
     errors.PartitionUnknown: 404,
@@ -101,6 +101,7 @@ STATUSES: Final[dict[type[LnhError], int]] = {
 }
 # What the service answers besides, under a status of its own.
 OWN_STATUSES: Final[dict[int, str]] = {
+    400: "the request has not the form that the document describes",
     404: "no such path",
     405: "the path does not have this method; `Allow` names those it has",
     408: "the body did not come in time",

@@ -127,7 +127,7 @@ def run(which: str | None, address: Address, *, plain: bool) -> None:
     _log_to_stderr()
     _log.info("serving", cluster=cluster.label, host=address.host, port=address.port, https=context is not None)
     config = uvicorn.Config(
-        Service(cluster).application(),
+        Service(cluster),
         host=address.host,
         port=address.port,
         http=BoundedProtocol,

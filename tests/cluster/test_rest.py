@@ -6,6 +6,7 @@ import base64
 import concurrent.futures
 import json
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -130,8 +131,10 @@ def test_objects_are_listed_in_pages_and_found_by_their_attributes(holder: Rest,
 
 
 def test_the_same_request_with_the_same_key_is_done_once(holder: Rest, admin: Rest) -> None:
+    key = str(uuid.uuid4())
+
     def ask(label: str) -> Any:
-        return admin.ask("POST", "/v1/keyrings", {"label": label, "total": 2}, Idempotency_Key="rest-1")
+        return admin.ask("POST", "/v1/keyrings", {"label": label, "total": 2}, Idempotency_Key=key)
 
     first, again = ask("rest/"), ask("rest/")
     assert (first.status, again.status) == (201, 201)
@@ -195,8 +198,9 @@ STRANGE: list[tuple[str, str, bytes | None, dict[str, str], int, str]] = [
     ("GET", "/", None, {}, 404, "NameUnknown"),
     ("GET", "/v1/../../etc/passwd", None, {}, 404, "NameUnknown"),
     ("GET", "/v1/keyrings/%2e%2e%2f%2e%2e%2fetc", None, {}, 404, "KeyringUnknown"),
+    ("GET", "/v1/problems/%0A", None, {}, 404, "NameUnknown"),
     ("GET", "/v1/keyrings/%FF", None, {}, 404, "NameUnknown"),
-    ("GET", "/v1/keyrings/" + "x" * 5000, None, {}, 400, "ArgumentInvalid"),
+    ("GET", "/v1/keyrings/" + "x" * 5000, None, {}, 422, "ArgumentInvalid"),
     ("GET", "/v1/keyrings/" + "x" * 20_000, None, {}, 431, "LimitReached"),
     ("GET", "/v1/keyrings?limit=99999999999999999999999", None, {}, 400, "ArgumentInvalid"),
     ("GET", "/v1/keyrings?limit=1&limit=2", None, {}, 400, "ArgumentInvalid"),
@@ -297,7 +301,13 @@ def _ask_all(cases: Any, session: Rest | None) -> None:
     """Ask what is drawn for one operation; the checks of schemathesis look at each answer."""
 
     @given(case=cases)
-    @settings(max_examples=sized(4), database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=sized(4),
+        derandomize=sized(1) == 1,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
     def check(case: schemathesis.Case[Any]) -> None:
         case.call_and_validate(headers=session.headers if session is not None else None)
 

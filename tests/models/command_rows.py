@@ -211,6 +211,8 @@ NOT_BOTH_WAYS = {
         "restore",
     ): "it ends every session and puts the passwords back; tests/cluster/test_backup.py reads its JSON",
     ("bench",): "it measures, for seconds each time; tests/cluster/test_client.py reads its JSON",
+    ("rest", "serve"): "it serves until it is ended; tests/cluster/test_rest.py asks it",
+    ("rest", "openapi"): "a document is JSON both ways; tests/unit/rest/test_rest_table.py reads it",
     ("drill",): "it makes a cluster of its own; tests/cluster/test_drill.py reads its JSON",
     ("bootstrap", "cluster"): "it begins with members that are set up by nobody; tests/cluster/test_bootstrap.py",
     ("approval", "list"): _BY_TWO,
