@@ -119,7 +119,10 @@ class Keyrings:
 
     async def _change(self, role: Role, old: str, new: str) -> None:
         credential = Credential(role=role, keyring=self.id, password=old)
-        self.client.ask(CHANGE_PASSWORD, ChangePassword(credential=credential, new=new), self.id)
+        other = Client(self.world, self.client.worker)  # whose secret is its own
+        other.register(f"changer-{os.urandom(4).hex()}").ask(
+            CHANGE_PASSWORD, ChangePassword(credential=credential, new=new), self.id
+        )
 
     async def listed(self) -> list[Token]:
         self._token.behind = self.behind

@@ -360,12 +360,28 @@ def test_nothing_is_found_and_nothing_made_without_a_login(keyrings: Keyrings) -
     refused(CKR.USER_NOT_LOGGED_IN, program, "GenerateKey", session, M.AES_KEY_GEN, {A.VALUE_LEN: 32})
 
 
-def test_handles_stay_and_sessions_close_when_the_credential_is_changed(keyrings: Keyrings) -> None:
+def test_handles_stay_from_one_login_to_the_next(keyrings: Keyrings) -> None:
     program, session = logged_in(keyrings, password=KRCO)
     _, private = pair(program, session, both={A.TOKEN: 1})
     program.call("Logout", session)
     refused(CKR.USER_NOT_LOGGED_IN, program, "SignInit", session, M.ECDSA, private)
     program.call("Login", session, 1, KRCO.encode())
+    program.call("SignInit", session, M.ECDSA, private)
+    assert len(program.call("Sign", session, bytes(32), 64)) == 64
+
+
+def test_sessions_close_when_the_credential_was_changed(keyrings: Keyrings) -> None:
+    program, session = logged_in(keyrings, password=KRCO)
+    _, private = pair(program, session, both={A.TOKEN: 1})
+    other = Program(program.peer._server)
+    changing = other.call("OpenSession", SLOT, 6)
+    other.call("SetPIN", changing, KRCO.encode(), b"another password")
+    program.call("SignInit", session, M.ECDSA, private)
+    refused(CKR.SESSION_HANDLE_INVALID, program, "Sign", session, bytes(32), 64)
+    refused(CKR.SESSION_HANDLE_INVALID, program, "GetSessionInfo", session)
+    session = program.call("OpenSession", SLOT, 6)
+    assert program.call("GetSessionInfo", session)[1] == State.RW_PUBLIC
+    program.call("Login", session, 1, b"another password")
     program.call("SignInit", session, M.ECDSA, private)
     assert len(program.call("Sign", session, bytes(32), 64)) == 64
 
