@@ -169,11 +169,13 @@ class Service:
         repeats = call.login.repeats
         kept = repeats.begin(key, route.method, request.scope["raw_path"], data)
         if kept is not None:
-            return Response(kept.body, kept.status, media_type=kept.media_type, headers={"Idempotent-Replayed": "true"})
+            return Response(
+                kept.body, kept.status, media_type=kept.media_type or None, headers={"Idempotent-Replayed": "true"}
+            )
         answer: Kept | None = None
         try:
             response = _response(await self._handled(route, call), route)
-            answer = Kept(response.status_code, JSON, bytes(response.body))
+            answer = Kept(response.status_code, JSON if response.body else "", bytes(response.body))
         except OutcomeUnknown as error:
             # Nobody knows whether it was done, so it is not done by this key again.
             refused = Refused(error)

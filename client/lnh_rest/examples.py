@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from lnh_common.messages.admin import ClusterView, KeyringView, MemberView, ServiceView, StatusView
+from lnh_common.messages.admin import (
+    ClientView,
+    ClusterView,
+    GroupView,
+    KeyringView,
+    MemberView,
+    RoleView,
+    ServiceView,
+    StatusView,
+    UserView,
+)
 from lnh_rest import shapes
 from lnh_rest.problems import Problem
 
@@ -71,6 +81,17 @@ _ALL: Final = (
     _KEYRING,
     shapes.MemberPage(items=(_MEMBER,), total=1, next=""),
     shapes.KeyringPage(items=(_KEYRING,), total=1, next=""),
+    shapes.GroupPage(items=(GroupView(label="local", members=("A",)),), total=1, next=""),
+    shapes.NewGroup(label="east"),
+    shapes.UserPage(items=(UserView(name="admin", role="admin"),), total=1, next=""),
+    shapes.RolePage(items=(RoleView(name="monitor", permissions=("view",), custom=False),), total=1, next=""),
+    shapes.ClientPage(
+        items=(
+            ClientView(name="web-1", id=_ID, registered_at=1_796_000_000, revoked=False, monitor="", keyrings=(_ID,)),
+        ),
+        total=1,
+        next="",
+    ),
     shapes.NewKeyrings(label="payments-", total=20),
     shapes.KeyringsMade(keyrings=(KeyringView(id=_ID, label="payments-1"),)),
     _KEY,

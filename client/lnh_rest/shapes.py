@@ -11,7 +11,16 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 
 from lnh_common import limits
-from lnh_common.messages.admin import KeyringView, MemberView, NewLabel
+from lnh_common.messages.admin import (
+    ClientView,
+    GroupView,
+    KeyringView,
+    MemberView,
+    NewLabel,
+    NewName,
+    RoleView,
+    UserView,
+)
 from lnh_common.messages.objects import Index
 from lnh_common.pkcs11.attributes import ObjectClass
 from lnh_common.pkcs11.mechanisms import GENERATORS, MECHANISM_RULES, Mechanism, Use
@@ -188,6 +197,36 @@ class MemberPage(Page):
     """Answer with a page of members, by name."""
 
     items: tuple[MemberView, ...]
+
+
+class GroupPage(Page):
+    """Answer with a page of affinity groups, by label."""
+
+    items: tuple[GroupView, ...]
+
+
+class NewGroup(Body):
+    """Create an affinity group."""
+
+    label: NewName
+
+
+class UserPage(Page):
+    """Answer with a page of appliance users, by name."""
+
+    items: tuple[UserView, ...]
+
+
+class RolePage(Page):
+    """Answer with a page of appliance roles, by name."""
+
+    items: tuple[RoleView, ...]
+
+
+class ClientPage(Page):
+    """Answer with a page of registered clients, by name."""
+
+    items: tuple[ClientView, ...]
 
 
 # Objects

@@ -167,6 +167,23 @@ def test_the_cluster_is_shown_to_its_users_and_to_nobody_else(admin: Rest, holde
     service.rest.ask("GET", "/v1/status").refused(401, "TokenUnknown")
 
 
+def test_groups_users_roles_and_clients_are_listed_and_groups_made(admin: Rest) -> None:
+    key = str(uuid.uuid4())
+    for _ in range(2):
+        made = admin.ask("POST", "/v1/groups", {"label": "rest/east"}, Idempotency_Key=key)
+        assert (made.status, made.headers.get("content-type")) == (204, None)
+    admin.ask("POST", "/v1/groups", {"label": "rest/east"}).refused(409, "NameTaken")
+    groups = {each["label"]: each["members"] for each in admin.done("GET", "/v1/groups")["items"]}
+    assert (groups["rest/east"], len(groups["local"])) == ([], 1)
+    admin.done("DELETE", "/v1/groups/rest%2Feast")
+    admin.ask("DELETE", "/v1/groups/rest%2Feast").refused(404, "NameUnknown")
+    admin.ask("DELETE", "/v1/groups/local").refused(409, "NotPossible")
+    assert {"name": "admin", "role": "admin", "locked": False} in admin.done("GET", "/v1/users")["items"]
+    first = admin.done("GET", "/v1/roles?limit=1")
+    assert (first["total"] >= 3, first["items"][0]["name"]) == (True, "admin")
+    assert "web-1" in [each["name"] for each in admin.done("GET", "/v1/clients")["items"]]
+
+
 def test_a_session_ends_at_logout_and_its_token_is_taken_from_the_header_alone(service: Running) -> None:
     rest = service.rest
     ours = rest.logged_in(**{"as": "keyring", "keyring": "payments", "role": "krso", "password": KRSO})
@@ -274,7 +291,7 @@ def _said(rest: Rest, parts: tuple[bytes, ...]) -> bytes:
 
 
 # What ends what the other calls rest on, or makes so much that it takes long; another test calls it.
-_LEFT_OUT = {"log_out", "log_in", "create_keyrings", "delete_keyring"}
+_LEFT_OUT = {"log_out", "log_in", "create_keyrings", "delete_keyring", "create_group"}
 # Of a request that has the form that the document describes: 422 is what the HSM refuses of what has.
 _OF_WHAT_IS_RIGHT = ["2xx", "401", "403", "404", "409", "422"]
 _SESSIONS = {Who.USER: "admin", Who.SESSION: "admin", Who.HOLDER: "holder"}

@@ -14,7 +14,18 @@ from lnh_common.messages import admin as wire
 from lnh_common.messages.admin import ClusterView, KeyringView, MemberView, StatusView
 from lnh_rest.paging import page
 from lnh_rest.route import Call
-from lnh_rest.shapes import KeyringPage, KeyringsMade, MemberPage, NewKeyrings, PageQuery
+from lnh_rest.shapes import (
+    ClientPage,
+    GroupPage,
+    KeyringPage,
+    KeyringsMade,
+    MemberPage,
+    NewGroup,
+    NewKeyrings,
+    PageQuery,
+    RolePage,
+    UserPage,
+)
 
 
 async def show_status(call: Call) -> StatusView:
@@ -66,6 +77,48 @@ async def show_keyring(call: Call) -> KeyringView:
 async def delete_keyring(call: Call) -> None:
     """Delete a keyring and every object in it; for an admin and the PO in one session."""
     await call.user.delete_keyring(call.path["keyring"])
+
+
+async def list_groups(call: Call) -> GroupPage:
+    """List the affinity groups with their members."""
+    query = call.given(PageQuery)
+    listed = await call.user.groups()
+    found, following, total = page(listed, lambda each: each.label, query.cursor, query.limit)
+    return GroupPage(items=tuple(found), total=total, next=following, **as_of(listed))
+
+
+async def create_group(call: Call) -> None:
+    """Create an affinity group."""
+    await call.user.create_group(call.given(NewGroup).label)
+
+
+async def delete_group(call: Call) -> None:
+    """Delete an affinity group that has no members."""
+    await call.user.delete_group(call.path["group"])
+
+
+async def list_users(call: Call) -> UserPage:
+    """List the appliance users."""
+    query = call.given(PageQuery)
+    listed = await call.user.users()
+    found, following, total = page(listed, lambda each: each.name, query.cursor, query.limit)
+    return UserPage(items=tuple(found), total=total, next=following, **as_of(listed))
+
+
+async def list_roles(call: Call) -> RolePage:
+    """List the appliance roles, built-in ones and custom ones."""
+    query = call.given(PageQuery)
+    listed = await call.user.roles()
+    found, following, total = page(listed, lambda each: each.name, query.cursor, query.limit)
+    return RolePage(items=tuple(found), total=total, next=following, **as_of(listed))
+
+
+async def list_clients(call: Call) -> ClientPage:
+    """List the registered clients."""
+    query = call.given(PageQuery)
+    listed = await call.user.clients()
+    found, following, total = page(listed, lambda each: each.name, query.cursor, query.limit)
+    return ClientPage(items=tuple(found), total=total, next=following, **as_of(listed))
 
 
 def as_of(listed: AsOf) -> dict[str, Any]:
