@@ -50,6 +50,7 @@ JSON: Final = "application/json"
 DOCUMENT: Final = "/v1/openapi.json"
 
 _SWEEP: Final = 60.0  # seconds between two looks for sessions that have ended
+_HEARD_OUT: Final = 2 * limits.REST_BODY_BYTES  # bytes of a body that is refused
 _SAFE: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -270,7 +271,7 @@ async def _read(request: Request, route: Route) -> bytes:
         raise Refused(
             MalformedMessage("the body is JSON, not encoded further", {"advice": f"Content-Type: {JSON}"}), 415
         )
-    if len(length) > 18 or not length.isascii() or not length.isdigit() or int(length) > limits.REST_BODY_BYTES:
+    if len(length) > 18 or not length.isascii() or not length.isdigit() or int(length) > _HEARD_OUT:
         raise _too_long()
     try:
         return await asyncio.wait_for(_collected(request), limits.REST_BODY_SECONDS)
@@ -280,11 +281,17 @@ async def _read(request: Request, route: Route) -> bytes:
 
 
 async def _collected(request: Request) -> bytes:
+    """Read a body; one that is somewhat too long is heard out, since who is cut off while sending hears no answer."""
     found = bytearray()
+    size = 0
     async for part in request.stream():
-        found += part
-        if len(found) > limits.REST_BODY_BYTES:
-            raise _too_long()
+        size += len(part)
+        if size > _HEARD_OUT:
+            break
+        if size <= limits.REST_BODY_BYTES:
+            found += part
+    if size > limits.REST_BODY_BYTES:
+        raise _too_long()
     return bytes(found)
 
 
