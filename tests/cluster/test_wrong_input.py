@@ -52,7 +52,7 @@ APP = tree()
 TOP: Any = typer.main.get_group(APP)
 
 # Commands that run for long, start members, or end the one that is asked.
-LEFT_OUT = {"demo", "up", "down", "top", "bench", "bootstrap", "drill"}
+LEFT_OUT = {"demo", "up", "down", "top", "bench", "bootstrap", "drill", "pkcs11"}
 
 WRONG = ("", "-7", "no such", "0xzz", "9" * 25, "\x1b[31mred\u202e", "x" * 5000)
 
