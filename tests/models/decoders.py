@@ -47,6 +47,7 @@ from lnh_common.errors import (
     LimitReached,
     LnhError,
     MalformedMessage,
+    NameUnknown,
     PassphraseIncorrect,
     PasswordIncorrect,
     SealBroken,
@@ -64,6 +65,8 @@ from lnh_common.wire.audit import ChainBroken, HeadLine, parse_line
 from lnh_pkcs11 import fields, server
 from lnh_pkcs11.refusals import Refused
 from lnh_pkcs11.ways import Way
+from lnh_rest import decoding as rest_decoding
+from lnh_rest.shapes import KeyringLogin, ObjectQuery
 from lnh_services import archived, configuration
 from lnh_services.hsm.appliance.partitions import FORMAT as PARTITION_FORMAT
 from lnh_services.hsm.appliance.partitions import PartitionFiles
@@ -791,6 +794,23 @@ def _file_rows() -> list[Decoder]:
     ]
 
 
+def _rest_rows() -> list[Decoder]:
+    """What a client of the REST service sends."""
+    login = b'{"as":"keyring","keyring":"payments","role":"krco","password":"a password"}'
+    return [
+        Decoder(
+            "bodies, queries and paths over HTTPS",
+            [
+                (login, partial(rest_decoding.body, kind=KeyringLogin)),
+                (b"limit=10&label=a%20label", partial(rest_decoding.query, kind=ObjectQuery)),
+                (b"/v1/keyrings/payments%2f/objects", rest_decoding.segments),
+            ],
+            (MalformedMessage, ArgumentInvalid, NameUnknown),
+            ("lnh_rest.decoding:_json",),
+        ),
+    ]
+
+
 def _gateway_rows() -> list[Decoder]:
     """What an application sends to the PKCS#11 gateway: each call of each way in, with samples of its fields."""
 
@@ -830,5 +850,5 @@ def decoders() -> tuple[Decoder, ...]:
     """The table."""
     return (
         *_wire_rows(), *_channel_rows(), _tokens(), *_store_rows(), _joining(), *_archive_rows(), *_hsm_rows(),
-        *_file_rows(), *_gateway_rows(),
+        *_file_rows(), *_gateway_rows(), *_rest_rows(),
     )  # fmt: skip

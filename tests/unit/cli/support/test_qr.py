@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lnh_cli.support import qr, shares, terminal
 from lnh_common.errors import ArgumentInvalid, NotPossible
 from lnh_common.wire.shares import Share
+from sizes import sized
 
 SCALE = 4
 SHARES = st.builds(
@@ -61,7 +62,7 @@ def of_svg(text: str) -> list[list[bool]]:
     return rows
 
 
-@settings(max_examples=25)
+@settings(max_examples=sized(25))
 @given(SHARES)
 def test_what_a_reader_sees_is_the_share_that_was_drawn(share: Share) -> None:
     text = share.text()

@@ -17,6 +17,7 @@ import tpm
 from lnh_common.errors import TpmFailed
 from lnh_services.hsm.crypto import tpm_process
 from lnh_services.hsm.crypto.tpm import CAUSES, Answered, Asked, Cause, Tpm, TpmSealed
+from sizes import sized
 from tpm import SoftwareTpm
 
 KEY = bytes(range(32))
@@ -104,7 +105,7 @@ def test_an_owner_hierarchy_with_a_password_is_named(own: SoftwareTpm) -> None:
 
 
 @with_tpm
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=sized(30), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     part=st.sampled_from(["public", "private"]),
     change=st.one_of(
