@@ -118,6 +118,7 @@ def _is_there(module: str, function: str) -> bool:
         "lnh": "client",
         "lnh_cli": "client",
         "lnh_pkcs11": "client",
+        "lnh_rest": "client",
     }[module.partition(".")[0]]
     text = (ROOT / package / Path(*module.split("."))).with_suffix(".py").read_text()
     return f"def {function}(" in text

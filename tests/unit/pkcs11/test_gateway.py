@@ -20,6 +20,7 @@ from lnh_pkcs11.numbers import CKR, State, TokenFlag
 from lnh_pkcs11.refusals import ckr_of
 from lnh_pkcs11.server import NotSpoken, Peer, Server
 from lnh_pkcs11.ways import Way
+from lowered import lower
 from models.gateway import SLOT, Answered, Keyrings, Length, Program, answered, done, logged_in, packed
 from models.worker import KRCO, KRSO
 
@@ -292,9 +293,9 @@ def test_templates_within_attributes_go_to_who_can_take_them(keyrings: Keyrings,
 
 def test_sessions_and_handles_have_a_limit(keyrings: Keyrings, monkeypatch: pytest.MonkeyPatch) -> None:
     program, session = logged_in(keyrings, password=KRCO)
-    monkeypatch.setattr(limits, "PKCS11_SESSIONS", 1)
+    lower(monkeypatch, PKCS11_SESSIONS=1)
     refused(CKR.SESSION_COUNT, program, "OpenSession", SLOT, 4)
-    monkeypatch.setattr(limits, "PKCS11_HANDLES", 1)
+    lower(monkeypatch, PKCS11_HANDLES=1)
     secret(program, session)
     refused(CKR.DEVICE_MEMORY, program, "GenerateKey", session, M.AES_KEY_GEN, {A.VALUE_LEN: 32})
 

@@ -14,12 +14,12 @@ from typing import Any, cast
 
 import pytest
 
-from lnh_common import limits
 from lnh_common.errors import NotPossible
 from lnh_pkcs11 import keyrings as real
 from lnh_pkcs11 import service
 from lnh_pkcs11.application import Token
 from lnh_pkcs11.service import Service, bound
+from lowered import lower
 from models.gateway import Keyrings
 
 GREETING = b"\x4c\x01" + bytes(16)
@@ -87,7 +87,7 @@ def test_replies_come_as_they_are_ready(short_path: Path) -> None:
 def test_so_many_requests_are_begun_at_once_and_the_others_wait(
     short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "PKCS11_REQUESTS", 4)
+    lower(monkeypatch, PKCS11_REQUESTS=4)
 
     async def test() -> None:
         async with serving(short_path / "s") as keyrings:
