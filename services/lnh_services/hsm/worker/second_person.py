@@ -9,7 +9,7 @@ While the policy names anything, what would lead around it needs a second person
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ from lnh_common.messages.admin import Decision, Permission
 from lnh_common.messages.base import Empty, Message
 from lnh_services.hsm.auth import approvals
 from lnh_services.hsm.auth.approvals import Ask, Asked, GoOn, Use, Wait
-from lnh_services.hsm.auth.permissions import User
+from lnh_services.hsm.auth.permissions import REGISTERS, User
 from lnh_services.hsm.effects import Peer, Steps, ask
 from lnh_services.hsm.records import ApprovalRecord, KeyringRecord, UserRecord, record_id
 from lnh_services.hsm.worker import recording
@@ -209,23 +209,32 @@ def archive_named(worker: WorkerCore, request: Request[Any]) -> Steps[dict[str, 
     return {"archive": view.id, "made": view.created_at}
 
 
-def makes_approvers(worker: WorkerCore, request: Request[Any]) -> Steps[bool]:
-    """Tell whether a role is made whose users may approve: no role of before becomes one by being made anew."""
+def _is_party(worker: WorkerCore, allowed: Collection[Permission] | None) -> bool:
+    """Tell whether whoever has these permissions is a party: one who may ask for, or approve, what may wait.
+
+    One person who holds the passwords of two parties is two persons to `auth/approvals.py`. What the policy names now
+    does not matter: it may name more later.
+    """
+    rules = (served.rule for served in worker.served.values() if served.second is not None)
+    acts = {Permission.APPROVE, REGISTERS.permission, *(rule.permission for rule in rules if rule is not None)}
+    return allowed is not None and not acts.isdisjoint(allowed)
+
+
+def makes_parties(worker: WorkerCore, request: Request[Any]) -> Steps[bool]:
+    """Tell whether a role is made whose users are parties: no role of before becomes one by being made anew."""
     yield from ()
-    return Permission.APPROVE in request.message.permissions
+    return _is_party(worker, request.message.permissions)
 
 
-def adds_approver(worker: WorkerCore, request: Request[Any]) -> Steps[bool]:
-    """Tell whether a user is added who may approve."""
-    allowed = yield from permissions_of(worker, request.message.role)
-    return allowed is not None and Permission.APPROVE in allowed
+def adds_party(worker: WorkerCore, request: Request[Any]) -> Steps[bool]:
+    """Tell whether a user is added who is a party."""
+    return _is_party(worker, (yield from permissions_of(worker, request.message.role)))
 
 
-def resets_approver(worker: WorkerCore, request: Request[Any]) -> Steps[bool]:
-    """Tell whether a user who may approve is given another password."""
+def resets_party(worker: WorkerCore, request: Request[Any]) -> Steps[bool]:
+    """Tell whether a user who is a party is given another password."""
     user, _ = yield from worker.versioned(UserRecord, record_id("user", request.message.name), cached=False)
-    allowed = (yield from permissions_of(worker, user.role)) if user is not None else None
-    return allowed is not None and Permission.APPROVE in allowed
+    return user is not None and _is_party(worker, (yield from permissions_of(worker, user.role)))
 
 
 def changes_itself(worker: WorkerCore, request: Request[Any]) -> Steps[bool]:
