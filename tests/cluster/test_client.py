@@ -759,7 +759,7 @@ def test_the_command_line_administers(shell: Shell) -> None:
         shell.run("keyring", "delete", one["label"], "--yes")
     assert "web-1" in [one["name"] for one in json.loads(shell.run("client", "list", "--json"))]
     roles = json.loads(shell.run("role", "list", "-k", "payments", "--json"))
-        assert roles == [{"role": role, "state": "set", "locked": []} for role in ("krso", "krco")]
+    assert roles == [{"role": role, "state": "set", "locked": []} for role in ("krso", "krco")]
     status = json.loads(shell.run("status", "--json"))
     assert {one["name"] for one in status["services"]} >= {"hsm", "store", "balancer"}
     assert "prod" in shell.run("cluster", "show")
