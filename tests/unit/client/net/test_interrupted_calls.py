@@ -179,7 +179,13 @@ def test_what_is_refused_before_it_is_sent_costs_no_connection(member: Member) -
         assert connection._pool._idle == [loan]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # what comes in a finalizer is dropped
+@pytest.fixture
+def finalizers_drop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception in a finalizer is dropped, as Python does; pytest would keep it, and all that its frames hold."""
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+
+
+@pytest.mark.usefixtures("finalizers_drop")
 def test_signals_that_raise_in_the_midst_of_calls_spoil_no_later_one(member: Member) -> None:
     armed = False
     stopped = 0
