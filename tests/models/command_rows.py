@@ -27,6 +27,7 @@ class Row:
 
 
 SEEN = frozenset({"last_heard", "state", "clients"})  # a member that joined, or was primary, takes a moment
+_WAITS = frozenset({"waits_for"})  # a member that joined is waited for until it is in step
 _FIGURES = frozenset({"lease", "lag", "ops/s", "writes/s", "p50 ms", "p99 ms", "in flight", "waiting", "clients", "workers", "disk free", "version"})  # fmt: skip
 
 # All but the last commands are asked of the member of the place; those at a console of B, which joins its cluster.
@@ -69,8 +70,8 @@ ROWS = (
     Row("member divergent A"),
     Row("cluster show", moves=SEEN),
     Row("cluster show --member-dir {root}/A"),
-    Row("cluster upgrade --check"),
-    Row("cluster upgrade --yes"),
+    Row("cluster upgrade --check", moves=_WAITS),
+    Row("cluster upgrade --yes", moves=_WAITS),
     Row("cluster policy minimum_rsa_bits=2048"),
     Row("status", moves=SEEN | {"detail"}),
     Row("top --once", computed=_FIGURES, moves=SEEN, anew=True),
