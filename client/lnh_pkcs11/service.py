@@ -192,7 +192,10 @@ def bound(path: Path, group: int | None) -> tuple[socket.socket, int]:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise NotPossible(f"{path} is there, and is no socket")
         if _answers(path):
-            raise NotPossible(f"another gateway serves {path}")
+            raise NotPossible(
+                f"another gateway serves {path}",
+                {"advice": "use it: lnh pkcs11 env; or serve elsewhere: --socket PATH"},
+            )
         path.unlink()
     listening = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
