@@ -13,7 +13,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -110,8 +110,9 @@ class Rest:
         """All that is answered to these bytes until the service closes."""
         with socket.create_connection((HOST, self.port), timeout=60) as plain:
             wrapped = self.context.wrap_socket(plain, server_hostname=HOST) if self.context else plain
-            for part in parts:
-                wrapped.sendall(part)
+            with suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):  # cut off in the midst of them
+                for part in parts:
+                    wrapped.sendall(part)
             found = b""
             while piece := wrapped.recv(1 << 16):
                 found += piece

@@ -177,7 +177,7 @@ def test_one_that_reads_no_answers_is_busy_until_it_reads(door: Door) -> None:
 def test_one_that_asks_on_and_reads_nothing_is_put_out_and_costs_little_memory(door: Door) -> None:
     quick, slow = door.client(), door.client(holds=1)
     other = door.client(keys=slow.keys)
-    for client in (quick, other):
+    for client in (quick, other, slow):  # all three are in before one of them is put out
         assert client.exchange() == BODY
     before = megabytes(door.process.pid)
     seen = [before]

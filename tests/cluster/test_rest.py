@@ -263,7 +263,7 @@ def test_what_is_no_http_or_comes_too_slowly_is_cut_off(service: Running) -> Non
     head = b"POST /v1/sessions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
     told = {
         b"": (b"GARBAGE\r\n\r\n",),
-        b"a": (b"GET /v1/health HTTP/1.1\r\nX: " + b"y" * 60_000, b"y" * 60_000),
+        b"a": (b"GET /v1/health HTTP/1.1\r\nX: ".ljust(limits.REST_HEADER_BYTES + 1, b"y"),),
         b"b": (b"GET /v1/health HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",),
     }
     slow = {
@@ -273,8 +273,11 @@ def test_what_is_no_http_or_comes_too_slowly_is_cut_off(service: Running) -> Non
         b"chunks": (head + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",),
         b"between": (b"GET /v1/health HTTP/1.1\r\nHost: a\r\n\r\nGET /v1/hea",),
     }
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        answers = dict(zip([*told, *slow], pool.map(lambda parts: _said(service.rest, parts), [*told.values(), *slow.values()]), strict=True))  # fmt: skip
+    on_and_on = {b"more": (b"GET /v1/health HTTP/1.1\r\nX: ", *(b"y" * 60_000 for _ in range(100)))}
+    asked = told | slow | on_and_on
+    with concurrent.futures.ThreadPoolExecutor(len(asked)) as pool:
+        said = pool.map(lambda parts: _said(service.rest, parts), asked.values())
+        answers = dict(zip(asked, said, strict=True))
     for name in told:
         assert answers[name].startswith(b"HTTP/1.1 400 "), answers[name]
         assert json.loads(answers[name].rpartition(b"\r\n\r\n")[2])["error"] == "MalformedMessage"
@@ -282,6 +285,7 @@ def test_what_is_no_http_or_comes_too_slowly_is_cut_off(service: Running) -> Non
         assert answers[name].startswith(b"HTTP/1.1 408 "), answers[name]
     assert answers[b"headers"] == answers[b"nothing"] == b""
     assert answers[b"between"].startswith(b"HTTP/1.1 200 ")
+    assert answers[b"more"].startswith(b"HTTP/1.1 400 ") or not answers[b"more"], "what is not read cuts off the answer"
 
 
 def _said(rest: Rest, parts: tuple[bytes, ...]) -> bytes:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -131,8 +132,14 @@ class Running:
         return (await self.services.ask(store.GET, store.Get(key=key))).item
 
     async def restart(self) -> None:
+        """Start it anew, and wait until the new one answers."""
         self.process = self.begin()
-        await self.status()
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            with suppress(Unreachable):  # asked before this process heard that the old one's connection is gone
+                await self.status()
+                return
+        raise AssertionError("the store does not answer")
 
     async def close(self) -> None:
         await self.hsm.close()
