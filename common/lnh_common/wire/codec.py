@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Iterable
+from functools import cache
+from types import UnionType
 from typing import Any, Final, NoReturn, TypeVar
 
 import cbor2
@@ -74,12 +76,26 @@ def convert(value: Any, kind: type[T]) -> T:
     Raises MalformedMessage naming the field, never the value.
     """
     try:
+        if isinstance(kind, UnionType):
+            return _one_of(value, kind)
         return msgspec.convert(value, kind, builtin_types=_BYTES)
     except msgspec.ValidationError as error:
         problem = shapes.problem(error)
         raise MalformedMessage(
             str(problem), {"advice": f"correct {problem.field or 'the value'}"} if problem.is_value else None
         ) from None
+
+
+def _one_of(value: Any, kind: UnionType) -> Any:
+    with contextlib.suppress(msgspec.ValidationError):
+        return msgspec.convert((value,), _around(kind), builtin_types=_BYTES).value
+    return msgspec.convert(value, kind, builtin_types=_BYTES)  # and raise the error that names the place in the value
+
+
+@cache
+def _around(kind: UnionType) -> Any:
+    """Make a struct around one of several types: msgspec keeps what checks a struct, and builds a union's each time."""
+    return msgspec.defstruct("Around", [("value", kind)], array_like=True)
 
 
 def prepare(kinds: Iterable[type[Any]]) -> None:
