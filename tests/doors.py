@@ -34,6 +34,8 @@ class Client:
         self.socket.sndhwm = 0
         self.keys = keys or curve.KeyPair.generate()
         curve.connect(self.socket, server_key, self.keys)
+        # Watched from before it connects: libzmq tries again only after seconds.
+        self.ended = self.socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_DISCONNECTED)
         self.socket.connect(f"tcp://127.0.0.1:{port}")
         self._last = 0
 
