@@ -1,9 +1,9 @@
 """Defines what is asked of etcd and what comes of it: the plain types between the roles and the client. Pure.
 
-The roles put `AskEtcd` among their effects; the client carries it out and reports exactly one outcome, under the same id,
-within its deadline. It keeps no order among requests, repeats none by itself, and says `Unknown` wherever it cannot tell:
-the request may then have been carried out, may be still, later, or never. Keys are relative to the prefix that the
-client is configured with. There is no watch: nobody needs one.
+The roles put `AskEtcd` among their effects; the client carries it out and reports exactly one outcome under the same
+id, within its deadline. It keeps no order among requests, and repeats none that may have been carried out: it says
+`Unknown` wherever it cannot tell. The request may then have been carried out, may be yet, or never. Keys are relative
+to the prefix that the client is configured with. Nobody needs a watch.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ class Put(msgspec.Struct, frozen=True):
 class Range(msgspec.Struct, frozen=True):
     """Names the keys from `first` up to, and without, `end`.
 
-    As a request it is a linearizable read of them, in the order of keys, at one revision.
+    As a request it is a linearizable read of them, in the order of keys, at one revision: of the first `limit` (0: of
+    all).
     """
 
     first: bytes
     end: bytes
+    limit: int = 0
 
 
 class Transaction(msgspec.Struct, frozen=True):
