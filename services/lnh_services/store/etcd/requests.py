@@ -89,11 +89,14 @@ class Differed(msgspec.Struct, frozen=True):
 
 
 class Why(enum.Enum):
-    """Why etcd refused a request for certain."""
+    """Why a request has no other outcome."""
 
-    NO_SPACE = "no space"  # the alarm of that name is raised: nothing is put before an operator lowers it
+    # The alarm of that name is raised: nothing is put before an operator lowers it. Never for certain: the transaction
+    # by which the quota is exceeded is carried out, and answered with this error too (etcd's quotaApplierV3).
+    NO_SPACE = "no space"
     TOO_LARGE = "too large"  # for etcd's --max-request-bytes
     FORBIDDEN = "forbidden"  # to the role that the client logs in with
+    UNREACHABLE = "unreachable"  # in time, it was sent to no node, or only to such as have no leader and did not take it
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -104,7 +107,10 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """It is not known whether the request was, or will be, carried out."""
+    """It is not known whether the request was, or will be, carried out; `why` and `text` say what is known."""
+
+    why: Why | None = None
+    text: str = ""
 
 
 Outcome = Done | Differed | Refused | Unknown
