@@ -8,7 +8,7 @@ N      ?= 20
 LOAD   ?= all
 JOBS   ?= 3
 
-.PHONY: help setup demo drill up down pkcs11 test test-one test-often test-versions test-compose test-apps check bench soak clean
+.PHONY: help setup demo drill up down pkcs11 test test-one test-often test-versions test-compose test-apps check stubs bench soak clean
 
 help:            ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ test-apps: setup  ## the recipes of docs/pkcs11-recipes.md, on a real cluster; n
 
 check: setup     ## ruff and mypy, and whether lnh.aio is made of the SDK as it is
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python tests/surface.py --check && $(BIN)/mypy
+
+stubs: setup     ## the messages of etcd's API, out of rpc.proto
+	@$(BIN)/python tests/etcd_stubs.py
 
 bench: setup     ## measure, with its references in the same run; writes build/bench.json
 	@$(BIN)/python -m bench

@@ -100,6 +100,9 @@ SERVICE_SILENCE_MS: Final = 30_000
 SERVICE_STARTING: Final = 900.0  # ... before its first answer: a store may be checking a large database
 SEALING_PATIENCE: Final = 4  # ... times so long for an HSM that is activated by hand: its restart seals the member
 
+ETCD_SECONDS: Final = 2.0  # in which a request to etcd has an outcome; its own elections take less
+ETCD_ENDPOINTS: Final = 16  # of one etcd; it recommends 3 to 5 nodes
+
 CHANNEL_EPOCH: Final = 24 * 3600  # a channel key is the newest for so long
 CHANNEL_OVERLAP: Final = 3600  # ... and accepted so long beside the next
 CHANNEL_SETTLE: Final = 15  # ... and offered to clients only so long after it was drawn: all members have it then

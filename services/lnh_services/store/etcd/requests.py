@@ -96,7 +96,7 @@ class Why(enum.Enum):
     NO_SPACE = "no space"
     TOO_LARGE = "too large"  # for etcd's --max-request-bytes
     FORBIDDEN = "forbidden"  # to the role that the client logs in with
-    UNREACHABLE = "unreachable"  # in time, it was sent to no node, or only to such as have no leader and did not take it
+    UNREACHABLE = "unreachable"  # no node took it in time
 
 
 class Refused(msgspec.Struct, frozen=True):

@@ -43,11 +43,12 @@ def encode(keys: Keys, request: Request) -> Asked:
         case Compact(revision=revision):
             return rpc.CompactionRequest(revision=revision)
         case Transaction():
-            failure = [] if request.otherwise is None else [request.otherwise]
+            deletes = [_delete(keys, each) for each in request.deletes]
+            otherwise = [] if request.otherwise is None else [request.otherwise]
             return rpc.TxnRequest(
                 compare=[_compare(keys, each) for each in request.compares],
-                success=[_operation(keys, each) for each in (*request.deletes, *request.puts)],
-                failure=[rpc.RequestOp(request_range=_range(keys, each)) for each in failure],
+                success=[*deletes, *(_put(keys, each) for each in request.puts)],
+                failure=[rpc.RequestOp(request_range=_range(keys, each)) for each in otherwise],
             )
 
 
@@ -68,10 +69,12 @@ def _compare(keys: Keys, compare: Compare) -> rpc.Compare:
     return rpc.Compare(target=rpc.Compare.VALUE, key=keys.full(compare.key), value=compare.value)
 
 
-def _operation(keys: Keys, change: Put | Range) -> rpc.RequestOp:
-    if isinstance(change, Put):
-        return rpc.RequestOp(request_put=rpc.PutRequest(key=keys.full(change.key), value=change.value))
-    first, end = keys.full(change.first), keys.full(change.end)
+def _put(keys: Keys, put: Put) -> rpc.RequestOp:
+    return rpc.RequestOp(request_put=rpc.PutRequest(key=keys.full(put.key), value=put.value))
+
+
+def _delete(keys: Keys, gone: Range) -> rpc.RequestOp:
+    first, end = keys.full(gone.first), keys.full(gone.end)
     return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=first, range_end=end))
 
 

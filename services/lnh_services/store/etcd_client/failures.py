@@ -1,8 +1,9 @@
 """Says of each failure of a call whether the request certainly did nothing, and what to do next. Pure.
 
-etcd names its errors by their text: one status code stands for several. What is in no row below is not certain. A row is
-certain only where etcd finds the fault before it hands the request to its own consensus, or before it changes anything
-when it applies it. Lack of space is not: etcd carries out the transaction that exceeds the quota, and then says so.
+etcd names its errors by their text: one status code stands for several. What is in no row below is not certain. A row
+is certain only where etcd finds the fault before it hands the request to its own consensus, or before it changes
+anything when it applies it. Lack of space is not: etcd carries out the transaction that exceeds the quota, and then
+says so.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ _ROWS: Final = {
             Why.FORBIDDEN,
             True,
             Next.NOTHING,
-            ("etcdserver: permission denied", "etcdserver: user name is empty", WRONG_PASSWORD),
+            ("etcdserver: permission denied", "etcdserver: user name is empty", WRONG_PASSWORD, AUTH_IS_OFF),
         ),
         (
             Why.FORBIDDEN,
