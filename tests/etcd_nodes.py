@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import datetime
+import datetime as dt
 import http.client
-import importlib.util
 import ipaddress
 import json
 import os
@@ -42,15 +41,7 @@ PASSWORD = "password of etcd's users"
 _GATEWAY = "gateway"
 
 
-def _missing() -> str:
-    if shutil.which("etcd") is None:
-        return "no etcd on this machine (Debian: etcd-server)"
-    if importlib.util.find_spec("grpc") is None:
-        return "grpcio is not installed (lnh[etcd])"
-    return ""
-
-
-MISSING = _missing()
+MISSING = "" if shutil.which("etcd") else "no etcd on this machine (Debian: etcd-server)"
 
 
 def needed() -> None:
@@ -73,14 +64,17 @@ class Authority:
         made = self._begin(self._subject, self._key, days=365).add_extension(basic, critical=True)
         self.file = directory / f"{name}.pem"
         self.file.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        for each in ("server", USER, OTHER):
+            self.certify(each)
+        self.certify(_GATEWAY, common_name="")  # etcd's gateway takes no other
 
     def _begin(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: float) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.timezone.utc)
-        begin = now - datetime.timedelta(days=2)
+        now = dt.datetime.now(dt.timezone.utc)
+        begin = now - dt.timedelta(days=2)
         return (
             x509.CertificateBuilder().subject_name(subject).issuer_name(self._subject).public_key(key.public_key())
             .serial_number(x509.random_serial_number()).not_valid_before(begin)
-            .not_valid_after(now + datetime.timedelta(days=days))
+            .not_valid_after(now + dt.timedelta(days=days))
         )  # fmt: skip
 
     def certify(self, name: str, *, common_name: str | None = None, days: float = 365, at: str = "127.0.0.1") -> None:
@@ -114,6 +108,7 @@ class Way:
         self._target = target
         self.there, self.back = True, True
         self.swallowed = 0  # bytes of answers
+        self.passed_there = 0  # bytes of requests
         self._open: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -142,6 +137,7 @@ class Way:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: str) -> None:
         while data := await reader.read(65536):
             if getattr(self, way):
+                self.passed_there += len(data) if way == "there" else 0
                 writer.write(data)
                 await writer.drain()
             elif way == "back":
@@ -162,6 +158,11 @@ class Way:
     async def _reset(self) -> None:
         for each in list(self._open):
             each.transport.abort()
+
+    def lead_to(self, target: int) -> None:
+        """Lead to another port; connections end."""
+        self._target = target
+        asyncio.run_coroutine_threadsafe(self._reset(), self._loop).result(10)
 
     def end(self) -> None:
         """End the proxy."""
@@ -234,19 +235,18 @@ class Etcd:
     authority: Authority
     nodes: list[Node] = field(default_factory=list)
     ways: list[Way] = field(default_factory=list)
-    scheme: str = "https"
     by_role: bool = False
 
     def settings(self, *which: int, **more: Any) -> EtcdSettings:
         """How a client reaches it: all of its nodes, or some, as the user that the certificate names."""
         ports = [self.ways[number].port for number in (which or range(len(self.ways)))]
         made: dict[str, Any] = {
-            "endpoints": tuple(f"{self.scheme}://127.0.0.1:{port}" for port in ports),
+            "endpoints": tuple(f"https://127.0.0.1:{port}" for port in ports),
             "prefix": PREFIX,
+            "ca": str(self.authority.file),
+            "certificate": str(self.authority.pem(USER)),
+            "key": str(self.authority.key(USER)),
         }
-        if self.scheme == "https":
-            pem, key = self.authority.pem(USER), self.authority.key(USER)
-            made |= {"ca": str(self.authority.file), "certificate": str(pem), "key": str(key)}
         return EtcdSettings(**(made | more)).checked()
 
     def ask(self, number: int, path: str, **request: Any) -> dict[str, Any]:
@@ -257,14 +257,10 @@ class Etcd:
         return self._post(number, path, request, token)
 
     def _post(self, number: int, path: str, request: dict[str, Any], token: str) -> dict[str, Any]:
+        context = ssl.create_default_context(cafile=str(self.authority.file))
+        context.load_cert_chain(self.authority.pem(_GATEWAY), self.authority.key(_GATEWAY))
         port = self.nodes[number].client_port
-        connection: http.client.HTTPConnection
-        if self.scheme == "https":
-            context = ssl.create_default_context(cafile=str(self.authority.file))
-            context.load_cert_chain(self.authority.pem(_GATEWAY), self.authority.key(_GATEWAY))
-            connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
-        else:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
         with contextlib.closing(connection):
             headers = {"Authorization": token} if token else {}
             connection.request("POST", path, json.dumps(request), headers)
@@ -330,28 +326,29 @@ def _text(key: str) -> str:
 
 
 @contextlib.contextmanager
-def running(directory: Path, count: int, *words: str, tls: bool = True) -> Iterator[Etcd]:
-    """Start an etcd, and end it; `words` are further ones of its command line."""
-    authority = Authority(directory)
-    for name in ("server", USER, OTHER):
-        authority.certify(name)
-    authority.certify(_GATEWAY, common_name="")  # etcd's gateway takes no other
-    etcd = Etcd(directory, authority, scheme="https" if tls else "http")
+def running(authority: Authority, name: str, count: int, *words: str, knows_clients: bool = True) -> Iterator[Etcd]:
+    """Start an etcd, and end it.
+
+    Args:
+        name: of it, in the authority's directory.
+        words: further ones of its command line.
+        knows_clients: whether it demands a certificate of its clients.
+    """
+    directory = authority.directory / name
+    directory.mkdir()
+    etcd = Etcd(directory, authority)
     bases = [free_base_port() for _ in range(count)]
     cluster = ",".join(f"n{number}=http://127.0.0.1:{base + 1}" for number, base in enumerate(bases))
     for number, base in enumerate(bases):
-        client, peer = f"{etcd.scheme}://127.0.0.1:{base}", f"http://127.0.0.1:{base + 1}"
+        client, peer = f"https://127.0.0.1:{base}", f"http://127.0.0.1:{base + 1}"
         own = [
             "--listen-client-urls", client, "--advertise-client-urls", client,
             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-            "--initial-cluster", cluster, "--initial-cluster-token", directory.name,
+            "--initial-cluster", cluster, "--initial-cluster-token", name,
             "--heartbeat-interval", "50", "--election-timeout", "500", "--logger", "zap", "--bcrypt-cost", "4",
+            "--cert-file", str(authority.pem("server")), "--key-file", str(authority.key("server")),
         ]  # fmt: skip
-        if tls:
-            own += [
-                "--client-cert-auth", "--trusted-ca-file", str(authority.file),
-                "--cert-file", str(authority.pem("server")), "--key-file", str(authority.key("server")),
-            ]  # fmt: skip
+        own += ["--client-cert-auth", "--trusted-ca-file", str(authority.file)] if knows_clients else []
         etcd.nodes.append(Node(directory, f"n{number}", base, [*own, *words]))
     try:
         for node in etcd.nodes:

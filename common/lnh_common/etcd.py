@@ -28,6 +28,7 @@ KIND: Final = "etcd"
 _TABLE: Final = "engine"
 _FILES: Final = ("ca", "certificate", "key", "password_file")
 _PREFIX: Final = r"^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*/$"
+_PREFIX_FORM: Final = "words of letters, digits, '.', '_' and '-', each with a '/' after it, as lnh/prod/"
 
 
 class EtcdSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +85,7 @@ def settings(found: dict[str, Any], said: str) -> EtcdSettings:
         return msgspec.convert(found, EtcdSettings).checked()
     except msgspec.ValidationError as error:
         problem = shapes.problem(error, EtcdSettings)
-        what = "as lnh/prod/" if problem.field == "prefix" and "prefix" in found else problem.what
+        what = _PREFIX_FORM if problem.field == "prefix" and "prefix" in found else problem.what
         raise ConfigurationInvalid(f"{said}: {problem.field}: {what}" if problem.field else f"{said}: {what}") from None
     except ConfigurationInvalid as error:
         raise ConfigurationInvalid(f"{said}: {error}") from None

@@ -102,6 +102,8 @@ SEALING_PATIENCE: Final = 4  # ... times so long for an HSM that is activated by
 
 ETCD_SECONDS: Final = 2.0  # in which a request to etcd has an outcome; its own elections take less
 ETCD_ENDPOINTS: Final = 16  # of one etcd; it recommends 3 to 5 nodes
+ETCD_REQUEST_BYTES: Final = BODY_BYTES + 16 * KIB  # that it must take: the largest entry, with what goes along
+ETCD_QUOTA_BYTES: Final = 2048 * MIB  # its default, and the least that is not warned of
 
 CHANNEL_EPOCH: Final = 24 * 3600  # a channel key is the newest for so long
 CHANNEL_OVERLAP: Final = 3600  # ... and accepted so long beside the next
