@@ -18,6 +18,7 @@ import shutil
 import signal
 import ssl
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,6 +40,7 @@ PREFIX = "lnh/test/"
 USER, OTHER, ROOT = "lnh", "other", "root"
 PASSWORD = "password of etcd's users"
 _GATEWAY = "gateway"
+_MEMORY = "/dev/shm"
 
 
 MISSING = "" if shutil.which("etcd") else "no etcd on this machine (Debian: etcd-server)"
@@ -184,6 +186,7 @@ class Node:
     """One etcd, which is started again with the same data after it was killed."""
 
     directory: Path
+    data: Path
     name: str
     client_port: int
     words: list[str]
@@ -192,7 +195,7 @@ class Node:
     def start(self) -> None:
         with (self.directory / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
-                ["etcd", "--name", self.name, "--data-dir", str(self.directory / self.name), *self.words],
+                ["etcd", "--name", self.name, "--data-dir", str(self.data / self.name), *self.words],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory,
                 env={name: value for name, value in os.environ.items() if not name.startswith("ETCD_")},
             )  # fmt: skip
@@ -336,6 +339,8 @@ def running(authority: Authority, name: str, count: int, *words: str, knows_clie
     """
     directory = authority.directory / name
     directory.mkdir()
+    # In memory, which processes that are killed do not lose: whether a disk keeps what it synced is not tested here.
+    data = Path(tempfile.mkdtemp(prefix="lnh-etcd-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
     etcd = Etcd(directory, authority)
     bases = [free_base_port() for _ in range(count)]
     cluster = ",".join(f"n{number}=http://127.0.0.1:{base + 1}" for number, base in enumerate(bases))
@@ -349,7 +354,7 @@ def running(authority: Authority, name: str, count: int, *words: str, knows_clie
             "--cert-file", str(authority.pem("server")), "--key-file", str(authority.key("server")),
         ]  # fmt: skip
         own += ["--client-cert-auth", "--trusted-ca-file", str(authority.file)] if knows_clients else []
-        etcd.nodes.append(Node(directory, f"n{number}", base, [*own, *words]))
+        etcd.nodes.append(Node(directory, data, f"n{number}", base, [*own, *words]))
     try:
         for node in etcd.nodes:
             node.start()
@@ -358,3 +363,4 @@ def running(authority: Authority, name: str, count: int, *words: str, knows_clie
         yield etcd
     finally:
         etcd.end()
+        shutil.rmtree(data)

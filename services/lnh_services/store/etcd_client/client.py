@@ -220,9 +220,9 @@ class Client:
             if not isinstance(got, Failure):
                 return got
             last = got
-            if got.next is Next.LOGIN and logins < _LOGINS and self._user:
+            if got.next is Next.LOGIN and logins < _LOGINS:
                 logins += 1
-                self._token = ""
+                self._token = ""  # without one, too, another try is by what is true of users now
             elif got.next is Next.ELSEWHERE and (got.certain or not changes):
                 self._suspect(endpoint)
                 if tries % len(self._endpoints) == 0:
