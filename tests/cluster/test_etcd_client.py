@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
 import etcd_nodes
 import failed
 from etcd_nodes import OTHER, PASSWORD, PREFIX, USER, Authority, Etcd, Way
+from lnh_cli.main import tree
 from lnh_common import limits
 from lnh_common.errors import ConfigurationInvalid, FileModeUnsafe
 from lnh_services.store.etcd.requests import (
@@ -26,6 +26,7 @@ from lnh_services.store.etcd.requests import (
     Put,
     Range,
     Refused,
+    Request,
     Transaction,
     Unknown,
     Why,
@@ -37,6 +38,7 @@ from processes import free_base_port
 from waits import until
 
 ALL = Range(b"", b"\xff")
+LONG = 30.0  # seconds of what takes a few milliseconds
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def etcd(three: Etcd) -> Iterator[Etcd]:
     """Three nodes, which a test leaves whole and without keys."""
     yield three
     three.whole()
-    with_client(three, lambda client: client.ask(Transaction((), deletes=(ALL,)), 10))
+    with_client(three, lambda client: done(client, Transaction((), deletes=(ALL,))))
 
 
 @pytest.fixture(scope="module")
@@ -86,27 +88,29 @@ def put(key: bytes, value: bytes = b"value") -> Transaction:
     return Transaction((Compare(key, None),), (Put(key, value),), otherwise=ALL)
 
 
+async def done(client: Client, request: Request) -> Done:
+    """Carry out what is done, however long this machine takes for it."""
+    outcome = await client.ask(request, LONG)
+    assert isinstance(outcome, Done), outcome
+    return outcome
+
+
 async def keys(client: Client) -> set[bytes]:
-    found = await client.ask(ALL, 10)
-    assert isinstance(found, Done)
-    return {key for key, _ in found.found}
+    return {key for key, _ in (await done(client, ALL)).found}
 
 
 def test_transactions_compare_change_and_read_at_one_revision(etcd: Etcd) -> None:
     async def does(client: Client) -> None:
-        done = await client.ask(put(b"log/1", b"one"))
-        assert isinstance(done, Done)
-        assert await client.ask(Range(b"log/", b"log0")) == Done(done.revision, ((b"log/1", b"one"),))
-        assert await client.ask(put(b"log/1", b"two")) == Differed(done.revision, ((b"log/1", b"one"),))
+        first = await done(client, put(b"log/1", b"one"))
+        assert await done(client, Range(b"log/", b"log0")) == Done(first.revision, ((b"log/1", b"one"),))
+        assert await client.ask(put(b"log/1", b"two"), LONG) == Differed(first.revision, ((b"log/1", b"one"),))
         was = Compare(b"log/1", b"one")
-        assert await client.ask(Transaction((was,), (Put(b"log/2", b"two"), Put(b"log/3", b"three")))) == Done(
-            done.revision + 1
-        )
-        assert await client.ask(Range(b"log/", b"log0", 2)) == Done(
-            done.revision + 1, ((b"log/1", b"one"), (b"log/2", b"two"))
-        )
+        two = Transaction((was,), (Put(b"log/2", b"two"), Put(b"log/3", b"three")))
+        assert await done(client, two) == Done(first.revision + 1)
+        both = ((b"log/1", b"one"), (b"log/2", b"two"))
+        assert await done(client, Range(b"log/", b"log0", 2)) == Done(first.revision + 1, both)
         changed = Transaction((was,), (Put(b"log/4", b"four"),), (Range(b"log/1", b"log/3"),))
-        assert await client.ask(changed) == Done(done.revision + 2)
+        assert await done(client, changed) == Done(first.revision + 2)
         assert await keys(client) == {b"log/3", b"log/4"}
 
     with_client(etcd, does)
@@ -114,11 +118,10 @@ def test_transactions_compare_change_and_read_at_one_revision(etcd: Etcd) -> Non
 
 def test_a_compaction_is_done_once_and_again_but_not_of_what_is_to_come(etcd: Etcd) -> None:
     async def does(client: Client) -> None:
-        done = await client.ask(put(b"a"))
-        assert isinstance(done, Done)
-        assert isinstance(await client.ask(Compact(done.revision)), Done)
-        assert await client.ask(Compact(done.revision)) == Done(done.revision)
-        unknown = await client.ask(Compact(done.revision + 1000))
+        first = await done(client, put(b"a"))
+        await done(client, Compact(first.revision))
+        assert await done(client, Compact(first.revision)) == Done(first.revision)
+        unknown = await client.ask(Compact(first.revision + 1000), LONG)
         assert isinstance(unknown, Unknown)
         assert "future revision" in unknown.text
         assert await keys(client) == {b"a"}
@@ -128,7 +131,7 @@ def test_a_compaction_is_done_once_and_again_but_not_of_what_is_to_come(etcd: Et
 
 def test_a_transaction_whose_answer_is_lost_is_unknown_and_was_done(etcd: Etcd) -> None:
     async def does(client: Client) -> None:
-        assert isinstance(await client.ask(put(b"before")), Done)
+        await done(client, put(b"before"))
         etcd.ways[0].cut(there=True)
         assert await client.ask(put(b"lost"), 1.0) == Unknown(None, "no answer in time")
         assert etcd.ways[0].swallowed > 0
@@ -140,7 +143,7 @@ def test_a_transaction_whose_answer_is_lost_is_unknown_and_was_done(etcd: Etcd) 
 
 def test_a_transaction_that_was_lost_on_its_way_is_unknown_and_not_done(etcd: Etcd) -> None:
     async def does(client: Client) -> None:
-        assert isinstance(await client.ask(put(b"before")), Done)
+        await done(client, put(b"before"))
         etcd.ways[0].cut()
         assert isinstance(await client.ask(put(b"lost"), 1.0), Unknown)
         etcd.ways[0].heal()
@@ -151,7 +154,7 @@ def test_a_transaction_that_was_lost_on_its_way_is_unknown_and_not_done(etcd: Et
 
 def test_a_transaction_is_unknown_when_its_node_is_killed_under_it(etcd: Etcd) -> None:
     async def does(client: Client) -> None:
-        assert isinstance(await client.ask(put(b"before")), Done)
+        await done(client, put(b"before"))
         with etcd.nodes[1].standing_still():  # so that it has the request, and no answer is on its way
             before = etcd.ways[1].passed_there
             asked = asyncio.create_task(client.ask(put(b"lost", bytes(10_000)), 20.0))
@@ -214,7 +217,7 @@ def client_is_served(client: Client) -> Callable[[], Awaitable[bool]]:
 
 def test_a_node_that_stands_still_or_is_dead_costs_a_read_its_part_of_the_time(etcd: Etcd) -> None:
     async def does(client: Client) -> None:
-        assert isinstance(await client.ask(put(b"a")), Done)
+        await done(client, put(b"a"))
         with etcd.nodes[0].standing_still():
             await until(client_is_served(client), "another node")
         await until(client_is_served(client), "it again")
@@ -282,8 +285,7 @@ def test_no_acknowledged_entry_is_lost_and_none_is_appended_twice(etcd: Etcd) ->
             way.heal()
         going = False
         await appending
-        found = await client.ask(Range(b"log/", b"log0"), 10)
-        assert isinstance(found, Done)
+        found = await done(client, Range(b"log/", b"log0"))
         assert [value for _, value in found.found] == appender.appended
         return appender
 
@@ -296,7 +298,7 @@ def test_a_user_logs_in_by_password_and_again_when_the_node_forgot_it(etcd: Etcd
     nobodys = {"certificate": str(authority.pem(OTHER)), "key": str(authority.key(OTHER))}
 
     async def does(client: Client) -> None:
-        assert isinstance(await client.ask(put(b"a")), Done)
+        await done(client, put(b"a"))
         with etcd.nodes[2].killed():
             pass
         await until(client_is_served(client), "the node that was started again")
@@ -311,7 +313,7 @@ def test_a_wrong_password_a_missing_role_and_another_prefix_are_refused(etcd: Et
 
     async def does(client: Client) -> None:
         for request in (put(b"a"), ALL):
-            refused = await client.ask(request)
+            refused = await client.ask(request, LONG)
             assert isinstance(refused, Refused)
             assert refused.why is Why.FORBIDDEN
 
@@ -325,9 +327,9 @@ def test_a_wrong_password_a_missing_role_and_another_prefix_are_refused(etcd: Et
 
 def test_what_is_too_large_is_refused_and_not_done(etcd: Etcd) -> None:
     async def does(client: Client) -> None:
-        assert isinstance(await client.ask(put(b"fits", bytes(limits.ETCD_REQUEST_BYTES))), Done)
+        await done(client, put(b"fits", bytes(limits.ETCD_REQUEST_BYTES)))
         for size in (1_600_000, 4_000_000):  # etcd's own limit, and its gRPC's
-            refused = await client.ask(put(b"large", bytes(size)))
+            refused = await client.ask(put(b"large", bytes(size)), LONG)
             assert isinstance(refused, Refused)
             assert refused.why is Why.TOO_LARGE
         assert await keys(client) == {b"fits"}
@@ -339,9 +341,9 @@ def test_an_etcd_that_takes_the_place_of_another_is_not_believed(etcd: Etcd, sma
     way = Way(etcd.nodes[0].client_port)
 
     async def does(client: Client) -> None:
-        assert isinstance(await client.ask(put(b"a")), Done)
+        await done(client, put(b"a"))
         way.lead_to(small.nodes[0].client_port)
-        unknown = await client.ask(ALL)
+        unknown = await client.ask(ALL, LONG)
         assert isinstance(unknown, Unknown)
         assert "another etcd answers" in unknown.text
 
@@ -353,10 +355,10 @@ def test_an_etcd_that_takes_the_place_of_another_is_not_believed(etcd: Etcd, sma
 
 def test_no_space_leaves_a_write_unknown_and_reads_as_they_were(small: Etcd) -> None:
     async def does(client: Client) -> None:
-        number, outcome = 0, await client.ask(put(b"000", bytes(60_000)))
+        number, outcome = 0, await client.ask(put(b"000", bytes(60_000)), LONG)
         while isinstance(outcome, Done):
             number += 1
-            outcome = await client.ask(put(b"%03d" % number, bytes(60_000)))
+            outcome = await client.ask(put(b"%03d" % number, bytes(60_000)), LONG)
         assert isinstance(outcome, Unknown)
         assert outcome.why is Why.NO_SPACE
         assert {b"%03d" % each for each in range(number)} <= await keys(client)
@@ -372,24 +374,23 @@ def test_no_space_leaves_a_write_unknown_and_reads_as_they_were(small: Etcd) -> 
 # lnh engine check
 
 
-def command(etcd: Etcd, *words: str, endpoints: tuple[str, ...] | None = None) -> list[str]:
+COMMANDS = tree("engine", "check")
+
+
+def run(*words: str) -> Result:
+    """`lnh engine check`, as a user types it; it starts the process that looks."""
+    return CliRunner().invoke(COMMANDS, ["engine", "check", *words])
+
+
+def options(etcd: Etcd) -> list[str]:
     settings = etcd.settings()
-    line = [sys.executable, "-m", "lnh_cli.main", "engine", "check", "--prefix", settings.prefix]
-    line += ["--ca", settings.ca, "--certificate", settings.certificate, "--key", settings.key]
-    for each in endpoints or settings.endpoints:
-        line += ["--endpoint", each]
-    return [*line, *words]
-
-
-def run(line: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    words = ["--prefix", settings.prefix, "--ca", settings.ca, "--certificate", settings.certificate]
+    return [*words, "--key", settings.key, *(word for each in settings.endpoints for word in ("--endpoint", each))]
 
 
 def test_engine_check_tells_of_a_whole_etcd_and_changes_nothing(etcd: Etcd, tmp_path: Path) -> None:
     async def does(client: Client) -> int:
-        found = await client.ask(ALL)
-        assert isinstance(found, Done)
-        return found.revision
+        return (await done(client, ALL)).revision
 
     before = with_client(etcd, does)
     settings = etcd.settings()
@@ -400,9 +401,8 @@ def test_engine_check_tells_of_a_whole_etcd_and_changes_nothing(etcd: Etcd, tmp_
         f'name = "A"\n[engine]\nkind = "etcd"\nendpoints = [{ends}]\nprefix = "{PREFIX}"\nca = "ca.pem"\n'
         f'certificate = "{settings.certificate}"\nkey = "{settings.key}"\n'
     )
-    from_file = [sys.executable, "-m", "lnh_cli.main", "engine", "check", "--file", str(file)]
-    table, plain = run(from_file), run([*command(etcd), "--json"])
-    assert (table.returncode, plain.returncode) == (0, 0), table.stdout + table.stderr + plain.stderr
+    table, plain = run("--file", str(file)), run(*options(etcd), "--json")
+    assert (table.exit_code, plain.exit_code) == (0, 0), table.output + plain.output
     findings = json.loads(plain.stdout)
     for each in findings:
         assert each["check"] in table.stdout
@@ -419,9 +419,9 @@ def test_engine_check_tells_of_a_whole_etcd_and_changes_nothing(etcd: Etcd, tmp_
 
 
 def test_engine_check_ends_with_1_and_says_what_failed(small: Etcd) -> None:
-    done = run([*command(small), "--json"])
-    assert done.returncode == 1, done.stderr
-    findings = {each["check"]: each for each in json.loads(done.stdout)}
+    ended = run(*options(small), "--json")
+    assert ended.exit_code == 1, ended.output
+    findings = {each["check"]: each for each in json.loads(ended.stdout)}
     wrong = {name: each["state"] for name, each in findings.items() if each["state"] != "ok"}
     assert wrong["client-certificate"] == wrong["login"] == wrong["quota"] == wrong["nodes"] == "warning"
     assert wrong["request-size"] == "failed"
@@ -432,9 +432,9 @@ def test_engine_check_says_in_two_lines_what_it_cannot_begin_with(etcd: Etcd, tm
     key = tmp_path / "open.key"
     key.write_bytes(Path(etcd.settings().key).read_bytes())
     key.chmod(0o644)
-    done = run([*command(etcd), "--key", str(key)])
-    assert done.returncode == 1
-    assert done.stderr.splitlines() == [
+    ended = run(*options(etcd), "--key", str(key))
+    assert ended.exit_code == 1
+    assert ended.stderr.splitlines() == [
         f"refused: {key} has mode 0644; a file with a secret has 0600",
         f"try: {FileModeUnsafe.advice}",
     ]
