@@ -193,7 +193,9 @@ def test_one_that_asks_on_and_reads_nothing_is_put_out_and_costs_little_memory(d
     again.send()
     for client in (quick, other):  # a connection of the same client that reads stays
         assert client.exchange() == BODY
-    assert again.ended.poll(5_000), "it was let in again at once"
+    assert again.ended.poll(20_000), (
+        "it was let in again at once"
+    )  # libzmq says "not now" by silence until its handshake_ivl
     assert again.answer(within=limits.PUT_OUT_SECONDS + 20)[1] == BODY, "and it may come again"
     assert max(seen) - before < 200
 
