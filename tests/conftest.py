@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import compileall
 import functools
+import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -28,6 +30,8 @@ settings.load_profile("default")
 
 _ROOT = Path(__file__).parents[1]
 _SOURCES = ("common", "client", "services", "bench")
+_SHARING = pytest.StashKey[set[Path]]()  # files with tests for the members that tests share
+_KEPT = pytest.StashKey[Shared]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -37,10 +41,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None):  # of many tests: once, and not in every process that one starts
         for each in _SOURCES:
             compileall.compile_dir(_ROOT / each, quiet=2)
+    sys.dont_write_bytecode = False  # to rewrite the assertions of all tests is half of what it takes to find them
+    gc.disable()  # next to nothing of what is made meanwhile is garbage: looking for it is a third of the rest
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_finish() -> None:
+    gc.enable()
+    gc.freeze()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=distribution.rank)
+    config.stash[_SHARING] = {each.path for each in items if "shared" in getattr(each, "fixturenames", ())}
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -51,6 +63,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Distrib
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     failed.forget(item.nodeid)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End the three members that tests share after the last file that has tests for them: that they stand by costs processor."""
+    kept = item.config.stash.get(_KEPT, None)
+    if kept is not None and (nextitem is None or nextitem.path not in item.config.stash[_SHARING]):
+        kept.close()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -108,9 +128,9 @@ def processes(short_path: Path) -> Iterator[Processes]:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Iterator[Shared]:
+def shared(request: pytest.FixtureRequest) -> Iterator[Shared]:
     """What `members` draws from."""
-    kept = Shared()
+    kept = request.config.stash[_KEPT] = Shared()
     try:
         yield kept
     finally:

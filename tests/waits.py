@@ -16,6 +16,9 @@ from lnh_common.errors import LnhError
 T = TypeVar("T")
 
 DEADLINE = 60.0  # of what takes a second, on a machine that stands still now and then
+# A look takes processor from what is waited for. So the next one is after this share of what was waited already, ...
+_SHARE = 0.1
+_LONGEST = 0.05  # ... after so many seconds at most
 
 
 def wait_until(condition: Callable[[], T | None], what: str, within: float = DEADLINE, every: float = 0.01) -> T:
@@ -23,9 +26,9 @@ def wait_until(condition: Callable[[], T | None], what: str, within: float = DEA
 
     Args:
         condition: whether it is so; a question that was refused, or had no answer, is asked again.
-        every: seconds between two looks; more where a look takes much of the processor.
+        every: seconds between two looks, at least; more where a look takes much of the processor.
     """
-    end = time.monotonic() + within
+    began = time.monotonic()
     while True:
         refusal = ""
         try:
@@ -34,15 +37,16 @@ def wait_until(condition: Callable[[], T | None], what: str, within: float = DEA
                 return found
         except (LnhError, StepFailed) as error:
             refusal = f": {error}"
-        assert time.monotonic() < end, f"{what} did not come within {within:g} s{refusal}"
-        time.sleep(every)
+        waited = time.monotonic() - began
+        assert waited < within, f"{what} did not come within {within:g} s{refusal}"
+        time.sleep(_pause(waited, every))
 
 
 async def until(
     condition: Callable[[], Awaitable[object] | object], what: str, within: float = DEADLINE, every: float = 0.005
 ) -> None:
     """Wait as `wait_until` does, and let the loop go on; the condition may be awaited."""
-    end = time.monotonic() + within
+    began = time.monotonic()
     while True:
         refusal = ""
         try:
@@ -51,8 +55,13 @@ async def until(
                 return
         except LnhError as error:
             refusal = f": {error}"
-        assert time.monotonic() < end, f"{what} did not come within {within:g} s{refusal}"
-        await asyncio.sleep(every)
+        waited = time.monotonic() - began
+        assert waited < within, f"{what} did not come within {within:g} s{refusal}"
+        await asyncio.sleep(_pause(waited, every))
+
+
+def _pause(waited: float, every: float) -> float:
+    return max(every, min(waited * _SHARE, _LONGEST))
 
 
 def exit_code_of(child: int, within: float = DEADLINE) -> int:

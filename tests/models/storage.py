@@ -70,10 +70,10 @@ class DictStorage:
         del self.items[key.table, key.scope, key.id]
 
     def in_scope(self, table: str, scope: bytes) -> list[Item]:
-        return [self.items[at] for at in sorted(self.items) if at[:2] == (table, scope)]
+        return [self.items[table, scope, each] for each in self.ids(table, scope)]
 
     def ids(self, table: str, scope: bytes) -> list[bytes]:
-        return [item.key.id for item in self.in_scope(table, scope)]
+        return sorted([at[2] for at in self.items if at[1] == scope and at[0] == table])
 
     def versions(self, table: str, scope: bytes) -> list[tuple[bytes, int]]:
         return [(item.key.id, item.version) for item in self.in_scope(table, scope)]

@@ -18,6 +18,8 @@ from processes import is_alive
 from waits import wait_until
 
 ROOT = Path(__file__).parents[2]
+# As of ours; what is compiled of pytest's plugins is kept.
+INI = "[pytest]\naddopts = -p no:schemathesis -p no:anyio\n"
 TESTS = """
 import random
 import failed
@@ -43,12 +45,13 @@ def test_has_no_fixture(broken):
 def test_passes(short_path):
     member(short_path)
 """
+_NOT_INHERITED = ("PYTEST", "LNH", "PYTHONDONTWRITEBYTECODE")
 
 
 def run(place: Path, *words: str) -> str:
     """What pytest says that runs tests of elsewhere as ours are run."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "conftest", "-p", "no:cacheprovider", *words]
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "LNH"))}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
     environment = {**inherited, "PYTHONPATH": os.pathsep.join((str(ROOT / "tests"), str(ROOT)))}
     done = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -56,7 +59,7 @@ def run(place: Path, *words: str) -> str:
 
 
 def test_a_failure_is_replayed_by_what_it_prints_and_leaves_its_members_logs(tmp_path: Path) -> None:
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "pytest.ini").write_text(INI)
     name = f"test_elsewhere_{os.getpid()}.py"
     (tmp_path / name).write_text(TESTS)
     try:
@@ -76,7 +79,7 @@ def test_a_failure_is_replayed_by_what_it_prints_and_leaves_its_members_logs(tmp
 
 
 def test_a_module_that_cannot_be_imported_is_told_beside_the_failures_of_others(tmp_path: Path) -> None:
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "pytest.ini").write_text(INI)
     (tmp_path / "test_no_module.py").write_text("import no_such_module_anywhere\n")
     name = f"test_elsewhere_{os.getpid()}.py"
     (tmp_path / name).write_text("def test_fails():\n    raise AssertionError\n")

@@ -257,6 +257,7 @@ def test_all_of_these_tests_pass_with_sanitizers(sanitized_module: Path) -> None
         [sys.executable, "-m", "pytest", "-q", "-n", "0", "-k", "not sanitizer and not these_inputs", str(HERE)],
         env={
             **os.environ,
+            "PYTHONDONTWRITEBYTECODE": "",  # what pytest rewrites is kept: it takes many times as long with sanitizers
             "LNH_TEST_PKCS11_MODULE": str(sanitized_module),
             "LD_PRELOAD": library,
             "ASAN_OPTIONS": "detect_leaks=0",  # Python's own are many; the harness looks for the module's
