@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from lnh.objects.streaming import comes_in_parts
 from lnh_common import limits
+from lnh_common.errors import DataLength
 from lnh_common.messages.base import Message
 from lnh_common.pkcs11.algorithms import AES_BLOCK, CURVES_BY_PARAMS, ML_DSA_SIGNATURES, Hash
 from lnh_common.pkcs11.attributes import Attribute
@@ -60,7 +62,7 @@ class Operation:
     _hash: Any = None
 
     def feed(self, part: bytes) -> None:
-        """Take a part; raises Refused for more than is gathered."""
+        """Take a part; raises DataLength for more than is gathered."""
         if not self.has_parts:
             self.has_parts = True
             if hashes_here(self.mechanism):
@@ -70,9 +72,9 @@ class Operation:
         if self._hash is not None:
             self._hash.update(part)
             return
-        if len(self.data) + len(part) > limits.PKCS11_GATHERED_BYTES + AES_BLOCK:
-            most = limits.PKCS11_GATHERED_BYTES
-            raise Refused(CKR.DATA_LEN_RANGE, f"more than {most} bytes in parts of {self.mechanism.name}")
+        most = gathered_most(self.mechanism)
+        if len(self.data) + len(part) > most + AES_BLOCK:
+            raise DataLength(f"more than {most} bytes in parts of {self.mechanism.name}")
         self.data += part
 
     def end_message(self) -> tuple[bytes, Given, bytes]:
@@ -102,6 +104,12 @@ def hashes_here(mechanism: Mechanism) -> bool:
     """Tell whether parts are hashed as they come."""
     rule = MECHANISM_RULES[mechanism]
     return rule.hash is not None and (rule.uses == {Use.DIGEST} or issubclass(rule.parameters, HashedParameters))
+
+
+def gathered_most(mechanism: Mechanism) -> int:
+    """Return how many bytes of parts are gathered: more than one request takes, where the SDK feeds them in parts."""
+    makes_tag = MECHANISM_RULES[mechanism].output is Output.TAG and comes_in_parts(mechanism)
+    return limits.PKCS11_TAGGED_BYTES if makes_tag else limits.PKCS11_GATHERED_BYTES
 
 
 def check_use(mechanism: Mechanism, key: StoredObject, use: Use) -> None:

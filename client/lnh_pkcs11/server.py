@@ -215,9 +215,10 @@ def _reply(request: Request, call: Call, results: tuple[Any, ...], way: Way) -> 
 def _refusal(request: Request, error: Exception) -> bytes:
     """Make the reply to a request that an error ended; what is none of the product's is a fault, and is logged."""
     if isinstance(error, Refused | LnhError):
-        ckr = error.ckr if isinstance(error, Refused) else ckr_of(error)
         call = CALLS_BY_ID.get(int.from_bytes(request.data[:4], "big"))
-        _log.info("C_%s is answered CKR_%s: %s", call.name if call is not None else "?", ckr.name, shown(str(error)))
+        name = call.name if call is not None else "?"
+        ckr = error.ckr if isinstance(error, Refused) else ckr_of(error, name)
+        _log.info("C_%s is answered CKR_%s: %s", name, ckr.name, shown(str(error)))
     else:
         ckr = CKR.GENERAL_ERROR
         _log.error("a request met a fault", exc_info=error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import pwd
@@ -29,6 +30,7 @@ from lnh_pkcs11.server import NotSpoken, Peer, Request, Server
 _log: Final = logging.getLogger("lnh.pkcs11")
 _CREDENTIALS: Final = struct.Struct("3i")
 _DRAWN: Final = 16
+_GARBAGE: Final = 50_000  # objects after which cycles are looked for: requests leave none
 
 
 class Socket(asyncio.Protocol):
@@ -107,7 +109,7 @@ class Socket(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Drop what the application had, with its last socket."""
         self._transport = None
-        self._service.sockets.discard(self)
+        self._service.leave(self)
         self._waiting.clear()
         for task in self._tasks:
             task.cancel()
@@ -139,6 +141,8 @@ class Service:
         self._keyrings: Final = keyrings
         self._group: Final = group
         self._tasks: Final[set[asyncio.Task[None]]] = set()
+        self._alone: Final = asyncio.Event()
+        self._alone.set()
 
     def admits(self, connected: socket.socket, of: Socket) -> bool:
         """Tell whether a client is let in, by what the kernel says of its process."""
@@ -152,7 +156,14 @@ class Service:
             _log.warning("process %d of user %d was not let in", pid, uid)
             return False
         self.sockets.add(of)
+        self._alone.clear()
         return True
+
+    def leave(self, socket_: Socket) -> None:
+        """Take in that a socket was closed."""
+        self.sockets.discard(socket_)
+        if not self.sockets:
+            self._alone.set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something that nobody waits for."""
@@ -171,11 +182,21 @@ class Service:
             server.close()
             for each in list(self.sockets):
                 each.abort()
-            while self._tasks or self.sockets:
-                await asyncio.sleep(0)
-                await asyncio.gather(*self._tasks)
+            await self._alone.wait()
+            await self._end_tasks()
             await self._keyrings.close()
             unbind(path, inode)
+
+    async def _end_tasks(self) -> None:
+        """Wait for the logouts under way, but for no longer than a moment: sessions end with their tokens, too."""
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(self._tasks, timeout=limits.PKCS11_END_SECONDS)
+        if late:
+            _log.warning("%d logouts were not done within %g s", len(late), limits.PKCS11_END_SECONDS)
+        for each in late:
+            each.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
 
 def bound(path: Path, group: int | None) -> tuple[socket.socket, int]:
@@ -246,4 +267,7 @@ async def run(path: Path, group: int | None, timeout: float, ready: Callable[[],
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    gc.collect()
+    gc.freeze()  # what is here by now stays
+    gc.set_threshold(_GARBAGE)
     await Service(Keyrings(timeout=timeout), group=group).serve(path, ready, stop)

@@ -2,7 +2,8 @@
 
 On the wire an error is `[code, message, detail]`. `message` says what failed and with which value
 and limit; `advice` says what to do about it; `ckr` is the PKCS#11 v3.1 return value (section 5.1)
-a front end answers with. `of_state` says that an error rests on what is stored, or is not: a member that may be behind
+a front end answers with: one that says what the application did wrong is for that alone, and not for what befell its
+request on the way. `of_state` says that an error rests on what is stored, or is not: a member that may be behind
 its cluster cannot know it, and says MemberBehind instead. Codes are never reused.
 """
 
@@ -109,7 +110,7 @@ class UnsupportedVersion(LnhError):
     """The other side speaks a version of the message format, or of the product, that this side does not."""
 
     code = 3
-    ckr = "CKR_FUNCTION_NOT_SUPPORTED"
+    ckr = "CKR_DEVICE_ERROR"
     advice = "upgrade the older side; versions one minor step apart work together"
 
 
@@ -125,7 +126,7 @@ class DeadlineExceeded(LnhError):
     """The time of an operation was over before an answer came; nothing was changed."""
 
     code = 5
-    ckr = "CKR_FUNCTION_CANCELED"
+    ckr = "CKR_DEVICE_ERROR"
     advice = "try again, or allow more time with timeout="
 
 
@@ -157,7 +158,7 @@ class ConnectionClosed(LnhError):
     """The connection was closed, or belongs to another process than the one that uses it."""
 
     code = 9
-    ckr = "CKR_CRYPTOKI_NOT_INITIALIZED"
+    ckr = "CKR_DEVICE_REMOVED"
     advice = "open a new connection with lnh.connect()"
 
 
@@ -269,7 +270,7 @@ class ChannelInvalid(LnhError):
     """A sealed message does not open: it was changed on its way, or sealed for another key."""
 
     code = 31
-    ckr = "CKR_ENCRYPTED_DATA_INVALID"
+    ckr = "CKR_DEVICE_ERROR"
     advice = "something between client and HSM changed the message; look at the balancer and the network"
 
 
@@ -601,7 +602,7 @@ class ConfigurationInvalid(LnhError):
     """A settings file or environment variable is wrong; the message names the setting."""
 
     code = 81
-    ckr = "CKR_ARGUMENTS_BAD"
+    ckr = "CKR_FUNCTION_FAILED"
     advice = "correct the file and setting that the message names"
 
 
@@ -609,7 +610,7 @@ class FileModeUnsafe(LnhError):
     """A file that holds a secret may be read by other users."""
 
     code = 82
-    ckr = "CKR_ARGUMENTS_BAD"
+    ckr = "CKR_FUNCTION_FAILED"
     advice = "chmod 600 the file; if others could read it, register again with new keys"
 
 

@@ -188,13 +188,15 @@ DOOR_BYTES: Final = 4 * KIB  # of a message to the door, which is a `hello`
 
 # The PKCS#11 gateway
 PKCS11_FRAME_BYTES: Final = 4 * MIB  # of a request; of a longer one nothing is kept, and it is refused
-PKCS11_GATHERED_BYTES: Final = REQUEST_BYTES  # of the parts of one operation, where they are not hashed as they come
+PKCS11_GATHERED_BYTES: Final = REQUEST_BYTES  # of the parts of one operation, where they are not hashed as they come ...
+PKCS11_TAGGED_BYTES: Final = 16 * MIB  # ... of which a tag is made: they go to the HSM in parts, too
 PKCS11_SOCKETS: Final = 1024
 PKCS11_REQUESTS: Final = 256  # of one socket at once; what comes beyond is not read yet
 PKCS11_SESSIONS: Final = 4096  # of one application
 PKCS11_HANDLES: Final = 1 << 20  # likewise, of objects
 PKCS11_FOUND: Final = 1024  # objects that one C_FindObjects gives
 PKCS11_FRESH: Final = 1.0  # seconds that a list of keyrings, or what was read of an object, is taken for what is
+PKCS11_END_SECONDS: Final = 5.0  # that a gateway which is told to end gives to logouts under way
 PKCS11_UNHEARD: Final = 10.0  # ... for which a cluster that did not answer is not asked again what keyrings it has
 
 # Caches of one hsm worker

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from lnh.objects.encoding import given_iv
+from lnh_common.errors import DataLength
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Use
 from lnh_pkcs11 import operations, parameters
 from lnh_pkcs11.application import Application, Kind, Session
@@ -119,7 +120,7 @@ def _update(session: Session, kind: Kind, part: bytes | None) -> tuple[()]:
     operation = session.active(kind)
     try:
         operation.feed(bytes_of(part))
-    except Refused:
+    except DataLength:
         session.end(kind)
         raise
     return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -167,11 +168,17 @@ async def logout(app: Application, handle: int) -> tuple[()]:
 
 
 async def log_out(ended: Iterable[Login | None]) -> None:
-    """Log the sessions of logins out; where nobody can be told, they end with their tokens."""
-    for login_ in ended:
-        if login_ is not None:
-            with contextlib.suppress(LnhError):
-                await login_.session.logout()
+    """Log the sessions of logins out, all at once; where nobody can be told, they end with their tokens."""
+    logins = [login_ for login_ in ended if login_ is not None]
+    if len(logins) == 1:
+        await _log_out(logins[0])
+    elif logins:
+        await asyncio.gather(*(_log_out(each) for each in logins))
+
+
+async def _log_out(login_: Login) -> None:
+    with contextlib.suppress(LnhError):
+        await login_.session.logout()
 
 
 async def init_pin(app: Application, handle: int, pin: bytes | None) -> tuple[()]:

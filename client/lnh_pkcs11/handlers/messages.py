@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lnh_common.errors import DataLength
 from lnh_pkcs11 import parameters
 from lnh_pkcs11.application import Application, Kind
 from lnh_pkcs11.fields import Given, Short
@@ -131,7 +132,7 @@ def _gathered(operation: Operation, part: bytes, room: int | None, flags: int) -
         return Short(len(part) + 1)
     try:
         operation.feed(part)
-    except Refused:
+    except DataLength:
         operation.end_message()
         raise
     return None if flags & END_OF_MESSAGE else b""

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 
+from lnh_common import limits
 from lnh_common.errors import NotPossible
 from lnh_pkcs11 import keyrings as real
 from lnh_pkcs11 import service
@@ -158,3 +159,31 @@ def test_a_socket_that_nobody_serves_is_replaced_and_what_is_none_is_left(short_
     service.unbind(short_path / "s", inode)
     assert not (short_path / "s").exists()
     listening.close()
+
+
+def test_a_gateway_that_ends_waits_for_logouts_for_a_moment_only(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PKCS11_END_SECONDS", 0.05)
+    ended: list[str] = []
+
+    async def logs_out(name: str, answer: asyncio.Event) -> None:
+        try:
+            await answer.wait()
+        finally:
+            ended.append(f"{name} {'done' if answer.is_set() else 'given up'}")
+
+    async def test() -> None:
+        stop, ready, answer = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        gateway = Service(cast("real.Keyrings", Slow()))
+        task = asyncio.create_task(gateway.serve(short_path / "s", ready.set, stop))
+        await ready.wait()
+        gateway.spawn(logs_out("one", answer))
+        gateway.spawn(logs_out("another", asyncio.Event()))
+        stop.set()
+        answer.set()
+        await task
+
+    run(test)
+    assert ended == ["one done", "another given up"]
+    assert not (short_path / "s").exists()
