@@ -25,6 +25,7 @@ SOURCES: Final = (
     "parameters.c",
     "shapes.c",
     "tokens.c",
+    "trace.c",
     "uses.c",
     "wire.c",
 )

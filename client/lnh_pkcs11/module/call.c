@@ -1,16 +1,19 @@
 #include "call.h"
 
+#include "trace.h"
+
 #include <string.h>
 
 _Static_assert(sizeof(CK_ULONG) == 8, "lengths and numbers travel as those of a 64-bit application");
 
 struct row {
     uint32_t id;
+    const char *name;
     const char *request;
     const char *reply;
 };
 
-#define LNH_ROW(name, id, request, reply, major, minor) [CALL_##name] = {id, request, reply},
+#define LNH_ROW(name, id, request, reply, major, minor) [CALL_##name] = {id, #name, request, reply},
 static const struct row rows[] = {LNH_CALLS(LNH_ROW)};
 
 void call_fail(struct call *call, CK_RV rv)
@@ -58,6 +61,12 @@ void call_open(struct call *call, enum call_name name)
     write_bytes(&call->request, row->request, strlen(row->request));
 }
 
+/* Say whether a call is one that uses no token, and so cannot be answered that there is none (v3.1, 5.1.3). */
+static bool uses_no_token(enum call_name name)
+{
+    return name == CALL_GetInfo || name == CALL_GetSlotList || name == CALL_GetSlotInfo || name == CALL_WaitForSlotEvent;
+}
+
 void call_send(struct call *call)
 {
     const struct row *row = &rows[call->name];
@@ -67,6 +76,8 @@ void call_send(struct call *call)
         call_fail(call, CKR_HOST_MEMORY);
     if (call->rv == CKR_OK)
         call->rv = link_exchange(&call->request, &call->reply);
+    if (call->rv == CKR_TOKEN_NOT_PRESENT && uses_no_token(call->name))
+        call->rv = CKR_FUNCTION_FAILED;
     if (call->rv != CKR_OK)
         return;
     reader_open(&call->reader, call->reply.data, call->reply.length);
@@ -89,6 +100,8 @@ CK_RV call_close(struct call *call)
         call->rv = CKR_GENERAL_ERROR;
     if (call->rv == CKR_OK && !reader_at_end(&call->reader))
         call->rv = CKR_DEVICE_ERROR;
+    if (call->rv != CKR_OK)
+        trace("C_%s: CKR %#lx", rows[call->name].name, call->rv);
     writer_close(&call->request);
     reply_free(&call->reply);
     return call->rv;

@@ -1,6 +1,7 @@
 #include "link.h"
 
 #include "calls.h"
+#include "trace.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -224,7 +225,7 @@ static int open_socket(void)
 }
 
 /* Connect a link that is in the pool already, so that a fork meanwhile closes the child's copy of its socket. */
-static bool connect_link(struct link *link)
+static CK_RV connect_link(struct link *link)
 {
     struct timeval patience = {.tv_sec = 0};
     struct stat status;
@@ -242,19 +243,27 @@ static bool connect_link(struct link *link)
         link->inode = status.st_ino;
     }
     pthread_mutex_unlock(&pool.lock);
-    if (link->fd < 0)
-        return false;
     int64_t deadline = now() + patience.tv_sec * 1000;
     /* By which connect gives up on a gateway that takes no more. */
-    if (setsockopt(link->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) != 0)
-        return false;
+    if (link->fd < 0 || setsockopt(link->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience) != 0) {
+        trace("no socket is to be had: %s", strerror(errno));
+        return CKR_DEVICE_ERROR;
+    }
     while (connect(link->fd, (const struct sockaddr *)&address, sizeof address) != 0) {
-        if (errno != EINTR || now() >= deadline)
-            return false;
+        if (errno != EINTR || now() >= deadline) {
+            trace("no gateway at %s: %s; is `lnh pkcs11 serve` running?", address.sun_path, strerror(errno));
+            return CKR_TOKEN_NOT_PRESENT;
+        }
     }
     bool said = send_all(link, hello, sizeof hello, deadline) && receive_all(link, answer, sizeof answer, deadline);
     explicit_bzero(hello, sizeof hello);
-    return said && answer[0] == LNH_MODULE && answer[1] >= 1 && answer[1] <= LNH_MODULE_VERSION;
+    if (said && answer[0] == LNH_MODULE && answer[1] >= 1 && answer[1] <= LNH_MODULE_VERSION)
+        return CKR_OK;
+    trace("%s: %s", address.sun_path,
+          said                ? "what listens there speaks otherwise than a gateway of this version"
+          : now() >= deadline ? "the gateway takes the socket and says nothing"
+                              : "the gateway closed the socket: it lets this user not in, or has too many");
+    return CKR_DEVICE_ERROR;
 }
 
 enum loss { FORGOTTEN, KNOWN, STOPPED_MEANWHILE };
@@ -331,12 +340,12 @@ static CK_RV borrow(struct link **lent)
         return CKR_OK;
     if (fresh == NULL)
         return CKR_HOST_MEMORY;
-    if (!connect_link(fresh)) {
-        lose(fresh);
-        return CKR_DEVICE_ERROR;
-    }
-    *lent = fresh;
-    return CKR_OK;
+    CK_RV rv = connect_link(fresh);
+    if (rv == CKR_OK)
+        *lent = fresh;
+    else if (lose(fresh) == STOPPED_MEANWHILE)
+        rv = CKR_CRYPTOKI_NOT_INITIALIZED;
+    return rv;
 }
 
 /* Take a link back; one that is the pool's no longer, since the module was stopped or forked meanwhile, ends. */
@@ -434,11 +443,15 @@ CK_RV link_exchange(struct writer *request, struct reply *reply)
         bool sent = send_request(link, request, deadline);
         if (sent && receive_reply(link, reply, deadline))
             return give_back(link);
+        bool late = now() >= deadline;
         enum loss loss = lose(link);
         if (loss == STOPPED_MEANWHILE)
             return CKR_CRYPTOKI_NOT_INITIALIZED;
-        if (sent || loss == FORGOTTEN)
+        if (sent || loss == FORGOTTEN) {
+            trace("%s%s", late ? "the gateway did not answer in time" : "the gateway closed the socket, or spoke otherwise",
+                  loss == FORGOTTEN ? "; it has nothing of this process any more, sessions and logins are gone" : "");
             break;
+        }
     }
     return CKR_DEVICE_ERROR;
 }
@@ -454,11 +467,14 @@ CK_RV link_start(void)
         pthread_mutex_init(&pool.lock, NULL);
         become_child();
     }
+    trace_open();
     pthread_mutex_lock(&pool.lock);
     if (pool.state != STOPPED) {
         rv = CKR_CRYPTOKI_ALREADY_INITIALIZED;
-    } else if (!find_address(&pool.address) ||
-               getrandom(pool.token, sizeof pool.token, 0) != (ssize_t)sizeof pool.token) {
+    } else if (!find_address(&pool.address)) {
+        trace("the gateway's path is longer than a socket's may be: LNH_PKCS11_ADDRESS, or XDG_RUNTIME_DIR");
+        rv = CKR_FUNCTION_FAILED;
+    } else if (getrandom(pool.token, sizeof pool.token, 0) != (ssize_t)sizeof pool.token) {
         rv = CKR_FUNCTION_FAILED;
     } else {
         pool.timeout = find_timeout();
@@ -476,7 +492,8 @@ CK_RV link_start(void)
     if (rv != CKR_OK)
         drop_all();
     pthread_mutex_unlock(&pool.lock);
-    return rv == CKR_DEVICE_ERROR ? CKR_FUNCTION_FAILED : rv;
+    /* C_Initialize uses no token, so it has no word for one that is not there. */
+    return rv == CKR_DEVICE_ERROR || rv == CKR_TOKEN_NOT_PRESENT ? CKR_FUNCTION_FAILED : rv;
 }
 
 CK_RV link_stop(void)

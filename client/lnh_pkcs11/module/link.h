@@ -3,8 +3,9 @@
  *
  * The gateway knows a process by a random token, which each of its sockets begins with, and forgets it with the last
  * of them. So the module knows by itself when its sessions are gone: when it has no socket left that is connected. It
- * then answers CKR_DEVICE_ERROR, once, and begins anew with the next call. A request is repeated only where the gateway
- * did not get all of it and still knows the process.
+ * then answers CKR_DEVICE_ERROR, once, and begins anew with the next call; while there is no gateway to connect to, it
+ * answers CKR_TOKEN_NOT_PRESENT. A request is repeated only where the gateway did not get all of it and still knows the
+ * process.
  *
  * A fork leaves the child with nothing: its copies of the sockets are closed and its state is as before C_Initialize.
  */

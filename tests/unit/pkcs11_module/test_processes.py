@@ -27,6 +27,7 @@ FUNCTION_FAILED = 0x06
 ARGUMENTS_BAD = 0x07
 DEVICE_ERROR = 0x30
 SESSION_HANDLE_INVALID = 0xB3
+TOKEN_NOT_PRESENT = 0xE0
 NOT_INITIALIZED = 0x190
 ALREADY_INITIALIZED = 0x191
 SLOT_LIST, CLOSE_SESSION, SIGN = 4, 11, 43
@@ -169,10 +170,36 @@ def test_the_address_is_the_users_own_where_none_is_given(
 def test_a_gateway_that_went_away_is_an_error_until_it_is_back(application: Application, serve: Serve) -> None:
     gateway = serve(slots)
     gateway.stop()
+    assert slot_list(application) == (DEVICE_ERROR, 0)
     for _ in range(3):
-        assert slot_list(application) == (DEVICE_ERROR, 0)
+        assert slot_list(application) == (FUNCTION_FAILED, 0), "it uses no token"
+        assert application.call("CloseSession", 1) == TOKEN_NOT_PRESENT
+        assert application.call("GetMechanismList", 7, None, byref(c_ulong())) == TOKEN_NOT_PRESENT
     gateway.start()
     assert slot_list(application) == (OK, 2)
+
+
+def test_it_says_why_where_it_is_asked_to(
+    application: Application, address: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert application.call("Initialize", None) == FUNCTION_FAILED
+    assert capfd.readouterr().err == "", "nobody asked"
+    monkeypatch.setenv("LNH_PKCS11_DEBUG", "1")
+    begins = f"lnh-pkcs11[{os.getpid()}]: "
+    assert application.call("Initialize", None) == FUNCTION_FAILED
+    assert capfd.readouterr().err == (
+        f"{begins}no gateway at {address}: No such file or directory; is `lnh pkcs11 serve` running?\n"
+    )
+    with serving(address, lambda _: refused(0xA0)) as gateway:
+        assert application.call("Initialize", None) == OK
+        assert application.call("Login", 1, 1, b"the PIN itself", 14) == 0xA0
+        assert capfd.readouterr().err == f"{begins}C_Login: CKR 0xa0\n"
+        gateway.stop()
+        assert application.call("CloseSession", 1) == DEVICE_ERROR
+        said = capfd.readouterr().err.splitlines()
+        assert [line.removeprefix(begins).partition(";")[0] for line in said] == [
+            "the gateway closed the socket, or spoke otherwise", "C_CloseSession: CKR 0x30",
+        ]  # fmt: skip
 
 
 # --- a gateway that restarts ---
@@ -512,5 +539,6 @@ def test_threads_see_a_restart_and_go_on(application: Application, serve: Serve)
     stop.set()
     for each in threads:
         each.join()
-    assert set(outcomes) == {OK, DEVICE_ERROR}
+    assert set(outcomes) <= {OK, DEVICE_ERROR, FUNCTION_FAILED}
+    assert len(set(outcomes)) > 1, "it is told"
     assert slot_list(application) == (OK, 2)
