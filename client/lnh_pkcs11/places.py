@@ -1,4 +1,4 @@
-"""Where the gateway's socket and the module are."""
+"""Where the gateway's socket and the module are, and how systemd starts the gateway."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ ADDRESS: Final = "LNH_PKCS11_ADDRESS"
 """The variable by which the module, and `lnh pkcs11`, are told of another socket."""
 P11_KIT_ADDRESS: Final = "P11_KIT_SERVER_ADDRESS"
 MODULE: Final = Path(__file__).parent / "module" / "lnh-pkcs11.so"
+_UNIT: Final = Path(__file__).with_name("lnh-pkcs11.service")
 _P11_KIT_MODULES: Final = ("/usr/lib/*/pkcs11", "/usr/lib64/pkcs11", "/usr/lib/pkcs11", "/usr/local/lib/pkcs11")
 
 
@@ -36,3 +37,22 @@ def variables(socket: Path) -> dict[str, str]:
     if client is not None:
         found["LNH_PKCS11_CLIENT"] = str(client)
     return found
+
+
+def unit(program: str) -> str:
+    """Return a systemd unit of this user's that serves.
+
+    Args:
+        program: the path of `lnh`.
+    """
+    lines = _UNIT.read_text().replace("@LNH@", _quoted(program)).splitlines()
+    configuration = os.environ.get("LNH_CONFIG")
+    if configuration:
+        lines.insert(lines.index("[Service]") + 1, f"Environment={_quoted(f'LNH_CONFIG={configuration}')}")
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(word: str) -> str:
+    """Quote a word as units have it, where `%` begins a specifier and `$` a variable."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'

@@ -216,6 +216,7 @@ NOT_BOTH_WAYS = {
     ("rest", "openapi"): "a document is JSON both ways; tests/unit/rest/test_rest_table.py reads it",
     ("pkcs11", "serve"): "it serves until it is ended; tests/cluster/test_client_edges.py runs it",
     ("pkcs11", "env"): "lines for a shell, which have no table",
+    ("pkcs11", "unit"): "lines of a file, which have no table",
     ("pkcs11", "slots"): "it lists by lnh.aio, and a row has what the JSON has",
     ("engine", "check"): "it ends with 1 where there is no etcd; tests/cluster/test_etcd_client.py compares both",
     ("drill",): "it makes a cluster of its own; tests/cluster/test_drill.py reads its JSON",

@@ -74,6 +74,20 @@ def env(options: Output, socket: Socket = None) -> None:
         terminal.echo(f"export {name}={shlex.quote(value)}")
 
 
+@verb(app, "unit", Output)
+def unit(options: Output) -> None:
+    """Print a systemd unit that serves: lnh pkcs11 unit > ~/.config/systemd/user/lnh-pkcs11.service."""
+    from lnh_cli.demo.children import program
+    from lnh_pkcs11 import places
+
+    text = places.unit(str(Path(program("lnh")).absolute()))
+    if options.json:
+        options.show_json({"unit": text})
+        return
+    for line in text.splitlines():
+        terminal.echo(line)
+
+
 @verb(app, "slots", Output)
 def slots(options: Output) -> None:
     """List the slots that a gateway of this client has, and the tokens in them."""
