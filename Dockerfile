@@ -2,6 +2,10 @@
 ARG BASE=python:3.11-slim
 
 FROM ${BASE} AS build
+# A compiler makes the PKCS#11 module; the image is whole without it.
+RUN command -v cc >/dev/null \
+    || { apt-get -qq update && apt-get -qq install --no-install-recommends gcc libc6-dev; } >/dev/null \
+    || echo "without a C compiler the image has no PKCS#11 module"
 RUN python3 -m venv --without-pip /opt/lnh \
     && python3 -m venv /build-tools \
     && /build-tools/bin/pip install --quiet --no-cache-dir --disable-pip-version-check 'hatchling>=1.27'
@@ -10,7 +14,7 @@ WORKDIR /src
 COPY pyproject.toml ./
 RUN python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' >/requirements \
     && /build-tools/bin/pip --python /opt/lnh/bin/python install --quiet --no-cache-dir --disable-pip-version-check -r /requirements
-COPY README.md LICENSE ./
+COPY README.md LICENSE hatch_build.py ./
 COPY common common
 COPY services services
 COPY client client
@@ -22,7 +26,7 @@ FROM ${BASE}
 # A volume takes over owner and mode of the directory it is first mounted on.
 RUN groupadd --gid 10001 lnh \
     && useradd --uid 10001 --gid lnh --no-create-home --home-dir /var/lib/lnh --shell /usr/sbin/nologin lnh \
-    && for directory in member a b c d client secrets/member secrets/client secrets/bootstrap; do \
+    && for directory in member a b c d client pkcs11 secrets/member secrets/client secrets/bootstrap; do \
            install -d -o lnh -g lnh -m 0700 "/var/lib/lnh/$directory"; \
        done \
     && chmod 0755 /var/lib/lnh/secrets

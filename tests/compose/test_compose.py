@@ -154,6 +154,20 @@ print(*sorted(p.name for p in pathlib.Path("/var/lib/lnh/secrets").rglob("*") if
     assert hsm["locked_memory"] is ("LNH_MEMLOCK" not in containers.environment)
 
 
+def test_the_clients_container_serves_applications_that_speak_pkcs11(cluster: Cluster) -> None:
+    look = """
+import ctypes, lnh_pkcs11.places
+functions = ctypes.c_void_p()
+ctypes.CDLL(str(lnh_pkcs11.places.MODULE)).C_GetFunctionList(ctypes.byref(functions))
+listed = (ctypes.c_void_p * 5).from_address(functions.value + 8)
+initialize, get_slot_list = (ctypes.CFUNCTYPE(ctypes.c_ulong)(listed[number]) for number in (0, 4))
+count = ctypes.c_ulong()
+print(initialize(None), get_slot_list(ctypes.c_ulong(1), None, ctypes.byref(count)), count.value)
+"""
+    assert cluster.containers.run("client", "python", "-c", look) == "0 0 1\n"
+    assert "payments" in cluster.lnh("pkcs11", "slots")
+
+
 def test_a_member_answers_for_its_health_and_is_not_well_without_a_service(cluster: Cluster) -> None:
     containers = cluster.containers
     health = ("lnh-member", *DIRECTORY, "--health")
