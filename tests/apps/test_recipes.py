@@ -17,17 +17,20 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from typing_extensions import Self
 
 from apps.recipes import RECIPES, Recipe, blocks, cook
 from lnh_pkcs11.module.build import NAME, build, compiler
-from members import Members, stopped, three_members
+from members import Load, Members, is_read_write, stopped, three_members
 from processes import Processes
 from waits import wait_until
+from wires import Wires
 
 WANTED: Final = "LNH_TEST_APPS"
 P11_KIT: Final = next(Path("/usr/lib").glob("*/pkcs11/p11-kit-client.so"), Path("p11-kit-client.so"))
 TOKEN: Final = "payments"
 WAYS: Final = ("module", "p11-kit")
+UNDERNEATH: Final = ("OpenSC: pkcs11-tool", "Python: python-pkcs11")  # while members come and go; they are quick
 
 pytestmark = pytest.mark.skipif(not os.environ.get(WANTED), reason="applications: run by make test-apps")
 _numbers = itertools.count(1)
@@ -87,17 +90,63 @@ def test_an_application_works_as_its_recipe_says(served: Served, recipe: Recipe,
     cook(recipe, tmp_path, served.environment(way))
 
 
-def test_an_application_sees_nothing_of_members_that_are_killed_stopped_and_promoted(served: Served) -> None:
+class Cooking:
+    """Carries out recipes, which make, use and destroy keys, one after another through each way until the block ends."""
+
+    def __init__(self, served: Served, directory: Path) -> None:
+        by_name = {recipe.heading: recipe for recipe in RECIPES}
+        chosen = [by_name[heading] for heading in UNDERNEATH]
+        self._turns = itertools.cycle([(recipe, way) for recipe in chosen for way in WAYS])
+        self._served = served
+        self._directory = directory
+        self._done = 0
+        self._load = Load(self._cook)
+
+    def _cook(self) -> None:
+        recipe, way = next(self._turns)
+        directory = self._directory / str(self._done)
+        directory.mkdir()
+        cook(recipe, directory, self._served.environment(way))
+        self._done += 1
+
+    def goes_on(self, when: str) -> None:
+        """Wait until a recipe was carried out from its beginning to its end; raises what one ended with."""
+        wanted = self._done + 2
+        wait_until(lambda: self._done >= wanted or bool(self._load.errors), f"recipes, {when}", within=60)
+        if self._load.errors:
+            raise AssertionError(when) from self._load.errors[0]
+
+    def __enter__(self) -> Self:
+        self._load.__enter__()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._load.__exit__(*raised)
+        assert self._load.errors == []
+
+
+def test_applications_see_nothing_of_members_that_are_cut_off_promoted_killed_and_stopped(
+    served: Served, tmp_path: Path
+) -> None:
     members = served.members
-    with ExitStack() as ends:
+    first, second, third = members.all
+    with Wires(members) as wires, ExitStack() as ends:
         signing = {way: ends.enter_context(_signing(served, way)) for way in WAYS}
-        for member in members.all:
-            with members.brought_back(member):
-                member.kill()
-        with stopped(members.all[1]):
+        with Cooking(served, tmp_path) as recipes:
+            wires.isolate(second)
+            wait_until(lambda: not is_read_write(second), f"{second.name} knows that it is cut off")
+            recipes.goes_on("while a secondary is cut off")
+            wires.heal()
+            members.all_read_write()
+            members.steps.run("lnh", "member", "promote", third.name, "--timeout", "60")
+            recipes.goes_on("under another primary")
+            with members.brought_back(first):
+                first.kill()
+                recipes.goes_on("while the member that the gateway is registered with is gone")
+        with members.brought_back(third):
+            third.kill()  # the primary: no writes without it, and all else as before
+        with stopped(second):
             time.sleep(3)  # seconds that the member stands still, longer than its lease
-        members.all_read_write()
-        members.steps.run("lnh", "member", "promote", members.all[2].name, "--timeout", "60")
         members.all_read_write()
         for way, process in signing.items():
             said, errors = process.communicate("", timeout=60)
