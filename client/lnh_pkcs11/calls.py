@@ -194,6 +194,14 @@ _3_2: Final = (
 # p11-kit's later ways to pass calls of before: a label that is not ended by a zero byte, parameters that come back.
 _LATER: Final = (("InitToken2", "uays", ""), ("DeriveKey2", "uMuaA", "uPu"))
 
+# The module's own: an operation is begun, as the call of the name before does, and used at once.
+_ONCE: Final = (
+    ("SignOnce", "uMuayfy", "ay"),
+    ("VerifyOnce", "uMuayay", ""),
+    ("EncryptOnce", "uMuayfy", "ay"),
+    ("DecryptOnce", "uMuayfy", "ay"),
+)
+
 
 def _rows(named: tuple[tuple[str, str, str], ...], first: int, since: Version) -> list[Call]:
     return [
@@ -212,6 +220,7 @@ CALLS: Final[tuple[Call, ...]] = (
     *_rows(_3_0, 1 + len(_2_40), Version.V3_0),
     *_rows(_LATER, 1 + len(_2_40) + len(_3_0), Version.V2_40),
     *_rows(_3_2, FIRST_OWN_ID, Version.V3_2),
+    *_rows(_ONCE, FIRST_OWN_ID + len(_3_2), Version.V3_2),
     *_local("CKR_OK", Version.V2_40, "GetFunctionList"),
     *_local("CKR_OK", Version.V3_0, "GetInterfaceList", "GetInterface"),
     *_local("CKR_FUNCTION_NOT_PARALLEL", Version.V2_40, "GetFunctionStatus", "CancelFunction"),
@@ -221,6 +230,8 @@ CALLS: Final[tuple[Call, ...]] = (
 
 P11_KIT_ONLY: Final = frozenset(name for name, _, _ in _LATER)
 """Calls that are no functions of PKCS#11, which the module does not send."""
+NO_FUNCTIONS: Final = P11_KIT_ONLY | {name for name, _, _ in _ONCE}
+"""Those, and the ones that the module sends in place of two functions."""
 MODULE_ONLY: Final = frozenset(_OWN) - {"Initialize"}
 """Calls that p11-kit's client sends with pointers of its own process, so that nobody can do them."""
 CALLS_BY_ID: Final[dict[int, Call]] = {call.id: call for call in CALLS if call.id}

@@ -31,6 +31,11 @@ CK_RV link_start(void)
     return CKR_OK;
 }
 
+bool link_is_started(void)
+{
+    return true;
+}
+
 CK_RV link_stop(void)
 {
     return CKR_OK;

@@ -153,6 +153,22 @@ async def _verified(operation: Operation, data: bytes, with_: Any, signature: by
         raise Refused(CKR.SIGNATURE_INVALID)
 
 
+async def sign_once(
+    app: Application, handle: int, given: Given | None, number: int, data: bytes | None, room: int | None
+) -> Answer:
+    """Begin to sign, and sign data."""
+    begin(app, handle, Kind.SIGN, given, number)
+    return await sign(app, handle, data, room)
+
+
+async def verify_once(
+    app: Application, handle: int, given: Given | None, number: int, data: bytes | None, signature: bytes | None
+) -> tuple[()]:
+    """Begin to verify, and verify a signature."""
+    begin(app, handle, Kind.VERIFY, given, number)
+    return await verify(app, handle, data, signature)
+
+
 def verify_signature_init(
     app: Application, handle: int, given: Given | None, number: int, signature: bytes | None
 ) -> tuple[()]:
@@ -241,6 +257,22 @@ async def _decrypted(session: Session, operation: Operation, data: bytes, room: 
     elif not isinstance(answer, Short):
         session.end(Kind.DECRYPT)
     return (answer,)
+
+
+async def encrypt_once(
+    app: Application, handle: int, given: Given | None, number: int, data: bytes | None, room: int | None
+) -> Answer:
+    """Begin to encrypt, and encrypt data."""
+    begin(app, handle, Kind.ENCRYPT, given, number)
+    return await encrypt(app, handle, data, room)
+
+
+async def decrypt_once(
+    app: Application, handle: int, given: Given | None, number: int, data: bytes | None, room: int | None
+) -> Answer:
+    """Begin to decrypt, and decrypt data."""
+    begin(app, handle, Kind.DECRYPT, given, number)
+    return await decrypt(app, handle, data, room)
 
 
 def encrypt_update(app: Application, handle: int, part: bytes | None, room: int | None) -> Answer:

@@ -22,6 +22,7 @@ SOURCES: Final = (
     "interfaces.c",
     "keys.c",
     "link.c",
+    "once.c",
     "parameters.c",
     "shapes.c",
     "tokens.c",

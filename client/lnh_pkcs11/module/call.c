@@ -1,5 +1,6 @@
 #include "call.h"
 
+#include "once.h"
 #include "trace.h"
 
 #include <string.h>
@@ -51,6 +52,7 @@ void call_open(struct call *call, enum call_name name)
     const struct row *row = &rows[name];
     writer_open(&call->request);
     call->reply = (struct reply){0};
+    call->letters = row->request;
     call->fields = row->request;
     call->answers = row->reply;
     call->name = name;
@@ -67,7 +69,8 @@ static bool uses_no_token(enum call_name name)
     return name == CALL_GetInfo || name == CALL_GetSlotList || name == CALL_GetSlotInfo || name == CALL_WaitForSlotEvent;
 }
 
-void call_send(struct call *call)
+/* Send the request, and check the reply's head. */
+static void exchange(struct call *call)
 {
     const struct row *row = &rows[call->name];
     if (call->rv == CKR_OK && *call->fields != '\0')
@@ -94,6 +97,34 @@ void call_send(struct call *call)
     }
 }
 
+/* Begin what a session still owes the gateway. Where that is refused, what follows finds nothing that was begun. */
+static void settle(const struct call *call)
+{
+    CK_SESSION_HANDLE session;
+    struct begun begun;
+    struct call init;
+    if (!once_owes(call, &session, &begun))
+        return;
+    call_open(&init, begun.init);
+    put_ulong(&init, session);
+    put_begun(&init, &begun);
+    exchange(&init);
+    call_close(&init);
+}
+
+void call_send(struct call *call)
+{
+    if (call->rv == CKR_OK && !call->request.failed && *call->fields == '\0')
+        settle(call);
+    exchange(call);
+}
+
+void call_drop(struct call *call)
+{
+    writer_close(&call->request);
+    reply_free(&call->reply);
+}
+
 CK_RV call_close(struct call *call)
 {
     if (call->rv == CKR_OK && *call->answers != '\0')
@@ -102,8 +133,7 @@ CK_RV call_close(struct call *call)
         call->rv = CKR_DEVICE_ERROR;
     if (call->rv != CKR_OK)
         trace("C_%s: CKR %#lx", rows[call->name].name, call->rv);
-    writer_close(&call->request);
-    reply_free(&call->reply);
+    call_drop(call);
     return call->rv;
 }
 
@@ -111,6 +141,12 @@ void put_ulong(struct call *call, CK_ULONG value)
 {
     if (call_writes(call, "u"))
         write_u64(&call->request, value);
+}
+
+void put_begun(struct call *call, const struct begun *begun)
+{
+    if (call_writes(call, "M") && call_writes(call, "u"))
+        write_bytes(&call->request, begun->fields, begun->length);
 }
 
 void put_byte(struct call *call, CK_BYTE value)

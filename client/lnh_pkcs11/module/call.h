@@ -23,6 +23,7 @@ struct call {
     struct writer request;
     struct reply reply;
     struct reader reader;
+    const char *letters; /* of the request */
     const char *fields;  /* of the request that are still to be written */
     const char *answers; /* of the reply that are still to be read */
     enum call_name name;
@@ -32,6 +33,8 @@ struct call {
 void call_open(struct call *call, enum call_name name);
 /* Send the request and check the reply's head: its id, its signature, or the error that it is. */
 void call_send(struct call *call);
+/* End a call that is not sent. */
+void call_drop(struct call *call);
 /* Check that all of the reply was read, wipe all, and return what the application is told. */
 CK_RV call_close(struct call *call);
 

@@ -104,7 +104,11 @@
     X(VerifySignatureFinal, 261, "u", "", 3, 2) \
     X(GetSessionValidationFlags, 262, "uu", "u", 3, 2) \
     X(WrapKeyAuthenticated, 263, "uMuuayfy", "ay", 3, 2) \
-    X(UnwrapKeyAuthenticated, 264, "uMuayaAay", "u", 3, 2)
+    X(UnwrapKeyAuthenticated, 264, "uMuayaAay", "u", 3, 2) \
+    X(SignOnce, 265, "uMuayfy", "ay", 3, 2) \
+    X(VerifyOnce, 266, "uMuayay", "", 3, 2) \
+    X(EncryptOnce, 267, "uMuayfy", "ay", 3, 2) \
+    X(DecryptOnce, 268, "uMuayfy", "ay", 3, 2)
 
 /* X(name without C_, CKR that is answered without a message, major, minor) */
 #define LNH_ANSWERED(X) \

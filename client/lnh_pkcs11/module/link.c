@@ -1,6 +1,7 @@
 #include "link.h"
 
 #include "calls.h"
+#include "once.h"
 #include "trace.h"
 
 #include <errno.h>
@@ -101,13 +102,20 @@ static bool take_out(const struct link *link)
     return false;
 }
 
+bool link_is_started(void)
+{
+    return pool.process == getpid();
+}
+
 static void before_fork(void)
 {
     pthread_mutex_lock(&pool.lock);
+    once_lock();
 }
 
 static void in_parent(void)
 {
+    once_unlock();
     pthread_mutex_unlock(&pool.lock);
 }
 
@@ -125,6 +133,7 @@ static void become_child(void)
 static void in_child(void)
 {
     become_child();
+    once_unlock();
     pthread_mutex_unlock(&pool.lock);
 }
 
@@ -297,6 +306,8 @@ static enum loss lose(struct link *link)
     free(link);
     if (!mine)
         return STOPPED_MEANWHILE;
+    if (!known)
+        once_reset(false);
     return known ? KNOWN : FORGOTTEN;
 }
 
@@ -465,6 +476,7 @@ CK_RV link_start(void)
     if (pool.process != getpid() && pool.process != 0) {
         /* A child that no fork handler ran in; a thread of the parent may have held the lock that this one is a copy of. */
         pthread_mutex_init(&pool.lock, NULL);
+        once_reset(true);
         become_child();
     }
     trace_open();
@@ -480,6 +492,7 @@ CK_RV link_start(void)
         pool.timeout = find_timeout();
         pool.process = getpid();
         pool.state = STARTING;
+        once_reset(false);
     }
     pthread_mutex_unlock(&pool.lock);
     if (rv != CKR_OK)
@@ -505,6 +518,7 @@ CK_RV link_stop(void)
     if (pool.state == STARTED) {
         drop_all();
         pool.state = STOPPED;
+        once_reset(false);
         explicit_bzero(pool.token, sizeof pool.token);
         rv = CKR_OK;
     }

@@ -17,6 +17,8 @@
 
 /* Draw the process's token and connect; CKR_CRYPTOKI_ALREADY_INITIALIZED, CKR_FUNCTION_FAILED without a gateway. */
 CK_RV link_start(void);
+/* Say whether this process has begun, and not only one that it is a fork of. */
+bool link_is_started(void);
 /* Close all sockets; calls in flight end with an error. */
 CK_RV link_stop(void);
 

@@ -1,5 +1,7 @@
 #include "shapes.h"
 
+#include "once.h"
+
 #define PART_MOST (1UL << 20) /* bytes of a part in one request; limits.py: PKCS11_FRAME_BYTES is four times that */
 
 CK_RV plain(enum call_name name, CK_ULONG first)
@@ -46,12 +48,19 @@ CK_RV feeds_pair(enum call_name name, CK_SESSION_HANDLE session, CK_BYTE_PTR fir
                  CK_BYTE_PTR second, CK_ULONG second_len)
 {
     struct call call;
+    struct begun begun;
+    bool joins = once_joins(session, &name, &begun);
     call_open(&call, name);
     put_ulong(&call, session);
+    if (joins)
+        put_begun(&call, &begun);
     put_bytes(&call, first, first_len);
     put_bytes(&call, second, second_len);
     call_send(&call);
-    return call_close(&call);
+    CK_RV rv = call_close(&call);
+    if (rv == CKR_OK)
+        once_ended(session, name);
+    return rv;
 }
 
 CK_RV draws(enum call_name name, CK_SESSION_HANDLE session, CK_BYTE_PTR result, CK_ULONG_PTR result_len)
@@ -71,26 +80,42 @@ CK_RV turns(enum call_name name, CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK
             CK_BYTE_PTR result, CK_ULONG_PTR result_len)
 {
     struct call call;
+    struct begun begun;
     if (result_len == NULL)
         return CKR_ARGUMENTS_BAD;
+    bool joins = once_joins(session, &name, &begun);
     call_open(&call, name);
     put_ulong(&call, session);
+    if (joins)
+        put_begun(&call, &begun);
     put_bytes(&call, data, data_len);
     put_room(&call, "fy", result, *result_len);
     call_send(&call);
     get_bytes(&call, result, result_len);
-    return call_close(&call);
+    CK_RV rv = call_close(&call);
+    if (rv == CKR_OK && result != NULL)
+        once_ended(session, name);
+    return rv;
 }
 
 CK_RV begins(enum call_name name, CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OBJECT_HANDLE key)
 {
     struct call call;
+    struct begun begun;
     call_open(&call, name);
     put_ulong(&call, session);
     put_mechanism(&call, mechanism);
     put_ulong(&call, key);
+    bool is_kept = mechanism != NULL && once_read(&call, &begun);
+    if (is_kept && once_defers(session, &begun)) {
+        call_drop(&call);
+        return CKR_OK;
+    }
     call_send(&call);
-    return call_close(&call);
+    CK_RV rv = call_close(&call);
+    if (is_kept && rv == CKR_OK)
+        once_accepted(session, &begun);
+    return rv;
 }
 
 CK_RV lists(struct call *call, CK_ULONG_PTR list, CK_ULONG_PTR count)

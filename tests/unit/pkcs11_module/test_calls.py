@@ -11,7 +11,7 @@ import pytest
 
 from lnh_common import limits
 from lnh_pkcs11 import fields
-from lnh_pkcs11.calls import CALLS, CALLS_BY_ID, CALLS_BY_NAME, P11_KIT_ONLY
+from lnh_pkcs11.calls import CALLS, CALLS_BY_ID, CALLS_BY_NAME, NO_FUNCTIONS
 from lnh_pkcs11.fields import Given, Room
 from lnh_pkcs11.layouts import LAYOUTS, MESSAGE_LAYOUTS, RAW, Layout
 from lnh_pkcs11.ways import Way
@@ -156,7 +156,7 @@ def calls() -> dict[str, tuple[tuple[Any, ...], list[Any]]]:
     }
 
 
-SENT = [call.name for call in CALLS if call.id and call.name not in {*P11_KIT_ONLY, "Initialize", "Finalize"}]
+SENT = [call.name for call in CALLS if call.id and call.name not in {*NO_FUNCTIONS, "Initialize", "Finalize"}]
 ANSWERED = [call.name for call in CALLS if not call.id and call.answer != "CKR_OK"]
 
 
