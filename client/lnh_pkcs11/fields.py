@@ -13,10 +13,9 @@ from functools import cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from lnh_common import limits
-from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_pkcs11 import layouts
 from lnh_pkcs11.layouts import Field, FieldKind, Layout, ValueKind
-from lnh_pkcs11.numbers import CKR
+from lnh_pkcs11.numbers import CKR, MECHANISMS
 from lnh_pkcs11.refusals import Refused
 from lnh_pkcs11.ways import BARE, Way
 
@@ -90,15 +89,20 @@ class Reader:
     def take(self, length: int) -> bytes:
         """Read so many bytes."""
         end = self.at + length
-        if end > len(self.data):
-            raise Malformed(f"{length} bytes wanted, {len(self.data) - self.at} are there")
         taken = self.data[self.at : end]
+        if len(taken) != length:
+            raise Malformed(f"{length} bytes wanted, {len(taken)} are there")
         self.at = end
         return taken
 
     def number(self, size: int) -> int:
         """Read a number of so many bytes."""
-        return int.from_bytes(self.take(size), "big")
+        end = self.at + size
+        taken = self.data[self.at : end]
+        if len(taken) != size:
+            raise Malformed(f"{size} bytes wanted, {len(taken)} are there")
+        self.at = end
+        return int.from_bytes(taken, "big")
 
     def text(self) -> bytes | None:
         """Read a length and its bytes; None for NULL."""
@@ -209,7 +213,7 @@ def _mechanism(reader: Reader) -> Given | None:
     number = reader.number(4)
     if number == layouts.NO_MECHANISM:
         return None
-    known = Mechanism(number) if number in Mechanism._value2member_map_ else None
+    known = MECHANISMS.get(number)
     if reader.way.own:
         return _with_form(reader, number, layouts.LAYOUTS.get(known, ()) if known else ())
     if known is None or not reader.way.passes(known):
@@ -289,10 +293,15 @@ def split(letters: str) -> tuple[str, ...]:
     return tuple(_LETTERS.findall(letters))
 
 
+@cache
+def _readers(letters: str) -> tuple[Callable[[Reader], Any], ...]:
+    return tuple(_READERS[each] for each in split(letters))
+
+
 def read(letters: str, data: bytes, way: Way, at: int = 0) -> list[Any]:
     """Read all fields of a request; raises Refused."""
     reader = Reader(data, way, at)
-    values = [_READERS[each](reader) for each in split(letters)]
+    values = [each(reader) for each in _readers(letters)]
     reader.done()
     return values
 
@@ -417,8 +426,11 @@ _WRITERS: Final[dict[str, Callable[[Writer, Any], None]]] = {
 def write(letters: str, values: Sequence[Any], way: Way) -> bytes:
     """Write all fields of a reply."""
     writer = Writer(way)
-    fields = split(letters)
-    assert len(fields) == len(values), f"{len(values)} values for {letters}"
-    for each, value in zip(fields, values, strict=True):
-        _WRITERS[each](writer, value)
+    for write_one, value in zip(_writers(letters), values, strict=True):
+        write_one(writer, value)
     return b"".join(writer.parts)
+
+
+@cache
+def _writers(letters: str) -> tuple[Callable[[Writer, Any], None], ...]:
+    return tuple(_WRITERS[each] for each in split(letters))

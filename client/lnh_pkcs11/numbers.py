@@ -179,3 +179,6 @@ PRFS: Final[dict[int, Hash | None]] = {
     Mechanism.SHA512_HMAC: Hash.SHA512,
     Mechanism.AES_CMAC: None,
 }
+
+MECHANISMS: Final = {each.value: each for each in Mechanism}
+"""The mechanisms of the product, by CKM_."""

@@ -41,9 +41,10 @@ def _wrong(why: str) -> Refused:
 
 def mechanism_of(given: Given) -> Mechanism:
     """Return the mechanism that was given; raises Refused for one that the product does not have."""
-    if given.type not in Mechanism._value2member_map_:
+    mechanism = numbers.MECHANISMS.get(given.type)
+    if mechanism is None:
         raise Refused(CKR.MECHANISM_INVALID, f"mechanism {given.type:#x}")
-    return Mechanism(given.type)
+    return mechanism
 
 
 def read(given: Given) -> Message | None:

@@ -10,17 +10,19 @@ from lnh_pkcs11.calls import MODULE
 
 
 class Way(enum.Enum):
-    """A way in, by the version that was agreed on."""
+    """A way in, by the version that was agreed on.
+
+    Attributes:
+        own: whether it is the module.
+    """
 
     P11_KIT_0 = "p11-kit 0.24"
     P11_KIT_1 = "p11-kit 0.25.0 to 0.25.5"
     P11_KIT_2 = "p11-kit from 0.25.6 on"
     MODULE = "the module"
 
-    @property
-    def own(self) -> bool:
-        """Tell whether it is the module."""
-        return self is Way.MODULE
+    def __init__(self, label: str) -> None:
+        self.own: bool = label == "the module"
 
     @property
     def nests(self) -> bool:

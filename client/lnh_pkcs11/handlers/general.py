@@ -9,13 +9,12 @@ from typing import Final
 
 from lnh_common.errors import LnhError, PasswordMustChange
 from lnh_common.messages.session import Role
-from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_common.secret import Secret
 from lnh_pkcs11 import information
 from lnh_pkcs11.application import Application, Login, Session
 from lnh_pkcs11.fields import Short
 from lnh_pkcs11.handlers.fitting import fit_numbers
-from lnh_pkcs11.numbers import CKR, DONT_BLOCK, SessionFlag, State, UserType
+from lnh_pkcs11.numbers import CKR, DONT_BLOCK, MECHANISMS, SessionFlag, State, UserType
 from lnh_pkcs11.refusals import Refused
 from lnh_pkcs11.ways import Way
 
@@ -67,7 +66,7 @@ async def get_mechanism_list(app: Application, slot: int, room: int | None) -> t
 async def get_mechanism_info(app: Application, slot: int, number: int) -> tuple[int, int, int]:
     """Describe a mechanism."""
     view = (await app.tokens.token(slot)).keyring.view
-    known = Mechanism(number) if number in Mechanism._value2member_map_ else None
+    known = MECHANISMS.get(number)
     if known is None or known not in information.mechanisms(app.way, view):
         raise Refused(CKR.MECHANISM_INVALID, f"mechanism {number:#x}")
     return information.mechanism(known, view, app.way)
