@@ -327,8 +327,9 @@ def test_a_gateway_that_answers_nothing_is_an_error_at_the_deadline(
     assert 0.9 < time.monotonic() - started < 20
     gateway.answer = slots
     awake.set()  # the late answer is nobody's: its socket is closed
-    assert slot_list(application) == (OK, 2)
-    assert [each.id for each in gateway.requests] == [CLOSE_SESSION, SLOT_LIST]
+    wait_until(lambda: slot_list(application) == (OK, 2), "an answer within the deadline")  # a second, on any machine
+    first, *others = (each.id for each in gateway.requests)
+    assert (first, set(others)) == (CLOSE_SESSION, {SLOT_LIST})
 
 
 def test_a_gateway_that_does_not_greet_is_an_error_at_the_deadline(
@@ -339,7 +340,7 @@ def test_a_gateway_that_does_not_greet_is_an_error_at_the_deadline(
         gateway.greet = False
         assert application.call("Initialize", None) == FUNCTION_FAILED
         gateway.greet = True
-        assert application.call("Initialize", None) == OK
+        wait_until(lambda: application.call("Initialize", None) == OK, "a greeting within the deadline")
 
 
 # --- forks ---
