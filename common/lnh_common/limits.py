@@ -188,9 +188,7 @@ DOOR_BYTES: Final = 4 * KIB  # of a message to the door, which is a `hello`
 
 # The PKCS#11 gateway
 PKCS11_FRAME_BYTES: Final = 4 * MIB  # of a request; of a longer one nothing is kept, and it is refused
-PKCS11_GATHERED_BYTES: Final = (
-    REQUEST_BYTES  # of the parts of one operation, where they are not hashed on arrival ...
-)
+PKCS11_GATHERED_BYTES: Final = REQUEST_BYTES  # of the parts of one operation, where they are not hashed on arrival ...
 PKCS11_TAGGED_BYTES: Final = 16 * MIB  # ... of which a tag is made: they go to the HSM in parts, too
 PKCS11_SOCKETS: Final = 1024
 PKCS11_REQUESTS: Final = 256  # of one socket at once; what comes beyond is not read yet
