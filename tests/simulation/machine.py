@@ -10,6 +10,7 @@ from lnh_common import limits
 from lnh_common.errors import StorageFailed
 from lnh_common.messages import store
 from lnh_common.messages.store import Commit, Key, MemberInfo
+from lnh_services.store.etcd.requests import AskEtcd
 from lnh_services.store.leases.worker_leases import Grant, WorkerId, WorkerLeases
 from lnh_services.store.log.entries import MemberId, Milliseconds, Position
 from lnh_services.store.machine import apply
@@ -219,6 +220,8 @@ class Process:
             self._invalidate(effect)
         elif isinstance(effect, SendSnapshot):
             self._send_snapshot(effect)
+        elif isinstance(effect, AskEtcd):
+            self.world.ask_etcd(self, effect)
         else:
             assert isinstance(effect, Say), "an effect nobody knows"
             self.world.trace(self.machine.slot, "says", effect)

@@ -5,28 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from lnh_services.store.replication.replica import Replica
 from simulation.plan import Action, Plan
+from simulation.truth import Report
 from simulation.world import Failure, run
 
+Run = Callable[[Plan], Report]
 KIND = 24  # so many characters of what failed say that it is the same
 
 
-def failure_of(plan: Plan, make_replica: Callable[[bytes], Replica] = Replica) -> Failure | None:
+def failure_of(plan: Plan, run: Run = run) -> Failure | None:
     try:
-        run(plan, make_replica)
+        run(plan)
     except Failure as failure:
         return failure
     return None
 
 
-def shrunk(failure: Failure, make_replica: Callable[[bytes], Replica] = Replica, *, seconds: float = 30.0) -> Failure:
+def shrunk(failure: Failure, run: Run = run, *, seconds: float = 30.0) -> Failure:
     """The smallest run found within `seconds` that fails alike: first without halves, then without single actions."""
     end = time.monotonic() + seconds
     best = failure
     size = max(1, len(failure.plan.actions) // 2)
     while time.monotonic() < end:
-        smaller = _without(best, size, make_replica, end)
+        smaller = _without(best, size, run, end)
         if smaller is not None:
             best = smaller
         elif size == 1:
@@ -36,14 +37,14 @@ def shrunk(failure: Failure, make_replica: Callable[[bytes], Replica] = Replica,
     return best
 
 
-def _without(best: Failure, size: int, make_replica: Callable[[bytes], Replica], end: float) -> Failure | None:
+def _without(best: Failure, size: int, run: Run, end: float) -> Failure | None:
     """A run that still fails without some `size` actions in a row, the last ones tried first."""
     actions: list[Action] = list(best.plan.actions)
     for first in range(len(actions) - size, -size, -size):
         if time.monotonic() > end:
             return None
         fewer = actions[: max(0, first)] + actions[first + size :]
-        failed = failure_of(best.plan.only(fewer), make_replica)
+        failed = failure_of(best.plan.only(fewer), run)
         if failed is not None and failed.why[:KIND] == best.why[:KIND]:
             return failed
     return None

@@ -19,6 +19,7 @@ from lnh_common.errors import (
     LnhError,
 )
 from lnh_common.messages.store import Commit
+from lnh_services.store.etcd.requests import AskEtcd
 from lnh_services.store.log import entries
 from lnh_services.store.log.entries import Epoch, MemberId, Milliseconds, Write
 from lnh_services.store.replication import durability, primary
@@ -124,6 +125,9 @@ class World:
             self.truth.sees(message.open, machine.id, process.life, self.now)
         self._carry(machine.slot, to, lambda target: target.receive(machine.id, message), 1.0)
 
+    def ask_etcd(self, process: Process, effect: AskEtcd) -> None:
+        raise AssertionError("there is no etcd in this world")
+
     def send_snapshot(self, process: Process, to: MemberId, number: int, epoch: Epoch) -> None:
         sender = process.machine.id
         self._carry(process.machine.slot, to, lambda target: target.offered(sender, number, epoch), 10.0)
@@ -173,10 +177,14 @@ class World:
         for other in self.machines:
             if other is machine or other.process is None:
                 continue
-            if _serves(other.process.replica):
+            if self.serves(other):
                 self._in_set_of(other, machine)
-            if serving and other.process.replica.is_current(other.instant()):
+            if self.serves(machine) and other.process.replica.is_current(other.instant()):
                 self._in_set_of(machine, other)
+
+    def serves(self, machine: Machine) -> bool:
+        """Whether a member writes, and others that are read-write must be in its set."""
+        return _serves(_replica(machine))
 
     def _serves_rightly(self, process: Process) -> None:
         """Whoever promised an epoch holds its `open`, durably, before its candidate serves."""
@@ -203,7 +211,7 @@ class World:
         if leading.promised.candidate != leader.id:
             return  # it serves no longer, and knows
         waited_for = all(member.id in configuration.in_sync for _, configuration in history.turns(leading.committed))
-        if waited_for and (following.promised == leading.promised or not _serves(following)):
+        if waited_for and (following.promised == leading.promised or not self.serves(member)):
             return
         parted = self.truth.take_overs(leading.promised, following.promised)
         excused = any(each.forced or {leader.id, member.id} & each.removed for each in parted)

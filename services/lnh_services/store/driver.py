@@ -24,6 +24,7 @@ from lnh_services.store.disk.snapshots import Incoming
 from lnh_services.store.disk.sqlite import Disk, LastStop, Outcome, Sizes
 from lnh_services.store.disk.writer import Writer, certain
 from lnh_services.store.engine import ordering
+from lnh_services.store.etcd.requests import AskEtcd
 from lnh_services.store.leases import clock
 from lnh_services.store.leases.invalidation import Event, Invalidations, Tell
 from lnh_services.store.leases.watch import Rate, RecentChanges
@@ -466,6 +467,7 @@ class Driver:
             elif isinstance(effect, protocol.Say):
                 _log.info(effect.event, **effect.fields)
             else:
+                assert not isinstance(effect, AskEtcd), "no store here is ordered by etcd"
                 self._to_disk(effect)
 
     def _reply(self, reply: Reply) -> None:

@@ -110,7 +110,7 @@ class Durability:
             self._wanted
             or self._dropped
             or self._must_sync
-            or self._written < self._known.history.last.index
+            or self._written < self._known.ordered
             or self._handed < self._projected()
         )
 
@@ -145,7 +145,7 @@ class Durability:
 
     def _persist(self) -> Persist:
         known, history = self._known, self._known.history
-        entries = tuple(history.between(self._written, history.last.index))
+        entries = tuple(history.between(self._written, known.ordered))
         committed = self._within_a_step(self._projected())
         surplus = history.surplus(min(committed, known.applied))
         step = Persist(
@@ -158,7 +158,7 @@ class Durability:
             **self._wanted,  # type: ignore[arg-type]  # the fields that `want` was given
         )
         self._wanted, self._dropped, self._must_sync = {}, [], False
-        self._written = self._step_last = history.last.index
+        self._written = self._step_last = known.ordered
         self._handed = committed
         return step
 

@@ -277,7 +277,10 @@ class Follower:
             for origin, _ in self._requests.take_held():
                 self._out.answer(origin, MemberReadOnly("the primary changed, and this member has no lease yet"))
         if self._known.was_primary() and now.boot - max(self._heard, self._since) > REOPEN:
-            self._office.reopen(now, self._known.promised)
+            self._reopen(now)
+
+    def _reopen(self, now: Instant) -> None:
+        self._office.reopen(now, self._known.promised)
 
     def _ping(self, now: Instant) -> None:
         number = self._out.number()
@@ -334,9 +337,7 @@ class Follower:
     def _go(self, now: Instant, sender: MemberId, go: Go) -> None:
         """Open the epoch that the old primary promised, if the log is all there."""
         known = self._known
-        if go.epoch.candidate != known.member or go.epoch <= known.promised or sender != self._epoch.candidate:
-            return
-        if known.history.last != go.last or min(self.vouched(), self._matched) < go.last.index:
+        if not self._may_go(sender, go):
             return
         self._local.promise(go.epoch)
         in_sync = known.configuration.in_sync
@@ -344,6 +345,12 @@ class Follower:
         self.leave(now)
         opening = Open(known.members, in_sync, awaits)
         self._office.become(Primary(self._local, self._office, now, opening, last_to=sender))
+
+    def _may_go(self, sender: MemberId, go: Go) -> bool:
+        known = self._known
+        if go.epoch.candidate != known.member or go.epoch <= known.promised or sender != self._epoch.candidate:
+            return False
+        return known.history.last == go.last and min(self.vouched(), self._matched) >= go.last.index
 
     def _tick_handing(self, now: Instant, handing: Handing) -> None:
         silent = now.boot - max(self._heard, self._since)

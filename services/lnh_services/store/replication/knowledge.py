@@ -29,6 +29,7 @@ class Knowledge:
         self.expelled: Removed | None = None
         self.committed = 0  # known to be
         self.applied = 0  # and in the state on disk
+        self._ordered: int | None = None
         self._vouched_for = log.NO_EPOCH  # an epoch that a listed member has committed in
 
     def found(self, cluster: ClusterId, member: MemberId, base: Base) -> None:
@@ -64,6 +65,25 @@ class Knowledge:
     def expelling(self) -> tuple[Removed, ...]:
         """Return the members that were removed for certain: by committed entries only."""
         return self.committed_configuration().removed
+
+    @property
+    def ordered(self) -> int:
+        """The index up to which the log's entries are certain of their place: all of it, unless something else orders.
+
+        What comes after it neither the disk nor another member hears of.
+        """
+        return self.history.last.index if self._ordered is None else self._ordered
+
+    @property
+    def ordered_end(self) -> Position:
+        """The position of the last entry that is certain of its place."""
+        position = self.history.position(self.ordered)
+        assert position is not None, "what is ordered last is kept, at least as the base"
+        return position
+
+    def order(self, index: int | None) -> None:
+        """Note how far entries are certain of their place; None: each is as soon as it is appended."""
+        self._ordered = index
 
     def commit(self, index: int) -> None:
         """Note that everything up to `index` is committed."""

@@ -112,6 +112,15 @@ class Local:
             self.invalidate_everything()
             self.out.say("entries dropped", after=last, count=len(dropped))
 
+    def retract(self) -> None:
+        """Take back what was appended and is not certain of its place: nobody but this member has heard of it."""
+        ordered = self.known.ordered
+        self.known.order(None)
+        if self.known.history.truncate(ordered):
+            self.gone_after(
+                ordered, OutcomeUnknown("this member is not primary any more; the write may be ordered yet")
+            )
+
     def gone_after(self, last: int, why: LnhError) -> None:
         """Take in that the log ends at index `last` now: nothing waits for what came after it."""
         self.disk.cut(last)

@@ -12,6 +12,7 @@ from typing import NamedTuple, NewType
 import msgspec
 
 from lnh_common.messages.store import Commit, Key, MemberInfo
+from lnh_services.store.etcd.requests import AskEtcd
 from lnh_services.store.log.entries import (
     ClusterId,
     Entry,
@@ -387,4 +388,4 @@ class Say(msgspec.Struct, frozen=True):
     fields: dict[str, str | int]
 
 
-Effect = Send | Persist | Install | Erase | Invalidate | Reply | Serve | SendSnapshot | Say
+Effect = Send | Persist | Install | Erase | Invalidate | Reply | Serve | SendSnapshot | Say | AskEtcd

@@ -22,7 +22,7 @@ from typing import Final
 from lnh_common import limits
 from lnh_common.errors import LnhError, MemberReadOnly, NameUnknown, NotPossible, OutcomeUnknown
 from lnh_common.messages.store import Commit
-from lnh_services.store.log.entries import Epoch, MemberId, Members, Open, SetChange, Write
+from lnh_services.store.log.entries import Entry, Epoch, MemberId, Members, Open, SetChange, Write
 from lnh_services.store.log.window import Base
 from lnh_services.store.replication import member_list
 from lnh_services.store.replication.member import Local
@@ -139,7 +139,7 @@ class Primary:
         self._last_to = last_to
         self._keepers: Final = keepers
         self._since: Final = now.boot
-        self._opened: Final = local.append(now, opening, origin)
+        self._opened: Final = self._append_open(now, opening, origin)
         self._awaits = set(keepers | set(opening.awaits)) - {local.known.member}
         self._unanimous: Final = bool(opening.awaits)
         self._longest_ms = max(longest_ms, local.known.configuration.longest_ms)
@@ -154,6 +154,9 @@ class Primary:
         until = self.grant_end(now, self._longest_ms)
         self._progress: Final = {member: Progress(granted_until=until) for member in local.known.others}
 
+    def _append_open(self, now: Instant, opening: Open, origin: Origin | None) -> Entry:
+        return self._local.append(now, opening, origin)
+
     @property
     def primary(self) -> MemberId:
         """The member itself."""
@@ -163,7 +166,7 @@ class Primary:
 
     def is_current(self, now: Instant) -> bool:
         """Tell whether the primary serves, and neither a stall nor the silence of all others stands in the way."""
-        return self.serving and self._acts() and not self._unheard and not self._is_alone(now)
+        return self.serving and self._acts() and not self._unheard and not self._is_barred(now)
 
     def current_until(self, now: Instant) -> float:
         """Return the end of a lease that this member would grant itself now."""
@@ -174,7 +177,8 @@ class Primary:
         """Tell whether the epoch promised last is this member's own: only then a primary acts."""
         return self._known.promised == self._epoch
 
-    def _is_alone(self, now: Instant) -> bool:
+    def _is_barred(self, now: Instant) -> bool:
+        """Tell whether the silence of all others forbids this member to act as primary."""
         patience = self._known.committed_configuration().lease_settings.alone_ms / 1000
         if not patience:
             return False
@@ -215,14 +219,17 @@ class Primary:
         """Take an order, hold it during a promotion, or refuse it."""
         if not self._acts():
             self._refuse(origin, OutcomeUnknown("this member is not primary any more"))
-        elif not self.serving or self._is_alone(now):
-            self._refuse(origin, MemberReadOnly("the primary does not take writes now"))
+        elif not self.serving or self._is_barred(now):
+            self._refuse(origin, MemberReadOnly(self._why_not(now)))
         elif self._promotion is not None:
             self._requests.hold(origin, order)
         elif isinstance(order, Commit):
             self._queue.append((origin, order))
         else:
             self._take_order(now, origin, order)
+
+    def _why_not(self, now: Instant) -> str:
+        return "the primary does not take writes now"
 
     def _refuse(self, origin: Origin, why: LnhError) -> None:
         if isinstance(origin, tuple) and isinstance(why, MemberReadOnly):
@@ -312,7 +319,7 @@ class Primary:
             self._know(progress, ping.incarnation)
         lease_ms = 0
         if ping.epoch == self._epoch and self.may_grant(sender) and self._acts():
-            lease_ms = granted_ms(self._known.committed_configuration().lease_settings.lease_ms)
+            lease_ms = self.lease_ms(now)
             progress.granted_until = max(progress.granted_until, self.grant_end(now, lease_ms))
         self._out.send(sender, Pong(self._epoch, ping.number, lease_ms, self._known.committed))
 
@@ -320,6 +327,10 @@ class Primary:
         """Forget what an earlier incarnation of a member said: it was started anew, or is heard for the first time."""
         progress.incarnation = incarnation
         progress.match = progress.shared = progress.next = 0
+
+    def lease_ms(self, now: Instant) -> int:
+        """Compute what a member is granted now."""
+        return granted_ms(self._known.committed_configuration().lease_settings.lease_ms)
 
     def grant_end(self, now: Instant, lease_ms: int) -> float:
         """Compute when a lease granted now has certainly ended, by this member's clock."""
@@ -387,7 +398,7 @@ class Primary:
         history = self._known.history
         if self._is_withheld(member):
             return
-        while progress.next and progress.next <= history.last.index:
+        while progress.next and progress.next <= self._known.ordered:
             previous = history.position(progress.next - 1)
             if previous is None:
                 progress.next = 0  # dropped from the log meanwhile: let it say where it stands
@@ -395,13 +406,19 @@ class Primary:
             room = min(BATCH_ENTRIES, max(progress.match, progress.shared) + WINDOW - previous.index)
             if room <= 0:
                 break
+            room = min(room, self._known.ordered - previous.index)
             entries = history.following(previous.index, room, BATCH_BYTES)
             self._say(now, member, progress, Append(self._epoch, previous, entries, self._known.committed))
             progress.next += len(entries)
             always = False
         if always:
             previous = history.position(progress.next - 1) if progress.next else None
-            self._say(now, member, progress, Append(self._epoch, previous or history.last, (), self._known.committed))
+            self._say(
+                now,
+                member,
+                progress,
+                Append(self._epoch, previous or self._known.ordered_end, (), self._known.committed),
+            )
 
     def _say(self, now: Instant, member: MemberId, progress: Progress, append: Append) -> None:
         progress.spoke_at = now.boot
@@ -413,7 +430,7 @@ class Primary:
         """Append waiting orders, commit as far as members acknowledged, and feed every member."""
         if not self._acts():
             return
-        if self._disk.is_idle and self.serving:
+        if self.serving and self._may_append(now):
             self._append_queue(now)
         before = self._known.committed
         self._known.commit(self._committable(self._local.vouched))
@@ -425,6 +442,10 @@ class Primary:
         self._end_leaving()
         if self._promotion is not None:
             self._try_hand_over(now, self._promotion)
+
+    def _may_append(self, now: Instant) -> bool:
+        """Tell whether the writes that wait may be appended now; what waits longer is one batch."""
+        return self._disk.is_idle
 
     def _append_queue(self, now: Instant) -> None:
         size = 0
@@ -447,7 +468,9 @@ class Primary:
     def projected(self) -> int:
         """Return the commit index once the log is durable here, as far as caches have dropped what it touches."""
         # What is committed another member may show: then no cache here may hold what was before. Alone, reads wait.
-        own = self._local.invalidated_index if self._known.others else self._known.history.last.index
+        own = self._known.ordered
+        if self._known.others:
+            own = min(own, self._local.invalidated_index)
         return self._committable(own) if self._acts() else self._known.committed
 
     def _committable(self, own: int) -> int:
@@ -506,7 +529,7 @@ class Primary:
 
     def _tick_member(self, now: Instant, member: MemberId, progress: Progress) -> None:
         lease = self._known.configuration.lease_settings.lease_ms / 1000
-        last = self._known.history.last.index
+        last = self._known.ordered
         index, since = progress.waits
         if progress.match >= last:
             progress.waits = (0, now.boot)

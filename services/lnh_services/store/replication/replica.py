@@ -263,7 +263,7 @@ class Replica:
     ) -> list[Effect]:
         """Begin, empty, as a member of a cluster that has just listed this one."""
         self._found(cluster, member, Configuration(members=members))
-        self.role = Follower(self._local, self, now)
+        self.role = self._following(now)
         self._requests.wait(request, NOTHING_BEFORE)  # answered by whatever becomes of the beginning
         self._disk.when_durable(lambda: self._requests.answer(NOTHING_BEFORE, 0))
         return self._done(now)
@@ -285,7 +285,7 @@ class Replica:
         for entry in self.history.between(self.applied, self.history.last.index):
             self._local.note_touches(entry)
         self._local.invalidate_everything()
-        self.role = Follower(self._local, self, now)
+        self.role = self._following(now)
         if self.expelled is None and self._known.was_primary():
             self.reopen(now, self.promised)
         return self._done(now)
@@ -554,13 +554,17 @@ class Replica:
         self._local.promise(epoch)
         self.rest(now, leased=leased)
 
+    def _following(self, now: Instant, handing: Handing | None = None, *, leased: bool = False) -> Role:
+        """Make the role of an ordinary member."""
+        return Follower(self._local, self, now, handing, leased=leased)
+
     def become(self, role: Role) -> None:
         """Have a role act from now on, in place of one that made it."""
         self.role = role
 
     def rest(self, now: Instant, handing: Handing | None = None, *, leased: bool = False) -> None:
         """Become an ordinary member in the epoch promised last."""
-        before, self.role = self.role, Follower(self._local, self, now, handing, leased=leased)
+        before, self.role = self.role, self._following(now, handing, leased=leased)
         if before is not None:
             before.leave(now)
 
