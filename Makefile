@@ -70,7 +70,7 @@ bench: setup     ## measure, with its references in the same run; writes build/b
 soak: setup      ## a million inputs for every decoder, 50 times the examples for every property; then simulated clusters under faults, and real crashes, until stopped (LNH_SOAK=seconds each, default an hour)
 	@LNH_SOAK_INPUTS=$${LNH_SOAK_INPUTS:-1000000} $(BIN)/pytest -q -p no:randomly tests/property/test_decoders.py tests/unit/pkcs11_module/test_replies.py
 	@LNH_SOAK_EXAMPLES=$${LNH_SOAK_EXAMPLES:-50} $(BIN)/pytest -q -n $(JOBS) tests/property tests/unit/hsm
-	@LNH_SOAK=$${LNH_SOAK:-3600} $(BIN)/pytest -q -p no:randomly tests/simulation/test_simulation.py::test_invariants_hold_for_as_long_as_asked tests/cluster/test_store_crash.py tests/cluster/test_failover.py::test_members_are_killed_stopped_and_cut_off_at_random_for_as_long_as_asked tests/cluster/test_drill.py
+	@LNH_SOAK=$${LNH_SOAK:-3600} $(BIN)/pytest -q -p no:randomly tests/simulation/test_simulation.py::test_invariants_hold_for_as_long_as_asked tests/simulation/test_etcd.py::test_invariants_hold_over_etcd_for_as_long_as_asked tests/cluster/test_store_crash.py tests/cluster/test_failover.py::test_members_are_killed_stopped_and_cut_off_at_random_for_as_long_as_asked tests/cluster/test_drill.py
 
 clean:
 	rm -rf $(VENV) build .lnh-demo

@@ -98,6 +98,12 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
         "lnh_services.store.etcd.requests",
         "lnh_services",
     ),
+    "lnh_services.store.etcd": (
+        "lnh_services.store.replication",
+        "lnh_services.store.machine",
+        "lnh_services.store.log",
+        "lnh_services.store.etcd.requests",
+    ),
     "lnh_services.store.etcd_client": ("lnh_services.store.etcd.requests",),
     "lnh_services.store.net": (
         "lnh_services.store.disk",
@@ -115,7 +121,11 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
         "lnh_services.store.log",
         "lnh_services",
     ),
-    "lnh_services.store.replication": ("lnh_services.store.machine", "lnh_services.store.log"),
+    "lnh_services.store.replication": (
+        "lnh_services.store.machine",
+        "lnh_services.store.log",
+        "lnh_services.store.etcd.requests",
+    ),
     "lnh_services.store.machine": ("lnh_services.store.log",),
     "lnh_services.store.log": (),
     "lnh_services.store.etcd.requests": (),

@@ -17,6 +17,7 @@ RATES: dict[str, float] = {  # of each action, a second
     "etcd_cut": 0.1,
     "etcd_deaf": 0.1,
     "etcd_cut_primary": 0.08,
+    "part_primary": 0.08,
     "etcd_election": 0.1,
     "etcd_slow": 0.08,
     "etcd_full": 0.04,
@@ -32,11 +33,12 @@ _ARGS: dict[str, Callable[[random.Random], tuple[Any, ...]]] = {
     "etcd_cut": lambda rng: (plan._slot(rng), _time(rng, 0.3, 2.0, 5.0)),
     "etcd_deaf": lambda rng: (plan._slot(rng), _time(rng, 0.1, 0.5, 2.0, 5.0)),
     "etcd_cut_primary": lambda rng: (_time(rng, 2.0, 5.0, 7.0),),
+    "part_primary": lambda rng: (_time(rng, 2.0, 5.0, 7.0),),
     "etcd_election": lambda rng: (_time(rng, 0.3, 1.5, 1.5, 5.0),),
     "etcd_slow": lambda rng: (_time(rng, 1.0, 3.0), _time(rng, 0.05, 0.5, 1.5)),
     "etcd_full": lambda rng: (_time(rng, 1.0, 3.0, 6.0),),
-    "etcd_backup": lambda rng: (),
-    "etcd_restore": lambda rng: (),
+    "etcd_backup": lambda _: (),
+    "etcd_restore": lambda _: (),
 }
 
 

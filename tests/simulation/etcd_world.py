@@ -16,8 +16,9 @@ from lnh_services.store.etcd.observer import Observer
 from lnh_services.store.etcd.ordering import EtcdOrdering
 from lnh_services.store.etcd.place import Keys, Lead, Place, unpack
 from lnh_services.store.etcd.requests import AskEtcd, Outcome, Transaction
-from lnh_services.store.log.entries import Entry
+from lnh_services.store.log.entries import Entry, Position
 from lnh_services.store.replication.replica import Phase
+from simulation import plan as plans
 from simulation.etcd import Etcd
 from simulation.machine import Machine, Process
 from simulation.outside import CLUSTER, Outside
@@ -38,6 +39,7 @@ class EtcdWorld(World):
         self.outside: EtcdOutside = EtcdOutside(self)
         self.unasked = 0  # times that the lead was taken so
         self.trimmed = 0
+        self.restored = False
 
     # etcd
 
@@ -75,9 +77,9 @@ class EtcdWorld(World):
         if written:
             self._orders(process, written, before, after, lead)
         for deleted in request.deletes:
-            found = self.etcd.kept.found(deleted)
+            found = [entry.position() for _, value in self.etcd.kept.found(deleted) for entry in unpack(value)]
             if found:
-                self._trims(max(entry.index for _, value in found for entry in unpack(value)), values)
+                self._trims(process, found[-1])
 
     def _orders(self, process: Process, written: list[Entry], before: Place, after: Place, lead: Lead) -> None:
         if before.head is not None:
@@ -100,17 +102,11 @@ class EtcdWorld(World):
                 f"authority: {new.epoch} takes the lead while m{machine.slot} is read-write"
             )
 
-    def _trims(self, until: int, values: dict[bytes, bytes]) -> None:
+    def _trims(self, process: Process, until: Position) -> None:
         self.trimmed += 1
-        newest = self.leader()
-        assert newest is not None, "trim: without a primary"
-        assert newest.process is not None, "trim: without a primary"
-        replica = newest.process.replica
-        position = replica.history.position(until)
-        assert position is not None, "trim: what the primary itself does not have"
-        held = [self.machines[self.slots[id_]].disk.stable.holds(position) for id_ in replica.ids]
+        held = [self.machines[self.slots[id_]].disk.stable.holds(until) for id_ in process.replica.ids]
         needed = min(len(held), max(2, len(held) // 2 + 1))
-        assert sum(held) >= needed, f"trim: {until} is on {sum(held)} disks of {len(held)}"
+        assert sum(held) >= needed, f"trim: {until.index} is on {sum(held)} disks of {len(held)}"
 
     # What is watched
 
@@ -125,8 +121,14 @@ class EtcdWorld(World):
             return
         granter = self.machines[self.slots[replica.promised.candidate]]
         role = granter.process.replica.role if granter.process is not None else None
-        if isinstance(role, Leader) and granter.process is not None and granter.process.replica.promised == replica.promised:
-            assert role.has_authority(granter.instant()), f"authority: m{process.machine.slot} has a lease that outlives it"
+        if (
+            isinstance(role, Leader)
+            and granter.process is not None
+            and granter.process.replica.promised == replica.promised
+        ):
+            assert role.has_authority(granter.instant()), (
+                f"authority: m{process.machine.slot} has a lease that outlives it"
+            )
 
     def _replica(self, machine: Machine) -> EtcdOrdering:
         assert machine.process is not None, "a machine without a process"
@@ -142,6 +144,14 @@ class EtcdWorld(World):
     def _heal(self) -> bool:
         self.etcd.heal()
         return super()._heal()
+
+    def _asks_for_an_administrator(self) -> bool:
+        """A member that etcd contradicts goes on when somebody has put etcd right."""
+        return self.restored and bool(self.stopped())
+
+    def _judge(self) -> None:
+        super()._judge()
+        assert not any(machine.disk.seen.saved for machine in self.machines), "an ordered entry was dropped"
 
     def stopped(self) -> list[Machine]:
         """Machines that hold etcd for what it was not."""
@@ -166,6 +176,13 @@ class EtcdOutside(Outside):
         if leader is not None:
             self.world.etcd.cut[leader.slot] = self.world.now + duration
 
+    def do_part_primary(self, duration: float) -> None:
+        """The primary's host is cut off from members and etcd, and lives on."""
+        leader = self.world.leader()
+        if leader is not None:
+            self.do_etcd_cut_primary(duration)
+            self._part([leader.slot], [slot for slot in range(plans.SLOTS) if slot != leader.slot], duration)
+
     def do_etcd_election(self, duration: float) -> None:
         """There is no leader in etcd: what comes meanwhile is lost, or carried out later."""
         self.world.etcd.without_leader_until = self.world.now + duration
@@ -184,6 +201,7 @@ class EtcdOutside(Outside):
         """etcd is put back to its newest backup."""
         if self.world.etcd.backups:
             self.world.etcd.kept = self.world.etcd.backups[-1].copy()
+            self.world.restored = True
 
 
 def run(plan: Plan) -> Report:

@@ -181,7 +181,7 @@ class Leader(Primary):
 
     def _differs(self, now: Instant, place: Place, held: Position) -> None:
         """Take in that another member has the lead, or that etcd is not what it was when the log ended at `held`."""
-        if place.lead == self._fence.value or is_rolled_back(self._known.history, place, held):
+        if place.lead == self._fence.value or is_rolled_back(place, held):
             self._etcd.stop(now)
             return
         lead = place.leads()

@@ -170,7 +170,7 @@ class Observer(Follower):
         place = Place.of(self._keys, outcome.found)
         if not held.index and place.head is None:
             return
-        if is_rolled_back(self._known.history, place, held):
+        if is_rolled_back(place, held):
             self._etcd.stop(now)
             return
         lead, asked = place.leads(), False

@@ -7,7 +7,6 @@ from typing import Protocol
 from lnh_common.errors import MalformedMessage
 from lnh_services.store.etcd.place import Place
 from lnh_services.store.log.entries import Epoch, Position
-from lnh_services.store.log.window import History
 from lnh_services.store.replication.messages import Instant
 from lnh_services.store.replication.role import Office
 
@@ -25,11 +24,10 @@ class EtcdOffice(Office, Protocol):
         """Hold no cluster, because none could be founded."""
 
 
-def is_rolled_back(history: History, place: Place, held: Position) -> bool:
+def is_rolled_back(place: Place, held: Position) -> bool:
     """Tell whether etcd, when it was asked, did not hold all that this member held by then.
 
     Args:
-        history: this member's log.
         place: etcd's answer.
         held: the end of what etcd had ordered of this log, when etcd was asked.
     """
@@ -38,7 +36,4 @@ def is_rolled_back(history: History, place: Place, held: Position) -> bool:
         place.leads()
     except MalformedMessage:
         return True
-    if head.index < held.index:
-        return True
-    own = history.position(head.index)
-    return own is not None and own != head
+    return head.index < held.index or (head.index == held.index and head != held)

@@ -31,7 +31,7 @@ from lnh_services.store.etcd.observer import Founding, Observer
 from lnh_services.store.etcd.requests import EtcdId, Outcome
 from lnh_services.store.etcd.stopped import Stopped
 from lnh_services.store.log import entries
-from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds
+from lnh_services.store.log.entries import ClusterId, Entry, Epoch, MemberId, Milliseconds
 from lnh_services.store.log.window import Base, Configuration
 from lnh_services.store.replication.durability import Step
 from lnh_services.store.replication.messages import (
@@ -102,6 +102,10 @@ class EtcdOrdering(Replica):
     def may_withdraw(self, step: Step) -> bool:
         """Tell whether a step that the disk refused never was: what etcd ordered always was."""
         return isinstance(step, Persist) and step.found is not None and not step.entries
+
+    def _dropped_for(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """Return nothing: what leaves the log for a snapshot is ordered, and part of it."""
+        return ()
 
     # Roles
 

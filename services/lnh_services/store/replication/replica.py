@@ -52,7 +52,7 @@ from typing import Final
 from lnh_common.errors import LnhError, NoCluster, NotPossible, OutcomeUnknown
 from lnh_common.messages.store import MemberInfo
 from lnh_services.store.log import entries
-from lnh_services.store.log.entries import ClusterId, Epoch, MemberId, Milliseconds
+from lnh_services.store.log.entries import ClusterId, Entry, Epoch, MemberId, Milliseconds
 from lnh_services.store.log.window import Base, Configuration, History, Removed
 from lnh_services.store.machine.apply import Answer
 from lnh_services.store.replication.caches import NOTHING_BEFORE, Invalidations
@@ -602,9 +602,13 @@ class Replica:
         if self.role is None or not self.role.may_install(sender, base):
             return
         aside = self.role.has_parted()
-        dropped = self.history.truncate(self.committed)
+        dropped = self._dropped_for(self.history.truncate(self.committed))
         self._local.gone_after(self.committed, OutcomeUnknown("the entry may have been dropped when a snapshot came"))
         self._disk.begin_install(snapshot, base, dropped, aside=aside)
+
+    def _dropped_for(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """Return the entries to be saved, of those that leave the log for a snapshot."""
+        return entries
 
     def _projected(self) -> int:
         """Return the commit index once everything in the log is durable here."""
