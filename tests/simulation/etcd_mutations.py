@@ -79,7 +79,8 @@ def _compares_no_head(self: Observer, taking: Taking) -> tuple[Compare, ...]:
     return tuple(each for each in _compares(self, taking) if each.key != self._keys.head)
 
 
-def _compares_no_beat(self: Observer, taking: Taking) -> tuple[Compare, ...]:
+def compares_no_beat(self: Observer, taking: Taking) -> tuple[Compare, ...]:
+    """Forget that the primary may have renewed its authority since."""
     return tuple(each for each in _compares(self, taking) if each.key != self._keys.beat)
 
 
@@ -110,7 +111,7 @@ CUT_OFF = _only(etcd_cut_primary=4.0, part_primary=6.0)
 UNKNOWN = _only(etcd_deaf=10.0, etcd_slow=6.0, etcd_election=4.0)
 
 MUTATIONS: dict[str, Mutation] = {
-    "write without the fence": Mutation(((Leader, "fences", _fences_nothing),), CUT_OFF),
+    "write without the fence": Mutation(((Leader, "fences", _fences_nothing),), CUT_OFF, shown_by=3),
     "acknowledge on etcd's word alone": Mutation(((Leader, "_committable", _committable_by_etcd),), _only(isolate=5.0)),
     "serve reads before they are settled": Mutation(
         ((EtcdOrdering, "_last_touching", _touched_by_nothing),), _only(slow_disk=3.0, cut=2.0)
@@ -122,15 +123,14 @@ MUTATIONS: dict[str, Mutation] = {
     "count silence by the wall clock": Mutation(((Observer, "moment", _wall_clock),), _only(jump=60.0, isolate=8.0)),
     "take the lead before the authority ended": Mutation(((Observer, "is_silent", _is_silent_soon),), CUT_OFF),
     "act longer than the authority": Mutation(((Leader, "has_authority", _authority_from_now_on),), CUT_OFF),
-    "take an unknown outcome for a failure": Mutation(((Leader, "_proposed", _proposed_or_failed),), UNKNOWN),
+    "take an unknown outcome for a failure": Mutation(
+        ((Leader, "_proposed", _proposed_or_failed),), UNKNOWN, shown_by=1
+    ),
     "propose more when the fate of a batch is unknown": Mutation(
         ((Leader, "batch", _batch_as_it_is_now), (Leader, "_may_append", Leader.has_authority)), UNKNOWN
     ),
     "take the lead whatever the head": Mutation(
-        ((Observer, "compares", _compares_no_head),), _only(promote=8.0, crash=8.0, etcd_slow=10.0)
-    ),
-    "take the lead whatever the beat": Mutation(
-        ((Observer, "compares", _compares_no_beat),), _only(etcd_election=20.0, isolate=10.0)
+        ((Observer, "compares", _compares_no_head),), _only(promote=8.0, crash=8.0, etcd_slow=10.0), shown_by=1
     ),
     "take leases for ended when the primary hands over": Mutation(
         ((Leader, "__init__", _takes_leases_for_ended),), _only(promote=10.0, isolate=6.0, cut=4.0, crash=4.0)
