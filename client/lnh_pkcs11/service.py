@@ -14,7 +14,6 @@ import os
 import pwd
 import signal
 import socket
-import stat
 import struct
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lnh_common import limits
-from lnh_common.errors import NotPossible
+from lnh_common.unix_sockets import make_room
 from lnh_pkcs11.handlers.general import log_out
 from lnh_pkcs11.keyrings import Keyrings
 from lnh_pkcs11.server import NotSpoken, Peer, Request, Server
@@ -227,15 +226,7 @@ def bound(path: Path, group: int | None) -> tuple[socket.socket, int]:
         if group is not None:
             os.chown(path.parent, -1, group)
             path.parent.chmod(0o750)
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise NotPossible(f"{path} is there, and is no socket")
-        if _answers(path):
-            raise NotPossible(
-                f"another gateway serves {path}",
-                {"advice": "use it: lnh pkcs11 env; or serve elsewhere: --socket PATH"},
-            )
-        path.unlink()
+    make_room(path, "gateway", "use it: lnh pkcs11 env; or serve elsewhere: --socket PATH")
     listening = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
     try:
@@ -253,15 +244,6 @@ def unbind(path: Path, inode: int) -> None:
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_ino == inode:
             path.unlink()
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-    return True
 
 
 def _groups(uid: int, gid: int) -> set[int]:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import ipaddress
-import logging
 import os
 import signal
 import ssl
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,9 +25,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from lnh.aio import connect
 from lnh_common import limits
 from lnh_common.errors import ArgumentInvalid, ConfigurationInvalid, MalformedMessage
-from lnh_common.events import ROOT, Log
+from lnh_common.events import Log, write_to_stderr
 from lnh_common.files import open_regular
-from lnh_common.text import json_text
 from lnh_rest import problems
 from lnh_rest.admission import client_of
 from lnh_rest.app import Service
@@ -124,7 +120,7 @@ def run(which: str | None, address: Address, *, plain: bool) -> None:
     address.check(plain=plain)
     context = address.context()
     cluster = connect(which)
-    _log_to_stderr()
+    write_to_stderr()
     _log.info("serving", cluster=cluster.label, host=address.host, port=address.port, https=context is not None)
     config = uvicorn.Config(
         Service(cluster),
@@ -239,24 +235,3 @@ def _check_private(path: Path) -> None:
         raise ConfigurationInvalid(f"{path} cannot be read: {error.strerror}") from None
     if mode & _OWNERS_ONLY:
         raise ConfigurationInvalid(f"{path} has mode {mode:04o}; others can read it", {"advice": f"chmod 600 {path}"})
-
-
-class _Lines(logging.Formatter):
-    """Formats an event as one line of JSON."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Format an event."""
-        fields = getattr(record, "fields", {})
-        when = self.formatTime(record, "%Y-%m-%dT%H:%M:%S")
-        line = {"time": when, "level": record.levelname.lower(), "event": record.getMessage(), **fields}
-        return json_text(line)
-
-
-@functools.cache
-def _log_to_stderr() -> None:
-    logger = logging.getLogger(ROOT)
-    screen = logging.StreamHandler(sys.stderr)
-    screen.setFormatter(_Lines())
-    logger.addHandler(screen)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False

@@ -6,9 +6,13 @@ decided where the process starts. Values are made of what an operator may see: n
 
 from __future__ import annotations
 
+import functools
 import logging
+import sys
 import traceback
 from typing import Final
+
+from lnh_common.text import json_text
 
 ROOT: Final = "lnh"
 
@@ -46,3 +50,25 @@ class Log:
     def _write(self, level: int, event: str, fields: dict[str, object]) -> None:
         if self._logger.isEnabledFor(level):
             self._logger.log(level, event, extra={"fields": fields})
+
+
+class _Lines(logging.Formatter):
+    """Formats an event as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format an event."""
+        fields = getattr(record, "fields", {})
+        when = self.formatTime(record, "%Y-%m-%dT%H:%M:%S")
+        line = {"time": when, "level": record.levelname.lower(), "event": record.getMessage(), **fields}
+        return json_text(line)
+
+
+@functools.cache
+def write_to_stderr(level: int = logging.INFO) -> None:
+    """Write the events of this process, from a level on, to standard error: a line of JSON each."""
+    logger = logging.getLogger(ROOT)
+    screen = logging.StreamHandler(sys.stderr)
+    screen.setFormatter(_Lines())
+    logger.addHandler(screen)
+    logger.setLevel(level)
+    logger.propagate = False
