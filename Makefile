@@ -8,7 +8,7 @@ N      ?= 20
 LOAD   ?= all
 JOBS   ?= 3
 
-.PHONY: help setup demo drill up down pkcs11 test test-one test-often test-versions test-compose test-apps check stubs bench soak clean
+.PHONY: help setup demo drill up down pkcs11 stubs test test-one test-often test-versions test-compose test-apps check bench soak clean
 
 help:            ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ down: setup      ## end what `make up` started
 pkcs11:          ## the PKCS#11 module, as build/lnh-pkcs11.so, and where `lnh pkcs11 env` finds it; needs a C compiler
 	@$(PYTHON) client/lnh_pkcs11/module/build.py build/lnh-pkcs11.so client/lnh_pkcs11/module/lnh-pkcs11.so
 
+stubs: setup     ## the messages of gRPC's interfaces, of their .proto files
+	@$(BIN)/python tests/stubs.py
+
 test: setup      ## every test, JOBS=3 at a time: on two cores, while one waits two go on
 	@$(BIN)/pytest -q -n $(JOBS) --durations 25
 
@@ -58,11 +61,8 @@ test-apps: setup  ## the recipes of docs/pkcs11-recipes.md, on a real cluster; n
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check PyKCS11
 	@LNH_TEST_APPS=1 $(BIN)/pytest -q -n 0 -p no:randomly tests/apps
 
-check: setup     ## ruff and mypy, and whether lnh.aio is made of the SDK as it is
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python tests/surface.py --check && $(BIN)/mypy
-
-stubs: setup     ## the messages of etcd's API, out of rpc.proto
-	@$(BIN)/python tests/etcd_stubs.py
+check: setup     ## ruff and mypy, and whether lnh.aio and the stubs are made of the SDK and the .proto files as they are
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python tests/surface.py --check && $(BIN)/python tests/stubs.py --check && $(BIN)/mypy
 
 bench: setup     ## measure, with its references in the same run; writes build/bench.json
 	@$(BIN)/python -m bench

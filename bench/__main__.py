@@ -10,7 +10,7 @@ from collections.abc import Callable
 from operator import itemgetter
 
 import lnh
-from bench import attacks, cold, echo, failover, groups, mechanisms, member, members, pkcs11, references, startup
+from bench import attacks, cold, echo, failover, groups, kms, mechanisms, member, members, pkcs11, references, startup
 from bench.loads import SECONDS, flowing, pairs_row, using
 from bench.rows import Row, at_most, in_turn, row, save, show, unmeasured
 from lnh.keyrings import KeyringSession
@@ -123,6 +123,7 @@ def main() -> int:
         *pkcs11.measure(),
         *attacks.measure(),
         *mechanisms.measure(),
+        *kms.measure(),
     ]
     save(found, fresh=True)
     show(found)

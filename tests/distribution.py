@@ -25,6 +25,7 @@ GROUPS: Final = {
     "test_drill.py": _THREE_MEMBERS,
     "test_versions.py": _THREE_MEMBERS,
     "test_forced_removal.py": _THREE_MEMBERS,
+    "test_kms.py": _THREE_MEMBERS,
     "test_demo.py": _THREE_MEMBERS,
     "test_rest.py": "test_client_edges.py",  # whose member it goes to
     **{

@@ -18,6 +18,7 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "lnh_cli.nouns": (
         "lnh_cli",
         "lnh_cli.support",
+        "lnh_kms",
         "lnh_rest",
         "lnh_pkcs11",
         "lnh.migration",
@@ -27,6 +28,7 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "lnh_cli": ("lnh_cli.support", "lnh"),
     "lnh_cli.support": ("lnh", "lnh.objects", "lnh.net"),
+    "lnh_kms": ("lnh.aio",),
     "lnh_rest": ("lnh", "lnh.aio", "lnh.objects"),
     "lnh_pkcs11": ("lnh.migration", "lnh", "lnh.aio", "lnh.objects"),
     "lnh.migration": ("lnh", "lnh.objects"),

@@ -241,3 +241,14 @@ REST_RATE: Final = 1000.0  # requests a second of one address, ...
 REST_LOGIN_RATE: Final = 0.5  # ... and logins, ...
 REST_LOGIN_BURST: Final = 20.0  # ... of which there may be this many seconds' worth at once
 REST_ADDRESSES: Final = 4096  # whose rates are remembered
+
+# The KMS plugin of Kubernetes (lnh-kms)
+KMS_CIPHERTEXT_BYTES: Final = KIB  # that an API server stores of one; it sends 32 bytes to be encrypted
+KMS_PLAINTEXT_BYTES: Final = KMS_CIPHERTEXT_BYTES - 12 - 16  # without IV and tag
+KMS_KEY_ID_CHARACTERS: Final = KIB  # that an API server stores
+KMS_MESSAGE_BYTES: Final = 128 * KIB  # of a request, of whose 32 KiB of annotations there are none of ours
+KMS_REQUESTS: Final = 256  # at once; what comes beyond waits its turn
+KMS_IN_FLIGHT: Final = 4096  # with those that wait; what comes beyond is refused
+KMS_FRESH: Final = 1.0  # seconds that a list of keys, and an error in its place, is taken for what is
+KMS_LOGIN_AGAIN: Final = 10.0  # ... after which a password that was refused is tried again
+KMS_GRACE: Final = 10.0  # seconds that requests under way have at the end

@@ -212,6 +212,8 @@ NOT_BOTH_WAYS = {
         "restore",
     ): "it ends every session and puts the passwords back; tests/cluster/test_backup.py reads its JSON",
     ("bench",): "it measures, for seconds each time; tests/cluster/test_client.py reads its JSON",
+    ("kms", "serve"): "it serves until it is ended; tests/cluster/test_kms.py asks it",
+    ("kms", "status"): "it asks a plugin, which tests/cluster/test_kms.py starts",
     ("rest", "serve"): "it serves until it is ended; tests/cluster/test_rest.py asks it",
     ("rest", "openapi"): "a document is JSON both ways; tests/unit/rest/test_rest_table.py reads it",
     ("pkcs11", "serve"): "it serves until it is ended; tests/cluster/test_client_edges.py runs it",

@@ -77,7 +77,7 @@ def test_rooms_import_from_rooms_further_down_alone() -> None:
     assert set(SHARED) == {room for room in ROOMS if room.split(".")[0] == "lnh_common"}
 
 
-_OVER_THE_SDK = {"lnh_cli", "lnh_pkcs11", "lnh_rest"}
+_OVER_THE_SDK = {"lnh_cli", "lnh_kms", "lnh_pkcs11", "lnh_rest"}
 
 
 def test_neither_side_nor_any_service_imports_another() -> None:

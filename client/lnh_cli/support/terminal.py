@@ -157,24 +157,39 @@ def read_secret(role: str, file: Path | None = None, *, what: str = "", new: boo
         what: to ask for; "" makes it from the role.
         new: asks twice.
     """
-    variable = f"LNH_{role.upper()}_PASSWORD_FILE"
-    path = file or (Path(os.environ[variable]) if os.environ.get(variable) else None)
+    path = secret_file(role, file)
     what = what or f"{role.upper()} password"
     if path is not None:
         try:
-            text = path.read_text("utf-8-sig")
+            return secret_in(path)
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             refuse(f"{what}: {path} cannot be read: {reason}", "name a readable file", USAGE)
-        return text.removesuffix("\n").removesuffix("\r")
     if not sys.stdin.isatty():
-        refuse(f"no {what}", f"answer on a terminal, or name a file by its option (--help) or in {variable}", USAGE)
+        refuse(
+            f"no {what}", f"answer on a terminal, or name a file by its option (--help) or in {_variable(role)}", USAGE
+        )
     return str(typer.prompt(shown(what), hide_input=True, confirmation_prompt=new, err=True))
 
 
 def has_secret(role: str, file: Path | None) -> bool:
     """Tell whether `read_secret` would not have to ask."""
-    return file is not None or bool(os.environ.get(f"LNH_{role.upper()}_PASSWORD_FILE"))
+    return secret_file(role, file) is not None
+
+
+def secret_file(role: str, file: Path | None) -> Path | None:
+    """Return the file that `read_secret` reads; None where it asks."""
+    named = os.environ.get(_variable(role))
+    return file or (Path(named) if named else None)
+
+
+def secret_in(path: Path) -> str:
+    """Read a password from its file; raises OSError, UnicodeDecodeError."""
+    return path.read_text("utf-8-sig").removesuffix("\n").removesuffix("\r")
+
+
+def _variable(role: str) -> str:
+    return f"LNH_{role.upper()}_PASSWORD_FILE"
 
 
 def _cell(value: Any) -> str:

@@ -50,7 +50,7 @@ SHORT = "q" + "".join(f"{each}{MARK}" for each in ("\x1b", "\x9b", "\n", "\r", "
 APP = tree()
 TOP: Any = typer.main.get_group(APP)
 # What starts processes, or measures for seconds, or shows what other commands said.
-LEFT_OUT = {"demo", "up", "down", "bench", "version", "bootstrap", "drill", "pkcs11", "rest"}
+LEFT_OUT = {"demo", "up", "down", "bench", "version", "bootstrap", "drill", "pkcs11", "rest", "kms"}
 ARCHIVE = "prod-20260101T000000Z.lnhb"
 
 COMMANDS = {path: command for path, command in leaves(TOP) if path[0] not in LEFT_OUT}

@@ -95,7 +95,7 @@ def test_a_noun_behind_two_dashes_is_found(tmp_path: Path) -> None:
     ("shell", "line", "words", "nouns"),
     [
         ("bash", "lnh ", [*main._MODULES, "version"], set()),
-        ("fish", "lnh k", ["key", "keyring"], set()),
+        ("fish", "lnh k", ["key", "keyring", "kms"], set()),
         ("bash", "lnh keyring ", ["create", "delete", "list", "policy", "rekey", "show"], {"keyring"}),
         ("fish", "lnh keyring list --cur", ["--current"], {"keyring"}),
         ("bash", "lnh key de", ["decapsulate", "delete", "derive"], {"key", "key_making"}),
