@@ -104,16 +104,22 @@ def _database() -> items.ItemStorage:
     return items.ItemStorage(connection)
 
 
+def _next_step(database: items.ItemStorage) -> items.ItemStorage:
+    """End a durable step: what was kept for its end is written, and what was kept in memory is gone."""
+    database.finish()
+    return items.ItemStorage(database._connection)
+
+
 @pytest.mark.parametrize("kept", [0, 2, 1024])
 def test_dicts_sqlite_and_the_naive_model_agree(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     lower(monkeypatch, DUPLICATE_RECORDS=kept)
 
     @settings(max_examples=sized(60), deadline=None, derandomize=True)
-    @given(st.lists(requests(), max_size=40))
-    def check(steps: list[tuple[int, Commit]]) -> None:
+    @given(st.lists(st.tuples(requests(), st.booleans()), max_size=40))
+    def check(steps: list[tuple[tuple[int, Commit], bool]]) -> None:
         dicts, database, naive = DictStorage(), _database(), Naive()
         time = START
-        for index, (elapsed, commit) in enumerate(steps, 1):
+        for index, ((elapsed, commit), ends_a_step) in enumerate(steps, 1):
             time += elapsed
             issued = msgspec.structs.replace(commit, issued_at=max(0, time + commit.issued_at))
             fresh = naive.never_acted(issued)
@@ -129,7 +135,9 @@ def test_dicts_sqlite_and_the_naive_model_agree(kept: int, monkeypatch: pytest.M
             assert kind(one.answer) == kind(two.answer)
             assert one.changed == two.changed
             assert items_of(dicts) == naive.items
-            assert {item.key: item for item in database.everything()} == naive.items
+            if ends_a_step or index == len(steps):
+                database = _next_step(database)
+                assert {item.key: item for item in database.everything()} == naive.items
             for table in ("t", "u"):
                 for scope in (b"", b"s"):
                     assert database.count(table, scope) == dicts.count(table, scope)
@@ -255,6 +263,7 @@ def test_a_restore_takes_the_place_of_everything_at_once_or_not_at_all(
         assert (EVERYTHING in one.changed) == (
             isinstance(one.answer, int) and any(isinstance(change, Switch) for change in commit.changes)
         )
+        database = _next_step(database)
         assert items_of(dicts) == naive.items == {item.key: item for item in database.everything()}
         counts, hidden = database.totals()
         assert sum(counts.values()) == len(naive.items)
@@ -264,6 +273,7 @@ def test_a_restore_takes_the_place_of_everything_at_once_or_not_at_all(
         before = database.totals()[1]
         for storage in (dicts, database):
             apply.apply(storage, 1000, Milliseconds(time + 2 * ABANDONED_MS), _sweep(before, time + 2 * ABANDONED_MS))
+        database = _next_step(database)
         assert database.totals()[1] == len(dicts.aside) < before, "what nobody sees is gone in the end"
     assert {item.key: item for item in database.everything()} == naive.items
     left = database._connection.execute("SELECT count(*) FROM tags").fetchone()

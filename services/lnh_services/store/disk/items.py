@@ -222,28 +222,44 @@ def _scan_statement(tags: int, *, body: bool) -> str:
 class ItemStorage(ItemReader):
     """The state machine's `Storage`, within the writer's open transaction.
 
-    Answers that many writes of a step ask for again are kept: each statement costs the lock of the interpreter twice,
-    beside a thread that uses it.
+    Each statement costs the lock of the interpreter twice, beside a thread that uses it. So answers that many writes of
+    a step ask for again are kept, and what they add to the counts of scopes is written once, by `finish`.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         super().__init__(connection)
         self._versions: Final[dict[Key, int]] = {}
         self._counts: Final[dict[tuple[str, bytes], int]] = {}  # by table and scope
+        self._added: Final[Counter[tuple[str, bytes]]] = Counter()  # to be counted, by table as it is kept and scope
         self._numbers: Final[dict[bytes, int]] = {}  # the newest record's, by client
+        self._oldest: Final[dict[bytes, tuple[int, int]]] = {}  # record's number and log time, by client
+        self._sequences: Final[dict[tuple[bytes, bytes], int]] = {}  # no record has a higher, by client and session
         self._marks: Final[dict[tuple[bytes, bytes], Mark | None]] = {}  # by client and session
+
+    def finish(self) -> None:
+        """Write what is left to be written."""
+        added = [(*place, items) for place, items in self._added.items()]
+        self._connection.executemany(
+            "INSERT INTO scopes VALUES (?, ?, ?) ON CONFLICT (tbl, scope) DO UPDATE SET items = items + excluded.items",
+            added,
+        )
+        self._added.clear()
 
     def _forget(self) -> None:
         self._known = None
-        for kept in (self._versions, self._counts, self._numbers, self._marks):
+        for kept in (
+            self._versions, self._counts, self._added, self._numbers, self._oldest, self._sequences, self._marks,
+        ):  # fmt: skip
             kept.clear()
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """Undo every write of the block when it raises an LnhError."""
+        self.finish()
         self._connection.execute("SAVEPOINT attempt")
         try:
             yield
+            self.finish()
         except LnhError:
             self._connection.execute("ROLLBACK TO attempt")
             self._connection.execute("RELEASE attempt")
@@ -267,6 +283,7 @@ class ItemStorage(ItemReader):
         """Count the items of a table's scope."""
         known = self._counts.get((table, scope))
         if known is None:
+            self.finish()
             known = self._counts[table, scope] = super().count(table, scope)
         return known
 
@@ -294,9 +311,7 @@ class ItemStorage(ItemReader):
             row,
         )
         if old is None:
-            self._connection.execute(
-                "INSERT INTO scopes VALUES (?, ?, 1) ON CONFLICT (tbl, scope) DO UPDATE SET items = items + 1", place
-            )
+            self._added[place] += 1
         else:
             self._drop_tags(*place, item.key.id, set(old) - set(item.tags))
         new = set(item.tags) - set(old or ())
@@ -310,6 +325,7 @@ class ItemStorage(ItemReader):
         self._delete(self._place(key.table), key.scope, key.id)
 
     def _delete(self, table: str, scope: bytes, id_: bytes) -> None:
+        self.finish()
         self._forget()
         tags = self._tags_of(table, scope, id_)
         assert tags is not None, "deleting an item that is not there"
@@ -320,6 +336,7 @@ class ItemStorage(ItemReader):
 
     def set_eras(self, eras_: Eras) -> None:
         """Set which era is seen and which is staged."""
+        self.finish()
         self._forget()
         self._connection.execute(
             "INSERT INTO items (tbl, scope, id, version, tags, head, body) VALUES (?, x'', ?, 1, x'', ?, x'') "
@@ -340,6 +357,7 @@ class ItemStorage(ItemReader):
 
     def sweep(self, limit: int) -> None:
         """Delete up to `limit` items of eras that are neither seen nor staged."""
+        self.finish()
         now = self.eras()
         placed = [table for (table,) in self._connection.execute("SELECT DISTINCT tbl FROM scopes ORDER BY tbl")]
         for table in placed:
@@ -380,12 +398,24 @@ class ItemStorage(ItemReader):
 
     def record(self, client: bytes, session: bytes, sequence: int) -> Record | None:
         """Return the record of an answered request, or None."""
+        if sequence > self._highest(client, session):
+            return None
         row = self._connection.execute(
             "SELECT client, session, sequence, number, log_time, issued_at, answer FROM records "
             "WHERE client = ? AND session = ? AND sequence = ?",
             (client, session, sequence),
         ).fetchone()
         return None if row is None else _record(row)
+
+    def _highest(self, client: bytes, session: bytes) -> int:
+        """Return a sequence that no record of a session is beyond."""
+        known = self._sequences.get((client, session))
+        if known is None:
+            (known,) = self._connection.execute(
+                "SELECT coalesce(max(sequence), 0) FROM records WHERE client = ? AND session = ?", (client, session)
+            ).fetchone()
+            self._sequences[client, session] = int(known)
+        return known
 
     def add_record(self, record: Record) -> None:
         """Keep the record of an answered request."""
@@ -397,6 +427,8 @@ class ItemStorage(ItemReader):
             ),
         )  # fmt: skip
         self._numbers[record.client] = record.number
+        highest = self._highest(record.client, record.session)
+        self._sequences[record.client, record.session] = max(highest, record.sequence)
 
     def newest_number(self, client: bytes) -> int:
         """Return the number of the client's newest record; 0 without any."""
@@ -410,16 +442,22 @@ class ItemStorage(ItemReader):
 
     def oldest_records(self, client: bytes, at_most: int, number: int, before: Milliseconds) -> list[Record]:
         """List the client's `at_most` oldest records, but only those up to `number` and logged before `before`."""
+        oldest = self._oldest.get(client)
+        if oldest is not None and (oldest[0] > number or oldest[1] >= before):
+            return []
         rows = self._connection.execute(
-            "SELECT * FROM (SELECT client, session, sequence, number, log_time, issued_at, answer FROM records "
-            "WHERE client = ? ORDER BY number LIMIT ?) WHERE number <= ? AND log_time < ?",
-            (client, at_most, number, before),
-        )
-        return [_record(row) for row in rows]
+            "SELECT client, session, sequence, number, log_time, issued_at, answer FROM records "
+            "WHERE client = ? ORDER BY number LIMIT ?",
+            (client, at_most),
+        ).fetchall()
+        if rows:
+            self._oldest[client] = (rows[0][3], rows[0][4])
+        return [_record(row) for row in rows if row[3] <= number and row[4] < before]
 
     def drop_record(self, record: Record) -> None:
         """Delete a record."""
         self._connection.execute("DELETE FROM records WHERE client = ? AND number = ?", (record.client, record.number))
+        self._oldest.pop(record.client, None)
         if self._numbers.get(record.client) == record.number:
             del self._numbers[record.client]
 

@@ -291,6 +291,7 @@ class Disk:
                 applied = apply.apply(storage, entry.index, entry.log_time, content.commit)
                 outcome.answers[entry.index] = applied.answer
                 outcome.changed.append((entry.index, applied.changed))
+        storage.finish()
         _set_meta(self._writing, "committed", step.committed)
         return outcome
 

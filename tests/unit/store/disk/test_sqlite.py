@@ -32,6 +32,7 @@ from lnh_services.store.log.entries import (
 )
 from lnh_services.store.log.window import Base, Configuration, History, Removed
 from lnh_services.store.replication.messages import Durable, Install, Persist
+from lowered import lower
 
 CLUSTER, ME, OTHER = ClusterId(b"C" * 16), MemberId(b"M" * 16), MemberId(b"N" * 16)
 EPOCH = Epoch(1, ME)
@@ -509,6 +510,29 @@ def test_every_step_is_forced_to_disk_but_those_that_only_apply(store: Store) ->
     writer.set_trace_callback(None)
     assert modes == [2, 1, 2]
     assert writer.total_changes > before  # a transaction that writes nothing would force nothing
+
+
+def test_the_writes_of_a_step_ask_once_what_is_the_same_for_all_and_are_counted_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lower(monkeypatch, DUPLICATE_RECORDS=1)
+    first = store.put(b"first")
+    store.step(entries=(first,), committed=first.index)
+    entries = tuple(store.put(b"%d" % number, tags=(b"tag",)) for number in range(10))
+    said: list[str] = []
+    assert store.engine._writer is not None
+    store.engine._writer.set_trace_callback(said.append)
+    store.step(entries=entries, committed=entries[-1].index)
+    store.engine._writer.set_trace_callback(None)
+    about = {
+        table: sum(f"FROM {table} " in each or f"INTO {table} " in each for each in said)
+        for table in ("scopes", "records", "items")
+    }
+    # Of records: the highest sequence and number and the oldest, once; and each write's own. Of items: eras, once, and
+    # of each write whether it is there, and its own.
+    assert about == {"scopes": 1, "records": 3 + len(entries), "items": 1 + 2 * len(entries)}
+    assert store.engine.count("t", b"s") == 1 + len(entries)
+    assert store.engine.recall(b"c" * 16, b"s" * 16, entries[0].index) == entries[0].index
 
 
 def test_one_search_uses_the_tags_index(store: Store) -> None:
