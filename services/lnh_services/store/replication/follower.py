@@ -174,9 +174,10 @@ class Follower:
         if new:
             self._local.truncate(new[0].index - 1)
             self._local.extend(new)
+        else:
+            self._say_again = True  # what is new is acknowledged when it is durable, and here nothing will be
         end = append.previous.index + len(append.entries)
         self._matched = max(self._matched, end)
-        self._say_again = True
         self._commit(append.committed)
 
     def matches(self, previous: Position) -> bool:

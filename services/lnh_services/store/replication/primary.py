@@ -74,6 +74,7 @@ class Progress:
     next: int = 0  # what to send next; 0 while it is not known where the logs part
     heard: float = _LONG_AGO
     spoke_at: float = _LONG_AGO  # when something was last sent
+    told: int = 0  # the commit index that was sent last
     waits: tuple[int, float] = (0, 0.0)  # an entry it has not acknowledged, and since when that is so
     refuses: bool = False  # gets no lease any more, and leaves the set when the last one ended
     granted_until: float = 0.0
@@ -421,7 +422,7 @@ class Primary:
             )
 
     def _say(self, now: Instant, member: MemberId, progress: Progress, append: Append) -> None:
-        progress.spoke_at = now.boot
+        progress.spoke_at, progress.told = now.boot, append.committed
         self._out.send(member, append)
 
     # Committing
@@ -432,13 +433,15 @@ class Primary:
             return
         if self.serving and self._may_append(now):
             self._append_queue(now)
-        before = self._known.committed
         self._known.commit(self._committable(self._local.vouched))
         if not self.serving and min(self._known.committed, self._local.vouched) >= self._opened.index:
             self._begin_serving(now)
-        moved = self._known.committed > before
+        # That an entry is committed travels with the next ones: alone only once it is applied here, and none came.
+        is_applied = self._known.applied >= self._known.committed
         for member in self._known.others:
-            self._feed(now, member, self._of(member), always=moved and bool(self._of(member).next))
+            progress = self._of(member)
+            news = is_applied and progress.told < self._known.committed and bool(progress.next)
+            self._feed(now, member, progress, always=news)
         self._end_leaving()
         if self._promotion is not None:
             self._try_hand_over(now, self._promotion)

@@ -34,10 +34,12 @@ the replica for nothing but another role in its place (`Office` in `role.py`):
 log's end, how far all is committed. So a hundred writers cost one fsync, and no two parts of the disk disagree.
 
 **Acknowledgement.** A member acknowledges an entry once it is durable here *and* every cache of this member has
-dropped what it touches, and (a follower) only as far as its log was matched with this epoch's primary.
+dropped what it touches, and (a follower) only as far as its log was matched with this epoch's primary. That is said
+once for all entries of a step; what brings nothing new is answered at once, since the answer before may be lost.
 
 **Commit.** Entry k commits when every member of the last set at or before k has acknowledged k or more; that commits
 everything before it. Nothing commits in an epoch before its `open`. Committed entries are applied with the next step.
+A follower hears of it with the entries that come next; where none do, once the primary has applied it.
 
 **Reads.** While the fate of an entry is unknown, reads of what it touches wait: until it is applied, and in no cache
 of this member, or until the lease ends and applied state is all that is promised. A read waits only for

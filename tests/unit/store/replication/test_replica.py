@@ -271,6 +271,24 @@ def test_nothing_is_committed_before_every_member_of_the_set_acknowledged_it() -
     assert only(say.Reply, answered).request == RequestId(2)
 
 
+@pytest.mark.parametrize("more", [False, True])
+def test_that_entries_are_committed_is_said_with_the_next_ones_or_alone_once_it_is_applied(more: bool) -> None:
+    replica, incarnations = primary_of(B)
+    carried_out(replica, begun(replica), at())
+    last = replica.history.last
+    message = say.Appended(replica.promised, last.index, last.hash, incarnations[B], last.index)
+    acknowledged = replica.receive(at(), B, message)
+    assert replica.committed == last.index
+    assert said(acknowledged, B) == []
+    if more:
+        assert begun(replica, number=3) == [], "the disk applies, and what comes meanwhile waits"
+    applied = replica.persisted(at(), only(say.Persist, acknowledged).number, {})
+    (append,) = said(applied, B)
+    assert isinstance(append, say.Append)
+    assert append.committed == last.index
+    assert len(append.entries) == more
+
+
 @pytest.mark.parametrize("wrong", ["epoch", "hash", "incarnation"])
 def test_an_acknowledgement_that_differs_in_anything_does_not_count(wrong: str) -> None:
     replica, incarnations = primary_of(B)
@@ -352,12 +370,24 @@ def test_a_member_of_a_higher_epoch_makes_the_primary_open_another_above_it() ->
 def test_a_member_acknowledges_what_is_durable_and_in_no_cache() -> None:
     replica = member_of()
     entry = log.make_entry(replica.history.last, Epoch(1, B), Milliseconds(2), log.Write(commit()))
+    carried_out(replica, replica.receive(at(), B, say.Append(Epoch(1, B), replica.history.last, (), 1)), at())
     effects = replica.receive(at(), B, say.Append(Epoch(1, B), replica.history.last, (entry,), 1))
-    assert not any(isinstance(message, say.Appended) and message.index == 2 for message in said(effects, B))
+    assert said(effects, B) == [], "one acknowledgement, of what is durable"
     persisted = replica.persisted(at(), only(say.Persist, effects).number, {})
     assert said(persisted, B) == []
     (appended,) = said(replica.invalidated(at(), only(say.Invalidate, effects).number), B)
     assert appended == say.Appended(Epoch(1, B), 2, entry.hash, b"i" * 16, 2)
+
+
+def test_a_member_acknowledges_again_what_it_is_sent_again() -> None:
+    replica = member_of()
+    before = replica.history.last
+    entry = log.make_entry(before, Epoch(1, B), Milliseconds(2), log.Write(commit()))
+    append = say.Append(Epoch(1, B), before, (entry,), 1)
+    first = said(carried_out(replica, replica.receive(at(), B, append), at()), B)[-1]
+    assert said(replica.receive(at(), B, append), B) == [first], "the first may be lost"
+    sign_of_life = say.Append(Epoch(1, B), replica.history.last, (), 1)
+    assert said(replica.receive(at(), B, sign_of_life), B) == [first]
 
 
 def test_a_lease_counts_from_when_it_was_asked_for() -> None:
