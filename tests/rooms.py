@@ -9,7 +9,14 @@ from __future__ import annotations
 from typing import Final
 
 # What every room of the client and of the services may import besides; of the shared rooms, those that say so.
-SHARED: Final = ("lnh_common", "lnh_common.wire", "lnh_common.messages", "lnh_common.pkcs11", "lnh_common.bus")
+SHARED: Final = (
+    "lnh_common",
+    "lnh_common.wire",
+    "lnh_common.messages",
+    "lnh_common.pkcs11",
+    "lnh_common.bus",
+    "lnh_common.metrics",
+)
 
 # From what uses others to what is used: a row imports from rows further down alone.
 ROOMS: Final[dict[str, tuple[str, ...]]] = {
@@ -135,6 +142,7 @@ ROOMS: Final[dict[str, tuple[str, ...]]] = {
     "lnh_services.balancer": ("lnh_services",),
     "lnh_services.backup": ("lnh_services",),
     "lnh_services": (),
+    "lnh_common.metrics": ("lnh_common.messages", "lnh_common"),
     "lnh_common.bus": ("lnh_common.wire", "lnh_common.messages", "lnh_common"),
     "lnh_common.pkcs11": ("lnh_common.wire", "lnh_common.messages", "lnh_common"),
     "lnh_common.wire": ("lnh_common.messages", "lnh_common"),

@@ -12,11 +12,13 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from lnh.aio import Cluster, Session
@@ -30,23 +32,28 @@ from lnh_common.errors import (
     MalformedMessage,
     NameUnknown,
     OutcomeUnknown,
+    PasswordIncorrect,
     TokenExpired,
     TokenUnknown,
     UnknownOperation,
 )
 from lnh_common.events import Log
-from lnh_common.messages.base import Message
-from lnh_rest import decoding, openapi, problems
+from lnh_rest import basics, decoding, openapi, problems
 from lnh_rest.admission import Admission
-from lnh_rest.base import Body, encode
-from lnh_rest.handlers.sessions import end
+from lnh_rest.base import Octets, Stream, Text, encode
+from lnh_rest.basics import Basics
+from lnh_rest.counts import Counts
+from lnh_rest.guesses import Guesses
+from lnh_rest.handlers.sessions import end, opened_by
 from lnh_rest.logins import Login, Logins
 from lnh_rest.problems import Refused
+from lnh_rest.readiness import Readiness
 from lnh_rest.repeats import Kept, check_key
-from lnh_rest.route import Call, Route, Who
-from lnh_rest.table import ROUTES
+from lnh_rest.route import Answer, Call, Route, Who
+from lnh_rest.table import NETHSM, ROUTES
 
 JSON: Final = "application/json"
+OCTETS: Final = "application/octet-stream"
 DOCUMENT: Final = "/v1/openapi.json"
 
 _SWEEP: Final = 60.0  # seconds between two looks for sessions that have ended
@@ -60,7 +67,24 @@ _SAFE: Final = {
 _NO_PATH: Final = {"advice": f"GET {DOCUMENT} has every path"}
 _LOG_IN: Final = {"advice": "log in at POST /v1/sessions, and send Authorization: Bearer TOKEN"}
 _CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
-_TAG: Final = re.compile(r'"([0-9]{1,18})"')
+_BASIC_CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="NetHSM", charset="UTF-8"'}
+_TAG: Final = re.compile(r'"([1-9][0-9]{0,17})"')
+_RANGE: Final = re.compile(r"bytes=([0-9]{1,18})-")
+_DOORS: Final = 64  # of those who log in by Basic, one at a time each
+_PLAIN: Final = "/api/"  # the profile's paths
+_PLAIN_STATUSES: Final = {
+    408: 400,
+    413: 400,
+    415: 406,
+    422: 400,
+    428: 400,
+    431: 400,
+    501: 400,
+    503: 412,
+    504: 500,
+    507: 500,
+}
+_LOG_IN_OR_SAY: Final = {"advice": "send Authorization: Basic, or log in at POST /v1/sessions"}
 _JSON_TYPE: Final = re.compile(r'application/json(\s*;\s*charset\s*=\s*"?utf-8"?)?', re.IGNORECASE)
 
 _log: Final = Log("rest")
@@ -79,6 +103,11 @@ class Service:
         self._clock: Final = clock
         self._logins: Final[Logins[Session]] = Logins(lambda session: session.ended)
         self._admission: Final = Admission()
+        self._guesses: Final = Guesses()
+        self._basics: Final[Basics[Session]] = Basics()
+        self._opening: Final = [asyncio.Lock() for _ in range(_DOORS)]
+        self._counts: Final = Counts(lambda: (self._admission.under_way, len(self._logins)))
+        self._readiness: Final = Readiness()
         self._routes: Final = _by_path()
         self._ends: Final = Starlette(lifespan=self._lifespan)
         self._document: Final = json.dumps(openapi.document(), ensure_ascii=True).encode()
@@ -92,20 +121,33 @@ class Service:
         request = Request(scope, receive)
         begun = time.monotonic()
         name = str(uuid.uuid4())
-        tells = _Tells(name)
-        try:
-            response = await self._answer(request, tells)
-        except ClientDisconnect:
-            _log.info("gone", request=name, route=tells.route)
-            return
-        response.headers.update({**_SAFE, "Request-Id": name})
-        took = round((time.monotonic() - begun) * 1000)
-        _log.info("served", request=name, route=tells.route, status=response.status_code, ms=took, error=tells.error)
-        await response(scope, receive, send)
+        tells = Tells(name, plainly=request.scope["path"].startswith(_PLAIN))
+        with contextlib.ExitStack() as until_sent:
+            try:
+                response = await self._answer(request, tells, until_sent)
+            except ClientDisconnect:
+                _log.info("gone", request=name, route=tells.route)
+                return
+            response.headers.update({**_SAFE, "Request-Id": name})
+            took = time.monotonic() - begun
+            self._counts.add(tells.route, response.status_code, took)
+            _log.info(
+                "served",
+                request=name,
+                route=tells.route,
+                status=response.status_code,
+                ms=round(took * 1000),
+                error=tells.error,
+            )
+            try:
+                await response(scope, receive, send)
+            except (LnhError, OSError, TimeoutError, asyncio.TimeoutError) as error:
+                # Its end is never sent, so that nobody takes what came of it for whole.
+                _log.info("cut", request=name, route=tells.route, error=type(error).__name__)
 
-    async def _answer(self, request: Request, tells: _Tells) -> Response:
+    async def _answer(self, request: Request, tells: Tells, until_sent: contextlib.ExitStack) -> Response:
         try:
-            return await self._admitted(request, tells)
+            return await self._admitted(request, tells, until_sent)
         except Refused as refused:
             return tells.refusal(refused)
         except LnhError as error:
@@ -116,21 +158,22 @@ class Service:
             _log.bug("fault", error, request=tells.request, route=tells.route)
             return tells.refusal(Refused(Internal("the service met a fault of its own; its log has this request")))
 
-    async def _admitted(self, request: Request, tells: _Tells) -> Response:
-        address = request.client.host if request.client is not None else ""
+    async def _admitted(self, request: Request, tells: Tells, until_sent: contextlib.ExitStack) -> Response:
         is_login = (request.method, request.scope["path"]) in _LOGINS
-        self._admission.enter(self._clock(), address, is_login=is_login)
-        try:
-            _check_size(request)
-            path = self._find(decoding.segments(request.scope["raw_path"]))
-            route = path.get(request.method)
-            if route is None:
-                error = UnknownOperation(f"this path has no {request.method[:16]}", _NO_PATH)
-                raise Refused(error, 405, {"Allow": ", ".join(sorted(path))})
-            tells.route = f"{route[0].method} {route[0].path}"
-            return await self._served(request, *route)
-        finally:
-            self._admission.leave()
+        self._admission.enter(self._clock(), _address(request), is_login=is_login)
+        until_sent.callback(self._admission.leave)
+        _check_size(request)
+        path = self._find(decoding.segments(request.scope["raw_path"]))
+        found = path.get(request.method)
+        if found is None:
+            error = UnknownOperation(f"this path has no {request.method[:16]}", _NO_PATH)
+            raise Refused(error, 405, {"Allow": ", ".join(sorted(path))})
+        route, named = found
+        tells.route = f"{route.method} {route.path}"
+        if route.takes_octets or route.reply is Octets:
+            self._admission.begin_stream()
+            until_sent.callback(self._admission.end_stream)
+        return await self._served(request, tells, route, named)
 
     def _find(self, parts: list[str]) -> dict[str, tuple[Route, dict[str, str]]]:
         """Find the routes of a path, by method, with the parts that each names; raises NameUnknown."""
@@ -143,26 +186,65 @@ class Service:
             raise NameUnknown("no such path", _NO_PATH)
         return found
 
-    async def _served(self, request: Request, route: Route, named: dict[str, str]) -> Response:
-        login = self._login(request) if route.who is not Who.ANYBODY else None
+    async def _served(self, request: Request, tells: Tells, route: Route, named: dict[str, str]) -> Response:
+        call = Call(
+            self._cluster,
+            self._logins,
+            self._clock(),
+            path=named,
+            request=tells.request,
+            address=_address(request),
+            guesses=self._guesses,
+            counts=self._counts,
+            readiness=self._readiness,
+        )
+        basic = _credentials(request, "basic") if route.basic else ""
+        login = None
+        if route.who is not Who.ANYBODY:
+            login = await self._by_basic(call, basic) if basic else self._login(request, route)
         key = request.headers.get("idempotency-key") if route.creates else None
+        data = b""
         try:
             query = decoding.query(request.scope["query_string"], route.query)
-            version = _version(request) if route.matches else None
+            version = _version(request, route) if route.matches else None
             if key is not None:
                 check_key(key)
-            data = await _read(request, route)
-            body = decoding.body(data, route.body) if route.body is not None else None
+            if route.takes_octets:
+                call = replace(call, parts=_pieces(request), length=_length(request))
+            else:
+                data = await _read(request, route)
+            body = decoding.body(data, route.body) if route.body is not None and not route.takes_octets else None
         except ArgumentInvalid as error:  # of what has its form, and is refused later, the status is another
             raise Refused(error, 400) from None
         if route.path == DOCUMENT:
             return Response(self._document, media_type=JSON)
-        call = Call(
-            self._cluster, self._logins, self._clock(), path=named, query=query, body=body, login=login, version=version
-        )
+        call = replace(call, query=query, body=body, login=login, version=version, begin=_begin(request, route))
+        if basic and login is not None:
+            try:
+                return _response(await self._handled(route, call), route)
+            except (TokenUnknown, TokenExpired):  # what its session met was not done
+                return _response(
+                    await self._handled(route, replace(call, login=await self._by_basic(call, basic))), route
+                )
         if key is None or login is None:
             return _response(await self._handled(route, call), route)
         return await self._once(request, route, call, key, data)
+
+    async def _by_basic(self, call: Call, credentials: str) -> Login[Session]:
+        """Find the session that a name and a password opened, or have them open one."""
+        name = self._basics.name(credentials)
+        async with self._opening[name[0] % len(self._opening)]:  # who comes at once logs in once
+            login = self._basics.find(name)
+            if login is not None and self._logins.is_open(call.now, login):
+                return login
+            self._basics.forget(name)
+            self._admission.log_in(call.now, call.address)
+            asked = basics.read(credentials)
+            if asked is None:
+                raise PasswordIncorrect("wrong name or password")
+            _, login = await opened_by(call, asked)
+            self._basics.put(name, login)
+            return login
 
     async def _once(self, request: Request, route: Route, call: Call, key: str, data: bytes) -> Response:
         """Carry out a request under its idempotency key, or repeat the answer it had."""
@@ -187,7 +269,7 @@ class Service:
             repeats.end(key, answer)
         return response
 
-    async def _handled(self, route: Route, call: Call) -> Body | Message | None:
+    async def _handled(self, route: Route, call: Call) -> Answer:
         try:
             return await route.handler(call)
         except (TokenUnknown, TokenExpired):
@@ -195,12 +277,12 @@ class Service:
                 self._logins.close(call.login)
             raise
 
-    def _login(self, request: Request) -> Login[Session]:
+    def _login(self, request: Request, route: Route) -> Login[Session]:
         """Find the session of the bearer token; raises TokenUnknown, TokenExpired."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise TokenUnknown("no bearer token", _LOG_IN)
-        return self._logins.find(self._clock(), token.strip())
+        token = _credentials(request, "bearer")
+        if not token:
+            raise TokenUnknown("no bearer token", _LOG_IN_OR_SAY if route.basic else _LOG_IN)
+        return self._logins.find(self._clock(), token)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -219,16 +301,21 @@ class Service:
                 await end(each.session)
 
 
-class _Tells:
+class Tells:
     """What is told about one request: in its answer, and in the log.
+
+    Args:
+        request: names it.
+        plainly: whether a refusal is told as NetHSM tells it.
 
     Attributes:
         route: method and path of the row; empty where none was found.
         error: the name of the error that it ended with.
     """
 
-    def __init__(self, request: str) -> None:
+    def __init__(self, request: str, *, plainly: bool = False) -> None:
         self.request: Final = request
+        self._plainly: Final = plainly
         self.route = ""
         self.error = ""
 
@@ -237,18 +324,68 @@ class _Tells:
         self.error = type(refused.error).__name__
         headers = refused.headers
         if refused.status == 401:
-            headers = {**_CHALLENGE, **headers}
+            headers = {**(_BASIC_CHALLENGE if self._plainly else _CHALLENGE), **headers}
         if refused.status == 503:
             headers = {"Retry-After": "1", **headers}
-        told = encode(problems.problem(refused, self.request))
-        return Response(told, refused.status, headers=headers, media_type=problems.MEDIA_TYPE)
+        problem = problems.problem(refused, self.request)
+        if self._plainly:
+            status = _PLAIN_STATUSES.get(refused.status, refused.status)
+            said = {"message": f"{problem.detail}; {problem.advice}"}
+            return Response(json.dumps(said), status, headers=headers, media_type=JSON)
+        return Response(encode(problem), refused.status, headers=headers, media_type=problems.MEDIA_TYPE)
 
 
-def _response(answer: Body | Message | None, route: Route) -> Response:
+def _response(answer: Answer, route: Route) -> Response:
     if answer is None:
         return Response(status_code=route.status)
+    if isinstance(answer, Stream):
+        return _streamed(answer, route)
+    if isinstance(answer, Text):
+        return Response(answer.text, route.status, media_type=route.media_type)
     headers = {"ETag": f'"{answer.version}"'} if route.etag and hasattr(answer, "version") else {}
+    if route.location:
+        fields = {each: quote(str(getattr(answer, each)), safe="") for each in answer.__struct_fields__}
+        headers["Location"] = route.location.format(**fields)
     return Response(encode(answer), route.status, headers=headers, media_type=JSON)
+
+
+def _streamed(answer: Stream, route: Route) -> Response:
+    """Send an answer piece by piece; who takes too long to take one is cut off."""
+    headers: dict[str, str] = {}
+    if answer.tag:
+        headers |= {"ETag": f'"{answer.tag}"', "Accept-Ranges": "bytes"}
+    if answer.name:
+        headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{quote(answer.name, safe='')}"
+    status = route.status
+    if answer.length is not None:
+        headers["Content-Length"] = str(answer.length)
+        if answer.begin:
+            whole = answer.begin + answer.length
+            headers["Content-Range"] = f"bytes {answer.begin}-{whole - 1}/{whole}"
+            status = 206
+    return _Streaming(answer.parts, status, headers=headers, media_type=route.media_type)
+
+
+class _Streaming(StreamingResponse):
+    """An answer whose pieces are each taken in time."""
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the pieces."""
+
+        async def within(message: Any) -> None:
+            await asyncio.wait_for(send(message), limits.REST_PIECE_SECONDS)
+
+        await super().stream_response(within)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client is not None else ""
+
+
+def _credentials(request: Request, wanted: str) -> str:
+    """Return what the header Authorization says under a scheme; empty where it says nothing."""
+    scheme, _, said = request.headers.get("authorization", "").partition(" ")
+    return said.strip() if scheme.lower() == wanted else ""
 
 
 def _check_size(request: Request) -> None:
@@ -300,10 +437,45 @@ def _too_long() -> Refused:
     return Refused(error, 413, {"Connection": "close"})
 
 
-def _version(request: Request) -> int | None:
+async def _pieces(request: Request) -> AsyncIterator[bytes]:
+    """Yield a body of any length as it comes; raises Refused where the next piece is too slow."""
+    stream = request.stream()
+    while True:
+        try:
+            yield await asyncio.wait_for(anext(stream), limits.REST_PIECE_SECONDS)
+        except StopAsyncIteration:
+            return
+        except (TimeoutError, asyncio.TimeoutError):
+            said = f"nothing more of the body came for {limits.REST_PIECE_SECONDS:g} s"
+            raise Refused(DeadlineExceeded(said, {"advice": "send it faster"}), 408, {"Connection": "close"}) from None
+
+
+def _length(request: Request) -> int | None:
+    """Return the length that a body of any length says of itself; raises Refused for one that is no such body."""
+    if request.headers.get("content-type", "").lower() != OCTETS or "content-encoding" in request.headers:
+        error = MalformedMessage(
+            "the body is bytes as they are, not encoded further", {"advice": f"Content-Type: {OCTETS}"}
+        )
+        raise Refused(error, 415, {"Connection": "close"})
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() and len(length) <= 18 else None
+
+
+def _begin(request: Request, route: Route) -> int:
+    """Read where an answer of any length is to begin; as HTTP has it, a `Range` that is not understood is not there."""
+    found = _RANGE.fullmatch(request.headers.get("range", "")) if route.reply is Octets else None
+    return int(found[1]) if found is not None else 0
+
+
+def _version(request: Request, route: Route) -> int | None:
     """Read the version that `If-Match` demands; raises ArgumentInvalid for what is no ETag of ours."""
-    text = request.headers.get("if-match", "*")
-    if text == "*":
+    text = request.headers.get("if-match")
+    if text is None and route.must_match:
+        error = ArgumentInvalid(
+            "no If-Match", {"advice": "take the ETag that the object was shown with, or If-Match: *"}
+        )
+        raise Refused(error, 428)
+    if text is None or text == "*":
         return None
     found = _TAG.fullmatch(text)
     if found is None:
@@ -324,7 +496,7 @@ _LOGINS: Final = frozenset((route.method, route.path) for route in ROUTES if rou
 def _by_path() -> list[tuple[tuple[str, ...], dict[str, Route]]]:
     """Put the routes of one path together, those first whose path names fewer parts."""
     found: dict[tuple[str, ...], dict[str, Route]] = {}
-    for route in (*ROUTES, _DOCUMENT_ROUTE):
+    for route in (*ROUTES, *NETHSM, _DOCUMENT_ROUTE):
         pattern = tuple(route.path.removeprefix("/").split("/"))
         assert route.method not in found.get(pattern, {}), f"{route.method} {route.path} is there twice"
         found.setdefault(pattern, {})[route.method] = route

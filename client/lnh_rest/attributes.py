@@ -68,6 +68,13 @@ def key_type(name: str) -> KeyType:
     return KeyType[name]
 
 
+def object_class(name: str) -> ObjectClass:
+    """Find the class of this name; raises ArgumentInvalid."""
+    if name not in ObjectClass.__members__:
+        raise ArgumentInvalid(f"no class {name!r}", {"advice": f"one of {', '.join(ObjectClass.__members__)}"})
+    return ObjectClass[name]
+
+
 def parameters(which: Mechanism, given: Mapping[str, Any]) -> Message | None:
     """Read a mechanism's parameters, of which bytes are base64; none given are its defaults.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import enum
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -26,6 +27,36 @@ class Secretive(Body):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(redacted)"
+
+
+class Octets:
+    """Names a body or an answer that is bytes as they are, however many, and no JSON."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An answer that is bytes as they are.
+
+    Args:
+        parts: of the answer; an error on the way cuts it off, so that nobody takes it for whole.
+        length: of all of them; None where nobody knows it yet.
+        tag: the ETag, without quotes; empty for none.
+        name: of a file to save it as; empty for none.
+        begin: of a part of something longer: the place of its first byte.
+    """
+
+    parts: AsyncIterator[bytes]
+    length: int | None = None
+    tag: str = ""
+    name: str = ""
+    begin: int = 0
+
+
+@dataclass(frozen=True)
+class Text:
+    """An answer that is text, of the route's media type."""
+
+    text: str
 
 
 def encode(answer: Body | Message) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from lnh_rest import problems
+from lnh_rest.base import Octets, Text
 from lnh_rest.problems import OWN_STATUSES, STATUSES
 from lnh_rest.route import Route, Who
 from lnh_rest.shapes import Nothing
@@ -14,6 +15,7 @@ from lnh_rest.table import ROUTES
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "rest.md"
 MARKS: Final = ("<!-- the table of routes -->\n", "<!-- the end of the table -->\n")
+_WORDS: Final[dict[Any, str]] = {None: "", Octets: "bytes", Text: "text"}
 _WHO: Final = {Who.ANYBODY: "", Who.SESSION: "session", Who.USER: "user", Who.HOLDER: "keyring"}
 
 
@@ -55,8 +57,8 @@ def _status(status: int) -> tuple[str, str]:
 
 
 def _name(kind: Any) -> str:
-    if kind is None:
-        return ""
+    if kind in _WORDS:
+        return _WORDS[kind]
     return " or ".join(f"{each.__name__}" for each in get_args(kind) or (kind,))
 
 

@@ -16,9 +16,10 @@ from lnh_common.messages.admin import (
     UserView,
 )
 from lnh_rest import shapes
+from lnh_rest.admin_examples import ADMINISTRATION
+from lnh_rest.key_examples import HANDLE, KEY, KEYS, PRIVATE, PUBLIC
 from lnh_rest.problems import Problem
 
-_HANDLE: Final = "019a4f5e0c7b7d0e8a3b5c6d7e8f9a0b"
 _ID: Final = bytes.fromhex("5f0c7b7d0e8a3b5c6d7e8f9a0b019a4f")
 _KEYRING: Final = KeyringView(id=_ID, label="payments", roles=("krso", "krco"), objects=3)
 _MEMBER: Final = MemberView(
@@ -35,18 +36,6 @@ _MEMBER: Final = MemberView(
 _CLUSTER: Final = ClusterView(
     id=_ID, label="prod", fingerprint="SHA256:q83vEjRWeJo", members=(_MEMBER,), keyrings=1, clients=1
 )
-_KEY: Final = shapes.ObjectView(
-    handle=_HANDLE,
-    version=1,
-    label="backup",
-    attributes={"class": "SECRET_KEY", "key_type": "AES", "label": "backup", "encrypt": True, "decrypt": True},
-)
-_PUBLIC: Final = shapes.ObjectView(
-    handle=_HANDLE, version=1, label="ca", attributes={"class": "PUBLIC_KEY", "key_type": "EC", "label": "ca"}
-)
-_PRIVATE: Final = shapes.ObjectView(
-    handle=_HANDLE, version=1, label="ca", attributes={"class": "PRIVATE_KEY", "key_type": "EC", "label": "ca"}
-)
 _DATA: Final = b"what is signed"
 
 _ALL: Final = (
@@ -54,11 +43,11 @@ _ALL: Final = (
         type="/v1/problems/ObjectUnknown",
         title="No object has this handle, or these attributes.",
         status=404,
-        detail=f"no object {_HANDLE}",
+        detail=f"no object {HANDLE}",
         instance="urn:uuid:6a0d3c8e-2f6b-4f5e-9d0a-0c1b2a3d4e5f",
         error="ObjectUnknown",
         code=41,
-        ckr="CKR_OBJECT_HANDLE_INVALID",
+        ckr="CKR_OBJECTHANDLE_INVALID",
         advice="look for the object again: lnh key list",
     ),
     shapes.Health(serving=True, product="0.2.0"),
@@ -94,12 +83,12 @@ _ALL: Final = (
     ),
     shapes.NewKeyrings(label="payments-", total=20),
     shapes.KeyringsMade(keyrings=(KeyringView(id=_ID, label="payments-1"),)),
-    _KEY,
-    shapes.ObjectPage(items=(_KEY,), total=1, next=""),
+    KEY,
+    shapes.ObjectPage(items=(KEY,), total=1, next=""),
     shapes.NewKeys(key_type="AES", bits=256, attributes={"label": "backup"}),
-    shapes.KeysMade(objects=(_KEY,)),
+    shapes.KeysMade(objects=(KEY,)),
     shapes.NewKeyPair(key_type="EC", curve="P-256", attributes={"label": "ca"}),
-    shapes.KeyPairMade(public=_PUBLIC, private=_PRIVATE),
+    shapes.KeyPairMade(public=PUBLIC, private=PRIVATE),
     shapes.Sign(data=_DATA, mechanism="ECDSA_SHA256", der=True),
     shapes.Signed(signature=bytes(64)),
     shapes.Verify(data=_DATA, signature=bytes(64)),
@@ -110,5 +99,7 @@ _ALL: Final = (
     shapes.Decrypted(data=_DATA),
     shapes.RandomLength(length=32),
     shapes.RandomData(data=bytes(32)),
+    *ADMINISTRATION,
+    *KEYS,
 )
 EXAMPLES: Final[dict[Any, Any]] = {type(each): each for each in _ALL}

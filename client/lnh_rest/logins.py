@@ -81,6 +81,10 @@ class Logins(Generic[S]):
             raise TokenExpired("the session has ended")
         return login
 
+    def is_open(self, now: float, login: Login[S]) -> bool:
+        """Tell whether a session may be used."""
+        return any(each is login for each in self._held.values()) and not self._is_over(now, login)
+
     def close(self, login: Login[S]) -> None:
         """Forget a session."""
         self._held = {name: each for name, each in self._held.items() if each is not login}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, get_args
 
 import msgspec
@@ -11,7 +12,7 @@ import msgspec
 from lnh_common import VERSION, limits
 from lnh_common.messages.base import Message
 from lnh_rest import problems
-from lnh_rest.base import Body, plain
+from lnh_rest.base import Body, Octets, Text, plain
 from lnh_rest.examples import EXAMPLES
 from lnh_rest.problems import OWN_STATUSES, STATUSES, Problem
 from lnh_rest.route import Route, Who
@@ -24,6 +25,8 @@ _LEFT_OUT: Final = ("behind", "skipped")  # of a view: its page tells
 _PYTHON_ONLY: Final = re.compile("[\ud800-\udfff]-?")
 _BASE64: Final = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _BEARER: Final = "bearer"
+_BASIC: Final = "basic"
+_AS_THEY_ARE: Final = {"type": "string", "format": "binary"}
 
 
 def document() -> dict[str, Any]:
@@ -41,7 +44,7 @@ def document() -> dict[str, Any]:
         },
         "paths": paths,
         "components": {
-            "securitySchemes": {_BEARER: {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {each: {"type": "http", "scheme": each} for each in (_BEARER, _BASIC)},
             "schemas": dict(sorted(_schemas().items())),
             "responses": dict(_refusals()),
             "headers": {
@@ -67,23 +70,36 @@ def _operation(route: Route) -> dict[str, Any]:
         "operationId": route.name,
         "summary": route.about,
         "description": _description(route),
-        "tags": [route.path.split("/")[2]],
-        "responses": {str(route.status): _success(route)} | _refused(route),
+        "tags": [_tag(route.path)],
+        "responses": _succeeded(route) | _refused(route),
     }
     parameters = [*_path_parameters(route), *_query_parameters(route), *_header_parameters(route)]
     if parameters:
         said["parameters"] = parameters
-    if route.body is not None:
+    if route.takes_octets:
+        said["requestBody"] = {"required": True, "content": {"application/octet-stream": {"schema": _AS_THEY_ARE}}}
+    elif route.body is not None:
         content = {"schema": _schema(route.body), "examples": dict(_examples(route.body))}
         said["requestBody"] = {"required": True, "content": {"application/json": content}}
-    said["security"] = [] if route.who is Who.ANYBODY else [{_BEARER: []}]
+    said["security"] = [] if route.who is Who.ANYBODY else [{_BEARER: []}, *([{_BASIC: []}] if route.basic else [])]
     return said
+
+
+def _tag(path: str) -> str:
+    """Name the group of a path: what it is about, or the service."""
+    parts = path.split("/")
+    return parts[2] if parts[1] == "v1" else "service"
 
 
 def _description(route: Route) -> str:
     asks = ", ".join(f"`{each.name}`" for each in route.operations)
     of_cluster = f" The cluster's operations are {asks}; docs/permissions.md says who may." if asks else ""
     return f"For {route.who.value}.{of_cluster}"
+
+
+def _succeeded(route: Route) -> dict[str, Any]:
+    answer = _success(route)
+    return {str(route.status): answer} | ({"206": answer} if route.reply is Octets and route.method == "GET" else {})
 
 
 def _success(route: Route) -> dict[str, Any]:
@@ -95,7 +111,10 @@ def _success(route: Route) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": "Done." if route.reply is None else route.about}
     if headers:
         answer["headers"] = headers
-    if route.reply is not None:
+    if route.reply in (Octets, Text):
+        schema = _AS_THEY_ARE if route.reply is Octets else {"type": "string"}
+        answer["content"] = {route.media_type: {"schema": schema}}
+    elif route.reply is not None:
         content = {"schema": _schema(route.reply), "examples": dict(_examples(route.reply))}
         answer["content"] = {"application/json": content}
     return answer
@@ -105,7 +124,15 @@ def _refused(route: Route) -> dict[str, Any]:
     statuses = {*STATUSES.values(), *OWN_STATUSES}
     if route.body is None:
         statuses -= {408, 413, 415}
+    statuses -= {status for status, has in _ONLY.items() if not has(route)}
     return {str(status): {"$ref": f"#/components/responses/Refused{status}"} for status in sorted(statuses)}
+
+
+_ONLY: Final[dict[int, Callable[[Route], bool]]] = {
+    411: lambda route: route.takes_octets,
+    416: lambda route: route.reply is Octets,
+    428: lambda route: route.must_match,
+}
 
 
 def _refusals() -> Iterator[tuple[str, Any]]:
@@ -125,7 +152,7 @@ def _refusals() -> Iterator[tuple[str, Any]]:
 
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
-    of = {"handle": {"type": "string", "pattern": "^[0-9a-f]{32}$"}}
+    of = {each: {"type": "string", "pattern": "^[0-9a-f]{32}$"} for each in ("handle", "approval", "job")}
     text = {"type": "string", "minLength": 1, "maxLength": limits.LABEL_BYTES}
     return [
         {"name": name, "in": "path", "required": True, "schema": of.get(name, text)}
@@ -152,15 +179,23 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _header_parameters(route: Route) -> list[dict[str, Any]]:
-    found = []
+    found: list[dict[str, Any]] = []
     if route.creates:
         schema = {"type": "string", "pattern": "^[!-~]+$", "maxLength": limits.REST_REPEAT_CHARACTERS}
         said = "The same request with the same key again is not done again."
         found.append({"name": "Idempotency-Key", "in": "header", "schema": schema, "description": said})
     if route.matches:
-        schema = {"type": "string", "pattern": '^"[0-9]{1,18}"$'}
-        said = "The version that the object must have: its ETag."
-        found.append({"name": "If-Match", "in": "header", "schema": schema, "description": said})
+        schema = {"type": "string", "pattern": '^"[1-9][0-9]{0,17}"$'}
+        said = "The version that the object must have: its ETag; or * for any."
+        if not route.must_match:
+            said += " Without it any will do."
+        found.append(
+            {"name": "If-Match", "in": "header", "required": route.must_match, "schema": schema, "description": said}
+        )
+    if route.reply is Octets and route.method == "GET":
+        schema = {"type": "string", "pattern": "^bytes=[0-9]{1,18}-$"}
+        said = "The byte from which on to answer, as in bytes=1048576-."
+        found.append({"name": "Range", "in": "header", "schema": schema, "description": said})
     return found
 
 
@@ -168,7 +203,7 @@ def _types() -> list[Any]:
     found: dict[Any, None] = {Problem: None}
     for route in ROUTES:
         for kind in (route.body, route.reply, route.query):
-            if kind is not None:
+            if kind is not None and kind not in (Octets, Text):
                 found[kind] = None
     return list(found)
 
@@ -188,6 +223,7 @@ def _examples(kind: Any) -> Iterator[tuple[str, Any]]:
         yield each.__name__, {"value": {each.__struct_config__.tag_field: tag, **value} if tag else value}
 
 
+@functools.cache
 def _components() -> dict[str, Any]:
     _, components = msgspec.json.schema_components(_types(), ref_template=_REFERENCE)
     return components

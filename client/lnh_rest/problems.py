@@ -105,10 +105,13 @@ OWN_STATUSES: Final[dict[int, str]] = {
     404: "no such path",
     405: "the path does not have this method; `Allow` names those it has",
     408: "the body did not come in time",
+    411: "the body is of any length and does not say of which",
     412: "the object has another version than `If-Match` names",
     413: "the body is too long",
     415: "the body is not of the media type that the path takes",
+    416: "the answer has fewer bytes than `Range` begins with",
     422: "the `Idempotency-Key` was used for another request, or no page gave the cursor",
+    428: "the change names no version by `If-Match`",
     431: "the headers are too long",
     429: "too many requests, or logins, from this address; `Retry-After` says when",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -11,8 +11,11 @@ from lnh.aio import Cluster, KeyringSession, Session
 from lnh.aio.admin import Administration
 from lnh_common.errors import ArgumentInvalid, PermissionDenied
 from lnh_common.messages.base import Message, Operation
-from lnh_rest.base import Body
+from lnh_rest.base import Body, Octets, Stream, Text
+from lnh_rest.counts import Counts
+from lnh_rest.guesses import Guesses
 from lnh_rest.logins import Login, Logins
+from lnh_rest.readiness import Readiness
 from lnh_rest.shapes import Nothing
 
 T = TypeVar("T")
@@ -41,6 +44,13 @@ class Call:
         query, body: of the route's types.
         login: of the bearer token; None where the route wants none.
         version: that `If-Match` demands; None where it demands none.
+        parts, length: of a body that is bytes as they are; `length` None where it was not said beforehand.
+        begin: the first byte that is asked for, of an answer that is bytes as they are.
+        request: names the request, as its log does.
+        address: whose request it is.
+        guesses: the wrong passwords that were tried.
+        counts: what was answered.
+        readiness: whether a member answers.
     """
 
     cluster: Cluster
@@ -51,6 +61,14 @@ class Call:
     body: Any = None
     login: Login[Session] | None = None
     version: int | None = None
+    parts: AsyncIterator[bytes] | None = None
+    length: int | None = None
+    begin: int = 0
+    request: str = ""
+    address: str = ""
+    guesses: Guesses = field(default_factory=Guesses)
+    counts: Counts = field(default_factory=Counts)
+    readiness: Readiness = field(default_factory=Readiness)
 
     def given(self, kind: type[T]) -> T:
         """Return the body, or else the query, of this type."""
@@ -84,17 +102,26 @@ class Call:
     @property
     def handle(self) -> bytes:
         """The handle that the path names; raises ArgumentInvalid for what is none."""
-        text = self.path["handle"]
-        try:
-            found = bytes.fromhex(text)
-        except ValueError:
-            found = b""
-        if len(found) != _HANDLE_BYTES or found.hex() != text:
-            raise ArgumentInvalid("handle: 32 hexadecimal digits, in lower case")
-        return found
+        return self.id("handle")
+
+    def id(self, name: str) -> bytes:
+        """Read an id that the path names; raises ArgumentInvalid for what is none."""
+        return id_of(self.path[name], name)
 
 
-Handler = Callable[[Call], Awaitable[Body | Message | None]]
+def id_of(text: str, name: str) -> bytes:
+    """Read an id or a handle, as `name` in a refusal; raises ArgumentInvalid for what is none."""
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != _HANDLE_BYTES or found.hex() != text:
+        raise ArgumentInvalid(f"{name}: 32 hexadecimal digits, in lower case")
+    return found
+
+
+Answer = Body | Message | Stream | Text | None
+Handler = Callable[[Call], Awaitable[Answer]]
 
 
 @dataclass(frozen=True)
@@ -107,9 +134,14 @@ class Route:
         body, query, reply: their types; a body that is a union is one of its kinds.
         status: of success.
         creates: whether it takes an Idempotency-Key.
+        looks: whether it asks an operation that may change something to change nothing.
         etag: whether the reply has a version.
         matches: whether it takes If-Match.
-        is_login: whether it opens a session, which has a rate of its own.
+        must_match: whether it takes nothing else, so that nobody changes what they have not seen.
+        is_login: whether it carries a password, which has a rate of its own.
+        basic: whether it takes user and password (RFC 7617) in place of a bearer token.
+        media_type: of an answer that is text, or bytes as they are.
+        location: of what was made, with the names of the answer's fields in braces.
     """
 
     method: str
@@ -123,11 +155,21 @@ class Route:
     reply: Any = None
     status: int = 200
     creates: bool = False
+    looks: bool = False
     etag: bool = False
     matches: bool = False
+    must_match: bool = False
     is_login: bool = False
+    basic: bool = False
+    media_type: str = "application/octet-stream"
+    location: str = ""
 
     @property
     def name(self) -> str:
         """The route's name in the OpenAPI document: that of its handler."""
         return self.handler.__name__.rstrip("_")
+
+    @property
+    def takes_octets(self) -> bool:
+        """Tell whether the body is bytes as they are."""
+        return self.body is Octets

@@ -95,7 +95,7 @@ class Keyring:
 
     def destroy(self, key: ObjectView) -> None:
         """Destroy an object."""
-        self.client.ask(objects.DESTROY, objects.ObjectRef(handle=key.handle), self.id)
+        self.client.ask(objects.DESTROY, objects.Destroy(handle=key.handle), self.id)
 
     def value(self, key: ObjectView) -> bytes:
         """Read a key's value."""

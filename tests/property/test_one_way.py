@@ -140,7 +140,7 @@ class Scene:
         self._forget(store.Key(table=OBJECT, scope=self.keyring, id=self.private))
 
     def destroy_a_key(self) -> None:
-        self._beside().ask(objects.DESTROY, objects.ObjectRef(handle=self.private), self.keyring)
+        self._beside().ask(objects.DESTROY, objects.Destroy(handle=self.private), self.keyring)
 
     def drop_everything(self) -> None:
         self.warm.invalidate(store.Invalidate(sequence=0, keys=(), everything=True))

@@ -165,7 +165,7 @@ class Rekeyed(RuleBasedStateMachine):
 
     @rule(by=sessions, handle=consumes(made))
     def destroys(self, by: Client, handle: bytes) -> None:
-        if self._asked(by, objects.DESTROY, objects.ObjectRef(handle=handle)) is not None:
+        if self._asked(by, objects.DESTROY, objects.Destroy(handle=handle)) is not None:
             del self.labels[handle]
 
     @rule(by=sessions, handle=made)
@@ -209,7 +209,7 @@ class Rekeyed(RuleBasedStateMachine):
             "make": (objects.GENERATE, _aes(label)),
             "find": (objects.FIND, objects.Find(template={Attribute.LABEL.value: label})),
             "set": (objects.SET, objects.SetAttributes(handle=handle, template={Attribute.LABEL.value: label})),
-            "destroy": (objects.DESTROY, objects.ObjectRef(handle=handle)),
+            "destroy": (objects.DESTROY, objects.Destroy(handle=handle)),
             "rekey": (admin.KEYRING_REKEY, Empty()),
             "reseal": (admin.KEYRING_RESEAL, Empty()),
             "reset": (admin.ROLE_SET, admin.SetRole(password=self.passwords[Role.KRCO])),

@@ -420,7 +420,7 @@ IN_PARTITION: Final[dict[str, Operation[Any, Any]]] = {
         (objects.FIND, InPartition[objects.Find]),
         (objects.SHOW, InPartition[objects.Show]),
         (objects.SET, InPartition[objects.SetAttributes]),
-        (objects.DESTROY, InPartition[objects.ObjectRef]),
+        (objects.DESTROY, InPartition[objects.Destroy]),
         (objects.SIGN, InPartition[objects.Use]),
         (objects.SIGN_MANY, InPartition[objects.UseMany]),
         (objects.VERIFY, InPartition[objects.Verify]),

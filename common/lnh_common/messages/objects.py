@@ -60,6 +60,7 @@ class KeyPair(Message):
 
 Total = Annotated[int, msgspec.Meta(ge=1)]
 Index = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+Version = Annotated[int, msgspec.Meta(ge=0, le=10**18)]  # 0: whichever there is
 
 
 class GenerateKeys(GenerateKey, kw_only=True):
@@ -149,11 +150,21 @@ class Show(ObjectRef, kw_only=True):
     sealed: Sealed = b""
 
 
-class SetAttributes(Message):
-    """Change the attributes of the template, all or none."""
+class Destroy(ObjectRef, kw_only=True, omit_defaults=True):
+    """Destroy an object; with a `version`, only while it has that one."""
+
+    version: Version = 0
+
+
+class SetAttributes(Message, omit_defaults=True):
+    """Change the attributes of the template, all or none; with a `version`, only while the object has that one.
+
+    A member of version 0.1 does not know of it, and refuses a message that has one.
+    """
 
     handle: Id16
     template: WireTemplate
+    version: Version = 0
 
 
 class Use(Confidential):
@@ -378,7 +389,7 @@ CREATE_IN_SESSION: Final = operation("object.create-in-session", CreateObject, S
 FIND: Final = operation("object.find", Find, Found, Seal.SESSION)
 SHOW: Final = operation("object.show", Show, ObjectView, Seal.SESSION)
 SET: Final = operation("object.set", SetAttributes, ObjectView, Seal.SESSION, Effect.WRITE)
-DESTROY: Final = operation("object.destroy", ObjectRef, Empty, Seal.SESSION, Effect.WRITE)
+DESTROY: Final = operation("object.destroy", Destroy, Empty, Seal.SESSION, Effect.WRITE)
 SIGN: Final = operation("key.sign", Use, Result, Seal.SESSION)
 VERIFY: Final = operation("key.verify", Verify, Empty, Seal.SESSION)
 ENCRYPT: Final = operation("key.encrypt", Use, Result, Seal.SESSION)

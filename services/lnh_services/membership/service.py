@@ -163,7 +163,9 @@ class Membership:
 
     async def _measure(self) -> None:
         """Put this member's figures where Prometheus finds them, until cancelled."""
-        from lnh_services.membership.metrics import MetricsPort, Own  # a tenth of a second that few members need
+        # A tenth of a second that few members need.
+        from lnh_common.metrics import Own
+        from lnh_services.membership.metrics import MetricsPort
 
         port = MetricsPort(self._settings.metrics)
         port.open()

@@ -22,7 +22,8 @@ from lnh_common.wire import codec
 from lnh_services.configuration import MetricsSettings, Settings
 from lnh_services.initialise import initialise_member
 from lnh_services.membership.figures import figures, machine, seen
-from lnh_services.membership.metrics import ROWS, Metrics, MetricsPort, Own
+from lnh_common.metrics import ROWS, Own
+from lnh_services.membership.metrics import Metrics, MetricsPort
 from lnh_services.paths import MemberDirectory
 from models import overviews
 from processes import free_base_port

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
 from lnh.aio.objects.calls import ObjectCalls
 from lnh.arguments import checked
 from lnh.objects import encoding, streaming
-from lnh_common.errors import ActionProhibited, AttributeInvalid, LnhError
+from lnh_common.errors import ActionProhibited, ArgumentInvalid, AttributeInvalid, LnhError, VersionConflict
 from lnh_common.messages import objects as wire
 from lnh_common.messages.base import Message, Operation
 from lnh_common.messages.objects import StreamedUse
@@ -84,23 +84,40 @@ class StoredObject:
         self._take(await self.session.ask(wire.SHOW, wire.Show(handle=self.handle, sealed=self.sealed)))
 
     async def set_attributes(
-        self, attributes: Mapping[Attribute, AttributeValue] | None = None, **named: object
+        self,
+        attributes: Mapping[Attribute, AttributeValue] | None = None,
+        *,
+        if_version: int | None = None,
+        **named: object,
     ) -> None:
         """Change attributes, all or none: `key.set_attributes(label="new", extractable=False)`.
 
-        Raises AttributeReadOnly, AttributeInvalid, ActionProhibited, MemberReadOnly.
+        Args:
+            if_version: change them only while the object has this version; its present one is `version`.
+
+        Raises AttributeReadOnly, AttributeInvalid, ActionProhibited, MemberReadOnly, VersionConflict.
         """
         if self.sealed:
             raise ActionProhibited("TOKEN is false: an object of a session cannot be changed")
         template = encoding.template(attributes, named)
-        self._take(await self.session.ask(wire.SET, wire.SetAttributes(handle=self.handle, template=template)))
+        message = wire.SetAttributes(handle=self.handle, template=template, version=_wanted(if_version))
+        self._take(await self.session.ask(wire.SET, message))
 
-    async def destroy(self) -> None:
-        """Destroy the object: afterwards no read-write member uses it. Raises ActionProhibited."""
+    async def destroy(self, *, if_version: int | None = None) -> None:
+        """Destroy the object: afterwards no read-write member uses it.
+
+        Args:
+            if_version: destroy it only while it has this version.
+
+        Raises ActionProhibited, VersionConflict.
+        """
+        version = _wanted(if_version)
         if self.sealed:
+            if version not in (0, self.version):
+                raise VersionConflict(f"the object has version {self.version}, not {version}")
             self._drop()
             return
-        await self.session.ask(wire.DESTROY, wire.ObjectRef(handle=self.handle))
+        await self.session.ask(wire.DESTROY, wire.Destroy(handle=self.handle, version=version))
 
     async def copy(self, attributes: Mapping[Attribute, AttributeValue] | None = None, **named: object) -> StoredObject:
         """Copy the object: `key.copy(label="second")`. What changes one way only goes along; TRUSTED does not.
@@ -227,6 +244,13 @@ class DataObject(StoredObject):
     def value(self) -> bytes:
         """The attribute VALUE."""
         return _value(self)
+
+
+def _wanted(version: int | None) -> int:
+    """Return the version that a message demands; 0 demands none. Raises ArgumentInvalid for what no object has."""
+    if version is not None and version < 1:
+        raise ArgumentInvalid(f"version {version}; they count from 1")
+    return version or 0
 
 
 def _value(found: StoredObject) -> bytes:

@@ -164,11 +164,13 @@ class Contents:
     def set_attributes(self, message: wire.SetAttributes) -> wire.ObjectView:
         """Change an object's attributes, all of the template or none."""
         item = self._item(message.handle)
+        rules.check_version(item.version, message.version)
         changed = creation.change(self._keys.read_attributes(item), parse_template(message.template), _ROLE)
         return self._put(item.version, message.handle, changed, self._keys.read_value(item))
 
-    def destroy(self, message: wire.ObjectRef) -> Empty:
+    def destroy(self, message: wire.Destroy) -> Empty:
         """Destroy an object."""
+        rules.check_version(self._item(message.handle).version, message.version)
         rules.check_destroy(self._attributes(message.handle))
         del self.stored[message.handle]
         return Empty()

@@ -32,6 +32,7 @@ from lnh_common.errors import (
     PermissionDenied,
     PolicyForbids,
     TemplateInconsistent,
+    VersionConflict,
 )
 from lnh_common.messages.base import Message
 from lnh_common.messages.session import Role
@@ -418,6 +419,12 @@ def check_destroy(attributes: Attributes) -> None:
     """Raise ActionProhibited when the object may not be destroyed."""
     if attributes.get(_A.DESTROYABLE) is False:
         raise ActionProhibited("DESTROYABLE is false")
+
+
+def check_version(version: int, wanted: int) -> None:
+    """Raise VersionConflict when an object has another version than is wanted; 0 wants none."""
+    if wanted and wanted != version:
+        raise VersionConflict(f"the object has version {version}, not {wanted}", {"version": version})
 
 
 def change(attributes: Attributes, template: Attributes, role: Role) -> Attributes:

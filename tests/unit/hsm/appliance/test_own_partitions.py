@@ -116,7 +116,7 @@ def test_objects_are_there_after_a_restart_and_until_they_are_destroyed(applianc
     use = objects.Use(handle=key.handle, mechanism=Mechanism.AES_GCM, data=encrypted.data, parameters=parameters)
     assert ask(appliance, objects.DECRYPT, use).data == b"secret"
     assert listed(appliance).objects == 1
-    ask(appliance, objects.DESTROY, objects.ObjectRef(handle=key.handle))
+    ask(appliance, objects.DESTROY, objects.Destroy(handle=key.handle))
     assert listed(appliance).objects == 0
     with pytest.raises(errors.ObjectUnknown, match="partition own"):
         ask(appliance, objects.SHOW, objects.Show(handle=key.handle))
@@ -143,7 +143,7 @@ def test_the_rules_are_a_keyrings(appliance: OneAppliance) -> None:
         sign(appliance, make_pair(appliance, END_DATE="2001-01-01").private.handle)
     kept = make_aes(appliance, DESTROYABLE=False)
     with pytest.raises(errors.ActionProhibited):
-        ask(appliance, objects.DESTROY, objects.ObjectRef(handle=kept.handle))
+        ask(appliance, objects.DESTROY, objects.Destroy(handle=kept.handle))
     assert kept.handle in found(appliance)
 
 
@@ -266,7 +266,7 @@ def test_a_partition_holds_a_hundred_objects_and_no_half_of_a_pair_more(applianc
     with pytest.raises(errors.LimitReached, match="100"):
         ask(appliance, objects.COPY, objects.Copy(handle=last.handle))
     assert listed(appliance).objects == limits.OBJECTS_PER_PARTITION == len(found(appliance))
-    ask(appliance, objects.DESTROY, objects.ObjectRef(handle=last.handle))
+    ask(appliance, objects.DESTROY, objects.Destroy(handle=last.handle))
     make_aes(appliance)
 
 
@@ -376,7 +376,7 @@ def test_what_is_not_durable_is_not_done(appliance: OneAppliance, monkeypatch: p
 
 
 def destroy(appliance: OneAppliance, handle: bytes) -> None:
-    ask(appliance, objects.DESTROY, objects.ObjectRef(handle=handle))
+    ask(appliance, objects.DESTROY, objects.Destroy(handle=handle))
 
 
 def test_a_damaged_or_exchanged_file_is_a_broken_seal(appliance: OneAppliance) -> None:

@@ -217,7 +217,7 @@ def test_it_cannot_be_changed_destroyed_or_made_permanent_by_copying_bytes(
             objects.SET, objects.SetAttributes(handle=pair.private.handle, template={A.LABEL.value: "x"}), keyring
         )
     with pytest.raises(errors.ObjectUnknown):
-        client.ask(objects.DESTROY, objects.ObjectRef(handle=pair.private.handle), keyring)
+        client.ask(objects.DESTROY, objects.Destroy(handle=pair.private.handle), keyring)
     stored = client.ask(
         objects.GENERATE,
         objects.GenerateKey(mechanism=Mechanism.AES_KEY_GEN, template={A.VALUE_LEN.value: 32}),

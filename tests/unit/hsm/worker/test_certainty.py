@@ -153,7 +153,7 @@ ASKED: dict[Operation[Any, Any], Message] = {
     objects.FIND: objects.Find(template={Attribute.LABEL.value: "none"}),
     objects.SHOW: objects.Show(handle=GONE),
     objects.SET: objects.SetAttributes(handle=GONE, template=TEMPLATE),
-    objects.DESTROY: objects.ObjectRef(handle=GONE),
+    objects.DESTROY: objects.Destroy(handle=GONE),
     objects.SIGN: USE,
     objects.SIGN_MANY: objects.UseMany(handle=GONE, mechanism=Mechanism.ECDSA_SHA256, items=(b"data",)),
     objects.VERIFY: objects.Verify(handle=GONE, mechanism=Mechanism.ECDSA_SHA256, data=b"data", signature=b"s"),
@@ -353,7 +353,7 @@ def test_a_write_that_was_refused_never_acts_however_late_an_earlier_try_of_it_c
 
 def test_a_write_whose_earlier_try_acts_while_it_looks_is_done(scene: Scene) -> None:
     handle = scene.ask(objects.FIND, objects.Find()).objects[0].handle
-    late = Late(scene, objects.DESTROY, objects.ObjectRef(handle=handle))
+    late = Late(scene, objects.DESTROY, objects.Destroy(handle=handle))
     answer = scene.world.answer
 
     def arrive(asked: Ask) -> Message:
@@ -371,7 +371,7 @@ def test_a_write_whose_earlier_try_acts_while_it_looks_is_done(scene: Scene) -> 
 def test_what_was_made_and_is_gone_again_is_not_said_never_to_have_been_made(scene: Scene) -> None:
     sent, keys = scene.krco.sealed(objects.GENERATE, ASKED[objects.GENERATE], scene.keyring)
     made = scene.krco.open(objects.GENERATE, sent, keys, scene.world.serve(scene.worker, sent))
-    scene.ask(objects.DESTROY, objects.ObjectRef(handle=made.handle))
+    scene.ask(objects.DESTROY, objects.Destroy(handle=made.handle))
     with pytest.raises(OutcomeUnknown, match="it was made"):
         scene.krco.open(objects.GENERATE, sent, keys, scene.world.serve(scene.worker, sent))
 
@@ -389,7 +389,7 @@ def test_what_was_read_under_another_lease_is_not_committed_but_read_again(scene
             return found
         return answer(asked)
 
-    sent, keys = scene.krco.sealed(objects.DESTROY, objects.ObjectRef(handle=handle), scene.keyring)
+    sent, keys = scene.krco.sealed(objects.DESTROY, objects.Destroy(handle=handle), scene.keyring)
     scene.world.answer = lapse  # type: ignore[method-assign]
     with pytest.raises(MemberBehind):
         scene.krco.open(objects.DESTROY, sent, keys, scene.world.serve(scene.worker, sent))

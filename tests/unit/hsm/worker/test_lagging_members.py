@@ -176,7 +176,7 @@ def test_what_a_member_that_is_behind_does_not_have_may_be_there(world: World, c
     outcomes = client.ask(objects.USES, together, keyring).outcomes
     assert outcomes[0][0] == errors.MemberBehind.code
     with pytest.raises(errors.MemberReadOnly, match="no object"):
-        client.ask(objects.DESTROY, objects.ObjectRef(handle=b"h" * 16), keyring)
+        client.ask(objects.DESTROY, objects.Destroy(handle=b"h" * 16), keyring)
 
 
 def test_a_lease_that_ends_while_a_request_is_served_makes_its_refusal_a_doubt(
@@ -208,7 +208,7 @@ def test_what_the_store_did_not_call_current_makes_no_refusal_certain(
     asked: tuple[tuple[Operation[Any, Any], Message], ...] = (
         (objects.SHOW, objects.Show(handle=b"h" * 16)),
         (objects.SIGN, objects.Use(handle=b"h" * 16, mechanism=Mechanism.ECDSA, data=b"")),
-        (objects.DESTROY, objects.ObjectRef(handle=b"h" * 16)),
+        (objects.DESTROY, objects.Destroy(handle=b"h" * 16)),
     )
     for operation, message in asked:
         with pytest.raises(errors.MemberBehind, match="no object"):

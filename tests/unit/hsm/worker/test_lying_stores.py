@@ -398,7 +398,7 @@ def requests(scene: Scene) -> list[Request]:
         (objects.FIND, objects.Find(template={Attribute.LABEL.value: "cipher"}), "krco"),
         (objects.SHOW, objects.Show(handle=key), "krco"),
         (objects.SET, objects.SetAttributes(handle=key, template={Attribute.LABEL.value: "x"}), "krco"),
-        (objects.DESTROY, objects.ObjectRef(handle=key), "krco"),
+        (objects.DESTROY, objects.Destroy(handle=key), "krco"),
         (objects.SIGN, signs, "krco"),
         (objects.SIGN, objects.Use(handle=b"none" * 4, mechanism=Mechanism.EDDSA, data=b"data"), "krco"),
         (objects.SIGN_MANY, objects.UseMany(handle=key, mechanism=Mechanism.EDDSA, items=(b"a", b"b")), "krco"),

@@ -340,7 +340,7 @@ def test_a_key_destroyed_while_its_use_is_recorded_is_not_used(scene: Scene, mon
         answered = answer(asked)
         if isinstance(asked.message, hsm.Audit) and asked.message.entries[0].operation == objects.ENCRYPT.name:
             monkeypatch.setattr(scene.world, "answer", answer)
-            other.ask(objects.DESTROY, objects.ObjectRef(handle=key), scene.keyring)
+            other.ask(objects.DESTROY, objects.Destroy(handle=key), scene.keyring)
         return answered
 
     monkeypatch.setattr(scene.world, "answer", destroying)

@@ -81,7 +81,7 @@ def test_an_older_version_of_an_object_is_refused(
     with pytest.raises(errors.StateRolledBack):
         client.ask(objects.SHOW, objects.Show(handle=made.handle), keyring)
     with pytest.raises(errors.StateRolledBack):
-        client.ask(objects.DESTROY, objects.ObjectRef(handle=made.handle), keyring)
+        client.ask(objects.DESTROY, objects.Destroy(handle=made.handle), keyring)
     with pytest.raises(errors.StateRolledBack):
         client.ask(objects.FIND, objects.Find(), keyring)
     other = generate(client, keyring)
@@ -133,7 +133,7 @@ def test_what_names_no_object_is_not_asked_ahead() -> None:
 def test_a_destroyed_key_does_not_come_back(world: World, client: Client, keyring: bytes) -> None:
     made = generate(client, keyring)
     hostile = Hostile(world)
-    client.ask(objects.DESTROY, objects.ObjectRef(handle=made.handle), keyring)
+    client.ask(objects.DESTROY, objects.Destroy(handle=made.handle), keyring)
     with pytest.raises(errors.ObjectUnknown):
         encrypt(client, keyring, made.handle)
     hostile.put_back(("object", keyring, made.handle))

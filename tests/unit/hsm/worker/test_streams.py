@@ -243,7 +243,7 @@ def test_a_stream_ends_with_what_it_rests_on(world: World, client: Client, keyri
     feed = Feed(client, keyring, StreamedUse.ENCRYPT, M.AES_GCM, handle=key)
     feed.part(DATA)
     if kind == "destroyed":
-        client.ask(objects.DESTROY, objects.ObjectRef(handle=key), keyring)
+        client.ask(objects.DESTROY, objects.Destroy(handle=key), keyring)
     elif kind == "changed":
         template: dict[int, Any] = {Attribute.ENCRYPT.value: False}
         client.ask(objects.SET, objects.SetAttributes(handle=key, template=template), keyring)

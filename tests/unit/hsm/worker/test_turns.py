@@ -175,7 +175,7 @@ def test_a_use_that_may_not_be_among_others_is_refused_and_the_others_are_served
     many = objects.UseMany(handle=scene.private, mechanism=Mechanism.ECDSA, items=(bytes(32),))
     refused = (
         (objects.SIGN_MANY, many, UnknownOperation),
-        (objects.DESTROY, objects.ObjectRef(handle=scene.private), UnknownOperation),
+        (objects.DESTROY, objects.Destroy(handle=scene.private), UnknownOperation),
         (objects.SIGN, scene.use(handle=bytes(16)), ObjectUnknown),
         (objects.SIGN, objects.ObjectRef(handle=scene.private), MalformedMessage),
     )
@@ -227,7 +227,7 @@ def test_a_lease_that_ends_during_one_use_is_over_for_those_behind_it(
     def destroy(other: Client) -> None:
         scene.core.lease_until = scene.world.now
         scene.world.workers.remove(scene.core)  # it is not waited for any more
-        other.ask(objects.DESTROY, objects.ObjectRef(handle=scene.private), scene.keyring)
+        other.ask(objects.DESTROY, objects.Destroy(handle=scene.private), scene.keyring)
 
     outcomes = during_the_first(scene, monkeypatch, destroy)
     assert outcomes[1][0] == MemberBehind.code  # it was invalidated, and this member cannot know whether it is there
@@ -273,7 +273,7 @@ def test_a_key_destroyed_while_a_new_session_is_read_is_not_used(
             if lease == "ends":
                 fresh.lease_until = scene.world.now
                 scene.world.workers.remove(fresh)
-            scene.client.ask(objects.DESTROY, objects.ObjectRef(handle=scene.private), scene.keyring)
+            scene.client.ask(objects.DESTROY, objects.Destroy(handle=scene.private), scene.keyring)
         return reply
 
     monkeypatch.setattr(scene.world, "answer", interrupted)

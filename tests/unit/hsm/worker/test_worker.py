@@ -172,7 +172,7 @@ def test_a_destroyed_key_is_unknown_to_every_worker_at_once(world: World, client
     mine = client.worker
     for client.worker in (mine, other):
         sign(client, keyring, pair.private.handle)
-    client.ask(objects.DESTROY, objects.ObjectRef(handle=pair.private.handle), keyring)
+    client.ask(objects.DESTROY, objects.Destroy(handle=pair.private.handle), keyring)
     for client.worker in (mine, other):
         with pytest.raises(errors.ObjectUnknown):
             sign(client, keyring, pair.private.handle)

@@ -10,6 +10,7 @@ from lnh_common.errors import LimitReached, MechanismInvalid
 from lnh_common.messages import store
 from lnh_common.messages.base import Empty, Message, Skipped
 from lnh_common.messages.objects import (
+    Destroy,
     Find,
     Found,
     GenerateKey,
@@ -18,7 +19,6 @@ from lnh_common.messages.objects import (
     GenerateKeys,
     KeyPair,
     KeyPairs,
-    ObjectRef,
     Objects,
     ObjectView,
     SetAttributes,
@@ -254,18 +254,20 @@ def set_attributes(worker: WorkerCore, request: Request[SetAttributes]) -> Steps
     if (yield from worker.acted_before(request)):
         return (yield from stored_view(worker, request, message.handle))
     found = yield from worker.stored(keys, message.handle)
+    rules.check_version(found.version, message.version)
     attributes, value = found.known
     changed = creation.change(attributes, parse_template(message.template), request.role)
     yield from worker.commit(request, [keys.put(message.handle, found.version, changed, value)])
     return view(message.handle, found.version + 1, changed)
 
 
-def destroy(worker: WorkerCore, request: Request[ObjectRef]) -> Steps[Empty]:
+def destroy(worker: WorkerCore, request: Request[Destroy]) -> Steps[Empty]:
     """Destroy an object: once this returned, no read-write member uses it."""
     handle = request.message.handle
     if (yield from worker.acted_before(request)):
         return Empty()
     found = yield from worker.described(request.keyring_keys, handle)
+    rules.check_version(found.version, request.message.version)
     rules.check_destroy(found.known)
     yield from worker.commit(request, [store.Delete(key=request.keyring_keys.key(handle), expected=found.version)])
     return Empty()

@@ -1,0 +1,1 @@
+"""The table of routes, in parts; `table.py` puts them together."""
