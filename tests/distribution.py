@@ -28,6 +28,8 @@ GROUPS: Final = {
     "test_kms.py": _THREE_MEMBERS,
     "test_demo.py": _THREE_MEMBERS,
     "test_rest.py": "test_client_edges.py",  # whose member it goes to
+    "test_rest_administration.py": "test_client_edges.py",
+    "test_rest_clients.py": "test_client_edges.py",
     **{
         name: name
         for name in (
@@ -45,7 +47,7 @@ LONGEST: Final = (
     "test_joining_members.py", "test_spine.py", "test_simulation.py", "test_mutations.py",
     "test_store_members.py", "test_backup.py", "test_client.py", "test_wrong_input.py", "test_balancers.py", "test_full_disk.py",
     "test_store_versions.py", "test_store_crash.py", "test_bootstrap.py", "test_hsm_core.py", "test_balancer.py",
-    "test_client_edges.py", "test_etcd_client.py", "test_rest.py", "test_supervisor.py", "test_client_failover.py", "test_search.py", "test_cli.py",
+    "test_client_edges.py", "test_etcd_client.py", "test_rest.py", "test_rest_administration.py", "test_rest_clients.py", "test_supervisor.py", "test_client_failover.py", "test_search.py", "test_cli.py",
     "test_templates.py", "test_wire_and_bus.py",
 )  # fmt: skip
 _RANKS: Final = {name: rank for rank, name in enumerate(LONGEST)}

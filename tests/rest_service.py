@@ -194,3 +194,8 @@ def certificate_of(place: Path) -> tuple[Path, Path]:
 
 def base64_of(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    """The header of HTTP Basic."""
+    return {"Authorization": f"Basic {base64_of(f'{user}:{password}'.encode())}"}

@@ -8,7 +8,6 @@ import msgspec
 
 from lnh_common import limits
 from lnh_common.messages.admin import ApprovalView, NewName, Permission
-from lnh_common.messages.audit import Index as TrailIndex
 from lnh_common.messages.backup import ArchiveView, Changed, Schedule
 from lnh_rest.base import Body, Secretive
 from lnh_rest.problems import Problem
@@ -17,6 +16,7 @@ from lnh_rest.shapes import KeyringRole, Label, Page, Password, PersonName
 Host: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 Port: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Permissions: TypeAlias = Annotated[tuple[Permission, ...], msgspec.Meta(min_length=1, max_length=len(Permission))]
+LineIndex: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 ShareCount: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=limits.SHARES)]
 
 # Members
@@ -148,7 +148,7 @@ class SmkBackedUp(Secretive):
 class SmkNewest(Body):
     """Drop every generation of the SMK but this one, as `GET /v1/smk` shows it."""
 
-    newest: Annotated[int, msgspec.Meta(ge=1)]
+    newest: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)]
 
 
 # Backups
@@ -213,8 +213,8 @@ class TrailQuery(Body):
         until: none behind this one; 0 takes all there are.
     """
 
-    after: TrailIndex = 0
-    until: TrailIndex = 0
+    after: LineIndex = 0
+    until: LineIndex = 0
 
 
 class TrailState(Body):

@@ -463,7 +463,7 @@ def _length(request: Request) -> int | None:
 
 def _begin(request: Request, route: Route) -> int:
     """Read where an answer of any length is to begin; as HTTP has it, a `Range` that is not understood is not there."""
-    found = _RANGE.fullmatch(request.headers.get("range", "")) if route.reply is Octets else None
+    found = _RANGE.fullmatch(request.headers.get("range", "")) if route.in_parts else None
     return int(found[1]) if found is not None else 0
 
 

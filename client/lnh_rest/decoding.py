@@ -18,6 +18,7 @@ from lnh_common.errors import ArgumentInvalid, MalformedMessage, NameUnknown
 T = TypeVar("T")
 
 _EXACT: Final = 1 << 53  # up to which a float holds every integer
+_LARGEST: Final = (1 << 63) - 1  # number that a message of the cluster carries
 
 
 class _TwiceError(ValueError):
@@ -91,10 +92,12 @@ def _number(text: str) -> float:
 
 
 def _check(value: Any, deep: int) -> None:
-    """Raise ValueError for what is too deep, and for text that is no Unicode."""
+    """Raise ValueError for what is too deep, and for text that is no Unicode; ArgumentInvalid for a huge number."""
     if isinstance(value, str):
         value.encode()
         return
+    if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
+        raise ArgumentInvalid(f"the body has a number beyond {_LARGEST}", _MEND)
     if isinstance(value, dict | list):
         if not deep:
             raise ValueError

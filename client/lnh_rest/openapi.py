@@ -99,7 +99,7 @@ def _description(route: Route) -> str:
 
 def _succeeded(route: Route) -> dict[str, Any]:
     answer = _success(route)
-    return {str(route.status): answer} | ({"206": answer} if route.reply is Octets and route.method == "GET" else {})
+    return {str(route.status): answer} | ({"206": answer} if route.in_parts else {})
 
 
 def _success(route: Route) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _refused(route: Route) -> dict[str, Any]:
 
 _ONLY: Final[dict[int, Callable[[Route], bool]]] = {
     411: lambda route: route.takes_octets,
-    416: lambda route: route.reply is Octets,
+    416: lambda route: route.in_parts,
     428: lambda route: route.must_match,
 }
 
@@ -192,9 +192,9 @@ def _header_parameters(route: Route) -> list[dict[str, Any]]:
         found.append(
             {"name": "If-Match", "in": "header", "required": route.must_match, "schema": schema, "description": said}
         )
-    if route.reply is Octets and route.method == "GET":
-        schema = {"type": "string", "pattern": "^bytes=[0-9]{1,18}-$"}
-        said = "The byte from which on to answer, as in bytes=1048576-."
+    if route.in_parts:
+        schema = {"type": "string"}
+        said = "The byte from which on to answer, as in bytes=1048576-; what is written otherwise counts for nothing."
         found.append({"name": "Range", "in": "header", "schema": schema, "description": said})
     return found
 

@@ -170,6 +170,11 @@ class Route:
         return self.handler.__name__.rstrip("_")
 
     @property
+    def in_parts(self) -> bool:
+        """Tell whether the answer is bytes as they are, and may begin with any of them."""
+        return self.reply is Octets and self.etag
+
+    @property
     def takes_octets(self) -> bool:
         """Tell whether the body is bytes as they are."""
         return self.body is Octets

@@ -64,6 +64,7 @@ ROUTES: Final = (
             backup.READ,
         ),
         reply=Octets,
+        etag=True,
     ),
     Route(
         "PUT",

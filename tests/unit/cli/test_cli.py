@@ -423,7 +423,7 @@ def test_an_attribute_that_has_an_option_is_not_set_beside_it(words: str, settin
         ("certificate request a -k payments --subject a", "is no name such as"),
         ("certificate request a -k payments --subject CN=a --name a", "name 'a'"),
         ("certificate self-sign a -k payments --subject CN=a --profile web", "no profile 'web'"),
-        ("certificate self-sign a -k payments --subject CN=a --days 0", "at least 1"),
+        ("certificate self-sign a -k payments --subject CN=a --days 0", "'--days'"),
         ("certificate issue a none.csr -k payments --profile server", "none.csr cannot be read"),
         ("certificate issue a - -k payments --profile server", "no request in PEM or DER"),
         ("certificate revoke a xyz -k payments --yes", "'xyz' is no serial number"),

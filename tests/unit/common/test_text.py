@@ -21,12 +21,11 @@ from hypothesis import strategies as st
 import lnh_cli
 from lnh_cli.support import terminal
 from lnh_cli.support.command import Output
-from lnh_common import text
+from lnh_common import metrics, text
 from lnh_common.errors import MalformedMessage
 from lnh_common.messages import admin, console, session
 from lnh_common.wire import codec
 from lnh_services import configuration, logs
-from lnh_services.membership import metrics
 
 HOSTILE = "a\nforged  row\r\t\x1b]0;owned\x07\x9b31m\x1b[2J\x7f\u202eevil\u2066\u200b\ufeff\ud800\u2028\U000e0041z"
 DANGEROUS = frozenset("\x1b\x07\x9b\r\x7f\u202e\u2066\u200b\ufeff\ud800\u2028\U000e0041")

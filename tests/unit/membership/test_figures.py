@@ -18,11 +18,11 @@ from lnh_common.errors import Unreachable
 from lnh_common.messages import backup, balancer, console, store
 from lnh_common.messages.membership import MemberState, ServiceHealth, View
 from lnh_common.messages.overview import Figures, MachineFigures, StoreFigures
+from lnh_common.metrics import ROWS, Own
 from lnh_common.wire import codec
 from lnh_services.configuration import MetricsSettings, Settings
 from lnh_services.initialise import initialise_member
 from lnh_services.membership.figures import figures, machine, seen
-from lnh_common.metrics import ROWS, Own
 from lnh_services.membership.metrics import Metrics, MetricsPort
 from lnh_services.paths import MemberDirectory
 from models import overviews

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lnh_common.errors import LnhError
+from lnh_common.errors import ArgumentInvalid, LnhError
 from lnh_common.pkcs11.attributes import ATTRIBUTES, Attribute, KeyType, Kind, ObjectClass
 from lnh_common.pkcs11.mechanisms import Mechanism
 from lnh_rest import attributes, decoding
+from lnh_rest.admin_shapes import Changes
 from lnh_rest.shapes import KeyringLogin, NewKeys, ObjectQuery, RandomLength, Sign, UserLogin
 from lnh_rest.table import ROUTES
 from sizes import sized
@@ -174,3 +175,12 @@ def test_a_number_is_whole_however_it_is_written() -> None:
     for text in (b"35", b"35.0", b"3.5e1", b"350E-1"):
         assert decoding.body(b'{"length": ' + text + b"}", RandomLength).length == 35
     assert "length: is a whole number" in refusal(b'{"length": 35.5}', RandomLength)
+
+
+def test_a_number_that_no_message_of_the_cluster_carries_is_refused_before_it_is_sent() -> None:
+    largest = (1 << 63) - 1
+    for number in (largest, -largest):
+        assert decoding.body(b'{"changes": {"a": [%d]}}' % number, Changes).changes == {"a": [number]}
+    for number in (largest + 1, -largest - 1, 34932374209503043114552524800):
+        with pytest.raises(ArgumentInvalid, match="number"):
+            decoding.body(b'{"changes": {"a": [%d]}}' % number, Changes)

@@ -130,6 +130,13 @@ def test_attributes_change_as_far_as_they_may(appliance: OneAppliance) -> None:
     with pytest.raises(errors.AttributeReadOnly):
         ask(appliance, objects.SET, objects.SetAttributes(handle=key.handle, template={A.EXTRACTABLE.value: True}))
     assert ask(appliance, objects.SHOW, objects.Show(handle=key.handle)).version == 2
+    for operation, message in (
+        (objects.SET, objects.SetAttributes(handle=key.handle, template={A.LABEL.value: "x"}, version=1)),
+        (objects.DESTROY, objects.Destroy(handle=key.handle, version=1)),
+    ):
+        with pytest.raises(errors.VersionConflict):
+            ask(appliance, operation, message)
+    ask(appliance, objects.DESTROY, objects.Destroy(handle=key.handle, version=2))
 
 
 def test_the_rules_are_a_keyrings(appliance: OneAppliance) -> None:

@@ -178,6 +178,30 @@ def test_a_destroyed_key_is_unknown_to_every_worker_at_once(world: World, client
             sign(client, keyring, pair.private.handle)
 
 
+def test_what_names_a_version_is_done_only_to_that_version(client: Client, keyring: bytes) -> None:
+    handle = generate_ec(client, keyring).private.handle
+
+    def change(version: int) -> objects.SetAttributes:
+        return objects.SetAttributes(handle=handle, template={A.LABEL.value: f"at {version}"}, version=version)
+
+    assert client.ask(objects.SET, change(1), keyring).version == 2
+    for message in (change(1), change(3)):
+        with pytest.raises(errors.VersionConflict):
+            client.ask(objects.SET, message, keyring)
+    with pytest.raises(errors.VersionConflict):
+        client.ask(objects.DESTROY, objects.Destroy(handle=handle, version=1), keyring)
+    shown = client.ask(objects.SHOW, objects.Show(handle=handle), keyring)
+    assert (shown.version, shown.attributes[A.LABEL]) == (2, "at 1")
+    client.ask(objects.DESTROY, objects.Destroy(handle=handle, version=2), keyring)
+    with pytest.raises(errors.ObjectUnknown):
+        client.ask(objects.SHOW, objects.Show(handle=handle), keyring)
+
+
+def test_a_message_that_names_no_version_is_what_a_member_of_before_reads() -> None:
+    for message in (objects.SetAttributes(handle=bytes(16), template={}), objects.Destroy(handle=bytes(16))):
+        assert "version" not in codec.decode(codec.encode(message))
+
+
 def test_only_registered_clients_use_keyrings(world: World, client: Client, keyring: bytes) -> None:
     stranger = Client(world, client.worker)
     with pytest.raises(errors.PermissionDenied):
