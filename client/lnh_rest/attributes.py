@@ -27,7 +27,7 @@ from lnh_common.pkcs11.attributes import (
 )
 from lnh_common.pkcs11.mechanisms import MECHANISM_RULES, Mechanism
 from lnh_common.pkcs11.parameters import Parameter, ParameterKind, declared
-from lnh_rest.schemas import fields, hexadecimal
+from lnh_rest.schemas import LARGEST, fields, hexadecimal
 
 _NAMED: Final[dict[Attribute, type[enum.IntEnum]]] = {
     Attribute.CLASS: ObjectClass,
@@ -179,7 +179,7 @@ def _parameter_schema(parameter: Parameter) -> dict[str, Any]:
     if parameter.kind is ParameterKind.BYTES:
         return schema | {"type": "string", "contentEncoding": "base64"}
     if parameter.kind is ParameterKind.NUMBER:
-        return schema | {"type": "integer"}
+        return schema | {"type": "integer", "minimum": -LARGEST, "maximum": LARGEST}
     if parameter.kind is ParameterKind.FLAG:
         return schema | {"type": "boolean"}
     return schema | {"enum": [each.value for each in parameter.choices]}

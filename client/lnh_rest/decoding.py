@@ -14,11 +14,11 @@ import msgspec
 
 from lnh_common import limits, shapes
 from lnh_common.errors import ArgumentInvalid, MalformedMessage, NameUnknown
+from lnh_rest.schemas import LARGEST
 
 T = TypeVar("T")
 
 _EXACT: Final = 1 << 53  # up to which a float holds every integer
-_LARGEST: Final = (1 << 63) - 1  # number that a message of the cluster carries
 
 
 class _TwiceError(ValueError):
@@ -96,8 +96,8 @@ def _check(value: Any, deep: int) -> None:
     if isinstance(value, str):
         value.encode()
         return
-    if isinstance(value, int) and not -_LARGEST <= value <= _LARGEST:
-        raise ArgumentInvalid(f"the body has a number beyond {_LARGEST}", _MEND)
+    if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
+        raise ArgumentInvalid(f"the body has a number beyond {LARGEST}", _MEND)
     if isinstance(value, dict | list):
         if not deep:
             raise ValueError

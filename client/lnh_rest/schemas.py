@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+LARGEST: Final = (1 << 63) - 1  # number that a message of the cluster carries
 
 
 def one_of(names: Iterable[str]) -> msgspec.Meta:

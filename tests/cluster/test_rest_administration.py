@@ -184,7 +184,7 @@ def test_the_audit_trail_is_read_exported_and_verified(admin: Rest) -> None:
     lines = first["lines"]
     assert json.loads(lines[0])["index"] == 1
     exported = admin.ask("GET", "/v1/audit/export")
-    assert exported.headers["content-type"] == "application/jsonl"
+    assert "audit.jsonl" in exported.headers["content-disposition"]
     assert exported.body.decode().splitlines()[: len(lines)] == lines
     state = admin.done("GET", "/v1/audit/verification")
     assert (state["holds"], state["problem"], state["first"]) == (True, "", 1)

@@ -330,7 +330,6 @@ ROUTES: Final = (
         (AUDIT_EXPORT,),
         query=admin_shapes.TrailQuery,
         reply=Octets,
-        media_type="application/jsonl",
     ),
     Route(
         "GET",
