@@ -9,14 +9,14 @@ from unittest.mock import patch
 
 import pytest
 
-from lnh_common.errors import LnhError, MemberReadOnly, OutcomeUnknown
+from lnh_common.errors import LnhError, MemberReadOnly, NotPossible, OutcomeUnknown
 from lnh_common.messages.store import Commit, Put
 from lnh_services.store.etcd import place, stopped
 from lnh_services.store.etcd.observer import Observer
-from lnh_services.store.etcd.place import AUTHORITY, MANUAL
-from lnh_services.store.etcd.requests import AskEtcd, Transaction
+from lnh_services.store.etcd.place import AUTHORITY, Place
+from lnh_services.store.etcd.requests import AskEtcd, Differed, Transaction
 from lnh_services.store.machine.apply import Answer
-from lnh_services.store.replication.messages import Order, Promote, RequestId
+from lnh_services.store.replication.messages import Order, Promote, RequestId, SetFailover
 from lnh_services.store.replication.replica import Phase
 from simulation import etcd_plan, plan
 from simulation.clients import KEYS as ITEMS
@@ -27,6 +27,7 @@ from simulation.outside import CLUSTER
 from simulation.plan import Plan, Profile
 from simulation.shrink import failure_of, shrunk
 from simulation.telling import Failure
+from simulation.world import World
 
 pytestmark = pytest.mark.several
 
@@ -214,10 +215,11 @@ def test_without_space_the_cluster_is_read_only_and_says_so() -> None:
 def test_where_failover_is_manual_an_administrator_orders_the_take_over() -> None:
     scenario = Scenario()
     leader, world = scenario.form(), scenario.world
-    world.etcd.kept.values[KEYS.failover] = MANUAL
+    for manual in (False, True):
+        via = scenario.others(leader)[manual]
+        assert isinstance(scenario.answer(scenario.ask(via, SetFailover(manual)), 1.0), int)
     world.crash(leader, 1000.0)
     assert not world.run_until(world.now + 15.0, lambda: scenario.writes() is not None), "nobody ordered it"
-    via = scenario.others(leader)[0]
     process, number = via.process, RequestId(world.number())
     assert process is not None
     process.ask(
@@ -228,6 +230,41 @@ def test_where_failover_is_manual_an_administrator_orders_the_take_over() -> Non
     assert isinstance(scenario.answer(number, 6.0), int)
     assert world.run_until(world.now + 2.0, lambda: scenario.writes() is via)
     assert world.run_until(world.now + 2.0, lambda: leader.id not in process.replica.ids), "the lost is a member yet"
+
+
+def test_a_change_of_failover_that_comes_late_undoes_no_later_one() -> None:
+    scenario = Scenario()
+    leader, world = scenario.form(), scenario.world
+    ask, changes = world.ask_etcd, list[Transaction]()
+
+    def asks(process: Process, effect: AskEtcd) -> None:
+        request = effect.request
+        if isinstance(request, Transaction) and KEYS.failover in {put.key for put in request.puts}:
+            changes.append(request)
+        ask(process, effect)
+
+    with patch.object(world, "ask_etcd", asks):
+        for manual in (True, False, True, False, True):
+            assert isinstance(scenario.answer(scenario.ask(leader, SetFailover(manual)), 1.0), int)
+    assert len(changes) == 5
+    assert all(isinstance(world.etcd.carry_out(change, lambda _: None), Differed) for change in changes)
+    assert Place.of(KEYS, world.etcd.kept.values.items()).is_manual()
+
+
+def test_the_embedded_engine_refuses_to_set_failover() -> None:
+    quiet = dict.fromkeys(plan.RATES, 0.0)
+    world = World(Plan(1, Profile(members=1, rates=quiet), ()))
+    world._form()
+    leader, answers = world.leader(), list[Answer]()
+    assert leader is not None
+    assert leader.process is not None
+    process, number = leader.process, RequestId(world.number())
+    order = SetFailover(manual=True)
+    process.ask(
+        number, lambda answer, _: answers.append(answer), lambda now: process.replica.submit(now, number, order)
+    )
+    world.run_until(world.now + 1.0)
+    assert [type(answer) for answer in answers] == [NotPossible]
 
 
 def test_a_promotion_hands_the_lead_over_without_waiting_for_silence() -> None:

@@ -16,15 +16,23 @@ from __future__ import annotations
 
 from typing import Final
 
-from lnh_common.errors import LnhError, MemberReadOnly
+from lnh_common.errors import LnhError, MemberReadOnly, NotPossible, OutcomeUnknown
 from lnh_common.wire import codec
 from lnh_services.store.etcd.asks import Asks
 from lnh_services.store.etcd.office import EtcdOffice, is_rolled_back
-from lnh_services.store.etcd.place import AUTHORITY, BATCH_BYTES, BATCH_ENTRIES, BEAT, Keys, Lead, Place, pack
+from lnh_services.store.etcd.place import AUTHORITY, BATCH_BYTES, BATCH_ENTRIES, BEAT, Failover, Keys, Lead, Place, pack
 from lnh_services.store.etcd.requests import Compact, Compare, Differed, Done, Outcome, Put, Refused, Transaction, Why
 from lnh_services.store.log.entries import Entry, MemberId, Open, Position
+from lnh_services.store.machine.apply import Answer
 from lnh_services.store.replication.member import Local
-from lnh_services.store.replication.messages import Instant
+from lnh_services.store.replication.messages import (
+    Instant,
+    Listing,
+    Promote,
+    RemoveMember,
+    SetFailover,
+    SetLeaseSettings,
+)
 from lnh_services.store.replication.outbox import Origin
 from lnh_services.store.replication.primary import DRIFT, RESEND, Leaving, Primary
 
@@ -80,10 +88,11 @@ class Leader(Primary):
         self._trimmed = 0
         self._is_trimming = False
         self._has_space = True
+        self._setting: dict[int, Origin] = {}  # who waits for a change of failover
         if ended:
             for progress in self._progress.values():
                 progress.granted_until = now.boot + self._known.configuration.lease_settings.lease_ms / 2000
-        for member in lost & frozenset(self._known.others):
+        for member in sorted(lost & frozenset(self._known.others)):
             self._leaving[member] = Leaving(None)
 
     def _append_open(self, now: Instant, opening: Open, origin: Origin | None) -> Entry:
@@ -195,6 +204,50 @@ class Leader(Primary):
         elif refused.why is not Why.NO_SPACE:
             self._out.say("etcd refuses", why=refused.text)
 
+    # Failover
+
+    def _take_order(
+        self, now: Instant, origin: Origin, order: Listing | RemoveMember | Promote | SetLeaseSettings | SetFailover
+    ) -> None:
+        if not isinstance(order, SetFailover):
+            super()._take_order(now, origin, order)
+            return
+        wanted = Failover(order.manual, self._out.number())
+        self._setting[wanted.number] = origin
+
+        def looked(_: Instant, outcome: Outcome) -> None:
+            if isinstance(outcome, Done):
+                self._set_failover(wanted, Place.of(self._keys, outcome.found).failover)
+            else:
+                self._is_set(wanted, NotPossible("etcd does not answer"))
+
+        self._asks.ask(self._keys.place, looked)
+
+    def _set_failover(self, wanted: Failover, before: bytes | None) -> None:
+        """Replace what was seen; what is not known to be done is asked again, and never undoes what came after it."""
+        value = codec.encode(wanted)
+        held = self._known.ordered_end
+
+        def tried(now: Instant, outcome: Outcome) -> None:
+            place = Place.of(self._keys, outcome.found) if isinstance(outcome, Differed) else None
+            if isinstance(outcome, Done) or (place is not None and place.failover == value):
+                self._is_set(wanted, self._known.committed)
+            elif isinstance(outcome, Refused):
+                self._is_set(wanted, OutcomeUnknown(f"etcd refuses: {outcome.text}"))
+            elif place is None:
+                self._set_failover(wanted, before)
+            elif place.lead == self._fence.value:
+                self._is_set(wanted, OutcomeUnknown("failover was changed at the same moment"))
+            else:
+                self._differs(now, place, held)
+
+        compares = (*self.fences(), Compare(self._keys.failover, before))
+        change = Transaction(compares, (Put(self._keys.failover, value),), otherwise=self._keys.place)
+        self._asks.ask(change, tried)
+
+    def _is_set(self, wanted: Failover, answer: Answer) -> None:
+        self._out.answer(self._setting.pop(wanted.number), answer)
+
     # Time
 
     def tick(self, now: Instant) -> None:
@@ -255,4 +308,7 @@ class Leader(Primary):
     def leave(self, now: Instant) -> None:
         """Answer every order that waits, and take back what was proposed: the log of the next primary says its fate."""
         super().leave(now)
+        for origin in self._setting.values():
+            self._out.answer(origin, OutcomeUnknown("the primary changed while failover was set"))
+        self._setting.clear()
         self._local.retract()

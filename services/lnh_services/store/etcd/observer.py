@@ -26,7 +26,7 @@ from lnh_common.wire import codec
 from lnh_services.store.etcd.asks import Asks
 from lnh_services.store.etcd.leader import NO_SPACE, Leader
 from lnh_services.store.etcd.office import EtcdOffice, is_rolled_back
-from lnh_services.store.etcd.place import AUTHORITY, MANUAL, Keys, Lead, Place, pack, unpack
+from lnh_services.store.etcd.place import AUTHORITY, Keys, Lead, Place, pack, unpack
 from lnh_services.store.etcd.requests import Compare, Differed, Done, Outcome, Put, Refused, Transaction, Why
 from lnh_services.store.log import entries as log
 from lnh_services.store.log.entries import ClusterId, Entry, MemberId, Milliseconds, Open, Position
@@ -176,7 +176,7 @@ class Observer(Follower):
         lead, asked = place.leads(), False
         if lead.member in (self._known.member, self._invited):
             asked = True
-        elif not self.is_silent(now, place) or not (self._order is not None or place.failover != MANUAL):
+        elif not self.is_silent(now, place) or not (self._order is not None or not place.is_manual()):
             return
         if held.index and not self._disk.is_installing:
             self._read(now, Taking(place, place.ends(), ended=not asked))

@@ -34,6 +34,7 @@ def is_rolled_back(place: Place, held: Position) -> bool:
     try:
         head = place.ends()
         place.leads()
+        place.is_manual()
     except MalformedMessage:
         return True
     return head.index < held.index or (head.index == held.index and head != held)

@@ -3,7 +3,7 @@
     <cluster>/at/lead      who is primary: term, member, incarnation. Its value, never used twice, is the fence
     <cluster>/at/beat      renewed by the primary; a member that saw it unchanged for long enough may take the lead
     <cluster>/at/head      the position of the newest entry: its hash names, through the chain, all before it
-    <cluster>/at/failover  `manual` if members take the lead only when an administrator says so
+    <cluster>/at/failover  whether members take the lead only when an administrator says so; no such key: they do not
     <cluster>/log/<index>  a batch of entries, under the index of its last one
 
 So the keys from `log/<k>` on hold what follows entry k - 1, and the keys up to `log/<k>` nothing after entry k. A
@@ -27,7 +27,6 @@ BEAT: Final = 0.5  # ... which it renews so often: an election of etcd's (1.7 s)
 BATCH_ENTRIES: Final = 512
 BATCH_BYTES: Final = 1_000_000  # of payloads, in one transaction; one entry alone may be larger
 BATCHES_READ: Final = 8  # at once
-MANUAL: Final = b"manual"
 _ENCODED: Final = 2 * PAYLOAD_BYTES
 
 
@@ -42,6 +41,13 @@ class Lead(msgspec.Struct, frozen=True, array_like=True):
     def epoch(self) -> Epoch:
         """The epoch of the entries that this primary orders."""
         return Epoch(self.term, self.member)
+
+
+class Failover(msgspec.Struct, frozen=True, array_like=True):
+    """How a lost primary is succeeded; `number` makes each value one that never was before."""
+
+    manual: bool
+    number: int
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):
@@ -95,6 +101,10 @@ class Place(msgspec.Struct, frozen=True):
     def ends(self) -> Position:
         """Decode the position of the newest entry; raises MalformedMessage, also where there is none."""
         return codec.decode_as(self.head or b"", Position)
+
+    def is_manual(self) -> bool:
+        """Tell whether an administrator must order that the lead is taken; raises MalformedMessage."""
+        return self.failover is not None and codec.decode_as(self.failover, Failover).manual
 
 
 def pack(entries: tuple[Entry, ...]) -> bytes:

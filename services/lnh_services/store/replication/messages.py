@@ -94,8 +94,14 @@ class SetLeaseSettings(msgspec.Struct, frozen=True, tag="set-terms"):
     lease_settings: LeaseSettings = msgspec.field(name="terms")
 
 
+class SetFailover(msgspec.Struct, frozen=True, tag="set-failover"):
+    """Say whether an administrator must order that a member takes the place of a lost primary."""
+
+    manual: bool
+
+
 Listing = SetMember | SetDoor | CreateGroup | DeleteGroup | MoveMember  # what changes the list (`member_list.py`)
-Order = Commit | Listing | RemoveMember | Promote | SetLeaseSettings
+Order = Commit | Listing | RemoveMember | Promote | SetLeaseSettings | SetFailover
 
 
 # Messages. Each names the epoch it belongs to: what is of another epoch than the receiver's is not acted on.
@@ -229,7 +235,7 @@ class Forward(_Said, frozen=True, tag="forward"):
 
     epoch: Epoch
     number: int
-    order: Write | Listing | RemoveMember | Promote | SetLeaseSettings
+    order: Write | Listing | RemoveMember | Promote | SetLeaseSettings | SetFailover
 
     @classmethod
     def of(cls, epoch: Epoch, number: int, order: Order) -> Forward:

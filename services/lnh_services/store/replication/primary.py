@@ -42,6 +42,7 @@ from lnh_services.store.replication.messages import (
     Promote,
     Rejected,
     RemoveMember,
+    SetFailover,
     SetLeaseSettings,
 )
 from lnh_services.store.replication.outbox import Origin
@@ -238,10 +239,13 @@ class Primary:
         self._out.answer(origin, why)
 
     def _take_order(
-        self, now: Instant, origin: Origin, order: Listing | RemoveMember | Promote | SetLeaseSettings
+        self, now: Instant, origin: Origin, order: Listing | RemoveMember | Promote | SetLeaseSettings | SetFailover
     ) -> None:
         if isinstance(order, SetLeaseSettings):
             self._local.append(now, order.lease_settings, origin)
+        elif isinstance(order, SetFailover):
+            why = NotPossible("with this engine a lost primary is succeeded by hand: remove it from the cluster")
+            self._out.answer(origin, why)
         elif isinstance(order, Listing):
             self._list(now, origin, order)
         elif order.member not in self._known.ids:
