@@ -344,6 +344,11 @@ class Observer(Follower):
         if self._may_go(sender, go):
             self._invited = sender
 
+    def _hand_over_done(self) -> None:
+        # A member that was dropped from the set meanwhile hears that the `open` is committed before it has it on disk.
+        if self._disk.durable >= self._known.configuration.opened:
+            super()._hand_over_done()
+
     def leave(self, now: Instant) -> None:
         """Answer what waits for this role, because another takes over."""
         super().leave(now)
