@@ -45,6 +45,7 @@ _DRIVEN: Final = "is driven by both, and does not wait by itself where it is giv
 LEFT_OUT: Final[dict[str, str]] = {
     "lnh": "names what the others have",
     "lnh.arguments": _WAITS_FOR_NOBODY,
+    "lnh.diagnosis": _WAITS_FOR_NOBODY,
     "lnh.configuration": _WAITS_FOR_NOBODY,
     "lnh.net.channel": _DRIVEN,
     "lnh.net.failover": _WAITS_FOR_NOBODY,

@@ -16,7 +16,7 @@ from lnh_cli.support.options import AdminOptions
 
 if TYPE_CHECKING:
     from lnh.admin import Administration
-    from lnh_cli.diagnosis import Finding
+    from lnh.diagnosis import Finding
     from lnh_common.messages.overview import Overview
 
 
@@ -37,7 +37,7 @@ def doctor(
 
     Ends with 0 when it is healthy, with 1 when there is a problem (with --strict, or advice).
     """
-    from lnh_cli.diagnosis import Scene, Severity, diagnose
+    from lnh.diagnosis import Scene, Severity, diagnose
 
     if member_dir is not None:
         from lnh_cli.surroundings import look
@@ -68,7 +68,7 @@ def _compatible(session: Administration, overview: Overview) -> tuple[str, ...]:
 
     A keyring's policy is only ever stricter than the cluster's, so mostly there is none to look at.
     """
-    from lnh_cli.diagnosis import COMPATIBLE
+    from lnh.diagnosis import COMPATIBLE
     from lnh_common.errors import KeyringUnknown, MemberBehind
 
     found = []
@@ -88,7 +88,7 @@ def _plain(finding: Finding) -> dict[str, str]:
 
 def _tell(findings: list[Finding]) -> None:
     """What one check found at several places is told together."""
-    from lnh_cli.diagnosis import BY_NAME, Severity
+    from lnh.diagnosis import BY_NAME, Severity
 
     for name, found in groupby(findings, key=lambda finding: finding.check):
         check, spots = BY_NAME[name], list(found)

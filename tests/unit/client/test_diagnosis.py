@@ -10,7 +10,7 @@ import pytest
 import typer
 from msgspec.structs import replace
 
-from lnh_cli.diagnosis import CHECKS, Check, Finding, Scene, Severity, diagnose
+from lnh.diagnosis import CHECKS, Check, Finding, Scene, Severity, diagnose
 from lnh_cli.main import tree
 from lnh_common.messages.member import ServiceState, Status
 from lnh_common.messages.membership import ServiceHealth
