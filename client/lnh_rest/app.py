@@ -11,7 +11,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
@@ -43,6 +43,7 @@ from lnh_rest.admission import Admission
 from lnh_rest.base import Octets, Stream, Text, encode
 from lnh_rest.basics import Basics
 from lnh_rest.counts import Counts
+from lnh_rest.dashboard import Dashboard
 from lnh_rest.guesses import Guesses
 from lnh_rest.handlers.sessions import end, opened_by
 from lnh_rest.logins import Login, Logins
@@ -108,7 +109,8 @@ class Service:
         self._opening: Final = [asyncio.Lock() for _ in range(_DOORS)]
         self._counts: Final = Counts(lambda: (self._admission.under_way, len(self._logins)))
         self._readiness: Final = Readiness()
-        self._routes: Final = _by_path()
+        self._dashboard: Final = Dashboard(clock)
+        self._routes: Final = _by_path((*ROUTES, *NETHSM, _DOCUMENT_ROUTE, *self._dashboard.routes()))
         self._ends: Final = Starlette(lifespan=self._lifespan)
         self._document: Final = json.dumps(openapi.document(), ensure_ascii=True).encode()
 
@@ -128,7 +130,8 @@ class Service:
             except ClientDisconnect:
                 _log.info("gone", request=name, route=tells.route)
                 return
-            response.headers.update({**_SAFE, "Request-Id": name})
+            for header, value in {**_SAFE, "Request-Id": name}.items():
+                response.headers.setdefault(header, value)
             took = time.monotonic() - begun
             self._counts.add(tells.route, response.status_code, took)
             _log.info(
@@ -141,9 +144,13 @@ class Service:
             )
             try:
                 await response(scope, receive, send)
-            except (LnhError, OSError, TimeoutError, asyncio.TimeoutError) as error:
+            except (ClientDisconnect, LnhError, OSError, TimeoutError, asyncio.TimeoutError) as error:
                 # Its end is never sent, so that nobody takes what came of it for whole.
                 _log.info("cut", request=name, route=tells.route, error=type(error).__name__)
+
+    def end(self) -> None:
+        """Have what goes on for as long as somebody looks come to its end."""
+        self._dashboard.end()
 
     async def _answer(self, request: Request, tells: Tells, until_sent: contextlib.ExitStack) -> Response:
         try:
@@ -336,6 +343,8 @@ class Tells:
 
 
 def _response(answer: Answer, route: Route) -> Response:
+    if isinstance(answer, Response):
+        return answer
     if answer is None:
         return Response(status_code=route.status)
     if isinstance(answer, Stream):
@@ -493,10 +502,10 @@ _DOCUMENT_ROUTE: Final = Route("GET", DOCUMENT, "Show the OpenAPI document.", Wh
 _LOGINS: Final = frozenset((route.method, route.path) for route in ROUTES if route.is_login)
 
 
-def _by_path() -> list[tuple[tuple[str, ...], dict[str, Route]]]:
+def _by_path(routes: Iterable[Route]) -> list[tuple[tuple[str, ...], dict[str, Route]]]:
     """Put the routes of one path together, those first whose path names fewer parts."""
     found: dict[tuple[str, ...], dict[str, Route]] = {}
-    for route in (*ROUTES, *NETHSM, _DOCUMENT_ROUTE):
+    for route in routes:
         pattern = tuple(route.path.removeprefix("/").split("/"))
         assert route.method not in found.get(pattern, {}), f"{route.method} {route.path} is there twice"
         found.setdefault(pattern, {})[route.method] = route

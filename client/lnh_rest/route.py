@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from starlette.responses import Response
+
 from lnh.aio import Cluster, KeyringSession, Session
 from lnh.aio.admin import Administration
 from lnh_common.errors import ArgumentInvalid, PermissionDenied
@@ -120,7 +122,7 @@ def id_of(text: str, name: str) -> bytes:
     return found
 
 
-Answer = Body | Message | Stream | Text | None
+Answer = Body | Message | Stream | Text | Response | None
 Handler = Callable[[Call], Awaitable[Answer]]
 
 

@@ -13,9 +13,10 @@ import os
 import signal
 import ssl
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 import h11
@@ -122,8 +123,9 @@ def run(which: str | None, address: Address, *, plain: bool) -> None:
     cluster = connect(which)
     write_to_stderr()
     _log.info("serving", cluster=cluster.label, host=address.host, port=address.port, https=context is not None)
+    service = Service(cluster)
     config = uvicorn.Config(
-        Service(cluster),
+        service,
         host=address.host,
         port=address.port,
         http=BoundedProtocol,
@@ -140,11 +142,24 @@ def run(which: str | None, address: Address, *, plain: bool) -> None:
         h11_max_incomplete_event_size=limits.REST_HEADER_BYTES,
         ssl_context_factory=None if context is None else lambda *_: context,
     )
-    _Server(config).run()
+    _Server(config, service.end).run()
 
 
 class _Server(uvicorn.Server):
-    """A server that a signal ends in order, and its process with status 0: uvicorn raises the signal once more."""
+    """A server that a signal ends in order, and its process with status 0: uvicorn raises the signal once more.
+
+    Args:
+        end: is called when a signal came, before requests under way are waited for.
+    """
+
+    def __init__(self, config: uvicorn.Config, end: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end: Final = end
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end."""
+        self._end()
+        super().handle_exit(sig, frame)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
