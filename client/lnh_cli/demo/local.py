@@ -7,6 +7,7 @@ under one directory; ports are free ones.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import itertools
 import json
 import os
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -62,15 +63,8 @@ class Member:
         return {"LNH_CONFIG": str(self.client), "XDG_RUNTIME_DIR": str(self.client / "runtime")}
 
     def running(self) -> int | None:
-        """Return the supervisor's process number, if it runs; a number that another process has now does not count."""
-        try:
-            pid = int(self.pid_file.read_text())
-            process = Path("/proc") / str(pid)
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-        except (OSError, ValueError):
-            return None
-        return pid if os.fsencode(self.directory) in words and state != "Z" else None
+        """Return the supervisor's process number, if it runs."""
+        return _running(self.pid_file, os.fsencode(self.directory))
 
     def stop(self) -> None:
         """Tell the member to end, if it runs, and wait until it has; raises StepFailed when it goes on."""
@@ -110,11 +104,92 @@ class Member:
         self.wait_for_end()
 
 
+class Rest:
+    """The REST service of a place, with the dashboard: a client like any other, at a loopback address."""
+
+    def __init__(self, root: Path) -> None:
+        self.pid_file = root / "rest.pid"
+        self.port = root / "rest.port"
+        self.log = root / "rest.log"
+
+    @property
+    def url(self) -> str:
+        """The address of the dashboard."""
+        return f"http://127.0.0.1:{self.port.read_text().strip()}/"
+
+    def running(self) -> int | None:
+        """Return its process number, if it runs."""
+        try:
+            port = self.port.read_bytes().strip()
+        except OSError:
+            return None
+        return _running(self.pid_file, port)
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        """Start it, where it was before if it was, and wait until it serves; raises StepFailed when it does not.
+
+        Args:
+            environment: in which a command finds the cluster.
+        """
+        if not self.port.exists():
+            self.port.write_text(f"{free_ports()}\n")
+        port = int(self.port.read_text())
+        command = [program("lnh"), "rest", "serve", "--plain-http", "--port", str(port)]
+        with os.fdopen(os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
+            running = subprocess.Popen(
+                command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        self.pid_file.write_text(f"{running.pid}\n")
+        ends = time.monotonic() + _COMES_SECONDS
+        while not _listens(port):
+            if running.poll() is not None or time.monotonic() > ends:
+                raise StepFailed(f"the REST service does not serve: look at {self.log}")
+            time.sleep(_LOOK_EVERY)  # the processor is for the service
+
+    def stop(self) -> None:
+        """Tell it to end, if it runs, and wait until it has; raises StepFailed when it goes on."""
+        pid = self.running()
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+            ends = time.monotonic() + _STOP_SECONDS
+            while self.running() is not None:
+                if time.monotonic() > ends:
+                    raise StepFailed(f"the REST service (process {pid}) did not stop within {_STOP_SECONDS:.0f} s")
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+                time.sleep(0.05)  # between looks at a process that may be none of our children
+        self.pid_file.unlink(missing_ok=True)
+
+
+def _running(pid_file: Path, word: bytes) -> int | None:
+    """Return the process number in a file, if that process runs; a number that another process has now does not count.
+
+    Args:
+        word: of its command line.
+    """
+    try:
+        pid = int(pid_file.read_text())
+        process = Path("/proc") / str(pid)
+        words = (process / "cmdline").read_bytes().split(b"\0")
+        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, ValueError):
+        return None
+    return pid if word in words and state != "Z" else None
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as tried:
+        tried.settimeout(1)
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
 class Place:
     """One cluster's directory: its members, a client's configuration, secrets."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.rest = Rest(root)
         self.members = tuple(Member(root, letter) for letter in _NAMES)
         self.first = self.members[0]
         self.ready = root / "ready"  # there once the cluster is set up
@@ -389,7 +464,8 @@ def make_keyring(steps: Steps) -> None:
 
 
 def stop(place: Place) -> None:
-    """Stop every member of a place that runs; raises StepFailed when one does not end."""
+    """Stop every member of a place that runs, and its REST service; raises StepFailed when one does not end."""
+    place.rest.stop()
     for member in place.members:
         member.begin_to_stop()
     for member in place.members:
@@ -408,7 +484,7 @@ def _place_of(directory: Path) -> Place:
 
 
 def up(directory: Directory = Path(".lnh-demo")) -> None:
-    """Start a cluster of three members with a registered client and a keyring, and leave it running."""
+    """Start a cluster of three members with a registered client, a keyring and the dashboard, and leave it running."""
     place = _place_of(directory)
     try:
         if place.ready.exists():
@@ -430,6 +506,8 @@ def up(directory: Directory = Path(".lnh-demo")) -> None:
             make_keyring(steps)
             join_all(steps)
             place.ready.touch()
+        if _can_serve() and place.rest.running() is None:
+            place.rest.start({**os.environ, **place.variables()})
     except BaseException as error:  # an interrupted start leaves no process behind
         stop(place)
         if isinstance(error, StepFailed):
@@ -444,7 +522,18 @@ def up(directory: Directory = Path(".lnh-demo")) -> None:
         typer.echo(f"{_TABS}export {name}={shlex.quote(value)}")
     typer.echo(f"{_TABS}lnh key generate --keyring payments first --type EC --curve P-256")
     typer.echo(f'{_TABS}lnh pkcs11 serve & eval "$(lnh pkcs11 env)"  # for applications that speak PKCS#11')
+    if place.rest.running() is not None:
+        typer.echo(f"The dashboard: {place.rest.url}  user admin, password in {place.secret('admin')}")
+    else:
+        typer.echo(
+            "The dashboard needs more to be installed: pip install 'lnh[rest]', then lnh rest serve --plain-http"
+        )
     typer.echo(f"To end it: lnh down --dir {directory}")
+
+
+def _can_serve() -> bool:
+    """Tell whether what the REST service needs beside the product is installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("starlette", "uvicorn"))
 
 
 def _begin(directory: Path, place: Place) -> Place:
