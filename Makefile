@@ -8,7 +8,7 @@ N      ?= 20
 LOAD   ?= all
 JOBS   ?= 3
 
-.PHONY: help setup demo drill up down pkcs11 stubs test test-one test-often test-versions test-compose test-apps check bench soak clean
+.PHONY: help setup demo drill up down pkcs11 stubs test test-one test-often test-versions test-compose test-apps test-browser check bench soak clean
 
 help:            ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ drill: setup     ## lose members, the primary, everything, on a cluster made for
 	@mkdir -p build && rm -f build/drill.html
 	@$(BIN)/lnh drill --report build/drill.html
 
-up: setup        ## start a member with a cluster and a registered client, and leave it running
+up: setup        ## start a cluster with a registered client and the dashboard, and leave it running
 	@$(BIN)/lnh up --dir $(WHERE)
 
 down: setup      ## end what `make up` started
@@ -60,6 +60,9 @@ test-compose: setup  ## compose.yaml for real, for some minutes; needs docker (c
 test-apps: setup  ## the recipes of docs/pkcs11-recipes.md, on a real cluster; needs the Debian packages that .ci/run installs
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check PyKCS11
 	@LNH_TEST_APPS=1 $(BIN)/pytest -q -n 0 -p no:randomly tests/apps
+
+test-browser: setup  ## the dashboard in headless Chromium, on a real cluster: a minute or two; needs chromium and chromium-driver
+	@LNH_TEST_BROWSER=1 $(BIN)/pytest -q -n 0 -p no:randomly tests/browser
 
 check: setup     ## ruff and mypy, and whether lnh.aio and the stubs are made of the SDK and the .proto files as they are
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/python tests/surface.py --check && $(BIN)/python tests/stubs.py --check && $(BIN)/mypy
