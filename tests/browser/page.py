@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -155,7 +154,8 @@ class Page:
         height: int = self.driver.execute_script("return document.documentElement.scrollHeight") if whole else size[1]
         self.size(size[0], height)
         self.driver.execute_script("window.scrollTo(0, 0)")
-        time.sleep(0.2)  # until the drawings, which follow their frames, are painted: a picture, and no test
+        painted = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+        self.driver.execute_async_script(painted)  # drawings follow the size of their frames
         BUILD.mkdir(exist_ok=True)
         assert self.driver.save_screenshot(str(BUILD / f"dashboard-{name}.png"))
         self.size(*size)
@@ -175,7 +175,11 @@ class Page:
 
     def complaints(self) -> list[str]:
         """What the browser had to complain of since it was asked last, such as what its policy did not allow."""
-        return [each["message"] for each in self.driver.execute("getLog", {"type": "browser"})["value"] if each["level"] in ("SEVERE", "WARNING")]
+        return [
+            each["message"]
+            for each in self.driver.execute("getLog", {"type": "browser"})["value"]
+            if each["level"] in ("SEVERE", "WARNING")
+        ]
 
 
 def _is(element: WebElement, text: str) -> bool:

@@ -17,7 +17,8 @@ from starlette.types import Message
 from lnh.aio import Cluster, Session
 from lnh.aio.admin import Administration
 from lnh_common import limits
-from lnh_common.errors import Busy, LnhError, PermissionDenied, SessionEnded, Unreachable
+from lnh_common.errors import Busy, KeyringUnknown, LnhError, PermissionDenied, SessionEnded, Unreachable
+from lnh_common.messages.admin import KeyringView
 from lnh_common.messages.base import Behind
 from lnh_common.messages.overview import Overview
 from lnh_common.wire.audit import HeadLine, RecordLine
@@ -221,6 +222,21 @@ class Asked:
 class _User(Administration):
     def __init__(self, asked: Asked) -> None:
         self.asked = asked
+        self.shown: list[str] = []
+
+    def keyrings(self, *, current: bool = False) -> Any:  # as far as `async for` goes
+        async def all_of_them() -> AsyncIterator[KeyringView]:
+            for label in ("apart", "compatible", "gone"):
+                yield KeyringView(id=label.encode(), label=label)
+
+        return all_of_them()
+
+    async def show_keyring(self, label: str, *, current: bool = False) -> KeyringView:
+        self.shown.append(label)
+        if label == "gone":
+            raise KeyringUnknown("deleted meanwhile")
+        policy = {"key_uses": "separated"} if label == "apart" else {}
+        return KeyringView(id=label.encode(), label=label, policy=policy)
 
     async def overview(self, *, current: bool = False) -> Overview:
         return await self.asked.overview()
@@ -285,6 +301,24 @@ def test_what_refuses_the_first_look_refuses_the_request() -> None:
     with pytest.raises(PermissionDenied):
         told(call_of(PermissionDenied("not yours")), watching)
     assert len(watching._watches) == 0
+
+
+def test_keyrings_whose_keys_have_several_uses_are_looked_at_once_in_a_while() -> None:
+    lax = replace(overview(), key_uses="compatible")
+    call = call_of(lax, lax, lax, SessionEnded("over"))
+    events = told(call)
+    for _, each in events[1:3]:
+        assert [(found["check"], found["where"]) for found in each["findings"]] == [
+            ("keys-not-separated", "compatible")
+        ]
+    assert cast("_User", call.session).shown == ["apart", "compatible", "gone"]
+
+
+def test_of_very_many_keyrings_none_is_looked_at() -> None:
+    lax = replace(overview(), key_uses="compatible", keyrings=3500)
+    call = call_of(lax, lax, SessionEnded("over"))
+    assert told(call)[1][1]["findings"] == []
+    assert cast("_User", call.session).shown == []
 
 
 def test_a_member_that_is_behind_says_so() -> None:

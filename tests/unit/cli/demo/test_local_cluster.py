@@ -52,6 +52,18 @@ def test_a_start_that_fails_says_why_and_leaves_no_process(tmp_path: Path, monke
     assert local.Place(tmp_path / "p").first.running() is None
 
 
+def test_a_rest_service_that_ends_at_once_is_told_of_with_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "program", lambda _: "/bin/false")
+    rest = local.Rest(tmp_path)
+    with pytest.raises(local.StepFailed, match=r"does not serve: look at .*rest\.log"):
+        rest.start({})
+    assert rest.running() is None
+    rest.stop()
+    assert rest.log.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_process_that_only_has_the_members_number_is_not_ended(tmp_path: Path) -> None:
     place = local.Place(tmp_path)
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
