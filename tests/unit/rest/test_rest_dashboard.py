@@ -169,6 +169,16 @@ def test_each_question_is_a_row_of_the_table_or_the_dashboards_own() -> None:
         assert path in OWN or "GET" in routes_of(re.sub(_STEP, "{}", path)), path
 
 
+def test_no_list_is_asked_for_more_than_a_page_holds() -> None:
+    most = {"api.js": ("PAGE", limits.PAGE_ITEMS), "backups.js": ("ARCHIVES", limits.PAGE_ITEMS)}
+    for name, (constant, limit) in (most | {"trail.js": ("PAGE", limits.REST_TRAIL_LINES)}).items():
+        text = (PAGE / name).read_text()
+        (value,) = re.findall(rf"const {constant} = (\d+);", text)
+        assert int(value) <= limit, name
+        assert re.findall(r"limit: ([A-Z]+)", text) == [constant]
+    assert "limit: 1 }" in (PAGE / "main.js").read_text()
+
+
 # --- colours
 
 

@@ -23,6 +23,7 @@ export class Away extends Error {
 }
 
 const UNAUTHENTICATED = 401;
+const PAGE = 250; // items of a list in one answer
 const SILENT = 15000; // milliseconds without an event, after which the service is taken for gone
 
 export const part = encodeURIComponent;
@@ -60,7 +61,7 @@ export class Session {
     const items = [];
     let cursor = "";
     do {
-      const page = await this.get(path, { limit: 500, ...query, ...(cursor ? { cursor } : {}) });
+      const page = await this.get(path, { limit: PAGE, ...query, ...(cursor ? { cursor } : {}) });
       items.push(...page.items);
       cursor = page.next;
     } while (cursor && items.length < most);

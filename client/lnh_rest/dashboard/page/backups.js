@@ -8,7 +8,7 @@ import { DASH, bytes, clock, day, moment, plural, span, whole } from "./words.js
 
 const WEEKS = 5;
 const DAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
-const ARCHIVES = 500; // in the calendar, ...
+const ARCHIVES = 250; // in the calendar, ...
 const LISTED = 6; // ... and in the list below it
 const LOOK_EVERY = 500; // milliseconds, while an archive is made
 

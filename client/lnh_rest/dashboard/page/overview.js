@@ -282,29 +282,26 @@ export class Findings extends Section {
       return;
     }
     if (this.body.firstChild !== this.#list) fill(this.body, this.#list);
-    const counts = new Map(); // what one check finds at one place more than once
-    const numbered = findings.map((each) => {
-      const place = `${each.check} ${each.where}`;
-      counts.set(place, (counts.get(place) ?? 0) + 1);
-      return { ...each, key: `${place} ${counts.get(place)}` };
-    });
+    const checks = new Map(); // what one check found at several places is told together
+    for (const each of findings) checks.set(each.check, [...(checks.get(each.check) ?? []), each]);
     keep(
       this.#list,
-      numbered,
-      (each) => each.key,
-      (each) => this.#finding(each),
-      (element, each) => write(element.querySelector(".what"), each.what),
+      [...checks.values()],
+      (found) => JSON.stringify(found.map(({ check, where }) => [check, where])),
+      (found) => this.#finding(found),
+      (element, found) => element.querySelectorAll(".what").forEach((each, number) => write(each, found[number].what)),
     );
   }
 
-  #finding({ check, severity, why, do: mend }) {
+  #finding(found) {
+    const [{ check, severity, why }] = found;
     return el(
       "li",
       { class: severity },
       el("p", { class: "severity" }, el("span", { class: "tag" }, severity), " ", el("code", {}, check)),
-      el("p", { class: "what" }),
+      found.map(() => el("p", { class: "what" })),
       said("p", { class: "why" }, `Why it matters: ${why}.`),
-      el("p", { class: "do" }, "Do: ", commands(mend)),
+      [...new Set(found.map((each) => each.do))].map((mend) => el("p", { class: "do" }, "Do: ", commands(mend))),
     );
   }
 }

@@ -193,7 +193,7 @@ function detailWords(member, withLag) {
   return `${lag}${figure(member.rate)} ops/s, p99 ${figure(member.p99)} ms`;
 }
 
-const LEASE = 3000; // milliseconds that fill the bar, where none is longer
+const LEASE = 1500; // milliseconds that fill the bar, where none is longer
 
 /** The lease as a bar: how long the member may still serve reads of what it keeps. */
 function leaseOf(member, x, y, width) {

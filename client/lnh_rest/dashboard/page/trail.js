@@ -6,6 +6,7 @@ import { Section } from "./sections.js";
 import { DASH, moment, plural, whole } from "./words.js";
 
 const PAGE = 100;
+const DONE = new Set(["ok", "begun"]);
 
 export class Trail extends Section {
   #app;
@@ -87,7 +88,7 @@ function row(record) {
   const detail = Object.entries(record.detail).map(([name, value]) => `${name}=${typeof value === "string" ? value : JSON.stringify(value)}`);
   return el(
     "tr",
-    { class: record.outcome === "ok" ? null : "refused" },
+    { class: DONE.has(record.outcome) ? null : "refused" },
     el("td", { class: "number" }, whole(record.index)),
     el("td", { class: "time" }, moment(record.time)),
     said("td", {}, record.role ? `${record.identity} (${record.role})` : record.identity || DASH),
