@@ -86,6 +86,14 @@ class Page:
         head, *lines = cells
         return next(dict(zip(head, line, strict=True)) for line in lines if line[0] == member)
 
+    def acts(self) -> set[str]:
+        """What the buttons of the page's parts are called that are shown, but for the labels of keyrings."""
+        found: list[str] = self.driver.execute_script(
+            "return [...document.querySelectorAll('main button:not(.label)')]"
+            ".filter((each) => each.offsetParent).map((each) => each.textContent)"
+        )
+        return set(found)
+
     # --- what is done
 
     def press(self, name: str, css: str = "button") -> None:
