@@ -27,6 +27,11 @@ TIMEOUT = 30.0  # seconds; an API server has 3, and these processes share a mach
 AT_ONCE = 16
 
 
+def a_label() -> str:
+    """A label that no key has: tests of this file share a keyring."""
+    return f"kms-{os.urandom(4).hex()}"
+
+
 def makes_key(label: str) -> tuple[str, ...]:
     return ("lnh", "key", "generate", "-k", "payments", label, "--type", "AES", "--bits", "256")
 
@@ -59,9 +64,10 @@ def healthy(client: Any) -> str:
 
 def test_an_api_server_goes_on_over_rotations_and_lost_members(members: Members, short_path: Path) -> None:
     deks = [os.urandom(32) for _ in range(100)]
-    makes = makes_key("kubernetes")
+    label = a_label()
+    makes = makes_key(label)
     with (
-        running(members.all[1].client, members.place.secret("krco"), short_path, "kubernetes") as plugin,
+        running(members.all[1].client, members.place.secret("krco"), short_path, label) as plugin,
         plugin.client() as client,
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
@@ -106,8 +112,9 @@ def test_an_api_server_goes_on_over_rotations_and_lost_members(members: Members,
 
 
 def test_a_plugin_that_is_killed_has_the_same_key_when_it_is_there_again(members: Members, short_path: Path) -> None:
-    members.steps.run(*makes_key("again"))
-    given = (members.place.secret("krco"), short_path, "again")
+    label = a_label()
+    members.steps.run(*makes_key(label))
+    given = (members.place.secret("krco"), short_path, label)
     password = members.place.secret("krco").read_text().strip()
     dek = os.urandom(32)
     with running(members.all[0].client, *given) as plugin, plugin.client() as client:

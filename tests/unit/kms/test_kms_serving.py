@@ -118,11 +118,11 @@ async def served(place: Path, plugin: Any, timeout: float = SECONDS) -> AsyncIte
             await task
 
 
-async def ended(call: Any, code: Code) -> str:
-    """What the status of a call says, which is this one."""
+async def ended(call: Any, *codes: Code) -> str:
+    """What the status of a call says, which is one of these."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
-    assert caught.value.code() is code, caught.value
+    assert caught.value.code() in codes, caught.value
     return str(caught.value.details())
 
 
@@ -236,18 +236,19 @@ def test_the_log_has_each_call_and_nothing_that_came_with_it(short_path: Path, t
 def test_a_call_has_the_time_that_its_client_has_left(short_path: Path) -> None:
     async def test() -> None:
         plugin = Scripted()
-        async with served(short_path, plugin, timeout=5.0) as at:
+        async with served(short_path, plugin, timeout=50.0) as at:
             plugin.seconds.clear()
-            await at.decrypt(timeout=60)
-            await at.decrypt(timeout=2)
+            await at.decrypt(timeout=600)
+            await at.decrypt(timeout=30)
             await at.client.Decrypt(api.DecryptRequest())
             long, short, none = plugin.seconds
-            assert (long, none) == (5.0, 5.0)
-            assert 1.0 < short < 2.0
+            assert (long, none) == (50.0, 50.0)
+            assert 0 < short < 30
             plugin.goes.clear()
-            await ended(at.decrypt(timeout=0.05), Code.DEADLINE_EXCEEDED)
-            while not plugin.cancelled:  # noqa: ASYNC110  # the server hears of it a moment later
-                await asyncio.sleep(0.001)
+            seconds = 0.05
+            while not plugin.cancelled:  # the server hears of it a moment later, or had not begun in that time
+                await ended(at.decrypt(timeout=seconds), Code.DEADLINE_EXCEEDED)
+                seconds *= 2
             plugin.goes.set()
             assert (await at.decrypt()).plaintext == DEK[::-1]
 
@@ -290,7 +291,7 @@ def test_calls_under_way_at_the_end_are_done_and_no_other_is_begun(short_path: P
             at.stop.set()
             while at.path.exists():  # noqa: ASYNC110  # it listens until it stops
                 await asyncio.sleep(0.001)
-            await ended(at.decrypt(timeout=1), Code.UNAVAILABLE)
+            await ended(at.decrypt(), Code.UNAVAILABLE, Code.CANCELLED)
             plugin.goes.set()
             assert {each.plaintext for each in await asyncio.gather(*calls)} == {DEK[::-1]}
             await at.task
