@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import pytest
 
@@ -47,11 +50,35 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "_LEARN_WITHIN", WITHIN)
 
 
-@pytest.fixture(params=["blocking", "aio"])
+SDKS: Final[dict[str, Connected]] = {"blocking": loopback.connected, "aio": in_loop.connected}
+
+
+@pytest.fixture(params=SDKS)
 def connected(request: pytest.FixtureRequest) -> Connected:
     """Opens connections of one of the SDKs."""
-    chosen: Connected = {"blocking": loopback.connected, "aio": in_loop.connected}[request.param]
-    return chosen
+    return SDKS[request.param]
+
+
+def in_both_at_once(test: Callable[..., None]) -> Callable[..., None]:
+    """Have both SDKs go through a test that mostly waits at the same time, each with members of its own."""
+
+    def alone(connected: Connected, given: dict[str, object]) -> None:
+        with ExitStack() as running:
+            test(running, connected, **given)
+
+    @functools.wraps(test)
+    def together(**given: object) -> None:
+        with ThreadPoolExecutor(len(SDKS)) as threads:
+            under_way = {name: threads.submit(alone, connected, given) for name, connected in SDKS.items()}
+        for name, each in under_way.items():
+            print(f"{name}: {each.exception()!r}")
+        for each in under_way.values():
+            each.result()
+
+    takes = inspect.signature(test)
+    own = [each for each in takes.parameters.values() if each.name not in ("running", "connected")]
+    together.__signature__ = takes.replace(parameters=own)  # type: ignore[attr-defined]  # which pytest goes by
+    return together
 
 
 def step_until(one: Any, condition: Callable[[], object]) -> None:
@@ -161,6 +188,7 @@ def of(*refusals: LnhError, running: ExitStack) -> list[Member]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
+@in_both_at_once
 def test_where_every_member_serves_nobody_its_client_hears_soon_what_each_is(
     running: ExitStack, connected: Connected, count: int
 ) -> None:
@@ -191,6 +219,7 @@ def test_members_that_are_the_same_are_told_of_together(running: ExitStack, conn
 
 
 @pytest.mark.parametrize("ask", [show, lambda connection: connection.statement(WITHIN).epoch])
+@in_both_at_once
 def test_a_member_that_comes_back_is_waited_for_though_the_others_serve_nobody(
     running: ExitStack, connected: Connected, ask: Callable[[Any], object]
 ) -> None:
@@ -206,6 +235,7 @@ def test_a_member_that_comes_back_is_waited_for_though_the_others_serve_nobody(
         back.join()
 
 
+@in_both_at_once
 def test_at_the_deadline_it_is_told_what_each_member_was(running: ExitStack, connected: Connected) -> None:
     (a,) = of(NotActivated("sealed"), running=running)
     b = running.enter_context(Member())
@@ -217,6 +247,7 @@ def test_at_the_deadline_it_is_told_what_each_member_was(running: ExitStack, con
         connection.statement(2.0)
 
 
+@in_both_at_once
 def test_a_write_that_nobody_serves_has_no_known_outcome_since_anybody_could_say_so(
     running: ExitStack, connected: Connected
 ) -> None:
@@ -280,6 +311,7 @@ def test_what_a_member_that_is_behind_cannot_tell_is_asked_of_another(running: E
     assert sum(a.asked.values()) == 1
 
 
+@in_both_at_once
 def test_where_every_member_is_behind_it_is_said_at_the_deadline(running: ExitStack, connected: Connected) -> None:
     a = running.enter_context(Member(serve=lambda _: behind(60_000)))
     b = running.enter_context(Member(serve=lambda _: behind(60_000)))
@@ -290,6 +322,7 @@ def test_where_every_member_is_behind_it_is_said_at_the_deadline(running: ExitSt
     assert b.asked
 
 
+@in_both_at_once
 def test_where_the_others_are_gone_the_one_that_is_behind_is_what_is_told_of(
     running: ExitStack, connected: Connected
 ) -> None:
@@ -352,6 +385,7 @@ def test_a_listing_comes_from_a_member_behind_unless_a_current_one_is_demanded(
             alone.call(FIND, {}, WITHIN, token=b"token", seal=KEYS, current=True)
 
 
+@in_both_at_once
 def test_a_write_that_may_have_been_made_is_not_called_undone_by_a_member_behind(
     running: ExitStack, connected: Connected
 ) -> None:
@@ -366,6 +400,7 @@ def test_a_write_that_may_have_been_made_is_not_called_undone_by_a_member_behind
         request.result()
 
 
+@in_both_at_once
 def test_a_write_that_may_have_been_made_is_not_called_undone_by_a_read_only_member(
     running: ExitStack, connected: Connected
 ) -> None:
@@ -382,6 +417,7 @@ def test_a_write_that_may_have_been_made_is_not_called_undone_by_a_read_only_mem
         request.result()
 
 
+@in_both_at_once
 def test_without_failover_a_client_stays_and_says_that_it_cannot_reach_its_member(
     running: ExitStack, connected: Connected
 ) -> None:
@@ -396,6 +432,7 @@ def test_without_failover_a_client_stays_and_says_that_it_cannot_reach_its_membe
     assert not b.asked
 
 
+@in_both_at_once
 def test_with_every_member_gone_requests_wait_and_the_first_to_come_back_answers(
     running: ExitStack, connected: Connected
 ) -> None:
