@@ -27,7 +27,7 @@ from lnh import console, registration, sessions
 from lnh.net.connection import Connection
 from lnh.registration import Greeting
 from lnh_cli.main import tree
-from lnh_cli.nouns import client, top
+from lnh_cli.nouns import client, engine, top
 from lnh_cli.support.progress import progress
 from lnh_common.bus.blocking import Caller
 from lnh_common.bus.curve import KeyPair
@@ -157,6 +157,14 @@ class Member:
         patch.setattr(sessions.Session, "call_each", call_each)
         patch.setattr(Caller, "ask", ask)
         patch.setattr(registration, "hello", lambda address, _: Greeting(address, STATEMENT, bytes(32)))
+        patch.setattr(engine, "_check_installed", lambda: None)
+        patch.setattr(engine, "_findings", lambda _: member.findings())
+
+    def findings(self) -> list[dict[str, str]]:
+        """Tell what an etcd said, in its own words."""
+        if self.error is not None:
+            raise self.error
+        return [dict.fromkeys(("check", "where", "state", "what", "do"), HOSTILE)]
 
     def answer(self, operation: Operation[Any, Any]) -> Any:
         self.asked.append(operation.name)
@@ -229,6 +237,7 @@ MADE = {"create", "add", "init", "generate"}
 MORE: dict[tuple[str, ...], list[str]] = {
     ("client", "register"): ["--member=127.0.0.1:7100"],
     ("member", "set"): ["--name=one"],
+    ("engine", "check"): ["--endpoint=http://127.0.0.1:2379", "--prefix=lnh/prod/"],
 }
 
 
