@@ -14,9 +14,10 @@ import asyncio
 import itertools
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import grpc
 import grpc.aio
@@ -41,7 +42,8 @@ class _Message(Protocol):
 R = TypeVar("R")
 
 
-class _Method(NamedTuple, Generic[R]):
+@dataclass(frozen=True)
+class _Method(Generic[R]):
     """A method of etcd: its path, what it answers with, and whether it is of use on a node that sees no leader."""
 
     path: str
