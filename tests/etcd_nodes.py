@@ -317,6 +317,13 @@ class Etcd:
         self.ask(0, "/v3/auth/enable")
         self.by_role = True
 
+    def let_in_anew(self) -> None:
+        """Turn authentication off and on, by which every login of before is forgotten."""
+        self.ask(0, "/v3/auth/disable")
+        self.by_role = False
+        self.ask(0, "/v3/auth/enable")
+        self.by_role = True
+
     def end(self) -> None:
         for way in self.ways:
             way.end()
