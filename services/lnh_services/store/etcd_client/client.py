@@ -59,7 +59,6 @@ _MEMBERS: Final = _Method("/etcdserverpb.Cluster/MemberList", rpc.MemberListResp
 _LOGIN: Final = _Method("/etcdserverpb.Auth/Authenticate", rpc.AuthenticateResponse)
 
 _SLICE: Final = 1.0  # seconds a node gets for a read, while there is time for another
-_SUSPECTED: Final = 5.0  # seconds for which a node that failed is asked after the others
 _PAUSE: Final = 0.05  # seconds between two tries where every node fails at once
 _LOGINS: Final = 2  # of one request
 
@@ -226,12 +225,12 @@ class Client:
                 logins += 1
                 self._token = ""  # without one, too, another try is by what is true of users now
             elif got.next is Next.ELSEWHERE and (got.certain or not changes):
-                self._suspect(endpoint)
+                self._put_last(endpoint)
                 if tries % len(self._endpoints) == 0:
                     await asyncio.sleep(min(_PAUSE, max(0.0, until - loop.time())))
             else:
                 if got.next is Next.ELSEWHERE:
-                    self._suspect(endpoint)
+                    self._put_last(endpoint)
                 return got
         raise AssertionError("the count has no end")
 
@@ -240,18 +239,17 @@ class Client:
         loop = asyncio.get_running_loop()
         while (left := until - loop.time()) > 0:
             self._moved.clear()
-            standing = [each for each in self._endpoints if each.is_connected]
-            if standing:
-                return min(standing, key=lambda each: each.suspected_until > loop.time())
+            for endpoint in self._endpoints:
+                if endpoint.is_connected:
+                    return endpoint
             try:
                 await asyncio.wait_for(self._moved.wait(), left)
             except asyncio.TimeoutError:
                 return None
         return None
 
-    def _suspect(self, endpoint: _Endpoint) -> None:
-        """Ask the others before this one for a while."""
-        endpoint.suspected_until = asyncio.get_running_loop().time() + _SUSPECTED
+    def _put_last(self, endpoint: _Endpoint) -> None:
+        """Ask all others before this one."""
         self._endpoints.remove(endpoint)
         self._endpoints.append(endpoint)
 
@@ -270,7 +268,7 @@ class Client:
                 last = msgspec.structs.replace(got, certain=True, why=got.why or UNREACHABLE.why)
                 if got.next is not Next.ELSEWHERE or self._user == "":
                     return last
-                self._suspect(endpoint)
+                self._put_last(endpoint)
             return last
 
 
@@ -288,7 +286,6 @@ class _Endpoint:
         self._moved = moved
         self._follower = asyncio.get_running_loop().create_task(self._follow())
         self.is_connected = False
-        self.suspected_until = 0.0
 
     async def call(self, method: _Method[R], message: _Message, seconds: float, token: str) -> R | Failure:
         """Send a request over the connection, and return what comes of it."""
