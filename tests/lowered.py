@@ -36,7 +36,7 @@ def _read_annotations() -> None:
                 msgspec.msgpack.Decoder(each)
 
 
-def lower(monkeypatch: pytest.MonkeyPatch, **to: int) -> None:
+def lower(monkeypatch: pytest.MonkeyPatch, **to: float) -> None:
     """Give limits (by their names in `lnh_common.limits`) other values until the test ends.
 
     What a message type says of itself stays as it is: a type knows its limits from the first decoding on.

@@ -125,7 +125,7 @@ class Cooking:
         assert self._load.errors == []
 
 
-def test_applications_see_nothing_of_members_that_are_cut_off_promoted_killed_and_stopped(
+def test_applications_see_nothing_of_what_befalls_members(
     served: Served, tmp_path: Path
 ) -> None:
     members = served.members

@@ -18,9 +18,10 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from subprocess import DEVNULL, Popen
 from typing import Final, NoReturn
+
+from lnh_cli.support.programs import program
 
 _SECONDS: Final = 120.0  # that a command may take
 _LOOK_EVERY: Final = 0.005
@@ -99,12 +100,6 @@ class _Fork:
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
-
-
-def program(name: str) -> str:
-    """Return the path of a program of this installation."""
-    beside = Path(sys.executable).parent / name
-    return str(beside) if beside.exists() else name
 
 
 @functools.cache

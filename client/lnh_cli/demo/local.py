@@ -28,8 +28,9 @@ from typing import Annotated, Final
 import typer
 
 from lnh_cli.demo import processes
-from lnh_cli.demo.children import Child, program
+from lnh_cli.demo.children import Child
 from lnh_cli.support import terminal, words
+from lnh_cli.support.programs import program
 
 _PORTS: Final = 5
 _FIRST_PORT: Final = 7100

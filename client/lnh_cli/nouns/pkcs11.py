@@ -77,7 +77,7 @@ def env(options: Output, socket: Socket = None) -> None:
 @verb(app, "unit", Output)
 def unit(options: Output) -> None:
     """Print a systemd unit that serves: lnh pkcs11 unit > ~/.config/systemd/user/lnh-pkcs11.service."""
-    from lnh_cli.demo.children import program
+    from lnh_cli.support.programs import program
     from lnh_pkcs11 import places
 
     text = places.unit(str(Path(program("lnh")).absolute()))

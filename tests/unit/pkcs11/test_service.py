@@ -14,7 +14,6 @@ from typing import Any, cast
 
 import pytest
 
-from lnh_common import limits
 from lnh_common.errors import NotPossible
 from lnh_pkcs11 import keyrings as real
 from lnh_pkcs11 import service
@@ -164,7 +163,7 @@ def test_a_socket_that_nobody_serves_is_replaced_and_what_is_none_is_left(short_
 def test_a_gateway_that_ends_waits_for_logouts_for_a_moment_only(
     short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "PKCS11_END_SECONDS", 0.05)
+    lower(monkeypatch, PKCS11_END_SECONDS=0.05)
     ended: list[str] = []
 
     async def logs_out(name: str, answer: asyncio.Event) -> None:

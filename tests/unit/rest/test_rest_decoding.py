@@ -177,7 +177,7 @@ def test_a_number_is_whole_however_it_is_written() -> None:
     assert "length: is a whole number" in refusal(b'{"length": 35.5}', RandomLength)
 
 
-def test_a_number_that_no_message_of_the_cluster_carries_is_refused_before_it_is_sent() -> None:
+def test_a_number_that_no_message_carries_is_refused_before_it_is_sent() -> None:
     largest = (1 << 63) - 1
     for number in (largest, -largest):
         assert decoding.body(b'{"changes": {"a": [%d]}}' % number, Changes).changes == {"a": [number]}

@@ -272,7 +272,7 @@ def test_nothing_is_committed_before_every_member_of_the_set_acknowledged_it() -
 
 
 @pytest.mark.parametrize("more", [False, True])
-def test_that_entries_are_committed_is_said_with_the_next_ones_or_alone_once_it_is_applied(more: bool) -> None:
+def test_that_entries_are_committed_is_said_with_the_next_or_once_it_is_applied(more: bool) -> None:
     replica, incarnations = primary_of(B)
     carried_out(replica, begun(replica), at())
     last = replica.history.last
