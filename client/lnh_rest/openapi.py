@@ -14,7 +14,7 @@ from lnh_common.messages.base import Message
 from lnh_rest import problems
 from lnh_rest.base import Body, Octets, Text, plain
 from lnh_rest.examples import EXAMPLES
-from lnh_rest.problems import OWN_STATUSES, STATUSES, Problem
+from lnh_rest.problems import OWN_STATUSES, STATUSES, Problem, Refused
 from lnh_rest.route import Route, Who
 from lnh_rest.schemas import hexadecimal
 from lnh_rest.table import ROUTES
@@ -26,6 +26,7 @@ _PYTHON_ONLY: Final = re.compile("[\ud800-\udfff]-?")
 _BASE64: Final = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _BEARER: Final = "bearer"
 _BASIC: Final = "basic"
+_REQUEST: Final = "6a0d3c8e-2f6b-4f5e-9d0a-0c1b2a3d4e5f"  # names one, in examples
 _AS_THEY_ARE: Final = {"type": "string", "format": "binary"}
 
 
@@ -140,15 +141,24 @@ def _refusals() -> Iterator[tuple[str, Any]]:
         kinds = [each for each in problems.kinds() if problems.status_of_kind(each) == status]
         said = [OWN_STATUSES[status]] if status in OWN_STATUSES else []
         said += [each.__name__ for each in kinds]
+        content = {"schema": {"$ref": _REFERENCE.format(name="Problem")}, "examples": dict(_refused_examples(status))}
         answer: dict[str, Any] = {
             "description": "; ".join(said) + ".",
-            "content": {problems.MEDIA_TYPE: {"schema": {"$ref": _REFERENCE.format(name="Problem")}}},
+            "content": {problems.MEDIA_TYPE: content},
         }
         if status in (429, 503):
             answer["headers"] = {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds."}}
         if status == 401:
             answer["headers"] = {"WWW-Authenticate": {"schema": {"type": "string"}}}
         yield f"Refused{status}", answer
+
+
+def _refused_examples(status: int) -> Iterator[tuple[str, Any]]:
+    """Show each kind of error that comes with a status."""
+    kinds = [each for each in problems.kinds() if problems.status_of_kind(each) == status]
+    for kind in kinds or [problems.OWN_KINDS[status]]:
+        refused = Refused(kind("what failed, and the value seen"), status)
+        yield kind.__name__, {"value": plain(problems.problem(refused, _REQUEST))}
 
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:

@@ -115,6 +115,17 @@ OWN_STATUSES: Final[dict[int, str]] = {
     431: "the headers are too long",
     429: "too many requests, or logins, from this address; `Retry-After` says when",
 }
+# The kinds that those statuses come with, where no kind has them for its own.
+OWN_KINDS: Final[dict[int, type[LnhError]]] = {
+    405: errors.UnknownOperation,
+    408: errors.DeadlineExceeded,
+    411: errors.ArgumentInvalid,
+    413: errors.LimitReached,
+    415: errors.MalformedMessage,
+    416: errors.ArgumentInvalid,
+    428: errors.ArgumentInvalid,
+    431: errors.LimitReached,
+}
 _TOLD: Final = frozenset({"approval", "decision", "expires", "item", "whole_until", "behind_ms"})
 
 

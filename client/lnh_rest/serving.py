@@ -34,7 +34,6 @@ from lnh_rest.app import Service
 from lnh_rest.base import encode
 from lnh_rest.problems import Refused
 
-_GRACE: Final = 10  # seconds that requests under way have at the end
 _OWNERS_ONLY: Final = 0o077
 
 _log: Final = Log("rest")
@@ -138,7 +137,7 @@ def run(which: str | None, address: Address, *, plain: bool) -> None:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=limits.REST_IDLE_SECONDS,
-        timeout_graceful_shutdown=_GRACE,
+        timeout_graceful_shutdown=limits.REST_GRACE,
         h11_max_incomplete_event_size=limits.REST_HEADER_BYTES,
         ssl_context_factory=None if context is None else lambda *_: context,
     )
@@ -196,6 +195,12 @@ class BoundedProtocol(H11Protocol):
         """Forget the connection."""
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Close the connection at the service's end; a client that takes no part in that is cut off."""
+        super().shutdown()
+        if self.transport.is_closing():  # which over TLS waits for the client's own word
+            self.loop.call_later(limits.REST_FAREWELL, self.transport.abort)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, or has headers that are too long, with problem details."""

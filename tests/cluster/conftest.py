@@ -34,9 +34,14 @@ def service(site: Site) -> Iterator[Running]:
             REST_IDLE_SECONDS=REST_SECONDS,
             REST_LOGIN_RATE=100,
             REST_RATE=10_000,
+            REST_GRACE=600,
         ) as service,
     ):
         yield service
+        # Who asks nothing more and keeps the connection does not keep the service from its end.
+        idle = service.rest.connection()
+        idle.request("GET", "/healthz")
+        idle.getresponse().read()
     assert service.process.returncode == 0, service.log.read_text()
 
 

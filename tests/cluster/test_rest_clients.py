@@ -8,6 +8,7 @@ import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -84,10 +85,12 @@ def test_a_client_generated_from_the_document_signs(generated: ModuleType, servi
 
 
 @pytest.fixture
-def nethsm_client(service: Running) -> nethsm.NetHSM:
+def nethsm_client(service: Running) -> Iterator[nethsm.NetHSM]:
     certificate = service.log.parent / "rest.pem"
     auth = nethsm.Authentication("payments~krco", KRCO)
-    return nethsm.NetHSM(f"{HOST}:{service.rest.port}", auth, ca_certs=str(certificate))
+    client = nethsm.NetHSM(f"{HOST}:{service.rest.port}", auth, ca_certs=str(certificate))
+    yield client
+    client.close()
 
 
 def test_nethsms_own_client_generates_lists_signs_and_deletes(nethsm_client: nethsm.NetHSM) -> None:
@@ -174,6 +177,7 @@ def test_nethsms_own_client_is_refused_in_its_own_way(
     )
     with pytest.raises(nethsm.NetHSMError, match="invalid username or password"):
         wrong.list_keys()
+    wrong.close()
     made = holder.done("POST", "/v1/keys", {"key_type": "AES", "attributes": {"label": "no id of NetHSM's"}})["objects"]
     (handle,) = (each["handle"] for each in made)
     assert handle in hsm.list_keys()

@@ -59,6 +59,18 @@ def test_problem_details_are_as_the_document_says() -> None:
 _ALSO_SHOW = {"cluster.policy", "keyring.policy", "backup.schedule"}
 
 
+def test_every_refusal_has_an_example_of_each_of_its_kinds() -> None:
+    shown: set[str] = set()
+    for name, response in DOCUMENT["components"]["responses"].items():
+        examples = response["content"][problems.MEDIA_TYPE]["examples"]
+        assert examples, name
+        for kind, example in examples.items():
+            _check(problems.Problem, example["value"])
+            assert (name, kind) == (f"Refused{example['value']['status']}", example["value"]["error"])
+            shown.add(kind)
+    assert shown == {each.__name__ for each in problems.kinds()}
+
+
 def test_what_only_reads_is_asked_by_get_and_what_makes_takes_a_key() -> None:
     for route in ROUTES:
         writes = any(operation.effect.value == "write" for operation in route.operations)
