@@ -179,7 +179,7 @@ def test_nothing_tells_a_wrong_name_from_a_wrong_password(service: Running, logi
 
 # Status and error of each; a body is JSON unless it says otherwise.
 STRANGE: list[tuple[str, str, bytes | None, dict[str, str], int, str]] = [
-    ("GET", "/", None, {}, 404, "NameUnknown"),
+    ("GET", "/nothing", None, {}, 404, "NameUnknown"),
     ("GET", "/v1/../../etc/passwd", None, {}, 404, "NameUnknown"),
     ("GET", "/v1/keyrings/%2e%2e%2f%2e%2e%2fetc", None, {}, 404, "KeyringUnknown"),
     ("GET", "/v1/problems/%0A", None, {}, 404, "NameUnknown"),
