@@ -125,9 +125,7 @@ class Cooking:
         assert self._load.errors == []
 
 
-def test_applications_see_nothing_of_what_befalls_members(
-    served: Served, tmp_path: Path
-) -> None:
+def test_applications_see_nothing_of_what_befalls_members(served: Served, tmp_path: Path) -> None:
     members = served.members
     first, second, third = members.all
     with Wires(members) as wires, ExitStack() as ends:
