@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG: Final = 1
 
 SUPERVISOR_VARIABLE: Final = "LNH_SUPERVISOR_PID"  # set by the supervisor for what it starts
+
+_COLLECT_EVERY: Final = 50_000  # objects made and not freed, in place of 700
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -65,7 +68,15 @@ def run(service: str, main: Callable[[Member, asyncio.Event], Awaitable[None]]) 
     """Run an asyncio service until SIGTERM or SIGINT sets its event; returns the exit code."""
     import asyncio
 
+    spare_collections()
     return guarded(service, lambda member: asyncio.run(_until_signalled(member, main)))
+
+
+def spare_collections() -> None:
+    """Leave what the start made out of garbage collections, and make those rare: requests leave no cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_EVERY)
 
 
 def guarded(service: str, main: Callable[[Member], None]) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import itertools
 import random
 import signal
@@ -52,7 +51,7 @@ from lnh_services.hsm.worker.passwords import merge
 from lnh_services.hsm.worker.tasks import Task, Waiting, WayBack
 from lnh_services.hsm.worker.timeline import points
 from lnh_services.paths import MemberDirectory
-from lnh_services.serving import EXIT_OK, open_member
+from lnh_services.serving import EXIT_OK, open_member, spare_collections
 
 log = Log("hsm.worker")
 
@@ -153,9 +152,7 @@ class Worker:
             self._poll()  # without secrets it could only refuse, so nobody reaches it before
         self._front.bind(self._address)
         log.info("serving", number=self.number)
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000)  # requests leave no cycles; looking for some at every 700th object is waste
+        spare_collections()
         while not self._stopping:
             self._poll()
         ends = boot_time() + _STOP_WITHIN

@@ -512,9 +512,7 @@ def test_every_step_is_forced_to_disk_but_those_that_only_apply(store: Store) ->
     assert writer.total_changes > before  # a transaction that writes nothing would force nothing
 
 
-def test_the_writes_of_a_step_ask_once_what_is_the_same_for_all_and_are_counted_once(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_writes_of_a_step_ask_once_what_is_the_same_for_all(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     lower(monkeypatch, DUPLICATE_RECORDS=1)
     first = store.put(b"first")
     store.step(entries=(first,), committed=first.index)
