@@ -97,19 +97,19 @@ static void exchange(struct call *call)
     }
 }
 
-/* Begin what a session still owes the gateway. Where that is refused, what follows finds nothing that was begun. */
+/* Begin what is still owed to the gateway. Where that is refused, what follows finds nothing that was begun. */
 static void settle(const struct call *call)
 {
     CK_SESSION_HANDLE session;
     struct begun begun;
     struct call init;
-    if (!once_owes(call, &session, &begun))
-        return;
-    call_open(&init, begun.init);
-    put_ulong(&init, session);
-    put_begun(&init, &begun);
-    exchange(&init);
-    call_close(&init);
+    while (once_owes(call, &session, &begun)) {
+        call_open(&init, begun.init);
+        put_ulong(&init, session);
+        put_begun(&init, &begun);
+        exchange(&init);
+        call_close(&init);
+    }
 }
 
 void call_send(struct call *call)

@@ -15,7 +15,7 @@ static const struct {
 };
 #define JOINED (sizeof joined / sizeof joined[0])
 
-/* Calls after which the gateway may answer otherwise in other sessions than their own. */
+/* Calls after which the gateway may answer otherwise in other sessions than their own: all is sent before. */
 static const enum call_name changing[] = {
     CALL_CloseAllSessions, CALL_Login, CALL_LoginUser, CALL_Logout,        CALL_InitPIN,
     CALL_SetPIN,           CALL_InitToken, CALL_DestroyObject, CALL_SetAttributeValue,
@@ -130,13 +130,29 @@ static bool is_joined(enum call_name name)
     return false;
 }
 
-/* Under the lock: have every session ask in two messages again. What is owed stays so. */
-static void forget_ended(void)
+static bool is_changing(enum call_name name)
+{
+    for (size_t i = 0; i < sizeof changing / sizeof changing[0]; i++) {
+        if (changing[i] == name)
+            return true;
+    }
+    return false;
+}
+
+/* Under the lock: take what any session owes; where none does, have every one ask in two messages again. */
+static bool take_any(CK_SESSION_HANDLE *of, struct begun *begun)
 {
     for (size_t i = 0; i < SESSIONS_KEPT; i++) {
-        if (table.places[i].state != OWED)
-            table.places[i].state = NOTHING;
+        struct place *place = &table.places[i];
+        bool owes = place->state == OWED;
+        place->state = NOTHING;
+        if (owes) {
+            *of = place->session;
+            *begun = place->begun;
+            return true;
+        }
     }
+    return false;
 }
 
 bool once_owes(const struct call *call, CK_SESSION_HANDLE *of, struct begun *begun)
@@ -158,10 +174,8 @@ bool once_owes(const struct call *call, CK_SESSION_HANDLE *of, struct begun *beg
         if (owes || (place->state == ENDED && !is_joined(call->name)))
             place->state = NOTHING;
     }
-    for (size_t i = 0; i < sizeof changing / sizeof changing[0]; i++) {
-        if (changing[i] == call->name)
-            forget_ended();
-    }
+    if (!owes && is_changing(call->name))
+        owes = take_any(of, begun);
     pthread_mutex_unlock(&table.lock);
     return owes;
 }

@@ -4,8 +4,8 @@
  * An application that signs again and again calls C_SignInit with the same mechanism and key before each C_Sign. Where the
  * gateway took just that in this session, and what was begun by it has ended, it takes it again: so C_SignInit answers
  * CKR_OK by itself, and what it owes goes along with C_Sign (SignOnce in calls.py). With any other call of the session what
- * is owed is sent first. Whatever may change what the gateway answers, such as a login or a key that is destroyed, ends
- * that; what others than this process change comes to light with C_Sign, as it does without this.
+ * is owed is sent first. Before whatever may change what the gateway answers, such as a login or a key that is destroyed,
+ * all that is owed is sent, and nothing is kept; what others than this process change comes to light with C_Sign, as it does without this.
  */
 #ifndef LNH_PKCS11_ONCE_H
 #define LNH_PKCS11_ONCE_H
@@ -29,7 +29,7 @@ void once_accepted(CK_SESSION_HANDLE session, const struct begun *begun);
 bool once_joins(CK_SESSION_HANDLE session, enum call_name *use, struct begun *begun);
 /* Note that a call has ended what it used. */
 void once_ended(CK_SESSION_HANDLE session, enum call_name use);
-/* Before any other call: take what is owed in its session, which its caller sends first. */
+/* Before any other call: take what is owed, in its session or, where it changes them, in any; its caller sends that first. */
 bool once_owes(const struct call *call, CK_SESSION_HANDLE *session, struct begun *begun);
 
 /* Write it: mechanism and key. */

@@ -191,6 +191,15 @@ def test_a_key_that_is_destroyed_is_told_of_as_before(application: Application, 
     assert names(gateway) == ["SignInit"]
 
 
+def test_what_was_begun_goes_on_whatever_another_session_changes(application: Application, serve: Serve) -> None:
+    gateway = serve(Operations())
+    deferred(application, gateway)
+    assert application.call("DestroyObject", 8, 1) == OK
+    assert names(gateway) == ["SignInit", "DestroyObject"]
+    assert application.call("GetSessionInfo", 7, room(32)) == OK
+    assert use(application, 7) == OK
+
+
 def test_what_another_process_destroyed_comes_to_light_with_the_signature(
     application: Application, serve: Serve
 ) -> None:
