@@ -321,8 +321,10 @@ def test_a_user_logs_in_by_password_and_again_when_etcd_forgot_it(etcd: Etcd, au
     with_client(etcd, does, 2, **as_user, **nobodys)
 
 
-def test_a_wrong_password_a_missing_role_and_another_prefix_are_refused(etcd: Etcd, authority: Authority) -> None:
-    wrong = authority.directory / "wrong"
+def test_a_wrong_password_a_missing_role_and_another_prefix_are_refused(
+    etcd: Etcd, authority: Authority, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong"
     wrong.touch(0o600)
     wrong.write_text("not this one")
 
