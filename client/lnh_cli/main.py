@@ -111,7 +111,7 @@ _ABOUT: Final = {
     "bench": "Measure throughput and latency of one mechanism.",
     "drill": "Rehearse losses on a cluster that is made for it and thrown away, by the commands of docs/operations.md.",
     "demo": "Show it all: three members from nothing, keys, signatures, a lost primary, promotion, backup and restore.",
-    "up": "Start a cluster of three members with a registered client and a keyring, and leave it running.",
+    "up": "Start three members with a registered client, a keyring and the dashboard, and leave them running.",
     "down": "End what `lnh up` started, and remove it (`--keep` leaves its data to start again).",
 }
 _FIRST_PAGE: Final = frozenset({"", "-h", "--help", "--version"})

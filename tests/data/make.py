@@ -326,7 +326,7 @@ def store_messages(story: Log) -> list[Any]:
     orders: list[messages.Order] = [
         commit, messages.SetMember(story.infos(b)[0]), messages.RemoveMember(b), messages.Promote(b),
         messages.SetLeaseSettings(LeaseSettings()), messages.SetDoor(b, b * 2), messages.CreateGroup("group", REQUEST),
-        messages.DeleteGroup("group", REQUEST), messages.MoveMember(b, "group", REQUEST),
+        messages.DeleteGroup("group", REQUEST), messages.MoveMember(b, "group", REQUEST), messages.SetFailover(manual=True),
     ]  # fmt: skip
     special = [
         messages.Append(story.epoch, base.position, entries, base.position.index),

@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from lnh.configuration import Configuration
 from lnh.objects import certificates, jwk, key_files
+from lnh_common import etcd
 from lnh_common.bus import intake, zap
 from lnh_common.errors import (
     ArchiveInvalid,
@@ -83,8 +84,9 @@ from lnh_services.hsm.records import TABLES, ClusterRecord, HsmRecord
 from lnh_services.store.disk import dropped as divergent
 from lnh_services.store.disk import items
 from lnh_services.store.disk.sqlite import Disk
+from lnh_services.store.etcd import place as at_etcd
 from lnh_services.store.log import entries
-from lnh_services.store.log.entries import ClusterId
+from lnh_services.store.log.entries import ClusterId, Entry, MemberId, Position
 from lnh_services.store.net import peers
 from lnh_services.store.replication import messages
 from models import carried, gateway
@@ -239,6 +241,26 @@ def _tokens() -> Decoder:
             "lnh_services.hsm.auth.tokens:open_token",
             "lnh_services.hsm.crypto.sealing:unseal",
         ),
+    )
+
+
+def _etcd_row() -> Decoder:
+    lead = at_etcd.Lead(3, MemberId(b"M" * 16), b"incarnation")
+    batch = at_etcd.pack((Entry(lead.epoch, 7, 1, bytes(32), _entries()[0]["payload"], bytes(32)),))
+    head = Position(lead.epoch, 7, bytes(32))
+    return Decoder(
+        "what a cluster keeps in etcd",
+        [
+            (codec.encode(lead), lambda data: at_etcd.Place(lead=data).leads()),
+            (codec.encode(head), lambda data: at_etcd.Place(head=data).ends()),
+            (
+                codec.encode(at_etcd.Failover(manual=True, number=1)),
+                lambda data: at_etcd.Place(failover=data).is_manual(),
+            ),
+            (batch, at_etcd.unpack),
+        ],
+        (MalformedMessage,),
+        tuple(f"lnh_services.store.etcd.place:{name}" for name in ("leads", "ends", "is_manual", "unpack")),
     )
 
 
@@ -645,14 +667,16 @@ def _hsm_rows() -> list[Decoder]:
                     _in_file(lambda path: configuration.load(path, {})),
                 ),
                 (_CLIENT_TOML, _client_settings()),
+                (_ENGINE_TOML, _in_file(lambda path: etcd.settings(etcd.read(path), str(path)))),
             ],
             (ConfigurationInvalid,),
-            ("lnh_services.configuration:load", "lnh.configuration:registrations"),
+            ("lnh_services.configuration:load", "lnh.configuration:registrations", "lnh_common.etcd:read"),
             slow=True,
         ),
     ]
 
 
+_ENGINE_TOML: Final = b'[engine]\nkind = "etcd"\nendpoints = ["http://127.0.0.1:2379"]\nprefix = "lnh/"\n'
 _SEALED_TO_TPM: Final = tpm.TpmSealed(b"\x00\x0b" + bytes(32), b"public" * 10, b"private" * 20, (0, 7))
 
 
@@ -849,6 +873,6 @@ def _gateway_rows() -> list[Decoder]:
 def decoders() -> tuple[Decoder, ...]:
     """The table."""
     return (
-        *_wire_rows(), *_channel_rows(), _tokens(), *_store_rows(), _joining(), *_archive_rows(), *_hsm_rows(),
+        *_wire_rows(), *_channel_rows(), _tokens(), *_store_rows(), _etcd_row(), _joining(), *_archive_rows(), *_hsm_rows(),
         *_file_rows(), *_gateway_rows(), *_rest_rows(),
     )  # fmt: skip

@@ -32,6 +32,7 @@ WITHOUT_A_ROW = {
     "lnh_services.store.disk.sqlite:_get_meta": "a store's own database",
     "lnh_services.store.disk.items:_parse_answer": "a store's own database",
     "lnh_services.store.disk.items:eras": "a store's own database",
+    "lnh_services.store.etcd_client.__main__:main": "what the command that started it says",
     "lnh.migration.journal:read": "what this user's own runs noted",
     "lnh_services.hsm.objects.stored:_sealing": "what an HSM sealed, under the keyring's key",
 }

@@ -485,7 +485,7 @@ def _place_of(directory: Path) -> Place:
 
 
 def up(directory: Directory = Path(".lnh-demo")) -> None:
-    """Start a cluster of three members with a registered client, a keyring and the dashboard, and leave it running."""
+    """Start three members with a registered client, a keyring and the dashboard, and leave them running."""
     place = _place_of(directory)
     try:
         if place.ready.exists():
