@@ -86,7 +86,7 @@ from lnh_services.store.disk import items
 from lnh_services.store.disk.sqlite import Disk
 from lnh_services.store.etcd import place as at_etcd
 from lnh_services.store.log import entries
-from lnh_services.store.log.entries import ClusterId, Entry, MemberId, Position
+from lnh_services.store.log.entries import ClusterId, Entry, MemberId, Milliseconds, Position
 from lnh_services.store.net import peers
 from lnh_services.store.replication import messages
 from models import carried, gateway
@@ -246,7 +246,7 @@ def _tokens() -> Decoder:
 
 def _etcd_row() -> Decoder:
     lead = at_etcd.Lead(3, MemberId(b"M" * 16), b"incarnation")
-    batch = at_etcd.pack((Entry(lead.epoch, 7, 1, bytes(32), _entries()[0]["payload"], bytes(32)),))
+    batch = at_etcd.pack((Entry(lead.epoch, 7, Milliseconds(1), bytes(32), _entries()[0]["payload"], bytes(32)),))
     head = Position(lead.epoch, 7, bytes(32))
     return Decoder(
         "what a cluster keeps in etcd",
