@@ -38,7 +38,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from lnh.net.failover import Endpoint
-from lnh_common import limits, shapes
+from lnh_common import limits, shapes, toml
 from lnh_common.bus import curve
 from lnh_common.errors import (
     ConfigurationInvalid,
@@ -50,11 +50,6 @@ from lnh_common.errors import (
 )
 from lnh_common.files import open_regular, sync_directory
 from lnh_common.wire.channel import fingerprint
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FILE: Final = "client.toml"
 _SIGN_MARK: Final = "lnh-ed25519-secret-1"
@@ -164,9 +159,7 @@ class Configuration:
         except FileNotFoundError:
             return []
         try:
-            file = msgspec.convert(tomllib.loads(text.decode("utf-8-sig")), _File)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigurationInvalid(f"{self.path}: not TOML: {error}") from None
+            file = msgspec.convert(toml.parse(text, self.path), _File)
         except msgspec.ValidationError as error:
             raise ConfigurationInvalid(f"{self.path}: {shapes.problem(error)}") from None
         for number in file.cluster:

@@ -8,21 +8,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
-from lnh_common import limits, shapes
+from lnh_common import limits, shapes, toml
 from lnh_common.errors import ConfigurationInvalid
 from lnh_common.files import NotRegular, open_regular
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 KIND: Final = "etcd"
 _TABLE: Final = "engine"
@@ -94,14 +88,12 @@ def settings(found: dict[str, Any], said: str) -> EtcdSettings:
 def read(path: Path) -> dict[str, Any]:
     """Read the table `[engine]` of a file, as plain values; raises ConfigurationInvalid for what is none of an etcd."""
     try:
-        with os.fdopen(open_regular(path, follow=True), encoding="utf-8") as file:
-            table = tomllib.loads(file.read()).get(_TABLE)
+        with os.fdopen(open_regular(path, follow=True), "rb") as file:
+            table = toml.parse(file.read(), path).get(_TABLE)
     except FileNotFoundError:
         raise ConfigurationInvalid(f"{path} is missing") from None
     except NotRegular as error:
         raise ConfigurationInvalid(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationInvalid(f"{path}: {error}") from None
     if not isinstance(table, dict):
         raise ConfigurationInvalid(f"{path}: it has no table [{_TABLE}]")
     kind = table.pop("kind", KIND)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
@@ -12,15 +11,10 @@ from typing import Annotated, Any, Final, get_type_hints
 import msgspec
 import tomli_w
 
-from lnh_common import limits, shapes
+from lnh_common import limits, shapes, toml
 from lnh_common.errors import ConfigurationInvalid
 from lnh_common.files import NotRegular, open_regular
 from lnh_common.text import NAME
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 PORTS: Final = 5  # consecutive ports of one member, from its base port
 
@@ -169,16 +163,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     """Read member.toml and the environment; raises ConfigurationInvalid naming file or variable, and setting."""
     try:
-        with os.fdopen(open_regular(path, follow=True), encoding="utf-8") as file:
-            found = tomllib.loads(file.read())
+        with os.fdopen(open_regular(path, follow=True), "rb") as file:
+            found = toml.parse(file.read(), path)
     except FileNotFoundError:
         raise ConfigurationInvalid(
             f"{path} is missing: make it with lnh-member --member-dir {path.parent} --init"
         ) from None
     except NotRegular as error:
         raise ConfigurationInvalid(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationInvalid(f"{path}: {error}") from None
     _lay_over(found, environment)
     try:
         return msgspec.convert(found, Settings)

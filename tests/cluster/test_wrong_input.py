@@ -55,6 +55,7 @@ TOP: Any = typer.main.get_group(APP)
 LEFT_OUT = {"demo", "up", "down", "top", "bench", "bootstrap", "drill"}
 
 WRONG = ("", "-7", "no such", "0xzz", "9" * 25, "\x1b[31mred\u202e", "x" * 5000)
+NO_TEXT = "bytes"  # a file
 
 # A value that fits, by the name of what is asked for; anything else takes "one".
 FITTING = {
@@ -104,6 +105,7 @@ class Place:
         for name, password in PASSWORDS.items():
             (root / name).write_text(password + "\n")
         (root / "data").write_bytes(b"data")
+        (root / NO_TEXT).write_bytes(b"\x00\x82\xff" * 40)
         key = ec.generate_private_key(ec.SECP256R1())
         (root / "in.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
@@ -185,6 +187,11 @@ def takes_value(parameter: Any) -> bool:
     return not getattr(parameter, "is_flag", False) and parameter.name not in ("help", "json", "debug")
 
 
+def is_path(parameter: Any) -> bool:
+    declared = getattr(parameter, "type_descriptor", None) or parameter.type  # by the version of typer
+    return "path" in str(declared).lower()
+
+
 def asked(parameter: Any, value: str) -> list[str]:
     if parameter.param_type_name == "argument":
         return [value]
@@ -222,7 +229,7 @@ def test_a_wrong_value_of_any_option_is_answered_in_the_products_words(
 ) -> None:
     # Three of the wrong values for each: which ones changes from option to option.
     begin = sum(map(ord, "".join(path) + parameter.name)) % len(WRONG)
-    for value in (*WRONG, *WRONG)[begin : begin + 3]:
+    for value in (*(*WRONG, *WRONG)[begin : begin + 3], *([NO_TEXT] if is_path(parameter) else [])):
         done = place.run(*path, *line(command, parameter, value))
         said = f"{path} {parameter.name}={value[:30]!r}: {done.output[:600]}"
         assert done.exit_code in (0, 1, 2, 3), said

@@ -670,7 +670,7 @@ def _hsm_rows() -> list[Decoder]:
                 (_ENGINE_TOML, _in_file(lambda path: etcd.settings(etcd.read(path), str(path)))),
             ],
             (ConfigurationInvalid,),
-            ("lnh_services.configuration:load", "lnh.configuration:registrations", "lnh_common.etcd:read"),
+            ("lnh_common.toml:parse",),
             slow=True,
         ),
     ]
