@@ -121,8 +121,10 @@ def _wait_ready(directory: MemberDirectory, timeout: float) -> int:
         while (left := end - time.monotonic()) > 0:
             with contextlib.suppress(LnhError):
                 status = supervisor.ask(messages.STATUS, Empty(), timeout=left)
-                problem = ", ".join(f"{one.name} is {one.state}" for one in status.services if one.state != "running")
+                down = ", ".join(f"{one.name} is {one.state}" for one in status.services if one.state != "running")
+                problem = down or "not every service answers"
                 if status.ready:
+                    problem = "the HSM does not answer"
                     view = hsm.ask(console.HSM_SHOW, Empty(), timeout=left)
                     if view.state != "sealed" or not (activates or view.tpm):
                         return EXIT_OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,8 +78,14 @@ def test_a_member_is_ready_when_its_hsm_is_activated_that_activates_at_start(
         console.init_hsm("A", "password of so", b"activation secret")
         console.deactivate(b"activation secret")
         asked = ["--member-dir", str(fresh.directory.root), "--wait-ready", "--timeout"]
-        assert supervisor.main([*asked, "1"]) == supervisor.EXIT_NOT_READY
-        assert "the HSM is not activated" in capsys.readouterr().err
+
+        def says_why() -> bool:
+            assert supervisor.main([*asked, "1"]) == supervisor.EXIT_NOT_READY
+            said = capsys.readouterr().err
+            assert re.fullmatch(r"not ready: .+\n", said), said
+            return "the HSM is not activated" in said
+
+        wait_until(says_why, "the reason: all services answer by then")
         console.activate(b"activation secret")
         assert supervisor.main([*asked, "60"]) == 0
 
