@@ -101,11 +101,12 @@ class Guesses:
 
     def _end(self, now: float, client: str, name: str, *, right: bool) -> None:
         holder = self._of(name)
+        failures = holder.failures.pop(client, 0) - 1
         if not right:
-            holder.failures[client] = max(0, holder.failures.get(client, 0) - 1)
+            if failures > 0:  # of addresses without any nothing is kept: there is no end of them
+                holder.failures[client] = failures
             holder.total = max(0, holder.total - 1)
             return
-        holder.failures.pop(client, None)
         holder.total = 0
         holder.known.pop(client, None)
         holder.known[client] = now

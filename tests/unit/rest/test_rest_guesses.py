@@ -102,3 +102,12 @@ def test_strangers_never_use_up_what_the_hsm_lets_a_client_try(steps: list[tuple
             counted = 0
         assert counted <= limits.REST_FAILURES or not (let_through and number), "a stranger used up what is left"
     assert limits.REST_FAILURES < limits.FAILURES_BEFORE_LOCK
+
+
+def test_of_attempts_that_were_never_compared_nothing_is_kept() -> None:
+    guesses = Guesses()
+    for number in range(100):
+        assert tried(guesses, NOW, f"2001:db8:{number:x}::1", Busy("too many logins"))
+    (holder,) = guesses._holders.values()
+    assert not holder.failures
+    assert holder.total == 0
