@@ -115,7 +115,9 @@ class Service:
             raise
         except Exception as error:  # a bug: its words may hold a secret, so they go nowhere
             _log.bug("fault", error, **told)
-            refusal = Internal("the plugin met a fault of its own", {"advice": f"its log has it as request {told['uid']}"})
+            refusal = Internal(
+                "the plugin met a fault of its own", {"advice": f"its log has it as request {told['uid']}"}
+            )
         else:
             (_log.info if call == "Encrypt" else _log.debug)("served", **told, ms=_since(began))
             return answer

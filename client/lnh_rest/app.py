@@ -13,12 +13,12 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from lnh.aio import Cluster, Session
@@ -51,6 +51,7 @@ from lnh_rest.problems import Refused
 from lnh_rest.readiness import Readiness
 from lnh_rest.repeats import Kept, check_key
 from lnh_rest.route import Answer, Call, Route, Who
+from lnh_rest.sending import Streaming
 from lnh_rest.table import NETHSM, ROUTES
 
 JSON: Final = "application/json"
@@ -372,19 +373,7 @@ def _streamed(answer: Stream, route: Route) -> Response:
             whole = answer.begin + answer.length
             headers["Content-Range"] = f"bytes {answer.begin}-{whole - 1}/{whole}"
             status = 206
-    return _Streaming(answer.parts, status, headers=headers, media_type=route.media_type)
-
-
-class _Streaming(StreamingResponse):
-    """An answer whose pieces are each taken in time."""
-
-    async def stream_response(self, send: Send) -> None:
-        """Send the pieces."""
-
-        async def within(message: Any) -> None:
-            await asyncio.wait_for(send(message), limits.REST_PIECE_SECONDS)
-
-        await super().stream_response(within)
+    return Streaming(answer.parts, status, headers=headers, media_type=route.media_type)
 
 
 def _address(request: Request) -> str:

@@ -28,6 +28,7 @@ from lnh_rest import problems
 from lnh_rest.base import Body, encode
 from lnh_rest.problems import Refused
 from lnh_rest.route import Call, Route, Who
+from lnh_rest.sending import Streaming
 
 PATH: Final = "/dashboard/events"
 MEDIA_TYPE: Final = "text/event-stream"
@@ -201,8 +202,8 @@ class _Compatible:
         return self._labels
 
 
-class _Stream(StreamingResponse):
-    """An answer that goes on until its reader, its session or the service ends.
+class _Stream(Streaming):
+    """An answer that goes on until its reader, its session or the service ends, or its reader takes nothing.
 
     Args:
         leave: is called at its end, whatever ends it.

@@ -344,6 +344,27 @@ def test_hostile_names_are_data_of_one_event() -> None:
     assert json.loads(data.removeprefix(b"data: "))["overview"]["seen"]["members"][0]["group"] == evil
 
 
+def test_who_takes_no_event_is_cut_off_and_leaves_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    lower(monkeypatch, REST_PIECE_SECONDS=0.02)
+    watching = Watching(lambda: AT)
+
+    async def watches() -> None:
+        async def takes_nothing(_: object) -> None:
+            await asyncio.Event().wait()
+
+        async def says_nothing() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError("never")
+
+        answer = await watching.watch(call_of(overview()))
+        assert len(watching._watches) == 1
+        await answer({"type": "http", "asgi": {"spec_version": "2.4"}}, says_nothing, takes_nothing)
+
+    with pytest.raises((TimeoutError, asyncio.TimeoutError)):
+        asyncio.run(watches())
+    assert not len(watching._watches)
+
+
 def test_so_many_dashboards_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     lower(monkeypatch, REST_WATCHES=3, REST_WATCHES_OF_ONE=2)
     watches = Watches()
