@@ -12,7 +12,7 @@ from lnh_common import limits
 
 
 class Streaming(StreamingResponse):
-    """An answer whose pieces are each taken in time; raises TimeoutError where one is not."""
+    """An answer whose pieces are each taken in time. Who takes too long is treated as one that went away."""
 
     async def stream_response(self, send: Send) -> None:
         """Send the pieces."""
