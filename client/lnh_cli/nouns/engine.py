@@ -13,10 +13,11 @@ import typer
 
 from lnh_cli.support import files, terminal
 from lnh_cli.support.command import Output, noun, verb
-from lnh_common.errors import Internal, LnhError, NotPossible
+from lnh_common.errors import ConfigurationInvalid, Internal, LnhError, NotPossible
 
 app = noun("engine", "The etcd that can order a cluster's writes.")
 
+_OR_A_FILE: Final = "name the etcd: --endpoint and --prefix (all options: --help), or --file with a table [engine]"
 _CHECK: Final = "lnh_services.store.etcd_client"  # a process of the services: no module of theirs is imported here
 
 
@@ -54,7 +55,13 @@ class EtcdOptions(Output):
         }
         found = etcd.read(self.file) if self.file is not None else {}
         found |= {name: str(value) if isinstance(value, Path) else value for name, value in given.items() if value}
-        etcd.settings(found, str(self.file) if self.file is not None else "options")
+        if self.file is not None:
+            etcd.settings(found, str(self.file))
+            return found
+        try:
+            etcd.settings(found, "options")
+        except ConfigurationInvalid as error:
+            raise ConfigurationInvalid(error.message, {"advice": _OR_A_FILE}) from None
         return found
 
 
