@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from lnh.aio import Session
 from lnh_common import limits
-from lnh_common.errors import DataLength, EncryptedDataInvalid, StreamLost
+from lnh_common.errors import DataLength, EncryptedDataInvalid, StorageFailed, StreamLost
 from lnh_common.messages import objects as wire
 from lnh_common.wire import codec
 
@@ -71,6 +72,18 @@ async def _with_last(parts: AsyncIterator[bytes]) -> AsyncIterator[tuple[bytes, 
     yield held, True
 
 
+@contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = tempfile.gettempdir()
+        raise StorageFailed(
+            f"the service cannot keep the result in {where}: {error.strerror}",
+            {"advice": f"free space in {where}, or start the service with another TMPDIR"},
+        ) from None
+
+
 class Spool:
     """Keeps bytes in a nameless file, sealed under a key that is nowhere else, until they are read once.
 
@@ -78,19 +91,27 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        self._file: Final = tempfile.TemporaryFile()  # noqa: SIM115  # `close` closes it
+        with _disk():
+            self._file: Final = tempfile.TemporaryFile()  # noqa: SIM115  # `close` closes it
         self._seal: Final = AESGCM(AESGCM.generate_key(256))
         self._pieces: Final[list[int]] = []
         self.length = 0
 
     def write(self, data: bytes) -> None:
-        """Add a piece; raises DataLength for more than one request may have."""
+        """Add a piece; raises DataLength for more than one request may have, and StorageFailed."""
         self.length += len(data)
         if self.length > limits.REST_STREAM_BYTES:
             raise DataLength(f"more than {limits.REST_STREAM_BYTES} bytes", {"advice": "cut it into several"})
         if data:
-            self._file.write(self._seal.encrypt(self._nonce(len(self._pieces)), data, None))
+            sealed = self._seal.encrypt(self._nonce(len(self._pieces)), data, None)
+            with _disk():
+                self._file.write(sealed)
             self._pieces.append(len(data))
+
+    def finish(self) -> None:
+        """Have all of it in the file; raises StorageFailed."""
+        with _disk():
+            self._file.flush()
 
     async def parts(self) -> AsyncIterator[bytes]:
         """Yield all that was written, and close."""
@@ -103,7 +124,8 @@ class Spool:
 
     def close(self) -> None:
         """Give the file up."""
-        self._file.close()
+        with suppress(OSError):  # what it still had to write
+            self._file.close()
 
     @staticmethod
     def _nonce(number: int) -> bytes:
@@ -123,6 +145,7 @@ async def spooled(results: AsyncIterator[wire.Result], *, given: bytes = b"", wi
         async for result in results:
             spool.write(result.data if begun else (result.iv or given) + result.data)
             begun = True
+        spool.finish()
     except BaseException:
         spool.close()
         raise

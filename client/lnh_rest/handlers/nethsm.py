@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 import secrets
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 
-from lnh.aio.objects.keys import Key, PrivateKey, SecretKey
+from lnh.aio.objects.keys import Key, PrivateKey, SecretKey, StoredObject
 from lnh.objects import encoding
 from lnh_common import limits
 from lnh_common.errors import ArgumentInvalid, KeyFunctionNotPermitted, LnhError, NameTaken, ObjectUnknown
@@ -112,7 +113,7 @@ async def nethsm_generate_key(call: Call) -> NetHsmKeyMade:
     kind = nethsm_modes.kind_called(new.type)
     modes = nethsm_modes.modes_called(new.mechanisms, kind)
     key_id = new.id or secrets.token_hex(10)
-    found = call.holder.find({Attribute.LABEL: key_id})
+    found = call.holder.find({Attribute.LABEL: key_id}, current=True)
     if [each async for each in found if each.object_class in _USABLE] or _HANDLE.fullmatch(key_id):
         raise NameTaken(f"a key has the id {key_id}", {"advice": "take another id"})
     uses = {each.use for each in modes}
@@ -144,7 +145,7 @@ async def nethsm_delete_key(call: Call) -> None:
             Attribute.CLASS: ObjectClass.PUBLIC_KEY.value,
             Attribute.PUBLIC_KEY_INFO: _bytes(key, Attribute.PUBLIC_KEY_INFO),
         }
-        for public in [each async for each in call.holder.find(half)]:
+        for public in [each async for each in call.holder.find(half, current=True)]:
             await public.destroy()
     await key.destroy()
 
@@ -191,7 +192,9 @@ async def _state(call: Call) -> NetHsmState:
 async def _keys(call: Call) -> dict[bytes, str]:
     """List the ids of the keyring's private and secret keys, by handle."""
     found = {
-        each.handle: each.label for kind in _USABLE async for each in call.holder.find({Attribute.CLASS: kind.value})
+        each.handle: each.label
+        for kind in _USABLE
+        async for each in call.holder.find({Attribute.CLASS: kind.value}, current=True)
     }
     often = Counter(found.values())
     return {
@@ -201,18 +204,24 @@ async def _keys(call: Call) -> dict[bytes, str]:
 
 
 async def _key(call: Call) -> Key:
-    """Find the key of the id that the path names; raises ObjectUnknown."""
+    """Find the key of the id that the path names; raises ObjectUnknown, or MemberBehind where that cannot be told."""
     key_id = call.path["key"]
     if _HANDLE.fullmatch(key_id):
-        found = [await call.holder.get_object(bytes.fromhex(key_id))]
+        keys = _usable([await call.holder.get_object(bytes.fromhex(key_id))])
     elif _ID.fullmatch(key_id):
-        found = [each async for each in call.holder.find({Attribute.LABEL: key_id})]
+        listing = call.holder.find({Attribute.LABEL: key_id})
+        keys = _usable([each async for each in listing])
+        if len(keys) != 1 and not listing.current:  # a member that is behind may lack the key
+            keys = _usable([each async for each in call.holder.find({Attribute.LABEL: key_id}, current=True)])
     else:
-        found = []
-    keys = [each for each in found if isinstance(each, PrivateKey | SecretKey)]
+        keys = []
     if len(keys) != 1:
         raise ObjectUnknown("no key has this id", {"advice": "GET /api/v1/keys lists them"})
     return keys[0]
+
+
+def _usable(found: Iterable[StoredObject]) -> list[Key]:
+    return [each for each in found if isinstance(each, PrivateKey | SecretKey)]
 
 
 def _mode(key: Key, name: str, use: Use) -> Mode:

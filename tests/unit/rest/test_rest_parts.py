@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from lnh_common.errors import ArgumentInvalid, DataLength, EncryptedDataInvalid, LnhError, MechanismInvalid
+from lnh_common.errors import (
+    ArgumentInvalid,
+    DataLength,
+    EncryptedDataInvalid,
+    LnhError,
+    MechanismInvalid,
+    StorageFailed,
+)
 from lnh_common.messages.objects import Result
 from lnh_common.messages.overview import Figures, HsmFigures, Overview, Seen, Sight
 from lnh_common.pkcs11.attributes import Attribute, Attributes, KeyType
@@ -195,3 +203,14 @@ def test_what_of_nethsm_is_not_served_is_refused(what: str) -> None:
     error, act = REFUSED[what]
     with pytest.raises(error):
         act()
+
+
+def test_a_full_disk_is_told_before_anything_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams.tempfile, "TemporaryFile", partial(Path("/dev/full").open, "r+b"))
+
+    async def results() -> AsyncIterator[Result]:
+        yield Result(data=b"plaintext")
+
+    with pytest.raises(StorageFailed, match="No space left on device") as caught:
+        asyncio.run(streams.spooled(results()))
+    assert "TMPDIR" in caught.value.detail["advice"]
