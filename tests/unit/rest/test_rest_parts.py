@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -206,7 +207,7 @@ def test_what_of_nethsm_is_not_served_is_refused(what: str) -> None:
 
 
 def test_a_full_disk_is_told_before_anything_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams.tempfile, "TemporaryFile", partial(Path("/dev/full").open, "r+b"))
+    monkeypatch.setattr(tempfile, "TemporaryFile", partial(Path("/dev/full").open, "r+b"))
 
     async def results() -> AsyncIterator[Result]:
         yield Result(data=b"plaintext")
